@@ -1,0 +1,1 @@
+"""Rounds between hospitals: messages, channels, strategies, and the coordinator."""

@@ -1,0 +1,1 @@
+"""Disk to patients: readers, the decoded-picture cache, preprocessing. Imports errors and types only."""

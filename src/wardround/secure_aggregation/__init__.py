@@ -1,0 +1,1 @@
+"""Sums that nobody can open. Knows nothing of learning."""

@@ -1,0 +1,1 @@
+"""The local part of a round, losses and metrics."""

@@ -1,0 +1,98 @@
+"""Which way the arrows point. The dictionary is the design; a new arrow is a line here and a reason in the commit."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "wardround"
+
+EVERYONE = {"errors", "types"}
+ARROWS: dict[str, set[str]] = {
+    "errors": set(),
+    "types": set(),
+    "config": set(),
+    # Three islands.
+    "images": set(),
+    "accounting": set(),
+    "secure_aggregation": set(),
+    "hospitals": {"images"},
+    "models": set(),
+    "privacy": {"accounting"},
+    "training": {"privacy", "models", "images", "accounting"},
+    "records": set(),
+    "federation": {"secure_aggregation", "accounting", "records"},
+    "agent": {
+        "training",
+        "privacy",
+        "secure_aggregation",
+        "hospitals",
+        "accounting",
+        "federation.messages",
+    },
+    "report": {"records", "accounting"},
+    "run": {
+        "config",
+        "images",
+        "hospitals",
+        "accounting",
+        "privacy",
+        "models",
+        "training",
+        "secure_aggregation",
+        "agent",
+        "federation",
+        "records",
+        "report",
+    },
+    "cli": {"config", "run", "report", "accounting", "hospitals", "images"},
+}
+THIRD_PARTY_BANS = {
+    "accounting": {"torch"},
+    "images": {"torch"},
+    "secure_aggregation": {"torch"},
+    "federation": {"torch"},
+    "records": {"torch"},
+    "report": {"torch"},
+}
+
+
+def room_of(path):
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports_of(path):
+    """All imported module names of one file, absolute; imports under TYPE_CHECKING count as well."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            assert node.module is not None
+            if node.module == "wardround":
+                yield from (f"wardround.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_follow_the_arrows(path):
+    room = room_of(path)
+    if room == "__main__":
+        return
+    allowed = ARROWS[room] | EVERYONE | {room}
+    for name in imports_of(path):
+        top, _, inside = name.partition(".")
+        if top == "wardround":
+            target = inside.split(".")[0]
+            assert target in allowed or inside in allowed, f"{room} must not import {name}"
+        else:
+            assert top not in THIRD_PARTY_BANS.get(room, set()), f"{room} must not import {top}"
+
+
+def test_there_is_no_drawer_for_odds_and_ends():
+    names = {path.stem for path in SOURCE.rglob("*")}
+    assert not names & {"utils", "util", "common", "core", "helpers", "misc"}
