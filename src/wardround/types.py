@@ -1,5 +1,6 @@
 """Names for the values that cross rooms: arrays with their axes, and the two kinds of identity."""
 
+from dataclasses import dataclass
 from typing import NewType, TypeAlias
 
 import numpy as np
@@ -22,3 +23,21 @@ Scores: TypeAlias = npt.NDArray[np.float64]
 
 Labels: TypeAlias = npt.NDArray[np.int64]
 """Class indices, (picture,)."""
+
+
+@dataclass(frozen=True)
+class LocalSteps:
+    """A hospital's own steps within a round: how many, and how far each goes.
+
+    Attributes:
+        steps: optimizer steps.
+        learning_rate: step size.
+        momentum: heavy ball, from rest at the start of every round.
+        denominator: public constant that each noised sum is divided by: sampling_prob times a public or
+            privately counted number of patients.
+    """
+
+    steps: int
+    learning_rate: float
+    momentum: float
+    denominator: float

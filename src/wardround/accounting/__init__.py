@@ -1,1 +1,1 @@
-"""What privacy costs: events, accountants, calibration, the statement and the ledger. Knows nothing of torch."""
+"""What privacy costs: events, accountants, calibration, the statement and the ledger. No torch in here."""

@@ -1,0 +1,239 @@
+"""What was done to the data of a hospital, in a closed vocabulary; the cost is the accountants' business.
+
+    Event = GaussianEvent | LaplaceEvent          noise on a sum
+          | PoissonSampledEvent                   one of these two, on a secret Poisson sample
+          | SelfComposedEvent | ComposedEvent     the same again, or several; later may depend on earlier
+          | NonPrivateEvent | NoEvent             released without protection, or nothing released
+
+Neighbouring data sets differ by adding or removing one unit, everywhere in this package.
+An event is public: it holds the parameters of a mechanism and never a fact about a patient.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from wardround.errors import PrivacyError
+
+Leaves: TypeAlias = tuple[tuple["LeafEvent", int], ...]
+"""Events that are not composed of others, each with how often it happened; sorted, no event twice."""
+
+JsonDict: TypeAlias = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class GaussianEvent:
+    """One release of a sum with Gaussian noise of std `noise_multiplier` × (L2 sensitivity of the sum)."""
+
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        _check_noise_multiplier(self.noise_multiplier)
+
+
+@dataclass(frozen=True, slots=True)
+class LaplaceEvent:
+    """One release of a sum with Laplace noise of scale `noise_multiplier` × (L1 sensitivity of the sum)."""
+
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        _check_noise_multiplier(self.noise_multiplier)
+
+
+@dataclass(frozen=True, slots=True)
+class PoissonSampledEvent:
+    """`event` on a sample that each unit joins independently, and secretly, with `sampling_prob`.
+
+    Edge cases:
+        sampling_prob = 1 costs exactly what `event` alone costs (see `leaves`).
+        An empty sample is a sample: the noise must have been added to it as well.
+    """
+
+    sampling_prob: float
+    event: GaussianEvent | LaplaceEvent
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sampling_prob <= 1:
+            raise PrivacyError(
+                f"sampling_prob must be in (0, 1], got {self.sampling_prob}. If nobody is sampled, use NoEvent."
+            )
+        if not isinstance(self.event, GaussianEvent | LaplaceEvent):
+            raise PrivacyError(
+                "A sampled event must be a GaussianEvent or a LaplaceEvent, "
+                f"got {type(self.event).__name__}. Compose sampled events instead of sampling composed ones."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class NonPrivateEvent:
+    """Something left the hospital without protection; epsilon is infinite whatever else was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoEvent:
+    """Nothing left the hospital; epsilon is 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelfComposedEvent:
+    """`event`, `count` times in a row, each free to depend on what the earlier ones released."""
+
+    event: "Event"
+    count: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 0:
+            raise PrivacyError(f"count must be a whole number >= 0, got {self.count!r}. Count releases.")
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedEvent:
+    """Unlike `events` in a row, each free to depend on what the earlier ones released."""
+
+    events: tuple["Event", ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "events", tuple(self.events))
+
+
+LeafEvent: TypeAlias = GaussianEvent | LaplaceEvent | PoissonSampledEvent | NonPrivateEvent
+Event: TypeAlias = LeafEvent | NoEvent | SelfComposedEvent | ComposedEvent
+
+
+def _check_noise_multiplier(noise_multiplier: float) -> None:
+    if not (0 < noise_multiplier < math.inf):
+        raise PrivacyError(
+            f"noise_multiplier must be > 0 and finite, got {noise_multiplier}. "
+            "Use NonPrivateEvent for a release without noise."
+        )
+
+
+def leaves(event: Event) -> Leaves:
+    """The multiset of what happened, sorted: two events that must cost the same have the same leaves.
+
+    >>> step = PoissonSampledEvent(1.0, GaussianEvent(2.0))
+    >>> leaves(ComposedEvent((SelfComposedEvent(step, 3), NoEvent(), GaussianEvent(2.0))))
+    ((GaussianEvent(noise_multiplier=2.0), 4),)
+    """
+    counts: Counter[LeafEvent] = Counter()
+    _count_leaves(event, 1, counts)
+    return sorted_leaves(counts)
+
+
+def sorted_leaves(counts: Mapping[LeafEvent, int]) -> Leaves:
+    """Counts of leaf events in the one order that accountants and caches see."""
+    return tuple(sorted(((leaf, n) for leaf, n in counts.items() if n), key=lambda item: repr(item[0])))
+
+
+def event_of_leaves(items: Iterable[tuple[LeafEvent, int]]) -> Event:
+    """The event that has these leaves.
+
+    >>> event_of_leaves(leaves(GaussianEvent(2.0)))
+    ComposedEvent(events=(SelfComposedEvent(event=GaussianEvent(noise_multiplier=2.0), count=1),))
+    """
+    return ComposedEvent(tuple(SelfComposedEvent(leaf, count) for leaf, count in items))
+
+
+def _count_leaves(event: Event, times: int, counts: Counter[LeafEvent]) -> None:
+    match event:
+        case NoEvent():
+            return
+        case SelfComposedEvent(inner, count):
+            if count:
+                _count_leaves(inner, times * count, counts)
+        case ComposedEvent(events):
+            for inner in events:
+                _count_leaves(inner, times, counts)
+        case PoissonSampledEvent(sampling_prob, inner) if sampling_prob == 1:
+            counts[inner] += times
+        case GaussianEvent() | LaplaceEvent() | PoissonSampledEvent() | NonPrivateEvent():
+            counts[event] += times
+
+
+def to_json(event: Event) -> JsonDict:
+    """The event as a JSON object; `from_json` reads it back unchanged.
+
+    >>> to_json(PoissonSampledEvent(0.05, GaussianEvent(1.2)))
+    {'event': 'poisson-sampled', 'sampling_prob': 0.05, 'of': {'event': 'gaussian', 'noise_multiplier': 1.2}}
+    """
+    match event:
+        case GaussianEvent(noise_multiplier):
+            return {"event": "gaussian", "noise_multiplier": float(noise_multiplier)}
+        case LaplaceEvent(noise_multiplier):
+            return {"event": "laplace", "noise_multiplier": float(noise_multiplier)}
+        case PoissonSampledEvent(sampling_prob, inner):
+            return {"event": "poisson-sampled", "sampling_prob": float(sampling_prob), "of": to_json(inner)}
+        case SelfComposedEvent(inner, count):
+            return {"event": "self-composed", "count": count, "of": to_json(inner)}
+        case ComposedEvent(events):
+            return {"event": "composed", "of": [to_json(inner) for inner in events]}
+        case NonPrivateEvent():
+            return {"event": "non-private"}
+        case NoEvent():
+            return {"event": "none"}
+
+
+def from_json(data: Mapping[str, object]) -> Event:
+    """The event that `to_json` wrote.
+
+    Raises:
+        PrivacyError: `data` is not an event of the vocabulary, or one of its numbers does not hold.
+    """
+    read = _READERS.get(str(data.get("event"))) if isinstance(data, Mapping) else None
+    if read is None:
+        raise PrivacyError(
+            f"An event must be a JSON object whose 'event' is one of {', '.join(_READERS)}, got {data!r}. "
+            "The record may come from a newer version."
+        )
+    try:
+        return read(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PrivacyError(
+            f"The event {json.dumps(dict(data), default=repr)} is not complete: {error}."
+        ) from error
+
+
+def canonical_json(data: Mapping[str, object]) -> str:
+    """The one text of a JSON object that is hashed and compared: sorted keys, no spaces, ASCII."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _number(data: Mapping[str, object], key: str) -> float:
+    value = data[key]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{key} must be a number, got {value!r}")
+    return float(value)
+
+
+def _read_inner(data: Mapping[str, object]) -> Event:
+    return from_json(data["of"])  # type: ignore[arg-type]  # from_json refuses what is no object
+
+
+def _read_sampled(data: Mapping[str, object]) -> Event:
+    return PoissonSampledEvent(_number(data, "sampling_prob"), _read_inner(data))  # type: ignore[arg-type]
+
+
+def _read_self_composed(data: Mapping[str, object]) -> Event:
+    return SelfComposedEvent(_read_inner(data), data["count"])  # type: ignore[arg-type]
+
+
+def _read_composed(data: Mapping[str, object]) -> Event:
+    items = data["of"]
+    if not isinstance(items, list | tuple):
+        raise TypeError(f"'of' must be a list, got {items!r}")
+    return ComposedEvent(tuple(from_json(item) for item in items))
+
+
+_READERS: dict[str, Callable[[Mapping[str, object]], Event]] = {
+    "gaussian": lambda data: GaussianEvent(_number(data, "noise_multiplier")),
+    "laplace": lambda data: LaplaceEvent(_number(data, "noise_multiplier")),
+    "poisson-sampled": _read_sampled,
+    "self-composed": _read_self_composed,
+    "composed": _read_composed,
+    "non-private": lambda _: NonPrivateEvent(),
+    "none": lambda _: NoEvent(),
+}

@@ -1,0 +1,205 @@
+"""An epsilon as a sentence: who is protected, how much, against whom, by what, under which assumptions."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from decimal import ROUND_CEILING, Context, Decimal
+
+from wardround.accounting.accountants import AccountantKind
+from wardround.accounting.events import JsonDict
+from wardround.accounting.ledger_entry import number_from_json, number_to_json
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
+from wardround.errors import PrivacyError
+
+SEEDED_STAMP = "reproducible, not private"
+FLOATING_POINT_CAVEAT = (
+    "The noise is continuous Gaussian noise in floating-point arithmetic; the guarantee is proved for real "
+    "numbers."
+)
+PUBLIC_SIZE_CAVEAT = "The number of patients of each hospital is treated as public."
+APPROXIMATION_CAVEAT = "The gdp accountant is an approximation, not an upper bound: epsilon may be larger."
+
+_TRUST = {
+    Trust.COORDINATOR: "The coordinator adds the noise and sees every hospital's sum before it; it is trusted.",
+    Trust.SECURE_AGGREGATION: "Each hospital adds a share of the noise, and only the noised sum is revealed.",
+    Trust.NOBODY: "Each hospital adds all of the noise itself; nobody else is trusted.",
+}
+_METHODS = {
+    AccountantKind.PLD: "privacy loss distributions",
+    AccountantKind.RDP: "Rényi differential privacy",
+    AccountantKind.GDP: "a central limit theorem (an approximation, not an upper bound)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One guarantee, or the plain statement that there is none.
+
+    Attributes:
+        sampler: how patients were drawn, such as "Poisson sampling with probability 0.05".
+        mechanism: such as "Gaussian".
+        releases: how many noised results the epsilon covers, all together.
+        released_what: such as "the noised sum of clipped gradients of every round".
+        released_to: who sees it, such as "every participating hospital and whoever gets the model".
+        guarantee: False for schemes that are known to give none; `reason` then says why, and epsilon is
+            infinite.
+        caveats: whole sentences.
+    """
+
+    epsilon: float
+    delta: float
+    sampler: str
+    mechanism: str
+    noise_multiplier: float
+    clipping_norm: float
+    releases: int
+    released_what: str
+    released_to: str
+    trust: Trust
+    hospitals: int
+    colluders: int = 0
+    dropouts: int = 0
+    images_per_patient: int | None = None
+    unit: PrivacyUnit = PrivacyUnit.PATIENT
+    relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE
+    accountant: AccountantKind = AccountantKind.PLD
+    simulated: bool = False
+    seeded: bool = False
+    guarantee: bool = True
+    reason: str = ""
+    caveats: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "caveats", tuple(self.caveats))
+        if not self.epsilon >= 0:
+            raise PrivacyError(f"epsilon must be >= 0, got {self.epsilon}. Take it from an accountant.")
+        if not self.guarantee and self.epsilon < math.inf:
+            raise PrivacyError(
+                f"A statement without a guarantee must have epsilon = infinity, got {self.epsilon}. "
+                "A finite number would be read as a promise."
+            )
+
+    def short(self) -> str:
+        """One line that cannot be quoted without its delta and unit.
+
+        >>> short_of = Statement(3.9987, 1e-5, "", "", 1.1, 1.0, 200, "", "", Trust.NOBODY, 5)
+        >>> short_of.short()
+        'epsilon = 4.00 at delta = 1e-05 for one patient (add-or-remove-one, pld)'
+        """
+        stamp = f" [{SEEDED_STAMP}]" if self.seeded else ""
+        if not self._holds:
+            return f"no privacy guarantee: epsilon = infinity for one {self.unit}{stamp}"
+        return f"{self._promise} for one {self.unit} ({self.relation}, {self._method_short}){stamp}"
+
+    def sentence(self) -> str:
+        """The whole statement, as a paragraph."""
+        parts = [self._guarantee_sentence(), self._mechanism_sentence(), self._trust_sentence()]
+        if self.images_per_patient is not None and self.unit is PrivacyUnit.PATIENT:
+            parts.append(f"Each patient contributes at most {_count(self.images_per_patient, 'image')}.")
+        if self.simulated:
+            parts.append("The hospitals were simulated on one machine, which saw all the data.")
+        parts.extend(self.caveats)
+        if not self.accountant.is_upper_bound and APPROXIMATION_CAVEAT not in self.caveats:
+            parts.append(APPROXIMATION_CAVEAT)
+        if self.seeded:
+            parts.append(f"The random numbers came from a seed: this run is {SEEDED_STAMP}.")
+        return " ".join(part for part in parts if part)
+
+    def to_json(self) -> JsonDict:
+        """The statement as a JSON object; an infinite epsilon is the string 'infinity'."""
+        data: JsonDict = {field.name: getattr(self, field.name) for field in fields(self)}
+        return data | {
+            "epsilon": number_to_json(self.epsilon),
+            "clipping_norm": number_to_json(self.clipping_norm),
+            "trust": self.trust.value,
+            "unit": self.unit.value,
+            "relation": self.relation.value,
+            "accountant": self.accountant.value,
+            "caveats": list(self.caveats),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> "Statement":
+        """The statement that `to_json` wrote.
+
+        Raises:
+            PrivacyError: a field is missing, unknown or out of its range.
+        """
+        try:
+            return cls(
+                **{  # type: ignore[arg-type]  # a missing or unknown key is a TypeError, caught below
+                    **data,
+                    "epsilon": number_from_json(data["epsilon"]),
+                    "clipping_norm": number_from_json(data["clipping_norm"]),
+                    "trust": Trust(str(data["trust"])),
+                    "unit": PrivacyUnit(str(data["unit"])),
+                    "relation": NeighboringRelation(str(data["relation"])),
+                    "accountant": AccountantKind(str(data["accountant"])),
+                }
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise PrivacyError(
+                f"A statement must have exactly the fields of this version, got one that does not: {error}. "
+                "Read it with the version of Wardround that wrote it."
+            ) from error
+
+    @property
+    def _holds(self) -> bool:
+        return self.guarantee and self.epsilon < math.inf
+
+    @property
+    def _promise(self) -> str:
+        return f"epsilon = {format_epsilon(self.epsilon)} at delta = {self.delta:g}"
+
+    @property
+    def _method_short(self) -> str:
+        return str(self.accountant) if self.accountant.is_upper_bound else f"{self.accountant}, approximate"
+
+    def _guarantee_sentence(self) -> str:
+        whole = "all their images" if self.unit is PrivacyUnit.PATIENT else "all it contributes"
+        if not self._holds:
+            because = f" The reason: {self.reason.rstrip('.')}." if self.reason else ""
+            return f"There is no privacy guarantee: epsilon = infinity for one {self.unit}.{because}"
+        return (
+            f"Adding or removing one {self.unit}, with {whole}, changes the chance of any result by a factor "
+            f"of at most exp(epsilon), up to delta: {self._promise} ({self.relation}), computed with "
+            f"{_METHODS[self.accountant]} over {_count(self.releases, 'release')}."
+        )
+
+    def _mechanism_sentence(self) -> str:
+        released = f"What was released is {self.released_what}, to {self.released_to}"
+        if not self._holds:
+            return f"{released}."
+        return (
+            f"{released}, protected by the {self.mechanism} mechanism with noise_multiplier "
+            f"{self.noise_multiplier:.4g} and clipping_norm {self.clipping_norm:.4g}, on {self.sampler}."
+        )
+
+    def _trust_sentence(self) -> str:
+        if not self._holds:
+            return ""
+        assumed = f" This holds among {_count(self.hospitals, 'hospital')}"
+        if self.trust is Trust.SECURE_AGGREGATION:
+            assumed += (
+                f", against at most {_count(self.colluders, 'colluding hospital')}, "
+                f"with at most {_count(self.dropouts, 'dropout')} in a round"
+            )
+        return f"{_TRUST[self.trust]}{assumed}."
+
+
+def format_epsilon(epsilon: float) -> str:
+    """Three digits, rounded up, so that a printed epsilon never promises more than was computed.
+
+    >>> format_epsilon(9.0205), format_epsilon(0.45901), format_epsilon(206.56), format_epsilon(math.inf)
+    ('9.03', '0.460', '207', 'infinity')
+    """
+    if epsilon == math.inf:
+        return "infinity"
+    rounded = Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(epsilon)
+    if rounded and rounded.adjusted() < 2:
+        rounded = rounded.quantize(Decimal(1).scaleb(rounded.adjusted() - 2))
+    return f"{rounded:f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

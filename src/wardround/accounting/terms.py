@@ -1,0 +1,25 @@
+"""The words of a guarantee: who is protected, between which data sets, and against whom."""
+
+from enum import StrEnum
+
+
+class NeighboringRelation(StrEnum):
+    """In what two neighbouring data sets differ; there is one relation here, written into every record."""
+
+    ADD_OR_REMOVE_ONE = "add-or-remove-one"
+
+
+class PrivacyUnit(StrEnum):
+    """Whose whole contribution is added or removed between neighbouring data sets."""
+
+    PATIENT = "patient"
+    IMAGE = "image"
+    HOSPITAL = "hospital"
+
+
+class Trust(StrEnum):
+    """Who adds the noise, and so against whom the guarantee holds."""
+
+    COORDINATOR = "coordinator"
+    SECURE_AGGREGATION = "secure-aggregation"
+    NOBODY = "nobody"

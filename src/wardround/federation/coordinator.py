@@ -1,0 +1,148 @@
+"""The rounds, from the first to the last: ask, update, remember, and be able to stop anywhere.
+
+Everything here sees noised sums only. Averaging the weights of the last rounds is post-processing.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from wardround.errors import BudgetExhausted
+from wardround.federation.channel import Channel
+from wardround.federation.strategy import State, Strategy
+from wardround.types import Vector
+
+Models = dict[str, Vector]
+JsonDict = dict[str, object]
+
+
+class Journal(Protocol):
+    """Where a run is remembered. Contract: a checkpoint is whole on disk, or it is the one before."""
+
+    def write_checkpoint(self, round: int, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        """Remembers everything needed to go on after `round`."""
+        ...
+
+    def append_round(self, entry: JsonDict) -> None:
+        """Adds one line to the history."""
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, and how often to look.
+
+    Attributes:
+        num_rounds: rounds in all.
+        evaluate_every: rounds between two evaluations; the last round is always evaluated.
+        average_last: share of the rounds, from the end, whose weights are averaged; 0 takes the last ones.
+        checkpoint_every: rounds between two checkpoints; what came after the last one is repeated on resume.
+    """
+
+    num_rounds: int
+    evaluate_every: int
+    average_last: float
+    checkpoint_every: int = 1
+
+    @property
+    def average_from(self) -> int:
+        """First round whose weights count."""
+        return min(self.num_rounds, 1 + round(self.num_rounds * (1 - self.average_last)))
+
+    def evaluates(self, round: int) -> bool:
+        """Whether the test patients are looked at after this round."""
+        return round % self.evaluate_every == 0 or round == self.num_rounds
+
+
+@dataclass
+class Position:
+    """Where a run stands: what a checkpoint holds.
+
+    Attributes:
+        round: the last finished round; 0 before the first.
+        state: the strategy's state.
+        means: running mean of the models' weights since `Schedule.average_from`.
+    """
+
+    round: int
+    state: State
+    means: Models = field(default_factory=dict)
+
+    def to_arrays(self) -> dict[str, npt.NDArray[np.float32]]:
+        """As named arrays."""
+        state = {f"state:{key}": value for key, value in self.state.items()}
+        return state | {f"mean:{key}": value for key, value in self.means.items()}
+
+    @classmethod
+    def from_arrays(cls, round: int, arrays: Mapping[str, npt.NDArray[np.float32]]) -> "Position":
+        """Back from named arrays."""
+
+        def part(prefix: str) -> Models:
+            return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+        return cls(round, part("state:"), part("mean:"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the rounds ended.
+
+    Attributes:
+        position: where.
+        models: the final models.
+        stopped: a sentence when the budget ended the run before its last round, else None.
+    """
+
+    position: Position
+    models: Models
+    stopped: str | None
+
+
+def run_rounds(
+    strategy: Strategy,
+    channel: Channel,
+    schedule: Schedule,
+    position: Position,
+    journal: Journal,
+    look: Callable[[int, Models | None], JsonDict],
+) -> Outcome:
+    """Every round after `position`, until the last one or until a hospital's budget is spent.
+
+    Args:
+        strategy: what a round is.
+        channel: how hospitals are reached.
+        schedule: how many rounds, and when to look.
+        position: where to start, from `Strategy.init` or from a checkpoint.
+        journal: where the run is remembered.
+        look: called after every round with the models when it is time to evaluate them, else with None;
+            returns what the history should say.
+    """
+    stopped = None
+    for round in range(position.round + 1, schedule.num_rounds + 1):
+        started = time.perf_counter()
+        try:
+            state = strategy.update(position.state, channel, round)
+        except BudgetExhausted as error:
+            stopped = str(error)
+            break
+        position = Position(round, state, _averaged(position, strategy.models(state), round, schedule))
+        seconds = time.perf_counter() - started
+        models = (position.means or strategy.models(state)) if schedule.evaluates(round) else None
+        entry: JsonDict = {"round": round, "seconds": seconds}
+        journal.append_round(entry | look(round, models))
+        if round % schedule.checkpoint_every == 0 or round == schedule.num_rounds:
+            journal.write_checkpoint(round, position.to_arrays())
+    return Outcome(position, position.means or strategy.models(position.state), stopped)
+
+
+def _averaged(position: Position, models: Models, round: int, schedule: Schedule) -> Models:
+    if schedule.average_last == 0 or round < schedule.average_from:
+        return {}
+    if not position.means:
+        return models
+    share = np.float32(1 / (round - schedule.average_from + 1))
+    return {name: mean + (models[name] - mean) * share for name, mean in position.means.items()}

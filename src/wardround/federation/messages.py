@@ -1,0 +1,89 @@
+"""What travels between the coordinator and a hospital, and nothing else does.
+
+A request carries a model; a reply carries an update and the event it was charged as. A failure is a code and
+a stage: never a path, an id or a sentence, because those may say something about a patient. The hospital's own
+log has the rest.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from wardround.accounting.events import Event
+from wardround.types import HospitalName, LocalSteps, Vector
+
+
+class Task(StrEnum):
+    """What a hospital may be asked to do."""
+
+    COUNT = "count"
+    """The number of its patients, noised."""
+    GRADIENT_SUM = "gradient-sum"
+    """The sum of its sampled patients' clipped gradients, with the hospital's noise."""
+    LOCAL_STEPS = "local-steps"
+    """The change of the model over several private steps of its own."""
+
+
+class FailureCode(StrEnum):
+    """Why a hospital did not answer."""
+
+    REFUSED_BUDGET = "refused-budget"
+    REFUSED_POLICY = "refused-policy"
+    LEDGER = "ledger"
+    DATA = "data"
+    INTERNAL = "internal"
+    NO_ANSWER = "no-answer"
+
+
+class Stage(StrEnum):
+    """Where in answering it stopped."""
+
+    ADMISSION = "admission"
+    TRAINING = "training"
+    TRANSPORT = "transport"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to one hospital.
+
+    Attributes:
+        task: what is asked.
+        study: digest of the study file; a hospital answers only for the study it agreed to.
+        round: from 1; 0 is the count before the first round.
+        attempt: from 1; a repeated attempt of an unseeded run is a new release, and is charged as one.
+        weights: the model to start from, (parameter,); None for a count.
+        local: settings of local steps, for that task alone.
+    """
+
+    task: Task
+    study: str
+    round: int
+    attempt: int
+    weights: Vector | None = None
+    local: LocalSteps | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What leaves a hospital.
+
+    Attributes:
+        update: (parameter,) or, for a count, (1,). Noised as the plan says.
+        event: what the hospital's ledger was charged for it.
+    """
+
+    update: Vector
+    event: Event
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A question without an answer."""
+
+    code: FailureCode
+    stage: Stage
+
+
+Requests = dict[HospitalName, Request]
+Replies = dict[HospitalName, Reply]
+Failures = dict[HospitalName, Failure]

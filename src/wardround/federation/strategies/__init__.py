@@ -1,0 +1,1 @@
+"""One file a strategy; each reads from top to bottom."""

@@ -1,0 +1,81 @@
+"""What every strategy is: a value with `init` and `update`, and a state of plain arrays."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from wardround.errors import BudgetExhausted, FederationError
+from wardround.federation.channel import Channel
+from wardround.federation.messages import FailureCode, Failures, Replies, Request, Task
+from wardround.types import HospitalName, Vector
+
+State = Mapping[str, npt.NDArray[np.float32]]
+"""Everything a strategy remembers between rounds, as named arrays: it is what a checkpoint holds."""
+
+
+class Strategy(Protocol):
+    """How hospitals make one model together.
+
+    Contract: `init` and `update` draw nothing at random themselves and change nothing but what they return, so
+    that a run resumed from a checkpoint is the run that was never interrupted.
+    """
+
+    def init(self, weights: Vector, channel: Channel) -> State:
+        """The state before round 1; may ask the hospitals for a count."""
+        ...
+
+    def update(self, state: State, channel: Channel, round: int) -> State:
+        """The state after one round."""
+        ...
+
+    def models(self, state: State) -> dict[str, Vector]:
+        """The model, or models, that the state amounts to, by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a strategy calls the hospitals.
+
+    Attributes:
+        study: digest of the study, repeated in every request.
+        deadline_s: how long a round may take, in seconds.
+        allowed_missing: hospitals that may fail to answer without the round failing.
+    """
+
+    study: str
+    deadline_s: float = 3600.0
+    allowed_missing: int = 0
+
+    def request(self, task: Task, round: int, weights: Vector | None = None) -> Request:
+        """A first attempt at one task of one round."""
+        return Request(task=task, study=self.study, round=round, attempt=1, weights=weights)
+
+    def ask(self, channel: Channel, requests: dict[HospitalName, Request]) -> Replies:
+        """Replies of the hospitals that answered; enough of them, or the round does not happen.
+
+        Raises:
+            BudgetExhausted: a hospital refused because its patients' budget is spent; nothing was released.
+            FederationError: more hospitals failed than the plan tolerates.
+        """
+        replies, failures = channel.ask(requests, self.deadline_s)
+        spent = [name for name, failure in failures.items() if failure.code is FailureCode.REFUSED_BUDGET]
+        if spent:
+            raise BudgetExhausted(
+                f"Every hospital must have budget left, but {len(spent)} of {len(requests)} refused "
+                f"(first: {spent[0]}); the model of the last round stands."
+            )
+        if len(failures) > self.allowed_missing or not replies:
+            raise FederationError(_describe(failures, self.allowed_missing))
+        return replies
+
+
+def _describe(failures: Failures, allowed: int) -> str:
+    parts = [f"{name}: {failure.code} during {failure.stage}" for name, failure in failures.items()]
+    return (
+        f"A round needs its hospitals: at most {allowed} may be missing, {len(parts)} did not answer "
+        f"({'; '.join(parts[:5])}). Each hospital's own log says why; repair the cause and resume."
+    )

@@ -1,0 +1,70 @@
+"""What was noticed about a data set: lines for the hospital's own screen, counts for everyone else."""
+
+from dataclasses import dataclass
+
+from wardround.types import PatientId
+
+_SHOWN = 5
+"""How many names one line lists before it only counts."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a careful person would want to know before training on a data set.
+
+    Args:
+        unreadable: files that could not be decoded and were left out.
+        shared_pictures: groups of identical files that stood under two or more patients.
+        two_labels: patients whose pictures carry two or more labels.
+        straddling: patients with pictures in the published training and test parts.
+        conflicting_duplicates: groups of identical files with different labels.
+        repeated_pictures: how many pictures equal another one that was counted before.
+        notes: sentences of the reader, without file names.
+    """
+
+    unreadable: tuple[str, ...] = ()
+    shared_pictures: tuple[tuple[str, ...], ...] = ()
+    two_labels: tuple[PatientId, ...] = ()
+    straddling: tuple[PatientId, ...] = ()
+    conflicting_duplicates: tuple[tuple[str, ...], ...] = ()
+    repeated_pictures: int = 0
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Sentences with file names and patient ids: for the hospital's own screen only."""
+        named = (
+            ("unreadable pictures left out", self.unreadable),
+            ("groups of identical pictures under two patients", _joined(self.shared_pictures)),
+            ("patients with two labels", self.two_labels),
+            ("patients in both published parts", self.straddling),
+            ("groups of identical pictures with different labels", _joined(self.conflicting_duplicates)),
+        )
+        lines = [f"{len(names)} {what}: {shortened(names)}" for what, names in named if names]
+        if self.repeated_pictures:
+            lines.append(f"{self.repeated_pictures} pictures are exact copies of another one")
+        return [*lines, *self.notes]
+
+    def summary(self) -> dict[str, int]:
+        """The same as counts, without any name."""
+        return {
+            "unreadable": len(self.unreadable),
+            "shared_pictures": len(self.shared_pictures),
+            "two_labels": len(self.two_labels),
+            "straddling": len(self.straddling),
+            "conflicting_duplicates": len(self.conflicting_duplicates),
+            "repeated_pictures": self.repeated_pictures,
+        }
+
+
+def shortened(names: tuple[str, ...] | list[str], shown: int = _SHOWN) -> str:
+    """The first few names, and how many more there are.
+
+    >>> shortened(["a", "b", "c"], shown=2)
+    'a, b and 1 more'
+    """
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _joined(groups: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    return tuple(" = ".join(group) for group in groups)

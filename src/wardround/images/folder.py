@@ -1,0 +1,88 @@
+"""Any folder of pictures: with a metadata.csv, or with one sub-folder a class.
+
+    metadata.csv        file,label,patient_id[,site[,split]]; `file` is a path below the folder
+    <class>/<patient>/**/picture.png        one folder a patient
+    <class>/picture.png                     no patient named: every picture is a patient of its own
+
+The last is a guess that weakens the guarantee wherever it is wrong; a finding says so.
+"""
+
+from pathlib import Path
+
+from wardround.errors import DataError
+from wardround.images.entries import Entry, Listing, Task
+from wardround.images.table import METADATA, files_in, read_table
+
+EXPECTED = f"{METADATA} (file,label,patient_id), or <class>/[<patient>/]picture.png with two classes or more"
+
+
+def read_folder(root: Path, task: Task) -> Listing:
+    """Every picture with its class and patient, by the table if there is one, by folders otherwise.
+
+    Raises:
+        DataError: the task is not binary, the table does not hold, or there are fewer than two classes.
+    """
+    if task is not Task.BINARY:
+        raise DataError(
+            f"the layout folder has one reading of its labels, got the task {task.value!r}. Leave the task out."
+        )
+    listing = _by_table(root) if (root / METADATA).is_file() else _by_folders(root)
+    if len(listing.class_names) < 2:
+        raise DataError(
+            f"the layout folder must look like {EXPECTED}; found the classes: "
+            f"{', '.join(listing.class_names) or 'none'}. Add pictures of a second class."
+        )
+    return listing
+
+
+def _by_table(root: Path) -> Listing:
+    rows = read_table(root, ("file", "label", "patient_id"))
+    class_names = tuple(sorted({row["label"] for row in rows}, key=_numbers_first))
+    number = {name: label for label, name in enumerate(class_names)}
+    entries = tuple(
+        Entry(
+            row["file"],
+            number[row["label"]],
+            row["patient_id"],
+            site=row.get("site") or None,
+            split=row.get("split") or None,
+        )
+        for row in sorted(rows, key=lambda row: row["file"])
+    )
+    return Listing(entries, class_names, _unlisted(root, {entry.file for entry in entries}))
+
+
+def _unlisted(root: Path, listed: set[str]) -> tuple[str, ...]:
+    count = sum(file not in listed for file in files_in(root, root)[0])
+    return (f"{count} pictures in the folder are not in {METADATA} and were passed over",) if count else ()
+
+
+def _by_folders(root: Path) -> Listing:
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = {folder.name: files_in(folder, root) for folder in folders}
+    class_names = tuple(sorted((name for name, (files, _) in found.items() if files), key=_numbers_first))
+    entries = tuple(
+        Entry(file, label, _patient_of(file)) for label, name in enumerate(class_names) for file in found[name][0]
+    )
+    notes = []
+    alone = [entry.file for entry in entries if entry.patient == entry.file]
+    if alone:
+        notes.append(
+            f"{len(alone)} pictures name no patient: each is counted as a patient of its own, and the "
+            f"guarantee holds for one picture wherever that is wrong; add a {METADATA} with patient_id"
+        )
+    num_others = sum(others for _, others in found.values())
+    if num_others:
+        notes.append(f"{num_others} files that are no pictures were passed over")
+    return Listing(entries, class_names, tuple(notes))
+
+
+def _patient_of(file: str) -> str:
+    parts = file.split("/")
+    return parts[1] if len(parts) > 2 else file
+
+
+def _numbers_first(name: str) -> tuple[bool, int, str]:
+    """Grades 2 and 10 in the order of numbers, words after them in the alphabet's."""
+    is_number = name.isascii() and name.isdigit()
+    return (not is_number, int(name) if is_number else 0, name)

@@ -1,0 +1,103 @@
+"""Entries to patients: the first thing that happens, before any picture is looked at by anyone.
+
+The same picture under two patient ids most likely means one person who was entered twice. Counted as two
+people, their pictures would get twice the protection budget of one; so by default the two become one patient.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+from enum import StrEnum
+
+from wardround.errors import DataError
+from wardround.images.entries import Entry, Listing
+from wardround.images.findings import Findings, shortened
+from wardround.images.patients import ImageRef, Patient
+from wardround.types import PatientId
+
+
+class Duplicates(StrEnum):
+    """What to do about identical files under two patients."""
+
+    MERGE = "merge"
+    KEEP = "keep"
+    REFUSE = "refuse"
+
+
+def group_by_patient(
+    listing: Listing, digests: list[str], unreadable: frozenset[int], duplicates: Duplicates
+) -> tuple[tuple[Patient, ...], Findings]:
+    """Patients sorted by id, and what was noticed while grouping.
+
+    Args:
+        listing: what a reader found; an entry's place in it is its row.
+        digests: sha256 of each entry's content.
+        unreadable: rows to leave out.
+        duplicates: what to do about identical files under two patients.
+
+    Raises:
+        DataError: identical files stand under two patients and `duplicates` is REFUSE.
+    """
+    readable = [(row, entry) for row, entry in enumerate(listing.entries) if row not in unreadable]
+    same_content: dict[str, list[Entry]] = defaultdict(list)
+    for row, entry in readable:
+        same_content[digests[row]].append(entry)
+    copies = [group for group in same_content.values() if len(group) > 1]
+    shared = [group for group in copies if len({entry.patient for entry in group}) > 1]
+    if shared and duplicates is Duplicates.REFUSE:
+        raise DataError(
+            f"a picture must belong to one patient, but {len(shared)} groups of identical pictures stand "
+            f"under two or more: {shortened(_files(shared[0]))}. Correct the patient ids, "
+            "or set duplicates to 'merge'."
+        )
+    merging = shared if duplicates is Duplicates.MERGE else []
+    name = _merged_ids((entry.patient for _, entry in readable), merging)
+    people: dict[str, list[ImageRef]] = defaultdict(list)
+    for row, entry in readable:
+        image = ImageRef(entry.file, entry.label, row, entry.split, digests[row], entry.site)
+        people[name[entry.patient]].append(image)
+    patients = tuple(_patient(key, people[key]) for key in sorted(people))
+    findings = Findings(
+        unreadable=tuple(listing.entries[row].file for row in sorted(unreadable)),
+        shared_pictures=tuple(map(_files, shared)),
+        two_labels=tuple(patient.id for patient in patients if len(set(patient.labels)) > 1),
+        straddling=tuple(patient.id for patient in patients if is_straddling(patient)),
+        conflicting_duplicates=tuple(_files(group) for group in copies if len({one.label for one in group}) > 1),
+        repeated_pictures=sum(len(group) - 1 for group in copies),
+        notes=listing.notes,
+    )
+    return patients, findings
+
+
+def is_straddling(patient: Patient) -> bool:
+    """Whether the person has images in the published test part and outside of it."""
+    parts = {image.split == "test" for image in patient.images if image.split is not None}
+    return len(parts) == 2
+
+
+def digest_of(patients: Iterable[Patient]) -> str:
+    """Sha256 over contents, labels and patients, in an order that file names do not decide."""
+    facts = sorted(
+        f"{image.digest} {image.label} {patient.id}" for patient in patients for image in patient.images
+    )
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _patient(key: str, images: list[ImageRef]) -> Patient:
+    ordered = tuple(sorted(images, key=lambda image: image.file))
+    sites = {image.site for image in ordered if image.site is not None}
+    return Patient(PatientId(key), ordered, sites.pop() if len(sites) == 1 else None)
+
+
+def _files(group: list[Entry]) -> tuple[str, ...]:
+    return tuple(entry.file for entry in group)
+
+
+def _merged_ids(ids: Iterable[str], groups: list[list[Entry]]) -> dict[str, str]:
+    """For every patient id the id after merging: itself, or all merged ids joined by `+`."""
+    member_of = {key: {key} for key in ids}
+    for group in groups:
+        together = set[str]().union(*(member_of[entry.patient] for entry in group))
+        for key in together:
+            member_of[key] = together
+    return {key: "+".join(sorted(members)) for key, members in member_of.items()}

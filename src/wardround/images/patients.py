@@ -1,0 +1,112 @@
+"""The patient: one person with all their images. All that follows takes patients, never pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wardround.images.findings import Findings
+from wardround.types import PatientId, Pictures
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """One image of a patient.
+
+    Args:
+        file: path below the data folder, with `/`.
+        label: index into the class names of the set.
+        row: where its picture lies in `ImageSet.pixels`.
+        split: the published part (`train`, `test`, `val`), where there is one.
+        digest: sha256 of the file's content, in hexadecimal.
+        site: the hospital this image comes from, where the layout says so.
+    """
+
+    file: str
+    label: int
+    row: int
+    split: str | None
+    digest: str
+    site: str | None = None
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One person with all their images.
+
+    Args:
+        id: never leaves the hospital.
+        images: at least one.
+        site: the hospital the person belongs to; None where unknown, or where their images name two.
+    """
+
+    id: PatientId
+    images: tuple[ImageRef, ...]
+    site: str | None = None
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The label of each image."""
+        return tuple(image.label for image in self.images)
+
+    @property
+    def label(self) -> int:
+        """The highest label of any image. Used to stratify splits, never to train."""
+        return max(self.labels)
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Where the images lie in `ImageSet.pixels`."""
+        return tuple(image.row for image in self.images)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every hospital named for this person or one of their images, sorted."""
+        named = {self.site} | {image.site for image in self.images}
+        return tuple(sorted(site for site in named if site is not None))
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A data set: patients in a fixed order, and their decoded pictures.
+
+    Args:
+        name: the layout it was read with.
+        root: the data folder; None for a generated set.
+        class_names: what the labels stand for.
+        patients: sorted by id.
+        pixels: uint8, (picture, channel, height, width), memory-mapped and read-only. `ImageRef.row` points
+            into it; rows of unreadable pictures are zero and nobody points at them.
+        findings: what was noticed on the way.
+        digest: sha256 of contents, labels and patients; the privacy ledger knows the data set by it. It does
+            not depend on file names, on the order of files or on how pictures are scaled.
+    """
+
+    name: str
+    root: Path | None
+    class_names: tuple[str, ...]
+    patients: tuple[Patient, ...]
+    pixels: Pictures
+    findings: Findings
+    digest: str
+
+    @property
+    def num_images(self) -> int:
+        """How many images the patients have together."""
+        return sum(len(patient.images) for patient in self.patients)
+
+
+def describe(image_set: ImageSet) -> list[str]:
+    """What `wardround data check` prints: sizes, classes, sites, then every finding. May name files."""
+    patients = image_set.patients
+    counts = [len(patient.images) for patient in patients]
+    lines = [
+        f"{image_set.name}: {sum(counts)} images of {len(patients)} patients, "
+        f"{min(counts)} to {max(counts)} images each",
+        f"pictures: {' x '.join(str(axis) for axis in image_set.pixels.shape[1:])} (channel, height, width)",
+    ]
+    for label, name in enumerate(image_set.class_names):
+        images = sum(patient.labels.count(label) for patient in patients)
+        people = sum(label in patient.labels for patient in patients)
+        lines.append(f"class {name}: {images} images of {people} patients")
+    for site in sorted({site for patient in patients for site in patient.sites}):
+        lines.append(f"site {site}: {sum(site in patient.sites for patient in patients)} patients")
+    return [*lines, f"digest: {image_set.digest}", *image_set.findings.lines()]

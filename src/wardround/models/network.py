@@ -1,0 +1,105 @@
+"""The value every network is: a fixed public encoding of one picture, and the part that is trained.
+
+A network is cut in two because the two halves have different owners. The encoding is public: it depends
+on nothing but the one picture it is given, so it costs no privacy and may be computed once and kept. The
+trained part is where a patient could be found, and only its parameters are clipped, noised and sent.
+
+Pictures are uint8, (picture, channel, height, width), square and already of the study's image size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from wardround.models.weights import LoadedWeights
+
+PUBLIC_MEAN = 0.5
+PUBLIC_STD = 0.25
+"""Normalisation constants. They are agreed, not measured: measuring them would be a release of its own."""
+
+
+class Normalise(nn.Module):
+    """Pictures as floats: (picture / 255 - mean) / std.
+
+    Args:
+        mean: public constant, in units of full brightness; the default is that of
+            `wardround.images.preprocess`.
+        std: public constant, likewise.
+    """
+
+    def __init__(self, mean: float = PUBLIC_MEAN, std: float = PUBLIC_STD) -> None:
+        super().__init__()
+        self.mean = mean
+        self.std = std
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures (picture, channel, height, width), uint8, to the same shape in float32."""
+        return (pictures.to(torch.float32) / 255.0 - self.mean) / self.std
+
+
+class Standardise(nn.Module):
+    """Each picture minus its own mean, divided by its own standard deviation.
+
+    Brightness and contrast of a radiograph say more about the machine than about the lung, and as a
+    shortcut they predict the label; this removes both, from each picture alone. A constant picture
+    becomes zero: `floor` (in units of full brightness) is added in quadrature to the deviation.
+    """
+
+    def __init__(self, floor: float = 0.01) -> None:
+        super().__init__()
+        self.floor = floor
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures (picture, channel, height, width), uint8, to the same shape in float32."""
+        values = pictures.to(torch.float32) / 255.0
+        centred = values - values.mean(dim=(1, 2, 3), keepdim=True)
+        variance = (centred * centred).mean(dim=(1, 2, 3), keepdim=True)
+        return centred / torch.sqrt(variance + self.floor**2)
+
+
+class Frozen(nn.Module):
+    """A module whose parameters stay as they are, in evaluation mode whatever the modules around it do."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Frozen":
+        """Stay in evaluation mode: a frozen backbone has no dropout."""
+        return super().train(False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What the inner module returns, without a gradient."""
+        with torch.no_grad():
+            outputs: torch.Tensor = self.inner(inputs)
+        return outputs
+
+
+@dataclass(frozen=True)
+class Network:
+    """A named network, cut where private training begins.
+
+    Attributes:
+        name: its key in `wardround.models.catalogue.NETWORKS`.
+        encode: fixed and public: pictures (picture, channel, height, width), uint8, to float inputs
+            (picture, ...). No trained parameter, and no picture's inputs depend on another picture.
+        trained: inputs to logits (picture, class). Its parameters are the model that hospitals train.
+        encode_once: the inputs are small enough, and dear enough, to be computed once and kept.
+        weights: what was loaded from a user's file, None for a network that starts from its initialisation.
+    """
+
+    name: str
+    encode: nn.Module
+    trained: nn.Module
+    encode_once: bool
+    weights: LoadedWeights | None = None
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trained parameters, which is the length of an update."""
+        return sum(parameter.numel() for parameter in self.trained.parameters() if parameter.requires_grad)
+
+    def whole(self) -> nn.Module:
+        """One module from uint8 pictures to logits; it shares its parameters with this network."""
+        return nn.Sequential(self.encode, self.trained)

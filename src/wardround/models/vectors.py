@@ -1,0 +1,61 @@
+"""A module's trained parameters as one row of numbers, and back.
+
+The row holds the parameters that require a gradient, in the order of `named_parameters()`, each flattened
+in C order. It is the only form in which a model travels between a hospital and the coordinator.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from wardround.errors import ModelError
+from wardround.types import Vector
+
+
+def parameters_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the trained parameters, in the order of the vector.
+
+    >>> parameters_of(nn.Linear(3, 2))
+    {'weight': (2, 3), 'bias': (2,)}
+    """
+    return {name: tuple(parameter.shape) for name, parameter in _trained(module)}
+
+
+def to_vector(module: nn.Module) -> Vector:
+    """A copy of the trained parameters in one row, (parameter,), float32."""
+    rows = [
+        parameter.detach().to(device="cpu", dtype=torch.float32).reshape(-1) for _, parameter in _trained(module)
+    ]
+    if not rows:
+        return np.zeros(0, dtype=np.float32)
+    return torch.cat(rows).numpy()
+
+
+def load_vector(module: nn.Module, vector: Vector) -> None:
+    """Write a row of numbers into the trained parameters, in place.
+
+    Args:
+        module: receives the values; its parameter objects, dtypes and devices stay.
+        vector: (parameter,), as `to_vector` returns it.
+
+    Raises:
+        ModelError: the vector's shape is not (number of trained parameters,). The module is then unchanged.
+    """
+    sizes = [parameter.numel() for _, parameter in _trained(module)]
+    if vector.shape != (sum(sizes),):
+        raise ModelError(
+            f"a parameter vector must have shape ({sum(sizes)},) for this network, got {vector.shape}. "
+            "Check that both sides built the same network, with the same image size and classes."
+        )
+    values = torch.from_numpy(np.array(vector, dtype=np.float32))
+    with torch.no_grad():
+        for (_, parameter), piece in zip(_trained(module), torch.split(values, sizes), strict=True):
+            parameter.copy_(piece.reshape(parameter.shape))
+
+
+def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            yield name, parameter

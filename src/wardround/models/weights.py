@@ -1,0 +1,123 @@
+"""Weights that a user brings: one `.safetensors` file, read strictly.
+
+A file is data, never a program: pickled weights (`.pt`, `.pth`, `.bin`) can run code when they are opened,
+so they are refused. Where the weights come from is the user's to say; this room records their SHA-256.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from torch import nn
+
+from wardround.errors import ModelError
+
+PICKLED = frozenset({".pt", ".pth", ".bin", ".pkl", ".ckpt"})
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What became of a weights file.
+
+    Attributes:
+        sha256: of the file's bytes, in hexadecimal.
+        loaded: parameters that now hold the file's values.
+        reinitialised: parameters of the classifier head that the file lacks or holds in another shape.
+        unused: names in the file that this network does not have.
+    """
+
+    sha256: str
+    loaded: tuple[str, ...]
+    reinitialised: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def load_weights(module: nn.Module, path: Path, *, head: frozenset[str]) -> LoadedWeights:
+    """Copy a file's tensors into a freshly initialised module, and say what was done.
+
+    Args:
+        module: the whole network; changed only when every tensor fits.
+        path: a `.safetensors` file. Names are those of `module.state_dict()`.
+        head: names of the classifier head. A head of another shape (another number of classes) keeps its
+            initialisation; any other difference is an error.
+
+    Raises:
+        ModelError: the file is pickled, unreadable, or differs beyond the head. All differences are listed.
+    """
+    content = _read(path)
+    found = _parse(content, path)
+    wanted = module.state_dict()
+    faults: list[str] = []
+    fitting: dict[str, torch.Tensor] = {}
+    for name, present in wanted.items():
+        fault = _fault(found.get(name), present)
+        if fault is None:
+            fitting[name] = found[name]
+        elif name not in head:
+            faults.append(f"{name}: {fault}")
+    reinitialised = tuple(name for name in wanted if name in head and not head <= fitting.keys())
+    unused = tuple(sorted(found.keys() - wanted.keys()))
+    if faults:
+        raise ModelError(_report(path, faults, unused))
+    loaded = {name: value for name, value in fitting.items() if name not in reinitialised}
+    with torch.no_grad():
+        for name, value in loaded.items():
+            wanted[name].copy_(value)
+    return LoadedWeights(hashlib.sha256(content).hexdigest(), tuple(loaded), reinitialised, unused)
+
+
+def _read(path: Path) -> bytes:
+    if path.suffix.lower() in PICKLED:
+        raise ModelError(
+            f"weights must be a .safetensors file, got {path.name}, a pickle that can run code when opened. "
+            "Convert it once, where you trust it: "
+            "safetensors.torch.save_file(torch.load(file, weights_only=True), 'weights.safetensors')."
+        )
+    if path.suffix.lower() != ".safetensors":
+        raise ModelError(
+            f"weights must be a .safetensors file, got {path.name}. Convert the file, and name it so."
+        )
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"weights must be a readable file, got {path.name}: {error.strerror}. Check the path."
+        ) from error
+
+
+def _parse(content: bytes, path: Path) -> dict[str, torch.Tensor]:
+    try:
+        tensors: dict[str, torch.Tensor] = parse_safetensors(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"weights must be in the safetensors format, and {path.name} is not ({error}). "
+            "Save the file again with safetensors.torch.save_file."
+        ) from error
+    return tensors
+
+
+def _fault(value: torch.Tensor | None, present: torch.Tensor) -> str | None:
+    """Why a file's tensor cannot stand in a parameter's place, or None."""
+    if value is None:
+        return "missing"
+    if value.shape != present.shape:
+        return f"shape {tuple(value.shape)}, expected {tuple(present.shape)}"
+    if not value.is_floating_point():
+        return f"type {value.dtype}, expected a floating-point type"
+    if not bool(torch.isfinite(value).all()):
+        return "contains NaN or infinity"
+    return None
+
+
+def _report(path: Path, faults: list[str], unused: tuple[str, ...]) -> str:
+    lines = "".join(f"\n  {fault}" for fault in faults)
+    if unused:
+        lines += f"\n  in the file and not in the network: {', '.join(unused)}"
+    return (
+        "weights must fit the network in every name and shape but the classifier head's; "
+        f"{path.name} differs:{lines}\n"
+        "Choose the network, channels and image size that the file was trained with."
+    )

@@ -1,0 +1,240 @@
+"""The guarantee has one owner: sampler, clip, noise and event all come from the fields of one `PrivacyPlan`.
+
+What is released: in every round, a noised sum of clipped per-patient gradients over all hospitals (`fedsgd`), or
+each hospital's own noised steps; before the first round, where no public size was given, a noised count of
+patients. Everything else (the division by a public constant, momentum, averaging, the model) is computed from
+these and costs nothing more.
+
+To whom: `trust` says. Under `coordinator` the guarantee is against whoever sees the model; under
+`secure-aggregation` also against the coordinator together with up to `colluders` hospitals, with up to
+`dropouts` shares missing; under `nobody` against everyone but the patient's own hospital.
+
+Sensitivity: one patient, with all their pictures, added or removed, moves a sum by at most `clipping_norm` in
+L2 norm (`clipped_sum`) and a count by at most 1.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wardround.accounting.accountants import AccountantKind, epsilon_of
+from wardround.accounting.calibration import calibrate_noise_multiplier
+from wardround.accounting.events import (
+    ComposedEvent,
+    Event,
+    GaussianEvent,
+    NonPrivateEvent,
+    PoissonSampledEvent,
+    SelfComposedEvent,
+)
+from wardround.accounting.insiders import NoiseShares
+from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
+from wardround.errors import PrivacyError
+from wardround.privacy.clipping import ClippedSum
+from wardround.privacy.randomness import Stream
+from wardround.privacy.sampling import Indices, poisson_sample
+from wardround.types import Vector
+
+_COUNT_SHARE = 10.0
+"""The count's noise is this many times the noise of a single release at the whole budget: 1 % of mu squared."""
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """How a whole run protects a patient.
+
+    Attributes:
+        noise_multiplier: std of the noise that surely protects a sum, divided by `clipping_norm`; 0 when the
+            run is not private.
+        clipping_norm: L2 bound on one patient's gradient; infinity when the run is not private.
+        sampling_prob: Poisson probability of a patient in one release; 1 takes everyone.
+        releases: noised sums of one hospital's patients over the whole run.
+        delta: target delta.
+        trust: who adds noise.
+        hospitals: hospitals in the federation.
+        colluders: hospitals that may pool what they know; their noise shares protect nobody.
+        dropouts: hospitals that may be missing from a round without the noise falling short.
+        images_per_patient: a patient's gradient averages at most this many pictures.
+        num_patients: public size of the training set over all hospitals, or None: counted privately.
+        count_noise_multiplier: std of the noise of that count; 0 when nothing is counted.
+        accountant: which accountant prints epsilon.
+    """
+
+    noise_multiplier: float
+    clipping_norm: float
+    sampling_prob: float
+    releases: int
+    delta: float
+    trust: Trust
+    hospitals: int
+    colluders: int = 0
+    dropouts: int = 0
+    images_per_patient: int = 8
+    num_patients: int | None = None
+    count_noise_multiplier: float = 0.0
+    accountant: AccountantKind = AccountantKind.PLD
+
+    unit = PrivacyUnit.PATIENT
+    relation = NeighboringRelation.ADD_OR_REMOVE_ONE
+
+    def __post_init__(self) -> None:
+        """Refuses fields that promise nothing."""
+        if not 0 < self.sampling_prob <= 1:
+            raise PrivacyError(f"sampling_prob must lie in (0, 1], got {self.sampling_prob}.")
+        if self.is_private and not math.isfinite(self.clipping_norm):
+            raise PrivacyError("A private plan must clip: clipping_norm must be finite, got infinity.")
+        if self.is_private and not 0 < self.delta < 1:
+            raise PrivacyError(f"delta must lie in (0, 1), got {self.delta}.")
+        if self.releases < 1 or self.hospitals < 1:
+            raise PrivacyError(
+                f"A plan needs at least one release and one hospital, got {self.releases} and {self.hospitals}."
+            )
+        if self.is_private and self.trust is Trust.SECURE_AGGREGATION:
+            NoiseShares(self.hospitals, self.colluders, self.dropouts)  # refuses shares that nobody honest adds
+
+    @property
+    def is_private(self) -> bool:
+        """False for the plan that promises nothing."""
+        return self.noise_multiplier > 0
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the number of patients is a private, charged count rather than a public constant."""
+        return self.num_patients is None
+
+    # What it costs ---------------------------------------------------------------------------------
+
+    @property
+    def release_event(self) -> Event:
+        """One noised sum, as the accountant sees it."""
+        if not self.is_private:
+            return NonPrivateEvent()
+        return PoissonSampledEvent(self.sampling_prob, GaussianEvent(self.noise_multiplier))
+
+    @property
+    def count_event(self) -> Event:
+        """The noised count of patients."""
+        return GaussianEvent(self.count_noise_multiplier) if self.is_private else NonPrivateEvent()
+
+    def event_after(self, releases: int) -> Event:
+        """Everything charged once `releases` sums have been released."""
+        steps = SelfComposedEvent(self.release_event, releases)
+        return ComposedEvent((self.count_event, steps)) if self.is_counted else steps
+
+    def epsilon_after(self, releases: int) -> float:
+        """Epsilon at `delta` once `releases` sums have been released; infinity when not private."""
+        if not self.is_private:
+            return math.inf
+        if releases == 0 and not self.is_counted:
+            return 0.0
+        event = self.event_after(releases) if releases else self.count_event
+        return epsilon_of(event, self.delta, self.accountant)
+
+    @property
+    def epsilon(self) -> float:
+        """Epsilon of the whole run at `delta`."""
+        return self.epsilon_after(self.releases)
+
+    # What is drawn ---------------------------------------------------------------------------------
+
+    def sample(self, num_patients: int, stream: Stream) -> Indices:
+        """The patients of one hospital in one release, as `release_event` has it."""
+        return poisson_sample(num_patients, self.sampling_prob, stream)
+
+    def hospital_release(self, clipped: ClippedSum, stream: Stream) -> Vector:
+        """What a hospital lets go of a clipped sum: the sum with this hospital's part of the noise.
+
+        Guarantee:
+            With the shares of the other honest hospitals (under `secure-aggregation`), or with the
+            coordinator's noise (under `coordinator`), or alone (under `nobody`), the noise on the sum has a
+            std of at least noise_multiplier * clipping_norm. An empty sample is noised like any other.
+
+        Raises:
+            PrivacyError: the sum declares another sensitivity than this plan noises for.
+        """
+        if clipped.sensitivity > self.clipping_norm:
+            raise PrivacyError(
+                f"A sum must have sensitivity <= {self.clipping_norm}, the plan's clipping_norm, "
+                f"got {clipped.sensitivity}; clip with the plan's own norm."
+            )
+        std = self.hospital_std(self.noise_multiplier * self.clipping_norm) if self.is_private else 0.0
+        return _noised(clipped.vector.numpy(), std, stream)
+
+    def hospital_count(self, num_patients: int, stream: Stream) -> Vector:
+        """What a hospital lets go of its number of patients, (1,)."""
+        std = self.hospital_std(self.count_noise_multiplier) if self.is_private else 0.0
+        return _noised(np.array([float(num_patients)]), std, stream)
+
+    def coordinator_noise(self, size: int, stream: Stream, *, counting: bool = False) -> Vector:
+        """Noise that the coordinator adds to a sum, (size,): all of it under `coordinator`, else zeros."""
+        scale = self.count_noise_multiplier if counting else self.noise_multiplier * self.clipping_norm
+        std = scale if self.is_private and self.trust is Trust.COORDINATOR else 0.0
+        return _noised(np.zeros(size), std, stream)
+
+    def hospital_std(self, total_std: float) -> float:
+        """Std of one hospital's noise when `total_std` must surely stand on the sum."""
+        if self.trust is Trust.COORDINATOR:
+            return 0.0
+        if self.trust is Trust.NOBODY:
+            return total_std
+        return NoiseShares(self.hospitals, self.colluders, self.dropouts).share(total_std)
+
+
+def calibrated(plan: PrivacyPlan, epsilon: float) -> PrivacyPlan:
+    """The plan with the least noise that still promises `epsilon` at its delta.
+
+    The count of patients, where there is one, takes 1 % of mu squared; the releases take the rest.
+
+    Raises:
+        PrivacyError: no finite noise gives that epsilon.
+    """
+    counted = GaussianEvent(_count_noise_multiplier(epsilon, plan.delta))
+
+    def event(noise_multiplier: float) -> Event:
+        step = PoissonSampledEvent(plan.sampling_prob, GaussianEvent(noise_multiplier))
+        steps = SelfComposedEvent(step, plan.releases)
+        return ComposedEvent((counted, steps)) if plan.is_counted else steps
+
+    noise_multiplier = calibrate_noise_multiplier(event, epsilon, plan.delta, plan.accountant)
+    return with_noise(plan, noise_multiplier, epsilon)
+
+
+def with_noise(plan: PrivacyPlan, noise_multiplier: float, epsilon: float | None = None) -> PrivacyPlan:
+    """The plan at a given noise multiplier; the count's noise follows from the epsilon that this gives."""
+    noisy = replace(plan, noise_multiplier=noise_multiplier)
+    if not plan.is_counted:
+        return noisy
+    if epsilon is None:
+        epsilon = replace(noisy, num_patients=1).epsilon
+    return replace(noisy, count_noise_multiplier=_count_noise_multiplier(epsilon, plan.delta))
+
+
+def with_noise_multiplier(plan: PrivacyPlan, noise_multiplier: float) -> PrivacyPlan:
+    """The plan as somebody sees it who knows part of the noise: sum and count keep the same share of it."""
+    share = noise_multiplier / plan.noise_multiplier
+    return replace(
+        plan, noise_multiplier=noise_multiplier, count_noise_multiplier=plan.count_noise_multiplier * share
+    )
+
+
+def not_private(plan: PrivacyPlan) -> PrivacyPlan:
+    """The same run without clip and noise; its epsilon is infinity."""
+    return replace(
+        plan,
+        noise_multiplier=0.0,
+        count_noise_multiplier=0.0,
+        clipping_norm=math.inf,
+        colluders=0,
+        dropouts=0,
+    )
+
+
+def _count_noise_multiplier(epsilon: float, delta: float) -> float:
+    return _COUNT_SHARE * analytic_gaussian_noise_multiplier(epsilon, delta)
+
+
+def _noised(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], std: float, stream: Stream) -> Vector:
+    noisy = values + std * stream.normal(values.size) if std > 0 else values
+    return noisy.astype(np.float32)

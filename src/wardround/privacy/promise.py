@@ -1,0 +1,86 @@
+"""The plan in words: what was promised to a patient, and against whom it holds."""
+
+from wardround.accounting.events import Event
+from wardround.accounting.insiders import InsiderRow, epsilon_by_colluders
+from wardround.accounting.statement import FLOATING_POINT_CAVEAT, Statement
+from wardround.accounting.terms import Trust
+from wardround.privacy.plan import PrivacyPlan, with_noise_multiplier
+
+_SEEN_BY = {
+    Trust.COORDINATOR: "every hospital and whoever gets the model; the coordinator sees the sums without noise",
+    Trust.SECURE_AGGREGATION: "the coordinator, every hospital and whoever gets the model",
+    Trust.NOBODY: "the coordinator, which sees every hospital's own noised update, and whoever gets the model",
+}
+_SIMULATED_SECURE_SUM = (
+    "Secure aggregation is simulated: the noise shares are real, but the sum was formed in the open on this "
+    "machine, so against the coordinator this is a rehearsal of the promise and not the promise."
+)
+
+
+def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: bool, seeded: bool) -> Statement:
+    """The statement of a plan, after `releases` of its sums (default: all of them).
+
+    Args:
+        plan: the plan.
+        releases: noised sums of one hospital's patients so far.
+        simulated: all hospitals are on one machine.
+        seeded: noise and sampling came from a seed.
+    """
+    done = plan.releases if releases is None else releases
+    counted = plan.is_private and plan.is_counted
+    caveats = [FLOATING_POINT_CAVEAT] if plan.is_private else []
+    if plan.is_private and not plan.is_counted:
+        caveats.append(f"The size of the training set, {plan.num_patients} patients, is a public constant.")
+    if counted:
+        caveats.append("The size of the training set was counted privately; that count is part of the releases.")
+    if simulated and plan.is_private and plan.trust is Trust.SECURE_AGGREGATION:
+        caveats.append(_SIMULATED_SECURE_SUM)
+    return Statement(
+        epsilon=plan.epsilon_after(done),
+        delta=plan.delta,
+        sampler=(
+            "full participation: every patient in every release"
+            if plan.sampling_prob == 1
+            else f"Poisson sampling of patients with probability {plan.sampling_prob:g}, kept secret"
+        ),
+        mechanism="Gaussian",
+        noise_multiplier=plan.noise_multiplier,
+        clipping_norm=plan.clipping_norm,
+        releases=done + (1 if counted else 0),
+        released_what="the noised sum of the patients' clipped gradients in every round"
+        + (", and one noised count of patients" if counted else ""),
+        released_to=_SEEN_BY[plan.trust],
+        trust=plan.trust,
+        hospitals=plan.hospitals,
+        colluders=plan.colluders,
+        dropouts=plan.dropouts,
+        images_per_patient=plan.images_per_patient,
+        accountant=plan.accountant,
+        simulated=simulated,
+        seeded=seeded,
+        guarantee=plan.is_private,
+        reason=""
+        if plan.is_private
+        else 'the study sets plan = "none": gradients are neither clipped nor noised.',
+        caveats=tuple(caveats),
+    )
+
+
+def insiders_of(plan: PrivacyPlan) -> tuple[InsiderRow, ...]:
+    """Epsilon of the whole run against each adversary; empty for a plan that promises nothing."""
+    if not plan.is_private:
+        return ()
+
+    def event(noise_multiplier: float) -> Event:
+        return with_noise_multiplier(plan, noise_multiplier).event_after(plan.releases)
+
+    return epsilon_by_colluders(
+        event,
+        plan.noise_multiplier,
+        delta=plan.delta,
+        hospitals=plan.hospitals,
+        colluders=plan.colluders if plan.trust is Trust.SECURE_AGGREGATION else 0,
+        dropouts=plan.dropouts if plan.trust is Trust.SECURE_AGGREGATION else 0,
+        trust=plan.trust,
+        accountant=plan.accountant,
+    )

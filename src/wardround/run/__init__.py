@@ -1,0 +1,1 @@
+"""From a study to a run folder: the only room that knows every stage."""

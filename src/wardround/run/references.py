@@ -1,0 +1,111 @@
+"""Reference runs beside the main one: what pooling would give, what being alone gives, what privacy costs.
+
+They exist in a simulation only, where one machine holds all patients anyway. Nothing is charged to the
+hospitals' ledgers for them, so nothing of them may be published as if it were covered by the statement: the
+record marks each as "released without protection".
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from wardround.accounting.ledger import LedgerFile
+from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.terms import Trust
+from wardround.config import Study
+from wardround.federation.coordinator import JsonDict, Models, Position, Schedule, run_rounds
+from wardround.privacy.plan import PrivacyPlan, not_private
+from wardround.run.assemble import Hospitals, Materials, federate
+from wardround.run.evaluation import evaluate_models, summary_of
+from wardround.run.observer import Observer
+from wardround.training.patients import TrainingPatients
+from wardround.types import HospitalName
+
+POOLED = HospitalName("pooled")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One kind of reference run.
+
+    Attributes:
+        strategy: what is run.
+        private: under the main run's plan with full noise, or without clip and noise.
+        text: what it is, for a reader.
+    """
+
+    strategy: str
+    private: bool
+    text: str
+
+
+REFERENCES: dict[str, Reference] = {
+    "no-privacy": Reference("fedsgd", False, "federated, without privacy"),
+    "pooled": Reference("pooled", True, "all patients in one place, private"),
+    "pooled-no-privacy": Reference("pooled", False, "all patients in one place, without privacy"),
+    "alone": Reference("alone", True, "each hospital alone, private"),
+    "alone-no-privacy": Reference("alone", False, "each hospital alone, without privacy"),
+}
+
+
+class _Forget:
+    """A journal for runs that are not resumed."""
+
+    def write_checkpoint(self, round: int, arrays: object) -> None:
+        """See `Journal`."""
+
+    def append_round(self, entry: JsonDict) -> None:
+        """See `Journal`."""
+
+
+def run_reference(
+    name: str, study: Study, plan: PrivacyPlan, materials: Materials, observer: Observer
+) -> dict[str, object]:
+    """One reference run from first to last round; its row for the comparison."""
+    reference = REFERENCES[name]
+    # "Without privacy, federated" is the main strategy itself, whatever it is.
+    strategy = study.federation.strategy if name == "no-privacy" else reference.strategy
+    hospitals = {POOLED: pooled(materials.hospitals)} if strategy == "pooled" else materials.hospitals
+    own = replace(
+        plan, trust=Trust.NOBODY, hospitals=len(hospitals), colluders=0, dropouts=0,
+        releases=study.federation.rounds * (study.federation.local_steps if strategy == "fedavg" else 1),
+    )  # fmt: skip
+    own = own if reference.private else not_private(own)
+    schedule = Schedule(study.federation.rounds, study.federation.rounds, study.federation.average_last)
+
+    def look(round: int, models: Models | None) -> JsonDict:
+        observer.progress(round, schedule.num_rounds)
+        return {}
+
+    with TemporaryDirectory() as folder, LedgerFile(Path(folder) / "ledger.sqlite") as ledgers:
+        federation = federate(
+            study, own, materials, hospitals, ledgers,
+            strategy=strategy, label=f"reference/{name}", epsilon_limit=math.inf,
+        )  # fmt: skip
+        state = federation.strategy.init(materials.workbench.initial_weights, federation.channel)
+        outcome = run_rounds(
+            federation.strategy, federation.channel, schedule, Position(0, state), _Forget(), look
+        )
+    metrics = evaluate_models(outcome.models, materials)
+    return {
+        "text": reference.text,
+        "private": own.is_private,
+        "epsilon": number_to_json(own.epsilon),
+        "delta": own.delta,
+        "released": "without protection: a reference in a simulation, charged to no ledger",
+        "metrics": summary_of(metrics),
+    }
+
+
+def pooled(hospitals: Hospitals) -> TrainingPatients:
+    """All hospitals' patients as one hospital's, in the hospitals' order."""
+    parts = list(hospitals.values())
+    counts = np.concatenate([part.counts for part in parts])
+    return TrainingPatients(
+        rows=np.concatenate([part.rows for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+    )

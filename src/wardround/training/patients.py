@@ -1,0 +1,60 @@
+"""A hospital's patients as training sees them: rows of pictures and labels, at most a fixed number each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wardround.images.patients import Patient
+from wardround.types import Labels
+
+Rows = npt.NDArray[np.int64]
+"""Positions in the picture cache, (picture,)."""
+
+
+@dataclass(frozen=True)
+class TrainingPatients:
+    """Patients of one hospital, their pictures laid end to end.
+
+    Attributes:
+        rows: position of each picture in the cache, (picture,).
+        labels: class of each picture, (picture,).
+        starts: where each patient's pictures begin in `rows`, (patient + 1,).
+    """
+
+    rows: Rows
+    labels: Labels
+    starts: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Number of patients."""
+        return len(self.starts) - 1
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Pictures of each patient, (patient,)."""
+        return np.diff(self.starts)
+
+    def pictures_of(self, patients: npt.NDArray[np.int64]) -> tuple[Rows, Labels, Tensor]:
+        """Rows, labels and patient position (0, 1, ... in the order given) of the pictures of some patients."""
+        counts = self.counts[patients]
+        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        at = np.repeat(self.starts[patients], counts) + offsets
+        return self.rows[at], self.labels[at], torch.from_numpy(np.repeat(np.arange(len(patients)), counts))
+
+
+def training_patients(patients: Sequence[Patient], images_per_patient: int | None) -> TrainingPatients:
+    """Patients with at most `images_per_patient` pictures each, the first of them in a fixed order.
+
+    The bound depends on the patient's own pictures alone, so it couples no two patients. None keeps all
+    pictures, which is meant for test patients.
+    """
+    kept = [patient.images[:images_per_patient] for patient in patients]
+    return TrainingPatients(
+        rows=np.array([image.row for images in kept for image in images], dtype=np.int64),
+        labels=np.array([image.label for images in kept for image in images], dtype=np.int64),
+        starts=np.cumsum([0] + [len(images) for images in kept]).astype(np.int64),
+    )

@@ -1,0 +1,178 @@
+"""One network in memory, however many hospitals use it: the arithmetic of a round and of an evaluation."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wardround.models.network import Network
+from wardround.models.vectors import load_vector, to_vector
+from wardround.privacy.clipping import ClippedSum, Loss, PatientBatch, clipped_sums_by_group
+from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.randomness import Stream
+from wardround.privacy.sampling import Indices
+from wardround.training.patients import Rows, TrainingPatients
+from wardround.types import LocalSteps, Pictures, Scores, Vector
+
+_PICTURES_AT_ONCE = 512
+"""Pictures whose float inputs are in memory at one time."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some of a hospital's patients."""
+
+    patients: TrainingPatients
+    chosen: Indices
+
+
+class Workbench:
+    """Holds the one copy of the network and the pictures it reads.
+
+    Args:
+        network: its trained part is overwritten by every call that takes weights.
+        pixels: the picture cache, (picture, channel, height, width), uint8; may be a memory map.
+        loss: loss of each picture, unreduced.
+        memory_bytes: memory for per-patient gradients at one time.
+    """
+
+    def __init__(self, network: Network, pixels: Pictures, loss: Loss, memory_bytes: int) -> None:
+        self.network = network
+        self._pixels = pixels
+        self._loss = loss
+        self._memory_bytes = memory_bytes
+        self._loaded: Vector | None = None
+        self._inputs = self._encode_all() if network.encode_once else None
+
+    @property
+    def initial_weights(self) -> Vector:
+        """The weights the network was built with, (parameter,)."""
+        return to_vector(self.network.trained)
+
+    def gradient_sums(
+        self, weights: Vector, samples: Sequence[Sample], clipping_norm: float, dropout_seed: int
+    ) -> list[ClippedSum]:
+        """The clipped gradient sum of each sample, evaluated in common batches.
+
+        Args:
+            weights: where the gradient is taken, (parameter,).
+            samples: one for each hospital; may be empty.
+            clipping_norm: as in `wardround.privacy.clipping.clipped_sum`; infinity turns clipping off.
+            dropout_seed: seeds dropout masks.
+
+        Guarantee:
+            That of `clipped_sums_by_group`, for each hospital. Not noised: nothing of it may leave as it is.
+        """
+        self._load(weights)
+        self.network.trained.train()
+        totals = [torch.zeros(weights.size, dtype=torch.float64) for _ in samples]
+        for piece, (batch, group) in enumerate(self._batches(samples)):
+            if math.isinf(clipping_norm):
+                self._add_plain_sums(batch, group, totals, dropout_seed + piece)
+                continue
+            present, local = torch.unique(group, return_inverse=True)
+            sums = clipped_sums_by_group(
+                self.network.trained, self._loss, batch, local, len(present),
+                clipping_norm=clipping_norm, memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + piece,
+            )  # fmt: skip
+            for hospital, clipped in zip(present.tolist(), sums, strict=True):
+                totals[hospital] += clipped.vector
+        return [ClippedSum(total, clipping_norm) for total in totals]
+
+    def local_steps(
+        self,
+        weights: Vector,
+        patients: TrainingPatients,
+        plan: PrivacyPlan,
+        run: LocalSteps,
+        sampling: Stream,
+        noise: Stream,
+    ) -> Vector:
+        """The weights after some DP-SGD steps on one hospital's patients, (parameter,).
+
+        Guarantee:
+            Releases `run.steps` noised sums as `plan.release_event` has them; the weights are computed from
+            these alone. Source: Abadi et al. 2016, Algorithm 1, https://arxiv.org/abs/1607.00133, with the sum
+            divided by a public constant instead of the realised batch size.
+        """
+        velocity = np.zeros_like(weights)
+        for _ in range(run.steps):
+            sample = Sample(patients, plan.sample(len(patients), sampling))
+            [clipped] = self.gradient_sums(weights, [sample], plan.clipping_norm, sampling.seed())
+            gradient = plan.hospital_release(clipped, noise) / np.float32(run.denominator)
+            velocity = np.float32(run.momentum) * velocity + gradient
+            weights = weights - np.float32(run.learning_rate) * velocity
+        return weights
+
+    def probabilities(self, weights: Vector, rows: Rows) -> Scores:
+        """Class probabilities of some pictures, (picture, class)."""
+        self._load(weights)
+        self.network.trained.eval()
+        with torch.no_grad():
+            parts = [
+                torch.softmax(self.network.trained(self._encoded(part)).to(torch.float64), dim=1)
+                for part in np.array_split(rows, max(1, math.ceil(len(rows) / _PICTURES_AT_ONCE)))
+            ]
+        return torch.cat(parts).numpy()
+
+    def _load(self, weights: Vector) -> None:
+        if self._loaded is not weights:  # hospitals of one round share one array
+            load_vector(self.network.trained, weights)
+            self._loaded = weights
+
+    def _batches(self, samples: Sequence[Sample]) -> Iterator[tuple[PatientBatch, Tensor]]:
+        """Whole patients of all samples, in pieces, with the sample (hospital) each patient belongs to."""
+        drawn = [sample.patients.pictures_of(sample.chosen) for sample in samples]
+        sizes = [len(sample.chosen) for sample in samples]
+        shifts = np.cumsum([0, *sizes])
+        if shifts[-1] == 0:
+            return
+        rows = np.concatenate([part[0] for part in drawn])
+        labels = torch.from_numpy(np.concatenate([part[1] for part in drawn]))
+        patient = torch.cat([part[2] + int(shift) for part, shift in zip(drawn, shifts, strict=False)])
+        group = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(sizes))
+        ends = torch.cumsum(torch.bincount(patient, minlength=int(shifts[-1])), 0).tolist()
+        first = start = 0
+        while first < len(ends):
+            last = first + 1
+            while last < len(ends) and ends[last] - start <= _PICTURES_AT_ONCE:
+                last += 1
+            piece = slice(start, ends[last - 1])
+            inputs = self._encoded(rows[piece])
+            yield PatientBatch(inputs, labels[piece], patient[piece] - first, last - first), group[first:last]
+            first, start = last, ends[last - 1]
+
+    def _add_plain_sums(self, batch: PatientBatch, group: Tensor, totals: list[Tensor], dropout_seed: int) -> None:
+        """Adds each hospital's unclipped gradient sum: one ordinary backward pass a hospital."""
+        parameters = [p for p in self.network.trained.parameters() if p.requires_grad]
+        counts = torch.bincount(batch.patient, minlength=batch.num_patients)
+        owner = group[batch.patient]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(dropout_seed)
+            for hospital in torch.unique(owner).tolist():
+                mine = owner == hospital
+                losses = self._loss(self.network.trained(batch.inputs[mine]), batch.labels[mine])
+                total = (losses / counts[batch.patient[mine]]).sum()
+                gradients = torch.autograd.grad(total, parameters)
+                totals[hospital] += torch.cat([g.reshape(-1) for g in gradients]).to(torch.float64)
+
+    def _encoded(self, rows: Rows) -> Tensor:
+        """Inputs of some pictures, (picture, ...)."""
+        if self._inputs is not None:
+            return self._inputs[torch.from_numpy(rows)]
+        with torch.no_grad():
+            inputs: Tensor = self.network.encode(torch.from_numpy(self._pixels[rows]))
+        return inputs
+
+    def _encode_all(self) -> Tensor:
+        """Inputs of every picture, computed once: the encoding is fixed, public, and of each picture alone."""
+        with torch.no_grad():
+            return torch.cat(
+                [
+                    self.network.encode(torch.from_numpy(np.array(self._pixels[at : at + 256])))
+                    for at in range(0, len(self._pixels), 256)
+                ]
+            )

@@ -1,0 +1,210 @@
+"""The one way in, from a folder to patients with pictures."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wardround.errors import DataError
+from wardround.images import pixels
+from wardround.images.chest_xray import patient_of_name
+from wardround.images.load import load_images
+from wardround.images.patients import describe
+from wardround.images.phantom import PhantomOptions
+from wardround.images.readers import READERS
+from wardround.images.table import read_table
+
+DATA = Path(os.environ.get("WARDROUND_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
+CHEST = DATA / "chest_xray"
+SHADES = {"well/p1/a.png": 10, "well/p2/b.png": 20, "ill/p3/c.png": 30, "ill/p3/d.png": 40}
+
+
+@pytest.fixture
+def root(tmp_path):
+    for file, shade in SHADES.items():
+        path = tmp_path / "data" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (10, 8), shade).save(path)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def decodings(monkeypatch):
+    """Counts the pictures that are decoded."""
+    count = [0]
+    honest = pixels.preprocess.picture_from_bytes
+
+    def counted(*args, **kwargs):
+        count[0] += 1
+        return honest(*args, **kwargs)
+
+    monkeypatch.setattr(pixels.preprocess, "picture_from_bytes", counted)
+    return count
+
+
+def load(root, **options):
+    options = {"image_size": 4, "cache_dir": root.parent / "cache"} | options
+    return load_images("folder", root, **options)
+
+
+def test_rows_point_at_the_pictures_of_their_files(root):
+    image_set = load(root)
+    assert [patient.id for patient in image_set.patients] == ["p1", "p2", "p3"]
+    assert image_set.pixels.shape == (4, 1, 4, 4)
+    for patient in image_set.patients:
+        for image in patient.images:
+            assert (image_set.pixels[image.row] == SHADES[image.file]).all()
+
+
+def test_a_second_load_decodes_nothing_and_is_the_same(root, decodings):
+    first, second = load(root), load(root)
+    assert decodings == [4]
+    assert first.patients == second.patients
+    assert first.digest == second.digest
+    np.testing.assert_array_equal(first.pixels, second.pixels)
+
+
+def test_a_changed_picture_or_size_is_decoded_anew(root, decodings):
+    first = load(root)
+    changed = root / "well/p1/a.png"
+    when = changed.stat().st_mtime_ns
+    Image.new("L", (10, 8), 11).save(changed)
+    os.utime(changed, ns=(when, when))
+    second = load(root)
+    assert (second.pixels[second.patients[0].rows[0]] == 11).all()
+    assert first.digest != second.digest
+    assert load(root, image_size=3).digest == second.digest
+    assert decodings == [12]
+
+
+def test_three_channels_are_made_of_grey_pictures(root):
+    assert load(root, channels=3).pixels.shape == (4, 3, 4, 4)
+
+
+def test_unreadable_pictures_are_listed_together_and_can_be_left_out(root, decodings):
+    (root / "ill/p3/c.png").write_bytes(b"no picture")
+    (root / "ill/p4").mkdir()
+    (root / "ill/p4/e.jpeg").write_text("patient,label")
+    with pytest.raises(DataError, match=r"2 of 5 are not: ill/p3/c\.png.*ill/p4/e\.jpeg.*skip_unreadable"):
+        load(root)
+    image_set = load(root, skip_unreadable=True)
+    assert decodings == [5]
+    assert image_set.findings.unreadable == ("ill/p3/c.png", "ill/p4/e.jpeg")
+    assert [len(patient.images) for patient in image_set.patients] == [1, 1, 1]
+
+
+def test_a_class_whose_pictures_are_all_unreadable_is_an_error(root):
+    for name in ("c", "d"):
+        (root / f"ill/p3/{name}.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="got none of: ill"):
+        load(root, skip_unreadable=True)
+
+
+@pytest.mark.parametrize(("duplicates", "people"), [("merge", ["p1", "p2+p3"]), ("keep", ["p1", "p2", "p3"])])
+def test_identical_pictures_under_two_patients_follow_the_choice(root, duplicates, people):
+    (root / "ill/p3/c.png").write_bytes((root / "well/p2/b.png").read_bytes())
+    image_set = load(root, duplicates=duplicates)
+    assert [patient.id for patient in image_set.patients] == people
+    assert len(image_set.findings.conflicting_duplicates) == 1
+    with pytest.raises(DataError, match="one patient"):
+        load(root, duplicates="refuse")
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match="data folder must exist, got .*nowhere"):
+        load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("layout", sorted(READERS))
+def test_an_empty_folder_says_what_was_expected_and_which_layouts_there_are(layout, tmp_path):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(DataError, match=rf"{layout} must look like.*lies: nothing\..*phantom"):
+        load_images(layout, tmp_path / "data", cache_dir=tmp_path / "cache")
+
+
+def test_another_layout_says_what_lies_there(root, tmp_path):
+    with pytest.raises(DataError, match=r"must look like \{train,test\}.*lies: ill/, well/\."):
+        load_images("chest_xray", root, cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"task": "triage"}, "task must be one of binary, subtype, got 'triage'"),
+        ({"duplicates": "drop"}, "duplicates must be one of merge, keep, refuse"),
+        ({"channels": 2}, "channels must be 1 or 3"),
+        ({"image_size": 0}, "image_size must lie between"),
+        ({"phantom": PhantomOptions()}, "phantom options must go with"),
+    ],
+)
+def test_an_option_that_does_not_hold_is_refused(root, options, said):
+    with pytest.raises(DataError, match=said):
+        load(root, **options)
+
+
+def test_an_unknown_layout_names_the_known_ones(root, tmp_path):
+    with pytest.raises(DataError, match="chest_xray, folder, phantom, got 'dicm'"):
+        load_images("dicm", root, cache_dir=tmp_path)
+
+
+def test_a_file_that_changes_between_hashing_and_decoding_is_an_error(root, monkeypatch):
+    monkeypatch.setattr(pixels, "_digest", lambda path: "0" * 64)
+    with pytest.raises(DataError, match="must not change while they are read"):
+        load(root)
+    assert list((root.parent / "cache").iterdir()) == []
+
+
+def test_the_phantom_needs_no_folder_and_is_cached(tmp_path, monkeypatch):
+    options = PhantomOptions(patients=8, image_size=32, sites=2)
+
+    def generated():
+        return load_images("phantom", None, image_size=16, cache_dir=tmp_path, phantom=options)
+
+    first = generated()
+    monkeypatch.setattr(pixels, "draw_phantom", None)
+    second = generated()
+    assert len(first.patients) == 8
+    assert first.pixels.shape[1:] == (1, 16, 16)
+    assert first.digest == second.digest
+    np.testing.assert_array_equal(first.pixels, second.pixels)
+    with pytest.raises(DataError, match="phantom must have no folder"):
+        load_images("phantom", tmp_path, cache_dir=tmp_path)
+
+
+def test_a_description_counts_images_patients_classes_and_sites(tmp_path):
+    options = PhantomOptions(patients=8, max_images=1, image_size=32, sites=1)
+    lines = describe(load_images("phantom", None, image_size=16, cache_dir=tmp_path, phantom=options))
+    assert lines[0] == "phantom: 8 images of 8 patients, 1 to 1 images each"
+    assert lines[1] == "pictures: 1 x 16 x 16 (channel, height, width)"
+    assert "site site-1: 8 patients" in lines
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not CHEST.is_dir(), reason="the real chest X-rays lie beside the project; here they do not")
+class TestRealChestXrays:
+    def test_names_and_table_agree_on_every_patient(self):
+        rows = read_table(CHEST, ("file", "patient_id"))
+        assert len(rows) == 5840
+        assert [row["file"] for row in rows if patient_of_name(row["file"]) != row["patient_id"]] == []
+        assert len({row["patient_id"] for row in rows}) == 2775
+
+    def test_counts_are_the_known_ones_and_a_second_load_decodes_nothing(self, tmp_path, decodings):
+        image_set = load_images("chest_xray", CHEST, image_size=16, cache_dir=tmp_path, duplicates="keep")
+        assert decodings == [5840]
+        assert image_set.num_images == 5840
+        assert len(image_set.patients) == 2775
+        assert max(len(patient.images) for patient in image_set.patients) == 31
+        found = image_set.findings.summary()
+        assert (found["straddling"], found["repeated_pictures"], found["shared_pictures"]) == (264, 32, 1)
+        groups = {row["dup_group"] for row in read_table(CHEST, ("file", "dup_group"))}
+        assert len({image.digest for patient in image_set.patients for image in patient.images}) == len(groups)
+        # One picture stands under two names, so by default two names are one person.
+        merged = load_images("chest_xray", CHEST, image_size=16, cache_dir=tmp_path)
+        assert len(merged.patients) == 2774
+        assert decodings == [5840]
+        subtypes = load_images("chest_xray", CHEST, image_size=16, cache_dir=tmp_path, task="subtype")
+        labels = [label for patient in subtypes.patients for label in patient.labels]
+        assert [labels.count(label) for label in range(3)] == [1575, 2772, 1493]
+        assert decodings == [5840]

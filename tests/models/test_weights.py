@@ -1,0 +1,101 @@
+import hashlib
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from wardround.errors import ModelError
+from wardround.models.weights import load_weights
+
+HEAD = frozenset({"1.weight", "1.bias"})
+
+
+def module(classes=2):
+    return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, classes))
+
+
+def saved(tmp_path, tensors):
+    path = tmp_path / "weights.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+def state_of(source):
+    return {name: value.clone() for name, value in source.state_dict().items()}
+
+
+def test_a_fitting_file_is_loaded_whole(tmp_path):
+    source, target = module(), module()
+    path = saved(tmp_path, state_of(source))
+    report = load_weights(target, path, head=HEAD)
+    assert all(torch.equal(target.state_dict()[name], value) for name, value in source.state_dict().items())
+    assert set(report.loaded) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+    assert report.reinitialised == report.unused == ()
+    assert report.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_head_for_other_classes_keeps_its_initialisation_and_is_reported(tmp_path):
+    source, target = module(classes=5), module()
+    before = state_of(target)
+    report = load_weights(target, saved(tmp_path, state_of(source)), head=HEAD)
+    assert set(report.reinitialised) == HEAD
+    assert torch.equal(target[1].weight, before["1.weight"])
+    assert torch.equal(target[0].weight, source[0].weight)
+
+
+def test_half_a_head_is_no_head(tmp_path):
+    tensors = state_of(module())
+    tensors["1.bias"] = torch.ones(5)
+    assert set(load_weights(module(), saved(tmp_path, tensors), head=HEAD).reinitialised) == HEAD
+
+
+def test_a_file_of_the_backbone_alone_is_enough(tmp_path):
+    tensors = {name: value for name, value in state_of(module()).items() if name not in HEAD}
+    report = load_weights(module(), saved(tmp_path, tensors), head=HEAD)
+    assert set(report.loaded) == {"0.weight", "0.bias"}
+    assert set(report.reinitialised) == HEAD
+
+
+def test_names_the_network_lacks_are_reported(tmp_path):
+    tensors = state_of(module()) | {"extra": torch.ones(1)}
+    assert load_weights(module(), saved(tmp_path, tensors), head=HEAD).unused == ("extra",)
+
+
+def test_all_mismatches_are_listed_together_and_nothing_is_changed(tmp_path):
+    target = module()
+    before = state_of(target)
+    tensors = state_of(module()) | {"0.weight": torch.ones(3, 9), "0.offset": torch.ones(3)}
+    del tensors["0.bias"]
+    with pytest.raises(ModelError) as caught:
+        load_weights(target, saved(tmp_path, tensors), head=HEAD)
+    for part in ("0.weight: shape (3, 9), expected (3, 4)", "0.bias: missing", "0.offset"):
+        assert part in str(caught.value)
+    assert all(torch.equal(target.state_dict()[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("bad", [torch.full((3,), torch.nan), torch.ones(3, dtype=torch.int64)])
+def test_values_that_are_not_finite_floats_are_refused(tmp_path, bad):
+    with pytest.raises(ModelError, match=r"0\.bias"):
+        load_weights(module(), saved(tmp_path, state_of(module()) | {"0.bias": bad}), head=HEAD)
+
+
+def test_half_precision_is_widened(tmp_path):
+    source, target = module(), module()
+    load_weights(target, saved(tmp_path, {k: v.half() for k, v in state_of(source).items()}), head=HEAD)
+    assert target[0].weight.dtype == torch.float32
+    torch.testing.assert_close(target[0].weight, source[0].weight, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".PTH"])
+def test_a_pickle_is_refused_unopened_with_the_way_to_convert_it(tmp_path, suffix):
+    with pytest.raises(ModelError, match=r"safetensors\.torch\.save_file"):
+        load_weights(module(), tmp_path / f"absent{suffix}", head=HEAD)
+
+
+def test_another_format_a_damaged_and_an_absent_file_are_refused(tmp_path):
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"not at all")
+    for path in (damaged, tmp_path / "absent.safetensors", tmp_path / "weights.h5"):
+        with pytest.raises(ModelError, match=path.name):
+            load_weights(module(), path, head=HEAD)
