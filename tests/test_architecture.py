@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "wardround"
 
-EVERYONE = {"errors", "types"}
+EVERYONE = {"errors", "types", "__version__"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),

@@ -138,6 +138,14 @@ def test_a_certificate_does_not_outlive_what_another_process_charged(path, ledge
     assert len(ledger.entries()) == AFFORDABLE
 
 
+def test_a_file_tells_whose_ledgers_it_holds(ledger_file, ledger):
+    south = ledger_file.open("south", "digest", **LIMIT)
+    spend(ledger, 2)
+    spend(south, 1)
+    assert ledger_file.chains() == [("north", "digest"), ("south", "digest")]
+    assert ledger_file.entries("north", "digest") == ledger.entries()
+
+
 def test_hospitals_have_their_own_budgets_in_one_file(ledger_file, ledger):
     spend(ledger, AFFORDABLE)
     spend(ledger_file.open("south", "digest", **LIMIT), AFFORDABLE)
@@ -179,7 +187,7 @@ def test_a_round_that_fails_charges_nobody(ledger_file, ledger):
     spend(ledger, 1, study="before")
     head = ledger.head()
 
-    def failing_round():
+    def failing_round() -> None:
         with ledger_file.transaction():
             spend(ledger, 2)
             spend(south, 2)

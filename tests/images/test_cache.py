@@ -67,7 +67,7 @@ def test_progress_counts_every_picture(tmp_path):
 
 def test_a_disk_that_fills_up_is_one_sentence_and_leaves_nothing(tmp_path):
     source = Source(PICTURES[0], OSError(errno.ENOSPC, "No space left on device"))
-    with pytest.raises(DataError, match="No space left on device.*Free some space"):
+    with pytest.raises(DataError, match=r"No space left on device.*Free some space"):
         cached(tmp_path, source)
     assert list(tmp_path.iterdir()) == []
 

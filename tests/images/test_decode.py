@@ -1,5 +1,6 @@
 """One file to one array, whatever the file holds."""
 
+import contextlib
 import io
 import struct
 import warnings
@@ -144,10 +145,8 @@ def test_no_damage_gets_past_the_one_exception(kind):
         damaged = bytearray(whole[: generator.integers(1, len(whole) + 1)])
         for place in generator.integers(0, len(damaged), 4):
             damaged[place] = generator.integers(0, 256)
-        try:
+        with contextlib.suppress(DataError):
             assert decode(bytes(damaged), max_pixels=100_000).shape[0] in (1, 3)
-        except DataError:
-            pass
 
 
 @pytest.mark.parametrize("data", [b"", b"patient,label\n", b"GIF89a" + bytes(40), b"%PDF-1.4"])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from wardround.errors import DataError
-from wardround.images import pixels
+from wardround.images import pixels, preprocess
 from wardround.images.chest_xray import patient_of_name
 from wardround.images.load import load_images
 from wardround.images.patients import describe
@@ -34,13 +34,13 @@ def root(tmp_path):
 def decodings(monkeypatch):
     """Counts the pictures that are decoded."""
     count = [0]
-    honest = pixels.preprocess.picture_from_bytes
+    honest = preprocess.picture_from_bytes
 
     def counted(*args, **kwargs):
         count[0] += 1
         return honest(*args, **kwargs)
 
-    monkeypatch.setattr(pixels.preprocess, "picture_from_bytes", counted)
+    monkeypatch.setattr(preprocess, "picture_from_bytes", counted)
     return count
 
 
@@ -113,7 +113,7 @@ def test_identical_pictures_under_two_patients_follow_the_choice(root, duplicate
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(DataError, match="data folder must exist, got .*nowhere"):
+    with pytest.raises(DataError, match=r"data folder must exist, got .*nowhere"):
         load(tmp_path / "nowhere")
 
 

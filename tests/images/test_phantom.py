@@ -47,7 +47,7 @@ def test_pictures_are_grey_bytes_of_the_size_asked_for():
 def test_images_of_one_patient_share_label_and_site_and_differ_in_pose():
     listing = list_phantom(SMALL)
     pictures = drawn(SMALL)
-    facts = {}
+    facts: dict[str, tuple[int, str | None, list[np.ndarray]]] = {}
     for entry, picture in zip(listing.entries, pictures, strict=True):
         label, site, others = facts.setdefault(entry.patient, (entry.label, entry.site, []))
         assert (label, site) == (entry.label, entry.site)

@@ -58,6 +58,14 @@ class LedgerFile:
         with self._store.transaction():
             yield
 
+    def chains(self) -> list[tuple[str, str]]:
+        """Hospital and data set digest of every ledger in the file, sorted."""
+        return self._store.chains()
+
+    def entries(self, hospital: str, dataset_digest: str) -> list[LedgerEntry]:
+        """All entries of one ledger, oldest first, without a promise to check them against."""
+        return [entry for entry, _ in self._store.read((hospital, dataset_digest), 0)]
+
     def open(
         self,
         hospital: str,
@@ -76,7 +84,7 @@ class LedgerFile:
                 `new_dataset` does not say that these are other patients; or its entries protect another unit.
             PrivacyError: `epsilon_limit`, `delta` or `accountant` cannot hold a guarantee.
         """
-        known = self._store.datasets(hospital)
+        known = [digest for name, digest in self._store.chains() if name == hospital]
         if known and dataset_digest not in known and not new_dataset:
             raise LedgerError(
                 f"The data set of hospital {hospital} must be one that its ledger knows, "

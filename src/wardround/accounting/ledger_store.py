@@ -119,10 +119,9 @@ class LedgerStore:
         """Whether an entry of a chain has this hash."""
         return bool(self._rows(f"SELECT 1 {_SELECT} AND hash = ?", (*chain, entry_hash)))
 
-    def datasets(self, hospital: str) -> list[str]:
-        """Digests of the data sets under which a hospital has entries."""
-        rows = self._rows("SELECT DISTINCT dataset_digest FROM entries WHERE hospital = ?", (hospital,))
-        return [row[0] for row in rows]
+    def chains(self) -> list[Chain]:
+        """Every hospital and data set that has entries, sorted."""
+        return self._rows("SELECT DISTINCT hospital, dataset_digest FROM entries ORDER BY 1, 2", ())
 
     def check_nothing_removed(self) -> None:
         """Raises LedgerError if the file holds fewer entries than it ever numbered."""

@@ -50,9 +50,9 @@ def largest_count(epsilon_at: Callable[[int], float], limit: float, at_most: int
     Edge cases:
         Not even one is affordable: 0. All of them are: `at_most`, after one evaluation.
     """
-    if at_most < 1 or epsilon_at(1) > limit:
+    low, low_epsilon = 1, epsilon_at(1) if at_most >= 1 else math.inf
+    if low_epsilon > limit:
         return 0
-    low, low_epsilon = 1, epsilon_at(1)
     high, high_epsilon = at_most, epsilon_at(at_most)
     if high_epsilon <= limit:
         return at_most

@@ -217,7 +217,7 @@ def _disease(lesions: tuple[_Lesion, ...], lungs: Field, x: Field, y: Field) -> 
         away_y = (y - lesion.centre[1]) / np.float32(lesion.radius[1])
         patch = np.float32(lesion.strength) * np.exp(-((away_x**2 + away_y**2) ** 2)) * lungs
         hidden = np.maximum(hidden, np.minimum(patch, 1))
-        grain += patch * (0.06 + 0.13 * _ripple(lesion.waves, x, y))
+        grain += patch * (0.045 + 0.13 * _ripple(lesion.waves, x, y))
     return hidden, grain
 
 

@@ -60,7 +60,7 @@ class HogRows(nn.Module):
     Histograms are positive, so all pictures share a large common part that would use up the norm; taking
     each row's own mean away removes most of it at no privacy cost. With rows of norm one the gradient of
     a two-class softmax starts at norm 0.71 and never exceeds 1.42. A clipping norm of 1 touches few patients;
-    one of 0.5 levels those the model gets wrong, with half the noise.
+    one of 0.25 levels those the model gets wrong, at a quarter of the noise.
 
     A picture without any gradient becomes the constant feature alone.
     """

@@ -201,4 +201,4 @@ def _patient_ranges(counts: list[int], chunk: int) -> Iterator[tuple[int, int]]:
 def _chunk_pictures(size: int, parameters: dict[str, Tensor], memory_bytes: int) -> int:
     """Pictures whose gradients fit: two copies of each gradient live at one time."""
     width = next(iter(parameters.values())).element_size()
-    return max(1, min(256, memory_bytes // (2 * width * max(size, 1))))
+    return max(1, min(64, memory_bytes // (2 * width * max(size, 1))))

@@ -1,0 +1,248 @@
+"""The commands. Everything heavy is imported inside the command that needs it, so `wardround --help` is instant.
+
+Bad input prints one sentence and exits with 2; any other exception is a bug and shows its traceback.
+"""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from wardround.errors import WardroundError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from wardround.config import Study
+    from wardround.records import RunRecord
+
+app = typer.Typer(
+    name="wardround",
+    help="Train one diagnostic model across hospitals: no image leaves, no patient can be found in the model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [data] path.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@app.command()
+def run(
+    study: StudyPath,
+    data: DataPath = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run's folder; default runs/NAME.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in that folder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study from the pictures to the report."""
+    from wardround.run.stages import run_study
+    from wardround.run.terminal import Terminal
+
+    resolved = _read(study, data)
+    folder = out or Path("runs") / resolved.study.name
+    console = _console()
+    with Terminal(console) as terminal:
+        try:
+            record = run_study(resolved, folder, terminal, fresh=fresh)
+        except KeyboardInterrupt:
+            console.print(f"Interrupted. Go on with: wardround resume {folder}", highlight=False)
+            raise SystemExit(130) from None
+    _print_run(record, as_json)
+
+
+@app.command()
+def resume(path: RunPath, as_json: AsJson = False) -> None:
+    """Go on with an interrupted run."""
+    from wardround.run.stages import resume_run
+    from wardround.run.terminal import Terminal
+
+    with Terminal(_console()) as terminal:
+        record = resume_run(path, terminal)
+    _print_run(record, as_json)
+
+
+@app.command()
+def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> None:
+    """Print the resolved study, what it will promise, and what it will take; opens no image."""
+    from wardround.run.estimate import estimate
+
+    resolved = _read(study, data)
+    found = estimate(resolved)
+    if as_json:
+        print(json.dumps({"study": resolved.model_dump(mode="json"), **found.to_json()}))
+        return
+    print(resolved.to_toml())
+    print(found.statement.sentence())
+    print()
+    for row in found.insiders:
+        print(f"  against {row.adversary}: epsilon = {_number(row.epsilon)} at delta = {found.plan.delta:g}")
+    listed = "no data folder to list" if found.patients is None else f"{found.patients} patients"
+    print(f"\n{listed}, {found.pictures or 0} pictures; {found.parameters} trained parameters")
+    if found.seconds is not None:
+        runs = 1 + len(resolved.federation.compare)
+        each = f" ({runs} runs)" if runs > 1 else ""
+        print(
+            f"about {_duration(found.seconds)} of training here{each}, {found.memory_bytes / 1e9:.1f} GB of memory"
+        )
+
+
+@app.command()
+def plan(
+    patients: Annotated[int, typer.Option(help="Patients in all hospitals together.")],
+    hospitals: Annotated[int, typer.Option(help="Hospitals in a round.")],
+    delta: Annotated[float, typer.Option(help="Target delta.")],
+    rounds: Annotated[int, typer.Option(help="Noised sums released.")],
+    epsilon: Annotated[float | None, typer.Option(help="The promise; or give --noise-multiplier.")] = None,
+    noise_multiplier: Annotated[float | None, typer.Option(help="Noise std / clipping norm.")] = None,
+    sampling_prob: Annotated[float, typer.Option(help="Probability of a patient in a round.")] = 1.0,
+    trust: Annotated[str, typer.Option(help="coordinator, secure-aggregation or nobody.")] = "secure-aggregation",
+    colluders: Annotated[int | None, typer.Option(help="Hospitals that may collude.")] = None,
+    dropouts: Annotated[int, typer.Option(help="Hospitals that may be missing.")] = 0,
+    parameters: Annotated[int | None, typer.Option(help="Trained parameters, to judge feasibility.")] = None,
+    accountant: Annotated[str, typer.Option(help="pld, rdp or gdp.")] = "pld",
+    as_json: AsJson = False,
+) -> None:
+    """Print the noise that a promise needs, or the promise that some noise gives, and against whom."""
+    from wardround.accounting.accountants import AccountantKind
+    from wardround.accounting.planning import PlanQuestion
+    from wardround.accounting.planning import plan as answer_to
+    from wardround.accounting.terms import Trust
+
+    question = PlanQuestion(
+        patients=patients, hospitals=hospitals, delta=delta, rounds=rounds, sampling_prob=sampling_prob,
+        epsilon=epsilon, noise_multiplier=noise_multiplier, trust=_choice(Trust, trust, "--trust"),
+        colluders=colluders, dropouts=dropouts, parameters=parameters,
+        accountant=_choice(AccountantKind, accountant, "--accountant"),
+    )  # fmt: skip
+    answer = answer_to(question)
+    if as_json:
+        print(json.dumps(answer.to_json()))
+        return
+    at = f"at delta = {delta:g} for one patient"
+    print(f"noise multiplier        {answer.noise_multiplier:.4f}")
+    print(
+        f"epsilon                 {_number(answer.epsilon)} {at} ({accountant}; rdp: {_number(answer.rdp_epsilon)})"
+    )
+    print(f"patients a round        {answer.patients_per_round:.1f} expected of {patients}")
+    print(f"noise on the mean       {answer.mean_noise_std:.2e} clipping norms a coordinate")
+    if answer.rho is not None:
+        print(f"feasibility             rho = {answer.rho:.3f}: {answer.feasibility}")
+    print(f"\nepsilon {at}, against")
+    for row in answer.insiders:
+        print(f"  {_number(row.epsilon):>8}  {row.adversary}")
+
+
+@app.command()
+def report(path: RunPath, as_json: AsJson = False) -> None:
+    """Write a finished run's report again, and print its figures."""
+    from wardround.records import RunRecord
+    from wardround.report.page import write_report
+
+    record = RunRecord.read(path)
+    write_report(record)
+    _print_run(record, as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of study files, for editors."""
+    from wardround.config import Study
+
+    print(json.dumps(Study.model_json_schema(), indent=2))
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The data folder.")],
+    layout: Annotated[str, typer.Option(help="chest_xray or folder.")] = "chest_xray",
+    task: Annotated[str, typer.Option(help="binary or subtype.")] = "binary",
+    as_json: AsJson = False,
+) -> None:
+    """Read a data folder and print what is in it and what is odd. Names files: for the hospital's own screen."""
+    from tempfile import TemporaryDirectory
+
+    from wardround.images.load import load_images
+    from wardround.images.patients import describe
+
+    with TemporaryDirectory() as cache:
+        images = load_images(layout, path, cache_dir=Path(cache), image_size=32, task=task, skip_unreadable=True)
+        if as_json:
+            print(
+                json.dumps(
+                    {"patients": len(images.patients), "images": images.num_images, **images.findings.summary()}
+                )
+            )
+        else:
+            print("\n".join(describe(images)))
+
+
+def main() -> None:
+    """Runs a command; a `WardroundError` becomes one sentence on standard error and exit code 2."""
+    try:
+        app()
+    except WardroundError as error:
+        print(f"wardround: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _read(path: Path, data: Path | None) -> "Study":
+    from wardround.config import read_study
+
+    return read_study(path, {"data": {"path": str(data.resolve())}} if data is not None else None)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _print_run(record: "RunRecord", as_json: bool) -> None:
+    from wardround.report.numbers import summary_of_run
+
+    summary = summary_of_run(record)
+    if as_json:
+        print(json.dumps(summary))
+        return
+    print(record.certificate["short"])
+    print(f"AUROC {_number(summary['auroc'])}, accuracy {_number(summary['accuracy'])} on held-out patients "
+          f"(majority class: {_number(summary['majority_accuracy'])})")  # fmt: skip
+    if record.certificate["stopped"]:
+        print(record.certificate["stopped"])
+    print(f"report: {record.path / 'report.html'}")
+
+
+def _choice(kind: type[_Choice], value: str, option: str) -> _Choice:
+    from wardround.errors import StudyError
+
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(str(member) for member in kind)
+        raise StudyError(f"{option} must be one of {known}, got {value!r}.") from None
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return "not defined"
+    if isinstance(value, float) and value != float("inf"):
+        return f"{value:.3f}"
+    return "infinity" if isinstance(value, float) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
