@@ -11,6 +11,7 @@
         results.json       metrics, baselines, reference runs
         certificate.json   the statement, the ledger heads, the hash of the model
         report.html        the page
+        hospitals.log      the simulated hospitals' own log, if they had anything to say
 
 Every file appears whole or not at all: it is written beside its place, synced, and renamed.
 """
@@ -39,7 +40,7 @@ _CHECKPOINT = "round-{:06d}.safetensors"
 _SYNC_EVERY_S = 5.0
 _FILES = (
     "study.toml", "environment.json", "patients.csv", "rounds.jsonl", "model.safetensors", "results.json",
-    "certificate.json", "report.html",
+    "certificate.json", "report.html", "hospitals.log",
 )  # fmt: skip
 _OURS = {*_FILES, ".lock", "checkpoints", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"}
 

@@ -66,7 +66,7 @@ class Call:
         if spent:
             raise BudgetExhausted(
                 f"Every hospital must have budget left, but {len(spent)} of {len(requests)} refused "
-                f"(first: {spent[0]}); the model of the last round stands."
+                f"round {next(iter(requests.values())).round} (first: {spent[0]}); nothing of it was released."
             )
         if len(failures) > self.allowed_missing or not replies:
             raise FederationError(_describe(failures, self.allowed_missing))

@@ -219,13 +219,16 @@ def with_noise_multiplier(plan: PrivacyPlan, noise_multiplier: float) -> Privacy
     )
 
 
-def not_private(plan: PrivacyPlan) -> PrivacyPlan:
-    """The same run without clip and noise; its epsilon is infinity."""
+def not_private(plan: PrivacyPlan, *, clipped: bool = False) -> PrivacyPlan:
+    """The same run without noise; its epsilon is infinity.
+
+    `clipped` keeps the clipping, so that the optimization stays comparable: what differs is the noise alone.
+    """
     return replace(
         plan,
         noise_multiplier=0.0,
         count_noise_multiplier=0.0,
-        clipping_norm=math.inf,
+        clipping_norm=plan.clipping_norm if clipped else math.inf,
         colluders=0,
         dropouts=0,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from wardround.accounting.accountants import AccountantKind
-from wardround.accounting.ledger import LedgerFile
+from wardround.accounting.ledger import Ledger, LedgerFile
 from wardround.accounting.terms import Trust
 from wardround.agent.agent import Agent, answer_all
 from wardround.agent.policy import Policy
@@ -156,7 +156,7 @@ def plan_of(study: Study) -> PrivacyPlan:
         clipping_norm=section.clipping_norm,
         sampling_prob=section.sampling_prob,
         releases=federation.rounds * federation.local_steps,
-        delta=section.delta or 0.5,
+        delta=section.delta or 1e-5,
         trust=trust if section.plan != "none" else Trust.NOBODY,
         hospitals=1 if federation.strategy == "pooled" else study.hospitals.count,
         colluders=section.colluders if shared and section.plan != "none" else 0,
@@ -179,6 +179,20 @@ def epsilon_limit_of(study: Study, plan: PrivacyPlan) -> float:
     if study.privacy.epsilon_limit is not None:
         return study.privacy.epsilon_limit
     return max(study.privacy.epsilon or 0.0, plan.epsilon)
+
+
+def open_ledger(
+    ledgers: LedgerFile, hospital: HospitalName, plan: PrivacyPlan, materials: Materials, epsilon_limit: float
+) -> Ledger:
+    """A hospital's ledger for these pictures, at the plan's delta, accountant and unit."""
+    return ledgers.open(
+        hospital,
+        materials.images.digest,
+        epsilon_limit=epsilon_limit,
+        delta=plan.delta,
+        accountant=plan.accountant,
+        unit=plan.unit,
+    )
 
 
 @dataclass(frozen=True)
@@ -228,14 +242,7 @@ def federate(
             patients=patients,
             plan=plan,
             policy=policy,
-            ledger=ledgers.open(
-                name,
-                materials.images.digest,
-                epsilon_limit=epsilon_limit,
-                delta=plan.delta,
-                accountant=plan.accountant,
-                unit=plan.unit,
-            ),
+            ledger=open_ledger(ledgers, name, plan, materials, epsilon_limit),
             randomness=randomness,
             workbench=materials.workbench,
         )

@@ -33,7 +33,8 @@ class Reference:
 
     Attributes:
         strategy: what is run.
-        private: under the main run's plan with full noise, or without clip and noise.
+        private: under the main run's plan with full noise; else clipped alike, so that the two runs differ by
+            the noise alone.
         text: what it is, for a reader.
     """
 
@@ -73,7 +74,7 @@ def run_reference(
         plan, trust=Trust.NOBODY, hospitals=len(hospitals), colluders=0, dropouts=0,
         releases=study.federation.rounds * (study.federation.local_steps if strategy == "fedavg" else 1),
     )  # fmt: skip
-    own = own if reference.private else not_private(own)
+    own = own if reference.private else not_private(own, clipped=True)
     schedule = Schedule(study.federation.rounds, study.federation.rounds, study.federation.average_last)
 
     def look(round: int, models: Models | None) -> JsonDict:

@@ -2,8 +2,11 @@
 
 import hashlib
 import hmac
+import logging
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from wardround import __version__
@@ -12,7 +15,7 @@ from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.terms import PrivacyUnit
 from wardround.config import Study, read_study
-from wardround.errors import RecordError
+from wardround.errors import BudgetExhausted, RecordError
 from wardround.federation.coordinator import JsonDict, Models, Outcome, Position, Schedule, run_rounds
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
@@ -25,12 +28,14 @@ from wardround.run.assemble import (
     epsilon_limit_of,
     federate,
     gather,
+    open_ledger,
     plan_of,
 )
 from wardround.run.environment import describe_environment, use_threads
 from wardround.run.evaluation import evaluate_models, summary_of
 from wardround.run.observer import Observer
 from wardround.run.references import POOLED, REFERENCES, pooled, run_reference
+from wardround.training.patients import TrainingPatients
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
 
@@ -47,7 +52,10 @@ def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = Fals
     observer.stage("computing the privacy plan")
     plan = plan_of(study)
     materials = gather(study, observer)
-    forget_ledger = fresh and study.data.layout == "phantom"  # phantoms are nobody; patients' ledgers are kept
+    # Phantoms are nobody; the ledger of patients is kept, and asked before anything is replaced.
+    forget_ledger = fresh and study.data.layout == "phantom" and study.privacy.ledger is None
+    if not forget_ledger:
+        _check_ledgers(study, plan, materials, out)
     folder = RunFolder.create(out, fresh=fresh, forget_ledger=forget_ledger)
     try:
         folder.write_json("environment.json", describe_environment(threads) | _identity(study, materials))
@@ -165,10 +173,6 @@ def _results(
             continue  # the main run is without privacy itself
         observer.stage(f"reference run: {name}")
         references[name] = run_reference(name, study, plan, materials, observer)
-    positives = {
-        name: float((patients.labels > 0).mean()) if len(patients) else None
-        for name, patients in hospitals.items()
-    }
     return {
         "metrics": summary_of(metrics),
         "models": {name: m.to_json() for name, m in metrics.items()},
@@ -182,7 +186,7 @@ def _results(
             "note": materials.split.note,
         },
         "hospitals": [
-            {"name": name, "patients": len(p), "images": len(p.rows), "share_not_first_class": positives[name]}
+            {"name": name, "patients": len(p), "images": len(p.rows), "share_not_first_class": _share(p)}
             for name, p in hospitals.items()
         ],
         "findings": materials.images.findings.summary(),
@@ -262,3 +266,8 @@ def _patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[ob
         for patient in patients
     ]
     return ("patient", "place", "images"), sorted(rows)
+
+
+def _share(patients: TrainingPatients) -> float | None:
+    """Share of pictures that are not of the first class."""
+    return float((patients.labels > 0).mean()) if len(patients) else None

@@ -37,6 +37,10 @@ class Workbench:
         pixels: the picture cache, (picture, channel, height, width), uint8; may be a memory map.
         loss: loss of each picture, unreduced.
         memory_bytes: memory for per-patient gradients at one time.
+
+    Attributes:
+        network: the network, with the weights of the last call.
+        initial_weights: the weights it was built with, (parameter,).
     """
 
     def __init__(self, network: Network, pixels: Pictures, loss: Loss, memory_bytes: int) -> None:
@@ -45,12 +49,8 @@ class Workbench:
         self._loss = loss
         self._memory_bytes = memory_bytes
         self._loaded: Vector | None = None
+        self.initial_weights = to_vector(network.trained)
         self._inputs = self._encode_all() if network.encode_once else None
-
-    @property
-    def initial_weights(self) -> Vector:
-        """The weights the network was built with, (parameter,)."""
-        return to_vector(self.network.trained)
 
     def gradient_sums(
         self, weights: Vector, samples: Sequence[Sample], clipping_norm: float, dropout_seed: int
