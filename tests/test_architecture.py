@@ -46,6 +46,7 @@ ARROWS: dict[str, set[str]] = {
         "report",
     },
     "cli": {"config", "run", "report", "accounting", "hospitals", "images"},
+    "__main__": {"cli"},
 }
 THIRD_PARTY_BANS = {
     "accounting": {"torch"},

@@ -209,7 +209,8 @@ class Study(_Section):
     def digest(self) -> str:
         """Identity of the study: a hash of everything that changes its result or its guarantee."""
         content = self.model_dump(
-            mode="json", exclude={"performance": True, "data": {"path"}, "privacy": {"ledger"}}
+            mode="json",
+            exclude={"performance": True, "data": {"path"}, "model": {"weights"}, "privacy": {"ledger"}},
         )
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -243,7 +244,8 @@ def read_study(path: Path, overrides: Mapping[str, Mapping[str, object]] | None 
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{path} must be valid TOML: {error}.") from None
     for section, values in (overrides or {}).items():
-        raw.setdefault(section, {}).update(values)
+        if isinstance(raw.setdefault(section, {}), dict):  # anything else is refused below
+            raw[section].update(values)
     return parse_study(raw, source=str(path), base=path.parent)
 
 
@@ -303,5 +305,10 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
 
 
 def _toml_lines(values: Mapping[str, object]) -> list[str]:
-    # JSON strings, numbers, booleans and flat arrays are TOML as well.
-    return [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    return [f"{key} = {_toml_value(value)}" for key, value in values.items() if not isinstance(value, dict)]
+
+
+def _toml_value(value: object) -> str:
+    # JSON's strings, numbers, booleans and flat arrays are TOML as well, but for two things: TOML knows no
+    # surrogate pairs, so characters stand as they are, and it wants DEL escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,262 @@
+"""The charts: rounds, comparison, adversaries. Each is drawn twice, for a wide column and for a phone.
+
+Colours come from the Okabe-Ito palette, and whatever colour says, shape or a word says too.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from wardround.report.guarantee import Guarantee
+from wardround.report.numbers import Comparison, Insider, Look, Report
+from wardround.report.svg import BAND, INK, MUTED, OPEN, PAPER, PRIVATE, RULE, inline_svg
+
+_WIDE, _NARROW = 760, 340
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and printed sharply
+    "svg.hashsalt": "wardround",
+    "font.family": "DejaVu Sans",  # comes with matplotlib, and is wider than what the page will use
+    "font.size": 12,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.unicode_minus": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart as SVG, for a wide column and for a phone."""
+
+    wide: str
+    narrow: str
+
+
+def rounds_chart(report: Report) -> Chart | None:
+    """AUROC, and under it epsilon, against rounds; None when no round was looked at."""
+    looks = report.looks
+    if not looks:
+        return None
+    return _both(
+        lambda width: _draw_rounds(looks, report.guarantee, width), _rounds_label(looks, report.guarantee)
+    )
+
+
+def comparison_chart(report: Report) -> Chart | None:
+    """AUROC of the main run and its references; None when no AUROC is known."""
+    rows = tuple(row for row in report.comparisons if row.quality.auroc.value is not None)
+    if not rows:
+        return None
+    said = "; ".join(f"{_name(row)}: {_score_words(row)}" for row in rows)
+    return _both(
+        lambda width: _draw_comparison(rows, width), f"AUROC on the test patients; chance is 0.5. {said}."
+    )
+
+
+def insiders_chart(report: Report) -> Chart | None:
+    """Epsilon by adversary; None when there are fewer than two."""
+    rows = report.insiders
+    if len(rows) < 2:
+        return None
+    said = "; ".join(f"{row.adversary}: {row.guarantee.text}" for row in rows)
+    return _both(lambda width: _draw_insiders(rows, width), f"Epsilon by adversary. {said}.")
+
+
+def _both(draw: Callable[[int], Figure], label: str) -> Chart:
+    with mpl.rc_context(_STYLE):
+        return Chart(inline_svg(draw(_WIDE), label, "wide"), inline_svg(draw(_NARROW), label, "narrow"))
+
+
+def _figure(width: int, height: int) -> Figure:
+    """A figure whose unit is one CSS pixel."""
+    return Figure(figsize=(width / 72, height / 72), dpi=72)
+
+
+def _axes(figure: Figure, left: float, bottom: float, right: float, top: float) -> Axes:
+    """Axes with margins in pixels, ruled horizontally, without a frame."""
+    width, height = figure.get_size_inches() * 72
+    axes = figure.add_axes(
+        (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
+    )
+    axes.set_frame_on(False)
+    axes.tick_params(length=0, pad=6)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, width: int) -> Figure:
+    upper, lower = 190, 130
+    height = upper + (lower if guarantee.holds else 0) + 26
+    figure = _figure(width, height)
+    foot = height - upper
+    axes = _axes(figure, 38, foot, 52, 30)
+    known = [look for look in looks if look.auroc.value is not None]
+    x = [look.round for look in known]
+    values = [look.auroc.value or 0.0 for look in known]
+    lows = [v if look.auroc.low is None else look.auroc.low for look, v in zip(known, values, strict=True)]
+    highs = [v if look.auroc.high is None else look.auroc.high for look, v in zip(known, values, strict=True)]
+    colour = PRIVATE if guarantee.holds else OPEN
+    if lows != highs:
+        axes.fill_between(x, lows, highs, color=BAND, linewidth=0)
+    axes.plot(x, values, color=colour, linewidth=2, marker="o", markersize=5)
+    last_round = looks[-1].round
+    first_round = min(look.round for look in looks)
+    span = max(1, last_round - min(first_round, last_round - 1))
+    axes.set_ylim(_floor(lows), 1.0)
+    _panel(axes, "AUROC on the test patients", (first_round, last_round, span))
+    axes.axhline(0.5, color=MUTED, linewidth=1, dashes=(4, 3))
+    axes.annotate(
+        "chance", (1, 0.5), xycoords=("axes fraction", "data"), xytext=(-2, 4), textcoords="offset points",
+        ha="right", color=MUTED, fontsize=11,
+    )  # fmt: skip
+    if values:
+        _end_label(axes, x[-1], values[-1], f"{values[-1]:.3f}", colour)
+    if not guarantee.holds:
+        axes.set_xlabel("round")
+        return figure
+    axes.tick_params(labelbottom=False)
+    below = _axes(figure, 38, 40, 52, upper + 34)
+    spent = [look.epsilon for look in looks]
+    below.plot([look.round for look in looks], spent, color=INK, linewidth=2, marker="s", markersize=4.5)
+    below.set_ylim(0, max(spent) * 1.12)
+    below.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+    _panel(below, f"ε spent so far, {guarantee.condition}", (first_round, last_round, span))
+    _end_label(below, last_round, spent[-1], Guarantee(spent[-1], guarantee.delta, guarantee.unit).value, INK)
+    below.set_xlabel("round")
+    return figure
+
+
+def _panel(axes: Axes, title: str, rounds: tuple[int, int, int]) -> None:
+    first, last, span = rounds
+    axes.set_title(title, loc="left", fontsize=12.5, pad=10, color=INK, x=-38 / _axes_width(axes))
+    axes.set_xlim(first - 0.02 * span, last + 0.02 * span)
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
+    axes.grid(axis="y", color=RULE, linewidth=1)
+
+
+def _axes_width(axes: Axes) -> float:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return float(axes.get_position().width * figure.get_size_inches()[0] * 72)
+
+
+def _end_label(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
+    axes.annotate(
+        text, (x, y), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontweight="bold",
+        annotation_clip=False,
+    )  # fmt: skip
+
+
+def _draw_comparison(rows: Sequence[Comparison], width: int) -> Figure:
+    """One line a row; names stand left of it when there is room, else above."""
+    wide = width >= _WIDE
+    step, left, right = (36, 268, 56) if wide else (50, 8, 48)
+    figure = _figure(width, step * len(rows) + 62)
+    axes = _axes(figure, left, 40, right, 22)
+    lows = [row.quality.auroc.low or row.quality.auroc.value or 0.5 for row in rows]
+    axes.set_xlim(_floor(lows), 1.0)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks([])
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6 if wide else 5))
+    axes.grid(axis="x", color=RULE, linewidth=1)
+    axes.axvline(0.5, color=MUTED, linewidth=1, dashes=(4, 3))
+    axes.annotate(
+        "chance", (0.5, 1), xycoords=("data", "axes fraction"), xytext=(0, 6), textcoords="offset points",
+        ha="center" if wide else "left", color=MUTED, fontsize=11,
+    )  # fmt: skip
+    axes.set_xlabel("AUROC on the test patients", labelpad=4)
+    for y, row in enumerate(rows):
+        _draw_row(axes, y + (0 if wide else 0.2), row)
+        weight = "bold" if row.is_main else "normal"
+        place = {"xytext": (-left, 0), "va": "center"} if wide else {"xytext": (0, 15), "va": "center"}
+        axes.annotate(
+            _name(row), (0, y + (0 if wide else 0.2)), xycoords=("axes fraction", "data"),
+            textcoords="offset points", fontweight=weight, color=INK, annotation_clip=False, **place,
+        )  # fmt: skip
+    return figure
+
+
+def _draw_row(axes: Axes, y: float, row: Comparison) -> None:
+    score = row.quality.auroc
+    assert score.value is not None
+    colour = PRIVATE if row.private else OPEN
+    if score.low is not None and score.high is not None:
+        several = row.quality.models > 1
+        axes.plot(
+            [score.low, score.high], [y, y], color=colour, linewidth=1.5 if several else 3,
+            marker="|" if several else None, markersize=9, solid_capstyle="butt",
+        )  # fmt: skip
+    marker, size = ("o", 9) if row.private else ("D", 7.5)
+    axes.plot(
+        [score.value], [y], color=colour, marker=marker, markersize=size, linestyle="none",
+        markerfacecolor=colour if row.private else PAPER, markeredgewidth=2,
+    )  # fmt: skip
+    axes.annotate(
+        f"{score.value:.3f}", (1, y), xycoords=("axes fraction", "data"), xytext=(8, 0),
+        textcoords="offset points", va="center", fontweight="bold" if row.is_main else "normal", color=INK,
+    )  # fmt: skip
+
+
+def _draw_insiders(rows: Sequence[Insider], width: int) -> Figure:
+    """One bar a row, its adversary above it; no bound is a bar without an end."""
+    figure = _figure(width, 50 * len(rows) + 42)
+    axes = _axes(figure, 2, 34, 62, 6)
+    finite = [row.guarantee.epsilon for row in rows if row.guarantee.holds]
+    limit = max(finite, default=1.0)
+    axes.set_xlim(0, limit)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_axis_off()
+    for y, row in enumerate(rows):
+        bounded = row.guarantee.holds
+        colour = PRIVATE if row.covered else OPEN
+        length = row.guarantee.epsilon if bounded else limit
+        axes.barh(
+            y + 0.2, length, height=0.3, color=colour if row.covered else PAPER, edgecolor=colour, linewidth=1.5,
+            linestyle="-" if bounded else (0, (4, 3)),
+        )  # fmt: skip
+        axes.annotate(
+            row.adversary, (0, y - 0.18), va="center", color=INK, fontsize=12 if width >= _WIDE else 11,
+        )  # fmt: skip
+        axes.annotate(
+            row.guarantee.value if bounded else "no limit", (length, y + 0.2), xytext=(7, 0),
+            textcoords="offset points", va="center", fontweight="bold", color=INK, annotation_clip=False,
+        )  # fmt: skip
+    axes.annotate(
+        f"ε {next((row.guarantee for row in rows if row.guarantee.holds), rows[0].guarantee).condition}", (0, 0),
+        xycoords="axes fraction", xytext=(0, -20), textcoords="offset points", color=MUTED,
+    )  # fmt: skip
+    return figure
+
+
+def _floor(lows: Sequence[float]) -> float:
+    """Lower end of an AUROC axis: under chance, and under everything shown."""
+    return math.floor((min([0.5, *lows]) - 0.04) * 20) / 20
+
+
+def _name(row: Comparison) -> str:
+    return f"{row.place}, {'with' if row.private else 'without'} privacy"
+
+
+def _score_words(row: Comparison) -> str:
+    score = row.quality.auroc
+    spread = ""
+    if score.low is not None and score.high is not None:
+        what = "95 % interval" if row.quality.models == 1 else f"range over {row.quality.models} models"
+        spread = f", {what} {score.low:.3f} to {score.high:.3f}"
+    return f"{score.value:.3f}{spread}"
+
+
+def _rounds_label(looks: Sequence[Look], guarantee: Guarantee) -> str:
+    first, last = looks[0], looks[-1]
+    text = f"AUROC on the test patients from round {first.round} to round {last.round}"
+    if first.auroc.value is not None and last.auroc.value is not None:
+        text += f": from {first.auroc.value:.3f} to {last.auroc.value:.3f}"
+    if not guarantee.holds:
+        return f"{text}. There is no privacy guarantee."
+    before, after = (Guarantee(look.epsilon, guarantee.delta, guarantee.unit).value for look in (first, last))
+    return f"{text}. ε {guarantee.condition}, spent so far: from {before} to {after}."

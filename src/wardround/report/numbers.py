@@ -1,0 +1,365 @@
+"""Every number of the report, as frozen dataclasses; the template only places them."""
+
+import re
+import tomllib
+from dataclasses import dataclass
+
+from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.statement import Statement
+from wardround.errors import PrivacyError, RecordError
+from wardround.records import JsonDict, RunRecord
+from wardround.report.guarantee import Guarantee
+from wardround.report.reading import JsonObject
+
+_PLACES = {"pooled": "All patients in one place", "alone": "Each hospital alone"}
+_ORDER = ("All patients in one place", "Federated", "Each hospital alone")
+_FOLDERS = re.compile(r'^(path|ledger|cache|weights) = "(?:[^"\n]*[/\\])?([^"/\\\n]*)"$', re.MULTILINE)
+_FINDINGS = {
+    "unreadable": "unreadable pictures, left out",
+    "shared_pictures": "groups of identical pictures that stood under two patients",
+    "two_labels": "patients whose pictures carry two labels",
+    "straddling": "patients in both published parts, training and test",
+    "conflicting_duplicates": "groups of identical pictures with different labels",
+    "repeated_pictures": "pictures that are exact copies of another one",
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric.
+
+    Attributes:
+        value: a model's own, or the mean over several models; None when the test set cannot give it.
+        low: lower end of the 95 % interval of one model, or of the range over several.
+        high: the upper end.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Metrics of one model, or of several together (`models` > 1: their mean and range)."""
+
+    models: int
+    auroc: Score
+    accuracy: Score
+    balanced_accuracy: Score
+    sensitivity: Score
+    specificity: Score
+    majority_accuracy: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """One evaluation during training; `epsilon` is what was spent by then."""
+
+    round: int
+    epsilon: float
+    auroc: Score
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of the comparison: the main run, or a reference beside it.
+
+    Attributes:
+        key: "federated" for the main run, else the reference's name.
+        place: where the patients' data were, such as "Each hospital alone".
+    """
+
+    key: str
+    place: str
+    private: bool
+    text: str
+    is_main: bool
+    guarantee: Guarantee
+    quality: Quality
+
+
+@dataclass(frozen=True)
+class Insider:
+    """One adversary; `covered` when the noise against it is at least the promised one."""
+
+    adversary: str
+    guarantee: Guarantee
+    noise_multiplier: float
+    covered: bool
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """One hospital; `share` of images that are not of the first class."""
+
+    name: str
+    patients: int
+    images: int
+    share: float | None
+    spent: Guarantee | None
+    ledger_head: str | None
+
+
+@dataclass(frozen=True)
+class Released:
+    """One thing that left."""
+
+    what: str
+    to: str
+    protected_by: str
+
+    @property
+    def protected(self) -> bool:
+        """Whether the statement covers it."""
+        return not self.protected_by.startswith("nothing")
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The patients set aside."""
+
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    patients: int
+    images: int
+    leaking: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the page shows."""
+
+    name: str
+    description: str
+    strategy: str
+    statement: Statement
+    sentence: str
+    guarantee: Guarantee
+    seeded: bool
+    rounds: int
+    planned_rounds: int | None
+    stopped: str | None
+    seconds: float
+    quality: Quality
+    classes: tuple[str, ...]
+    parameters: int
+    test: TestSet
+    looks: tuple[Look, ...]
+    comparisons: tuple[Comparison, ...]
+    insiders: tuple[Insider, ...]
+    hospitals: tuple[Hospital, ...]
+    released: tuple[Released, ...]
+    findings: tuple[tuple[str, int], ...]
+    environment: tuple[tuple[str, str], ...]
+    settings: str
+    study_digest: str
+    model_sha256: str
+
+    @property
+    def has_references(self) -> bool:
+        """Whether anything stands beside the main run."""
+        return len(self.comparisons) > 1
+
+
+def numbers_of(record: RunRecord) -> Report:
+    """Everything the page shows, from a finished run.
+
+    Raises:
+        RecordError: a file of the record has another shape than this version writes.
+    """
+    certificate = JsonObject(record.certificate, "certificate.json")
+    results = JsonObject(record.results, "results.json")
+    study = _study(record.study)
+    federation = study.object("federation")
+    statement = _statement(certificate)
+    guarantee = Guarantee(statement.epsilon, statement.delta, statement.unit.value)
+    quality = _quality(results.object("metrics"))
+    test = results.object("test")
+    strategy = federation.text("strategy", "fedsgd")
+    main_place = _PLACES.get(strategy, "Federated")
+    main = Comparison("federated", main_place, guarantee.holds, "this run", True, guarantee, quality)
+    references = (_comparison(name, row, main) for name, row in results.named_objects("references").items())
+    return Report(
+        name=certificate.text("study"),
+        description=study.object("study").text("description", ""),
+        strategy=strategy,
+        statement=statement,
+        sentence=certificate.text("sentence"),
+        guarantee=guarantee,
+        seeded=certificate.flag("seeded"),
+        rounds=certificate.integer("rounds"),
+        planned_rounds=federation.integer("rounds") if "rounds" in federation.values else None,
+        stopped=None if certificate.values.get("stopped") is None else certificate.text("stopped"),
+        seconds=sum(line.maybe_number("seconds") or 0.0 for line in _lines(record)),
+        quality=quality,
+        classes=results.texts("classes"),
+        parameters=results.integer("parameters"),
+        test=TestSet(
+            test.integer("patients"), test.integer("images"), test.flag("leaking"), test.text("note", "")
+        ),
+        looks=_looks(record),
+        comparisons=tuple(sorted((main, *references), key=_place_of_row)),
+        insiders=_insiders(certificate, statement),
+        hospitals=_hospitals(results, certificate, guarantee),
+        released=tuple(
+            Released(row.text("what"), row.text("to"), row.text("protected_by"))
+            for row in results.objects("released")
+        ),
+        findings=_findings(results.object("findings")),
+        environment=_environment(record.environment),
+        settings=_FOLDERS.sub(r'\1 = "…/\2"', record.study.strip()),
+        study_digest=certificate.text("study_digest"),
+        model_sha256=certificate.text("model_sha256"),
+    )  # fmt: skip
+
+
+def summary_of_run(record: RunRecord) -> JsonDict:
+    """The numbers of a run as one JSON object; an infinite epsilon is the string 'infinity'.
+
+    A run without a guarantee has delta = null: no delta would help.
+    """
+    report = numbers_of(record)
+    return {
+        "study": report.name,
+        **_guarantee_json(report.guarantee),
+        "statement": report.sentence,
+        "seeded": report.seeded,
+        "rounds": report.rounds,
+        "stopped": report.stopped,
+        **_quality_json(report.quality),
+        "comparisons": {
+            row.key: {"text": row.text, "private": row.private}
+            | _guarantee_json(row.guarantee)
+            | _quality_json(row.quality)
+            for row in report.comparisons
+        },
+        "model_sha256": report.model_sha256,
+        "report": str(record.path / "report.html"),
+    }
+
+
+def _guarantee_json(guarantee: Guarantee) -> JsonDict:
+    return {
+        "epsilon": number_to_json(guarantee.epsilon),
+        "delta": guarantee.delta if guarantee.holds else None,
+        "unit": guarantee.unit,
+    }
+
+
+def _quality_json(quality: Quality) -> JsonDict:
+    spread = None if quality.auroc.low is None else [quality.auroc.low, quality.auroc.high]
+    return {
+        "models": quality.models,
+        "auroc": quality.auroc.value,
+        "auroc_interval": spread if quality.models == 1 else None,
+        "auroc_range": spread if quality.models > 1 else None,
+        "accuracy": quality.accuracy.value,
+        "balanced_accuracy": quality.balanced_accuracy.value,
+        "sensitivity": quality.sensitivity.value,
+        "specificity": quality.specificity.value,
+        "majority_accuracy": quality.majority_accuracy,
+    }
+
+
+def _study(text: str) -> JsonObject:
+    try:
+        return JsonObject(tomllib.loads(text), "study.toml")
+    except tomllib.TOMLDecodeError as error:
+        raise RecordError(f"study.toml must be TOML ({error}); restore it or run again.") from None
+
+
+def _statement(certificate: JsonObject) -> Statement:
+    try:
+        return Statement.from_json(certificate.object("statement").values)
+    except PrivacyError as error:
+        raise RecordError(f"certificate.json must hold a statement. {error}") from None
+
+
+def _quality(row: JsonObject) -> Quality:
+    return Quality(
+        models=row.integer("models"),
+        auroc=_score(row, "auroc"),
+        accuracy=_score(row, "accuracy"),
+        balanced_accuracy=_score(row, "balanced_accuracy"),
+        sensitivity=_score(row, "sensitivity"),
+        specificity=_score(row, "specificity"),
+        majority_accuracy=row.number("majority_accuracy"),
+    )
+
+
+def _score(row: JsonObject, key: str) -> Score:
+    value = row.maybe_number(key)
+    if f"{key}_range" in row.values:
+        low, high = row.numbers(f"{key}_range")
+        return Score(value, low, high)
+    if row.values.get(f"{key}_interval") is not None:
+        interval = row.object(f"{key}_interval")
+        return Score(value, interval.number("low"), interval.number("high"))
+    return Score(value)
+
+
+def _lines(record: RunRecord) -> tuple[JsonObject, ...]:
+    return tuple(JsonObject(line, f"rounds.jsonl, line {i}") for i, line in enumerate(record.rounds, start=1))
+
+
+def _looks(record: RunRecord) -> tuple[Look, ...]:
+    return tuple(
+        Look(line.integer("round"), line.number("epsilon"), _score(line.object("metrics"), "auroc"))
+        for line in _lines(record)
+        if "metrics" in line.values
+    )
+
+
+def _comparison(name: str, row: JsonObject, main: Comparison) -> Comparison:
+    guarantee = Guarantee(row.number("epsilon"), row.number("delta"), main.guarantee.unit)
+    place = _PLACES.get(name.split("-")[0], main.place)
+    quality = _quality(row.object("metrics"))
+    return Comparison(name, place, row.flag("private"), row.text("text"), False, guarantee, quality)
+
+
+def _place_of_row(row: Comparison) -> tuple[int, bool, bool]:
+    return _ORDER.index(row.place), row.private, row.is_main
+
+
+def _insiders(certificate: JsonObject, statement: Statement) -> tuple[Insider, ...]:
+    return tuple(
+        Insider(
+            adversary=row.text("adversary"),
+            guarantee=Guarantee(row.number("epsilon"), statement.delta, statement.unit.value),
+            noise_multiplier=row.number("noise_multiplier"),
+            covered=row.number("noise_multiplier") >= statement.noise_multiplier * (1 - 1e-9),
+        )
+        for row in certificate.objects("insiders")
+    )
+
+
+def _hospitals(results: JsonObject, certificate: JsonObject, promised: Guarantee) -> tuple[Hospital, ...]:
+    ledgers = certificate.named_objects("ledgers")
+    rows = []
+    for row in results.objects("hospitals"):
+        name = row.text("name")
+        ledger = ledgers.get(name)
+        rows.append(
+            Hospital(
+                name=name,
+                patients=row.integer("patients"),
+                images=row.integer("images"),
+                share=row.maybe_number("share_not_first_class"),
+                spent=Guarantee(ledger.number("epsilon_spent"), promised.delta, promised.unit) if ledger else None,
+                ledger_head=ledger.text("head") if ledger else None,
+            )
+        )
+    return tuple(rows)
+
+
+def _findings(row: JsonObject) -> tuple[tuple[str, int], ...]:
+    return tuple((_FINDINGS.get(key, key.replace("_", " ")), row.integer(key)) for key in row.values)
+
+
+def _environment(environment: JsonDict) -> tuple[tuple[str, str], ...]:
+    """Versions and machine; not the digest of the data, which would let a guess at the data be checked."""
+    packages = JsonObject(environment, "environment.json").object("packages").values
+    own = {k: v for k, v in environment.items() if k not in ("packages", "dataset", "study_digest")}
+    return tuple((key, str(value)) for key, value in {**own, **packages}.items())
