@@ -5,6 +5,8 @@ Bad input prints one sentence and exits with 2; any other exception is a bug and
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -52,13 +54,8 @@ def run(
 
     resolved = _read(study, data)
     folder = out or Path("runs") / resolved.study.name
-    console = _console()
-    with Terminal(console) as terminal:
-        try:
-            record = run_study(resolved, folder, terminal, fresh=fresh)
-        except KeyboardInterrupt:
-            console.print(f"Interrupted. Go on with: wardround resume {folder}", highlight=False)
-            raise SystemExit(130) from None
+    with _interruptible(folder), Terminal(_console()) as terminal:
+        record = run_study(resolved, folder, terminal, fresh=fresh)
     _print_run(record, as_json)
 
 
@@ -68,7 +65,7 @@ def resume(path: RunPath, as_json: AsJson = False) -> None:
     from wardround.run.stages import resume_run
     from wardround.run.terminal import Terminal
 
-    with Terminal(_console()) as terminal:
+    with _interruptible(path), Terminal(_console()) as terminal:
         record = resume_run(path, terminal)
     _print_run(record, as_json)
 
@@ -132,9 +129,8 @@ def plan(
         return
     at = f"at delta = {delta:g} for one patient"
     print(f"noise multiplier        {answer.noise_multiplier:.4f}")
-    print(
-        f"epsilon                 {_number(answer.epsilon)} {at} ({accountant}; rdp: {_number(answer.rdp_epsilon)})"
-    )
+    print(f"epsilon                 {_number(answer.epsilon)} {at} ({accountant})")
+    print(f"cross-check             {_number(answer.rdp_epsilon)} {at} (rdp)")
     print(f"patients a round        {answer.patients_per_round:.1f} expected of {patients}")
     print(f"noise on the mean       {answer.mean_noise_std:.2e} clipping norms a coordinate")
     if answer.rho is not None:
@@ -207,6 +203,19 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+@contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    """Ctrl-C ends a run with the way back into it, where there is one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        can_go_on = (folder / "study.toml").is_file()
+        print(
+            f"Interrupted. Go on with: wardround resume {folder}" if can_go_on else "Interrupted.", file=sys.stderr
+        )
+        raise SystemExit(130) from None
 
 
 def _print_run(record: "RunRecord", as_json: bool) -> None:

@@ -207,11 +207,15 @@ class Study(_Section):
 
     @property
     def digest(self) -> str:
-        """Identity of the study: a hash of everything that changes its result or its guarantee."""
+        """Identity of the study: a hash of everything that changes its result or its guarantee.
+
+        It does not depend on where files lie; of a weights file the name counts.
+        """
         content = self.model_dump(
-            mode="json",
-            exclude={"performance": True, "data": {"path"}, "model": {"weights"}, "privacy": {"ledger"}},
+            mode="json", exclude={"performance": True, "data": {"path"}, "privacy": {"ledger"}}
         )
+        if self.model.weights is not None:
+            content["model"]["weights"] = self.model.weights.name
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_toml(self) -> str:

@@ -23,8 +23,10 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO
 
@@ -37,6 +39,7 @@ Arrays = Mapping[str, npt.NDArray[np.float32]]
 JsonDict = dict[str, object]
 
 _CHECKPOINT = "round-{:06d}.safetensors"
+_HALF_WRITTEN = ".*.tmp"
 _SYNC_EVERY_S = 5.0
 _FILES = (
     "study.toml", "environment.json", "patients.csv", "rounds.jsonl", "model.safetensors", "results.json",
@@ -55,6 +58,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = _lock(path / ".lock")
+        for rest in [*path.glob(_HALF_WRITTEN), *(path / "checkpoints").glob(_HALF_WRITTEN)]:
+            rest.unlink(missing_ok=True)  # of a process that was killed while writing
         self._synced_at = 0.0
         self._synced: Path | None = None
 
@@ -67,27 +72,33 @@ class RunFolder:
         Raises:
             RecordError: a run is already there, or the folder cannot be made.
         """
-        if (path / "study.toml").exists() and not fresh:
+        cls.check_free(path, fresh=fresh)
+        with _explained(path):
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            folder = cls(path)
+            folder._clear(forget_ledger=forget_ledger)
+        return folder
+
+    @staticmethod
+    def check_free(path: Path, *, fresh: bool = False) -> None:
+        """Whether `create` would find room for a new run; touches nothing.
+
+        Raises:
+            RecordError: a run is already there, or something else is.
+        """
+        with _explained(path):
+            holds_run = (path / "study.toml").exists()
+            names = {p.name for p in path.iterdir()} if path.exists() else set()
+        if holds_run and not fresh:
             raise RecordError(
                 f"A new run needs an empty folder, but {path} holds a run; `wardround resume {path}` goes on "
                 "with it. Choose another --out, or pass --fresh to replace it (its ledger is kept)."
             )
-        if path.exists() and not path.is_dir():
-            raise RecordError(f"A run folder must be a folder, got the file {path}; choose another --out.")
-        strangers = {p.name for p in path.iterdir()} - _OURS if path.is_dir() else set()
-        if strangers and not (path / "study.toml").exists():
+        strangers = {name for name in names - _OURS if not fnmatch(name, _HALF_WRITTEN)}
+        if strangers and not holds_run:
             raise RecordError(
                 f"A run folder must be empty or a run, got {path} with other files; choose another --out."
             )
-        try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RecordError(
-                f"The run folder {path} must be writable ({error.strerror}); choose another --out."
-            ) from None
-        folder = cls(path)
-        folder._clear(forget_ledger=forget_ledger)
-        return folder
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -123,7 +134,7 @@ class RunFolder:
     def append_round(self, entry: JsonDict) -> None:
         """Adds one line to rounds.jsonl."""
         try:
-            with (self.path / "rounds.jsonl").open("a") as file:
+            with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry, allow_nan=False) + "\n")
                 file.flush()
         except OSError as error:
@@ -146,8 +157,13 @@ class RunFolder:
                 other.unlink()
 
     def latest_checkpoint(self) -> tuple[int, dict[str, npt.NDArray[np.float32]]] | None:
-        """The last finished round and its arrays; None before the first. Later lines of the history are cut."""
-        for path in sorted((self.path / "checkpoints").glob("round-*.safetensors"), reverse=True):
+        """The last finished round and its arrays; None before the first. Later lines of the history are cut.
+
+        Raises:
+            RecordError: there are checkpoints, and each of them is damaged.
+        """
+        paths = sorted((self.path / "checkpoints").glob("round-*.safetensors"), reverse=True)
+        for path in paths:
             try:
                 arrays = arrays_from_file(path)
             except RecordError:
@@ -156,6 +172,11 @@ class RunFolder:
             lines = [line for line in read_lines(self.path / "rounds.jsonl") if int(str(line["round"])) <= round]
             self.write_text("rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
             return round, arrays
+        if paths:
+            raise RecordError(
+                f"One checkpoint in {paths[0].parent} must be whole, and all {len(paths)} are damaged; restore "
+                "one from a copy, or start a new run."
+            )
         return None
 
     def write_model(self, models: Arrays) -> str:
@@ -206,7 +227,7 @@ class RunRecord:
             raise RecordError(f"The run in {path} must be finished; go on with `wardround resume {path}`.")
         return cls(
             path=path,
-            study=(path / "study.toml").read_text(),
+            study=_text(path / "study.toml"),
             environment=read_json(path / "environment.json"),
             rounds=tuple(read_lines(path / "rounds.jsonl")),
             results=read_json(path / "results.json"),
@@ -221,10 +242,8 @@ def read_json(path: Path) -> JsonDict:
         RecordError: the file is missing or holds no JSON object.
     """
     try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise RecordError(f"The run folder must hold {path.name}, got none in {path.parent}.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = json.loads(_text(path))
+    except json.JSONDecodeError as error:
         raise RecordError(f"{path} must hold one JSON object ({error}); restore it or run again.") from None
     if not isinstance(content, dict):
         raise RecordError(
@@ -234,17 +253,24 @@ def read_json(path: Path) -> JsonDict:
 
 
 def read_lines(path: Path) -> list[JsonDict]:
-    """One JSON object a line; a last line cut off by a crash is left out."""
+    """One JSON object a line; a last line cut off by a crash is left out.
+
+    Raises:
+        RecordError: any other line holds something else.
+    """
     if not path.exists():
         return []
     lines: list[JsonDict] = []
-    texts = path.read_text().splitlines()
+    texts = _text(path).split("\n")
     for number, text in enumerate(texts, start=1):
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
-            if number < len(texts):
-                raise RecordError(f"{path} is damaged at line {number}; restore it or run again.") from None
+            line = None
+        if isinstance(line, dict):
+            lines.append(line)
+        elif number < len(texts):  # what follows the last line's end is nothing, or a line that was cut off
+            raise RecordError(f"{path} is damaged at line {number}; restore it or run again.")
     return lines
 
 
@@ -264,10 +290,11 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 
 def arrays_to_bytes(arrays: Arrays) -> bytes:
-    """Named arrays as safetensors."""
+    """Named arrays as safetensors, with a checksum among its metadata."""
     from safetensors.numpy import save
 
-    content: bytes = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    content: bytes = save(whole, metadata={"sha256": _checksum(whole)})
     return content
 
 
@@ -275,20 +302,59 @@ def arrays_from_file(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     """Named arrays from a safetensors file.
 
     Raises:
-        RecordError: the file is no safetensors file.
+        RecordError: the file is no safetensors file, or its arrays are not those that were written.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
-        arrays: dict[str, npt.NDArray[np.float32]] = load_file(path)
+        with safe_open(path, framework="numpy") as file:
+            names = file.keys()
+            arrays: dict[str, npt.NDArray[np.float32]] = {name: file.get_tensor(name) for name in names}
+            expected = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError) as error:
         raise RecordError(f"{path} must be a safetensors file ({error}); restore it or run again.") from None
+    if expected != _checksum(arrays):
+        raise RecordError(f"{path} must hold what was written there, and does not; restore it or run again.")
     return arrays
 
 
+def _checksum(arrays: Arrays) -> str:
+    sha256 = hashlib.sha256()
+    for name in sorted(arrays):
+        sha256.update(f"{name} {arrays[name].shape}\n".encode())
+        sha256.update(arrays[name].tobytes())
+    return sha256.hexdigest()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecordError(f"The run folder must hold {path.name}, got none in {path.parent}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} must be readable text ({error}); restore it or run again.") from None
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns a run folder that cannot be used into a sentence."""
+    try:
+        yield
+    except NotADirectoryError:
+        raise RecordError(
+            f"A run folder must be a folder, and {path} is a file or lies below one; choose another --out."
+        ) from None
+    except OSError as error:
+        raise RecordError(
+            f"The run folder {path} must be writable ({error.strerror}); choose another --out."
+        ) from None
+
+
 def _lock(path: Path) -> IO[str]:
-    file = path.open("w")
+    try:
+        file = path.open("w")
+    except OSError as error:
+        raise _disk_error(path, error) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

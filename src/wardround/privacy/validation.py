@@ -51,7 +51,7 @@ def _check_behaviour(model: nn.Module, example: Tensor) -> None:
     other[1:] = -3.0 * other[1:].flip(0) + 1.0
     with torch.no_grad():
         before, after = probe(example)[0], probe(other)[0]
-    # The same arithmetic on the same numbers: only the order of a sum may differ, by a few units in the last place.
+    # The same arithmetic on the same numbers: only the order of a sum may differ, by the last few bits.
     if not torch.allclose(before, after, rtol=1e-4, atol=1e-5 * float(before.abs().max() + 1)):
         raise ModelError(
             "One picture's output must not depend on the other pictures in the batch, and this network's does. "

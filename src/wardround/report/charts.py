@@ -10,23 +10,13 @@ from dataclasses import dataclass
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from wardround.report.guarantee import Guarantee
 from wardround.report.numbers import Comparison, Insider, Look, Report
 from wardround.report.svg import BAND, INK, MUTED, OPEN, PAPER, PRIVATE, RULE, inline_svg
 
 _WIDE, _NARROW = 760, 340
-_STYLE = {
-    "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and printed sharply
-    "svg.hashsalt": "wardround",
-    "font.family": "DejaVu Sans",  # comes with matplotlib, and is wider than what the page will use
-    "font.size": 12,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "axes.unicode_minus": False,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +58,20 @@ def insiders_chart(report: Report) -> Chart | None:
 
 
 def _both(draw: Callable[[int], Figure], label: str) -> Chart:
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(
+        {
+            "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and printed sharply
+            "svg.hashsalt": "wardround",
+            "font.family": "DejaVu Sans",  # comes with matplotlib, and is wider than what the page will use
+            "font.size": 12,
+            "text.color": INK,
+            "axes.labelcolor": MUTED,
+            "xtick.color": MUTED,
+            "ytick.color": MUTED,
+            "axes.unicode_minus": False,
+            "text.parse_math": False,  # a $ in a name is a $
+        }
+    ):
         return Chart(inline_svg(draw(_WIDE), label, "wide"), inline_svg(draw(_NARROW), label, "narrow"))
 
 
@@ -124,7 +127,7 @@ def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, width: int) -> Fig
     spent = [look.epsilon for look in looks]
     below.plot([look.round for look in looks], spent, color=INK, linewidth=2, marker="s", markersize=4.5)
     below.set_ylim(0, max(spent) * 1.12)
-    below.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+    below.yaxis.set_major_locator(MaxNLocator(4))
     _panel(below, f"ε spent so far, {guarantee.condition}", (first_round, last_round, span))
     _end_label(below, last_round, spent[-1], Guarantee(spent[-1], guarantee.delta, guarantee.unit).value, INK)
     below.set_xlabel("round")
@@ -135,7 +138,7 @@ def _panel(axes: Axes, title: str, rounds: tuple[int, int, int]) -> None:
     first, last, span = rounds
     axes.set_title(title, loc="left", fontsize=12.5, pad=10, color=INK, x=-38 / _axes_width(axes))
     axes.set_xlim(first - 0.02 * span, last + 0.02 * span)
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.grid(axis="y", color=RULE, linewidth=1)
 
 
@@ -162,7 +165,7 @@ def _draw_comparison(rows: Sequence[Comparison], width: int) -> Figure:
     axes.set_xlim(_floor(lows), 1.0)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks([])
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6 if wide else 5))
+    axes.xaxis.set_major_locator(MaxNLocator(6 if wide else 5))
     axes.grid(axis="x", color=RULE, linewidth=1)
     axes.axvline(0.5, color=MUTED, linewidth=1, dashes=(4, 3))
     axes.annotate(

@@ -172,18 +172,18 @@ def numbers_of(record: RunRecord) -> Report:
     certificate = JsonObject(record.certificate, "certificate.json")
     results = JsonObject(record.results, "results.json")
     study = _study(record.study)
-    federation = study.object("federation")
+    federation = study.section("federation")
     statement = _statement(certificate)
     guarantee = Guarantee(statement.epsilon, statement.delta, statement.unit.value)
-    quality = _quality(results.object("metrics"))
-    test = results.object("test")
+    quality = _quality(results.section("metrics"))
+    test = results.section("test")
     strategy = federation.text("strategy", "fedsgd")
     main_place = _PLACES.get(strategy, "Federated")
     main = Comparison("federated", main_place, guarantee.holds, "this run", True, guarantee, quality)
     references = (_comparison(name, row, main) for name, row in results.named_objects("references").items())
     return Report(
         name=certificate.text("study"),
-        description=study.object("study").text("description", ""),
+        description=study.section("study").text("description", ""),
         strategy=strategy,
         statement=statement,
         sentence=certificate.text("sentence"),
@@ -207,7 +207,7 @@ def numbers_of(record: RunRecord) -> Report:
             Released(row.text("what"), row.text("to"), row.text("protected_by"))
             for row in results.objects("released")
         ),
-        findings=_findings(results.object("findings")),
+        findings=_findings(results.section("findings")),
         environment=_environment(record.environment),
         settings=_FOLDERS.sub(r'\1 = "…/\2"', record.study.strip()),
         study_digest=certificate.text("study_digest"),
@@ -272,7 +272,7 @@ def _study(text: str) -> JsonObject:
 
 def _statement(certificate: JsonObject) -> Statement:
     try:
-        return Statement.from_json(certificate.object("statement").values)
+        return Statement.from_json(certificate.section("statement").values)
     except PrivacyError as error:
         raise RecordError(f"certificate.json must hold a statement. {error}") from None
 
@@ -295,7 +295,7 @@ def _score(row: JsonObject, key: str) -> Score:
         low, high = row.numbers(f"{key}_range")
         return Score(value, low, high)
     if row.values.get(f"{key}_interval") is not None:
-        interval = row.object(f"{key}_interval")
+        interval = row.section(f"{key}_interval")
         return Score(value, interval.number("low"), interval.number("high"))
     return Score(value)
 
@@ -306,7 +306,7 @@ def _lines(record: RunRecord) -> tuple[JsonObject, ...]:
 
 def _looks(record: RunRecord) -> tuple[Look, ...]:
     return tuple(
-        Look(line.integer("round"), line.number("epsilon"), _score(line.object("metrics"), "auroc"))
+        Look(line.integer("round"), line.number("epsilon"), _score(line.section("metrics"), "auroc"))
         for line in _lines(record)
         if "metrics" in line.values
     )
@@ -315,7 +315,7 @@ def _looks(record: RunRecord) -> tuple[Look, ...]:
 def _comparison(name: str, row: JsonObject, main: Comparison) -> Comparison:
     guarantee = Guarantee(row.number("epsilon"), row.number("delta"), main.guarantee.unit)
     place = _PLACES.get(name.split("-")[0], main.place)
-    quality = _quality(row.object("metrics"))
+    quality = _quality(row.section("metrics"))
     return Comparison(name, place, row.flag("private"), row.text("text"), False, guarantee, quality)
 
 
@@ -360,6 +360,6 @@ def _findings(row: JsonObject) -> tuple[tuple[str, int], ...]:
 
 def _environment(environment: JsonDict) -> tuple[tuple[str, str], ...]:
     """Versions and machine; not the digest of the data, which would let a guess at the data be checked."""
-    packages = JsonObject(environment, "environment.json").object("packages").values
+    packages = JsonObject(environment, "environment.json").section("packages").values
     own = {k: v for k, v in environment.items() if k not in ("packages", "dataset", "study_digest")}
     return tuple((key, str(value)) for key, value in {**own, **packages}.items())

@@ -62,14 +62,14 @@ class JsonObject:
             return self._wrong(key, "a list of texts", value)
         return tuple(value)
 
-    def object(self, key: str) -> "JsonObject":
+    def section(self, key: str) -> "JsonObject":
         """An object inside this one; empty when absent."""
         return self._inside(key, self.values.get(key, {}))
 
     def named_objects(self, key: str) -> "dict[str, JsonObject]":
         """An object of objects, in its order; empty when absent."""
-        inner = self.object(key)
-        return {name: inner.object(name) for name in inner.values}
+        inner = self.section(key)
+        return {name: inner.section(name) for name in inner.values}
 
     def objects(self, key: str) -> "tuple[JsonObject, ...]":
         """A list of objects; empty when absent."""

@@ -38,9 +38,6 @@ def inline_svg(figure: Figure, label: str, css_class: str) -> str:
     view_box = root.get("viewBox", "")
     root.attrib.clear()
     root.attrib.update({"viewBox": view_box, "role": "img", "aria-label": label, "class": css_class})
-    title = ElementTree.Element("title")
-    title.text = label
-    root.insert(0, title)
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
 
 

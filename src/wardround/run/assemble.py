@@ -82,6 +82,11 @@ def gather(study: Study, observer: Observer) -> Materials:
         shards_per_hospital=options.shards_per_hospital,
         seed=options.split_seed,
     )
+    if len(split.hospitals) != options.count:  # noise shares are sized by the number the study file gives
+        raise DataError(
+            f"hospitals.count must be the number of sites in the data, {len(split.hospitals)}, got "
+            f"{options.count}; correct the study file."
+        )
     if not split.test:
         raise DataError("At least one patient must be set aside for testing, got none; raise data.test_fraction.")
     observer.stage(f"building {study.model.name}")

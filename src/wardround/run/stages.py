@@ -1,24 +1,18 @@
 """A run from its first stage to its report, and the way back into one that was interrupted."""
 
-import hashlib
-import hmac
 import logging
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from wardround import __version__
-from wardround.accounting.events import to_json as event_to_json
 from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.ledger_entry import number_to_json
-from wardround.accounting.terms import PrivacyUnit
 from wardround.config import Study, read_study
 from wardround.errors import BudgetExhausted, RecordError
 from wardround.federation.coordinator import JsonDict, Models, Outcome, Position, Schedule, run_rounds
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.promise import insiders_of, statement_of
 from wardround.records import RunFolder, RunRecord, read_json
 from wardround.report.page import write_report
 from wardround.run.assemble import (
@@ -34,10 +28,11 @@ from wardround.run.assemble import (
 from wardround.run.environment import describe_environment, use_threads
 from wardround.run.evaluation import evaluate_models, summary_of
 from wardround.run.observer import Observer
-from wardround.run.references import POOLED, REFERENCES, pooled, run_reference
-from wardround.training.patients import TrainingPatients
+from wardround.run.outputs import certificate_of, patient_table, results_of
+from wardround.run.references import POOLED, pooled
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
+_NAMES = {"study_digest": "study file", "dataset": "data set", "weights_sha256": "weights file"}
 
 
 def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = False) -> RunRecord:
@@ -48,18 +43,21 @@ def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = Fals
     Raises:
         WardroundError: anything in the study, the pictures, the ledger or the folder that does not hold.
     """
+    RunFolder.check_free(out, fresh=fresh)
     threads = use_threads(study.performance.threads)
     observer.stage("computing the privacy plan")
     plan = plan_of(study)
     materials = gather(study, observer)
     # Phantoms are nobody; the ledger of patients is kept, and asked before anything is replaced.
     forget_ledger = fresh and study.data.layout == "phantom" and study.privacy.ledger is None
-    if not forget_ledger:
-        _check_ledgers(study, plan, materials, out)
+    _check_ledgers(study, plan, materials, out, forgotten=forget_ledger)
     folder = RunFolder.create(out, fresh=fresh, forget_ledger=forget_ledger)
     try:
-        folder.write_json("environment.json", describe_environment(threads) | _identity(study, materials))
-        folder.write_patients(*_patient_table(materials))
+        folder.write_json(
+            "environment.json",
+            describe_environment(threads) | _identity(study, materials),
+        )
+        folder.write_patients(*patient_table(materials))
         folder.write_text("study.toml", study.to_toml())  # last: a folder with a study file can be resumed
         return _train(study, plan, materials, folder, observer)
     finally:
@@ -70,7 +68,7 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
     """Goes on with an interrupted run; a finished one is only reported anew.
 
     Raises:
-        WardroundError: no run there, or its pictures are not the ones it began with.
+        WardroundError: no run there, or its study, pictures or weights are not the ones it began with.
     """
     folder = RunFolder.open(path)
     try:
@@ -81,36 +79,96 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
             record = RunRecord.read(path)
             write_report(record)
             return record
-        use_threads(int(str(environment["threads"])))  # another number of threads may round differently
+        use_threads(_number_of_threads(environment))  # another number of threads may round differently
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
         materials = gather(study, observer)
-        if environment["dataset"] != materials.images.digest:
-            raise RecordError(
-                f"The pictures must be those the run in {path} began with, and they have changed; "
-                "restore them, or start a new run."
-            )
+        for what, now in _identity(study, materials).items():
+            if environment.get(what) != now:
+                raise RecordError(
+                    f"The {_NAMES[what]} must be what the run in {path} began with, and has changed; restore "
+                    "it, or start a new run."
+                )
         return _train(study, plan, materials, folder, observer)
     finally:
         folder.close()
 
 
+def _identity(study: Study, materials: Materials) -> dict[str, str | None]:
+    """What must be the same on resume: a statement over two studies or two data sets would be false."""
+    weights = materials.workbench.network.weights
+    return {
+        "study_digest": study.digest,
+        "dataset": materials.images.digest,
+        "weights_sha256": None if weights is None else weights.sha256,
+    }
+
+
+def _number_of_threads(environment: JsonDict) -> int | None:
+    threads = environment.get("threads")
+    return threads if isinstance(threads, int) and threads > 0 else None
+
+
+def _check_ledgers(
+    study: Study, plan: PrivacyPlan, materials: Materials, out: Path, *, forgotten: bool
+) -> None:
+    """Refuses a run whose first round some hospital's ledger would refuse, before a file is touched."""
+    path = _ledger_path(study, out)
+    if study.privacy.ledger is None and (forgotten or not path.exists()):
+        path = Path(":memory:")  # an empty ledger, to learn what it would refuse
+    limit = epsilon_limit_of(study, plan)
+    with LedgerFile(path, version=__version__) as ledgers:
+        for name in _hospitals(study, materials):
+            ledger = open_ledger(ledgers, name, plan, materials, limit)
+            if study.study.seed is not None:
+                continue  # it may repeat its releases, at no new cost
+            if ledger.remaining(plan.event_after(study.federation.local_steps), at_most=1) == 0:
+                raise BudgetExhausted(
+                    f"{name} must have budget left for one round, but its ledger {path} has spent epsilon = "
+                    f"{ledger.spent():.2f} of {limit:g} at delta = {plan.delta:g} for each {plan.unit}; "
+                    "raise privacy.epsilon_limit if the hospital allows it. Nothing was changed."
+                )
+
+
+def _ledger_path(study: Study, out: Path) -> Path:
+    return study.privacy.ledger or out / "ledger.sqlite"
+
+
+def _hospitals(study: Study, materials: Materials) -> Hospitals:
+    if study.federation.strategy == "pooled":
+        return {POOLED: pooled(materials.hospitals)}
+    return materials.hospitals
+
+
+@contextmanager
+def _hospital_log(folder: RunFolder) -> Iterator[None]:
+    """The simulated hospitals' own log; what they say about a failure elsewhere is a code and a stage."""
+    log = logging.getLogger("wardround.agent")
+    handler = logging.FileHandler(folder.path / "hospitals.log", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
 def _train(
     study: Study, plan: PrivacyPlan, materials: Materials, folder: RunFolder, observer: Observer
 ) -> RunRecord:
-    strategy = study.federation.strategy
-    hospitals: Hospitals = {POOLED: pooled(materials.hospitals)} if strategy == "pooled" else materials.hospitals
-    ledger_path = study.privacy.ledger or folder.path / "ledger.sqlite"
-    with LedgerFile(ledger_path, version=__version__) as ledgers:
+    strategy, hospitals = study.federation.strategy, _hospitals(study, materials)
+    with LedgerFile(_ledger_path(study, folder.path), version=__version__) as ledgers, _hospital_log(folder):
         federation = federate(
             study, plan, materials, hospitals, ledgers,
             strategy=strategy, label="main", epsilon_limit=epsilon_limit_of(study, plan),
         )  # fmt: skip
         outcome = _rounds(study, plan, materials, federation, folder, observer)
         model_sha256 = folder.write_model(outcome.models)
-        results = _results(study, plan, materials, hospitals, outcome, observer)
+        results = results_of(study, plan, materials, hospitals, outcome, observer)
         folder.write_json("results.json", results)
-        folder.write_json("certificate.json", _certificate(study, plan, federation, outcome, model_sha256))
+        folder.write_json("certificate.json", certificate_of(study, plan, federation, outcome, model_sha256))
     observer.stage("writing the report")
     record = RunRecord.read(folder.path)
     write_report(record)
@@ -155,119 +213,3 @@ def _rounds(
         return entry
 
     return run_rounds(federation.strategy, federation.channel, schedule, position, folder, look)
-
-
-def _results(
-    study: Study,
-    plan: PrivacyPlan,
-    materials: Materials,
-    hospitals: Hospitals,
-    outcome: Outcome,
-    observer: Observer,
-) -> dict[str, object]:
-    observer.stage("evaluating")
-    metrics = evaluate_models(outcome.models, materials)
-    references: dict[str, object] = {}
-    for name in study.federation.compare:
-        if not plan.is_private and (REFERENCES[name].private or name == "no-privacy"):
-            continue  # the main run is without privacy itself
-        observer.stage(f"reference run: {name}")
-        references[name] = run_reference(name, study, plan, materials, observer)
-    return {
-        "metrics": summary_of(metrics),
-        "models": {name: m.to_json() for name, m in metrics.items()},
-        "references": references,
-        "classes": list(materials.images.class_names),
-        "parameters": materials.workbench.network.num_parameters,
-        "test": {
-            "patients": len(materials.test),
-            "images": len(materials.test.rows),
-            "leaking": materials.split.leaking,
-            "note": materials.split.note,
-        },
-        "hospitals": [
-            {"name": name, "patients": len(p), "images": len(p.rows), "share_not_first_class": _share(p)}
-            for name, p in hospitals.items()
-        ],
-        "findings": materials.images.findings.summary(),
-        "released": _released(study, plan),
-    }
-
-
-def _released(study: Study, plan: PrivacyPlan) -> list[dict[str, str]]:
-    """What left, to whom, and what protects it."""
-    guarded = "the statement" if plan.is_private else "nothing: the study asks for no privacy"
-    rows = [
-        {"what": "the model of every round and the final model", "to": "whoever gets it", "protected_by": guarded},
-    ]
-    if plan.is_counted:
-        rows.append({"what": "the number of training patients", "to": "the coordinator", "protected_by": guarded})
-    rows.append(
-        {
-            "what": "metrics on the test patients, round by round",
-            "to": "readers of this record",
-            "protected_by": "nothing: test patients stand outside the guarantee and were never trained on",
-        }
-    )
-    rows.append(
-        {
-            "what": "the table of hospitals (patients, images, class shares)",
-            "to": "readers of this record",
-            "protected_by": "nothing: known because this machine simulates every hospital",
-        }
-    )
-    if study.federation.compare:
-        rows.append(
-            {
-                "what": "reference runs and their metrics",
-                "to": "readers of this record",
-                "protected_by": "nothing: references of a simulation, charged to no ledger",
-            }
-        )
-    return rows
-
-
-def _certificate(
-    study: Study, plan: PrivacyPlan, federation: Federation, outcome: Outcome, model_sha256: str
-) -> dict[str, object]:
-    done = outcome.position.round * study.federation.local_steps
-    statement = statement_of(plan, releases=done, simulated=True, seeded=study.study.seed is not None)
-    return {
-        "study": study.study.name,
-        "study_digest": study.digest,
-        "statement": statement.to_json(),
-        "sentence": statement.sentence(),
-        "short": statement.short(),
-        "unit": PrivacyUnit(study.privacy.unit).value,
-        "rounds": outcome.position.round,
-        "stopped": outcome.stopped,
-        "event": event_to_json(plan.event_after(done)) if done else None,
-        "insiders": [row.to_json() for row in insiders_of(plan)],
-        "ledgers": {
-            name: {"head": agent.ledger.head(), "epsilon_spent": number_to_json(agent.ledger.spent())}
-            for name, agent in federation.agents.items()
-        },
-        "model_sha256": model_sha256,
-        "seeded": study.study.seed is not None,
-    }
-
-
-def _identity(study: Study, materials: Materials) -> dict[str, object]:
-    return {"study_digest": study.digest, "dataset": materials.images.digest}
-
-
-def _patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """Who was where, by a hash under a key that is forgotten at once: rows can be counted, not traced."""
-    key = os.urandom(32)
-    places = {"test": materials.split.test, **materials.split.hospitals}
-    rows = [
-        (hmac.new(key, patient.id.encode(), hashlib.sha256).hexdigest()[:16], place, len(patient.images))
-        for place, patients in places.items()
-        for patient in patients
-    ]
-    return ("patient", "place", "images"), sorted(rows)
-
-
-def _share(patients: TrainingPatients) -> float | None:
-    """Share of pictures that are not of the first class."""
-    return float((patients.labels > 0).mean()) if len(patients) else None

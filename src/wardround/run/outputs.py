@@ -1,0 +1,133 @@
+"""What a finished run says about itself: results, certificate, and the table of who was where."""
+
+import hashlib
+import hmac
+import os
+
+from wardround.accounting.events import to_json as event_to_json
+from wardround.accounting.ledger_entry import number_to_json
+from wardround.config import Study
+from wardround.federation.coordinator import Outcome
+from wardround.images.patients import Patient
+from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.promise import insiders_of, statement_of
+from wardround.run.assemble import Federation, Hospitals, Materials
+from wardround.run.evaluation import evaluate_models, summary_of
+from wardround.run.observer import Observer
+from wardround.run.references import REFERENCES, run_reference
+from wardround.training.patients import TrainingPatients
+
+
+def results_of(
+    study: Study,
+    plan: PrivacyPlan,
+    materials: Materials,
+    hospitals: Hospitals,
+    outcome: Outcome,
+    observer: Observer,
+) -> dict[str, object]:
+    """Metrics of the final models, the reference runs, and what left to whom; evaluates and trains."""
+    observer.stage("evaluating")
+    metrics = evaluate_models(outcome.models, materials)
+    references: dict[str, object] = {}
+    for name in study.federation.compare:
+        if not plan.is_private and (REFERENCES[name].private or name == "no-privacy"):
+            continue  # the main run is without privacy itself
+        observer.stage(f"reference run: {name}")
+        references[name] = run_reference(name, study, plan, materials, observer)
+    return {
+        "metrics": summary_of(metrics),
+        "models": {name: m.to_json() for name, m in metrics.items()},
+        "references": references,
+        "classes": list(materials.images.class_names),
+        "parameters": materials.workbench.network.num_parameters,
+        "test": {
+            "patients": len(materials.test),
+            "images": len(materials.test.rows),
+            "leaking": materials.split.leaking,
+            "note": materials.split.note,
+        },
+        "hospitals": [
+            {"name": name, "patients": len(p), "images": len(p.rows), "share_not_first_class": _share(p)}
+            for name, p in hospitals.items()
+        ],
+        "findings": materials.images.findings.summary(),
+        "released": _released(study, plan),
+    }
+
+
+def _released(study: Study, plan: PrivacyPlan) -> list[dict[str, str]]:
+    """What left, to whom, and what protects it."""
+    guarded = "the statement" if plan.is_private else "nothing: the study asks for no privacy"
+    rows = [
+        {"what": "the model of every round and the final model", "to": "whoever gets it", "protected_by": guarded},
+    ]
+    if plan.is_counted:
+        rows.append({"what": "the number of training patients", "to": "the coordinator", "protected_by": guarded})
+    rows.append(
+        {
+            "what": "metrics on the test patients, round by round",
+            "to": "readers of this record",
+            "protected_by": "nothing: test patients stand outside the guarantee and were never trained on",
+        }
+    )
+    rows.append(
+        {
+            "what": "the table of hospitals (patients, images, class shares)",
+            "to": "readers of this record",
+            "protected_by": "nothing: known because this machine simulates every hospital",
+        }
+    )
+    if study.federation.compare:
+        rows.append(
+            {
+                "what": "reference runs and their metrics",
+                "to": "readers of this record",
+                "protected_by": "nothing: references of a simulation, charged to no ledger",
+            }
+        )
+    return rows
+
+
+def certificate_of(
+    study: Study, plan: PrivacyPlan, federation: Federation, outcome: Outcome, model_sha256: str
+) -> dict[str, object]:
+    """The promise as it was kept: the statement after the rounds that happened, and what it can be checked against."""
+    done = outcome.position.round * study.federation.local_steps
+    statement = statement_of(plan, releases=done, simulated=True, seeded=study.study.seed is not None)
+    return {
+        "study": study.study.name,
+        "study_digest": study.digest,
+        "statement": statement.to_json(),
+        "sentence": statement.sentence(),
+        "short": statement.short(),
+        "unit": plan.unit.value,
+        "rounds": outcome.position.round,
+        "stopped": outcome.stopped,
+        "event": event_to_json(plan.event_after(done)) if done else None,
+        "insiders": [row.to_json() for row in insiders_of(plan)],
+        "ledgers": {
+            name: {"head": agent.ledger.head(), "epsilon_spent": number_to_json(agent.ledger.spent())}
+            for name, agent in federation.agents.items()
+        },
+        "model_sha256": model_sha256,
+        "seeded": study.study.seed is not None,
+    }
+
+
+def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """Who was where, by a hash under a key that is forgotten at once: rows can be counted, not traced."""
+    key = os.urandom(32)
+    places: dict[str, tuple[Patient, ...]] = {"test": materials.split.test}
+    places.update(materials.split.hospitals)
+    rows = [
+        (hmac.new(key, patient.id.encode(), hashlib.sha256).hexdigest()[:16], place, len(patient.images))
+        for place, patients in places.items()
+        for patient in patients
+    ]
+    return ("patient", "place", "images"), sorted(rows)
+
+
+def _share(patients: TrainingPatients) -> float | None:
+    """Share of pictures that are not of the first class."""
+    return float((patients.labels > 0).mean()) if len(patients) else None

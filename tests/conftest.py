@@ -1,0 +1,104 @@
+"""What the outer rooms share: a study small enough for a test, its picture cache, and the command line."""
+
+import copy
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wardround.cli import main
+from wardround.config import parse_study
+from wardround.run.observer import Silent
+from wardround.run.stages import run_study
+
+TINY = {
+    "study": {"name": "tiny", "seed": 7},
+    "data": {
+        "layout": "phantom",
+        "image_size": 16,
+        "phantom": {"patients": 40, "max_images": 2, "sites": 2, "image_size": 32},
+    },
+    "hospitals": {"count": 3},
+    "model": {"name": "linear"},
+    "privacy": {"plan": "dp-sgd", "epsilon": 8.0, "delta": 1e-3, "clipping_norm": 0.5, "accountant": "rdp"},
+    "federation": {"rounds": 4, "evaluate_every": 2},
+    "performance": {"threads": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny(cache):
+    """A tiny study as dictionaries; keyword arguments are laid over its sections, and None removes a key."""
+
+    def make(**sections):
+        raw = copy.deepcopy(TINY)
+        raw["performance"]["cache"] = str(cache)
+        for name, values in sections.items():
+            section = raw.setdefault(name, {}) | values
+            raw[name] = {key: value for key, value in section.items() if value is not None}
+        return raw
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tiny):
+    """The same, checked."""
+    return lambda **sections: parse_study(tiny(**sections))
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_study, tmp_path_factory):
+    """The folder of the tiny study's finished, seeded run; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished") / "tiny"
+    run_study(tiny_study(), folder, Silent())
+    return folder
+
+
+@pytest.fixture
+def study_file(tiny_study, tmp_path):
+    """Writes a tiny study as a file."""
+
+    def write(name="study.toml", **sections):
+        path = tmp_path / name
+        path.write_text(tiny_study(**sections).to_toml())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def wardround(monkeypatch, capsys):
+    """Runs the command line in this process: exit code and both streams."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["wardround", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        streams = capsys.readouterr()
+        return SimpleNamespace(code=end.value.code or 0, out=streams.out, err=streams.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def make_pictures():
+    """A folder of grey noise, `<class>/<patient>/<name>.png`, every picture different from all others."""
+
+    def make(root, *, patients=24, seed=0, patient="p{:02d}", picture="view"):
+        generator = np.random.default_rng(seed)
+        for number in range(patients):
+            path = root / ("ill", "well")[number % 2] / patient.format(number) / f"{picture}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 256, (32, 32), dtype=np.uint8)).save(path)
+        return root
+
+    return make
