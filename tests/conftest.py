@@ -10,8 +10,6 @@ from PIL import Image
 
 from wardround.cli import main
 from wardround.config import parse_study
-from wardround.run.observer import Silent
-from wardround.run.stages import run_study
 
 TINY = {
     "study": {"name": "tiny", "seed": 7},
@@ -57,6 +55,9 @@ def tiny_study(tiny):
 @pytest.fixture(scope="session")
 def finished(tiny_study, tmp_path_factory):
     """The folder of the tiny study's finished, seeded run; not to be changed."""
+    from wardround.run.observer import Silent  # here, for most tests can do without torch
+    from wardround.run.stages import run_study
+
     folder = tmp_path_factory.mktemp("finished") / "tiny"
     run_study(tiny_study(), folder, Silent())
     return folder

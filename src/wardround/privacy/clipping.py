@@ -136,8 +136,8 @@ def clipped_sums_by_group(
     for patients, gradients in _patient_gradients(model, loss, batch, memory_bytes, dropout_seed):
         norms = torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float64)
         kept = torch.isfinite(norms)
-        scale = torch.clamp(clipping_norm * _SHAVE / norms, max=1.0) * kept
-        # 0 * inf is NaN: what is left out is zeroed before it is multiplied.
+        # 0 * NaN is NaN: what is left out is replaced, gradient and scale, before anything is multiplied.
+        scale = torch.where(kept, torch.clamp(clipping_norm * _SHAVE / norms, max=1.0), 0.0)
         gradients = torch.where(kept[:, None], gradients, 0.0)
         scale = scale.to(gradients.dtype)
         owners, sizes = torch.unique_consecutive(group[patients], return_counts=True)

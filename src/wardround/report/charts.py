@@ -63,7 +63,7 @@ def _both(draw: Callable[[int], Figure], label: str) -> Chart:
             "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and printed sharply
             "svg.hashsalt": "wardround",
             "font.family": "DejaVu Sans",  # comes with matplotlib, and is wider than what the page will use
-            "font.size": 12,
+            "font.size": 12.5,
             "text.color": INK,
             "axes.labelcolor": MUTED,
             "xtick.color": MUTED,
@@ -93,7 +93,7 @@ def _axes(figure: Figure, left: float, bottom: float, right: float, top: float) 
 
 
 def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, width: int) -> Figure:
-    upper, lower = 190, 130
+    upper, lower = 200, 136
     height = upper + (lower if guarantee.holds else 0) + 26
     figure = _figure(width, height)
     foot = height - upper
@@ -127,7 +127,7 @@ def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, width: int) -> Fig
     spent = [look.epsilon for look in looks]
     below.plot([look.round for look in looks], spent, color=INK, linewidth=2, marker="s", markersize=4.5)
     below.set_ylim(0, max(spent) * 1.12)
-    below.yaxis.set_major_locator(MaxNLocator(4))
+    below.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     _panel(below, f"ε spent so far, {guarantee.condition}", (first_round, last_round, span))
     _end_label(below, last_round, spent[-1], Guarantee(spent[-1], guarantee.delta, guarantee.unit).value, INK)
     below.set_xlabel("round")
@@ -136,9 +136,9 @@ def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, width: int) -> Fig
 
 def _panel(axes: Axes, title: str, rounds: tuple[int, int, int]) -> None:
     first, last, span = rounds
-    axes.set_title(title, loc="left", fontsize=12.5, pad=10, color=INK, x=-38 / _axes_width(axes))
+    axes.set_title(title, loc="left", fontsize=13, pad=12, color=INK, x=-38 / _axes_width(axes))
     axes.set_xlim(first - 0.02 * span, last + 0.02 * span)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color=RULE, linewidth=1)
 
 
@@ -165,7 +165,7 @@ def _draw_comparison(rows: Sequence[Comparison], width: int) -> Figure:
     axes.set_xlim(_floor(lows), 1.0)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks([])
-    axes.xaxis.set_major_locator(MaxNLocator(6 if wide else 5))
+    axes.xaxis.set_major_locator(MaxNLocator(6 if wide else 5, steps=[1, 2, 5, 10]))
     axes.grid(axis="x", color=RULE, linewidth=1)
     axes.axvline(0.5, color=MUTED, linewidth=1, dashes=(4, 3))
     axes.annotate(
@@ -223,7 +223,7 @@ def _draw_insiders(rows: Sequence[Insider], width: int) -> Figure:
             linestyle="-" if bounded else (0, (4, 3)),
         )  # fmt: skip
         axes.annotate(
-            row.adversary, (0, y - 0.18), va="center", color=INK, fontsize=12 if width >= _WIDE else 11,
+            row.adversary[:1].upper() + row.adversary[1:], (0, y - 0.18), va="center", color=INK, fontsize=12.5 if width >= _WIDE else 11.5,
         )  # fmt: skip
         axes.annotate(
             row.guarantee.value if bounded else "no limit", (length, y + 0.2), xytext=(7, 0),

@@ -92,7 +92,7 @@ def _released(study: Study, plan: PrivacyPlan) -> list[dict[str, str]]:
 def certificate_of(
     study: Study, plan: PrivacyPlan, federation: Federation, outcome: Outcome, model_sha256: str
 ) -> dict[str, object]:
-    """The promise as it was kept: the statement after the rounds that happened, and what it can be checked against."""
+    """The promise as it was kept, after the rounds that happened, and what it can be checked against."""
     done = outcome.position.round * study.federation.local_steps
     statement = statement_of(plan, releases=done, simulated=True, seeded=study.study.seed is not None)
     return {
@@ -118,11 +118,11 @@ def certificate_of(
 def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     """Who was where, by a hash under a key that is forgotten at once: rows can be counted, not traced."""
     key = os.urandom(32)
-    places: dict[str, tuple[Patient, ...]] = {"test": materials.split.test}
-    places.update(materials.split.hospitals)
+    places: list[tuple[str, tuple[Patient, ...]]] = [("test", materials.split.test)]
+    places += materials.split.hospitals.items()
     rows = [
         (hmac.new(key, patient.id.encode(), hashlib.sha256).hexdigest()[:16], place, len(patient.images))
-        for place, patients in places.items()
+        for place, patients in places
         for patient in patients
     ]
     return ("patient", "place", "images"), sorted(rows)

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from wardround.privacy.randomness import Randomness, Stream
+from wardround.privacy.sampling import poisson_sample
+
+
+def stream(*name, seed=1):
+    return Randomness(seed, "study").stream(*name)
+
+
+def test_normal_variates_pass_where_two_thirds_and_three_halves_of_their_deviation_fail():
+    # Kolmogorov-Smirnov on 40,000 draws: the wrong deviations are rejected with certainty.
+    draws = stream("noise").normal(40_000)
+    assert stats.kstest(draws, "norm").pvalue > 1e-3
+    assert stats.kstest(draws * 2 / 3, "norm").pvalue < 1e-12
+    assert stats.kstest(draws * 3 / 2, "norm").pvalue < 1e-12
+
+
+def test_tails_of_the_normal_variates_are_as_heavy_as_they_should_be():
+    draws = np.abs(stream("tails").normal(2_000_000))
+    for deviations in (3.0, 4.0):
+        expected = 2 * stats.norm.sf(deviations) * draws.size
+        assert abs((draws > deviations).sum() - expected) < 5 * np.sqrt(expected)
+
+
+def test_both_halves_of_box_and_muller_are_independent():
+    draws = stream("pairs").normal(1 << 16)
+    half = draws.size // 2
+    assert abs(np.corrcoef(draws[:half], draws[half:])[0, 1]) < 5 / np.sqrt(half)
+    assert abs(np.corrcoef(draws[:half] ** 2, draws[half:] ** 2)[0, 1]) < 5 / np.sqrt(half)
+
+
+def test_an_odd_number_of_variates_is_drawn():
+    assert stream("odd").normal(7).shape == (7,)
+    assert stream("none").normal(0).shape == (0,)
+
+
+def test_uniforms_are_uniform_and_never_zero_or_one():
+    draws = stream("uniform").uniform(50_000)
+    assert stats.kstest(draws, "uniform").pvalue > 1e-3
+    assert draws.min() > 0
+    assert draws.max() < 1
+
+
+def test_a_seeded_stream_is_a_function_of_its_whole_name():
+    base = stream("hospital-1", "noise", 3).normal(8)
+    assert np.array_equal(base, stream("hospital-1", "noise", 3).normal(8))
+    others = [
+        stream("hospital-2", "noise", 3),
+        stream("hospital-1", "sampling", 3),
+        stream("hospital-1", "noise", 4),
+        stream("hospital-1", "noise", 3, seed=2),
+        Randomness(1, "other study").stream("hospital-1", "noise", 3),
+        stream("hospital-1noise", 3),
+        stream("hospital-1", "noise3"),
+    ]
+    assert all(not np.any(base == other.normal(8)) for other in others)
+
+
+def test_an_unseeded_stream_is_never_the_same_twice():
+    randomness = Randomness(None)
+    assert randomness.is_private
+    assert not Randomness(0).is_private
+    assert not np.any(randomness.stream("a").normal(8) == randomness.stream("a").normal(8))
+
+
+def test_a_failing_entropy_source_stops_everything(monkeypatch):
+    def no_entropy(count):
+        raise OSError("no entropy")
+
+    monkeypatch.setattr("os.urandom", no_entropy)
+    with pytest.raises(OSError, match="no entropy"):
+        Randomness(None).stream("noise")
+
+
+def test_a_key_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="32 bytes"):
+        Stream(b"short")
+
+
+@pytest.mark.parametrize("sampling_prob", [0.05, 0.5, 0.9])
+def test_poisson_sampling_takes_each_patient_independently(sampling_prob):
+    num_patients, draws = 200, 2_000
+    source = stream("sampling")
+    taken = np.zeros((draws, num_patients), dtype=bool)
+    for row in taken:
+        row[poisson_sample(num_patients, sampling_prob, source)] = True
+    sizes = taken.sum(axis=1)
+    expected_variance = num_patients * sampling_prob * (1 - sampling_prob)
+    assert abs(taken.mean() - sampling_prob) < 5 * np.sqrt(sampling_prob / taken.size)
+    # A sample of fixed size would have no variance at all.
+    assert 0.85 < sizes.var() / expected_variance < 1.15
+
+
+def test_full_participation_takes_everyone_and_draws_nothing():
+    source = stream("full")
+    assert poisson_sample(5, 1.0, source).tolist() == [0, 1, 2, 3, 4]
+    assert np.array_equal(source.normal(4), stream("full").normal(4))
+
+
+def test_no_patients_give_an_empty_sample():
+    assert poisson_sample(0, 0.5, stream("empty")).size == 0

@@ -1,0 +1,251 @@
+"""The study file: what it refuses, in which words, and what it means."""
+
+import json
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wardround.config import Study, parse_study, read_study
+from wardround.errors import StudyError
+
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))  # a lone surrogate is no text
+
+
+def refusal(raw):
+    with pytest.raises(StudyError) as refused:
+        parse_study(raw)
+    return str(refused.value)
+
+
+def leaves(schema):
+    """Every key of every section in a JSON schema, with its own schema."""
+    for name, section in schema["$defs"].items():
+        for key, field in section["properties"].items():
+            yield f"{name}.{key}", field
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "nearest"),
+    [
+        ("privacy", "epsilom", "did you mean epsilon?"),
+        ("privacy", "noise_multiplyer", "did you mean noise_multiplier?"),
+        ("federation", "round", "did you mean rounds?"),
+        ("data", "imagesize", "did you mean image_size?"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(tiny, section, key, nearest):
+    assert f"unknown key {section}.{key} ({nearest})" in refusal(tiny(**{section: {key: 1}}))
+
+
+def test_an_unknown_section_is_refused_with_the_nearest_known_one(tiny):
+    assert "unknown key hospital (did you mean hospitals?)" in refusal(tiny() | {"hospital": {}})
+
+
+def test_an_unknown_key_of_a_section_in_a_section_is_refused(tiny):
+    raw = tiny()
+    raw["data"]["phantom"]["patient"] = 3
+    assert "unknown key data.phantom.patient (did you mean patients?)" in refusal(raw)
+
+
+def test_a_key_like_no_other_is_refused_with_all_known_ones(tiny):
+    assert "unknown key study.qqq (known here: name, description, seed)" in refusal(tiny(study={"qqq": 1}))
+
+
+@pytest.mark.parametrize(
+    "privacy",
+    [{"epsilon": 8.0, "noise_multiplier": 1.0}, {"epsilon": None, "noise_multiplier": None}],
+    ids=["both", "neither"],
+)
+def test_exactly_one_of_epsilon_and_noise_multiplier_is_given(tiny, privacy):
+    assert "give epsilon or noise_multiplier, exactly one of them" in refusal(tiny(privacy=privacy))
+
+
+def test_either_of_epsilon_and_noise_multiplier_alone_is_enough(tiny):
+    assert parse_study(tiny()).privacy.noise_multiplier is None
+    other = parse_study(tiny(privacy={"epsilon": None, "noise_multiplier": 1.0}))
+    assert (other.privacy.epsilon, other.privacy.noise_multiplier) == (None, 1.0)
+
+
+def test_a_private_study_needs_a_delta(tiny):
+    assert "delta must be given" in refusal(tiny(privacy={"delta": None}))
+
+
+@pytest.mark.parametrize("given", ["epsilon", "noise_multiplier"])
+def test_a_study_without_privacy_promises_nothing(tiny, given):
+    none = {"plan": "none", "epsilon": None, "delta": None}
+    assert parse_study(tiny(privacy=none)).privacy.plan == "none"
+    assert f'plan = "none" takes no {given}' in refusal(tiny(privacy=none | {given: 1.0}))
+
+
+def test_the_epsilon_of_a_study_without_privacy_is_infinity(tiny_study):
+    from wardround.run.estimate import estimate
+
+    found = estimate(tiny_study(privacy={"plan": "none", "epsilon": None, "delta": None}))
+    assert found.statement.epsilon == math.inf
+    assert found.to_json()["epsilon"] == "infinity"
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "place"),
+    [
+        ("privacy", {"epsilon": 0}, "privacy.epsilon"),
+        ("privacy", {"epsilon": -1}, "privacy.epsilon"),
+        ("privacy", {"epsilon": math.inf}, "privacy.epsilon"),
+        ("privacy", {"epsilon": math.nan}, "privacy.epsilon"),
+        ("privacy", {"delta": 0}, "privacy.delta"),
+        ("privacy", {"delta": 1}, "privacy.delta"),
+        ("privacy", {"sampling_prob": 0}, "privacy.sampling_prob"),
+        ("privacy", {"sampling_prob": 1.01}, "privacy.sampling_prob"),
+        ("privacy", {"clipping_norm": 0}, "privacy.clipping_norm"),
+        ("privacy", {"clipping_norm": math.inf}, "privacy.clipping_norm"),
+        ("privacy", {"images_per_patient": 0}, "privacy.images_per_patient"),
+        ("privacy", {"unit": "image"}, "privacy.unit"),
+        ("privacy", {"trust": "everybody"}, "privacy.trust"),
+        ("federation", {"rounds": 0}, "federation.rounds"),
+        ("federation", {"learning_rate": "fast"}, "federation.learning_rate"),
+        ("federation", {"compare": ["pool"]}, "federation.compare.0"),
+        ("hospitals", {"count": 0}, "hospitals.count"),
+        ("study", {"name": "../elsewhere"}, "study.name"),
+        ("study", {"name": None}, "study.name is missing"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_name(tiny, section, values, place):
+    assert place in refusal(tiny(**{section: values}))
+
+
+def test_several_mistakes_are_reported_together(tiny):
+    message = refusal(tiny(privacy={"delta": 2, "epsilom": 1}, data={"image_size": 1}, model={"name": None}))
+    for place in ("privacy.delta", "privacy.epsilom", "data.image_size", "model.name is missing"):
+        assert place in message
+    assert message.count(";") == 3, "one part a mistake"
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("sections", "part"),
+    [
+        ({"federation": {"local_steps": 2}}, "local_steps belongs to"),
+        ({"federation": {"strategy": "fedavg"}}, 'trust must be "nobody"'),
+        ({"privacy": {"colluders": 2, "dropouts": 1}}, "at least one honest hospital of 3"),
+        ({"hospitals": {"scheme": "sizes"}}, "sizes is given exactly when"),
+        ({"hospitals": {"sizes": [9, 9, 9]}}, "sizes is given exactly when"),
+        ({"hospitals": {"scheme": "sizes", "sizes": [9, 9]}}, "sizes must name 3 hospitals, got 2"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(tiny, sections, part):
+    assert part in refusal(tiny(**sections))
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"study": {"seed": None, "description": 'Umlaute äöü, "quotes", \\ and a lung 🫁.'}},
+        {"hospitals": {"scheme": "sizes", "sizes": [5, 6, 7]}},
+        {"federation": {"compare": ["pooled", "alone-no-privacy"], "average_last": 0.25}},
+        {"privacy": {"epsilon": None, "noise_multiplier": 1e-2, "delta": 1e-12}},
+        {"privacy": {"plan": "none", "epsilon": None, "delta": None}},
+    ],
+)
+def test_a_study_written_and_read_again_is_the_same(tiny_study, tmp_path, sections):
+    study = tiny_study(**sections)
+    path = tmp_path / "study.toml"
+    path.write_text(study.to_toml(), encoding="utf-8")
+    assert read_study(path) == study
+
+
+@given(description=ANY_TEXT)
+def test_any_description_survives_the_round_trip(tiny, tmp_path_factory, description):
+    study = parse_study(tiny(study={"description": description}))
+    path = tmp_path_factory.getbasetemp() / "any-description.toml"
+    path.write_bytes(study.to_toml().encode())
+    assert read_study(path).study.description == description
+
+
+def test_the_digest_depends_neither_on_speed_nor_on_where_files_lie(tiny):
+    digest = parse_study(tiny(model={"weights": "/here/start.safetensors"})).digest
+    for elsewhere in (
+        {"performance": {"threads": 2, "memory_gb": 9.0, "cache": "/there"}},
+        {"data": {"path": "/there"}},
+        {"privacy": {"ledger": "/there/ledger.sqlite"}},
+        {"model": {"weights": "/there/start.safetensors"}},
+    ):
+        same = tiny(**{"model": {"weights": "/here/start.safetensors"}} | elsewhere)
+        assert parse_study(same).digest == digest
+
+
+def test_the_digest_depends_on_everything_else(tiny):
+    variants = [
+        {},
+        {"study": {"seed": None}},
+        {"study": {"seed": 8}},
+        {"data": {"test_fraction": 0.3}},
+        {"hospitals": {"count": 4}},
+        {"model": {"init_seed": 1}},
+        {"model": {"weights": "other.safetensors"}},
+        {"privacy": {"epsilon": 7.0}},
+        {"privacy": {"clipping_norm": 1.0}},
+        {"federation": {"rounds": 5}},
+    ]
+    assert len({parse_study(tiny(**variant)).digest for variant in variants}) == len(variants)
+
+
+def test_relative_paths_are_resolved_against_the_file(tiny_study, tmp_path, monkeypatch):
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    path = folder / "study.toml"
+    study = tiny_study(
+        data={"path": "pictures"}, model={"weights": "../start.safetensors"}, privacy={"ledger": "ledger.sqlite"},
+        performance={"cache": "/elsewhere/cache"},
+    )  # fmt: skip
+    path.write_text(study.to_toml())
+    monkeypatch.chdir("/")
+    read = read_study(path)
+    assert read.data.path == folder / "pictures"
+    assert read.model.weights == tmp_path / "start.safetensors"
+    assert read.privacy.ledger == folder / "ledger.sqlite"
+    assert str(read.performance.cache) == "/elsewhere/cache"
+
+
+def test_overrides_are_laid_over_the_file(study_file):
+    read = read_study(study_file(), {"data": {"path": "/there"}})
+    assert str(read.data.path) == "/there"
+    assert read.data.image_size == 16
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "study is missing"),
+        (b"[study\nname", "must be valid TOML"),
+        (b"\xff\xfe\x00", "must be readable text"),
+        (b"data = 3", "data: "),
+    ],
+    ids=["empty", "no TOML", "no text", "no section"],
+)
+def test_a_file_that_is_no_study_is_refused_with_its_name(tmp_path, content, part):
+    path = tmp_path / "odd.toml"
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match=re.escape(part)) as refused:
+        read_study(path, {"data": {"path": "/there"}})
+    assert str(path) in str(refused.value)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    with pytest.raises(StudyError, match="must exist"):
+        read_study(tmp_path / "none.toml")
+    with pytest.raises(StudyError, match="must be readable text"):
+        read_study(tmp_path)
+
+
+def test_the_schema_explains_every_key():
+    schema = Study.model_json_schema()
+    json.dumps(schema, allow_nan=False)
+    silent = [name for name, field in leaves(schema) if not field.get("description") and "$ref" not in field]
+    # The sections themselves are explained by their class.
+    assert [name for name in silent if not name.startswith("Study.") and name != "DataSection.phantom"] == []
+    assert all(section["description"] for section in schema["$defs"].values())
+    assert schema["additionalProperties"] is False
