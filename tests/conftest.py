@@ -11,6 +11,8 @@ from PIL import Image
 from wardround.cli import main
 from wardround.config import parse_study
 
+pytest_plugins = ["tests.fixtures_federation"]
+
 TINY = {
     "study": {"name": "tiny", "seed": 7},
     "data": {

@@ -126,7 +126,7 @@ def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, width: int) -> Fig
     below = _axes(figure, 38, 40, 52, upper + 34)
     spent = [look.epsilon for look in looks]
     below.plot([look.round for look in looks], spent, color=INK, linewidth=2, marker="s", markersize=4.5)
-    below.set_ylim(0, max(spent) * 1.12)
+    below.set_ylim(0, max(spent) * 1.12 or 1.0)
     below.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     _panel(below, f"ε spent so far, {guarantee.condition}", (first_round, last_round, span))
     _end_label(below, last_round, spent[-1], Guarantee(spent[-1], guarantee.delta, guarantee.unit).value, INK)
@@ -161,7 +161,8 @@ def _draw_comparison(rows: Sequence[Comparison], width: int) -> Figure:
     step, left, right = (36, 268, 56) if wide else (50, 8, 48)
     figure = _figure(width, step * len(rows) + 62)
     axes = _axes(figure, left, 40, right, 22)
-    lows = [row.quality.auroc.low or row.quality.auroc.value or 0.5 for row in rows]
+    scores = [row.quality.auroc for row in rows]
+    lows = [end for score in scores for end in (score.low, score.value) if end is not None]
     axes.set_xlim(_floor(lows), 1.0)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks([])
@@ -176,10 +177,11 @@ def _draw_comparison(rows: Sequence[Comparison], width: int) -> Figure:
     for y, row in enumerate(rows):
         _draw_row(axes, y + (0 if wide else 0.2), row)
         weight = "bold" if row.is_main else "normal"
-        place = {"xytext": (-left, 0), "va": "center"} if wide else {"xytext": (0, 15), "va": "center"}
         axes.annotate(
             _name(row), (0, y + (0 if wide else 0.2)), xycoords=("axes fraction", "data"),
-            textcoords="offset points", fontweight=weight, color=INK, annotation_clip=False, **place,
+            xytext=(-left, 0) if wide else (0, 15), textcoords="offset points", va="center",
+            fontweight=weight, color=INK, annotation_clip=False,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
         )  # fmt: skip
     return figure
 
@@ -210,7 +212,7 @@ def _draw_insiders(rows: Sequence[Insider], width: int) -> Figure:
     figure = _figure(width, 50 * len(rows) + 42)
     axes = _axes(figure, 2, 34, 62, 6)
     finite = [row.guarantee.epsilon for row in rows if row.guarantee.holds]
-    limit = max(finite, default=1.0)
+    limit = max(finite, default=1.0) or 1.0
     axes.set_xlim(0, limit)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_axis_off()
@@ -223,7 +225,8 @@ def _draw_insiders(rows: Sequence[Insider], width: int) -> Figure:
             linestyle="-" if bounded else (0, (4, 3)),
         )  # fmt: skip
         axes.annotate(
-            row.adversary[:1].upper() + row.adversary[1:], (0, y - 0.18), va="center", color=INK, fontsize=12.5 if width >= _WIDE else 11.5,
+            row.adversary[:1].upper() + row.adversary[1:], (0, y - 0.18), va="center", color=INK,
+            fontsize=12.5 if width >= _WIDE else 11.5,
         )  # fmt: skip
         axes.annotate(
             row.guarantee.value if bounded else "no limit", (length, y + 0.2), xytext=(7, 0),

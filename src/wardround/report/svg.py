@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
-_FAMILY = re.compile(r"(font:[^;]*?\d(?:\.\d+)?px)[^;]*")
+# Versions of matplotlib differ: the family is a property of its own, or the end of `font`.
+_FAMILY = re.compile(r"(font-family:|font:[^;]*?\d(?:\.\d+)?px)[^;]*")
 
 # Stand-ins that the drawing code uses and the style sheet defines, so that a chart follows light, dark and print.
 INK, MUTED, RULE, PAPER = "#101011", "#606162", "#d0d1d2", "#fefdfc"

@@ -1,0 +1,86 @@
+import json
+
+import pytest
+
+from wardround.errors import RecordError
+from wardround.report.numbers import Score, numbers_of, summary_of_run
+
+
+def test_the_summary_has_the_agreed_keys(make_record):
+    summary = summary_of_run(make_record())
+    assert {
+        "epsilon", "delta", "unit", "auroc", "auroc_interval", "accuracy", "balanced_accuracy", "sensitivity",
+        "specificity", "majority_accuracy", "statement", "rounds", "stopped", "seeded", "comparisons", "report",
+    } <= summary.keys()  # fmt: skip
+    assert (summary["epsilon"], summary["delta"], summary["unit"]) == (3.4567, 1e-5, "patient")
+    assert summary["auroc_interval"] == [0.83, 0.92]
+    assert str(summary["report"]).endswith("report.html")
+
+
+def test_the_summary_compares_the_run_with_its_references(make_record):
+    rows = json.loads(json.dumps(summary_of_run(make_record())["comparisons"]))
+    assert set(rows) == {"federated", "no-privacy", "alone"}
+    keys = {"epsilon", "delta", "unit", "auroc", "accuracy", "balanced_accuracy", "private", "text"}
+    assert all(keys <= row.keys() for row in rows.values())
+    assert rows["no-privacy"]["epsilon"] == "infinity"
+    assert rows["no-privacy"]["private"] is False
+    assert rows["federated"]["auroc"] == 0.88
+    assert rows["alone"]["auroc_interval"] is None
+    assert rows["alone"]["auroc_range"] == [0.731, 0.752]
+
+
+def test_the_summary_is_json_without_nan_or_infinity(make_record, bends):
+    for bend in bends.values():
+        json.dumps(summary_of_run(make_record(bend)), allow_nan=False)
+
+
+def test_without_privacy_the_summary_says_infinity_and_gives_no_delta(make_record, bends):
+    summary = summary_of_run(make_record(bends["not private"]))
+    assert summary["epsilon"] == "infinity"
+    assert summary["delta"] is None
+
+
+def test_an_interval_and_a_range_are_both_read_as_low_and_high(make_record):
+    report = numbers_of(make_record())
+    rows = {row.key: row.quality.auroc for row in report.comparisons}
+    assert rows["federated"] == Score(0.88, 0.83, 0.92)
+    assert rows["alone"] == Score(0.74, 0.731, 0.752)
+
+
+def test_comparisons_stand_in_one_order_whatever_the_study_asked_first(make_record):
+    report = numbers_of(make_record())
+    assert [row.key for row in report.comparisons] == ["no-privacy", "federated", "alone"]
+
+
+def test_an_adversary_with_less_noise_than_promised_is_not_covered(make_record):
+    assert [row.covered for row in numbers_of(make_record()).insiders] == [True, False]
+
+
+def test_only_evaluated_rounds_are_looks(make_record):
+    assert [look.round for look in numbers_of(make_record()).looks] == [2, 4]
+
+
+def test_settings_do_not_show_where_the_pictures_lie(make_record):
+    settings = numbers_of(make_record()).settings
+    assert "/srv/anna" not in settings
+    assert 'path = "…/radiographs"' in settings
+
+
+def test_the_digest_of_the_data_is_not_shown(make_record):
+    assert not any("febef1cf" in value for _, value in numbers_of(make_record()).environment)
+
+
+def test_a_missing_number_is_a_damaged_record(make_record):
+    def bend(certificate, results):
+        results["metrics"]["accuracy"] = "much"
+
+    with pytest.raises(RecordError, match=r"results\.json, metrics must hold a number under 'accuracy'"):
+        numbers_of(make_record(bend))
+
+
+def test_a_statement_of_another_version_is_a_damaged_record(make_record):
+    def bend(certificate, results):
+        del certificate["statement"]["trust"]
+
+    with pytest.raises(RecordError, match="must hold a statement"):
+        numbers_of(make_record(bend))

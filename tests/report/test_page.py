@@ -1,0 +1,253 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from wardround.report.page import write_report
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, each with its attributes and all text in it; refuses a page that is not closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements: list[dict[str, str]] = []
+        self._open: list[dict[str, str]] = []
+        self.feed(html)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        element = {"tag": tag, **{key: value or "" for key, value in attrs}, "text": ""}
+        self.elements.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append({"tag": tag, **{key: value or "" for key, value in attrs}, "text": ""})
+
+    def handle_endtag(self, tag):
+        assert self._open.pop()["tag"] == tag
+
+    def handle_data(self, data):
+        for element in self._open:
+            element["text"] += data
+
+    def all(self, tag):
+        return [e for e in self.elements if e["tag"] == tag]
+
+    @property
+    def text(self):
+        return " ".join(self.all("body")[0]["text"].split())
+
+
+@pytest.fixture
+def page_of(make_record):
+    def page(*arguments, **keywords):
+        return Page(write_report(make_record(*arguments, **keywords)).read_text())
+
+    return page
+
+
+def says_its_condition(text):
+    text = text.replace("\xa0", " ")
+    return bool(re.search(r"(δ|delta) = 1e-05", text)) and "patient" in text
+
+
+def test_no_epsilon_stands_without_its_delta_and_unit(page_of):
+    page = page_of()
+    numbers = re.compile(r"(?<![\d.])(3\.46|5\.13|2\.23)(?!\d)")
+    # Whatever holds one of this run's epsilons and is the smallest element that does, with what it is labelled by.
+    seen = [
+        e for e in page.elements if numbers.search(e["text"]) and e["tag"] in ("td", "p", "span", "blockquote")
+    ]
+    assert seen
+    for element in seen:
+        said = f"{element['text']} {element.get('data-label', '')}"
+        assert says_its_condition(said) or element.get("class") == "basis", said
+    for cell in page.all("td"):
+        if cell.get("class") == "eps":
+            assert says_its_condition(cell["data-label"])
+    headers = [e["text"] for e in page.all("th") if "ε" in e["text"]]
+    assert len(headers) == 3
+    assert all(map(says_its_condition, headers))
+    charts = [e for e in page.all("svg") if numbers.search(e["text"])]
+    assert charts
+    assert all(says_its_condition(e["text"]) and says_its_condition(e["aria-label"]) for e in charts)
+
+
+def test_a_private_run_carries_no_stamp(page_of):
+    assert not page_of().all("aside")
+
+
+def test_a_seeded_run_is_stamped_and_calls_nothing_protected(page_of, bends):
+    page = page_of(bends["seeded"])
+    assert "Reproducible, not private" in page.all("aside")[0]["text"]
+    assert "this run protects nobody" in page.text
+    assert not [e for e in page.elements if e.get("class") == "yes"]
+
+
+def test_a_run_without_privacy_says_so_and_says_infinity(page_of, bends):
+    page = page_of(bends["not private"])
+    assert "No privacy guarantee" in page.all("aside")[0]["text"]
+    assert "ε = ∞ at any δ, for one patient" in page.text
+    assert "infinity" in page.text
+    assert "δ = 0.5" not in page.text  # the delta of a record that promises nothing
+    assert "at most 9" not in page.text
+
+
+def test_a_stopped_run_says_after_which_round_and_why(page_of):
+    def bend(certificate, results):
+        certificate |= {"rounds": 2, "stopped": "Every hospital must have budget left, but 2 of 2 refused."}
+
+    page = page_of(bend)
+    assert "Stopped after 2 of 4 rounds" in page.all("aside")[0]["text"]
+    assert "2 of 2 refused" in page.text
+    assert "for the whole run as it was planned" in page.text
+
+
+def test_a_leaking_split_is_a_warning_and_nobody_claims_never_trained_on(page_of):
+    def bend(certificate, results):
+        results["test"] |= {"leaking": True, "note": "3 patients are in both."}
+
+    page = page_of(bend)
+    assert "The test split leaks" in page.all("aside")[0]["text"]
+    assert "3 patients are in both." in page.text
+    assert "never trained on" not in page.text
+
+
+@pytest.mark.parametrize(
+    "place", ["name", "hospital", "adversary", "sentence", "note", "class", "released", "study"]
+)
+def test_untrusted_text_stays_text(page_of, place):
+    evil = "<script>alert(1)</script>"
+
+    def bend(certificate, results):
+        if place == "name":
+            certificate["study"] = evil
+        if place == "hospital":
+            certificate["ledgers"][evil] = certificate["ledgers"].pop("north")
+            results["hospitals"][0]["name"] = evil
+        if place == "adversary":
+            certificate["insiders"][0]["adversary"] = evil
+        if place == "sentence":
+            certificate["sentence"] = evil
+        if place == "note":
+            results["test"]["note"] = evil
+        if place == "class":
+            results["classes"][1] = evil
+        if place == "released":
+            results["released"][0]["what"] = evil
+
+    study = f'[study]\ndescription = "{evil}"\n' if place == "study" else "[study]\n"
+    page = page_of(bend, study=study)
+    assert evil in page.text
+    assert not page.all("script")
+
+
+def test_a_dollar_in_a_name_is_not_mathematics(page_of):
+    def bend(certificate, results):
+        certificate["insiders"][0]["adversary"] = r"$\frac$ & co"
+
+    assert r"$\frac$ & co" in "".join(e["text"] for e in page_of(bend).all("svg"))
+
+
+def test_the_page_asks_nobody_for_anything(make_record):
+    html = write_report(make_record()).read_text()
+    assert not re.search(r"https?:|//|\bsrc=|\bhref=|url\(|@import|<script|<link", html)
+    assert "default-src 'none'" in html
+
+
+def test_charts_are_described_and_their_fonts_and_colours_are_the_page_s(page_of):
+    charts = page_of().all("svg")
+    assert len(charts) == 6
+    assert all(e["role"] == "img" and len(e["aria-label"]) > 40 for e in charts)
+    styles = [e["style"] for e in page_of().elements if "style" in e]
+    assert styles
+    assert not any("DejaVu" in style or re.search(r"#[0-9a-f]{6}", style) for style in styles)
+
+
+def test_no_id_is_used_twice(page_of):
+    ids = [e["id"] for e in page_of().elements if "id" in e]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_same_record_gives_the_same_page(make_record):
+    record = make_record()
+    assert write_report(record).read_bytes() == write_report(record).read_bytes()
+
+
+def test_every_comparison_stands_beside_the_commonest_class(page_of):
+    page = page_of()
+    assert "Always the commonest class" in page.text
+    assert "released without protection" in page.text
+    assert "mean and range of 2 models" in page.text
+
+
+def test_without_references_the_run_still_stands_beside_the_commonest_class(page_of):
+    def bend(certificate, results):
+        results["references"] = {}
+
+    page = page_of(bend)
+    assert "No reference runs were asked for" in page.text
+    assert "Always the commonest class" in page.text
+
+
+def test_an_auroc_that_the_test_set_cannot_give_is_a_dash(page_of):
+    def bend(certificate, results):
+        results["metrics"] |= {"auroc": None, "auroc_interval": None, "sensitivity": None}
+        results["references"] = {}
+
+    rounds = [{"round": 4, "seconds": 0.5, "epsilon": 3.4567, "metrics": {"models": 1, "auroc": None}}]
+    page = page_of(bend, rounds=rounds)
+    assert "the test patients show one class only" in page.text
+    assert "None" not in page.text
+
+
+def test_a_run_that_stopped_before_its_first_look_has_no_chart_of_rounds(page_of):
+    page = page_of(rounds=())
+    assert "No round was evaluated." in page.text
+
+
+def test_hospitals_alone_show_their_range(page_of):
+    def bend(certificate, results):
+        results |= {"metrics": results["references"]["alone"]["metrics"], "references": {}}
+        certificate["statement"]["trust"] = "nobody"
+        certificate["insiders"] = certificate["insiders"][:1]
+
+    looks = {"models": 2, "auroc": 0.7, "auroc_range": [0.6, 0.8]}
+    page = page_of(
+        bend,
+        study='[federation]\nstrategy = "alone"\n',
+        rounds=[{"round": i, "seconds": 9.0, "epsilon": 1.0 * i, "metrics": looks} for i in (1, 2)],
+    )
+    assert "range over the 2 models 0.731 to 0.752" in page.text
+    assert "Each hospital alone, with privacy this run" in page.text
+    assert "Band: from the worst to the best." in page.text
+
+
+def test_more_than_two_classes_are_named(page_of):
+    def bend(certificate, results):
+        results["classes"] = ["clear", "bacteria", "virus"]
+        results["metrics"] |= {"sensitivity": None, "specificity": None}
+
+    assert "mean over the classes clear, bacteria, virus" in page_of(bend).text
+
+
+def test_what_was_noticed_in_the_data_is_counted(page_of):
+    assert "3 patients whose pictures carry two labels" in page_of().text
+
+
+def test_a_failed_write_leaves_the_earlier_page(make_record, monkeypatch):
+    record = make_record()
+    before = write_report(record).read_bytes()
+    monkeypatch.setattr("os.fsync", _no_space)
+    with pytest.raises(Exception, match="could not be written"):
+        write_report(record)
+    assert (record.path / "report.html").read_bytes() == before
+
+
+def _no_space(_):
+    raise OSError(28, "No space left on device")

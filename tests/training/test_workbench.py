@@ -1,0 +1,114 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from tests.fixtures_federation import private_plan
+from torch import nn
+
+from wardround.images.patients import ImageRef, Patient
+from wardround.models.network import Network, Normalise
+from wardround.privacy.plan import not_private
+from wardround.privacy.randomness import Randomness
+from wardround.training.losses import cross_entropy
+from wardround.training.patients import TrainingPatients, training_patients
+from wardround.training.workbench import Sample, Workbench
+from wardround.types import LocalSteps, PatientId
+
+
+def bench_and_patients(*, encode_once=False, num_pictures=9, pictures_at_once=None, monkeypatch=None):
+    generator = np.random.default_rng(1)
+    pixels = generator.integers(0, 256, (num_pictures, 1, 3, 5), dtype=np.uint8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Network("linear", Normalise(), nn.Sequential(nn.Flatten(), nn.Linear(15, 3)), encode_once)
+    if pictures_at_once is not None:
+        monkeypatch.setattr("wardround.training.workbench._PICTURES_AT_ONCE", pictures_at_once)
+    bench = Workbench(network, pixels, cross_entropy, 1 << 20)
+    labels = generator.integers(0, 3, num_pictures)
+    starts = np.array([0, 2, 3, 6, num_pictures])
+    return bench, TrainingPatients(np.arange(num_pictures), labels, starts)
+
+
+def everyone(patients):
+    return Sample(patients, np.arange(len(patients)))
+
+
+def test_pictures_of_some_patients_keep_their_patient_together():
+    _, patients = bench_and_patients()
+    rows, labels, position = patients.pictures_of(np.array([2, 0]))
+    assert rows.tolist() == [3, 4, 5, 0, 1]
+    assert labels.tolist() == patients.labels[[3, 4, 5, 0, 1]].tolist()
+    assert position.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_a_patient_keeps_at_most_the_agreed_number_of_pictures():
+    images = tuple(ImageRef(f"{i}.png", i % 2, i, None, "") for i in range(5))
+    patient = Patient(PatientId("p"), images)
+    assert training_patients([patient], 3).rows.tolist() == [0, 1, 2]
+    assert training_patients([patient], None).rows.tolist() == [0, 1, 2, 3, 4]
+    assert len(training_patients([], 3)) == 0
+
+
+@pytest.mark.parametrize("pictures_at_once", [1, 4, 512])
+def test_the_plain_sum_and_the_infinitely_clipped_sum_are_the_same_gradient(monkeypatch, pictures_at_once):
+    bench, patients = bench_and_patients(pictures_at_once=pictures_at_once, monkeypatch=monkeypatch)
+    [plain] = bench.gradient_sums(bench.initial_weights, [everyone(patients)], math.inf, 0)
+    [clipped] = bench.gradient_sums(bench.initial_weights, [everyone(patients)], 1e6, 0)
+    assert torch.allclose(plain.vector, clipped.vector, rtol=1e-5, atol=1e-7)
+    assert plain.sensitivity == math.inf
+
+
+def test_encoding_once_changes_nothing():
+    results = []
+    for encode_once in (False, True):
+        bench, patients = bench_and_patients(encode_once=encode_once)
+        [clipped] = bench.gradient_sums(bench.initial_weights, [everyone(patients)], 0.5, 0)
+        results.append((clipped.vector, bench.probabilities(bench.initial_weights, patients.rows)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert np.array_equal(results[0][1], results[1][1])
+
+
+def test_a_hospital_with_nobody_in_its_sample_gets_zeros_beside_the_others():
+    bench, patients = bench_and_patients()
+    nobody = Sample(patients, np.array([], dtype=np.int64))
+    first, second, third = bench.gradient_sums(bench.initial_weights, [nobody, everyone(patients), nobody], 0.5, 0)
+    assert not first.vector.any()
+    assert second.vector.any()
+    assert not third.vector.any()
+
+
+def test_weights_of_one_call_do_not_leak_into_the_next():
+    bench, patients = bench_and_patients()
+    before = bench.probabilities(bench.initial_weights, patients.rows)
+    bench.probabilities(bench.initial_weights + 1.0, patients.rows)
+    assert np.array_equal(bench.probabilities(bench.initial_weights, patients.rows), before)
+
+
+def test_local_steps_without_privacy_are_gradient_descent():
+    bench, patients = bench_and_patients()
+    plan = not_private(private_plan(1, sampling_prob=1.0))
+    streams = Randomness(0).stream("a"), Randomness(0).stream("b")
+    steps = LocalSteps(steps=3, learning_rate=0.3, momentum=0.5, denominator=4.0)
+    ours = bench.local_steps(bench.initial_weights, patients, plan, steps, *streams)
+
+    layer = nn.Linear(15, 3)
+    weights = torch.from_numpy(bench.initial_weights.copy())
+    layer.load_state_dict({"weight": weights[:45].view(3, 15), "bias": weights[45:]})
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.3, momentum=0.5)
+    inputs = Normalise()(torch.from_numpy(bench._pixels)).flatten(1)
+    counts = torch.repeat_interleave(torch.from_numpy(patients.counts), torch.from_numpy(patients.counts))
+    for _ in range(3):
+        optimizer.zero_grad()
+        losses = cross_entropy(layer(inputs), torch.from_numpy(patients.labels))
+        ((losses / counts).sum() / 4.0).backward()
+        optimizer.step()
+    expected = torch.cat([p.detach().reshape(-1) for p in layer.parameters()]).numpy()
+    assert np.allclose(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_probabilities_of_each_picture_sum_to_one():
+    bench, patients = bench_and_patients()
+    scores = bench.probabilities(bench.initial_weights, patients.rows)
+    assert scores.shape == (9, 3)
+    assert np.allclose(scores.sum(axis=1), 1)
