@@ -119,7 +119,7 @@ class PrivacySection(_Section):
         ge=1,
         description="Public size of the training set; left out, it is counted privately and charged.",
     )
-    accountant: Literal["pld", "rdp", "gdp"] = Field("pld", description="gdp is an approximation.")
+    accountant: Literal["pld", "rdp"] = Field("pld", description="What computes epsilon; both are upper bounds.")
     trust: Literal["coordinator", "secure-aggregation", "nobody"] = Field(
         "secure-aggregation", description="Who adds noise, and so who may see what."
     )

@@ -91,10 +91,12 @@ def test_a_private_count_becomes_the_divisor_and_never_falls_below_one(make_fede
     federation = make_federation(plan=plan)
     state = fedsgd(num_patients=None).init(federation.weights, federation.channel)
     assert state["num_patients"].tolist() == [12.0]
-    noisy = make_federation(plan=private_plan(num_patients=None, count_noise_multiplier=1000.0))
-    for attempt in range(5):
-        strategy = fedsgd(num_patients=None, call=Call(f"{STUDY}", deadline_s=attempt + 1.0))
-        assert strategy.init(noisy.weights, noisy.channel)["num_patients"] >= 1
+    counts = []
+    for seed in range(6):
+        noisy = make_federation(plan=private_plan(num_patients=None, count_noise_multiplier=1000.0), seed=seed)
+        counts.append(float(fedsgd(num_patients=None).init(noisy.weights, noisy.channel)["num_patients"][0]))
+    assert min(counts) == 1.0  # a noised count below zero
+    assert max(counts) > 100.0
 
 
 def test_fedavg_divides_by_each_hospitals_own_count(make_federation):
@@ -134,9 +136,7 @@ def test_a_round_needs_all_hospitals_but_the_tolerated_ones(allowed):
         if missing <= allowed:
             strategy.update(state, channel, 1)
         else:
-            with pytest.raises(
-                FederationError, match=f"at most {allowed} may be missing, {missing} did not answer"
-            ):
+            with pytest.raises(FederationError, match=f"at most {allowed} may be missing, {missing} did not"):
                 strategy.update(state, channel, 1)
 
 

@@ -86,7 +86,9 @@ def _choice(kind: type[_Choice], value: str, name: str) -> _Choice:
 def _listing(layout: str, root: Path | None, task: Task) -> Listing:
     if layout not in READERS:
         raise DataError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}. Choose one of them.")
-    if root is None or not root.is_dir():
+    if root is None:
+        raise DataError(f"the layout {layout} must have a data folder, got none. Set data.path, or pass --data.")
+    if not root.is_dir():
         raise DataError(f"the data folder must exist, got {root}. Check its path.")
     try:
         listing = READERS[layout].read(root, task)
@@ -113,7 +115,7 @@ def _elsewhere(layout: str, root: Path) -> str:
 
 def _check_readable(listing: Listing, unreadable: dict[int, str], skip_unreadable: bool) -> None:
     if unreadable and not skip_unreadable:
-        names = [f"{listing.entries[row].file} ({unreadable[row]})" for row in sorted(unreadable)]
+        names = [f"{listing.entries[row].file} ({unreadable[row].rstrip('.')})" for row in sorted(unreadable)]
         raise DataError(
             f"every picture must be readable, {len(names)} of {len(listing.entries)} are not: "
             f"{shortened(names, shown=3)}. Replace them, or set skip_unreadable to leave them out."

@@ -9,7 +9,12 @@ from wardround.privacy.plan import PrivacyPlan, with_noise_multiplier
 _SEEN_BY = {
     Trust.COORDINATOR: "every hospital and whoever gets the model; the coordinator sees the sums without noise",
     Trust.SECURE_AGGREGATION: "the coordinator, every hospital and whoever gets the model",
-    Trust.NOBODY: "the coordinator, which sees every hospital's own noised update, and whoever gets the model",
+    Trust.NOBODY: "the coordinator, the other hospitals and whoever gets the model",
+}
+_RELEASED = {
+    Trust.COORDINATOR: "the noised sum of the patients' clipped gradients in every round",
+    Trust.SECURE_AGGREGATION: "the noised sum of the patients' clipped gradients in every round",
+    Trust.NOBODY: "every hospital's own noised sums of clipped gradients, or what is computed from them",
 }
 _SIMULATED_SECURE_SUM = (
     "Secure aggregation is simulated: the noise shares are real, but the sum was formed in the open on this "
@@ -47,7 +52,7 @@ def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: b
         noise_multiplier=plan.noise_multiplier,
         clipping_norm=plan.clipping_norm,
         releases=done + (1 if counted else 0),
-        released_what="the noised sum of the patients' clipped gradients in every round"
+        released_what=(_RELEASED[plan.trust] if plan.is_private else "what every hospital computed in every round")
         + (", and one noised count of patients" if counted else ""),
         released_to=_SEEN_BY[plan.trust],
         trust=plan.trust,
@@ -66,13 +71,14 @@ def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: b
     )
 
 
-def insiders_of(plan: PrivacyPlan) -> tuple[InsiderRow, ...]:
-    """Epsilon of the whole run against each adversary; empty for a plan that promises nothing."""
-    if not plan.is_private:
+def insiders_of(plan: PrivacyPlan, releases: int | None = None) -> tuple[InsiderRow, ...]:
+    """Epsilon after `releases` sums (default: all) against each adversary; empty where nothing is promised."""
+    done = plan.releases if releases is None else releases
+    if not plan.is_private or done == 0:
         return ()
 
     def event(noise_multiplier: float) -> Event:
-        return with_noise_multiplier(plan, noise_multiplier).event_after(plan.releases)
+        return with_noise_multiplier(plan, noise_multiplier).event_after(done)
 
     return epsilon_by_colluders(
         event,

@@ -61,7 +61,6 @@ def _both(draw: Callable[[int], Figure], label: str) -> Chart:
     with mpl.rc_context(
         {
             "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and printed sharply
-            "svg.hashsalt": "wardround",
             "font.family": "DejaVu Sans",  # comes with matplotlib, and is wider than what the page will use
             "font.size": 12.5,
             "text.color": INK,

@@ -55,7 +55,7 @@ class Guarantee:
         >>> Guarantee(8.0, 1e-5, "patient").one_in
         '1 in 100,000'
         """
-        return f"1 in {math.floor(1 / self.delta + 1e-9):,}"
+        return f"1 in {math.floor(1 / self.delta + 1e-9):,}" if self.delta > 0 else "zero"
 
     @property
     def text(self) -> str:

@@ -52,28 +52,30 @@ def results_of(
             for name, p in hospitals.items()
         ],
         "findings": materials.images.findings.summary(),
-        "released": _released(study, plan),
+        "released": _released(study, plan, leaking=materials.split.leaking),
     }
 
 
-def _released(study: Study, plan: PrivacyPlan) -> list[dict[str, str]]:
+def _released(study: Study, plan: PrivacyPlan, *, leaking: bool) -> list[dict[str, str]]:
     """What left, to whom, and what protects it."""
     guarded = "the statement" if plan.is_private else "nothing: the study asks for no privacy"
     rows = [
         {"what": "the model of every round and the final model", "to": "whoever gets it", "protected_by": guarded},
     ]
-    if plan.is_counted:
+    if plan.is_counted and plan.is_private:
         rows.append({"what": "the number of training patients", "to": "the coordinator", "protected_by": guarded})
     rows.append(
         {
             "what": "metrics on the test patients, round by round",
             "to": "readers of this record",
-            "protected_by": "nothing: test patients stand outside the guarantee and were never trained on",
+            "protected_by": "nothing: test patients stand outside the guarantee"
+            + ("" if leaking else " and were never trained on"),
         }
     )
     rows.append(
         {
-            "what": "the table of hospitals (patients, images, class shares)",
+            "what": "the table of hospitals (patients, images, class shares), the counts of findings in the "
+            "pictures, and the digest of the data set",
             "to": "readers of this record",
             "protected_by": "nothing: known because this machine simulates every hospital",
         }
@@ -105,9 +107,13 @@ def certificate_of(
         "rounds": outcome.position.round,
         "stopped": outcome.stopped,
         "event": event_to_json(plan.event_after(done)) if done else None,
-        "insiders": [row.to_json() for row in insiders_of(plan)],
+        "insiders": [row.to_json() for row in insiders_of(plan, done)],
         "ledgers": {
-            name: {"head": agent.ledger.head(), "epsilon_spent": number_to_json(agent.ledger.spent())}
+            name: {
+                "head": agent.ledger.head(),
+                "epsilon_spent": number_to_json(agent.ledger.spent()),
+                "delta": plan.delta,
+            }
             for name, agent in federation.agents.items()
         },
         "model_sha256": model_sha256,

@@ -109,9 +109,7 @@ def _number_of_threads(environment: JsonDict) -> int | None:
     return threads if isinstance(threads, int) and threads > 0 else None
 
 
-def _check_ledgers(
-    study: Study, plan: PrivacyPlan, materials: Materials, out: Path, *, forgotten: bool
-) -> None:
+def _check_ledgers(study: Study, plan: PrivacyPlan, materials: Materials, out: Path, *, forgotten: bool) -> None:
     """Refuses a run whose first round some hospital's ledger would refuse, before a file is touched."""
     path = _ledger_path(study, out)
     if study.privacy.ledger is None and (forgotten or not path.exists()):
@@ -120,8 +118,8 @@ def _check_ledgers(
     with LedgerFile(path, version=__version__) as ledgers:
         for name in _hospitals(study, materials):
             ledger = open_ledger(ledgers, name, plan, materials, limit)
-            if study.study.seed is not None:
-                continue  # it may repeat its releases, at no new cost
+            if study.study.seed is not None and study.digest in {e.study for e in ledger.entries()}:
+                continue  # it repeats its releases, at no new cost
             if ledger.remaining(plan.event_after(study.federation.local_steps), at_most=1) == 0:
                 raise BudgetExhausted(
                     f"{name} must have budget left for one round, but its ledger {path} has spent epsilon = "
