@@ -1,3 +1,70 @@
-"""Train one diagnostic model across hospitals; no image leaves, no patient can be found in the model."""
+"""Train one diagnostic model across hospitals; no image leaves, no patient can be found in the model.
+
+The names below are the public surface. They are loaded when first used, so that importing `wardround` costs
+nothing and the command line starts at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wardround.accounting.ledger import Ledger, LedgerFile
+    from wardround.accounting.statement import Statement
+    from wardround.config import Study, read_study
+    from wardround.errors import WardroundError
+    from wardround.federation.channel import Channel
+    from wardround.federation.messages import Reply, Request
+    from wardround.federation.strategy import Strategy
+    from wardround.images.patients import Patient
+    from wardround.privacy.clipping import clipped_sum
+    from wardround.privacy.plan import PrivacyPlan
+    from wardround.records import RunRecord
+    from wardround.run.stages import resume_run, run_study
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Channel": "wardround.federation.channel",
+    "Ledger": "wardround.accounting.ledger",
+    "LedgerFile": "wardround.accounting.ledger",
+    "Patient": "wardround.images.patients",
+    "PrivacyPlan": "wardround.privacy.plan",
+    "Reply": "wardround.federation.messages",
+    "Request": "wardround.federation.messages",
+    "RunRecord": "wardround.records",
+    "Statement": "wardround.accounting.statement",
+    "Strategy": "wardround.federation.strategy",
+    "Study": "wardround.config",
+    "WardroundError": "wardround.errors",
+    "clipped_sum": "wardround.privacy.clipping",
+    "read_study": "wardround.config",
+    "resume_run": "wardround.run.stages",
+    "run_study": "wardround.run.stages",
+}
+
+__all__ = [
+    "Channel",
+    "Ledger",
+    "LedgerFile",
+    "Patient",
+    "PrivacyPlan",
+    "Reply",
+    "Request",
+    "RunRecord",
+    "Statement",
+    "Strategy",
+    "Study",
+    "WardroundError",
+    "__version__",
+    "clipped_sum",
+    "read_study",
+    "resume_run",
+    "run_study",
+]
+
+
+def __getattr__(name: str) -> object:
+    """A public name, imported from its room when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'wardround' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -88,6 +88,7 @@ def charges(path):
         }
 
 
+@pytest.mark.usefixtures("finished")  # the pictures are in the cache: every run says the same
 def test_stopped_at_any_moment_and_resumed_is_the_same_run(tiny_study, tmp_path):
     study = tiny_study(federation={"rounds": 3, "average_last": 0.5, "compare": ["pooled-no-privacy"]})
     counting = Interrupting()
@@ -239,7 +240,11 @@ def test_changed_weights_are_refused(tiny_study, tmp_path, wardround):
 
     def save(seed):
         network = build(
-            "small_cnn", image_size=16, channels=1, num_classes=2, init_generator=torch.Generator().manual_seed(seed)
+            "small_cnn",
+            image_size=16,
+            channels=1,
+            num_classes=2,
+            init_generator=torch.Generator().manual_seed(seed),
         )
         save_file(network.trained.state_dict(), tmp_path / "start.safetensors")
 

@@ -156,6 +156,7 @@ class Report:
     settings: str
     study_digest: str
     model_sha256: str
+    shortcut_auroc: float | None = None
 
     @property
     def has_references(self) -> bool:
@@ -212,6 +213,7 @@ def numbers_of(record: RunRecord) -> Report:
         settings=_FOLDERS.sub(r'\1 = "…/\2"', record.study.strip()),
         study_digest=certificate.text("study_digest"),
         model_sha256=certificate.text("model_sha256"),
+        shortcut_auroc=results.maybe_number("shortcut_auroc"),
     )  # fmt: skip
 
 
@@ -235,6 +237,7 @@ def summary_of_run(record: RunRecord) -> JsonDict:
             | _quality_json(row.quality)
             for row in report.comparisons
         },
+        "shortcut_auroc": report.shortcut_auroc,
         "model_sha256": report.model_sha256,
         "report": str(record.path / "report.html"),
     }

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from wardround.images.shortcut import shortcut_scores
 from wardround.run.assemble import Materials
-from wardround.training.metrics import Metrics, evaluate
+from wardround.training.metrics import Metrics, auroc, evaluate
 from wardround.types import Vector
 
 _NUMBERS = ("accuracy", "balanced_accuracy", "auroc", "sensitivity", "specificity")
@@ -31,6 +32,15 @@ def evaluate_models(
         )
         for name, weights in models.items()
     }
+
+
+def shortcut_auroc(materials: Materials) -> float | None:
+    """AUROC of six brightness and border numbers alone: what the model's own has to be read against."""
+    pixels, test = materials.images.pixels, materials.test
+    rows = np.concatenate([patients.rows for patients in materials.hospitals.values()])
+    labels = np.concatenate([patients.labels for patients in materials.hospitals.values()])
+    scores = shortcut_scores(pixels[rows], labels, pixels[test.rows], len(materials.images.class_names))
+    return auroc(scores, test.labels)
 
 
 def summary_of(metrics: Mapping[str, Metrics]) -> dict[str, object]:
