@@ -13,7 +13,7 @@ from wardround.config import parse_study
 
 pytest_plugins = ["tests.fixtures_federation"]
 
-TINY = {
+TINY: dict[str, dict[str, object]] = {
     "study": {"name": "tiny", "seed": 7},
     "data": {
         "layout": "phantom",

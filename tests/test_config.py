@@ -178,7 +178,7 @@ def test_the_digest_depends_neither_on_speed_nor_on_where_files_lie(tiny):
 
 
 def test_the_digest_depends_on_everything_else(tiny):
-    variants = [
+    variants: list[dict[str, dict[str, object]]] = [
         {},
         {"study": {"seed": None}},
         {"study": {"seed": 8}},

@@ -14,7 +14,7 @@ from PIL import Image
 
 from wardround.accounting.ledger_store import LedgerStore
 from wardround.images import cache as picture_cache
-from wardround.records import RunFolder, read_json
+from wardround.records import RunFolder
 
 FOLDER = {"layout": "folder"}
 
@@ -171,7 +171,8 @@ def test_a_bad_picture_can_be_left_out(study_file, wardround, pictures, tmp_path
     path = study_file(data={"layout": "folder", "path": str(pictures), "skip_unreadable": True})
     ended = wardround("run", path, "--out", tmp_path / "out")
     assert ended.code == 0, ended.err
-    assert read_json(tmp_path / "out" / "results.json")["findings"]["unreadable"] == 1
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["findings"]["unreadable"] == 1
 
 
 def test_a_table_without_a_column_is_refused_by_the_column(of_pictures, refused, pictures):
@@ -421,7 +422,7 @@ def test_a_disk_full_at_any_file_of_the_record_is_a_sentence(study_file, wardrou
 def test_a_disk_full_in_the_third_round_is_a_sentence(study_file, wardround, tmp_path, monkeypatch, failing):
     path, out = study_file(), tmp_path / "out"
     honest = getattr(RunFolder, failing)
-    calls = []
+    calls: list[None] = []
 
     def full_at_the_third(self, *args):
         calls.append(None)

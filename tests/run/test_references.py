@@ -1,16 +1,25 @@
 """Reference runs: beside the main one, marked as unprotected, and charged to nobody."""
 
+import json
+
 import numpy as np
 import pytest
 
 from wardround.accounting.ledger import LedgerFile
-from wardround.records import read_json
+from wardround.run import references, stages
 from wardround.run.assemble import gather, plan_of
 from wardround.run.observer import Silent
-from wardround.run.references import REFERENCES, pooled, run_reference
-from wardround.run.stages import run_study
+from wardround.run.references import REFERENCES, pooled
 
 NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None}
+
+
+def run_study(study, out):
+    return stages.run_study(study, out, Silent())
+
+
+def run_reference(name, study, plan, materials):
+    return references.run_reference(name, study, plan, materials, Silent())
 
 
 def charges(path):
@@ -25,7 +34,7 @@ def charges(path):
 def compared(tiny_study, tmp_path_factory):
     """One finished run with every reference beside it."""
     study = tiny_study(federation={"compare": list(REFERENCES)})
-    return run_study(study, tmp_path_factory.mktemp("compared") / "run", Silent())
+    return run_study(study, tmp_path_factory.mktemp("compared") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +88,14 @@ def test_references_are_as_private_as_their_names_say(compared):
 
 def test_references_charge_nothing_and_change_no_promise(compared, finished):
     assert charges(compared.path / "ledger.sqlite") == charges(finished / "ledger.sqlite")
-    assert compared.certificate["statement"] == read_json(finished / "certificate.json")["statement"]
+    assert (
+        compared.certificate["statement"] == json.loads((finished / "certificate.json").read_text())["statement"]
+    )
 
 
 def test_a_study_without_privacy_skips_references_that_say_nothing_new(tiny_study, tmp_path):
     study = tiny_study(privacy=NOT_PRIVATE, federation={"compare": list(REFERENCES)})
-    record = run_study(study, tmp_path / "run", Silent())
+    record = run_study(study, tmp_path / "run")
     assert list(record.results["references"]) == ["pooled-no-privacy", "alone-no-privacy"]
 
 
@@ -101,7 +112,7 @@ def test_without_privacy_federated_and_pooled_are_the_same_training(tiny_study, 
     study = tiny_study(privacy={"num_patients": 32})
     plan = plan_of(study)
     federated, together = (
-        run_reference(name, study, plan, materials, Silent()) for name in ("no-privacy", "pooled-no-privacy")
+        run_reference(name, study, plan, materials) for name in ("no-privacy", "pooled-no-privacy")
     )
     # Sums are formed in another order: the accuracy is a count and must agree, the ranking may differ in ties.
     assert federated["metrics"]["accuracy"] == together["metrics"]["accuracy"]
@@ -113,6 +124,6 @@ def test_references_of_local_steps_compare_the_same_strategy(tiny_study, tmp_pat
         privacy={"trust": "nobody"},
         federation={"strategy": "fedavg", "local_steps": 2, "compare": ["no-privacy", "pooled", "alone"]},
     )
-    record = run_study(study, tmp_path / "run", Silent())
+    record = run_study(study, tmp_path / "run")
     for row in record.results["references"].values():
         assert row["epsilon"] == "infinity" or row["epsilon"] <= 8 + 1e-9

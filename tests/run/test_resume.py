@@ -12,11 +12,10 @@ import pytest
 from PIL import Image
 
 from wardround.accounting.ledger import LedgerFile
-from wardround.records import read_json, read_lines
+from wardround.run import stages
 from wardround.run.observer import Silent
-from wardround.run.stages import resume_run, run_study
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, dict[str, object]]] = {
     "fedsgd": {"federation": {"rounds": 4, "evaluate_every": 2, "average_last": 0.5}},
     "sampled": {"privacy": {"sampling_prob": 0.5, "trust": "coordinator"}},
     "fedavg": {"federation": {"strategy": "fedavg", "local_steps": 2}, "privacy": {"trust": "nobody"}},
@@ -58,6 +57,18 @@ class InterruptingRound(Silent):
             raise KeyboardInterrupt
 
 
+def run_study(study, out, observer=None):
+    return stages.run_study(study, out, observer or Silent())
+
+
+def resume_run(out, observer=None):
+    return stages.resume_run(out, observer or Silent())
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
 def interrupted(study, out, observer):
     with pytest.raises(KeyboardInterrupt):
         run_study(study, out, observer)
@@ -68,7 +79,7 @@ def what_counts(folder):
     certificate = read_json(folder / "certificate.json")
     for ledger in certificate["ledgers"].values():
         del ledger["head"]
-    lines = read_lines(folder / "rounds.jsonl")
+    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     for line in lines:
         del line["seconds"]
     return {
@@ -99,9 +110,9 @@ def test_stopped_at_any_moment_and_resumed_is_the_same_run(tiny_study, tmp_path)
         out = tmp_path / f"stopped-{moment}"
         interrupted(study, out, Interrupting(moment))
         if (out / "study.toml").exists():
-            resume_run(out, Silent())
+            resume_run(out)
         else:
-            run_study(study, out, Silent())
+            run_study(study, out)
         assert what_counts(out) == whole, f"moment {moment}"
         assert charges(out / "ledger.sqlite") == charges(tmp_path / "whole" / "ledger.sqlite")
 
@@ -109,13 +120,13 @@ def test_stopped_at_any_moment_and_resumed_is_the_same_run(tiny_study, tmp_path)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_stopped_in_any_round_and_resumed_is_the_same_run(tiny_study, tmp_path, setting):
     study = tiny_study(**SETTINGS[setting])
-    run_study(study, tmp_path / "whole", Silent())
+    run_study(study, tmp_path / "whole")
     whole = what_counts(tmp_path / "whole")
     for round in range(1, study.federation.rounds + 1):
         out = tmp_path / f"stopped-{round}"
         interrupted(study, out, InterruptingRound(round))
         assert not (out / "certificate.json").exists()
-        resume_run(out, Silent())
+        resume_run(out)
         assert what_counts(out) == whole, f"round {round}"
 
 
@@ -123,9 +134,9 @@ def test_stopped_in_any_round_and_resumed_is_the_same_run(tiny_study, tmp_path, 
 @pytest.mark.parametrize("network", ["features", "small_cnn"])
 def test_other_networks_resume_bit_for_bit_as_well(tiny_study, tmp_path, network):
     study = tiny_study(model={"name": network}, data={"image_size": 32}, performance={"threads": 2})
-    run_study(study, tmp_path / "whole", Silent())
+    run_study(study, tmp_path / "whole")
     interrupted(study, tmp_path / "stopped", InterruptingRound(3))
-    resume_run(tmp_path / "stopped", Silent())
+    resume_run(tmp_path / "stopped")
     assert what_counts(tmp_path / "stopped") == what_counts(tmp_path / "whole")
 
 
@@ -135,14 +146,14 @@ def test_a_run_stopped_again_and_again_is_the_same_run(tiny_study, finished, tmp
     for round in (2, 2, 4):
         with pytest.raises(KeyboardInterrupt):
             resume_run(out, InterruptingRound(round))
-    resume_run(out, Silent())
+    resume_run(out)
     assert what_counts(out) == what_counts(finished)
 
 
 def test_a_seeded_run_is_charged_once_for_every_release(tiny_study, tmp_path):
     out = tmp_path / "run"
     interrupted(tiny_study(), out, InterruptingRound(3))
-    resume_run(out, Silent())
+    resume_run(out)
     found = charges(out / "ledger.sqlite")
     assert sorted(found) == ["hospital-1", "hospital-2", "hospital-3"]
     once = [("0/count/1", 1), *((f"{round}/gradient-sum/1", 1) for round in (1, 2, 3, 4))]
@@ -153,7 +164,7 @@ def test_an_unseeded_run_pays_again_for_a_round_it_makes_again(tiny_study, tmp_p
     out = tmp_path / "run"
     study = tiny_study(study={"seed": None}, privacy={"epsilon_limit": 20.0})
     interrupted(study, out, InterruptingRound(3))
-    record = resume_run(out, Silent())
+    record = resume_run(out)
     assert record.certificate["rounds"] == 4
     assert record.certificate["stopped"] is None
     for entries in charges(out / "ledger.sqlite").values():
@@ -165,7 +176,7 @@ def test_an_unseeded_run_pays_again_for_a_round_it_makes_again(tiny_study, tmp_p
 def test_an_unseeded_run_stops_early_rather_than_overspend(tiny_study, tmp_path, round):
     out = tmp_path / "run"
     interrupted(tiny_study(study={"seed": None}), out, InterruptingRound(round))
-    record = resume_run(out, Silent())
+    record = resume_run(out)
     assert record.certificate["rounds"] == 3, "the round made twice took the last one's budget"
     assert "budget" in record.certificate["stopped"]
     assert record.certificate["statement"]["epsilon"] < 8
@@ -203,7 +214,7 @@ def test_resuming_a_finished_run_touches_nothing_but_its_report(finished, tmp_pa
 def test_changed_pictures_are_refused_and_the_old_ones_go_on(tiny_study, make_pictures, tmp_path, wardround):
     make_pictures(tmp_path / "data")
     study = tiny_study(data={"layout": "folder", "path": str(tmp_path / "data")})
-    run_study(study, tmp_path / "whole", Silent())
+    run_study(study, tmp_path / "whole")
     out = tmp_path / "run"
     interrupted(study, out, InterruptingRound(2))
     picture = tmp_path / "data" / "ill" / "p00" / "view.png"
@@ -264,7 +275,7 @@ def test_a_damaged_newest_checkpoint_repeats_rounds_and_ends_the_same(tiny_study
     interrupted(tiny_study(), out, InterruptingRound(4))
     newest = max((out / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:-4])
-    resume_run(out, Silent())
+    resume_run(out)
     assert what_counts(out) == what_counts(finished)
 
 
@@ -304,7 +315,7 @@ def long_study(study_file):
 
 @pytest.fixture
 def whole(tiny_study, tmp_path):
-    run_study(tiny_study(federation={"rounds": ROUNDS, "evaluate_every": ROUNDS}), tmp_path / "whole", Silent())
+    run_study(tiny_study(federation={"rounds": ROUNDS, "evaluate_every": ROUNDS}), tmp_path / "whole")
     return tmp_path / "whole"
 
 

@@ -1,8 +1,10 @@
 """Every strategy and every trust, from the study file to the record."""
 
 import hashlib
+import json
 import math
 import re
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,11 +13,11 @@ from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import from_json
 from wardround.accounting.ledger import LedgerFile
 from wardround.errors import DataError
-from wardround.records import RunRecord, arrays_from_file, read_json
+from wardround.records import RunRecord, arrays_from_file
+from wardround.run import stages
 from wardround.run.observer import Silent
-from wardround.run.stages import run_study
 
-PRIVATE = {
+PRIVATE: dict[str, dict[str, dict[str, object]]] = {
     "coordinator": {"privacy": {"trust": "coordinator"}},
     "secure-aggregation": {"privacy": {"trust": "secure-aggregation"}},
     "nobody": {"privacy": {"trust": "nobody"}},
@@ -35,6 +37,18 @@ STRATEGIES = {
     "alone": {"strategy": "alone"},
     "pooled": {"strategy": "pooled"},
 }
+
+
+def run_study(study, out, observer=None, **options):
+    return stages.run_study(study, out, observer or Silent(), **options)
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def rounds_of(folder):
+    return [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
 
 
 def texts(value):
@@ -57,7 +71,7 @@ def private(tiny_study, tmp_path_factory):
     def run(setting):
         if setting not in made:
             out = tmp_path_factory.mktemp("private") / "run"
-            made[setting] = run_study(tiny_study(**PRIVATE[setting]), out, Silent())
+            made[setting] = run_study(tiny_study(**PRIVATE[setting]), out)
         return made[setting]
 
     return run
@@ -178,7 +192,7 @@ def test_local_steps_are_all_charged(private):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_without_privacy_says_infinity(tiny_study, tmp_path, strategy):
     study = tiny_study(privacy=NOT_PRIVATE, federation=STRATEGIES[strategy])
-    record = run_study(study, tmp_path / "run", Silent())
+    record = run_study(study, tmp_path / "run")
     assert record.certificate["statement"]["epsilon"] == "infinity"
     for ledger in record.certificate["ledgers"].values():
         assert ledger["epsilon_spent"] == "infinity"
@@ -193,14 +207,14 @@ def test_without_privacy_every_trust_and_seed_makes_the_same_model(tiny_study, t
     ]
     hashes = set()
     for number, study in enumerate(studies):
-        record = run_study(study, tmp_path / str(number), Silent())
+        record = run_study(study, tmp_path / str(number))
         hashes.add(record.certificate["model_sha256"])
     assert len(hashes) == 1
 
 
 def test_the_same_seed_makes_the_same_model_and_another_makes_another(tiny_study, finished, tmp_path):
     def model(name, **sections):
-        return run_study(tiny_study(**sections), tmp_path / name, Silent()).certificate["model_sha256"]
+        return run_study(tiny_study(**sections), tmp_path / name).certificate["model_sha256"]
 
     first = read_json(finished / "certificate.json")["model_sha256"]
     assert model("again") == first
@@ -208,13 +222,14 @@ def test_the_same_seed_makes_the_same_model_and_another_makes_another(tiny_study
 
 
 def test_without_a_seed_no_two_runs_make_the_same_model(tiny_study, private, tmp_path):
-    again = run_study(tiny_study(study={"seed": None}), tmp_path / "again", Silent())
+    again = run_study(tiny_study(study={"seed": None}), tmp_path / "again")
     assert again.certificate["model_sha256"] != private("unseeded").certificate["model_sha256"]
 
 
 def test_an_observer_changes_nothing(tiny_study, finished, tmp_path):
     class Watching(Silent):
-        stages, rounds = [], []
+        stages: ClassVar[list[str]] = []
+        rounds: ClassVar[list[tuple[int, int, str]]] = []
 
         def stage(self, text):
             self.stages.append(text)
@@ -232,7 +247,7 @@ def test_an_observer_changes_nothing(tiny_study, finished, tmp_path):
 
 def test_a_hospital_of_its_own_limit_stops_the_run_in_time(tiny_study, tmp_path):
     study = tiny_study(study={"seed": None}, privacy={"epsilon_limit": 5.0})
-    record = run_study(study, tmp_path / "run", Silent())
+    record = run_study(study, tmp_path / "run")
     assert 1 <= record.certificate["rounds"] < 4
     assert "budget" in record.certificate["stopped"]
     assert record.certificate["statement"]["epsilon"] <= 5
@@ -246,7 +261,7 @@ def test_two_studies_share_a_ledger_and_their_costs_add_up(tiny_study, tmp_path)
 
     spent = []
     for name in ("first", "second"):
-        record = run_study(study(name), tmp_path / name, Silent())
+        record = run_study(study(name), tmp_path / name)
         assert not (tmp_path / name / "ledger.sqlite").exists()
         spent.append(record.certificate["ledgers"]["hospital-1"]["epsilon_spent"])
     assert spent[0] == pytest.approx(8, rel=2e-3)
@@ -259,7 +274,7 @@ def test_hospitals_by_site_are_the_sites(tiny_study, make_pictures, tmp_path):
     rows = [f"{file},{file.split('/')[0]},p{n},{('north', 'south')[n % 2]}" for n, file in enumerate(files)]
     (data / "metadata.csv").write_text("\n".join(["file,label,patient_id,site", *rows]))
     sections = {"data": {"layout": "folder", "path": str(data)}, "hospitals": {"scheme": "site", "count": 2}}
-    record = run_study(tiny_study(**sections), tmp_path / "run", Silent())
+    record = run_study(tiny_study(**sections), tmp_path / "run")
     assert [hospital["name"] for hospital in record.results["hospitals"]] == ["north", "south"]
     with pytest.raises(DataError, match="number of sites"):
         run_study(
@@ -278,14 +293,14 @@ def test_hospitals_by_site_are_the_sites(tiny_study, make_pictures, tmp_path):
 )
 def test_every_scheme_runs(tiny_study, tmp_path, hospitals):
     privacy = {"colluders": 0} if hospitals.get("count") == 1 else {}
-    record = run_study(tiny_study(hospitals=hospitals, privacy=privacy), tmp_path / "run", Silent())
+    record = run_study(tiny_study(hospitals=hospitals, privacy=privacy), tmp_path / "run")
     assert 7.9 < record.certificate["statement"]["epsilon"] <= 8
 
 
 def test_fresh_replaces_a_run_of_phantoms_with_its_ledger(tiny_study, tmp_path):
     out = tmp_path / "run"
     for name in ("first", "second"):
-        run_study(tiny_study(study={"name": name, "seed": None}), out, Silent(), fresh=True)
+        run_study(tiny_study(study={"name": name, "seed": None}), out, fresh=True)
     assert RunRecord.read(out).certificate["study"] == "second"
     with LedgerFile(out / "ledger.sqlite") as ledgers:
         assert len(ledgers.chains()) == 3
@@ -300,7 +315,7 @@ def test_the_environment_names_neither_machine_nor_person(finished):
 
 
 def test_metrics_are_looked_at_as_often_as_the_study_says(finished):
-    looks = [line["round"] for line in RunRecord.read(finished).rounds if "metrics" in line]
-    assert looks == [2, 4]
-    last = RunRecord.read(finished).rounds[-1]
-    assert math.isclose(last["epsilon"], RunRecord.read(finished).certificate["statement"]["epsilon"])
+    rounds = rounds_of(finished)
+    assert [line["round"] for line in rounds if "metrics" in line] == [2, 4]
+    promised = read_json(finished / "certificate.json")["statement"]["epsilon"]
+    assert math.isclose(rounds[-1]["epsilon"], promised)
