@@ -144,7 +144,7 @@ def plan(
 def report(path: RunPath, as_json: AsJson = False) -> None:
     """Write a finished run's report again, and print its figures."""
     from wardround.records import RunRecord
-    from wardround.report.page import write_report
+    from wardround.report.write import write_report
 
     record = RunRecord.read(path)
     write_report(record)
@@ -230,7 +230,8 @@ def _print_run(record: "RunRecord", as_json: bool) -> None:
           f"(majority class: {_number(summary['majority_accuracy'])})")  # fmt: skip
     if record.certificate["stopped"]:
         print(record.certificate["stopped"])
-    print(f"report: {record.path / 'report.html'}")
+    page = record.path / "report.html"
+    print(f"report: {page}" if page.exists() else f"run: {record.path} (no report page)")
 
 
 def _choice(kind: type[_Choice], value: str, option: str) -> _Choice:

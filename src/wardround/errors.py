@@ -8,6 +8,7 @@
     │   └── BudgetExhausted        the next release would spend more than the hospital allows
     ├── LedgerError                a privacy ledger that is damaged, or belongs to other data
     ├── FederationError            a round that cannot go on
+    ├── MissingExtra               a feature whose optional packages are not installed
     └── RecordError                a run folder that is missing, damaged or already in use
 
 The command line prints the sentence and exits with 2; anything else is a bug and shows its traceback.
@@ -46,6 +47,10 @@ class LedgerError(WardroundError):
 
 class FederationError(WardroundError):
     """A round that cannot go on."""
+
+
+class MissingExtra(WardroundError):
+    """A feature whose optional packages are not installed; the message has the line that installs them."""
 
 
 class RecordError(WardroundError):

@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from wardround.report.page import write_report
+from wardround.report.write import write_report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 

@@ -242,7 +242,9 @@ def test_weights_that_are_missing_or_pickled_or_of_another_network_are_refused(s
 
 def test_a_folder_with_a_run_is_refused_without_fresh(study_file, wardround, earlier):
     before = contents(earlier)
-    message = refusal(wardround("run", study_file(), "--out", earlier))
+    ended = wardround("run", study_file(), "--out", earlier)
+    message = refusal(ended)
+    assert "reading pictures" not in ended.err, "what can be told at once is told at once"
     assert "--fresh" in message
     assert "wardround resume" in message
     assert contents(earlier) == before

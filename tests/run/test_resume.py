@@ -186,6 +186,17 @@ def test_an_unseeded_run_stops_early_rather_than_overspend(tiny_study, tmp_path,
         assert len(entries) == 1 + 4
 
 
+def test_a_run_whose_only_round_was_interrupted_ends_without_one_and_says_so(tiny_study, tmp_path, wardround):
+    out = tmp_path / "run"
+    interrupted(tiny_study(study={"seed": None}, federation={"rounds": 1}), out, InterruptingRound(1))
+    ended = wardround("resume", out)
+    assert ended.code == 0, ended.err
+    assert "must have budget left" in ended.out
+    certificate = read_json(out / "certificate.json")
+    assert certificate["rounds"] == 0
+    assert certificate["statement"]["epsilon"] < 1, "only the count was released"
+
+
 def test_a_run_that_stopped_early_says_so_on_the_screen(wardround, tiny_study, tmp_path):
     out = tmp_path / "run"
     interrupted(tiny_study(study={"seed": None}), out, InterruptingRound(2))

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from wardround.accounting.terms import Trust
-from wardround.records import RunRecord, write_whole
 from wardround.report.charts import comparison_chart, insiders_chart, rounds_chart
-from wardround.report.numbers import Report, Score, numbers_of
+from wardround.report.numbers import Report, Score
 
 _TRUST = {
     Trust.COORDINATOR: "The coordinator. It sees every hospital's sum before it adds the noise.",
@@ -18,13 +16,6 @@ _TRUST = {
     "shares and updates is revealed.",
     Trust.NOBODY: "Nobody but the patient's own hospital, which adds all of the noise before anything leaves.",
 }
-
-
-def write_report(record: RunRecord) -> Path:
-    """Writes report.html into the run's folder, whole or not at all; returns its path."""
-    path = record.path / "report.html"
-    write_whole(path, render(numbers_of(record)).encode())
-    return path
 
 
 def render(report: Report) -> str:

@@ -10,11 +10,11 @@ from wardround import __version__
 from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.config import Study, read_study
-from wardround.errors import BudgetExhausted, RecordError
+from wardround.errors import BudgetExhausted, MissingExtra, RecordError
 from wardround.federation.coordinator import JsonDict, Models, Outcome, Position, Schedule, run_rounds
 from wardround.privacy.plan import PrivacyPlan
 from wardround.records import RunFolder, RunRecord, read_json
-from wardround.report.page import write_report
+from wardround.report.write import write_report
 from wardround.run.assemble import (
     Federation,
     Hospitals,
@@ -77,7 +77,7 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         if (path / "certificate.json").exists():
             observer.stage("the run is finished; writing its report again")
             record = RunRecord.read(path)
-            write_report(record)
+            _report(record, observer)
             return record
         use_threads(_number_of_threads(environment))  # another number of threads may round differently
         observer.stage("computing the privacy plan")
@@ -167,10 +167,18 @@ def _train(
         results = results_of(study, plan, materials, hospitals, outcome, observer)
         folder.write_json("results.json", results)
         folder.write_json("certificate.json", certificate_of(study, plan, federation, outcome, model_sha256))
-    observer.stage("writing the report")
     record = RunRecord.read(folder.path)
-    write_report(record)
+    _report(record, observer)
     return record
+
+
+def _report(record: RunRecord, observer: Observer) -> None:
+    """The page, unless what draws it is not installed: the run is complete without it."""
+    observer.stage("writing the report")
+    try:
+        write_report(record)
+    except MissingExtra as error:
+        observer.stage(str(error))
 
 
 def _rounds(
