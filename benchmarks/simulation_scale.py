@@ -106,7 +106,8 @@ def _compare(network: str, rounds: int, repeats: int, cache: str) -> dict[str, A
         str(hospitals): {key: statistics.median(run[key] for run in found) for key in found[0]}
         for hospitals, found in runs.items()
     }
-    print(f"{network}: 200 hospitals over 5: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"{network}: 200 hospitals over 5: {statistics.median(ratios):.2f} ({spread})")
     for hospitals, row in rows.items():
         print(
             f"  {hospitals:>4} hospitals  {row['seconds_a_round']:.3f} s a round, "

@@ -1,4 +1,4 @@
-"""Which way the arrows point: the design, as a dictionary. A new arrow is a line here and a reason in its commit."""
+"""Which way the arrows point: the design, as a dictionary. A new arrow is a line here and a reason in a commit."""
 
 import ast
 from pathlib import Path

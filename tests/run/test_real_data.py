@@ -1,4 +1,4 @@
-"""The published X-rays, when they lie beside the project: the figures of the README, with room for their spread."""
+"""The published X-rays, when they lie beside the project: the figures of the README, with room for spread."""
 
 import os
 from pathlib import Path

@@ -20,8 +20,6 @@ from wardround.privacy.promise import insiders_of, statement_of
 from wardround.run.assemble import build_network, plan_of
 from wardround.training.losses import cross_entropy
 
-_PROBE_PICTURES = 32
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -109,20 +107,24 @@ def _listed(study: Study) -> tuple[int | None, int | None, int]:
 
 def _probe(study: Study, network: Network) -> tuple[float, int]:
     """Seconds a picture of one private gradient sum, and the memory of the gradients at one time."""
-    side, channels = study.data.image_size, study.data.channels
-    pictures = torch.from_numpy(
-        np.random.default_rng(0).integers(0, 256, (_PROBE_PICTURES, channels, side, side), dtype=np.uint8)
-    )
-    with torch.no_grad():
-        inputs = network.encode(pictures)
-    batch = PatientBatch(
-        inputs, torch.zeros(_PROBE_PICTURES, dtype=torch.int64), torch.arange(_PROBE_PICTURES), _PROBE_PICTURES
-    )
     limit = int(study.performance.memory_gb * 1e9)
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        clipped_sum(network.trained, cross_entropy, batch, clipping_norm=1.0, memory_bytes=limit)
-        times.append(time.perf_counter() - started)
-    gradients = min(64, max(1, limit // (8 * network.num_parameters))) * 8 * network.num_parameters
-    return min(times) / _PROBE_PICTURES, gradients
+    _seconds_of_one_sum(study, network, 4, limit)  # the first call loads and compiles
+    seconds, pictures = 0.0, 4
+    while seconds < 0.02 and pictures <= 256:  # large enough for the fixed cost of a call to vanish
+        pictures *= 4
+        seconds = min(_seconds_of_one_sum(study, network, pictures, limit) for _ in range(2))
+    size = network.num_parameters
+    gradients = min(64, max(1, limit // (8 * size))) * 8 * size
+    return seconds / pictures, gradients
+
+
+def _seconds_of_one_sum(study: Study, network: Network, pictures: int, limit: int) -> float:
+    side, channels = study.data.image_size, study.data.channels
+    drawn = np.random.default_rng(0).integers(0, 256, (pictures, channels, side, side), dtype=np.uint8)
+    with torch.no_grad():
+        inputs = network.encode(torch.from_numpy(drawn))
+    labels, patient = torch.zeros(pictures, dtype=torch.int64), torch.arange(pictures)
+    batch = PatientBatch(inputs, labels, patient, pictures)
+    started = time.perf_counter()
+    clipped_sum(network.trained, cross_entropy, batch, clipping_norm=1.0, memory_bytes=limit)
+    return time.perf_counter() - started
