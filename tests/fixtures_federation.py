@@ -75,7 +75,7 @@ class TinyFederation:
 @pytest.fixture
 def make_federation(tmp_path):
     """A factory of tiny federations, each with a ledger file of its own; all are closed at the end."""
-    made = []
+    made: list[TinyFederation] = []
 
     def make(**options):
         folder = tmp_path / str(len(made))

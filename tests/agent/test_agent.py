@@ -98,19 +98,19 @@ def test_a_hospital_answers_only_what_it_agreed_to(make_federation, change):
 
 def test_two_hospitals_never_share_a_noise_stream(make_federation, monkeypatch):
     federation = make_federation(plan=private_plan())
-    drawn = {}
+    drawn: list[np.ndarray] = []
     original = PrivacyPlan.hospital_release
 
     def remembering(self, clipped, stream):
         clipped.vector.zero_()
         released = original(self, clipped, stream)
-        drawn.setdefault("noise", []).append(released)
+        drawn.append(released)
         return released
 
     monkeypatch.setattr(PrivacyPlan, "hospital_release", remembering)
     for round in (1, 2):
         ask_all(federation, gradient_request(federation, round))
-    noise = np.stack(drawn["noise"])
+    noise = np.stack(drawn)
     assert noise.std() > 0
     for i in range(len(noise)):
         for j in range(i):

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 
+from wardround.accounting.events import NoEvent
 from wardround.federation.aggregators import CoordinatorNoise, PlainSum, SimulatedSecureSum
 from wardround.federation.messages import Reply
 from wardround.secure_aggregation.simulated import simulated_secure_sum
+from wardround.types import HospitalName
 
 REPLIES = {
-    name: Reply(np.array(values, dtype=np.float32), None)
+    HospitalName(name): Reply(np.array(values, dtype=np.float32), NoEvent())
     for name, values in {"a": [1.0, 2.0, 1e8], "b": [0.5, -2.0, 1.0], "c": [0.25, 1.0, -1e8]}.items()
 }
 

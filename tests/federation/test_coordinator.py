@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 
 from wardround.errors import BudgetExhausted
+from wardround.federation.channel import InProcessChannel
 from wardround.federation.coordinator import Position, Schedule, run_rounds
+
+NOBODY = InProcessChannel((), lambda requests: {})
 
 
 class Counting:
@@ -42,7 +45,7 @@ def run(schedule, position=None, strategy=None):
         return {"seen": models is not None}
 
     start = position or Position(0, {"weights": np.zeros(2, dtype=np.float32)})
-    outcome = run_rounds(strategy or Counting(), None, schedule, start, memory, look)
+    outcome = run_rounds(strategy or Counting(), NOBODY, schedule, start, memory, look)
     return outcome, memory, looks
 
 

@@ -6,6 +6,7 @@ import torch
 from tests.fixtures_federation import STUDY, private_plan
 from torch import nn
 
+from wardround.accounting.events import NoEvent
 from wardround.errors import BudgetExhausted, FederationError
 from wardround.federation.aggregators import PlainSum, SimulatedSecureSum
 from wardround.federation.messages import Failure, FailureCode, Reply, Stage, Task
@@ -118,7 +119,7 @@ class Failing:
     def ask(self, requests, deadline_s):
         self.asked.append((requests, deadline_s))
         weights = next(iter(requests.values())).weights
-        reply = Reply(np.ones_like(weights), None)
+        reply = Reply(np.ones_like(weights), NoEvent())
         failures = {name: self.failing[name] for name in requests if name in self.failing}
         return {name: reply for name in requests if name not in failures}, failures
 

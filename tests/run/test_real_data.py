@@ -13,11 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PICTURES = Path(os.environ.get("WARDROUND_DATA", ROOT.parent / "shared" / "data")) / "chest_xray"
 
 
-def run_example(name, tmp_path, **federation):
+def run_example(name, tmp_path, data=None, **federation):
     if not PICTURES.is_dir():
         pytest.skip(f"the real chest X-rays are not at {PICTURES}; set WARDROUND_DATA to their folder")
-    overrides = {
-        "data": {"path": str(PICTURES)},
+    overrides: dict[str, dict[str, object]] = {
+        "data": {"path": str(PICTURES), **(data or {})},
         "federation": {"compare": (), **federation},
         "performance": {"cache": str(tmp_path / "cache")},
     }
@@ -44,13 +44,6 @@ def test_a_small_network_from_scratch_reaches_090_at_epsilon_8(tmp_path):
 
 @pytest.mark.real_data
 def test_the_published_split_is_offered_and_marked_as_leaking(tmp_path):
-    if not PICTURES.is_dir():
-        pytest.skip(f"the real chest X-rays are not at {PICTURES}; set WARDROUND_DATA to their folder")
-    overrides = {
-        "data": {"path": str(PICTURES), "test": "published"},
-        "federation": {"compare": (), "rounds": 2},
-        "performance": {"cache": str(tmp_path / "cache")},
-    }
-    record = run_study(read_study(ROOT / "examples" / "chest_xray.toml", overrides), tmp_path / "run", Silent())
+    record = run_example("chest_xray.toml", tmp_path, data={"test": "published"}, rounds=2)
     assert record.results["test"]["leaking"]
     assert "264" in record.results["test"]["note"]

@@ -3,11 +3,15 @@
 import hashlib
 import hmac
 import os
+from dataclasses import replace
 
+from wardround.accounting.events import leaves
 from wardround.accounting.events import to_json as event_to_json
+from wardround.accounting.ledger import Ledger
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.config import Study
 from wardround.federation.coordinator import Outcome
+from wardround.federation.messages import Task
 from wardround.images.patients import Patient
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
@@ -102,9 +106,21 @@ def _released(study: Study, plan: PrivacyPlan, *, leaking: bool) -> list[dict[st
 def certificate_of(
     study: Study, plan: PrivacyPlan, federation: Federation, outcome: Outcome, model_sha256: str
 ) -> dict[str, object]:
-    """The promise as it was kept, after the rounds that happened, and what it can be checked against."""
+    """The promise as it was kept, and what it can be checked against.
+
+    Epsilon is the looser of two: of the rounds that ended, and of everything that some hospital's ledger was
+    charged for this study. They differ when an interrupted round was asked for again: its first answer may
+    have been seen.
+    """
     done = outcome.position.round * study.federation.local_steps
-    statement = statement_of(plan, releases=done, simulated=True, seeded=study.study.seed is not None)
+    charged = max(_charged_releases(agent.ledger, study) for agent in federation.agents.values())
+    repeated = max(0, charged - done)
+    statement = statement_of(plan, releases=done + repeated, simulated=True, seeded=study.study.seed is not None)
+    if repeated:
+        again = (
+            f"{repeated} of the releases were charged for rounds that were interrupted, and count all the same."
+        )
+        statement = replace(statement, caveats=(*statement.caveats, again))
     return {
         "study": study.study.name,
         "study_digest": study.digest,
@@ -114,8 +130,8 @@ def certificate_of(
         "unit": plan.unit.value,
         "rounds": outcome.position.round,
         "stopped": outcome.stopped,
-        "event": event_to_json(plan.event_after(done)) if done else None,
-        "insiders": [row.to_json() for row in insiders_of(plan, done)],
+        "event": event_to_json(plan.event_after(done + repeated)) if done + repeated else None,
+        "insiders": [row.to_json() for row in insiders_of(plan, done + repeated)],
         "ledgers": {
             name: {
                 "head": agent.ledger.head(),
@@ -127,6 +143,12 @@ def certificate_of(
         "model_sha256": model_sha256,
         "seeded": study.study.seed is not None,
     }
+
+
+def _charged_releases(ledger: Ledger, study: Study) -> int:
+    """Noised sums that a hospital's ledger was charged for this study, whether or not their round ended."""
+    mine = [leaves(e.event) for e in ledger.entries() if e.study == study.digest and e.purpose != Task.COUNT]
+    return sum(count for event in mine for _, count in event)
 
 
 def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
