@@ -10,6 +10,7 @@ from wardround.accounting.insiders import InsiderRow
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.config import Study
+from wardround.errors import DataError
 from wardround.images.entries import Task
 from wardround.images.phantom import PhantomOptions, list_phantom
 from wardround.images.readers import READERS
@@ -98,8 +99,10 @@ def _listed(study: Study) -> tuple[int | None, int | None, int]:
         phantom = data.phantom
         options = PhantomOptions(patients=phantom.patients, max_images=phantom.max_images, seed=phantom.seed)
         listing = list_phantom(options)
-    elif data.path is None or not data.path.is_dir():
+    elif data.path is None:
         return None, None, 3 if data.task == "subtype" else 2
+    elif not data.path.is_dir():
+        raise DataError(f"the data folder must exist, got {data.path}. Check its path.")
     else:
         listing = READERS[data.layout].read(data.path, Task(data.task))
     return len({entry.patient for entry in listing.entries}), len(listing.entries), len(listing.class_names)
