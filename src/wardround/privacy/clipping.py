@@ -3,11 +3,14 @@
 A patient's gradient is the gradient of the mean loss over their pictures in the batch. It is one vector, so it
 is clipped once, and a patient with thirty pictures weighs as much as a patient with one.
 
-This module is the plain and right way, by functional transforms of one-picture gradients
-(`torch.func.vmap` of `grad`). Engines that are faster stand behind the same two functions.
+One forward and one backward pass give every patient's gradient norm and the clipped sum (`engine`); what the
+engine has no rule for is computed by `torch.func`, exact and slower, and said once by name (`SlowPath`).
+
+Sensitivity in finite precision: norms and sums of a float32 network carry float32 rounding, of the order of 1e-5
+of the norm. The clip therefore aims `1 - _SHAVE` below the clipping norm, which is more than that.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,13 +18,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from wardround.errors import PrivacyError
+from wardround.privacy.engine import Anatomy, Batch, Loss, anatomy_of, take
+from wardround.privacy.watch import Tape
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (picture, class), labels (picture,)) -> loss of each picture, (picture,); never reduced."""
-
-# A product rounded in float32 may exceed the clipping norm by a few units in the last place; aiming this much
-# below keeps the declared sensitivity an upper bound.
-_SHAVE = 1.0 - 2.0**-20
+_SHAVE = 1.0 - 2.0**-13
 
 
 @dataclass(frozen=True)
@@ -130,60 +130,189 @@ def clipped_sums_by_group(
     """
     if not clipping_norm > 0:
         raise PrivacyError(f"clipping_norm must be > 0, got {clipping_norm}.")
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    size = sum(p.numel() for p in parameters.values())
-    totals = torch.zeros(num_groups, size, dtype=torch.float64)
-    for patients, gradients in _patient_gradients(model, loss, batch, memory_bytes, dropout_seed):
-        norms = torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float64)
-        kept = torch.isfinite(norms)
-        # 0 * NaN is NaN: what is left out is replaced, gradient and scale, before anything is multiplied.
-        scale = torch.where(kept, torch.clamp(clipping_norm * _SHAVE / norms, max=1.0), 0.0)
-        gradients = torch.where(kept[:, None], gradients, 0.0)
-        scale = scale.to(gradients.dtype)
-        owners, sizes = torch.unique_consecutive(group[patients], return_counts=True)
-        ends = torch.cumsum(sizes, 0).tolist()
-        for owner, start, end in zip(owners.tolist(), [0, *ends], ends, strict=False):
-            totals[owner] += scale[start:end] @ gradients[start:end]
+    layout = _layout(model)
+    totals = torch.zeros(num_groups, sum(size for _, size in layout.values()), dtype=torch.float64)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(dropout_seed)  # dropout draws from the global generator and from nowhere else
+        for patients, piece in _pieces(model, loss, batch, memory_bytes):
+            owner = group[patients]
+            if isinstance(piece, Tensor):
+                _add_rows(totals, piece, owner, clipping_norm)
+            else:
+                _add_tape(totals, piece, owner, clipping_norm, layout)
     return [ClippedSum(vector, clipping_norm) for vector in totals]
 
 
-def _patient_gradients(
-    model: nn.Module, loss: Loss, batch: PatientBatch, memory_bytes: int, dropout_seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Chunks of (patient indices, their gradients (patient, parameter)), before clipping."""
-    parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    size = sum(p.numel() for p in parameters.values())
+def per_patient_gradients(
+    model: nn.Module,
+    loss: Loss,
+    batch: PatientBatch,
+    *,
+    memory_bytes: int = 1 << 30,
+    dropout_seed: int = 0,
+) -> Tensor:
+    """Every patient's gradient, not clipped, (patient, parameter); for integer rounding and for audits.
+
+    Args:
+        model: see `clipped_sum`; so are the others.
+        loss: as there.
+        batch: as there; a patient without pictures has a row of zeros.
+        memory_bytes: as there; the result itself is not counted.
+        dropout_seed: as there.
+
+    Guarantee: none. Every row is one patient's own.
+    """
+    layout = _layout(model)
+    rows = torch.zeros(batch.num_patients, sum(size for _, size in layout.values()), dtype=_dtype(model))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(dropout_seed)
+        for patients, piece in _pieces(model, loss, batch, memory_bytes, materialise=True):
+            if isinstance(piece, Tensor):
+                rows[patients] = piece
+            else:
+                for name, gradient in piece.tape.kept.items():
+                    start, size = layout[name]
+                    rows[patients, start : start + size] = gradient.reshape(len(patients), size)
+    return rows
+
+
+@dataclass(frozen=True)
+class _Taped:
+    """One batch that the engine has taken."""
+
+    tape: Tape
+    patient: Tensor
+
+
+def _layout(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Where each trained parameter stands in the vector: (start, size)."""
+    layout, start = {}, 0
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            layout[name] = (start, parameter.numel())
+            start += parameter.numel()
+    return layout
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(p.dtype for p in model.parameters() if p.requires_grad)
+
+
+def _scales(norms: Tensor, clipping_norm: float) -> Tensor:
+    """What each patient's gradient is multiplied by, (patient,); zero where the norm is not finite."""
+    return torch.where(torch.isfinite(norms), torch.clamp(clipping_norm * _SHAVE / norms, max=1.0), 0.0)
+
+
+def _ranges(owner: Tensor) -> list[tuple[int, int, int]]:
+    """(group, first patient, last patient + 1) of every run of patients of one group."""
+    owners, sizes = torch.unique_consecutive(owner, return_counts=True)
+    ends = torch.cumsum(sizes, 0).tolist()
+    return list(zip(owners.tolist(), [0, *ends[:-1]], ends, strict=True))
+
+
+def _add_rows(totals: Tensor, rows: Tensor, owner: Tensor, clipping_norm: float) -> None:
+    """Adds clipped rows, (patient, parameter)."""
+    norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    scale = _scales(norms, clipping_norm).to(rows.dtype)
+    # 0 * NaN is NaN: what is left out is replaced before anything is multiplied.
+    rows = torch.where(torch.isfinite(norms)[:, None], rows, 0.0)
+    for group, start, end in _ranges(owner):
+        totals[group] += scale[start:end] @ rows[start:end]
+
+
+def _add_tape(
+    totals: Tensor, piece: "_Taped", owner: Tensor, clipping_norm: float, layout: dict[str, tuple[int, int]]
+) -> None:
+    """Adds what the engine left of a batch: kept gradients by one product, deferred uses by one more each."""
+    tape, norms = piece.tape, piece.tape.norms.sqrt()
+    scale, finite = _scales(norms, clipping_norm), torch.isfinite(norms)
+    all_finite = bool(finite.all())
+    for name, gradient in tape.kept.items():
+        start, size = layout[name]
+        rows = gradient.reshape(len(scale), size)
+        rows = rows if all_finite else torch.where(finite[:, None], rows, 0.0)
+        for group, first, last in _ranges(owner):
+            totals[group, start : start + size] += scale[first:last].to(rows.dtype) @ rows[first:last]
+    for use, g, saved in tape.deferred:
+        weights = scale[piece.patient].to(g.dtype)
+        good = finite[piece.patient]
+        tensors = [_weighted(g, weights, good, all_finite), *(_cleaned(t, good, all_finite) for t in saved)]
+        for group, first, last in _ranges(owner[piece.patient]):
+            part = [t if last - first == len(t) else t[first:last] for t in tensors]
+            for name, total in zip(use.names, use.weighted_sum(part[0], part[1:]), strict=True):
+                start, size = layout[name]
+                totals[group, start : start + size] += total.reshape(-1)
+
+
+def _weighted(g: Tensor, weights: Tensor, good: Tensor, all_finite: bool) -> Tensor:
+    return _cleaned(g, good, all_finite) * weights.view(-1, *(1,) * (g.ndim - 1))
+
+
+def _cleaned(values: Tensor, good: Tensor, all_finite: bool) -> Tensor:
+    return values if all_finite else torch.where(good.view(-1, *(1,) * (values.ndim - 1)), values, 0.0)
+
+
+def _pieces(
+    model: nn.Module, loss: Loss, batch: PatientBatch, memory_bytes: int, *, materialise: bool = False
+) -> Iterator[tuple[Tensor, "_Taped | Tensor"]]:
+    """Whole patients, as many as fit: (their indices, what the engine took, or their gradients as rows)."""
+    if len(batch.inputs) == 0:
+        return
+    anatomy = anatomy_of(model, loss, batch.inputs, batch.labels)
     counts = torch.bincount(batch.patient, minlength=batch.num_patients)
     ends = torch.cumsum(counts, 0).tolist()
-    chunk = _chunk_pictures(size, parameters, memory_bytes)
-    gradients_of = _picture_gradients(model, loss, parameters)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(dropout_seed)  # dropout draws from the global generator and from nowhere else
-        for first, last in _patient_ranges(counts.tolist(), chunk):
-            sums = torch.zeros(last - first, size, dtype=next(iter(parameters.values())).dtype)
-            start, end = ends[first] - int(counts[first]), ends[last - 1]
-            for at in range(start, end, chunk):
-                piece = slice(at, min(at + chunk, end))
-                picture_gradients = gradients_of(batch.inputs[piece], batch.labels[piece])
-                sums.index_add_(0, batch.patient[piece] - first, picture_gradients)
-            yield torch.arange(first, last), sums.div_(counts[first:last].clamp(min=1)[:, None])
+    size = sum(size for _, size in _layout(model).values())
+    chunk = _pictures_at_once(anatomy, size * _dtype(model).itemsize, memory_bytes)
+    for first, last in _patient_ranges(counts.tolist(), chunk):
+        start, end = ends[first] - int(counts[first]), ends[last - 1]
+        pictures = slice(start, end)
+        members = torch.arange(first, last)
+        part = Batch(batch.inputs[pictures], batch.labels[pictures], batch.patient[pictures] - first, last - first)
+        if end == start:
+            yield members, torch.zeros(last - first, size, dtype=_dtype(model))
+        elif last - first == 1 and end - start > chunk:
+            yield members, _large_patient(model, loss, part, chunk)
+        elif anatomy.whole:
+            yield members, _functional_rows(model, loss, part)
+        else:
+            yield members, _Taped(take(model, loss, part, anatomy, materialise=materialise)[0], part.patient)
 
 
-def _picture_gradients(
-    model: nn.Module, loss: Loss, parameters: dict[str, Tensor]
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function from pictures to their gradients, (picture, parameter)."""
+def _pictures_at_once(anatomy: Anatomy, gradient_bytes: int, memory_bytes: int) -> int:
+    """Pictures that fit: their activations and their gradients; or their gradients twice, as rows."""
+    each = 2 * gradient_bytes if anatomy.whole else anatomy.bytes_per_picture + min(gradient_bytes, 1 << 20)
+    return max(1, min(64 if anatomy.whole else 256, memory_bytes // max(1, each)))
+
+
+def _large_patient(model: nn.Module, loss: Loss, part: Batch, chunk: int) -> Tensor:
+    """Gradient of one patient whose pictures do not fit at once, (1, parameter), by ordinary backward passes."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    total = torch.zeros(1, sum(p.numel() for p in parameters), dtype=_dtype(model))
+    for at in range(0, len(part.inputs), chunk):
+        piece = slice(at, at + chunk)
+        with torch.enable_grad():
+            value = loss(model(part.inputs[piece]), part.labels[piece]).sum() / len(part.inputs)
+        found = torch.autograd.grad(value, parameters, allow_unused=True)
+        flat = [
+            (torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(parameters, found, strict=True)
+        ]
+        total[0] += torch.cat(flat)
+    return total
+
+
+def _functional_rows(model: nn.Module, loss: Loss, part: Batch) -> Tensor:
+    """Each patient's gradient by `vmap` of the gradient of one picture, (patient, parameter)."""
+    parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
     def picture_loss(values: dict[str, Tensor], picture: Tensor, label: Tensor) -> Tensor:
         return loss(functional_call(model, values, (picture[None],)), label[None])[0]
 
     per_picture = vmap(grad(picture_loss), in_dims=(None, 0, 0), randomness="different")
-
-    def gradients(inputs: Tensor, labels: Tensor) -> Tensor:
-        parts = per_picture(parameters, inputs, labels)
-        return torch.cat([parts[name].flatten(1) for name in parameters], dim=1)
-
-    return gradients
+    gradients = per_picture(parameters, part.inputs, part.labels)
+    rows = torch.cat([gradients[name].flatten(1) for name in parameters], dim=1)
+    counts = torch.bincount(part.patient, minlength=part.num_patients).clamp(min=1)
+    sums = torch.zeros(part.num_patients, rows.shape[1], dtype=rows.dtype).index_add_(0, part.patient, rows)
+    return sums.div_(counts[:, None])
 
 
 def _patient_ranges(counts: list[int], chunk: int) -> Iterator[tuple[int, int]]:
@@ -196,9 +325,3 @@ def _patient_ranges(counts: list[int], chunk: int) -> Iterator[tuple[int, int]]:
         pictures += count
     if first < len(counts):
         yield first, len(counts)
-
-
-def _chunk_pictures(size: int, parameters: dict[str, Tensor], memory_bytes: int) -> int:
-    """Pictures whose gradients fit: two copies of each gradient live at one time."""
-    width = next(iter(parameters.values())).element_size()
-    return max(1, min(64, memory_bytes // (2 * width * max(size, 1))))

@@ -1,0 +1,274 @@
+"""One forward and one backward pass for every patient's gradient: the book-keeping engine.
+
+`study_network` looks at a network once: it runs it on two batches of different size, finds the uses of trained
+parameters, the modules that need the slow path, and compares the engine's gradients with one-picture backward
+passes. What does not agree is never run here. `take` is one batch: forward, backward, and a `Tape`.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from wardround.privacy.uses import Fold
+from wardround.privacy.watch import Tape, Unruled, Watch
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(output (picture, ...), labels (picture, ...)) -> loss of each picture, (picture,); never reduced."""
+
+_PROBES = (2, 3)
+"""Two batch sizes: an axis that has both lengths in turn is the batch."""
+
+
+class SlowPath(UserWarning):
+    """Part of a network has no rule; its gradients are exact, and take longer."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What the engine knows of a network.
+
+    Attributes:
+        whole: the network is left to `torch.func` as a whole.
+        alone: modules run under `torch.func.vmap`, each by itself.
+        bytes_per_picture: activations of one picture, summed over all functions.
+    """
+
+    whole: bool
+    alone: tuple[nn.Module, ...]
+    bytes_per_picture: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One piece of work: pictures, labels, and the patient of each.
+
+    Attributes:
+        inputs: (picture, *shape).
+        labels: (picture, ...).
+        patient: (picture,), ascending, in [0, num_patients).
+        num_patients: patients in the piece.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    patient: Tensor
+    num_patients: int
+
+
+_KNOWN: "WeakKeyDictionary[nn.Module, tuple[object, Anatomy]]" = WeakKeyDictionary()
+
+
+def anatomy_of(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
+    """What the engine knows of a network; looked at once for each state of its switches.
+
+    Args:
+        model: the network.
+        loss: loss of each picture.
+        inputs: at least one picture, for shapes and (of integers) admissible values only.
+        labels: at least one label, likewise.
+    """
+    switches = (
+        tuple(name for name, p in model.named_parameters() if p.requires_grad),
+        tuple(module.training for module in model.modules()),
+        inputs.dtype, inputs.shape[1:],
+    )  # fmt: skip
+    known = _KNOWN.get(model)
+    if known is None or known[0] != switches:
+        anatomy = _study(model, loss, inputs, labels)
+        _KNOWN[model] = (switches, anatomy)
+        return anatomy
+    return known[1]
+
+
+def take(model: nn.Module, loss: Loss, batch: Batch, anatomy: Anatomy, *, materialise: bool) -> tuple[Tape, Watch]:
+    """Forward and backward pass of one batch; the tape has every patient's norm afterwards."""
+    counts = torch.bincount(batch.patient, minlength=batch.num_patients)
+    single = bool((counts <= 1).all())
+    identity = single and len(batch.patient) == batch.num_patients
+    fold: Fold = _same if identity else _Folded(batch.patient, batch.num_patients)
+    tape = Tape(batch.num_patients, fold, single=single, materialise=materialise)
+    watch = Watch(model, len(batch.inputs), tape)
+    with torch.enable_grad(), ExitStack() as stack:
+        stack.enter_context(watch.alone(anatomy.alone))
+        stack.enter_context(watch)
+        output = model(batch.inputs)
+    with torch.enable_grad():
+        losses = loss(output, batch.labels)
+        if losses.requires_grad:
+            torch.autograd.backward((losses / counts[batch.patient]).sum())
+    tape.finish()
+    return tape, watch
+
+
+def _same(rows: Tensor) -> Tensor:
+    return rows
+
+
+class _Folded:
+    """Adds the rows of each patient's pictures."""
+
+    def __init__(self, patient: Tensor, num_patients: int) -> None:
+        self._patient, self._num_patients = patient, num_patients
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return rows.new_zeros(self._num_patients, *rows.shape[1:]).index_add_(0, self._patient, rows)
+
+
+def _study(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
+    resting = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.training]
+    for module in resting:
+        module.eval()  # masks differ from call to call; what is compared here must not
+    state = torch.random.get_rng_state()
+    try:
+        anatomy = _with_rules(model, loss, inputs, labels, resting)
+        if not anatomy.whole and not _agrees(model, loss, inputs, labels, anatomy):
+            _say(model, "the whole network (its gradients did not agree with one-picture backward passes)")
+            return Anatomy(True, (), anatomy.bytes_per_picture)
+        return anatomy
+    finally:
+        torch.random.set_rng_state(state)
+        for module in resting:
+            module.train()
+
+
+def _with_rules(
+    model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, resting: Sequence[nn.Module]
+) -> Anatomy:
+    """Runs both probes until every use has a rule or a module that stands for it."""
+    alone: list[nn.Module] = []
+    while True:
+        try:
+            for size in _PROBES:
+                seen = _probe(model, loss, inputs, labels, size, alone)
+            return Anatomy(False, tuple(alone), seen // _PROBES[-1])
+        except Unruled as unruled:
+            module = _stand_in(model, unruled, alone, resting)
+            if module is None:
+                _say(model, f"the whole network ({unruled})")
+                return Anatomy(True, (), 0)
+            names = {id(m): name for name, m in model.named_modules()}
+            _say(model, f"module {names[id(module)]!r}, {type(module).__name__} ({unruled})")
+            inside = {id(m) for m in module.modules()}
+            alone = [m for m in alone if id(m) not in inside] + [module]
+
+
+def _stand_in(
+    model: nn.Module, unruled: Unruled, alone: Sequence[nn.Module], resting: Sequence[nn.Module]
+) -> nn.Module | None:
+    """The innermost running module that can be run as one use: below the root, without random masks."""
+    for module in reversed(unruled.modules):
+        if module is model:
+            return None
+        blocked = {id(m) for m in (*resting, *alone)}
+        takes_pictures = getattr(module, "_wardround_takes_pictures", False)
+        if (
+            takes_pictures
+            and id(module) not in {id(m) for m in alone}
+            and not ({id(m) for m in module.modules()} & blocked & {id(m) for m in resting})
+        ):
+            return module
+    return None
+
+
+def _probe(
+    model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, size: int, alone: Sequence[nn.Module]
+) -> int:
+    """One forward and backward pass on made-up pictures; returns the bytes of all activations."""
+    pictures, targets = _made_up(inputs, labels, size)
+    anatomy = Anatomy(False, tuple(alone), 0)
+    patient = torch.arange(size)
+    tape = Tape(size, _same, single=True, materialise=True)
+    watch = Watch(model, size, tape)
+    with torch.enable_grad(), ExitStack() as stack:
+        stack.enter_context(_marked(model, size))
+        stack.enter_context(watch.running(model))
+        stack.enter_context(watch.alone(anatomy.alone))
+        stack.enter_context(watch)
+        output = model(pictures)
+    del patient
+    losses = loss(output, targets)
+    if losses.shape != (size,):
+        raise ValueError(
+            f"The loss must give one value for each picture, got shape {tuple(losses.shape)} for {size} pictures; "
+            'reduce over pixels only (reduction="none").'
+        )
+    return watch.bytes_seen
+
+
+def _marked(model: nn.Module, size: int) -> "_Marks":
+    return _Marks(model, size)
+
+
+class _Marks:
+    """Notes which modules take pictures alone: positional tensors whose first axis is the batch, no keywords."""
+
+    def __init__(self, model: nn.Module, size: int) -> None:
+        self._model, self._size = model, size
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> None:
+        for module in self._model.modules():
+            self._handles.append(module.register_forward_pre_hook(self._note, with_kwargs=True))
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _note(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        fits = (
+            bool(args)
+            and not kwargs
+            and all(
+                isinstance(a, Tensor) and a.ndim >= 1 and a.shape[0] == self._size and a.is_floating_point()
+                for a in args
+            )
+        )
+        object.__setattr__(module, "_wardround_takes_pictures", fits)
+
+
+def _made_up(inputs: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Pictures of noise in the shape of the real ones; integer inputs and labels repeat the first."""
+    generator = torch.Generator().manual_seed(size)
+    targets = labels[:1].expand(size, *labels.shape[1:])
+    if not inputs.is_floating_point():
+        return inputs[:1].expand(size, *inputs.shape[1:]), targets
+    shape = (size, *inputs.shape[1:])
+    return torch.randn(shape, dtype=inputs.dtype, generator=generator), targets
+
+
+def _agrees(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy) -> bool:
+    """Whether the engine's gradients are those of one-picture backward passes, up to rounding."""
+    size = _PROBES[-1]
+    pictures, targets = _made_up(inputs, labels, size)
+    batch = Batch(pictures, targets, torch.arange(size), size)
+    try:
+        tape, _ = take(model, loss, batch, anatomy, materialise=True)
+    except (Unruled, RuntimeError):
+        return False
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    tolerance = 1e-3 if inputs.dtype in (torch.float32, torch.float16, torch.bfloat16) else 1e-8
+    for i in range(size):
+        with torch.enable_grad():
+            value = loss(model(pictures[i : i + 1]), targets[i : i + 1]).sum()
+        found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+        known = {
+            n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(parameters.items(), found, strict=True)
+        }
+        size_of_all = torch.sqrt(
+            sum((g.double().square().sum() for g in known.values()), torch.zeros((), dtype=torch.float64))
+        )
+        for name, gradient in known.items():
+            ours = tape.kept[name][i].reshape(gradient.shape) if name in tape.kept else torch.zeros_like(gradient)
+            error = (ours - gradient).double().norm()
+            if not error <= tolerance * (gradient.double().norm() + 1e-3 * size_of_all):
+                return False
+    return True
+
+
+def _say(model: nn.Module, what: str) -> None:
+    warnings.warn(f"{type(model).__name__}: slow path for {what}", SlowPath, stacklevel=2)

@@ -1,0 +1,279 @@
+"""Watching a forward pass: every function that reads a trained parameter becomes a `Use` on a `Tape`.
+
+Functions are watched, not modules: a module that runs twice, a parameter that two modules share, a bare parameter
+and a call of `torch.nn.functional` are all just uses. What no rule knows is run by its module under
+`torch.func.vmap`, exact and slow; what even that cannot do is left to `torch.func` for the whole network.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from wardround.privacy.rules import RULES
+from wardround.privacy.uses import Fold, Use, squared
+
+
+class Unruled(Exception):  # control flow inside the engine; nobody outside sees it
+    """A trained parameter was read by a function that no rule knows."""
+
+    def __init__(self, parameter: str, function: str, modules: Sequence[nn.Module]) -> None:
+        super().__init__(f"{parameter} is read by {function}")
+        self.parameter, self.function, self.modules = parameter, function, tuple(modules)
+
+
+class Tape:
+    """What the backward pass leaves of each use.
+
+    Attributes:
+        norms: squared norm of each patient's gradient so far, (patient,), float64.
+        kept: gradient of each patient by parameter, (patient, *shape), where it was formed.
+        deferred: uses whose norm alone was taken: (use, output gradient, saved tensors).
+    """
+
+    def __init__(self, num_patients: int, fold: Fold, *, single: bool, materialise: bool) -> None:
+        self.norms = torch.zeros(num_patients, dtype=torch.float64)
+        self.kept: dict[str, Tensor] = {}
+        self.deferred: list[tuple[Use, Tensor, tuple[Tensor, ...]]] = []
+        self.reads: Counter[str] = Counter()
+        self.anchor = torch.zeros(
+            (), requires_grad=True
+        )  # makes every use part of the graph, the first layer's too
+        self._fold, self._single, self._materialise = fold, single, materialise
+
+    def apply(self, use: Use, *inputs: Tensor) -> Tensor:
+        """The use's output, in the graph."""
+        self.reads.update(use.names)
+        output: Tensor = _Watched.apply(self, use, self.anchor, *inputs)  # type: ignore[no-untyped-call]
+        return output
+
+    def take(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
+        """Called once for each use, in the backward pass."""
+        read_once = all(self.reads[name] == 1 for name in use.names)
+        if read_once and not self._materialise and use.prefers_norms(g, saved, single=self._single):
+            self.norms += use.squared_norms(g, saved, self._fold)
+            self.deferred.append((use, g, saved))
+            return
+        for name, gradient in zip(use.names, use.per_patient(g, saved, self._fold), strict=True):
+            if name in self.kept:
+                self.kept[name] = self.kept[name] + gradient.reshape(self.kept[name].shape)
+            else:
+                self.kept[name] = gradient
+                if self.reads[name] == 1:
+                    self.norms += squared(gradient)
+
+    def finish(self) -> None:
+        """Norms of parameters that were read more than once, whose uses had to be added up first."""
+        for name, gradient in self.kept.items():
+            if self.reads[name] > 1:
+                self.norms += squared(gradient)
+
+
+class _Watched(torch.autograd.Function):
+    """Runs a use without its parameters in the graph; its backward pass tells the tape."""
+
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, use: Use, anchor: Tensor, *inputs: Tensor) -> Tensor:
+        output, saved = use.run(*inputs)
+        ctx.tape, ctx.use = tape, use
+        ctx.save_for_backward(*saved)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *output_gradients: Tensor) -> Any:
+        (g,) = output_gradients
+        saved = ctx.saved_tensors
+        with torch.no_grad():
+            ctx.tape.take(ctx.use, g, saved)
+            needed = ctx.needs_input_grad[3:]
+            inputs = ctx.use.input_gradients(g, *saved) if any(needed) else (None,) * len(needed)
+        return (None, None, None, *inputs)
+
+
+class Watch(TorchFunctionMode):
+    """Sends every function that reads a trained parameter to its rule.
+
+    Args:
+        model: the network; parameters that require a gradient are watched.
+        num_pictures: length of the first axis of everything that is batched.
+        tape: where uses are written down.
+    """
+
+    def __init__(self, model: nn.Module, num_pictures: int, tape: Tape) -> None:
+        super().__init__()
+        self.num_pictures, self.tape = num_pictures, tape
+        self.bytes_seen = 0
+        self._names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+        self._paused = False
+        self._running: list[nn.Module] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Called by torch for every function while the watch is on."""
+        kwargs = kwargs or {}
+        read = None if self._paused else self._first_trained(args, kwargs)
+        if read is None:
+            return self._weighed(func(*args, **kwargs))
+        rule = RULES.get(func)
+        if rule is not None:
+            result = rule(self, *args, **kwargs)
+            if result is not NotImplemented:
+                return self._weighed(result)
+        result = func(*args, **kwargs)
+        if not any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(result)):
+            return result  # a shape, a comparison, or a value cut from the graph: no gradient flows
+        raise Unruled(self._names[id(read)], getattr(func, "__name__", str(func)), self._running)
+
+    def use(self, use: Use, *inputs: Tensor) -> Tensor:
+        """The output of a use, written down when one of its parameters is trained."""
+        return self.tape.apply(use, *inputs)
+
+    def is_trained(self, value: Any) -> bool:
+        """Whether a value is one of the watched parameters."""
+        return isinstance(value, nn.Parameter) and id(value) in self._names
+
+    def is_batched(self, value: Tensor) -> bool:
+        """Whether the first axis of a tensor has the length of the batch."""
+        return value.ndim >= 1 and value.shape[0] == self.num_pictures
+
+    def names(self, *parameters: Tensor | None) -> tuple[str, ...]:
+        """Names of the watched ones among some parameters."""
+        return tuple(self._names[id(p)] for p in parameters if p is not None and self.is_trained(p))
+
+    def trained(
+        self, weight: Tensor | None, bias: Tensor | None
+    ) -> tuple[tuple[str, ...], Any, Tensor | None, tuple[bool, bool]]:
+        """Names, values and which of the two are trained: the first fields of most uses.
+
+        A weight that is itself computed from trained parameters cannot be taken as a constant.
+        """
+        for value in (weight, bias):
+            if value is not None and value.requires_grad and not self.is_trained(value):
+                raise Unruled("a parameter", "a function that computes a weight", self._running)
+        values = [None if value is None else value.detach() for value in (weight, bias)]
+        return self.names(weight, bias), values[0], values[1], (self.is_trained(weight), self.is_trained(bias))
+
+    @contextmanager
+    def running(self, model: nn.Module) -> Iterator[None]:
+        """Keeps the stack of running modules, so that an unknown use can be blamed on the innermost one."""
+        handles = []
+        for module in model.modules():
+            handles.append(module.register_forward_pre_hook(self._entered))
+            handles.append(module.register_forward_hook(self._left))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def alone(self, modules: Sequence[nn.Module]) -> Iterator[None]:
+        """Runs some modules as one use each, whatever they do inside."""
+        for module in modules:
+            module.forward = _Whole(self, module, module.forward)
+        try:
+            yield
+        finally:
+            for module in modules:
+                del module.forward
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Lets functions through unseen."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether functions are let through unseen."""
+        return self._paused
+
+    def _entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._running.append(module)
+
+    def _left(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self._running.pop()
+
+    def _first_trained(self, args: Any, kwargs: Any) -> Tensor | None:
+        for leaf in (*args, *kwargs.values()):
+            if isinstance(leaf, nn.Parameter):
+                if id(leaf) in self._names:
+                    return leaf
+            elif isinstance(leaf, (list, tuple)):
+                found = self._first_trained(leaf, {})
+                if found is not None:
+                    return found
+        return None
+
+    def _weighed(self, result: Any) -> Any:
+        if isinstance(result, Tensor):
+            self.bytes_seen += result.numel() * result.element_size()
+        return result
+
+
+class _Whole:
+    """Stands in for a module's forward: one use for all that happens inside."""
+
+    def __init__(self, watch: Watch, module: nn.Module, forward: Any) -> None:
+        self._watch, self._module, self._forward = watch, module, forward
+
+    def __call__(self, *inputs: Any) -> Any:
+        if self._watch.is_paused:
+            return self._forward(*inputs)
+        names = {id(p): name for name, p in self._module.named_parameters() if self._watch.is_trained(p)}
+        owned = [p for p in self._module.parameters() if id(p) in names]
+        use = ModuleUse(self._watch.names(*owned), self._watch, self._module, [names[id(p)] for p in owned])
+        return self._watch.tape.apply(use, *inputs)
+
+
+class ModuleUse(Use):
+    """A whole module as one use, its gradients by `vmap` of one-picture vector-Jacobian products."""
+
+    def __init__(self, names: tuple[str, ...], watch: Watch, module: nn.Module, inner_names: list[str]) -> None:
+        self.names = names
+        self._watch, self._module, self._inner_names = watch, module, inner_names
+        self._found: tuple[tuple[Tensor, ...], dict[str, Tensor]] | None = None
+
+    def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Use`."""
+        with self._watch.paused():
+            output: Tensor = self._module(*inputs)
+        return output, inputs
+
+    def _gradients(self, g: Tensor, saved: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        if self._found is not None:
+            return self._found
+        parameters = {name: p.detach() for name, p in self._module.named_parameters()}
+        trained = {name: parameters.pop(name) for name in self._inner_names}
+
+        def one(values: dict[str, Tensor], inputs: tuple[Tensor, ...], g: Tensor) -> Any:
+            def forward(inputs: tuple[Tensor, ...], values: dict[str, Tensor]) -> Tensor:
+                batch = tuple(value[None] for value in inputs)
+                output: Tensor = functional_call(self._module, {**parameters, **values}, batch)
+                return output[0]
+
+            pulled: Any = vjp(forward, inputs, values)
+            return pulled[1](g)
+
+        with self._watch.paused():
+            self._found = vmap(one, in_dims=(None, 0, 0))(trained, tuple(saved), g)
+        return self._found
+
+    def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+        """See `Use`."""
+        inputs, _ = self._gradients(g, saved)
+        self._found = None
+        return inputs
+
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
+        """See `Use`."""
+        _, values = self._gradients(g, saved)
+        return [fold(values[name]) for name in self._inner_names]
