@@ -48,9 +48,7 @@ class Case:
     def quick(self) -> "Case":
         """The same network on a batch that only shows whether everything runs."""
         side = 64 if len(self.shape) == 3 else 16
-        return replace(
-            self, batch=max(2, self.batch // 8), shape=(self.shape[0], *[side] * (len(self.shape) - 1))
-        )
+        return replace(self, batch=max(2, self.batch // 8), shape=(self.shape[0], *[side] * (len(self.shape) - 1)))
 
     def model(self) -> nn.Module:
         """The network with the same weights at every call, in training mode."""
@@ -304,9 +302,7 @@ CASES: dict[str, Case] = {
     "unet_transposed": Case(
         "U-Net transposed 128 px", 8, (1, 128, 128), lambda shape: UNet(shape[0], True), per_pixel=True
     ),
-    "unet_monai": Case(
-        "U-Net 128 px (MONAI)", 8, (1, 128, 128), _monai_unet, per_pixel=True, needs="monai"
-    ),
+    "unet_monai": Case("U-Net 128 px (MONAI)", 8, (1, 128, 128), _monai_unet, per_pixel=True, needs="monai"),
     "unet_3d": Case("3-D U-Net 32³ (MONAI)", 4, (1, 32, 32, 32), _monai_unet, per_pixel=True, needs="monai"),
     "vit_tiny": Case("ViT-tiny 224 px", 8, (3, 224, 224), VisionTransformer),
 }

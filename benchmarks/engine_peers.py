@@ -12,7 +12,7 @@ import io
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def ordinary(work: Workload) -> Step:
     optimizer = work.optimizer()
 
     def step() -> None:
-        work.mean_loss().backward()
+        torch.autograd.backward(work.mean_loss())
         optimizer.step()
         optimizer.zero_grad()
 
@@ -95,7 +95,7 @@ def ordinary_channels_last(work: Workload) -> Step:
     optimizer = work.optimizer()
 
     def step() -> None:
-        work.loss(work.model(inputs), work.labels).mean().backward()
+        torch.autograd.backward(work.loss(work.model(inputs), work.labels).mean())
         optimizer.step()
         optimizer.zero_grad()
 
@@ -108,7 +108,7 @@ def ordinary_noise(work: Workload) -> Step:
     std = work.noise_multiplier * work.clipping_norm / len(work.inputs)
 
     def step() -> None:
-        work.mean_loss().backward()
+        torch.autograd.backward(work.mean_loss())
         for parameter in work.model.parameters():
             if parameter.grad is not None:
                 parameter.grad.add_(torch.normal(0.0, std, parameter.shape, dtype=parameter.dtype))
@@ -142,7 +142,9 @@ def wardround(work: Workload) -> Step:
         if std > 0:
             released.add_(torch.from_numpy(stream.normal(released.numel())), alpha=std)
         parameters = list(work.parameters.values())
-        for parameter, piece in zip(parameters, released.split([p.numel() for p in parameters]), strict=True):
+        for parameter, piece in zip(
+            parameters, torch.split(released, [p.numel() for p in parameters]), strict=True
+        ):
             parameter.grad = (piece / denominator).to(parameter.dtype).view_as(parameter)
         optimizer.step()
         optimizer.zero_grad()
@@ -152,7 +154,7 @@ def wardround(work: Workload) -> Step:
 
 def wardround_no_noise(work: Workload) -> Step:
     """Ours without the noise: the difference is what noise costs."""
-    return wardround(_replaced(work, noise_multiplier=0.0))
+    return wardround(replace(work, noise_multiplier=0.0))
 
 
 def torch_func(work: Workload) -> Step:
@@ -172,9 +174,7 @@ def torch_func(work: Workload) -> Step:
         scale = (work.clipping_norm / norms).clamp(max=1.0)
         for name, parameter in parameters.items():
             total = torch.einsum("i,i...", scale, gradients.pop(name))
-            noise = torch.normal(
-                0.0, work.noise_multiplier * work.clipping_norm, total.shape, dtype=total.dtype
-            )
+            noise = torch.normal(0.0, work.noise_multiplier * work.clipping_norm, total.shape, dtype=total.dtype)
             parameter.grad = total.add_(noise).div_(len(work.inputs))
         optimizer.step()
         optimizer.zero_grad()
@@ -197,7 +197,7 @@ def _opacus(mode: str) -> Callable[[Workload], Step]:
         optimizer = optimizers.DPOptimizer(work.optimizer(), **_opacus_arguments(work))
 
         def step() -> None:
-            work.loss(model(work.inputs), work.labels).mean().backward()
+            torch.autograd.backward(work.loss(model(work.inputs), work.labels).mean())
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
@@ -256,7 +256,7 @@ def deepee(work: Workload) -> Step:
         with _threads_without_accelerator():
             logits = wrapper(work.inputs)
         # The sum: a mean would divide each replica's gradient by the batch before it is clipped.
-        work.loss(logits, work.labels).sum().backward()
+        torch.autograd.backward(work.loss(logits, work.labels).sum())
         wrapper.clip_and_accumulate()
         wrapper.noise_gradient()
         optimizer.step()
@@ -324,19 +324,13 @@ def _fastdp(one_origin: bool) -> Callable[[Workload], Step]:
 
         def step() -> None:
             with contextlib.redirect_stdout(io.StringIO()):
-                work.mean_loss().backward()
+                torch.autograd.backward(work.mean_loss())
                 optimizer.step()
                 optimizer.zero_grad()
 
         return step
 
     return build
-
-
-def _replaced(work: Workload, **changes: Any) -> Workload:
-    from dataclasses import replace
-
-    return replace(work, **changes)
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from wardround.privacy.clipping import Loss, PatientBatch
+from wardround.privacy.clipping import PatientBatch
 
+Loss = Callable[[Tensor, Tensor], Tensor]
 Engine = Callable[[nn.Module, Loss, PatientBatch, float], Tensor]
 
 UNEVEN = (2, 0, 3, 1, 0)
@@ -130,13 +131,14 @@ def judge(
     except Exception as refusal:  # a peer may raise anything at all
         detail = f"{type(refusal).__name__}: {' '.join(str(refusal).split())[:160]}"
         return Verdict(case.name, "refused", math.inf, detail, case.may_refuse)
-    error, worst = relative_error(vector, clip_and_sum(gradients, norm, shave=shave), sizes)
+    one = min(norm, float(gradients.norm(dim=1).max())) if len(gradients) else 0.0
+    error, worst = relative_error(vector, clip_and_sum(gradients, norm, shave=shave), sizes, one=one)
     right = error < tolerance
     return Verdict(case.name, "right" if right else "wrong", error, worst, right)
 
 
 def patient_gradients(model: nn.Module, loss: Loss, batch: PatientBatch) -> Tensor:
-    """One ordinary backward pass of the mean loss over each patient's pictures, (patient, parameter): the oracle."""
+    """The oracle: a backward pass of the mean loss over each patient's pictures, (patient, parameter)."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     rows = torch.zeros(batch.num_patients, sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
     for patient, row in enumerate(rows):
@@ -157,7 +159,7 @@ def clip_and_sum(gradients: Tensor, clipping_norm: float, *, shave: float = 1.0)
 def typical_clipping_norm(gradients: Tensor) -> float:
     """A clipping norm below the median patient: some are clipped and some are not, and none is on the edge."""
     norms = gradients.norm(dim=1)
-    return 0.9 * float(norms[norms > 0].median())
+    return 0.9 * float(norms[norms > 0].median()) if norms.any() else 1.0
 
 
 def parameter_sizes(model: nn.Module) -> dict[str, int]:
@@ -165,15 +167,18 @@ def parameter_sizes(model: nn.Module) -> dict[str, int]:
     return {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def relative_error(vector: Tensor, expected: Tensor, sizes: dict[str, int]) -> tuple[float, str]:
+def relative_error(
+    vector: Tensor, expected: Tensor, sizes: dict[str, int], *, one: float = 0.0
+) -> tuple[float, str]:
     """The largest error of one parameter, relative to its size, and the name of that parameter.
 
     A parameter that matters less than a hundredth of the whole is measured against that: the gradient of a bias
-    before a normalisation is zero but for rounding.
+    before a normalisation is zero but for rounding. `one` is the size of one patient's part of the sum: the
+    parts of two patients may cancel.
     """
     if vector.shape != expected.shape:
         return math.inf, f"shape {tuple(vector.shape)}, expected {tuple(expected.shape)}"
-    floor = 1e-2 * expected.norm()
+    floor = (1e-2 * expected.norm()).clamp(min=max(1e-2 * one, 1e-300))
     worst = (0.0, "")
     parts = zip(vector.double().split([*sizes.values()]), expected.split([*sizes.values()]), strict=True)
     for name, (ours, theirs) in zip(sizes, parts, strict=True):
@@ -191,7 +196,7 @@ def quietly() -> Iterator[None]:
         yield
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _solved(name: str, counts: tuple[int, ...]) -> tuple[nn.Module, PatientBatch, Tensor]:
     """Model, batch and the oracle's gradients; not to be changed."""
     case, total = CASES[name], sum(counts)
@@ -255,7 +260,7 @@ def tokens(length: int, vocabulary: int = 7) -> Callable[[int], Tensor]:
 
 
 class Custom(nn.Module):
-    """A network whose forward is the function `run(self, x)`, and whose parts are registered in the order given."""
+    """A network whose forward is the function `run(self, x)`; its parts are registered in the order given."""
 
     def __init__(self, run: Callable[[Any, Any], Tensor], **parts: nn.Module | nn.Parameter) -> None:
         super().__init__()
@@ -359,19 +364,19 @@ def sandwich(layer: Callable[[], nn.Module], shape: tuple[int, ...], kind: str) 
 
     def build() -> nn.Module:
         before: nn.Module = nn.Identity()
-        if kind == "image":
-            before = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(shape) - 1](
-                shape[0], shape[0], *([1] if len(shape) > 1 else [])
-            )
-        elif kind == "tokens":
+        if kind == "image" and len(shape) > 1:
+            before = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(shape) - 2](shape[0], shape[0], 1)
+        else:
             before = nn.Linear(shape[-1], shape[-1])
         middle = layer()
         with torch.no_grad():
             width = middle(before(torch.zeros(2, *shape)))[0].numel()
         return Custom(
             lambda m, x: m.head(torch.tanh(m.layer(m.before(x))).flatten(1)),
-            before=before, layer=middle, head=nn.Linear(width, 3),
-        )  # fmt: skip
+            before=before,
+            layer=middle,
+            head=nn.Linear(width, 3),
+        )
 
     return build
 
@@ -382,6 +387,11 @@ def image_layer(family: str, name: str, layer: Callable[[], nn.Module], *shape: 
 
 def token_layer(family: str, name: str, layer: Callable[[], nn.Module], *shape: int) -> None:
     add(family, name, sandwich(layer, shape, "tokens"), noise(*shape))
+
+
+# The tables of cases keep a case on as few lines as it needs.
+# fmt: off
+SPACE = {1: (7,), 2: (6, 5), 3: (4, 6, 5)}
 
 
 def _linear() -> None:
@@ -395,10 +405,7 @@ def _linear() -> None:
     token_layer("linear", "a subclass of Linear that scales its weight", lambda: ScaledLinear(4, 5), 3, 4)
     token_layer("linear", "a module of our own: x @ matrix", lambda: Matrix(4, 5), 3, 4)
     token_layer("linear", "Bilinear with itself", lambda: Custom(
-        lambda m, x: m.pair(x, x), pair=nn.Bilinear(4, 4, 3)), 3, 4)  # fmt: skip
-
-
-SPACE = {1: (7,), 2: (6, 5), 3: (4, 6, 5)}
+        lambda m, x: m.pair(x, x), pair=nn.Bilinear(4, 4, 3)), 3, 4)
 
 
 def _convolutions() -> None:
@@ -427,7 +434,7 @@ def _convolutions() -> None:
             layer = functools.partial(kind, 4, 8, **{"kernel_size": 3} | options)
             image_layer("convolution", f"Conv{d}d, {name}", layer, 4, *SPACE[d])
     image_layer("convolution", "Conv2d, another kernel, stride, padding each way", lambda: nn.Conv2d(
-        4, 5, (3, 1), stride=(1, 2), padding=(0, 1), dilation=(2, 1)), 4, 6, 5)  # fmt: skip
+        4, 5, (3, 1), stride=(1, 2), padding=(0, 1), dilation=(2, 1)), 4, 6, 5)
     image_layer("convolution", "Conv2d, one output pixel", lambda: nn.Conv2d(4, 5, (6, 5)), 4, 6, 5)
     image_layer("convolution", "Conv2d, one channel, large kernel", lambda: nn.Conv2d(1, 2, 5), 1, 6, 5)
     image_layer("convolution", "weight standardisation", lambda: StandardisedConv(4, 5, 3, padding=1), 4, 6, 5)
@@ -452,9 +459,9 @@ def _transposed() -> None:
             layer = functools.partial(kind, 4, 4, **{"kernel_size": 3} | options)
             image_layer("transposed convolution", f"ConvTranspose{d}d, {name}", layer, 4, *small[d])
     image_layer("transposed convolution", "ConvTranspose2d, output_size", lambda: Custom(
-        lambda m, x: m.up(x, output_size=[10, 9]), up=nn.ConvTranspose2d(4, 3, 3, stride=3)), 4, 3, 3)  # fmt: skip
+        lambda m, x: m.up(x, output_size=[10, 9]), up=nn.ConvTranspose2d(4, 3, 3, stride=3)), 4, 3, 3)
     image_layer("transposed convolution", "ConvTranspose2d, another stride each way", lambda: nn.ConvTranspose2d(
-        4, 3, (2, 3), stride=(3, 1), padding=(0, 1), output_padding=(1, 0)), 4, 3, 4)  # fmt: skip
+        4, 3, (2, 3), stride=(3, 1), padding=(0, 1), output_padding=(1, 0)), 4, 3, 4)
 
 
 def _norms() -> None:
@@ -464,7 +471,7 @@ def _norms() -> None:
         image_layer("norm", f"InstanceNorm{d}d, affine", functools.partial(instance, 4, affine=True), 4, *space)
         batch = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[d - 1]
         image_layer("norm", f"BatchNorm{d}d, frozen statistics",
-                    lambda kind=batch: with_statistics(kind(4)), 4, *space)  # type: ignore[misc]  # fmt: skip
+                    lambda kind=batch: with_statistics(kind(4)), 4, *space)  # type: ignore[misc]
     image_layer("norm", "BatchNorm1d, frozen statistics, 2-D", lambda: with_statistics(nn.BatchNorm1d(4)), 4)
     image_layer("norm", "GroupNorm, one group", lambda: nn.GroupNorm(1, 4), 4, 6, 5)
     image_layer("norm", "GroupNorm, a group for each channel", lambda: nn.GroupNorm(4, 4), 4, 6, 5)
@@ -477,7 +484,7 @@ def _norms() -> None:
     image_layer("norm", "LayerNorm, images, all axes", lambda: nn.LayerNorm((4, 6, 5)), 4, 6, 5)
     image_layer("norm", "LayerNorm, images, space", lambda: nn.LayerNorm((6, 5), eps=0.1), 4, 6, 5)
     image_layer("norm", "LayerNorm, channels last within the network", lambda: Custom(
-        lambda m, x: m.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), norm=nn.LayerNorm(4)), 4, 6, 5)  # fmt: skip
+        lambda m, x: m.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), norm=nn.LayerNorm(4)), 4, 6, 5)
     token_layer("norm", "RMSNorm", lambda: nn.RMSNorm(4), 3, 4)
     token_layer("norm", "RMSNorm, two axes", lambda: nn.RMSNorm((3, 4), eps=0.01), 2, 3, 4)
     image_layer("norm", "PReLU, one", lambda: nn.PReLU(), 4, 6, 5)
@@ -486,44 +493,46 @@ def _norms() -> None:
 
 
 def _tokens() -> None:
+    table = functools.partial(nn.Embedding, 7, 4)
+
     def head(run: Callable[[Any, Any], Tensor], **parts: nn.Module | nn.Parameter) -> Callable[[], nn.Module]:
         return lambda: Custom(lambda m, x: m.head(m.body(x).mean(1)), body=Custom(run, **copy.deepcopy(parts)),
-                              head=nn.Linear(4, 3))  # fmt: skip
+                              head=nn.Linear(4, 3))
 
-    add("tokens", "Embedding, repeated tokens", head(lambda m, x: m.e(x), e=nn.Embedding(7, 4)), tokens(9))
-    add("tokens", "Embedding, padding_idx", head(lambda m, x: m.e(x), e=nn.Embedding(7, 4, padding_idx=2)), tokens(9))
-    add("tokens", "Embedding of one token each", head(lambda m, x: m.e(x[:, 0])[:, None], e=nn.Embedding(7, 4)), tokens(1))
+    add("tokens", "Embedding, repeated tokens", head(lambda m, x: m.e(x), e=table()), tokens(9))
+    add("tokens", "Embedding, padding_idx", head(lambda m, x: m.e(x), e=table(padding_idx=2)), tokens(9))
+    add("tokens", "Embedding of one token each", head(lambda m, x: m.e(x[:, 0])[:, None], e=table()), tokens(1))
     add("tokens", "Embedding, table on four axes", head(
-        lambda m, x: m.e(x.view(-1, 3, 3)).flatten(1, 2), e=nn.Embedding(7, 4)), tokens(9))  # fmt: skip
+        lambda m, x: m.e(x.view(-1, 3, 3)).flatten(1, 2), e=table()), tokens(9))
     add("tokens", "positions by Embedding of arange, as many as pictures", head(
-        lambda m, x: torch.tanh(m.e(x) + m.position(torch.arange(6))), e=nn.Embedding(7, 4),
-        position=nn.Embedding(6, 4)), tokens(6))  # fmt: skip
+        lambda m, x: torch.tanh(m.e(x) + m.position(torch.arange(6))), e=table(),
+        position=nn.Embedding(6, 4)), tokens(6))
     add("tokens", "Linear on a table, as long as there are pictures", head(
         lambda m, x: torch.tanh(x + m.mix(torch.linspace(0, 1, 6, dtype=x.dtype)[:, None])), mix=nn.Linear(1, 4)),
-        noise(6, 4))  # fmt: skip
+        noise(6, 4))
     add("tokens", "Embedding's weight used again as the head", lambda: Custom(
-        lambda m, x: torch.tanh(m.e(x)).mean(1) @ m.e.weight[:3].T, e=nn.Embedding(7, 4)), tokens(5))  # fmt: skip
+        lambda m, x: torch.tanh(m.e(x)).mean(1) @ m.e.weight[:3].T, e=table()), tokens(5))
     for name, options in {"plain": {}, "no bias": {"bias": False}, "bias_k, zero": {"add_bias_kv": True}}.items():
         token_layer("tokens", f"MultiheadAttention, {name}", functools.partial(SelfAttention, **options), 3, 4)
     token_layer("tokens", "MultiheadAttention, keys of other width", lambda: Custom(
         lambda m, x: m.a(x, x[..., :2], x[..., 1:])[0],
-        a=nn.MultiheadAttention(4, 2, kdim=2, vdim=3, batch_first=True)), 5, 4)  # fmt: skip
+        a=nn.MultiheadAttention(4, 2, kdim=2, vdim=3, batch_first=True)), 5, 4)
     token_layer("tokens", "MultiheadAttention, sequence first, as long as there are pictures", lambda: Custom(
-        lambda m, x: m.a(*[x.transpose(0, 1)] * 3)[0].transpose(0, 1), a=nn.MultiheadAttention(4, 2)), 6, 4)  # fmt: skip
+        lambda m, x: m.a(*[x.transpose(0, 1)] * 3)[0].transpose(0, 1), a=nn.MultiheadAttention(4, 2)), 6, 4)
 
     def encoder(**options: Any) -> nn.Module:
         return nn.TransformerEncoderLayer(4, 2, dim_feedforward=6, dropout=0.0, batch_first=True, **options)
 
     token_layer("tokens", "TransformerEncoderLayer", encoder, 3, 4)
     token_layer("tokens", "TransformerEncoderLayer, norm first, gelu", lambda: encoder(
-        norm_first=True, activation="gelu"), 3, 4)  # fmt: skip
+        norm_first=True, activation="gelu"), 3, 4)
     token_layer("tokens", "TransformerEncoderLayer, eval mode", lambda: encoder().eval(), 3, 4)
     token_layer("tokens", "LSTM", lambda: Last(nn.LSTM(4, 3, batch_first=True)), 5, 4)
     token_layer("tokens", "LSTM, two layers, both ways", lambda: Last(
-        nn.LSTM(4, 2, num_layers=2, bidirectional=True, batch_first=True)), 4, 4)  # fmt: skip
+        nn.LSTM(4, 2, num_layers=2, bidirectional=True, batch_first=True)), 4, 4)
     token_layer("tokens", "GRU", lambda: Last(nn.GRU(4, 3, batch_first=True)), 5, 4)
     token_layer("tokens", "GRU, sequence first, as long as there are pictures", lambda: Custom(
-        lambda m, x: m.gru(x.transpose(0, 1))[0].transpose(0, 1), gru=nn.GRU(4, 3)), 6, 4)  # fmt: skip
+        lambda m, x: m.gru(x.transpose(0, 1))[0].transpose(0, 1), gru=nn.GRU(4, 3)), 6, 4)
 
     def loop(m: Any, x: Tensor) -> Tensor:
         state = x.new_zeros(len(x), 3)
@@ -537,10 +546,11 @@ def _tokens() -> None:
 def _parameters() -> None:
     def net(run: Callable[[Any, Any], Tensor], **parts: Any) -> Callable[[], nn.Module]:
         return lambda: Custom(lambda m, x: m.head(m.body(x).flatten(1)), body=Custom(run, **copy.deepcopy(parts)),
-                              head=nn.Linear(12, 3))  # fmt: skip
+                              head=nn.Linear(12, 3))
 
     add("parameter", "scale and offset of each channel", net(
-        lambda m, x: torch.tanh(x * m.scale + m.offset), scale=parameter(3, 1), offset=parameter(3, 1)), noise(3, 4))
+        lambda m, x: torch.tanh(x * m.scale + m.offset), scale=parameter(3, 1), offset=parameter(3, 1)),
+        noise(3, 4))
     add("parameter", "a number", net(lambda m, x: x * m.scale.exp(), scale=parameter()), noise(3, 4))
     add("parameter", "positional embedding", net(
         lambda m, x: torch.tanh(x + m.position), position=parameter(1, 3, 4)), noise(3, 4))
@@ -548,27 +558,31 @@ def _parameters() -> None:
         lambda m, x: torch.tanh(x + m.position).view(-1, 3, 2, 4).sum(2), position=parameter(6, 4)), noise(6, 4))
     add("parameter", "class token expanded to the batch", net(
         lambda m, x: torch.tanh(m.mix(torch.cat([m.token.expand(len(x), -1, -1), x], 1))),
-        token=parameter(1, 1, 4), mix=nn.Linear(4, 4)), noise(2, 4))  # fmt: skip
+        token=parameter(1, 1, 4), mix=nn.Linear(4, 4)), noise(2, 4))
     add("parameter", "class token repeated, by size from the input", net(
         lambda m, x: torch.tanh(m.mix(torch.cat([m.token.repeat(x.size(0), 1, 1), x], 1))),
-        token=parameter(1, 1, 4), mix=nn.Linear(4, 4)), noise(2, 4))  # fmt: skip
+        token=parameter(1, 1, 4), mix=nn.Linear(4, 4)), noise(2, 4))
     add("parameter", "a ParameterList", net(
         lambda m, x: torch.tanh((x * m.many[0]) @ m.many[1]),
-        many=nn.ParameterList([parameter(3, 1), parameter(4, 4)])), noise(3, 4))  # fmt: skip
+        many=nn.ParameterList([parameter(3, 1), parameter(4, 4)])), noise(3, 4))
     add("parameter", "a weight made by another layer", net(
-        lambda m, x: torch.tanh(x @ m.maker(m.code).view(4, 4)), code=parameter(2), maker=nn.Linear(2, 16)), noise(3, 4))
+        lambda m, x: torch.tanh(x @ m.maker(m.code).view(4, 4)), code=parameter(2), maker=nn.Linear(2, 16)),
+        noise(3, 4))
     add("parameter", "parameters that are not used", net(
         lambda m, x: torch.tanh(m.used(x)), idle=nn.Linear(5, 5), used=nn.Linear(4, 4), spare=parameter(3)),
-        noise(3, 4))  # fmt: skip
+        noise(3, 4))
     add("parameter", "a layer whose output is thrown away", net(
-        lambda m, x: (m.idle(x), torch.tanh(m.used(x)))[1], idle=nn.Linear(4, 4), used=nn.Linear(4, 4)), noise(3, 4))
-    add("parameter", "a branch without gradient", net(_gated, gate=nn.Linear(4, 4), used=nn.Linear(4, 4)), noise(3, 4))
+        lambda m, x: (m.idle(x), torch.tanh(m.used(x)))[1], idle=nn.Linear(4, 4), used=nn.Linear(4, 4)),
+        noise(3, 4))
+    add("parameter", "a branch without gradient", net(
+        _gated, gate=nn.Linear(4, 4), used=nn.Linear(4, 4)), noise(3, 4))
     add("parameter", "used with and without gradient", net(
         lambda m, x: torch.tanh(m.used(m.used(x).detach())), used=nn.Linear(4, 4)), noise(3, 4))
     add("parameter", "a branch that starts at zero", net(
-        lambda m, x: x + m.gate * m.used(x), gate=nn.Parameter(torch.zeros(())), used=nn.Linear(4, 4)), noise(3, 4))
+        lambda m, x: x + m.gate * m.used(x), gate=nn.Parameter(torch.zeros(())), used=nn.Linear(4, 4)),
+        noise(3, 4))
     add("parameter", "no gradient for any patient", lambda: Custom(
-        lambda m, x: m.mix(x * 0) * 0, mix=nn.Linear(4, 3)), noise(4))  # fmt: skip
+        lambda m, x: m.mix(x * 0) * 0, mix=nn.Linear(4, 3)), noise(4))
 
     def chain(*frozen_parts: int) -> nn.Module:
         model = nn.Sequential(
@@ -578,13 +592,14 @@ def _parameters() -> None:
             frozen(model[part])
         return model
 
-    for name, parts in {"the start": (0, 1), "the middle": (1, 3), "the head": (5,), "all but the head": (0, 1, 3)}.items():
+    still = {"the start": (0, 1), "the middle": (1, 3), "the head": (5,), "all but the head": (0, 1, 3)}
+    for name, parts in still.items():
         add("frozen", f"frozen: {name}", functools.partial(chain, *parts), noise(2, 6, 5))
     add("frozen", "frozen: all but biases", lambda: only("bias", chain()), noise(2, 6, 5))
     add("frozen", "frozen: all but weights", lambda: only("weight", chain()), noise(2, 6, 5))
     add("frozen", "input overwritten behind a frozen weight", lambda: Custom(
         lambda m, x: m.head(_overwrite(m, m.first(x))), first=nn.Linear(4, 5), shift=only("bias", nn.Linear(5, 5)),
-        head=nn.Linear(5, 3)), noise(4), may_refuse=True)  # fmt: skip
+        head=nn.Linear(5, 3)), noise(4), may_refuse=True)
 
 
 def _gated(m: Any, x: Tensor) -> Tensor:
@@ -605,7 +620,7 @@ def _wiring() -> None:
 
     def image(run: Callable[[Any, Any], Tensor], width: int = 90, **parts: Any) -> Callable[[], nn.Module]:
         return lambda: Custom(lambda m, x: m.head(m.body(x).flatten(1)), body=Custom(run, **copy.deepcopy(parts)),
-                              head=nn.Linear(width, 3))  # fmt: skip
+                              head=nn.Linear(width, 3))
 
     pictures = noise(3, 6, 5)
     add("wiring", "a convolution used twice", image(lambda m, x: m.c(torch.tanh(m.c(x))), c=conv()), pictures)
@@ -617,73 +632,96 @@ def _wiring() -> None:
         lambda m, x: m.b(m.b(m.b(x))), b=nn.Sequential(conv(), frozen(nn.GroupNorm(3, 3)), nn.Tanh())), pictures)
     add("wiring", "Linear used on tokens and on their mean", lambda: Custom(
         lambda m, x: m.head(torch.tanh(m.mix(torch.tanh(m.mix(x)).mean(1)))), mix=nn.Linear(4, 4),
-        head=nn.Linear(4, 3)), noise(3, 4))  # fmt: skip
+        head=nn.Linear(4, 3)), noise(3, 4))
     add("wiring", "tied weights of two convolutions", _tied, pictures)
     add("wiring", "one module under two names", _two_names, pictures)
     add("wiring", "registered in another order than run", lambda: Custom(
         lambda m, x: m.head(torch.tanh(m.last(torch.tanh(m.first(x)))).flatten(1)),
-        head=nn.Linear(90, 3), last=conv(), first=conv()), pictures)  # fmt: skip
+        head=nn.Linear(90, 3), last=conv(), first=conv()), pictures)
     add("wiring", "in-place ReLU", image(lambda m, x: m.b(x), b=nn.Sequential(
-        conv(), nn.ReLU(inplace=True), nn.GroupNorm(3, 3), nn.LeakyReLU(inplace=True), conv())), pictures)  # fmt: skip
-    add("wiring", "in-place addition of a residual", image(_add_in_place, c=conv(), n=nn.GroupNorm(3, 3)), pictures)
-    add("wiring", "in-place change of a part of a layer's output", image(_change_part, c=conv(), d=conv()), pictures)
+        conv(), nn.ReLU(inplace=True), nn.GroupNorm(3, 3), nn.LeakyReLU(inplace=True), conv())),
+        pictures)
+    add("wiring", "in-place addition of a residual", image(
+        _add_in_place, c=conv(), n=nn.GroupNorm(3, 3)), pictures)
+    add("wiring", "in-place change of a part of a layer's output", image(
+        _change_part, c=conv(), d=conv()), pictures)
     add("wiring", "written into a buffer by slices", image(_by_slices, c=conv(3, 2), d=conv(3, 1)), pictures)
     add("wiring", "in-place after Linear, on a view", lambda: Custom(
         lambda m, x: m.head(m.mix(x).transpose(1, 2).relu_().flatten(1)), mix=nn.Linear(4, 4),
-        head=nn.Linear(12, 3)), noise(3, 4))  # fmt: skip
-    add("wiring", "residual", image(lambda m, x: x + m.c(torch.tanh(x + m.c(x) + m.d(x))), c=conv(), d=conv()), pictures)
+        head=nn.Linear(12, 3)), noise(3, 4))
+    add("wiring", "residual", image(
+        lambda m, x: x + m.c(torch.tanh(x + m.c(x) + m.d(x))), c=conv(), d=conv()), pictures)
     add("wiring", "layer called by keyword", image(lambda m, x: torch.tanh(m.c(input=x)), c=conv()), pictures)
-    add("wiring", "layer's forward called directly", image(lambda m, x: torch.tanh(m.c.forward(x)), c=conv()), pictures)
+    add("wiring", "layer's forward called directly", image(
+        lambda m, x: torch.tanh(m.c.forward(x)), c=conv()), pictures)
     add("wiring", "a layer with a forward hook", _hooked, pictures)
     add("wiring", "functional use of a layer's weight", image(
         lambda m, x: F.conv2d(torch.tanh(m.c(x)), m.c.weight, padding=1), c=conv()), pictures)
     add("wiring", "channels-last pictures", image(lambda m, x: m.b(x), b=nn.Sequential(
         conv(3, 4), nn.GroupNorm(2, 4), nn.ReLU(), conv(4, 3))),
-        lambda number: noise(3, 6, 5)(number).contiguous(memory_format=torch.channels_last))  # fmt: skip
+        lambda number: noise(3, 6, 5)(number).contiguous(memory_format=torch.channels_last))
     add("wiring", "channels-last network", lambda: nn.Sequential(
         conv(3, 4), nn.GroupNorm(2, 4), nn.ReLU(), conv(4, 3), nn.ConvTranspose2d(3, 2, 2), nn.Flatten(),
-        nn.Linear(84, 3)).to(memory_format=torch.channels_last), pictures)  # type: ignore[call-overload]  # fmt: skip
+        nn.Linear(84, 3)).to(memory_format=torch.channels_last), pictures)  # type: ignore[call-overload]
     add("wiring", "channels-last network and pictures", lambda: nn.Sequential(
         conv(3, 4, bias=False), nn.InstanceNorm2d(4, affine=True), nn.ReLU(), nn.Conv2d(4, 3, 2, stride=2),
         nn.Flatten(), nn.Linear(18, 3)).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        lambda number: noise(3, 6, 5)(number).contiguous(memory_format=torch.channels_last))  # fmt: skip
+        lambda number: noise(3, 6, 5)(number).contiguous(memory_format=torch.channels_last))
     add("wiring", "channels-last volumes", lambda: nn.Sequential(
         nn.Conv3d(2, 3, 3), nn.GroupNorm(1, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)),
-        lambda number: noise(2, 4, 6, 5)(number).contiguous(memory_format=torch.channels_last_3d))  # fmt: skip
+        lambda number: noise(2, 4, 6, 5)(number).contiguous(memory_format=torch.channels_last_3d))
     add("wiring", "pictures that are a strided view", image(lambda m, x: m.c(x), c=conv()),
-        lambda number: noise(5, 6, 6)(number).transpose(1, 3)[:, ::2])  # fmt: skip
+        lambda number: noise(5, 6, 6)(number).transpose(1, 3)[:, ::2])
+    add("wiring", "a norm reads pictures that are a strided view", image(
+        lambda m, x: m.n(x), n=nn.GroupNorm(3, 3)),
+        lambda number: noise(5, 6, 6)(number).transpose(1, 3)[:, ::2])
+    add("wiring", "a norm reads the transposed output of a layer", image(
+        lambda m, x: m.n(m.c(x).transpose(2, 3)), n=nn.InstanceNorm2d(3, affine=True), c=conv()), pictures)
+    add("wiring", "a norm reads pictures that are one picture expanded", image(
+        lambda m, x: m.n(x), n=nn.GroupNorm(1, 3)),
+        lambda number: noise(3, 6, 5)(1).expand(number, -1, -1, -1))
     add("wiring", "pictures that are one picture expanded", image(lambda m, x: m.c(x), c=conv()),
-        lambda number: noise(3, 6, 5)(1).expand(number, -1, -1, -1))  # fmt: skip
+        lambda number: noise(3, 6, 5)(1).expand(number, -1, -1, -1))
     add("folded", "slices folded into the batch", lambda: Custom(
         lambda m, x: m.head(torch.tanh(m.n(m.c(x.flatten(0, 1)))).view(len(x), 4, -1).amax(1)),
-        c=conv(2, 2), n=nn.GroupNorm(1, 2), head=nn.Linear(60, 3)), noise(4, 2, 6, 5))  # fmt: skip
+        c=conv(2, 2), n=nn.GroupNorm(1, 2), head=nn.Linear(60, 3)), noise(4, 2, 6, 5))
     add("folded", "tokens folded into the batch", lambda: Custom(
         lambda m, x: m.head(torch.tanh(m.mix(x.reshape(-1, 4))).view(len(x), -1)), mix=nn.Linear(4, 4),
-        head=nn.Linear(12, 3)), noise(3, 4))  # fmt: skip
+        head=nn.Linear(12, 3)), noise(3, 4))
     add("folded", "two views behind one another", lambda: Custom(
         lambda m, x: m.head(torch.stack(torch.tanh(m.c(torch.cat([x, x.flip(-1)]))).chunk(2)).prod(0).flatten(1)),
-        c=conv(), head=nn.Linear(90, 3)), pictures, may_refuse=True)  # fmt: skip
+        c=conv(), head=nn.Linear(90, 3)), pictures, may_refuse=True)
     add("folded", "sequence first, as long as there are pictures", lambda: Custom(
         lambda m, x: m.head(torch.tanh(m.mix(x.transpose(0, 1))).mean(0)), mix=nn.Linear(4, 4),
-        head=nn.Linear(4, 3)), noise(6, 4))  # fmt: skip
+        head=nn.Linear(4, 3)), noise(6, 4))
     add("folded", "layer norm, sequence first, as long as there are pictures", lambda: Custom(
         lambda m, x: m.head((m.n(x.transpose(0, 1)) ** 2).mean(0)), n=nn.LayerNorm(4),
-        head=nn.Linear(4, 3)), noise(6, 4))  # fmt: skip
-    add("folded", "channels as the batch, as many as pictures", lambda: Custom(
-        lambda m, x: m.head(torch.tanh(m.c(x.transpose(0, 1)[:, :, None]).transpose(0, 1)).flatten(1))
-        if False else m.head(torch.tanh(m.mix(x.movedim(1, 0))).movedim(0, 1).flatten(1)),
-        mix=nn.Linear(3, 2), head=nn.Linear(12, 3)), noise(6, 3))  # fmt: skip
+        head=nn.Linear(4, 3)), noise(6, 4))
     add("folded", "the batch turned over and back", image(
         lambda m, x: torch.tanh(m.c(x.flip(0))).flip(0), c=conv()), pictures, may_refuse=True)
     add("folded", "the batch in two pieces", image(
-        lambda m, x: torch.cat([torch.tanh(m.c(part)) for part in x.split(2)]), c=conv()), pictures, may_refuse=True)
+        lambda m, x: torch.cat([torch.tanh(m.c(part)) for part in x.split(2)]), c=conv()),
+        pictures, may_refuse=True)
+    add("folded", "the batch in pieces of four", image(
+        lambda m, x: torch.cat([torch.tanh(m.c(part)) for part in x.split(4)]), c=conv()),
+        pictures, may_refuse=True)
+    add("folded", "a large batch turned over and back", image(
+        lambda m, x: torch.tanh(m.c(x.flip(0))).flip(0) if len(x) > 4 else torch.tanh(m.c(x)), c=conv()),
+        pictures, may_refuse=True)
+    add("folded", "tokens turned over and back", lambda: Custom(
+        lambda m, x: m.head(torch.tanh(m.e(x.flip(0))).flip(0).mean(1)), e=nn.Embedding(7, 4),
+        head=nn.Linear(4, 3)), tokens(5), may_refuse=True)
+    add("folded", "sorted by content and back", image(_sorted, c=conv()), pictures, may_refuse=True)
+    add("folded", "each picture to one of two experts", image(
+        _experts, c=conv(), d=conv()), pictures, may_refuse=True)
     add("folded", "picture by picture", image(
         lambda m, x: torch.stack([torch.tanh(m.c(one)) for one in x]), c=conv()), pictures, may_refuse=True)
     add("folded", "gradient checkpointing", image(
         lambda m, x: checkpoint(m.b, x, use_reentrant=False), b=nn.Sequential(conv(), nn.Tanh(), conv())),
-        pictures, may_refuse=True)  # fmt: skip
+        pictures, may_refuse=True)
 
 
+# fmt: on
 def _tied() -> nn.Module:
     model = nn.Sequential(
         nn.Conv2d(3, 3, 3, padding=1), nn.Tanh(), nn.Conv2d(3, 3, 3, padding=1), nn.Flatten(), nn.Linear(90, 3)
@@ -727,13 +765,28 @@ def _by_slices(m: Any, x: Tensor) -> Tensor:
     return out
 
 
+def _sorted(m: Any, x: Tensor) -> Tensor:
+    order = x.mean(dim=(1, 2, 3)).argsort()
+    return torch.tanh(m.c(x[order]))[order.argsort()]
+
+
+def _experts(m: Any, x: Tensor) -> Tensor:
+    bright = x.mean(dim=(1, 2, 3)) > 0
+    out = torch.zeros_like(x)
+    out[bright] = torch.tanh(m.c(x[bright]))
+    out[~bright] = torch.tanh(m.d(x[~bright]))
+    return out
+
+
 class UNet(nn.Module):
     """One level down and up again, with a transposed convolution and a skip connection."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
         self.down = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(inplace=True))
-        self.bottom = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.InstanceNorm2d(6, affine=True), nn.PReLU())
+        self.bottom = nn.Sequential(
+            nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.InstanceNorm2d(6, affine=True), nn.PReLU()
+        )
         self.up = nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1)
         self.out = nn.Conv2d(8, outputs, 1)
 
@@ -750,9 +803,12 @@ class ViT(nn.Module):
         super().__init__()
         self.token, self.position = parameter(1, 1, 8), parameter(1, 7, 8)
         self.patches = nn.Conv2d(2, 8, 2, stride=2)
-        self.blocks = nn.Sequential(*[
-            nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True, norm_first=True) for _ in range(2)
-        ])  # fmt: skip
+        self.blocks = nn.Sequential(
+            *[
+                nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True, norm_first=True)
+                for _ in range(2)
+            ]
+        )
         self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -768,7 +824,9 @@ class Dense(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.GroupNorm(1, width), nn.ReLU(inplace=False), nn.Conv2d(width, 2, 3, padding=1, bias=False))
+            nn.Sequential(
+                nn.GroupNorm(1, width), nn.ReLU(inplace=False), nn.Conv2d(width, 2, 3, padding=1, bias=False)
+            )
             for width in (2, 4, 6)
         )
         self.head = nn.Linear(8, 3)
@@ -816,11 +874,19 @@ class Residual(nn.Module):
 
 def small_cnn() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-        nn.Conv2d(4, 6, 2), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
-    )  # fmt: skip
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.GroupNorm(2, 4),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 2),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    )
 
 
+# fmt: off
 def _networks() -> None:
     pictures = noise(2, 6, 4)
     add("network", "small CNN", small_cnn, pictures)
@@ -833,15 +899,16 @@ def _networks() -> None:
     add("network", "3-D CNN", lambda: nn.Sequential(
         nn.Conv3d(1, 3, 3, padding=1), nn.InstanceNorm3d(3, affine=True), nn.ReLU(inplace=True), nn.MaxPool3d(2),
         nn.Conv3d(3, 4, 2), nn.PReLU(4), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 3)),
-        noise(1, 4, 6, 5))  # fmt: skip
+        noise(1, 4, 6, 5))
     add("network", "3-D U-Net's up path", lambda: nn.Sequential(
         nn.Conv3d(1, 3, 2, stride=2), nn.LeakyReLU(), nn.ConvTranspose3d(3, 2, 2, stride=2), nn.GroupNorm(1, 2),
-        nn.Conv3d(2, 3, 1)), noise(1, 4, 6, 2), classes(4, 6, 2), pixel_cross_entropy)  # fmt: skip
+        nn.Conv3d(2, 3, 1)), noise(1, 4, 6, 2), classes(4, 6, 2), pixel_cross_entropy)
     add("loss", "binary cross-entropy of several findings", small_cnn, pictures, findings(3), binary_cross_entropy)
     add("loss", "weighted, smoothed cross-entropy", small_cnn, pictures, classes(), smoothed_cross_entropy)
     add("loss", "squared error", small_cnn, pictures, noise(3), squared_error)
     add("loss", "loss that reads one logit only", small_cnn, pictures, classes(),
-        lambda logits, labels: logits.gather(1, labels[:, None])[:, 0].exp())  # fmt: skip
+        lambda logits, labels: logits.gather(1, labels[:, None])[:, 0].exp())
+# fmt: on
 
 
 with torch.random.fork_rng(devices=[]):

@@ -8,11 +8,12 @@ passes. What does not agree is never run here. `take` is one batch: forward, bac
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from wardround.privacy.uses import Fold
 from wardround.privacy.watch import Tape, Unruled, Watch
@@ -34,6 +35,7 @@ class Anatomy:
 
     Attributes:
         whole: the network is left to `torch.func` as a whole.
+        loop: not even `torch.func` can take it; one backward pass a picture.
         alone: modules run under `torch.func.vmap`, each by itself.
         bytes_per_picture: activations of one picture, summed over all functions.
     """
@@ -41,6 +43,7 @@ class Anatomy:
     whole: bool
     alone: tuple[nn.Module, ...]
     bytes_per_picture: int
+    loop: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,18 +131,42 @@ def _study(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor) -> Anat
         anatomy = _with_rules(model, loss, inputs, labels, resting)
         if not anatomy.whole and not _agrees(model, loss, inputs, labels, anatomy):
             _say(model, "the whole network (its gradients did not agree with one-picture backward passes)")
-            return Anatomy(True, (), anatomy.bytes_per_picture)
-        return anatomy
+            anatomy = Anatomy(True, (), anatomy.bytes_per_picture)
+        return replace(anatomy, loop=anatomy.whole and not _can_be_mapped(model, loss, inputs, labels))
     finally:
         torch.random.set_rng_state(state)
         for module in resting:
             module.train()
 
 
+def functional_rows(model: nn.Module, loss: Loss, batch: Batch) -> Tensor:
+    """Each picture's gradient by `vmap` of the gradient of one picture, (picture, parameter)."""
+    parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+    def picture_loss(values: dict[str, Tensor], picture: Tensor, label: Tensor) -> Tensor:
+        return loss(functional_call(model, values, (picture[None],)), label[None])[0]
+
+    per_picture = vmap(grad(picture_loss), in_dims=(None, 0, 0), randomness="different")
+    gradients = per_picture(parameters, batch.inputs, batch.labels)
+    return torch.cat([gradients[name].flatten(1) for name in parameters], dim=1)
+
+
+def _can_be_mapped(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor) -> bool:
+    pictures, targets = _made_up(inputs, labels, 2)
+    try:
+        functional_rows(model, loss, Batch(pictures, targets, torch.arange(2), 2))
+    except Exception:  # no batching rule, or code that looks at values: it is then done picture by picture
+        return False
+    return True
+
+
 def _with_rules(
     model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, resting: Sequence[nn.Module]
 ) -> Anatomy:
     """Runs both probes until every use has a rule or a module that stands for it."""
+    pictures, _ = _made_up(inputs, labels, _PROBES[0])
+    with torch.no_grad(), _Marks(model, _PROBES[0]):
+        model(pictures)
     alone: list[nn.Module] = []
     while True:
         try:
@@ -185,7 +212,6 @@ def _probe(
     tape = Tape(size, _same, single=True, materialise=True)
     watch = Watch(model, size, tape)
     with torch.enable_grad(), ExitStack() as stack:
-        stack.enter_context(_marked(model, size))
         stack.enter_context(watch.running(model))
         stack.enter_context(watch.alone(anatomy.alone))
         stack.enter_context(watch)
@@ -200,12 +226,8 @@ def _probe(
     return watch.bytes_seen
 
 
-def _marked(model: nn.Module, size: int) -> "_Marks":
-    return _Marks(model, size)
-
-
 class _Marks:
-    """Notes which modules take pictures alone: positional tensors whose first axis is the batch, no keywords."""
+    """Notes which modules turn pictures into pictures: tensors in and one tensor out, all with the batch first."""
 
     def __init__(self, model: nn.Module, size: int) -> None:
         self._model, self._size = model, size
@@ -213,30 +235,35 @@ class _Marks:
 
     def __enter__(self) -> None:
         for module in self._model.modules():
-            self._handles.append(module.register_forward_pre_hook(self._note, with_kwargs=True))
+            self._handles.append(module.register_forward_hook(self._note, with_kwargs=True))
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _note(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        fits = (
-            bool(args)
-            and not kwargs
-            and all(
-                isinstance(a, Tensor) and a.ndim >= 1 and a.shape[0] == self._size and a.is_floating_point()
-                for a in args
-            )
-        )
+    def _note(
+        self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object
+    ) -> None:
+        fits = bool(args) and not kwargs and all(self._is_batched(value) for value in (*args, output))
         object.__setattr__(module, "_wardround_takes_pictures", fits)
+
+    def _is_batched(self, value: object) -> bool:
+        return (
+            isinstance(value, Tensor)
+            and value.ndim >= 1
+            and value.shape[0] == self._size
+            and value.is_floating_point()
+        )
 
 
 def _made_up(inputs: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Pictures of noise in the shape of the real ones; integer inputs and labels repeat the first."""
+    """Pictures of noise in the shape of the real ones; integers are the first's in another order."""
     generator = torch.Generator().manual_seed(size)
     targets = labels[:1].expand(size, *labels.shape[1:])
     if not inputs.is_floating_point():
-        return inputs[:1].expand(size, *inputs.shape[1:]), targets
+        values = inputs[0].reshape(-1)
+        orders = [torch.randperm(len(values), generator=generator) for _ in range(size)]
+        return torch.stack([values[order].view(inputs.shape[1:]) for order in orders]), targets
     shape = (size, *inputs.shape[1:])
     return torch.randn(shape, dtype=inputs.dtype, generator=generator), targets
 
@@ -248,7 +275,7 @@ def _agrees(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, anatom
     batch = Batch(pictures, targets, torch.arange(size), size)
     try:
         tape, _ = take(model, loss, batch, anatomy, materialise=True)
-    except (Unruled, RuntimeError):
+    except Exception:  # whatever a stranger's module raises when it is asked for one picture
         return False
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     tolerance = 1e-3 if inputs.dtype in (torch.float32, torch.float16, torch.bfloat16) else 1e-8

@@ -27,6 +27,7 @@ Fold = Callable[[Tensor], Tensor]
 
 _SMALL_WEIGHT = 100_000
 """Weights up to this size are formed for each patient; larger ones go by Gram matrices where those are cheap."""
+_BLOCK = 1024
 _STORE_BYTES = 96 << 20
 """Per-patient gradients of one weight above this size are not kept: formed for their norm, and dropped."""
 
@@ -60,12 +61,13 @@ class Use:
         del g, saved, single
         return False
 
-    def squared_norms(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> Tensor:
-        """Squared norm of the gradients of all parameters together, (patient,), in float64."""
-        total = torch.zeros((), dtype=torch.float64)
-        for gradient in self.per_patient(g, saved, fold):
-            total = total + squared(gradient)
-        return total
+    def squared_norms(self, g: Tensor, saved: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Squared norm of each picture's gradient of all parameters, and of the terms it was added up from.
+
+        Both (picture,), in float64. Where the first is far smaller than the second, terms cancelled and rounding
+        decides: such a picture's gradient has to be formed.
+        """
+        raise NotImplementedError
 
     def weighted_sum(self, g: Tensor, saved: Sequence[Tensor]) -> list[Tensor]:
         """Sum of the gradients of the parameters over all pictures; weights are already multiplied into `g`."""
@@ -73,9 +75,19 @@ class Use:
 
 
 def squared(rows: Tensor) -> Tensor:
-    """Squared norm of each row, (row,), in float64."""
-    norms: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1)
-    return norms.to(torch.float64).square()
+    """Squared norm of each row, (row,), in float64.
+
+    Single precision is left only inside blocks of 1,024 entries, whose rounding is below 2^-14: a long row of equal
+    entries added up in single precision would come out too small, and be clipped too little.
+    """
+    flat = rows.reshape(len(rows), -1)
+    whole = flat.shape[1] // _BLOCK * _BLOCK
+    total = torch.linalg.vector_norm(flat[:, whole:], dim=1).to(torch.float64).square()
+    if whole:
+        blocks = torch.linalg.vector_norm(flat[:, :whole].reshape(len(flat), -1, _BLOCK), dim=2)
+        total = total + blocks.to(torch.float64).square().sum(1)
+    norms: Tensor = total
+    return norms
 
 
 def _over_space(g: Tensor) -> Tensor:
@@ -96,7 +108,17 @@ class Linear(Use):
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
         (x,) = inputs
-        return F.linear(x, self.weight.t() if self.columns else self.weight, self.bias), (x,)
+        weight = self.weight.t() if self.columns else self.weight
+        if x.ndim == 2:
+            return F.linear(x, weight, self.bias), (x,)
+        # F.linear would return a view of a flat product, and a view may not be changed in place afterwards.
+        y = x.new_empty(*x.shape[:-1], weight.shape[0])
+        flat = y.view(-1, weight.shape[0])
+        if self.bias is None:
+            torch.mm(x.reshape(-1, x.shape[-1]), weight.t(), out=flat)
+        else:
+            torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), weight.t(), out=flat)
+        return y, (x,)
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
@@ -120,17 +142,17 @@ class Linear(Use):
         tokens = g.numel() // max(1, g.shape[0] * g.shape[-1])
         return tokens == 1 or 2 * tokens * (g.shape[-1] + saved[0].shape[-1]) < self.weight.numel()
 
-    def squared_norms(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> Tensor:
+    def squared_norms(self, g: Tensor, saved: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See `Use`: |sum_t g_t x_t^T|^2 = sum_{t,u} (g_t . g_u)(x_t . x_u)."""
         rows, columns = self._tokens(g, saved[0])
-        if rows.shape[1] == 1:
-            norms = squared(rows) * squared(columns)
-        else:
+        terms = squared(rows) * squared(columns)
+        norms = terms
+        if rows.shape[1] > 1:
             gram = torch.bmm(rows, rows.transpose(1, 2)) * torch.bmm(columns, columns.transpose(1, 2))
             norms = gram.sum((1, 2), dtype=torch.float64).clamp(min=0)
         if self.trains[1]:
             norms = norms + squared(g.reshape(g.shape[0], -1, g.shape[-1]).sum(1))
-        return fold(norms)
+        return norms, terms
 
     def weighted_sum(self, g: Tensor, saved: Sequence[Tensor]) -> list[Tensor]:
         """See `Use`."""
@@ -186,6 +208,16 @@ class Convolution(Use):
             and all(p == 0 for p in self.padding)
         )
 
+    @property
+    def _has_small_patches(self) -> bool:
+        """A first layer in two dimensions: so few numbers under its kernel that copying them all is cheapest."""
+        return (
+            not self.transposed
+            and self.groups == 1
+            and self.weight.ndim == 4
+            and math.prod(self.weight.shape[1:]) <= 64
+        )
+
     def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
         """See `Use`."""
         out = []
@@ -199,11 +231,14 @@ class Convolution(Use):
         count, shape = g.shape[0], tuple(self.weight.shape)
         if self._is_pointwise:
             return torch.bmm(g.flatten(2), x.flatten(2).transpose(1, 2)).view(count, *shape)
+        if self._has_small_patches:
+            patches = F.unfold(x, shape[2:], self.dilation, self.padding, self.stride)
+            return torch.bmm(g.flatten(2), patches.transpose(1, 2)).view(count, *shape)
         if shape[1] < 8 or count * self.weight.numel() > 4_000_000:
             # One product a picture: folding few channels into groups is slow, and so is a huge result.
             out = g.new_empty(count, *shape)
             for i in range(count):
-                out[i] = self._backward(g[i : i + 1], x[i : i + 1], self.weight, self.groups, for_weight=True)
+                out[i] = self._weight_gradient(g[i : i + 1], x[i : i + 1])
             return out
         # A batch is a batch of one whose channels are (picture, channel): a group for each picture and group.
         # The groups share no channel, so each weight gradient is that of its own picture.
@@ -222,25 +257,24 @@ class Convolution(Use):
     def _has_cheap_gram(self, pixels: int) -> bool:
         return not self.transposed and self.groups == 1 and 4 * pixels * pixels <= self.weight.numel()
 
-    def squared_norms(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> Tensor:
+    def squared_norms(self, g: Tensor, saved: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See `Use`: |sum_t g_t p_t^T|^2 = sum_{t,u} (g_t . g_u)(p_t . p_u), p_t the patch under pixel t."""
         x = saved[0]
         if self._has_cheap_gram(math.prod(g.shape[2:])):
-            flat = g.flatten(2)
-            gram = torch.bmm(flat.transpose(1, 2), flat) * self._patch_gram(x, g.shape[2:])
-            norms = gram.sum((1, 2), dtype=torch.float64).clamp(min=0)
+            flat, patches = g.flatten(2), self._patch_gram(x, g.shape[2:])
+            norms = (torch.bmm(flat.transpose(1, 2), flat) * patches).sum((1, 2), dtype=torch.float64).clamp(min=0)
+            terms = squared(g) * patches.diagonal(dim1=1, dim2=2).sum(1, dtype=torch.float64)
         else:
             norms = torch.cat(
-                [
-                    squared(
-                        self._backward(g[i : i + 1], x[i : i + 1], self.weight, self.groups, for_weight=True)[None]
-                    )
-                    for i in range(g.shape[0])
-                ]
+                [squared(self._weight_gradient(g[i : i + 1], x[i : i + 1])[None]) for i in range(len(g))]
             )
+            terms = squared(g) * squared(x)
         if self.trains[1]:
             norms = norms + squared(_over_space(g))
-        return fold(norms)
+        return norms, terms
+
+    def _weight_gradient(self, g: Tensor, x: Tensor) -> Tensor:
+        return self._backward(g, x, self.weight, self.groups, for_weight=True)
 
     def _patch_gram(self, x: Tensor, space: Sequence[int]) -> Tensor:
         """p_t . p_u for all output pixels t and u, (picture, T, T), from inner products of single pixels.
@@ -268,7 +302,7 @@ class Convolution(Use):
         """See `Use`."""
         out = []
         if self.trains[0]:
-            out.append(self._backward(g, saved[0], self.weight, self.groups, for_weight=True))
+            out.append(self._weight_gradient(g, saved[0]))
         return out + ([_over_space(g).sum(0)] if self.trains[1] else [])
 
 
@@ -289,10 +323,13 @@ class GroupNorm(Use):
     trains: tuple[bool, bool]
     groups: int
     eps: float
+    _folded: Tensor | None = None
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
         (x,) = inputs
+        if _format_of(x) is torch.contiguous_format:
+            x = x.contiguous()
         count, channels = x.shape[:2]
         y, mean, rstd = torch.native_group_norm(
             x, self.weight, self.bias, count, channels, math.prod(x.shape[2:]), self.groups, self.eps
@@ -301,37 +338,49 @@ class GroupNorm(Use):
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
+        if self._folded is not None:
+            gradient, self._folded = self._folded, None
+            return (gradient,)
         (x, mean, rstd) = saved
         count, channels = x.shape[:2]
         g = g.contiguous() if x.is_contiguous() else g.contiguous(memory_format=_format_of(x))
         gradients: Any = torch.ops.aten.native_group_norm_backward(
-            g,
-            x,
-            mean,
-            rstd,
-            self.weight,
-            count,
-            channels,
-            math.prod(x.shape[2:]),
-            self.groups,
+            g, x, mean, rstd, self.weight, count, channels, math.prod(x.shape[2:]), self.groups,
             (True, False, False),
-        )
+        )  # fmt: skip
         return (gradients[0],)
 
     def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
-        """See `Use`: sum of g (x - mean) rstd over space, as two sums, so that x-hat is never formed again."""
+        """See `Use`."""
         x, mean, rstd = saved
         count, channels = x.shape[:2]
+        if x.is_contiguous():
+            return self._per_patient_folded(g.contiguous(), x, mean, rstd, fold)
         plain = _over_space(g)
         out = []
         if self.trains[0]:
-            scaled = _over_space(g * x)
-            each = channels // self.groups
-            grouped = scaled.view(count, self.groups, each) - mean[..., None] * plain.view(
-                count, self.groups, each
-            )
+            # The sum of g (x - mean) rstd over space, as two sums, so that x-hat is never formed again.
+            each = (count, self.groups, channels // self.groups)
+            grouped = _over_space(g * x).view(each) - mean[..., None] * plain.view(each)
             out.append(fold((grouped * rstd[..., None]).view(count, channels)))
         return out + ([fold(plain)] if self.trains[1] else [])
+
+    def _per_patient_folded(self, g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, fold: Fold) -> list[Tensor]:
+        """One kernel for everything: the batch as one picture whose channels are (picture, channel).
+
+        Its groups are those of the pictures, so the gradient of the input is the same; and as no channel is
+        shared, the "sum over the batch" of the scale's gradient is that of each picture.
+        """
+        count, channels = x.shape[:2]
+        weight = None if self.weight is None else self.weight.repeat(count)
+        gradients: Any = torch.ops.aten.native_group_norm_backward(
+            g.view(1, count * channels, -1), x.view(1, count * channels, -1), mean.view(1, -1), rstd.view(1, -1),
+            weight, 1, count * channels, math.prod(x.shape[2:]), count * self.groups, (True, *self.trains),
+        )  # fmt: skip
+        self._folded = gradients[0].view_as(x)
+        return [
+            fold(part.view(count, channels)) for part, on in zip(gradients[1:], self.trains, strict=True) if on
+        ]
 
 
 def _format_of(x: Tensor) -> torch.memory_format:

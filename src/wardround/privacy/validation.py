@@ -49,11 +49,28 @@ def _check_behaviour(model: nn.Module, example: Tensor) -> None:
             module.eval()  # its masks are drawn for each picture by itself
     other = example.clone()
     other[1:] = -3.0 * other[1:].flip(0) + 1.0
-    with torch.no_grad():
-        before, after = probe(example)[0], probe(other)[0]
-    # The same arithmetic on the same numbers: only the order of a sum may differ, by the last few bits.
-    if not torch.allclose(before, after, rtol=1e-4, atol=1e-5 * float(before.abs().max() + 1)):
+    if not (_same(*(probe(batch)[0].detach() for batch in (example, other)))):
         raise ModelError(
             "One picture's output must not depend on the other pictures in the batch, and this network's does. "
             "Look for statistics, attention or sorting over the first axis."
         )
+    for before, after in zip(_first_gradients(probe, example), _first_gradients(probe, other), strict=True):
+        if not _same(before, after):
+            raise ModelError(
+                "One picture's gradient must not depend on the other pictures in the batch, and this network's "
+                "does. Look for a hand-written backward pass that mixes the first axis."
+            )
+
+
+def _first_gradients(model: nn.Module, batch: Tensor) -> list[Tensor]:
+    """Gradients of the first picture's output."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        total = model(batch)[0].sum()
+    found = torch.autograd.grad(total, parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+def _same(before: Tensor, after: Tensor) -> bool:
+    # The same arithmetic on the same numbers: only the order of a sum may differ, by the last few bits.
+    return torch.allclose(before, after, rtol=1e-4, atol=1e-5 * float(before.abs().max() + 1))

@@ -28,6 +28,10 @@ class Unruled(Exception):  # control flow inside the engine; nobody outside sees
         self.parameter, self.function, self.modules = parameter, function, tuple(modules)
 
 
+_MOST_CANCELLED = 2.0**-10
+"""A squared norm below this share of its terms is not trusted to rounding."""
+
+
 class Tape:
     """What the backward pass leaves of each use.
 
@@ -35,12 +39,14 @@ class Tape:
         norms: squared norm of each patient's gradient so far, (patient,), float64.
         kept: gradient of each patient by parameter, (patient, *shape), where it was formed.
         deferred: uses whose norm alone was taken: (use, output gradient, saved tensors).
+        formed: gradients of single pictures that were left out of those: (parameters, pictures, gradients).
     """
 
     def __init__(self, num_patients: int, fold: Fold, *, single: bool, materialise: bool) -> None:
         self.norms = torch.zeros(num_patients, dtype=torch.float64)
         self.kept: dict[str, Tensor] = {}
         self.deferred: list[tuple[Use, Tensor, tuple[Tensor, ...]]] = []
+        self.formed: list[tuple[tuple[str, ...], Tensor, list[Tensor]]] = []
         self.reads: Counter[str] = Counter()
         self.anchor = torch.zeros(
             (), requires_grad=True
@@ -57,8 +63,7 @@ class Tape:
         """Called once for each use, in the backward pass."""
         read_once = all(self.reads[name] == 1 for name in use.names)
         if read_once and not self._materialise and use.prefers_norms(g, saved, single=self._single):
-            self.norms += use.squared_norms(g, saved, self._fold)
-            self.deferred.append((use, g, saved))
+            self._defer(use, g, saved)
             return
         for name, gradient in zip(use.names, use.per_patient(g, saved, self._fold), strict=True):
             if name in self.kept:
@@ -68,11 +73,38 @@ class Tape:
                 if self.reads[name] == 1:
                     self.norms += squared(gradient)
 
+    def _defer(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
+        """Takes the norms alone; the sum is formed later, when the clipping factors are known.
+
+        Norm and sum are then two computations with roundings of their own, each relative to the terms that are
+        added up. As long as little of those cancels, both are right to a few parts in 2^13. Where more cancels
+        (crafted pictures), the gradient is formed after all, and what is clipped is what is added.
+        """
+        norms, terms = use.squared_norms(g, saved)
+        cancelled = torch.nonzero(norms < _MOST_CANCELLED * terms)[:, 0]
+        if len(cancelled):
+            rows = use.per_patient(g[cancelled], [t[cancelled] for t in saved], _as_it_is)
+            self.formed.append((use.names, cancelled, rows))
+            norms[cancelled] = sum(
+                (squared(row) for row in rows), torch.zeros(len(cancelled), dtype=torch.float64)
+            )
+            g, saved = _without(g, cancelled), tuple(_without(t, cancelled) for t in saved)
+        self.norms += self._fold(norms)
+        self.deferred.append((use, g, saved))
+
     def finish(self) -> None:
         """Norms of parameters that were read more than once, whose uses had to be added up first."""
         for name, gradient in self.kept.items():
             if self.reads[name] > 1:
                 self.norms += squared(gradient)
+
+
+def _as_it_is(rows: Tensor) -> Tensor:
+    return rows
+
+
+def _without(values: Tensor, pictures: Tensor) -> Tensor:
+    return values.index_fill(0, pictures, 0)
 
 
 class _Watched(torch.autograd.Function):
@@ -96,6 +128,10 @@ class _Watched(torch.autograd.Function):
         return (None, None, None, *inputs)
 
 
+_MOVES = {torch.flip, Tensor.flip, torch.roll, Tensor.roll}
+"""Functions that may put one picture in another's place; a use in between would be booked to the wrong patient."""
+
+
 class Watch(TorchFunctionMode):
     """Sends every function that reads a trained parameter to its rule.
 
@@ -116,6 +152,8 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called by torch for every function while the watch is on."""
         kwargs = kwargs or {}
+        if func in _MOVES and not self._paused and self._moves_pictures(args, kwargs):
+            raise Unruled("the order of the pictures", func.__name__, self._running)
         read = None if self._paused else self._first_trained(args, kwargs)
         if read is None:
             return self._weighed(func(*args, **kwargs))
@@ -201,6 +239,10 @@ class Watch(TorchFunctionMode):
 
     def _left(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         self._running.pop()
+
+    def _moves_pictures(self, args: Any, kwargs: Any) -> bool:
+        x, axes = args[0], tree_leaves((args[1:], kwargs))
+        return self.is_batched(x) and any(axis in (0, -x.ndim) for axis in axes)
 
     def _first_trained(self, args: Any, kwargs: Any) -> Tensor | None:
         for leaf in (*args, *kwargs.values()):
