@@ -7,10 +7,12 @@ it in a process of its own.
 import copy
 import gc
 import importlib
+import importlib.util
 import itertools
 import os
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -31,6 +33,8 @@ WARM_UP = 2
 AGREES = 1e-4
 """Largest relative error that still counts as the same sum: Opacus adds 1e-6 to norms, a wrong layer is wrong by
 far more. How far ours aims below the clipping norm is in the sum it is compared with."""
+
+SUITE = Path(__file__).parents[1] / "tests" / "privacy" / "conformance.py"
 
 STEADY = 1.25
 """Two neighbouring ordinary steps that differ by more say that something else ran on the machine."""
@@ -245,7 +249,7 @@ def _curve(steps: dict[int, Step], rounds: int) -> dict[str, Any]:
         "quartiles": [_quartiles(each) for each in found.values()],
         "slope_ms": float(slope),
         "intercept_ms": float(intercept),
-        "r2": float(1 - (left**2).sum() / spread) if spread > 0 else 1.0,
+        "r2": float(1 - (left**2).sum() / spread) if len(sizes) > 2 and spread > 0 else None,
     }
 
 
@@ -278,7 +282,14 @@ def conformance(engines: Sequence[str]) -> dict[str, Any]:
 
     Ours is asked about uneven patients, the others about one picture each.
     """
-    suite = importlib.import_module("tests.privacy.conformance")
+    if not SUITE.exists():
+        return {"fails": f"there is no {SUITE}"}
+    # By its file: a peer's source folder may hold a package called `tests`, which would be found instead.
+    spec = importlib.util.spec_from_file_location("wardround_conformance", SUITE)
+    assert spec is not None and spec.loader is not None
+    suite = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = suite
+    spec.loader.exec_module(suite)
     table: dict[str, Any] = {}
     for case in suite.CASES.values():
         row: dict[str, str] = {}

@@ -377,7 +377,7 @@ ENGINES: dict[str, Engine] = {
 
 
 def make_importable(sources: Sources) -> None:
-    """Put the given source folders on the path."""
+    """Put the given source folders at the end of the path: they hold packages called `tests` and `examples` too."""
     for folder in (sources.deepee, sources.fastdp):
         if folder is not None and str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
+            sys.path.append(str(folder))

@@ -57,7 +57,7 @@ def studied(name, dtype):
 
 
 def engine(model, loss, batch, clipping_norm):
-    return clipped_sum(model, loss, batch, clipping_norm=clipping_norm).vector
+    return clipped_sum(model, loss, batch, clipping_norm=clipping_norm).vector.double()
 
 
 def verdict(name, *, dtype=torch.float64, **options):

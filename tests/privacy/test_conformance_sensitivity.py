@@ -38,7 +38,7 @@ def _slow_paths_may_be_announced():
 
 
 def engine(model, loss, batch, clipping_norm):
-    return clipped_sum(model, loss, batch, clipping_norm=clipping_norm).vector
+    return clipped_sum(model, loss, batch, clipping_norm=clipping_norm).vector.double()
 
 
 # fmt: off
@@ -197,6 +197,59 @@ def test_a_gradient_of_large_terms_that_cancel_does_not_exceed_the_clip(kind, si
         if not norm <= 1.0:
             moved.append(f"off by {small:.1e}: the patient moves the sum by {norm:.3g} times the clip")
     assert not moved, "\n".join(moved)
+
+
+def times_labels(outputs, labels):
+    """A loss whose gradient is the label: what a patient's record can make of it in a regression."""
+    return (outputs * labels).flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["one picture", "two pictures"])
+@pytest.mark.parametrize("kind", ["linear", *CANCELLING])
+def test_small_pictures_with_large_labels_do_not_exceed_the_clip(kind, number):
+    # The squares of the pictures vanish in float32, the gradient does not.
+    layer, shape = CANCELLING.get(kind, (lambda: nn.Linear(512, 512), (512,)))
+    model, moved = layer(), []
+    for small, large in ((2.6e-23, 1e17), (1e-30, 1e18), (1e-38, 1e18), (1e-42, 1e18)):
+        picture = torch.full((number, *shape), small)
+        with torch.no_grad():
+            labels = torch.full_like(model(picture), large)
+        batch = PatientBatch(picture, labels, torch.zeros(number, dtype=torch.int64), 1)
+        for clipping_norm in (1e-8, 1e-4, 1.0):
+            norm = float(engine(model, times_labels, batch, clipping_norm).norm())
+            if not norm <= clipping_norm:
+                moved.append(f"{small} times {large}: moves the sum by {norm / clipping_norm:.3g} times the clip")
+    assert not moved, "\n".join(moved)
+
+
+@pytest.mark.parametrize("bright", [0.0, 1.0, 1e5], ids=["black", "ordinary", "bright"])
+@pytest.mark.parametrize("size", [1e3, 1e7, 1e10, 1e15])
+@pytest.mark.parametrize("kind", CANCELLING)
+def test_large_terms_that_cancel_do_not_swallow_the_other_patients(kind, size, bright):
+    # In a sum of single precision, what is added before 1e10 - 1e10 is lost.
+    torch.manual_seed(0)
+    layer, shape = CANCELLING[kind]
+    model = layer()
+    if getattr(model, "bias", None) is None:
+        model.bias = nn.Parameter(torch.zeros(len(model.get_parameter("weight"))))
+    honest = torch.randn(1, *shape).expand(20, *shape)
+    with torch.no_grad():
+        labels = torch.rand_like(model(honest)[:1]).expand(20, *model(honest).shape[1:])
+    swap = torch.ones(labels.shape[1:])
+    half = swap.transpose(0, -1) if len(shape) == 2 else swap.flatten(1)
+    half[..., ::2] = -1
+    mine = size * swap * labels[0].mean()
+    channel = 0 if len(shape) == 3 else len(shape) - 1
+    flat = bright * torch.rand(shape[channel]).view(*(-1 if i == channel else 1 for i in range(len(shape))))
+    moved = []
+    for place in (0, 10, 20):
+        order = [*range(place), 20, *range(place, 20)]
+        inputs = torch.cat([honest, flat.expand(1, *shape)])[order]
+        targets = torch.cat([labels, mine[None]])[order]
+        whole = engine(model, times_labels, PatientBatch(inputs, targets, torch.arange(21), 21), 1.0)
+        rest = engine(model, times_labels, PatientBatch(honest, labels, torch.arange(20), 20), 1.0)
+        moved.append(float((whole - rest).norm()))
+    assert max(moved) <= 1.0, moved
 
 
 # Dropout.

@@ -47,7 +47,8 @@ class ClippedSum:
     """A sum that knows how far one patient can move it.
 
     Attributes:
-        vector: sum over patients of their clipped gradients, (parameter,), float64. Private until noised.
+        vector: sum over patients of their clipped gradients, (parameter,), in the network's precision. Private
+            until noised.
         sensitivity: L2 bound on the change of `vector` when one patient is added or removed.
     """
 
@@ -132,7 +133,7 @@ def clipped_sums_by_group(
     if not clipping_norm > 0:
         raise PrivacyError(f"clipping_norm must be > 0, got {clipping_norm}.")
     layout = _layout(model)
-    totals = torch.zeros(num_groups, sum(size for _, size in layout.values()), dtype=torch.float64)
+    totals = torch.zeros(num_groups, _size(layout), dtype=_dtype(model))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(dropout_seed)  # dropout draws from the global generator and from nowhere else
         for patients, piece in _pieces(model, loss, batch, memory_bytes):
@@ -164,7 +165,7 @@ def per_patient_gradients(
     Guarantee: none. Every row is one patient's own.
     """
     layout = _layout(model)
-    rows = torch.zeros(batch.num_patients, sum(size for _, size in layout.values()), dtype=_dtype(model))
+    rows = torch.zeros(batch.num_patients, _size(layout), dtype=_dtype(model))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(dropout_seed)
         for patients, piece in _pieces(model, loss, batch, memory_bytes, materialise=True):
@@ -172,8 +173,8 @@ def per_patient_gradients(
                 rows[patients] = piece
             else:
                 for name, gradient in piece.tape.kept.items():
-                    start, size = layout[name]
-                    rows[patients, start : start + size] = gradient.reshape(len(patients), size)
+                    place = layout[name]
+                    rows[patients, place.start : place.end] = gradient.reshape(len(patients), -1)
     return rows
 
 
@@ -185,14 +186,30 @@ class _Taped:
     patient: Tensor
 
 
-def _layout(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Where each trained parameter stands in the vector: (start, size)."""
-    layout, start = {}, 0
+@dataclass(frozen=True)
+class _Place:
+    """Where a trained parameter stands in the vector."""
+
+    start: int
+    end: int
+    shape: torch.Size
+
+
+_Layout = dict[str, _Place]
+
+
+def _layout(model: nn.Module) -> _Layout:
+    layout: _Layout = {}
+    start = 0
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            layout[name] = (start, parameter.numel())
+            layout[name] = _Place(start, start + parameter.numel(), parameter.shape)
             start += parameter.numel()
     return layout
+
+
+def _size(layout: _Layout) -> int:
+    return max((place.end for place in layout.values()), default=0)
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
@@ -221,35 +238,34 @@ def _add_rows(totals: Tensor, rows: Tensor, owner: Tensor, clipping_norm: float)
         totals[group] += scale[start:end] @ rows[start:end]
 
 
-def _add_tape(
-    totals: Tensor, piece: "_Taped", owner: Tensor, clipping_norm: float, layout: dict[str, tuple[int, int]]
-) -> None:
+def _add_tape(totals: Tensor, piece: "_Taped", owner: Tensor, clipping_norm: float, layout: _Layout) -> None:
     """Adds what the engine left of a batch: kept gradients by one product, deferred uses by one more each."""
     tape, norms = piece.tape, piece.tape.norms.sqrt()
     scale, finite = _scales(norms, clipping_norm), torch.isfinite(norms)
     all_finite = bool(finite.all())
     for name, gradient in tape.kept.items():
-        start, size = layout[name]
-        rows = gradient.reshape(len(scale), size)
+        place = layout[name]
+        rows = gradient.reshape(len(scale), -1)
         rows = rows if all_finite else torch.where(finite[:, None], rows, 0.0)
         for group, first, last in _ranges(owner):
-            totals[group, start : start + size] += scale[first:last].to(rows.dtype) @ rows[first:last]
+            totals[group, place.start : place.end] += scale[first:last].to(rows.dtype) @ rows[first:last]
     for names, pictures, rows_of_names in tape.formed:
         patients = piece.patient[pictures]
         for name, rows in zip(names, rows_of_names, strict=True):
-            start, size = layout[name]
-            clean = torch.where(finite[patients][:, None], rows.reshape(-1, size), 0.0)
+            place = layout[name]
+            clean = torch.where(finite[patients][:, None], rows.reshape(len(patients), -1), 0.0)
             clipped = scale[patients].to(rows.dtype)[:, None] * clean
-            totals[:, start : start + size].index_add_(0, owner[patients], clipped.to(totals.dtype))
+            totals[:, place.start : place.end].index_add_(0, owner[patients], clipped)
     for use, g, saved in tape.deferred:
         weights = scale[piece.patient].to(g.dtype)
         good = finite[piece.patient]
         tensors = [_weighted(g, weights, good, all_finite), *(_cleaned(t, good, all_finite) for t in saved)]
         for group, first, last in _ranges(owner[piece.patient]):
             part = [t if last - first == len(t) else t[first:last] for t in tensors]
-            for name, total in zip(use.names, use.weighted_sum(part[0], part[1:]), strict=True):
-                start, size = layout[name]
-                totals[group, start : start + size] += total.reshape(-1)
+            into = [
+                totals[group, layout[name].start : layout[name].end].view(layout[name].shape) for name in use.names
+            ]
+            use.add_weighted_sum(part[0], part[1:], into)
 
 
 def _weighted(g: Tensor, weights: Tensor, good: Tensor, all_finite: bool) -> Tensor:
@@ -269,7 +285,7 @@ def _pieces(
     anatomy = anatomy_of(model, loss, batch.inputs, batch.labels)
     counts = torch.bincount(batch.patient, minlength=batch.num_patients)
     ends = torch.cumsum(counts, 0).tolist()
-    size = sum(size for _, size in _layout(model).values())
+    size = _size(_layout(model))
     chunk = _pictures_at_once(anatomy, size * _dtype(model).itemsize, memory_bytes)
     for first, last in _patient_ranges(counts.tolist(), chunk):
         start, end = ends[first] - int(counts[first]), ends[last - 1]

@@ -15,8 +15,10 @@ L2 norm (`clipped_sum`) and a count by at most 1.
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.calibration import calibrate_noise_multiplier
@@ -238,6 +240,8 @@ def _count_noise_multiplier(epsilon: float, delta: float) -> float:
     return _COUNT_SHARE * analytic_gaussian_noise_multiplier(epsilon, delta)
 
 
-def _noised(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], std: float, stream: Stream) -> Vector:
-    noisy = values + std * stream.normal(values.size) if std > 0 else values
-    return noisy.astype(np.float32)
+def _noised(values: npt.NDArray[np.floating[Any]], std: float, stream: Stream) -> Vector:
+    noisy = values.astype(np.float32)
+    if std > 0:
+        stream.add_normal(noisy, std)
+    return noisy

@@ -13,8 +13,9 @@ mechanism of secure aggregation, not here.
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 Float64 = npt.NDArray[np.float64]
 
 _CHUNK = 1 << 16  # variates drawn at a time: small enough for the processor's cache
+_CHUNKS_FOR_THREADS = 16
 
 
 class Stream:
@@ -31,6 +33,7 @@ class Stream:
     def __init__(self, key: bytes) -> None:
         if len(key) != 32:
             raise ValueError(f"key must be 32 bytes, got {len(key)}")
+        self._key, self._calls = key, 0
         self._cipher = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
 
     @classmethod
@@ -48,24 +51,49 @@ class Stream:
 
     def normal(self, count: int) -> Float64:
         """Independent standard normal variates, (count,), by Box and Muller (1958)."""
-        out = np.empty(count + count % 2, dtype=np.float64)
-        for start in range(0, out.size, _CHUNK):
-            piece = out[start : start + _CHUNK]
-            half = piece.size // 2
-            words = self._cipher.update(bytes(12 * half))
-            # The radius keeps 63 bits of its uniform: with the usual 53 the tail would end at 8.6 deviations.
-            uniform = (np.frombuffer(words, np.int64, half) & np.int64(2**63 - 1)) + 0.5
-            radius = np.sqrt(-2.0 * np.log(uniform * 2.0**-63))
-            angle = np.frombuffer(words, np.int32, half, 8 * half).astype(np.float32) * np.float32(
-                np.pi * 2.0**-31
-            )
-            np.multiply(radius, np.cos(angle), out=piece[:half])
-            np.multiply(radius, np.sin(angle), out=piece[half:])
-        return out[:count]
+        out = np.zeros(count, dtype=np.float64)
+        self.add_normal(out, 1.0)
+        return out
+
+    def add_normal(self, values: npt.NDArray[np.floating[Any]], std: float) -> None:
+        """Adds independent normal noise of a standard deviation to every value, in place.
+
+        Every call has a key of its own, derived from the stream's; the pieces of a long row have counters of
+        their own under it, so that they can be drawn side by side and come out the same.
+        """
+        self._calls += 1
+        key = hashlib.sha256(b"wardround/v1/normal" + self._key + self._calls.to_bytes(8, "big")).digest()
+        starts = range(0, values.size, _CHUNK)
+
+        def fill(index: int) -> None:
+            piece = values[starts[index] : starts[index] + _CHUNK]
+            piece += std * _normal_piece(key, index, piece.size)
+
+        if len(starts) < _CHUNKS_FOR_THREADS:
+            for index in range(len(starts)):
+                fill(index)
+        else:
+            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+                list(pool.map(fill, range(len(starts))))
 
     def seed(self) -> int:
         """One 63-bit integer, for a library that wants a seed."""
         return int(self.words(1)[0] >> np.uint64(1))
+
+
+def _normal_piece(key: bytes, index: int, count: int) -> Float64:
+    """Variates of one piece of a row; its counters start where no other piece of that key reaches."""
+    half = (count + 1) // 2
+    start = (index << 32).to_bytes(16, "big")
+    words = Cipher(algorithms.AES256(key), modes.CTR(start)).encryptor().update(bytes(12 * half))
+    # The radius keeps 63 bits of its uniform: with the usual 53 the tail would end at 8.6 deviations.
+    uniform = (np.frombuffer(words, np.int64, half) & np.int64(2**63 - 1)) + 0.5
+    radius = np.sqrt(-2.0 * np.log(uniform * 2.0**-63))
+    angle = np.frombuffer(words, np.int32, half, 8 * half).astype(np.float32) * np.float32(np.pi * 2.0**-31)
+    out = np.empty(2 * half, dtype=np.float64)
+    np.multiply(radius, np.cos(angle), out=out[:half])
+    np.multiply(radius, np.sin(angle), out=out[half:])
+    return out[:count]
 
 
 @dataclass(frozen=True)

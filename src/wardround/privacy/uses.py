@@ -54,7 +54,7 @@ class Use:
         raise NotImplementedError
 
     def prefers_norms(self, g: Tensor, saved: Sequence[Tensor], *, single: bool) -> bool:
-        """Whether `squared_norms` and then `weighted_sum` are cheaper than `per_patient`.
+        """Whether `squared_norms` and then `add_weighted_sum` are cheaper than `per_patient`.
 
         `single`: no patient has two pictures in this batch.
         """
@@ -69,16 +69,16 @@ class Use:
         """
         raise NotImplementedError
 
-    def weighted_sum(self, g: Tensor, saved: Sequence[Tensor]) -> list[Tensor]:
-        """Sum of the gradients of the parameters over all pictures; weights are already multiplied into `g`."""
+    def add_weighted_sum(self, g: Tensor, saved: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+        """Adds the gradients of the parameters over all pictures; weights are already multiplied into `g`."""
         raise NotImplementedError
 
 
 def squared(rows: Tensor) -> Tensor:
     """Squared norm of each row, (row,), in float64.
 
-    Single precision is left only inside blocks of 1,024 entries, whose rounding is below 2^-14: a long row of equal
-    entries added up in single precision would come out too small, and be clipped too little.
+    Single precision is left only inside blocks of 1,024 entries, whose rounding is below 2^-14: a long row of
+    equal entries added up in single precision would come out too small, and be clipped too little.
     """
     flat = rows.reshape(len(rows), -1)
     whole = flat.shape[1] // _BLOCK * _BLOCK
@@ -154,11 +154,13 @@ class Linear(Use):
             norms = norms + squared(g.reshape(g.shape[0], -1, g.shape[-1]).sum(1))
         return norms, terms
 
-    def weighted_sum(self, g: Tensor, saved: Sequence[Tensor]) -> list[Tensor]:
+    def add_weighted_sum(self, g: Tensor, saved: Sequence[Tensor], into: Sequence[Tensor]) -> None:
         """See `Use`."""
         rows, columns = self._tokens(g, saved[0])
-        out = [rows.flatten(0, 1).t() @ columns.flatten(0, 1)] if self.trains[0] else []
-        return out + ([g.reshape(-1, g.shape[-1]).sum(0)] if self.trains[1] else [])
+        if self.trains[0]:
+            into[0].addmm_(rows.flatten(0, 1).t(), columns.flatten(0, 1))
+        if self.trains[1]:
+            into[-1].add_(g.reshape(-1, g.shape[-1]).sum(0))
 
 
 @dataclass
@@ -298,12 +300,12 @@ class Convolution(Use):
         count = math.prod(space)
         return total.reshape(x.shape[0], count, count)
 
-    def weighted_sum(self, g: Tensor, saved: Sequence[Tensor]) -> list[Tensor]:
+    def add_weighted_sum(self, g: Tensor, saved: Sequence[Tensor], into: Sequence[Tensor]) -> None:
         """See `Use`."""
-        out = []
         if self.trains[0]:
-            out.append(self._weight_gradient(g, saved[0]))
-        return out + ([_over_space(g).sum(0)] if self.trains[1] else [])
+            into[0].add_(self._weight_gradient(g, saved[0]))
+        if self.trains[1]:
+            into[-1].add_(_over_space(g).sum(0))
 
 
 def _offsets(kernel: Sequence[int]) -> list[tuple[int, ...]]:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from wardround.models.network import Network
 from wardround.models.vectors import load_vector, to_vector
-from wardround.privacy.clipping import ClippedSum, Loss, PatientBatch, clipped_sums_by_group
+from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sums_by_group
+from wardround.privacy.engine import Loss
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.randomness import Stream
 from wardround.privacy.sampling import Indices
@@ -68,7 +69,7 @@ class Workbench:
         """
         self._load(weights)
         self.network.trained.train()
-        totals = [torch.zeros(weights.size, dtype=torch.float64) for _ in samples]
+        totals = [torch.zeros(weights.size) for _ in samples]
         for piece, (batch, group) in enumerate(self._batches(samples)):
             if math.isinf(clipping_norm):
                 self._add_plain_sums(batch, group, totals, dropout_seed + piece)
@@ -157,7 +158,7 @@ class Workbench:
                 losses = self._loss(self.network.trained(batch.inputs[mine]), batch.labels[mine])
                 total = (losses / counts[batch.patient[mine]]).sum()
                 gradients = torch.autograd.grad(total, parameters)
-                totals[hospital] += torch.cat([g.reshape(-1) for g in gradients]).to(torch.float64)
+                totals[hospital] += torch.cat([g.reshape(-1) for g in gradients])
 
     def _encoded(self, rows: Rows) -> Tensor:
         """Inputs of some pictures, (picture, ...)."""
