@@ -14,6 +14,7 @@ import random
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -59,13 +60,17 @@ def times(case: Case, engines: Sequence[str], rounds: int, memory_bytes: int) ->
     """
     reference = ordinary(workload(case))
     steps: dict[str, Step] = {}
+    said: dict[str, list[str]] = {}
     table: dict[str, Any] = {"engines": {}}
     for name in engines:
         try:
             step = ENGINES[name].build(workload(case, memory_bytes=memory_bytes))
-            for _ in range(WARM_UP):
-                step()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                for _ in range(WARM_UP):
+                    step()
             steps[name] = step
+            said[name] = [str(each.message) for each in caught if each.category.__name__ == "SlowPath"]
         except Exception as error:
             table["engines"][name] = {"fails": reason(error)}
         gc.collect()
@@ -95,6 +100,8 @@ def times(case: Case, engines: Sequence[str], rounds: int, memory_bytes: int) ->
             "quartiles": _quartiles([wall for wall, _ in ratios]),
             "cpu_ratio": statistics.median(cpu for _, cpu in ratios),
         }
+        if said[name]:
+            table["engines"][name]["slow_path"] = said[name]
     return table
 
 
@@ -286,7 +293,8 @@ def conformance(engines: Sequence[str]) -> dict[str, Any]:
         return {"fails": f"there is no {SUITE}"}
     # By its file: a peer's source folder may hold a package called `tests`, which would be found instead.
     spec = importlib.util.spec_from_file_location("wardround_conformance", SUITE)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     suite = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = suite
     spec.loader.exec_module(suite)
@@ -300,7 +308,8 @@ def conformance(engines: Sequence[str]) -> dict[str, Any]:
                 _asked(name),
                 counts=suite.UNEVEN if ours else suite.ONE_EACH,
                 shave=_shave() if ours else 1.0,
-                tolerance=1e-5,
+                # Opacus and deepee add 1e-6 to norms, which is no fault; on small gradients that is 1e-5 of them.
+                tolerance=1e-5 if ours else AGREES,
             )
             texts = {"right": "ok", "wrong": f"wrong {verdict.error:.1e}", "refused": f"refuses: {verdict.detail}"}
             row[name] = texts[verdict.outcome]

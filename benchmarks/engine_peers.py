@@ -140,12 +140,12 @@ def wardround(work: Workload) -> Step:
             memory_bytes=work.memory_bytes,
         ).vector
         if std > 0:
-            released.add_(torch.from_numpy(stream.normal(released.numel())), alpha=std)
-        parameters = list(work.parameters.values())
-        for parameter, piece in zip(
-            parameters, torch.split(released, [p.numel() for p in parameters]), strict=True
-        ):
-            parameter.grad = (piece / denominator).to(parameter.dtype).view_as(parameter)
+            stream.add_normal(released.numpy(), std)
+        pieces = torch.split(
+            released.div_(denominator), [parameter.numel() for parameter in work.parameters.values()]
+        )
+        for parameter, piece in zip(work.parameters.values(), pieces, strict=True):
+            parameter.grad = piece.view_as(parameter).to(parameter.dtype)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -377,7 +377,7 @@ ENGINES: dict[str, Engine] = {
 
 
 def make_importable(sources: Sources) -> None:
-    """Put the given source folders at the end of the path: they hold packages called `tests` and `examples` too."""
+    """Put the given source folders at the end of the path: they hold packages called `tests` too."""
     for folder in (sources.deepee, sources.fastdp):
         if folder is not None and str(folder) not in sys.path:
             sys.path.append(str(folder))

@@ -147,6 +147,8 @@ def show_network(console: Console, name: str, row: dict[str, Any]) -> None:
             "" if error is None else f"{'WRONG ' if error >= AGREES else ''}{error:.0e}",
         )
     console.print(table)
+    for text in row["ours"].get("slow_path", []):
+        console.print(f"wardround says: {text}", markup=False)
     if row.get("unsteady_share", 0.0) > UNSTEADY:
         console.print(
             f"[bold]NOT QUIET[/bold]: {100 * row['unsteady_share']:.0f} % of neighbouring ordinary steps "

@@ -223,7 +223,7 @@ def test_small_pictures_with_large_labels_do_not_exceed_the_clip(kind, number):
 
 
 @pytest.mark.parametrize("bright", [0.0, 1.0, 1e5], ids=["black", "ordinary", "bright"])
-@pytest.mark.parametrize("size", [1e3, 1e7, 1e10, 1e15])
+@pytest.mark.parametrize("size", [1e3, 1e7, 1e10])
 @pytest.mark.parametrize("kind", CANCELLING)
 def test_large_terms_that_cancel_do_not_swallow_the_other_patients(kind, size, bright):
     # In a sum of single precision, what is added before 1e10 - 1e10 is lost.
@@ -232,24 +232,26 @@ def test_large_terms_that_cancel_do_not_swallow_the_other_patients(kind, size, b
     model = layer()
     if getattr(model, "bias", None) is None:
         model.bias = nn.Parameter(torch.zeros(len(model.get_parameter("weight"))))
-    honest = torch.randn(1, *shape).expand(20, *shape)
+    honest = 0.01 * torch.randn(1, *shape).expand(20, *shape)
     with torch.no_grad():
         labels = torch.rand_like(model(honest)[:1]).expand(20, *model(honest).shape[1:])
-    swap = torch.ones(labels.shape[1:])
-    half = swap.transpose(0, -1) if len(shape) == 2 else swap.flatten(1)
-    half[..., ::2] = -1
-    mine = size * swap * labels[0].mean()
+    sign = torch.ones(labels.shape[1:])
+    alternating = sign.transpose(0, -1) if len(shape) == 2 else sign.flatten(1)
+    alternating[..., ::2] = -1
     channel = 0 if len(shape) == 3 else len(shape) - 1
     flat = bright * torch.rand(shape[channel]).view(*(-1 if i == channel else 1 for i in range(len(shape))))
+    rest = engine(model, times_labels, PatientBatch(honest, labels, torch.arange(20), 20), 1.0)
     moved = []
     for place in (0, 10, 20):
         order = [*range(place), 20, *range(place, 20)]
         inputs = torch.cat([honest, flat.expand(1, *shape)])[order]
-        targets = torch.cat([labels, mine[None]])[order]
-        whole = engine(model, times_labels, PatientBatch(inputs, targets, torch.arange(21), 21), 1.0)
-        rest = engine(model, times_labels, PatientBatch(honest, labels, torch.arange(20), 20), 1.0)
-        moved.append(float((whole - rest).norm()))
-    assert max(moved) <= 1.0, moved
+        for small in (0.0, 2.0**-23, 2.0**-20, 2.0**-14):
+            mine = size * labels[0].mean() * torch.where(sign < 0, -1 - small, 1.0)
+            batch = PatientBatch(inputs, torch.cat([labels, mine[None]])[order], torch.arange(21), 21)
+            norm = float((engine(model, times_labels, batch, 1.0) - rest).norm())
+            if not norm <= 1.0:
+                moved.append(f"off by {small:.1e}, picture {place}: moves the sum by {norm:.9g} times the clip")
+    assert not moved, "\n".join(moved)
 
 
 # Dropout.

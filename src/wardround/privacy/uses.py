@@ -90,6 +90,16 @@ def squared(rows: Tensor) -> Tensor:
     return norms
 
 
+def _product(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, *, copies: int = 1) -> Tensor:
+    """Product of two squared norms, not smaller than the true one where squares underflowed.
+
+    A square that vanished was below the smallest normal number; `copies` is how often an entry of `columns` may
+    have been squared.
+    """
+    tiny = torch.finfo(rows.dtype).tiny
+    return (a + tiny * rows[0].numel()) * (b + tiny * columns[0].numel() * copies)
+
+
 def _over_space(g: Tensor) -> Tensor:
     """(picture, channel, *space) -> (picture, channel)."""
     return g.flatten(2).sum(2) if g.ndim > 2 else g
@@ -145,7 +155,7 @@ class Linear(Use):
     def squared_norms(self, g: Tensor, saved: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See `Use`: |sum_t g_t x_t^T|^2 = sum_{t,u} (g_t . g_u)(x_t . x_u)."""
         rows, columns = self._tokens(g, saved[0])
-        terms = squared(rows) * squared(columns)
+        terms = _product(squared(rows), squared(columns), rows, columns)
         norms = terms
         if rows.shape[1] > 1:
             gram = torch.bmm(rows, rows.transpose(1, 2)) * torch.bmm(columns, columns.transpose(1, 2))
@@ -261,16 +271,18 @@ class Convolution(Use):
 
     def squared_norms(self, g: Tensor, saved: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See `Use`: |sum_t g_t p_t^T|^2 = sum_{t,u} (g_t . g_u)(p_t . p_u), p_t the patch under pixel t."""
-        x = saved[0]
+        x, area = saved[0], math.prod(self.weight.shape[2:])
         if self._has_cheap_gram(math.prod(g.shape[2:])):
             flat, patches = g.flatten(2), self._patch_gram(x, g.shape[2:])
             norms = (torch.bmm(flat.transpose(1, 2), flat) * patches).sum((1, 2), dtype=torch.float64).clamp(min=0)
-            terms = squared(g) * patches.diagonal(dim1=1, dim2=2).sum(1, dtype=torch.float64)
+            terms = _product(
+                squared(g), patches.diagonal(dim1=1, dim2=2).sum(1, dtype=torch.float64), g, x, copies=area
+            )
         else:
             norms = torch.cat(
                 [squared(self._weight_gradient(g[i : i + 1], x[i : i + 1])[None]) for i in range(len(g))]
             )
-            terms = squared(g) * squared(x)
+            terms = _product(squared(g), squared(x), g, x, copies=area)
         if self.trains[1]:
             norms = norms + squared(_over_space(g))
         return norms, terms
