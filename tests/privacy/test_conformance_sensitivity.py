@@ -199,6 +199,22 @@ def test_a_gradient_of_large_terms_that_cancel_does_not_exceed_the_clip(kind, si
     assert not moved, "\n".join(moved)
 
 
+@pytest.mark.parametrize("patients", [1_000, 10_000, 40_000])
+def test_a_patient_among_thousands_alike(patients):
+    # The last digit of a large sum in single precision is more than the margin below the clip.
+    model, moved = nn.Linear(30, 30, bias=False), []
+    for clipping_norm in (0.01, 0.1, 0.37, 0.5, 0.7, 0.9):
+        sums = []
+        for number in (patients, patients - 1):
+            inputs, nothing = torch.full((number, 30), 0.7), torch.zeros(number, dtype=torch.int64)
+            batch = PatientBatch(inputs, nothing, torch.arange(number), number)
+            sums.append(engine(model, weighted_outputs, batch, clipping_norm).double())
+        norm = float((sums[0] - sums[1]).norm())
+        if not norm <= clipping_norm:
+            moved.append(f"C = {clipping_norm}: moves the sum by {norm / clipping_norm:.9g} times the clip")
+    assert not moved, "\n".join(moved)
+
+
 def times_labels(outputs, labels):
     """A loss whose gradient is the label: what a patient's record can make of it in a regression."""
     return (outputs * labels).flatten(1).sum(1)

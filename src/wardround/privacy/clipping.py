@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wardround.errors import PrivacyError
-from wardround.privacy.engine import Anatomy, Batch, Loss, anatomy_of, functional_rows, take
+from wardround.privacy.engine import Anatomy, Batch, Loss, anatomy_of, distrusted, functional_rows, take
 from wardround.privacy.watch import Tape
 
 _SHAVE = 1.0 - 2.0**-12
@@ -47,8 +47,8 @@ class ClippedSum:
     """A sum that knows how far one patient can move it.
 
     Attributes:
-        vector: sum over patients of their clipped gradients, (parameter,), in the network's precision. Private
-            until noised.
+        vector: sum over patients of their clipped gradients, (parameter,): in the network's precision where they
+            fitted into one piece, else in float64. Private until noised.
         sensitivity: L2 bound on the change of `vector` when one patient is added or removed.
     """
 
@@ -133,15 +133,20 @@ def clipped_sums_by_group(
     if not clipping_norm > 0:
         raise PrivacyError(f"clipping_norm must be > 0, got {clipping_norm}.")
     layout = _layout(model)
-    totals = torch.zeros(num_groups, _size(layout), dtype=_dtype(model))
+    totals: Tensor | None = None
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(dropout_seed)  # dropout draws from the global generator and from nowhere else
         for patients, piece in _pieces(model, loss, batch, memory_bytes):
             owner = group[patients]
+            part = torch.zeros(num_groups, _size(layout), dtype=_dtype(model))
             if isinstance(piece, Tensor):
-                _add_rows(totals, piece, owner, clipping_norm)
+                _add_rows(part, piece, owner, clipping_norm)
             else:
-                _add_tape(totals, piece, owner, clipping_norm, layout)
+                _add_tape(part, piece, owner, clipping_norm, layout)
+            # Over many pieces one bit of a single-precision total would outgrow the margin below the clip.
+            totals = part if totals is None else totals.to(torch.float64) + part
+    if totals is None:
+        totals = torch.zeros(num_groups, _size(layout), dtype=_dtype(model))
     return [ClippedSum(vector, clipping_norm) for vector in totals]
 
 
@@ -299,7 +304,12 @@ def _pieces(
         elif anatomy.whole:
             yield members, _rows_of_patients(model, loss, part, loop=anatomy.loop)
         else:
-            yield members, _Taped(take(model, loss, part, anatomy, materialise=materialise)[0], part.patient)
+            taken = take(model, loss, part, anatomy, materialise=materialise)
+            if taken is None:  # the network did something new at this size
+                anatomy = distrusted(model, anatomy)
+                yield members, _rows_of_patients(model, loss, part, loop=True)
+            else:
+                yield members, _Taped(taken, part.patient)
 
 
 def _pictures_at_once(anatomy: Anatomy, gradient_bytes: int, memory_bytes: int) -> int:

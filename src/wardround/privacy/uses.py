@@ -161,7 +161,8 @@ class Linear(Use):
             gram = torch.bmm(rows, rows.transpose(1, 2)) * torch.bmm(columns, columns.transpose(1, 2))
             norms = gram.sum((1, 2), dtype=torch.float64).clamp(min=0)
         if self.trains[1]:
-            norms = norms + squared(g.reshape(g.shape[0], -1, g.shape[-1]).sum(1))
+            each = g.reshape(g.shape[0], -1, g.shape[-1])
+            norms, terms = norms + squared(each.sum(1)), terms + each.shape[1] * squared(each)
         return norms, terms
 
     def add_weighted_sum(self, g: Tensor, saved: Sequence[Tensor], into: Sequence[Tensor]) -> None:
@@ -284,7 +285,7 @@ class Convolution(Use):
             )
             terms = _product(squared(g), squared(x), g, x, copies=area)
         if self.trains[1]:
-            norms = norms + squared(_over_space(g))
+            norms, terms = norms + squared(_over_space(g)), terms + math.prod(g.shape[2:]) * squared(g)
         return norms, terms
 
     def _weight_gradient(self, g: Tensor, x: Tensor) -> Tensor:

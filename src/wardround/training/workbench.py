@@ -80,7 +80,7 @@ class Workbench:
                 clipping_norm=clipping_norm, memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + piece,
             )  # fmt: skip
             for hospital, clipped in zip(present.tolist(), sums, strict=True):
-                totals[hospital] += clipped.vector
+                totals[hospital] = totals[hospital].to(torch.float64) + clipped.vector
         return [ClippedSum(total, clipping_norm) for total in totals]
 
     def local_steps(
@@ -158,7 +158,9 @@ class Workbench:
                 losses = self._loss(self.network.trained(batch.inputs[mine]), batch.labels[mine])
                 total = (losses / counts[batch.patient[mine]]).sum()
                 gradients = torch.autograd.grad(total, parameters)
-                totals[hospital] += torch.cat([g.reshape(-1) for g in gradients])
+                totals[hospital] = totals[hospital].to(torch.float64) + torch.cat(
+                    [g.reshape(-1) for g in gradients]
+                )
 
     def _encoded(self, rows: Rows) -> Tensor:
         """Inputs of some pictures, (picture, ...)."""

@@ -1,0 +1,141 @@
+"""Replacing what mixes patients by what does not, keeping weights, dtype and device.
+
+A batch norm normalises a picture by the others in the batch: clipping one patient's gradient then bounds nothing,
+and its running statistics would be released without noise. Nothing here reads a picture, so nothing is released.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wardround.errors import ModelError
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_MOST_GROUPS = 32
+
+
+class Norm(StrEnum):
+    """What takes the place of a batch norm."""
+
+    GROUP = "group"
+    """Groups of channels of one picture; as many groups as divide the channels, up to 32."""
+    INSTANCE = "instance"
+    """Each channel of one picture by itself."""
+    LAYER = "layer"
+    """All channels of one picture together."""
+    FROZEN = "frozen"
+    """The running statistics that the weights came with, never updated; scale and offset stay trained."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One module that was replaced."""
+
+    name: str
+    before: str
+    after: str
+
+
+class FrozenBatchNorm(nn.Module):
+    """A batch norm that uses its statistics and never changes them, whatever `train` is told.
+
+    Args:
+        source: where statistics, scale and offset come from; they are shared, not copied.
+    """
+
+    def __init__(self, source: nn.modules.batchnorm._BatchNorm) -> None:
+        super().__init__()
+        if source.running_mean is None or source.running_var is None:
+            raise ModelError(
+                "A batch norm can be frozen only with running statistics, got one without; use group."
+            )
+        self.register_buffer("running_mean", source.running_mean)
+        self.register_buffer("running_var", source.running_var)
+        self.weight, self.bias, self.eps = source.weight, source.bias, source.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(picture, channel, *space) to the same shape."""
+        mean, variance = self.get_buffer("running_mean"), self.get_buffer("running_var")
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, training=False, eps=self.eps)
+
+
+def without_batch_norm(model: nn.Module, by: Norm = Norm.GROUP) -> tuple[nn.Module, tuple[Change, ...]]:
+    """A copy of a network in which no layer mixes patients, and what was changed.
+
+    Args:
+        model: left as it is.
+        by: what takes the place of every batch norm. Instance norms with running statistics lose those.
+
+    Returns:
+        The copy, with the same parameter names where the replacement has a scale and an offset, and the changes in
+        the order of `named_modules`.
+
+    Raises:
+        ModelError: a lazy layer, whose size is not known yet; a batch norm without statistics to freeze.
+    """
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
+        raise ModelError("Every layer must know its size, got a lazy one; run the network once first.")
+    changed = copy.deepcopy(model)
+    changes: list[Change] = []
+    for name, module in list(changed.named_modules()):
+        after = _replacement(module, Norm(by))
+        if after is None:
+            continue
+        changes.append(Change(name, type(module).__name__, _described(after)))
+        if not name:
+            changed = after
+            continue
+        parent, _, child = name.rpartition(".")
+        setattr(changed.get_submodule(parent), child, after)
+    return changed, tuple(changes)
+
+
+def _replacement(module: nn.Module, by: Norm) -> nn.Module | None:
+    if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
+        return _with_weights(type(module)(module.num_features, module.eps, affine=module.affine), module)
+    if not isinstance(module, _BATCH_NORMS):
+        return None
+    channels, eps, affine = module.num_features, module.eps, module.affine
+    if by is Norm.FROZEN:
+        return FrozenBatchNorm(module)
+    if by is Norm.INSTANCE and type(module) in _INSTANCE:
+        return _with_weights(_INSTANCE[type(module)](channels, eps, affine=affine), module)
+    groups = {Norm.LAYER: 1, Norm.INSTANCE: channels}.get(by, _groups(channels))
+    return _with_weights(nn.GroupNorm(groups, channels, eps, affine=affine), module)
+
+
+_INSTANCE: dict[type[nn.Module], Callable[..., nn.Module]] = {
+    nn.BatchNorm1d: nn.InstanceNorm1d,
+    nn.BatchNorm2d: nn.InstanceNorm2d,
+    nn.BatchNorm3d: nn.InstanceNorm3d,
+}
+
+
+def _groups(channels: int) -> int:
+    """The largest divisor of the channels up to 32.
+
+    >>> _groups(64), _groups(48), _groups(7), _groups(37)
+    (32, 24, 7, 1)
+    """
+    return max(g for g in range(1, min(_MOST_GROUPS, channels) + 1) if channels % g == 0)
+
+
+def _with_weights(after: nn.Module, before: nn.Module) -> nn.Module:
+    """The new module with the old scale and offset, on their device and in their dtype."""
+    for key in ("weight", "bias"):
+        old = getattr(before, key)
+        if isinstance(old, nn.Parameter):
+            with torch.no_grad():
+                setattr(after, key, nn.Parameter(old.detach().clone(), requires_grad=old.requires_grad))
+    return after.train(before.training)
+
+
+def _described(module: nn.Module) -> str:
+    if isinstance(module, nn.GroupNorm):
+        return f"GroupNorm with {module.num_groups} groups of {module.num_channels} channels"
+    return type(module).__name__

@@ -1,0 +1,43 @@
+"""The code in the documentation runs."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def test_the_loop_of_the_engine_page_trains():
+    code = re.findall(r"```python\n(.*?)```", (DOCS / "engine.md").read_text(), flags=re.DOTALL)[0]
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2)
+    images, labels = torch.randn(60, 4), torch.zeros(60, dtype=torch.int64)
+
+    def pictures_of(chosen):
+        return images[chosen], labels[chosen], torch.arange(len(chosen))
+
+    names = {
+        "model": model, "steps": 3, "num_patients": 60, "pictures_of": pictures_of, "noise_multiplier": 0.5,
+        "divisor": np.float32(3.0), "parameters": list(model.parameters()),
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+    }  # fmt: skip
+    before = model.weight.detach().clone()
+    exec(code, names)  # the page is ours
+    assert torch.isfinite(model.weight).all()
+    assert not torch.equal(before, model.weight)
+
+
+def test_the_engine_imports_nothing_of_the_federation():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, wardround.privacy as p; p.clipped_sum; p.Randomness; p.poisson_sample; "
+        "loaded = {m.split('.')[1] for m in sys.modules if m.startswith('wardround.')}; "
+        "assert not loaded & {'federation', 'agent', 'run', 'records', 'report', 'config', 'images'}, loaded; "
+        "assert not {'typer', 'pydantic', 'jinja2', 'matplotlib', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
