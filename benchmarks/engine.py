@@ -72,7 +72,7 @@ def main() -> None:
     }
     for name in options.networks:
         table["networks"][name] = _network(name, engines, options, console)
-        table["summary"] = summary(table["networks"], options.quick)
+        table["summary"] = summary(table["networks"], options.quick or options.rounds < 3)
         _write(table, options.out)
     if "curves" in options.parts and OURS in engines:
         request = {"kind": "curves", "rounds": options.rounds, "quick": options.quick}
@@ -83,7 +83,7 @@ def main() -> None:
         table["conformance"] = _asked({"kind": "conformance", "engines": asked}, options)
         show_conformance(console, table["conformance"], asked)
     if table["networks"]:
-        table["summary"] = summary(table["networks"], options.quick)
+        table["summary"] = summary(table["networks"], options.quick or options.rounds < 3)
         show_summary(console, table["networks"], table["summary"])
     table["machine"]["load_at_end"] = list(os.getloadavg())
     _write(table, options.out)

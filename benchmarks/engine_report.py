@@ -69,10 +69,11 @@ def geometric_mean(values: Iterable[float]) -> float | None:
     return math.exp(sum(logarithms) / len(logarithms)) if logarithms else None
 
 
-def summary(networks: dict[str, Any], quick: bool) -> dict[str, Any]:
+def summary(networks: dict[str, Any], smoke: bool) -> dict[str, Any]:
     """Geometric means over the networks that were measured, and each target with what came of it.
 
-    No target is judged on the tiny batches of a quick run, and none of time on a machine that was not quiet.
+    No target is judged in a smoke test (tiny batches, or fewer than three rounds), and none of time on a
+    machine that was not quiet.
     """
     timed = {name: row for name, row in networks.items() if row.get("step_ratio")}
     noisy = sorted(name for name, row in timed.items() if row.get("unsteady_share", 1.0) > UNSTEADY)
@@ -94,7 +95,7 @@ def summary(networks: dict[str, Any], quick: bool) -> dict[str, Any]:
         f"memory <= {MEMORY_EACH} on each": _each(memory, lambda x: x <= MEMORY_EACH, max),
     }
     for text, target in targets.items():
-        if quick or (noisy and "memory" not in text):
+        if smoke or (noisy and "memory" not in text):
             target["met"] = None
     return {
         "networks": sorted(steps),
