@@ -6,7 +6,7 @@ passes. What does not agree is never run here. `take` is one batch: forward, bac
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from wardround.privacy.uses import Fold
+from wardround.privacy.uses import Fold, squared
 from wardround.privacy.watch import Tape, Unruled, Watch
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -281,34 +281,62 @@ def _made_up(inputs: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]
 
 
 def _agrees(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy) -> bool:
-    """Whether the engine's gradients are those of one-picture backward passes, up to rounding."""
+    """Whether the engine's gradients are those of one-picture backward passes, up to rounding.
+
+    Norms and kept gradients are compared picture by picture, what is deferred by its sum; no gradient is kept
+    longer than that takes, so that looking at a large network costs little more memory than training it.
+    """
     size = _PROBES[-1]
     pictures, targets = _made_up(inputs, labels, size)
-    batch = Batch(pictures, targets, torch.arange(size), size)
     try:
-        tape = take(model, loss, batch, anatomy, materialise=True)
+        tape = take(model, loss, Batch(pictures, targets, torch.arange(size), size), anatomy, materialise=False)
     except Exception:  # whatever a stranger's module raises when it is asked for one picture
         return False
     if tape is None:
         return False
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     tolerance = 1e-3 if inputs.dtype in (torch.float32, torch.float16, torch.bfloat16) else 1e-8
+    sums = {name: torch.zeros_like(parameters[name]) for use, _, _ in tape.deferred for name in use.names}
     for i in range(size):
         with torch.enable_grad():
             value = loss(model(pictures[i : i + 1]), targets[i : i + 1]).sum()
-        found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
-        known = {
-            n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(parameters.items(), found, strict=True)
-        }
-        size_of_all = torch.sqrt(
-            sum((g.double().square().sum() for g in known.values()), torch.zeros((), dtype=torch.float64))
-        )
-        for name, gradient in known.items():
-            ours = tape.kept[name][i].reshape(gradient.shape) if name in tape.kept else torch.zeros_like(gradient)
-            error = (ours - gradient).double().norm()
-            if not error <= tolerance * (gradient.double().norm() + 1e-3 * size_of_all):
+        known = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+        norm = torch.sqrt(torch.stack([squared(g[None])[0] for g in known if g is not None]).sum())
+        if not abs(float(tape.norms[i].sqrt() - norm)) <= tolerance * float(norm):
+            return False
+        for name, gradient in zip(parameters, known, strict=True):
+            if name in sums:
+                sums[name] += gradient if gradient is not None else 0
+            elif not _is_close(tape.kept[name][i] if name in tape.kept else None, gradient, norm, tolerance):
                 return False
-    return True
+    return all(
+        _is_close(ours, sums[name], _norm(sums[name]), tolerance) for name, ours in _deferred_sums(tape, sums)
+    )
+
+
+def _deferred_sums(tape: Tape, like: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Gradient sums of what the tape deferred, one use at a time; pictures that were formed are added back."""
+    for use, g, saved in tape.deferred:
+        into = [torch.zeros_like(like[name]) for name in use.names]
+        use.add_weighted_sum(g, saved, into)
+        for names, _, rows in tape.formed:
+            if names == use.names:
+                for total, row in zip(into, rows, strict=True):
+                    total += row.sum(0).view_as(total)
+        yield from zip(use.names, into, strict=True)
+
+
+def _norm(values: Tensor) -> Tensor:
+    return squared(values[None])[0].sqrt()
+
+
+def _is_close(ours: Tensor | None, known: Tensor | None, norm: Tensor, tolerance: float) -> bool:
+    """Whether two gradients of one parameter agree, against its own norm and a little of the whole gradient's."""
+    if ours is None or known is None:
+        other = ours if known is None else known
+        return other is None or not bool(other.any())
+    difference = _norm(ours.reshape(known.shape) - known)
+    return bool(difference <= tolerance * (_norm(known) + 1e-3 * norm))
 
 
 def _say(model: nn.Module, what: str) -> None:
