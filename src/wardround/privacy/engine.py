@@ -5,6 +5,7 @@ parameters, the modules that need the slow path, and compares the engine's gradi
 passes. What does not agree is never run here. `take` is one batch: forward, backward, and a `Tape`.
 """
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -141,7 +142,10 @@ def _study(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor) -> Anat
     state = torch.random.get_rng_state()
     try:
         anatomy = _with_rules(model, loss, inputs, labels, resting)
-        if not anatomy.whole and not _agrees(model, loss, inputs, labels, anatomy):
+        if not anatomy.whole and not (
+            _agrees(model, loss, inputs, labels, anatomy)
+            or _agrees_in_double(model, loss, inputs, labels, anatomy)
+        ):
             _say(model, "the whole network (its gradients did not agree with one-picture backward passes)")
             anatomy = Anatomy(True, (), anatomy.bytes_per_picture)
         return replace(anatomy, loop=anatomy.whole and not _can_be_mapped(model, loss, inputs, labels))
@@ -312,6 +316,13 @@ def _agrees(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, anatom
     return all(
         _is_close(ours, sums[name], _norm(sums[name]), tolerance) for name, ours in _deferred_sums(tape, sums)
     )
+
+
+def _agrees_in_double(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy) -> bool:
+    """The same comparison in double precision: an ill-conditioned network may disagree with itself in single."""
+    if anatomy.alone or inputs.dtype is not torch.float32:
+        return False
+    return _agrees(copy.deepcopy(model).double(), loss, inputs.double(), labels, anatomy)
 
 
 def _deferred_sums(tape: Tape, like: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
