@@ -120,7 +120,8 @@ class _Watched(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> Any:
         (g,) = output_gradients
-        saved = ctx.saved_tensors
+        # Detached, or the tape would hold the graph whose nodes hold the tape: a ring that is never collected.
+        saved = tuple(tensor.detach() for tensor in ctx.saved_tensors)
         with torch.no_grad():
             ctx.tape.take(ctx.use, g, saved)
             needed = ctx.needs_input_grad[3:]
