@@ -32,6 +32,47 @@ def test_both_halves_of_box_and_muller_are_independent():
     assert abs(np.corrcoef(draws[:half] ** 2, draws[half:] ** 2)[0, 1]) < 5 / np.sqrt(half)
 
 
+def single(count, *name):
+    values = np.zeros(count, dtype=np.float32)
+    stream(*name).add_normal(values, 2.0)
+    return values.astype(np.float64) / 2.0
+
+
+def test_single_precision_variates_are_normal_in_the_middle_and_in_the_tails():
+    draws = single(2_000_000, "single")
+    assert stats.kstest(draws[:40_000], "norm").pvalue > 1e-3
+    assert stats.kstest(draws[:40_000] * 1.05, "norm").pvalue < 1e-3
+    for deviations in (0.001, 0.01, 1.0, 3.0, 4.0):
+        expected = 2 * stats.norm.sf(deviations) * draws.size
+        spread = np.sqrt(expected * (1 - expected / draws.size))
+        assert abs((np.abs(draws) > deviations).sum() - expected) < 5 * spread
+    half = draws.size // 2
+    assert abs(np.corrcoef(draws[:half], draws[half:])[0, 1]) < 5 / np.sqrt(half)
+
+
+def test_the_tail_of_a_single_precision_radius_is_refined_without_a_seam(monkeypatch):
+    """With the bound moved into the middle half of all radii are refined: the last bits move, and nothing else."""
+    coarse = single(100_000, "tail")
+    monkeypatch.setattr("wardround.privacy.randomness._TAIL", np.uint32(1 << 31))
+    refined = single(100_000, "tail")
+    assert stats.kstest(refined, "norm").pvalue > 1e-3
+    assert (coarse != refined).any()
+    assert np.allclose(coarse, refined, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_noise_does_not_depend_on_the_number_of_threads(monkeypatch, dtype):
+    rows = []
+    for processors in (1, 2, 4):
+        monkeypatch.setattr("os.cpu_count", lambda processors=processors: processors)
+        values = np.ones((1 << 20) + 3, dtype=dtype)
+        stream("threads").add_normal(values, 0.5)
+        rows.append(values)
+    assert np.array_equal(rows[0], rows[1])
+    assert np.array_equal(rows[0], rows[2])
+    assert np.unique(rows[0]).size > 0.9 * rows[0].size  # no piece repeats another
+
+
 def test_an_odd_number_of_variates_is_drawn():
     assert stream("odd").normal(7).shape == (7,)
     assert stream("none").normal(0).shape == (0,)

@@ -6,7 +6,8 @@ the operating system; a seeded study derives it from the seed and the name, whic
 and *not private*: whoever knows the seed can subtract the noise.
 
 Arithmetic caveat, printed in every statement: the normal variates are floating point (Box-Muller on a
-63-bit uniform, so the tail reaches 9.3 standard deviations), not samples of an exact discrete distribution. The
+63-bit uniform, so the tail reaches 9.3 standard deviations), not samples of an exact discrete distribution. Onto a
+row of single precision they are drawn in single precision, which takes half the work (`_add_single`). The
 floating-point attack of Mironov (2012, https://doi.org/10.1145/2382196.2382264) is answered by the integer
 mechanism of secure aggregation, not here.
 """
@@ -23,8 +24,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 Float64 = npt.NDArray[np.float64]
 
-_CHUNK = 1 << 16  # variates drawn at a time: small enough for the processor's cache
-_CHUNKS_FOR_THREADS = 16
+_CHUNK = 1 << 18  # variates drawn at a time: enough that threads seldom wait for the interpreter
+_CHUNKS_FOR_THREADS = 4
+_TAIL = np.uint32(1 << 12)
+"""A radius whose 32-bit uniform is below this many steps gets 31 bits more."""
 
 
 class Stream:
@@ -65,16 +68,24 @@ class Stream:
         key = hashlib.sha256(b"wardround/v1/normal" + self._key + self._calls.to_bytes(8, "big")).digest()
         starts = range(0, values.size, _CHUNK)
 
-        def fill(index: int) -> None:
+        def fill(index: int, scratch: "_Scratch") -> None:
             piece = values[starts[index] : starts[index] + _CHUNK]
-            piece += std * _normal_piece(key, index, piece.size)
+            if values.dtype == np.float32:
+                _add_single(piece, std, key, index, scratch)
+            else:
+                piece += std * _normal_piece(key, index, piece.size)
 
-        if len(starts) < _CHUNKS_FOR_THREADS:
-            for index in range(len(starts)):
-                fill(index)
+        def fill_some(indices: range) -> None:
+            scratch = _Scratch()
+            for index in indices:
+                fill(index, scratch)
+
+        workers = min(4, os.cpu_count() or 1) if len(starts) >= _CHUNKS_FOR_THREADS else 1
+        if workers == 1:
+            fill_some(range(len(starts)))
         else:
-            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-                list(pool.map(fill, range(len(starts))))
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(fill_some, [range(first, len(starts), workers) for first in range(workers)]))
 
     def seed(self) -> int:
         """One 63-bit integer, for a library that wants a seed."""
@@ -94,6 +105,45 @@ def _normal_piece(key: bytes, index: int, count: int) -> Float64:
     np.multiply(radius, np.cos(angle), out=out[:half])
     np.multiply(radius, np.sin(angle), out=out[half:])
     return out[:count]
+
+
+class _Scratch:
+    """Memory of one thread, so that no piece of a row has to ask for its own."""
+
+    def __init__(self) -> None:
+        self.zeros = bytes(4 * _CHUNK)
+        self.words = bytearray(4 * _CHUNK + 15)
+        self.double = np.empty(_CHUNK // 2, np.float64)
+        self.arrays = tuple(np.empty(_CHUNK // 2, np.float32) for _ in range(3))
+
+
+def _add_single(piece: npt.NDArray[np.float32], std: float, key: bytes, index: int, scratch: _Scratch) -> None:
+    """Adds variates of one piece to a row of single precision.
+
+    A radius comes from 32 bits, or, once in a million, from 63, where those of the tail would be too coarse. Its
+    logarithm is taken in double precision: near the centre a single-precision uniform would be one.
+    """
+    half = (piece.size + 1) // 2
+    start = (index << 32).to_bytes(16, "big")
+    cipher = Cipher(algorithms.AES256(key), modes.CTR(start)).encryptor()
+    cipher.update_into(memoryview(scratch.zeros)[: 8 * half], scratch.words)
+    words = np.frombuffer(scratch.words, np.uint32, 2 * half)
+    uniform = scratch.double[:half]
+    radius, angle, part = (each[:half] for each in scratch.arrays)
+    np.add(words[:half], 0.5, out=uniform)
+    uniform *= 2.0**-32
+    tail = np.nonzero(words[:half] < _TAIL)[0]
+    if tail.size:
+        more = np.frombuffer(cipher.update(bytes(4 * tail.size)), np.uint32) >> 1
+        uniform[tail] = (words[:half][tail] * 2.0**31 + more + 0.5) * 2.0**-63
+    np.log(uniform, out=uniform)
+    np.multiply(uniform, -2.0 * std * std, out=radius, casting="same_kind")
+    np.sqrt(radius, out=radius)
+    np.multiply(words[half:].view(np.int32), np.float32(np.pi * 2.0**-31), out=angle, casting="unsafe")
+    np.multiply(np.cos(angle, out=part), radius, out=part)
+    piece[:half] += part
+    np.multiply(np.sin(angle, out=part), radius, out=part)
+    piece[half:] += part[: piece.size - half]
 
 
 @dataclass(frozen=True)
