@@ -168,7 +168,7 @@ def sum_of(
 
 def _shave() -> float:
     """How far ours aims below the clipping norm, so that rounding cannot exceed it: a factor."""
-    factor: float = getattr(importlib.import_module("wardround.privacy.clipping"), "_SHAVE", 1.0)
+    factor: float = getattr(importlib.import_module("wardround.privacy.clips"), "SHAVE", 1.0)
     return factor
 
 

@@ -130,6 +130,7 @@ def wardround(work: Workload) -> Step:
     stream = Stream.from_os()
     std = work.noise_multiplier * work.clipping_norm
     denominator = max(num_patients, 1)
+    out = torch.empty(sum(parameter.numel() for parameter in work.parameters.values()), dtype=work.inputs.dtype)
 
     def step() -> None:
         released = clipped_sum(
@@ -138,6 +139,7 @@ def wardround(work: Workload) -> Step:
             batch,
             clipping_norm=work.clipping_norm,
             memory_bytes=work.memory_bytes,
+            out=out,
         ).vector
         if std > 0:
             stream.add_normal(released.numpy(), std)

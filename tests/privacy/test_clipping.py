@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from wardround.errors import PrivacyError
-from wardround.privacy.clipping import _SHAVE, PatientBatch, clipped_sum, clipped_sums_by_group
+from wardround.privacy.clipping import PatientBatch, clipped_sum, clipped_sums_by_group
+from wardround.privacy.clips import SHAVE
 
 
 def cross_entropy(logits, labels):
@@ -46,7 +47,7 @@ def loop_of_backward_passes(model, batch, clipping_norm):
     total = 0
     for patient in range(batch.num_patients):
         gradient = patient_gradient(model, batch, patient)
-        total = total + gradient * min(1.0, clipping_norm * _SHAVE / max(float(gradient.norm()), 1e-300))
+        total = total + gradient * min(1.0, clipping_norm * SHAVE / max(float(gradient.norm()), 1e-300))
     return total
 
 

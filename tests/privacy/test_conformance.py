@@ -23,12 +23,12 @@ from tests.privacy.conformance import (
 )
 from torch import nn
 
-from wardround.privacy import clipping
+from wardround.privacy import clipping, clips
 from wardround.privacy.clipping import PatientBatch, clipped_sum, per_patient_gradients
 from wardround.privacy.validation import check_trainable
 
 # The engine aims this much below the clipping norm, so that rounding cannot exceed it.
-SHAVE = clipping._SHAVE
+SHAVE = clips.SHAVE
 WHOLE = [n for n, c in CASES.items() if c.family in {"network", "loss", "folded", "wiring"} and not c.may_refuse]
 
 every_case = pytest.mark.parametrize("name", CASES)

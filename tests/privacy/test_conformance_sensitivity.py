@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from wardround.errors import ModelError
-from wardround.privacy import clipping
+from wardround.privacy import clipping, clips
 from wardround.privacy.clipping import PatientBatch, clipped_sum, per_patient_gradients
 from wardround.privacy.validation import check_trainable
 
@@ -334,7 +334,7 @@ def test_with_dropout_the_sum_is_that_of_the_clipped_rows_of_the_same_seed(kind)
     rows = per_patient_gradients(model, cross_entropy, batch, dropout_seed=3)
     norm = typical_clipping_norm(rows)
     ours = clipped_sum(model, cross_entropy, batch, clipping_norm=norm, dropout_seed=3).vector
-    assert relative_error(ours, clip_and_sum(rows, norm, shave=clipping._SHAVE), parameter_sizes(model))[0] < 1e-10
+    assert relative_error(ours, clip_and_sum(rows, norm, shave=clips.SHAVE), parameter_sizes(model))[0] < 1e-10
 
 
 # Refusals.

@@ -8,7 +8,6 @@ passes. What does not agree is never run here. `take` is one batch: forward, bac
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from wardround.privacy.uses import Fold, squared
+from wardround.privacy.layout import Layout
+from wardround.privacy.uses import Fold, Room, squared
 from wardround.privacy.watch import Tape, Unruled, Watch
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -39,23 +39,25 @@ class Anatomy:
         loop: not even `torch.func` can take it; one backward pass a picture.
         alone: modules run under `torch.func.vmap`, each by itself.
         bytes_per_picture: activations of one picture, summed over all functions.
+        kept_per_picture: bytes of the gradients that are formed for each picture.
     """
 
     whole: bool
     alone: tuple[nn.Module, ...]
     bytes_per_picture: int
     loop: bool = False
+    kept_per_picture: int = 0
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One piece of work: pictures, labels, and the patient of each.
+class PatientBatch:
+    """Pictures of one step, and the patient each belongs to.
 
     Attributes:
-        inputs: (picture, *shape).
-        labels: (picture, ...).
-        patient: (picture,), ascending, in [0, num_patients).
-        num_patients: patients in the piece.
+        inputs: encoded pictures, (picture, *shape).
+        labels: class indices, (picture,), or whatever the loss takes, the picture first.
+        patient: index of each picture's patient, (picture,), ascending, in [0, num_patients).
+        num_patients: patients in the step; one without pictures contributes zero.
     """
 
     inputs: Tensor
@@ -67,29 +69,41 @@ class Batch:
 _KNOWN: "WeakKeyDictionary[nn.Module, tuple[object, Anatomy]]" = WeakKeyDictionary()
 
 
-def anatomy_of(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
+def anatomy_of(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
     """What the engine knows of a network; looked at once for each state of its switches.
 
     Args:
         model: the network.
+        layout: of its trained parameters.
         loss: loss of each picture.
         inputs: at least one picture, for shapes and (of integers) admissible values only.
         labels: at least one label, likewise.
     """
     switches = (
-        tuple(name for name, p in model.named_parameters() if p.requires_grad),
+        tuple(layout.parameters),
         tuple(module.training for module in model.modules()),
         inputs.dtype, inputs.shape[1:],
     )  # fmt: skip
     known = _KNOWN.get(model)
     if known is None or known[0] != switches:
-        anatomy = _study(model, loss, inputs, labels)
+        with torch.autocast(inputs.device.type, enabled=False):  # whose rounding would hide what is compared
+            anatomy = _study(model, layout, loss, inputs, labels)
         _KNOWN[model] = (switches, anatomy)
         return anatomy
     return known[1]
 
 
-def take(model: nn.Module, loss: Loss, batch: Batch, anatomy: Anatomy, *, materialise: bool) -> Tape | None:
+def take(
+    model: nn.Module,
+    layout: Layout,
+    loss: Loss,
+    batch: PatientBatch,
+    anatomy: Anatomy,
+    *,
+    materialise: bool,
+    sections: dict[str, int] | None = None,
+    room: Room | None = None,
+) -> Tape | None:
     """Forward and backward pass of one batch; the tape has every patient's norm afterwards.
 
     None when the network did something that no rule knows, and had not done it when it was studied.
@@ -98,8 +112,12 @@ def take(model: nn.Module, loss: Loss, batch: Batch, anatomy: Anatomy, *, materi
     single = bool((counts <= 1).all())
     identity = single and len(batch.patient) == batch.num_patients
     fold: Fold = _same if identity else _Folded(batch.patient, batch.num_patients)
-    tape = Tape(batch.num_patients, fold, single=single, materialise=materialise)
-    watch = Watch(model, len(batch.inputs), tape)
+    room = room if identity else None
+    tape = Tape(
+        batch.num_patients, fold, batch.inputs.device,
+        single=single, materialise=materialise, sections=sections, room=room,
+    )  # fmt: skip
+    watch = Watch(layout.parameters, len(batch.inputs), tape)
     with torch.enable_grad():
         try:
             with watch.alone(anatomy.alone), watch:
@@ -135,29 +153,32 @@ class _Folded:
         return rows.new_zeros(self._num_patients, *rows.shape[1:]).index_add_(0, self._patient, rows)
 
 
-def _study(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
+def _study(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
     resting = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.training]
     for module in resting:
         module.eval()  # masks differ from call to call; what is compared here must not
     state = torch.random.get_rng_state()
     try:
-        anatomy = _with_rules(model, loss, inputs, labels, resting)
-        if not anatomy.whole and not (
-            _agrees(model, loss, inputs, labels, anatomy)
-            or _agrees_in_double(model, loss, inputs, labels, anatomy)
-        ):
-            _say(model, "the whole network (its gradients did not agree with one-picture backward passes)")
-            anatomy = Anatomy(True, (), anatomy.bytes_per_picture)
-        return replace(anatomy, loop=anatomy.whole and not _can_be_mapped(model, loss, inputs, labels))
+        anatomy = _with_rules(model, layout, loss, inputs, labels, resting)
+        if not anatomy.whole:
+            kept = _agrees(model, layout, loss, inputs, labels, anatomy)
+            if kept is None:
+                kept = _agrees_in_double(model, loss, inputs, labels, anatomy)
+            if kept is None:
+                _say(model, "the whole network (its gradients did not agree with one-picture backward passes)")
+                anatomy = Anatomy(True, (), anatomy.bytes_per_picture)
+            else:
+                anatomy = replace(anatomy, kept_per_picture=kept)
+        return replace(anatomy, loop=anatomy.whole and not _can_be_mapped(model, layout, loss, inputs, labels))
     finally:
         torch.random.set_rng_state(state)
         for module in resting:
             module.train()
 
 
-def functional_rows(model: nn.Module, loss: Loss, batch: Batch) -> Tensor:
+def functional_rows(model: nn.Module, layout: Layout, loss: Loss, batch: PatientBatch) -> Tensor:
     """Each picture's gradient by `vmap` of the gradient of one picture, (picture, parameter)."""
-    parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    parameters = {name: p.detach() for name, p in layout.parameters.items()}
 
     def picture_loss(values: dict[str, Tensor], picture: Tensor, label: Tensor) -> Tensor:
         return loss(functional_call(model, values, (picture[None],)), label[None])[0]
@@ -167,17 +188,17 @@ def functional_rows(model: nn.Module, loss: Loss, batch: Batch) -> Tensor:
     return torch.cat([gradients[name].flatten(1) for name in parameters], dim=1)
 
 
-def _can_be_mapped(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor) -> bool:
+def _can_be_mapped(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> bool:
     pictures, targets = _made_up(inputs, labels, 2)
     try:
-        functional_rows(model, loss, Batch(pictures, targets, torch.arange(2), 2))
+        functional_rows(model, layout, loss, PatientBatch(pictures, targets, _one_each(pictures), 2))
     except Exception:  # no batching rule, or code that looks at values: it is then done picture by picture
         return False
     return True
 
 
 def _with_rules(
-    model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, resting: Sequence[nn.Module]
+    model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor, resting: Sequence[nn.Module]
 ) -> Anatomy:
     """Runs both probes until every use has a rule or a module that stands for it."""
     pictures, _ = _made_up(inputs, labels, _PROBES[0])
@@ -187,7 +208,7 @@ def _with_rules(
     while True:
         try:
             for size in _PROBES:
-                seen = _probe(model, loss, inputs, labels, size, alone)
+                seen = _probe(model, layout, loss, inputs, labels, size, alone)
             return Anatomy(False, tuple(alone), seen // _PROBES[-1])
         except Unruled as unruled:
             module = _stand_in(model, unruled, alone, resting)
@@ -219,20 +240,20 @@ def _stand_in(
 
 
 def _probe(
-    model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, size: int, alone: Sequence[nn.Module]
+    model: nn.Module,
+    layout: Layout,
+    loss: Loss,
+    inputs: Tensor,
+    labels: Tensor,
+    size: int,
+    alone: Sequence[nn.Module],
 ) -> int:
-    """One forward and backward pass on made-up pictures; returns the bytes of all activations."""
+    """One forward pass on made-up pictures; returns the bytes of all activations."""
     pictures, targets = _made_up(inputs, labels, size)
-    anatomy = Anatomy(False, tuple(alone), 0)
-    patient = torch.arange(size)
-    tape = Tape(size, _same, single=True, materialise=True)
-    watch = Watch(model, size, tape)
-    with torch.enable_grad(), ExitStack() as stack:
-        stack.enter_context(watch.running(model))
-        stack.enter_context(watch.alone(anatomy.alone))
-        stack.enter_context(watch)
+    tape = Tape(size, _same, inputs.device, single=True, materialise=True)
+    watch = Watch(layout.parameters, size, tape)
+    with torch.enable_grad(), watch.running(model), watch.alone(alone), watch:
         output = model(pictures)
-    del patient
     losses = loss(output, targets)
     if losses.shape != (size,):
         raise ValueError(
@@ -274,61 +295,76 @@ class _Marks:
 
 def _made_up(inputs: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Pictures of noise in the shape of the real ones; integers are the first's in another order."""
-    generator = torch.Generator().manual_seed(size)
+    generator = torch.Generator().manual_seed(size)  # on the processor, wherever the pictures are
     targets = labels[:1].expand(size, *labels.shape[1:])
     if not inputs.is_floating_point():
         values = inputs[0].reshape(-1)
-        orders = [torch.randperm(len(values), generator=generator) for _ in range(size)]
+        orders = [torch.randperm(len(values), generator=generator).to(values.device) for _ in range(size)]
         return torch.stack([values[order].view(inputs.shape[1:]) for order in orders]), targets
     shape = (size, *inputs.shape[1:])
-    return torch.randn(shape, dtype=inputs.dtype, generator=generator), targets
+    return torch.randn(shape, dtype=inputs.dtype, generator=generator).to(inputs.device), targets
 
 
-def _agrees(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy) -> bool:
-    """Whether the engine's gradients are those of one-picture backward passes, up to rounding.
+def _one_each(pictures: Tensor) -> Tensor:
+    return torch.arange(len(pictures), device=pictures.device)
+
+
+def _agrees(
+    model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy
+) -> int | None:
+    """Bytes kept of a picture's gradients, if they are those of one-picture backward passes; else None.
 
     Norms and kept gradients are compared picture by picture, what is deferred by its sum; no gradient is kept
     longer than that takes, so that looking at a large network costs little more memory than training it.
     """
     size = _PROBES[-1]
     pictures, targets = _made_up(inputs, labels, size)
+    batch = PatientBatch(pictures, targets, _one_each(pictures), size)
     try:
-        tape = take(model, loss, Batch(pictures, targets, torch.arange(size), size), anatomy, materialise=False)
+        tape = take(model, layout, loss, batch, anatomy, materialise=False)
     except Exception:  # whatever a stranger's module raises when it is asked for one picture
-        return False
+        return None
     if tape is None:
-        return False
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    tolerance = 1e-3 if inputs.dtype in (torch.float32, torch.float16, torch.bfloat16) else 1e-8
-    sums = {name: torch.zeros_like(parameters[name]) for use, _, _ in tape.deferred for name in use.names}
+        return None
+    tolerance = 1e-8 if inputs.dtype is torch.float64 else 1e-3
+    names = list(layout.parameters)
+    deferred = {name for use, _, _ in tape.deferred for name in use.names}
+    sums: dict[str, Tensor] = {}
     for i in range(size):
         with torch.enable_grad():
             value = loss(model(pictures[i : i + 1]), targets[i : i + 1]).sum()
-        known = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+        known = torch.autograd.grad(value, list(layout.parameters.values()), allow_unused=True)
         norm = torch.sqrt(torch.stack([squared(g[None])[0] for g in known if g is not None]).sum())
-        if not abs(float(tape.norms[i].sqrt() - norm)) <= tolerance * float(norm):
-            return False
-        for name, gradient in zip(parameters, known, strict=True):
-            if name in sums:
-                sums[name] += gradient if gradient is not None else 0
+        if not abs(float(tape.norms[0, i].sqrt() - norm)) <= tolerance * float(norm):
+            return None
+        for name, gradient in zip(names, known, strict=True):
+            if name in deferred:
+                if gradient is not None:
+                    sums[name] = sums[name].add_(gradient) if name in sums else gradient.contiguous()
             elif not _is_close(tape.kept[name][i] if name in tape.kept else None, gradient, norm, tolerance):
-                return False
-    return all(
-        _is_close(ours, sums[name], _norm(sums[name]), tolerance) for name, ours in _deferred_sums(tape, sums)
-    )
+                return None
+        del known
+    for name, ours in _deferred_sums(tape, layout):
+        theirs = sums.pop(name, None)
+        if not _is_close(ours, theirs, _norm(ours) if theirs is None else _norm(theirs), tolerance):
+            return None
+    return sum(rows.numel() * rows.element_size() for rows in tape.kept.values()) // size
 
 
-def _agrees_in_double(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy) -> bool:
+def _agrees_in_double(
+    model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy
+) -> int | None:
     """The same comparison in double precision: an ill-conditioned network may disagree with itself in single."""
     if anatomy.alone or inputs.dtype is not torch.float32:
-        return False
-    return _agrees(copy.deepcopy(model).double(), loss, inputs.double(), labels, anatomy)
+        return None
+    double = copy.deepcopy(model).double()
+    return _agrees(double, Layout.of(double), loss, inputs.double(), labels, anatomy)
 
 
-def _deferred_sums(tape: Tape, like: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def _deferred_sums(tape: Tape, layout: Layout) -> Iterator[tuple[str, Tensor]]:
     """Gradient sums of what the tape deferred, one use at a time; pictures that were formed are added back."""
     for use, g, saved in tape.deferred:
-        into = [torch.zeros_like(like[name]) for name in use.names]
+        into = [torch.zeros_like(layout.parameters[name], requires_grad=False) for name in use.names]
         use.add_weighted_sum(g, saved, into)
         for names, _, rows in tape.formed:
             if names == use.names:

@@ -241,7 +241,8 @@ def _count_noise_multiplier(epsilon: float, delta: float) -> float:
 
 
 def _noised(values: npt.NDArray[np.floating[Any]], std: float, stream: Stream) -> Vector:
-    noisy = values.astype(np.float32)
+    # A sum in double precision is noised in it: rounded first, it could move by more than its sensitivity.
+    noisy = values.copy()
     if std > 0:
         stream.add_normal(noisy, std)
-    return noisy
+    return noisy.astype(np.float32, copy=False)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.privacy.uses import Convolution, Embedding, GroupNorm, LayerNorm, Linear, Scale, Shift, Use
+from wardround.privacy.uses import Convolution, Embedding, GroupNorm, LayerNorm, Linear, Scale, Shift, Slope, Use
 
 if TYPE_CHECKING:
     from wardround.privacy.watch import Watch
@@ -170,8 +170,9 @@ def _prelu(watch: "Watch", x: Tensor, weight: Tensor) -> Any:
     if not watch.is_batched(x):
         return NotImplemented
     value = weight.detach()
-    if value.numel() > 1:
-        value = value.view((1, -1) + (1,) * (x.ndim - 2))
+    if value.numel() == 1:
+        return watch.use(Slope(watch.names(weight), value), x)
+    value = value.view((1, -1) + (1,) * (x.ndim - 2))
     return F.relu(x) + watch.use(Scale(watch.names(weight), value), torch.clamp(x, max=0))
 
 

@@ -6,7 +6,7 @@ and a call of `torch.nn.functional` are all just uses. What no rule knows is run
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from wardround.privacy.rules import RULES
-from wardround.privacy.uses import Fold, Use, squared
+from wardround.privacy.uses import Fold, Room, Use, squared
 
 
 class Unruled(Exception):  # control flow inside the engine; nobody outside sees it
@@ -32,26 +32,51 @@ _MOST_CANCELLED = 2.0**-10
 """A squared norm below this share of its terms is not trusted to rounding."""
 
 
+_FEW = 1 << 12
+"""Per-patient gradients up to this many numbers are put side by side, so that they are looked at in one go."""
+
+
 class Tape:
     """What the backward pass leaves of each use.
 
+    Args:
+        num_patients: patients in the piece.
+        sections: section of each parameter whose norms are taken apart; None takes the norm of all.
+        fold: rows of pictures to rows of patients.
+        single: no patient has two pictures.
+        materialise: form every per-patient gradient, and take no norms.
+        room: memory for large per-patient gradients, used where pictures and patients are the same.
+
     Attributes:
-        norms: squared norm of each patient's gradient so far, (patient,), float64.
+        norms: squared norm of each section of each patient's gradient so far, (section, patient), float64.
         kept: gradient of each patient by parameter, (patient, *shape), where it was formed.
+        few: names of the small ones among those, and their gradients side by side, (patient, number).
         deferred: uses whose norm alone was taken: (use, output gradient, saved tensors).
         formed: gradients of single pictures that were left out of those: (parameters, pictures, gradients).
     """
 
-    def __init__(self, num_patients: int, fold: Fold, *, single: bool, materialise: bool) -> None:
-        self.norms = torch.zeros(num_patients, dtype=torch.float64)
+    def __init__(
+        self,
+        num_patients: int,
+        fold: Fold,
+        device: torch.device,
+        *,
+        single: bool,
+        materialise: bool,
+        sections: dict[str, int] | None = None,
+        room: Room | None = None,
+    ) -> None:
+        count = 1 if sections is None else 1 + max(sections.values(), default=0)
+        self.norms = torch.zeros(count, num_patients, dtype=torch.float64, device=device)
         self.kept: dict[str, Tensor] = {}
+        self.few: tuple[list[str], Tensor] | None = None
         self.deferred: list[tuple[Use, Tensor, tuple[Tensor, ...]]] = []
         self.formed: list[tuple[tuple[str, ...], Tensor, list[Tensor]]] = []
         self.reads: Counter[str] = Counter()
-        self.anchor = torch.zeros(
-            (), requires_grad=True
-        )  # makes every use part of the graph, the first layer's too
-        self._fold, self._single, self._materialise = fold, single, materialise
+        # Makes every use part of the graph, the first layer's too.
+        self.anchor = torch.zeros((), requires_grad=True, device=device)
+        self._sections = sections
+        self._fold, self._single, self._materialise, self._room = fold, single, materialise, room
 
     def apply(self, use: Use, *inputs: Tensor) -> Tensor:
         """The use's output, in the graph."""
@@ -60,18 +85,25 @@ class Tape:
         return output
 
     def take(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
-        """Called once for each use, in the backward pass."""
+        """Called once for each use, in the backward pass; what autocast made coarse is widened first."""
+        g, saved = _widened(g), tuple(_widened(tensor) for tensor in saved)
         read_once = all(self.reads[name] == 1 for name in use.names)
-        if read_once and not self._materialise and use.prefers_norms(g, saved, single=self._single):
+        together = len({self._section(name) for name in use.names}) == 1
+        if read_once and together and not self._materialise and use.prefers_norms(g, saved, single=self._single):
             self._defer(use, g, saved)
             return
-        for name, gradient in zip(use.names, use.per_patient(g, saved, self._fold), strict=True):
-            if name in self.kept:
-                self.kept[name] = self.kept[name] + gradient.reshape(self.kept[name].shape)
-            else:
-                self.kept[name] = gradient
-                if self.reads[name] == 1:
-                    self.norms += squared(gradient)
+        room = self._room if read_once else None
+        for name, gradient in zip(use.names, use.per_patient(g, saved, self._fold, room), strict=True):
+            known = self.kept.get(name)
+            self.kept[name] = gradient if known is None else known + gradient.reshape(known.shape)
+            if self.reads[name] == 1 and not self._materialise and not self._is_small(gradient):
+                self.norms[self._section(name)] += squared(gradient)  # while it is in the processor's cache
+
+    def _section(self, name: str) -> int:
+        return 0 if self._sections is None else self._sections[name]
+
+    def _is_small(self, gradient: Tensor) -> bool:
+        return gradient.numel() <= _FEW * len(gradient)
 
     def _defer(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
         """Takes the norms alone; the sum is formed later, when the clipping factors are known.
@@ -85,18 +117,30 @@ class Tape:
         if len(cancelled):
             rows = use.per_patient(g[cancelled], [t[cancelled] for t in saved], _as_it_is)
             self.formed.append((use.names, cancelled, rows))
-            norms[cancelled] = sum(
-                (squared(row) for row in rows), torch.zeros(len(cancelled), dtype=torch.float64)
-            )
+            norms[cancelled] = torch.stack([squared(row) for row in rows]).sum(0)
             g, saved = _without(g, cancelled), tuple(_without(t, cancelled) for t in saved)
-        self.norms += self._fold(norms)
+        self.norms[self._section(use.names[0])] += self._fold(norms)
         self.deferred.append((use, g, saved))
 
     def finish(self) -> None:
-        """Norms of parameters that were read more than once, whose uses had to be added up first."""
+        """Norms of the small gradients, and of parameters read more than once, whose uses had to be added up."""
+        if self._materialise:
+            return
+        small = [name for name, gradient in self.kept.items() if self._is_small(gradient)]
+        if small:
+            side_by_side = torch.cat([self.kept[name].reshape(self.norms.shape[1], -1) for name in small], dim=1)
+            self.few = (small, side_by_side)
+            if self._sections is None:
+                self.norms[0] += squared(side_by_side)
         for name, gradient in self.kept.items():
-            if self.reads[name] > 1:
-                self.norms += squared(gradient)
+            is_new = self._sections is not None if self._is_small(gradient) else self.reads[name] > 1
+            if is_new:
+                self.norms[self._section(name)] += squared(gradient)
+
+
+def _widened(values: Tensor) -> Tensor:
+    """Half precisions as float32, the rest as it is."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def _as_it_is(rows: Tensor) -> Tensor:
@@ -137,16 +181,16 @@ class Watch(TorchFunctionMode):
     """Sends every function that reads a trained parameter to its rule.
 
     Args:
-        model: the network; parameters that require a gradient are watched.
+        parameters: those that are watched, by name.
         num_pictures: length of the first axis of everything that is batched.
         tape: where uses are written down.
     """
 
-    def __init__(self, model: nn.Module, num_pictures: int, tape: Tape) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], num_pictures: int, tape: Tape) -> None:
         super().__init__()
         self.num_pictures, self.tape = num_pictures, tape
         self.bytes_seen = 0
-        self._names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+        self._names = {id(p): name for name, p in parameters.items()}
         self._paused = False
         self._running: list[nn.Module] = []
 
@@ -316,7 +360,9 @@ class ModuleUse(Use):
         self._found = None
         return inputs
 
-    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold) -> list[Tensor]:
+    def per_patient(
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+    ) -> list[Tensor]:
         """See `Use`."""
         _, values = self._gradients(g, saved)
         return [fold(values[name]) for name in self._inner_names]

@@ -69,7 +69,7 @@ class Workbench:
         """
         self._load(weights)
         self.network.trained.train()
-        totals = [torch.zeros(weights.size) for _ in samples]
+        totals: list[Tensor | None] = [None] * len(samples)
         for piece, (batch, group) in enumerate(self._batches(samples)):
             if math.isinf(clipping_norm):
                 self._add_plain_sums(batch, group, totals, dropout_seed + piece)
@@ -80,8 +80,8 @@ class Workbench:
                 clipping_norm=clipping_norm, memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + piece,
             )  # fmt: skip
             for hospital, clipped in zip(present.tolist(), sums, strict=True):
-                totals[hospital] = totals[hospital].to(torch.float64) + clipped.vector
-        return [ClippedSum(total, clipping_norm) for total in totals]
+                totals[hospital] = _added(totals[hospital], clipped.vector)
+        return [ClippedSum(torch.zeros(weights.size) if t is None else t, clipping_norm) for t in totals]
 
     def local_steps(
         self,
@@ -146,7 +146,9 @@ class Workbench:
             yield PatientBatch(inputs, labels[piece], patient[piece] - first, last - first), group[first:last]
             first, start = last, ends[last - 1]
 
-    def _add_plain_sums(self, batch: PatientBatch, group: Tensor, totals: list[Tensor], dropout_seed: int) -> None:
+    def _add_plain_sums(
+        self, batch: PatientBatch, group: Tensor, totals: list[Tensor | None], dropout_seed: int
+    ) -> None:
         """Adds each hospital's unclipped gradient sum: one ordinary backward pass a hospital."""
         parameters = [p for p in self.network.trained.parameters() if p.requires_grad]
         counts = torch.bincount(batch.patient, minlength=batch.num_patients)
@@ -158,9 +160,7 @@ class Workbench:
                 losses = self._loss(self.network.trained(batch.inputs[mine]), batch.labels[mine])
                 total = (losses / counts[batch.patient[mine]]).sum()
                 gradients = torch.autograd.grad(total, parameters)
-                totals[hospital] = totals[hospital].to(torch.float64) + torch.cat(
-                    [g.reshape(-1) for g in gradients]
-                )
+                totals[hospital] = _added(totals[hospital], torch.cat([g.reshape(-1) for g in gradients]))
 
     def _encoded(self, rows: Rows) -> Tensor:
         """Inputs of some pictures, (picture, ...)."""
@@ -179,3 +179,8 @@ class Workbench:
                     for at in range(0, len(self._pixels), 256)
                 ]
             )
+
+
+def _added(total: Tensor | None, part: Tensor) -> Tensor:
+    """A sum of pieces: one piece as it is, several in double precision."""
+    return part if total is None else total.to(torch.float64) + part

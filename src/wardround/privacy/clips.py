@@ -1,0 +1,119 @@
+"""How a patient's gradient is brought to a norm of at most C: flat, layer by layer, or automatically.
+
+Released: nothing; these are factors of gradients that are still private. Neighbouring relation: add or remove one
+patient. Each rule maps one patient's gradient, and nothing of the others', to a vector of L2 norm at most C, so
+the sum of what it returns moves by at most C: the sensitivity that the noise is scaled by.
+
+The clip aims 2^-12 of itself below C, which is more than the rounding of norms and sums (see `clipping`).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from wardround.errors import PrivacyError
+
+SHAVE = 1.0 - 2.0**-12
+
+
+class Clipping:
+    """A rule: which parameters are clipped together, and by how much.
+
+    Sections are the sets of parameters whose common norm is bounded.
+    """
+
+    def sections(self, names: Sequence[str]) -> dict[str, int] | None:
+        """Section of each parameter, counted from 0; None puts all into one."""
+        del names
+        return None
+
+    def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
+        """What each section of each patient's gradient is multiplied by.
+
+        Args:
+            norms: L2 norm of each section of each patient, (section, patient), finite, float64.
+            sizes: numbers in each section.
+            clipping_norm: C, the bound on the norm of the whole.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Flat(Clipping):
+    """min(1, C / norm): one bound on the whole gradient.
+
+    Source: Abadi et al. 2016, Algorithm 1, https://arxiv.org/abs/1607.00133.
+    """
+
+    def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
+        """See `Clipping`."""
+        del sizes
+        return torch.clamp(clipping_norm * SHAVE / norms, max=1.0)
+
+
+class Split(StrEnum):
+    """How C^2 is shared out among layers."""
+
+    EQUAL = "equal"
+    """C_l = C / sqrt(layers)."""
+    SIZE = "size"
+    """C_l = C sqrt(numbers in the layer / numbers in all)."""
+
+
+@dataclass(frozen=True)
+class PerLayer(Clipping):
+    """min(1, C_l / norm of layer l), with sum C_l^2 = C^2; a layer is what one module holds.
+
+    Source: McMahan et al. 2018, section 2.2 ("per-layer clipping"), https://arxiv.org/abs/1710.06963.
+
+    Attributes:
+        split: the shares.
+    """
+
+    split: Split = Split.EQUAL
+
+    def sections(self, names: Sequence[str]) -> dict[str, int]:
+        """See `Clipping`: parameters of one module together."""
+        owners = [name.rpartition(".")[0] for name in names]
+        numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owners))}
+        return {name: numbers[owner] for name, owner in zip(names, owners, strict=True)}
+
+    def bounds(self, sizes: Sequence[int], clipping_norm: float) -> list[float]:
+        """C_l of each layer."""
+        shares = sizes if self.split is Split.SIZE else [1] * len(sizes)
+        return [clipping_norm * math.sqrt(share / sum(shares)) for share in shares]
+
+    def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
+        """See `Clipping`."""
+        bounds = torch.tensor(self.bounds(sizes, clipping_norm), dtype=norms.dtype, device=norms.device)
+        return torch.clamp(SHAVE * bounds[:, None] / norms, max=1.0)
+
+
+@dataclass(frozen=True)
+class Automatic(Clipping):
+    """C / (norm + stability): every gradient is normalised, none is left as short as it was.
+
+    The clipping norm then only scales the learning rate. Source: Bu et al. 2023, "AUTO-S",
+    https://arxiv.org/abs/2206.07136, equation (4.1) with R = C.
+
+    Attributes:
+        stability: gamma > 0; keeps tiny gradients tiny.
+    """
+
+    stability: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Checks the stability."""
+        if not (self.stability > 0 and math.isfinite(self.stability)):
+            raise PrivacyError(f"stability must be a number > 0, got {self.stability}.")
+
+    def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
+        """See `Clipping`."""
+        del sizes
+        if not math.isfinite(clipping_norm):
+            raise PrivacyError("Automatic clipping needs a finite clipping_norm; without a clip use Flat.")
+        return clipping_norm * SHAVE / (norms + self.stability)

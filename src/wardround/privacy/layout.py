@@ -1,0 +1,72 @@
+"""Where the trained parameters of a network stand in a vector."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The trained parameters of a network, in the order of `named_parameters`.
+
+    Attributes:
+        parameters: by name.
+        starts: where each begins in the vector.
+        size: length of the vector.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    starts: dict[str, int]
+    size: int
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Layout":
+        """The layout of a network. A large network takes milliseconds: ask once a call."""
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        starts, size = {}, 0
+        for name, parameter in parameters.items():
+            starts[name] = size
+            size += parameter.numel()
+        return cls(parameters, starts, size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network."""
+        return self._first.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self._first.device
+
+    @property
+    def _first(self) -> nn.Parameter:
+        return next(iter(self.parameters.values()))
+
+    def place(self, name: str) -> slice:
+        """A parameter's part of the vector."""
+        return slice(self.starts[name], self.starts[name] + self.parameters[name].numel())
+
+    def places(self, vector: Tensor) -> dict[str, Tensor]:
+        """Every parameter's part of a vector, as flat views."""
+        return dict(zip(self.parameters, torch.split(vector, self._sizes), strict=True))
+
+    def flat(self, gradients: Iterable[Tensor | None]) -> Tensor:
+        """Gradients in the order of the parameters as one vector; None is zero."""
+        pairs = zip(self.parameters.values(), gradients, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in pairs])
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [parameter.numel() for parameter in self.parameters.values()]
+
+    def sizes_of(self, sections: dict[str, int] | None) -> list[int]:
+        """Numbers in each section of the vector; None is one section."""
+        if sections is None:
+            return [self.size]
+        sizes = [0] * (1 + max(sections.values(), default=-1))
+        for name, section in sections.items():
+            sizes[section] += self.parameters[name].numel()
+        return sizes

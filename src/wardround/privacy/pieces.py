@@ -1,0 +1,134 @@
+"""A batch in pieces that fit into memory, each piece by the engine or, where it has no rules, on the slow path."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from wardround.privacy.engine import Anatomy, Loss, PatientBatch, anatomy_of, distrusted, functional_rows, take
+from wardround.privacy.layout import Layout
+from wardround.privacy.uses import Room
+from wardround.privacy.watch import Tape
+
+_ROOMS: "WeakKeyDictionary[nn.Module, Room]" = WeakKeyDictionary()
+"""Memory for per-patient gradients, kept from one call to the next; private, as what is in it."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some whole patients, looked at.
+
+    Attributes:
+        patients: their indices in the batch, a range.
+        patient: patient of each picture within the piece, (picture,).
+        tape: what the engine took of them, or None,
+        rows: and then their gradients, (patient, parameter).
+    """
+
+    patients: slice
+    patient: Tensor
+    tape: Tape | None = None
+    rows: Tensor | None = None
+
+
+def pieces(
+    model: nn.Module,
+    layout: Layout,
+    loss: Loss,
+    batch: PatientBatch,
+    memory_bytes: int,
+    *,
+    sections: dict[str, int] | None = None,
+    materialise: bool = False,
+) -> Iterator[Piece]:
+    """Whole patients, as many as fit, in their order. What a piece holds is overwritten by the next.
+
+    Args:
+        model: the network.
+        layout: of its trained parameters.
+        loss: of each picture.
+        batch: all patients.
+        memory_bytes: for activations and per-patient gradients at one time.
+        sections: of the parameters, whose norms are taken apart; None takes the norm of all.
+        materialise: form every gradient, and take no norms.
+    """
+    if len(batch.inputs) == 0:
+        return
+    anatomy = anatomy_of(model, layout, loss, batch.inputs, batch.labels)
+    patient = batch.patient.to(batch.inputs.device)
+    counts = torch.bincount(patient, minlength=batch.num_patients)
+    ends = torch.cumsum(counts, 0).tolist()
+    chunk = _pictures_at_once(anatomy, layout, memory_bytes, materialise=materialise)
+    room = _ROOMS.pop(model, None) or Room()  # taken, not shared: another thread on this network gets its own
+    for first, last in _patient_ranges(counts.tolist(), chunk):
+        start, end = ends[first] - int(counts[first]), ends[last - 1]
+        pictures, members = slice(start, end), slice(first, last)
+        part = PatientBatch(
+            batch.inputs[pictures], batch.labels[pictures], patient[pictures] - first, last - first
+        )
+        if end == start:
+            rows = torch.zeros(last - first, layout.size, dtype=layout.dtype, device=layout.device)
+            yield Piece(members, part.patient, rows=rows)
+        elif last - first == 1 and end - start > chunk:
+            yield Piece(members, part.patient, rows=_large_patient(model, layout, loss, part, chunk))
+        elif anatomy.whole:
+            yield Piece(members, part.patient, rows=_rows(model, layout, loss, part, loop=anatomy.loop))
+        else:
+            tape = take(model, layout, loss, part, anatomy, sections=sections, materialise=materialise, room=room)
+            if tape is not None:
+                yield Piece(members, part.patient, tape=tape)
+            else:  # the network did something new at this size
+                anatomy = distrusted(model, anatomy)
+                yield Piece(members, part.patient, rows=_rows(model, layout, loss, part, loop=True))
+    _ROOMS[model] = room
+
+
+def _pictures_at_once(anatomy: Anatomy, layout: Layout, memory_bytes: int, *, materialise: bool) -> int:
+    """Pictures that fit: their activations and what is kept of their gradients; or their gradients twice."""
+    gradient_bytes = layout.size * layout.dtype.itemsize
+    if anatomy.whole:
+        each, most = 2 * gradient_bytes, 64
+    else:
+        kept = gradient_bytes if materialise else anatomy.kept_per_picture
+        each, most = anatomy.bytes_per_picture + kept, 256
+    return max(1, min(most, memory_bytes // max(1, each)))
+
+
+def _large_patient(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, chunk: int) -> Tensor:
+    """Gradient of one patient whose pictures do not fit at once, (1, parameter), by ordinary backward passes."""
+    total = torch.zeros(1, layout.size, dtype=layout.dtype, device=layout.device)
+    for at in range(0, len(part.inputs), chunk):
+        piece = slice(at, at + chunk)
+        with torch.enable_grad():
+            value = loss(model(part.inputs[piece]), part.labels[piece]).sum() / len(part.inputs)
+        total[0] += layout.flat(torch.autograd.grad(value, list(layout.parameters.values()), allow_unused=True))
+    return total
+
+
+def _rows(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, *, loop: bool) -> Tensor:
+    """Each patient's gradient on the slow path, (patient, parameter)."""
+    counts = torch.bincount(part.patient, minlength=part.num_patients).clamp(min=1)
+    if loop:
+        pictures = [
+            PatientBatch(x[None], y[None], part.patient[:1], 1)
+            for x, y in zip(part.inputs, part.labels, strict=True)
+        ]
+        rows = torch.cat([_large_patient(model, layout, loss, picture, 1) for picture in pictures])
+    else:
+        rows = functional_rows(model, layout, loss, part)
+    sums = rows.new_zeros(part.num_patients, rows.shape[1]).index_add_(0, part.patient, rows)
+    return sums.div_(counts[:, None])
+
+
+def _patient_ranges(counts: list[int], chunk: int) -> Iterator[tuple[int, int]]:
+    """Consecutive ranges [first, last) of patients with at most `chunk` pictures, or one larger patient."""
+    first, pictures = 0, 0
+    for index, count in enumerate(counts):
+        if index > first and pictures + count > chunk:
+            yield first, index
+            first, pictures = index, 0
+        pictures += count
+    if first < len(counts):
+        yield first, len(counts)
