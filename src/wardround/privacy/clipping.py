@@ -143,7 +143,6 @@ def clipped_sums_by_group(
     shape = (num_groups, layout.size)
     if out is not None and (out.shape != shape or out.dtype != layout.dtype or out.device != layout.device):
         raise ValueError(f"out must be {shape} of {layout.dtype}, got {tuple(out.shape)} of {out.dtype}.")
-    zeros = torch.zeros(shape, dtype=layout.dtype, device=layout.device) if out is None else out.zero_()
     totals: Tensor | None = None
     within = torch.zeros(num_groups, dtype=torch.int64)
     with torch.no_grad(), _dropout_from(dropout_seed, layout.device):
@@ -153,15 +152,19 @@ def clipped_sums_by_group(
             finite = torch.isfinite(norms).all(0)
             values = torch.where(finite, rule.factors(torch.where(finite, norms, 1.0), sizes, clipping_norm), 0.0)
             # Over many pieces one bit of a single-precision total would outgrow the margin below the clip.
-            part = zeros if totals is None else torch.zeros_like(zeros)
+            part = _zeros(shape, layout, out if totals is None else None)
             add(part, piece, owner, layout, Factors(values, finite, bool(finite.all()), sections))
             totals = part if totals is None else totals.to(torch.float64) + part
             is_within = finite & (torch.linalg.vector_norm(norms, dim=0) <= clipping_norm)
             within.index_add_(0, owner, is_within.cpu().to(torch.int64))
     return [
         ClippedSum(vector, clipping_norm, int(count))
-        for vector, count in zip(zeros if totals is None else totals, within, strict=True)
+        for vector, count in zip(_zeros(shape, layout, out) if totals is None else totals, within, strict=True)
     ]
+
+
+def _zeros(shape: tuple[int, int], layout: Layout, out: Tensor | None) -> Tensor:
+    return torch.zeros(shape, dtype=layout.dtype, device=layout.device) if out is None else out.zero_()
 
 
 def per_patient_gradients(

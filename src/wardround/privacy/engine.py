@@ -26,6 +26,10 @@ _PROBES = (2, 3)
 """Two batch sizes: an axis that has both lengths in turn is the batch."""
 
 
+_ALIKE = 1e-2
+"""A picture's loss may differ by this share from batch to batch: rounding, in an ill-conditioned network."""
+
+
 class SlowPath(UserWarning):
     """Part of a network has no rule; its gradients are exact, and take longer."""
 
@@ -312,41 +316,45 @@ def _one_each(pictures: Tensor) -> Tensor:
 def _agrees(
     model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy
 ) -> int | None:
-    """Bytes kept of a picture's gradients, if they are those of one-picture backward passes; else None.
+    """Bytes kept of a picture's gradients, if they are those of backward passes of one loss each; else None.
 
-    Norms and kept gradients are compared picture by picture, what is deferred by its sum; no gradient is kept
-    longer than that takes, so that looking at a large network costs little more memory than training it.
+    Norms and kept gradients are compared picture by picture, what is deferred by its sum. No gradient is held
+    longer than that takes, so that looking at a large network needs little more memory than training it. The
+    forward pass is that of the whole batch, whose rounding the engine shares; that a picture's loss does not
+    depend on its company is compared apart, as values.
     """
     size = _PROBES[-1]
     pictures, targets = _made_up(inputs, labels, size)
     batch = PatientBatch(pictures, targets, _one_each(pictures), size)
     try:
         tape = take(model, layout, loss, batch, anatomy, materialise=False)
+        apart = torch.cat([loss(model(pictures[i : i + 1]), targets[i : i + 1]) for i in range(size)])
     except Exception:  # whatever a stranger's module raises when it is asked for one picture
         return None
     if tape is None:
         return None
+    with torch.enable_grad():
+        together = loss(model(pictures), targets)
+        each, total = together.unbind(), together.sum()
+    if not torch.allclose(apart, together.detach(), rtol=_ALIKE, atol=_ALIKE):
+        return None
     tolerance = 1e-8 if inputs.dtype is torch.float64 else 1e-3
-    names = list(layout.parameters)
     deferred = {name for use, _, _ in tape.deferred for name in use.names}
-    sums: dict[str, Tensor] = {}
+    trained = list(layout.parameters.values())
     for i in range(size):
-        with torch.enable_grad():
-            value = loss(model(pictures[i : i + 1]), targets[i : i + 1]).sum()
-        known = torch.autograd.grad(value, list(layout.parameters.values()), allow_unused=True)
-        norm = torch.sqrt(torch.stack([squared(g[None])[0] for g in known if g is not None]).sum())
+        known = torch.autograd.grad(each[i], trained, allow_unused=True, retain_graph=True)
+        norm = _norm(known)
         if not abs(float(tape.norms[0, i].sqrt() - norm)) <= tolerance * float(norm):
             return None
-        for name, gradient in zip(names, known, strict=True):
-            if name in deferred:
-                if gradient is not None:
-                    sums[name] = sums[name].add_(gradient) if name in sums else gradient.contiguous()
-            elif not _is_close(tape.kept[name][i] if name in tape.kept else None, gradient, norm, tolerance):
+        for name, gradient in zip(layout.parameters, known, strict=True):
+            ours = tape.kept[name][i] if name in tape.kept else None
+            if name not in deferred and not _is_close(ours, gradient, norm, tolerance):
                 return None
-        del known
+        del known, gradient
+    sums = dict(zip(layout.parameters, torch.autograd.grad(total, trained, allow_unused=True), strict=True))
+    norm = _norm(list(sums.values()))
     for name, ours in _deferred_sums(tape, layout):
-        theirs = sums.pop(name, None)
-        if not _is_close(ours, theirs, _norm(ours) if theirs is None else _norm(theirs), tolerance):
+        if not _is_close(ours, sums.pop(name), norm, tolerance, spare=True):
             return None
     return sum(rows.numel() * rows.element_size() for rows in tape.kept.values()) // size
 
@@ -373,17 +381,24 @@ def _deferred_sums(tape: Tape, layout: Layout) -> Iterator[tuple[str, Tensor]]:
         yield from zip(use.names, into, strict=True)
 
 
-def _norm(values: Tensor) -> Tensor:
-    return squared(values[None])[0].sqrt()
+def _norm(gradients: Sequence[Tensor | None]) -> Tensor:
+    squares = [squared(gradient[None])[0] for gradient in gradients if gradient is not None]
+    return torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
 
 
-def _is_close(ours: Tensor | None, known: Tensor | None, norm: Tensor, tolerance: float) -> bool:
-    """Whether two gradients of one parameter agree, against its own norm and a little of the whole gradient's."""
+def _is_close(
+    ours: Tensor | None, known: Tensor | None, norm: Tensor, tolerance: float, *, spare: bool = False
+) -> bool:
+    """Whether two gradients of one parameter agree, against its own norm and a little of the whole gradient's.
+
+    `spare`: ours may be overwritten.
+    """
     if ours is None or known is None:
         other = ours if known is None else known
         return other is None or not bool(other.any())
-    difference = _norm(ours.reshape(known.shape) - known)
-    return bool(difference <= tolerance * (_norm(known) + 1e-3 * norm))
+    ours = ours.reshape(known.shape)
+    difference = _norm([ours.sub_(known) if spare else ours - known])
+    return bool(difference <= tolerance * (_norm([known]) + 1e-3 * norm))
 
 
 def _say(model: nn.Module, what: str) -> None:
