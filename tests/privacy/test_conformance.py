@@ -23,7 +23,7 @@ from tests.privacy.conformance import (
 )
 from torch import nn
 
-from wardround.privacy import clipping, clips
+from wardround.privacy import clips
 from wardround.privacy.clipping import PatientBatch, clipped_sum, per_patient_gradients
 from wardround.privacy.validation import check_trainable
 

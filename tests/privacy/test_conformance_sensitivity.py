@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from wardround.errors import ModelError
-from wardround.privacy import clipping, clips
+from wardround.privacy import clips
 from wardround.privacy.clipping import PatientBatch, clipped_sum, per_patient_gradients
 from wardround.privacy.validation import check_trainable
 

@@ -30,6 +30,10 @@ _ALIKE = 1e-2
 """A picture's loss may differ by this share from batch to batch: rounding, in an ill-conditioned network."""
 
 
+class NotPerPicture(ValueError):
+    """A loss gave something else than one value for each picture."""
+
+
 class SlowPath(UserWarning):
     """Part of a network has no rule; its gradients are exact, and take longer."""
 
@@ -70,7 +74,25 @@ class PatientBatch:
     num_patients: int
 
 
-_KNOWN: "WeakKeyDictionary[nn.Module, tuple[object, Anatomy]]" = WeakKeyDictionary()
+_KNOWN: "WeakKeyDictionary[nn.Module, dict[object, Anatomy]]" = WeakKeyDictionary()
+
+
+def losses_of(loss: Loss, output: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The loss of each picture, (picture,).
+
+    Every call is checked: a mean over the batch would divide everybody's gradient by the number of pictures, and
+    who joins would then move the gradients of all.
+
+    Raises:
+        NotPerPicture: another shape.
+    """
+    losses = loss(output, labels)
+    if losses.shape != (count,):
+        raise NotPerPicture(
+            f"The loss must give one value for each picture, got shape {tuple(losses.shape)} for {count} "
+            'pictures; reduce over pixels only (reduction="none").'
+        )
+    return losses
 
 
 def anatomy_of(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
@@ -86,15 +108,14 @@ def anatomy_of(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, lab
     switches = (
         tuple(layout.parameters),
         tuple(module.training for module in model.modules()),
-        inputs.dtype, inputs.shape[1:],
+        inputs.dtype, inputs.shape[1:], inputs.device, getattr(loss, "__code__", type(loss)),
     )  # fmt: skip
-    known = _KNOWN.get(model)
-    if known is None or known[0] != switches:
+    known = _KNOWN.setdefault(model, {})
+    if switches not in known:
         with torch.autocast(inputs.device.type, enabled=False):  # whose rounding would hide what is compared
             anatomy = _study(model, layout, loss, inputs, labels)
-        _KNOWN[model] = (switches, anatomy)
-        return anatomy
-    return known[1]
+        known[switches] = anatomy
+    return known[switches]
 
 
 def take(
@@ -128,7 +149,7 @@ def take(
                 output = model(batch.inputs)
         except Unruled:
             return None
-        losses = loss(output, batch.labels)
+        losses = losses_of(loss, output, batch.labels, len(batch.inputs))
         if losses.requires_grad:
             torch.autograd.backward((losses / counts[batch.patient]).sum())
     tape.finish()
@@ -138,7 +159,7 @@ def take(
 def distrusted(model: nn.Module, anatomy: Anatomy) -> Anatomy:
     """From now on the network is taken picture by picture."""
     changed = replace(anatomy, whole=True, alone=(), loop=True)
-    _KNOWN[model] = (_KNOWN[model][0], changed)
+    _KNOWN[model] = {switches: changed for switches in _KNOWN[model]}
     _say(model, "the whole network (it reads its parameters in another way in batches of some sizes)")
     return changed
 
@@ -185,7 +206,7 @@ def functional_rows(model: nn.Module, layout: Layout, loss: Loss, batch: Patient
     parameters = {name: p.detach() for name, p in layout.parameters.items()}
 
     def picture_loss(values: dict[str, Tensor], picture: Tensor, label: Tensor) -> Tensor:
-        return loss(functional_call(model, values, (picture[None],)), label[None])[0]
+        return losses_of(loss, functional_call(model, values, (picture[None],)), label[None], 1)[0]
 
     per_picture = vmap(grad(picture_loss), in_dims=(None, 0, 0), randomness="different")
     gradients = per_picture(parameters, batch.inputs, batch.labels)
@@ -196,6 +217,8 @@ def _can_be_mapped(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor,
     pictures, targets = _made_up(inputs, labels, 2)
     try:
         functional_rows(model, layout, loss, PatientBatch(pictures, targets, _one_each(pictures), 2))
+    except NotPerPicture:
+        raise
     except Exception:  # no batching rule, or code that looks at values: it is then done picture by picture
         return False
     return True
@@ -258,12 +281,7 @@ def _probe(
     watch = Watch(layout.parameters, size, tape)
     with torch.enable_grad(), watch.running(model), watch.alone(alone), watch:
         output = model(pictures)
-    losses = loss(output, targets)
-    if losses.shape != (size,):
-        raise ValueError(
-            f"The loss must give one value for each picture, got shape {tuple(losses.shape)} for {size} pictures; "
-            'reduce over pixels only (reduction="none").'
-        )
+    losses_of(loss, output, targets, size)
     return watch.bytes_seen
 
 
@@ -328,13 +346,17 @@ def _agrees(
     batch = PatientBatch(pictures, targets, _one_each(pictures), size)
     try:
         tape = take(model, layout, loss, batch, anatomy, materialise=False)
-        apart = torch.cat([loss(model(pictures[i : i + 1]), targets[i : i + 1]) for i in range(size)])
+        apart = torch.cat(
+            [losses_of(loss, model(pictures[i : i + 1]), targets[i : i + 1], 1) for i in range(size)]
+        )
+    except NotPerPicture:
+        raise
     except Exception:  # whatever a stranger's module raises when it is asked for one picture
         return None
     if tape is None:
         return None
     with torch.enable_grad():
-        together = loss(model(pictures), targets)
+        together = losses_of(loss, model(pictures), targets, size)
         each, total = together.unbind(), together.sum()
     if not torch.allclose(apart, together.detach(), rtol=_ALIKE, atol=_ALIKE):
         return None

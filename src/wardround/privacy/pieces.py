@@ -7,7 +7,16 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from wardround.privacy.engine import Anatomy, Loss, PatientBatch, anatomy_of, distrusted, functional_rows, take
+from wardround.privacy.engine import (
+    Anatomy,
+    Loss,
+    PatientBatch,
+    anatomy_of,
+    distrusted,
+    functional_rows,
+    losses_of,
+    take,
+)
 from wardround.privacy.layout import Layout
 from wardround.privacy.uses import Room
 from wardround.privacy.watch import Tape
@@ -56,8 +65,9 @@ def pieces(
     """
     if len(batch.inputs) == 0:
         return
-    anatomy = anatomy_of(model, layout, loss, batch.inputs, batch.labels)
-    patient = batch.patient.to(batch.inputs.device)
+    inputs, labels = _plain(batch.inputs), _plain(batch.labels)
+    anatomy = anatomy_of(model, layout, loss, inputs, labels)
+    patient = batch.patient.to(inputs.device)
     counts = torch.bincount(patient, minlength=batch.num_patients)
     ends = torch.cumsum(counts, 0).tolist()
     chunk = _pictures_at_once(anatomy, layout, memory_bytes, materialise=materialise)
@@ -85,6 +95,14 @@ def pieces(
     _ROOMS[model] = room
 
 
+def _plain(values: Tensor) -> Tensor:
+    """A loader's own kind of tensor, which brings functions of its own, as a tensor."""
+    if type(values) is Tensor:
+        return values
+    with torch._C.DisableTorchFunctionSubclass():
+        return values.as_subclass(Tensor).clone()
+
+
 def _pictures_at_once(anatomy: Anatomy, layout: Layout, memory_bytes: int, *, materialise: bool) -> int:
     """Pictures that fit: their activations and what is kept of their gradients; or their gradients twice."""
     gradient_bytes = layout.size * layout.dtype.itemsize
@@ -102,7 +120,8 @@ def _large_patient(model: nn.Module, layout: Layout, loss: Loss, part: PatientBa
     for at in range(0, len(part.inputs), chunk):
         piece = slice(at, at + chunk)
         with torch.enable_grad():
-            value = loss(model(part.inputs[piece]), part.labels[piece]).sum() / len(part.inputs)
+            inputs, labels = part.inputs[piece], part.labels[piece]
+            value = losses_of(loss, model(inputs), labels, len(inputs)).sum() / len(part.inputs)
         total[0] += layout.flat(torch.autograd.grad(value, list(layout.parameters.values()), allow_unused=True))
     return total
 

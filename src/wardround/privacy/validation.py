@@ -49,7 +49,7 @@ def _check_behaviour(model: nn.Module, example: Tensor) -> None:
             module.eval()  # its masks are drawn for each picture by itself
     other = example.clone()
     other[1:] = -3.0 * other[1:].flip(0) + 1.0
-    if not (_same(*(probe(batch)[0].detach() for batch in (example, other)))):
+    if not (_same(*(_seeded(probe, batch)[0].detach() for batch in (example, other)))):
         raise ModelError(
             "One picture's output must not depend on the other pictures in the batch, and this network's does. "
             "Look for statistics, attention or sorting over the first axis."
@@ -62,11 +62,24 @@ def _check_behaviour(model: nn.Module, example: Tensor) -> None:
             )
 
 
+def _seeded(model: nn.Module, batch: Tensor) -> Tensor:
+    """The output, with the same random numbers at every call: some networks drop parts outside of `nn.Dropout`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        output = model(batch)
+    if not isinstance(output, Tensor):
+        raise ModelError(
+            f"A network must return one tensor, the picture first, got {type(output).__name__}; "
+            "wrap it in a module that returns the part to train on."
+        )
+    return output
+
+
 def _first_gradients(model: nn.Module, batch: Tensor) -> list[Tensor]:
     """Gradients of the first picture's output."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     with torch.enable_grad():
-        total = model(batch)[0].sum()
+        total = _seeded(model, batch)[0].sum()
     found = torch.autograd.grad(total, parameters, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 

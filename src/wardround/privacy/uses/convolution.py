@@ -157,18 +157,20 @@ class Convolution(Use):
         pixel Gram matrix is formed once and a shifted view of it is added for every offset.
         """
         padded = F.pad(x, [side for p in reversed(self.padding) for side in (p, p)])
-        pixels = padded.flatten(2)
-        gram = torch.bmm(pixels.transpose(1, 2), pixels)
-        # Steps in the Gram matrix to the next pixel of its rows and of its columns; an offset moves both.
-        columns = [math.prod(padded.shape[axis + 1 :]) for axis in range(2, padded.ndim)]
-        rows = [step * gram.shape[2] for step in columns]
-        offsets = [d * (r + c) for d, r, c in zip(self.dilation, rows, columns, strict=True)]
-        moved = [[s * step for s, step in zip(self.stride, steps, strict=True)] for steps in (rows, columns)]
-        shifted = gram.as_strided(
-            (len(x), *self.weight.shape[2:], *space, *space), (gram.stride(0), *offsets, *moved[0], *moved[1])
-        )
-        count = math.prod(space)
-        return shifted.sum(tuple(range(1, x.ndim - 1))).reshape(len(x), count, count)
+        pixels, sizes, axes = padded.flatten(2), padded.shape[2:], len(space)
+        gram = torch.bmm(pixels.transpose(1, 2), pixels).view(len(x), *sizes, *sizes)
+        kernel = zip(self.weight.shape[2:], self.dilation, self.stride, space, strict=True)
+        for axis, (offsets, dilation, stride, places) in enumerate(kernel):  # one axis of the kernel at a time
+            shifted: Tensor | None = None
+            for offset in range(0, dilation * offsets, dilation):
+                window = slice(offset, offset + stride * (places - 1) + 1, stride)
+                index = [slice(None)] * gram.ndim
+                index[1 + axis] = index[1 + axis + axes] = window
+                view = gram[tuple(index)]
+                shifted = view.clone() if shifted is None else shifted.add_(view)
+            assert shifted is not None
+            gram = shifted
+        return gram.reshape(len(x), math.prod(space), math.prod(space))
 
     def add_weighted_sum(self, g: Tensor, saved: Sequence[Tensor], into: Sequence[Tensor]) -> None:
         """See `Use`."""
