@@ -75,9 +75,7 @@ def pieces(
     for first, last in _patient_ranges(counts.tolist(), chunk):
         start, end = ends[first] - int(counts[first]), ends[last - 1]
         pictures, members = slice(start, end), slice(first, last)
-        part = PatientBatch(
-            batch.inputs[pictures], batch.labels[pictures], patient[pictures] - first, last - first
-        )
+        part = PatientBatch(inputs[pictures], labels[pictures], patient[pictures] - first, last - first)
         if end == start:
             rows = torch.zeros(last - first, layout.size, dtype=layout.dtype, device=layout.device)
             yield Piece(members, part.patient, rows=rows)
@@ -100,7 +98,7 @@ def _plain(values: Tensor) -> Tensor:
     if type(values) is Tensor:
         return values
     with torch._C.DisableTorchFunctionSubclass():
-        return values.as_subclass(Tensor).clone()
+        return values.as_subclass(Tensor)
 
 
 def _pictures_at_once(anatomy: Anatomy, layout: Layout, memory_bytes: int, *, materialise: bool) -> int:
