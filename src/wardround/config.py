@@ -112,6 +112,12 @@ class PrivacySection(_Section):
     )
     delta: float | None = Field(None, gt=0, lt=1, description="Target delta; well below 1 / patients.")
     clipping_norm: float = Field(1.0, gt=0, description="Bound on one patient's gradient (L2).")
+    clipping: Literal["flat", "per-layer", "per-layer-by-size", "automatic", "adaptive"] = Field(
+        "flat", description="How gradients are brought to that norm; an adaptive norm starts there."
+    )
+    clipping_quantile: float = Field(
+        0.5, ge=0, le=1, description='Share of patients left unclipped, for clipping = "adaptive".'
+    )
     sampling_prob: Probability = Field(1.0, description="Poisson probability of a patient; 1 = everyone.")
     images_per_patient: int = Field(8, ge=1, description="A patient's gradient averages at most this many.")
     num_patients: int | None = Field(
@@ -189,6 +195,11 @@ class Study(_Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         privacy, count = self.privacy, self.hospitals.count
+        if privacy.clipping == "adaptive" and self.federation.strategy == "fedavg":
+            raise ValueError(
+                "an adaptive clipping norm follows the sum of a round, and fedavg has none; "
+                'use strategy = "fedsgd", or clipping = "flat"'
+            )
         if self.federation.strategy in ("alone", "pooled"):
             return self
         if privacy.plan == "none":

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -7,15 +8,20 @@ from tests.fixtures_federation import STUDY, private_plan
 from torch import nn
 
 from wardround.accounting.events import NoEvent
+from wardround.accounting.terms import Trust
+from wardround.agent.agent import answer_all
 from wardround.errors import BudgetExhausted, FederationError
 from wardround.federation.aggregators import PlainSum, SimulatedSecureSum
+from wardround.federation.channel import InProcessChannel
 from wardround.federation.messages import Failure, FailureCode, Reply, Stage, Task
 from wardround.federation.strategies.alone import Alone
 from wardround.federation.strategies.fedavg import FedAvg
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
+from wardround.privacy.clips import ClippingKind
 from wardround.privacy.plan import not_private
 from wardround.training.losses import cross_entropy
+from wardround.training.patients import TrainingPatients
 
 CALL = Call(STUDY)
 
@@ -176,3 +182,87 @@ def test_updates_do_not_change_the_state_they_start_from(make_federation):
         for key, value in before.items():
             assert np.array_equal(state[key], value)
             assert np.array_equal(first[key], second[key])
+
+
+def adaptive_plan(hospitals, **changes):
+    fields = dict(clipping=ClippingKind.ADAPTIVE, clipping_norm=0.5, sampling_prob=1.0)
+    return private_plan(hospitals, **(fields | changes))
+
+
+def following(plan, **changes):
+    return fedsgd(clipping_norm=plan.clipping_norm, adaptive=plan.adaptive, num_patients=12, **changes)
+
+
+def test_an_adaptive_norm_over_hospitals_is_that_over_their_union(make_federation):
+    """Without noise: three hospitals of four patients and one of twelve go the same way."""
+    ends = []
+    for hospitals in (3, 1):
+        plan = not_private(adaptive_plan(hospitals), clipped=True)
+        federation = make_federation(hospitals=3, plan=plan)
+        channel = federation.channel if hospitals == 3 else united(federation)
+        state = following(plan).init(federation.weights, channel)
+        norms = []
+        for round in range(1, 5):
+            state = following(plan).update(state, channel, round)
+            norms.append(float(state["clipping_norm"][0]))
+        ends.append((norms, state["weights"]))
+    assert np.allclose(ends[0][0], ends[1][0], rtol=1e-5)
+    assert np.allclose(ends[0][1], ends[1][1], rtol=1e-4, atol=1e-6)
+    assert len(set(ends[0][0])) == 4  # it moved
+
+
+def united(federation):
+    """All patients of a federation in one hospital."""
+    [first, *others] = list(federation.agents.values())
+    rows = np.concatenate([a.patients.rows for a in (first, *others)])
+    starts = np.concatenate([[0], np.cumsum(np.concatenate([a.patients.counts for a in (first, *others)]))])
+    one = replace(first, patients=TrainingPatients(rows, federation.labels[rows], starts))
+    agents = {one.name: one}
+    return InProcessChannel(tuple(agents), lambda requests: answer_all(agents, requests, nullcontext))
+
+
+def test_an_adaptive_norm_is_released_with_the_noise_of_the_plan(make_federation):
+    """Every coordinate of what leaves, the count too, has the plan's std, whatever the round's norm is."""
+    plan = adaptive_plan(1, trust=Trust.NOBODY, noise_multiplier=3.0, releases=400)
+    federation = make_federation(hospitals=1, plan=plan, rounds=400)
+    for clipping_norm in (0.05, 5.0):
+        updates = []
+        for round in range(1, 61):
+            request = CALL.request(Task.GRADIENT_SUM, round + int(100 * clipping_norm), federation.weights)
+            [name] = federation.channel.hospitals
+            asked = {
+                name: replace(request, clipping_norm=clipping_norm, round=round, attempt=int(clipping_norm) + 1)
+            }
+            updates.append(CALL.ask(federation.channel, asked)[name].update)
+        spread = np.std(np.array(updates), axis=0)
+        assert spread.shape == (federation.weights.size + 1,)
+        assert np.allclose(np.sqrt((spread**2).mean()), 3.0 * 0.5, rtol=0.1)
+        assert 0.6 < spread[-1] / 1.5 < 1.5
+
+
+@pytest.mark.parametrize("clipping_norm", [None, -1.0, float("inf")])
+def test_a_hospital_refuses_a_round_whose_norm_is_no_number(make_federation, clipping_norm):
+    federation = make_federation(plan=adaptive_plan(3))
+    request = replace(CALL.request(Task.GRADIENT_SUM, 1, federation.weights), clipping_norm=clipping_norm)
+    with pytest.raises(FederationError, match="policy"):
+        CALL.ask(federation.channel, dict.fromkeys(federation.channel.hospitals, request))
+    assert all(agent.ledger.spent() == 0 for agent in federation.agents.values())
+
+
+@pytest.mark.parametrize("kind", [ClippingKind.PER_LAYER, ClippingKind.AUTOMATIC])
+def test_every_rule_reaches_every_strategy(make_federation, kind):
+    """With a clip below all norms, the rules give other models than a flat clip, and finite ones."""
+    models = []
+    for clipping in (ClippingKind.FLAT, kind):
+        plan = not_private(private_plan(3, clipping=clipping, clipping_norm=0.3, sampling_prob=1.0), clipped=True)
+        federation = make_federation(plan=plan)
+        models.append(
+            [
+                rounds(strategy, federation)["global"]
+                for strategy in (fedsgd(), FedAvg(CALL, PlainSum(), 2, 0.4, 0.5, 1.0, 12))
+            ]
+        )
+    for flat, other in zip(*models, strict=True):
+        assert np.isfinite(other).all()
+        # A linear network is one layer: there the two rules for layers are one.
+        assert np.allclose(flat, other, rtol=1e-4, atol=1e-6) == (kind is ClippingKind.PER_LAYER)

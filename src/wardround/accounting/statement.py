@@ -44,6 +44,7 @@ class Statement:
         guarantee: False for schemes that are known to give none; `reason` then says why, and epsilon is
             infinite.
         caveats: whole sentences.
+        clipping: how gradients are brought to the clipping norm, such as "each layer apart"; empty when flat.
     """
 
     epsilon: float
@@ -68,6 +69,7 @@ class Statement:
     guarantee: bool = True
     reason: str = ""
     caveats: tuple[str, ...] = ()
+    clipping: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "caveats", tuple(self.caveats))
@@ -172,7 +174,8 @@ class Statement:
             return f"{released}."
         return (
             f"{released}, protected by the {self.mechanism} mechanism with noise_multiplier "
-            f"{self.noise_multiplier:.4g} and clipping_norm {self.clipping_norm:.4g}, on {self.sampler}."
+            f"{self.noise_multiplier:.4g} and clipping_norm {self.clipping_norm:.4g}"
+            f"{f' ({self.clipping})' if self.clipping else ''}, on {self.sampler}."
         )
 
     def _trust_sentence(self) -> str:

@@ -49,7 +49,8 @@ class Agent:
 
     def admit(self, request: Request) -> Failure | None:
         """Check, then spend: None once the charge for this request is in the ledger, else why not."""
-        if not self.policy.allows(request):
+        fits = request.task is not Task.GRADIENT_SUM or self.plan.accepts(request.clipping_norm)
+        if not self.policy.allows(request) or not fits:
             return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
         try:
             self.ledger.charge(
@@ -80,9 +81,10 @@ class Agent:
         """The patients of this round, drawn in secret."""
         return Sample(self.patients, self.plan.sample(len(self.patients), self._stream("sampling", request)))
 
-    def release(self, request: Request, clipped: ClippedSum) -> Reply:
+    def release(self, request: Request, clipped: ClippedSum, sample: Sample) -> Reply:
         """The reply to a gradient sum: the sum with this hospital's part of the noise."""
-        update = self.plan.hospital_release(clipped, self._stream("noise", request))
+        whole = self.plan.in_units(clipped, len(sample.chosen), request.clipping_norm)
+        update = self.plan.hospital_release(whole, self._stream("noise", request))
         return Reply(update, self.event_of(request))
 
     def answer_alone(self, request: Request) -> Reply:
@@ -140,12 +142,14 @@ def _gradient_sums(agents: Sequence[Agent], requests: Sequence[Request]) -> Answ
     if not agents:
         return {}
     weights = requests[0].weights
-    if weights is None or any(request.weights is not weights for request in requests):
-        raise ValueError("gradient sums of one round start from one weights array")
+    norms = {request.clipping_norm for request in requests}
+    if weights is None or any(request.weights is not weights for request in requests) or len(norms) > 1:
+        raise ValueError("gradient sums of one round start from one weights array and one clipping norm")
     samples = [agent.sample(request) for agent, request in zip(agents, requests, strict=True)]
     plan, dropout = agents[0].plan, agents[0].randomness.stream("dropout", requests[0].round)
-    sums = agents[0].workbench.gradient_sums(weights, samples, plan.clipping_norm, dropout.seed())
+    clipping_norm = plan.gradient_norm(requests[0].clipping_norm)
+    sums = agents[0].workbench.gradient_sums(weights, samples, clipping_norm, dropout.seed(), plan.rule)
     return {
-        agent.name: agent.release(request, clipped)
-        for agent, request, clipped in zip(agents, requests, sums, strict=True)
+        agent.name: agent.release(request, clipped, sample)
+        for agent, request, clipped, sample in zip(agents, requests, sums, samples, strict=True)
     }

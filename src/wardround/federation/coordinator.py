@@ -133,6 +133,8 @@ def run_rounds(
         seconds = time.perf_counter() - started
         models = (position.means or strategy.models(state)) if schedule.evaluates(round) else None
         entry: JsonDict = {"round": round, "seconds": seconds}
+        if "clipping_norm" in state:
+            entry["clipping_norm"] = float(state["clipping_norm"][0])
         journal.append_round(entry | look(round, models))
         if round % schedule.checkpoint_every == 0 or round == schedule.num_rounds:
             journal.write_checkpoint(round, position.to_arrays())

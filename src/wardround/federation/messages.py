@@ -53,6 +53,7 @@ class Request:
         attempt: from 1; a repeated attempt of an unseeded run is a new release, and is charged as one.
         weights: the model to start from, (parameter,); None for a count.
         local: settings of local steps, for that task alone.
+        clipping_norm: this round's clipping norm, where the plan lets it adapt.
     """
 
     task: Task
@@ -61,6 +62,7 @@ class Request:
     attempt: int
     weights: Vector | None = None
     local: LocalSteps | None = None
+    clipping_norm: float | None = None
 
 
 @dataclass(frozen=True)

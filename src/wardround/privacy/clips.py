@@ -55,6 +55,16 @@ class Flat(Clipping):
         return torch.clamp(clipping_norm * SHAVE / norms, max=1.0)
 
 
+class ClippingKind(StrEnum):
+    """What a study file may ask for."""
+
+    FLAT = "flat"
+    PER_LAYER = "per-layer"
+    PER_LAYER_BY_SIZE = "per-layer-by-size"
+    AUTOMATIC = "automatic"
+    ADAPTIVE = "adaptive"
+
+
 class Split(StrEnum):
     """How C^2 is shared out among layers."""
 
@@ -117,3 +127,12 @@ class Automatic(Clipping):
         if not math.isfinite(clipping_norm):
             raise PrivacyError("Automatic clipping needs a finite clipping_norm; without a clip use Flat.")
         return clipping_norm * SHAVE / (norms + self.stability)
+
+
+def rule_of(kind: ClippingKind) -> Clipping:
+    """The rule of a kind; an adaptive norm is clipped to flat."""
+    if kind is ClippingKind.PER_LAYER:
+        return PerLayer()
+    if kind is ClippingKind.PER_LAYER_BY_SIZE:
+        return PerLayer(Split.SIZE)
+    return Automatic() if kind is ClippingKind.AUTOMATIC else Flat()

@@ -34,7 +34,9 @@ from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
 from wardround.errors import PrivacyError
+from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.clipping import ClippedSum
+from wardround.privacy.clips import Clipping, ClippingKind, rule_of
 from wardround.privacy.randomness import Stream
 from wardround.privacy.sampling import Indices, poisson_sample
 from wardround.types import Vector
@@ -62,6 +64,8 @@ class PrivacyPlan:
         num_patients: public size of the training set over all hospitals, or None: counted privately.
         count_noise_multiplier: std of the noise of that count; 0 when nothing is counted.
         accountant: which accountant prints epsilon.
+        clipping: how gradients are brought to the clipping norm.
+        quantile: for adaptive clipping, the share of patients whose gradients should be left as they are.
     """
 
     noise_multiplier: float
@@ -77,6 +81,8 @@ class PrivacyPlan:
     num_patients: int | None = None
     count_noise_multiplier: float = 0.0
     accountant: AccountantKind = AccountantKind.PLD
+    clipping: ClippingKind = ClippingKind.FLAT
+    quantile: float = 0.5
 
     unit = PrivacyUnit.PATIENT
     relation = NeighboringRelation.ADD_OR_REMOVE_ONE
@@ -105,6 +111,16 @@ class PrivacyPlan:
     def is_counted(self) -> bool:
         """Whether the number of patients is a private, charged count rather than a public constant."""
         return self.num_patients is None
+
+    @property
+    def rule(self) -> Clipping:
+        """How each gradient is brought to its norm."""
+        return rule_of(self.clipping)
+
+    @property
+    def adaptive(self) -> AdaptiveNorm | None:
+        """How the clipping norm follows the gradients, where it does."""
+        return AdaptiveNorm(self.quantile) if self.clipping is ClippingKind.ADAPTIVE else None
 
     # What it costs ---------------------------------------------------------------------------------
 
@@ -144,6 +160,24 @@ class PrivacyPlan:
     def sample(self, num_patients: int, stream: Stream) -> Indices:
         """The patients of one hospital in one release, as `release_event` has it."""
         return poisson_sample(num_patients, self.sampling_prob, stream)
+
+    def accepts(self, clipping_norm: float | None) -> bool:
+        """Whether a request may ask for a round of this clipping norm: a number where norms adapt, else none."""
+        if self.adaptive is None:
+            return clipping_norm is None
+        return clipping_norm is not None and 0 < clipping_norm < math.inf
+
+    def gradient_norm(self, clipping_norm: float | None) -> float:
+        """What gradients are clipped to in a round for which a clipping norm is asked."""
+        if self.adaptive is None or clipping_norm is None:
+            return self.clipping_norm
+        return self.adaptive.gradient_norm(clipping_norm)
+
+    def in_units(self, clipped: ClippedSum, num_patients: int, clipping_norm: float | None) -> ClippedSum:
+        """A round's sum as it is released: itself, or with the count that an adaptive norm needs."""
+        if self.adaptive is None or clipping_norm is None:
+            return clipped
+        return self.adaptive.extended(clipped, num_patients, clipping_norm, self.clipping_norm)
 
     def hospital_release(self, clipped: ClippedSum, stream: Stream) -> Vector:
         """What a hospital lets go of a clipped sum: the sum with this hospital's part of the noise.
@@ -231,6 +265,7 @@ def not_private(plan: PrivacyPlan, *, clipped: bool = False) -> PrivacyPlan:
         noise_multiplier=0.0,
         count_noise_multiplier=0.0,
         clipping_norm=plan.clipping_norm if clipped else math.inf,
+        clipping=plan.clipping if clipped else ClippingKind.FLAT,
         colluders=0,
         dropouts=0,
     )

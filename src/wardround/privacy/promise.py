@@ -4,6 +4,7 @@ from wardround.accounting.events import Event
 from wardround.accounting.insiders import InsiderRow, epsilon_by_colluders
 from wardround.accounting.statement import FLOATING_POINT_CAVEAT, Statement
 from wardround.accounting.terms import Trust
+from wardround.privacy.clips import ClippingKind
 from wardround.privacy.plan import PrivacyPlan, with_noise_multiplier
 
 _SEEN_BY = {
@@ -15,6 +16,14 @@ _RELEASED = {
     Trust.COORDINATOR: "the noised sum of the patients' clipped gradients in every round",
     Trust.SECURE_AGGREGATION: "the noised sum of the patients' clipped gradients in every round",
     Trust.NOBODY: "every hospital's own noised sums of clipped gradients, or what is computed from them",
+}
+_CLIPPING = {
+    ClippingKind.FLAT: "",
+    ClippingKind.PER_LAYER: "each layer to an equal share of its square",
+    ClippingKind.PER_LAYER_BY_SIZE: "each layer to a share of its square by size",
+    ClippingKind.AUTOMATIC: "automatic: every gradient is scaled to about that norm",
+    ClippingKind.ADAPTIVE: "adaptive: it starts there and follows the {quantile:g}-quantile of the norms; the "
+    "noised count for that is part of every sum and paid for in it",
 }
 _SIMULATED_SECURE_SUM = (
     "Secure aggregation is simulated: the noise shares are real, but the sum was formed in the open on this "
@@ -51,6 +60,7 @@ def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: b
         mechanism="Gaussian",
         noise_multiplier=plan.noise_multiplier,
         clipping_norm=plan.clipping_norm,
+        clipping=_CLIPPING[plan.clipping].format(quantile=plan.quantile) if plan.is_private else "",
         releases=done + (1 if counted else 0),
         released_what=(_RELEASED[plan.trust] if plan.is_private else "what every hospital computed in every round")
         + (", and one noised count of patients" if counted else ""),

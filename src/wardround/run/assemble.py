@@ -12,7 +12,7 @@ from wardround.accounting.ledger import Ledger, LedgerFile
 from wardround.accounting.terms import Trust
 from wardround.agent.agent import Agent, answer_all
 from wardround.agent.policy import Policy
-from wardround.config import Study
+from wardround.config import FederationSection, Study
 from wardround.errors import DataError, PrivacyError
 from wardround.federation.aggregators import Aggregator, CoordinatorNoise, PlainSum, SimulatedSecureSum
 from wardround.federation.channel import Channel, InProcessChannel
@@ -27,6 +27,7 @@ from wardround.images.patients import ImageSet
 from wardround.images.phantom import PhantomOptions
 from wardround.models.catalogue import build
 from wardround.models.network import Network
+from wardround.privacy.clips import ClippingKind
 from wardround.privacy.plan import PrivacyPlan, calibrated, not_private, with_noise
 from wardround.privacy.randomness import Randomness
 from wardround.privacy.validation import check_trainable
@@ -169,6 +170,8 @@ def plan_of(study: Study) -> PrivacyPlan:
         images_per_patient=section.images_per_patient,
         num_patients=section.num_patients,
         accountant=AccountantKind(section.accountant),
+        clipping=ClippingKind(section.clipping),
+        quantile=section.clipping_quantile,
     )
     if section.plan == "none":
         return not_private(plan)
@@ -262,14 +265,29 @@ def _strategy(study: Study, plan: PrivacyPlan, name: str, randomness: Randomness
     """The strategy of that name: the one place that maps the few names to the few classes."""
     federation, aggregator = study.federation, _aggregator(plan, randomness)
     call = Call(study.digest, allowed_missing=plan.dropouts)
-    rate, momentum = federation.learning_rate, federation.momentum
     size = plan.num_patients
     if name == "fedavg":
+        rate, momentum = federation.learning_rate, federation.momentum
         return FedAvg(call, aggregator, federation.local_steps, rate, momentum, plan.sampling_prob, size)
     if name == "alone":
         each = None if size is None else max(1, round(size / plan.hospitals))
-        return Alone(FedSGD(call, aggregator, rate, momentum, plan.sampling_prob, each))
-    return FedSGD(call, aggregator, rate, momentum, plan.sampling_prob, size)
+        return Alone(_fedsgd(call, aggregator, plan, federation, each))
+    return _fedsgd(call, aggregator, plan, federation, size)
+
+
+def _fedsgd(
+    call: Call, aggregator: Aggregator, plan: PrivacyPlan, federation: FederationSection, num_patients: int | None
+) -> FedSGD:
+    return FedSGD(
+        call=call,
+        aggregator=aggregator,
+        learning_rate=federation.learning_rate,
+        momentum=federation.momentum,
+        sampling_prob=plan.sampling_prob,
+        num_patients=num_patients,
+        clipping_norm=plan.clipping_norm,
+        adaptive=plan.adaptive,
+    )
 
 
 def _aggregator(plan: PrivacyPlan, randomness: Randomness) -> Aggregator:

@@ -11,6 +11,7 @@ from torch import Tensor
 from wardround.models.network import Network
 from wardround.models.vectors import load_vector, to_vector
 from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sums_by_group
+from wardround.privacy.clips import Clipping
 from wardround.privacy.engine import Loss
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.randomness import Stream
@@ -54,7 +55,12 @@ class Workbench:
         self._inputs = self._encode_all() if network.encode_once else None
 
     def gradient_sums(
-        self, weights: Vector, samples: Sequence[Sample], clipping_norm: float, dropout_seed: int
+        self,
+        weights: Vector,
+        samples: Sequence[Sample],
+        clipping_norm: float,
+        dropout_seed: int,
+        rule: Clipping | None = None,
     ) -> list[ClippedSum]:
         """The clipped gradient sum of each sample, evaluated in common batches.
 
@@ -63,6 +69,7 @@ class Workbench:
             samples: one for each hospital; may be empty.
             clipping_norm: as in `wardround.privacy.clipping.clipped_sum`; infinity turns clipping off.
             dropout_seed: seeds dropout masks.
+            rule: how gradients are brought to that norm; flat if not given.
 
         Guarantee:
             That of `clipped_sums_by_group`, for each hospital. Not noised: nothing of it may leave as it is.
@@ -70,6 +77,7 @@ class Workbench:
         self._load(weights)
         self.network.trained.train()
         totals: list[Tensor | None] = [None] * len(samples)
+        within = [0] * len(samples)
         for piece, (batch, group) in enumerate(self._batches(samples)):
             if math.isinf(clipping_norm):
                 self._add_plain_sums(batch, group, totals, dropout_seed + piece)
@@ -77,11 +85,16 @@ class Workbench:
             present, local = torch.unique(group, return_inverse=True)
             sums = clipped_sums_by_group(
                 self.network.trained, self._loss, batch, local, len(present),
-                clipping_norm=clipping_norm, memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + piece,
+                clipping_norm=clipping_norm, clipping=rule,
+                memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + piece,
             )  # fmt: skip
             for hospital, clipped in zip(present.tolist(), sums, strict=True):
                 totals[hospital] = _added(totals[hospital], clipped.vector)
-        return [ClippedSum(torch.zeros(weights.size) if t is None else t, clipping_norm) for t in totals]
+                within[hospital] += clipped.within
+        return [
+            ClippedSum(torch.zeros(weights.size) if total is None else total, clipping_norm, count)
+            for total, count in zip(totals, within, strict=True)
+        ]
 
     def local_steps(
         self,
@@ -102,7 +115,7 @@ class Workbench:
         velocity = np.zeros_like(weights)
         for _ in range(run.steps):
             sample = Sample(patients, plan.sample(len(patients), sampling))
-            [clipped] = self.gradient_sums(weights, [sample], plan.clipping_norm, sampling.seed())
+            [clipped] = self.gradient_sums(weights, [sample], plan.clipping_norm, sampling.seed(), plan.rule)
             gradient = plan.hospital_release(clipped, noise) / np.float32(run.denominator)
             velocity = np.float32(run.momentum) * velocity + gradient
             weights = weights - np.float32(run.learning_rate) * velocity

@@ -8,7 +8,8 @@ Malekzadeh et al. 2021 (Dopamine), Algorithm 1, https://arxiv.org/abs/2101.11693
 and the sum divided by a public constant.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +18,16 @@ from wardround.federation.channel import Channel
 from wardround.federation.messages import Task
 from wardround.federation.strategy import Call, State
 from wardround.types import Vector
+
+
+class Follows(Protocol):
+    """A clipping norm that follows the gradients."""
+
+    def separated(
+        self, released: Vector, expected_patients: float, clipping_norm: float, unit: float
+    ) -> tuple[Vector, float]:
+        """The gradient sum, and the next round's clipping norm, from what was released."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,8 @@ class FedSGD:
         momentum: heavy ball at the server.
         sampling_prob: probability of a patient in a round, the plan's.
         num_patients: public size of the training set; None asks for a private count before round 1.
+        clipping_norm: the plan's; sums come in units of it.
+        adaptive: how each round's clipping norm follows from the sum before it; None keeps it.
     """
 
     call: Call
@@ -38,6 +51,8 @@ class FedSGD:
     momentum: float
     sampling_prob: float
     num_patients: int | None
+    clipping_norm: float = 1.0
+    adaptive: Follows | None = None
 
     def init(self, weights: Vector, channel: Channel) -> State:
         """See `Strategy`."""
@@ -47,21 +62,32 @@ class FedSGD:
         else:
             count = np.array([self.num_patients], dtype=np.float32)
         # A noised count may fall below the truth, even below zero; the step stays finite.
-        return {"weights": weights, "velocity": np.zeros_like(weights), "num_patients": np.maximum(count, 1)}
+        state = {"weights": weights, "velocity": np.zeros_like(weights), "num_patients": np.maximum(count, 1)}
+        if self.adaptive is not None:
+            state["clipping_norm"] = np.array([self.clipping_norm], dtype=np.float32)
+        return state
 
     def update(self, state: State, channel: Channel, round: int) -> State:
         """See `Strategy`."""
         weights, velocity, num_patients = state["weights"], state["velocity"], state["num_patients"]
 
-        requests = {h: self.call.request(Task.GRADIENT_SUM, round, weights) for h in channel.hospitals}
-        replies = self.call.ask(channel, requests)
+        request = self.call.request(Task.GRADIENT_SUM, round, weights)
+        if self.adaptive is not None:
+            request = replace(request, clipping_norm=float(state["clipping_norm"][0]))
+        replies = self.call.ask(channel, dict.fromkeys(channel.hospitals, request))
         noised_sum = self.aggregator.sum(replies, round)
 
         # Divided by a public constant, never by the realised number of patients.
-        gradient = noised_sum / (np.float32(self.sampling_prob) * num_patients)
+        expected = np.float32(self.sampling_prob) * num_patients
+        if self.adaptive is not None and request.clipping_norm is not None:
+            noised_sum, following = self.adaptive.separated(
+                noised_sum, float(expected[0]), request.clipping_norm, self.clipping_norm
+            )
+            state = {**state, "clipping_norm": np.array([following], dtype=np.float32)}
+        gradient = noised_sum / expected
         velocity = np.float32(self.momentum) * velocity + gradient
         weights = weights - np.float32(self.learning_rate) * velocity
-        return {"weights": weights, "velocity": velocity, "num_patients": num_patients}
+        return {**state, "weights": weights, "velocity": velocity}
 
     def models(self, state: State) -> dict[str, Vector]:
         """See `Strategy`."""
