@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +21,10 @@ def loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def plan(**changes):
-    fields = {
-        "noise_multiplier": 1.0, "clipping_norm": 2.0, "sampling_prob": 0.5, "releases": 10, "delta": 1e-5,
-        "trust": Trust.COORDINATOR, "hospitals": 2, "num_patients": 100, "clipping": ClippingKind.ADAPTIVE,
-    }  # fmt: skip
+    fields: dict[str, Any] = dict(
+        noise_multiplier=1.0, clipping_norm=2.0, sampling_prob=0.5, releases=10, delta=1e-5,
+        trust=Trust.COORDINATOR, hospitals=2, num_patients=100, clipping=ClippingKind.ADAPTIVE,
+    )  # fmt: skip
     return PrivacyPlan(**(fields | changes))
 
 

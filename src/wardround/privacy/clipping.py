@@ -27,8 +27,9 @@ from wardround.errors import PrivacyError
 from wardround.privacy.clips import Clipping, Flat
 from wardround.privacy.engine import Loss, PatientBatch
 from wardround.privacy.layout import Layout
-from wardround.privacy.pieces import pieces
+from wardround.privacy.pieces import Piece, pieces
 from wardround.privacy.sums import Factors, add, norms_of
+from wardround.privacy.uses import in_full_precision
 
 __all__ = ["ClippedSum", "PatientBatch", "clipped_sum", "clipped_sums_by_group", "per_patient_gradients"]
 
@@ -139,7 +140,6 @@ def clipped_sums_by_group(
         raise PrivacyError(f"clipping_norm must be > 0, got {clipping_norm}.")
     layout, rule = Layout.of(model), clipping or Flat()
     sections = rule.sections(list(layout.parameters))
-    sizes = layout.sizes_of(sections)
     shape = (num_groups, layout.size)
     if out is not None and (out.shape != shape or out.dtype != layout.dtype or out.device != layout.device):
         raise ValueError(f"out must be {shape} of {layout.dtype}, got {tuple(out.shape)} of {out.dtype}.")
@@ -148,19 +148,30 @@ def clipped_sums_by_group(
     with torch.no_grad(), _dropout_from(dropout_seed, layout.device):
         for piece in pieces(model, layout, loss, batch, memory_bytes, sections=sections):
             owner = group[piece.patients].cpu()
-            norms = norms_of(piece, layout, sections, len(sizes))
-            finite = torch.isfinite(norms).all(0)
-            values = torch.where(finite, rule.factors(torch.where(finite, norms, 1.0), sizes, clipping_norm), 0.0)
             # Over many pieces one bit of a single-precision total would outgrow the margin below the clip.
             part = _zeros(shape, layout, out if totals is None else None)
-            add(part, piece, owner, layout, Factors(values, finite, bool(finite.all()), sections))
+            with in_full_precision(layout.device):
+                is_within = _add_clipped(part, piece, owner, layout, rule, clipping_norm)
             totals = part if totals is None else totals.to(torch.float64) + part
-            is_within = finite & (torch.linalg.vector_norm(norms, dim=0) <= clipping_norm)
-            within.index_add_(0, owner, is_within.cpu().to(torch.int64))
+            within.index_add_(0, owner, is_within)
     return [
         ClippedSum(vector, clipping_norm, int(count))
         for vector, count in zip(_zeros(shape, layout, out) if totals is None else totals, within, strict=True)
     ]
+
+
+def _add_clipped(
+    totals: Tensor, piece: Piece, owner: Tensor, layout: Layout, rule: Clipping, clipping_norm: float
+) -> Tensor:
+    """Adds a piece's clipped gradients; returns 1 for each patient within the norm, (patient,)."""
+    sections = rule.sections(list(layout.parameters))
+    sizes = layout.sizes_of(sections)
+    norms = norms_of(piece, layout, sections, len(sizes))
+    finite = torch.isfinite(norms).all(0)
+    values = torch.where(finite, rule.factors(torch.where(finite, norms, 1.0), sizes, clipping_norm), 0.0)
+    add(totals, piece, owner, layout, Factors(values, finite, bool(finite.all()), sections))
+    is_within: Tensor = finite & (torch.linalg.vector_norm(norms, dim=0) <= clipping_norm)
+    return is_within.cpu().to(torch.int64)
 
 
 def _zeros(shape: tuple[int, int], layout: Layout, out: Tensor | None) -> Tensor:

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from wardround.privacy.rules import RULES
-from wardround.privacy.uses import Fold, Room, Use, squared
+from wardround.privacy.uses import Fold, Room, Use, in_full_precision, squared, widened
 
 
 class Unruled(Exception):  # control flow inside the engine; nobody outside sees it
@@ -86,7 +86,7 @@ class Tape:
 
     def take(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
         """Called once for each use, in the backward pass; what autocast made coarse is widened first."""
-        g, saved = _widened(g), tuple(_widened(tensor) for tensor in saved)
+        g, saved = widened(g), tuple(widened(tensor) for tensor in saved)
         read_once = all(self.reads[name] == 1 for name in use.names)
         together = len({self._section(name) for name in use.names}) == 1
         if read_once and together and not self._materialise and use.prefers_norms(g, saved, single=self._single):
@@ -138,11 +138,6 @@ class Tape:
                 self.norms[self._section(name)] += squared(gradient)
 
 
-def _widened(values: Tensor) -> Tensor:
-    """Half precisions as float32, the rest as it is."""
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
-
-
 def _as_it_is(rows: Tensor) -> Tensor:
     return rows
 
@@ -166,7 +161,7 @@ class _Watched(torch.autograd.Function):
         (g,) = output_gradients
         # Detached, or the tape would hold the graph whose nodes hold the tape: a ring that is never collected.
         saved = tuple(tensor.detach() for tensor in ctx.saved_tensors)
-        with torch.no_grad():
+        with torch.no_grad(), in_full_precision(g.device):
             ctx.tape.take(ctx.use, g, saved)
             needed = ctx.needs_input_grad[3:]
             inputs = ctx.use.input_gradients(g, *saved) if any(needed) else (None,) * len(needed)

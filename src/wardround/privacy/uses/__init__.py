@@ -1,6 +1,6 @@
 """What one use of trained parameters owes to each patient, by family of layers."""
 
-from wardround.privacy.uses.base import Fold, Room, Use, squared
+from wardround.privacy.uses.base import Fold, Room, Use, in_full_precision, squared, widened
 from wardround.privacy.uses.convolution import Convolution
 from wardround.privacy.uses.elementwise import Embedding, Scale, Shift, Slope
 from wardround.privacy.uses.linear import Linear
@@ -18,5 +18,7 @@ __all__ = [
     "Shift",
     "Slope",
     "Use",
+    "in_full_precision",
     "squared",
+    "widened",
 ]

@@ -14,6 +14,7 @@ Conventions: the first axis of every input is the picture; `fold` sums rows of p
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -27,6 +28,18 @@ STORE_BYTES = 96 << 20
 """Per-patient gradients of one weight above this size are not kept: formed for their norm, and dropped."""
 
 _BLOCK = 1024
+
+
+def widened(values: Tensor) -> Tensor:
+    """Half precisions as float32, the rest as it is."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
+def in_full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Switches autocast off, whose products would round to eight bits what is counted on."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 class Room:

@@ -57,7 +57,7 @@ class Convolution(Use):
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
         (x,) = saved
-        return (self._backward(g, x, self.weight, self.groups, for_weight=False),)
+        return (self._backward(g, x.to(g.dtype), self.weight.to(g.dtype), self.groups, for_weight=False),)
 
     @property
     def _is_pointwise(self) -> bool:

@@ -26,6 +26,8 @@ class Linear(Use):
         weight = self.weight.t() if self.columns else self.weight
         if x.ndim == 2:
             return F.linear(x, weight, self.bias), (x,)
+        if torch.is_autocast_enabled(x.device.type):
+            return F.linear(x, weight, self.bias).clone(), (x,)
         # F.linear would return a view of a flat product, and a view may not be changed in place afterwards.
         y = x.new_empty(*x.shape[:-1], weight.shape[0])
         flat = y.view(-1, weight.shape[0])
@@ -37,7 +39,8 @@ class Linear(Use):
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
-        return (g @ (self.weight.t() if self.columns else self.weight),)
+        weight = self.weight.t() if self.columns else self.weight
+        return (g @ weight.to(g.dtype),)
 
     def _tokens(self, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Output gradient and input as (picture, token, feature), swapped when the weight is stored transposed."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wardround.privacy.uses.base import Fold, Room, Use, over_space
+from wardround.privacy.uses.base import Fold, Room, Use, over_space, widened
 
 
 @dataclass
@@ -26,6 +26,7 @@ class GroupNorm(Use):
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
         (x,) = inputs
+        x = widened(x)
         if _format_of(x) is torch.contiguous_format:
             x = x.contiguous()
         count, channels = x.shape[:2]
@@ -41,6 +42,7 @@ class GroupNorm(Use):
             return (gradient,)
         (x, mean, rstd) = saved
         count, channels = x.shape[:2]
+        g = widened(g)
         g = g.contiguous() if x.is_contiguous() else g.contiguous(memory_format=_format_of(x))
         gradients: Any = torch.ops.aten.native_group_norm_backward(
             g, x, mean, rstd, self.weight, count, channels, math.prod(x.shape[2:]), self.groups,
@@ -103,7 +105,7 @@ class LayerNorm(Use):
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
         (x,) = inputs
-        x = x.contiguous()
+        x = widened(x).contiguous()
         y, mean, rstd = torch.native_layer_norm(x, self.shape, self.weight, self.bias, self.eps)
         return y, (x, mean, rstd)
 
@@ -111,7 +113,7 @@ class LayerNorm(Use):
         """See `Use`."""
         (x, mean, rstd) = saved
         gradients: Any = torch.ops.aten.native_layer_norm_backward(
-            g.contiguous(), x, self.shape, mean, rstd, self.weight, self.bias, (True, False, False)
+            widened(g).contiguous(), x, self.shape, mean, rstd, self.weight, self.bias, (True, False, False)
         )
         return (gradients[0],)
 
