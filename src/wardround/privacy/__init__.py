@@ -8,16 +8,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from wardround.privacy.adaptive import AdaptiveNorm
     from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sum, per_patient_gradients
+    from wardround.privacy.clips import Automatic, Flat, PerLayer
     from wardround.privacy.engine import SlowPath
     from wardround.privacy.plan import PrivacyPlan
     from wardround.privacy.randomness import Randomness, Stream
     from wardround.privacy.sampling import poisson_sample
+    from wardround.privacy.surgery import without_batch_norm
     from wardround.privacy.validation import check_trainable
 
 _HOMES = {
+    "AdaptiveNorm": "adaptive",
+    "Automatic": "clips",
     "ClippedSum": "clipping",
+    "Flat": "clips",
     "PatientBatch": "clipping",
+    "PerLayer": "clips",
     "PrivacyPlan": "plan",
     "Randomness": "randomness",
     "SlowPath": "engine",
@@ -26,11 +33,16 @@ _HOMES = {
     "clipped_sum": "clipping",
     "per_patient_gradients": "clipping",
     "poisson_sample": "sampling",
+    "without_batch_norm": "surgery",
 }
 
 __all__ = [
+    "AdaptiveNorm",
+    "Automatic",
     "ClippedSum",
+    "Flat",
     "PatientBatch",
+    "PerLayer",
     "PrivacyPlan",
     "Randomness",
     "SlowPath",
@@ -39,6 +51,7 @@ __all__ = [
     "clipped_sum",
     "per_patient_gradients",
     "poisson_sample",
+    "without_batch_norm",
 ]
 
 
