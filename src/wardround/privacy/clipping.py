@@ -16,6 +16,7 @@ from those in float32: how coarse the activations are changes what a patient's g
 the bound is enforced on what is added.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,13 @@ from wardround.privacy.sums import Factors, add, norms_of
 from wardround.privacy.uses import in_full_precision
 
 __all__ = ["ClippedSum", "PatientBatch", "clipped_sum", "clipped_sums_by_group", "per_patient_gradients"]
+
+
+_LEAST_NORM = 1e-10
+"""Squares of single-precision numbers below 1e-19 vanish; a clip far above what such numbers add up to is safe."""
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Dropout draws from a generator that the whole process shares, and a slow module is patched while it runs."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def clipped_sum(
         | clipping_norm = infinity | plain sum (non-finite patients left out) |
 
     Raises:
-        PrivacyError: clipping_norm is not positive.
+        PrivacyError: clipping_norm is not positive, or too small to be measured in the network's precision.
     """
     groups = torch.zeros(batch.num_patients, dtype=torch.int64)
     sums = clipped_sums_by_group(
@@ -136,9 +144,12 @@ def clipped_sums_by_group(
     Guarantee:
         That of `clipped_sum`, for each group: a patient moves the sum of their own group only.
     """
-    if not clipping_norm > 0:
-        raise PrivacyError(f"clipping_norm must be > 0, got {clipping_norm}.")
     layout, rule = Layout.of(model), clipping or Flat()
+    if not clipping_norm > 0 or (clipping_norm < _LEAST_NORM and layout.dtype is not torch.float64):
+        raise PrivacyError(
+            f"clipping_norm must be > 0, and >= {_LEAST_NORM:g} in single precision, got {clipping_norm}."
+        )
+    rule.check(clipping_norm)
     sections = rule.sections(list(layout.parameters))
     shape = (num_groups, layout.size)
     if out is not None and (out.shape != shape or out.dtype != layout.dtype or out.device != layout.device):
@@ -148,6 +159,9 @@ def clipped_sums_by_group(
     with torch.no_grad(), _dropout_from(dropout_seed, layout.device):
         for piece in pieces(model, layout, loss, batch, memory_bytes, sections=sections):
             owner = group[piece.patients].cpu()
+            if piece.tape is None and piece.rows is None:  # no pictures: a gradient of zero, within every norm
+                within.index_add_(0, owner, torch.ones_like(owner))
+                continue
             # Over many pieces one bit of a single-precision total would outgrow the margin below the clip.
             part = _zeros(shape, layout, out if totals is None else None)
             with in_full_precision(layout.device):
@@ -212,6 +226,6 @@ def per_patient_gradients(
 @contextmanager
 def _dropout_from(seed: int, device: torch.device) -> Iterator[None]:
     """Dropout draws from the global generators and from nowhere else: seeded inside, put back afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

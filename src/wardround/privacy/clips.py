@@ -20,6 +20,9 @@ from wardround.errors import PrivacyError
 SHAVE = 1.0 - 2.0**-12
 
 
+_LEAST_STABILITY = 1e-10
+
+
 class Clipping:
     """A rule: which parameters are clipped together, and by how much.
 
@@ -30,6 +33,14 @@ class Clipping:
         """Section of each parameter, counted from 0; None puts all into one."""
         del names
         return None
+
+    def check(self, clipping_norm: float) -> None:
+        """Refuses a clipping norm that the rule cannot keep.
+
+        Raises:
+            PrivacyError: why.
+        """
+        del clipping_norm
 
     def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
         """What each section of each patient's gradient is multiplied by.
@@ -111,21 +122,24 @@ class Automatic(Clipping):
     https://arxiv.org/abs/2206.07136, equation (4.1) with R = C.
 
     Attributes:
-        stability: gamma > 0; keeps tiny gradients tiny.
+        stability: gamma; keeps tiny gradients tiny. Far above what underflows in single precision.
     """
 
     stability: float = 0.01
 
     def __post_init__(self) -> None:
         """Checks the stability."""
-        if not (self.stability > 0 and math.isfinite(self.stability)):
-            raise PrivacyError(f"stability must be a number > 0, got {self.stability}.")
+        if not (self.stability >= _LEAST_STABILITY and math.isfinite(self.stability)):
+            raise PrivacyError(f"stability must be a number >= {_LEAST_STABILITY:g}, got {self.stability}.")
+
+    def check(self, clipping_norm: float) -> None:
+        """See `Clipping`."""
+        if not math.isfinite(clipping_norm):
+            raise PrivacyError("Automatic clipping needs a finite clipping_norm; without a clip use Flat.")
 
     def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
         """See `Clipping`."""
         del sizes
-        if not math.isfinite(clipping_norm):
-            raise PrivacyError("Automatic clipping needs a finite clipping_norm; without a clip use Flat.")
         return clipping_norm * SHAVE / (norms + self.stability)
 
 

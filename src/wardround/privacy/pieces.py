@@ -32,8 +32,8 @@ class Piece:
     Attributes:
         patients: their indices in the batch, a range.
         patient: patient of each picture within the piece, (picture,).
-        tape: what the engine took of them, or None,
-        rows: and then their gradients, (patient, parameter).
+        tape: what the engine took of them, or None.
+        rows: or their gradients, (patient, parameter); neither where they have no pictures.
     """
 
     patients: slice
@@ -64,6 +64,7 @@ def pieces(
         materialise: form every gradient, and take no norms.
     """
     if len(batch.inputs) == 0:
+        yield Piece(slice(0, batch.num_patients), batch.patient)
         return
     inputs, labels = _plain(batch.inputs), _plain(batch.labels)
     anatomy = anatomy_of(model, layout, loss, inputs, labels)
@@ -77,8 +78,7 @@ def pieces(
         pictures, members = slice(start, end), slice(first, last)
         part = PatientBatch(inputs[pictures], labels[pictures], patient[pictures] - first, last - first)
         if end == start:
-            rows = torch.zeros(last - first, layout.size, dtype=layout.dtype, device=layout.device)
-            yield Piece(members, part.patient, rows=rows)
+            yield Piece(members, part.patient)
         elif last - first == 1 and end - start > chunk:
             yield Piece(members, part.patient, rows=_large_patient(model, layout, loss, part, chunk))
         elif anatomy.whole:

@@ -51,7 +51,8 @@ class Room:
     def rows(self, name: str, count: int, shape: Sequence[int], like: Tensor) -> Tensor:
         """Uninitialised memory for a parameter, (count, *shape); the same again when the name is."""
         known = self._rows.get(name)
-        if known is None or len(known) < count or known.shape[1:] != tuple(shape) or known.dtype != like.dtype:
+        fits = known is not None and len(known) >= count and known.shape[1:] == tuple(shape)
+        if known is None or not fits or (known.dtype, known.device) != (like.dtype, like.device):
             known = self._rows[name] = like.new_empty(count, *shape)
         return known[:count]
 
