@@ -161,27 +161,52 @@ def schema() -> None:
 
 @data_app.command("check")
 def data_check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The data folder.")],
-    layout: Annotated[str, typer.Option(help="chest_xray or folder.")] = "chest_xray",
-    task: Annotated[str, typer.Option(help="binary or subtype.")] = "binary",
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The data folder, a .zip or a .tar.")],
+    layout: Annotated[str | None, typer.Option(help="How it lies on disk; guessed if not given.")] = None,
+    task: Annotated[str | None, typer.Option(help="What labels are read as; default: the layout's first.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write a page with thumbnails there. It shows patients.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option(help="Write the shareable data card there, as JSON.")] = None,
+    volume_size: Annotated[
+        tuple[int, int, int], typer.Option(help="Volumes: voxels that are looked at, about the centre.")
+    ] = (64, 64, 64),
     as_json: AsJson = False,
 ) -> None:
-    """Read a data folder and print what is in it and what is odd. Names files: for the hospital's own screen."""
+    """Read a data folder and say what is in it, what is odd and what to do. For the hospital's own screen."""
     from tempfile import TemporaryDirectory
 
-    from wardround.images.load import load_images
-    from wardround.images.patients import describe
+    from wardround.images.guess import guess_layout
+    from wardround.images.load import Volumes, list_entries, load_images, open_layout
+    from wardround.images.quality.facts import facts_of_folder
+    from wardround.images.quality.inspection import inspect
+    from wardround.images.quality.lines import lines
+    from wardround.images.readers import ReaderOptions
+    from wardround.run.terminal import Terminal
 
-    with TemporaryDirectory() as cache:
-        images = load_images(layout, path, cache_dir=Path(cache), image_size=32, task=task, skip_unreadable=True)
+    with open_layout(layout, path) as store:
+        layout = layout or guess_layout(store)
+        are_volumes = list_entries(layout, store, task, ReaderOptions()).volumes
+    with TemporaryDirectory() as cache, Terminal(_console()) as terminal:
+        terminal.stage(f"reading {layout}")
+        images = load_images(
+            layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True,
+            volumes=Volumes(volume_size) if are_volumes else None, progress=terminal.progress,
+        )  # fmt: skip
+        terminal.stage("looking at every picture")
+        found = inspect(images, facts=facts_of_folder(images), progress=terminal.progress)
+        if page is not None:
+            from wardround.images.quality.page import write_page
+
+            write_page(found, images, page)
+        if card is not None:
+            card.write_text(json.dumps(found.card.shareable(), indent=2) + "\n", encoding="utf-8")
         if as_json:
-            print(
-                json.dumps(
-                    {"patients": len(images.patients), "images": images.num_images, **images.findings.summary()}
-                )
-            )
+            print(json.dumps(found.to_json()))
         else:
-            print("\n".join(describe(images)))
+            print("\n".join(lines(found, images)))
+            if page is not None:
+                print(f"page: {page}  (shows patients: do not send)")
 
 
 def main() -> None:
@@ -219,15 +244,18 @@ def _interruptible(folder: Path) -> Iterator[None]:
 
 
 def _print_run(record: "RunRecord", as_json: bool) -> None:
-    from wardround.report.numbers import summary_of_run
+    from wardround.report.numbers import numbers_of, summary_of_run
 
     summary = summary_of_run(record)
     if as_json:
         print(json.dumps(summary))
         return
     print(record.certificate["short"])
-    print(f"AUROC {_number(summary['auroc'])}, accuracy {_number(summary['accuracy'])} on held-out patients "
-          f"(majority class: {_number(summary['majority_accuracy'])})")  # fmt: skip
+    said = ", ".join(
+        f"{measure.title} {_number(measure.score.value)}" for measure in numbers_of(record).quality.measures[:3]
+    )
+    majority = summary["majority_accuracy"]
+    print(f"{said} on held-out patients" + ("" if majority is None else f" (majority class: {_number(majority)})"))
     if record.certificate["stopped"]:
         print(record.certificate["stopped"])
     page = record.path / "report.html"

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from wardround.errors import StudyError
 
 Probability = Annotated[float, Field(gt=0, le=1)]
+VoxelCount = Annotated[int, Field(ge=4, le=1024)]
+Millimetres = Annotated[float, Field(ge=0.05, le=50)]
 
 
 class _Section(BaseModel):
@@ -50,11 +52,39 @@ class PhantomSection(_Section):
 class DataSection(_Section):
     """`[data]`: where the pictures are and how they are read."""
 
-    layout: Literal["chest_xray", "folder", "phantom"] = Field(description="How the pictures lie on disk.")
-    path: Path | None = Field(None, description="The data folder; `--data` overrides it.")
-    task: Literal["binary", "subtype"] = Field("binary", description="chest_xray: two or three classes.")
+    layout: Literal["chest_xray", "folder", "aptos", "decathlon", "manifest", "dicom", "phantom"] = Field(
+        description="How the pictures lie on disk."
+    )
+    path: Path | None = Field(None, description="The data folder, a .zip or a .tar; `--data` overrides it.")
+    task: Literal["binary", "subtype", "classification", "grading", "referable", "segmentation"] | None = Field(
+        None, description="What the labels are read as; default: the layout's first reading."
+    )
     image_size: int = Field(64, ge=16, le=1024, description="Side of a picture after preprocessing, in pixels.")
     colour: Literal["grey", "rgb"] = Field("grey", description="One channel or three.")
+    fit: Literal["crop", "pad", "stretch"] = Field(
+        "crop", description="What becomes of a picture that is no square."
+    )
+    circle_crop: bool = Field(False, description="Crop to the bright disc of a fundus photograph first.")
+    volume_size: tuple[VoxelCount, VoxelCount, VoxelCount] | None = Field(
+        None, description="Volumes: voxels along x, y and z (right, front, head) after preprocessing."
+    )
+    spacing: tuple[Millimetres, Millimetres, Millimetres] | None = Field(
+        None, description="Volumes: mm between voxels; default: each volume's own."
+    )
+    window: tuple[float, float] | None = Field(
+        None, description="Volumes: physical values that become black and white; default: percentiles of each."
+    )
+    view: Literal["volume", "slices"] = Field("volume", description="Volumes whole, or as axial slices.")
+    labels: Path | None = Field(None, description="dicom: the table of labels; default: labels.csv in the folder.")
+    key_file: Path | None = Field(
+        None, description="dicom: the hospital's own key for pseudonyms; made where there is none."
+    )
+    segments: tuple[str, ...] | None = Field(
+        None, description="dicom: labels of the segments that are classes 1, 2, ...; hospitals must agree on them."
+    )
+    reviewed: bool = Field(
+        False, description="dicom: let in pictures that may show a name in their pixels; somebody has looked."
+    )
     skip_unreadable: bool = Field(False, description="Leave unreadable files out instead of stopping.")
     duplicates: Literal["merge", "keep", "refuse"] = Field(
         "merge", description="Identical pictures under two patients: one person (merge), two (keep), or stop."
@@ -64,6 +94,17 @@ class DataSection(_Section):
     )
     test_fraction: float = Field(0.2, gt=0, lt=1, description="Share of patients set aside for testing.")
     phantom: PhantomSection = Field(default_factory=PhantomSection.model_construct)
+
+    @model_validator(mode="after")
+    def _volumes_fit(self) -> Self:
+        if self.volume_size is None:
+            given = [k for k in ("spacing", "window") if getattr(self, k) is not None]
+            given += ["view"] * (self.view != "volume")
+            if given:
+                raise ValueError(f"{given[0]} belongs to volumes; set volume_size, or remove it")
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ValueError("window must rise, for instance [-200, 250] for a liver in CT")
+        return self
 
     @property
     def channels(self) -> int:
@@ -95,10 +136,43 @@ class HospitalsSection(_Section):
 class ModelSection(_Section):
     """`[model]`: the network."""
 
-    name: Literal["linear", "features", "small_cnn", "squeezenet", "alexnet"] = Field(description="Which network.")
+    name: Literal[
+        "linear", "features", "small_cnn", "squeezenet", "alexnet", "vgg11", "vgg11_gn", "vgg16", "resnet18",
+        "densenet121", "vit_tiny", "unet", "unet3d", "small_unet", "unet_vgg11", "segresnet",
+    ] = Field(description="Which network.")  # fmt: skip
+    width: int | None = Field(
+        None, ge=1, le=256, description="Channels of the first level, for U-Nets; default: the network's own."
+    )
     weights: Path | None = Field(None, description="A .safetensors file of pretrained, public weights.")
-    train: Literal["all", "head"] = Field("all", description="Train everything, or the last layer alone.")
+    train: Literal["all", "norms", "head"] = Field(
+        "all", description="Train everything, the last layer and all norms, or the last layer alone."
+    )
     init_seed: int = Field(0, ge=0, description="Which initial weights. A public constant.")
+
+
+class AugmentSection(_Section):
+    """`[training.augment]`: how training pictures are varied; each from itself alone, by public numbers."""
+
+    flip: tuple[Literal["horizontal", "vertical", "x", "y", "z"], ...] = Field(
+        (), description="Axes along which a picture may be mirrored; none where sides matter."
+    )
+    rotate: float = Field(0.0, ge=0, le=180, description="At most this many degrees either way.")
+    scale: float = Field(0.0, ge=0, lt=1, description="At most this share larger or smaller.")
+    shift: float = Field(0.0, ge=0, lt=1, description="At most this share of the side either way.")
+    patch: int | None = Field(None, ge=16, description="Side of a random patch; evaluation takes the centre.")
+    brightness: float = Field(0.0, ge=0, lt=1, description="At most this share of the full range either way.")
+    contrast: float = Field(0.0, ge=0, lt=1, description="At most this share more or less.")
+    noise: float = Field(0.0, ge=0, lt=1, description="Standard deviation, at most this share of the full range.")
+    multiplicity: int = Field(1, ge=1, le=32, description="Varied copies of each picture in a step.")
+
+
+class TrainingSection(_Section):
+    """`[training]`: what is made small."""
+
+    loss: Literal["cross_entropy", "focal", "ordinal", "dice", "dice_ce"] | None = Field(
+        None, description="Default: cross_entropy for classes and grades, dice_ce for masks."
+    )
+    augment: AugmentSection = Field(default_factory=AugmentSection.model_construct)
 
 
 class PrivacySection(_Section):
@@ -188,6 +262,7 @@ class Study(_Section):
     data: DataSection
     hospitals: HospitalsSection = Field(default_factory=HospitalsSection.model_construct)
     model: ModelSection
+    training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
     privacy: PrivacySection
     federation: FederationSection = Field(default_factory=FederationSection.model_construct)
     performance: PerformanceSection = Field(default_factory=PerformanceSection.model_construct)
@@ -223,7 +298,8 @@ class Study(_Section):
         It does not depend on where files lie; of a weights file the name counts.
         """
         content = self.model_dump(
-            mode="json", exclude={"performance": True, "data": {"path"}, "privacy": {"ledger"}}
+            mode="json",
+            exclude={"performance": True, "data": {"path", "labels", "key_file"}, "privacy": {"ledger"}},
         )
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights.name
@@ -285,7 +361,11 @@ def _resolve_paths(study: Study, base: Path) -> Study:
 
     return study.model_copy(
         update={
-            "data": study.data.model_copy(update=resolved(study.data, "path")),
+            "data": study.data.model_copy(
+                update=resolved(study.data, "path")
+                | resolved(study.data, "labels")
+                | resolved(study.data, "key_file")
+            ),
             "model": study.model.model_copy(update=resolved(study.model, "weights")),
             "privacy": study.privacy.model_copy(update=resolved(study.privacy, "ledger")),
             "performance": study.performance.model_copy(update=resolved(study.performance, "cache")),

@@ -13,7 +13,10 @@ HospitalName = NewType("HospitalName", str)
 """A holder of patients. The part it plays in a round is called a client."""
 
 Pictures: TypeAlias = npt.NDArray[np.uint8]
-"""Decoded pictures, (picture, channel, height, width), 0..255."""
+"""Decoded pictures, (picture, channel, *space), 0..255; space is (height, width), or (x, y, z) in RAS+."""
+
+Masks: TypeAlias = npt.NDArray[np.uint8]
+"""Class index of each pixel or voxel, (picture, *space)."""
 
 Vector: TypeAlias = npt.NDArray[np.float32]
 """All trained parameters of a model, or an update to them, in one row, (parameter,)."""

@@ -11,6 +11,7 @@ import pytest
 
 from wardround.errors import DataError
 from wardround.images.cache import cache_key, cached_pictures
+from wardround.images.recipe import Prepared
 
 PICTURES = np.arange(3 * 1 * 4 * 4, dtype=np.uint8).reshape(3, 1, 4, 4)
 
@@ -27,7 +28,7 @@ class Source:
         for item in self.items:
             if isinstance(item, BaseException):
                 raise item
-            yield item
+            yield item if isinstance(item, str) else Prepared(item[None], (0, 1))
 
 
 def cached(folder, source, progress=None, key="key"):
@@ -38,9 +39,9 @@ def test_pictures_are_made_once_and_opened_read_only_afterwards(tmp_path):
     source = Source()
     for _ in range(2):
         found = cached(tmp_path / "cache", source)
-        np.testing.assert_array_equal(found.pixels, PICTURES)
-        assert isinstance(found.pixels, np.memmap)
-        assert not found.pixels.flags.writeable
+        np.testing.assert_array_equal(found.rows, PICTURES)
+        assert isinstance(found.rows, np.memmap)
+        assert not found.rows.flags.writeable
     assert source.asked == 1
 
 
@@ -54,9 +55,24 @@ def test_a_reason_stands_for_a_picture_that_could_not_be_decoded(tmp_path):
     for _ in range(2):
         found = cached(tmp_path, source)
         assert found.unreadable == {1: "damaged"}
-        assert not found.pixels[1].any()
-        np.testing.assert_array_equal(found.pixels[2], PICTURES[2])
+        assert not found.rows[1].any()
+        np.testing.assert_array_equal(found.rows[2], PICTURES[2])
     assert source.asked == 1
+
+
+def test_entries_of_many_rows_keep_them_together_and_say_which_are_padding(tmp_path):
+    rows = np.arange(2 * 3 * 1 * 2 * 2, dtype=np.uint8).reshape(2, 3, 1, 2, 2)
+
+    def source():
+        yield Prepared(rows[0], (1, 3))
+        yield "damaged"
+        yield Prepared(rows[1], (0, 3))
+
+    for _ in range(2):
+        found = cached_pictures(tmp_path, "key", (9, 1, 2, 2), source, None, rows_per_entry=3)
+        np.testing.assert_array_equal(found.rows, np.concatenate([rows[0], np.zeros_like(rows[0]), rows[1]]))
+        assert found.extents == {0: (1, 3)}
+        assert found.unreadable == {1: "damaged"}
 
 
 def test_progress_counts_every_picture(tmp_path):
@@ -86,7 +102,7 @@ def test_a_run_that_is_stopped_leaves_nothing_and_the_next_starts_again(tmp_path
     with pytest.raises(type(end)):
         cached(tmp_path, Source(PICTURES[0], end))
     assert list(tmp_path.iterdir()) == []
-    np.testing.assert_array_equal(cached(tmp_path, Source()).pixels, PICTURES)
+    np.testing.assert_array_equal(cached(tmp_path, Source()).rows, PICTURES)
 
 
 def test_a_cache_folder_that_is_a_file_is_one_sentence(tmp_path):
@@ -95,12 +111,12 @@ def test_a_cache_folder_that_is_a_file_is_one_sentence(tmp_path):
         cached(tmp_path / "cache", Source())
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".unreadable.json"])
+@pytest.mark.parametrize("suffix", [".npy", ".notes.json"])
 @pytest.mark.parametrize("damage", [b"", b"[]", b"\x93NUMPY\x02\x00"])
 def test_a_damaged_file_is_made_anew(tmp_path, suffix, damage):
     cached(tmp_path, Source())
     (tmp_path / f"key{suffix}").write_bytes(damage)
-    np.testing.assert_array_equal(cached(tmp_path, Source()).pixels, PICTURES)
+    np.testing.assert_array_equal(cached(tmp_path, Source()).rows, PICTURES)
 
 
 def test_a_file_cut_short_is_made_anew(tmp_path):
@@ -108,15 +124,15 @@ def test_a_file_cut_short_is_made_anew(tmp_path):
     whole = (tmp_path / "key.npy").read_bytes()
     (tmp_path / "key.npy").write_bytes(whole[:-1])
     source = Source()
-    np.testing.assert_array_equal(cached(tmp_path, source).pixels, PICTURES)
+    np.testing.assert_array_equal(cached(tmp_path, source).rows, PICTURES)
     assert source.asked == 1
 
 
 def test_runs_that_start_at_once_end_with_the_same_pictures(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: cached(tmp_path, Source()), range(16)):
-            np.testing.assert_array_equal(found.pixels, PICTURES)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["key.npy", "key.unreadable.json"]
+            np.testing.assert_array_equal(found.rows, PICTURES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key.notes.json", "key.npy"]
 
 
 def test_the_key_knows_the_recipe_the_contents_and_their_order():

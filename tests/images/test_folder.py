@@ -6,6 +6,7 @@ from PIL import Image
 from wardround.errors import DataError
 from wardround.images.entries import Task
 from wardround.images.folder import read_folder
+from wardround.images.store import open_store
 
 FILES = ("ill/p1/a.png", "ill/p1/deep/b.png", "ill/p2/a.png", "well/p1/c.png", "well/lone.png")
 
@@ -24,7 +25,7 @@ def table(root, *lines):
 
 
 def read(root):
-    return read_folder(root, Task.BINARY)
+    return read_folder(open_store(root), Task.CLASSIFICATION)
 
 
 def test_the_first_folder_is_the_class_and_the_second_the_patient(root):
@@ -99,8 +100,3 @@ def test_one_class_is_not_enough(tmp_path):
     Image.new("L", (2, 3)).save(tmp_path / "only/a.png")
     with pytest.raises(DataError, match="found the classes: only"):
         read(tmp_path)
-
-
-def test_a_subtype_is_unknown_here(root):
-    with pytest.raises(DataError, match="subtype"):
-        read_folder(root, Task.SUBTYPE)

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wardround.errors import DataError
-from wardround.images.preprocess import PUBLIC_MEAN, PUBLIC_STD, normalise, picture_from_bytes, preprocess
+from wardround.images.decode import decode
+from wardround.images.preprocess import PUBLIC_MEAN, PUBLIC_STD, normalise, preprocess
+from wardround.images.raw import Raw
+from wardround.images.recipe import PictureRecipe
 
 
 def test_a_picture_of_the_size_asked_for_is_left_as_it_is():
@@ -70,10 +73,10 @@ def test_a_jpeg_decoded_small_differs_from_one_decoded_whole_by_rounding_only():
     slope = np.add.outer(np.arange(400), np.arange(600)).astype(np.float64)
     stream = io.BytesIO()
     Image.fromarray((slope / slope.max() * 255).astype(np.uint8)).save(stream, "JPEG", quality=95)
-    from wardround.images.decode import decode
-
-    whole = preprocess(decode(stream.getvalue()), image_size=20, channels=1)
-    small = picture_from_bytes(stream.getvalue(), image_size=20, channels=1)
+    recipe = PictureRecipe(20, 1)
+    whole, small = (
+        recipe.prepare(Raw(decode(stream.getvalue(), least_side=side))).rows for side in (None, recipe.least_side)
+    )
     assert abs(whole.astype(int) - small).max() <= 2  # two roundings to whole grey levels
 
 

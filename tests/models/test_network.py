@@ -68,3 +68,28 @@ def test_the_whole_shares_its_parameters():
     with torch.no_grad():
         net.trained.weight.zero_()
     assert not dict(net.whole().named_parameters())["1.weight"].any()
+
+
+def volumes(channels=2):
+    return torch.randint(
+        0, 256, (3, channels, 4, 5, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
+    )
+
+
+def test_volumes_are_encoded_like_pictures():
+    assert Normalise()(volumes()).shape == volumes().shape
+    values = Standardise()(volumes())
+    assert values.flatten(1).mean(dim=1) == pytest.approx([0.0] * 3, abs=1e-6)
+    assert values.flatten(1).std(dim=1, correction=0) == pytest.approx([1.0] * 3, abs=2e-3)
+
+
+@pytest.mark.parametrize("given", [pictures(), volumes()])
+def test_channels_can_be_standardised_each_by_itself(given):
+    values = Standardise(each_channel=True)(given).flatten(2)
+    torch.testing.assert_close(values.mean(dim=2), torch.zeros(3, 2), rtol=0, atol=1e-6)
+    torch.testing.assert_close(values.std(dim=2, correction=0), torch.ones(3, 2), rtol=0, atol=2e-3)
+    brighter = given.clone() // 2
+    brighter[:, 1] = given[:, 1] // 2 + 90
+    torch.testing.assert_close(
+        Standardise(1e-6, each_channel=True)(brighter), Standardise(1e-6, each_channel=True)(given // 2)
+    )

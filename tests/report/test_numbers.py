@@ -42,7 +42,7 @@ def test_without_privacy_the_summary_says_infinity_and_gives_no_delta(make_recor
 
 def test_an_interval_and_a_range_are_both_read_as_low_and_high(make_record):
     report = numbers_of(make_record())
-    rows = {row.key: row.quality.auroc for row in report.comparisons}
+    rows = {row.key: row.quality.headline.score for row in report.comparisons}
     assert rows["federated"] == Score(0.88, 0.83, 0.92)
     assert rows["alone"] == Score(0.74, 0.731, 0.752)
 

@@ -42,10 +42,12 @@ def test_pictures_of_some_patients_keep_their_patient_together():
     assert position.tolist() == [0, 0, 0, 1, 1]
 
 
-def test_a_patient_keeps_at_most_the_agreed_number_of_pictures():
+def test_a_patient_keeps_at_most_the_agreed_number_of_pictures_spread_over_all():
     images = tuple(ImageRef(f"{i}.png", i % 2, i, None, "") for i in range(5))
     patient = Patient(PatientId("p"), images)
-    assert training_patients([patient], 3).rows.tolist() == [0, 1, 2]
+    assert training_patients([patient], 1).rows.tolist() == [2]
+    assert training_patients([patient], 3).rows.tolist() == [0, 2, 4]
+    assert training_patients([patient], 5).rows.tolist() == [0, 1, 2, 3, 4]
     assert training_patients([patient], None).rows.tolist() == [0, 1, 2, 3, 4]
     assert len(training_patients([], 3)) == 0
 

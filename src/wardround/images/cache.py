@@ -22,25 +22,32 @@ from typing import IO
 import numpy as np
 
 from wardround.errors import DataError
-from wardround.images.decode import Picture
-from wardround.types import Pictures
+from wardround.images.recipe import Prepared, Rows
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the meaning of a cache file changes."""
 
 Progress = Callable[[int, int], None]
 """Called with how many pictures are done, and how many there are."""
 
-Fill = Callable[[], Iterator[Picture | str]]
-"""Every picture in order, or the reason why there is none."""
+Fill = Callable[[], Iterator[Prepared | str]]
+"""The rows of every entry in order, or the reason why there are none."""
 
 
 @dataclass(frozen=True)
 class Cached:
-    """Decoded pictures, and the rows that could not be decoded with the reason for each."""
+    """Decoded pictures.
 
-    pixels: Pictures
+    Args:
+        rows: (row, channel, *space), memory-mapped and read-only; an entry has the same number of rows as any other.
+        unreadable: entries that could not be decoded, with the reason for each; their rows are zero.
+        extents: of each entry its first row, and one past its last, that is more than padding; an entry that is
+            not in it fills all of its rows.
+    """
+
+    rows: Rows
     unreadable: dict[int, str]
+    extents: dict[int, tuple[int, int]]
 
 
 def cache_key(recipe: Sequence[object], digests: Sequence[str]) -> str:
@@ -52,18 +59,20 @@ def cache_key(recipe: Sequence[object], digests: Sequence[str]) -> str:
 def cached_pictures(
     cache_dir: Path,
     key: str,
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, ...],
     fill: Fill,
     progress: Progress | None,
+    rows_per_entry: int = 1,
 ) -> Cached:
     """The pictures under `key`, opened read-only; made with `fill` if they are not there yet.
 
     Args:
         cache_dir: created if missing.
         key: from `cache_key`.
-        shape: (picture, channel, height, width).
-        fill: gives `shape[0]` pictures; called only when the cache has none.
-        progress: told after every picture.
+        shape: (row, channel, *space).
+        fill: gives `shape[0]` rows, an equal number an entry; called only when the cache has none.
+        progress: told after every entry.
+        rows_per_entry: of every entry.
 
     Raises:
         DataError: the cache cannot be written.
@@ -76,10 +85,10 @@ def cached_pictures(
         cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_space(cache_dir, int(np.prod(shape)))
         with _appears_whole(path) as file:
-            reasons = _write(file, shape, fill(), progress)
-            # The list is in place before the pictures are: who finds pictures, finds their list.
-            with _appears_whole(_list_of(path)) as list_file:
-                list_file.write(json.dumps(reasons, sort_keys=True).encode())
+            notes = _write(file, shape, rows_per_entry, fill(), progress)
+            # The notes are in place before the pictures are: who finds pictures, finds their notes.
+            with _appears_whole(_notes_of(path)) as notes_file:
+                notes_file.write(json.dumps(notes, sort_keys=True).encode())
     except OSError as error:
         raise DataError(
             f"the picture cache must be writable and have {np.prod(shape) / 1e6:.0f} MB of room, got: "
@@ -94,17 +103,18 @@ def cached_pictures(
 def _opened(path: Path, shape: tuple[int, ...]) -> Cached | None:
     """A complete cache file, or None where there is none that can be used."""
     try:
-        pixels = np.lib.format.open_memmap(path, mode="r")
-        reasons = json.loads(_list_of(path).read_bytes())
-        unreadable = {int(row): str(reason) for row, reason in reasons.items()}
-    except (OSError, ValueError, AttributeError):
+        rows = np.lib.format.open_memmap(path, mode="r")
+        notes = json.loads(_notes_of(path).read_bytes())
+        unreadable = {int(entry): str(reason) for entry, reason in notes["unreadable"].items()}
+        extents = {int(entry): (int(first), int(end)) for entry, (first, end) in notes["extents"].items()}
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return None
-    is_as_asked = pixels.shape == shape and pixels.dtype == np.uint8
-    return Cached(pixels, unreadable) if is_as_asked else None
+    is_as_asked = rows.shape == shape and rows.dtype == np.uint8
+    return Cached(rows, unreadable, extents) if is_as_asked else None
 
 
-def _list_of(path: Path) -> Path:
-    return path.with_suffix(".unreadable.json")
+def _notes_of(path: Path) -> Path:
+    return path.with_suffix(".notes.json")
 
 
 def _check_space(folder: Path, num_bytes: int) -> None:
@@ -130,23 +140,30 @@ def _appears_whole(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _write(
-    file: IO[bytes], shape: tuple[int, ...], pictures: Iterator[Picture | str], progress: Progress | None
-) -> dict[str, str]:
+    file: IO[bytes],
+    shape: tuple[int, ...],
+    rows_per_entry: int,
+    entries: Iterator[Prepared | str],
+    progress: Progress | None,
+) -> dict[str, dict[str, object]]:
     """Write a .npy front to back; a memory map would meet a full disk with SIGBUS instead of an error."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(file, header)
-    reasons = {}
-    blank = bytes(int(np.prod(shape[1:])))
-    count = 0
-    for row, picture in enumerate(pictures):
-        if isinstance(picture, str):
-            reasons[str(row)] = picture
+    unreadable: dict[str, object] = {}
+    extents: dict[str, object] = {}
+    blank = bytes(rows_per_entry * int(np.prod(shape[1:])))
+    num_entries, done = shape[0] // rows_per_entry, 0
+    for number, entry in enumerate(entries):
+        if isinstance(entry, str):
+            unreadable[str(number)] = entry
             file.write(blank)
         else:
-            assert picture.shape == shape[1:], "every picture has the one shape"
-            file.write(picture.tobytes())
-        count = row + 1
+            assert entry.rows.shape == (rows_per_entry, *shape[1:]), "every entry has the one shape"
+            file.write(entry.rows.tobytes())
+            if entry.extent != (0, rows_per_entry):
+                extents[str(number)] = entry.extent
+        done = number + 1
         if progress is not None:
-            progress(count, shape[0])
-    assert count == shape[0], "every entry has one row"
-    return reasons
+            progress(done, num_entries)
+    assert done == num_entries, "every entry has its rows"
+    return {"unreadable": unreadable, "extents": extents}

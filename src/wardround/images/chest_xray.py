@@ -8,11 +8,11 @@ person counted twice would be protected half as well. A `patient_id` column in m
 """
 
 import re
-from pathlib import Path
 
 from wardround.errors import DataError
 from wardround.images.entries import Entry, Listing, Task
 from wardround.images.findings import shortened
+from wardround.images.store import Store
 from wardround.images.table import METADATA, files_in, read_table
 
 SPLITS = ("train", "val", "test")
@@ -28,17 +28,17 @@ _NORMAL = re.compile(r"(?:NORMAL\d*-)?IM-(\d+)-")
 _SUBTYPES = {"bacteria": 1, "virus": 2}
 
 
-def read_chest_xray(root: Path, task: Task) -> Listing:
+def read_chest_xray(store: Store, task: Task) -> Listing:
     """Every picture of the published layout, with its patient and its published part.
 
     Raises:
         DataError: another layout, a file name that tells no patient or no subtype, or a metadata.csv that
             does not fit the files.
     """
-    files, num_others = _files(root)
+    files, num_others = _files(store)
     if not files:
         raise DataError(f"the layout chest_xray must look like {EXPECTED}, but no picture lies there.")
-    patients = _patients_of_table(root, files) if (root / METADATA).is_file() else _patients_of_names(files)
+    patients = _patients_of_table(store, files) if METADATA in store else _patients_of_names(files)
     labels = _labels(files, task)
     entries = tuple(
         Entry(file, labels[file], patients[file][0], site=patients[file][1], split=file.split("/")[0])
@@ -63,12 +63,12 @@ def patient_of_name(file: str) -> str | None:
     return None
 
 
-def _files(root: Path) -> tuple[list[str], int]:
+def _files(store: Store) -> tuple[list[str], int]:
     files: list[str] = []
     num_others = 0
     for split in SPLITS:
         for folder in FOLDERS:
-            found, others = files_in(root / split / folder, root)
+            found, others = files_in(store, f"{split}/{folder}")
             files += found
             num_others += others
     return files, num_others
@@ -86,8 +86,8 @@ def _patients_of_names(files: list[str]) -> dict[str, tuple[str, str | None]]:
     return {file: (patient, None) for file, patient in named.items() if patient is not None}
 
 
-def _patients_of_table(root: Path, files: list[str]) -> dict[str, tuple[str, str | None]]:
-    rows = {row["file"]: row for row in read_table(root, ("file", "patient_id"))}
+def _patients_of_table(store: Store, files: list[str]) -> dict[str, tuple[str, str | None]]:
+    rows = {row["file"]: row for row in read_table(store, ("file", "patient_id"))}
     unlisted = [file for file in files if file not in rows]
     if unlisted:
         raise DataError(

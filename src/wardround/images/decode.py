@@ -12,14 +12,20 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from wardround.errors import DataError
+from wardround.images.raw import Mask, Raw
+
+if TYPE_CHECKING:
+    from wardround.images.entries import Entry
 
 MAX_PIXELS = 50_000_000
 """A larger picture is refused. The largest mammograms have about 30 million pixels."""
@@ -90,14 +96,65 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, least_side: int | None 
 
 def decode_in_thread(data: bytes, *, max_pixels: int = MAX_PIXELS, least_side: int | None = None) -> Picture:
     """As `decode`, for threads under a `pillow_kept_quiet` that encloses them all."""
+    with _opened(data, max_pixels) as image:
+        if least_side is not None:
+            # Pillow never goes below the size asked for.
+            image.draft(None, (least_side, least_side))
+        image.load()
+        return _as_array(_upright(image), is_png=image.format == "PNG")
+
+
+def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Mask:
+    """Class of each pixel from the content of a file, (height, width), upright; for threads, as above.
+
+    A palette's numbers are the classes, whatever its colours; a picture of 0 and 255 alone is background and class 1.
+
+    Raises:
+        DataError: as `decode`, or a picture in colour, whose colours stand for nothing that is known here.
+    """
+    with _opened(data, max_pixels) as image:
+        image.load()
+        if image.mode not in ("1", "L", "P"):
+            raise DataError(
+                f"a mask must be one number a pixel (grey or with a palette), got mode {image.mode!r}. "
+                "Save it as an 8-bit grey PNG whose values are the classes."
+            )
+        upright = _upright(image)
+        classes = np.asarray(upright.convert("L") if image.mode == "1" else upright)
+    is_black_and_white = image.mode != "P" and np.isin(classes, (0, 255)).all()
+    return (classes > 0).astype(np.uint8) if is_black_and_white else classes.astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class PillowDecoder:
+    """JPEG, PNG, TIFF and BMP, one file a picture."""
+
+    key: str = "files-1"
+
+    def decode(
+        self, entry: "Entry", contents: Sequence[bytes], masks: Sequence[bytes], least_side: int | None
+    ) -> Raw:
+        """See `Decoder`. A picture with a mask is decoded whole, so that the two stay pixel on pixel."""
+        values = decode_in_thread(contents[0], least_side=None if masks else least_side)
+        if not masks:
+            return Raw(values)
+        mask = decode_mask(masks[0])
+        if mask.shape != values.shape[1:]:
+            raise DataError(
+                f"a mask must be as large as its picture, {values.shape[1:]}, got {mask.shape}. Replace one of them."
+            )
+        return Raw(values, mask)
+
+
+PILLOW = PillowDecoder()
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.size, max_pixels)
-            if least_side is not None:
-                # Pillow never goes below the size asked for.
-                image.draft(None, (least_side, least_side))
-            image.load()
-            return _as_array(_upright(image), is_png=image.format == "PNG")
+            yield image
     except UnidentifiedImageError:
         raise DataError(f"a picture must be one of {', '.join(FORMATS)}; this file is none of them.") from None
     except Image.DecompressionBombError:

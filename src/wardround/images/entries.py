@@ -1,28 +1,50 @@
-"""What every reader returns: one entry a picture, before anything is decoded."""
+"""What every reader returns: one entry a picture or volume, before anything is decoded."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from wardround.images.decode import PILLOW
+from wardround.images.raw import Decoder
 
 PICTURE_ENDINGS = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
 
 
 class Task(StrEnum):
-    """What the labels of a layout with more than one reading stand for."""
+    """What the labels of a layout are read as."""
 
     BINARY = "binary"
     SUBTYPE = "subtype"
+    CLASSIFICATION = "classification"
+    GRADING = "grading"
+    REFERABLE = "referable"
+    SEGMENTATION = "segmentation"
+
+
+class Target(StrEnum):
+    """What a model is to predict."""
+
+    CLASSES = "classes"
+    GRADES = "grades"
+    """Classes in an order: grade 4 is further from grade 0 than grade 1 is."""
+    MASKS = "masks"
+    """A class for every pixel or voxel."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture as a layout describes it.
+    """One picture or volume as a layout describes it.
 
     Args:
-        file: path below the data folder, with `/`.
-        label: index into the listing's class names.
+        file: the name that findings, errors and hashes use: a path below the data folder, with `/`; for DICOM a
+            pseudonym.
+        label: index into the listing's class names; 0 where the target is a mask.
         patient: whose picture it is.
         site: the hospital it comes from, where the layout says so.
         split: the published part it lies in (`train`, `test`, `val`), where the layout has one.
+        sources: files it is decoded from; empty means `file` itself.
+        mask: files of its mask.
+        frame: which frame of a source with many; None for all.
+        groups: column and value of each subgroup that the layout states, such as ("sex", "F").
     """
 
     file: str
@@ -30,12 +52,50 @@ class Entry:
     patient: str
     site: str | None = None
     split: str | None = None
+    sources: tuple[str, ...] = ()
+    mask: tuple[str, ...] = ()
+    frame: int | None = None
+    groups: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Where its picture is read from."""
+        return self.sources or (self.file,)
+
+
+@dataclass(frozen=True)
+class Region:
+    """Classes of a mask that are scored together, as one thing.
+
+    Args:
+        name: as the field calls it, such as "whole tumour".
+        classes: indices into the class names.
+    """
+
+    name: str
+    classes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All entries of a data folder, the names of the classes, and what the reader wants to be known."""
+    """All entries of a data folder, and how they are to be understood.
+
+    Args:
+        entries: in a fixed order.
+        class_names: what the labels, or the values of masks, stand for.
+        notes: what the reader wants to be known; no file names.
+        target: what is predicted.
+        volumes: three-dimensional.
+        channels: of every picture; None where it is as the study asks, one or three.
+        regions: what is scored, for masks.
+        decoder: makes pictures of file contents.
+    """
 
     entries: tuple[Entry, ...]
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    target: Target = Target.CLASSES
+    volumes: bool = False
+    channels: int | None = None
+    regions: tuple[Region, ...] = ()
+    decoder: Decoder = PILLOW

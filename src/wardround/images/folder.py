@@ -7,26 +7,22 @@
 The last is a guess that weakens the guarantee wherever it is wrong; a finding says so.
 """
 
-from pathlib import Path
-
 from wardround.errors import DataError
 from wardround.images.entries import Entry, Listing, Task
+from wardround.images.store import Store
 from wardround.images.table import METADATA, files_in, read_table
 
 EXPECTED = f"{METADATA} (file,label,patient_id), or <class>/[<patient>/]picture.png with two classes or more"
 
 
-def read_folder(root: Path, task: Task) -> Listing:
+def read_folder(store: Store, task: Task) -> Listing:
     """Every picture with its class and patient, by the table if there is one, by folders otherwise.
 
     Raises:
-        DataError: the task is not binary, the table does not hold, or there are fewer than two classes.
+        DataError: the table does not hold, or there are fewer than two classes.
     """
-    if task is not Task.BINARY:
-        raise DataError(
-            f"the layout folder has one reading of its labels, got the task {task.value!r}. Leave the task out."
-        )
-    listing = _by_table(root) if (root / METADATA).is_file() else _by_folders(root)
+    del task
+    listing = _by_table(store) if METADATA in store else _by_folders(store)
     if len(listing.class_names) < 2:
         raise DataError(
             f"the layout folder must look like {EXPECTED}; found the classes: "
@@ -35,8 +31,8 @@ def read_folder(root: Path, task: Task) -> Listing:
     return listing
 
 
-def _by_table(root: Path) -> Listing:
-    rows = read_table(root, ("file", "label", "patient_id"))
+def _by_table(store: Store) -> Listing:
+    rows = read_table(store, ("file", "label", "patient_id"))
     class_names = tuple(sorted({row["label"] for row in rows}, key=_numbers_first))
     number = {name: label for label, name in enumerate(class_names)}
     entries = tuple(
@@ -49,17 +45,17 @@ def _by_table(root: Path) -> Listing:
         )
         for row in sorted(rows, key=lambda row: row["file"])
     )
-    return Listing(entries, class_names, _unlisted(root, {entry.file for entry in entries}))
+    return Listing(entries, class_names, _unlisted(store, {entry.file for entry in entries}))
 
 
-def _unlisted(root: Path, listed: set[str]) -> tuple[str, ...]:
-    count = sum(file not in listed for file in files_in(root, root)[0])
+def _unlisted(store: Store, listed: set[str]) -> tuple[str, ...]:
+    count = sum(file not in listed for file in files_in(store)[0])
     return (f"{count} pictures in the folder are not in {METADATA} and were passed over",) if count else ()
 
 
-def _by_folders(root: Path) -> Listing:
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = {folder.name: files_in(folder, root) for folder in folders}
+def _by_folders(store: Store) -> Listing:
+    folders = sorted({name.split("/", 1)[0] for name in store.names() if "/" in name})
+    found = {folder: files_in(store, folder) for folder in folders}
     class_names = tuple(sorted((name for name, (files, _) in found.items() if files), key=_numbers_first))
     entries = tuple(
         Entry(file, label, _patient_of(file)) for label, name in enumerate(class_names) for file in found[name][0]

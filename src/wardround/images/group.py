@@ -6,7 +6,7 @@ people, their pictures would get twice the protection budget of one; so by defau
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 from wardround.errors import DataError
@@ -25,23 +25,28 @@ class Duplicates(StrEnum):
 
 
 def group_by_patient(
-    listing: Listing, digests: list[str], unreadable: frozenset[int], duplicates: Duplicates
+    listing: Listing,
+    digests: list[str],
+    unreadable: frozenset[int],
+    duplicates: Duplicates,
+    rows_of: Callable[[int], Iterable[int]] = lambda number: (number,),
 ) -> tuple[tuple[Patient, ...], Findings]:
     """Patients sorted by id, and what was noticed while grouping.
 
     Args:
-        listing: what a reader found; an entry's place in it is its row.
+        listing: what a reader found.
         digests: sha256 of each entry's content.
-        unreadable: rows to leave out.
+        unreadable: numbers of the entries to leave out.
         duplicates: what to do about identical files under two patients.
+        rows_of: from the number of an entry to its rows in the cache: one a picture, one a slice of a volume.
 
     Raises:
         DataError: identical files stand under two patients and `duplicates` is REFUSE.
     """
-    readable = [(row, entry) for row, entry in enumerate(listing.entries) if row not in unreadable]
+    readable = [(number, entry) for number, entry in enumerate(listing.entries) if number not in unreadable]
     same_content: dict[str, list[Entry]] = defaultdict(list)
-    for row, entry in readable:
-        same_content[digests[row]].append(entry)
+    for number, entry in readable:
+        same_content[digests[number]].append(entry)
     copies = [group for group in same_content.values() if len(group) > 1]
     shared = [group for group in copies if len({entry.patient for entry in group}) > 1]
     if shared and duplicates is Duplicates.REFUSE:
@@ -53,12 +58,14 @@ def group_by_patient(
     merging = shared if duplicates is Duplicates.MERGE else []
     name = _merged_ids((entry.patient for _, entry in readable), merging)
     people: dict[str, list[ImageRef]] = defaultdict(list)
-    for row, entry in readable:
-        image = ImageRef(entry.file, entry.label, row, entry.split, digests[row], entry.site)
-        people[name[entry.patient]].append(image)
+    for number, entry in readable:
+        people[name[entry.patient]] += (
+            ImageRef(entry.file, entry.label, row, entry.split, digests[number], entry.site, entry.groups)
+            for row in rows_of(number)
+        )
     patients = tuple(_patient(key, people[key]) for key in sorted(people))
     findings = Findings(
-        unreadable=tuple(listing.entries[row].file for row in sorted(unreadable)),
+        unreadable=tuple(listing.entries[number].file for number in sorted(unreadable)),
         shared_pictures=tuple(map(_files, shared)),
         two_labels=tuple(patient.id for patient in patients if len(set(patient.labels)) > 1),
         straddling=tuple(patient.id for patient in patients if is_straddling(patient)),
@@ -77,14 +84,16 @@ def is_straddling(patient: Patient) -> bool:
 
 def digest_of(patients: Iterable[Patient]) -> str:
     """Sha256 over contents, labels and patients, in an order that file names do not decide."""
-    facts = sorted(
-        f"{image.digest} {image.label} {patient.id}" for patient in patients for image in patient.images
-    )
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    files = {
+        (image.file, f"{image.digest} {image.label} {patient.id}")  # once, however many slices it was cut into
+        for patient in patients
+        for image in patient.images
+    }
+    return hashlib.sha256("\n".join(sorted(fact for _, fact in files)).encode()).hexdigest()
 
 
 def _patient(key: str, images: list[ImageRef]) -> Patient:
-    ordered = tuple(sorted(images, key=lambda image: image.file))
+    ordered = tuple(sorted(images, key=lambda image: (image.file, image.row)))
     sites = {image.site for image in ordered if image.site is not None}
     return Patient(PatientId(key), ordered, sites.pop() if len(sites) == 1 else None)
 

@@ -1,20 +1,38 @@
 """The one way in: from the name of a layout and a folder to patients with decoded pictures."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
 from wardround.errors import DataError
 from wardround.images.cache import Progress
-from wardround.images.entries import Listing, Task
+from wardround.images.entries import Listing, Target, Task
 from wardround.images.findings import shortened
+from wardround.images.fit import Fit
 from wardround.images.group import Duplicates, digest_of, group_by_patient
 from wardround.images.patients import ImageSet
 from wardround.images.phantom import PhantomOptions, list_phantom
 from wardround.images.pixels import Wanted, pixels_of_files, pixels_of_phantom
-from wardround.images.readers import LAYOUTS, PHANTOM, READERS
+from wardround.images.readers import LAYOUTS, PHANTOM, READERS, ReaderOptions
+from wardround.images.recipe import PictureRecipe, Recipe, View, VolumeRecipe
+from wardround.images.store import Store, open_store
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
+
+NO_OPTIONS = ReaderOptions()
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """How volumes are brought to one shape; see `VolumeRecipe`."""
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float] | None = None
+    window: tuple[float, float] | None = None
+    view: View = View.VOLUME
 
 
 def load_images(
@@ -24,56 +42,157 @@ def load_images(
     cache_dir: Path,
     image_size: int = 64,
     channels: int = 1,
-    task: str = Task.BINARY,
+    fit: str = Fit.CROP,
+    circle: bool = False,
+    volumes: Volumes | None = None,
+    task: str | None = None,
     skip_unreadable: bool = False,
     duplicates: str = Duplicates.MERGE,
     phantom: PhantomOptions | None = None,
+    options: ReaderOptions = NO_OPTIONS,
     progress: Progress | None = None,
 ) -> ImageSet:
-    """Patients with all their images, decoded, from a folder in one of the known layouts.
+    """Patients with all their images, decoded, from a folder or an archive in one of the known layouts.
 
     Every file's content is hashed each time, so a changed picture is noticed; decoding happens once.
 
     Args:
         layout: one of `wardround.images.readers.LAYOUTS`.
-        root: the data folder; None for the layout `phantom`.
+        root: the data folder, a .zip or a .tar; None for the layout `phantom`.
         cache_dir: where decoded pictures are kept.
-        image_size: height and width of the pictures.
-        channels: 1 or 3.
-        task: `binary`, or `subtype` where the layout knows one.
+        image_size: height and width of pictures.
+        channels: 1 or 3, of pictures.
+        fit: what happens to a picture that is no square: `crop`, `pad` or `stretch`.
+        circle: crop to the bright disc of a fundus photograph first.
+        volumes: how volumes are brought to one shape; needed for a layout of volumes, and for no other.
+        task: one of the layout's own; None takes its first.
         skip_unreadable: leave files out that cannot be decoded, as a finding, instead of refusing the set.
         duplicates: identical files under two patients: `merge` the patients, `keep` them or `refuse` the set.
         phantom: the population of the layout `phantom`; None takes the default one.
+        options: what the layout's reader may need beside the folder.
         progress: told how many pictures are decoded, while there is something to decode.
 
     Raises:
         DataError: a folder, layout, table, picture or class that is missing or does not hold.
+        MissingExtra: the layout needs a package that is not installed.
     """
-    wanted = Wanted(image_size, channels, cache_dir, progress)
-    wanted_task = _choice(Task, task, "task")
     wanted_duplicates = _choice(Duplicates, duplicates, "duplicates")
+    pictures = PictureRecipe(image_size, channels, _choice(Fit, fit, "fit"), circle)
     if layout == PHANTOM:
-        if root is not None or wanted_task is not Task.BINARY:
+        if root is not None or task not in (None, Task.BINARY):
             raise DataError("the layout phantom must have no folder and the task binary. Leave both out.")
-        options = phantom or PhantomOptions()
-        listing = list_phantom(options)
-        digests, cached = pixels_of_phantom(options, wanted)
+        population = phantom or PhantomOptions()
+        listing = list_phantom(population)
+        recipe: Recipe = _recipe(listing, pictures, volumes)
+        digests, cached = pixels_of_phantom(population, Wanted(recipe, cache_dir, progress))
     else:
         if phantom is not None:
             raise DataError(f"phantom options must go with the layout phantom, got {layout!r}. Leave them out.")
-        listing = _listing(layout, root, wanted_task)
-        assert root is not None, "_listing refuses a missing folder"
-        digests, cached = pixels_of_files(root, listing, wanted)
+        with open_layout(layout, root) as store:
+            listing = list_entries(layout, store, task, options)
+            recipe = _recipe(listing, pictures, volumes)
+            digests, cached = pixels_of_files(store, listing, Wanted(recipe, cache_dir, progress))
     _check_readable(listing, cached.unreadable, skip_unreadable)
-    patients, findings = group_by_patient(listing, digests, frozenset(cached.unreadable), wanted_duplicates)
-    present = {label for patient in patients for label in patient.labels}
+
+    def rows_of(number: int) -> range:
+        first, end = cached.extents.get(number, (0, recipe.rows))
+        return range(number * recipe.rows + first, number * recipe.rows + end)
+
+    unreadable = frozenset(cached.unreadable)
+    patients, findings = group_by_patient(listing, digests, unreadable, wanted_duplicates, rows_of)
+    _check_classes(listing, {label for patient in patients for label in patient.labels})
+    has_masks = listing.target is Target.MASKS
+    return ImageSet(
+        name=layout,
+        root=root,
+        class_names=listing.class_names,
+        patients=patients,
+        pixels=cached.rows[:, :-1] if has_masks else cached.rows,
+        findings=findings,
+        digest=digest_of(patients),
+        target=listing.target,
+        masks=cached.rows[:, -1] if has_masks else None,
+        regions=listing.regions,
+        spacing=recipe.spacing,
+        sliced=recipe.rows > 1,
+    )
+
+
+def list_entries(layout: str, store: Store, task: str | None, options: ReaderOptions = NO_OPTIONS) -> Listing:
+    """What a folder or an archive holds, without decoding anything.
+
+    Raises:
+        DataError: it does not hold the layout.
+    """
+    reader = READERS[layout]
+    try:
+        listing = reader.read(store, _task(layout, task), options)
+    except OSError as error:
+        raise DataError(f"the data folder must be readable, got: {error}. Check its permissions.") from error
+    except DataError as error:
+        if "must look like" not in str(error):
+            raise
+        raise DataError(f"{error} {_elsewhere(layout, store)}") from None
+    if not listing.entries:
+        raise DataError(
+            f"the layout {layout} must look like {reader.expected}, but no picture lies there. "
+            f"{_elsewhere(layout, store)}"
+        )
+    return listing
+
+
+@contextmanager
+def open_layout(layout: str | None, root: Path | None) -> Iterator[Store]:
+    """The data folder or archive of a known layout, or of one that is still to be guessed; closed at the end.
+
+    Raises:
+        DataError: an unknown layout, no folder, or an archive that is not to be trusted.
+    """
+    if layout is not None and layout not in READERS:
+        raise DataError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}. Choose one of them.")
+    if root is None:
+        raise DataError(f"the layout {layout} must have a data folder, got none. Set data.path, or pass --data.")
+    if not root.exists():
+        raise DataError(f"the data folder must exist, got {root}. Check its path.")
+    store = open_store(root)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _recipe(listing: Listing, pictures: PictureRecipe, volumes: Volumes | None) -> Recipe:
+    if not listing.volumes:
+        if volumes is not None:
+            raise DataError("volume_size must go with volumes, and these are pictures. Use image_size.")
+        return pictures
+    if volumes is None:
+        raise DataError(
+            "volumes must have a size in voxels, got none. Set volume_size in [data], for instance [64, 64, 64]."
+        )
+    return VolumeRecipe(volumes.size, listing.channels or 1, volumes.spacing, volumes.window, volumes.view)
+
+
+def _check_classes(listing: Listing, present: set[int]) -> None:
+    if listing.target is Target.MASKS:
+        return
     absent = [name for label, name in enumerate(listing.class_names) if label not in present]
     if absent:
         raise DataError(
             f"every class must have at least one patient, got none of: {', '.join(absent)}. "
             "Check the folder, or choose a task without this class."
         )
-    return ImageSet(layout, root, listing.class_names, patients, cached.pixels, findings, digest_of(patients))
+
+
+def _task(layout: str, task: str | None) -> Task:
+    known = READERS[layout].tasks
+    if task is None:
+        return known[0]
+    if task not in known:
+        raise DataError(
+            f"the task of {layout} must be one of {', '.join(known)}, got {task!r}. Choose one of them."
+        )
+    return Task(task)
 
 
 def _choice(kind: type[_Choice], value: str, name: str) -> _Choice:
@@ -83,34 +202,11 @@ def _choice(kind: type[_Choice], value: str, name: str) -> _Choice:
         raise DataError(f"{name} must be one of {', '.join(kind)}, got {value!r}. Choose one of them.") from None
 
 
-def _listing(layout: str, root: Path | None, task: Task) -> Listing:
-    if layout not in READERS:
-        raise DataError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}. Choose one of them.")
-    if root is None:
-        raise DataError(f"the layout {layout} must have a data folder, got none. Set data.path, or pass --data.")
-    if not root.is_dir():
-        raise DataError(f"the data folder must exist, got {root}. Check its path.")
-    try:
-        listing = READERS[layout].read(root, task)
-    except OSError as error:
-        raise DataError(f"the data folder must be readable, got: {error}. Check its permissions.") from error
-    except DataError as error:
-        if "must look like" not in str(error):
-            raise
-        raise DataError(f"{error} {_elsewhere(layout, root)}") from None
-    if not listing.entries:
-        raise DataError(
-            f"the layout {layout} must look like {READERS[layout].expected}, but no picture lies there. "
-            f"{_elsewhere(layout, root)}"
-        )
-    return listing
-
-
-def _elsewhere(layout: str, root: Path) -> str:
+def _elsewhere(layout: str, store: Store) -> str:
     others = ", ".join(name for name in LAYOUTS if name != layout)
-    names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir() if not path.name.startswith("."))
-    found = shortened(names) or "nothing"
-    return f"In {root} lies: {found}. Correct the folder, or choose another layout ({others})."
+    tops = sorted({name.split("/", 1)[0] + "/" * ("/" in name) for name in store.names()})
+    found = shortened(tops) or "nothing"
+    return f"In {store.root} lies: {found}. Correct the folder, or choose another layout ({others})."
 
 
 def _check_readable(listing: Listing, unreadable: dict[int, str], skip_unreadable: bool) -> None:

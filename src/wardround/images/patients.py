@@ -3,21 +3,23 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from wardround.images.entries import Region, Target
 from wardround.images.findings import Findings
-from wardround.types import PatientId, Pictures
+from wardround.types import Masks, PatientId, Pictures
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """One image of a patient.
+    """One image of a patient: a picture, a volume, or one slice of a volume.
 
     Args:
-        file: path below the data folder, with `/`.
+        file: path below the data folder, with `/`, or a pseudonym; slices of one volume share it.
         label: index into the class names of the set.
         row: where its picture lies in `ImageSet.pixels`.
         split: the published part (`train`, `test`, `val`), where there is one.
         digest: sha256 of the file's content, in hexadecimal.
         site: the hospital this image comes from, where the layout says so.
+        groups: column and value of each subgroup that the layout states.
     """
 
     file: str
@@ -26,6 +28,7 @@ class ImageRef:
     split: str | None
     digest: str
     site: str | None = None
+    groups: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,16 @@ class ImageSet:
         root: the data folder; None for a generated set.
         class_names: what the labels stand for.
         patients: sorted by id.
-        pixels: uint8, (picture, channel, height, width), memory-mapped and read-only. `ImageRef.row` points
+        pixels: uint8, (picture, channel, *space), memory-mapped and read-only. `ImageRef.row` points
             into it; rows of unreadable pictures are zero and nobody points at them.
         findings: what was noticed on the way.
         digest: sha256 of contents, labels and patients; the privacy ledger knows the data set by it. It does
             not depend on file names, on the order of files or on how pictures are scaled.
+        target: what is predicted.
+        masks: class of each pixel or voxel, (picture, *space); None unless the target is masks.
+        regions: what of the masks is scored.
+        spacing: mm between neighbours along x, y and z; None where it is unknown, or each volume's own.
+        sliced: the pictures are axial slices of volumes, which share a file and stand together, feet first.
     """
 
     name: str
@@ -87,6 +95,11 @@ class ImageSet:
     pixels: Pictures
     findings: Findings
     digest: str
+    target: Target = Target.CLASSES
+    masks: Masks | None = None
+    regions: tuple[Region, ...] = ()
+    spacing: tuple[float, ...] | None = None
+    sliced: bool = False
 
     @property
     def num_images(self) -> int:
@@ -98,12 +111,16 @@ def describe(image_set: ImageSet) -> list[str]:
     """What `wardround data check` prints: sizes, classes, sites, then every finding. May name files."""
     patients = image_set.patients
     counts = [len(patient.images) for patient in patients]
+    shape = image_set.pixels.shape[1:]
+    axes = "channel, height, width" if len(shape) == 3 else "channel, x, y, z"
     lines = [
         f"{image_set.name}: {sum(counts)} images of {len(patients)} patients, "
         f"{min(counts)} to {max(counts)} images each",
-        f"pictures: {' x '.join(str(axis) for axis in image_set.pixels.shape[1:])} (channel, height, width)",
+        f"pictures: {' x '.join(str(axis) for axis in shape)} ({axes})",
     ]
-    for label, name in enumerate(image_set.class_names):
+    if image_set.masks is not None:
+        lines.append(f"masks of: {', '.join(image_set.class_names)}")
+    for label, name in enumerate(image_set.class_names if image_set.masks is None else ()):
         images = sum(patient.labels.count(label) for patient in patients)
         people = sum(label in patient.labels for patient in patients)
         lines.append(f"class {name}: {images} images of {people} patients")

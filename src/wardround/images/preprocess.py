@@ -5,10 +5,10 @@ Nothing here looks at the data set. Constants that came from private pictures wo
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from wardround.errors import DataError
-from wardround.images.decode import Picture, decode, decode_in_thread
+from wardround.images.decode import Picture
+from wardround.images.fit import Fit, fitted
 from wardround.types import Pictures
 
 PUBLIC_MEAN = 0.5
@@ -16,9 +16,6 @@ PUBLIC_MEAN = 0.5
 
 PUBLIC_STD = 0.25
 """Divided by after that. A public constant as well."""
-
-VERSION = 1
-"""Raised whenever the same file would give another array; part of the cache key."""
 
 
 def preprocess(picture: Picture, *, image_size: int, channels: int) -> Picture:
@@ -37,36 +34,7 @@ def preprocess(picture: Picture, *, image_size: int, channels: int) -> Picture:
         DataError: `picture` has another shape, or `image_size` or `channels` is out of range.
     """
     check_shape(image_size, channels)
-    if picture.ndim != 3 or picture.shape[0] not in (1, 3) or 0 in picture.shape:
-        raise DataError(
-            f"a picture must have the axes (channel, height, width) with 1 or 3 channels, got shape "
-            f"{picture.shape}. Use wardround.images.decode."
-        )
-    image = Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0))
-    image = image.convert("L" if channels == 1 else "RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    scaling = Image.Resampling.BOX if side >= image_size else Image.Resampling.BILINEAR
-    image = image.resize((image_size, image_size), scaling, box=(left, top, left + side, top + side))
-    array = np.asarray(image)
-    return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
-def picture_from_bytes(data: bytes, *, image_size: int, channels: int, in_thread: bool = False) -> Picture:
-    """The content of a file as a model's input: what the cache stores and what inference must use.
-
-    Args:
-        data: the whole file.
-        image_size: as for `preprocess`.
-        channels: as for `preprocess`.
-        in_thread: the caller runs in a pool enclosed by `wardround.images.decode.pillow_kept_quiet`.
-
-    Raises:
-        DataError: the file is not a picture that can be used.
-    """
-    # Twice the size asked for leaves the averaging to `preprocess`, not to the JPEG decoder.
-    open_picture = decode_in_thread if in_thread else decode
-    return preprocess(open_picture(data, least_side=2 * image_size), image_size=image_size, channels=channels)
+    return fitted(picture, (image_size, image_size), channels, Fit.CROP, circle=False)
 
 
 def check_shape(image_size: int, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""How far the wrong reasons go: six numbers of brightness and border, and what they alone predict.
+"""How far the wrong reasons go: a few numbers of brightness and border, and what they alone predict.
 
 A picture set may be easy because sick patients were photographed by another machine. A model that looks good
 on such a set has shown little; its figures belong beside what these six numbers reach.
@@ -7,24 +7,49 @@ Guarantee: none. Everything here is computed from the pictures as they are, for 
 a reference in a simulation.
 """
 
+import hashlib
+from collections.abc import Sequence
+from enum import StrEnum
+
 import numpy as np
 import numpy.typing as npt
 
 from wardround.types import Labels, Pictures, Scores
 
 _Floats = npt.NDArray[np.float64]
+_Indices = npt.NDArray[np.int64]
 _RIDGE = 1e-3
+_BLOCK_VALUES = 4_000_000
+"""How many grey values are held as floating point numbers at once: 32 MB."""
+
+NUM_FOLDS = 5
+
+
+class Rule(StrEnum):
+    """What a logistic regression is given."""
+
+    LINEAR = "linear"
+    SQUARES = "squares"
 
 
 def six_numbers(pictures: Pictures) -> _Floats:
     """Brightness, contrast, dark and bright ends, and brightness and contrast of the border, (picture, 6).
 
-    The border is the outermost eighth of the picture. Values are in units of full brightness.
+    The border is the outermost eighth along each axis of space. Values are in units of full brightness.
+
+    Args:
+        pictures: uint8, (picture, channel, *space), pictures or volumes.
     """
+    lengths: tuple[int, ...] = pictures.shape[2:]
+    inside = np.zeros(lengths, dtype=bool)
+    inside[tuple(slice(max(1, length // 8), length - max(1, length // 8)) for length in lengths)] = True
+    block = max(1, _BLOCK_VALUES // max(1, int(np.prod(pictures.shape[1:]))))
+    parts = [_six_of(pictures[start : start + block], inside) for start in range(0, len(pictures), block)]
+    return np.concatenate(parts) if parts else np.zeros((0, 6))
+
+
+def _six_of(pictures: Pictures, inside: npt.NDArray[np.bool_]) -> _Floats:
     values = pictures.astype(np.float64).mean(axis=1) / 255.0
-    width = max(1, values.shape[1] // 8)
-    inside = np.zeros(values.shape[1:], dtype=bool)
-    inside[width:-width, width:-width] = True
     border = values[:, ~inside]
     flat = values.reshape(len(values), -1)
     dark, bright = np.quantile(flat, [0.05, 0.95], axis=1)
@@ -32,11 +57,36 @@ def six_numbers(pictures: Pictures) -> _Floats:
     return np.stack(numbers, axis=1)
 
 
+def border_numbers(pictures: Pictures) -> _Floats:
+    """Brightness, contrast, and the brightness of each border by itself: (picture, 6), or 8 for volumes.
+
+    A border is the outermost eighth on one side of one axis of space. Values are in units of full brightness.
+
+    Args:
+        pictures: uint8, (picture, channel, *space), pictures or volumes.
+    """
+    block = max(1, _BLOCK_VALUES // max(1, int(np.prod(pictures.shape[1:]))))
+    parts = [_borders_of(pictures[start : start + block]) for start in range(0, len(pictures), block)]
+    return np.concatenate(parts) if parts else np.zeros((0, 2 * pictures.ndim - 2))
+
+
+def _borders_of(pictures: Pictures) -> _Floats:
+    values = pictures.astype(np.float64).mean(axis=1) / 255.0
+    flat = values.reshape(len(values), -1)
+    numbers = [flat.mean(1), flat.std(1)]
+    for axis in range(1, values.ndim):
+        width = max(1, values.shape[axis] // 8)
+        for border in (slice(width), slice(-width, None)):
+            outermost: _Floats = values[(slice(None),) * axis + (border,)]
+            numbers.append(outermost.reshape(len(values), -1).mean(axis=1))
+    return np.stack(numbers, axis=1)
+
+
 def shortcut_scores(pictures: Pictures, labels: Labels, test_pictures: Pictures, num_classes: int) -> Scores:
     """Class probabilities of test pictures by logistic regression on `six_numbers` and their squares.
 
     Args:
-        pictures: training pictures, (picture, channel, height, width).
+        pictures: training pictures, (picture, channel, *space).
         labels: their classes, (picture,).
         test_pictures: pictures to score.
         num_classes: number of classes.
@@ -44,14 +94,79 @@ def shortcut_scores(pictures: Pictures, labels: Labels, test_pictures: Pictures,
     Returns:
         (test picture, class).
     """
-    train, test = six_numbers(pictures), six_numbers(test_pictures)
+    return scores_of_numbers(six_numbers(pictures), labels, six_numbers(test_pictures), num_classes, Rule.SQUARES)
+
+
+def scores_of_numbers(train: _Floats, labels: Labels, test: _Floats, num_classes: int, rule: Rule) -> Scores:
+    """Class probabilities by logistic regression on a few numbers a picture, (test picture, class).
+
+    Args:
+        train: the numbers of the training pictures, (picture, number).
+        labels: their classes, (picture,).
+        test: the numbers of the pictures to score, (test picture, number).
+        num_classes: number of classes.
+        rule: the numbers alone, or their squares as well.
+    """
     mean, std = train.mean(axis=0), train.std(axis=0) + 1e-9
-    weights = _logistic(_expanded((train - mean) / std), labels, num_classes)
-    return _softmax(_expanded((test - mean) / std) @ weights)
+    weights = _logistic(_expanded((train - mean) / std, rule), labels, num_classes)
+    return _softmax(_expanded((test - mean) / std, rule) @ weights)
 
 
-def _expanded(numbers: _Floats) -> _Floats:
-    return np.concatenate([np.ones((len(numbers), 1)), numbers, np.clip(numbers, -4, 4) ** 2], axis=1)
+def cross_validated_auroc(
+    numbers: _Floats, labels: Labels, patients: Sequence[str], num_classes: int, rule: Rule
+) -> float | None:
+    """AUROC of predictions for patients that the rule has not seen, over five folds of patients.
+
+    All pictures of a patient are in one fold. The folds are fixed by the patients' ids, so that two looks at one
+    set print one figure. With three classes or more: the mean over the classes, each against the rest.
+
+    Args:
+        numbers: (picture, number).
+        labels: class indices, (picture,).
+        patients: whose each picture is.
+        num_classes: number of classes.
+        rule: the numbers alone, or their squares as well.
+
+    Returns:
+        None where it cannot be told: fewer than two classes, or a class with fewer patients than folds.
+    """
+    folds = _folds(labels, patients)
+    people = [len({p for p, one in zip(patients, labels, strict=True) if one == label}) for label in set(labels)]
+    if len(people) < 2 or min(people) < NUM_FOLDS:
+        return None
+    scores = np.zeros((len(labels), num_classes))
+    for fold in range(NUM_FOLDS):
+        test = folds == fold
+        scores[test] = scores_of_numbers(numbers[~test], labels[~test], numbers[test], num_classes, rule)
+    present = sorted(set(labels.tolist()))
+    against_rest = [_auroc(scores[:, label], labels == label) for label in present]
+    return against_rest[-1] if len(present) == 2 else float(np.mean(against_rest))
+
+
+def _folds(labels: Labels, patients: Sequence[str]) -> _Indices:
+    """One fold a picture; patients are dealt out class by class, in the order of a hash of their ids."""
+    highest: dict[str, int] = {}
+    for patient, label in zip(patients, labels.tolist(), strict=True):
+        highest[patient] = max(label, highest.get(patient, 0))
+    dealt = sorted(highest, key=lambda one: (highest[one], hashlib.sha256(one.encode()).digest()))
+    fold = {patient: place % NUM_FOLDS for place, patient in enumerate(dealt)}
+    return np.array([fold[patient] for patient in patients], dtype=np.int64)
+
+
+def _auroc(scores: _Floats, is_positive: npt.NDArray[np.bool_]) -> float:
+    """Chance that a positive scores above a negative, ties counted half (Mann and Whitney 1947)."""
+    from scipy.stats import rankdata
+
+    positives = int(is_positive.sum())
+    above = float(rankdata(scores)[is_positive].sum()) - positives * (positives + 1) / 2
+    return above / (positives * (len(scores) - positives))
+
+
+def _expanded(numbers: _Floats, rule: Rule) -> _Floats:
+    columns = [np.ones((len(numbers), 1)), numbers]
+    if rule is Rule.SQUARES:
+        columns.append(np.clip(numbers, -4, 4) ** 2)
+    return np.concatenate(columns, axis=1)
 
 
 def _logistic(rows: _Floats, labels: Labels, num_classes: int) -> _Floats:

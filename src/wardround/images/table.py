@@ -1,29 +1,30 @@
 """`metadata.csv`: one row a picture, checked as a whole before anything is made of it."""
 
 import csv
-from pathlib import Path, PurePosixPath
+import io
+from pathlib import PurePosixPath
 
 from wardround.errors import DataError
 from wardround.images.entries import PICTURE_ENDINGS
 from wardround.images.findings import shortened
+from wardround.images.store import Store
 
 METADATA = "metadata.csv"
 
 
-def read_table(root: Path, required: tuple[str, ...]) -> list[dict[str, str]]:
-    """Every row of `metadata.csv` below `root`, values stripped, columns beyond `required` kept.
+def read_table(store: Store, required: tuple[str, ...]) -> list[dict[str, str]]:
+    """Every row of `metadata.csv`, values stripped, columns beyond `required` kept.
 
     Raises:
         DataError: everything that is wrong with the table, in one sentence: columns that are missing, empty
             values, files that are missing, listed twice or outside the data folder.
     """
-    path = root / METADATA
     try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, strict=True)
-            header = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = header
-            rows = [_stripped(row) for row in reader]
+        lines = io.StringIO(store.read(METADATA).decode("utf-8-sig"), newline="")
+        reader = csv.DictReader(lines, strict=True)
+        header = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = header
+        rows = [_stripped(row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{METADATA} must be a table in UTF-8 with commas, got: {error}. Save it again."
@@ -34,7 +35,7 @@ def read_table(root: Path, required: tuple[str, ...]) -> list[dict[str, str]]:
             f"{METADATA} must have the columns {', '.join(required)}; missing: {', '.join(missing)}, "
             f"found: {', '.join(header) or 'none'}. Add them to its first line."
         )
-    problems = _problems(root, rows, required)
+    problems = _problems(store, rows, required)
     if problems:
         raise DataError(
             f"every row of {METADATA} must name a picture and all of {', '.join(required)}; {len(problems)} "
@@ -43,14 +44,11 @@ def read_table(root: Path, required: tuple[str, ...]) -> list[dict[str, str]]:
     return rows
 
 
-def files_in(folder: Path, root: Path) -> tuple[list[str], int]:
-    """Pictures anywhere below `folder`, as sorted paths below `root`, and how many other files lie there.
-
-    Names that start with a dot are the file manager's and are passed over.
-    """
-    seen = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    pictures = [path for path in seen if path.suffix.lower() in PICTURE_ENDINGS]
-    return sorted(path.relative_to(root).as_posix() for path in pictures), len(seen) - len(pictures)
+def files_in(store: Store, folder: str = "") -> tuple[list[str], int]:
+    """Pictures anywhere below `folder`, sorted, and how many other files lie there."""
+    seen = [name for name in store.names() if name.startswith(f"{folder}/" if folder else "")]
+    pictures = [name for name in seen if name.lower().endswith(PICTURE_ENDINGS)]
+    return pictures, len(seen) - len(pictures)
 
 
 def _stripped(row: dict[str, str | None]) -> dict[str, str]:
@@ -58,7 +56,7 @@ def _stripped(row: dict[str, str | None]) -> dict[str, str]:
     return {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
 
 
-def _problems(root: Path, rows: list[dict[str, str]], required: tuple[str, ...]) -> list[str]:
+def _problems(store: Store, rows: list[dict[str, str]], required: tuple[str, ...]) -> list[str]:
     problems = []
     seen: set[str] = set()
     for line, row in enumerate(rows, start=2):
@@ -70,7 +68,7 @@ def _problems(root: Path, rows: list[dict[str, str]], required: tuple[str, ...])
             continue
         if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
             problems.append(f"line {line}: {file} lies outside the data folder")
-        elif not (root / file).is_file():
+        elif file not in store:
             problems.append(f"line {line}: {file} is missing")
         elif file in seen:
             problems.append(f"line {line}: {file} is listed twice")

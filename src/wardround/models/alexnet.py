@@ -16,18 +16,17 @@ from collections import OrderedDict
 
 from torch import nn
 
-SMALLEST_PICTURE = 63
+SMALLEST_SIDE = 63
 """Below this the last pooling window is larger than what it pools."""
 
-HEAD_START = 6
-"""The last fully connected layer: `classifier.6`."""
+HEAD = "classifier.6"
+"""The last fully connected layer."""
 
 SLOPE = 0.01
 
 
-def alexnet(image_size: int, channels: int, num_classes: int) -> nn.Sequential:
+def alexnet(channels: int, num_classes: int) -> nn.Sequential:
     """`features`, the pool to 6x6, then `classifier`, numbered as in the zoo."""
-    del image_size  # the pool fixes what the fully connected layers see
     features = nn.Sequential(
         nn.Conv2d(channels, 96, kernel_size=11, stride=4, padding=2),
         nn.LeakyReLU(SLOPE),

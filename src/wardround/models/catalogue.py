@@ -1,24 +1,43 @@
 """The one dictionary that names the networks, and `build`, which makes one.
 
-Every body is a Sequential whose last child is called `classifier`. Its first `head_start` layers and all
-that stands before them are the backbone; `train="head"` freezes the backbone and moves it into the encoding.
+Every body is a Sequential whose layers run in the order of their names. From the layer that its builder calls
+`head` on, all is the head; what stands before is the backbone. `wardround.models.stages` says which of them is
+trained.
 """
 
 import difflib
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
 
 from wardround.errors import ModelError
-from wardround.models import alexnet, features, small_cnn, squeezenet
+from wardround.models import (
+    alexnet,
+    densenet,
+    features,
+    resnet,
+    segresnet,
+    small_cnn,
+    squeezenet,
+    unet,
+    unet_vgg11,
+    vgg,
+    vit,
+)
+from wardround.models.form import Form
 from wardround.models.initialise import initialised
-from wardround.models.network import Frozen, Network, Normalise, Standardise
+from wardround.models.network import Network, Normalise, Parts, Stage, Standardise
+from wardround.models.stages import check_stage, cut, staged
 from wardround.models.weights import load_weights
+
+PICTURES = frozenset({2})
+VOLUMES = frozenset({3})
+EITHER = PICTURES | VOLUMES
 
 
 @dataclass(frozen=True)
@@ -26,96 +45,188 @@ class Builder:
     """How one network of the catalogue is made.
 
     Attributes:
-        encoder: image_size to the fixed encoding of pictures.
-        body: (image_size, channels, num_classes) to the network behind the encoding.
-        smallest_picture: the least image_size, in pixels, that the network can read.
-        head_start: where the head begins within `classifier`.
-        starts_at_zero: the head's weights start at zero.
+        body: the network behind the encoding.
+        head: dotted name of the layer where the head begins.
+        encoder: the fixed encoding of pictures.
+        smallest: the least size along each axis, in pixels or voxels, that the network can read.
+        dimensions: which of 2 (pictures) and 3 (volumes) it reads.
+        segments: its logits are (picture, class, *space), else (picture, class).
+        divisor: every size must be a multiple of it.
+        square: it reads square pictures only.
+        width: channels of the first level if the study does not say; None where it cannot be chosen.
+        absent: first part of the names that a weights file may lack altogether.
+        starts_at_zero: the head's weights start at zero. Not those of a network that segments: from zero, classes
+            of equal size get equal gradients and stay one class. A 3-D U-Net on the hippocampus left that saddle
+            after 250 steps; from a drawn head it had both parts after 100.
+        linear_deviation: see `initialised`.
         encode_once: the encoding is worth keeping even when the whole body is trained.
     """
 
-    encoder: Callable[[int], nn.Module]
-    body: Callable[[int, int, int], nn.Sequential]
-    smallest_picture: int
-    head_start: int = 0
+    body: Callable[[Form], nn.Sequential]
+    head: str
+    encoder: Callable[[Form], nn.Module] = lambda _: Normalise()
+    smallest: int = 1
+    dimensions: frozenset[int] = PICTURES
+    segments: bool = False
+    divisor: int = 1
+    square: bool = False
+    width: int | None = None
+    absent: str | None = None
     starts_at_zero: bool = True
+    linear_deviation: float | None = None
     encode_once: bool = False
 
 
-def _linear(image_size: int, channels: int, num_classes: int) -> nn.Sequential:
-    classifier = nn.Sequential(nn.Linear(channels * image_size * image_size, num_classes))
+def _linear(form: Form) -> nn.Sequential:
+    classifier = nn.Sequential(nn.Linear(form.channels * math.prod(form.size), form.num_classes))
     return nn.Sequential(OrderedDict(flatten=nn.Flatten(), classifier=classifier))
 
 
-def _feature_head(image_size: int, channels: int, num_classes: int) -> nn.Sequential:
-    del channels  # the strongest gradient of all channels is taken
-    # The rows end in a constant feature, which is the bias and is clipped like the rest.
-    classifier = nn.Sequential(nn.Linear(features.num_features(image_size), num_classes, bias=False))
+def _feature_head(form: Form) -> nn.Sequential:
+    # The strongest gradient of all channels is taken, so their number does not matter. The rows end in a constant
+    # feature, which is the bias and is clipped like the rest.
+    classifier = nn.Sequential(nn.Linear(features.num_features(form.size[0]), form.num_classes, bias=False))
     return nn.Sequential(OrderedDict(classifier=classifier))
 
 
+def _unet(depth: int, width: int, dimensions: frozenset[int]) -> Builder:
+    return Builder(
+        lambda form: unet.unet(form, depth),
+        unet.HEAD,
+        # Each channel by itself: the sequences of a magnetic resonance examination share no scale.
+        encoder=lambda _: Standardise(each_channel=True),
+        smallest=2 << depth,  # an instance norm leaves nothing of a single pixel
+        dimensions=dimensions,
+        segments=True,
+        starts_at_zero=False,
+        divisor=1 << depth,
+        width=width,
+    )
+
+
+def _vgg(body: Callable[[Form], nn.Sequential], head: str) -> Builder:
+    return Builder(body, head, smallest=vgg.SMALLEST_SIDE)
+
+
 NETWORKS: dict[str, Builder] = {
-    "linear": Builder(lambda _: Normalise(), _linear, smallest_picture=1),
-    "features": Builder(features.HogRows, _feature_head, features.SMALLEST_PICTURE, encode_once=True),
-    "small_cnn": Builder(lambda _: Standardise(), small_cnn.small_cnn, small_cnn.SMALLEST_PICTURE),
+    # One answer for each picture.
+    "linear": Builder(_linear, "classifier", dimensions=EITHER),
+    "features": Builder(
+        _feature_head,
+        "classifier",
+        encoder=lambda form: features.HogRows(form.size[0]),
+        smallest=features.SMALLEST_SIDE,
+        square=True,
+        encode_once=True,
+    ),
+    "small_cnn": Builder(
+        small_cnn.small_cnn, small_cnn.HEAD, encoder=lambda _: Standardise(), smallest=small_cnn.SMALLEST_SIDE
+    ),
     # A last convolution at zero, followed by a ReLU, would have no gradient and stay there.
     "squeezenet": Builder(
-        lambda _: Normalise(),
-        squeezenet.squeezenet,
-        squeezenet.SMALLEST_PICTURE,
-        head_start=squeezenet.HEAD_START,
+        lambda form: squeezenet.squeezenet(form.channels, form.num_classes),
+        squeezenet.HEAD,
+        smallest=squeezenet.SMALLEST_SIDE,
         starts_at_zero=False,
     ),
     "alexnet": Builder(
-        lambda _: Normalise(),
-        alexnet.alexnet,
-        alexnet.SMALLEST_PICTURE,
-        head_start=alexnet.HEAD_START,
+        lambda form: alexnet.alexnet(form.channels, form.num_classes),
+        alexnet.HEAD,
+        smallest=alexnet.SMALLEST_SIDE,
+    ),
+    "vgg11": _vgg(lambda form: vgg.vgg(form.channels, form.num_classes, vgg.VGG11), vgg.HEAD),
+    "vgg11_gn": _vgg(lambda form: vgg.vgg11_gn(form.channels, form.num_classes), vgg.HEAD_OF_ONE_LAYER),
+    "vgg16": _vgg(lambda form: vgg.vgg(form.channels, form.num_classes, vgg.VGG16), vgg.HEAD),
+    "resnet18": Builder(resnet.resnet18, resnet.HEAD, smallest=resnet.SMALLEST_SIDE, dimensions=EITHER),
+    "densenet121": Builder(
+        densenet.densenet121, densenet.HEAD, smallest=densenet.SMALLEST_SIDE, dimensions=EITHER
+    ),
+    "vit_tiny": Builder(
+        vit.vit_tiny, vit.HEAD, smallest=vit.SMALLEST_SIDE, divisor=vit.PATCH, linear_deviation=vit.DEVIATION
+    ),
+    # One answer for each pixel or voxel.
+    "unet": _unet(depth=3, width=16, dimensions=EITHER),
+    "unet3d": _unet(depth=3, width=8, dimensions=VOLUMES),
+    "small_unet": _unet(depth=2, width=8, dimensions=EITHER),
+    "unet_vgg11": Builder(
+        lambda form: unet_vgg11.unet_vgg11(form.channels, form.num_classes),
+        unet_vgg11.HEAD,
+        smallest=unet_vgg11.DIVISOR,
+        segments=True,
+        starts_at_zero=False,
+        divisor=unet_vgg11.DIVISOR,
+        absent="decoder.",
+    ),
+    "segresnet": Builder(
+        segresnet.segresnet,
+        segresnet.HEAD,
+        encoder=lambda _: Standardise(each_channel=True),
+        smallest=segresnet.DIVISOR,
+        dimensions=EITHER,
+        segments=True,
+        starts_at_zero=False,
+        divisor=segresnet.DIVISOR,
+        width=8,
     ),
 }
+
+SEGMENTS: frozenset[str] = frozenset(name for name, builder in NETWORKS.items() if builder.segments)
+"""Networks whose logits are (picture, class, *space)."""
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "classification": tuple(name for name in NETWORKS if name not in SEGMENTS),
+    "segmentation": tuple(name for name in NETWORKS if name in SEGMENTS),
+}
+"""The names by what they answer; each can stand in a study file's `[model] name`."""
 
 
 def build(
     name: str,
     *,
-    image_size: int,
+    size: tuple[int, ...] | None = None,
+    image_size: int | None = None,
     channels: int,
     num_classes: int,
     init_generator: torch.Generator,
-    train: Literal["all", "head"] = "all",
+    train: Stage = "all",
     weights: Path | None = None,
+    width: int | None = None,
 ) -> Network:
     """A network by name, initialised, with a user's weights if there are any.
 
     Args:
         name: a key of `NETWORKS`.
-        image_size: width and height of the pictures, in pixels.
+        size: of the pictures, (height, width) in pixels, or of the volumes, (x, y, z) in voxels.
+        image_size: instead of `size`: height and width of square pictures.
         channels: of the pictures: 1 for grey, 3 for colour.
-        num_classes: number of logits.
+        num_classes: number of logits; a network that segments counts the background.
         init_generator: the only source of the starting values.
-        train: "all", or "head" to freeze everything before the last layer. `linear` and `features` are heads
-            already. A frozen backbone without `weights` is a random one.
+        train: "all"; "norms" for the head and every norm; or "head" to freeze everything before the last layer.
+            `linear` and `features` are heads already. A frozen backbone without `weights` is a random one.
         weights: a `.safetensors` file, see `wardround.models.weights.load_weights`.
+        width: channels of the first level, for the networks whose builder has a width.
 
     Raises:
-        ModelError: an unknown name, a picture too small for the network, or weights that do not fit.
+        ModelError: an unknown name, pictures of a size that the network cannot read, or weights that do not fit.
+        MissingExtra: the network is MONAI's, which is not installed.
     """
     builder = _builder(name)
-    _check(name, builder, image_size, num_classes, train)
-    body_of = builder.body
+    form = Form(_size(size, image_size), channels, num_classes, _width(name, builder, width))
+    _check(name, builder, form)
+    check_stage(train)
     with torch.device("meta"):
-        head = _head_names(body_of(image_size, channels, num_classes), builder.head_start)
+        names = builder.body(form)
+    head = frozenset(key for key, _ in cut(names, builder.head)[1].named_parameters())
     body = initialised(
-        lambda: body_of(image_size, channels, num_classes),
+        lambda: builder.body(form),
         init_generator,
         zero=head if builder.starts_at_zero else frozenset(),
+        linear_deviation=builder.linear_deviation,
     )
-    report = None if weights is None else load_weights(body, weights, head=head)
-    encoder = builder.encoder(image_size)
-    backbone, trained = _cut(body, builder.head_start)
-    if train == "head" and any(True for _ in backbone.parameters()):
-        return Network(name, nn.Sequential(encoder, Frozen(backbone)), trained, encode_once=True, weights=report)
-    return Network(name, encoder, body, encode_once=builder.encode_once, weights=report)
+    absent = frozenset(key for key in body.state_dict() if builder.absent and key.startswith(builder.absent))
+    report = None if weights is None else load_weights(body, weights, head=head, absent=absent)
+    parts = Parts(builder.encoder(form), body, builder.head, builder.encode_once)
+    return staged(name, parts, train, segments=builder.segments, weights=report)
 
 
 def _builder(name: str) -> Builder:
@@ -127,29 +238,47 @@ def _builder(name: str) -> Builder:
     )
 
 
-def _check(name: str, builder: Builder, image_size: int, num_classes: int, train: str) -> None:
-    if image_size < builder.smallest_picture:
+def _size(size: tuple[int, ...] | None, image_size: int | None) -> tuple[int, ...]:
+    if (size is None) == (image_size is None):
+        raise ModelError(f"Either size or image_size must be given, got {size} and {image_size}; leave one out.")
+    return (image_size, image_size) if image_size is not None else tuple(size or ())
+
+
+def _width(name: str, builder: Builder, width: int | None) -> int:
+    if width is not None and builder.width is None:
+        chosen = ", ".join(key for key, other in NETWORKS.items() if other.width is not None)
+        raise ModelError(f"width can be chosen for {chosen}, got {width} for {name}; leave it out.")
+    if width is not None and width < 1:
+        raise ModelError(f"width must be at least 1 channel, got {width}; {builder.width} is usual for {name}.")
+    return builder.width or 0 if width is None else width
+
+
+def _check(name: str, builder: Builder, form: Form) -> None:
+    shown = " x ".join(map(str, form.size))
+    if form.dimensions not in builder.dimensions:
+        what = {2: "pictures (two sizes)", 3: "volumes (three sizes)"}
+        fit = [key for key, other in NETWORKS.items() if form.dimensions in other.dimensions]
+        reads = " or ".join(what[d] for d in sorted(builder.dimensions))
         raise ModelError(
-            f"image_size must be at least {builder.smallest_picture} pixels for {name}, got {image_size}. "
+            f"{name} reads {reads}, got the size {shown or 'none'}; "
+            f"{'choose one of ' + ', '.join(fit) if fit else 'give two sizes or three'}."
+        )
+    if min(form.size) < builder.smallest:
+        raise ModelError(
+            f"image_size must be at least {builder.smallest} pixels for {name}, got {shown}. "
             "Raise it, or choose another network."
         )
-    if num_classes < 2:
+    if any(side % builder.divisor for side in form.size):
+        fitting = " x ".join(str(side + -side % builder.divisor) for side in form.size)
         raise ModelError(
-            f"num_classes must be at least 2, got {num_classes}. Name every class, also the healthy one."
+            f"Every size must be a multiple of {builder.divisor} for {name}, got {shown}; "
+            f"pad or resize to {fitting}."
         )
-    if train not in ("all", "head"):
-        raise ModelError(f"train must be 'all' or 'head', got {train!r}. Choose what is trained.")
-
-
-def _head_names(body: nn.Sequential, head_start: int) -> frozenset[str]:
-    return frozenset(name for name, _ in _cut(body, head_start)[1].named_parameters())
-
-
-def _cut(body: nn.Sequential, head_start: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """Backbone and head of a body, sharing its layers; every parameter keeps its name in both."""
-    children = OrderedDict(body.named_children())
-    classifier = list(children.pop("classifier").named_children())
-    if head_start > 0:
-        children["classifier"] = nn.Sequential(OrderedDict(classifier[:head_start]))
-    head = nn.Sequential(OrderedDict(classifier[head_start:]))
-    return nn.Sequential(children), nn.Sequential(OrderedDict(classifier=head))
+    if builder.square and len(set(form.size)) > 1:
+        raise ModelError(f"Pictures must be square for {name}, got {shown}; make both sizes the same.")
+    if form.channels < 1:
+        raise ModelError(f"channels must be at least 1, got {form.channels}; 1 is grey, 3 is colour.")
+    if form.num_classes < 2:
+        raise ModelError(
+            f"num_classes must be at least 2, got {form.num_classes}. Name every class, also the healthy one."
+        )

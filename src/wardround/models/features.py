@@ -18,7 +18,7 @@ BLOCK = 2
 CELLS = 8
 """Cells along one side of a picture; a cell is `image_size // CELLS` pixels wide."""
 
-SMALLEST_PICTURE = 2 * CELLS
+SMALLEST_SIDE = 2 * CELLS
 
 BIAS = 0.3
 """Weight of the constant feature beside a row of norm one, before both are scaled to norm one together."""

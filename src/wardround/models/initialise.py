@@ -8,14 +8,28 @@ from torch import nn
 
 from wardround.errors import ModelError
 
+_CONVOLUTIONS = nn.Conv1d | nn.Conv2d | nn.Conv3d
+_TRANSPOSED = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+_NORMS = nn.GroupNorm | nn.LayerNorm | nn.modules.instancenorm._InstanceNorm
+
+_TOKENS = frozenset({"cls_token", "position_embeddings"})
+"""Parameters of a transformer that belong to no layer."""
+
+_TOKEN_DEVIATION = 0.02
+
 
 def initialised(
-    build: Callable[[], nn.Sequential], generator: torch.Generator, *, zero: frozenset[str]
+    build: Callable[[], nn.Sequential],
+    generator: torch.Generator,
+    *,
+    zero: frozenset[str],
+    linear_deviation: float | None = None,
 ) -> nn.Sequential:
     """Build a network and draw its parameters, without touching torch's global generator.
 
     Convolutions and linear layers are drawn from N(0, 2 / fan_in), biases are zero (He et al. 2015,
-    https://arxiv.org/abs/1502.01852, section 2.2, equation 10); group normalisation starts as the identity.
+    https://arxiv.org/abs/1502.01852, section 2.2, equation 10); norms start as the identity. The fan-in of a
+    transposed convolution is the number of inputs that reach one output.
 
     Args:
         build: returns the network; it runs on torch's `meta` device, which skips
@@ -23,33 +37,57 @@ def initialised(
         generator: the only source of randomness. The same state gives the same parameters, bit for bit.
         zero: names of parameters that start at zero. A head at zero gives every class the same
             probability, so the first private gradients are bounded and no direction is preferred.
+        linear_deviation: of linear layers, where the network's authors say another than He's.
 
     Raises:
-        ModelError: a layer with parameters for which no rule stands here.
+        ModelError: a layer with parameters for which no rule stands here, or with a buffer, which the `meta`
+            device leaves without values.
     """
     with torch.device("meta"):
         network = build()
     network.to_empty(device="cpu")
     with torch.no_grad():
         for module in network.modules():
-            _initialise(module, generator)
+            _initialise(module, generator, linear_deviation)
+        buffer = next((name for name, _ in network.named_buffers()), None)
+        if buffer is not None:
+            raise ModelError(
+                f"A network here must have parameters only, got the buffer {buffer!r}; build it elsewhere."
+            )
         for name, parameter in network.named_parameters():
             if name in zero:
                 parameter.zero_()
     return network
 
 
-def _initialise(module: nn.Module, generator: torch.Generator) -> None:
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        fan_in = module.weight[0].numel()
-        module.weight.normal_(0.0, math.sqrt(2.0 / fan_in), generator=generator)
+def _initialise(module: nn.Module, generator: torch.Generator, linear_deviation: float | None) -> None:
+    own = dict(module.named_parameters(recurse=False))
+    if isinstance(module, _CONVOLUTIONS | _TRANSPOSED | nn.Linear):
+        deviation = math.sqrt(2.0 / _fan_in(module))
+        if isinstance(module, nn.Linear) and linear_deviation is not None:
+            deviation = linear_deviation
+        module.weight.normal_(0.0, deviation, generator=generator)
         if module.bias is not None:
             module.bias.zero_()
-    elif isinstance(module, nn.GroupNorm):
-        module.weight.fill_(1.0)
-        module.bias.zero_()
-    elif next(module.parameters(recurse=False), None) is not None:
+    elif isinstance(module, _NORMS):
+        if "weight" in own:
+            own["weight"].fill_(1.0)
+        if "bias" in own:
+            own["bias"].zero_()
+    elif own.keys() <= _TOKENS:
+        for name in sorted(own):
+            own[name].normal_(0.0, _TOKEN_DEVIATION, generator=generator)
+    else:
         raise ModelError(
             f"every layer with parameters must have a rule for its starting values, "
             f"got {type(module).__name__}. Add one to wardround.models.initialise."
         )
+
+
+def _fan_in(layer: nn.Module) -> float:
+    """How many inputs one output is the sum of."""
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    if isinstance(layer, _TRANSPOSED):  # (input, output / groups, *kernel), spread over stride outputs a side
+        return weight[:, 0].numel() / layer.groups / math.prod(layer.stride)
+    return weight[0].numel()

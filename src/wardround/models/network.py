@@ -4,15 +4,20 @@ A network is cut in two because the two halves have different owners. The encodi
 on nothing but the one picture it is given, so it costs no privacy and may be computed once and kept. The
 trained part is where a patient could be found, and only its parameters are clipped, noised and sent.
 
-Pictures are uint8, (picture, channel, height, width), square and already of the study's image size.
+Pictures are uint8, (picture, channel, *space), already of the study's size; space is (height, width), or (x, y, z)
+for volumes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import nn
 
 from wardround.models.weights import LoadedWeights
+
+Stage = Literal["all", "norms", "head"]
+"""What is trained: everything; the head and the scale and offset of every norm; or the head alone."""
 
 PUBLIC_MEAN = 0.5
 PUBLIC_STD = 0.25
@@ -34,7 +39,7 @@ class Normalise(nn.Module):
         self.std = std
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Pictures (picture, channel, height, width), uint8, to the same shape in float32."""
+        """Pictures (picture, channel, *space), uint8, to the same shape in float32."""
         return (pictures.to(torch.float32) / 255.0 - self.mean) / self.std
 
 
@@ -44,17 +49,24 @@ class Standardise(nn.Module):
     Brightness and contrast of a radiograph say more about the machine than about the lung, and as a
     shortcut they predict the label; this removes both, from each picture alone. A constant picture
     becomes zero: `floor` (in units of full brightness) is added in quadrature to the deviation.
+
+    Args:
+        floor: see above.
+        each_channel: every channel by itself, for channels that are measurements of different kinds (the sequences
+            of a magnetic resonance examination); else all channels of a picture together.
     """
 
-    def __init__(self, floor: float = 0.01) -> None:
+    def __init__(self, floor: float = 0.01, *, each_channel: bool = False) -> None:
         super().__init__()
         self.floor = floor
+        self.each_channel = each_channel
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Pictures (picture, channel, height, width), uint8, to the same shape in float32."""
+        """Pictures (picture, channel, *space), uint8, to the same shape in float32."""
         values = pictures.to(torch.float32) / 255.0
-        centred = values - values.mean(dim=(1, 2, 3), keepdim=True)
-        variance = (centred * centred).mean(dim=(1, 2, 3), keepdim=True)
+        axes = tuple(range(2 if self.each_channel else 1, values.ndim))
+        centred = values - values.mean(dim=axes, keepdim=True)
+        variance = (centred * centred).mean(dim=axes, keepdim=True)
         return centred / torch.sqrt(variance + self.floor**2)
 
 
@@ -77,16 +89,37 @@ class Frozen(nn.Module):
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What a network is cut from, kept so that it can be cut anew.
+
+    Attributes:
+        encoder: the fixed encoding without any layer of the body.
+        body: all layers in the order in which they run; a network shares its parameters.
+        head: dotted name of the first layer of the head; all after it belong to the head.
+        encode_once: the encoding is worth keeping even when the whole body is trained.
+    """
+
+    encoder: nn.Module
+    body: nn.Sequential
+    head: str
+    encode_once: bool
+
+
+@dataclass(frozen=True)
 class Network:
     """A named network, cut where private training begins.
 
     Attributes:
         name: its key in `wardround.models.catalogue.NETWORKS`.
-        encode: fixed and public: pictures (picture, channel, height, width), uint8, to float inputs
+        encode: fixed and public: pictures (picture, channel, *space), uint8, to float inputs
             (picture, ...). No trained parameter, and no picture's inputs depend on another picture.
-        trained: inputs to logits (picture, class). Its parameters are the model that hospitals train.
+        trained: inputs to logits: (picture, class), or (picture, class, *space) if it segments. Those of its
+            parameters that require a gradient are the model that hospitals train.
         encode_once: the inputs are small enough, and dear enough, to be computed once and kept.
         weights: what was loaded from a user's file, None for a network that starts from its initialisation.
+        segments: it gives logits of every pixel or voxel.
+        stage: what of it is trained.
+        parts: what it was cut from; None for a network that was not made by `build`.
     """
 
     name: str
@@ -94,6 +127,9 @@ class Network:
     trained: nn.Module
     encode_once: bool
     weights: LoadedWeights | None = None
+    segments: bool = False
+    stage: Stage = "all"
+    parts: Parts | None = field(default=None, repr=False, compare=False)
 
     @property
     def num_parameters(self) -> int:

@@ -6,22 +6,25 @@ every patient's gradient is computed on its own; and no layer that lets pictures
 operation works in place, so `torch.func` transforms pass through. The last layer starts at zero.
 """
 
+import math
 from collections import OrderedDict
 
 from torch import nn
 
-SMALLEST_PICTURE = 16
+from wardround.models.form import Form
 
-HEAD_START = 0
+SMALLEST_SIDE = 16
+
+HEAD = "classifier"
 
 GROUPS = 8
 
 
-def small_cnn(image_size: int, channels: int, num_classes: int) -> nn.Sequential:
+def small_cnn(form: Form) -> nn.Sequential:
     """`features`, flattened, then one linear `classifier`; inputs are (picture, channel, height, width)."""
-    side = _halved(_halved(image_size // 4, 4), 3)
+    pixels = math.prod(_halved(_halved(side // 4, 4), 3) for side in form.size)
     features = nn.Sequential(
-        nn.Conv2d(channels, 16, kernel_size=8, stride=4, padding=2),
+        nn.Conv2d(form.channels, 16, kernel_size=8, stride=4, padding=2),
         nn.GroupNorm(GROUPS, 16),
         nn.ReLU(),
         nn.Conv2d(16, 32, kernel_size=4, stride=2, padding=1),
@@ -31,7 +34,7 @@ def small_cnn(image_size: int, channels: int, num_classes: int) -> nn.Sequential
         nn.GroupNorm(GROUPS, 32),
         nn.ReLU(),
     )
-    classifier = nn.Sequential(nn.Linear(32 * side * side, num_classes))
+    classifier = nn.Sequential(nn.Linear(32 * pixels, form.num_classes))
     return nn.Sequential(OrderedDict(features=features, flatten=nn.Flatten(), classifier=classifier))
 
 

@@ -14,11 +14,11 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-SMALLEST_PICTURE = 17
+SMALLEST_SIDE = 17
 """Below this a pooling window is larger than what it pools."""
 
-HEAD_START = 1
-"""The last convolution, after the dropout: `classifier.1`."""
+HEAD = "classifier.1"
+"""The last convolution, after the dropout."""
 
 
 class Fire(nn.Module):
@@ -36,9 +36,8 @@ class Fire(nn.Module):
         return torch.relu(torch.cat([self.expand1x1(squeezed), self.expand3x3(squeezed)], dim=1))
 
 
-def squeezenet(image_size: int, channels: int, num_classes: int) -> nn.Sequential:
+def squeezenet(channels: int, num_classes: int) -> nn.Sequential:
     """`features` then `classifier`, each with the zoo's numbering, which counts layers without parameters."""
-    del image_size  # fully convolutional
     features = nn.Sequential(
         nn.Conv2d(channels, 64, kernel_size=3, stride=2),
         nn.ReLU(),

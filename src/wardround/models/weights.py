@@ -23,9 +23,10 @@ class LoadedWeights:
     """What became of a weights file.
 
     Attributes:
-        sha256: of the file's bytes, in hexadecimal.
-        loaded: parameters that now hold the file's values.
-        reinitialised: parameters of the classifier head that the file lacks or holds in another shape.
+        sha256: of the file's bytes, in hexadecimal. loaded: parameters that now hold the file's values.
+        reinitialised: parameters of the classifier head that the file lacks or holds in another shape, and those
+        of a
+            U-Net's way up when the file is that of its encoder.
         unused: names in the file that this network does not have.
     """
 
@@ -35,7 +36,9 @@ class LoadedWeights:
     unused: tuple[str, ...]
 
 
-def load_weights(module: nn.Module, path: Path, *, head: frozenset[str]) -> LoadedWeights:
+def load_weights(
+    module: nn.Module, path: Path, *, head: frozenset[str], absent: frozenset[str] = frozenset()
+) -> LoadedWeights:
     """Copy a file's tensors into a freshly initialised module, and say what was done.
 
     Args:
@@ -43,6 +46,7 @@ def load_weights(module: nn.Module, path: Path, *, head: frozenset[str]) -> Load
         path: a `.safetensors` file. Names are those of `module.state_dict()`.
         head: names of the classifier head. A head of another shape (another number of classes) keeps its
             initialisation; any other difference is an error.
+        absent: names that the file may lack altogether: a U-Net's way up, when the file is that of its encoder.
 
     Raises:
         ModelError: the file is pickled, unreadable, or differs beyond the head. All differences are listed.
@@ -50,6 +54,8 @@ def load_weights(module: nn.Module, path: Path, *, head: frozenset[str]) -> Load
     content = _read(path)
     found = _parse(content, path)
     wanted = module.state_dict()
+    if not absent & found.keys():
+        head = head | absent
     faults: list[str] = []
     fitting: dict[str, torch.Tensor] = {}
     for name, present in wanted.items():

@@ -5,9 +5,10 @@ and its running statistics would be released without noise. Nothing here reads a
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import overload
 
 import torch
 import torch.nn.functional as F
@@ -34,11 +35,51 @@ class Norm(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One module that was replaced."""
+    """One module that was replaced.
+
+    Attributes:
+        name: where it stands in the network; empty for the network itself.
+        before: its class.
+        after: what stands there now, in words.
+        groups: into how many groups the channels of one picture are divided; None for frozen statistics.
+    """
 
     name: str
     before: str
     after: str
+    groups: int | None = None
+
+
+@dataclass(frozen=True)
+class SurgeryReport(Sequence[Change]):
+    """What was changed in a network: a sequence of changes, in the order of `named_modules`.
+
+    Attributes:
+        changes: one for each module that was replaced.
+        kept: numbers in parameters that kept name, values, dtype and device.
+        dropped: names of the running statistics that are gone.
+    """
+
+    changes: tuple[Change, ...]
+    kept: int
+    dropped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.changes)
+
+    def __iter__(self) -> Iterator[Change]:
+        return iter(self.changes)
+
+    @overload
+    def __getitem__(self, index: int) -> Change: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Change, ...]: ...
+    def __getitem__(self, index: int | slice) -> Change | tuple[Change, ...]:
+        return self.changes[index]
+
+    def __str__(self) -> str:
+        lines = [f"{change.name or 'the network'}: {change.before} -> {change.after}" for change in self.changes]
+        return "\n".join([*lines, f"{self.kept} weights kept, {len(self.dropped)} running statistics dropped"])
 
 
 class FrozenBatchNorm(nn.Module):
@@ -64,7 +105,7 @@ class FrozenBatchNorm(nn.Module):
         return F.batch_norm(x, mean, variance, self.weight, self.bias, training=False, eps=self.eps)
 
 
-def without_batch_norm(model: nn.Module, by: Norm = Norm.GROUP) -> tuple[nn.Module, tuple[Change, ...]]:
+def without_batch_norm(model: nn.Module, by: Norm = Norm.GROUP) -> tuple[nn.Module, SurgeryReport]:
     """A copy of a network in which no layer mixes patients, and what was changed.
 
     Args:
@@ -72,8 +113,8 @@ def without_batch_norm(model: nn.Module, by: Norm = Norm.GROUP) -> tuple[nn.Modu
         by: what takes the place of every batch norm. Instance norms with running statistics lose those.
 
     Returns:
-        The copy, with the same parameter names where the replacement has a scale and an offset, and the changes in
-        the order of `named_modules`.
+        The copy, with the same parameter names where the replacement has a scale and an offset, and the report of
+        what changed.
 
     Raises:
         ModelError: a lazy layer, whose size is not known yet; a batch norm without statistics to freeze.
@@ -82,17 +123,21 @@ def without_batch_norm(model: nn.Module, by: Norm = Norm.GROUP) -> tuple[nn.Modu
         raise ModelError("Every layer must know its size, got a lazy one; run the network once first.")
     changed = copy.deepcopy(model)
     changes: list[Change] = []
-    for name, module in list(changed.named_modules()):
-        after = _replacement(module, Norm(by))
+    made: dict[nn.Module, nn.Module | None] = {}
+    # A module that stands in two places is replaced in both, by the same one.
+    for name, module in list(changed.named_modules(remove_duplicate=False)):
+        if module not in made:
+            made[module] = _replacement(module, Norm(by))
+        after = made[module]
         if after is None:
             continue
-        changes.append(Change(name, type(module).__name__, _described(after)))
+        changes.append(Change(name, type(module).__name__, _described(after), _groups_of(after)))
         if not name:
             changed = after
             continue
         parent, _, child = name.rpartition(".")
         setattr(changed.get_submodule(parent), child, after)
-    return changed, tuple(changes)
+    return changed, SurgeryReport(tuple(changes), _kept(model, changed), _dropped(model, changed))
 
 
 def _replacement(module: nn.Module, by: Norm) -> nn.Module | None:
@@ -139,3 +184,29 @@ def _described(module: nn.Module) -> str:
     if isinstance(module, nn.GroupNorm):
         return f"GroupNorm with {module.num_groups} groups of {module.num_channels} channels"
     return type(module).__name__
+
+
+def _groups_of(module: nn.Module) -> int | None:
+    """Into how many groups a norm divides the channels of one picture; None for statistics of no picture."""
+    if isinstance(module, nn.GroupNorm):
+        return module.num_groups
+    return module.num_features if isinstance(module, nn.modules.instancenorm._InstanceNorm) else None
+
+
+def _kept(before: nn.Module, after: nn.Module) -> int:
+    """Numbers in parameters that have the same name and the same values in both."""
+    old = dict(before.named_parameters())
+    same = [p for name, p in after.named_parameters() if name in old and _equal(p, old[name])]
+    return sum(p.numel() for p in same)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Same type, place and values (NaN included); on the `meta` device there are no values."""
+    if (a.dtype, a.device, a.shape) != (b.dtype, b.device, b.shape):
+        return False
+    return a.is_meta or bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def _dropped(before: nn.Module, after: nn.Module) -> tuple[str, ...]:
+    left = {name for name, _ in after.named_buffers()}
+    return tuple(name for name, _ in before.named_buffers() if name not in left)

@@ -27,24 +27,45 @@ class Chart:
     narrow: str
 
 
+@dataclass(frozen=True)
+class Scale:
+    """What is drawn: the headline's title, and what guessing reaches; None where that means nothing."""
+
+    title: str
+    chance: float | None
+
+    def floor(self, lows: Sequence[float]) -> float:
+        """Lower end of its axis: under chance, and under everything shown."""
+        least = min([0.0 if self.chance is None else self.chance, *lows])
+        return 0.0 if self.chance is None and least >= 0 else math.floor((least - 0.04) * 20) / 20
+
+
+def _scale(report: Report) -> Scale:
+    headline = report.quality.headline
+    return Scale(headline.title, {"auroc": 0.5, "quadratic_kappa": 0.0}.get(headline.key))
+
+
 def rounds_chart(report: Report) -> Chart | None:
-    """AUROC, and under it epsilon, against rounds; None when no round was looked at."""
-    looks = report.looks
+    """The headline, and under it epsilon, against rounds; None when no round was looked at."""
+    looks, scale = report.looks, _scale(report)
     if not looks:
         return None
     return _both(
-        lambda width: _draw_rounds(looks, report.guarantee, width), _rounds_label(looks, report.guarantee)
+        lambda width: _draw_rounds(looks, report.guarantee, scale, width),
+        _rounds_label(looks, report.guarantee, scale),
     )
 
 
 def comparison_chart(report: Report) -> Chart | None:
-    """AUROC of the main run and its references; None when no AUROC is known."""
-    rows = tuple(row for row in report.comparisons if row.quality.auroc.value is not None)
+    """The headline of the main run and its references; None when none is known."""
+    scale = _scale(report)
+    rows = tuple(row for row in report.comparisons if row.quality.headline.score.value is not None)
     if not rows:
         return None
     said = "; ".join(f"{_name(row)}: {_score_words(row)}" for row in rows)
+    chance = "" if scale.chance is None else f"; chance is {scale.chance:g}"
     return _both(
-        lambda width: _draw_comparison(rows, width), f"AUROC on the test patients; chance is 0.5. {said}."
+        lambda width: _draw_comparison(rows, scale, width), f"{scale.title} on the test patients{chance}. {said}."
     )
 
 
@@ -91,17 +112,17 @@ def _axes(figure: Figure, left: float, bottom: float, right: float, top: float) 
     return axes
 
 
-def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, width: int) -> Figure:
+def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, scale: Scale, width: int) -> Figure:
     upper, lower = 200, 136
     height = upper + (lower if guarantee.holds else 0) + 26
     figure = _figure(width, height)
     foot = height - upper
     axes = _axes(figure, 38, foot, 52, 30)
-    known = [look for look in looks if look.auroc.value is not None]
+    known = [look for look in looks if look.score.value is not None]
     x = [look.round for look in known]
-    values = [look.auroc.value or 0.0 for look in known]
-    lows = [v if look.auroc.low is None else look.auroc.low for look, v in zip(known, values, strict=True)]
-    highs = [v if look.auroc.high is None else look.auroc.high for look, v in zip(known, values, strict=True)]
+    values = [look.score.value or 0.0 for look in known]
+    lows = [v if look.score.low is None else look.score.low for look, v in zip(known, values, strict=True)]
+    highs = [v if look.score.high is None else look.score.high for look, v in zip(known, values, strict=True)]
     colour = PRIVATE if guarantee.holds else OPEN
     if lows != highs:
         axes.fill_between(x, lows, highs, color=BAND, linewidth=0)
@@ -109,13 +130,14 @@ def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, width: int) -> Fig
     last_round = looks[-1].round
     first_round = min(look.round for look in looks)
     span = max(1, last_round - min(first_round, last_round - 1))
-    axes.set_ylim(_floor(lows), 1.0)
-    _panel(axes, "AUROC on the test patients", (first_round, last_round, span))
-    axes.axhline(0.5, color=MUTED, linewidth=1, dashes=(4, 3))
-    axes.annotate(
-        "chance", (1, 0.5), xycoords=("axes fraction", "data"), xytext=(-2, 4), textcoords="offset points",
-        ha="right", color=MUTED, fontsize=11,
-    )  # fmt: skip
+    axes.set_ylim(scale.floor(lows), 1.0)
+    _panel(axes, f"{scale.title} on the test patients", (first_round, last_round, span))
+    if scale.chance is not None:
+        axes.axhline(scale.chance, color=MUTED, linewidth=1, dashes=(4, 3))
+        axes.annotate(
+            "chance", (1, scale.chance), xycoords=("axes fraction", "data"), xytext=(-2, 4),
+            textcoords="offset points", ha="right", color=MUTED, fontsize=11,
+        )  # fmt: skip
     if values:
         _end_label(axes, x[-1], values[-1], f"{values[-1]:.3f}", colour)
     if not guarantee.holds:
@@ -154,25 +176,26 @@ def _end_label(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
     )  # fmt: skip
 
 
-def _draw_comparison(rows: Sequence[Comparison], width: int) -> Figure:
+def _draw_comparison(rows: Sequence[Comparison], scale: Scale, width: int) -> Figure:
     """One line a row; names stand left of it when there is room, else above."""
     wide = width >= _WIDE
     step, left, right = (36, 268, 56) if wide else (50, 8, 48)
     figure = _figure(width, step * len(rows) + 62)
     axes = _axes(figure, left, 40, right, 22)
-    scores = [row.quality.auroc for row in rows]
+    scores = [row.quality.headline.score for row in rows]
     lows = [end for score in scores for end in (score.low, score.value) if end is not None]
-    axes.set_xlim(_floor(lows), 1.0)
+    axes.set_xlim(scale.floor(lows), 1.0)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks([])
     axes.xaxis.set_major_locator(MaxNLocator(6 if wide else 5, steps=[1, 2, 5, 10]))
     axes.grid(axis="x", color=RULE, linewidth=1)
-    axes.axvline(0.5, color=MUTED, linewidth=1, dashes=(4, 3))
-    axes.annotate(
-        "chance", (0.5, 1), xycoords=("data", "axes fraction"), xytext=(0, 6), textcoords="offset points",
-        ha="center" if wide else "left", color=MUTED, fontsize=11,
-    )  # fmt: skip
-    axes.set_xlabel("AUROC on the test patients", labelpad=4)
+    if scale.chance is not None:
+        axes.axvline(scale.chance, color=MUTED, linewidth=1, dashes=(4, 3))
+        axes.annotate(
+            "chance", (scale.chance, 1), xycoords=("data", "axes fraction"), xytext=(0, 6),
+            textcoords="offset points", ha="center" if wide else "left", color=MUTED, fontsize=11,
+        )  # fmt: skip
+    axes.set_xlabel(f"{scale.title} on the test patients", labelpad=4)
     for y, row in enumerate(rows):
         _draw_row(axes, y + (0 if wide else 0.2), row)
         weight = "bold" if row.is_main else "normal"
@@ -186,7 +209,7 @@ def _draw_comparison(rows: Sequence[Comparison], width: int) -> Figure:
 
 
 def _draw_row(axes: Axes, y: float, row: Comparison) -> None:
-    score = row.quality.auroc
+    score = row.quality.headline.score
     assert score.value is not None
     colour = PRIVATE if row.private else OPEN
     if score.low is not None and score.high is not None:
@@ -238,17 +261,12 @@ def _draw_insiders(rows: Sequence[Insider], width: int) -> Figure:
     return figure
 
 
-def _floor(lows: Sequence[float]) -> float:
-    """Lower end of an AUROC axis: under chance, and under everything shown."""
-    return math.floor((min([0.5, *lows]) - 0.04) * 20) / 20
-
-
 def _name(row: Comparison) -> str:
     return f"{row.place}, {'with' if row.private else 'without'} privacy"
 
 
 def _score_words(row: Comparison) -> str:
-    score = row.quality.auroc
+    score = row.quality.headline.score
     spread = ""
     if score.low is not None and score.high is not None:
         what = "95 % interval" if row.quality.models == 1 else f"range over {row.quality.models} models"
@@ -256,11 +274,11 @@ def _score_words(row: Comparison) -> str:
     return f"{score.value:.3f}{spread}"
 
 
-def _rounds_label(looks: Sequence[Look], guarantee: Guarantee) -> str:
+def _rounds_label(looks: Sequence[Look], guarantee: Guarantee, scale: Scale) -> str:
     first, last = looks[0], looks[-1]
-    text = f"AUROC on the test patients from round {first.round} to round {last.round}"
-    if first.auroc.value is not None and last.auroc.value is not None:
-        text += f": from {first.auroc.value:.3f} to {last.auroc.value:.3f}"
+    text = f"{scale.title} on the test patients from round {first.round} to round {last.round}"
+    if first.score.value is not None and last.score.value is not None:
+        text += f": from {first.score.value:.3f} to {last.score.value:.3f}"
     if not guarantee.holds:
         return f"{text}. There is no privacy guarantee."
     before, after = (Guarantee(look.epsilon, guarantee.delta, guarantee.unit).value for look in (first, last))

@@ -13,7 +13,18 @@ from wardround.report.reading import JsonObject
 
 _PLACES = {"pooled": "All patients in one place", "alone": "Each hospital alone"}
 _ORDER = ("All patients in one place", "Federated", "Each hospital alone")
-_FOLDERS = re.compile(r'^(path|ledger|cache|weights) = "(?:[^"\n]*[/\\])?([^"/\\\n]*)"$', re.MULTILINE)
+_FOLDERS = re.compile(
+    r'^(path|labels|key_file|ledger|cache|weights) = "(?:[^"\n]*[/\\])?([^"/\\\n]*)"$', re.MULTILINE
+)
+_FIRST_MEASURES = (
+    ("auroc", "AUROC"),
+    ("accuracy", "Accuracy"),
+    ("balanced_accuracy", "Balanced accuracy"),
+    ("sensitivity", "Sensitivity"),
+    ("specificity", "Specificity"),
+)
+"""What records showed before they said so themselves."""
+
 _FINDINGS = {
     "unreadable": "unreadable pictures, left out",
     "shared_pictures": "groups of identical pictures that stood under two patients",
@@ -40,25 +51,70 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """A metric with its name.
+
+    Attributes:
+        key: in the record.
+        title: for a reader.
+        unit: of its values; empty for a share.
+        score: its value.
+    """
+
+    key: str
+    title: str
+    unit: str
+    score: Score
+
+
+@dataclass(frozen=True)
 class Quality:
-    """Metrics of one model, or of several together (`models` > 1: their mean and range)."""
+    """Metrics of one model, or of several together (`models` > 1: their mean and range).
+
+    Attributes:
+        models: how many.
+        measures: the headline first.
+        majority_accuracy: what always answering the commonest class reaches; None where nothing is classified.
+    """
 
     models: int
-    auroc: Score
-    accuracy: Score
-    balanced_accuracy: Score
-    sensitivity: Score
-    specificity: Score
-    majority_accuracy: float
+    measures: tuple[Measure, ...]
+    majority_accuracy: float | None
+
+    @property
+    def headline(self) -> Measure:
+        """The one to name where there is room for one."""
+        return self.measures[0]
+
+    def score(self, key: str) -> Score | None:
+        """Of one measure; None where it is not among them."""
+        return next((measure.score for measure in self.measures if measure.key == key), None)
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """Quality within one value of a column: a site, an age group.
+
+    Attributes:
+        column: such as "site".
+        value: such as "hospital 2", or how many rare values stand together.
+        patients: of the test set.
+        score: of the headline.
+    """
+
+    column: str
+    value: str
+    patients: int
+    score: Score
 
 
 @dataclass(frozen=True)
 class Look:
-    """One evaluation during training; `epsilon` is what was spent by then."""
+    """One evaluation during training: the headline, and what epsilon was spent by then."""
 
     round: int
     epsilon: float
-    auroc: Score
+    score: Score
 
 
 @dataclass(frozen=True)
@@ -156,7 +212,9 @@ class Report:
     settings: str
     study_digest: str
     model_sha256: str
+    target: str = "classes"
     shortcut_auroc: float | None = None
+    subgroups: tuple[Subgroup, ...] = ()
 
     @property
     def has_references(self) -> bool:
@@ -213,7 +271,9 @@ def numbers_of(record: RunRecord) -> Report:
         settings=_FOLDERS.sub(r'\1 = "…/\2"', record.study.strip()),
         study_digest=certificate.text("study_digest"),
         model_sha256=certificate.text("model_sha256"),
+        target=results.text("target", "classes"),
         shortcut_auroc=results.maybe_number("shortcut_auroc"),
+        subgroups=_subgroups(results, quality.headline.key),
     )  # fmt: skip
 
 
@@ -252,16 +312,14 @@ def _guarantee_json(guarantee: Guarantee) -> JsonDict:
 
 
 def _quality_json(quality: Quality) -> JsonDict:
-    spread = None if quality.auroc.low is None else [quality.auroc.low, quality.auroc.high]
+    headline = quality.headline
+    spread = None if headline.score.low is None else [headline.score.low, headline.score.high]
     return {
         "models": quality.models,
-        "auroc": quality.auroc.value,
-        "auroc_interval": spread if quality.models == 1 else None,
-        "auroc_range": spread if quality.models > 1 else None,
-        "accuracy": quality.accuracy.value,
-        "balanced_accuracy": quality.balanced_accuracy.value,
-        "sensitivity": quality.sensitivity.value,
-        "specificity": quality.specificity.value,
+        "headline": headline.key,
+        **{measure.key: measure.score.value for measure in quality.measures},
+        f"{headline.key}_interval": spread if quality.models == 1 else None,
+        f"{headline.key}_range": spread if quality.models > 1 else None,
         "majority_accuracy": quality.majority_accuracy,
     }
 
@@ -281,15 +339,29 @@ def _statement(certificate: JsonObject) -> Statement:
 
 
 def _quality(row: JsonObject) -> Quality:
+    if "shown" in row.values:
+        shown = [(one.text("key"), one.text("title"), one.text("unit", "")) for one in row.objects("shown")]
+    else:
+        shown = [(key, title, "") for key, title in _FIRST_MEASURES]
+    if not shown:
+        raise RecordError("results.json must name at least one metric under 'shown'; run again.")
     return Quality(
         models=row.integer("models"),
-        auroc=_score(row, "auroc"),
-        accuracy=_score(row, "accuracy"),
-        balanced_accuracy=_score(row, "balanced_accuracy"),
-        sensitivity=_score(row, "sensitivity"),
-        specificity=_score(row, "specificity"),
-        majority_accuracy=row.number("majority_accuracy"),
+        measures=tuple(Measure(key, title, unit, _score(row, key)) for key, title, unit in shown),
+        majority_accuracy=row.maybe_number("majority_accuracy") if "majority_accuracy" in row.values else None,
     )
+
+
+def _subgroups(results: JsonObject, key: str) -> tuple[Subgroup, ...]:
+    found = []
+    for column, groups in results.named_objects("subgroups").items() if "subgroups" in results.values else ():
+        for value, row in groups.named_objects("shown").items():
+            found.append(Subgroup(column, value, row.integer("n_patients"), _score(row, key)))
+        if groups.values.get("together") is not None:
+            row = groups.section("together")
+            value = f"{groups.integer('num_together')} rare values together"
+            found.append(Subgroup(column, value, row.integer("n_patients"), _score(row, key)))
+    return tuple(found)
 
 
 def _score(row: JsonObject, key: str) -> Score:
@@ -309,7 +381,7 @@ def _lines(record: RunRecord) -> tuple[JsonObject, ...]:
 
 def _looks(record: RunRecord) -> tuple[Look, ...]:
     return tuple(
-        Look(line.integer("round"), line.number("epsilon"), _score(line.section("metrics"), "auroc"))
+        Look(line.integer("round"), line.number("epsilon"), _quality(line.section("metrics")).headline.score)
         for line in _lines(record)
         if "metrics" in line.values
     )

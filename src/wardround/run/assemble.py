@@ -13,7 +13,7 @@ from wardround.accounting.terms import Trust
 from wardround.agent.agent import Agent, answer_all
 from wardround.agent.policy import Policy
 from wardround.config import FederationSection, Study
-from wardround.errors import DataError, PrivacyError
+from wardround.errors import DataError, ModelError, PrivacyError
 from wardround.federation.aggregators import Aggregator, CoordinatorNoise, PlainSum, SimulatedSecureSum
 from wardround.federation.channel import Channel, InProcessChannel
 from wardround.federation.messages import Task
@@ -22,17 +22,22 @@ from wardround.federation.strategies.fedavg import FedAvg
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call, Strategy
 from wardround.hospitals import Scheme, Split, split_patients
-from wardround.images.load import load_images
+from wardround.images.entries import Target
+from wardround.images.load import Volumes, load_images
 from wardround.images.patients import ImageSet
 from wardround.images.phantom import PhantomOptions
-from wardround.models.catalogue import build
+from wardround.images.readers import ReaderOptions
+from wardround.images.recipe import View
+from wardround.models.catalogue import NAMES, build
 from wardround.models.network import Network
 from wardround.privacy.clips import ClippingKind
 from wardround.privacy.plan import PrivacyPlan, calibrated, not_private, with_noise
 from wardround.privacy.randomness import Randomness
 from wardround.privacy.validation import check_trainable
 from wardround.run.observer import Observer
-from wardround.training.losses import cross_entropy
+from wardround.training.augment.augmentation import Augmentation
+from wardround.training.augment.axes import Axis
+from wardround.training.losses import LOSSES, LOSSES_FOR, Loss
 from wardround.training.patients import TrainingPatients, training_patients
 from wardround.training.workbench import Workbench
 from wardround.types import HospitalName, Vector
@@ -91,14 +96,24 @@ def gather(study: Study, observer: Observer) -> Materials:
     if not split.test:
         raise DataError("At least one patient must be set aside for testing, got none; raise data.test_fraction.")
     observer.stage(f"building {study.model.name}")
-    network = build_network(study, num_classes=len(images.class_names))
+    network = build_network(
+        study, target=images.target, num_classes=len(images.class_names), shape=images.pixels.shape[1:]
+    )
     bound = study.privacy.images_per_patient
+    workbench = Workbench(
+        network,
+        images.pixels,
+        loss_of(study, images.target),
+        int(study.performance.memory_gb * 1e9),
+        masks=images.masks,
+        augmentation=augmentation_of(study, None if images.sliced else images.spacing),
+    )
     return Materials(
         images=images,
         split=split,
         hospitals={name: training_patients(patients, bound) for name, patients in split.hospitals.items()},
         test=training_patients(split.test, None),
-        workbench=Workbench(network, images.pixels, cross_entropy, int(study.performance.memory_gb * 1e9)),
+        workbench=workbench,
     )
 
 
@@ -106,15 +121,20 @@ def read_images(study: Study, observer: Observer) -> ImageSet:
     """The study's pictures, decoded once and kept in the cache."""
     data = study.data
     phantom = data.phantom
+    cache = (study.performance.cache or DEFAULT_CACHE).expanduser()
     return load_images(
         data.layout,
         data.path if data.layout != "phantom" else None,
         image_size=data.image_size,
         channels=data.channels,
+        fit=data.fit,
+        circle=data.circle_crop,
+        volumes=volumes_of(study),
         task=data.task,
-        cache_dir=(study.performance.cache or DEFAULT_CACHE).expanduser(),
+        cache_dir=cache,
         skip_unreadable=data.skip_unreadable,
         duplicates=data.duplicates,
+        options=reader_options(study),
         phantom=PhantomOptions(
             patients=phantom.patients,
             max_images=phantom.max_images,
@@ -129,20 +149,87 @@ def read_images(study: Study, observer: Observer) -> ImageSet:
     )
 
 
-def build_network(study: Study, *, num_classes: int) -> Network:
-    """The study's network, refused when it mixes patients."""
+def volumes_of(study: Study) -> Volumes | None:
+    """How the study's volumes are brought to one shape; None for pictures."""
+    data = study.data
+    if data.volume_size is None:
+        return None
+    return Volumes(data.volume_size, data.spacing, data.window, View(data.view))
+
+
+def reader_options(study: Study) -> ReaderOptions:
+    """What the layout's reader may need beside the folder."""
+    data = study.data
+    key_file = data.key_file or (study.performance.cache or DEFAULT_CACHE).expanduser() / "hospital.key"
+    return ReaderOptions(key_file, data.labels, data.reviewed, data.segments)
+
+
+def loss_of(study: Study, target: Target) -> Loss:
+    """What is made small, for each picture.
+
+    Raises:
+        ModelError: a loss that does not fit what is predicted.
+    """
+    fitting = LOSSES_FOR[target]
+    name = study.training.loss or fitting[0]
+    if name not in fitting:
+        raise ModelError(f"training.loss must be one of {', '.join(fitting)} for {target}, got {name}; change it.")
+    return LOSSES[name]
+
+
+def augmentation_of(study: Study, spacing: tuple[float, ...] | None) -> Augmentation:
+    """How training pictures are varied."""
+    section = study.training.augment
+    return Augmentation(
+        flip=tuple(Axis(axis) for axis in section.flip),
+        rotate=section.rotate,
+        scale=section.scale,
+        shift=section.shift,
+        patch=section.patch,
+        brightness=section.brightness,
+        contrast=section.contrast,
+        noise=section.noise,
+        multiplicity=section.multiplicity,
+        spacing=spacing,
+    )
+
+
+def build_network(study: Study, *, target: Target, num_classes: int, shape: tuple[int, ...]) -> Network:
+    """The study's network, refused when it mixes patients.
+
+    Args:
+        study: names it.
+        target: what it is to predict.
+        num_classes: number of logits.
+        shape: (channel, *space) of a preprocessed picture.
+
+    Raises:
+        ModelError: it does not predict that, does not fit the pictures, or mixes patients.
+    """
+    name, augmentation = study.model.name, augmentation_of(study, None)
+    fitting = NAMES["segmentation" if target is Target.MASKS else "classification"]
+    if name not in fitting:
+        raise ModelError(f"model.name must be one of {', '.join(fitting)} for {target}, got {name}; change it.")
+    channels, *space = shape
+    augmentation.check(tuple(space))
+    size = tuple(space) if augmentation.patch is None else (augmentation.patch,) * len(space)
     network = build(
-        study.model.name,
-        image_size=study.data.image_size,
-        channels=study.data.channels,
+        name,
+        size=size,
+        channels=channels,
         num_classes=num_classes,
         train=study.model.train,
         weights=study.model.weights,
+        width=study.model.width,
         init_generator=torch.Generator().manual_seed(study.model.init_seed),
     )
-    side, channels = study.data.image_size, study.data.channels
+    if network.encode_once and not augmentation.is_identity:
+        raise ModelError(
+            f"{name} reads features that are computed once from each picture, so training.augment would change "
+            'nothing; remove it, or choose another network or train = "all".'
+        )
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (3, channels, side, side), dtype=torch.uint8, generator=generator)
+    noise = torch.randint(0, 256, (3, channels, *size), dtype=torch.uint8, generator=generator)
     network.trained.train()
     check_trainable(network.trained, network.encode(noise))
     return network

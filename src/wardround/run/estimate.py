@@ -1,5 +1,6 @@
 """What a study will promise and what it will take, without opening an image."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -10,16 +11,14 @@ from wardround.accounting.insiders import InsiderRow
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.config import Study
-from wardround.errors import DataError
-from wardround.images.entries import Task
+from wardround.images.entries import Listing, Target
+from wardround.images.load import list_entries, open_layout
 from wardround.images.phantom import PhantomOptions, list_phantom
-from wardround.images.readers import READERS
 from wardround.models.network import Network
 from wardround.privacy.clipping import PatientBatch, clipped_sum
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
-from wardround.run.assemble import build_network, plan_of
-from wardround.training.losses import cross_entropy
+from wardround.run.assemble import augmentation_of, build_network, loss_of, plan_of, reader_options
 
 
 @dataclass(frozen=True)
@@ -69,15 +68,19 @@ def estimate(study: Study) -> Estimate:
         WardroundError: whatever `run` would refuse before it opens an image.
     """
     plan = plan_of(study)
-    patients, pictures, classes = _listed(study)
-    network = build_network(study, num_classes=classes)
-    per_picture, gradient_bytes = _probe(study, network)
+    listing = _listed(study)
+    patients = None if listing is None else len({entry.patient for entry in listing.entries})
+    pictures = None if listing is None else len(listing.entries) * _rows_each(study)
+    shape = _shape(study, listing)
+    target, classes = _target(study, listing)
+    network = build_network(study, target=target, num_classes=classes, shape=shape)
+    per_picture, gradient_bytes = _probe(study, network, target, shape)
     seconds = None
     if pictures is not None:
         each_round = pictures * (1 - study.data.test_fraction) * plan.sampling_prob * study.federation.local_steps
         runs = 1 + len(study.federation.compare)
         seconds = per_picture * each_round * study.federation.rounds * runs
-    cache = (pictures or 0) * study.data.channels * study.data.image_size**2
+    cache = (pictures or 0) * math.prod(shape)
     inputs = cache * 4 if network.encode_once else 0
     hospitals = study.hospitals.count * network.num_parameters * 12  # each hospital's sum, float64, and its reply
     return Estimate(
@@ -92,42 +95,69 @@ def estimate(study: Study) -> Estimate:
     )
 
 
-def _listed(study: Study) -> tuple[int | None, int | None, int]:
-    """Patients, pictures and classes, by file names and tables alone."""
+def _listed(study: Study) -> Listing | None:
+    """What is there, by file names, tables and headers alone; None where no folder is named."""
     data = study.data
     if data.layout == "phantom":
         phantom = data.phantom
         options = PhantomOptions(patients=phantom.patients, max_images=phantom.max_images, seed=phantom.seed)
-        listing = list_phantom(options)
-    elif data.path is None:
-        return None, None, 3 if data.task == "subtype" else 2
-    elif not data.path.is_dir():
-        raise DataError(f"the data folder must exist, got {data.path}. Check its path.")
-    else:
-        listing = READERS[data.layout].read(data.path, Task(data.task))
-    return len({entry.patient for entry in listing.entries}), len(listing.entries), len(listing.class_names)
+        return list_phantom(options)
+    if data.path is None:
+        return None
+    with open_layout(data.layout, data.path) as store:
+        return list_entries(data.layout, store, data.task, reader_options(study))
 
 
-def _probe(study: Study, network: Network) -> tuple[float, int]:
+def _rows_each(study: Study) -> int:
+    """Pictures that an entry is at most cut into."""
+    data = study.data
+    return data.volume_size[2] if data.volume_size is not None and data.view == "slices" else 1
+
+
+def _shape(study: Study, listing: Listing | None) -> tuple[int, ...]:
+    """(channel, *space) of a preprocessed picture."""
+    data = study.data
+    if data.volume_size is None:
+        return (data.channels, data.image_size, data.image_size)
+    channels = (None if listing is None else listing.channels) or 1
+    x, y, z = data.volume_size
+    return (channels, y, x) if data.view == "slices" else (channels, x, y, z)
+
+
+def _target(study: Study, listing: Listing | None) -> tuple[Target, int]:
+    """What is predicted, and of how many classes; guessed where there is nothing to read."""
+    if listing is not None:
+        return listing.target, len(listing.class_names)
+    task = study.data.task
+    if study.data.layout == "decathlon" or task == "segmentation":
+        return Target.MASKS, 3
+    if study.data.layout == "aptos" and task in (None, "grading"):
+        return Target.GRADES, 5
+    return Target.CLASSES, 3 if task == "subtype" else 2
+
+
+def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...]) -> tuple[float, int]:
     """Seconds a picture of one private gradient sum, and the memory of the gradients at one time."""
     limit = int(study.performance.memory_gb * 1e9)
-    _seconds_of_one_sum(study, network, 4, limit)  # the first call loads and compiles
-    seconds, pictures = 0.0, 4
+    loss = loss_of(study, target)
+
+    def seconds_of(pictures: int) -> float:
+        drawn = np.random.default_rng(0).integers(0, 256, (pictures, *shape), dtype=np.uint8)
+        shown, _ = augmentation_of(study, None).centre(torch.from_numpy(drawn))
+        with torch.no_grad():
+            inputs = network.encode(shown)
+        space = inputs.shape[2:] if target is Target.MASKS else ()
+        labels, patient = torch.zeros((pictures, *space), dtype=torch.int64), torch.arange(pictures)
+        batch = PatientBatch(inputs, labels, patient, pictures)
+        started = time.perf_counter()
+        clipped_sum(network.trained, loss, batch, clipping_norm=1.0, memory_bytes=limit)
+        return time.perf_counter() - started
+
+    seconds_of(2)  # the first call loads and compiles
+    seconds, pictures = seconds_of(2), 2
     while seconds < 0.02 and pictures <= 256:  # large enough for the fixed cost of a call to vanish
         pictures *= 4
-        seconds = min(_seconds_of_one_sum(study, network, pictures, limit) for _ in range(2))
+        seconds = min(seconds_of(pictures) for _ in range(2))
     size = network.num_parameters
     gradients = min(64, max(1, limit // (8 * size))) * 8 * size
     return seconds / pictures, gradients
-
-
-def _seconds_of_one_sum(study: Study, network: Network, pictures: int, limit: int) -> float:
-    side, channels = study.data.image_size, study.data.channels
-    drawn = np.random.default_rng(0).integers(0, 256, (pictures, channels, side, side), dtype=np.uint8)
-    with torch.no_grad():
-        inputs = network.encode(torch.from_numpy(drawn))
-    labels, patient = torch.zeros(pictures, dtype=torch.int64), torch.arange(pictures)
-    batch = PatientBatch(inputs, labels, patient, pictures)
-    started = time.perf_counter()
-    clipped_sum(network.trained, cross_entropy, batch, clipping_norm=1.0, memory_bytes=limit)
-    return time.perf_counter() - started

@@ -12,11 +12,12 @@ from wardround.accounting.ledger_entry import number_to_json
 from wardround.config import Study
 from wardround.federation.coordinator import Outcome
 from wardround.federation.messages import Task
+from wardround.images.entries import Target
 from wardround.images.patients import Patient
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
 from wardround.run.assemble import Federation, Hospitals, Materials
-from wardround.run.evaluation import evaluate_models, shortcut_auroc, summary_of
+from wardround.run.evaluation import evaluate_models, evaluate_subgroups, shortcut_auroc, summary_of
 from wardround.run.observer import Observer
 from wardround.run.references import REFERENCES, run_reference
 from wardround.training.patients import TrainingPatients
@@ -42,7 +43,11 @@ def results_of(
     return {
         "metrics": summary_of(metrics),
         "models": {name: m.to_json() for name, m in metrics.items()},
+        "subgroups": evaluate_subgroups(next(iter(outcome.models.values())), materials)
+        if len(outcome.models) == 1
+        else {},
         "references": references,
+        "target": materials.images.target.value,
         "shortcut_auroc": shortcut_auroc(materials),
         "classes": list(materials.images.class_names),
         "parameters": materials.workbench.network.num_parameters,
@@ -53,15 +58,20 @@ def results_of(
             "note": materials.split.note,
         },
         "hospitals": [
-            {"name": name, "patients": len(p), "images": len(p.rows), "share_not_first_class": _share(p)}
+            {
+                "name": name,
+                "patients": len(p),
+                "images": len(p.rows),
+                "share_not_first_class": _share(p, materials),
+            }
             for name, p in hospitals.items()
         ],
         "findings": materials.images.findings.summary(),
-        "released": _released(study, plan, leaking=materials.split.leaking),
+        "released": _released(study, plan, materials),
     }
 
 
-def _released(study: Study, plan: PrivacyPlan, *, leaking: bool) -> list[dict[str, str]]:
+def _released(study: Study, plan: PrivacyPlan, materials: Materials) -> list[dict[str, str]]:
     """What left, to whom, and what protects it."""
     guarded = "the statement" if plan.is_private else "nothing: the study asks for no privacy"
     rows = [
@@ -74,7 +84,7 @@ def _released(study: Study, plan: PrivacyPlan, *, leaking: bool) -> list[dict[st
             "what": "metrics on the test patients, round by round",
             "to": "readers of this record",
             "protected_by": "nothing: test patients stand outside the guarantee"
-            + ("" if leaking else " and were never trained on"),
+            + ("" if materials.split.leaking else " and were never trained on"),
         }
     )
     rows.append(
@@ -85,13 +95,14 @@ def _released(study: Study, plan: PrivacyPlan, *, leaking: bool) -> list[dict[st
             "protected_by": "nothing: known because this machine simulates every hospital",
         }
     )
-    rows.append(
-        {
-            "what": "the AUROC of six brightness and border numbers alone, fitted to the training pictures",
-            "to": "readers of this record",
-            "protected_by": "nothing: a reference of a simulation, charged to no ledger",
-        }
-    )
+    if materials.images.target is not Target.MASKS:
+        rows.append(
+            {
+                "what": "the AUROC of six brightness and border numbers alone, fitted to the training pictures",
+                "to": "readers of this record",
+                "protected_by": "nothing: a reference of a simulation, charged to no ledger",
+            }
+        )
     if study.federation.compare:
         rows.append(
             {
@@ -164,6 +175,8 @@ def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[obj
     return ("patient", "place", "images"), sorted(rows)
 
 
-def _share(patients: TrainingPatients) -> float | None:
-    """Share of pictures that are not of the first class."""
-    return float((patients.labels > 0).mean()) if len(patients) else None
+def _share(patients: TrainingPatients, materials: Materials) -> float | None:
+    """Share of pictures that are not of the first class; None where pictures have no class."""
+    if materials.images.target is Target.MASKS or not len(patients):
+        return None
+    return float((patients.labels > 0).mean())

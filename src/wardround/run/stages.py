@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from wardround import __version__
 from wardround.accounting.ledger import LedgerFile
@@ -172,6 +173,13 @@ def _train(
     return record
 
 
+def _headline(summary: JsonDict) -> str:
+    """The first number of a row, in words; nothing where the test patients cannot give it."""
+    shown: Any = summary["shown"]
+    value = summary[shown[0]["key"]]
+    return "" if value is None else f", {shown[0]['title']} {value:.3f}"
+
+
 def _report(record: RunRecord, observer: Observer) -> None:
     """The page, unless what draws it is not installed: the run is complete without it."""
     observer.stage("writing the report")
@@ -213,8 +221,7 @@ def _rounds(
                 "metrics": {k: v for k, v in summary.items() if not k.endswith("_interval")},
             }
             shown = f"ε {epsilon:.2f}" if math.isfinite(epsilon) else "ε ∞"
-            if summary["auroc"] is not None:
-                shown += f", AUROC {summary['auroc']:.3f}"
+            shown += _headline(summary)
         observer.progress(round, schedule.num_rounds, shown)
         return entry
 

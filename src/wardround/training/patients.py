@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wardround.images.patients import Patient
+from wardround.images.patients import ImageRef, Patient
 from wardround.types import Labels
 
 Rows = npt.NDArray[np.int64]
@@ -47,14 +47,20 @@ class TrainingPatients:
 
 
 def training_patients(patients: Sequence[Patient], images_per_patient: int | None) -> TrainingPatients:
-    """Patients with at most `images_per_patient` pictures each, the first of them in a fixed order.
+    """Patients with at most `images_per_patient` pictures each, spread evenly over their fixed order.
 
-    The bound depends on the patient's own pictures alone, so it couples no two patients. None keeps all
-    pictures, which is meant for test patients.
+    Of a volume's slices this takes some from its whole length. The bound depends on the patient's own pictures
+    alone, so it couples no two patients. None keeps all pictures, which is meant for test patients.
     """
-    kept = [patient.images[:images_per_patient] for patient in patients]
+    kept = [_spread(patient.images, images_per_patient) for patient in patients]
     return TrainingPatients(
         rows=np.array([image.row for images in kept for image in images], dtype=np.int64),
         labels=np.array([image.label for images in kept for image in images], dtype=np.int64),
         starts=np.cumsum([0] + [len(images) for images in kept]).astype(np.int64),
     )
+
+
+def _spread(images: tuple[ImageRef, ...], most: int | None) -> tuple[ImageRef, ...]:
+    if most is None or len(images) <= most:
+        return images
+    return tuple(images[(2 * k + 1) * len(images) // (2 * most)] for k in range(most))

@@ -16,11 +16,18 @@ from wardround.privacy.engine import Loss
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.randomness import Stream
 from wardround.privacy.sampling import Indices
+from wardround.training.augment.augmentation import Augmentation
+from wardround.training.augment.views import views
 from wardround.training.patients import Rows, TrainingPatients
-from wardround.types import LocalSteps, Pictures, Scores, Vector
+from wardround.types import LocalSteps, Masks, Pictures, Scores, Vector
 
 _PICTURES_AT_ONCE = 512
-"""Pictures whose float inputs are in memory at one time."""
+"""Pictures whose float inputs are in memory at one time, at most."""
+
+_NOT_AUGMENTED = Augmentation()
+
+_PIXELS_AT_ONCE = 1 << 22
+"""Pixels or voxels, over all pictures, whose float inputs are in memory at one time, at most."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +46,33 @@ class Workbench:
         pixels: the picture cache, (picture, channel, height, width), uint8; may be a memory map.
         loss: loss of each picture, unreduced.
         memory_bytes: memory for per-patient gradients at one time.
+        masks: class of each pixel or voxel, (picture, *space), where that is predicted; else labels are.
+        augmentation: how training pictures are varied; each from its own row and the step's seed alone, so
+            that no patient's input depends on another patient.
 
     Attributes:
         network: the network, with the weights of the last call.
         initial_weights: the weights it was built with, (parameter,).
     """
 
-    def __init__(self, network: Network, pixels: Pictures, loss: Loss, memory_bytes: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        pixels: Pictures,
+        loss: Loss,
+        memory_bytes: int,
+        *,
+        masks: Masks | None = None,
+        augmentation: Augmentation = _NOT_AUGMENTED,
+    ) -> None:
         self.network = network
         self._pixels = pixels
+        self._masks = masks
         self._loss = loss
         self._memory_bytes = memory_bytes
+        self._augmentation = augmentation
+        pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
+        self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
         self._loaded: Vector | None = None
         self.initial_weights = to_vector(network.trained)
         self._inputs = self._encode_all() if network.encode_once else None
@@ -78,7 +101,7 @@ class Workbench:
         self.network.trained.train()
         totals: list[Tensor | None] = [None] * len(samples)
         within = [0] * len(samples)
-        for piece, (batch, group) in enumerate(self._batches(samples)):
+        for piece, (batch, group) in enumerate(self._batches(samples, dropout_seed)):
             if math.isinf(clipping_norm):
                 self._add_plain_sums(batch, group, totals, dropout_seed + piece)
                 continue
@@ -123,21 +146,33 @@ class Workbench:
 
     def probabilities(self, weights: Vector, rows: Rows) -> Scores:
         """Class probabilities of some pictures, (picture, class)."""
+        logits = [part for _, part in self._logits(weights, rows)]
+        return torch.softmax(torch.cat(logits).to(torch.float64), dim=1).numpy()
+
+    def predicted_masks(self, weights: Vector, rows: Rows) -> Iterator[tuple[Rows, Masks]]:
+        """Some rows, and the likeliest class of each of their pixels or voxels, (row, *space); then the next."""
+        for part, logits in self._logits(weights, rows):
+            yield part, logits.argmax(dim=1).to(torch.uint8).numpy()
+
+    def true_masks(self, rows: Rows) -> Masks:
+        """The class of each pixel or voxel that `predicted_masks` is held against, (row, *space)."""
+        assert self._masks is not None, "only segmentation has masks"
+        masks = torch.from_numpy(self._masks[rows])
+        return self._augmentation.centre(masks[:, None])[0][:, 0].numpy()
+
+    def _logits(self, weights: Vector, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
         self._load(weights)
         self.network.trained.eval()
-        with torch.no_grad():
-            parts = [
-                torch.softmax(self.network.trained(self._encoded(part)).to(torch.float64), dim=1)
-                for part in np.array_split(rows, max(1, math.ceil(len(rows) / _PICTURES_AT_ONCE)))
-            ]
-        return torch.cat(parts).numpy()
+        for part in np.array_split(rows, max(1, math.ceil(len(rows) / self._at_once))):
+            with torch.no_grad():
+                yield part, self.network.trained(self._encoded(part))
 
     def _load(self, weights: Vector) -> None:
         if self._loaded is not weights:  # hospitals of one round share one array
             load_vector(self.network.trained, weights)
             self._loaded = weights
 
-    def _batches(self, samples: Sequence[Sample]) -> Iterator[tuple[PatientBatch, Tensor]]:
+    def _batches(self, samples: Sequence[Sample], seed: int) -> Iterator[tuple[PatientBatch, Tensor]]:
         """Whole patients of all samples, in pieces, with the sample (hospital) each patient belongs to."""
         drawn = [sample.patients.pictures_of(sample.chosen) for sample in samples]
         sizes = [len(sample.chosen) for sample in samples]
@@ -152,11 +187,11 @@ class Workbench:
         first = start = 0
         while first < len(ends):
             last = first + 1
-            while last < len(ends) and ends[last] - start <= _PICTURES_AT_ONCE:
+            while last < len(ends) and ends[last] - start <= self._at_once:
                 last += 1
             piece = slice(start, ends[last - 1])
-            inputs = self._encoded(rows[piece])
-            yield PatientBatch(inputs, labels[piece], patient[piece] - first, last - first), group[first:last]
+            batch = self._batch(rows[piece], labels[piece], patient[piece] - first, last - first, seed)
+            yield batch, group[first:last]
             first, start = last, ends[last - 1]
 
     def _add_plain_sums(
@@ -175,12 +210,30 @@ class Workbench:
                 gradients = torch.autograd.grad(total, parameters)
                 totals[hospital] = _added(totals[hospital], torch.cat([g.reshape(-1) for g in gradients]))
 
+    def _batch(self, rows: Rows, labels: Tensor, patient: Tensor, num_patients: int, seed: int) -> PatientBatch:
+        """Some pictures and what they are to give, varied if that is asked for."""
+        masks = None if self._masks is None else torch.from_numpy(self._masks[rows])
+        if self._augmentation.is_identity:
+            targets = labels if masks is None else masks.long()
+            return PatientBatch(self._encoded(rows), targets, patient, num_patients)
+        seen = views(rows, patient, self._augmentation.multiplicity)
+        of = torch.from_numpy(seen.of)
+        pictures, masks = self._augmentation(
+            torch.from_numpy(self._pixels[seen.rows]),
+            None if masks is None else masks[of],
+            rows=seen.rows, seed=seed, view=seen.view,
+        )  # fmt: skip
+        with torch.no_grad():
+            inputs: Tensor = self.network.encode(pictures)
+        return PatientBatch(inputs, labels[of] if masks is None else masks.long(), seen.patient, num_patients)
+
     def _encoded(self, rows: Rows) -> Tensor:
         """Inputs of some pictures, (picture, ...)."""
         if self._inputs is not None:
             return self._inputs[torch.from_numpy(rows)]
+        pictures, _ = self._augmentation.centre(torch.from_numpy(self._pixels[rows]))
         with torch.no_grad():
-            inputs: Tensor = self.network.encode(torch.from_numpy(self._pixels[rows]))
+            inputs: Tensor = self.network.encode(pictures)
         return inputs
 
     def _encode_all(self) -> Tensor:

@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    cohen_kappa_score,
+    matthews_corrcoef,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
 
 from wardround.errors import DataError, ModelError
-from wardround.training.metrics import Metrics, auroc, evaluate
+from wardround.training.metrics import Interval, Metrics, auroc, evaluate
+from wardround.training.metrics.ranking import sensitivity_at
 
 
 def generator(seed=0):
@@ -50,6 +60,9 @@ def test_two_class_metrics_are_sklearns(seed):
     assert metrics.sensitivity == pytest.approx(recall_score(labels, called))
     assert metrics.specificity == pytest.approx(recall_score(labels, called, pos_label=0))
     assert metrics.auroc == pytest.approx(roc_auc_score(labels, scores[:, 1]))
+    assert metrics.auprc == pytest.approx(average_precision_score(labels, scores[:, 1]))
+    assert metrics.matthews == pytest.approx(matthews_corrcoef(labels, called))
+    assert metrics.class_shares == pytest.approx([1 - labels.mean(), labels.mean()])
     assert metrics.majority_accuracy == pytest.approx(max(labels.mean(), 1 - labels.mean()))
 
 
@@ -57,33 +70,104 @@ def test_several_class_metrics_are_sklearns():
     scores, labels, patients = mediocre(200, 4)
     metrics = evaluate(scores, labels, patients, generator=generator(), num_resamples=10)
     assert metrics.auroc == pytest.approx(roc_auc_score(labels, scores, multi_class="ovr"))
+    one_hot = np.eye(4)[labels]
+    assert metrics.auprc == pytest.approx(average_precision_score(one_hot, scores, average="macro"))
+    assert metrics.matthews == pytest.approx(matthews_corrcoef(labels, scores.argmax(axis=1)))
     assert metrics.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, scores.argmax(axis=1)))
     assert metrics.sensitivity is metrics.specificity is None
+    assert metrics.sensitivity_at_fixed_specificity is metrics.quadratic_kappa is None
 
 
-def test_the_interval_is_that_of_drawing_patients_by_hand():
+INTERVALS = [name for name in Metrics.__dataclass_fields__ if name.endswith("_interval")]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("grades", [2, 3, 5])
+def test_quadratic_weighted_kappa_is_sklearns(seed, grades):
+    scores, labels, patients = mediocre(150, grades, seed)
+    metrics = evaluate(scores, labels, patients, generator=generator(), num_resamples=10, grades=True)
+    expected = cohen_kappa_score(labels, scores.argmax(axis=1), weights="quadratic", labels=range(grades))
+    assert metrics.quadratic_kappa == pytest.approx(expected)
+
+
+def test_kappa_falls_with_the_distance_of_the_mistakes_where_accuracy_does_not():
+    labels = np.arange(50) % 5
+    near, far = (np.eye(5)[np.where(labels == 0, off, labels)] for off in (1, 4))
+    one, other = (
+        evaluate(s, labels, np.arange(50), generator=generator(), num_resamples=2, grades=True)
+        for s in (near, far)
+    )
+    assert one.accuracy == other.accuracy
+    assert one.quadratic_kappa is not None
+    assert other.quadratic_kappa is not None
+    assert one.quadratic_kappa > other.quadratic_kappa + 0.3
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40), st.floats(0, 1))
+def test_sensitivity_at_a_specificity_is_the_highest_of_sklearns_thresholds(pairs, specificity):
+    score = np.array([score / 5 for score, _ in pairs])
+    labels = np.array([int(label) for _, label in pairs])
+    ours = sensitivity_at(score, labels == 1, specificity)
+    if len(set(labels)) < 2:
+        assert ours is None
+        return
+    false_alarms, found, _ = roc_curve(labels, score, drop_intermediate=False)
+    assert ours == pytest.approx(found[1 - false_alarms >= specificity - 1e-12].max())
+
+
+def test_the_intervals_are_those_of_drawing_patients_by_hand():
     scores, labels, patients = mediocre(120, 2, patients=30)
-    metrics = evaluate(scores, labels, patients, generator=generator(1), num_resamples=4000)
-    rng, by_hand, right = generator(2), [], []
-    for _ in range(2000):
+    metrics = evaluate(scores, labels, patients, generator=generator(1), num_resamples=4000, grades=True)
+    oracles = {
+        "auroc": lambda y, s: roc_auc_score(y, s[:, 1]),
+        "auprc": lambda y, s: average_precision_score(y, s[:, 1]),
+        "accuracy": lambda y, s: np.mean((s[:, 1] > 0.5) == y),
+        "balanced_accuracy": lambda y, s: balanced_accuracy_score(y, s[:, 1] > 0.5),
+        "quadratic_kappa": lambda y, s: cohen_kappa_score(y, s[:, 1] > 0.5, weights="quadratic"),
+    }
+    assert {f"{name}_interval" for name in oracles} == set(INTERVALS)
+    rng, by_hand = generator(2), []
+    for _ in range(300):
         drawn = np.concatenate([np.flatnonzero(patients == p) for p in rng.integers(30, size=30)])
-        by_hand.append(roc_auc_score(labels[drawn], scores[drawn, 1]))
-        right.append(np.mean((scores[drawn, 1] > 0.5) == labels[drawn]))
-    assert metrics.auroc_interval is not None
-    assert metrics.accuracy_interval is not None
-    for interval, values in ((metrics.auroc_interval, by_hand), (metrics.accuracy_interval, right)):
+        by_hand.append([oracle(labels[drawn], scores[drawn]) for oracle in oracles.values()])
+    for name, values in zip(oracles, np.transpose(by_hand), strict=True):
+        interval = getattr(metrics, f"{name}_interval")
         expected = np.quantile(values, [0.025, 0.975])
-        # The standard error of these quantiles is about 0.05 of the interval's width.
-        assert [interval.low, interval.high] == pytest.approx(expected, abs=0.15 * np.ptp(expected))
+        # The standard error of these quantiles is about 0.1 of the interval's width.
+        assert [interval.low, interval.high] == pytest.approx(expected, abs=0.3 * np.ptp(expected)), name
+
+
+def test_the_headline_is_the_auroc_of_classes_and_the_agreement_on_grades():
+    of_classes = evaluate(*mediocre(50, 3), generator=generator(), num_resamples=20)
+    of_grades = evaluate(*mediocre(50, 3), generator=generator(), num_resamples=20, grades=True)
+    assert of_classes.headline == ("AUROC", of_classes.auroc, of_classes.auroc_interval)
+    assert of_grades.headline.name == "quadratic-weighted kappa"
+    assert of_grades.headline.value == of_grades.quadratic_kappa
+    assert isinstance(of_grades.headline.interval, Interval)
+
+
+def test_a_model_that_calls_everything_one_class_has_no_correlation():
+    metrics = evaluate(
+        binary([0.1, 0.2, 0.3]), np.array([0, 1, 0]), np.arange(3), generator=generator(), grades=True
+    )
+    assert metrics.matthews is None
+    assert metrics.quadratic_kappa == 0.0
+
+
+def test_grades_that_chance_could_not_miss_have_no_agreement():
+    metrics = evaluate(binary([0.1, 0.2]), np.zeros(2, int), np.arange(2), generator=generator(), grades=True)
+    assert (metrics.quadratic_kappa, metrics.quadratic_kappa_interval) == (None, None)
+    assert metrics.headline.value is None
 
 
 def test_pictures_of_one_patient_do_not_narrow_the_interval():
     scores, labels, patients = mediocre(100, 2)
-    single = evaluate(scores, labels, patients, generator=generator())
-    nine = evaluate(*(np.repeat(a, 9, axis=0) for a in (scores, labels, patients)), generator=generator())
+    single = evaluate(scores, labels, patients, generator=generator(), grades=True)
+    ninefold = (np.repeat(a, 9, axis=0) for a in (scores, labels, patients))
+    nine = evaluate(*ninefold, generator=generator(), grades=True)
     assert nine.n_pictures == 9 * single.n_pictures
     assert nine.n_patients == single.n_patients
-    for name in ("auroc_interval", "accuracy_interval"):
+    for name in INTERVALS:
         assert getattr(nine, name).low == pytest.approx(getattr(single, name).low)
         assert getattr(nine, name).high == pytest.approx(getattr(single, name).high)
 
@@ -109,13 +193,15 @@ def test_intervals_of_accuracy_cover_the_truth_about_as_often_as_they_say():
 def test_chunks_do_not_change_what_is_drawn(monkeypatch):
     given_set = mediocre(60, 3, patients=20)
     whole = evaluate(*given_set, generator=generator(4), num_resamples=50)
-    monkeypatch.setattr("wardround.training.metrics._CHUNK", 7 * 60)
+    monkeypatch.setattr("wardround.training.metrics.bootstrap._CHUNK", 7 * 60)
     assert evaluate(*given_set, generator=generator(4), num_resamples=50) == whole
 
 
 def test_a_test_set_of_one_class_has_no_auroc():
     metrics = evaluate(binary([0.2, 0.9, 0.7]), np.ones(3, dtype=int), np.arange(3), generator=generator())
     assert (metrics.auroc, metrics.auroc_interval, metrics.specificity) == (None, None, None)
+    assert (metrics.auprc, metrics.auprc_interval, metrics.matthews) == (None, None, None)
+    assert metrics.sensitivity_at_fixed_specificity is None
     assert metrics.sensitivity == metrics.accuracy == metrics.balanced_accuracy == pytest.approx(2 / 3)
     assert metrics.majority_accuracy == 1.0
 
@@ -123,7 +209,7 @@ def test_a_test_set_of_one_class_has_no_auroc():
 def test_one_patient_has_no_interval():
     metrics = evaluate(binary([0.2, 0.9]), np.array([0, 1]), np.array([7, 7]), generator=generator())
     assert metrics.auroc == 1.0
-    assert metrics.auroc_interval is metrics.accuracy_interval is None
+    assert all(getattr(metrics, name) is None for name in INTERVALS)
 
 
 def test_a_score_of_exactly_one_half_is_called_negative():
@@ -140,11 +226,11 @@ def test_metrics_survive_json():
     assert back["auroc_interval"] == {"low": metrics.auroc_interval.low, "high": metrics.auroc_interval.high}
 
 
-def test_a_thousand_resamples_of_six_hundred_patients_take_less_than_a_second():
-    given_set = mediocre(1200, 2, patients=600, decimals=6)
+def test_a_thousand_resamples_of_six_hundred_pictures_of_five_grades_take_little_time():
+    given_set = mediocre(600, 5, patients=500, decimals=6)
     start = time.perf_counter()
-    evaluate(*given_set, generator=generator())
-    assert time.perf_counter() - start < 1.0
+    evaluate(*given_set, generator=generator(), grades=True)
+    assert time.perf_counter() - start < 1.5
 
 
 @pytest.mark.parametrize(

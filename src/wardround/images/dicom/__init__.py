@@ -1,0 +1,1 @@
+"""DICOM as archives export it: pseudonyms at the door, series in order, values in physical units."""

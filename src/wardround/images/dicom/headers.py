@@ -1,0 +1,212 @@
+"""What is kept of a header: pseudonyms, geometry and counts. The header itself is forgotten as soon as it was read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from wardround.errors import DataError, MissingExtra
+from wardround.images.dicom.geometry import Plane, planes_of
+from wardround.images.dicom.parse import header_of
+from wardround.images.dicom.pixels import check_size
+from wardround.images.dicom.quiet import sealed
+from wardround.images.dicom.review import refusal
+from wardround.images.dicom.segmentation import SEGMENTATIONS, labels_of
+from wardround.images.dicom.values import items, num_frames, text, texts, whole_number
+from wardround.images.store import Store
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+
+class Kind(Enum):
+    """What a file holds."""
+
+    NO_DICOM = "files that are not DICOM"
+    NO_PICTURE = "DICOM files without pictures (directories, reports, plans, doses)"
+    UNKNOWN_COMPRESSION = "pictures compressed in a way that is not read, such as video"
+    LOCALIZER = "localizers, which only show where slices lie"
+    PICTURE = "pictures"
+    SLICE = "slices"
+    SEGMENTATION = "segmentations"
+
+
+@dataclass(frozen=True)
+class Header:
+    """One file; every name is a pseudonym.
+
+    Args:
+        source: the file as the store counts it.
+        kind: what it holds; where that is nothing to train on, the rest is empty.
+        patient: by PatientID alone; None where there is none.
+        issuer: who gave the PatientID, where the header says so.
+        study: its examination.
+        series: its series.
+        image: the object itself.
+        number: its place in the series as the scanner counted, to order pictures only.
+        frames: how many pictures it holds.
+        planes: where its frames lie, for slices and segmentations; None where it does not say.
+        frame_of_reference: what positions are measured against.
+        refusal: why somebody must look at it first.
+        is_silent: does not say whether text is burned in.
+        of_series: the series that a segmentation belongs to.
+        segments: labels of a segmentation, which are public.
+    """
+
+    source: str
+    kind: Kind
+    patient: str | None = None
+    issuer: str | None = None
+    study: str = ""
+    series: str = ""
+    image: str = ""
+    number: int = 0
+    frames: int = 1
+    planes: tuple[Plane, ...] | None = None
+    frame_of_reference: str | None = None
+    refusal: str | None = None
+    is_silent: bool = False
+    of_series: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
+
+
+def read_header(store: Store, name: str, name_for: Callable[[str, str], str]) -> Header:
+    """What is kept of one file.
+
+    Args:
+        store: where it lies.
+        name: which.
+        name_for: from a kind and a value to a pseudonym.
+
+    Raises:
+        DataError: damaged, or beyond a limit.
+        MissingExtra: its compression needs a decoder that is not installed.
+    """
+    source = store.alias(name)
+    return sealed(
+        lambda: _header(store, name, source, name_for),
+        f"a DICOM file must have a header that can be read; {source} is damaged. Export it again.",
+    )
+
+
+def _header(store: Store, name: str, source: str, name_for: Callable[[str, str], str]) -> Header:
+    read = header_of(store, name, _KEYWORDS)
+    if read is None:
+        return Header(source, Kind.NO_DICOM)
+    found, has_pixels = read
+    sop_class = text(found, "SOPClassUID") or text(found.file_meta, "MediaStorageSOPClassUID")
+    kind = _kind(found, sop_class, has_pixels)
+    if kind not in (Kind.PICTURE, Kind.SLICE, Kind.SEGMENTATION):
+        return Header(source, kind)
+
+    def named(what: str, keyword: str) -> str | None:
+        value = text(found, keyword)
+        return name_for(what, value) if value else None
+
+    frames = num_frames(found)
+    rows, columns = whole_number(found, "Rows", 0), whole_number(found, "Columns", 0)
+    check_size(rows, columns, 1 if kind is Kind.PICTURE else frames)
+    image = named("image", "SOPInstanceUID") or name_for("file", source)
+    return Header(
+        source,
+        kind,
+        patient=named("patient", "PatientID"),
+        issuer=named("issuer", "IssuerOfPatientID"),
+        study=named("study", "StudyInstanceUID") or "",
+        # A file of no series is one of its own.
+        series=named("series", "SeriesInstanceUID") or name_for("series of file", image),
+        image=image,
+        number=whole_number(found, "InstanceNumber", 0),
+        frames=frames,
+        planes=_planes(found) if kind is not Kind.PICTURE else None,
+        frame_of_reference=named("frame", "FrameOfReferenceUID"),
+        refusal=None if kind is Kind.SEGMENTATION else refusal(found, sop_class),
+        is_silent=not text(found, "BurnedInAnnotation"),
+        of_series=tuple(
+            name_for("series", text(item, "SeriesInstanceUID"))
+            for item in items(found, "ReferencedSeriesSequence")
+        ),
+        segments=labels_of(found) if kind is Kind.SEGMENTATION else (),
+    )
+
+
+def _kind(found: "Dataset", sop_class: str, has_pixels: bool) -> Kind:
+    modality = text(found, "Modality").upper()
+    if not has_pixels or not whole_number(found, "Rows", 0) or modality in _NO_PICTURES:
+        return Kind.NO_PICTURE
+    if not _is_readable(found):
+        return Kind.UNKNOWN_COMPRESSION
+    if sop_class in SEGMENTATIONS:
+        return Kind.SEGMENTATION
+    if modality == "SEG":
+        return Kind.NO_PICTURE
+    if "LOCALIZER" in [value.upper() for value in texts(found, "ImageType")]:
+        return Kind.LOCALIZER
+    return Kind.SLICE if modality in _VOLUMES else Kind.PICTURE
+
+
+def _is_readable(found: "Dataset") -> bool:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    try:
+        decoder = get_decoder(found.file_meta.TransferSyntaxUID)
+    except NotImplementedError:
+        return False
+    if not decoder.is_available:
+        raise MissingExtra(
+            "The pictures are compressed and need decoders that are not installed. Install them with: "
+            "pip install 'wardround[dicom]'."
+        )
+    return True
+
+
+def _planes(found: "Dataset") -> tuple[Plane, ...] | None:
+    try:
+        return planes_of(found)
+    except DataError:
+        return None
+
+
+_VOLUMES = ("CT", "MR", "PT")
+_NO_PICTURES = (
+    "SR",
+    "PR",
+    "KO",
+    "REG",
+    "DOC",
+    "RTSTRUCT",
+    "RTPLAN",
+    "RTDOSE",
+    "RTRECORD",
+    "ECG",
+    "AU",
+    "HD",
+    "RWV",
+)
+_KEYWORDS = (
+    "ImageType",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "Modality",
+    "ConversionType",
+    "PatientID",
+    "IssuerOfPatientID",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "SequenceOfUltrasoundRegions",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "FrameOfReferenceUID",
+    "ReferencedSeriesSequence",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "BurnedInAnnotation",
+    "SegmentSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)

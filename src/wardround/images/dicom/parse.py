@@ -1,0 +1,127 @@
+"""Bytes to a pydicom data set, within limits that hold whatever the file says.
+
+Only files with the DICM mark are read. A header is sought in the first bytes and has a largest size; a data set that
+was deflated as a whole is unpacked up to a limit before pydicom sees it, for pydicom would unpack all of it.
+"""
+
+import io
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+from wardround.errors import DataError
+from wardround.images.decode import MAX_BYTES
+from wardround.images.store import Store
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+    from pydicom.uid import UID
+
+MAX_HEADER_BYTES = 16 << 20
+"""A file whose header is longer is refused; ten thousand frames have about half of this."""
+
+_HEAD_BYTES = 128 << 10
+_PIXELS = (0x7FE00001, 0x7FE00002, 0x7FE00010)
+"""Offsets of frames, their lengths, and the pixels."""
+
+_FIRST_PIXEL_GROUP = 0x7FE00000
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_PLAIN_META = bytes(128) + b"DICM" + struct.pack("<HH2sH", 2, 0x10, b"UI", 20) + b"1.2.840.10008.1.2.1\0"
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file begins as DICOM files do."""
+    return head[128:132] == b"DICM"
+
+
+def header_of(store: Store, name: str, keywords: tuple[str, ...]) -> "tuple[Dataset, bool] | None":
+    """The named elements of a file's header, and whether pixels follow it; None where the file is no DICOM.
+
+    Raises:
+        DataError: the header is too long.
+        Exception: whatever pydicom lets through; call it within `sealed`.
+    """
+    from pydicom.tag import Tag
+
+    tags = [int(Tag(keyword)) for keyword in keywords]
+    size = store.size(name)
+    for length in (_HEAD_BYTES, MAX_HEADER_BYTES):
+        head = store.head(name, length)
+        if not is_dicom(head):
+            return None
+        is_whole = len(head) < length or len(head) == size
+        try:
+            found, stopped_at = _parsed(head, tags)
+        except Exception:
+            if is_whole:
+                raise
+            continue  # cut off in the middle of a sequence
+        if stopped_at is not None or is_whole:
+            return found, stopped_at in _PIXELS
+    raise DataError(_TOO_LONG)
+
+
+def whole(data: bytes) -> "Dataset":
+    """The data set of a whole file, pixels included, and nothing that follows them.
+
+    Raises:
+        DataError: no DICOM, or a header that is too long.
+        Exception: whatever pydicom lets through; call it within `sealed`.
+    """
+    if not is_dicom(data):
+        raise DataError("a DICOM file must begin with its mark, this one does not. Copy it again.")
+    if len(data) > MAX_HEADER_BYTES and _parsed(data[:MAX_HEADER_BYTES], [0x00080016])[1] is None:
+        raise DataError(_TOO_LONG)
+    found, _ = _parsed(data, None)
+    return found
+
+
+_TOO_LONG = f"a DICOM header must have at most {MAX_HEADER_BYTES:,} bytes, this one has more. Leave the file out."
+
+
+def _parsed(data: bytes, tags: list[int] | None) -> "tuple[Dataset, int | None]":
+    """A data set, up to its pixels where tags are given, and the first tag that was not read."""
+    from pydicom.filereader import read_partial
+    from pydicom.tag import BaseTag
+
+    stopped_at: list[int] = []
+
+    def is_far_enough(tag: BaseTag, vr: str | None, length: int) -> bool:
+        if tag < _FIRST_PIXEL_GROUP or (tags is None and tag <= _PIXELS[-1]):
+            return False
+        stopped_at.append(int(tag))
+        return True
+
+    limit = MAX_BYTES if tags is None else MAX_HEADER_BYTES
+    content = _inflated(data, limit) if _DEFLATED in data else data
+    wanted = None if tags is None else [BaseTag(tag) for tag in tags]
+    found = read_partial(io.BytesIO(content), is_far_enough, specific_tags=wanted)  # type: ignore[arg-type]
+    if not found.file_meta.get("TransferSyntaxUID"):
+        found.file_meta.TransferSyntaxUID = _guessed(found)
+    return found, stopped_at[0] if stopped_at else None
+
+
+def _inflated(data: bytes, limit: int) -> bytes:
+    """A file whose data set is not deflated, with the same data set as far as the limit allows."""
+    from pydicom.filereader import read_dataset
+
+    file = io.BytesIO(data)
+    file.seek(132)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    if meta.get("TransferSyntaxUID") != _DEFLATED.decode():
+        return data
+    unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
+    plain = unpacking.decompress(data[file.tell() :], limit)
+    if unpacking.unconsumed_tail and limit == MAX_BYTES:
+        raise DataError(f"a file must unpack to at most {MAX_BYTES:,} bytes, this one has more. Leave it out.")
+    return _PLAIN_META + plain
+
+
+def _guessed(found: "Dataset") -> "UID":
+    """The uncompressed transfer syntax that pydicom read a file with that names none."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    is_implicit, is_little = found.original_encoding
+    if is_implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian

@@ -1,0 +1,88 @@
+"""Names that only the hospital can give: HMAC-SHA256 under a key that it keeps.
+
+The key makes guessing useless: a patient number has few digits, and a plain hash of it is found by trying them all.
+Who loses the key loses the way from a pseudonym back to a patient; who changes it changes every pseudonym.
+"""
+
+import contextlib
+import hmac
+import os
+import stat
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+
+from wardround.errors import DataError
+
+KEY_BYTES = 32
+
+_HEX = 20
+"""80 bits: among a million patients two share a pseudonym with probability below 1e-12."""
+
+_PADDING = " \t\r\n\0"
+
+
+def pseudonym(key: bytes, kind: str, value: str) -> str:
+    """A name for `value` that tells nothing without the key; the same value of another kind has another name.
+
+    >>> pseudonym(bytes(32), "patient", "12345") == pseudonym(bytes(32), "study", "12345")
+    False
+
+    Args:
+        key: of `KEY_BYTES` bytes, from `load_or_create_key`.
+        kind: what is named, such as "patient".
+        value: as the header has it; blanks and NULs around it, which DICOM pads with, do not count.
+    """
+    assert "\0" not in kind, "the NUL keeps kinds and values apart"
+    said = f"wardround\0{kind}\0" + value.strip(_PADDING)
+    return hmac.new(key, said.encode("utf-8", "surrogatepass"), sha256).hexdigest()[:_HEX]
+
+
+def load_or_create_key(path: Path) -> bytes:
+    """The hospital's own key; made from the operating system's randomness where there is none.
+
+    The file appears whole and for its owner alone (mode 0600); of two who make it at once, both get the same key.
+
+    Raises:
+        DataError: the key can be read by others, has another size, or cannot be read or written.
+    """
+    try:
+        with contextlib.suppress(FileExistsError):
+            if not path.exists():
+                _create(path)
+        return _loaded(path)
+    except OSError as error:
+        raise DataError(
+            f"the key for pseudonyms must be a file that can be read and written, got: {error.strerror}. "
+            "Choose another place for it."
+        ) from None
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, name = tempfile.mkstemp(prefix=".key-", dir=path.parent)  # mode 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(os.urandom(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, path)  # fails where somebody was faster
+    finally:
+        Path(name).unlink()
+
+
+def _loaded(path: Path) -> bytes:
+    with path.open("rb") as file:
+        about = os.fstat(file.fileno())
+        if os.name == "posix" and (about.st_mode & 0o077 or not stat.S_ISREG(about.st_mode)):
+            raise DataError(
+                "the key for pseudonyms must be readable by its owner alone, this one is open to others. "
+                "Who read it can find patients: delete it to get a new one, or set its mode to 0600."
+            )
+        key = file.read(KEY_BYTES + 1)
+    if len(key) != KEY_BYTES:
+        raise DataError(
+            f"the key for pseudonyms must have {KEY_BYTES} bytes, this file has another size. "
+            "Restore it, or delete it to get a new one."
+        )
+    return key

@@ -1,0 +1,124 @@
+"""Files to pictures and volumes: repeats aside, patients told apart, slices of a series made one volume."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from wardround.errors import DataError
+from wardround.images.dicom import geometry
+from wardround.images.dicom.geometry import Plane, grid_of
+from wardround.images.dicom.headers import Header
+from wardround.images.dicom.pixels import MAX_VOXELS
+
+_TWO_PATIENTS = "files of two patients under one series"
+_TOO_LARGE = f"more than {MAX_VOXELS:,} voxels"
+_REASONS = (geometry.MIXED, geometry.REPEATED, geometry.UNEVEN, geometry.TILTED, geometry.UNPLACED)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One picture or volume; every name is a pseudonym.
+
+    Args:
+        file: what findings call it.
+        patient: whose it is.
+        headers: of its files; for a volume in the order of their slices.
+        frame: which frame of a file with many.
+    """
+
+    file: str
+    patient: str
+    headers: tuple[Header, ...]
+    frame: int | None = None
+
+    def named(self, kind: str) -> set[str]:
+        """How a table of labels may name it."""
+        return {str(getattr(header, kind)) for header in self.headers}
+
+
+def without_repeats(headers: Iterable[Header]) -> tuple[list[Header], int]:
+    """The first file of every image, and how many came again."""
+    first: dict[tuple[str | None, str, str], Header] = {}
+    count = 0
+    for header in headers:
+        count += 1
+        first.setdefault((header.patient, header.series, header.image), header)
+    return list(first.values()), count - len(first)
+
+
+def patients_of(headers: Iterable[Header], name_for: Callable[[str, str], str]) -> Callable[[Header], str]:
+    """Who a file belongs to: the same PatientID from two issuers is two people, unless some files name no issuer.
+
+    In doubt two are taken for one: a person counted twice would be protected half as well.
+    """
+    issuers: dict[str | None, set[str | None]] = defaultdict(set)
+    for header in headers:
+        issuers[header.patient].add(header.issuer)
+
+    def patient(header: Header) -> str:
+        assert header.patient is not None, "files without a patient are kept out before"
+        named = issuers[header.patient] - {None}
+        is_told = len(named) > 1 and None not in issuers[header.patient]
+        who = name_for("patient at issuer", f"{header.patient} {header.issuer}") if is_told else header.patient
+        return f"p-{who}"
+
+    return patient
+
+
+def pictures(headers: Iterable[Header], patient: Callable[[Header], str]) -> list[Unit]:
+    """Every frame of every file as a picture of its own."""
+    units = []
+    for name, found in _by_series(headers).items():
+        ordered = sorted(found, key=lambda header: (header.number, header.image))
+        for number, header in enumerate(ordered, start=1):
+            file = f"{patient(header)}/s-{name}/{number:04d}"
+            if header.frames == 1:
+                units.append(Unit(file, patient(header), (header,)))
+            else:
+                units += [
+                    Unit(f"{file}/{frame + 1:04d}", patient(header), (header,), frame)
+                    for frame in range(header.frames)
+                ]
+    return sorted(units, key=lambda unit: unit.file)
+
+
+def volumes(headers: Iterable[Header], patient: Callable[[Header], str]) -> tuple[list[Unit], Counter[str]]:
+    """Every series that makes a volume, and how many do not, by reason."""
+    units, left_out = [], Counter[str]()
+    for name, found in _by_series(headers).items():
+        owners = {patient(header) for header in found}
+        if len(owners) > 1:
+            left_out[_TWO_PATIENTS] += 1
+            continue
+        ordered = _in_order(found)
+        if isinstance(ordered, str):
+            left_out[ordered] += 1
+        else:
+            owner = owners.pop()
+            units.append(Unit(f"{owner}/s-{name}", owner, ordered))
+    return sorted(units, key=lambda unit: unit.file), left_out
+
+
+def _in_order(found: list[Header]) -> tuple[Header, ...] | str:
+    """Files by their first slice, or the reason why they are no volume."""
+    owners: list[Header] = []
+    planes: list[Plane] = []
+    for header in found:
+        if header.planes is None:
+            return geometry.UNPLACED
+        owners += [header] * len(header.planes)
+        planes += header.planes
+    if sum(plane.size[0] * plane.size[1] for plane in planes) > MAX_VOXELS:
+        return _TOO_LARGE
+    try:
+        grid = grid_of(planes)
+    except DataError as error:
+        return next(reason for reason in _REASONS if reason in str(error))
+    return tuple({owners[index].source: owners[index] for index in grid.order}.values())
+
+
+def _by_series(headers: Iterable[Header]) -> dict[str, list[Header]]:
+    found: dict[str, list[Header]] = defaultdict(list)
+    for header in headers:
+        found[header.series].append(header)
+    return found

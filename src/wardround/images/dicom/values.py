@@ -1,0 +1,117 @@
+"""Header elements as plain Python values: text, finite numbers, items of sequences."""
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from wardround.errors import DataError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+MAX_FRAMES = 20_000
+"""A file with more frames is refused."""
+
+
+def text(found: "Dataset", keyword: str) -> str:
+    """An element as text, without padding; empty where there is none. Several values are joined as they stand."""
+    return "\\".join(texts(found, keyword))
+
+
+def texts(found: "Dataset", keyword: str) -> list[str]:
+    """Every value of an element as text."""
+    return [str(value).strip(" \t\r\n\0") for value in _values(found, keyword)]
+
+
+def numbers(found: "Dataset", keyword: str, count: int | None = None) -> tuple[float, ...] | None:
+    """Every value of an element as a finite number; None where there is none.
+
+    Raises:
+        DataError: another count, or something that is no number.
+    """
+    values = tuple(float(value) for value in _values(found, keyword))
+    if not values:
+        return None
+    if not all(map(math.isfinite, values)) or (count is not None and len(values) != count):
+        raise DataError("a header must hold finite numbers where numbers belong, this one does not.")
+    return values
+
+
+def whole_number(found: "Dataset", keyword: str, default: int) -> int:
+    """The first value of an element as an integer, or the default where there is none."""
+    values = numbers(found, keyword)
+    return int(values[0]) if values else default
+
+
+def items(found: "Dataset | None", keyword: str) -> "list[Dataset]":
+    """The items of a sequence; none where there is no sequence."""
+    from pydicom.dataset import Dataset
+
+    value = None if found is None else found.get(keyword)
+    if value is None:
+        return []
+    sequence = list(value)
+    if not all(isinstance(item, Dataset) for item in sequence):
+        raise DataError("a header must hold sequences where sequences belong, this one does not.")
+    return sequence
+
+
+def num_frames(found: "Dataset") -> int:
+    """How many frames a file says it has.
+
+    Raises:
+        DataError: fewer than one or more than `MAX_FRAMES`.
+    """
+    frames = whole_number(found, "NumberOfFrames", 1) or 1
+    if not 1 <= frames <= MAX_FRAMES:
+        raise DataError(f"a file must have 1 to {MAX_FRAMES:,} frames, this one says otherwise. Leave it out.")
+    return frames
+
+
+def grouped(found: "Dataset") -> "list[list[Dataset]]":
+    """For every frame where its values are looked for, in order: its own functional groups, the shared ones, the file.
+
+    Source: DICOM PS3.3 C.7.6.16. The macros of a group lie side by side in one list.
+
+    Raises:
+        DataError: another number of groups than of frames.
+    """
+    frames = num_frames(found)
+    own = items(found, "PerFrameFunctionalGroupsSequence")
+    if own and len(own) != frames:
+        raise DataError("a file must describe each of its frames, this one has another number of descriptions.")
+    shared = [*_macros(items(found, "SharedFunctionalGroupsSequence")[:1]), found]
+    return [[*_macros(own[frame : frame + 1]), *shared] for frame in range(frames)]
+
+
+def _macros(groups: "list[Dataset]") -> "list[Dataset]":
+    return [item for group in groups for keyword in _MACROS for item in items(group, keyword)[:1]]
+
+
+def is_grouped(found: "Dataset") -> bool:
+    """Whether each frame of a file has functional groups of its own."""
+    return bool(found.get("PerFrameFunctionalGroupsSequence"))
+
+
+def first_with(groups: "Iterable[Dataset]", *keywords: str) -> "Dataset | None":
+    """The first place that has every one of the elements."""
+    return next((group for group in groups if all(group.get(k) not in (None, "") for k in keywords)), None)
+
+
+_MACROS = (
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "PixelMeasuresSequence",
+    "PixelValueTransformationSequence",
+    "FrameVOILUTSequence",
+    "SegmentIdentificationSequence",
+)
+
+
+def _values(found: "Dataset", keyword: str) -> list[Any]:
+    value = found.get(keyword)
+    if value is None or value == "":
+        return []
+    if isinstance(value, str | bytes | int | float):
+        return [value]
+    return list(value) if isinstance(value, Iterable) else [value]

@@ -1,0 +1,203 @@
+"""The data card: what the set is, where it comes from, and under which terms it may be used.
+
+What the hospital states stands in `dataset.toml` beside the data, or in a `dataset.json` as the Decathlon has it:
+
+    title = "Chest X-rays of children"
+    licence = "CC BY 4.0"
+    citation = "Kermany, Zhang and Goldbaum 2018"
+    source = "https://doi.org/10.17632/rscbjbr9sj.2"
+
+What is not there is "not stated"; nothing is guessed.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from wardround import __version__
+from wardround.errors import DataError
+from wardround.images.patients import ImageSet
+from wardround.images.quality.balance import Balance
+from wardround.images.quality.private_file import write_private
+
+NOT_STATED = "not stated"
+STATEMENTS = ("dataset.toml", "dataset.json")
+CARD = "data-card.json"
+
+_WORDS = {
+    "title": ("title", "name"),
+    "licence": ("licence", "license"),
+    "citation": ("citation", "reference"),
+    "source": ("source", "provenance", "url"),
+}
+_LONGEST = 500
+_MAX_BYTES = 16_000_000
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What people say about a set, in their words; cut after 500 characters, on one line.
+
+    Args:
+        title: its name.
+        licence: under which terms it may be used.
+        citation: what to cite.
+        source: where it comes from.
+    """
+
+    title: str = NOT_STATED
+    licence: str = NOT_STATED
+    citation: str = NOT_STATED
+    source: str = NOT_STATED
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The form of a set, as a study file fixes it: nothing in it depends on any patient.
+
+    Args:
+        layout: the reader's name.
+        target: what is learnt.
+        classes: what the labels stand for.
+        axes: of one picture.
+        shape: of one picture on the grid that is trained on.
+        spacing_mm: of that grid; None for pictures without a size in mm.
+        dtype: of the cached values.
+    """
+
+    layout: str
+    target: str
+    classes: tuple[str, ...]
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...] | None
+    dtype: str
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """Everything about a set on one page.
+
+    Guarantee: none for the card as a whole. Its counts and hashes are private facts of the hospital: a hash of all
+    contents confirms to whoever holds all patients but one that this one is among them. Only what is charged to
+    the ledger leaves the hospital; `shareable` is the part that holds no such fact.
+
+    Args:
+        id: `ImageSet.digest`, by which the privacy ledger knows the set.
+        checksum: sha256 over the sorted sha256 of all files, whatever their labels and patients.
+        stated: by people.
+        schema: by the study.
+        images: how many.
+        patients: how many.
+        images_of_class: how many of each class.
+        patients_of_site: how many at each hospital that the data name.
+        created_by: what wrote the card.
+    """
+
+    id: str
+    checksum: str
+    stated: Stated
+    schema: Schema
+    images: int
+    patients: int
+    images_of_class: Mapping[str, int]
+    patients_of_site: Mapping[str, int]
+    created_by: str
+
+    def to_json(self) -> dict[str, object]:
+        """The whole card, for the hospital alone."""
+        return asdict(self)
+
+    def shareable(self) -> dict[str, object]:
+        """What people stated and the study fixes: no count, no hash, no name of a hospital, no path.
+
+        Nothing here was computed from a picture or a patient, so it costs no privacy. What people wrote into their
+        statement is passed on word for word: a count in the title would be their own release.
+        """
+        return {"stated": asdict(self.stated), "schema": asdict(self.schema), "created_by": self.created_by}
+
+    def write(self, folder: Path) -> Path:
+        """Writes `data-card.json`, readable by its owner alone; returns its path.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        path = folder / CARD
+        write_private(path, (json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n").encode())
+        return path
+
+
+def data_card(image_set: ImageSet, balance: Balance) -> DataCard:
+    """The card of a set, with what stands in its folder.
+
+    Raises:
+        DataError: the statement beside the data cannot be read.
+    """
+    contents = sorted(image.digest for patient in image_set.patients for image in patient.images)
+    return DataCard(
+        id=image_set.digest,
+        checksum=hashlib.sha256("\n".join(contents).encode()).hexdigest(),
+        stated=read_stated(image_set.root),
+        schema=_schema(image_set),
+        images=balance.images,
+        patients=balance.patients,
+        images_of_class={one.name: one.images for one in balance.classes},
+        patients_of_site={site.name: site.patients for site in balance.sites},
+        created_by=f"wardround {__version__}",
+    )
+
+
+def read_stated(root: Path | None) -> Stated:
+    """What `dataset.toml`, or else `dataset.json`, in the data folder states.
+
+    Raises:
+        DataError: the file is damaged, too large or no table of words.
+    """
+    for name in STATEMENTS if root is not None and root.is_dir() else ():
+        assert root is not None, "the loop is empty without a folder"
+        path = root / name
+        if path.is_file():
+            return _stated(_table(path))
+    return Stated()
+
+
+def _table(path: Path) -> Mapping[str, object]:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(
+                f"{path.name} must have at most {_MAX_BYTES:,} bytes, got {path.stat().st_size:,}. Shorten it."
+            )
+        text = path.read_text(encoding="utf-8-sig")
+        read: object = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path.name} must be readable {path.suffix[1:].upper()} in UTF-8, got: {error}. Correct it."
+        ) from None
+    if not isinstance(read, dict):
+        raise DataError(f"{path.name} must be one table of names and values, got a list or a value. Correct it.")
+    return read
+
+
+def _stated(table: Mapping[str, object]) -> Stated:
+    words = {}
+    for field, names in _WORDS.items():
+        found = [table[name] for name in names if isinstance(table.get(name), str)]
+        text = " ".join(str(found[0]).split())[:_LONGEST] if found else ""
+        words[field] = text or NOT_STATED
+    return Stated(**words)
+
+
+def _schema(image_set: ImageSet) -> Schema:
+    is_volume = image_set.pixels.ndim == 5
+    return Schema(
+        layout=image_set.name,
+        target=str(image_set.target),
+        classes=image_set.class_names,
+        axes=("channel", "x", "y", "z") if is_volume else ("channel", "height", "width"),
+        shape=image_set.pixels.shape[1:],
+        spacing_mm=image_set.spacing,
+        dtype=str(image_set.pixels.dtype),
+    )

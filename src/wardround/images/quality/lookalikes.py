@@ -1,0 +1,230 @@
+"""Near-duplicates: one picture twice, encoded, scaled or lightened anew.
+
+Each picture gets a signature: the discrete cosine transform of its small grey view between a lowest frequency,
+below which all chests are alike, and a highest, above which encoding and scaling change it; frequencies are
+weighted so that fine structure counts beside coarse. The product of two signatures of length one is their
+correlation. All pairs are compared, block by block, and none is lost to a coarser hash: 6,000 pictures are 18
+million products of a few hundred numbers. The likeliest pairs are looked at again, larger and laid over each other
+as well as small shifts and scalings allow, and judged by `SAME`.
+
+Exact copies are the reader's finding, and two pictures of one patient in one published part are nobody's leak:
+neither is a lookalike here. Out of scope: mirrored or turned copies, and copies cropped by more than about two
+hundredths of their side.
+"""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wardround.images.patients import ImageRef, ImageSet
+from wardround.images.quality.measure import SIDE, Measures, Views, small_views
+
+LIKELY = 0.85
+"""Least correlation of two signatures for a closer look. One in 6,000 pairs of different chests reaches it; of
+copies cropped by 2 % of their side nearly all do, and of copies encoded, scaled or lightened anew all."""
+
+SAME = (0.92, 0.96)
+"""Least correlation of two pictures, once laid over each other, to be called copies: the first number, or in a set
+whose pictures are all alike up to the second. Measured on chest X-rays: of different children at most 0.84, of copies
+made with the changes above 0.95 and more."""
+
+_FAR = 5.0
+_ENOUGH = 50
+_LESS = 0.07
+
+MAX_CLOSE = 5000
+"""How many pairs get a closer look, the likeliest first: about seven seconds."""
+
+_LOWEST, _HIGHEST = 3.0, 16.0
+_BLOCK = 1024
+_CLOSE_SIDE = 64
+_MARGIN = 4
+_BLUR = 3.0
+_SHIFTS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+_SCALES = (0.94, 0.97, 1.0, 1.03, 1.06)
+_HALF = (-0.5, 0.0, 0.5)
+
+_Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Lookalike:
+    """Two pictures that are nearly one.
+
+    Args:
+        rows: of `ImageSet.pixels`.
+        correlation: of the fine structure of the two, laid over each other.
+        is_copy: the two are more alike than different pictures of this set are; otherwise nearly so.
+        crosses_parts: one is in the published test part, the other is not.
+    """
+
+    rows: _Pair
+    correlation: float
+    is_copy: bool
+    crosses_parts: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search for lookalikes gave.
+
+    Args:
+        pairs: the most alike first.
+        passed_over: how many likely pairs got no closer look, for there were more than `MAX_CLOSE`.
+    """
+
+    pairs: tuple[Lookalike, ...]
+    passed_over: int
+
+
+def search_lookalikes(image_set: ImageSet, measures: Measures) -> Search:
+    """Pairs of nearly identical pictures of two patients, or across the published parts."""
+    usable = np.flatnonzero(~measures.is_constant)
+    likely = _likely_pairs(signatures(measures.views[usable]), _Apart(measures, usable))
+    seen = []
+    for first, second in likely[:MAX_CLOSE]:
+        one, other = measures.images[usable[first]], measures.images[usable[second]]
+        views = small_views(image_set.pixels[[one.row, other.row]], _CLOSE_SIDE)
+        seen.append((laid_over(*views), one, other))
+    same = least_of_copies(np.array([correlation for correlation, _, _ in seen]))
+    found = [
+        Lookalike((one.row, other.row), correlation, correlation >= same, _part(one) != _part(other))
+        for correlation, one, other in seen
+        if correlation >= same - _LESS
+    ]
+    pairs = tuple(sorted(found, key=lambda pair: (-pair.correlation, pair.rows)))
+    return Search(pairs, max(0, len(likely) - MAX_CLOSE))
+
+
+def least_of_copies(correlations: npt.NDArray[np.float64]) -> float:
+    """How alike two pictures must be to be called copies, within the limits of `SAME`.
+
+    In a set whose pictures are all alike, different pictures come near to what copies reach elsewhere; there copies
+    must lie far above the median of all likely pairs (in robust standard deviations of Fisher's z).
+
+    >>> least_of_copies(np.full(100, 0.6)), least_of_copies(np.full(100, 0.95)), least_of_copies(np.full(3, 0.95))
+    (0.92, 0.95, 0.92)
+    """
+    if len(correlations) < _ENOUGH:
+        return SAME[0]
+    z = np.arctanh(np.clip(correlations, -0.999, 0.999))
+    median = float(np.median(z))
+    far = float(np.tanh(median + _FAR * 1.4826 * float(np.median(np.abs(z - median)))))
+    return min(max(far, SAME[0]), SAME[1])
+
+
+def signatures(views: Views) -> Views:
+    """One row of length one a picture: weighted frequencies of its views, float32 (picture, number).
+
+    Brightness and contrast of the whole picture do not matter: the lowest frequencies are left out, and the length
+    is one.
+
+    Args:
+        views: (picture, view, SIDE, SIDE).
+    """
+    from scipy.fft import dctn
+
+    frequency = np.hypot(*np.mgrid[:SIDE, :SIDE])
+    kept = (frequency >= _LOWEST) & (frequency <= _HIGHEST)
+    numbers = dctn(views, axes=(2, 3), norm="ortho")[:, :, kept] * frequency[kept].astype(np.float32)
+    rows: Views = numbers.reshape(len(views), -1).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True) + np.float32(1e-12)
+    return rows
+
+
+def _part(image: ImageRef) -> str:
+    return "test" if image.split == "test" else "other"
+
+
+class _Apart:
+    """Which pairs matter: different contents, of two patients or in two published parts."""
+
+    def __init__(self, measures: Measures, usable: npt.NDArray[np.intp]) -> None:
+        def numbered(names: list[str]) -> npt.NDArray[np.intp]:
+            return np.unique(names, return_inverse=True)[1][usable]
+
+        self._content = numbered([image.digest for image in measures.images])
+        self._person = numbered([patient.id for patient in measures.patients])
+        self._part = numbered([_part(image) for image in measures.images])
+
+    def matter(self, first: slice, second: slice) -> npt.NDArray[np.bool_]:
+        """Two blocks of pictures against each other, (first, second)."""
+
+        def differ(names: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+            unequal: npt.NDArray[np.bool_] = names[first, None] != names[None, second]
+            return unequal
+
+        return differ(self._content) & (differ(self._person) | differ(self._part))
+
+
+def _likely_pairs(rows: Views, apart: _Apart) -> list[_Pair]:
+    """Pairs above `LIKELY`, the likeliest first."""
+    found: list[tuple[float, int, int]] = []
+    for start, other in _blocks(len(rows)):
+        first, second = slice(start, start + _BLOCK), slice(other, other + _BLOCK)
+        products = rows[first] @ rows[second].T
+        for i, j in np.argwhere((products >= LIKELY) & apart.matter(first, second)):
+            if start + i < other + j:
+                found.append((-float(products[i, j]), start + int(i), other + int(j)))
+    return [(i, j) for _, i, j in sorted(found)]
+
+
+def _blocks(count: int) -> Iterator[_Pair]:
+    for start in range(0, count, _BLOCK):
+        for other in range(start, count, _BLOCK):
+            yield start, other
+
+
+def laid_over(first: Views, second: Views) -> float:
+    """The highest correlation of the fine structure of two pictures over small shifts and scalings, -1..1.
+
+    Fine structure: what is left after a wide blur is taken away; without it any two chests correlate.
+
+    Args:
+        first: views of one picture, (view, side, side).
+        second: views of the other.
+    """
+    inner = _fine(first)[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+    fixed: Views = inner - inner.mean()
+    fixed /= np.linalg.norm(fixed) + np.float32(1e-12)
+    fine = _fine(second)
+    coarse = np.stack([_likeness(fixed, fine, scale, _SHIFTS, _SHIFTS) for scale in _SCALES])
+    scale, down, right = np.unravel_index(int(coarse.argmax()), coarse.shape)
+    downs = tuple(_SHIFTS[down] + half for half in _HALF)
+    rights = tuple(_SHIFTS[right] + half for half in _HALF)
+    return float(_likeness(fixed, fine, _SCALES[scale], downs, rights).max())
+
+
+def _likeness(
+    fixed: Views, fine: Views, scale: float, downs: tuple[float, ...], rights: tuple[float, ...]
+) -> npt.NDArray[np.float64]:
+    """Correlation of `fixed` with `fine` scaled and shifted in each way, (down, right)."""
+    side, inner = fine.shape[-1], fixed.shape[-1]
+    rows = np.concatenate([_moved(side, scale, down) for down in downs])
+    columns = np.concatenate([_moved(side, scale, right) for right in rights])
+    moved = (rows @ fine @ columns.T).reshape(len(fine), len(downs), inner, len(rights), inner)
+    # `fixed` has mean zero, so the mean of the other matters for its length alone.
+    products = np.einsum("vdyrx,vyx->dr", moved, fixed)
+    squares = np.einsum("vdyrx,vdyrx->dr", moved, moved) - fixed.size * moved.mean(axis=(0, 2, 4)) ** 2
+    likeness: npt.NDArray[np.float64] = products / np.sqrt(np.maximum(squares, 1e-12))
+    return likeness
+
+
+def _fine(views: Views) -> Views:
+    from scipy.ndimage import gaussian_filter
+
+    fine: Views = views - gaussian_filter(views, sigma=(0, _BLUR, _BLUR), mode="nearest")
+    return fine
+
+
+@functools.cache
+def _moved(side: int, scale: float, shift: float) -> Views:
+    """The matrix that reads the inner values of a line scaled about its middle and shifted, linearly between."""
+    middle = (side - 1) / 2
+    wanted = (np.arange(_MARGIN, side - _MARGIN) - middle) * scale + middle + shift
+    distance = np.abs(np.clip(wanted, 0, side - 1)[:, None] - np.arange(side))
+    weights: Views = np.maximum(0, 1 - distance).astype(np.float32)
+    return weights

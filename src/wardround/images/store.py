@@ -1,0 +1,363 @@
+"""Where files lie: a folder, a .zip or a .tar, read member by member and never unpacked to disk.
+
+An archive is judged as a whole when it is opened and refused with one sentence: names that lead elsewhere, links,
+devices, names that a file system might take for one, encryption, sizes that no collection of pictures has. No
+sentence here names a member, for names may hold names of people. Reading then stops at a limit, whatever the archive
+says about itself.
+
+In a folder, a link that leads outside is refused: passed over in silence it would be a picture less than somebody
+believes. Links within the folder to files are files; links to folders are not followed, for they lead to pictures
+that are there already.
+"""
+
+import io
+import os
+import re
+import stat
+import struct
+import tarfile
+import threading
+import unicodedata
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from wardround.errors import DataError
+from wardround.images.decode import MAX_BYTES
+
+MAX_MEMBERS = 300_000
+"""An archive with more members is refused."""
+
+MAX_TOTAL_BYTES = 2_000_000_000_000
+"""An archive that says it unpacks to more is refused."""
+
+MAX_RATIO = 250
+"""How far a large archive may shrink as a whole: one mask shrinks a thousandfold, a collection does not."""
+
+_SMALL_BYTES = 200_000_000
+_MAX_DIRECTORY_BYTES = 64_000_000
+_MAX_NAME = 1024
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".gz", ".7z", ".rar")
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    MemoryError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+)
+"""What zipfile and tarfile let through on damaged archives."""
+
+
+class Store(Protocol):
+    """Files by name. Safe to read from several threads."""
+
+    @property
+    def root(self) -> Path:
+        """The folder or archive."""
+
+    def names(self) -> list[str]:
+        """Every file, relative, with `/`, sorted; dot files and the Mac's shadows are passed over."""
+
+    def size(self, name: str) -> int:
+        """Bytes of a file, uncompressed, as the store states them."""
+
+    def read(self, name: str) -> bytes:
+        """A whole file; raises `DataError` where it is missing, damaged or above `MAX_BYTES`."""
+
+    def head(self, name: str, num_bytes: int) -> bytes:
+        """The first bytes of a file."""
+
+    def alias(self, name: str) -> str:
+        """A name that says nothing, `file 12 of 300`; every method takes it for the file's own."""
+
+    def __contains__(self, name: object) -> bool: ...
+
+    def close(self) -> None:
+        """Let go of the archive."""
+
+
+def open_store(path: Path) -> Store:
+    """The files of a folder, a .zip or an uncompressed .tar.
+
+    Raises:
+        DataError: anything else, or an archive that is not to be trusted.
+    """
+    if path.is_dir():
+        return _Opened(path, _Folder(path.resolve()))
+    ending = path.name.lower()
+    if not path.is_file():
+        raise DataError(f"the data folder must exist, got {path}. Check its path.")
+    if ending.endswith(_COMPRESSED):
+        raise DataError("a compressed tar cannot be read at random places. Unpack it, or pack it as .zip or .tar.")
+    if not ending.endswith((".zip", ".tar")):
+        raise DataError(f"data must be a folder, a .zip or a .tar, got {path.name}. Unpack it into a folder.")
+    damaged = f"the archive {path.name} must be whole, got one that is damaged or of another kind. Copy it again."
+    try:
+        return _Opened(path, _archive(path, _Zip if ending.endswith(".zip") else _Tar))
+    except _BROKEN:
+        # Their messages quote members' names.
+        raise DataError(damaged) from None
+
+
+def _archive(path: Path, kind: "type[_Zip] | type[_Tar]") -> "_Zip | _Tar":
+    file = _Bounded(io.FileIO(path))
+    try:
+        return kind(file, path.stat().st_size)
+    except BaseException:
+        file.close()
+        raise
+
+
+class _Source(Protocol):
+    """One kind of place."""
+
+    sizes: dict[str, int]
+
+    def read(self, name: str, limit: int) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class _Opened:
+    """See `Store`."""
+
+    def __init__(self, root: Path, source: _Source):
+        self.root = root
+        self._source = source
+        self._sizes = dict(source.sizes)
+        self._names = sorted(self._sizes)
+        count = len(self._names)
+        self._alias = {name: f"file {number} of {count}" for number, name in enumerate(self._names, start=1)}
+        self._named = {alias: name for name, alias in self._alias.items()}
+        if self._named.keys() & self._sizes.keys():
+            raise DataError("no file may be called 'file N of M', for files are counted so. Rename it.")
+
+    def names(self) -> list[str]:
+        return list(self._names)
+
+    def size(self, name: str) -> int:
+        return self._sizes[self._real(name)]
+
+    def read(self, name: str) -> bytes:
+        if self.size(name) > MAX_BYTES:
+            raise DataError(f"a file must have at most {MAX_BYTES:,} bytes, {name} has more. Leave it out.")
+        data = self.head(name, MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise DataError(f"a file must have at most {MAX_BYTES:,} bytes, {name} has more. Leave it out.")
+        return data
+
+    def head(self, name: str, num_bytes: int) -> bytes:
+        try:
+            return self._source.read(self._real(name), num_bytes)
+        except PermissionError:
+            reason = "its permissions forbid it"
+        except _BROKEN:
+            reason = "it is damaged or was taken away"
+        raise DataError(f"every file must be readable, {name} is not: {reason}. Check it, or copy it again.")
+
+    def alias(self, name: str) -> str:
+        return self._alias[self._real(name)]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sizes or name in self._named
+
+    def close(self) -> None:
+        self._source.close()
+
+    def _real(self, name: str) -> str:
+        real = self._named.get(name, name)
+        if real not in self._sizes:
+            raise DataError(f"every file that is read must be there, {name} is not. Check the folder.")
+        return real
+
+
+class _Folder:
+    def __init__(self, root: Path):
+        self._root = root
+        self.sizes: dict[str, int] = {}
+        for folder, folders, files in os.walk(root, onerror=_unlistable):
+            folders[:] = [name for name in folders if not _is_hidden(name)]
+            for name in files:
+                if not _is_hidden(name):
+                    self._add(Path(folder) / name)
+
+    def _add(self, path: Path) -> None:
+        if path.is_symlink() and path.exists() and not path.resolve().is_relative_to(self._root):
+            raise DataError(
+                "every file must lie in the data folder, got a link that leads outside of it. Copy what it leads to."
+            )
+        if path.is_file():
+            self.sizes[path.relative_to(self._root).as_posix()] = path.stat().st_size
+
+    def read(self, name: str, limit: int) -> bytes:
+        path = self._root / name
+        if not path.resolve().is_relative_to(self._root):
+            raise ValueError  # it has become a link since the folder was listed
+        with path.open("rb") as file:
+            return file.read(limit)
+
+    def close(self) -> None:
+        pass
+
+
+class _Zip:
+    def __init__(self, file: "_Bounded", num_bytes: int):
+        self._archive = zipfile.ZipFile(file)
+        file.bound = None
+        self._file = file
+        members = _Members()
+        for info in self._archive.infolist():
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _refused("a link or a device")
+            if info.flag_bits & 0x2041:
+                raise _refused("an encrypted member")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # zipfile bounds what deflate unpacks to at once, and only that.
+                raise _refused("a member that is neither stored nor deflated")
+            if info.filename != info.orig_filename:
+                raise _refused(_ODD_NAME)
+            members.add(info.filename, info.file_size, is_folder=info.is_dir())
+        members.check_ratio(num_bytes)
+        self.sizes = members.sizes
+        self._stored = {members.plain(info.filename): info for info in self._archive.infolist()}
+
+    def read(self, name: str, limit: int) -> bytes:
+        info = self._stored[name]
+        with self._archive.open(info) as member:
+            data = member.read(min(limit, info.file_size))
+            # The checksum is compared when the end is met.
+            if limit > info.file_size and (member.read(1) or len(data) != info.file_size):
+                raise ValueError
+            return data
+
+    def close(self) -> None:
+        self._archive.close()
+        self._file.close()
+
+
+class _Tar:
+    def __init__(self, file: "_Bounded", num_bytes: int):
+        self._file = file
+        self._lock = threading.Lock()
+        self._places: dict[str, int] = {}
+        members, last = _Members(), -1
+        with tarfile.open(fileobj=self._file, mode="r:") as archive:
+            while (info := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every one
+                if info.offset_data <= last or info.size < 0 or info.offset_data + info.size > num_bytes:
+                    raise _refused("members that overlap or end after the archive")
+                last = info.offset_data
+                if not (info.isreg() or info.isdir()) or info.issparse():
+                    raise _refused("a link or a device")
+                if members.add(info.name, info.size, is_folder=info.isdir()):
+                    self._places[members.plain(info.name)] = info.offset_data
+        self._file.bound = None
+        self.sizes = members.sizes
+
+    def read(self, name: str, limit: int) -> bytes:
+        with self._lock:
+            self._file.seek(self._places[name])
+            data = self._file.read(min(limit, self.sizes[name]))
+        if len(data) < min(limit, self.sizes[name]):
+            raise ValueError
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Bounded(io.BufferedReader):
+    """A file that gives no more than `bound` bytes at once: a directory or a name longer than that is an attack."""
+
+    bound: int | None = _MAX_DIRECTORY_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.bound is not None and (size is None or size > self.bound):
+            raise _refused("a directory of more bytes than pictures need")
+        return super().read(size)
+
+
+_ODD_NAME = "a member whose name leads elsewhere"
+
+
+@dataclass
+class _Members:
+    """Collects members and refuses what no honest archive holds."""
+
+    sizes: dict[str, int] = field(default_factory=dict)
+    _seen: set[str] = field(default_factory=set)
+    _count: int = 0
+    _total: int = 0
+
+    @staticmethod
+    def plain(name: str) -> str:
+        return name.removeprefix("./").rstrip("/")
+
+    def add(self, name: str, size: int, *, is_folder: bool) -> bool:
+        """Whether the member is one that is read."""
+        self._count += 1
+        if self._count > MAX_MEMBERS:
+            raise _refused(f"more than {MAX_MEMBERS:,} members")
+        plain = self.plain(name)
+        if plain in ("", ".") and is_folder:
+            return False
+        if _leads_elsewhere(plain):
+            raise _refused(_ODD_NAME)
+        if is_folder:
+            return False
+        # What one file system tells apart is one file to another.
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", plain).casefold())
+        if folded in self._seen:
+            raise _refused("two members of one name")
+        self._seen.add(folded)
+        if size > MAX_BYTES:
+            raise _refused(f"a member of more than {MAX_BYTES:,} bytes")
+        self._total += size
+        if self._total > MAX_TOTAL_BYTES:
+            raise _refused(f"more than {MAX_TOTAL_BYTES:,} bytes")
+        if any(map(_is_hidden, plain.split("/"))):
+            return False
+        self.sizes[plain] = size
+        return True
+
+    def check_ratio(self, packed: int) -> None:
+        if self._total > max(_SMALL_BYTES, MAX_RATIO * packed):
+            raise _refused(f"members that unpack to more than {MAX_RATIO} times its size")
+
+
+def _leads_elsewhere(name: str) -> bool:
+    return (
+        not name
+        or len(name) > _MAX_NAME
+        or name.startswith("/")
+        or re.match(r"[A-Za-z]:", name) is not None
+        or any(mark in name for mark in ("\\", "\0", "\n", "\r"))
+        or any(part in ("", ".", "..") for part in name.split("/"))
+    )
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _refused(what: str) -> DataError:
+    return DataError(f"an archive must be a plain collection of files, this one has {what}. Unpack and check it.")
+
+
+def _unlistable(error: OSError) -> None:
+    raise DataError(
+        "every folder below the data folder must be readable, got one that is not. Check its permissions."
+    )

@@ -1,0 +1,1 @@
+"""Pictures as they might also have been taken: turned, shifted, lit differently. For training only."""

@@ -1,0 +1,83 @@
+"""Whether probabilities can be taken at their word."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wardround.training.metrics.bootstrap import Indices
+from wardround.types import Labels, Scores
+
+BINS = 15
+"""Bins of equal width, as Guo et al. 2017 take them."""
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The pictures called with a confidence in (low, high]; confidence is the highest probability.
+
+    Attributes:
+        low: of the confidence.
+        high: of the confidence.
+        count: pictures.
+        mean_confidence: None without pictures.
+        accuracy: share called right; None without pictures.
+    """
+
+    low: float
+    high: float
+    count: int
+    mean_confidence: float | None
+    accuracy: float | None
+
+
+def reliability(scores: Scores, labels: Labels, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
+    """The reliability table, bins of equal width from 0 to 1.
+
+    Args:
+        scores: class probabilities, (picture, class).
+        labels: class indices, (picture,).
+        bins: how many.
+    """
+    confidence, right = scores.max(axis=1), scores.argmax(axis=1) == labels
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    place: Indices = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    confidences = np.bincount(place, confidence, minlength=bins)
+    rights = np.bincount(place, right, minlength=bins)
+    return tuple(
+        ReliabilityBin(
+            low=float(edges[i]),
+            high=float(edges[i + 1]),
+            count=int(counts[i]),
+            mean_confidence=float(confidences[i] / counts[i]) if counts[i] else None,
+            accuracy=float(rights[i] / counts[i]) if counts[i] else None,
+        )
+        for i in range(bins)
+    )
+
+
+def calibration_error(table: tuple[ReliabilityBin, ...]) -> float:
+    """Expected calibration error: mean distance of confidence and accuracy over the bins, weighted by pictures.
+
+    Source: Guo et al. 2017, equation 3, https://arxiv.org/abs/1706.04599. With few pictures it is above zero even
+    for a model that is calibrated.
+    """
+    total = sum(row.count for row in table)
+    gaps = [
+        row.count * abs(row.accuracy - row.mean_confidence)
+        for row in table
+        if row.accuracy is not None and row.mean_confidence is not None
+    ]
+    return sum(gaps) / total
+
+
+def brier(scores: Scores, labels: Labels) -> float:
+    """Half the mean squared distance of the probabilities from the truth: 0 is perfect, 1 is surely wrong.
+
+    Brier 1950, halved, so that with two classes it is the squared error of the probability of class 1.
+
+    >>> round(brier(np.array([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 0])), 3)
+    0.2
+    """
+    truth = np.arange(scores.shape[1]) == labels[:, None]
+    return float(0.5 * ((scores - truth) ** 2).sum(axis=1).mean())

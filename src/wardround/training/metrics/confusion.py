@@ -1,0 +1,69 @@
+"""What follows from how often each class was called each class.
+
+Tables of counts are (resample, true class, called class). Every function returns one number a table, (resample,),
+NaN where the table cannot give it.
+"""
+
+import numpy as np
+
+from wardround.training.metrics.bootstrap import Floats, Indices, ratio
+from wardround.types import Labels
+
+
+def confusions(labels: Labels, called: Indices, num_classes: int, weights: Floats) -> Floats:
+    """Weight of the pictures of each class called each class, (resample, true class, called class).
+
+    Args:
+        labels: class indices, (picture,).
+        called: class indices, (picture,).
+        num_classes: of both.
+        weights: (resample, picture).
+    """
+    cells, cell = np.unique(labels * num_classes + called, return_inverse=True)
+    table = np.zeros((len(weights), num_classes**2))
+    table[:, cells] = weights @ (cell[:, None] == np.arange(len(cells))).astype(np.float64)
+    return table.reshape(-1, num_classes, num_classes)
+
+
+def recalls(table: Floats) -> Floats:
+    """Share of each class called right, (resample, class)."""
+    return ratio(np.diagonal(table, axis1=1, axis2=2), table.sum(axis=2))
+
+
+def accuracy(table: Floats) -> Floats:
+    """Share called right."""
+    return ratio(np.trace(table, axis1=1, axis2=2), table.sum(axis=(1, 2)))
+
+
+def balanced_accuracy(table: Floats) -> Floats:
+    """Mean over the classes that occur of the share called right."""
+    shares = recalls(table)
+    occurs = ~np.isnan(shares)
+    return ratio(np.where(occurs, shares, 0.0).sum(axis=1), occurs.sum(axis=1).astype(np.float64))
+
+
+def matthews(table: Floats) -> Floats:
+    """Matthews' correlation of true and called class, for any number of classes.
+
+    R_K of Gorodkin 2004, https://doi.org/10.1016/j.compbiolchem.2004.09.006; unknown when all pictures are of
+    one class, or were called one.
+    """
+    total = table.sum(axis=(1, 2))
+    true, called = table.sum(axis=2), table.sum(axis=1)
+    covariance = total * np.trace(table, axis1=1, axis2=2) - (true * called).sum(axis=1)
+    spread = (total**2 - (true**2).sum(axis=1)) * (total**2 - (called**2).sum(axis=1))
+    return ratio(covariance, np.sqrt(spread))
+
+
+def quadratic_kappa(table: Floats) -> Floats:
+    """Agreement beyond chance on grades, a disagreement counted by the square of its distance.
+
+    Weighted kappa of Cohen 1968, https://doi.org/10.1037/h0026256, with squared distances: 1 for agreement, 0 for
+    chance; unknown when chance could not disagree, all pictures being of one grade and called that.
+    """
+    grades = np.arange(table.shape[1])
+    distance = ((grades[:, None] - grades) ** 2).astype(np.float64)
+    total = table.sum(axis=(1, 2))
+    seen = np.einsum("rtc,tc->r", table, distance) * total
+    by_chance = np.einsum("rt,tc,rc->r", table.sum(axis=2), distance, table.sum(axis=1))
+    return 1 - ratio(seen, by_chance)

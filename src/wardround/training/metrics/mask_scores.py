@@ -1,0 +1,227 @@
+"""Predicted masks against true ones, one picture at a time, so that they need not be in memory together."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wardround.errors import DataError
+from wardround.images.entries import Region
+from wardround.training.metrics.bootstrap import (
+    Floats,
+    Indices,
+    Interval,
+    interval,
+    number,
+    patient_weights,
+    ratio,
+)
+from wardround.training.metrics.groups import MIN_PATIENTS, Groups, each_group
+from wardround.training.metrics.segmentation import RegionMetrics, SegmentationMetrics
+from wardround.training.metrics.surfaces import Overlap, overlap
+
+Mask = npt.NDArray[np.uint8]
+"""Class of each pixel or voxel, (*space)."""
+
+_MEASURES = ("dice", "hd95", "surface_dice")
+
+
+class MaskScores:
+    """Takes predicted and true masks one by one, and keeps a few numbers of each.
+
+    Args:
+        regions: what is scored; at least one, of different names.
+        spacing: size of a pixel along each axis, in mm; None for pictures without one, distances are then in
+            pixels.
+        tolerance: of the surface Dice, in mm (or pixels).
+    """
+
+    def __init__(self, regions: Sequence[Region], spacing: Sequence[float] | None, tolerance: float = 1.0) -> None:
+        if not regions or len({region.name for region in regions}) < len(regions):
+            raise DataError(
+                "masks must be scored by at least one region, each of another name, "
+                f"got {[region.name for region in regions]}. Name the regions."
+            )
+        if spacing is not None and not all(0 < length < np.inf for length in spacing):
+            raise DataError(f"spacing must be > 0 mm along each axis, got {tuple(spacing)}. Check the headers.")
+        if not 0 <= tolerance < np.inf:
+            raise DataError(
+                f"the tolerance of the surface Dice must be at least 0, got {tolerance}. Give it in mm."
+            )
+        self._regions, self._spacing, self._tolerance = tuple(regions), spacing, float(tolerance)
+        self._patients: dict[Hashable, int] = {}
+        self._patient: list[int] = []
+        self._overlaps: list[list[Overlap]] = []
+        self._axes: int | None = None if spacing is None else len(spacing)
+
+    def __len__(self) -> int:
+        """Pictures or volumes so far."""
+        return len(self._overlaps)
+
+    def add(self, predicted: Mask, true: Mask, patient: Hashable) -> None:
+        """Scores one picture or volume.
+
+        Args:
+            predicted: class of each pixel, (*space).
+            true: class of each pixel, (*space).
+            patient: whose it is.
+
+        Raises:
+            DataError: masks of different shapes, or of other axes than the spacing has.
+        """
+        if predicted.shape != true.shape or true.ndim != (self._axes or true.ndim) or true.ndim not in (2, 3):
+            raise DataError(
+                f"two masks must have the same 2 or 3 axes, got {predicted.shape} and {true.shape}"
+                f"{'' if self._spacing is None else f' with a spacing of {len(self._spacing)} axes'}. "
+                "Predict on the grid of the truth."
+            )
+        self._axes = true.ndim
+        spacing = self._spacing or (1.0,) * true.ndim
+        self._overlaps.append(
+            [
+                overlap(_part(predicted, region), _part(true, region), spacing, self._tolerance)
+                for region in self._regions
+            ]
+        )
+        self._patient.append(self._patients.setdefault(patient, len(self._patients)))
+
+    def result(self, *, generator: np.random.Generator, num_resamples: int = 1000) -> SegmentationMetrics:
+        """Metrics of all pictures added so far.
+
+        Args:
+            generator: draws the resamples.
+            num_resamples: for the intervals.
+
+        Raises:
+            DataError: none was added.
+        """
+        return self._of(np.arange(len(self)), generator, num_resamples)
+
+    def by_group(
+        self,
+        groups: Mapping[str, Sequence[str]],
+        *,
+        generator: np.random.Generator,
+        num_resamples: int = 1000,
+        min_patients: int = MIN_PATIENTS,
+    ) -> dict[str, Groups[SegmentationMetrics]]:
+        """Metrics of each value of each column, as `wardround.training.metrics.groups.by_group`.
+
+        Args:
+            groups: for each column the value of each picture, in the order in which they were added.
+            generator: draws the resamples.
+            num_resamples: for the intervals.
+            min_patients: the fewest patients of a shown group; public.
+        """
+        return each_group(
+            np.array(self._patient, dtype=np.int64),
+            groups,
+            lambda rows: self._of(rows, generator, num_resamples),
+            min_patients=min_patients,
+        )
+
+    def _of(self, rows: Indices, generator: np.random.Generator, num_resamples: int) -> SegmentationMetrics:
+        if len(rows) == 0:
+            raise DataError("a test set must have at least one mask, got none. Set test patients aside first.")
+        chosen = [self._overlaps[row] for row in rows]
+        _, patient = np.unique(np.array(self._patient)[rows], return_inverse=True)
+        each = _of_patients(
+            np.array([[[o.dice, o.hd95, o.surface_dice] for o in line] for line in chosen]), patient
+        )
+        weights = patient_weights(len(each), generator, num_resamples)
+        point, draws = _weighted_means(each, np.ones((1, len(each))))[0], _weighted_means(each, weights)
+        mean = _Estimates(_known_mean(point), _known_mean(draws), len(each))
+        return SegmentationMetrics(
+            n_pictures=len(rows),
+            n_patients=len(each),
+            unit="pixels" if self._spacing is None else "mm",
+            size_unit="pixels" if self._spacing is None else f"mm{self._axes}",
+            tolerance=self._tolerance,
+            dice=mean.value("dice"),
+            dice_interval=mean.interval("dice"),
+            hd95=mean.value("hd95"),
+            hd95_interval=mean.interval("hd95"),
+            surface_dice=mean.value("surface_dice"),
+            surface_dice_interval=mean.interval("surface_dice"),
+            regions=tuple(
+                self._region(
+                    i, [line[i] for line in chosen], patient, _Estimates(point[i], draws[:, i], len(each))
+                )
+                for i in range(len(self._regions))
+            ),
+        )
+
+    def _region(
+        self, which: int, overlaps: Sequence[Overlap], patient: Indices, estimates: "_Estimates"
+    ) -> RegionMetrics:
+        pixel = 1.0 if self._spacing is None else float(np.prod(self._spacing))
+        sizes = np.array([[o.true, o.predicted] for o in overlaps], dtype=np.float64)
+        true_size, predicted_size = pixel * _of_patients(sizes, patient).mean(axis=0)
+        has, given = (sizes > 0).T
+        return RegionMetrics(
+            name=self._regions[which].name,
+            n_patients=len(np.unique(patient[has | given])),
+            n_both_empty=int((~has & ~given).sum()),
+            n_missed=int((has & ~given).sum()),
+            n_imagined=int((~has & given).sum()),
+            dice=estimates.value("dice"),
+            dice_interval=estimates.interval("dice"),
+            hd95=estimates.value("hd95"),
+            hd95_interval=estimates.interval("hd95"),
+            surface_dice=estimates.value("surface_dice"),
+            surface_dice_interval=estimates.interval("surface_dice"),
+            true_size=float(true_size),
+            predicted_size=float(predicted_size),
+        )
+
+
+@dataclass(frozen=True)
+class _Estimates:
+    """Dice, HD95 and surface Dice.
+
+    Attributes:
+        point: of the test set, (measure,).
+        draws: of each resample, (resample, measure).
+        num_patients: drawn from.
+    """
+
+    point: Floats
+    draws: Floats
+    num_patients: int
+
+    def value(self, measure: str) -> float | None:
+        return number(self.point[_MEASURES.index(measure)])
+
+    def interval(self, measure: str) -> Interval | None:
+        if self.num_patients < 2 or self.value(measure) is None:
+            return None
+        return interval(self.draws[:, _MEASURES.index(measure)])
+
+
+def _part(mask: Mask, region: Region) -> npt.NDArray[np.bool_]:
+    part: npt.NDArray[np.bool_] = np.logical_or.reduce([mask == k for k in region.classes])
+    return part
+
+
+def _of_patients(values: Floats, patient: Indices) -> Floats:
+    """Mean over each patient's pictures of what is known, (patient, ...), from (picture, ...)."""
+    known = ~np.isnan(values)
+    shape = (int(patient.max()) + 1, *values.shape[1:])
+    total, count = np.zeros(shape), np.zeros(shape)
+    np.add.at(total, patient, np.where(known, values, 0.0))
+    np.add.at(count, patient, known)
+    return ratio(total, count)
+
+
+def _weighted_means(values: Floats, weights: Floats) -> Floats:
+    """Means over the first axis of what is known, (weight, ...), for each row of weights; NaN where nothing is."""
+    known = ~np.isnan(values)
+    total = np.tensordot(weights, np.where(known, values, 0.0), axes=1)
+    return ratio(total, np.tensordot(weights, known.astype(np.float64), axes=1))
+
+
+def _known_mean(values: Floats) -> Floats:
+    """Mean over the regions that have a number, (..., measure), from (..., region, measure)."""
+    known = ~np.isnan(values)
+    return ratio(np.where(known, values, 0.0).sum(axis=-2), known.sum(axis=-2).astype(np.float64))

@@ -1,0 +1,239 @@
+"""A folder, a .zip or a .tar: the same files by the same names, and hostile archives refused with one sentence."""
+
+import contextlib
+import io
+import stat
+import struct
+import tarfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from wardround.errors import DataError
+from wardround.images import store as store_room
+from wardround.images.store import open_store
+
+FILES = {"a.png": b"first", "deep/er/b.dcm": bytes(range(256)) * 40, "deep/c": b""}
+PASSED_OVER = {".hidden": b"x", "__MACOSX/a.png": b"x", "deep/._b": b"x", ".git/config": b"x"}
+
+
+def in_folder(root, files):
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def in_zip(path, files):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def in_tar(path, files):
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture(params=["folder", "zip", "tar"])
+def opened(request, tmp_path):
+    """FILES, and what is passed over, in every kind of store."""
+    files = FILES | PASSED_OVER
+    if request.param == "folder":
+        path = in_folder(tmp_path / "data", files)
+    else:
+        path = (in_zip if request.param == "zip" else in_tar)(tmp_path / f"data.{request.param}", files)
+    with contextlib.closing(open_store(path)) as store:
+        yield store
+
+
+def test_every_kind_of_store_holds_the_same_files(opened):
+    assert opened.names() == sorted(FILES)
+    assert {name: opened.read(name) for name in opened.names()} == FILES
+    assert {name: opened.size(name) for name in opened.names()} == {n: len(c) for n, c in FILES.items()}
+    assert "a.png" in opened
+    assert ".hidden" not in opened
+    assert opened.head("deep/er/b.dcm", 3) == b"\0\1\2"
+
+
+def test_a_file_answers_to_a_name_that_says_nothing(opened):
+    assert opened.alias("deep/c") == "file 2 of 3"
+    assert opened.read("file 3 of 3") == FILES["deep/er/b.dcm"]
+    assert "file 3 of 3" in opened
+    assert opened.alias("file 3 of 3") == "file 3 of 3"
+
+
+@pytest.mark.parametrize("name", ["gone", ".hidden", "../a.png", "/etc/passwd", "deep", "file 4 of 3"])
+def test_what_is_not_listed_is_not_read(opened, name):
+    with pytest.raises(DataError, match="must be there"):
+        opened.read(name)
+
+
+def test_threads_read_at_once(opened):
+    with ThreadPoolExecutor(8) as pool:
+        contents = list(pool.map(opened.read, ["a.png", "deep/er/b.dcm"] * 50))
+    assert contents == [FILES["a.png"], FILES["deep/er/b.dcm"]] * 50
+
+
+def test_a_file_above_the_limit_is_refused_by_what_it_holds_not_by_what_is_said(opened, monkeypatch):
+    monkeypatch.setattr(store_room, "MAX_BYTES", 100)
+    with pytest.raises(DataError, match="at most 100 bytes"):
+        opened.read("deep/er/b.dcm")
+    opened._sizes["deep/er/b.dcm"] = 5  # what the store believes
+    with pytest.raises(DataError, match="at most 100 bytes"):
+        opened.read("deep/er/b.dcm")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/abs.png",
+        "../up.png",
+        "a/../../up.png",
+        "a\\b.png",
+        "C:evil.png",
+        "C:/evil.png",
+        "a//b",
+        "a/./b",
+        "new\nline",
+    ],
+)
+@pytest.mark.parametrize("pack", [in_zip, in_tar])
+def test_a_name_that_leads_elsewhere_refuses_the_archive(tmp_path, pack, name):
+    path = pack(tmp_path / f"x.{'zip' if pack is in_zip else 'tar'}", {"good.png": b"1", name: b"2"})
+    with pytest.raises(DataError, match="name leads elsewhere") as caught:
+        open_store(path)
+    assert name not in str(caught.value)
+
+
+@pytest.mark.parametrize("pair", [("a.png", "A.PNG"), ("\u00e9.png", "e\u0301.png"), ("x/a", "./x/a")])
+@pytest.mark.parametrize("pack", [in_zip, in_tar])
+def test_two_members_of_one_name_refuse_the_archive(tmp_path, pack, pair):
+    path = pack(tmp_path / f"x.{'zip' if pack is in_zip else 'tar'}", dict.fromkeys(pair, b""))
+    with pytest.raises(DataError, match="two members of one name"):
+        open_store(path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE],
+)
+def test_links_and_devices_refuse_a_tar(tmp_path, kind):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        info = tarfile.TarInfo("innocent.png")
+        info.type, info.linkname = kind, "/etc/passwd"
+        archive.addfile(info)
+    with pytest.raises(DataError, match="archive"):
+        open_store(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
+def test_links_and_devices_refuse_a_zip(tmp_path, kind):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        info = zipfile.ZipInfo("innocent.png")
+        info.external_attr = (kind | 0o644) << 16
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(DataError, match="a link or a device"):
+        open_store(tmp_path / "x.zip")
+
+
+def test_an_encrypted_member_refuses_a_zip(tmp_path):
+    data = bytearray(in_zip(tmp_path / "x.zip", {"a": b"1"}).read_bytes())
+    at = data.index(b"PK\1\2") + 8
+    data[at] |= 1
+    (tmp_path / "x.zip").write_bytes(data)
+    with pytest.raises(DataError, match="encrypted"):
+        open_store(tmp_path / "x.zip")
+
+
+def test_a_method_whose_output_cannot_be_bounded_refuses_a_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a", bytes(1000))
+    with pytest.raises(DataError, match="neither stored nor deflated"):
+        open_store(tmp_path / "x.zip")
+
+
+def test_too_many_members_too_large_or_too_well_packed_refuse_an_archive(tmp_path, monkeypatch):
+    path = in_zip(tmp_path / "x.zip", {"a": bytes(300_000), "b": b""})
+    monkeypatch.setattr(store_room, "_SMALL_BYTES", 1000)
+    with pytest.raises(DataError, match="250 times its size"):
+        open_store(path)
+    monkeypatch.setattr(store_room, "MAX_TOTAL_BYTES", 200_000)
+    with pytest.raises(DataError, match="more than 200,000 bytes"):
+        open_store(path)
+    monkeypatch.setattr(store_room, "MAX_BYTES", 200_000)
+    with pytest.raises(DataError, match="a member of more than 200,000 bytes"):
+        open_store(path)
+    monkeypatch.setattr(store_room, "MAX_MEMBERS", 0)
+    with pytest.raises(DataError, match="more than 0 members"):
+        open_store(path)
+    monkeypatch.setattr(store_room._Bounded, "bound", 50)
+    with pytest.raises(DataError, match="directory"):
+        open_store(path)
+
+
+def test_a_zip_that_lies_about_a_size_is_damaged_not_unpacked(tmp_path):
+    data = bytearray(in_zip(tmp_path / "x.zip", {"a": bytes(5_000_000)}).read_bytes())
+    at = data.index(b"PK\1\2") + 24
+    data[at : at + 4] = struct.pack("<I", 10)
+    (tmp_path / "x.zip").write_bytes(data)
+    with contextlib.closing(open_store(tmp_path / "x.zip")) as store, pytest.raises(DataError, match="readable"):
+        store.read("a")
+
+
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.txt", "x.7z", "gone.zip"])
+def test_anything_else_is_refused_with_what_to_do(tmp_path, name):
+    if not name.startswith("gone"):
+        (tmp_path / name).write_bytes(b"\x1f\x8b")
+    with pytest.raises(DataError, match=r"[Uu]npack|must exist"):
+        open_store(tmp_path / name)
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused_and_one_within_is_a_file(tmp_path):
+    root = in_folder(tmp_path / "data", {"a": b"1"})
+    (root / "b").symlink_to(root / "a")
+    (root / "broken").symlink_to(root / "nothing")
+    (root / "loop").symlink_to(root)
+    assert open_store(root).names() == ["a", "b"]
+    (tmp_path / "secret").write_bytes(b"2")
+    (root / "c").symlink_to(tmp_path / "secret")
+    with pytest.raises(DataError, match="leads outside"):
+        open_store(root)
+
+
+def test_a_file_that_becomes_a_link_to_elsewhere_is_not_read(tmp_path):
+    root = in_folder(tmp_path / "data", {"a": b"1"})
+    store = open_store(root)
+    (tmp_path / "secret").write_bytes(b"2")
+    (root / "a").unlink()
+    (root / "a").symlink_to(tmp_path / "secret")
+    with pytest.raises(DataError, match="readable"):
+        store.read("a")
+
+
+def test_a_file_called_as_files_are_counted_is_refused(tmp_path):
+    with pytest.raises(DataError, match="file N of M"):
+        open_store(in_folder(tmp_path / "data", {"file 1 of 1": b""}))
+
+
+@pytest.mark.parametrize("pack", [in_zip, in_tar])
+def test_no_damaged_archive_gets_past_the_one_exception(tmp_path, pack):
+    generator = np.random.default_rng(3)
+    path = tmp_path / f"x.{'zip' if pack is in_zip else 'tar'}"
+    whole = pack(path, FILES | {"more/d": bytes(3000)}).read_bytes()
+    for _ in range(300):
+        damaged = bytearray(whole[: generator.integers(1, len(whole) + 1)] if generator.random() < 0.3 else whole)
+        for place in generator.integers(0, len(damaged), 6):
+            damaged[place] = generator.integers(0, 256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(DataError), contextlib.closing(open_store(path)) as store:
+            for name in store.names():
+                with contextlib.suppress(DataError):
+                    assert len(store.read(name)) <= len(whole) * 1100
