@@ -75,7 +75,8 @@ def test_a_jpeg_decoded_small_differs_from_one_decoded_whole_by_rounding_only():
     Image.fromarray((slope / slope.max() * 255).astype(np.uint8)).save(stream, "JPEG", quality=95)
     recipe = PictureRecipe(20, 1)
     whole, small = (
-        recipe.prepare(Raw(decode(stream.getvalue(), least_side=side))).rows for side in (None, recipe.least_side)
+        recipe.prepare(Raw(decode(stream.getvalue(), least_side=side))).rows
+        for side in (None, recipe.hint.least_side)
     )
     assert abs(whole.astype(int) - small).max() <= 2  # two roundings to whole grey levels
 

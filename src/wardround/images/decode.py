@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from wardround.errors import DataError
-from wardround.images.raw import Mask, Raw
+from wardround.images.raw import Hint, Mask, Raw
 
 if TYPE_CHECKING:
     from wardround.images.entries import Entry
@@ -94,12 +94,18 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, least_side: int | None 
         return decode_in_thread(data, max_pixels=max_pixels, least_side=least_side)
 
 
-def decode_in_thread(data: bytes, *, max_pixels: int = MAX_PIXELS, least_side: int | None = None) -> Picture:
-    """As `decode`, for threads under a `pillow_kept_quiet` that encloses them all."""
+def decode_in_thread(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, least_side: int | None = None, is_grey: bool = False
+) -> Picture:
+    """As `decode`, for threads under a `pillow_kept_quiet` that encloses them all.
+
+    With `is_grey` the colours of a JPEG, which stores luminance by itself, are not decoded.
+    """
     with _opened(data, max_pixels) as image:
-        if least_side is not None:
+        if least_side is not None or is_grey:
             # Pillow never goes below the size asked for.
-            image.draft(None, (least_side, least_side))
+            size = image.size if least_side is None else (least_side, least_side)
+            image.draft("L" if is_grey else None, size)
         image.load()
         return _as_array(_upright(image), is_png=image.format == "PNG")
 
@@ -129,13 +135,13 @@ def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Mask:
 class PillowDecoder:
     """JPEG, PNG, TIFF and BMP, one file a picture."""
 
-    key: str = "files-1"
+    key: str = "files-2"
 
-    def decode(
-        self, entry: "Entry", contents: Sequence[bytes], masks: Sequence[bytes], least_side: int | None
-    ) -> Raw:
+    def decode(self, entry: "Entry", contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
         """See `Decoder`. A picture with a mask is decoded whole, so that the two stay pixel on pixel."""
-        values = decode_in_thread(contents[0], least_side=None if masks else least_side)
+        hint = hint or Hint()
+        least_side = None if masks else hint.least_side
+        values = decode_in_thread(contents[0], least_side=least_side, is_grey=hint.is_grey)
         if not masks:
             return Raw(values)
         mask = decode_mask(masks[0])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wardround.errors import DataError, MissingExtra
-from wardround.images.raw import Affine, Raw
+from wardround.images.raw import Affine, Hint, Raw
 
 if TYPE_CHECKING:
     from wardround.images.entries import Entry
@@ -38,11 +38,9 @@ class NiftiDecoder:
 
     key: str = "nifti-1"
 
-    def decode(
-        self, entry: "Entry", contents: Sequence[bytes], masks: Sequence[bytes], least_side: int | None
-    ) -> Raw:
+    def decode(self, entry: "Entry", contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
         """See `Decoder`."""
-        del entry, least_side
+        del entry, hint
         values, affine = read_nifti(contents[0])
         if not masks:
             return Raw(values, None, affine)

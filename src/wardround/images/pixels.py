@@ -103,7 +103,7 @@ def _opened(store: Store, entry: Entry, digest: str, listing: Listing, recipe: R
     if _joined(entry, [sha256(content).hexdigest() for content in (*contents, *masks)]) != digest:
         raise DataError(f"pictures must not change while they are read, but {entry.file} did. Start again.")
     try:
-        raw = listing.decoder.decode(entry, contents, masks, recipe.least_side)
+        raw = listing.decoder.decode(entry, contents, masks, recipe.hint)
         if (raw.mask is None) == (listing.target is Target.MASKS):
             return "a mask must lie beside every picture that is segmented, and beside no other"
         if raw.mask is not None and raw.mask.max(initial=0) >= len(listing.class_names):

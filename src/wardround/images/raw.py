@@ -31,6 +31,19 @@ class Raw:
     affine: Affine | None = None
 
 
+@dataclass(frozen=True)
+class Hint:
+    """What a decoder may leave out, because nobody will look at it.
+
+    Args:
+        least_side: a picture may be decoded smaller as long as no side gets shorter than this.
+        is_grey: colour may be left out; its ITU-R 601 luminance is what remains.
+    """
+
+    least_side: int | None = None
+    is_grey: bool = False
+
+
 class Decoder(Protocol):
     """How the contents of an entry's files become a `Raw`. Must be safe to call from several threads."""
 
@@ -38,16 +51,14 @@ class Decoder(Protocol):
     def key(self) -> str:
         """Name and version: part of the key under which decoded pictures are kept."""
 
-    def decode(
-        self, entry: "Entry", contents: Sequence[bytes], masks: Sequence[bytes], least_side: int | None
-    ) -> Raw:
+    def decode(self, entry: "Entry", contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
         """One entry's picture.
 
         Args:
             entry: what is decoded.
             contents: of `entry.sources`, in their order.
             masks: of `entry.mask`, in their order.
-            least_side: a picture may be decoded smaller as long as no side gets shorter than this.
+            hint: what may be left out; None leaves out nothing.
 
         Raises:
             DataError: the content is not what it should be. The sentence names no file.

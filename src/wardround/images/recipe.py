@@ -14,7 +14,7 @@ import numpy.typing as npt
 from wardround.errors import DataError
 from wardround.images.fit import Fit, find_circle, fitted, within
 from wardround.images.preprocess import check_shape
-from wardround.images.raw import Mask, Raw
+from wardround.images.raw import Hint, Mask, Raw
 
 Rows = npt.NDArray[np.uint8]
 """(row, channel, *space): the last channel is the mask where there is one."""
@@ -63,8 +63,8 @@ class Recipe(Protocol):
         """Mm between neighbours along each axis of space; None where the recipe does not fix it."""
 
     @property
-    def least_side(self) -> int | None:
-        """A picture may be decoded smaller as long as no side gets shorter than this."""
+    def hint(self) -> Hint:
+        """What of a picture need not be decoded."""
 
     def prepare(self, raw: Raw) -> Prepared:
         """The rows of one entry; raises `DataError` where it cannot be brought to the shape."""
@@ -111,9 +111,9 @@ class PictureRecipe:
         return None
 
     @property
-    def least_side(self) -> int | None:
+    def hint(self) -> Hint:
         """Twice the size leaves the averaging to the scaling, not to the JPEG decoder; a disc is sought in full."""
-        return None if self.circle else 2 * self.image_size
+        return Hint(None if self.circle else 2 * self.image_size, self.channels == 1)
 
     def prepare(self, raw: Raw) -> Prepared:
         """See `Recipe`."""
@@ -190,9 +190,9 @@ class VolumeRecipe:
         return (self.channels, y, x) if self.view is View.SLICES else (self.channels, x, y, z)
 
     @property
-    def least_side(self) -> None:
+    def hint(self) -> Hint:
         """A volume is decoded whole."""
-        return None
+        return Hint()
 
     def prepare(self, raw: Raw) -> Prepared:
         """See `Recipe`."""

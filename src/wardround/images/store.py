@@ -186,6 +186,7 @@ class _Opened:
 class _Folder:
     def __init__(self, root: Path):
         self._root = root
+        self._inside: set[str] = set()
         self.sizes: dict[str, int] = {}
         for folder, folders, files in os.walk(root, onerror=_unlistable):
             folders[:] = [name for name in folders if not _is_hidden(name)]
@@ -202,10 +203,15 @@ class _Folder:
             self.sizes[path.relative_to(self._root).as_posix()] = path.stat().st_size
 
     def read(self, name: str, limit: int) -> bytes:
-        path = self._root / name
-        if not path.resolve().is_relative_to(self._root):
+        path = os.path.join(self._root, name)
+        if os.path.islink(path) and not Path(path).resolve().is_relative_to(self._root):
             raise ValueError  # it has become a link since the folder was listed
-        with path.open("rb") as file:
+        folder = os.path.dirname(path)
+        if folder not in self._inside:
+            if not Path(folder).resolve().is_relative_to(self._root):
+                raise ValueError
+            self._inside.add(folder)
+        with open(path, "rb") as file:
             return file.read(limit)
 
     def close(self) -> None:

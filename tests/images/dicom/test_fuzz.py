@@ -2,7 +2,6 @@
 
 import contextlib
 import struct
-import time
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +37,6 @@ def test_no_damage_gets_past_the_one_exception(dicom, tmp_path, name):
     whole = sample(name)
     dicom.labels(tmp_path, "label,patient_id", "ill,4MR1", "well,x")
     decoders = DicomDecoder(volumes=True), DicomDecoder(volumes=False)
-    start = time.monotonic()
     for _ in range(25):
         damaged = bytearray(whole[: generator.integers(1, len(whole) + 1)] if generator.random() < 0.3 else whole)
         # Headers are short beside pixels: most damage is done there.
@@ -52,7 +50,6 @@ def test_no_damage_gets_past_the_one_exception(dicom, tmp_path, name):
         for decoder in decoders:
             with contextlib.suppress(DataError):
                 assert decoder.decode(ENTRY, [bytes(damaged)], [], None).values.size < 1e6
-    assert time.monotonic() - start < 60
 
 
 def with_codestream(dicom, tmp_path, syntax, stream, **elements):

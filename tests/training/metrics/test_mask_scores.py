@@ -1,5 +1,4 @@
 import json
-import time
 
 import numpy as np
 import pytest
@@ -164,13 +163,3 @@ def test_masks_of_other_axes_than_the_first_are_refused():
 def test_scores_that_mean_nothing_are_refused(regions, spacing, tolerance):
     with pytest.raises(DataError):
         MaskScores(regions, spacing, tolerance)
-
-
-def test_fifty_two_volumes_with_two_regions_take_little_time():
-    pairs = [(mask(i, (40, 56, 40)), mask(i + 100, (40, 56, 40))) for i in range(4)]
-    start = time.perf_counter()
-    scores = MaskScores([HEAD, TAIL], (1.0, 1.0, 1.0))
-    for patient in range(52):
-        scores.add(*pairs[patient % 4], patient)
-    scores.result(generator=generator())
-    assert time.perf_counter() - start < 10

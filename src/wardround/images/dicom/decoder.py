@@ -12,7 +12,7 @@ from wardround.images.dicom.parse import whole
 from wardround.images.dicom.pixels import MAX_VOXELS, physical_of, picture_of
 from wardround.images.dicom.quiet import sealed
 from wardround.images.dicom.segmentation import mask_of
-from wardround.images.raw import Raw
+from wardround.images.raw import Hint, Raw
 
 if TYPE_CHECKING:
     from wardround.images.entries import Entry
@@ -35,11 +35,9 @@ class DicomDecoder:
         """See `Decoder`."""
         return f"dicom-1 {'volumes' if self.volumes else 'pictures'} {self.segments!r}"
 
-    def decode(
-        self, entry: "Entry", contents: Sequence[bytes], masks: Sequence[bytes], least_side: int | None
-    ) -> Raw:
+    def decode(self, entry: "Entry", contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
         """See `Decoder`. The slices of a volume may come in any order."""
-        del least_side
+        del hint
 
         def decoded() -> Raw:
             return self._volume(contents, masks) if self.volumes else Raw(picture_of(whole(contents[0]), frame))

@@ -116,6 +116,23 @@ def windowed(values: _Physical, center: float, width: float, function: str) -> _
 def _grey(
     pixels: _Array, found: "Dataset", groups: "list[Dataset]", *, is_inverted: bool
 ) -> npt.NDArray[np.uint8]:
+    """Grey levels of every pixel; computed once for each value that occurs, where values are few."""
+    if pixels.dtype.kind not in "iu" or pixels.size == 0:
+        return _grey_each(pixels, found, groups, is_inverted=is_inverted)
+    lowest, highest = int(pixels.min()), int(pixels.max())
+    if highest - lowest >= min(pixels.size, 1 << 17):
+        return _grey_each(pixels, found, groups, is_inverted=is_inverted)
+    places = pixels.astype(np.int32) - lowest if lowest else pixels.astype(np.int32, copy=False)
+    occurring = np.flatnonzero(np.bincount(places.ravel()))
+    table = np.zeros(highest - lowest + 1, dtype=np.uint8)
+    values = (occurring + lowest).astype(pixels.dtype)
+    table[occurring] = _grey_each(values, found, groups, is_inverted=is_inverted)
+    return table[places]
+
+
+def _grey_each(
+    pixels: _Array, found: "Dataset", groups: "list[Dataset]", *, is_inverted: bool
+) -> npt.NDArray[np.uint8]:
     is_padding = _padding(pixels, found)
     values = _rescaled(pixels, groups)
     shown = _through_table(values, found)
