@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 from tests.images.test_decathlon import AFFINE
 
 from wardround.config import parse_study
@@ -171,3 +172,27 @@ def test_a_patch_and_many_views_train_and_the_centre_is_tested(tiny, tmp_path):
     )
     results: Any = run_study(parse_study(raw), tmp_path / "run", Silent()).results
     assert results["metrics"]["auroc"] is not None
+
+
+def test_a_run_goes_on_from_anothers_weights_with_more_unfrozen_and_one_ledger(tiny, tmp_path):
+    """Staged unfreezing: the head first, then the norms, then all; what is spent adds up."""
+    ledger, spent, weights = tmp_path / "ledger.sqlite", [], None
+    for stage in ("head", "norms", "all"):
+        raw = tiny(
+            study={"name": stage, "seed": None},
+            data={"image_size": 32},
+            model={"name": "small_cnn", "train": stage, "weights": weights},
+            privacy={"ledger": str(ledger), "epsilon_limit": 100.0, "epsilon": 2.0},
+        )
+        record = run_study(parse_study(raw), tmp_path / stage, Silent())
+        certificate: Any = record.certificate
+        spent.append(certificate["ledgers"]["hospital-1"]["epsilon_spent"])
+        if weights is not None:
+            before, after = load_file(weights), load_file(tmp_path / stage / "model.safetensors")
+            moved = {name for name in after if not np.array_equal(before[name], after[name])}
+            norms = {f"features.{k}.{part}" for k in (1, 4, 7) for part in ("weight", "bias")}
+            head = {"classifier.0.weight", "classifier.0.bias"}
+            assert moved == (norms | head if stage == "norms" else set(after))
+        weights = str(tmp_path / stage / "model.safetensors")
+    assert spent == sorted(spent)
+    assert spent[2] > spent[0] * 1.5

@@ -28,6 +28,7 @@ from wardround.models import (
     unet_vgg11,
     vgg,
     vit,
+    voxel_features,
 )
 from wardround.models.form import Form
 from wardround.models.initialise import initialised
@@ -145,6 +146,15 @@ NETWORKS: dict[str, Builder] = {
         vit.vit_tiny, vit.HEAD, smallest=vit.SMALLEST_SIDE, divisor=vit.PATCH, linear_deviation=vit.DEVIATION
     ),
     # One answer for each pixel or voxel.
+    "voxel_features": Builder(
+        voxel_features.voxel_features,
+        voxel_features.HEAD,
+        encoder=lambda _: voxel_features.VoxelFeatures(),
+        dimensions=EITHER,
+        segments=True,
+        starts_at_zero=False,
+        width=16,
+    ),
     "unet": _unet(depth=3, width=16, dimensions=EITHER),
     "unet3d": _unet(depth=3, width=8, dimensions=VOLUMES),
     "small_unet": _unet(depth=2, width=8, dimensions=EITHER),

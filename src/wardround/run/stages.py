@@ -31,6 +31,7 @@ from wardround.run.evaluation import evaluate_models, summary_of
 from wardround.run.observer import Observer
 from wardround.run.outputs import certificate_of, patient_table, results_of
 from wardround.run.references import POOLED, pooled
+from wardround.types import Vector
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
 _NAMES = {"study_digest": "study file", "dataset": "data set", "weights_sha256": "weights file"}
@@ -164,13 +165,28 @@ def _train(
             strategy=strategy, label="main", epsilon_limit=epsilon_limit_of(study, plan),
         )  # fmt: skip
         outcome = _rounds(study, plan, materials, federation, folder, observer)
-        model_sha256 = folder.write_model(outcome.models)
+        model_sha256 = folder.write_model(_named(outcome.models, materials))
         results = results_of(study, plan, materials, hospitals, outcome, observer)
         folder.write_json("results.json", results)
         folder.write_json("certificate.json", certificate_of(study, plan, federation, outcome, model_sha256))
     record = RunRecord.read(folder.path)
     _report(record, observer)
     return record
+
+
+def _named(models: Models, materials: Materials) -> dict[str, Vector]:
+    """What `model.safetensors` holds: parameters by name, to be read again as `[model] weights`.
+
+    Of several models, each name stands after that of its hospital.
+    """
+    workbench = materials.workbench
+    if len(models) == 1:
+        return workbench.named_weights(next(iter(models.values())))
+    return {
+        f"{model}/{name}": value
+        for model, weights in models.items()
+        for name, value in workbench.named_weights(weights).items()
+    }
 
 
 def _headline(summary: JsonDict) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -148,6 +149,12 @@ class Workbench:
         """Class probabilities of some pictures, (picture, class)."""
         logits = [part for _, part in self._logits(weights, rows)]
         return torch.softmax(torch.cat(logits).to(torch.float64), dim=1).numpy()
+
+    def named_weights(self, weights: Vector) -> dict[str, npt.NDArray[np.float32]]:
+        """Every parameter of the network by name, frozen ones too, as `wardround.models.weights` reads them."""
+        self._load(weights)
+        body = self.network.trained if self.network.parts is None else self.network.parts.body
+        return {name: value.detach().to(torch.float32).numpy().copy() for name, value in body.state_dict().items()}
 
     def predicted_masks(self, weights: Vector, rows: Rows) -> Iterator[tuple[Rows, Masks]]:
         """Some rows, and the likeliest class of each of their pixels or voxels, (row, *space); then the next."""
