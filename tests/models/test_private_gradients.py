@@ -87,6 +87,7 @@ def test_a_network_gives_the_clipped_sum_of_one_patient_backward_passes(name):
         "unet3d",
         "small_unet",
         "segresnet",
+        "voxel_features",
         *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet18", "densenet121")),
     ],
 )

@@ -46,7 +46,7 @@ def test_norms_are_the_head_and_the_scale_and_offset_of_every_norm(name):
     assert network.encode.state_dict() == {}  # the layers stay where they are
 
 
-@pytest.mark.parametrize("name", ["squeezenet", "features"])
+@pytest.mark.parametrize("name", ["squeezenet", "features", "voxel_features"])
 def test_without_norms_the_norms_are_the_head(name):
     ours, head = made(name, train="norms"), made(name, train="head")
     assert parameters_of(ours.trained) == parameters_of(head.trained)

@@ -10,7 +10,7 @@ parameters for a grey volume with two regions.
 Every filter is one matrix along each axis, (out, in), so that pictures and volumes, and all channels, go the same
 way, and a row can end at the border: its weights are brought back to sum to one. Widths and distances are in
 pixels or voxels: studies of volumes state their spacing. The gains bring every feature to about unit size; they are
-constants, measured on no patient that trains here or anywhere else, and a network without them only learns slower.
+round numbers, agreed and not measured.
 """
 
 from collections import OrderedDict
