@@ -11,7 +11,6 @@ from wardround.errors import DataError
 from wardround.images import decode, pixels
 from wardround.images.chest_xray import patient_of_name
 from wardround.images.load import load_images
-from wardround.images.patients import describe
 from wardround.images.phantom import PhantomOptions
 from wardround.images.readers import READERS
 from wardround.images.store import open_store
@@ -172,14 +171,6 @@ def test_the_phantom_needs_no_folder_and_is_cached(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first.pixels, second.pixels)
     with pytest.raises(DataError, match="phantom must have no folder"):
         load_images("phantom", tmp_path, cache_dir=tmp_path)
-
-
-def test_a_description_counts_images_patients_classes_and_sites(tmp_path):
-    options = PhantomOptions(patients=8, max_images=1, image_size=32, sites=1)
-    lines = describe(load_images("phantom", None, image_size=16, cache_dir=tmp_path, phantom=options))
-    assert lines[0] == "phantom: 8 images of 8 patients, 1 to 1 images each"
-    assert lines[1] == "pictures: 1 x 16 x 16 (channel, height, width)"
-    assert "site site-1: 8 patients" in lines
 
 
 @pytest.mark.real_data

@@ -105,25 +105,3 @@ class ImageSet:
     def num_images(self) -> int:
         """How many images the patients have together."""
         return sum(len(patient.images) for patient in self.patients)
-
-
-def describe(image_set: ImageSet) -> list[str]:
-    """What `wardround data check` prints: sizes, classes, sites, then every finding. May name files."""
-    patients = image_set.patients
-    counts = [len(patient.images) for patient in patients]
-    shape = image_set.pixels.shape[1:]
-    axes = "channel, height, width" if len(shape) == 3 else "channel, x, y, z"
-    lines = [
-        f"{image_set.name}: {sum(counts)} images of {len(patients)} patients, "
-        f"{min(counts)} to {max(counts)} images each",
-        f"pictures: {' x '.join(str(axis) for axis in shape)} ({axes})",
-    ]
-    if image_set.masks is not None:
-        lines.append(f"masks of: {', '.join(image_set.class_names)}")
-    for label, name in enumerate(image_set.class_names if image_set.masks is None else ()):
-        images = sum(patient.labels.count(label) for patient in patients)
-        people = sum(label in patient.labels for patient in patients)
-        lines.append(f"class {name}: {images} images of {people} patients")
-    for site in sorted({site for patient in patients for site in patient.sites}):
-        lines.append(f"site {site}: {sum(site in patient.sites for patient in patients)} patients")
-    return [*lines, f"digest: {image_set.digest}", *image_set.findings.lines()]
