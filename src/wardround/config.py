@@ -138,7 +138,7 @@ class ModelSection(_Section):
 
     name: Literal[
         "linear", "features", "small_cnn", "squeezenet", "alexnet", "vgg11", "vgg11_gn", "vgg16", "resnet18",
-        "densenet121", "vit_tiny", "unet", "unet3d", "small_unet", "unet_vgg11", "segresnet",
+        "densenet121", "vit_tiny", "unet", "unet3d", "small_unet", "unet_vgg11", "segresnet", "voxel_features",
     ] = Field(description="Which network.")  # fmt: skip
     width: int | None = Field(
         None, ge=1, le=256, description="Channels of the first level, for U-Nets; default: the network's own."
