@@ -68,10 +68,12 @@ def test_a_segmentation_goes_from_study_file_to_page(tiny, volumes, tmp_path, vi
     assert results["models"]["global"]["unit"] == "mm"
     assert results["models"]["global"]["n_pictures"] == results["test"]["patients"]  # whole volumes
     assert record.certificate["unit"] == "patient"
+    assert 0 < results["location_dice"] < 1
     page = render(numbers_of(record))
     assert "Quality (Dice)" in page
     assert "HD95 (mm)" in page
     assert "AUROC" not in page
+    assert "Where the regions usually lie" in page
 
 
 def test_a_network_learns_the_boxes(tiny, volumes, tmp_path):

@@ -114,7 +114,7 @@ def load_images(
         masks=cached.rows[:, -1] if has_masks else None,
         regions=listing.regions,
         spacing=recipe.spacing,
-        sliced=recipe.rows > 1,
+        rows_each=recipe.rows,
     )
 
 

@@ -85,7 +85,8 @@ class ImageSet:
         masks: class of each pixel or voxel, (picture, *space); None unless the target is masks.
         regions: what of the masks is scored.
         spacing: mm between neighbours along x, y and z; None where it is unknown, or each volume's own.
-        sliced: the pictures are axial slices of volumes, which share a file and stand together, feet first.
+        rows_each: rows of one volume: 1, or as many as it has axial slices, which share a file and stand together,
+            feet first; a slice's height is the rest of its row by this number.
     """
 
     name: str
@@ -99,7 +100,12 @@ class ImageSet:
     masks: Masks | None = None
     regions: tuple[Region, ...] = ()
     spacing: tuple[float, ...] | None = None
-    sliced: bool = False
+    rows_each: int = 1
+
+    @property
+    def sliced(self) -> bool:
+        """Whether the pictures are slices of volumes."""
+        return self.rows_each > 1
 
     @property
     def num_images(self) -> int:

@@ -214,6 +214,7 @@ class Report:
     model_sha256: str
     target: str = "classes"
     shortcut_auroc: float | None = None
+    location_dice: float | None = None
     subgroups: tuple[Subgroup, ...] = ()
 
     @property
@@ -273,6 +274,7 @@ def numbers_of(record: RunRecord) -> Report:
         model_sha256=certificate.text("model_sha256"),
         target=results.text("target", "classes"),
         shortcut_auroc=results.maybe_number("shortcut_auroc"),
+        location_dice=results.maybe_number("location_dice") if "location_dice" in results.values else None,
         subgroups=_subgroups(results, quality.headline.key),
     )  # fmt: skip
 
@@ -298,6 +300,7 @@ def summary_of_run(record: RunRecord) -> JsonDict:
             for row in report.comparisons
         },
         "shortcut_auroc": report.shortcut_auroc,
+        "location_dice": report.location_dice,
         "model_sha256": report.model_sha256,
         "report": str(record.path / "report.html"),
     }

@@ -4,7 +4,7 @@ Released without protection, to whoever reads the record: these numbers are comp
 themselves. Test patients are never trained on, so the guarantee of the training patients is untouched.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -15,6 +15,7 @@ from wardround.images.patients import ImageRef
 from wardround.images.shortcut import shortcut_scores
 from wardround.run.assemble import Materials
 from wardround.training.metrics import MaskScores, Metrics, SegmentationMetrics, auroc, by_group, evaluate
+from wardround.training.patients import Rows
 from wardround.types import Masks, Vector
 
 Quality = Metrics | SegmentationMetrics
@@ -68,6 +69,27 @@ def shortcut_auroc(materials: Materials) -> float | None:
     return auroc(scores, test.labels)
 
 
+def location_dice(materials: Materials) -> float | None:
+    """Dice of the mask that training patients have most often at each place: what is reached without any picture.
+
+    Guarantee: none, as for `shortcut_auroc`.
+    """
+    images, workbench = materials.images, materials.workbench
+    if images.target is not Target.MASKS:
+        return None
+    classes = np.arange(len(images.class_names), dtype=np.uint8)
+    counts = None
+    for row in np.concatenate([patients.rows for patients in materials.hospitals.values()]):
+        mask = workbench.true_masks(np.array([row]))[0]
+        if counts is None:
+            counts = np.zeros((images.rows_each, len(classes), *mask.shape), dtype=np.int32)
+        counts[row % images.rows_each] += mask == classes.reshape(-1, *[1] * mask.ndim)
+    assert counts is not None, "hospitals have patients"
+    usual = counts.argmax(axis=1).astype(np.uint8)
+    scores = _scored(materials, lambda rows: usual[rows % images.rows_each])
+    return scores.result(generator=np.random.default_rng(0), num_resamples=1).dice
+
+
 def summary_of(metrics: Mapping[str, Quality]) -> JsonDict:
     """One row of numbers: the model's own, or the mean and the range over several models.
 
@@ -106,14 +128,20 @@ def _evaluated(weights: Vector, materials: Materials, num_resamples: int) -> Qua
 
 
 def _mask_scores(weights: Vector, materials: Materials) -> MaskScores:
+    def predict(rows: Rows) -> Masks:
+        return np.concatenate([masks for _, masks in materials.workbench.predicted_masks(weights, rows)])
+
+    return _scored(materials, predict)
+
+
+def _scored(materials: Materials, predict: Callable[[Rows], Masks]) -> MaskScores:
     """Every volume of the test patients held against its mask; slices are put together again first."""
     images, workbench = materials.images, materials.workbench
     scores = MaskScores(images.regions, images.spacing)
     for number, patient in enumerate(materials.split.test):
         for volume in _by_volume(patient.images):
             rows = np.array([image.row for image in volume], dtype=np.int64)
-            predicted = np.concatenate([masks for _, masks in workbench.predicted_masks(weights, rows)])
-            true = workbench.true_masks(rows)
+            predicted, true = predict(rows), workbench.true_masks(rows)
             if images.sliced:
                 predicted, true = _from_slices(predicted), _from_slices(true)
             else:
