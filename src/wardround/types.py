@@ -35,12 +35,25 @@ class LocalSteps:
     Attributes:
         steps: optimizer steps.
         learning_rate: step size.
-        momentum: heavy ball, from rest at the start of every round.
+        momentum: heavy ball.
         denominator: public constant that each noised sum is divided by: sampling_prob times a public or
-            privately counted number of patients.
+            privately counted number of patients. None, where no step is noised: the hospital's own number.
+        proximal: pulls towards the weights it started from, as strongly as this (FedProx's mu).
+        correction: added to every gradient, (parameter,) (SCAFFOLD's c - c_i); None for nothing.
+        velocity: of the heavy ball at the start, (parameter,); None starts from rest.
+        keep_velocity: whether the reply is to carry the velocity at the end.
+        class_weights: weight of the loss of each class, (class,), public; None for one.
+        class_sampling: share of `sampling_prob` with which patients of each class are drawn, in (0, 1] and
+            public, (class,); None for one. A patient counts as the class of the first picture.
     """
 
     steps: int
     learning_rate: float
     momentum: float
-    denominator: float
+    denominator: float | None
+    proximal: float = 0.0
+    correction: Vector | None = None
+    velocity: Vector | None = None
+    keep_velocity: bool = False
+    class_weights: tuple[float, ...] | None = None
+    class_sampling: tuple[float, ...] | None = None

@@ -13,11 +13,13 @@ from wardround.agent.agent import answer_all
 from wardround.errors import BudgetExhausted, FederationError
 from wardround.federation.aggregators import PlainSum, SimulatedSecureSum
 from wardround.federation.channel import InProcessChannel
+from wardround.federation.local_training import LocalTraining
 from wardround.federation.messages import Failure, FailureCode, Reply, Stage, Task
 from wardround.federation.strategies.alone import Alone
 from wardround.federation.strategies.fedavg import FedAvg
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
+from wardround.federation.timetable import Timetable
 from wardround.privacy.clips import ClippingKind
 from wardround.privacy.plan import not_private
 from wardround.training.losses import cross_entropy
@@ -28,6 +30,11 @@ CALL = Call(STUDY)
 
 def fedsgd(**changes):
     return replace(FedSGD(CALL, PlainSum(), 0.4, 0.6, 1.0, 12), **changes)
+
+
+def fedavg(steps, learning_rate, momentum, sampling_prob, num_patients, *, hospitals=3, call=CALL, **changes):
+    local = LocalTraining(call, steps, learning_rate, momentum, sampling_prob, num_patients)
+    return FedAvg(local, PlainSum(), Timetable(hospitals), **changes)
 
 
 def rounds(strategy, federation, num_rounds=3):
@@ -66,7 +73,7 @@ def test_without_noise_and_clip_fedsgd_is_sgd_on_the_pooled_patients(make_federa
 
 def test_fedavg_with_one_step_and_no_momentum_is_fedsgd(make_federation):
     federation = make_federation()
-    average = FedAvg(CALL, PlainSum(), 1, 0.4, 0.0, 1.0, 12)
+    average = fedavg(1, 0.4, 0.0, 1.0, 12)
     sgd = rounds(fedsgd(momentum=0.0), federation)["global"]
     assert np.allclose(rounds(average, federation)["global"], sgd, rtol=1e-4, atol=1e-6)
 
@@ -76,7 +83,7 @@ def test_one_hospital_of_any_strategy_is_local_training(make_federation):
     local = ordinary_sgd(federation, steps=3, learning_rate=0.4, momentum=0.0, num_patients=4)
     strategies = {
         "fedsgd": fedsgd(momentum=0.0, num_patients=4),
-        "fedavg": FedAvg(CALL, PlainSum(), 1, 0.4, 0.0, 1.0, 4),
+        "fedavg": fedavg(1, 0.4, 0.0, 1.0, 4, hospitals=1),
         "alone": Alone(fedsgd(momentum=0.0, num_patients=4)),
     }
     for name, strategy in strategies.items():
@@ -109,7 +116,7 @@ def test_a_private_count_becomes_the_divisor_and_never_falls_below_one(make_fede
 def test_fedavg_divides_by_each_hospitals_own_count(make_federation):
     plan = not_private(private_plan(num_patients=None, sampling_prob=1.0))
     federation = make_federation(plan=plan)
-    state = FedAvg(CALL, PlainSum(), 1, 0.4, 0.0, 1.0, None).init(federation.weights, federation.channel)
+    state = fedavg(1, 0.4, 0.0, 1.0, None).init(federation.weights, federation.channel)
     assert state["num_patients"].tolist() == [4.0, 4.0, 4.0]
 
 
@@ -158,7 +165,7 @@ def test_every_strategy_stops_before_the_step_that_would_overspend(make_federati
     plan = private_plan()
     strategies = {
         Task.GRADIENT_SUM: [fedsgd(), Alone(fedsgd())],
-        Task.LOCAL_STEPS: [FedAvg(CALL, PlainSum(), 1, 0.4, 0.0, 0.5, 12)],
+        Task.LOCAL_STEPS: [fedavg(1, 0.4, 0.0, 0.5, 12)],
     }
     for candidates in strategies.values():
         for strategy in candidates:
@@ -174,7 +181,7 @@ def test_every_strategy_stops_before_the_step_that_would_overspend(make_federati
 
 def test_updates_do_not_change_the_state_they_start_from(make_federation):
     federation = make_federation()
-    for strategy in (fedsgd(), FedAvg(CALL, PlainSum(), 2, 0.4, 0.5, 1.0, 12), Alone(fedsgd())):
+    for strategy in (fedsgd(), fedavg(2, 0.4, 0.5, 1.0, 12), Alone(fedsgd())):
         state = strategy.init(federation.weights, federation.channel)
         before = {key: value.copy() for key, value in state.items()}
         first = strategy.update(state, federation.channel, 1)
@@ -257,10 +264,7 @@ def test_every_rule_reaches_every_strategy(make_federation, kind):
         plan = not_private(private_plan(3, clipping=clipping, clipping_norm=0.3, sampling_prob=1.0), clipped=True)
         federation = make_federation(plan=plan)
         models.append(
-            [
-                rounds(strategy, federation)["global"]
-                for strategy in (fedsgd(), FedAvg(CALL, PlainSum(), 2, 0.4, 0.5, 1.0, 12))
-            ]
+            [rounds(strategy, federation)["global"] for strategy in (fedsgd(), fedavg(2, 0.4, 0.5, 1.0, 12))]
         )
     for flat, other in zip(*models, strict=True):
         assert np.isfinite(other).all()

@@ -96,7 +96,7 @@ def test_references_charge_nothing_and_change_no_promise(compared, finished):
 def test_a_study_without_privacy_skips_references_that_say_nothing_new(tiny_study, tmp_path):
     study = tiny_study(privacy=NOT_PRIVATE, federation={"compare": list(REFERENCES)})
     record = run_study(study, tmp_path / "run")
-    assert list(record.results["references"]) == ["pooled-no-privacy", "alone-no-privacy"]
+    assert list(record.results["references"]) == ["pooled-no-privacy", "alone-no-privacy", "ensemble-no-privacy"]
 
 
 def test_being_alone_is_one_model_a_hospital(compared):

@@ -10,6 +10,7 @@ from wardround.images.patients import ImageRef, Patient
 from wardround.models.network import Network, Normalise
 from wardround.privacy.plan import not_private
 from wardround.privacy.randomness import Randomness
+from wardround.training.local import local_steps
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import TrainingPatients, training_patients
 from wardround.training.workbench import Sample, Workbench
@@ -92,7 +93,7 @@ def test_local_steps_without_privacy_are_gradient_descent():
     plan = not_private(private_plan(1, sampling_prob=1.0))
     streams = Randomness(0).stream("a"), Randomness(0).stream("b")
     steps = LocalSteps(steps=3, learning_rate=0.3, momentum=0.5, denominator=4.0)
-    ours = bench.local_steps(bench.initial_weights, patients, plan, steps, *streams)
+    ours, _ = local_steps(bench, bench.initial_weights, patients, plan, steps, *streams)
 
     layer = nn.Linear(15, 3)
     weights = torch.from_numpy(bench.initial_weights.copy())

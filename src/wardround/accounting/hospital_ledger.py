@@ -15,7 +15,6 @@ from wardround.accounting.calibration import affordable_count
 from wardround.accounting.events import Event, LeafEvent, event_of_leaves, leaves, sorted_leaves
 from wardround.accounting.ledger_entry import GENESIS, LedgerEntry, Promise
 from wardround.accounting.ledger_store import LedgerStore
-from wardround.accounting.terms import NeighboringRelation
 from wardround.errors import BudgetExhausted, LedgerError
 
 
@@ -160,7 +159,7 @@ class Ledger:
             event=event,
             seeded=seeded,
             unit=self._promise.unit,
-            relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
+            relation=self._promise.relation,
             epsilon_limit=self._promise.epsilon_limit,
             delta=self._promise.delta,
             accountant=self._promise.accountant,
@@ -191,6 +190,11 @@ class Ledger:
                     f"The unit of hospital {self.hospital}'s ledger must stay {entry.unit}, got "
                     f"{self._promise.unit}. "
                     "Costs of unlike units do not add up: keep the unit."
+                )
+            if entry.relation is not self._promise.relation:
+                raise LedgerError(
+                    f"The neighbouring relation of hospital {self.hospital}'s ledger must stay {entry.relation}, "
+                    f"got {self._promise.relation}. Costs under unlike relations do not add up: keep the relation."
                 )
             self._take_in(entry, recorded)
 

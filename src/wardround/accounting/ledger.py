@@ -16,7 +16,7 @@ from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.hospital_ledger import Ledger
 from wardround.accounting.ledger_entry import LedgerEntry, Promise
 from wardround.accounting.ledger_store import LedgerStore
-from wardround.accounting.terms import PrivacyUnit
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.errors import LedgerError
 
 __all__ = ["Ledger", "LedgerEntry", "LedgerFile"]
@@ -75,13 +75,15 @@ class LedgerFile:
         delta: float,
         accountant: AccountantKind = AccountantKind.PLD,
         unit: PrivacyUnit = PrivacyUnit.PATIENT,
+        relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE,
         new_dataset: bool = False,
     ) -> Ledger:
         """The ledger of one hospital for one data set, its chain of hashes checked.
 
         Raises:
             LedgerError: the chain is broken; or the hospital has entries under other data sets only and
-                `new_dataset` does not say that these are other patients; or its entries protect another unit.
+                `new_dataset` does not say that these are other patients; or its entries protect another unit, or
+                under another neighbouring relation.
             PrivacyError: `epsilon_limit`, `delta` or `accountant` cannot hold a guarantee.
         """
         known = [digest for name, digest in self._store.chains() if name == hospital]
@@ -92,7 +94,7 @@ class LedgerFile:
                 "of the same patients must keep its ledger; "
                 "only if these are other patients, open it with new_dataset."
             )
-        promise = Promise(epsilon_limit, delta, AccountantKind(accountant), unit)
+        promise = Promise(epsilon_limit, delta, AccountantKind(accountant), unit, relation)
         ledger = Ledger(self._store, hospital, dataset_digest, promise, self._version)
         ledger.verify()
         return ledger

@@ -28,6 +28,7 @@ class Promise:
     delta: float
     accountant: AccountantKind = AccountantKind.PLD
     unit: PrivacyUnit = PrivacyUnit.PATIENT
+    relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon_limit)

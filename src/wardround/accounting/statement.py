@@ -162,8 +162,9 @@ class Statement:
         if not self._holds:
             because = f" The reason: {self.reason.rstrip('.')}." if self.reason else ""
             return f"There is no privacy guarantee: epsilon = infinity for one {self.unit}.{because}"
+        change = "Replacing" if self.relation is NeighboringRelation.REPLACE_ONE else "Adding or removing"
         return (
-            f"Adding or removing one {self.unit}, with {whole}, changes the chance of any result by a factor "
+            f"{change} one {self.unit}, with {whole}, changes the chance of any result by a factor "
             f"of at most exp(epsilon), up to delta: {self._promise} ({self.relation}), computed with "
             f"{_METHODS[self.accountant]} over {_count(self.releases, 'release')}."
         )

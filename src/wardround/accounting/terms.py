@@ -4,9 +4,12 @@ from enum import StrEnum
 
 
 class NeighboringRelation(StrEnum):
-    """In what two neighbouring data sets differ; there is one relation here, written into every record."""
+    """In what two neighbouring data sets differ; it is written into every record."""
 
     ADD_OR_REMOVE_ONE = "add-or-remove-one"
+    """One unit is there or is not."""
+    REPLACE_ONE = "replace-one"
+    """One unit is another one: the number of units is public. Up to twice as far apart as adding or removing."""
 
 
 class PrivacyUnit(StrEnum):

@@ -7,16 +7,20 @@ change of the model over noised steps) and the event it was charged as. When: on
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from wardround.accounting.events import Event, SelfComposedEvent
 from wardround.accounting.ledger import Ledger
-from wardround.agent.policy import Policy
+from wardround.agent.memory import Memory
+from wardround.agent.policy import COUNTS, Policy
 from wardround.errors import BudgetExhausted, LedgerError
 from wardround.federation.messages import Failure, FailureCode, Reply, Request, Requests, Stage, Task
 from wardround.privacy.clipping import ClippedSum
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.randomness import Randomness, Stream
+from wardround.training.local import class_of_patients, local_steps
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
 from wardround.types import HospitalName
@@ -37,6 +41,8 @@ class Agent:
         ledger: its privacy ledger for these patients.
         randomness: where its sampling and noise come from.
         workbench: the network; simulated hospitals share one.
+        memory: what it keeps for itself between rounds.
+        num_classes: classes that patients are counted by.
     """
 
     name: HospitalName
@@ -46,10 +52,14 @@ class Agent:
     ledger: Ledger
     randomness: Randomness
     workbench: Workbench
+    memory: Memory = field(default_factory=Memory)
+    num_classes: int = 2
 
     def admit(self, request: Request) -> Failure | None:
         """Check, then spend: None once the charge for this request is in the ledger, else why not."""
         fits = request.task is not Task.GRADIENT_SUM or self.plan.accepts(request.clipping_norm)
+        if request.local is not None and request.local.keep_velocity and self.plan.on_update is not None:
+            fits = False  # a velocity that no noise was added to
         if not self.policy.allows(request) or not fits:
             return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
         try:
@@ -58,7 +68,7 @@ class Agent:
                 study=request.study,
                 release_id=f"{request.round}/{request.task}/{request.attempt}",
                 purpose=request.task.value,
-                planned=1 if request.task is Task.COUNT else self.policy.rounds - request.round + 1,
+                planned=self.policy.planned(request),
                 seeded=not self.randomness.is_private,
             )
         except BudgetExhausted as error:
@@ -71,9 +81,9 @@ class Agent:
 
     def event_of(self, request: Request) -> Event:
         """What answering the request costs this hospital's patients."""
-        if request.task is Task.COUNT:
+        if request.task in COUNTS:
             return self.plan.count_event
-        if request.local is not None:
+        if request.local is not None and self.plan.on_update is None:
             return SelfComposedEvent(self.plan.release_event, request.local.steps)
         return self.plan.release_event
 
@@ -92,13 +102,17 @@ class Agent:
         noise = self._stream("noise", request)
         if request.task is Task.COUNT:
             return Reply(self.plan.hospital_count(len(self.patients), noise), self.event_of(request))
+        if request.task is Task.CLASS_COUNTS:
+            classes = np.bincount(class_of_patients(self.patients), minlength=self.num_classes)
+            return Reply(self.plan.hospital_counts(classes.astype(np.float64), noise), self.event_of(request))
         if request.weights is None or request.local is None:
             raise ValueError(f"{request.task} needs weights and local steps")
         sampling = self._stream("sampling", request)
-        weights = self.workbench.local_steps(
-            request.weights, self.patients, self.plan, request.local, sampling, noise
+        weights, velocity = local_steps(
+            self.workbench, request.weights, self.patients, self.plan, request.local, sampling, noise
         )
-        return Reply(weights - request.weights, self.event_of(request))
+        update = self.plan.hospital_update(weights - request.weights, noise)
+        return Reply(update, self.event_of(request), velocity if request.local.keep_velocity else None)
 
     def _stream(self, purpose: str, request: Request) -> Stream:
         return self.randomness.stream(self.name, purpose, request.task.value, request.round, request.attempt)

@@ -17,6 +17,8 @@ class Task(StrEnum):
 
     COUNT = "count"
     """The number of its patients, noised."""
+    CLASS_COUNTS = "class-counts"
+    """The number of its patients by class, noised."""
     GRADIENT_SUM = "gradient-sum"
     """The sum of its sampled patients' clipped gradients, with the hospital's noise."""
     LOCAL_STEPS = "local-steps"
@@ -51,7 +53,7 @@ class Request:
         study: digest of the study file; a hospital answers only for the study it agreed to.
         round: from 1; 0 is the count before the first round.
         attempt: from 1; a repeated attempt of an unseeded run is a new release, and is charged as one.
-        weights: the model to start from, (parameter,); None for a count.
+        weights: the model to start from, (parameter,); None for counts.
         local: settings of local steps, for that task alone.
         clipping_norm: this round's clipping norm, where the plan lets it adapt.
     """
@@ -72,10 +74,13 @@ class Reply:
     Attributes:
         update: (parameter,) or, for a count, (1,). Noised as the plan says.
         event: what the hospital's ledger was charged for it.
+        velocity: of the heavy ball after local steps, (parameter,), where the request asks for it; computed from
+            the same noised sums as the update.
     """
 
     update: Vector
     event: Event
+    velocity: Vector | None = None
 
 
 @dataclass(frozen=True)

@@ -62,15 +62,27 @@ class Call:
             FederationError: more hospitals failed than the plan tolerates.
         """
         replies, failures = channel.ask(requests, self.deadline_s)
-        spent = [name for name, failure in failures.items() if failure.code is FailureCode.REFUSED_BUDGET]
-        if spent:
-            raise BudgetExhausted(
-                f"Every hospital must have budget left, but {len(spent)} of {len(requests)} refused "
-                f"round {next(iter(requests.values())).round} (first: {spent[0]}); nothing of it was released."
-            )
+        _stop_for_the_budget(requests, failures)
         if len(failures) > self.allowed_missing or not replies:
             raise FederationError(_describe(failures, self.allowed_missing))
         return replies
+
+    def ask_some(self, channel: Channel, requests: dict[HospitalName, Request]) -> Replies:
+        """Like `ask`, but where as many hospitals may be missing as are asked, nobody's answer is no failure."""
+        if self.allowed_missing < len(requests):
+            return self.ask(channel, requests)
+        replies, failures = channel.ask(requests, self.deadline_s)
+        _stop_for_the_budget(requests, failures)
+        return replies
+
+
+def _stop_for_the_budget(requests: dict[HospitalName, Request], failures: Failures) -> None:
+    spent = [name for name, failure in failures.items() if failure.code is FailureCode.REFUSED_BUDGET]
+    if spent:
+        raise BudgetExhausted(
+            f"Every hospital must have budget left, but {len(spent)} of {len(requests)} refused "
+            f"round {next(iter(requests.values())).round} (first: {spent[0]}); nothing of it was released."
+        )
 
 
 def _describe(failures: Failures, allowed: int) -> str:

@@ -1,9 +1,9 @@
 """The guarantee has one owner: sampler, clip, noise and event all come from the fields of one `PrivacyPlan`.
 
 What is released: in every round, a noised sum of clipped per-patient gradients over all hospitals (`fedsgd`), or
-each hospital's own noised steps; before the first round, where no public size was given, a noised count of
-patients. Everything else (the division by a public constant, momentum, averaging, the model) is computed from
-these and costs nothing more.
+each hospital's own noised steps, or an update that passed a mechanism of its own (`updates`); before the first
+round, where no public size was given, a noised count of patients. Everything else (the division by a public
+constant, momentum, averaging, the model) is computed from these and costs nothing more.
 
 To whom: `trust` says. Under `coordinator` the guarantee is against whoever sees the model; under
 `secure-aggregation` also against the coordinator together with up to `colluders` hospitals, with up to
@@ -39,6 +39,7 @@ from wardround.privacy.clipping import ClippedSum
 from wardround.privacy.clips import Clipping, ClippingKind, rule_of
 from wardround.privacy.randomness import Stream
 from wardround.privacy.sampling import Indices, poisson_sample
+from wardround.privacy.updates import ClippedUpdate, UpdateMechanism
 from wardround.types import Vector
 
 _COUNT_SHARE = 10.0
@@ -66,6 +67,8 @@ class PrivacyPlan:
         accountant: which accountant prints epsilon.
         clipping: how gradients are brought to the clipping norm.
         quantile: for adaptive clipping, the share of patients whose gradients should be left as they are.
+        on_update: stands between a hospital's whole update and the wire; gradients are then neither clipped nor
+            noised, and unit, relation and cost are the mechanism's.
     """
 
     noise_multiplier: float
@@ -83,15 +86,17 @@ class PrivacyPlan:
     accountant: AccountantKind = AccountantKind.PLD
     clipping: ClippingKind = ClippingKind.FLAT
     quantile: float = 0.5
-
-    unit = PrivacyUnit.PATIENT
-    relation = NeighboringRelation.ADD_OR_REMOVE_ONE
+    on_update: UpdateMechanism | None = None
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
         if not 0 < self.sampling_prob <= 1:
             raise PrivacyError(f"sampling_prob must lie in (0, 1], got {self.sampling_prob}.")
-        if self.is_private and not math.isfinite(self.clipping_norm):
+        if self.on_update is not None and self.noise_multiplier:
+            raise PrivacyError("Noise goes on gradients or on updates, not on both: noise_multiplier must be 0.")
+        if self.on_update is not None and self.trust is Trust.COORDINATOR:
+            raise PrivacyError("A hospital's update must be noised by hospitals: trust cannot be coordinator.")
+        if self.noises_gradients and not math.isfinite(self.clipping_norm):
             raise PrivacyError("A private plan must clip: clipping_norm must be finite, got infinity.")
         if self.is_private and not 0 < self.delta < 1:
             raise PrivacyError(f"delta must lie in (0, 1), got {self.delta}.")
@@ -105,12 +110,30 @@ class PrivacyPlan:
     @property
     def is_private(self) -> bool:
         """False for the plan that promises nothing."""
+        return self.noises_gradients or self.on_update is not None
+
+    @property
+    def noises_gradients(self) -> bool:
+        """Whether every sum of gradients is noised before anything is computed from it."""
         return self.noise_multiplier > 0
 
     @property
+    def unit(self) -> PrivacyUnit:
+        """Who is protected."""
+        return PrivacyUnit.PATIENT if self.on_update is None else self.on_update.unit
+
+    @property
+    def relation(self) -> NeighboringRelation:
+        """In what neighbouring data sets differ."""
+        return NeighboringRelation.ADD_OR_REMOVE_ONE if self.on_update is None else self.on_update.relation
+
+    @property
     def is_counted(self) -> bool:
-        """Whether the number of patients is a private, charged count rather than a public constant."""
-        return self.num_patients is None
+        """Whether the number of patients is a private, charged count rather than a public constant.
+
+        Under a mechanism on updates nobody else needs it: each hospital divides by its own.
+        """
+        return self.num_patients is None and self.on_update is None
 
     @property
     def rule(self) -> Clipping:
@@ -126,7 +149,9 @@ class PrivacyPlan:
 
     @property
     def release_event(self) -> Event:
-        """One noised sum, as the accountant sees it."""
+        """One noised sum, or one update, as the accountant sees it."""
+        if self.on_update is not None:
+            return self.on_update.event
         if not self.is_private:
             return NonPrivateEvent()
         return PoissonSampledEvent(self.sampling_prob, GaussianEvent(self.noise_multiplier))
@@ -195,18 +220,29 @@ class PrivacyPlan:
                 f"A sum must have sensitivity <= {self.clipping_norm}, the plan's clipping_norm, "
                 f"got {clipped.sensitivity}; clip with the plan's own norm."
             )
-        std = self.hospital_std(self.noise_multiplier * self.clipping_norm) if self.is_private else 0.0
+        std = self.hospital_std(self.noise_multiplier * self.clipping_norm) if self.noises_gradients else 0.0
         return _noised(clipped.vector.numpy(), std, stream)
+
+    def hospital_update(self, update: Vector, stream: Stream) -> Vector:
+        """What a hospital lets go of its update, (parameter,): as it is, where its steps were noised already."""
+        return update if self.on_update is None else self.on_update.release(update, self.hospital_std, stream)
 
     def hospital_count(self, num_patients: int, stream: Stream) -> Vector:
         """What a hospital lets go of its number of patients, (1,)."""
+        return self.hospital_counts(np.array([float(num_patients)]), stream)
+
+    def hospital_counts(self, counts: npt.NDArray[np.float64], stream: Stream) -> Vector:
+        """What a hospital lets go of its number of patients by class, (class,).
+
+        Guarantee: a patient counts as one in one class, so counts move by at most 1 in L2 norm, as one count does.
+        """
         std = self.hospital_std(self.count_noise_multiplier) if self.is_private else 0.0
-        return _noised(np.array([float(num_patients)]), std, stream)
+        return _noised(counts, std, stream)
 
     def coordinator_noise(self, size: int, stream: Stream, *, counting: bool = False) -> Vector:
         """Noise that the coordinator adds to a sum, (size,): all of it under `coordinator`, else zeros."""
         scale = self.count_noise_multiplier if counting else self.noise_multiplier * self.clipping_norm
-        std = scale if self.is_private and self.trust is Trust.COORDINATOR else 0.0
+        std = scale if self.noises_gradients and self.trust is Trust.COORDINATOR else 0.0
         return _noised(np.zeros(size), std, stream)
 
     def hospital_std(self, total_std: float) -> float:
@@ -247,8 +283,28 @@ def with_noise(plan: PrivacyPlan, noise_multiplier: float, epsilon: float | None
     return replace(noisy, count_noise_multiplier=_count_noise_multiplier(epsilon, plan.delta))
 
 
+def with_clipped_updates(
+    plan: PrivacyPlan, clipping_norm: float, epsilon: float | None, noise_multiplier: float | None
+) -> PrivacyPlan:
+    """The plan whose noise goes on each hospital's clipped update: given its noise, or the least for `epsilon`.
+
+    Raises:
+        PrivacyError: no finite noise gives that epsilon, or neither is given.
+    """
+    if noise_multiplier is None:
+        if epsilon is None:
+            raise PrivacyError("A private plan needs epsilon or noise_multiplier, got neither.")
+        noise_multiplier = calibrate_noise_multiplier(
+            lambda z: SelfComposedEvent(GaussianEvent(z), plan.releases), epsilon, plan.delta, plan.accountant
+        )
+    mechanism = ClippedUpdate(clipping_norm, noise_multiplier)
+    return replace(plan, noise_multiplier=0.0, clipping_norm=math.inf, on_update=mechanism)
+
+
 def with_noise_multiplier(plan: PrivacyPlan, noise_multiplier: float) -> PrivacyPlan:
     """The plan as somebody sees it who knows part of the noise: sum and count keep the same share of it."""
+    if isinstance(plan.on_update, ClippedUpdate):
+        return replace(plan, on_update=replace(plan.on_update, noise_multiplier=noise_multiplier))
     share = noise_multiplier / plan.noise_multiplier
     return replace(
         plan, noise_multiplier=noise_multiplier, count_noise_multiplier=plan.count_noise_multiplier * share
@@ -264,6 +320,7 @@ def not_private(plan: PrivacyPlan, *, clipped: bool = False) -> PrivacyPlan:
         plan,
         noise_multiplier=0.0,
         count_noise_multiplier=0.0,
+        on_update=None,
         clipping_norm=plan.clipping_norm if clipped else math.inf,
         clipping=plan.clipping if clipped else ClippingKind.FLAT,
         colluders=0,

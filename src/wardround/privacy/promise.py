@@ -42,8 +42,9 @@ def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: b
     """
     done = plan.releases if releases is None else releases
     counted = plan.is_private and plan.is_counted
+    update = plan.on_update
     caveats = [FLOATING_POINT_CAVEAT] if plan.is_private else []
-    if plan.is_private and not plan.is_counted:
+    if plan.is_private and plan.num_patients is not None:
         caveats.append(f"The size of the training set, {plan.num_patients} patients, is a public constant.")
     if counted:
         caveats.append("The size of the training set was counted privately; that count is part of the releases.")
@@ -52,24 +53,21 @@ def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: b
     return Statement(
         epsilon=plan.epsilon_after(done),
         delta=plan.delta,
-        sampler=(
-            "full participation: every patient in every release"
-            if plan.sampling_prob == 1
-            else f"Poisson sampling of patients with probability {plan.sampling_prob:g}, kept secret"
-        ),
-        mechanism="Gaussian",
-        noise_multiplier=plan.noise_multiplier,
-        clipping_norm=plan.clipping_norm,
+        sampler=_sampler(plan),
+        mechanism="Gaussian" if update is None else update.name,
+        noise_multiplier=plan.noise_multiplier if update is None else update.noise_multiplier,
+        clipping_norm=plan.clipping_norm if update is None else update.clipping_norm,
         clipping=_CLIPPING[plan.clipping].format(quantile=plan.quantile) if plan.is_private else "",
         releases=done + (1 if counted else 0),
-        released_what=(_RELEASED[plan.trust] if plan.is_private else "what every hospital computed in every round")
-        + (", and one noised count of patients" if counted else ""),
+        released_what=_released(plan) + (", and one noised count of patients" if counted else ""),
         released_to=_SEEN_BY[plan.trust],
         trust=plan.trust,
         hospitals=plan.hospitals,
         colluders=plan.colluders,
         dropouts=plan.dropouts,
-        images_per_patient=plan.images_per_patient,
+        images_per_patient=plan.images_per_patient if update is None else None,
+        unit=plan.unit,
+        relation=plan.relation,
         accountant=plan.accountant,
         simulated=simulated,
         seeded=seeded,
@@ -81,6 +79,20 @@ def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: b
     )
 
 
+def _sampler(plan: PrivacyPlan) -> str:
+    if plan.on_update is not None:
+        return "whatever its training drew: amplification by sampling is not counted"
+    if plan.sampling_prob == 1:
+        return "full participation: every patient in every release"
+    return f"Poisson sampling of patients with probability {plan.sampling_prob:g}, kept secret"
+
+
+def _released(plan: PrivacyPlan) -> str:
+    if plan.on_update is not None:
+        return plan.on_update.what
+    return _RELEASED[plan.trust] if plan.is_private else "what every hospital computed in every round"
+
+
 def insiders_of(plan: PrivacyPlan, releases: int | None = None) -> tuple[InsiderRow, ...]:
     """Epsilon after `releases` sums (default: all) against each adversary; empty where nothing is promised."""
     done = plan.releases if releases is None else releases
@@ -90,9 +102,10 @@ def insiders_of(plan: PrivacyPlan, releases: int | None = None) -> tuple[Insider
     def event(noise_multiplier: float) -> Event:
         return with_noise_multiplier(plan, noise_multiplier).event_after(done)
 
+    update = plan.on_update
     return epsilon_by_colluders(
-        event,
-        plan.noise_multiplier,
+        event if update is None or plan.trust is not Trust.NOBODY else lambda _: plan.event_after(done),
+        plan.noise_multiplier if update is None else update.noise_multiplier,
         delta=plan.delta,
         hospitals=plan.hospitals,
         colluders=plan.colluders if plan.trust is Trust.SECURE_AGGREGATION else 0,

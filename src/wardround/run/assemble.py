@@ -11,16 +11,14 @@ from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.ledger import Ledger, LedgerFile
 from wardround.accounting.terms import Trust
 from wardround.agent.agent import Agent, answer_all
-from wardround.agent.policy import Policy
-from wardround.config import FederationSection, Study
+from wardround.agent.memory import Memory
+from wardround.agent.policy import COUNTS, Policy
+from wardround.config import Study
+from wardround.config.federation import TOGETHER
 from wardround.errors import DataError, ModelError, PrivacyError
-from wardround.federation.aggregators import Aggregator, CoordinatorNoise, PlainSum, SimulatedSecureSum
 from wardround.federation.channel import Channel, InProcessChannel
-from wardround.federation.messages import Task
-from wardround.federation.strategies.alone import Alone
-from wardround.federation.strategies.fedavg import FedAvg
-from wardround.federation.strategies.fedsgd import FedSGD
-from wardround.federation.strategy import Call, Strategy
+from wardround.federation.strategy import Strategy
+from wardround.federation.timetable import Order, Timetable
 from wardround.hospitals import Scheme, Split, split_patients
 from wardround.images.entries import Target
 from wardround.images.load import Volumes, load_images
@@ -31,16 +29,17 @@ from wardround.images.recipe import View
 from wardround.models.catalogue import NAMES, build
 from wardround.models.network import Network
 from wardround.privacy.clips import ClippingKind
-from wardround.privacy.plan import PrivacyPlan, calibrated, not_private, with_noise
+from wardround.privacy.plan import PrivacyPlan, calibrated, not_private, with_clipped_updates, with_noise
 from wardround.privacy.randomness import Randomness
 from wardround.privacy.validation import check_trainable
 from wardround.run.observer import Observer
+from wardround.run.strategies import releases_after, strategy_of, task_of, timetable_of
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.augment.axes import Axis
 from wardround.training.losses import LOSSES, LOSSES_FOR, Loss
 from wardround.training.patients import TrainingPatients, training_patients
 from wardround.training.workbench import Workbench
-from wardround.types import HospitalName, Vector
+from wardround.types import HospitalName
 
 Hospitals = dict[HospitalName, TrainingPatients]
 
@@ -241,27 +240,30 @@ def plan_of(study: Study) -> PrivacyPlan:
     Raises:
         PrivacyError: the guarantee cannot be given as asked.
     """
-    section, federation = study.privacy, study.federation
-    trust = Trust(section.trust) if federation.strategy in ("fedsgd", "fedavg") else Trust.NOBODY
+    section, private = study.privacy, study.privacy.plan != "none"
+    summed = study.federation.strategy in TOGETHER
+    trust = Trust(section.trust) if private and summed else Trust.NOBODY
     shared = trust is Trust.SECURE_AGGREGATION
     plan = PrivacyPlan(
         noise_multiplier=section.noise_multiplier or 1.0,
         clipping_norm=section.clipping_norm,
         sampling_prob=section.sampling_prob,
-        releases=federation.rounds * federation.local_steps,
+        releases=releases_after(study, study.rounds),
         delta=section.delta or 1e-5,
-        trust=trust if section.plan != "none" else Trust.NOBODY,
-        hospitals=1 if federation.strategy == "pooled" else study.hospitals.count,
-        colluders=section.colluders if shared and section.plan != "none" else 0,
-        dropouts=section.dropouts if shared and section.plan != "none" else 0,
+        trust=trust,
+        hospitals=timetable_of(study).hospitals,
+        colluders=section.colluders if shared else 0,
+        dropouts=section.dropouts if shared else 0,
         images_per_patient=section.images_per_patient,
         num_patients=section.num_patients,
         accountant=AccountantKind(section.accountant),
         clipping=ClippingKind(section.clipping),
         quantile=section.clipping_quantile,
     )
-    if section.plan == "none":
+    if not private:
         return not_private(plan)
+    if section.plan == "clipped-update":
+        return with_clipped_updates(plan, section.clipping_norm, section.epsilon, section.noise_multiplier)
     if section.epsilon is not None:
         return calibrated(plan, section.epsilon)
     if section.noise_multiplier is None:
@@ -287,6 +289,7 @@ def open_ledger(
         delta=plan.delta,
         accountant=plan.accountant,
         unit=plan.unit,
+        relation=plan.relation,
     )
 
 
@@ -315,6 +318,7 @@ def federate(
     strategy: str,
     label: str,
     epsilon_limit: float,
+    memory: Path | None = None,
 ) -> Federation:
     """Agents, channel and strategy for some hospitals under one plan.
 
@@ -327,63 +331,36 @@ def federate(
         strategy: its name in the study file.
         label: part of every stream's name, so that the runs of one study share no noise.
         epsilon_limit: what each ledger allows.
+        memory: folder of the simulated hospitals' own notes; None keeps them in this process.
     """
     randomness = Randomness(study.study.seed, f"{study.digest}/{label}")
-    tasks = frozenset({Task.COUNT, Task.LOCAL_STEPS if strategy == "fedavg" else Task.GRADIENT_SUM})
-    policy = Policy(study.digest, tasks, study.federation.rounds)
+    tasks = COUNTS | {task_of(strategy)}
+    visits = _visits(timetable_of(study, strategy), study.rounds)
     agents = {
         name: Agent(
             name=name,
             patients=patients,
             plan=plan,
-            policy=policy,
+            policy=Policy(study.digest, tasks, study.rounds, visits[position] if visits else None),
             ledger=open_ledger(ledgers, name, plan, materials, epsilon_limit),
             randomness=randomness,
             workbench=materials.workbench,
+            memory=Memory(None if memory is None else memory / f"{position:05d}"),
+            num_classes=len(materials.images.class_names),
         )
-        for name, patients in hospitals.items()
+        for position, (name, patients) in enumerate(hospitals.items())
     }
     transaction: Callable[[], AbstractContextManager[object]] = ledgers.transaction
     channel = InProcessChannel(tuple(agents), lambda requests: answer_all(agents, requests, transaction))
-    return Federation(agents, channel, _strategy(study, plan, strategy, randomness))
+    return Federation(agents, channel, strategy_of(study, plan, strategy, randomness))
 
 
-def _strategy(study: Study, plan: PrivacyPlan, name: str, randomness: Randomness) -> Strategy:
-    """The strategy of that name: the one place that maps the few names to the few classes."""
-    federation, aggregator = study.federation, _aggregator(plan, randomness)
-    call = Call(study.digest, allowed_missing=plan.dropouts)
-    size = plan.num_patients
-    if name == "fedavg":
-        rate, momentum = federation.learning_rate, federation.momentum
-        return FedAvg(call, aggregator, federation.local_steps, rate, momentum, plan.sampling_prob, size)
-    if name == "alone":
-        each = None if size is None else max(1, round(size / plan.hospitals))
-        return Alone(_fedsgd(call, aggregator, plan, federation, each))
-    return _fedsgd(call, aggregator, plan, federation, size)
-
-
-def _fedsgd(
-    call: Call, aggregator: Aggregator, plan: PrivacyPlan, federation: FederationSection, num_patients: int | None
-) -> FedSGD:
-    return FedSGD(
-        call=call,
-        aggregator=aggregator,
-        learning_rate=federation.learning_rate,
-        momentum=federation.momentum,
-        sampling_prob=plan.sampling_prob,
-        num_patients=num_patients,
-        clipping_norm=plan.clipping_norm,
-        adaptive=plan.adaptive,
-    )
-
-
-def _aggregator(plan: PrivacyPlan, randomness: Randomness) -> Aggregator:
-    if plan.trust is Trust.SECURE_AGGREGATION:
-        return SimulatedSecureSum()
-    if plan.trust is Trust.NOBODY or not plan.is_private:
-        return PlainSum()
-
-    def noise(size: int, round: int) -> Vector:
-        return plan.coordinator_noise(size, randomness.stream("coordinator", "noise", round), counting=round == 0)
-
-    return CoordinatorNoise(PlainSum(), noise)
+def _visits(timetable: Timetable, rounds: int) -> list[tuple[int, ...]] | None:
+    """The rounds in which each hospital is asked; None where that is every round."""
+    if timetable.order is Order.EVERYONE:
+        return None
+    visits: list[list[int]] = [[] for _ in range(timetable.hospitals)]
+    for round in range(1, rounds + 1):
+        for position in timetable.asked(round):
+            visits[position].append(round)
+    return [tuple(mine) for mine in visits]

@@ -11,6 +11,7 @@ from wardround.accounting.insiders import InsiderRow
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.config import Study
+from wardround.config.federation import LOCAL
 from wardround.images.entries import Listing, Target
 from wardround.images.load import list_entries, open_layout
 from wardround.images.phantom import PhantomOptions, list_phantom
@@ -19,6 +20,7 @@ from wardround.privacy.clipping import PatientBatch, clipped_sum
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
 from wardround.run.assemble import augmentation_of, build_network, loss_of, plan_of, reader_options
+from wardround.run.strategies import timetable_of
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,9 @@ def estimate(study: Study) -> Estimate:
     per_picture, gradient_bytes = _probe(study, network, target, shape)
     seconds = None
     if pictures is not None:
-        each_round = pictures * (1 - study.data.test_fraction) * plan.sampling_prob * study.federation.local_steps
+        each_round = pictures * (1 - study.data.test_fraction) * plan.sampling_prob * _share_of_a_round(study)
         runs = 1 + len(study.federation.compare)
-        seconds = per_picture * each_round * study.federation.rounds * runs
+        seconds = per_picture * each_round * study.rounds * runs
     cache = (pictures or 0) * math.prod(shape)
     inputs = cache * 4 if network.encode_once else 0
     hospitals = study.hospitals.count * network.num_parameters * 12  # each hospital's sum, float64, and its reply
@@ -93,6 +95,13 @@ def estimate(study: Study) -> Estimate:
         seconds=seconds,
         memory_bytes=int(cache + inputs + hospitals + gradient_bytes),
     )
+
+
+def _share_of_a_round(study: Study) -> float:
+    """How often a round goes through a sample of all hospitals' patients."""
+    timetable = timetable_of(study)
+    steps = study.local_steps if study.federation.strategy in LOCAL else 1
+    return steps * timetable.at_once / timetable.hospitals
 
 
 def _listed(study: Study) -> Listing | None:

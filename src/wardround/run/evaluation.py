@@ -32,9 +32,14 @@ _MASKS = {"dice": "Dice", "hd95": "HD95", "surface_dice": "Surface Dice"}
 
 
 def evaluate_models(
-    models: Mapping[str, Vector], materials: Materials, *, num_resamples: int = 1000
+    models: Mapping[str, Vector], materials: Materials, *, ensemble: bool = False, num_resamples: int = 1000
 ) -> dict[str, Quality]:
-    """Metrics of each model; the bootstrap draws from a fixed public seed, so equal models get equal intervals."""
+    """Metrics of each model; the bootstrap draws from a fixed public seed, so equal models get equal intervals.
+
+    Of an ensemble there is one row: the outputs of its models are averaged.
+    """
+    if ensemble:
+        return {"ensemble": _evaluated(tuple(models.values()), materials, num_resamples)}
     return {name: _evaluated(weights, materials, num_resamples) for name, weights in models.items()}
 
 
@@ -112,7 +117,7 @@ def summary_of(metrics: Mapping[str, Quality]) -> JsonDict:
     return row
 
 
-def _evaluated(weights: Vector, materials: Materials, num_resamples: int) -> Quality:
+def _evaluated(weights: Vector | tuple[Vector, ...], materials: Materials, num_resamples: int) -> Quality:
     generator = np.random.default_rng(0)
     if materials.images.target is Target.MASKS:
         return _mask_scores(weights, materials).result(generator=generator, num_resamples=num_resamples)
@@ -127,7 +132,7 @@ def _evaluated(weights: Vector, materials: Materials, num_resamples: int) -> Qua
     )
 
 
-def _mask_scores(weights: Vector, materials: Materials) -> MaskScores:
+def _mask_scores(weights: Vector | tuple[Vector, ...], materials: Materials) -> MaskScores:
     def predict(rows: Rows) -> Masks:
         return np.concatenate([masks for _, masks in materials.workbench.predicted_masks(weights, rows)])
 

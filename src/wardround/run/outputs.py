@@ -9,9 +9,9 @@ from wardround.accounting.events import leaves
 from wardround.accounting.events import to_json as event_to_json
 from wardround.accounting.ledger import Ledger
 from wardround.accounting.ledger_entry import number_to_json
+from wardround.agent.policy import COUNTS
 from wardround.config import Study
 from wardround.federation.coordinator import Outcome
-from wardround.federation.messages import Task
 from wardround.images.entries import Target
 from wardround.images.patients import Patient
 from wardround.privacy.plan import PrivacyPlan
@@ -20,6 +20,7 @@ from wardround.run.assemble import Federation, Hospitals, Materials
 from wardround.run.evaluation import evaluate_models, evaluate_subgroups, location_dice, shortcut_auroc, summary_of
 from wardround.run.observer import Observer
 from wardround.run.references import REFERENCES, run_reference
+from wardround.run.strategies import releases_after
 from wardround.training.patients import TrainingPatients
 
 
@@ -33,7 +34,7 @@ def results_of(
 ) -> dict[str, object]:
     """Metrics of the final models, the reference runs, and what left to whom; evaluates and trains."""
     observer.stage("evaluating")
-    metrics = evaluate_models(outcome.models, materials)
+    metrics = evaluate_models(outcome.models, materials, ensemble=study.federation.strategy == "ensemble")
     references: dict[str, object] = {}
     for name in study.federation.compare:
         if not plan.is_private and (REFERENCES[name].private or name == "no-privacy"):
@@ -128,7 +129,7 @@ def certificate_of(
     charged for this study. They differ when an interrupted round was asked for again: its first answer may
     have been seen.
     """
-    done = outcome.position.round * study.federation.local_steps
+    done = releases_after(study, outcome.position.round)
     charged = max(_charged_releases(agent.ledger, study) for agent in federation.agents.values())
     repeated = max(0, charged - done)
     statement = statement_of(plan, releases=done + repeated, simulated=True, seeded=study.study.seed is not None)
@@ -163,7 +164,7 @@ def certificate_of(
 
 def _charged_releases(ledger: Ledger, study: Study) -> int:
     """Noised sums that a hospital's ledger was charged for this study, whether or not their round ended."""
-    mine = [leaves(e.event) for e in ledger.entries() if e.study == study.digest and e.purpose != Task.COUNT]
+    mine = [leaves(e.event) for e in ledger.entries() if e.study == study.digest and e.purpose not in COUNTS]
     return sum(count for event in mine for _, count in event)
 
 

@@ -21,6 +21,7 @@ from wardround.privacy.plan import PrivacyPlan, not_private
 from wardround.run.assemble import Hospitals, Materials, federate
 from wardround.run.evaluation import evaluate_models, summary_of
 from wardround.run.observer import Observer
+from wardround.run.strategies import releases_after
 from wardround.training.patients import TrainingPatients
 from wardround.types import HospitalName
 
@@ -49,6 +50,10 @@ REFERENCES: dict[str, Reference] = {
     "pooled-no-privacy": Reference("pooled", False, "all patients in one place, without privacy"),
     "alone": Reference("alone", True, "each hospital alone, private"),
     "alone-no-privacy": Reference("alone", False, "each hospital alone, without privacy"),
+    "ensemble": Reference("ensemble", True, "the hospitals' own models, outputs averaged, private"),
+    "ensemble-no-privacy": Reference(
+        "ensemble", False, "the hospitals' own models, outputs averaged, without privacy"
+    ),
 }
 
 
@@ -72,10 +77,10 @@ def run_reference(
     hospitals = {POOLED: pooled(materials.hospitals)} if strategy == "pooled" else materials.hospitals
     own = replace(
         plan, trust=Trust.NOBODY, hospitals=len(hospitals), colluders=0, dropouts=0,
-        releases=study.federation.rounds * (study.federation.local_steps if strategy == "fedavg" else 1),
+        releases=releases_after(study, study.rounds, strategy),
     )  # fmt: skip
     own = own if reference.private else not_private(own, clipped=True)
-    schedule = Schedule(study.federation.rounds, study.federation.rounds, study.federation.average_last)
+    schedule = Schedule(study.rounds, study.rounds, study.federation.average_last)
 
     def look(round: int, models: Models | None) -> JsonDict:
         observer.progress(round, schedule.num_rounds)
@@ -90,7 +95,7 @@ def run_reference(
         outcome = run_rounds(
             federation.strategy, federation.channel, schedule, Position(0, state), _Forget(), look
         )
-    metrics = evaluate_models(outcome.models, materials)
+    metrics = evaluate_models(outcome.models, materials, ensemble=strategy == "ensemble")
     return {
         "text": reference.text,
         "private": own.is_private,

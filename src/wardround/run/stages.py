@@ -31,6 +31,7 @@ from wardround.run.evaluation import evaluate_models, summary_of
 from wardround.run.observer import Observer
 from wardround.run.outputs import certificate_of, patient_table, results_of
 from wardround.run.references import POOLED, pooled
+from wardround.run.strategies import releases_after
 from wardround.types import Vector
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
@@ -122,7 +123,7 @@ def _check_ledgers(study: Study, plan: PrivacyPlan, materials: Materials, out: P
             ledger = open_ledger(ledgers, name, plan, materials, limit)
             if study.study.seed is not None and study.digest in {e.study for e in ledger.entries()}:
                 continue  # it repeats its releases, at no new cost
-            if ledger.remaining(plan.event_after(study.federation.local_steps), at_most=1) == 0:
+            if ledger.remaining(plan.event_after(releases_after(study, 1)), at_most=1) == 0:
                 raise BudgetExhausted(
                     f"{name} must have budget left for one round, but its ledger {path} has spent epsilon = "
                     f"{ledger.spent():.2f} of {limit:g} at delta = {plan.delta:g} for each {plan.unit}; "
@@ -163,6 +164,7 @@ def _train(
         federation = federate(
             study, plan, materials, hospitals, ledgers,
             strategy=strategy, label="main", epsilon_limit=epsilon_limit_of(study, plan),
+            memory=folder.path / "hospitals",
         )  # fmt: skip
         outcome = _rounds(study, plan, materials, federation, folder, observer)
         model_sha256 = folder.write_model(_named(outcome.models, materials))
@@ -214,7 +216,7 @@ def _rounds(
     observer: Observer,
 ) -> Outcome:
     section = study.federation
-    schedule = Schedule(section.rounds, section.evaluate_every, section.average_last)
+    schedule = Schedule(study.rounds, section.evaluate_every, section.average_last)
     found = folder.latest_checkpoint()
     if found is None:
         observer.stage("counting patients" if plan.is_counted else "starting")
@@ -223,15 +225,18 @@ def _rounds(
         folder.write_checkpoint(0, position.to_arrays())
     else:
         position = Position.from_arrays(*found)
-    observer.stage(f"training: {section.strategy}, {section.rounds} rounds, {len(federation.agents)} hospitals")
+    observer.stage(f"training: {section.strategy}, {study.rounds} rounds, {len(federation.agents)} hospitals")
     shown = ""
 
     def look(round: int, models: Models | None) -> JsonDict:
         nonlocal shown
         entry: JsonDict = {}
         if models is not None:
-            summary = summary_of(evaluate_models(models, materials, num_resamples=_QUICK_RESAMPLES))
-            epsilon = plan.epsilon_after(round * section.local_steps)
+            metrics = evaluate_models(
+                models, materials, ensemble=section.strategy == "ensemble", num_resamples=_QUICK_RESAMPLES
+            )
+            summary = summary_of(metrics)
+            epsilon = plan.epsilon_after(releases_after(study, round))
             entry = {
                 "epsilon": number_to_json(epsilon),
                 "metrics": {k: v for k, v in summary.items() if not k.endswith("_interval")},

@@ -44,6 +44,17 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return _of_pictures(F.cross_entropy(_fine(logits), labels.long(), reduction="none"))
 
 
+def weighted(loss: Loss, class_weights: tuple[float, ...]) -> Loss:
+    """The loss with each picture weighted by its class; the weights must be public.
+
+    Args:
+        loss: of each picture.
+        class_weights: one a class, (class,).
+    """
+    weights = torch.tensor(class_weights, dtype=torch.float32)
+    return lambda logits, labels: loss(logits, labels) * weights[labels]
+
+
 @dataclass(frozen=True)
 class Focal:
     """Cross-entropy in which what is already right counts less: (1 - p)**gamma times -log p, p of the right class.

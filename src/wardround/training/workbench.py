@@ -14,13 +14,12 @@ from wardround.models.vectors import load_vector, to_vector
 from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sums_by_group
 from wardround.privacy.clips import Clipping
 from wardround.privacy.engine import Loss
-from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.randomness import Stream
 from wardround.privacy.sampling import Indices
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.augment.views import views
+from wardround.training.losses import weighted
 from wardround.training.patients import Rows, TrainingPatients
-from wardround.types import LocalSteps, Masks, Pictures, Scores, Vector
+from wardround.types import Masks, Pictures, Scores, Vector
 
 _PICTURES_AT_ONCE = 512
 """Pictures whose float inputs are in memory at one time, at most."""
@@ -85,6 +84,7 @@ class Workbench:
         clipping_norm: float,
         dropout_seed: int,
         rule: Clipping | None = None,
+        class_weights: tuple[float, ...] | None = None,
     ) -> list[ClippedSum]:
         """The clipped gradient sum of each sample, evaluated in common batches.
 
@@ -94,21 +94,23 @@ class Workbench:
             clipping_norm: as in `wardround.privacy.clipping.clipped_sum`; infinity turns clipping off.
             dropout_seed: seeds dropout masks.
             rule: how gradients are brought to that norm; flat if not given.
+            class_weights: weight of each class's pictures in the loss, (class,), public; one if not given.
 
         Guarantee:
             That of `clipped_sums_by_group`, for each hospital. Not noised: nothing of it may leave as it is.
         """
         self._load(weights)
         self.network.trained.train()
+        loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
         totals: list[Tensor | None] = [None] * len(samples)
         within = [0] * len(samples)
         for piece, (batch, group) in enumerate(self._batches(samples, dropout_seed)):
             if math.isinf(clipping_norm):
-                self._add_plain_sums(batch, group, totals, dropout_seed + piece)
+                self._add_plain_sums(loss, batch, group, totals, dropout_seed + piece)
                 continue
             present, local = torch.unique(group, return_inverse=True)
             sums = clipped_sums_by_group(
-                self.network.trained, self._loss, batch, local, len(present),
+                self.network.trained, loss, batch, local, len(present),
                 clipping_norm=clipping_norm, clipping=rule,
                 memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + piece,
             )  # fmt: skip
@@ -120,35 +122,9 @@ class Workbench:
             for total, count in zip(totals, within, strict=True)
         ]
 
-    def local_steps(
-        self,
-        weights: Vector,
-        patients: TrainingPatients,
-        plan: PrivacyPlan,
-        run: LocalSteps,
-        sampling: Stream,
-        noise: Stream,
-    ) -> Vector:
-        """The weights after some DP-SGD steps on one hospital's patients, (parameter,).
-
-        Guarantee:
-            Releases `run.steps` noised sums as `plan.release_event` has them; the weights are computed from
-            these alone. Source: Abadi et al. 2016, Algorithm 1, https://arxiv.org/abs/1607.00133, with the sum
-            divided by a public constant instead of the realised batch size.
-        """
-        velocity = np.zeros_like(weights)
-        for _ in range(run.steps):
-            sample = Sample(patients, plan.sample(len(patients), sampling))
-            [clipped] = self.gradient_sums(weights, [sample], plan.clipping_norm, sampling.seed(), plan.rule)
-            gradient = plan.hospital_release(clipped, noise) / np.float32(run.denominator)
-            velocity = np.float32(run.momentum) * velocity + gradient
-            weights = weights - np.float32(run.learning_rate) * velocity
-        return weights
-
-    def probabilities(self, weights: Vector, rows: Rows) -> Scores:
-        """Class probabilities of some pictures, (picture, class)."""
-        logits = [part for _, part in self._logits(weights, rows)]
-        return torch.softmax(torch.cat(logits).to(torch.float64), dim=1).numpy()
+    def probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Scores:
+        """Class probabilities of some pictures, (picture, class); of several models their mean."""
+        return torch.cat([part for _, part in self._probabilities(weights, rows)]).numpy()
 
     def named_weights(self, weights: Vector) -> dict[str, npt.NDArray[np.float32]]:
         """Every parameter of the network by name, frozen ones too, as `wardround.models.weights` reads them."""
@@ -156,10 +132,10 @@ class Workbench:
         body = self.network.trained if self.network.parts is None else self.network.parts.body
         return {name: value.detach().to(torch.float32).numpy().copy() for name, value in body.state_dict().items()}
 
-    def predicted_masks(self, weights: Vector, rows: Rows) -> Iterator[tuple[Rows, Masks]]:
+    def predicted_masks(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Iterator[tuple[Rows, Masks]]:
         """Some rows, and the likeliest class of each of their pixels or voxels, (row, *space); then the next."""
-        for part, logits in self._logits(weights, rows):
-            yield part, logits.argmax(dim=1).to(torch.uint8).numpy()
+        for part, probabilities in self._probabilities(weights, rows):
+            yield part, probabilities.argmax(dim=1).to(torch.uint8).numpy()
 
     def true_masks(self, rows: Rows) -> Masks:
         """The class of each pixel or voxel that `predicted_masks` is held against, (row, *space)."""
@@ -167,12 +143,20 @@ class Workbench:
         masks = torch.from_numpy(self._masks[rows])
         return self._augmentation.centre(masks[:, None])[0][:, 0].numpy()
 
-    def _logits(self, weights: Vector, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
-        self._load(weights)
-        self.network.trained.eval()
+    def _probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
+        """Some rows and the class probabilities of each, (row, class, *space), float64; then the next."""
+        models = weights if isinstance(weights, tuple) else (weights,)
         for part in np.array_split(rows, max(1, math.ceil(len(rows) / self._at_once))):
-            with torch.no_grad():
-                yield part, self.network.trained(self._encoded(part))
+            total: Tensor | None = None
+            for model in models:
+                self._load(model)
+                self.network.trained.eval()
+                with torch.no_grad():
+                    logits = self.network.trained(self._encoded(part))
+                one = torch.softmax(logits.to(torch.float64), dim=1)
+                total = one if total is None else total + one
+            assert total is not None, "an ensemble has models"
+            yield part, total / len(models)
 
     def _load(self, weights: Vector) -> None:
         if self._loaded is not weights:  # hospitals of one round share one array
@@ -202,7 +186,7 @@ class Workbench:
             first, start = last, ends[last - 1]
 
     def _add_plain_sums(
-        self, batch: PatientBatch, group: Tensor, totals: list[Tensor | None], dropout_seed: int
+        self, loss: Loss, batch: PatientBatch, group: Tensor, totals: list[Tensor | None], dropout_seed: int
     ) -> None:
         """Adds each hospital's unclipped gradient sum: one ordinary backward pass a hospital."""
         parameters = [p for p in self.network.trained.parameters() if p.requires_grad]
@@ -212,7 +196,7 @@ class Workbench:
             torch.manual_seed(dropout_seed)
             for hospital in torch.unique(owner).tolist():
                 mine = owner == hospital
-                losses = self._loss(self.network.trained(batch.inputs[mine]), batch.labels[mine])
+                losses = loss(self.network.trained(batch.inputs[mine]), batch.labels[mine])
                 total = (losses / counts[batch.patient[mine]]).sum()
                 gradients = torch.autograd.grad(total, parameters)
                 totals[hospital] = _added(totals[hospital], torch.cat([g.reshape(-1) for g in gradients]))

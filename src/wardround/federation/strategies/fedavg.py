@@ -1,78 +1,79 @@
-"""FedAvg: every round, each hospital takes some private steps of its own, and the server averages the models.
+"""FedAvg: every round, some hospitals take steps of their own, and the server averages what came of it.
 
-Each hospital adds its full noise at every local step, so what it sends is already private against everyone
-else; the average is post-processing. The weights of the average are fixed and public: equal.
+Where gradients are noised, each hospital adds its full noise at every local step, so what it sends is already
+private against everyone else; where updates are noised, the sum is what the plan protects. The average is
+post-processing. Its weights are fixed and public: patient counts would be facts about patients.
 
-Source: McMahan et al. 2017, Algorithm 1, https://arxiv.org/abs/1602.05629, with equal weights instead of
-patient counts, which would publish them.
+With `LocalTraining.proximal` this is FedProx, with a `ServerOptimizer` FedAvgM, FedAdam and FedYogi; with one step
+and no momentum it is FedSGD. Hospitals' velocities start from rest, or, where they are kept, from their last mean.
+
+Source: McMahan et al. 2017, Algorithm 1, https://arxiv.org/abs/1602.05629.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel
-from wardround.federation.messages import Task
-from wardround.federation.strategy import Call, State
-from wardround.types import LocalSteps, Vector
+from wardround.federation.local_training import LocalTraining
+from wardround.federation.messages import Replies
+from wardround.federation.server import ServerOptimizer, own_part
+from wardround.federation.strategy import State
+from wardround.federation.timetable import Timetable
+from wardround.types import HospitalName, Vector
 
 
 @dataclass(frozen=True)
 class FedAvg:
-    """Local steps, then the mean of the models.
+    """Local steps, then the mean of the updates.
 
     Attributes:
-        call: how hospitals are asked.
+        local: what a hospital is asked.
         aggregator: forms the sum of the updates.
-        local_steps: private steps of a hospital in a round.
-        learning_rate: step size at the hospital.
-        momentum: at the hospital, from rest in every round.
-        sampling_prob: probability of a patient in a step, the plan's.
-        num_patients: public size of the training set over all hospitals, taken to be spread evenly; None asks
-            every hospital for a private count before round 1.
+        timetable: who is asked in which round.
+        server: what is done with the mean.
+        shares: public weight of each hospital, by position; None for equal ones. They need single replies.
     """
 
-    call: Call
+    local: LocalTraining
     aggregator: Aggregator
-    local_steps: int
-    learning_rate: float
-    momentum: float
-    sampling_prob: float
-    num_patients: int | None
+    timetable: Timetable
+    server: ServerOptimizer = field(default_factory=ServerOptimizer)
+    shares: tuple[float, ...] | None = None
 
     def init(self, weights: Vector, channel: Channel) -> State:
         """See `Strategy`."""
-        hospitals = channel.hospitals
-        if self.num_patients is None:
-            replies = self.call.ask(channel, {h: self.call.request(Task.COUNT, 0) for h in hospitals})
-            counts = np.array([replies[h].update[0] if h in replies else 1.0 for h in hospitals])
-        else:
-            counts = np.full(len(hospitals), self.num_patients / len(hospitals))
-        return {"weights": weights, "num_patients": np.maximum(counts, 1).astype(np.float32)}
+        return {"weights": weights, **self.local.counts(channel), **self.server.init(weights)}
 
     def update(self, state: State, channel: Channel, round: int) -> State:
         """See `Strategy`."""
-        weights, num_patients = state["weights"], state["num_patients"]
+        weights, names = state["weights"], channel.hospitals
 
-        ask = self.call.request(Task.LOCAL_STEPS, round, weights)
+        asked = {names[k]: k for k in self.timetable.asked(round)}
+        velocity = state.get("velocity")
         requests = {
-            hospital: replace(ask, local=self._local(float(count)))
-            for hospital, count in zip(channel.hospitals, num_patients, strict=True)
+            name: self.local.request(round, state, k, weights, velocity=velocity) for name, k in asked.items()
         }
-        replies = self.call.ask(channel, requests)
-        mean_update = self.aggregator.sum(replies, round) / np.float32(len(replies))
+        replies = self.local.call.ask(channel, requests)
+        mean = self._mean(replies, asked, round)
+        weights, server = self.server.step(own_part(state), weights, mean)
 
-        return {"weights": weights + mean_update, "num_patients": num_patients}
+        return {**state, "weights": weights, **server, **mean_velocity(replies)}
 
     def models(self, state: State) -> dict[str, Vector]:
         """See `Strategy`."""
         return {"global": state["weights"]}
 
-    def _local(self, num_patients: float) -> LocalSteps:
-        return LocalSteps(
-            steps=self.local_steps,
-            learning_rate=self.learning_rate,
-            momentum=self.momentum,
-            denominator=self.sampling_prob * num_patients,
-        )
+    def _mean(self, replies: Replies, asked: dict[HospitalName, int], round: int) -> Vector:
+        if self.shares is None:
+            return self.aggregator.sum(replies, round) / np.float32(len(replies))
+        shares = np.array([self.shares[asked[name]] for name in replies], dtype=np.float32)
+        updates = np.stack([reply.update for reply in replies.values()])
+        return np.asarray(shares / shares.sum() @ updates, dtype=np.float32)
+
+
+def mean_velocity(replies: Replies) -> State:
+    """The mean of the velocities that came back, if any did."""
+    velocities = [reply.velocity for reply in replies.values() if reply.velocity is not None]
+    return {"velocity": np.mean(velocities, axis=0, dtype=np.float32)} if velocities else {}

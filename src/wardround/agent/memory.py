@@ -1,0 +1,87 @@
+"""What a hospital keeps for itself between two rounds. It is the hospital's own, and nothing of it is ever sent.
+
+Some strategies need it: selective sharing trains a replica of which only parts are uploaded, and correlated noise
+is made of earlier noise. A note belongs to the round that wrote it, and the notes of the round before stay
+beside it: a round that is asked for again after an interruption finds what it found the first time.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from wardround.errors import RecordError
+
+Arrays = Mapping[str, npt.NDArray[np.floating]]
+
+_KEPT = 2
+"""Rounds whose notes are kept: the last one, and the one before it."""
+
+
+class Memory:
+    """A hospital's notes, by round.
+
+    Args:
+        folder: where they are kept; None keeps them in this process, for runs that are not resumed.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._notes: dict[int, dict[str, npt.NDArray[np.floating]]] = {}
+
+    def before(self, round: int) -> dict[str, npt.NDArray[np.floating]]:
+        """The last notes that a round before this one wrote; empty if none did.
+
+        Raises:
+            RecordError: the notes on disk cannot be read.
+        """
+        earlier = [known for known in self._rounds() if known < round]
+        return self._read(max(earlier)) if earlier else {}
+
+    def of(self, round: int) -> dict[str, npt.NDArray[np.floating]]:
+        """The notes that this round itself wrote, if it was answered before; else empty."""
+        return self._read(round) if round in self._rounds() else {}
+
+    def write(self, round: int, arrays: Arrays) -> None:
+        """Keeps a round's notes, on disk before this returns; forgets what no repetition can ask for."""
+        if self._folder is None:
+            self._notes[round] = dict(arrays)
+        else:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._path(round)
+            partial = path.with_suffix(".partial")
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        for old in sorted(self._rounds())[:-_KEPT]:
+            self._forget(old)
+
+    def _rounds(self) -> set[int]:
+        if self._folder is None:
+            return set(self._notes)
+        return {int(path.stem) for path in self._folder.glob("*.safetensors") if path.stem.isdigit()}
+
+    def _path(self, round: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{round:08d}.safetensors"
+
+    def _read(self, round: int) -> dict[str, npt.NDArray[np.floating]]:
+        if self._folder is None:
+            return dict(self._notes[round])
+        try:
+            return dict(load_file(self._path(round)))
+        except (OSError, SafetensorError) as error:
+            raise RecordError(
+                f"A hospital's notes of round {round} must be readable, and are not ({error}); start a new run."
+            ) from None
+
+    def _forget(self, round: int) -> None:
+        if self._folder is None:
+            del self._notes[round]
+        else:
+            self._path(round).unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""`[data]` and `[hospitals]`: the pictures, and who holds them."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from wardround.config.section import Section
+
+VoxelCount = Annotated[int, Field(ge=4, le=1024)]
+Millimetres = Annotated[float, Field(ge=0.05, le=50)]
+
+
+class PhantomSection(Section):
+    """`[data.phantom]`: generated radiographs, for trying things out."""
+
+    patients: int = Field(600, ge=10, description="Number of generated patients.")
+    max_images: int = Field(4, ge=1, le=32, description="Patients have 1 to this many pictures.")
+    sites: int = Field(5, ge=1, description="Number of scanners, each with its own shift.")
+    image_size: int = Field(96, ge=32, le=512, description="Side of a generated picture, in pixels.")
+    seed: int = Field(0, ge=0, description="Which phantoms. Public: phantoms are nobody.")
+    prevalence: float = Field(0.5, gt=0, lt=1, description="Share of patients with a lesion.")
+
+
+class DataSection(Section):
+    """`[data]`: where the pictures are and how they are read."""
+
+    layout: Literal["chest_xray", "folder", "aptos", "decathlon", "manifest", "dicom", "phantom"] = Field(
+        description="How the pictures lie on disk."
+    )
+    path: Path | None = Field(None, description="The data folder, a .zip or a .tar; `--data` overrides it.")
+    task: Literal["binary", "subtype", "classification", "grading", "referable", "segmentation"] | None = Field(
+        None, description="What the labels are read as; default: the layout's first reading."
+    )
+    image_size: int = Field(64, ge=16, le=1024, description="Side of a picture after preprocessing, in pixels.")
+    colour: Literal["grey", "rgb"] = Field("grey", description="One channel or three.")
+    fit: Literal["crop", "pad", "stretch"] = Field(
+        "crop", description="What becomes of a picture that is no square."
+    )
+    circle_crop: bool = Field(False, description="Crop to the bright disc of a fundus photograph first.")
+    volume_size: tuple[VoxelCount, VoxelCount, VoxelCount] | None = Field(
+        None, description="Volumes: voxels along x, y and z (right, front, head) after preprocessing."
+    )
+    spacing: tuple[Millimetres, Millimetres, Millimetres] | None = Field(
+        None, description="Volumes: mm between voxels; default: each volume's own."
+    )
+    window: tuple[float, float] | None = Field(
+        None, description="Volumes: physical values that become black and white; default: percentiles of each."
+    )
+    view: Literal["volume", "slices"] = Field("volume", description="Volumes whole, or as axial slices.")
+    labels: Path | None = Field(None, description="dicom: the table of labels; default: labels.csv in the folder.")
+    key_file: Path | None = Field(
+        None, description="dicom: the hospital's own key for pseudonyms; made where there is none."
+    )
+    segments: tuple[str, ...] | None = Field(
+        None, description="dicom: labels of the segments that are classes 1, 2, ...; hospitals must agree on them."
+    )
+    reviewed: bool = Field(
+        False, description="dicom: let in pictures that may show a name in their pixels; somebody has looked."
+    )
+    skip_unreadable: bool = Field(False, description="Leave unreadable files out instead of stopping.")
+    duplicates: Literal["merge", "keep", "refuse"] = Field(
+        "merge", description="Identical pictures under two patients: one person (merge), two (keep), or stop."
+    )
+    test: Literal["patients", "published"] = Field(
+        "patients", description="Test patients set aside, or the published split, which leaks."
+    )
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="Share of patients set aside for testing.")
+    phantom: PhantomSection = Field(default_factory=PhantomSection.model_construct)
+
+    @model_validator(mode="after")
+    def _volumes_fit(self) -> Self:
+        if self.volume_size is None:
+            given = [k for k in ("spacing", "window") if getattr(self, k) is not None]
+            given += ["view"] * (self.view != "volume")
+            if given:
+                raise ValueError(f"{given[0]} belongs to volumes; set volume_size, or remove it")
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ValueError("window must rise, for instance [-200, 250] for a liver in CT")
+        return self
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of a preprocessed picture."""
+        return 1 if self.colour == "grey" else 3
+
+
+class HospitalsSection(Section):
+    """`[hospitals]`: who holds which patients (simulated inside one data set)."""
+
+    count: int = Field(5, ge=1, le=10_000, description="Number of hospitals.")
+    scheme: Literal["even", "sizes", "dirichlet", "label-shards", "site"] = Field(
+        "even", description="How patients are dealt out."
+    )
+    sizes: tuple[int, ...] | None = Field(None, description='Patients a hospital, for scheme = "sizes".')
+    alpha: float = Field(0.5, gt=0, description='Label skew of scheme = "dirichlet": smaller is more uneven.')
+    shards_per_hospital: int = Field(2, ge=1, description='For scheme = "label-shards".')
+    split_seed: int = Field(0, ge=0, description="Which split. A public constant, the same in every run.")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if (self.scheme == "sizes") != (self.sizes is not None):
+            raise ValueError('sizes is given exactly when scheme = "sizes"')
+        if self.sizes is not None and len(self.sizes) != self.count:
+            raise ValueError(f"sizes must name {self.count} hospitals, got {len(self.sizes)}; set count or sizes")
+        return self

@@ -1,0 +1,58 @@
+"""`[model]`, `[training]` and `[performance]`: the network, what is made small, and how fast."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from wardround.config.section import Section
+
+
+class ModelSection(Section):
+    """`[model]`: the network."""
+
+    name: Literal[
+        "linear", "features", "small_cnn", "squeezenet", "alexnet", "vgg11", "vgg11_gn", "vgg16", "resnet18",
+        "densenet121", "vit_tiny", "unet", "unet3d", "small_unet", "unet_vgg11", "segresnet", "voxel_features",
+    ] = Field(description="Which network.")  # fmt: skip
+    width: int | None = Field(
+        None, ge=1, le=256, description="Channels of the first level, for U-Nets; default: the network's own."
+    )
+    weights: Path | None = Field(None, description="A .safetensors file of pretrained, public weights.")
+    train: Literal["all", "norms", "head"] = Field(
+        "all", description="Train everything, the last layer and all norms, or the last layer alone."
+    )
+    init_seed: int = Field(0, ge=0, description="Which initial weights. A public constant.")
+
+
+class AugmentSection(Section):
+    """`[training.augment]`: how training pictures are varied; each from itself alone, by public numbers."""
+
+    flip: tuple[Literal["horizontal", "vertical", "x", "y", "z"], ...] = Field(
+        (), description="Axes along which a picture may be mirrored; none where sides matter."
+    )
+    rotate: float = Field(0.0, ge=0, le=180, description="At most this many degrees either way.")
+    scale: float = Field(0.0, ge=0, lt=1, description="At most this share larger or smaller.")
+    shift: float = Field(0.0, ge=0, lt=1, description="At most this share of the side either way.")
+    patch: int | None = Field(None, ge=16, description="Side of a random patch; evaluation takes the centre.")
+    brightness: float = Field(0.0, ge=0, lt=1, description="At most this share of the full range either way.")
+    contrast: float = Field(0.0, ge=0, lt=1, description="At most this share more or less.")
+    noise: float = Field(0.0, ge=0, lt=1, description="Standard deviation, at most this share of the full range.")
+    multiplicity: int = Field(1, ge=1, le=32, description="Varied copies of each picture in a step.")
+
+
+class TrainingSection(Section):
+    """`[training]`: what is made small."""
+
+    loss: Literal["cross_entropy", "focal", "ordinal", "dice", "dice_ce"] | None = Field(
+        None, description="Default: cross_entropy for classes and grades, dice_ce for masks."
+    )
+    augment: AugmentSection = Field(default_factory=AugmentSection.model_construct)
+
+
+class PerformanceSection(Section):
+    """`[performance]`: speed and memory; never the result's meaning."""
+
+    threads: int | None = Field(None, ge=1, description="Threads of a matrix product; default: all cores.")
+    memory_gb: float = Field(1.0, gt=0, description="Memory for per-patient gradients at one time.")
+    cache: Path | None = Field(None, description="Where decoded pictures are kept (they are private).")

@@ -1,0 +1,96 @@
+"""Reading a study file; whatever does not hold is said in one sentence, with the nearest known key."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from wardround.config.section import Section
+from wardround.config.study import Study
+from wardround.errors import StudyError
+
+
+def read_study(path: Path, overrides: Mapping[str, Mapping[str, object]] | None = None) -> Study:
+    """Study read from a TOML file, with `overrides` laid over its sections.
+
+    Paths in the file are relative to the file.
+
+    Raises:
+        StudyError: the file is missing, is no TOML, or does not hold; every reason is in the one message.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(
+            f"A study file must exist, got {path}; check the path or copy one from examples/."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"A study file must be readable text, got {path} ({error}).") from None
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{path} must be valid TOML: {error}.") from None
+    for section, values in (overrides or {}).items():
+        if isinstance(raw.setdefault(section, {}), dict):  # anything else is refused below
+            raw[section].update(values)
+    return parse_study(raw, source=str(path), base=path.parent)
+
+
+def parse_study(raw: Mapping[str, Any], *, source: str = "the study", base: Path | None = None) -> Study:
+    """Study from nested dictionaries; relative paths are resolved against `base`.
+
+    Raises:
+        StudyError: something does not hold; the message names every reason and the nearest known key.
+    """
+    try:
+        study = Study.model_validate(raw)
+    except ValidationError as error:
+        reasons = [_reason(dict(item)) for item in error.errors()]
+        raise StudyError(f"{source} does not hold: " + "; ".join(reasons) + ".") from None
+    return study if base is None else _resolve_paths(study, base)
+
+
+def _resolve_paths(study: Study, base: Path) -> Study:
+    def resolved(section: Section, field: str) -> dict[str, Path]:
+        value: Path | None = getattr(section, field)
+        return {} if value is None else {field: (base / value.expanduser()).resolve()}
+
+    return study.model_copy(
+        update={
+            "data": study.data.model_copy(
+                update=resolved(study.data, "path")
+                | resolved(study.data, "labels")
+                | resolved(study.data, "key_file")
+            ),
+            "model": study.model.model_copy(update=resolved(study.model, "weights")),
+            "privacy": study.privacy.model_copy(update=resolved(study.privacy, "ledger")),
+            "performance": study.performance.model_copy(update=resolved(study.performance, "cache")),
+        }
+    )
+
+
+def _reason(item: dict[str, Any]) -> str:
+    """One failed check in words: where, what must hold, what came."""
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(item["loc"][:-1])
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"unknown key {where} ({hint})"
+    if item["type"] == "missing":
+        return f"{where} is missing"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message[0].lower()}{message[1:]}, got {item.get('input')!r}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Study
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

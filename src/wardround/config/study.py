@@ -1,0 +1,138 @@
+"""A study as a whole: its sections, what must hold between them, and its identity."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from wardround.config.data import DataSection, HospitalsSection
+from wardround.config.federation import LOCAL, TOGETHER, FederationSection
+from wardround.config.model import ModelSection, PerformanceSection, TrainingSection
+from wardround.config.privacy import UPDATE_PLANS, PrivacySection
+from wardround.config.section import Section
+
+
+class StudySection(Section):
+    """`[study]`: what this is."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Lower-case name; names the run folder.")
+    description: str = Field("", description="A sentence for the report.")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        description="Makes the run reproducible and NOT private: noise and sampling can be recomputed. "
+        "Leave it out in earnest; they then come from the operating system.",
+    )
+
+
+class Study(Section):
+    """One study file, checked as a whole."""
+
+    study: StudySection
+    data: DataSection
+    hospitals: HospitalsSection = Field(default_factory=HospitalsSection.model_construct)
+    model: ModelSection
+    training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
+    privacy: PrivacySection
+    federation: FederationSection = Field(default_factory=FederationSection.model_construct)
+    performance: PerformanceSection = Field(default_factory=PerformanceSection.model_construct)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        privacy, count = self.privacy, self.hospitals.count
+        strategy = self.federation.strategy
+        if privacy.clipping == "adaptive" and strategy in LOCAL:
+            raise ValueError(
+                f"an adaptive clipping norm follows the sum of a round, and {strategy} has none; "
+                'use strategy = "fedsgd", or clipping = "flat"'
+            )
+        shares = self.federation.hospital_weights
+        if shares is not None and (len(shares) != count or min(shares) <= 0):
+            raise ValueError(f"hospital_weights must be {count} numbers above 0, one for each hospital")
+        if privacy.plan == "none":
+            return self
+        if privacy.plan in UPDATE_PLANS and strategy not in LOCAL:
+            raise ValueError(
+                f'plan = "{privacy.plan}" noises what comes of local steps, and {strategy} has none; use one of '
+                f'{", ".join(sorted(LOCAL))}, or plan = "dp-sgd"'
+            )
+        self._summed()
+        if strategy not in TOGETHER:
+            return self
+        if privacy.trust == "secure-aggregation" and privacy.colluders + privacy.dropouts >= count:
+            raise ValueError(
+                f"colluders + dropouts must leave at least one honest hospital of {count}, "
+                f"got {privacy.colluders} + {privacy.dropouts}"
+            )
+        return self
+
+    def _summed(self) -> None:
+        """Refuses trust in a sum that the strategy does not form."""
+        privacy, federation = self.privacy, self.federation
+        if federation.strategy in ("fedsgd", "alone", "ensemble", "pooled") or privacy.trust == "nobody":
+            return
+        means = federation.strategy in ("fedavg", "fedprox") and federation.hospital_weights is None
+        if privacy.plan == "clipped-update" and means and privacy.trust == "secure-aggregation":
+            if federation.fraction < 1:
+                raise ValueError('noise shares are sized for all hospitals: fraction must be 1, or trust "nobody"')
+            return
+        why = "lets single updates be seen"
+        if privacy.plan == "dp-sgd":
+            why = "takes local steps, each with its hospital's full noise"
+        raise ValueError(
+            f'{federation.strategy} {why}: trust must be "nobody", got "{privacy.trust}"; change trust, or use '
+            'strategy = "fedsgd"'
+        )
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of the whole run: as given, or as many as the cycles or the single pass take."""
+        federation = self.federation
+        if federation.strategy == "single-pass":
+            return self.hospitals.count
+        if federation.cycles is not None:
+            return federation.cycles * self.hospitals.count
+        return federation.rounds
+
+    @property
+    def local_steps(self) -> int:
+        """Optimizer steps of a hospital in a visit."""
+        if self.federation.local_epochs is None:
+            return self.federation.local_steps
+        return max(1, round(self.federation.local_epochs / self.privacy.sampling_prob))
+
+    @property
+    def digest(self) -> str:
+        """Identity of the study: a hash of everything that changes its result or its guarantee.
+
+        It does not depend on where files lie; of a weights file the name counts.
+        """
+        content = self.model_dump(
+            mode="json",
+            exclude={"performance": True, "data": {"path", "labels", "key_file"}, "privacy": {"ledger"}},
+        )
+        if self.model.weights is not None:
+            content["model"]["weights"] = self.model.weights.name
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def to_toml(self) -> str:
+        """The resolved study as TOML text; reading it back gives an equal study."""
+        lines: list[str] = []
+        for section, values in self.model_dump(mode="json", exclude_none=True).items():
+            nested = {key: value for key, value in values.items() if isinstance(value, dict)}
+            lines += [f"[{section}]", *_toml_lines(values), ""]
+            for key, inner in nested.items():
+                lines += [f"[{section}.{key}]", *_toml_lines(inner), ""]
+        return "\n".join(lines)
+
+
+def _toml_lines(values: Mapping[str, object]) -> list[str]:
+    return [f"{key} = {_toml_value(value)}" for key, value in values.items() if not isinstance(value, dict)]
+
+
+def _toml_value(value: object) -> str:
+    # JSON's strings, numbers, booleans and flat arrays are TOML as well, but for two things: TOML knows no
+    # surrogate pairs, so characters stand as they are, and it wants DEL escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

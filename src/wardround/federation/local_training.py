@@ -1,0 +1,122 @@
+"""What every strategy with local steps asks a hospital for, and the public numbers it needs before round 1."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from wardround.federation.channel import Channel
+from wardround.federation.messages import Request, Task
+from wardround.federation.strategy import Call, State
+from wardround.types import LocalSteps, Vector
+
+Counts = npt.NDArray[np.float32]
+
+
+class Repair(StrEnum):
+    """How unequal hospitals are made up for, by public or privately counted numbers.
+
+    Source: Balachandar et al. 2020, https://doi.org/10.1093/jamia/ocaa017: proportional local training iterations,
+    locally weighted mini-batch sampling, cyclically weighted loss.
+    """
+
+    NONE = "none"
+    PROPORTIONAL = "proportional"
+    """Steps in proportion to a hospital's patients; the largest takes all of them."""
+    WEIGHTED_SAMPLING = "weighted-sampling"
+    """Patients of a hospital's commoner classes are drawn more seldom, so that classes come equally often."""
+    WEIGHTED_LOSS = "weighted-loss"
+    """Each class weighs as much in a hospital's loss as any other."""
+
+    @property
+    def counts_classes(self) -> bool:
+        """Whether it needs each hospital's patients by class."""
+        return self in (Repair.WEIGHTED_SAMPLING, Repair.WEIGHTED_LOSS)
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """Local steps at one hospital, as a strategy asks for them.
+
+    Attributes:
+        call: how hospitals are asked.
+        steps: steps of a hospital in a visit, at most.
+        learning_rate: step size.
+        momentum: heavy ball.
+        sampling_prob: probability of a patient in a step, the plan's.
+        num_patients: public size of the training set over all hospitals, taken to be spread evenly; None asks
+            every hospital for a private count before round 1.
+        own_size: each hospital divides by its own number of patients, which leaves it only through a mechanism on
+            its whole update; nobody is counted.
+        proximal: FedProx's mu.
+        keep_velocity: the velocity travels with the model; else it starts from rest at every visit.
+        repair: how unequal hospitals are made up for.
+    """
+
+    call: Call
+    steps: int
+    learning_rate: float
+    momentum: float
+    sampling_prob: float
+    num_patients: int | None
+    own_size: bool = False
+    proximal: float = 0.0
+    keep_velocity: bool = False
+    repair: Repair = Repair.NONE
+
+    def counts(self, channel: Channel) -> State:
+        """Patients of each hospital, (hospital,), and by class, (hospital, class), as far as they are needed."""
+        hospitals = channel.hospitals
+        if self.repair.counts_classes:
+            replies = self.call.ask(channel, {h: self.call.request(Task.CLASS_COUNTS, 0) for h in hospitals})
+            ones = np.ones_like(next(iter(replies.values())).update)
+            classes = np.stack([replies[h].update if h in replies else ones for h in hospitals])
+            classes = np.maximum(classes, 1).astype(np.float32)  # a noised count may fall below zero
+            return {"class_counts": classes, "num_patients": classes.sum(axis=1)}
+        if self.num_patients is not None or self.own_size:
+            each = 1 if self.num_patients is None else self.num_patients / len(hospitals)
+            return {"num_patients": np.full(len(hospitals), max(1, each), dtype=np.float32)}
+        replies = self.call.ask(channel, {h: self.call.request(Task.COUNT, 0) for h in hospitals})
+        found = [replies[h].update[0] if h in replies else 1.0 for h in hospitals]
+        return {"num_patients": np.maximum(np.array(found, dtype=np.float32), 1)}
+
+    def steps_of(self, state: State, position: int) -> int:
+        """Steps that the hospital at that position takes in a visit."""
+        if self.repair is not Repair.PROPORTIONAL:
+            return self.steps
+        counts = state["num_patients"]
+        return max(1, round(self.steps * float(counts[position] / counts.max())))
+
+    def request(
+        self,
+        round: int,
+        state: State,
+        position: int,
+        weights: Vector,
+        *,
+        correction: Vector | None = None,
+        velocity: Vector | None = None,
+    ) -> Request:
+        """What the hospital at that position is asked in a round."""
+        shares = self._class_shares(state, position)
+        local = LocalSteps(
+            steps=self.steps_of(state, position),
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            denominator=None if self.own_size else self.sampling_prob * float(state["num_patients"][position]),
+            proximal=self.proximal,
+            correction=correction,
+            velocity=velocity,
+            keep_velocity=self.keep_velocity,
+            class_weights=shares if self.repair is Repair.WEIGHTED_LOSS else None,
+            class_sampling=shares if self.repair is Repair.WEIGHTED_SAMPLING else None,
+        )
+        return Request(Task.LOCAL_STEPS, self.call.study, round, attempt=1, weights=weights, local=local)
+
+    def _class_shares(self, state: State, position: int) -> tuple[float, ...] | None:
+        """The rarest class's number over each class's number at one hospital: at most 1."""
+        if not self.repair.counts_classes:
+            return None
+        counts = state["class_counts"][position]
+        return tuple(float(share) for share in counts.min() / counts)

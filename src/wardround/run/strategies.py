@@ -1,0 +1,109 @@
+"""The one place that maps the names in a study file to strategies, their turns, and what each costs a hospital."""
+
+from wardround.accounting.terms import Trust
+from wardround.config import Study
+from wardround.config.federation import LOCAL, RING
+from wardround.federation.aggregators import Aggregator, CoordinatorNoise, PlainSum, SimulatedSecureSum
+from wardround.federation.local_training import LocalTraining, Repair
+from wardround.federation.messages import Task
+from wardround.federation.server import ServerOptimizer
+from wardround.federation.strategies.alone import Alone
+from wardround.federation.strategies.asynchronous import Asynchronous
+from wardround.federation.strategies.fedavg import FedAvg
+from wardround.federation.strategies.fedsgd import FedSGD
+from wardround.federation.strategies.ring import Ring
+from wardround.federation.strategies.scaffold import Scaffold
+from wardround.federation.strategy import Call, Strategy
+from wardround.federation.timetable import Order, Timetable
+from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.randomness import Randomness
+from wardround.types import Vector
+
+_ORDERS = {
+    "round-robin": Order.FIXED,
+    "single-pass": Order.FIXED,
+    "random-order": Order.RANDOM,
+    "stochastic": Order.STOCHASTIC,
+    "asynchronous": Order.STOCHASTIC,
+}
+
+
+def timetable_of(study: Study, strategy: str | None = None) -> Timetable:
+    """Who is asked in which round of a study's main run, or of a reference run with another strategy."""
+    federation, name = study.federation, strategy or study.federation.strategy
+    count = 1 if name == "pooled" else study.hospitals.count
+    if name in _ORDERS:
+        return Timetable(count, _ORDERS[name], seed=federation.timetable_seed)
+    if name in LOCAL and federation.fraction < 1:
+        return Timetable(count, Order.FRACTION, federation.fraction, federation.timetable_seed)
+    return Timetable(count)
+
+
+def releases_after(study: Study, rounds: int, strategy: str | None = None) -> int:
+    """Releases of the hospital that was asked most often in the first `rounds` rounds.
+
+    A release is one noised sum of gradients, or, where updates are noised, one update.
+    """
+    name = strategy or study.federation.strategy
+    steps = study.local_steps if name in LOCAL and study.privacy.plan in ("dp-sgd", "none") else 1
+    return timetable_of(study, strategy).most_visits(rounds) * steps
+
+
+def task_of(strategy: str) -> Task:
+    """What hospitals are asked in the rounds of a strategy."""
+    return Task.LOCAL_STEPS if strategy in LOCAL else Task.GRADIENT_SUM
+
+
+def strategy_of(study: Study, plan: PrivacyPlan, name: str, randomness: Randomness) -> Strategy:
+    """The strategy of that name, every number taken from the study and its plan."""
+    federation, aggregator = study.federation, _aggregator(plan, randomness)
+    call, timetable = Call(study.digest, allowed_missing=plan.dropouts), timetable_of(study, name)
+    if name not in LOCAL:
+        size = plan.num_patients
+        if name in ("alone", "ensemble") and size is not None:
+            size = max(1, round(size / plan.hospitals))
+        sgd = FedSGD(
+            call=call,
+            aggregator=aggregator,
+            learning_rate=federation.learning_rate,
+            momentum=federation.momentum,
+            sampling_prob=plan.sampling_prob,
+            num_patients=size,
+            clipping_norm=plan.clipping_norm,
+            adaptive=plan.adaptive,
+        )
+        return Alone(sgd) if name in ("alone", "ensemble") else sgd
+    local = LocalTraining(
+        call=call,
+        steps=study.local_steps,
+        learning_rate=federation.learning_rate,
+        momentum=federation.momentum,
+        sampling_prob=plan.sampling_prob,
+        num_patients=plan.num_patients,
+        own_size=plan.on_update is not None,
+        proximal=federation.proximal if name == "fedprox" else 0.0,
+        keep_velocity=federation.optimizer_state == "travels",
+        repair=Repair(federation.repair),
+    )
+    if name in RING:
+        return Ring(local, timetable)
+    if name == "asynchronous":
+        return Asynchronous(local, timetable, federation.mixing, federation.staleness, federation.staleness_power)
+    if name == "scaffold":
+        return Scaffold(local, timetable, federation.server_learning_rate)
+    server = ServerOptimizer(
+        federation.server_optimizer, federation.server_learning_rate, federation.server_momentum
+    )
+    return FedAvg(local, aggregator, timetable, server, federation.hospital_weights)
+
+
+def _aggregator(plan: PrivacyPlan, randomness: Randomness) -> Aggregator:
+    if plan.trust is Trust.SECURE_AGGREGATION:
+        return SimulatedSecureSum()
+    if plan.trust is Trust.NOBODY or not plan.is_private:
+        return PlainSum()
+
+    def noise(size: int, round: int) -> Vector:
+        return plan.coordinator_noise(size, randomness.stream("coordinator", "noise", round), counting=round == 0)
+
+    return CoordinatorNoise(PlainSum(), noise)
