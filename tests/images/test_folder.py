@@ -41,7 +41,7 @@ def test_the_first_folder_is_the_class_and_the_second_the_patient(root):
 
 
 def test_a_picture_without_a_patient_is_a_finding(root):
-    assert "1 pictures name no patient" in read(root).notes[0]
+    assert read(root).unnamed == 1
 
 
 def test_a_table_gives_label_patient_and_site(root):

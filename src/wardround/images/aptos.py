@@ -56,7 +56,7 @@ def read_aptos(store: Store, task: Task) -> Listing:
     people = _people(store, rows)
     entries = sorted((_entry(row, pictures, people, task) for row in rows), key=lambda entry: entry.file)
     target = Target.GRADES if task is Task.GRADING else Target.CLASSES
-    return Listing(tuple(entries), CLASS_NAMES[task], _notes(store, rows, pictures, people), target=target)
+    return Listing(tuple(entries), CLASS_NAMES[task], _notes(store, rows, pictures), target=target, unnamed=0 if people else len(rows))
 
 
 def _entry(row: Row, pictures: Mapping[str, Sequence[str]], people: Mapping[str, Row], task: Task) -> Entry:
@@ -132,14 +132,9 @@ def _people(store: Store, rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def _notes(
-    store: Store, rows: Sequence[Row], pictures: Mapping[str, Sequence[str]], people: Mapping[str, Row]
+    store: Store, rows: Sequence[Row], pictures: Mapping[str, Sequence[str]]
 ) -> tuple[str, ...]:
     notes = []
-    if not people:
-        notes.append(
-            f"{len(rows)} pictures name no patient: each is counted as a patient of its own, and the "
-            f"guarantee holds for one picture wherever that is wrong; add a {PATIENTS} with id_code and patient_id"
-        )
     num_test = sum(name.startswith(f"{TEST_FOLDER}/") for name in store.names())
     if num_test or TEST_TABLE in store:
         notes.append(f"{TEST_TABLE} and {num_test} files in {TEST_FOLDER} have no published grades: passed over")

@@ -60,17 +60,13 @@ def read_decathlon(store: Store, task: Task) -> Listing:
         entries.append(Entry(image, 0, patient, site, split="train", mask=(mask,)))
     notes = []
     unnamed = sum(entry.file not in people for entry in entries)
-    if unnamed:
-        notes.append(
-            f"{unnamed} volumes name no patient: each is counted as a patient of its own, and the guarantee holds "
-            f"for one volume wherever that is wrong; add a {PATIENTS} with image and patient_id"
-        )
     if untested := len(_as_list(description.get("test"))):
         notes.append(f"{untested} volumes without a mask were passed over")
     return Listing(
         tuple(entries),
         names,
         tuple(notes),
+        unnamed=unnamed,
         target=Target.MASKS,
         volumes=True,
         channels=max(1, len(_as_dict(description.get("modality")))),

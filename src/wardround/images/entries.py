@@ -84,6 +84,7 @@ class Listing:
         entries: in a fixed order.
         class_names: what the labels, or the values of masks, stand for.
         notes: what the reader wants to be known; no file names.
+        unnamed: entries that name no patient, each counted as a patient of its own.
         target: what is predicted.
         volumes: three-dimensional.
         channels: of every picture; None where it is as the study asks, one or three.
@@ -94,6 +95,7 @@ class Listing:
     entries: tuple[Entry, ...]
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    unnamed: int = 0
     target: Target = Target.CLASSES
     volumes: bool = False
     channels: int | None = None

@@ -20,6 +20,7 @@ class Findings:
         conflicting_duplicates: groups of identical files with different labels.
         repeated_pictures: how many pictures equal another one that was counted before.
         notes: sentences of the reader, without file names.
+        unnamed: pictures or volumes that name no patient, each counted as a patient of its own.
     """
 
     unreadable: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class Findings:
     conflicting_duplicates: tuple[tuple[str, ...], ...] = ()
     repeated_pictures: int = 0
     notes: tuple[str, ...] = ()
+    unnamed: int = 0
 
     def lines(self) -> list[str]:
         """Sentences with file names and patient ids: for the hospital's own screen only."""
@@ -42,6 +44,8 @@ class Findings:
         lines = [f"{len(names)} {what}: {shortened(names)}" for what, names in named if names]
         if self.repeated_pictures:
             lines.append(f"{self.repeated_pictures} pictures are exact copies of another one")
+        if self.unnamed:
+            lines.append(f"{self.unnamed} name no patient: each is counted as a patient of its own")
         return [*lines, *self.notes]
 
     def summary(self) -> dict[str, int]:
@@ -53,6 +57,7 @@ class Findings:
             "straddling": len(self.straddling),
             "conflicting_duplicates": len(self.conflicting_duplicates),
             "repeated_pictures": self.repeated_pictures,
+            "unnamed": self.unnamed,
         }
 
 

@@ -61,16 +61,11 @@ def _by_folders(store: Store) -> Listing:
         Entry(file, label, _patient_of(file)) for label, name in enumerate(class_names) for file in found[name][0]
     )
     notes = []
-    alone = [entry.file for entry in entries if entry.patient == entry.file]
-    if alone:
-        notes.append(
-            f"{len(alone)} pictures name no patient: each is counted as a patient of its own, and the "
-            f"guarantee holds for one picture wherever that is wrong; add a {METADATA} with patient_id"
-        )
     num_others = sum(others for _, others in found.values())
     if num_others:
         notes.append(f"{num_others} files that are no pictures were passed over")
-    return Listing(entries, class_names, tuple(notes))
+    unnamed = sum(entry.patient == entry.file for entry in entries)
+    return Listing(entries, class_names, tuple(notes), unnamed=unnamed)
 
 
 def _patient_of(file: str) -> str:

@@ -72,6 +72,7 @@ def group_by_patient(
         conflicting_duplicates=tuple(_files(group) for group in copies if len({one.label for one in group}) > 1),
         repeated_pictures=sum(len(group) - 1 for group in copies),
         notes=listing.notes,
+        unnamed=listing.unnamed,
     )
     return patients, findings
 

@@ -10,6 +10,7 @@ import io
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ MAX_VOLUME_BYTES = 2_000_000_000
 MAX_CHANNELS = 64
 
 _GZIP = b"\x1f\x8b"
+_LONGEST_HEADER = 540
 _SECOND_VERSION = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 """The length of its header, 540, in either byte order."""
 
@@ -91,6 +93,34 @@ def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affi
         values = np.where(finite, values, values[finite].min() if finite.any() else np.float32(0))
     values = values[None] if values.ndim == 3 else np.moveaxis(values, 3, 0)
     return np.ascontiguousarray(values, dtype=np.float32), affine
+
+
+def spacing_of(path: Path) -> tuple[float, float, float] | None:
+    """Millimetres between voxels along the axes nearest to right, front and head; None where no header says so.
+
+    Reads the header alone, of a compressed file no more than its beginning.
+    """
+    if not path.name.lower().endswith(ENDINGS):
+        return None
+    import nibabel
+    from nibabel.orientations import io_orientation
+
+    try:
+        with path.open("rb") as file:
+            is_packed = file.read(2) == _GZIP
+        with gzip.open(path) if is_packed else path.open("rb") as stream:
+            begin = stream.read(_LONGEST_HEADER)
+        kind = nibabel.Nifti2Header if begin[:4] in _SECOND_VERSION else nibabel.Nifti1Header
+        header = kind.from_fileobj(io.BytesIO(begin), check=False)  # type: ignore[no-untyped-call]
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        axes = io_orientation(affine)[:3, 0].astype(int)  # type: ignore[no-untyped-call]
+    except Exception:  # whether it decodes is not asked here
+        return None
+    if not np.isfinite(lengths).all() or lengths.min() <= 0 or sorted(axes) != [0, 1, 2]:
+        return None
+    x, y, z = (float(lengths[list(axes).index(axis)]) for axis in range(3))
+    return x, y, z
 
 
 def nifti_bytes(values: np.ndarray[Any, Any], affine: Affine) -> bytes:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from wardround.privacy.plan import PrivacyPlan
     from wardround.privacy.randomness import Randomness, Stream
     from wardround.privacy.sampling import poisson_sample
-    from wardround.privacy.surgery import without_batch_norm
+    from wardround.privacy.surgery import SurgeryReport, without_batch_norm
     from wardround.privacy.validation import check_trainable
 
 _HOMES = {
@@ -29,6 +29,7 @@ _HOMES = {
     "Randomness": "randomness",
     "SlowPath": "engine",
     "Stream": "randomness",
+    "SurgeryReport": "surgery",
     "check_trainable": "validation",
     "clipped_sum": "clipping",
     "per_patient_gradients": "clipping",
@@ -47,6 +48,7 @@ __all__ = [
     "Randomness",
     "SlowPath",
     "Stream",
+    "SurgeryReport",
     "check_trainable",
     "clipped_sum",
     "per_patient_gradients",

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+import pytest
 from PIL import Image
 
 from wardround.images.quality.facts import FileFacts, facts_of_folder
@@ -22,3 +24,17 @@ def test_a_generated_set_and_an_archive_have_no_facts(made, tmp_path):
     (tmp_path / "set.zip").write_bytes(b"")
     for root in (None, tmp_path / "set.zip"):
         assert facts_of_folder(replace(made.taken(), root=root)) == FileFacts()
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_spacings_of_volumes_are_along_right_front_and_head(made_volumes, tmp_path, ending):
+    nibabel = pytest.importorskip("nibabel")
+    # Stored head first, then right, then back: 3 mm, 1 mm and 2 mm.
+    affine = np.array([[0, 1, 0, 5.0], [0, 0, -2, 6.0], [3, 0, 0, 7.0], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(np.zeros((2, 3, 4), np.uint8), affine), tmp_path / f"a{ending}")
+    (tmp_path / f"b{ending}").write_bytes(b"no volume")
+    made_volumes.change(0, file=f"a{ending}")
+    made_volumes.change(1, file=f"b{ending}")
+    facts = facts_of_folder(replace(made_volumes.taken(), root=tmp_path))
+    assert facts.spacings_mm == {f"a{ending}": (1.0, 2.0, 3.0)}
+    assert set(facts.num_bytes) == {f"a{ending}", f"b{ending}"}

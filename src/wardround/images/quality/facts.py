@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wardround.images.nifti import spacing_of
 from wardround.images.patients import ImageSet
 
 
@@ -23,12 +24,15 @@ class FileFacts:
 
 
 def facts_of_folder(image_set: ImageSet) -> FileFacts:
-    """Sizes and bytes of the pictures in a folder, from their headers; of no volume and of no archive.
+    """Sizes and bytes of pictures in a folder, spacings and bytes of NIfTI volumes, from their headers.
 
-    A file whose header cannot be read is left out: whether it decodes is not asked here.
+    A file whose header cannot be read is left out: whether it decodes is not asked here. Of an archive, and of a series
+    of many files, there is nothing.
     """
-    if image_set.root is None or not image_set.root.is_dir() or image_set.pixels.ndim != 4:
+    if image_set.root is None or not image_set.root.is_dir():
         return FileFacts()
+    if image_set.pixels.ndim == 5:
+        return _of_volumes(image_set, image_set.root)
     from wardround.images.decode import pillow_kept_quiet
 
     sizes: dict[str, tuple[int, ...]] = {}
@@ -43,6 +47,13 @@ def facts_of_folder(image_set: ImageSet) -> FileFacts:
             if size is not None:
                 sizes[file] = size
     return FileFacts(sizes=sizes, num_bytes=num_bytes)
+
+
+def _of_volumes(image_set: ImageSet, root: Path) -> FileFacts:
+    files = sorted({image.file for patient in image_set.patients for image in patient.images})
+    num_bytes = {file: (root / file).stat().st_size for file in files if (root / file).is_file()}
+    spacings = {file: spacing for file in num_bytes if (spacing := spacing_of(root / file)) is not None}
+    return FileFacts(spacings_mm=spacings, num_bytes=num_bytes)
 
 
 def _size(path: Path) -> tuple[int, int] | None:

@@ -53,6 +53,16 @@ def found_notices(image_set: ImageSet) -> Iterator[Notice]:
         )
     if found.repeated_pictures:
         yield _repeated(image_set, found.repeated_pictures)
+    if found.unnamed:
+        yield Notice(
+            code="unnamed",
+            level=Level.LOOK,
+            count=found.unnamed,
+            what=f"{counted(found.unnamed, 'picture or volume names', 'pictures or volumes name')} no patient",
+            meaning="each is counted as a patient of its own; whoever has two of them is protected half as well as "
+            "promised, and may be in training and test at once.",
+            advice="say whose they are, by a patients.csv or a folder for each patient (docs/data.md).",
+        )
     for number, note in enumerate(found.notes):
         yield Notice(
             f"reader_{number}", Level.NOTE, 1, note, "the reader of this layout says so.", "make sure it is meant."
