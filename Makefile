@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/peers
 
-.PHONY: setup demo test test-slow check bench bench-engine clean
+.PHONY: setup demo test test-slow check bench bench-simulation bench-engine clean
 
 setup: $(STAMP)
 
@@ -27,8 +28,13 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup
-	$(BIN)/python benchmarks/simulation_scale.py
+bench: bench-simulation
+
+# The peers pin versions that the tested ones exclude, so they get an environment of their own.
+bench-simulation: setup
+	test -d $(PEERS) || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
+	$(BIN)/python -m benchmarks.simulation --peer-python $(PEERS)/bin/python $(SIMULATION_OPTIONS)
 
 bench-engine: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

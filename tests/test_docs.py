@@ -41,3 +41,12 @@ def test_the_engine_imports_nothing_of_the_federation():
         "assert not {'typer', 'pydantic', 'jinja2', 'matplotlib', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_page_of_strategies_has_a_row_for_each():
+    from typing import get_args
+
+    from wardround.config.federation import StrategyName
+
+    rows = re.findall(r"^\| `([a-z-]+)` \| ", (DOCS / "strategies.md").read_text(), flags=re.MULTILINE)
+    assert [name for name in rows if name in get_args(StrategyName)] == list(get_args(StrategyName))

@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from wardround.config import read_study
+from wardround.config.federation import StrategyName
 
-EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.toml"))
+FOLDER = Path(__file__).resolve().parents[1] / "examples"
+STRATEGIES = sorted((FOLDER / "strategies").glob("*.toml"))
+EXAMPLES = sorted(FOLDER.glob("*.toml")) + STRATEGIES
 
 
 def test_there_are_examples():
@@ -55,3 +59,51 @@ def test_the_demo_made_small_runs_with_every_comparison(cache, tmp_path, wardrou
     summary = json.loads(ended.out)
     assert 7.9 < summary["epsilon"] <= 8
     assert set(summary["comparisons"]) == {"federated", *demo.federation.compare}
+
+
+def test_every_strategy_has_an_example():
+    assert {read_study(path).federation.strategy for path in EXAMPLES} == set(get_args(StrategyName))
+
+
+def made_small(study, cache):
+    """The same study on few patients and few rounds: three hospitals where it has more."""
+    federation, hospitals = study.federation, study.hospitals
+    rounds = {"rounds": min(federation.rounds, 3)} if study.federation.cycles is None else {"cycles": 1}
+    return study.model_copy(
+        update={
+            "data": study.data.model_copy(
+                update={
+                    "image_size": 32,
+                    "phantom": study.data.phantom.model_copy(
+                        update={"patients": 40, "image_size": 32, "max_images": 1}
+                    ),
+                }
+            ),
+            "hospitals": hospitals.model_copy(update={"count": min(hospitals.count, 3)}),
+            "privacy": study.privacy.model_copy(
+                update={"accountant": "rdp", "cohorts": None if study.privacy.cohorts is None else 2}
+            ),
+            "federation": federation.model_copy(
+                update={"local_steps": min(federation.local_steps, 2), "compare": (), **rounds}
+            ),
+            "performance": study.performance.model_copy(update={"cache": cache, "threads": 1}),
+        }
+    )
+
+
+@pytest.mark.parametrize("path", STRATEGIES, ids=[path.stem for path in STRATEGIES])
+def test_an_example_of_a_strategy_made_small_keeps_its_promise(path, cache, tmp_path):
+    from wardround.run.observer import Silent
+    from wardround.run.stages import run_study
+
+    study = made_small(read_study(path), cache)
+    record = run_study(study, tmp_path / "run", Silent())
+    certificate: dict[str, Any] = record.certificate
+    assert certificate["stopped"] is None
+    assert certificate["rounds"] == study.rounds
+    assert 0.99 * study.privacy.epsilon < certificate["statement"]["epsilon"] <= study.privacy.epsilon
+    assert certificate["unit"] == study.privacy.unit
+    assert certificate["seeded"] is False
+    for ledger in certificate["ledgers"].values():
+        assert ledger["epsilon_spent"] <= certificate["statement"]["epsilon"] * (1 + 1e-6)
+    assert (record.path / "report.html").exists()

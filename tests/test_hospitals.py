@@ -41,7 +41,7 @@ def crowd(size=100, sites=3, ill=0.3):
 
 
 def split(patients, scheme=Scheme.EVEN, **options):
-    chosen: dict[str, Any] = {"seed": 0, "count": 4, "sizes": (20, 10, 5)} | options
+    chosen: dict[str, Any] = {"seed": 0, "count": 4, "sizes": (20, 10, 5), "images": 15} | options
     return split_patients(patients, scheme=scheme, **chosen)
 
 
@@ -84,6 +84,41 @@ def test_sizes_are_met_exactly_and_the_rest_is_named_as_unused(sizes, seed):
     assert len(set(everywhere(result))) == len(everywhere(result)) == 40 + sum(sizes)
     unused = 160 - sum(sizes)
     assert result.note == (f"{unused} patients are in no hospital and are not used." if unused else "")
+
+
+def pictured(counts):
+    """Patients with so many images each, of two labels."""
+    return image_set(patient(i, i % 2, splits=(None,) * many) for i, many in enumerate(counts))
+
+
+@given(
+    counts=st.lists(st.integers(1, 7), min_size=30, max_size=80),
+    wanted=st.integers(7, 25),
+    count=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
+def test_hospitals_get_about_as_many_images_of_whole_patients_or_are_refused(counts, wanted, count, seed):
+    everyone = pictured(counts)
+    options = {"images": wanted, "count": count, "seed": seed}
+    left = sum(counts) - sum(len(one.images) for one in split(everyone, seed=seed).test)
+    if left < count * wanted:
+        with pytest.raises(DataError, match="images enough"):
+            split(everyone, Scheme.IMAGES, **options)
+        return
+    result = split(everyone, Scheme.IMAGES, **options)
+    assert len(result.hospitals) == count
+    assert len(set(everywhere(result))) == len(everywhere(result))
+    dealt = [sum(len(one.images) for one in group) for group in result.hospitals.values()]
+    assert all(abs(images - wanted) <= max(counts) for images in dealt)
+    assert abs(sum(dealt) - count * wanted) <= max(counts) / 2
+    assert {one.id: len(one.images) for group in result.hospitals.values() for one in group}.items() <= {
+        one.id: len(one.images) for one in everyone.patients
+    }.items()
+
+
+def test_a_patient_with_more_images_than_a_hospital_is_refused():
+    with pytest.raises(DataError, match="every hospital must have a patient"):
+        split(pictured([20] * 20), Scheme.IMAGES, images=5, count=4)
 
 
 @given(count=st.integers(1, 5), seed=st.integers(0, 99))
@@ -238,3 +273,38 @@ def test_the_published_chest_xray_split_leaks_264_people_and_a_new_one_none(tmp_
     assert sum(len(one.images) for one in published.test) == 624
     fresh = split(everyone)
     assert (fresh.leaking, len(set(everywhere(fresh)))) == (False, 2774)
+
+
+@pytest.mark.parametrize("scheme", EVERY_SCHEME)
+def test_validation_patients_are_in_no_hospital_and_leave_the_test_patients_as_they_are(scheme):
+    people = crowd()
+    without, aside = split(people, scheme), split(people, scheme, validation_fraction=0.25)
+    assert aside.test == without.test
+    assert without.validation == ()
+    assert len(aside.validation) == pytest.approx(0.25 * (100 - len(aside.test)), abs=1)
+    assert not set(ids(aside.validation)) & set(everywhere(aside))
+    assert aside.validation == split(people, Scheme.EVEN, validation_fraction=0.25).validation
+
+
+def test_the_validation_part_has_its_fraction_of_each_label():
+    aside = split(crowd(200, ill=0.3), validation_fraction=0.25)
+    assert sum(patient.label for patient in aside.validation) == pytest.approx(0.3 * len(aside.validation), abs=1)
+
+
+def test_validation_patients_of_a_published_split_come_from_its_training_part():
+    people = image_set(patient(i, i % 2, splits=("test" if i < 20 else "train",)) for i in range(100))
+    aside = split(people, published=True, validation_fraction=0.25)
+    assert ids(aside.test) == [f"p{i:04d}" for i in range(20)]
+    assert len(aside.validation) == 20
+    assert not set(ids(aside.validation)) & set(everywhere(aside))
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 0.001, 0.999])
+def test_a_validation_fraction_that_leaves_a_part_empty_is_refused(fraction):
+    with pytest.raises(DataError, match="validation"):
+        split(crowd(), validation_fraction=fraction)
+
+
+def test_a_validation_patient_in_a_hospital_is_refused():
+    with pytest.raises(DataError, match="in no hospital"):
+        check_disjoint(Split((), {HospitalName("a"): (patient(1),)}, False, "", validation=(patient(1),)))

@@ -152,6 +152,75 @@ def report(path: RunPath, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def compare(
+    studies: Annotated[
+        list[Path], typer.Argument(metavar="STUDY...", help="Study files, with or without [sweep].")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The folder of all runs and of the comparison.")],
+    data: DataPath = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs at once, at most.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Runs of each configuration.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run several studies, or every combination of a sweep, and hold them side by side."""
+    from wardround.config.sweep import read_sweep
+    from wardround.report.comparison_lines import lines_of
+    from wardround.run.compare import compare as compare_all
+    from wardround.run.terminal import Terminal
+
+    sweeps = [read_sweep(path, _overrides(data), repeats) for path in studies]
+    try:
+        with Terminal(_console()) as terminal:
+            overview = compare_all(sweeps, out, terminal, workers=workers)
+    except KeyboardInterrupt:
+        print("Interrupted. Give the same command again to go on.", file=sys.stderr)
+        raise SystemExit(130) from None
+    if as_json:
+        print(json.dumps(overview.to_json()))
+        return
+    print("\n".join(lines_of(overview)))
+    page = out / "comparison.html"
+    print(f"comparison: {page if page.exists() else out / 'comparison.json'}")
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which published result; see --list.")] = None,
+    data: DataPath = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Its folder; default runs/reproduce-NAME.")] = None,
+    scale: Annotated[float, typer.Option(help="1 is as published; less shrinks it, and says what.")] = 0.1,
+    repeats: Annotated[int, typer.Option(help="Runs of each row, with other splits and first weights.")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs at once, at most.")] = None,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="Print what can be reproduced, and nothing else.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a published result: as printed, ours as published, ours repaired, each with what it guarantees."""
+    from wardround.reproduce.catalogue import REPRODUCTIONS, reproduction
+    from wardround.reproduce.page import write_table
+    from wardround.reproduce.request import Request
+    from wardround.reproduce.scale import Scale
+    from wardround.reproduce.terminal import show
+    from wardround.run.terminal import Terminal
+
+    if list_all or name is None:
+        listed = {key: {"what": one.what, "data": one.data} for key, one in REPRODUCTIONS.items()}
+        plain = "\n".join(f"{key:22} {one['what']} ({one['data']})" for key, one in listed.items())
+        print(json.dumps(listed) if as_json else plain)
+        return
+    chosen, folder = reproduction(name), out or Path("runs") / f"reproduce-{name}"
+    with _interruptible(folder), Terminal(_console()) as terminal:
+        table = chosen.run(Request(data, folder, Scale(scale), terminal, repeats, workers))
+        page = write_table(table, folder)
+    if as_json:
+        print(json.dumps(table.to_json()))
+        return
+    show(table, _console(stderr=False))
+    print(f"page: {page}")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of study files, for editors."""
     from wardround.config import Study
@@ -221,13 +290,17 @@ def main() -> None:
 def _read(path: Path, data: Path | None) -> "Study":
     from wardround.config import read_study
 
-    return read_study(path, {"data": {"path": str(data.resolve())}} if data is not None else None)
+    return read_study(path, _overrides(data))
 
 
-def _console() -> "Console":
+def _overrides(data: Path | None) -> dict[str, dict[str, object]] | None:
+    return None if data is None else {"data": {"path": str(data.resolve())}}
+
+
+def _console(*, stderr: bool = True) -> "Console":
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=stderr)
 
 
 @contextmanager

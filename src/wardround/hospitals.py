@@ -1,4 +1,4 @@
-"""Patients to hospitals: test patients aside first, then everybody else to exactly one hospital.
+"""Patients to hospitals: test and validation patients aside first, everybody else to exactly one hospital.
 
 A split inside one data set simulates a federation. The scheme `site` uses the hospitals that the data names;
 the others share patients out by a seeded draw, more or less unlike each other.
@@ -10,6 +10,7 @@ both sides it is marked as leaking, and keeps the mark wherever its numbers appe
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from wardround.errors import DataError
 from wardround.images.patients import ImageSet, Patient
 from wardround.types import HospitalName
 
-_TEST, _HOSPITALS = 1, 2
-"""Names of the two streams derived from one seed: another scheme leaves the test patients as they are."""
+_TEST, _HOSPITALS, _VALIDATION = 1, 2, 3
+"""Names of the streams derived from one seed: another scheme leaves the test and validation patients as they are."""
 
 
 class Scheme(StrEnum):
@@ -26,6 +27,7 @@ class Scheme(StrEnum):
 
     EVEN = "even"
     SIZES = "sizes"
+    IMAGES = "images"
     DIRICHLET = "dirichlet"
     LABEL_SHARDS = "label-shards"
     SITE = "site"
@@ -40,12 +42,15 @@ class Split:
         hospitals: patients of each hospital, in the order of the names.
         leaking: whether a person stands on both sides, as in some published splits.
         note: what a reader of the numbers should know; empty if nothing.
+        validation: patients that no hospital trains on, to choose among models by; the test patients are then
+            seen by the model that was chosen alone.
     """
 
     test: tuple[Patient, ...]
     hospitals: dict[HospitalName, tuple[Patient, ...]]
     leaking: bool
     note: str
+    validation: tuple[Patient, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class _Sharing:
     sizes: tuple[int, ...]
     alpha: float
     shards_per_hospital: int
+    images: int
 
 
 def split_patients(
@@ -65,10 +71,12 @@ def split_patients(
     seed: int,
     count: int = 5,
     test_fraction: float = 0.2,
+    validation_fraction: float = 0.0,
     published: bool = False,
     sizes: tuple[int, ...] = (),
     alpha: float = 0.5,
     shards_per_hospital: int = 2,
+    images: int = 0,
 ) -> Split:
     """Share the patients of a data set out, deterministically from `seed`.
 
@@ -78,16 +86,19 @@ def split_patients(
         seed: of the simulation; the draw is no secret and needs no cryptographic noise.
         count: number of hospitals; unused by the schemes `sizes` and `site`.
         test_fraction: share of patients set aside, about equal in each label; unused if `published`.
+        validation_fraction: share of the patients left then, about equal in each label; 0 sets nobody aside.
         published: take the data set's own test part instead.
         sizes: patients of each hospital, for the scheme `sizes`.
         alpha: concentration for `dirichlet`; small means that labels differ much between hospitals.
         shards_per_hospital: for `label-shards`, how many runs of like-labelled patients a hospital gets.
+        images: for `images`, about how many images a hospital gets: whole patients are dealt, so a hospital misses it
+            by no more than one patient's images.
 
     Raises:
-        DataError: a number out of range, more hospitals than patients, a hospital without patients, no
+        DataError: a number out of range, more hospitals or images than there are, a hospital without patients, no
             published or named hospitals where they are asked for, or a person in two hospitals.
     """
-    sharing = _Sharing(count, tuple(sizes), alpha, shards_per_hospital)
+    sharing = _Sharing(count, tuple(sizes), alpha, shards_per_hospital, images)
     _check(sharing, scheme, test_fraction)
     if published:
         test, rest, note = _published(image_set)
@@ -95,6 +106,7 @@ def split_patients(
         test, rest = _set_aside(image_set.patients, test_fraction, _generator(seed, _TEST))
         note = ""
     leaking = bool(note)
+    validation, rest = _validation(rest, validation_fraction, seed)
     if scheme is Scheme.SITE:
         hospitals = _by_site(image_set.patients, rest)
     else:
@@ -103,7 +115,7 @@ def split_patients(
         unused = len(rest) - sum(map(len, groups))
         if unused:
             note = f"{note} {unused} patients are in no hospital and are not used.".strip()
-    split = Split(test, hospitals, leaking, note)
+    split = Split(test, hospitals, leaking, note, validation)
     check_disjoint(split)
     return split
 
@@ -121,6 +133,8 @@ def check_disjoint(split: Split) -> None:
             f"a patient must be in exactly one hospital, but {twice} are in two or more: their "
             "protection would be spent twice. Give each of them one site."
         )
+    if any(patient.id in places for patient in split.validation):
+        raise DataError("a validation patient must be in no hospital, but some are. Make a new split.")
     both = len({patient.id for patient in split.test} & places.keys())
     if both and not split.leaking:
         raise DataError(
@@ -153,6 +167,7 @@ def _check(sharing: _Sharing, scheme: Scheme, test_fraction: float) -> None:
             list(sharing.sizes),
             "Write for example [500, 300]",
         ),
+        (scheme is not Scheme.IMAGES or sharing.images >= 1, "images must be >= 1", sharing.images, "Choose 200"),
     )
     for holds, rule, came, remedy in rules:
         if not holds:
@@ -177,9 +192,9 @@ def _by_label(patients: tuple[Patient, ...], generator: np.random.Generator) -> 
 
 
 def _set_aside(
-    patients: tuple[Patient, ...], fraction: float, generator: np.random.Generator
+    patients: tuple[Patient, ...], fraction: float, generator: np.random.Generator, what: str = "test"
 ) -> tuple[tuple[Patient, ...], tuple[Patient, ...]]:
-    """Test patients, about `fraction` of each label, and the others."""
+    """Patients set aside, about `fraction` of each label, and the others."""
     test: list[Patient] = []
     for group in _by_label(patients, generator):
         test += group[: round(fraction * len(group))]
@@ -187,10 +202,21 @@ def _set_aside(
     rest = tuple(patient for patient in patients if patient.id not in chosen)
     if not test or not rest:
         raise DataError(
-            f"test and training must each have patients, got {len(test)} and {len(rest)} at test_fraction "
+            f"{what} and training must each have patients, got {len(test)} and {len(rest)} at {what}_fraction "
             f"{fraction}. Choose another fraction."
         )
     return _in_order(test), rest
+
+
+def _validation(
+    patients: tuple[Patient, ...], fraction: float, seed: int
+) -> tuple[tuple[Patient, ...], tuple[Patient, ...]]:
+    """Validation patients and the others; a draw of its own, so that nobody's place changes where there are none."""
+    if fraction == 0:
+        return (), patients
+    if not 0 < fraction < 1:
+        raise DataError(f"validation_fraction must be at least 0 and below 1, got {fraction}. Choose 0.1.")
+    return _set_aside(patients, fraction, _generator(seed, _VALIDATION), "validation")
 
 
 def _published(image_set: ImageSet) -> tuple[tuple[Patient, ...], tuple[Patient, ...], str]:
@@ -262,11 +288,34 @@ def _shared_out(
         mixed = [in_turn[i] for i in generator.permutation(len(in_turn))]
         ends = np.cumsum(sharing.sizes)
         return [mixed[end - size : end] for end, size in zip(ends, sharing.sizes, strict=True)]
+    if scheme is Scheme.IMAGES:
+        mixed = [in_turn[i] for i in generator.permutation(len(in_turn))]
+        return _by_images(mixed, sharing)
     if scheme is Scheme.LABEL_SHARDS:
         cuts = np.linspace(0, len(in_turn), needed + 1).astype(int)
         order = generator.permutation(needed).reshape(sharing.count, -1)
         return [[p for shard in row for p in in_turn[cuts[shard] : cuts[shard + 1]]] for row in order]
     return _dirichlet(by_label, sharing, generator)
+
+
+def _by_images(patients: list[Patient], sharing: _Sharing) -> list[list[Patient]]:
+    """Whole patients in their order, cut where the images dealt so far are nearest to a multiple of `images`."""
+    dealt = np.cumsum([0, *(len(patient.images) for patient in patients)])
+    wanted = sharing.images * np.arange(sharing.count + 1)
+    if wanted[-1] > dealt[-1]:
+        raise DataError(
+            f"the hospitals must find images enough, {dealt[-1]} are left to train on and {sharing.count} hospitals "
+            f"with {sharing.images} each need {wanted[-1]}. Ask for fewer or smaller hospitals."
+        )
+    after = np.searchsorted(dealt, wanted)
+    before = np.maximum(after - 1, 0)
+    cuts = np.where(wanted - dealt[before] < dealt[after] - wanted, before, after)
+    if (np.diff(cuts) == 0).any():
+        raise DataError(
+            f"every hospital must have a patient, but some patient has more images than {sharing.images}, which is "
+            "what a whole hospital was to have. Ask for larger hospitals."
+        )
+    return [patients[start:end] for start, end in pairwise(cuts)]
 
 
 def _dirichlet(

@@ -9,8 +9,10 @@
         checkpoints/       the last finished round
         model.safetensors  the final model
         results.json       metrics, baselines, reference runs
+        released.safetensors  noised pictures and labels, where the study releases them
         certificate.json   the statement, the ledger heads, the hash of the model
         report.html        the page
+        hospitals/         what the simulated hospitals keep for themselves, until the run has ended
         hospitals.log      the simulated hospitals' own log, if they had anything to say
 
 Every file appears whole or not at all: it is written beside its place, synced, and renamed.
@@ -22,6 +24,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,9 +46,9 @@ _HALF_WRITTEN = ".*.tmp"
 _SYNC_EVERY_S = 5.0
 _FILES = (
     "study.toml", "environment.json", "patients.csv", "rounds.jsonl", "model.safetensors", "results.json",
-    "certificate.json", "report.html", "hospitals.log",
+    "certificate.json", "report.html", "hospitals.log", "released.safetensors",
 )  # fmt: skip
-_OURS = {*_FILES, ".lock", "checkpoints", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"}
+_OURS = {*_FILES, ".lock", "checkpoints", "hospitals", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"}
 
 
 class RunFolder:
@@ -185,11 +188,18 @@ class RunFolder:
         write_whole(self.path / "model.safetensors", content)
         return hashlib.sha256(content).hexdigest()
 
+    def forget_notes(self) -> None:
+        """Removes what the hospitals kept for themselves: it may hold what no noise was added to."""
+        with _explained(self.path):
+            if (self.path / "hospitals").exists():
+                shutil.rmtree(self.path / "hospitals")
+
     def _clear(self, *, forget_ledger: bool) -> None:
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
         for path in (self.path / "checkpoints").glob("round-*.safetensors"):
             path.unlink()
+        self.forget_notes()  # those of another run would be taken for this one's
         for path in self.path.glob("ledger.sqlite*") if forget_ledger else ():
             path.unlink()
 

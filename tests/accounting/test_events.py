@@ -11,6 +11,7 @@ from wardround.accounting.events import (
     NoEvent,
     NonPrivateEvent,
     PoissonSampledEvent,
+    PureEvent,
     SelfComposedEvent,
     event_of_leaves,
     from_json,
@@ -23,6 +24,7 @@ noise = st.floats(0.01, 100)
 noisy = st.one_of(st.builds(GaussianEvent, noise), st.builds(LaplaceEvent, noise))
 simple = st.one_of(
     noisy,
+    st.builds(PureEvent, st.floats(1e-6, 1e5)),
     st.builds(PoissonSampledEvent, st.floats(1e-6, 1), noisy),
     st.just(NonPrivateEvent()),
     st.just(NoEvent()),
@@ -68,6 +70,11 @@ def test_counts_multiply_when_compositions_are_nested():
         lambda: GaussianEvent(-1.0),
         lambda: GaussianEvent(float("nan")),
         lambda: LaplaceEvent(float("inf")),
+        lambda: PureEvent(0.0),
+        lambda: PureEvent(-1.0),
+        lambda: PureEvent(float("inf")),
+        lambda: PureEvent(float("nan")),
+        lambda: PoissonSampledEvent(0.1, PureEvent(1.0)),  # type: ignore[arg-type]
         lambda: PoissonSampledEvent(0.0, GaussianEvent(1.0)),
         lambda: PoissonSampledEvent(1.1, GaussianEvent(1.0)),
         lambda: PoissonSampledEvent(0.1, SelfComposedEvent(GaussianEvent(1.0), 2)),  # type: ignore[arg-type]
@@ -82,7 +89,8 @@ def test_events_that_mean_nothing_are_refused(make):
 
 @pytest.mark.parametrize(
     "data",
-    [{}, {"event": "magic"}, {"event": "gaussian"}, {"event": "gaussian", "noise_multiplier": "much"},
+    [{}, {"event": "magic"}, {"event": "pure"}, {"event": "pure", "epsilon": -1.0},
+     {"event": "gaussian"}, {"event": "gaussian", "noise_multiplier": "much"},
      {"event": "composed", "of": 3}, {"event": "self-composed", "of": {"event": "none"}, "count": True},
      {"event": "poisson-sampled", "sampling_prob": 0.1, "of": {"event": "none"}}, [], "gaussian"],
 )  # fmt: skip

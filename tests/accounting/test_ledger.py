@@ -152,6 +152,24 @@ def test_hospitals_have_their_own_budgets_in_one_file(ledger_file, ledger):
     assert len(ledger.entries()) == AFFORDABLE
 
 
+def test_what_was_charged_for_a_study_is_counted_by_purpose_and_found_again(path):
+    ample = LIMIT | {"epsilon_limit": 9.0}
+    with LedgerFile(path) as file:
+        ledger = file.open("north", "digest", **ample)
+        spend(ledger, 3, "chest")
+        spend(ledger, 1, "skin")
+        ledger.charge(SelfComposedEvent(STEP, 4), study="chest", release_id="steps", purpose="local-steps")
+        assert ledger.charged("chest") == {"training": 3, "local-steps": 4}
+        with LedgerFile(path) as other:
+            spend(other.open("north", "digest", **ample), 1, "chest", seeded=True)
+        assert ledger.charged("chest") == {"training": 4, "local-steps": 4}
+    with LedgerFile(path) as file:
+        again = file.open("north", "digest", **ample)
+        assert again.charged("chest") == {"training": 4, "local-steps": 4}
+        assert again.charged("skin") == {"training": 1}
+        assert again.charged("eyes") == {}
+
+
 def test_a_resumed_run_finds_what_was_spent(path):
     for _ in range(2):
         with LedgerFile(path) as file:

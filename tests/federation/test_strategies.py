@@ -3,9 +3,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
+from tests.federation.known import ordinary_sgd, rounds
 from tests.fixtures_federation import STUDY, private_plan
-from torch import nn
 
 from wardround.accounting.events import NoEvent
 from wardround.accounting.terms import Trust
@@ -22,7 +21,6 @@ from wardround.federation.strategy import Call
 from wardround.federation.timetable import Timetable
 from wardround.privacy.clips import ClippingKind
 from wardround.privacy.plan import not_private
-from wardround.training.losses import cross_entropy
 from wardround.training.patients import TrainingPatients
 
 CALL = Call(STUDY)
@@ -37,31 +35,6 @@ def fedavg(steps, learning_rate, momentum, sampling_prob, num_patients, *, hospi
     return FedAvg(local, PlainSum(), Timetable(hospitals), **changes)
 
 
-def rounds(strategy, federation, num_rounds=3):
-    state = strategy.init(federation.weights, federation.channel)
-    for round in range(1, num_rounds + 1):
-        state = strategy.update(state, federation.channel, round)
-    return strategy.models(state)
-
-
-def ordinary_sgd(federation, *, steps, learning_rate, momentum, num_patients):
-    """torch.optim.SGD on all patients in one place, each patient's pictures averaged: the known algorithm."""
-    layer = nn.Linear(16, 2)
-    weights = torch.from_numpy(federation.weights.copy())
-    layer.load_state_dict({"weight": weights[:32].view(2, 16), "bias": weights[32:]})
-    inputs = federation.workbench.network.encode(torch.from_numpy(federation.pixels)).flatten(1)
-    counts = torch.cat(
-        [torch.from_numpy(np.repeat(a.patients.counts, a.patients.counts)) for a in federation.agents.values()]
-    )
-    optimizer = torch.optim.SGD(layer.parameters(), lr=learning_rate, momentum=momentum)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        losses = cross_entropy(layer(inputs), torch.from_numpy(federation.labels))
-        ((losses / counts).sum() / num_patients).backward()
-        optimizer.step()
-    return torch.cat([p.detach().reshape(-1) for p in layer.parameters()]).numpy()
-
-
 @pytest.mark.parametrize("aggregator", [PlainSum(), SimulatedSecureSum()])
 def test_without_noise_and_clip_fedsgd_is_sgd_on_the_pooled_patients(make_federation, aggregator):
     federation = make_federation()
@@ -69,26 +42,6 @@ def test_without_noise_and_clip_fedsgd_is_sgd_on_the_pooled_patients(make_federa
     known = ordinary_sgd(federation, steps=3, learning_rate=0.4, momentum=0.6, num_patients=12)
     # Single precision over three steps.
     assert np.allclose(ours, known, rtol=1e-4, atol=1e-5)
-
-
-def test_fedavg_with_one_step_and_no_momentum_is_fedsgd(make_federation):
-    federation = make_federation()
-    average = fedavg(1, 0.4, 0.0, 1.0, 12)
-    sgd = rounds(fedsgd(momentum=0.0), federation)["global"]
-    assert np.allclose(rounds(average, federation)["global"], sgd, rtol=1e-4, atol=1e-6)
-
-
-def test_one_hospital_of_any_strategy_is_local_training(make_federation):
-    federation = make_federation(hospitals=1)
-    local = ordinary_sgd(federation, steps=3, learning_rate=0.4, momentum=0.0, num_patients=4)
-    strategies = {
-        "fedsgd": fedsgd(momentum=0.0, num_patients=4),
-        "fedavg": fedavg(1, 0.4, 0.0, 1.0, 4, hospitals=1),
-        "alone": Alone(fedsgd(momentum=0.0, num_patients=4)),
-    }
-    for name, strategy in strategies.items():
-        [model] = rounds(strategy, federation).values()
-        assert np.allclose(model, local, rtol=1e-4, atol=1e-5), name
 
 
 def test_alone_gives_each_hospital_its_own_model(make_federation):
@@ -159,36 +112,6 @@ def test_a_refusal_for_the_budget_ends_the_round_whatever_is_tolerated():
     strategy = fedsgd(call=Call(STUDY, allowed_missing=2))
     with pytest.raises(BudgetExhausted, match="1 of 3 refused round 1"):
         strategy.update(strategy.init(WEIGHTS, channel), channel, 1)
-
-
-def test_every_strategy_stops_before_the_step_that_would_overspend(make_federation):
-    plan = private_plan()
-    strategies = {
-        Task.GRADIENT_SUM: [fedsgd(), Alone(fedsgd())],
-        Task.LOCAL_STEPS: [fedavg(1, 0.4, 0.0, 0.5, 12)],
-    }
-    for candidates in strategies.values():
-        for strategy in candidates:
-            federation = make_federation(plan=plan, epsilon_limit=plan.epsilon_after(2))
-            state = strategy.init(federation.weights, federation.channel)
-            for round in (1, 2):
-                state = strategy.update(state, federation.channel, round)
-            with pytest.raises(BudgetExhausted):
-                strategy.update(state, federation.channel, 3)
-            for agent in federation.agents.values():
-                assert agent.ledger.spent() <= plan.epsilon_after(2)
-
-
-def test_updates_do_not_change_the_state_they_start_from(make_federation):
-    federation = make_federation()
-    for strategy in (fedsgd(), fedavg(2, 0.4, 0.5, 1.0, 12), Alone(fedsgd())):
-        state = strategy.init(federation.weights, federation.channel)
-        before = {key: value.copy() for key, value in state.items()}
-        first = strategy.update(state, federation.channel, 1)
-        second = strategy.update(state, federation.channel, 1)
-        for key, value in before.items():
-            assert np.array_equal(state[key], value)
-            assert np.array_equal(first[key], second[key])
 
 
 def adaptive_plan(hospitals, **changes):

@@ -58,3 +58,14 @@ def test_per_picture_gradients_have_the_parameters_shapes():
     assert {name: value.shape for name, value in gradients.items()} == {
         name: (3, *value.shape) for name, value in parameters.items()
     }
+
+
+def test_a_narrow_one_has_the_same_layers_in_the_same_proportions():
+    with torch.device("meta"):
+        narrow = alexnet(1, 2, width=12)
+    shapes = {name.removesuffix(".weight"): tuple(value.shape) for name, value in narrow.state_dict().items()}
+    assert shapes["features.0"] == (12, 1, 11, 11)
+    assert shapes["features.3"] == (32, 6, 5, 5)
+    assert shapes["features.8"] == (48, 24, 3, 3)
+    assert shapes["classifier.1"] == (512, 32 * 6 * 6)
+    assert [type(module) for module in narrow.modules()] == [type(module) for module in on_meta(2).modules()]

@@ -85,6 +85,13 @@ def test_uniforms_are_uniform_and_never_zero_or_one():
     assert draws.max() < 1
 
 
+@pytest.mark.parametrize("word", [0, 2**64 - 1])
+def test_not_even_the_extreme_words_give_zero_or_one(word, monkeypatch):
+    monkeypatch.setattr(Stream, "words", lambda self, count: np.full(count, word, dtype=np.uint64))
+    [draw] = stream("uniform").uniform(1)
+    assert 0 < draw < 1
+
+
 def test_a_seeded_stream_is_a_function_of_its_whole_name():
     base = stream("hospital-1", "noise", 3).normal(8)
     assert np.array_equal(base, stream("hospital-1", "noise", 3).normal(8))

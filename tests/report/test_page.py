@@ -251,3 +251,16 @@ def test_a_failed_write_leaves_the_earlier_page(make_record, monkeypatch):
 
 def _no_space(_):
     raise OSError(28, "No space left on device")
+
+
+def test_of_thousands_of_hospitals_a_hundred_are_shown_and_the_rest_said(page_of):
+    def many(certificate, results):
+        row, ledger = results["hospitals"][0], certificate["ledgers"]["north"]
+        results["hospitals"] = [row | {"name": f"h{n:04d}", "patients": 1 + n % 7} for n in range(2_000)]
+        certificate["ledgers"] = {f"h{n:04d}": ledger for n in range(2_000)}
+
+    page = page_of(many)
+    shown = [e["text"] for e in page.all("th") if re.fullmatch(r"h\d{4}", e["text"])]
+    assert shown == [f"h{n:04d}" for n in range(100)]
+    assert "The first 100 of 2,000 hospitals, which hold 1 to 7 patients each" in page.text
+    assert "The first 100 of" not in page_of().text

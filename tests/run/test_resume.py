@@ -19,10 +19,56 @@ SETTINGS: dict[str, dict[str, dict[str, object]]] = {
     "fedsgd": {"federation": {"rounds": 4, "evaluate_every": 2, "average_last": 0.5}},
     "sampled": {"privacy": {"sampling_prob": 0.5, "trust": "coordinator"}},
     "fedavg": {"federation": {"strategy": "fedavg", "local_steps": 2}, "privacy": {"trust": "nobody"}},
+    "fedprox": {
+        "federation": {
+            "strategy": "fedprox",
+            "local_steps": 2,
+            "optimizer_state": "travels",
+            "fraction": 0.6,
+            "server_optimizer": "yogi",
+            "server_learning_rate": 0.1,
+        },
+        "privacy": {"trust": "nobody"},
+    },
+    "scaffold": {"federation": {"strategy": "scaffold", "local_steps": 2}, "privacy": {"trust": "nobody"}},
+    "ring": {
+        "federation": {"strategy": "random-order", "local_steps": 2, "optimizer_state": "travels"},
+        "privacy": {"trust": "nobody"},
+    },
+    "single pass": {"federation": {"strategy": "single-pass", "rounds": None}, "privacy": {"trust": "nobody"}},
+    "repaired": {
+        "federation": {"strategy": "stochastic", "repair": "weighted-sampling"},
+        "privacy": {"trust": "nobody", "sampling_prob": 0.5},
+    },
+    "asynchronous": {
+        "federation": {"strategy": "asynchronous", "staleness": 2},
+        "privacy": {"trust": "nobody"},
+    },
+    "selective": {
+        "federation": {
+            "strategy": "selective",
+            "turns": "stochastic",
+            "selection": "random",
+            "download_fraction": 0.5,
+        },
+        "privacy": {"trust": "nobody"},
+    },
+    "clipped update": {
+        "federation": {"strategy": "fedavg", "local_steps": 2},
+        "privacy": {"plan": "clipped-update", "unit": None},
+    },
+    "clipped selection": {
+        "federation": {"strategy": "selective", "local_steps": 2, "download_fraction": 0.5},
+        "privacy": {"plan": "clipped-update", "unit": None, "trust": "nobody"},
+    },
+    "ensemble": {"federation": {"strategy": "ensemble"}},
     "alone": {"federation": {"strategy": "alone"}},
     "pooled": {"federation": {"strategy": "pooled"}, "privacy": {"num_patients": 32}},
+    "correlated": {"privacy": {"plan": "correlated-noise", "cohorts": 2}},
     "not private": {"privacy": {"plan": "none", "epsilon": None, "delta": None}},
 }
+
+LONG = {"scaffold", "single pass", "repaired", "clipped update", "ensemble"}
 
 
 class Interrupting(Silent):
@@ -117,17 +163,29 @@ def test_stopped_at_any_moment_and_resumed_is_the_same_run(tiny_study, tmp_path)
         assert charges(out / "ledger.sqlite") == charges(tmp_path / "whole" / "ledger.sqlite")
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    "setting", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in SETTINGS]
+)
 def test_stopped_in_any_round_and_resumed_is_the_same_run(tiny_study, tmp_path, setting):
     study = tiny_study(**SETTINGS[setting])
     run_study(study, tmp_path / "whole")
     whole = what_counts(tmp_path / "whole")
-    for round in range(1, study.federation.rounds + 1):
+    for round in range(1, study.rounds + 1):
         out = tmp_path / f"stopped-{round}"
         interrupted(study, out, InterruptingRound(round))
         assert not (out / "certificate.json").exists()
         resume_run(out)
         assert what_counts(out) == whole, f"round {round}"
+
+
+def test_a_run_begun_afresh_finds_no_notes_of_the_one_before(tiny_study, tmp_path):
+    study = tiny_study(**SETTINGS["clipped selection"])
+    run_study(study, tmp_path / "whole")
+    other = tiny_study(**SETTINGS["selective"])  # its turns come in another order
+    interrupted(other, tmp_path / "run", InterruptingRound(4))
+    assert list((tmp_path / "run" / "hospitals").glob("*/*.safetensors"))
+    stages.run_study(study, tmp_path / "run", Silent(), fresh=True)
+    assert what_counts(tmp_path / "run") == what_counts(tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -6,10 +6,16 @@
 | rdp        | Rényi differential privacy                                        | yes, looser  |
 | gdp        | central limit theorem of Gaussian differential privacy            | **no**       |
 
-All of them: neighbouring data sets differ by adding or removing one unit.
+All of them: neighbouring data sets differ as the events have it, by adding or removing one unit if nothing else is
+said.
+
+Basic composition, by which epsilons and deltas add, stands beside the first two where it is as good and
+cheaper: a `PureEvent` of epsilon `LARGE` or more is put aside and its epsilon added to what the others cost, and
+events that are all pure never cost more than their sum. A release of 65,536 needs no grid of that length.
 
 Sources:
     Bu, Dong, Long and Su 2019, https://arxiv.org/abs/1911.11607: section 3.2 (sampling, CLT).
+    Dwork and Roth 2014, Theorem 3.16: basic composition, https://doi.org/10.1561/0400000042.
     McSherry 2009, Theorem 4, https://doi.org/10.1145/1559845.1559850: parallel composition.
 """
 
@@ -24,12 +30,16 @@ from wardround.accounting.events import (
     Leaves,
     NonPrivateEvent,
     PoissonSampledEvent,
+    PureEvent,
     leaves,
 )
 from wardround.accounting.mechanisms import check_delta, gaussian_delta, gdp_epsilon, gdp_mu
 from wardround.accounting.pld import FINE, pld_delta, pld_epsilon
 from wardround.accounting.rdp import rdp_delta, rdp_epsilon
 from wardround.errors import PrivacyError
+
+LARGE = 20.0
+"""From here on a pure release loses its whole epsilon but for a chance of 2e-9: composition hardly gains on the sum."""
 
 
 class AccountantKind(StrEnum):
@@ -77,6 +87,14 @@ def delta_of(event: Event, epsilon: float, accountant: AccountantKind = Accounta
     if accountant is AccountantKind.GDP or _all_gaussian(items):
         mu = _clt_mu(items)
         return 1.0 if mu == math.inf else gaussian_delta(epsilon, 1 / mu)
+    large, items = _put_aside(items)
+    epsilon -= large
+    if epsilon >= _pure_sum(items):
+        return 0.0
+    if epsilon < 0:
+        return 1.0
+    if _all_gaussian(items):
+        return gaussian_delta(epsilon, 1 / _clt_mu(items))
     return rdp_delta(items, epsilon) if accountant is AccountantKind.RDP else pld_delta(items, epsilon)
 
 
@@ -126,15 +144,29 @@ def _epsilon(items: Leaves, delta: float, accountant: AccountantKind, width: flo
         return 0.0
     if _holds_non_private(items):
         return math.inf
-    match accountant:
-        case AccountantKind.GDP:
-            return gdp_epsilon(_clt_mu(items), delta)
-        case AccountantKind.RDP:
-            return rdp_epsilon(items, delta)
-        case AccountantKind.PLD if _all_gaussian(items):
-            return gdp_epsilon(_clt_mu(items), delta)  # exact here: no sampling, so no limit theorem
-        case AccountantKind.PLD:
-            return pld_epsilon(items, delta, width)
+    if accountant is AccountantKind.GDP:
+        return gdp_epsilon(_clt_mu(items), delta)
+    large, items = _put_aside(items)
+    if not items:
+        return large
+    if accountant is AccountantKind.RDP:
+        epsilon = rdp_epsilon(items, delta)
+    elif _all_gaussian(items):
+        epsilon = gdp_epsilon(_clt_mu(items), delta)  # exact here: no sampling, so no limit theorem
+    else:
+        epsilon = pld_epsilon(items, delta, width)
+    return large + min(epsilon, _pure_sum(items))
+
+
+def _put_aside(items: Leaves) -> tuple[float, Leaves]:
+    """The summed epsilon of the large pure events, and all the others."""
+    large = tuple(item for item in items if isinstance(item[0], PureEvent) and item[0].epsilon >= LARGE)
+    return _pure_sum(large), tuple(item for item in items if item not in large)
+
+
+def _pure_sum(items: Leaves) -> float:
+    """Epsilon at delta 0 of events that are all pure; infinity if one is not."""
+    return math.fsum(count * leaf.epsilon if isinstance(leaf, PureEvent) else math.inf for leaf, count in items)
 
 
 def _holds_non_private(items: Leaves) -> bool:

@@ -1,11 +1,13 @@
 """What was done to the data of a hospital, in a closed vocabulary; the cost is the accountants' business.
 
     Event = GaussianEvent | LaplaceEvent          noise on a sum
-          | PoissonSampledEvent                   one of these two, on a secret Poisson sample
+          | PureEvent                             a release that is epsilon-DP, whatever it is
+          | PoissonSampledEvent                   noise on a sum over a secret Poisson sample
           | SelfComposedEvent | ComposedEvent     the same again, or several; later may depend on earlier
           | NonPrivateEvent | NoEvent             released without protection, or nothing released
 
-Neighbouring data sets differ by adding or removing one unit, everywhere in this package.
+Neighbouring data sets differ by adding or removing one unit, unless the ledger that an event is charged to says that
+one is replaced: sensitivity, or a PureEvent's epsilon, is then that under replacement.
 An event is public: it holds the parameters of a mechanism and never a fact about a patient.
 """
 
@@ -42,6 +44,24 @@ class LaplaceEvent:
 
     def __post_init__(self) -> None:
         _check_noise_multiplier(self.noise_multiplier)
+
+
+@dataclass(frozen=True, slots=True)
+class PureEvent:
+    """One release of which nothing is known but that it is (epsilon, 0)-DP.
+
+    It costs at most what binary randomised response with odds exp(epsilon) costs, of which every such release is a
+    post-processing: Kairouz, Oh and Viswanath 2015, Theorem 2.5, https://arxiv.org/abs/1311.0776.
+    """
+
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon < math.inf:
+            raise PrivacyError(
+                f"epsilon must be > 0 and finite, got {self.epsilon}. "
+                "Use NonPrivateEvent for a release without protection, NoEvent for none."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +120,7 @@ class ComposedEvent:
         object.__setattr__(self, "events", tuple(self.events))
 
 
-LeafEvent: TypeAlias = GaussianEvent | LaplaceEvent | PoissonSampledEvent | NonPrivateEvent
+LeafEvent: TypeAlias = GaussianEvent | LaplaceEvent | PureEvent | PoissonSampledEvent | NonPrivateEvent
 Event: TypeAlias = LeafEvent | NoEvent | SelfComposedEvent | ComposedEvent
 
 
@@ -150,7 +170,7 @@ def _count_leaves(event: Event, times: int, counts: Counter[LeafEvent]) -> None:
                 _count_leaves(inner, times, counts)
         case PoissonSampledEvent(sampling_prob, inner) if sampling_prob == 1:
             counts[inner] += times
-        case GaussianEvent() | LaplaceEvent() | PoissonSampledEvent() | NonPrivateEvent():
+        case GaussianEvent() | LaplaceEvent() | PureEvent() | PoissonSampledEvent() | NonPrivateEvent():
             counts[event] += times
 
 
@@ -165,6 +185,8 @@ def to_json(event: Event) -> JsonDict:
             return {"event": "gaussian", "noise_multiplier": float(noise_multiplier)}
         case LaplaceEvent(noise_multiplier):
             return {"event": "laplace", "noise_multiplier": float(noise_multiplier)}
+        case PureEvent(epsilon):
+            return {"event": "pure", "epsilon": float(epsilon)}
         case PoissonSampledEvent(sampling_prob, inner):
             return {"event": "poisson-sampled", "sampling_prob": float(sampling_prob), "of": to_json(inner)}
         case SelfComposedEvent(inner, count):
@@ -231,6 +253,7 @@ def _read_composed(data: Mapping[str, object]) -> Event:
 _READERS: dict[str, Callable[[Mapping[str, object]], Event]] = {
     "gaussian": lambda data: GaussianEvent(_number(data, "noise_multiplier")),
     "laplace": lambda data: LaplaceEvent(_number(data, "noise_multiplier")),
+    "pure": lambda data: PureEvent(_number(data, "epsilon")),
     "poisson-sampled": _read_sampled,
     "self-composed": _read_self_composed,
     "composed": _read_composed,

@@ -70,8 +70,7 @@ class Ledger:
             self._check_affordable(event, max(1, planned))
             attempt = earlier.attempt + 1 if earlier else 1
             entry = self._entry(event, study, release_id, attempt, purpose, seeded)
-            self._store.append(entry)
-            self._take_in(entry, entry.hash)
+            self._take_in(entry, self._store.append(entry))
             return entry
 
     def spent(self) -> float:
@@ -83,6 +82,11 @@ class Ledger:
         """How many more times `event` can be charged; `at_most` also when there is no limit."""
         self._catch_up()
         return self._affordable(event, at_most)
+
+    def charged(self, study: str) -> dict[str, int]:
+        """Releases that were charged for a study so far, by purpose."""
+        self._catch_up()
+        return {purpose: count for (whose, purpose), count in self._charged.items() if whose == study}
 
     def entries(self) -> list[LedgerEntry]:
         """All entries, oldest first."""
@@ -172,6 +176,7 @@ class Ledger:
         self._generation = self._store.generation
         self._sequence, self._head = 0, GENESIS
         self._counts: Counter[LeafEvent] = Counter()
+        self._charged: Counter[tuple[str, str]] = Counter()
 
     def _catch_up(self) -> None:
         """Takes in what other processes appended, checking the chain on the way."""
@@ -200,7 +205,9 @@ class Ledger:
 
     def _take_in(self, entry: LedgerEntry, entry_hash: str) -> None:
         self._sequence, self._head = entry.sequence, entry_hash
-        self._counts.update(dict(leaves(entry.event)))
+        one = dict(leaves(entry.event))
+        self._counts.update(one)
+        self._charged[entry.study, entry.purpose] += sum(one.values())
 
     def _damaged(self, sequence: int) -> LedgerError:
         return LedgerError(

@@ -86,7 +86,7 @@ class LedgerFile:
                 under another neighbouring relation.
             PrivacyError: `epsilon_limit`, `delta` or `accountant` cannot hold a guarantee.
         """
-        known = [digest for name, digest in self._store.chains() if name == hospital]
+        known = self._store.digests_of(hospital)
         if known and dataset_digest not in known and not new_dataset:
             raise LedgerError(
                 f"The data set of hospital {hospital} must be one that its ledger knows, "

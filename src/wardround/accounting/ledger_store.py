@@ -45,13 +45,19 @@ Chain = tuple[str, str]
 
 
 class LedgerStore:
-    """Rows of one file. `generation` grows when entries are undone: whoever took them in must read anew."""
+    """Rows of one file. `generation` grows when entries are undone: whoever took them in must read anew.
+
+    The head of each chain is remembered until another connection has written to the file, which SQLite says
+    (`PRAGMA data_version`), or until entries are undone.
+    """
 
     def __init__(self, path: Path, busy_timeout_s: float) -> None:
         self.path = path
         self.generation = 0
         self._depth = 0
         self._appended = False
+        self._heads: dict[Chain, tuple[int, str] | None] = {}
+        self._whole, self._seen_version = False, -1
         self._lock = threading.RLock()
         with self._explained():
             self._connection = sqlite3.connect(
@@ -79,29 +85,38 @@ class LedgerStore:
                 self._connection.execute("BEGIN IMMEDIATE")
             self._depth, self._appended = 1, False
             try:
+                self._notice_others()
                 yield
                 with self._explained():
                     self._connection.execute("COMMIT")
             except BaseException:
                 self.generation += self._appended
+                self._heads.clear()
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
             finally:
                 self._depth = 0
 
-    def append(self, entry: LedgerEntry) -> None:
-        """Adds one entry inside the open transaction."""
+    def append(self, entry: LedgerEntry) -> str:
+        """Adds one entry inside the open transaction; returns its hash."""
         body = canonical_json(entry.to_json())
-        row = (*_place(entry), entry.hash, body)
+        entry_hash = chained_hash(entry.previous, body)
         with self._lock, self._explained():
             self._appended = True
-            self._connection.execute(_INSERT, row)
+            self._connection.execute(_INSERT, (*_place(entry), entry_hash, body))
+            self._heads[entry.hospital, entry.dataset_digest] = (entry.sequence, entry_hash)
+        return entry_hash
 
     def head(self, chain: Chain) -> tuple[int, str] | None:
         """Sequence number and hash of the last entry of a chain."""
-        rows = self._rows(f"SELECT sequence, hash {_SELECT} ORDER BY sequence DESC LIMIT 1", chain)
-        return (rows[0][0], rows[0][1]) if rows else None
+        with self._lock:
+            if not self._depth:  # inside a transaction nobody else can write
+                self._notice_others()
+            if chain not in self._heads:
+                rows = self._rows(f"SELECT sequence, hash {_SELECT} ORDER BY sequence DESC LIMIT 1", chain)
+                self._heads[chain] = (rows[0][0], rows[0][1]) if rows else None
+            return self._heads[chain]
 
     def read(self, chain: Chain, after: int) -> Iterator[tuple[LedgerEntry, str]]:
         """Entries of a chain beyond the sequence number `after`, in order, each with its recorded hash."""
@@ -123,16 +138,34 @@ class LedgerStore:
         """Every hospital and data set that has entries, sorted."""
         return self._rows("SELECT DISTINCT hospital, dataset_digest FROM entries ORDER BY 1, 2", ())
 
+    def digests_of(self, hospital: str) -> list[str]:
+        """Every data set for which a hospital has entries, sorted."""
+        query = "SELECT DISTINCT dataset_digest FROM entries WHERE hospital = ? ORDER BY 1"
+        return [digest for (digest,) in self._rows(query, (hospital,))]
+
     def check_nothing_removed(self) -> None:
         """Raises LedgerError if the file holds fewer entries than it ever numbered."""
-        numbered = "SELECT seq FROM sqlite_sequence WHERE name = 'entries'"
-        query = f"SELECT COALESCE(({numbered}), 0), (SELECT COUNT(*) FROM entries)"
-        [(expected, present)] = self._rows(query, ())
-        if present != expected:
-            raise LedgerError(
-                f"Ledger {self.path} must hold the {expected} entries ever written to it, got {present}. "
-                "Entries were removed: restore the file from a copy."
-            )
+        with self._lock:
+            if not self._depth:
+                self._notice_others()
+            if self._whole:  # this connection only ever adds
+                return
+            numbered = "SELECT seq FROM sqlite_sequence WHERE name = 'entries'"
+            query = f"SELECT COALESCE(({numbered}), 0), (SELECT COUNT(*) FROM entries)"
+            [(expected, present)] = self._rows(query, ())
+            if present != expected:
+                raise LedgerError(
+                    f"Ledger {self.path} must hold the {expected} entries ever written to it, got {present}. "
+                    "Entries were removed: restore the file from a copy."
+                )
+            self._whole = True
+
+    def _notice_others(self) -> None:
+        """Forgets what is remembered of the file if another connection has written to it."""
+        [(version,)] = self._rows("PRAGMA data_version", ())
+        if version != self._seen_version:
+            self._heads.clear()
+            self._whole, self._seen_version = False, version
 
     def _entry(self, row: tuple[Any, ...]) -> LedgerEntry:
         *place, recorded, body = row

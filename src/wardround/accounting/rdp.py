@@ -3,7 +3,8 @@
 Sources:
     Mironov, Talwar and Zhang 2019, https://arxiv.org/abs/1908.10530: the sampled Gaussian.
     Canonne, Kamath and Steinke 2020, https://arxiv.org/abs/2004.00010: Proposition 12 (v4), used today.
-    Mironov 2017, https://arxiv.org/abs/1702.07476: Proposition 3, the conversion of papers before 2020.
+    Mironov 2017, https://arxiv.org/abs/1702.07476: Proposition 3, the conversion of papers before 2020;
+    Proposition 5, randomised response.
 """
 
 import logging
@@ -12,14 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from wardround.accounting.events import (
     Event,
     GaussianEvent,
     LaplaceEvent,
-    LeafEvent,
     Leaves,
     NonPrivateEvent,
     PoissonSampledEvent,
+    PureEvent,
     leaves,
 )
 from wardround.accounting.mechanisms import check_delta
@@ -32,16 +36,18 @@ def rdp_epsilon(items: Leaves, delta: float) -> float:
     Raises:
         PrivacyError: a leaf is a Poisson-sampled Laplace event, for which no Rényi bound is implemented.
     """
-    accountant = _accountant(items)
     with quiet_numerics():
-        return float(accountant.get_epsilon(delta))
+        from dp_accounting.rdp import rdp_privacy_accountant as rdp
+
+        return float(rdp.compute_epsilon(*_curve(items), delta)[0])
 
 
 def rdp_delta(items: Leaves, epsilon: float) -> float:
     """Delta of composed leaves at `epsilon`, an upper bound."""
-    accountant = _accountant(items)
     with quiet_numerics():
-        return min(1.0, float(accountant.get_delta(epsilon)))
+        from dp_accounting.rdp import rdp_privacy_accountant as rdp
+
+        return min(1.0, float(rdp.compute_delta(*_curve(items), epsilon)[0]))
 
 
 def rdp_epsilon_2020(event: Event, delta: float) -> float:
@@ -55,22 +61,41 @@ def rdp_epsilon_2020(event: Event, delta: float) -> float:
     10.88
     """
     check_delta(delta)
-    accountant = _accountant(leaves(event))
-    pairs = zip(accountant.orders, accountant.rdp, strict=True)
-    return float(min(rdp - math.log(delta) / (order - 1) for order, rdp in pairs))
+    orders, divergences = _curve(leaves(event))
+    return float(np.min(divergences - math.log(delta) / (orders - 1)))
 
 
-def _accountant(items: Leaves) -> Any:  # RdpAccountant of an untyped package
+def pure_rdp(epsilon: float, orders: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Rényi divergence of an epsilon-DP release at each order α > 1, (order,): that of randomised response.
+
+    Mironov 2017, Proposition 5, with p = exp(ε) / (1 + exp(ε)):
+    log(p^α (1-p)^(1-α) + (1-p)^α p^(1-α)) / (α - 1) = ε - (log(1 + exp(-ε)) - log(1 + exp(-(2α-1) ε))) / (α - 1).
+    No ε-DP release has more, for all are computed from that one, and the divergence does not grow under computation.
+    """
+    gain = np.log1p(np.exp(-epsilon)) - np.log1p(np.exp(-(2 * orders - 1) * epsilon))
+    return np.asarray(epsilon - gain / (orders - 1), dtype=np.float64)
+
+
+def _curve(items: Leaves) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Orders, and the Rényi divergence of the composed leaves at each, both (order,)."""
     with quiet_numerics():
         from dp_accounting import rdp
 
         accountant = rdp.RdpAccountant()
         for leaf, count in items:
-            accountant.compose(_translate(leaf), count)
-    return accountant
+            if not isinstance(leaf, PureEvent):
+                accountant.compose(_translate(leaf), count)
+        orders = np.asarray(accountant.orders, dtype=np.float64)
+        divergences = np.array(accountant.rdp, dtype=np.float64)
+        for leaf, count in items:
+            if isinstance(leaf, PureEvent):
+                divergences += count * pure_rdp(leaf.epsilon, orders)
+    return orders, divergences
 
 
-def _translate(leaf: LeafEvent) -> Any:  # DpEvent of an untyped package
+def _translate(
+    leaf: GaussianEvent | LaplaceEvent | PoissonSampledEvent | NonPrivateEvent,
+) -> Any:  # DpEvent of an untyped package
     import dp_accounting
 
     match leaf:
@@ -92,8 +117,6 @@ def _translate(leaf: LeafEvent) -> Any:  # DpEvent of an untyped package
 @contextmanager
 def quiet_numerics() -> Iterator[None]:
     """Silences logs and numpy warnings about orders that are then left out of the minimum."""
-    import numpy as np
-
     logger = logging.getLogger("absl")
     disabled, logger.disabled = logger.disabled, True
     try:

@@ -13,8 +13,7 @@ from wardround.errors import PrivacyError
 
 SEEDED_STAMP = "reproducible, not private"
 FLOATING_POINT_CAVEAT = (
-    "The noise is continuous Gaussian noise in floating-point arithmetic; the guarantee is proved for real "
-    "numbers."
+    "The noise is continuous noise in floating-point arithmetic; the guarantee is proved for real numbers."
 )
 PUBLIC_SIZE_CAVEAT = "The number of patients of each hospital is treated as public."
 APPROXIMATION_CAVEAT = "The gdp accountant is an approximation, not an upper bound: epsilon may be larger."

@@ -11,15 +11,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wardround.accounting.events import Event, SelfComposedEvent
+from wardround.accounting.events import Event, NoEvent, SelfComposedEvent
 from wardround.accounting.ledger import Ledger
+from wardround.accounting.ledger_entry import GENESIS
+from wardround.accounting.terms import Trust
+from wardround.agent.correlated import CorrelatedRounds
 from wardround.agent.memory import Memory
 from wardround.agent.policy import COUNTS, Policy
-from wardround.errors import BudgetExhausted, LedgerError
-from wardround.federation.messages import Failure, FailureCode, Reply, Request, Requests, Stage, Task
+from wardround.agent.selective import selective_update
+from wardround.errors import BudgetExhausted, LedgerError, RecordError
+from wardround.federation.messages import Failure, FailureCode, Failures, Reply, Request, Requests, Stage, Task
 from wardround.privacy.clipping import ClippedSum
+from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.randomness import Randomness, Stream
+from wardround.training.convex import fit_head
 from wardround.training.local import class_of_patients, local_steps
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
@@ -57,18 +63,16 @@ class Agent:
 
     def admit(self, request: Request) -> Failure | None:
         """Check, then spend: None once the charge for this request is in the ledger, else why not."""
-        fits = request.task is not Task.GRADIENT_SUM or self.plan.accepts(request.clipping_norm)
-        if request.local is not None and request.local.keep_velocity and self.plan.on_update is not None:
-            fits = False  # a velocity that no noise was added to
-        if not self.policy.allows(request) or not fits:
-            return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
         try:
+            if not self.policy.allows(request) or not self._fits(request):
+                return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
+            due = self._due(request)
             self.ledger.charge(
-                self.event_of(request),
+                due,
                 study=request.study,
                 release_id=f"{request.round}/{request.task}/{request.attempt}",
                 purpose=request.task.value,
-                planned=self.policy.planned(request),
+                planned=1 if self.correlated is not None else self.policy.planned(request),
                 seeded=not self.randomness.is_private,
             )
         except BudgetExhausted as error:
@@ -77,7 +81,55 @@ class Agent:
         except LedgerError as error:
             _log.error("%s cannot charge round %d: %s", self.name, request.round, error)
             return Failure(FailureCode.LEDGER, Stage.ADMISSION)
+        except RecordError as error:
+            _log.error("%s cannot read its notes for round %d: %s", self.name, request.round, error)
+            return Failure(FailureCode.DATA, Stage.ADMISSION)
         return None
+
+    @property
+    def correlated(self) -> CorrelatedRounds | None:
+        """What it remembers of a run whose rounds share their noise; None where they do not."""
+        correlation = self.plan.correlation
+        return None if correlation is None else CorrelatedRounds(self.memory, correlation)
+
+    def _due(self, request: Request) -> Event:
+        """What the ledger is charged now: nothing in a run of correlated rounds that it was charged for."""
+        rounds, seeded = self.correlated, not self.randomness.is_private
+        if rounds is None or seeded or request.task in COUNTS or not rounds.has_begun(request.round):
+            return self.event_of(request)  # a seeded repetition finds its own charge
+        if self.ledger.head() == GENESIS:
+            raise LedgerError("A run that has begun must stand in the ledger, and it is empty; restore it.")
+        return NoEvent()
+
+    def _fits(self, request: Request) -> bool:
+        """Whether the plan protects what answering would let go of."""
+        if request.task in COUNTS:
+            public = self.plan.on_pictures is not None  # numbers of patients are, and labels were noised
+            return self.plan.is_counted or public or not self.plan.is_private
+        if request.task is Task.FIT_HEAD:
+            return self._protects_fit(request)
+        if isinstance(self.plan.on_update, OutputPerturbation):
+            return False  # its noise is enough for a fitted head alone
+        if request.task is Task.GRADIENT_SUM and self.plan.on_update is not None:
+            return False  # sums have no noise then
+        if request.task is Task.GRADIENT_SUM:
+            in_turn = self.correlated is None or self.correlated.fits(request)
+            return in_turn and self.plan.accepts(request.clipping_norm)
+        if request.local is None:
+            return True
+        if self.plan.correlation is not None:
+            return False  # local steps have noise of their own
+        if self.plan.on_update is not None:
+            return not request.local.keep_velocity  # no noise was added to it
+        # Each step needs all of its noise at once, and a divisor that says nothing of this hospital's patients.
+        alone = self.plan.trust is Trust.NOBODY and request.local.denominator is not None
+        return alone or not self.plan.noises_gradients
+
+    def _protects_fit(self, request: Request) -> bool:
+        if request.fit is None or not self.plan.is_private:
+            return request.fit is not None
+        mechanism = self.plan.on_update
+        return isinstance(mechanism, OutputPerturbation) and mechanism.fit == request.fit
 
     def event_of(self, request: Request) -> Event:
         """What answering the request costs this hospital's patients."""
@@ -85,14 +137,29 @@ class Agent:
             return self.plan.count_event
         if request.local is not None and self.plan.on_update is None:
             return SelfComposedEvent(self.plan.release_event, request.local.steps)
+        if self.plan.correlation is not None and request.round > 1:
+            return NoEvent()  # the first round pays for all of them
         return self.plan.release_event
+
+    def repeated(self, request: Request) -> Reply | None:
+        """The reply that was made when this was asked before, where that must be sent again; else None."""
+        if self.correlated is None or request.task in COUNTS:
+            return None
+        update = self.correlated.repeated(request)
+        return None if update is None else Reply(update, self.event_of(request))
 
     def sample(self, request: Request) -> Sample:
         """The patients of this round, drawn in secret."""
+        if self.correlated is not None:
+            stream = self.randomness.stream(self.name, "cohorts")
+            return Sample(self.patients, self.correlated.chosen(request.round, len(self.patients), stream))
         return Sample(self.patients, self.plan.sample(len(self.patients), self._stream("sampling", request)))
 
     def release(self, request: Request, clipped: ClippedSum, sample: Sample) -> Reply:
         """The reply to a gradient sum: the sum with this hospital's part of the noise."""
+        if self.correlated is not None:
+            noise = self._stream("noise", request)
+            return Reply(self.correlated.release(request, clipped, self.plan, noise), self.event_of(request))
         whole = self.plan.in_units(clipped, len(sample.chosen), request.clipping_norm)
         update = self.plan.hospital_release(whole, self._stream("noise", request))
         return Reply(update, self.event_of(request))
@@ -105,9 +172,19 @@ class Agent:
         if request.task is Task.CLASS_COUNTS:
             classes = np.bincount(class_of_patients(self.patients), minlength=self.num_classes)
             return Reply(self.plan.hospital_counts(classes.astype(np.float64), noise), self.event_of(request))
+        if request.task is Task.FIT_HEAD and request.fit is not None:
+            fitted = fit_head(self.workbench, self.patients, request.fit)
+            return Reply(self.plan.hospital_head(fitted, noise), self.event_of(request))
         if request.weights is None or request.local is None:
             raise ValueError(f"{request.task} needs weights and local steps")
         sampling = self._stream("sampling", request)
+        if request.selection is not None:
+            update = selective_update(
+                self.workbench, self.memory, request.round, request.weights, self.patients, self.plan,
+                request.local, request.selection,
+                sampling=sampling, noise=noise, draw=self._stream("selection", request),
+            )  # fmt: skip
+            return Reply(update, self.event_of(request))
         weights, velocity = local_steps(
             self.workbench, request.weights, self.patients, self.plan, request.local, sampling, noise
         )
@@ -116,6 +193,17 @@ class Agent:
 
     def _stream(self, purpose: str, request: Request) -> Stream:
         return self.randomness.stream(self.name, purpose, request.task.value, request.round, request.attempt)
+
+
+def admit_all(
+    agents: Mapping[HospitalName, Agent],
+    requests: Requests,
+    transaction: Callable[[], AbstractContextManager[object]],
+) -> Failures:
+    """Who refuses; the charges of all others are on disk when it returns, by one write."""
+    with transaction():
+        refusals = {name: agents[name].admit(request) for name, request in requests.items()}
+    return {name: failure for name, failure in refusals.items() if failure is not None}
 
 
 def answer_all(
@@ -133,11 +221,13 @@ def answer_all(
     Every charge is on disk before any gradient is computed. Gradient sums at the same weights are evaluated in
     common batches, which changes their cost and not their value.
     """
-    with transaction():
-        refusals = {name: agents[name].admit(request) for name, request in requests.items()}
-    admitted = {name: request for name, request in requests.items() if refusals[name] is None}
-    answers: Answers = {name: failure for name, failure in refusals.items() if failure is not None}
+    refusals = admit_all(agents, requests, transaction)
+    admitted = {name: request for name, request in requests.items() if name not in refusals}
+    answers: Answers = {**refusals}
     try:
+        known = {name: agents[name].repeated(request) for name, request in admitted.items()}
+        answers |= {name: reply for name, reply in known.items() if reply is not None}
+        admitted = {name: request for name, request in admitted.items() if known[name] is None}
         together = [name for name, request in admitted.items() if request.task is Task.GRADIENT_SUM]
         answers |= _gradient_sums([agents[name] for name in together], [admitted[name] for name in together])
         for name, request in admitted.items():

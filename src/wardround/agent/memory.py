@@ -20,6 +20,8 @@ Arrays = Mapping[str, npt.NDArray[np.floating]]
 
 _KEPT = 2
 """Rounds whose notes are kept: the last one, and the one before it."""
+_FORGOTTEN = "forgotten"
+"""Says that there were notes before those that are kept."""
 
 
 class Memory:
@@ -32,14 +34,20 @@ class Memory:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._notes: dict[int, dict[str, npt.NDArray[np.floating]]] = {}
+        self._forgot = False
 
     def before(self, round: int) -> dict[str, npt.NDArray[np.floating]]:
         """The last notes that a round before this one wrote; empty if none did.
 
         Raises:
-            RecordError: the notes on disk cannot be read.
+            RecordError: the notes on disk cannot be read, or were forgotten since.
         """
         earlier = [known for known in self._rounds() if known < round]
+        if not earlier and self._has_forgotten():
+            raise RecordError(
+                f"A hospital must have its notes from before round {round}, and keeps later ones only; "
+                "start a new run."
+            )
         return self._read(max(earlier)) if earlier else {}
 
     def of(self, round: int) -> dict[str, npt.NDArray[np.floating]]:
@@ -58,6 +66,11 @@ class Memory:
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.replace(path)
+            folder = os.open(self._folder, os.O_RDONLY)  # the name as well: what is sent next rests on it
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
         for old in sorted(self._rounds())[:-_KEPT]:
             self._forget(old)
 
@@ -80,8 +93,13 @@ class Memory:
                 f"A hospital's notes of round {round} must be readable, and are not ({error}); start a new run."
             ) from None
 
+    def _has_forgotten(self) -> bool:
+        return self._forgot or (self._folder is not None and (self._folder / _FORGOTTEN).exists())
+
     def _forget(self, round: int) -> None:
+        self._forgot = True
         if self._folder is None:
             del self._notes[round]
         else:
+            (self._folder / _FORGOTTEN).touch()
             self._path(round).unlink(missing_ok=True)

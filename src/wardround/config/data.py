@@ -66,6 +66,9 @@ class DataSection(Section):
         "patients", description="Test patients set aside, or the published split, which leaks."
     )
     test_fraction: float = Field(0.2, gt=0, lt=1, description="Share of patients set aside for testing.")
+    validation_fraction: float = Field(
+        0.0, ge=0, lt=1, description="Share of the others set aside to choose settings and rounds by."
+    )
     phantom: PhantomSection = Field(default_factory=PhantomSection.model_construct)
 
     @model_validator(mode="after")
@@ -89,18 +92,39 @@ class HospitalsSection(Section):
     """`[hospitals]`: who holds which patients (simulated inside one data set)."""
 
     count: int = Field(5, ge=1, le=10_000, description="Number of hospitals.")
-    scheme: Literal["even", "sizes", "dirichlet", "label-shards", "site"] = Field(
+    scheme: Literal["even", "sizes", "images", "dirichlet", "label-shards", "site"] = Field(
         "even", description="How patients are dealt out."
     )
     sizes: tuple[int, ...] | None = Field(None, description='Patients a hospital, for scheme = "sizes".')
+    images: int | None = Field(
+        None, ge=1, description='Pictures a hospital, about: whole patients; for scheme = "images".'
+    )
     alpha: float = Field(0.5, gt=0, description='Label skew of scheme = "dirichlet": smaller is more uneven.')
     shards_per_hospital: int = Field(2, ge=1, description='For scheme = "label-shards".')
     split_seed: int = Field(0, ge=0, description="Which split. A public constant, the same in every run.")
+    absent_rate: float = Field(0.0, ge=0, lt=1, description="Simulated: share of the rounds a hospital is away.")
+    absent_rounds: float = Field(1.0, ge=1, description="Rounds that it then stays away, on average.")
+    late_rate: float = Field(
+        0.0, ge=0, lt=1, description="Simulated: probability that a hospital answers too late, and in vain."
+    )
+    availability_seed: int = Field(0, ge=0, description="Which absences. A public constant.")
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if (self.scheme == "sizes") != (self.sizes is not None):
             raise ValueError('sizes is given exactly when scheme = "sizes"')
+        if self.absent_rate > self.absent_rounds / (1 + self.absent_rounds):
+            raise ValueError(
+                f"absent_rate must be <= absent_rounds / (1 + absent_rounds), got {self.absent_rate:g}; lower it, or "
+                "raise absent_rounds"
+            )
+        if (self.scheme == "images") != (self.images is not None):
+            raise ValueError('images is given exactly when scheme = "images"')
         if self.sizes is not None and len(self.sizes) != self.count:
             raise ValueError(f"sizes must name {self.count} hospitals, got {len(self.sizes)}; set count or sizes")
         return self
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether every hospital answers every round, as far as the simulation goes."""
+        return self.absent_rate == 0 and self.late_rate == 0

@@ -9,7 +9,7 @@ from wardround.config.section import Section
 StrategyName = Literal[
     "fedsgd", "fedavg", "fedprox", "scaffold",
     "round-robin", "single-pass", "random-order", "stochastic",
-    "asynchronous", "selective", "ensemble", "alone", "pooled",
+    "asynchronous", "selective", "one-shot", "ensemble", "alone", "pooled",
 ]  # fmt: skip
 ReferenceName = Literal[
     "no-privacy", "pooled", "pooled-no-privacy", "alone", "alone-no-privacy", "ensemble", "ensemble-no-privacy"
@@ -20,7 +20,7 @@ RING = frozenset({"round-robin", "single-pass", "random-order", "stochastic"})
 AVERAGING = frozenset({"fedavg", "fedprox", "scaffold"})
 LOCAL = AVERAGING | RING | {"asynchronous", "selective"}
 """Strategies in which a hospital takes steps of its own."""
-TOGETHER = frozenset({"fedsgd"}) | AVERAGING
+TOGETHER = frozenset({"fedsgd", "one-shot"}) | AVERAGING
 """Strategies in which several hospitals' answers are summed."""
 
 _BELONGS: dict[str, frozenset[str]] = {
@@ -127,6 +127,8 @@ class FederationSection(Section):
             raise ValueError("give rounds (hand-overs) or cycles, not both")
         if self.local_epochs is not None and self.local_steps != default["local_steps"].default:
             raise ValueError("give local_steps or local_epochs, not both")
+        if self.strategy == "one-shot" and self.rounds not in (1, default["rounds"].default):
+            raise ValueError(f"one-shot has one round, got rounds = {self.rounds}; remove rounds")
         if self.strategy == "single-pass" and self.rounds != default["rounds"].default:
             raise ValueError("single-pass has one round for each hospital; remove rounds")
         if self.strategy == "scaffold" and self.momentum:

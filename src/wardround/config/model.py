@@ -16,7 +16,10 @@ class ModelSection(Section):
         "densenet121", "vit_tiny", "unet", "unet3d", "small_unet", "unet_vgg11", "segresnet", "voxel_features",
     ] = Field(description="Which network.")  # fmt: skip
     width: int | None = Field(
-        None, ge=1, le=256, description="Channels of the first level, for U-Nets; default: the network's own."
+        None,
+        ge=1,
+        le=256,
+        description="Channels of the first level, for U-Nets and alexnet; default: the network's own.",
     )
     weights: Path | None = Field(None, description="A .safetensors file of pretrained, public weights.")
     train: Literal["all", "norms", "head"] = Field(
@@ -46,6 +49,9 @@ class TrainingSection(Section):
 
     loss: Literal["cross_entropy", "focal", "ordinal", "dice", "dice_ce"] | None = Field(
         None, description="Default: cross_entropy for classes and grades, dice_ce for masks."
+    )
+    label_correction: Literal["forward", "backward", "none"] = Field(
+        "forward", description="local-pictures: how the loss makes up for labels that were noised."
     )
     augment: AugmentSection = Field(default_factory=AugmentSection.model_construct)
 

@@ -21,6 +21,15 @@ def read_study(path: Path, overrides: Mapping[str, Mapping[str, object]] | None 
     Raises:
         StudyError: the file is missing, is no TOML, or does not hold; every reason is in the one message.
     """
+    return parse_study(read_tables(path, overrides), source=str(path), base=path.parent)
+
+
+def read_tables(path: Path, overrides: Mapping[str, Mapping[str, object]] | None = None) -> dict[str, Any]:
+    """The tables of a study file, unchecked, with `overrides` laid over them.
+
+    Raises:
+        StudyError: the file is missing or is no TOML.
+    """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -34,7 +43,7 @@ def read_study(path: Path, overrides: Mapping[str, Mapping[str, object]] | None 
     for section, values in (overrides or {}).items():
         if isinstance(raw.setdefault(section, {}), dict):  # anything else is refused below
             raw[section].update(values)
-    return parse_study(raw, source=str(path), base=path.parent)
+    return raw
 
 
 def parse_study(raw: Mapping[str, Any], *, source: str = "the study", base: Path | None = None) -> Study:
@@ -43,6 +52,11 @@ def parse_study(raw: Mapping[str, Any], *, source: str = "the study", base: Path
     Raises:
         StudyError: something does not hold; the message names every reason and the nearest known key.
     """
+    if "sweep" in raw:
+        raise StudyError(
+            f"A single study must have no [sweep], got {source}, which is many; run them all with: "
+            f"wardround compare {source} --out FOLDER."
+        )
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:

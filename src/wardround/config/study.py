@@ -51,8 +51,28 @@ class Study(Section):
         shares = self.federation.hospital_weights
         if shares is not None and (len(shares) != count or min(shares) <= 0):
             raise ValueError(f"hospital_weights must be {count} numbers above 0, one for each hospital")
+        if self.federation.repair != "none" and (privacy.num_patients is not None or privacy.plan in UPDATE_PLANS):
+            raise ValueError(
+                f'repair = "{self.federation.repair}" follows each hospital\'s patients, counted with noise before '
+                'round 1: remove num_patients and use plan = "dp-sgd", or remove repair'
+            )
+        if self.federation.optimizer_state == "travels" and privacy.plan in UPDATE_PLANS:
+            raise ValueError(
+                f'plan = "{privacy.plan}" protects the update alone, and optimizer_state = "travels" sends a velocity '
+                'too; use "reset"'
+            )
+        self._local_pictures()
+        self._fitted()
+        self._unreliable()
         if privacy.plan == "none":
             return self
+        if privacy.plan == "correlated-noise":
+            if strategy not in ("fedsgd", "pooled"):
+                raise ValueError(
+                    f'plan = "correlated-noise" is for strategy = "fedsgd" or "pooled", got "{strategy}"'
+                )
+            if privacy.cohorts is not None and privacy.cohorts > self.rounds:
+                raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
         if privacy.plan in UPDATE_PLANS and strategy not in LOCAL:
             raise ValueError(
                 f'plan = "{privacy.plan}" noises what comes of local steps, and {strategy} has none; use one of '
@@ -68,10 +88,70 @@ class Study(Section):
             )
         return self
 
+    def _local_pictures(self) -> None:
+        """Refuses pictures that the mechanism cannot noise."""
+        privacy, data = self.privacy, self.data
+        if privacy.plan != "local-pictures":
+            if self.training.label_correction != "forward":
+                raise ValueError('label_correction belongs to plan = "local-pictures"; remove it')
+            return
+        if data.volume_size is not None:
+            raise ValueError(
+                'plan = "local-pictures" noises pictures, and volume_size is set; use plan = "dp-sgd"'
+            )
+        if privacy.block is not None and data.image_size % privacy.block:
+            raise ValueError(f"block must divide image_size, {data.image_size}, got {privacy.block}")
+        if privacy.neighbourhood is not None and privacy.neighbourhood > data.image_size**2:
+            raise ValueError(
+                f"neighbourhood must be <= the {data.image_size**2} pixels of a picture, got {privacy.neighbourhood}"
+            )
+
+    def _unreliable(self) -> None:
+        """Refuses absences where an answer that is missing would break something."""
+        strategy, plan = self.federation.strategy, self.privacy.plan
+        if self.hospitals.is_reliable:
+            return
+        if strategy in ("one-shot", "alone", "ensemble", "pooled"):
+            raise ValueError(
+                f"absent_rate and late_rate need rounds that go on without a hospital, and {strategy} has none; "
+                "remove them"
+            )
+        if plan == "correlated-noise":
+            raise ValueError(
+                'under plan = "correlated-noise" every round takes back noise of the rounds before, so that no hospital '
+                'may be missing: remove absent_rate and late_rate, or use plan = "dp-sgd"'
+            )
+
+    def _fitted(self) -> None:
+        """Refuses a fit to the end where something else is noised, and noise on a fit where nothing is fitted."""
+        plan, strategy, compare = self.privacy.plan, self.federation.strategy, self.federation.compare
+        if strategy == "one-shot" and plan not in ("output-perturbation", "none"):
+            raise ValueError(f'strategy = "one-shot" needs plan = "output-perturbation" or "none", got "{plan}"')
+        if plan == "output-perturbation" and strategy not in ("one-shot", "alone", "ensemble"):
+            raise ValueError(
+                f'plan = "{plan}" noises weights that were fitted to the end: strategy must be "one-shot", "alone" or '
+                f'"ensemble", got "{strategy}"'
+            )
+        default = FederationSection.model_fields["rounds"].default
+        if plan == "output-perturbation" and self.federation.rounds not in (1, default):
+            raise ValueError(
+                f'plan = "{plan}" has one round, got rounds = {self.federation.rounds}; remove rounds'
+            )
+        without = [name for name in compare if name in ("pooled", "pooled-no-privacy")]
+        if self.fits_head and without:
+            raise ValueError(f'a fit to the end has no reference "{without[0]}"; remove it from compare')
+        private = [name for name in compare if not name.endswith("no-privacy")]
+        if plan in UPDATE_PLANS and private:
+            raise ValueError(
+                f'plan = "{plan}" noises updates, and the reference "{private[0]}" makes none; use '
+                f'"{private[0]}-no-privacy"'
+            )
+
     def _summed(self) -> None:
         """Refuses trust in a sum that the strategy does not form."""
         privacy, federation = self.privacy, self.federation
-        if federation.strategy in ("fedsgd", "alone", "ensemble", "pooled") or privacy.trust == "nobody":
+        alike = ("fedsgd", "one-shot", "alone", "ensemble", "pooled")
+        if federation.strategy in alike or privacy.trust == "nobody":
             return
         means = federation.strategy in ("fedavg", "fedprox") and federation.hospital_weights is None
         if privacy.plan == "clipped-update" and means and privacy.trust == "secure-aggregation":
@@ -87,9 +167,16 @@ class Study(Section):
         )
 
     @property
+    def fits_head(self) -> bool:
+        """Whether each hospital fits a linear head to the end, once."""
+        return self.federation.strategy == "one-shot" or self.privacy.plan == "output-perturbation"
+
+    @property
     def rounds(self) -> int:
         """Rounds of the whole run: as given, or as many as the cycles or the single pass take."""
         federation = self.federation
+        if self.fits_head:
+            return 1
         if federation.strategy == "single-pass":
             return self.hospitals.count
         if federation.cycles is not None:

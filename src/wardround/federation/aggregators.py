@@ -14,6 +14,11 @@ from wardround.types import Vector
 class Aggregator(Protocol):
     """Adds the hospitals' updates. Contract: the same replies in the same round give the same sum."""
 
+    @property
+    def sees_replies(self) -> bool:
+        """Whether somebody sees the replies one by one; else a channel may open their sum alone."""
+        ...
+
     def sum(self, replies: Replies, round: int) -> Vector:
         """Sum of the updates, (parameter,). Round 0 is the count of patients."""
         ...
@@ -21,6 +26,8 @@ class Aggregator(Protocol):
 
 class PlainSum:
     """Adds updates that the coordinator may see one by one: they are noised, or nobody promised anything."""
+
+    sees_replies = True
 
     def sum(self, replies: Replies, round: int) -> Vector:
         """See `Aggregator`."""
@@ -31,6 +38,8 @@ class PlainSum:
 
 class SimulatedSecureSum:
     """Adds updates as secure aggregation would, and is no secure aggregation: statements say "simulated"."""
+
+    sees_replies = False
 
     def sum(self, replies: Replies, round: int) -> Vector:
         """See `Aggregator`."""
@@ -49,6 +58,7 @@ class CoordinatorNoise:
 
     inner: Aggregator
     noise: Callable[[int, int], Vector]
+    sees_replies = True
 
     def sum(self, replies: Replies, round: int) -> Vector:
         """See `Aggregator`."""

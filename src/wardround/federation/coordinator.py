@@ -54,7 +54,7 @@ class Schedule:
         return min(self.num_rounds, 1 + round(self.num_rounds * (1 - self.average_last)))
 
     def evaluates(self, round: int) -> bool:
-        """Whether the test patients are looked at after this round."""
+        """Whether patients set aside are looked at after this round."""
         return round % self.evaluate_every == 0 or round == self.num_rounds
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from wardround.accounting.events import Event
-from wardround.types import HospitalName, LocalSteps, Vector
+from wardround.types import HeadFit, HospitalName, LocalSteps, Selection, Vector
 
 
 class Task(StrEnum):
@@ -23,6 +23,10 @@ class Task(StrEnum):
     """The sum of its sampled patients' clipped gradients, with the hospital's noise."""
     LOCAL_STEPS = "local-steps"
     """The change of the model over several private steps of its own."""
+    SELECTIVE = "selective"
+    """Some of the changes of its own replica over several steps."""
+    FIT_HEAD = "fit-head"
+    """The weights of a linear head, fitted to the end and noised."""
 
 
 class FailureCode(StrEnum):
@@ -53,9 +57,11 @@ class Request:
         study: digest of the study file; a hospital answers only for the study it agreed to.
         round: from 1; 0 is the count before the first round.
         attempt: from 1; a repeated attempt of an unseeded run is a new release, and is charged as one.
-        weights: the model to start from, (parameter,); None for counts.
-        local: settings of local steps, for that task alone.
+        weights: the model to start from, (parameter,), or the part that `selection` names; None for counts.
+        local: settings of local steps, for tasks that take them.
         clipping_norm: this round's clipping norm, where the plan lets it adapt.
+        selection: which parameters are exchanged, for `Task.SELECTIVE` alone.
+        fit: the objective, for `Task.FIT_HEAD` alone.
     """
 
     task: Task
@@ -65,6 +71,8 @@ class Request:
     weights: Vector | None = None
     local: LocalSteps | None = None
     clipping_norm: float | None = None
+    selection: Selection | None = None
+    fit: HeadFit | None = None
 
 
 @dataclass(frozen=True)
@@ -94,3 +102,18 @@ class Failure:
 Requests = dict[HospitalName, Request]
 Replies = dict[HospitalName, Reply]
 Failures = dict[HospitalName, Failure]
+
+
+@dataclass(frozen=True)
+class Total:
+    """The sum of several hospitals' updates, of which no single one can be seen.
+
+    Attributes:
+        update: (parameter,), noised as the plan says; None where nobody answered.
+        events: what the ledger of each hospital in the sum was charged.
+        failures: the hospitals that are not in it.
+    """
+
+    update: Vector | None
+    events: dict[HospitalName, Event]
+    failures: Failures

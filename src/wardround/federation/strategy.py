@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import BudgetExhausted, FederationError
-from wardround.federation.channel import Channel
+from wardround.federation.aggregators import Aggregator
+from wardround.federation.channel import Channel, SumChannel
 from wardround.federation.messages import FailureCode, Failures, Replies, Request, Task
 from wardround.types import HospitalName, Vector
 
@@ -62,10 +63,25 @@ class Call:
             FederationError: more hospitals failed than the plan tolerates.
         """
         replies, failures = channel.ask(requests, self.deadline_s)
-        _stop_for_the_budget(requests, failures)
-        if len(failures) > self.allowed_missing or not replies:
-            raise FederationError(_describe(failures, self.allowed_missing))
+        self._check_enough(requests, failures)
         return replies
+
+    def ask_sum(
+        self, channel: Channel, requests: dict[HospitalName, Request], aggregator: Aggregator, round: int
+    ) -> Vector:
+        """What the aggregator makes of the answers, (parameter,): of their sum alone, where nobody sees single ones.
+
+        Raises:
+            BudgetExhausted: as `ask` does.
+            FederationError: likewise.
+        """
+        if not aggregator.sees_replies and isinstance(channel, SumChannel):
+            total = channel.ask_sum(requests, self.deadline_s)
+            if total is not None:
+                self._check_enough(requests, total.failures)
+                assert total.update is not None, "somebody answered"
+                return total.update
+        return aggregator.sum(self.ask(channel, requests), round)
 
     def ask_some(self, channel: Channel, requests: dict[HospitalName, Request]) -> Replies:
         """Like `ask`, but where as many hospitals may be missing as are asked, nobody's answer is no failure."""
@@ -74,6 +90,11 @@ class Call:
         replies, failures = channel.ask(requests, self.deadline_s)
         _stop_for_the_budget(requests, failures)
         return replies
+
+    def _check_enough(self, requests: dict[HospitalName, Request], failures: Failures) -> None:
+        _stop_for_the_budget(requests, failures)
+        if len(failures) > self.allowed_missing or len(failures) == len(requests):
+            raise FederationError(_describe(failures, self.allowed_missing))
 
 
 def _stop_for_the_budget(requests: dict[HospitalName, Request], failures: Failures) -> None:

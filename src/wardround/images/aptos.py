@@ -56,7 +56,13 @@ def read_aptos(store: Store, task: Task) -> Listing:
     people = _people(store, rows)
     entries = sorted((_entry(row, pictures, people, task) for row in rows), key=lambda entry: entry.file)
     target = Target.GRADES if task is Task.GRADING else Target.CLASSES
-    return Listing(tuple(entries), CLASS_NAMES[task], _notes(store, rows, pictures), target=target, unnamed=0 if people else len(rows))
+    return Listing(
+        tuple(entries),
+        CLASS_NAMES[task],
+        _notes(store, rows, pictures),
+        target=target,
+        unnamed=0 if people else len(rows),
+    )
 
 
 def _entry(row: Row, pictures: Mapping[str, Sequence[str]], people: Mapping[str, Row], task: Task) -> Entry:
@@ -131,9 +137,7 @@ def _people(store: Store, rows: Sequence[Row]) -> dict[str, Row]:
     return people
 
 
-def _notes(
-    store: Store, rows: Sequence[Row], pictures: Mapping[str, Sequence[str]]
-) -> tuple[str, ...]:
+def _notes(store: Store, rows: Sequence[Row], pictures: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     notes = []
     num_test = sum(name.startswith(f"{TEST_FOLDER}/") for name in store.names())
     if num_test or TEST_TABLE in store:

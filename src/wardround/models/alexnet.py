@@ -24,32 +24,45 @@ HEAD = "classifier.6"
 
 SLOPE = 0.01
 
+WIDTH = 96
+"""Channels of the first convolution as published."""
 
-def alexnet(channels: int, num_classes: int) -> nn.Sequential:
-    """`features`, the pool to 6x6, then `classifier`, numbered as in the zoo."""
+
+def alexnet(channels: int, num_classes: int, width: int = WIDTH) -> nn.Sequential:
+    """`features`, the pool to 6x6, then `classifier`, numbered as in the zoo.
+
+    Args:
+        channels: of a picture.
+        num_classes: number of logits.
+        width: channels of the first convolution; all other layers shrink or grow with it, to even numbers.
+    """
+
+    def wide(published: int) -> int:
+        return 2 * max(1, round(published * width / WIDTH / 2))
+
     features = nn.Sequential(
-        nn.Conv2d(channels, 96, kernel_size=11, stride=4, padding=2),
+        nn.Conv2d(channels, wide(96), kernel_size=11, stride=4, padding=2),
         nn.LeakyReLU(SLOPE),
         nn.MaxPool2d(kernel_size=3, stride=2),
-        nn.Conv2d(96, 256, kernel_size=5, padding=2, groups=2),
+        nn.Conv2d(wide(96), wide(256), kernel_size=5, padding=2, groups=2),
         nn.LeakyReLU(SLOPE),
         nn.MaxPool2d(kernel_size=3, stride=2),
-        nn.Conv2d(256, 384, kernel_size=3, padding=1),
+        nn.Conv2d(wide(256), wide(384), kernel_size=3, padding=1),
         nn.LeakyReLU(SLOPE),
-        nn.Conv2d(384, 384, kernel_size=3, padding=1, groups=2),
+        nn.Conv2d(wide(384), wide(384), kernel_size=3, padding=1, groups=2),
         nn.LeakyReLU(SLOPE),
-        nn.Conv2d(384, 256, kernel_size=3, padding=1, groups=2),
+        nn.Conv2d(wide(384), wide(256), kernel_size=3, padding=1, groups=2),
         nn.LeakyReLU(SLOPE),
         nn.MaxPool2d(kernel_size=3, stride=2),
     )
     classifier = nn.Sequential(
         nn.Dropout(0.5),
-        nn.Linear(256 * 6 * 6, 4096),
+        nn.Linear(wide(256) * 6 * 6, wide(4096)),
         nn.LeakyReLU(SLOPE),
         nn.Dropout(0.5),
-        nn.Linear(4096, 4096),
+        nn.Linear(wide(4096), wide(4096)),
         nn.LeakyReLU(SLOPE),
-        nn.Linear(4096, num_classes),
+        nn.Linear(wide(4096), num_classes),
     )
     pool = nn.AdaptiveAvgPool2d(6)
     return nn.Sequential(OrderedDict(features=features, pool=pool, flatten=nn.Flatten(), classifier=classifier))

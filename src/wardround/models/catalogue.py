@@ -131,9 +131,10 @@ NETWORKS: dict[str, Builder] = {
         starts_at_zero=False,
     ),
     "alexnet": Builder(
-        lambda form: alexnet.alexnet(form.channels, form.num_classes),
+        lambda form: alexnet.alexnet(form.channels, form.num_classes, form.width),
         alexnet.HEAD,
         smallest=alexnet.SMALLEST_SIDE,
+        width=alexnet.WIDTH,
     ),
     "vgg11": _vgg(lambda form: vgg.vgg(form.channels, form.num_classes, vgg.VGG11), vgg.HEAD),
     "vgg11_gn": _vgg(lambda form: vgg.vgg11_gn(form.channels, form.num_classes), vgg.HEAD_OF_ONE_LAYER),

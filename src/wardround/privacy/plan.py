@@ -14,6 +14,7 @@ L2 norm (`clipped_sum`) and a count by at most 1.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +27,7 @@ from wardround.accounting.events import (
     ComposedEvent,
     Event,
     GaussianEvent,
+    NoEvent,
     NonPrivateEvent,
     PoissonSampledEvent,
     SelfComposedEvent,
@@ -37,10 +39,13 @@ from wardround.errors import PrivacyError
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.clipping import ClippedSum
 from wardround.privacy.clips import Clipping, ClippingKind, rule_of
+from wardround.privacy.correlated import Correlation, Noise
+from wardround.privacy.output_perturbation import OutputPerturbation
+from wardround.privacy.pictures.release import LocalRelease
 from wardround.privacy.randomness import Stream
 from wardround.privacy.sampling import Indices, poisson_sample
 from wardround.privacy.updates import ClippedUpdate, UpdateMechanism
-from wardround.types import Vector
+from wardround.types import HeadFit, Vector
 
 _COUNT_SHARE = 10.0
 """The count's noise is this many times the noise of a single release at the whole budget: 1 % of mu squared."""
@@ -69,6 +74,10 @@ class PrivacyPlan:
         quantile: for adaptive clipping, the share of patients whose gradients should be left as they are.
         on_update: stands between a hospital's whole update and the wire; gradients are then neither clipped nor
             noised, and unit, relation and cost are the mechanism's.
+        correlation: correlates the noise of the rounds. The sums of all of them are then one release, and
+            `noise_multiplier` is over the sensitivity of the whole run.
+        on_pictures: noises every picture and label once, before round 1; gradients are then computed from the noised
+            pictures, neither clipped nor noised, and cost nothing. A release is one of all pictures.
     """
 
     noise_multiplier: float
@@ -87,6 +96,8 @@ class PrivacyPlan:
     clipping: ClippingKind = ClippingKind.FLAT
     quantile: float = 0.5
     on_update: UpdateMechanism | None = None
+    correlation: Correlation | None = None
+    on_pictures: LocalRelease | None = None
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
@@ -104,13 +115,38 @@ class PrivacyPlan:
             raise PrivacyError(
                 f"A plan needs at least one release and one hospital, got {self.releases} and {self.hospitals}."
             )
+        if self.correlation is not None:
+            self._check_correlated()
+        if self.on_pictures is not None:
+            self._check_on_pictures()
         if self.is_private and self.trust is Trust.SECURE_AGGREGATION:
             NoiseShares(self.hospitals, self.colluders, self.dropouts)  # refuses shares that nobody honest adds
+
+    def _check_correlated(self) -> None:
+        if self.sampling_prob < 1 or self.on_update is not None or self.clipping is ClippingKind.ADAPTIVE:
+            raise PrivacyError(
+                "Correlated noise needs fixed cohorts, noise on gradients and one clipping norm: sampling_prob must be "
+                "1, and clipping not adaptive."
+            )
+        if self.releases != 1:
+            raise PrivacyError(f"Correlated sums are one release: releases must be 1, got {self.releases}.")
+        if self.is_private and (self.trust is Trust.COORDINATOR or self.dropouts):
+            raise PrivacyError(
+                f"Correlated noise must come from every hospital in every round, got trust {self.trust} and "
+                f"{self.dropouts} dropouts; a share that is missing once is taken back later all the same."
+            )
+
+    def _check_on_pictures(self) -> None:
+        if self.noise_multiplier or self.on_update is not None or self.trust is not Trust.NOBODY:
+            raise PrivacyError(
+                "Noise on pictures is all the noise there is, and each hospital's own: noise_multiplier must be 0, "
+                "on_update none, and trust nobody."
+            )
 
     @property
     def is_private(self) -> bool:
         """False for the plan that promises nothing."""
-        return self.noises_gradients or self.on_update is not None
+        return self.noises_gradients or self.on_update is not None or self.on_pictures is not None
 
     @property
     def noises_gradients(self) -> bool:
@@ -118,22 +154,30 @@ class PrivacyPlan:
         return self.noise_multiplier > 0
 
     @property
+    def share_of_patients(self) -> float:
+        """Expected share of the patients in one sum."""
+        return self.sampling_prob if self.correlation is None else 1 / self.correlation.cohorts
+
+    @property
     def unit(self) -> PrivacyUnit:
         """Who is protected."""
-        return PrivacyUnit.PATIENT if self.on_update is None else self.on_update.unit
+        own = self.on_update or self.on_pictures
+        return PrivacyUnit.PATIENT if own is None else own.unit
 
     @property
     def relation(self) -> NeighboringRelation:
         """In what neighbouring data sets differ."""
-        return NeighboringRelation.ADD_OR_REMOVE_ONE if self.on_update is None else self.on_update.relation
+        own = self.on_update or self.on_pictures
+        return NeighboringRelation.ADD_OR_REMOVE_ONE if own is None else own.relation
 
     @property
     def is_counted(self) -> bool:
         """Whether the number of patients is a private, charged count rather than a public constant.
 
-        Under a mechanism on updates nobody else needs it: each hospital divides by its own.
+        Under a mechanism on updates nobody else needs it: each hospital divides by its own. Under one on pictures it
+        is public, as neighbours replace a patient.
         """
-        return self.num_patients is None and self.on_update is None
+        return self.num_patients is None and self.on_update is None and self.on_pictures is None
 
     @property
     def rule(self) -> Clipping:
@@ -149,9 +193,11 @@ class PrivacyPlan:
 
     @property
     def release_event(self) -> Event:
-        """One noised sum, or one update, as the accountant sees it."""
+        """One noised sum, or one update, or the correlated sums of a run, as the accountant sees it."""
         if self.on_update is not None:
             return self.on_update.event
+        if self.on_pictures is not None:
+            return NoEvent()  # computed from what was released before round 1
         if not self.is_private:
             return NonPrivateEvent()
         return PoissonSampledEvent(self.sampling_prob, GaussianEvent(self.noise_multiplier))
@@ -159,10 +205,14 @@ class PrivacyPlan:
     @property
     def count_event(self) -> Event:
         """The noised count of patients."""
+        if self.on_pictures is not None:
+            return NoEvent()
         return GaussianEvent(self.count_noise_multiplier) if self.is_private else NonPrivateEvent()
 
     def event_after(self, releases: int) -> Event:
-        """Everything charged once `releases` sums have been released."""
+        """Everything charged once `releases` sums, or noised copies of the pictures, have been released."""
+        if self.on_pictures is not None:
+            return SelfComposedEvent(self.on_pictures.event, releases)
         steps = SelfComposedEvent(self.release_event, releases)
         return ComposedEvent((self.count_event, steps)) if self.is_counted else steps
 
@@ -184,6 +234,8 @@ class PrivacyPlan:
 
     def sample(self, num_patients: int, stream: Stream) -> Indices:
         """The patients of one hospital in one release, as `release_event` has it."""
+        if self.correlation is not None:
+            raise PrivacyError("Under correlated noise a round's patients are its cohort; do not sample them.")
         return poisson_sample(num_patients, self.sampling_prob, stream)
 
     def accepts(self, clipping_norm: float | None) -> bool:
@@ -204,8 +256,11 @@ class PrivacyPlan:
             return clipped
         return self.adaptive.extended(clipped, num_patients, clipping_norm, self.clipping_norm)
 
-    def hospital_release(self, clipped: ClippedSum, stream: Stream) -> Vector:
+    def hospital_release(self, clipped: ClippedSum, stream: Stream, hospitals: int = 1) -> Vector:
         """What a hospital lets go of a clipped sum: the sum with this hospital's part of the noise.
+
+        Where `clipped` is the sum over the patients of several hospitals, the parts of all of them are one draw: a
+        sum of m independent normal variates of std s is a normal variate of std s sqrt(m).
 
         Guarantee:
             With the shares of the other honest hospitals (under `secure-aggregation`), or with the
@@ -213,31 +268,79 @@ class PrivacyPlan:
             std of at least noise_multiplier * clipping_norm. An empty sample is noised like any other.
 
         Raises:
+            PrivacyError: the sum declares another sensitivity than this plan noises for, or the noise of its rounds
+                is correlated.
+        """
+        self._check_sensitivity(clipped)
+        if self.correlation is not None:
+            raise PrivacyError(
+                "Under correlated noise a round's noise follows from earlier rounds'; draw no other."
+            )
+        std = self.hospital_std(self.noise_multiplier * self.clipping_norm) if self.noises_gradients else 0.0
+        return _noised(clipped.vector.numpy(), std * math.sqrt(hospitals), stream)
+
+    def correlated_release(
+        self, clipped: ClippedSum, earlier: Sequence[Noise], stream: Stream
+    ) -> tuple[Vector, Noise]:
+        """What a hospital lets go of a round's clipped sum, and the noise in it, which it must keep secret.
+
+        Args:
+            clipped: sum over the round's cohort.
+            earlier: this hospital's noise of the rounds before, the last one first.
+            stream: of this round alone.
+
+        Guarantee:
+            With the shares of the other honest hospitals (under `secure-aggregation`), or alone (under `nobody`),
+            the sums of all rounds are one Gaussian mechanism of `release_event`, if every round is answered once.
+
+        Raises:
             PrivacyError: the sum declares another sensitivity than this plan noises for.
         """
+        self._check_sensitivity(clipped)
+        if self.correlation is None:
+            raise PrivacyError("A plan must correlate its noise to release a round of it.")
+        total = self.noise_multiplier * self.clipping_norm * self.correlation.sensitivity
+        std = self.hospital_std(total) if self.noises_gradients else 0.0
+        values = clipped.vector.numpy()
+        noise = self.correlation.noise(earlier, values.size, std, stream)
+        return (values + noise).astype(np.float32, copy=False), noise
+
+    def _check_sensitivity(self, clipped: ClippedSum) -> None:
         if clipped.sensitivity > self.clipping_norm:
             raise PrivacyError(
                 f"A sum must have sensitivity <= {self.clipping_norm}, the plan's clipping_norm, "
                 f"got {clipped.sensitivity}; clip with the plan's own norm."
             )
-        std = self.hospital_std(self.noise_multiplier * self.clipping_norm) if self.noises_gradients else 0.0
-        return _noised(clipped.vector.numpy(), std, stream)
 
     def hospital_update(self, update: Vector, stream: Stream) -> Vector:
         """What a hospital lets go of its update, (parameter,): as it is, where its steps were noised already."""
         return update if self.on_update is None else self.on_update.release(update, self.hospital_std, stream)
 
-    def hospital_count(self, num_patients: int, stream: Stream) -> Vector:
-        """What a hospital lets go of its number of patients, (1,)."""
-        return self.hospital_counts(np.array([float(num_patients)]), stream)
+    def hospital_head(self, fitted: npt.NDArray[np.float64], stream: Stream) -> Vector:
+        """What a hospital lets go of a head that `wardround.training.convex.fit_head` fitted, (parameter,).
 
-    def hospital_counts(self, counts: npt.NDArray[np.float64], stream: Stream) -> Vector:
-        """What a hospital lets go of its number of patients by class, (class,).
+        Raises:
+            PrivacyError: this plan's noise is meant for something else.
+        """
+        if isinstance(self.on_update, OutputPerturbation):
+            return self.on_update.release_fitted(fitted, self.hospital_std, stream)
+        if self.is_private:
+            raise PrivacyError(
+                "A fitted head must be noised by output perturbation, got a plan that noises otherwise."
+            )
+        return fitted.astype(np.float32)
+
+    def hospital_count(self, num_patients: int, stream: Stream, hospitals: int = 1) -> Vector:
+        """What a hospital, or several as in `hospital_release`, lets go of its number of patients, (1,)."""
+        return self.hospital_counts(np.array([float(num_patients)]), stream, hospitals)
+
+    def hospital_counts(self, counts: npt.NDArray[np.float64], stream: Stream, hospitals: int = 1) -> Vector:
+        """What a hospital, or several as in `hospital_release`, lets go of its patients by class, (class,).
 
         Guarantee: a patient counts as one in one class, so counts move by at most 1 in L2 norm, as one count does.
         """
         std = self.hospital_std(self.count_noise_multiplier) if self.is_private else 0.0
-        return _noised(counts, std, stream)
+        return _noised(counts, std * math.sqrt(hospitals), stream)
 
     def coordinator_noise(self, size: int, stream: Stream, *, counting: bool = False) -> Vector:
         """Noise that the coordinator adds to a sum, (size,): all of it under `coordinator`, else zeros."""
@@ -301,9 +404,33 @@ def with_clipped_updates(
     return replace(plan, noise_multiplier=0.0, clipping_norm=math.inf, on_update=mechanism)
 
 
+def with_output_perturbation(
+    plan: PrivacyPlan, fit: HeadFit, epsilon: float | None, noise_multiplier: float | None
+) -> PrivacyPlan:
+    """The plan whose only release is each hospital's fitted head: given its noise, or the least for `epsilon`.
+
+    Raises:
+        PrivacyError: neither is given, no finite noise gives that epsilon, or the coordinator is to add the noise.
+    """
+    if noise_multiplier is None:
+        if epsilon is None:
+            raise PrivacyError("A private plan needs epsilon or noise_multiplier, got neither.")
+        noise_multiplier = calibrate_noise_multiplier(GaussianEvent, epsilon, plan.delta, plan.accountant)
+    mechanism = OutputPerturbation(fit, noise_multiplier)
+    return replace(plan, noise_multiplier=0.0, clipping_norm=math.inf, releases=1, on_update=mechanism)
+
+
+def with_local_pictures(plan: PrivacyPlan, release: LocalRelease) -> PrivacyPlan:
+    """The plan under which every hospital noises its pictures and labels once, and training comes after."""
+    return replace(
+        plan, noise_multiplier=0.0, clipping_norm=math.inf, trust=Trust.NOBODY, colluders=0, dropouts=0,
+        releases=1, images_per_patient=release.images_per_patient, on_pictures=release,
+    )  # fmt: skip
+
+
 def with_noise_multiplier(plan: PrivacyPlan, noise_multiplier: float) -> PrivacyPlan:
     """The plan as somebody sees it who knows part of the noise: sum and count keep the same share of it."""
-    if isinstance(plan.on_update, ClippedUpdate):
+    if isinstance(plan.on_update, ClippedUpdate | OutputPerturbation):
         return replace(plan, on_update=replace(plan.on_update, noise_multiplier=noise_multiplier))
     share = noise_multiplier / plan.noise_multiplier
     return replace(
@@ -321,6 +448,7 @@ def not_private(plan: PrivacyPlan, *, clipped: bool = False) -> PrivacyPlan:
         noise_multiplier=0.0,
         count_noise_multiplier=0.0,
         on_update=None,
+        on_pictures=None,
         clipping_norm=plan.clipping_norm if clipped else math.inf,
         clipping=plan.clipping if clipped else ClippingKind.FLAT,
         colluders=0,

@@ -1,10 +1,12 @@
 """The plan in words: what was promised to a patient, and against whom it holds."""
 
+from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import Event
 from wardround.accounting.insiders import InsiderRow, epsilon_by_colluders
-from wardround.accounting.statement import FLOATING_POINT_CAVEAT, Statement
-from wardround.accounting.terms import Trust
+from wardround.accounting.statement import FLOATING_POINT_CAVEAT, Statement, format_epsilon
+from wardround.accounting.terms import PrivacyUnit, Trust
 from wardround.privacy.clips import ClippingKind
+from wardround.privacy.pictures.release import LocalRelease
 from wardround.privacy.plan import PrivacyPlan, with_noise_multiplier
 
 _SEEN_BY = {
@@ -25,6 +27,20 @@ _CLIPPING = {
     ClippingKind.ADAPTIVE: "adaptive: it starts there and follows the {quantile:g}-quantile of the norms; the "
     "noised count for that is part of every sum and paid for in it",
 }
+_CORRELATED = (
+    "The sums of all rounds are one release, whose sensitivity is {:.4g} times the clipping norm. Each hospital keeps "
+    "its noise of earlier rounds to itself: whoever reads that can take noise off what was released."
+)
+_TOO_LARGE = 100.0
+_NO_PROTECTION = (
+    "An epsilon this large is no protection: whoever holds the release can tell this patient from any other with "
+    "certainty for all practical purposes, however noisy the pictures look."
+)
+_PICTURES_ONCE = (
+    "The number of patients, and of each patient's pictures, is public. Every training picture is released once, "
+    "before training; whatever is computed from the release afterwards, by whomever, costs nothing more. The random "
+    "numbers are of floating-point arithmetic; the guarantee is proved for real numbers."
+)
 _SIMULATED_SECURE_SUM = (
     "Secure aggregation is simulated: the noise shares are real, but the sum was formed in the open on this "
     "machine, so against the coordinator this is a rehearsal of the promise and not the promise."
@@ -42,30 +58,33 @@ def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: b
     """
     done = plan.releases if releases is None else releases
     counted = plan.is_private and plan.is_counted
-    update = plan.on_update
-    caveats = [FLOATING_POINT_CAVEAT] if plan.is_private else []
+    caveats = [FLOATING_POINT_CAVEAT] if plan.is_private and plan.on_pictures is None else []
     if plan.is_private and plan.num_patients is not None:
         caveats.append(f"The size of the training set, {plan.num_patients} patients, is a public constant.")
     if counted:
         caveats.append("The size of the training set was counted privately; that count is part of the releases.")
+    if plan.is_private and plan.correlation is not None:
+        caveats.append(_CORRELATED.format(plan.correlation.sensitivity))
+    if plan.on_pictures is not None:
+        caveats += _caveats_of(plan, plan.on_pictures, plan.epsilon_after(done))
     if simulated and plan.is_private and plan.trust is Trust.SECURE_AGGREGATION:
         caveats.append(_SIMULATED_SECURE_SUM)
     return Statement(
         epsilon=plan.epsilon_after(done),
         delta=plan.delta,
         sampler=_sampler(plan),
-        mechanism="Gaussian" if update is None else update.name,
-        noise_multiplier=plan.noise_multiplier if update is None else update.noise_multiplier,
-        clipping_norm=plan.clipping_norm if update is None else update.clipping_norm,
-        clipping=_CLIPPING[plan.clipping].format(quantile=plan.quantile) if plan.is_private else "",
+        mechanism=_mechanism(plan),
+        noise_multiplier=_noise_multiplier(plan),
+        clipping_norm=_clipping_norm(plan),
+        clipping=_clipping(plan),
         releases=done + (1 if counted else 0),
         released_what=_released(plan) + (", and one noised count of patients" if counted else ""),
-        released_to=_SEEN_BY[plan.trust],
+        released_to=_SEEN_BY[plan.trust] if plan.on_pictures is None else "everybody",
         trust=plan.trust,
         hospitals=plan.hospitals,
         colluders=plan.colluders,
         dropouts=plan.dropouts,
-        images_per_patient=plan.images_per_patient if update is None else None,
+        images_per_patient=plan.images_per_patient if plan.unit is PrivacyUnit.PATIENT else None,
         unit=plan.unit,
         relation=plan.relation,
         accountant=plan.accountant,
@@ -79,9 +98,54 @@ def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: b
     )
 
 
-def _sampler(plan: PrivacyPlan) -> str:
+def _caveats_of(plan: PrivacyPlan, release: LocalRelease, epsilon: float) -> list[str]:
+    """What has to be said with the epsilon of noised pictures."""
+    one = format_epsilon(epsilon_of(release.image_event, plan.delta, plan.accountant))
+    caveats = [
+        _PICTURES_ONCE,
+        f"Of one picture of a patient, with its label, epsilon = {one} at delta = {plan.delta:g}.",
+        *release.pictures.caveats,
+    ]
+    return [*caveats, _NO_PROTECTION] if epsilon > _TOO_LARGE else caveats
+
+
+def _noise_multiplier(plan: PrivacyPlan) -> float:
     if plan.on_update is not None:
+        return plan.on_update.noise_multiplier
+    return plan.noise_multiplier if plan.on_pictures is None else plan.on_pictures.pictures.noise_multiplier
+
+
+def _clipping_norm(plan: PrivacyPlan) -> float:
+    if plan.on_update is not None:
+        return plan.on_update.clipping_norm
+    return plan.clipping_norm if plan.on_pictures is None else plan.on_pictures.pictures.bound
+
+
+def _mechanism(plan: PrivacyPlan) -> str:
+    if plan.on_pictures is not None:
+        labels = plan.on_pictures.labels.epsilon
+        return f"{plan.on_pictures.pictures.name} (labels: randomised response of {format_epsilon(labels)} each)"
+    if plan.on_update is not None:
+        return plan.on_update.name
+    if plan.correlation is not None:
+        return f"Gaussian (correlated over rounds, {plan.correlation.bands} bands)"
+    return "Gaussian"
+
+
+def _clipping(plan: PrivacyPlan) -> str:
+    if plan.on_pictures is not None:
+        return "how far one replaced picture moves what is released of it"
+    return _CLIPPING[plan.clipping].format(quantile=plan.quantile) if plan.is_private else ""
+
+
+def _sampler(plan: PrivacyPlan) -> str:
+    if plan.on_pictures is not None:
+        return "full participation: every training picture, each by itself"
+    if plan.on_update is not None and plan.unit is PrivacyUnit.HOSPITAL:
         return "whatever its training drew: amplification by sampling is not counted"
+    if plan.correlation is not None:
+        each, times = plan.correlation.cohorts, plan.correlation.participations
+        return f"fixed cohorts: each patient every {each} rounds, {times} times at most"
     if plan.sampling_prob == 1:
         return "full participation: every patient in every release"
     return f"Poisson sampling of patients with probability {plan.sampling_prob:g}, kept secret"
@@ -90,6 +154,8 @@ def _sampler(plan: PrivacyPlan) -> str:
 def _released(plan: PrivacyPlan) -> str:
     if plan.on_update is not None:
         return plan.on_update.what
+    if plan.on_pictures is not None:
+        return plan.on_pictures.pictures.what
     return _RELEASED[plan.trust] if plan.is_private else "what every hospital computed in every round"
 
 
@@ -102,10 +168,10 @@ def insiders_of(plan: PrivacyPlan, releases: int | None = None) -> tuple[Insider
     def event(noise_multiplier: float) -> Event:
         return with_noise_multiplier(plan, noise_multiplier).event_after(done)
 
-    update = plan.on_update
+    own = plan.on_update is not None or plan.on_pictures is not None
     return epsilon_by_colluders(
-        event if update is None or plan.trust is not Trust.NOBODY else lambda _: plan.event_after(done),
-        plan.noise_multiplier if update is None else update.noise_multiplier,
+        event if not own or plan.trust is not Trust.NOBODY else lambda _: plan.event_after(done),
+        _noise_multiplier(plan),
         delta=plan.delta,
         hospitals=plan.hospitals,
         colluders=plan.colluders if plan.trust is Trust.SECURE_AGGREGATION else 0,

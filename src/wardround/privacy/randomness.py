@@ -16,11 +16,12 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 Float64 = npt.NDArray[np.float64]
 
@@ -37,7 +38,10 @@ class Stream:
         if len(key) != 32:
             raise ValueError(f"key must be 32 bytes, got {len(key)}")
         self._key, self._calls = key, 0
-        self._cipher = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+
+    @cached_property
+    def _cipher(self) -> CipherContext:
+        return Cipher(algorithms.AES256(self._key), modes.CTR(bytes(16))).encryptor()
 
     @classmethod
     def from_os(cls) -> Self:
@@ -49,8 +53,11 @@ class Stream:
         return np.frombuffer(self._cipher.update(bytes(8 * count)), dtype=np.uint64)
 
     def uniform(self, count: int) -> Float64:
-        """Independent uniforms of 53 bits in (0, 1), (count,); never 0 and never 1."""
-        return ((self.words(count) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        """Independent uniforms of 52 bits in (0, 1), (count,); never 0 and never 1.
+
+        With 53 the largest of them would round to 1.
+        """
+        return ((self.words(count) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
     def normal(self, count: int) -> Float64:
         """Independent standard normal variates, (count,), by Box and Muller (1958)."""

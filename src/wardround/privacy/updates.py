@@ -57,6 +57,11 @@ class UpdateMechanism(Protocol):
         ...
 
     @property
+    def selects(self) -> bool:
+        """Whether it chooses by itself which parameters are released, and cuts them to size."""
+        ...
+
+    @property
     def name(self) -> str:
         """Of the mechanism, for the statement, such as "Gaussian"."""
         ...
@@ -92,6 +97,7 @@ class ClippedUpdate:
 
     unit = PrivacyUnit.HOSPITAL
     relation = NeighboringRelation.REPLACE_ONE
+    selects = False
     name = "Gaussian"
     what = "each hospital's update after its local training, clipped as a whole and noised"
 

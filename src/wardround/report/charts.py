@@ -4,27 +4,17 @@ Colours come from the Okabe-Ito palette, and whatever colour says, shape or a wo
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from wardround.report.canvas import WIDE, Chart, both, end_label, new_axes, new_figure
 from wardround.report.guarantee import Guarantee
 from wardround.report.numbers import Comparison, Insider, Look, Report
-from wardround.report.svg import BAND, INK, MUTED, OPEN, PAPER, PRIVATE, RULE, inline_svg
-
-_WIDE, _NARROW = 760, 340
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One chart as SVG, for a wide column and for a phone."""
-
-    wide: str
-    narrow: str
+from wardround.report.svg import BAND, INK, MUTED, OPEN, PAPER, PRIVATE, RULE
 
 
 @dataclass(frozen=True)
@@ -50,7 +40,7 @@ def rounds_chart(report: Report) -> Chart | None:
     looks, scale = report.looks, _scale(report)
     if not looks:
         return None
-    return _both(
+    return both(
         lambda width: _draw_rounds(looks, report.guarantee, scale, width),
         _rounds_label(looks, report.guarantee, scale),
     )
@@ -64,7 +54,7 @@ def comparison_chart(report: Report) -> Chart | None:
         return None
     said = "; ".join(f"{_name(row)}: {_score_words(row)}" for row in rows)
     chance = "" if scale.chance is None else f"; chance is {scale.chance:g}"
-    return _both(
+    return both(
         lambda width: _draw_comparison(rows, scale, width), f"{scale.title} on the test patients{chance}. {said}."
     )
 
@@ -75,49 +65,15 @@ def insiders_chart(report: Report) -> Chart | None:
     if len(rows) < 2:
         return None
     said = "; ".join(f"{row.adversary}: {row.guarantee.text}" for row in rows)
-    return _both(lambda width: _draw_insiders(rows, width), f"Epsilon by adversary. {said}.")
-
-
-def _both(draw: Callable[[int], Figure], label: str) -> Chart:
-    with mpl.rc_context(
-        {
-            "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and printed sharply
-            "font.family": "DejaVu Sans",  # comes with matplotlib, and is wider than what the page will use
-            "font.size": 12.5,
-            "text.color": INK,
-            "axes.labelcolor": MUTED,
-            "xtick.color": MUTED,
-            "ytick.color": MUTED,
-            "axes.unicode_minus": False,
-            "text.parse_math": False,  # a $ in a name is a $
-        }
-    ):
-        return Chart(inline_svg(draw(_WIDE), label, "wide"), inline_svg(draw(_NARROW), label, "narrow"))
-
-
-def _figure(width: int, height: int) -> Figure:
-    """A figure whose unit is one CSS pixel."""
-    return Figure(figsize=(width / 72, height / 72), dpi=72)
-
-
-def _axes(figure: Figure, left: float, bottom: float, right: float, top: float) -> Axes:
-    """Axes with margins in pixels, ruled horizontally, without a frame."""
-    width, height = figure.get_size_inches() * 72
-    axes = figure.add_axes(
-        (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
-    )
-    axes.set_frame_on(False)
-    axes.tick_params(length=0, pad=6)
-    axes.set_axisbelow(True)
-    return axes
+    return both(lambda width: _draw_insiders(rows, width), f"Epsilon by adversary. {said}.")
 
 
 def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, scale: Scale, width: int) -> Figure:
     upper, lower = 200, 136
     height = upper + (lower if guarantee.holds else 0) + 26
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     foot = height - upper
-    axes = _axes(figure, 38, foot, 52, 30)
+    axes = new_axes(figure, 38, foot, 52, 30)
     known = [look for look in looks if look.score.value is not None]
     x = [look.round for look in known]
     values = [look.score.value or 0.0 for look in known]
@@ -131,7 +87,7 @@ def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, scale: Scale, widt
     first_round = min(look.round for look in looks)
     span = max(1, last_round - min(first_round, last_round - 1))
     axes.set_ylim(scale.floor(lows), 1.0)
-    _panel(axes, f"{scale.title} on the test patients", (first_round, last_round, span))
+    _panel(axes, f"{scale.title} on the {looks[-1].measured_on} patients", (first_round, last_round, span))
     if scale.chance is not None:
         axes.axhline(scale.chance, color=MUTED, linewidth=1, dashes=(4, 3))
         axes.annotate(
@@ -139,18 +95,18 @@ def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, scale: Scale, widt
             textcoords="offset points", ha="right", color=MUTED, fontsize=11,
         )  # fmt: skip
     if values:
-        _end_label(axes, x[-1], values[-1], f"{values[-1]:.3f}", colour)
+        end_label(axes, x[-1], values[-1], f"{values[-1]:.3f}", colour)
     if not guarantee.holds:
         axes.set_xlabel("round")
         return figure
     axes.tick_params(labelbottom=False)
-    below = _axes(figure, 38, 40, 52, upper + 34)
+    below = new_axes(figure, 38, 40, 52, upper + 34)
     spent = [look.epsilon for look in looks]
     below.plot([look.round for look in looks], spent, color=INK, linewidth=2, marker="s", markersize=4.5)
     below.set_ylim(0, max(spent) * 1.12 or 1.0)
     below.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     _panel(below, f"ε spent so far, {guarantee.condition}", (first_round, last_round, span))
-    _end_label(below, last_round, spent[-1], Guarantee(spent[-1], guarantee.delta, guarantee.unit).value, INK)
+    end_label(below, last_round, spent[-1], Guarantee(spent[-1], guarantee.delta, guarantee.unit).value, INK)
     below.set_xlabel("round")
     return figure
 
@@ -169,19 +125,12 @@ def _axes_width(axes: Axes) -> float:
     return float(axes.get_position().width * figure.get_size_inches()[0] * 72)
 
 
-def _end_label(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
-    axes.annotate(
-        text, (x, y), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontweight="bold",
-        annotation_clip=False,
-    )  # fmt: skip
-
-
 def _draw_comparison(rows: Sequence[Comparison], scale: Scale, width: int) -> Figure:
     """One line a row; names stand left of it when there is room, else above."""
-    wide = width >= _WIDE
+    wide = width >= WIDE
     step, left, right = (36, 268, 56) if wide else (50, 8, 48)
-    figure = _figure(width, step * len(rows) + 62)
-    axes = _axes(figure, left, 40, right, 22)
+    figure = new_figure(width, step * len(rows) + 62)
+    axes = new_axes(figure, left, 40, right, 22)
     scores = [row.quality.headline.score for row in rows]
     lows = [end for score in scores for end in (score.low, score.value) if end is not None]
     axes.set_xlim(scale.floor(lows), 1.0)
@@ -231,8 +180,8 @@ def _draw_row(axes: Axes, y: float, row: Comparison) -> None:
 
 def _draw_insiders(rows: Sequence[Insider], width: int) -> Figure:
     """One bar a row, its adversary above it; no bound is a bar without an end."""
-    figure = _figure(width, 50 * len(rows) + 42)
-    axes = _axes(figure, 2, 34, 62, 6)
+    figure = new_figure(width, 50 * len(rows) + 42)
+    axes = new_axes(figure, 2, 34, 62, 6)
     finite = [row.guarantee.epsilon for row in rows if row.guarantee.holds]
     limit = max(finite, default=1.0) or 1.0
     axes.set_xlim(0, limit)
@@ -248,7 +197,7 @@ def _draw_insiders(rows: Sequence[Insider], width: int) -> Figure:
         )  # fmt: skip
         axes.annotate(
             row.adversary[:1].upper() + row.adversary[1:], (0, y - 0.18), va="center", color=INK,
-            fontsize=12.5 if width >= _WIDE else 11.5,
+            fontsize=12.5 if width >= WIDE else 11.5,
         )  # fmt: skip
         axes.annotate(
             row.guarantee.value if bounded else "no limit", (length, y + 0.2), xytext=(7, 0),
@@ -276,7 +225,7 @@ def _score_words(row: Comparison) -> str:
 
 def _rounds_label(looks: Sequence[Look], guarantee: Guarantee, scale: Scale) -> str:
     first, last = looks[0], looks[-1]
-    text = f"{scale.title} on the test patients from round {first.round} to round {last.round}"
+    text = f"{scale.title} on the {last.measured_on} patients from round {first.round} to round {last.round}"
     if first.score.value is not None and last.score.value is not None:
         text += f": from {first.score.value:.3f} to {last.score.value:.3f}"
     if not guarantee.holds:

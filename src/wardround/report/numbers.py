@@ -110,11 +110,12 @@ class Subgroup:
 
 @dataclass(frozen=True)
 class Look:
-    """One evaluation during training: the headline, and what epsilon was spent by then."""
+    """One evaluation during training: the headline, what epsilon was spent by then, and which patients were seen."""
 
     round: int
     epsilon: float
     score: Score
+    measured_on: str = "test"
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,14 @@ class TestSet:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """The patients set aside to choose by, and the final model on them."""
+
+    patients: int
+    quality: Quality
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything the page shows."""
 
@@ -216,6 +225,7 @@ class Report:
     shortcut_auroc: float | None = None
     location_dice: float | None = None
     subgroups: tuple[Subgroup, ...] = ()
+    validation: Validation | None = None
 
     @property
     def has_references(self) -> bool:
@@ -276,6 +286,7 @@ def numbers_of(record: RunRecord) -> Report:
         shortcut_auroc=results.maybe_number("shortcut_auroc"),
         location_dice=results.maybe_number("location_dice") if "location_dice" in results.values else None,
         subgroups=_subgroups(results, quality.headline.key),
+        validation=_validation(results),
     )  # fmt: skip
 
 
@@ -355,6 +366,13 @@ def _quality(row: JsonObject) -> Quality:
     )
 
 
+def _validation(results: JsonObject) -> Validation | None:
+    if results.values.get("validation") is None:
+        return None
+    row = results.section("validation")
+    return Validation(row.integer("patients"), _quality(row.section("metrics")))
+
+
 def _subgroups(results: JsonObject, key: str) -> tuple[Subgroup, ...]:
     found = []
     for column, groups in results.named_objects("subgroups").items() if "subgroups" in results.values else ():
@@ -384,7 +402,12 @@ def _lines(record: RunRecord) -> tuple[JsonObject, ...]:
 
 def _looks(record: RunRecord) -> tuple[Look, ...]:
     return tuple(
-        Look(line.integer("round"), line.number("epsilon"), _quality(line.section("metrics")).headline.score)
+        Look(
+            line.integer("round"),
+            line.number("epsilon"),
+            _quality(line.section("metrics")).headline.score,
+            line.text("measured_on", "test"),
+        )
         for line in _lines(record)
         if "metrics" in line.values
     )

@@ -32,8 +32,8 @@ def render(report: Report) -> str:
     markup: Mapping[str, object] = {
         name: chart and Markup(f"{chart.wide}{chart.narrow}") for name, chart in charts.items()
     }
-    style = Markup(_file("report.css"))
-    page = environment.from_string(_file("report.html.j2"))
+    style = Markup(page_file("report.css"))
+    page = environment.from_string(page_file("report.html.j2"))
     return page.render(r=report, s=report.statement, g=report.guarantee, trust=_TRUST, style=style, **markup)
 
 
@@ -84,5 +84,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
-def _file(name: str) -> str:
+def page_file(name: str) -> str:
+    """A template or style sheet that comes with this package."""
     return (resources.files("wardround.report") / name).read_text(encoding="utf-8")

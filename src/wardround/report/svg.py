@@ -14,9 +14,11 @@ _FAMILY = re.compile(r"(font-family:|font:[^;]*?\d(?:\.\d+)?px)[^;]*")
 # Stand-ins that the drawing code uses and the style sheet defines, so that a chart follows light, dark and print.
 INK, MUTED, RULE, PAPER = "#101011", "#606162", "#d0d1d2", "#fefdfc"
 PRIVATE, OPEN, BAND = "#0072b2", "#d55e00", "#cfe3f1"
+SERIES = ("#0072b1", "#e69f01", "#009e74", "#cc79a8", "#56b4ea", "#7a6a01")
 _VARIABLES = {
     INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--card", PRIVATE: "--private", OPEN: "--open",
     BAND: "--band",
+    **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)},
 }  # fmt: skip
 
 

@@ -1,9 +1,11 @@
-"""Writing the report; what draws it is an extra, and a run without it is complete all the same."""
+"""Writing the pages; what draws it is an extra, and a run without it is complete all the same."""
 
+import json
 from pathlib import Path
 
 from wardround.errors import MissingExtra
 from wardround.records import RunRecord, write_whole
+from wardround.report.comparison import Overview
 from wardround.report.numbers import numbers_of
 
 
@@ -23,4 +25,24 @@ def write_report(record: RunRecord) -> Path:
         ) from None
     path = record.path / "report.html"
     write_whole(path, render(numbers_of(record)).encode())
+    return path
+
+
+def write_comparison(overview: Overview, folder: Path) -> Path:
+    """Writes comparison.json and comparison.html into a folder, each whole or not at all; returns the page's path.
+
+    Raises:
+        MissingExtra: matplotlib or Jinja2 is not installed; the JSON is written all the same.
+    """
+    content = json.dumps(overview.to_json(), indent=2, allow_nan=False) + "\n"
+    write_whole(folder / "comparison.json", content.encode())
+    try:
+        from wardround.report.comparison_page import render_comparison
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"The comparison page needs {error.name}, which is not installed; the runs and comparison.json are "
+            "complete without it. Install it with: pip install 'wardround[report]', and compare again."
+        ) from None
+    path = folder / "comparison.html"
+    write_whole(path, render_comparison(overview).encode())
     return path

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.ledger import Ledger, LedgerFile
@@ -13,9 +14,12 @@ from wardround.accounting.terms import Trust
 from wardround.agent.agent import Agent, answer_all
 from wardround.agent.memory import Memory
 from wardround.agent.policy import COUNTS, Policy
+from wardround.agent.union import Union
 from wardround.config import Study
 from wardround.config.federation import TOGETHER
+from wardround.config.privacy import PrivacySection
 from wardround.errors import DataError, ModelError, PrivacyError
+from wardround.federation.availability import UnreliableChannel
 from wardround.federation.channel import Channel, InProcessChannel
 from wardround.federation.strategy import Strategy
 from wardround.federation.timetable import Order, Timetable
@@ -29,13 +33,27 @@ from wardround.images.recipe import View
 from wardround.models.catalogue import NAMES, build
 from wardround.models.network import Network
 from wardround.privacy.clips import ClippingKind
-from wardround.privacy.plan import PrivacyPlan, calibrated, not_private, with_clipped_updates, with_noise
+from wardround.privacy.correlated import Correlation
+from wardround.privacy.plan import (
+    PrivacyPlan,
+    calibrated,
+    not_private,
+    with_clipped_updates,
+    with_local_pictures,
+    with_noise,
+    with_output_perturbation,
+)
 from wardround.privacy.randomness import Randomness
+from wardround.privacy.sparse_vector import GumbelTopK, SparseVector, with_sparse_vector, with_top_k
+from wardround.privacy.toeplitz import best_bands
 from wardround.privacy.validation import check_trainable
+from wardround.run.availability import availability_of, check_availability
 from wardround.run.observer import Observer
-from wardround.run.strategies import releases_after, strategy_of, task_of, timetable_of
+from wardround.run.picture_mechanisms import local_release_of
+from wardround.run.strategies import head_fit_of, releases_after, strategy_of, task_of, timetable_of
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.augment.axes import Axis
+from wardround.training.convex import linear_head
 from wardround.training.losses import LOSSES, LOSSES_FOR, Loss
 from wardround.training.patients import TrainingPatients, training_patients
 from wardround.training.workbench import Workbench
@@ -44,6 +62,9 @@ from wardround.types import HospitalName
 Hospitals = dict[HospitalName, TrainingPatients]
 
 DEFAULT_CACHE = Path("~/.cache/wardround")
+
+SUMMED_PLANS = frozenset({"dp-sgd", "none"})
+"""Plans whose noise is each round's own, alike at all hospitals: simulated, they may answer as one (`Union`)."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +76,18 @@ class Materials:
         split: who is where.
         hospitals: each hospital's patients, ready for training.
         test: the patients set aside.
+        validation: those set aside to choose by; often nobody.
         workbench: the one copy of the network.
+        originals: the materials before noise was put on pictures and labels; None where none was.
     """
 
     images: ImageSet
     split: Split
     hospitals: Hospitals
     test: TrainingPatients
+    validation: TrainingPatients
     workbench: Workbench
+    originals: "Materials | None" = None
 
 
 def gather(study: Study, observer: Observer) -> Materials:
@@ -79,12 +104,14 @@ def gather(study: Study, observer: Observer) -> Materials:
     split = split_patients(
         images,
         test_fraction=study.data.test_fraction,
+        validation_fraction=study.data.validation_fraction,
         published=study.data.test == "published",
         scheme=Scheme(options.scheme),
         count=options.count,
         sizes=options.sizes or (),
         alpha=options.alpha,
         shards_per_hospital=options.shards_per_hospital,
+        images=options.images or 0,
         seed=options.split_seed,
     )
     if len(split.hospitals) != options.count:  # noise shares are sized by the number the study file gives
@@ -99,20 +126,37 @@ def gather(study: Study, observer: Observer) -> Materials:
         study, target=images.target, num_classes=len(images.class_names), shape=images.pixels.shape[1:]
     )
     bound = study.privacy.images_per_patient
-    workbench = Workbench(
-        network,
-        images.pixels,
-        loss_of(study, images.target),
-        int(study.performance.memory_gb * 1e9),
-        masks=images.masks,
-        augmentation=augmentation_of(study, None if images.sliced else images.spacing),
-    )
+    workbench = workbench_of(study, images, network)
     return Materials(
         images=images,
         split=split,
         hospitals={name: training_patients(patients, bound) for name, patients in split.hospitals.items()},
         test=training_patients(split.test, None),
+        validation=training_patients(split.validation, None),
         workbench=workbench,
+    )
+
+
+def workbench_of(
+    study: Study, images: ImageSet, network: Network, *, loss: Loss | None = None, inputs: Tensor | None = None
+) -> Workbench:
+    """The network, and what it reads.
+
+    Args:
+        study: says how it is trained.
+        images: the pictures.
+        network: not used by anybody else.
+        loss: default: the study's.
+        inputs: of every picture, where they are not the network's own encoding.
+    """
+    return Workbench(
+        network,
+        images.pixels,
+        loss or loss_of(study, images.target),
+        int(study.performance.memory_gb * 1e9),
+        masks=images.masks,
+        augmentation=augmentation_of(study, None if images.sliced else images.spacing),
+        inputs=inputs,
     )
 
 
@@ -231,6 +275,8 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
     noise = torch.randint(0, 256, (3, channels, *size), dtype=torch.uint8, generator=generator)
     network.trained.train()
     check_trainable(network.trained, network.encode(noise))
+    if study.fits_head:
+        linear_head(network)
     return network
 
 
@@ -239,9 +285,11 @@ def plan_of(study: Study) -> PrivacyPlan:
 
     Raises:
         PrivacyError: the guarantee cannot be given as asked.
+        FederationError: more hospitals will be missing than it allows for.
     """
+    check_availability(study, timetable_of(study))
     section, private = study.privacy, study.privacy.plan != "none"
-    summed = study.federation.strategy in TOGETHER
+    summed = study.federation.strategy in TOGETHER and study.privacy.plan != "local-pictures"
     trust = Trust(section.trust) if private and summed else Trust.NOBODY
     shared = trust is Trust.SECURE_AGGREGATION
     plan = PrivacyPlan(
@@ -259,9 +307,20 @@ def plan_of(study: Study) -> PrivacyPlan:
         accountant=AccountantKind(section.accountant),
         clipping=ClippingKind(section.clipping),
         quantile=section.clipping_quantile,
+        correlation=correlation_of(study),
     )
     if not private:
         return not_private(plan)
+    if section.plan == "local-pictures":
+        return with_local_pictures(plan, local_release_of(study))
+    if section.plan == "output-perturbation":
+        return with_output_perturbation(plan, head_fit_of(study), section.epsilon, section.noise_multiplier)
+    if section.plan == "sparse-vector":
+        return with_sparse_vector(plan, sparse_vector_of(section), section.epsilon)
+    if section.plan == "top-k":
+        noise_multiplier = section.noise_multiplier or 1.0
+        top = GumbelTopK(section.clipping_norm, section.answers or 1, noise_multiplier, section.values_share)
+        return with_top_k(plan, top, section.epsilon)
     if section.plan == "clipped-update":
         return with_clipped_updates(plan, section.clipping_norm, section.epsilon, section.noise_multiplier)
     if section.epsilon is not None:
@@ -269,6 +328,22 @@ def plan_of(study: Study) -> PrivacyPlan:
     if section.noise_multiplier is None:
         raise PrivacyError("A private study must give epsilon or noise_multiplier, got neither.")
     return with_noise(plan, section.noise_multiplier)
+
+
+def sparse_vector_of(section: PrivacySection) -> SparseVector:
+    """The mechanism as the study describes it; where it gives a total epsilon, that of one release is still open."""
+    answers, share = section.answers or 1, section.values_share
+    epsilon = section.epsilon if section.noise_multiplier is None else answers / (section.noise_multiplier * share)
+    return SparseVector(section.clipping_norm, answers, epsilon or 1.0, section.answer_threshold, share)
+
+
+def correlation_of(study: Study) -> Correlation | None:
+    """How the noise of the rounds hangs together; None where every round has its own."""
+    cohorts, momentum = study.privacy.cohorts, study.federation.momentum
+    if study.privacy.plan != "correlated-noise" or cohorts is None:
+        return None
+    bands = study.privacy.bands or best_bands(study.rounds, cohorts, momentum)
+    return Correlation(study.rounds, cohorts, bands, momentum)
 
 
 def epsilon_limit_of(study: Study, plan: PrivacyPlan) -> float:
@@ -334,7 +409,7 @@ def federate(
         memory: folder of the simulated hospitals' own notes; None keeps them in this process.
     """
     randomness = Randomness(study.study.seed, f"{study.digest}/{label}")
-    tasks = COUNTS | {task_of(strategy)}
+    tasks = COUNTS | {task_of(study, strategy)}
     visits = _visits(timetable_of(study, strategy), study.rounds)
     agents = {
         name: Agent(
@@ -351,8 +426,22 @@ def federate(
         for position, (name, patients) in enumerate(hospitals.items())
     }
     transaction: Callable[[], AbstractContextManager[object]] = ledgers.transaction
-    channel = InProcessChannel(tuple(agents), lambda requests: answer_all(agents, requests, transaction))
+    unseen = study.privacy.plan in SUMMED_PLANS
+    channel: Channel = InProcessChannel(
+        tuple(agents),
+        lambda requests: answer_all(agents, requests, transaction),
+        Union(agents, transaction).answer_sum if unseen else None,
+    )
+    availability = availability_of(study, strategy)
+    if availability is not None:
+        channel = UnreliableChannel(channel, availability)
     return Federation(agents, channel, strategy_of(study, plan, strategy, randomness))
+
+
+def answers_as_one(study: Study) -> bool:
+    """Whether the hospitals of a study's main run answer with one sum."""
+    unseen = study.privacy.plan == "none" or study.privacy.trust == "secure-aggregation"
+    return study.federation.strategy == "fedsgd" and study.privacy.plan in SUMMED_PLANS and unseen
 
 
 def _visits(timetable: Timetable, rounds: int) -> list[tuple[int, ...]] | None:

@@ -19,7 +19,7 @@ from wardround.models.network import Network
 from wardround.privacy.clipping import PatientBatch, clipped_sum
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
-from wardround.run.assemble import augmentation_of, build_network, loss_of, plan_of, reader_options
+from wardround.run.assemble import answers_as_one, augmentation_of, build_network, loss_of, plan_of, reader_options
 from wardround.run.strategies import timetable_of
 
 
@@ -79,12 +79,14 @@ def estimate(study: Study) -> Estimate:
     per_picture, gradient_bytes = _probe(study, network, target, shape)
     seconds = None
     if pictures is not None:
-        each_round = pictures * (1 - study.data.test_fraction) * plan.sampling_prob * _share_of_a_round(study)
+        trained_on = (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
+        each_round = pictures * trained_on * plan.share_of_patients * _share_of_a_round(study)
         runs = 1 + len(study.federation.compare)
         seconds = per_picture * each_round * study.rounds * runs
     cache = (pictures or 0) * math.prod(shape)
     inputs = cache * 4 if network.encode_once else 0
-    hospitals = study.hospitals.count * network.num_parameters * 12  # each hospital's sum, float64, and its reply
+    vectors = 1 if answers_as_one(study) else study.hospitals.count
+    hospitals = vectors * network.num_parameters * 12  # each hospital's sum, float64, and its reply
     return Estimate(
         plan=plan,
         statement=statement_of(plan, simulated=True, seeded=study.study.seed is not None),

@@ -1,7 +1,7 @@
 """Models against the patients set aside.
 
-Released without protection, to whoever reads the record: these numbers are computed from the test patients
-themselves. Test patients are never trained on, so the guarantee of the training patients is untouched.
+Released without protection, to whoever reads the record: these numbers are computed from the test and validation
+patients themselves. They are never trained on, so the guarantee of the training patients is untouched.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,15 +32,20 @@ _MASKS = {"dice": "Dice", "hd95": "HD95", "surface_dice": "Surface Dice"}
 
 
 def evaluate_models(
-    models: Mapping[str, Vector], materials: Materials, *, ensemble: bool = False, num_resamples: int = 1000
+    models: Mapping[str, Vector],
+    materials: Materials,
+    *,
+    ensemble: bool = False,
+    validation: bool = False,
+    num_resamples: int = 1000,
 ) -> dict[str, Quality]:
     """Metrics of each model; the bootstrap draws from a fixed public seed, so equal models get equal intervals.
 
-    Of an ensemble there is one row: the outputs of its models are averaged.
+    Of an ensemble there is one row: the outputs of its models are averaged. On the test patients, or, with
+    `validation`, on the validation patients.
     """
-    if ensemble:
-        return {"ensemble": _evaluated(tuple(models.values()), materials, num_resamples)}
-    return {name: _evaluated(weights, materials, num_resamples) for name, weights in models.items()}
+    rows: Mapping[str, Vector | tuple[Vector, ...]] = {"ensemble": tuple(models.values())} if ensemble else models
+    return {name: _evaluated(one, materials, num_resamples, validation) for name, one in rows.items()}
 
 
 def evaluate_subgroups(weights: Vector, materials: Materials) -> dict[str, object]:
@@ -67,6 +72,7 @@ def shortcut_auroc(materials: Materials) -> float | None:
     """AUROC of six brightness and border numbers alone: what the model's own has to be read against."""
     if materials.images.target is Target.MASKS:
         return None
+    materials = materials.originals or materials
     pixels, test = materials.images.pixels, materials.test
     rows = np.concatenate([patients.rows for patients in materials.hospitals.values()])
     labels = np.concatenate([patients.labels for patients in materials.hospitals.values()])
@@ -117,11 +123,14 @@ def summary_of(metrics: Mapping[str, Quality]) -> JsonDict:
     return row
 
 
-def _evaluated(weights: Vector | tuple[Vector, ...], materials: Materials, num_resamples: int) -> Quality:
+def _evaluated(
+    weights: Vector | tuple[Vector, ...], materials: Materials, num_resamples: int, validation: bool = False
+) -> Quality:
     generator = np.random.default_rng(0)
     if materials.images.target is Target.MASKS:
-        return _mask_scores(weights, materials).result(generator=generator, num_resamples=num_resamples)
-    test = materials.test
+        scores = _mask_scores(weights, materials, validation)
+        return scores.result(generator=generator, num_resamples=num_resamples)
+    test = materials.validation if validation else materials.test
     return evaluate(
         materials.workbench.probabilities(weights, test.rows),
         test.labels,
@@ -132,18 +141,21 @@ def _evaluated(weights: Vector | tuple[Vector, ...], materials: Materials, num_r
     )
 
 
-def _mask_scores(weights: Vector | tuple[Vector, ...], materials: Materials) -> MaskScores:
+def _mask_scores(
+    weights: Vector | tuple[Vector, ...], materials: Materials, validation: bool = False
+) -> MaskScores:
     def predict(rows: Rows) -> Masks:
         return np.concatenate([masks for _, masks in materials.workbench.predicted_masks(weights, rows)])
 
-    return _scored(materials, predict)
+    return _scored(materials, predict, validation)
 
 
-def _scored(materials: Materials, predict: Callable[[Rows], Masks]) -> MaskScores:
-    """Every volume of the test patients held against its mask; slices are put together again first."""
+def _scored(materials: Materials, predict: Callable[[Rows], Masks], validation: bool = False) -> MaskScores:
+    """Every volume of the patients set aside held against its mask; slices are put together again first."""
     images, workbench = materials.images, materials.workbench
     scores = MaskScores(images.regions, images.spacing)
-    for number, patient in enumerate(materials.split.test):
+    patients = materials.split.validation if validation else materials.split.test
+    for number, patient in enumerate(patients):
         for volume in _by_volume(patient.images):
             rows = np.array([image.row for image in volume], dtype=np.int64)
             predicted, true = predict(rows), workbench.true_masks(rows)

@@ -17,7 +17,9 @@ from wardround.images.patients import Patient
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
 from wardround.run.assemble import Federation, Hospitals, Materials
+from wardround.run.availability import availability_of
 from wardround.run.evaluation import evaluate_models, evaluate_subgroups, location_dice, shortcut_auroc, summary_of
+from wardround.run.local_pictures import charges, resemblance_of
 from wardround.run.observer import Observer
 from wardround.run.references import REFERENCES, run_reference
 from wardround.run.strategies import releases_after
@@ -34,7 +36,9 @@ def results_of(
 ) -> dict[str, object]:
     """Metrics of the final models, the reference runs, and what left to whom; evaluates and trains."""
     observer.stage("evaluating")
-    metrics = evaluate_models(outcome.models, materials, ensemble=study.federation.strategy == "ensemble")
+    ensemble = study.federation.strategy == "ensemble"
+    metrics = evaluate_models(outcome.models, materials, ensemble=ensemble)
+    availability = availability_of(study)
     references: dict[str, object] = {}
     for name in study.federation.compare:
         if not plan.is_private and (REFERENCES[name].private or name == "no-privacy"):
@@ -43,6 +47,7 @@ def results_of(
         references[name] = run_reference(name, study, plan, materials, observer)
     return {
         "metrics": summary_of(metrics),
+        "validation": _validated(outcome, materials, ensemble),
         "models": {name: m.to_json() for name, m in metrics.items()},
         "subgroups": evaluate_subgroups(next(iter(outcome.models.values())), materials)
         if len(outcome.models) == 1
@@ -68,8 +73,22 @@ def results_of(
             }
             for name, p in hospitals.items()
         ],
+        "availability": None if availability is None else availability.to_json(outcome.position.round),
         "findings": materials.images.findings.summary(),
+        "resemblance": resemblance_of(plan, materials),
         "released": _released(study, plan, materials),
+    }
+
+
+def _validated(outcome: Outcome, materials: Materials, ensemble: bool) -> dict[str, object] | None:
+    """Metrics of the final models on the validation patients; None where nobody was set aside for that."""
+    if not len(materials.validation):
+        return None
+    metrics = evaluate_models(outcome.models, materials, ensemble=ensemble, validation=True)
+    return {
+        "patients": len(materials.validation),
+        "images": len(materials.validation.rows),
+        "metrics": summary_of(metrics),
     }
 
 
@@ -79,11 +98,23 @@ def _released(study: Study, plan: PrivacyPlan, materials: Materials) -> list[dic
     rows = [
         {"what": "the model of every round and the final model", "to": "whoever gets it", "protected_by": guarded},
     ]
+    if plan.on_pictures is not None:
+        what = "noised training pictures or features, noised labels, and which belong to one patient"
+        rows.insert(0, {"what": what, "to": "everybody", "protected_by": guarded})
+        rows.append(
+            {
+                "what": "how much noised pictures resemble their originals",
+                "to": "readers of this record",
+                "protected_by": "nothing: a reference of a simulation, charged to no ledger",
+            }
+        )
     if plan.is_counted and plan.is_private:
         rows.append({"what": "the number of training patients", "to": "the coordinator", "protected_by": guarded})
     rows.append(
         {
-            "what": "metrics on the test patients, round by round",
+            "what": "metrics on the validation patients, round by round, and on the test patients at the end"
+            if len(materials.validation)
+            else "metrics on the test patients, round by round",
             "to": "readers of this record",
             "protected_by": "nothing: test patients stand outside the guarantee"
             + ("" if materials.split.leaking else " and were never trained on"),
@@ -130,7 +161,7 @@ def certificate_of(
     have been seen.
     """
     done = releases_after(study, outcome.position.round)
-    charged = max(_charged_releases(agent.ledger, study) for agent in federation.agents.values())
+    charged = max(_charged_releases(agent.ledger, study, plan) for agent in federation.agents.values())
     repeated = max(0, charged - done)
     statement = statement_of(plan, releases=done + repeated, simulated=True, seeded=study.study.seed is not None)
     if repeated:
@@ -162,17 +193,20 @@ def certificate_of(
     }
 
 
-def _charged_releases(ledger: Ledger, study: Study) -> int:
+def _charged_releases(ledger: Ledger, study: Study, plan: PrivacyPlan) -> int:
     """Noised sums that a hospital's ledger was charged for this study, whether or not their round ended."""
-    mine = [leaves(e.event) for e in ledger.entries() if e.study == study.digest and e.purpose not in COUNTS]
-    return sum(count for event in mine for _, count in event)
+    if plan.on_pictures is not None:
+        return charges(ledger, study)
+    charged = sum(count for purpose, count in ledger.charged(study.digest).items() if purpose not in COUNTS)
+    each = sum(count for _, count in leaves(plan.release_event))  # a release may be made of several mechanisms
+    return -(-charged // max(1, each))
 
 
 def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     """Who was where, by a hash under a key that is forgotten at once: rows can be counted, not traced."""
     key = os.urandom(32)
     places: list[tuple[str, tuple[Patient, ...]]] = [("test", materials.split.test)]
-    places += materials.split.hospitals.items()
+    places += [("validation", materials.split.validation), *materials.split.hospitals.items()]
     rows = [
         (hmac.new(key, patient.id.encode(), hashlib.sha256).hexdigest()[:16], place, len(patient.images))
         for place, patients in places

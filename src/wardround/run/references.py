@@ -74,6 +74,8 @@ def run_reference(
     reference = REFERENCES[name]
     # "Without privacy, federated" is the main strategy itself, whatever it is.
     strategy = study.federation.strategy if name == "no-privacy" else reference.strategy
+    if not reference.private and materials.originals is not None:
+        materials = materials.originals
     hospitals = {POOLED: pooled(materials.hospitals)} if strategy == "pooled" else materials.hospitals
     own = replace(
         plan, trust=Trust.NOBODY, hospitals=len(hospitals), colluders=0, dropouts=0,

@@ -28,6 +28,7 @@ from wardround.run.assemble import (
 )
 from wardround.run.environment import describe_environment, use_threads
 from wardround.run.evaluation import evaluate_models, summary_of
+from wardround.run.local_pictures import released_materials
 from wardround.run.observer import Observer
 from wardround.run.outputs import certificate_of, patient_table, results_of
 from wardround.run.references import POOLED, pooled
@@ -121,7 +122,7 @@ def _check_ledgers(study: Study, plan: PrivacyPlan, materials: Materials, out: P
     with LedgerFile(path, version=__version__) as ledgers:
         for name in _hospitals(study, materials):
             ledger = open_ledger(ledgers, name, plan, materials, limit)
-            if study.study.seed is not None and study.digest in {e.study for e in ledger.entries()}:
+            if study.study.seed is not None and ledger.charged(study.digest):
                 continue  # it repeats its releases, at no new cost
             if ledger.remaining(plan.event_after(releases_after(study, 1)), at_most=1) == 0:
                 raise BudgetExhausted(
@@ -161,6 +162,10 @@ def _train(
 ) -> RunRecord:
     strategy, hospitals = study.federation.strategy, _hospitals(study, materials)
     with LedgerFile(_ledger_path(study, folder.path), version=__version__) as ledgers, _hospital_log(folder):
+        if plan.on_pictures is not None:
+            observer.stage("noising pictures")
+            materials = released_materials(study, plan, materials, hospitals, ledgers, folder)
+            hospitals = _hospitals(study, materials)
         federation = federate(
             study, plan, materials, hospitals, ledgers,
             strategy=strategy, label="main", epsilon_limit=epsilon_limit_of(study, plan),
@@ -170,6 +175,7 @@ def _train(
         model_sha256 = folder.write_model(_named(outcome.models, materials))
         results = results_of(study, plan, materials, hospitals, outcome, observer)
         folder.write_json("results.json", results)
+        folder.forget_notes()
         folder.write_json("certificate.json", certificate_of(study, plan, federation, outcome, model_sha256))
     record = RunRecord.read(folder.path)
     _report(record, observer)
@@ -233,12 +239,14 @@ def _rounds(
         entry: JsonDict = {}
         if models is not None:
             metrics = evaluate_models(
-                models, materials, ensemble=section.strategy == "ensemble", num_resamples=_QUICK_RESAMPLES
-            )
+                models, materials, ensemble=section.strategy == "ensemble",
+                validation=len(materials.validation) > 0, num_resamples=_QUICK_RESAMPLES,
+            )  # fmt: skip
             summary = summary_of(metrics)
             epsilon = plan.epsilon_after(releases_after(study, round))
             entry = {
                 "epsilon": number_to_json(epsilon),
+                "measured_on": "validation" if len(materials.validation) else "test",
                 "metrics": {k: v for k, v in summary.items() if not k.endswith("_interval")},
             }
             shown = f"ε {epsilon:.2f}" if math.isfinite(epsilon) else "ε ∞"

@@ -11,13 +11,16 @@ from wardround.federation.strategies.alone import Alone
 from wardround.federation.strategies.asynchronous import Asynchronous
 from wardround.federation.strategies.fedavg import FedAvg
 from wardround.federation.strategies.fedsgd import FedSGD
+from wardround.federation.strategies.one_shot import OneShot
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategies.scaffold import Scaffold
+from wardround.federation.strategies.selective import Selective
 from wardround.federation.strategy import Call, Strategy
 from wardround.federation.timetable import Order, Timetable
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.randomness import Randomness
-from wardround.types import Vector
+from wardround.run.availability import allowed_missing
+from wardround.types import HeadFit, Vector
 
 _ORDERS = {
     "round-robin": Order.FIXED,
@@ -26,6 +29,7 @@ _ORDERS = {
     "stochastic": Order.STOCHASTIC,
     "asynchronous": Order.STOCHASTIC,
 }
+_TURNS = {"fixed": Order.FIXED, "random": Order.RANDOM, "stochastic": Order.STOCHASTIC}
 
 
 def timetable_of(study: Study, strategy: str | None = None) -> Timetable:
@@ -34,6 +38,8 @@ def timetable_of(study: Study, strategy: str | None = None) -> Timetable:
     count = 1 if name == "pooled" else study.hospitals.count
     if name in _ORDERS:
         return Timetable(count, _ORDERS[name], seed=federation.timetable_seed)
+    if name == "selective":
+        return Timetable(count, _TURNS[federation.turns], seed=federation.timetable_seed)
     if name in LOCAL and federation.fraction < 1:
         return Timetable(count, Order.FRACTION, federation.fraction, federation.timetable_seed)
     return Timetable(count)
@@ -42,22 +48,42 @@ def timetable_of(study: Study, strategy: str | None = None) -> Timetable:
 def releases_after(study: Study, rounds: int, strategy: str | None = None) -> int:
     """Releases of the hospital that was asked most often in the first `rounds` rounds.
 
-    A release is one noised sum of gradients, or, where updates are noised, one update.
+    A release is one noised sum of gradients, or, where updates are noised, one update. Sums whose noise is correlated
+    are one release all together.
     """
+    if study.privacy.plan == "local-pictures":
+        return 1  # of all pictures, before round 1
+    if study.privacy.plan == "correlated-noise":
+        return min(rounds, 1)
     name = strategy or study.federation.strategy
     steps = study.local_steps if name in LOCAL and study.privacy.plan in ("dp-sgd", "none") else 1
     return timetable_of(study, strategy).most_visits(rounds) * steps
 
 
-def task_of(strategy: str) -> Task:
+def task_of(study: Study, strategy: str) -> Task:
     """What hospitals are asked in the rounds of a strategy."""
+    if study.fits_head:
+        return Task.FIT_HEAD
+    if strategy == "selective":
+        return Task.SELECTIVE
     return Task.LOCAL_STEPS if strategy in LOCAL else Task.GRADIENT_SUM
+
+
+def head_fit_of(study: Study) -> HeadFit:
+    """What each hospital minimises where it fits a head; the public number of patients is taken to be spread evenly."""
+    privacy = study.privacy
+    patients = None if privacy.num_patients is None else privacy.num_patients / study.hospitals.count
+    return HeadFit(privacy.regularisation, privacy.clipping_norm, patients)
 
 
 def strategy_of(study: Study, plan: PrivacyPlan, name: str, randomness: Randomness) -> Strategy:
     """The strategy of that name, every number taken from the study and its plan."""
     federation, aggregator = study.federation, _aggregator(plan, randomness)
-    call, timetable = Call(study.digest, allowed_missing=plan.dropouts), timetable_of(study, name)
+    call = Call(study.digest, allowed_missing=allowed_missing(study, plan, name))
+    timetable = timetable_of(study, name)
+    if study.fits_head:
+        shot = OneShot(call, aggregator, head_fit_of(study))
+        return Alone(shot) if name in ("alone", "ensemble") else shot
     if name not in LOCAL:
         size = plan.num_patients
         if name in ("alone", "ensemble") and size is not None:
@@ -67,7 +93,7 @@ def strategy_of(study: Study, plan: PrivacyPlan, name: str, randomness: Randomne
             aggregator=aggregator,
             learning_rate=federation.learning_rate,
             momentum=federation.momentum,
-            sampling_prob=plan.sampling_prob,
+            sampling_prob=plan.share_of_patients,
             num_patients=size,
             clipping_norm=plan.clipping_norm,
             adaptive=plan.adaptive,
@@ -89,6 +115,16 @@ def strategy_of(study: Study, plan: PrivacyPlan, name: str, randomness: Randomne
         return Ring(local, timetable)
     if name == "asynchronous":
         return Asynchronous(local, timetable, federation.mixing, federation.staleness, federation.staleness_power)
+    if name == "selective":
+        return Selective(
+            local, timetable,
+            download_fraction=federation.download_fraction,
+            upload_fraction=federation.upload_fraction,
+            random=federation.selection == "random",
+            threshold=federation.threshold,
+            truncation=federation.truncation,
+            counter_decay=federation.counter_decay,
+        )  # fmt: skip
     if name == "scaffold":
         return Scaffold(local, timetable, federation.server_learning_rate)
     server = ServerOptimizer(
@@ -98,9 +134,9 @@ def strategy_of(study: Study, plan: PrivacyPlan, name: str, randomness: Randomne
 
 
 def _aggregator(plan: PrivacyPlan, randomness: Randomness) -> Aggregator:
-    if plan.trust is Trust.SECURE_AGGREGATION:
+    if plan.trust is Trust.SECURE_AGGREGATION or not plan.is_private:
         return SimulatedSecureSum()
-    if plan.trust is Trust.NOBODY or not plan.is_private:
+    if plan.trust is Trust.NOBODY:
         return PlainSum()
 
     def noise(size: int, round: int) -> Vector:

@@ -49,6 +49,8 @@ class Workbench:
         masks: class of each pixel or voxel, (picture, *space), where that is predicted; else labels are.
         augmentation: how training pictures are varied; each from its own row and the step's seed alone, so
             that no patient's input depends on another patient.
+        inputs: of every picture, (picture, ...), where they are not what the network's encoding gives: features that
+            were noised before they came here.
 
     Attributes:
         network: the network, with the weights of the last call.
@@ -64,6 +66,7 @@ class Workbench:
         *,
         masks: Masks | None = None,
         augmentation: Augmentation = _NOT_AUGMENTED,
+        inputs: Tensor | None = None,
     ) -> None:
         self.network = network
         self._pixels = pixels
@@ -75,7 +78,12 @@ class Workbench:
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
         self._loaded: Vector | None = None
         self.initial_weights = to_vector(network.trained)
-        self._inputs = self._encode_all() if network.encode_once else None
+        self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
+
+    @property
+    def kept_inputs(self) -> Tensor | None:
+        """Inputs of every picture, (picture, ...), where they are computed once."""
+        return self._inputs
 
     def gradient_sums(
         self,
@@ -125,6 +133,10 @@ class Workbench:
     def probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Scores:
         """Class probabilities of some pictures, (picture, class); of several models their mean."""
         return torch.cat([part for _, part in self._probabilities(weights, rows)]).numpy()
+
+    def inputs_of(self, rows: Rows) -> Tensor:
+        """What the trained part reads of some pictures, (picture, ...): fixed, public, and of each picture alone."""
+        return self._encoded(rows)
 
     def named_weights(self, weights: Vector) -> dict[str, npt.NDArray[np.float32]]:
         """Every parameter of the network by name, frozen ones too, as `wardround.models.weights` reads them."""

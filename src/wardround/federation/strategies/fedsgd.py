@@ -39,7 +39,7 @@ class FedSGD:
         aggregator: forms the noised sum.
         learning_rate: step of the server.
         momentum: heavy ball at the server.
-        sampling_prob: probability of a patient in a round, the plan's.
+        sampling_prob: probability of a patient in a round, the plan's; of fixed cohorts, one of their number.
         num_patients: public size of the training set; None asks for a private count before round 1.
         clipping_norm: the plan's; sums come in units of it.
         adaptive: how each round's clipping norm follows from the sum before it; None keeps it.
@@ -57,8 +57,8 @@ class FedSGD:
     def init(self, weights: Vector, channel: Channel) -> State:
         """See `Strategy`."""
         if self.num_patients is None:
-            replies = self.call.ask(channel, {h: self.call.request(Task.COUNT, 0) for h in channel.hospitals})
-            count = self.aggregator.sum(replies, 0)
+            requests = dict.fromkeys(channel.hospitals, self.call.request(Task.COUNT, 0))
+            count = self.call.ask_sum(channel, requests, self.aggregator, 0)
         else:
             count = np.array([self.num_patients], dtype=np.float32)
         # A noised count may fall below the truth, even below zero; the step stays finite.
@@ -74,8 +74,8 @@ class FedSGD:
         request = self.call.request(Task.GRADIENT_SUM, round, weights)
         if self.adaptive is not None:
             request = replace(request, clipping_norm=float(state["clipping_norm"][0]))
-        replies = self.call.ask(channel, dict.fromkeys(channel.hospitals, request))
-        noised_sum = self.aggregator.sum(replies, round)
+        requests = dict.fromkeys(channel.hospitals, request)
+        noised_sum = self.call.ask_sum(channel, requests, self.aggregator, round)
 
         # Divided by a public constant, never by the realised number of patients.
         expected = np.float32(self.sampling_prob) * num_patients

@@ -1,0 +1,298 @@
+"""What it costs to simulate hospitals on one machine, beside Flower's simulation and pfl-research.
+
+    python -m benchmarks.simulation [--repeats 3] [--rounds 4] [--peer-python PATH]
+
+Scale: the same phantoms, pooled and dealt out to 10, 100, 1,000 and 10,000 hospitals; private FedSGD under (simulated)
+secure aggregation; seconds a round, over pooled. Job: FedAvg with 10 hospitals over 20 rounds, start to finish (a fresh
+process from its first import to its last file), without privacy in every package, and ours with it. Every
+measurement is a process of its own; settings are interleaved, and ratios are taken within a repeat. Peers are looked
+for in the Python this runs in, or in `--peer-python`; what is absent is said and left out. One thread of torch each;
+Flower gets all processors for its clients. Writes benchmarks/results/simulation.json and the tables of
+docs/simulation.md. Run on a quiet machine.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+
+from benchmarks.engine_report import machine
+from benchmarks.simulation_ours import JOB_PATIENTS, SCALE_PATIENTS, export, job_study, measure, scale_study
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "simulation.json"
+PAGE = ROOT / "docs" / "simulation.md"
+OPENS, CLOSES = "<!-- written by benchmarks.simulation -->", "<!-- end -->"
+HOSPITALS = (1, 10, 100, 1_000, 10_000)
+PEERS = {"flower": "flwr", "pfl": "pfl"}
+SCALE_TARGET, FLOWER_TARGET = 1.1, 10.0
+BUSY = 10.0
+"""Percent of the processors that others may use before the machine counts as not quiet."""
+
+
+def main() -> None:
+    """Runs every setting in fresh processes and writes the table."""
+    options = _options()
+    if options.child:
+        _child(json.loads(options.child))
+        return
+    if options.quick and options.out == RESULT:
+        options.out = None
+    with TemporaryDirectory() as folder:
+        table = _table(options, Path(folder))
+    _show(table)
+    if options.out is not None:
+        options.out.write_text(json.dumps(table, indent=2) + "\n")
+    if options.out == RESULT:
+        write_page(PAGE, table)
+    print("nothing written" if options.out is None else f"written: {options.out}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=4, help="of a scale run, at least 4")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--hospitals", type=int, nargs="+", default=HOSPITALS)
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--peer-python", default=sys.executable, help="the Python that has the peers")
+    parser.add_argument("--quick", action="store_true", help="few patients and rounds, for a smoke test")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _table(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    cache, npz = str(folder / "cache"), folder / "job.npz"
+    os.makedirs(cache)
+    patients = 600 if options.quick else SCALE_PATIENTS
+    counts = [count for count in options.hospitals if count <= patients // 2 or not options.quick]
+    settings: dict[str, Any] = {
+        "hospitals": 10, "rounds": 3 if options.quick else 20, "steps": 4, "patients": JOB_PATIENTS,
+        "learning_rate": 0.05, "momentum": 0.9, "cores": os.cpu_count() or 1,
+    }  # fmt: skip
+    settings |= export(job_study(settings | {"train": 1}, "none", cache), npz)
+    settings["batch"] = settings["train"] // settings["hospitals"] // settings["steps"]
+    _ours({"kind": "scale", "hospitals": 1, "rounds": 1, "patients": patients, "cache": cache})  # fills the cache
+    skipped = {peer: text for peer in options.peers if (text := _missing(peer, options.peer_python))}
+    for peer, text in skipped.items():
+        print(f"{peer}: {text}")
+    peers = [peer for peer in options.peers if peer not in skipped]
+    busy: list[float] = []
+    scale: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
+    jobs: dict[str, list[dict[str, Any]]] = {name: [] for name in ("wardround", "wardround private", *peers)}
+    for _ in range(options.repeats):
+        for count in counts:
+            request = {"hospitals": count, "rounds": options.rounds, "patients": patients, "cache": cache}
+            busy.append(_busy())
+            scale[count].append(_ours({"kind": "scale", **request}))
+        for name in jobs:
+            busy.append(_busy())
+            jobs[name].append(_job(name, settings, npz, cache, options.peer_python))
+    about = machine(1)
+    about["packages"] = {
+        name: v for name, v in about["packages"].items() if name in ("wardround", "torch", "numpy")
+    }
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": about,
+        "quiet": max(busy) < BUSY,
+        "others_use_percent": {"median": statistics.median(busy), "most": max(busy)},
+        "settings": {"scale_patients": patients, "scale_rounds": options.rounds, "repeats": options.repeats,
+                     "quick": options.quick, "job": settings},
+        "scale": _scale_rows(scale),
+        "job": _job_rows(jobs),
+        "skipped": skipped,
+    }  # fmt: skip
+
+
+def _scale_rows(scale: dict[int, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Medians, and each repeat's ratio over its own pooled run."""
+    keys = ("seconds_a_round", "processor_seconds_a_round", "run_seconds", "peak_gb", "ledger_mb", "record_mb")
+    rows = {}
+    for count, runs in scale.items():
+        row: dict[str, Any] = {key: statistics.median(run[key] for run in runs) for key in keys}
+        if 1 in scale:
+            for name, key in (
+                ("over_pooled", "seconds_a_round"),
+                ("processor_over_pooled", "processor_seconds_a_round"),
+            ):
+                row[name] = _spread([run[key] / alone[key] for run, alone in zip(runs, scale[1], strict=True)])
+        rows[str(count)] = row
+    return rows
+
+
+def _job_rows(jobs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Start to finish, and how many times as long as ours without privacy."""
+    rows: dict[str, Any] = {}
+    for name, runs in jobs.items():
+        rows[name] = {
+            "seconds": _spread([run["seconds"] for run in runs]),
+            "seconds_in_rounds": statistics.median(sum(run["rounds"]) for run in runs),
+            "accuracy": statistics.median(run["accuracy"] for run in runs),
+            "version": runs[0].get("version"),
+            "over_wardround": _spread(
+                [run["seconds"] / ours["seconds"] for run, ours in zip(runs, jobs["wardround"], strict=True)]
+            ),
+            "rounds_over_wardround": _spread(
+                [
+                    sum(run["rounds"]) / sum(ours["rounds"])
+                    for run, ours in zip(runs, jobs["wardround"], strict=True)
+                ]
+            ),
+        }
+    return rows
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+def _job(name: str, settings: dict[str, Any], npz: Path, cache: str, python: str) -> dict[str, Any]:
+    """One job, from the start of its process to its end."""
+    started = time.perf_counter()
+    if name in PEERS:
+        command = [
+            python,
+            "-W",
+            "ignore",
+            "-m",
+            "benchmarks.simulation_peers",
+            name,
+            str(npz),
+            json.dumps(settings),
+        ]
+        answer = _run(command)
+    else:
+        plan = "dp-sgd" if name.endswith("private") else "none"
+        answer = _ours({"kind": "job", "settings": settings, "plan": plan, "cache": cache})
+    return answer | {"seconds": time.perf_counter() - started}
+
+
+def _ours(request: dict[str, Any]) -> dict[str, Any]:
+    return _run([sys.executable, "-m", "benchmarks.simulation", "--child", json.dumps(request)])
+
+
+def _run(command: list[str]) -> dict[str, Any]:
+    with TemporaryDirectory() as home:
+        private = {
+            "OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0",
+            "FLWR_HOME": home, "RAY_TMPDIR": home, "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | private, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[:5])} failed:\n{done.stderr[-3000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def _child(request: dict[str, Any]) -> None:
+    if request["kind"] == "scale":
+        study = scale_study(request["hospitals"], request["rounds"], request["cache"], request["patients"])
+    else:
+        study = job_study(request["settings"], request["plan"], request["cache"])
+    print(json.dumps(measure(study)))
+
+
+def _missing(peer: str, python: str) -> str | None:
+    """Why a peer cannot be measured; None if it can."""
+    needed = f"import torch, {PEERS[peer]}" + (", ray" if peer == "flower" else "")
+    try:
+        found = subprocess.run([python, "-W", "ignore", "-c", needed], capture_output=True, text=True)
+    except OSError as error:
+        return f"{python} cannot be run ({error.strerror}); give --peer-python."
+    extra = "'flwr[simulation]>=1.20,<1.42'" if peer == "flower" else "pfl"
+    reason = (found.stderr.strip().splitlines() or ["no reason given"])[-1]
+    return f"not in {python} ({reason}); pip install {extra} there." if found.returncode else None
+
+
+def _busy() -> float:
+    """Percent of the processors that others use just now."""
+    return float(psutil.cpu_percent(interval=0.5))
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """The table of docs/simulation.md."""
+    about, settings = table["machine"], table["settings"]
+    quiet = "on a quiet machine" if table["quiet"] else "**on a machine that was not quiet: not to be quoted**"
+    lines = [
+        f"Measured {table['date'][:10]} {quiet}: {about['processor']}, {about['cores']} cores, one thread of torch "
+        f"{about['packages']['torch']}; {settings['scale_patients']:,} phantoms of 64 pixels, 95 % of them trained on, "
+        f"each in every round; medians of {settings['repeats']} runs, with the least and the most.",
+        "",
+        "| hospitals | seconds a round | over pooled | over pooled, processor time | peak memory, GB | ledger, MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for count, row in table["scale"].items():
+        name = "1 (pooled)" if count == "1" else f"{int(count):,}"
+        ratio, processor = (
+            _text(row[key]) if key in row else "" for key in ("over_pooled", "processor_over_pooled")
+        )
+        lines.append(
+            f"| {name} | {row['seconds_a_round']:.2f} | {ratio} | {processor} | {row['peak_gb']:.2f} | "
+            f"{row['ledger_mb']:.1f} |"
+        )
+    job = settings["job"]
+    lines += [
+        "",
+        f"FedAvg, {job['hospitals']} hospitals, {job['rounds']} rounds, {job['steps']} local steps each, "
+        f"{job['train']:,} patients, start to finish:",
+        "",
+        "| package | seconds, start to finish | in its rounds | over ours, start to finish | over ours, rounds |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in table["job"].items():
+        version = f" {row['version']}" if row["version"] else ""
+        lines.append(
+            f"| {name}{version} | {_text(row['seconds'])} | {row['seconds_in_rounds']:.2f} | "
+            f"{_text(row['over_wardround'])} | {_text(row['rounds_over_wardround'])} |"
+        )
+    return "\n".join(lines)
+
+
+def write_page(page: Path, table: dict[str, Any]) -> None:
+    """Puts the table between the two marks of the page."""
+    before, _, rest = page.read_text().partition(OPENS)
+    _, _, after = rest.partition(CLOSES)
+    page.write_text(f"{before}{OPENS}\n{markdown(table)}\n{CLOSES}{after}")
+
+
+def _show(table: dict[str, Any]) -> None:
+    if not table["quiet"]:
+        most = table["others_use_percent"]["most"]
+        print(f"NOT QUIET: others used up to {most:.0f} % of the processors. Do not quote these times; repeat.")
+    for count, row in table["scale"].items():
+        ratio = row.get("over_pooled")
+        text = f", {_text(ratio)} times pooled" if ratio else ""
+        print(f"{int(count):>6,} hospitals: {row['seconds_a_round']:.3f} s a round{text}, {row['peak_gb']:.2f} GB")
+    thousand = table["scale"].get("1000", {}).get("over_pooled")
+    if thousand:
+        print(f"  target at 1,000: {SCALE_TARGET} {_verdict(thousand['median'] <= SCALE_TARGET)}")
+    for name, row in table["job"].items():
+        print(
+            f"{name:>18}: {_text(row['seconds'])} s start to finish, {row['seconds_in_rounds']:.2f} s in rounds, "
+            f"{_text(row['over_wardround'])} times ours, accuracy {row['accuracy']:.3f}"
+        )
+    if "flower" in table["job"]:
+        ratio = table["job"]["flower"]["over_wardround"]["median"]
+        print(f"  target beside Flower: {FLOWER_TARGET:g} times {_verdict(ratio >= FLOWER_TARGET)}")
+
+
+def _text(spread: dict[str, float]) -> str:
+    return f"{spread['median']:.2f} ({spread['least']:.2f} to {spread['most']:.2f})"
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "MISSED"
+
+
+if __name__ == "__main__":
+    main()

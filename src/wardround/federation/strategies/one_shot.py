@@ -1,0 +1,47 @@
+"""One shot: every hospital fits a linear head to the end, and the server takes the mean of the weights, once.
+
+Each head is noised before it leaves, or the hospitals add shares of the noise and only the sum is seen; the mean is
+post-processing. Every hospital counts alike: patient counts would be facts about patients.
+
+Source: Zhang, Wainwright and Duchi 2012, https://arxiv.org/abs/1209.4129 (averaging of minimisers).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wardround.federation.aggregators import Aggregator
+from wardround.federation.channel import Channel
+from wardround.federation.messages import Task
+from wardround.federation.strategy import Call, State
+from wardround.types import HeadFit, Vector
+
+
+@dataclass(frozen=True)
+class OneShot:
+    """A single round in which everything is fitted.
+
+    Attributes:
+        call: how hospitals are asked.
+        aggregator: forms the sum of what they fitted.
+        fit: what they minimise.
+    """
+
+    call: Call
+    aggregator: Aggregator
+    fit: HeadFit
+
+    def init(self, weights: Vector, channel: Channel) -> State:
+        """See `Strategy`."""
+        del channel
+        return {"weights": weights}
+
+    def update(self, state: State, channel: Channel, round: int) -> State:
+        """See `Strategy`."""
+        request = replace(self.call.request(Task.FIT_HEAD, round, state["weights"]), fit=self.fit)
+        replies = self.call.ask(channel, dict.fromkeys(channel.hospitals, request))
+        return {"weights": self.aggregator.sum(replies, round) / np.float32(len(replies))}
+
+    def models(self, state: State) -> dict[str, Vector]:
+        """See `Strategy`."""
+        return {"global": state["weights"]}

@@ -1,0 +1,1 @@
+"""Local differential privacy of pictures: each hospital releases noised pictures once; all training comes after."""

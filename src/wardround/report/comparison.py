@@ -1,0 +1,206 @@
+"""Several runs side by side: every number of the comparison, as frozen dataclasses."""
+
+import statistics
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from wardround.records import JsonDict
+from wardround.report.guarantee import Guarantee
+from wardround.report.together import Together
+
+NOT_CHARGED = (
+    "Choosing the best by its test figure is neither charged nor unbiased: the test patients' figures are released "
+    "without protection, and the largest of several is too good."
+)
+DEALT_ANEW = (
+    "Some runs deal patients anew: whoever is tested on in one run is trained on in another, so unprotected test "
+    "figures of some runs are about training patients of others. The composed epsilon covers the models, and not "
+    "those figures."
+)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure over the repeats of a configuration."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the repeats."""
+        return statistics.fmean(self.values)
+
+    @property
+    def low(self) -> float:
+        """The least."""
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        """The most."""
+        return max(self.values)
+
+    @property
+    def sd(self) -> float | None:
+        """Standard deviation over the repeats, None of one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def to_json(self) -> JsonDict:
+        """As a JSON object."""
+        return {"mean": self.mean, "low": self.low, "high": self.high, "sd": self.sd, "values": list(self.values)}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure: its key in the records, its title, and the unit of its values."""
+
+    key: str
+    title: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """One look during training, over the repeats."""
+
+    round: int
+    score: Spread
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration.
+
+    Attributes:
+        name: of the configuration.
+        source: the study file it comes from; empty where there is one only.
+        values: what is varied, by dotted key.
+        runs: its repeats.
+        guarantee: the loosest of the repeats.
+        promise: in one line.
+        seeded: the runs are reproducible, not private.
+        stopped: how many repeats a spent budget ended early.
+        hospitals: how many.
+        scores: by key of the measure, on test patients.
+        validation: the headline on validation patients; None where there are none.
+        curve: the headline during training.
+        measured_on: whom the curve saw, "test" or "validation".
+        majority: accuracy of always answering the commonest class.
+        shortcut: AUROC of six brightness and border numbers alone.
+        location: Dice of where the regions usually lie, without any picture.
+    """
+
+    name: str
+    source: str
+    values: Mapping[str, object]
+    runs: tuple[str, ...]
+    guarantee: Guarantee
+    promise: str
+    seeded: bool
+    stopped: int
+    hospitals: int
+    scores: Mapping[str, Spread]
+    validation: Spread | None
+    curve: tuple[Point, ...]
+    measured_on: str
+    majority: Spread | None
+    shortcut: Spread | None
+    location: Spread | None
+
+    @property
+    def label(self) -> str:
+        """For a reader."""
+        return self.label_without(()) or self.name
+
+    def label_without(self, keys: Collection[str]) -> str:
+        """The source and every varied value but those of `keys`; empty if nothing is left."""
+        values = ", ".join(f"{key} = {value}" for key, value in self.values.items() if key not in keys)
+        return ": ".join(part for part in (self.source, values) if part)
+
+    def to_json(self) -> JsonDict:
+        """As a JSON object."""
+        guarantee = self.guarantee
+        return {
+            "name": self.name,
+            "values": dict(self.values),
+            "runs": list(self.runs),
+            "epsilon": guarantee.epsilon if guarantee.holds else "infinity",
+            "delta": guarantee.delta if guarantee.holds else None,
+            "unit": guarantee.unit,
+            "promise": self.promise,
+            "seeded": self.seeded,
+            "stopped": self.stopped,
+            "hospitals": self.hospitals,
+            "test": {key: spread.to_json() for key, spread in self.scores.items()},
+            "validation": _json(self.validation),
+            "curve": [{"round": point.round, **point.score.to_json()} for point in self.curve],
+            "curve_measured_on": self.measured_on,
+            "majority_accuracy": _json(self.majority),
+            "shortcut_auroc": _json(self.shortcut),
+            "location_dice": _json(self.location),
+        }
+
+
+@dataclass(frozen=True)
+class Charge:
+    """A ledger that runs of the comparison shared, as far as it was spent."""
+
+    limit: float
+    spent: Guarantee
+
+    def sentence(self) -> str:
+        """Limit and what was spent of it."""
+        return (
+            f"Runs were charged to one ledger. At delta = {self.spent.delta:g} for one {self.spent.unit} it allows "
+            f"{self.limit:g}, and the hospital that spent most of it has spent {self.spent.value}."
+        )
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything the comparison shows.
+
+    Attributes:
+        title: of the comparison.
+        columns: every measure, the headline first.
+        rows: the configurations, in the order in which they were asked for.
+        together: what all runs cost a patient together.
+        dealt_anew: some runs have other test patients than others.
+        charge: the shared ledger; None where there is none.
+        best: name of the best configuration by its validation figure; None where that cannot be said.
+        choice: how it was chosen, or why none is called best.
+        missing: sentences about runs that are not here, by name.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    together: tuple[Together, ...]
+    dealt_anew: bool
+    charge: Charge | None
+    best: str | None
+    choice: str
+    missing: Mapping[str, str]
+
+    @property
+    def headline(self) -> Column:
+        """The measure to name where there is room for one."""
+        return self.columns[0]
+
+    def to_json(self) -> JsonDict:
+        """As a JSON object; an infinite epsilon is the string 'infinity'."""
+        return {
+            "title": self.title,
+            "headline": self.headline.key,
+            "configurations": [row.to_json() for row in self.rows],
+            "together": [one.to_json() for one in self.together],
+            "caveats": [NOT_CHARGED] + [DEALT_ANEW] * self.dealt_anew,
+            "charge": None if self.charge is None else self.charge.sentence(),
+            "best_by_validation": self.best,
+            "choice": self.choice,
+            "missing": dict(self.missing),
+        }
+
+
+def _json(spread: Spread | None) -> JsonDict | None:
+    return None if spread is None else spread.to_json()

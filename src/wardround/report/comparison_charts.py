@@ -1,0 +1,256 @@
+"""The charts of a comparison: the headline against epsilon, hospitals and rounds, and its spread over repeats.
+
+Each series has a colour, a marker and, from the seventh on, a dashed line; a dot is a run, a line joins the means.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from wardround.report.canvas import WIDE, Chart, both, new_axes, new_figure
+from wardround.report.charts import Scale
+from wardround.report.comparison import Overview, Row, Spread
+from wardround.report.svg import INK, MUTED, OPEN, PAPER, PRIVATE, RULE, SERIES
+
+_CHANCE = {"auroc": 0.5, "quadratic_kappa": 0.0}
+_MARKERS = "os^DvP"
+_PROMISES = ("privacy.epsilon", "privacy.noise_multiplier", "privacy.plan")
+_LINE_HEIGHT = 20
+_GUESSING = "chance"
+
+
+@dataclass(frozen=True)
+class _Series:
+    label: str
+    points: tuple[tuple[float, Spread], ...]
+
+
+@dataclass(frozen=True)
+class _Level:
+    """A figure that depends on no position along the axis, such as a baseline."""
+
+    label: str
+    value: float
+    colour: str
+
+
+def epsilon_chart(overview: Overview) -> Chart | None:
+    """The headline against epsilon; None unless two promises differ."""
+    rows = _scored(overview)
+    private = [row for row in rows if row.guarantee.holds and row.guarantee.epsilon > 0]
+    if len({row.guarantee.epsilon for row in private}) < 2:
+        return None
+    series = _series(overview, private, _PROMISES, lambda row: row.guarantee.epsilon)
+    levels = [
+        _Level(f"{row.label}: no privacy, ε = infinity", _score(overview, row).mean, OPEN)
+        for row in rows
+        if not row.guarantee.holds
+    ]
+    conditions = {row.guarantee.condition for row in private}
+    condition = conditions.pop() if len(conditions) == 1 else "at the δ of its row"
+    return _drawn(overview, series, [*levels, *_baselines(overview)], f"ε {condition}", logarithmic=True)
+
+
+def hospitals_chart(overview: Overview) -> Chart | None:
+    """The headline against the number of hospitals; None unless two numbers differ."""
+    rows = _scored(overview)
+    if len({row.hospitals for row in rows}) < 2:
+        return None
+    series = _series(overview, rows, ("hospitals.count",), lambda row: row.hospitals)
+    return _drawn(overview, series, _baselines(overview), "hospitals", logarithmic=True)
+
+
+def curves_chart(overview: Overview) -> Chart | None:
+    """The headline during training, mean over repeats; None when no round was looked at."""
+    series = [
+        _Series(row.label, tuple((point.round, point.score) for point in row.curve))
+        for row in overview.rows
+        if row.curve
+    ]
+    if not series or max(len(one.points) for one in series) < 2:
+        return None
+    chance = [level for level in _baselines(overview) if level.label == _GUESSING]
+    levels = _baselines(overview) if overview.rows[0].measured_on == "test" else chance
+    return _drawn(overview, series, levels, "round", logarithmic=False, dots=False)
+
+
+def spread_chart(overview: Overview) -> Chart | None:
+    """Every run's headline on test patients, a line for each configuration; None when no run has it."""
+    rows = _scored(overview)
+    if not rows:
+        return None
+    said = "; ".join(f"{row.label}: {_words(_score(overview, row))}" for row in rows)
+    label = f"{overview.headline.title} on the test patients, every run. {said}."
+    return both(lambda width: _draw_spread(overview, rows, width), label)
+
+
+def _scored(overview: Overview) -> list[Row]:
+    return [row for row in overview.rows if overview.headline.key in row.scores]
+
+
+def _score(overview: Overview, row: Row) -> Spread:
+    return row.scores[overview.headline.key]
+
+
+def _scale(overview: Overview) -> Scale:
+    return Scale(overview.headline.title, _CHANCE.get(overview.headline.key))
+
+
+def _baselines(overview: Overview) -> list[_Level]:
+    """What is reached without learning anything from the pictures' contents, as far as it is on the same scale."""
+    key, found = overview.headline.key, []
+    if key == "auroc" and (shortcut := _mean([row.shortcut for row in overview.rows])) is not None:
+        found.append(_Level("brightness and border numbers alone", shortcut, MUTED))
+    if key == "accuracy" and (majority := _mean([row.majority for row in overview.rows])) is not None:
+        found.append(_Level("always the commonest class", majority, MUTED))
+    if key == "dice" and (location := _mean([row.location for row in overview.rows])) is not None:
+        found.append(_Level("where the regions usually lie", location, MUTED))
+    if key in _CHANCE:
+        found.append(_Level(_GUESSING, _CHANCE[key], MUTED))
+    return found
+
+
+def _mean(spreads: Sequence[Spread | None]) -> float | None:
+    known = [spread.mean for spread in spreads if spread is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _series(
+    overview: Overview, rows: Sequence[Row], along: Sequence[str], position: Callable[[Row], float]
+) -> list[_Series]:
+    """Rows that differ by what is `along` the axis alone, as one series."""
+    groups: dict[str, list[tuple[float, Spread]]] = {}
+    for row in rows:
+        name = row.label_without(along) or "mean of the runs"
+        groups.setdefault(name, []).append((position(row), _score(overview, row)))
+    return [_Series(name, tuple(sorted(points, key=lambda p: p[0]))) for name, points in groups.items()]
+
+
+def _words(spread: Spread) -> str:
+    if len(spread.values) == 1:
+        return f"{spread.mean:.3f}"
+    return f"mean {spread.mean:.3f}, from {spread.low:.3f} to {spread.high:.3f} over {len(spread.values)} runs"
+
+
+def _drawn(
+    overview: Overview,
+    series: Sequence[_Series],
+    levels: Sequence[_Level],
+    along: str,
+    *,
+    logarithmic: bool,
+    dots: bool = True,
+) -> Chart:
+    on = overview.rows[0].measured_on if along == "round" else "test"
+    title = f"{overview.headline.title} on the {on} patients"
+    said = "; ".join(
+        f"{one.label}: " + ", ".join(f"{_words(score)} at {x:.3g}" for x, score in (one.points[0], one.points[-1]))
+        for one in series
+    )
+    floors = "".join(f"; {level.label}: {level.value:.3f}" for level in levels)
+    return both(
+        lambda width: _draw(_scale(overview), series, levels, title, along, width, logarithmic, dots),
+        f"{title} against {along}. {said}{floors}.",
+    )
+
+
+def _draw(
+    scale: Scale, series: Sequence[_Series], levels: Sequence[_Level], title: str, along: str, width: int,
+    logarithmic: bool, dots: bool,
+) -> Figure:  # fmt: skip
+    columns = 2 if width >= WIDE else 1
+    entries = len(series) + len(levels)
+    key_height = _LINE_HEIGHT * math.ceil(entries / columns) + 8
+    figure = new_figure(width, 286 + key_height)
+    axes = new_axes(figure, 38, 44 + key_height, 20, 34)
+    scores = [score for one in series for _, score in one.points]
+    lows = [*(score.low for score in scores), *(level.value for level in levels)]
+    axes.set_ylim(scale.floor(lows), 1.0)
+    axes.set_title(title, loc="left", fontsize=13, pad=12, color=INK, x=-38 / (width - 58))
+    axes.grid(axis="y", color=RULE, linewidth=1)
+    places = sorted({x for one in series for x, _ in one.points})
+    if logarithmic:
+        _logarithmic(axes, places)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(along)
+    for number, one in enumerate(series):
+        _draw_series(axes, one, number, dots=dots)
+    for number, level in enumerate(levels):
+        axes.axhline(level.value, color=level.colour, linewidth=1.4, dashes=(4 + 4 * number, 3), label=level.label)
+    figure.legend(
+        loc="lower left", bbox_to_anchor=(0, 0), ncol=columns, frameon=False, fontsize=11.5, labelcolor=INK,
+        borderaxespad=0.2, handlelength=2.6, labelspacing=0.45,
+    )  # fmt: skip
+    return figure
+
+
+def _logarithmic(axes: Axes, places: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(places, [f"{place:.3g}" for place in places])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(places[0] / 1.15, places[-1] * 1.15)
+
+
+def _draw_series(axes: Axes, one: _Series, number: int, *, dots: bool) -> None:
+    colour, marker = SERIES[number % len(SERIES)], _MARKERS[number % len(_MARKERS)]
+    places = [x for x, _ in one.points]
+    style = "-" if number < len(SERIES) else (0, (6, 2))
+    axes.plot(
+        places, [score.mean for _, score in one.points], color=colour, linewidth=2, linestyle=style,
+        marker=marker, markersize=6.5, label=one.label,
+    )  # fmt: skip
+    for x, score in one.points if dots else ():
+        if len(score.values) > 1:
+            axes.plot([x, x], [score.low, score.high], color=colour, linewidth=1.5)
+            axes.plot(
+                [x] * len(score.values),
+                score.values,
+                color=colour,
+                linestyle="none",
+                marker=marker,
+                markersize=3.5,
+            )
+
+
+def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Figure:
+    """A line for each configuration, its name above it, a mark for each run and a bar at the mean."""
+    scale, step = _scale(overview), 46
+    figure = new_figure(width, step * len(rows) + 66)
+    axes = new_axes(figure, 8, 44, 56, 22)
+    scores = [_score(overview, row) for row in rows]
+    baselines = _baselines(overview)
+    axes.set_xlim(scale.floor([*(score.low for score in scores), *(level.value for level in baselines)]), 1.0)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks([])
+    axes.xaxis.set_major_locator(MaxNLocator(6 if width >= WIDE else 5, steps=[1, 2, 5, 10]))
+    axes.grid(axis="x", color=RULE, linewidth=1)
+    for level in baselines:
+        axes.axvline(level.value, color=MUTED, linewidth=1, dashes=(4, 3))
+    axes.set_xlabel(f"{overview.headline.title} on the test patients", labelpad=4)
+    for y, (row, score) in enumerate(zip(rows, scores, strict=True)):
+        private = row.guarantee.holds
+        colour = PRIVATE if private else OPEN
+        axes.plot([score.low, score.high], [y + 0.2] * 2, color=colour, linewidth=1.5)
+        axes.plot(
+            score.values, [y + 0.2] * len(score.values), color=colour, linestyle="none",
+            marker="o" if private else "D", markersize=7, markerfacecolor=colour if private else PAPER,
+            markeredgewidth=1.6,
+        )  # fmt: skip
+        axes.plot(
+            [score.mean], [y + 0.2], color=INK, linestyle="none", marker="|", markersize=16, markeredgewidth=2
+        )
+        axes.annotate(
+            row.label, (0, y - 0.18), xycoords=("axes fraction", "data"), va="center", color=INK,
+            fontsize=12 if width >= WIDE else 11, fontweight="bold" if row.name == overview.best else "normal",
+            annotation_clip=False, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
+        axes.annotate(
+            f"{score.mean:.3f}", (1, y + 0.2), xycoords=("axes fraction", "data"), xytext=(8, 0),
+            textcoords="offset points", va="center", color=INK,
+        )  # fmt: skip
+    return figure

@@ -1,0 +1,140 @@
+"""From finished runs to their comparison: means over repeats, and which configuration may be called best."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from wardround.records import RunRecord
+from wardround.report.comparison import Charge, Column, Overview, Point, Row, Spread
+from wardround.report.numbers import Quality, Report, numbers_of
+from wardround.report.together import together_of
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished run in a comparison.
+
+    Attributes:
+        run: its name, and that of its folder beside the page.
+        configuration: what it is a repeat of.
+        source: the study file it comes from, by its study's name; empty where there is one file only.
+        values: what is varied, by dotted key.
+        record: what it left.
+    """
+
+    run: str
+    configuration: str
+    source: str
+    values: Mapping[str, object]
+    record: RunRecord
+
+
+def overview_of(
+    title: str,
+    entries: Sequence[Entry],
+    *,
+    charge: Charge | None = None,
+    missing: Mapping[str, str] | None = None,
+) -> Overview:
+    """The comparison of some finished runs; there is at least one.
+
+    Raises:
+        RecordError: a file of a record has another shape than this version writes.
+    """
+    grouped: dict[str, list[Entry]] = {}
+    for entry in entries:
+        grouped.setdefault(entry.configuration, []).append(entry)
+    reports = {entry.run: numbers_of(entry.record) for entry in entries}
+    columns = {m.key: Column(m.key, m.title, m.unit) for r in reports.values() for m in r.quality.measures}
+    rows = tuple(_row(group, [reports[entry.run] for entry in group], columns) for group in grouped.values())
+    together = together_of([entry.record for entry in entries])
+    datasets = {str(entry.record.environment.get("dataset")) for entry in entries}
+    best, choice = _best(rows, next(iter(columns.values())), one_data_set=len(datasets) == 1)
+    return Overview(
+        title, tuple(columns.values()), rows, together, _dealt_anew(entries), charge, best, choice,
+        dict(missing or {}),
+    )  # fmt: skip
+
+
+def _dealt_anew(entries: Sequence[Entry]) -> bool:
+    """Whether who is tested on differs between the runs."""
+    drawn = set()
+    for entry in entries:
+        study = tomllib.loads(entry.record.study)
+        data, hospitals = study.get("data", {}), study.get("hospitals", {})
+        aside = [data.get(key) for key in ("test", "test_fraction", "validation_fraction")]
+        drawn.add((hospitals.get("split_seed"), *aside))
+    return len(drawn) > 1
+
+
+def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str, Column]) -> Row:
+    loosest = max(zip(reports, group, strict=True), key=lambda pair: pair[0].guarantee.epsilon)
+    qualities = [report.quality for report in reports]
+    checked = [report.validation.quality for report in reports if report.validation is not None]
+    first = group[0]
+    return Row(
+        name=first.configuration,
+        source=first.source,
+        values=first.values,
+        runs=tuple(entry.run for entry in group),
+        guarantee=loosest[0].guarantee,
+        promise=str(loosest[1].record.certificate["short"]),
+        seeded=any(report.seeded for report in reports),
+        stopped=sum(report.stopped is not None for report in reports),
+        hospitals=max(len(report.hospitals) for report in reports),
+        scores={key: spread for key in columns if (spread := _scores(qualities, key)) is not None},
+        validation=_scores(checked, qualities[0].headline.key) if len(checked) == len(reports) else None,
+        curve=_curve(reports),
+        measured_on=next((report.looks[-1].measured_on for report in reports if report.looks), "test"),
+        majority=_spread([quality.majority_accuracy for quality in qualities]),
+        shortcut=_spread([report.shortcut_auroc for report in reports]),
+        location=_spread([report.location_dice for report in reports]),
+    )
+
+
+def _scores(qualities: Sequence[Quality], key: str) -> Spread | None:
+    scores = [quality.score(key) for quality in qualities]
+    return _spread([None if score is None else score.value for score in scores])
+
+
+def _spread(values: Sequence[float | None]) -> Spread | None:
+    """Over all repeats; None unless each of them has the figure."""
+    known = tuple(value for value in values if value is not None)
+    return Spread(known) if known and len(known) == len(values) else None
+
+
+def _curve(reports: Sequence[Report]) -> tuple[Point, ...]:
+    rounds = dict.fromkeys(look.round for report in reports for look in report.looks)
+    points = []
+    for round in sorted(rounds):
+        looks = [look for report in reports for look in report.looks if look.round == round]
+        score = _spread([look.score.value for look in looks])
+        if score is not None:
+            points.append(Point(round, score))
+    return tuple(points)
+
+
+def _best(rows: Sequence[Row], headline: Column, *, one_data_set: bool) -> tuple[str | None, str]:
+    """The best by validation patients alone, and how far that goes."""
+    if len(rows) < 2:
+        return None, "There is one configuration only, so there is nothing to choose."
+    known = [(row.validation, row) for row in rows if row.validation is not None]
+    if len(known) < len(rows):
+        return None, (
+            "No configuration is called best: that takes validation patients in every run, and there are none. Set "
+            "data.validation_fraction, for instance to 0.1."
+        )
+    if not one_data_set:
+        return None, "No configuration is called best: the runs are on different data sets."
+    (first, winner), (second, _) = sorted(known, key=lambda pair: -pair[0].mean)[:2]
+    text = (
+        f"By {headline.title} on the validation patients, {winner.label} is best ({first.mean:.3f}, with "
+        f"{winner.guarantee.text}); its test figure was not used for that."
+    )
+    if second.high >= first.low:
+        text += f" The next one reaches {second.high:.3f} in a run, so the difference may be chance."
+    private = [(score, row) for score, row in known if row.guarantee.holds]
+    if private and not winner.guarantee.holds:
+        score, row = max(private, key=lambda pair: pair[0].mean)
+        text += f" Of those with privacy, {row.label} is best ({score.mean:.3f}, with {row.guarantee.text})."
+    return winner.name, text

@@ -1,0 +1,128 @@
+"""Published loops over a study's pictures: each in a process of its own, its numbers kept in a file of its own."""
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from wardround.config import Study
+from wardround.records import read_json, write_whole
+from wardround.reproduce.cohort import Cohort, cohort_of
+from wardround.reproduce.repaired import Sections, study_of
+from wardround.reproduce.table import Score
+from wardround.run.capacity import cores
+from wardround.run.observer import Observer
+
+Found = dict[str, dict[str, float]]
+"""Numbers by what was measured: `{"uploaded": {"accuracy": 0.5, ...}, ...}`."""
+
+Body = Callable[[Cohort, Mapping[str, object], torch.Generator], Found]
+"""A published loop: a cohort, settings as plain JSON, and the only source of randomness."""
+
+_ALL_IMAGES = 10_000
+"""Published loops bound nobody's images."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One published loop to be run.
+
+    Attributes:
+        study: names pictures, hospitals and network; its privacy and federation sections say nothing here.
+        body: a function at the top of a module.
+        settings: as plain JSON.
+        seed: of everything the loop draws.
+    """
+
+    study: Study
+    body: Body
+    settings: Mapping[str, object]
+    seed: int = 0
+
+    @property
+    def digest(self) -> str:
+        """Identity: a loop with another one is run anew."""
+        parts = [self.study.digest, self.body.__module__, self.body.__qualname__, dict(self.settings), self.seed]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def run_loops(
+    loops: Mapping[str, Loop], out: Path, observer: Observer, *, workers: int | None = None
+) -> dict[str, Found]:
+    """Runs every loop whose numbers are not yet in `out/<name>.json`; returns all numbers.
+
+    Args:
+        loops: by name.
+        out: folder of the numbers; made if missing.
+        observer: told how many have ended.
+        workers: loops at once; None takes the number of cores, and 1 stays in this process.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    waiting = {name: loop for name, loop in loops.items() if _kept(out / f"{name}.json", loop) is None}
+    at_once = min(len(waiting), workers or cores())
+    observer.stage(f"{len(waiting)} loops as published, {max(1, at_once)} at once")
+    if at_once <= 1:
+        for done, (name, loop) in enumerate(waiting.items(), 1):
+            _work(loop, out / f"{name}.json")
+            observer.progress(done, len(waiting), name)
+    else:
+        with ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn")) as pool:
+            running = {
+                pool.submit(_work_alone, loop, out / f"{name}.json"): name for name, loop in waiting.items()
+            }
+            for done, future in enumerate(as_completed(running), 1):
+                future.result()
+                observer.progress(done, len(waiting), running[future])
+    found = {name: _kept(out / f"{name}.json", loop) for name, loop in loops.items()}
+    return {name: numbers for name, numbers in found.items() if numbers is not None}
+
+
+def repeated_loops(
+    key: str, sections: Sections, body: Body, settings: Mapping[str, object], repeats: int
+) -> dict[str, Loop]:
+    """A loop once for each repeat, with another split, other first weights and another seed; all images are kept."""
+    privacy = {**sections["privacy"], "images_per_patient": _ALL_IMAGES}
+    return {
+        name: Loop(study_of(name, {**sections, "privacy": privacy}, number), body, settings, number)
+        for number in range(1, repeats + 1)
+        for name in [f"{key}-r{number}"]
+    }
+
+
+def baselines_of(found: Sequence[Found]) -> dict[str, Score]:
+    """What to read all loops' numbers against, over splits that differ."""
+    distinct = {json.dumps(numbers["baselines"], sort_keys=True): numbers["baselines"] for numbers in found}
+    repeats = list(distinct.values())
+    return {key: Score.of([one[key] for one in repeats if key in one]) for key in repeats[0]}
+
+
+def scores_of(found: Sequence[Found], what: str) -> dict[str, Score]:
+    """The numbers of all repeats of one measurement, by metric."""
+    repeats = [numbers[what] for numbers in found]
+    keys = [key for key in repeats[0] if all(key in numbers for numbers in repeats)]
+    return {key: Score.of([numbers[key] for numbers in repeats]) for key in keys}
+
+
+def _kept(path: Path, loop: Loop) -> Found | None:
+    if not path.exists():
+        return None
+    content = read_json(path)
+    found = content.get("found")
+    return found if content.get("digest") == loop.digest and isinstance(found, dict) else None
+
+
+def _work_alone(loop: Loop, path: Path) -> None:
+    torch.set_num_threads(1)
+    _work(loop, path)
+
+
+def _work(loop: Loop, path: Path) -> None:
+    cohort, baselines = cohort_of(loop.study)
+    found = loop.body(cohort, loop.settings, torch.Generator().manual_seed(loop.seed))
+    content = {"digest": loop.digest, "found": found | {"baselines": baselines}}
+    write_whole(path, json.dumps(content, indent=2).encode())

@@ -1,0 +1,218 @@
+"""What a reproduction finds: rows that cannot be read without what they guarantee."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from wardround.accounting.statement import Statement, format_epsilon
+
+JsonDict = dict[str, object]
+
+
+class Origin(StrEnum):
+    """Whose number a row is."""
+
+    PUBLISHED = "published"
+    AS_PUBLISHED = "ours, as published"
+    REPAIRED = "ours, repaired"
+    OPEN = "ours, without privacy"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean over repeats, with their standard deviation; that is None for one number alone."""
+
+    mean: float
+    deviation: float | None = None
+    repeats: int = 1
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Score":
+        """Of the numbers of all repeats.
+
+        >>> Score.of([0.5, 0.7]).text
+        '0.600 ± 0.141'
+        """
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return cls(statistics.fmean(values), deviation, len(values))
+
+    @property
+    def text(self) -> str:
+        """Three decimals."""
+        return f"{self.mean:.3f}" + ("" if self.deviation is None else f" ± {self.deviation:.3f}")
+
+    def to_json(self) -> JsonDict:
+        """Plain JSON."""
+        return {"mean": self.mean, "deviation": self.deviation, "repeats": self.repeats}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line.
+
+    Attributes:
+        setting: which column of a published figure or group it belongs to, such as "5 x 1000".
+        name: the method.
+        origin: whose number it is.
+        scores: by the table's keys; a key may be missing.
+        statement: what it guarantees, or that it guarantees nothing and why.
+        claimed: what its source promised, in words; empty where it promised nothing.
+        runs: folders of the runs behind it.
+    """
+
+    setting: str
+    name: str
+    origin: Origin
+    scores: Mapping[str, Score]
+    statement: Statement
+    claimed: str = ""
+    runs: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether it promises anything."""
+        return self.statement.guarantee and self.statement.epsilon < math.inf
+
+    @property
+    def unit(self) -> str:
+        """Who is protected; a dash where nobody is."""
+        return str(self.statement.unit) if self.holds else "–"
+
+    @property
+    def epsilon(self) -> str:
+        """Rounded up, so that it promises no more than was computed."""
+        return format_epsilon(self.statement.epsilon) if self.holds else "infinity"
+
+    @property
+    def delta(self) -> str:
+        """A dash where no delta would help."""
+        return f"{self.statement.delta:g}" if self.holds else "–"
+
+    @property
+    def guarantee(self) -> str:
+        """In one line: the promise, or that there is none and what was claimed."""
+        if self.holds:
+            return self.statement.short()
+        claimed = f" (claimed: {self.claimed})" if self.claimed else ""
+        return f"no guarantee{claimed}: {self.statement.reason.rstrip('.')}"
+
+    def to_json(self) -> JsonDict:
+        """Plain JSON, with the whole statement."""
+        return {
+            "setting": self.setting,
+            "name": self.name,
+            "origin": self.origin.value,
+            "scores": {key: score.to_json() for key, score in self.scores.items()},
+            "unit": self.unit,
+            "epsilon": self.statement.to_json()["epsilon"],
+            "delta": self.statement.delta if self.holds else None,
+            "guarantee": self.guarantee,
+            "claimed": self.claimed,
+            "statement": self.statement.to_json(),
+            "sentence": self.statement.sentence(),
+            "runs": list(self.runs),
+        }
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A published setting and what was used instead."""
+
+    name: str
+    published: str
+    used: str
+
+    def to_json(self) -> JsonDict:
+        """Plain JSON."""
+        return {"name": self.name, "published": self.published, "used": self.used}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a figure."""
+
+    label: str
+    origin: Origin
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is drawn: lines over numbers, or over settings when `ticks` names them."""
+
+    x_title: str
+    y_title: str
+    series: tuple[Series, ...]
+    ticks: tuple[str, ...] = ()
+
+    def to_json(self) -> JsonDict:
+        """Plain JSON."""
+        lines = [{"label": s.label, "origin": s.origin.value, "x": s.x, "y": s.y} for s in self.series]
+        return {"x": self.x_title, "y": self.y_title, "ticks": list(self.ticks), "series": lines}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A reproduction, ready to be shown.
+
+    Attributes:
+        name: of the reproduction.
+        title: what is reproduced.
+        source: where it was published.
+        data: what pictures were used; phantoms are said to be phantoms.
+        metrics: key and title of each column of numbers, the one of the figure first.
+        rows: all lines.
+        shrunk: settings that are not the published ones.
+        notes: whole sentences.
+        figure: what is drawn; by default the first metric over the settings.
+        baselines: numbers to read the rest against, by name.
+    """
+
+    name: str
+    title: str
+    source: str
+    data: str
+    metrics: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]
+    shrunk: tuple[Shrunk, ...] = ()
+    notes: tuple[str, ...] = ()
+    figure: Figure | None = None
+    baselines: Mapping[str, Score] = field(default_factory=dict)
+
+    @property
+    def drawn(self) -> Figure:
+        """The figure, or the first metric over the settings."""
+        return self.figure or by_setting(self.rows, *self.metrics[0])
+
+    def to_json(self) -> JsonDict:
+        """Plain JSON: all that the terminal and the page show."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "source": self.source,
+            "data": self.data,
+            "shrunk": [entry.to_json() for entry in self.shrunk],
+            "baselines": {name: score.to_json() for name, score in self.baselines.items()},
+            "metrics": [{"key": key, "title": title} for key, title in self.metrics],
+            "rows": [row.to_json() for row in self.rows],
+            "notes": list(self.notes),
+            "figure": self.drawn.to_json(),
+        }
+
+
+def by_setting(rows: Iterable[Row], key: str, title: str) -> Figure:
+    """One line a method and origin over the settings, in the order in which they come."""
+    known = [row for row in rows if key in row.scores]
+    ticks = tuple(dict.fromkeys(row.setting for row in known))
+    lines: dict[tuple[str, Origin], list[tuple[float, float]]] = {}
+    for row in known:
+        point = (float(ticks.index(row.setting)), row.scores[key].mean)
+        lines.setdefault((row.name, row.origin), []).append(point)
+    series = tuple(
+        Series(f"{name} ({origin})", origin, *map(tuple, zip(*points, strict=True)))
+        for (name, origin), points in lines.items()
+    )
+    return Figure("", title, series, ticks)

@@ -1,0 +1,127 @@
+"""A linear head on fixed features, fitted to the end: strongly convex, so that its weights have a sensitivity.
+
+Nothing here is noised; what it returns may leave only through `PrivacyPlan.hospital_head`.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+from torch import nn
+
+from wardround.errors import ModelError
+from wardround.models.network import Network
+from wardround.privacy.output_perturbation import tolerance_of
+from wardround.training.patients import TrainingPatients
+from wardround.training.workbench import Workbench
+from wardround.types import HeadFit
+
+Float64 = npt.NDArray[np.float64]
+Objective = Callable[[Float64], tuple[float, Float64]]
+
+_AT_ONCE = 512
+
+
+def linear_head(network: Network) -> nn.Linear:
+    """The one layer that is trained, if all before it is fixed and it gives the logits.
+
+    Raises:
+        ModelError: something else is trained, or the features are not computed for each picture alone.
+    """
+    layers = [module for module in network.trained.modules() if not list(module.children())]
+    head = layers[-1] if layers else None
+    fixed = all(isinstance(layer, nn.Flatten | nn.Identity) for layer in layers[:-1])
+    if network.segments or not isinstance(head, nn.Linear) or not fixed or not head.weight.requires_grad:
+        raise ModelError(
+            f"A head that is fitted to the end must be one linear layer on fixed features, got {network.name} with "
+            f'train = "{network.stage}". Use the network features or linear, or another with train = "head".'
+        )
+    return head
+
+
+def fit_head(workbench: Workbench, patients: TrainingPatients, fit: HeadFit) -> Float64:
+    """Weights, then biases, at which the objective's gradient has norm at most tau, (parameter,), float64.
+
+    Guarantee:
+        With a public `fit.num_patients`, neighbours that differ by one patient get weights that are at most
+        `OutputPerturbation.sensitivity` apart, however many patients there are and whatever the pictures show. Fixed
+        features, rows of norm at most `fit.row_norm`, one mean a patient: see `privacy.output_perturbation`.
+
+    Edge cases:
+        No patient: zeros. Without a public number of patients: divided by the hospital's own, which has no guarantee.
+
+    Raises:
+        ModelError: as `linear_head`.
+    """
+    head = linear_head(workbench.network)
+    classes = head.out_features
+    number = max(1, len(patients)) if fit.num_patients is None else fit.num_patients
+    with_bias = head.bias is not None
+    rows = feature_rows(workbench, patients.rows, fit.row_norm, with_bias=with_bias)
+    each = np.repeat(1 / np.maximum(1, patients.counts), patients.counts) / number
+    objective = regularised_loss(rows, patients.labels, each, classes, fit.regularisation)
+    smoothness = fit.regularisation + fit.row_norm**2 / 2 * each.sum()
+    found = _minimiser(objective, classes * rows.shape[1], tolerance_of(fit, number), smoothness)
+    table = found.reshape(classes, -1)
+    if not with_bias:
+        return found
+    return np.concatenate([table[:, :-1].ravel(), table[:, -1]])
+
+
+def feature_rows(
+    workbench: Workbench, rows: npt.NDArray[np.int64], row_norm: float, *, with_bias: bool
+) -> Float64:
+    """Rows that the head sees, the constant 1 for its bias among them, cut to norm `row_norm`, (picture, feature)."""
+    parts = [
+        workbench.inputs_of(rows[at : at + _AT_ONCE]).flatten(1).to(torch.float64).numpy()
+        for at in range(0, len(rows), _AT_ONCE)
+    ]
+    head = linear_head(workbench.network)
+    table = np.nan_to_num(np.concatenate(parts)) if parts else np.zeros((0, head.in_features))
+    if with_bias:
+        table = np.column_stack([table, np.ones(len(table))])
+    lengths = np.linalg.norm(table, axis=1, keepdims=True)
+    # A billionth short: rounding cannot bring a row back above the bound.
+    return np.asarray(
+        table * np.minimum(1.0, row_norm * (1 - 1e-9) / np.maximum(lengths, 1e-300)), dtype=np.float64
+    )
+
+
+def regularised_loss(
+    rows: Float64, labels: npt.NDArray[np.int64], each: Float64, classes: int, regularisation: float
+) -> Objective:
+    """Sum of `each` times the pictures' cross-entropies, plus half of `regularisation` times the squared weights.
+
+    Returns:
+        A function of the weights, (class * feature,), to its value and gradient.
+    """
+    truth = np.eye(classes)[labels]
+
+    def objective(weights: Float64) -> tuple[float, Float64]:
+        logits = rows @ weights.reshape(classes, -1).T
+        normaliser = logsumexp(logits, axis=1, keepdims=True) if len(rows) else np.zeros((0, 1))
+        losses = normaliser[:, 0] - (logits * truth).sum(axis=1)
+        slope = (np.exp(logits - normaliser) - truth) * each[:, None]
+        value = float(each @ losses + regularisation / 2 * (weights @ weights))
+        return value, (slope.T @ rows).ravel() + regularisation * weights
+
+    return objective
+
+
+def _minimiser(objective: Objective, size: int, tolerance: float, smoothness: float) -> Float64:
+    """A point whose gradient has norm at most `tolerance`: by L-BFGS, and plain steps for what that leaves."""
+    found = minimize(
+        objective, np.zeros(size), jac=True, method="L-BFGS-B",
+        options={"gtol": tolerance / np.sqrt(size), "ftol": 0.0, "maxiter": 10_000, "maxfun": 20_000, "maxcor": 20},
+    )  # fmt: skip
+    point = np.asarray(found.x, dtype=np.float64)
+    gradient = objective(point)[1]
+    while (
+        not np.linalg.norm(gradient) <= tolerance
+    ):  # each step takes the share lambda / smoothness off the distance
+        point = point - gradient / smoothness
+        gradient = objective(point)[1]
+    return point
