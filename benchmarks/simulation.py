@@ -275,7 +275,7 @@ def _show(table: dict[str, Any]) -> None:
         print(f"{int(count):>6,} hospitals: {row['seconds_a_round']:.3f} s a round{text}, {row['peak_gb']:.2f} GB")
     thousand = table["scale"].get("1000", {}).get("over_pooled")
     if thousand:
-        print(f"  target at 1,000: {SCALE_TARGET} {_verdict(thousand['median'] <= SCALE_TARGET)}")
+        print(f"  target at 1,000: {SCALE_TARGET} {_verdict(table, thousand['median'] <= SCALE_TARGET)}")
     for name, row in table["job"].items():
         print(
             f"{name:>18}: {_text(row['seconds'])} s start to finish, {row['seconds_in_rounds']:.2f} s in rounds, "
@@ -283,14 +283,16 @@ def _show(table: dict[str, Any]) -> None:
         )
     if "flower" in table["job"]:
         ratio = table["job"]["flower"]["over_wardround"]["median"]
-        print(f"  target beside Flower: {FLOWER_TARGET:g} times {_verdict(ratio >= FLOWER_TARGET)}")
+        print(f"  target beside Flower: {FLOWER_TARGET:g} times {_verdict(table, ratio >= FLOWER_TARGET)}")
 
 
 def _text(spread: dict[str, float]) -> str:
     return f"{spread['median']:.2f} ({spread['least']:.2f} to {spread['most']:.2f})"
 
 
-def _verdict(met: bool) -> str:
+def _verdict(table: dict[str, Any], met: bool) -> str:
+    if not table["quiet"]:
+        return "is not judged: the machine was not quiet"
     return "met" if met else "MISSED"
 
 

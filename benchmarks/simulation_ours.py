@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from wardround.config import Study, parse_study
-from wardround.run.assemble import gather
+from wardround.run.materials import gather
 from wardround.run.observer import Silent
 from wardround.run.stages import run_study
 

@@ -15,7 +15,7 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.privacy.clipping import ClippedSum
 from wardround.privacy.correlated import Correlation
-from wardround.privacy.plan import not_private
+from wardround.privacy.variants import not_private
 from wardround.training.workbench import Workbench
 from wardround.types import LocalSteps
 

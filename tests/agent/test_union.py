@@ -20,7 +20,7 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.models.network import Network, Normalise
 from wardround.privacy.clips import ClippingKind
-from wardround.privacy.plan import not_private
+from wardround.privacy.variants import not_private
 from wardround.secure_aggregation.simulated import simulated_secure_sum
 from wardround.training.losses import cross_entropy
 from wardround.training.workbench import Workbench

@@ -18,7 +18,7 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
-from wardround.privacy.plan import not_private
+from wardround.privacy.variants import not_private
 
 NO_ANSWER = Failure(FailureCode.NO_ANSWER, Stage.TRANSPORT)
 

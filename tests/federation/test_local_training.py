@@ -13,8 +13,8 @@ from wardround.federation.local_training import LocalTraining, Repair
 from wardround.federation.messages import Task
 from wardround.federation.strategy import Call
 from wardround.privacy.clipping import ClippedSum
-from wardround.privacy.plan import not_private
 from wardround.privacy.randomness import Randomness
+from wardround.privacy.variants import not_private
 from wardround.training.local import class_of_patients, local_steps
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench

@@ -21,8 +21,8 @@ from wardround.federation.strategies.scaffold import Scaffold
 from wardround.federation.strategies.selective import Selective
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
-from wardround.privacy.plan import not_private
 from wardround.privacy.updates import ClippedUpdate
+from wardround.privacy.variants import not_private
 
 CALL = Call(STUDY)
 STEPS = 2

@@ -20,7 +20,7 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Timetable
 from wardround.privacy.clips import ClippingKind
-from wardround.privacy.plan import not_private
+from wardround.privacy.variants import not_private
 from wardround.training.patients import TrainingPatients
 
 CALL = Call(STUDY)

@@ -12,8 +12,9 @@ from wardround.errors import PrivacyError
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sum
 from wardround.privacy.clips import ClippingKind
-from wardround.privacy.plan import PrivacyPlan, calibrated, not_private
+from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import statement_of
+from wardround.privacy.variants import calibrated, not_private
 
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from wardround.errors import PrivacyError
 from wardround.privacy.clipping import ClippedSum
 from wardround.privacy.clips import ClippingKind
 from wardround.privacy.correlated import Correlation
-from wardround.privacy.plan import calibrated, not_private
 from wardround.privacy.promise import insiders_of, statement_of
 from wardround.privacy.randomness import Randomness
 from wardround.privacy.toeplitz import inverse_coefficients
+from wardround.privacy.variants import calibrated, not_private
 
 ROUNDS, SIZE = 7, 40_000
 CORRELATION = Correlation(ROUNDS, cohorts=3, bands=3, momentum=0.9)

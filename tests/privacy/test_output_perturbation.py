@@ -13,9 +13,10 @@ from wardround.accounting.mechanisms import gaussian_epsilon
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
 from wardround.errors import PrivacyError
 from wardround.privacy.output_perturbation import OutputPerturbation, tolerance_of
-from wardround.privacy.plan import PrivacyPlan, not_private, with_output_perturbation
+from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
 from wardround.privacy.randomness import Randomness
+from wardround.privacy.variants import not_private, with_output_perturbation
 from wardround.types import HeadFit
 
 FIT = HeadFit(0.02, 1.0, 50.0)

@@ -11,8 +11,8 @@ from wardround.errors import BudgetExhausted, StudyError
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.privacy.randomness import Randomness
 from wardround.run import stages
-from wardround.run.assemble import plan_of
 from wardround.run.observer import Silent
+from wardround.run.plans import plan_of
 from wardround.run.strategies import strategy_of
 
 CORRELATED = {"plan": "correlated-noise", "cohorts": 2}

@@ -13,8 +13,9 @@ from wardround.accounting.terms import NeighboringRelation
 from wardround.errors import BudgetExhausted, PrivacyError, RecordError, StudyError
 from wardround.records import RunFolder, RunRecord, arrays_from_file
 from wardround.run import local_pictures, stages
-from wardround.run.assemble import gather, plan_of
+from wardround.run.materials import gather
 from wardround.run.observer import Silent
+from wardround.run.plans import plan_of
 
 PRIVACY = {
     "plan": "local-pictures", "clipping_norm": None, "images_per_patient": 2, "epsilon": 8.0, "delta": 1e-3,

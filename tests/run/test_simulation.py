@@ -15,7 +15,9 @@ from wardround.federation.channel import SumChannel
 from wardround.federation.messages import Task
 from wardround.records import RunRecord, arrays_from_file
 from wardround.run.availability import availability_of
+from wardround.run.materials import gather
 from wardround.run.observer import Silent
+from wardround.run.plans import plan_of
 from wardround.run.stages import run_study
 
 SECURE = {"trust": "secure-aggregation", "epsilon": 8.0}
@@ -23,8 +25,8 @@ AWAY = {"count": 8, "absent_rate": 0.2, "absent_rounds": 2.0, "late_rate": 0.1, 
 
 
 def federation_of(study, tmp_path):
-    plan = assemble.plan_of(study)
-    materials = assemble.gather(study, Silent())
+    plan = plan_of(study)
+    materials = gather(study, Silent())
     ledgers = LedgerFile(tmp_path / "ledger.sqlite")
     federation = assemble.federate(
         study, plan, materials, materials.hospitals, ledgers,
@@ -91,7 +93,7 @@ def test_a_run_that_could_not_end_is_refused_before_anything_is_written(tiny_stu
     assert not (tmp_path / "run").exists()
     rate = {"count": 2, "absent_rate": 0.6, "absent_rounds": 3.0}
     with pytest.raises(FederationError, match="At most 1 of 2 hospitals"):
-        assemble.plan_of(tiny_study(hospitals=rate, federation={"rounds": 40}, privacy={"trust": "nobody"}))
+        plan_of(tiny_study(hospitals=rate, federation={"rounds": 40}, privacy={"trust": "nobody"}))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_strategies_whose_hospitals_protect_themselves_need_no_dropouts(
 
 def test_the_reference_without_privacy_has_the_same_absences(tiny_study, tmp_path):
     study = tiny_study(hospitals=AWAY, privacy={**SECURE, "dropouts": 4}, federation={"compare": ["no-privacy"]})
-    plan, materials = assemble.plan_of(study), assemble.gather(study, Silent())
+    plan, materials = plan_of(study), gather(study, Silent())
     own = replace(plan, dropouts=0, colluders=0)
     with LedgerFile(tmp_path / "ledger.sqlite") as ledgers:
         for strategy, away in (("fedsgd", True), ("pooled", False)):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from wardround.records import arrays_from_file
-from wardround.run.assemble import gather
 from wardround.run.evaluation import evaluate_models, summary_of
+from wardround.run.materials import gather
 from wardround.run.observer import Silent
 from wardround.run.stages import run_study
 

@@ -118,7 +118,7 @@ class Study(Section):
             )
         if plan == "correlated-noise":
             raise ValueError(
-                'under plan = "correlated-noise" every round takes back noise of the rounds before, so that no hospital '
+                'under plan = "correlated-noise" every round takes back noise of the rounds before, so no hospital '
                 'may be missing: remove absent_rate and late_rate, or use plan = "dp-sgd"'
             )
 

@@ -227,5 +227,8 @@ def per_patient_gradients(
 def _dropout_from(seed: int, device: torch.device) -> Iterator[None]:
     """Dropout draws from the global generators and from nowhere else: seeded inside, put back afterwards."""
     with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        if device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # the other also notes for CUDA where it was called from
+        else:
+            torch.manual_seed(seed)
         yield

@@ -7,7 +7,8 @@ from wardround.accounting.statement import FLOATING_POINT_CAVEAT, Statement, for
 from wardround.accounting.terms import PrivacyUnit, Trust
 from wardround.privacy.clips import ClippingKind
 from wardround.privacy.pictures.release import LocalRelease
-from wardround.privacy.plan import PrivacyPlan, with_noise_multiplier
+from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.variants import with_noise_multiplier
 
 _SEEN_BY = {
     Trust.COORDINATOR: "every hospital and whoever gets the model; the coordinator sees the sums without noise",

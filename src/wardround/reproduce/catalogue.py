@@ -27,6 +27,7 @@ class Reproduction:
 REPRODUCTIONS: dict[str, Reproduction] = {
     "yuan-table1": Reproduction("the ring by group and noise", "chest X-rays", yuan.table_1),
     "yuan-fig4": Reproduction("hospitals alone and together", "chest X-rays", yuan.figure_4),
+    "yuan-fig5": Reproduction("larger networks alone, a small one together", "chest X-rays", yuan.figure_5),
     "dopamine-fig1": Reproduction("five ways to train, by epoch", "APTOS retinas", dopamine.figure_1),
     "singh-fig4": Reproduction("noise on pictures and on gradients", "chest X-rays", singh.figure_4),
     "deepee-pneumonia": Reproduction("private training of one network", "chest X-rays", deepee.pneumonia),

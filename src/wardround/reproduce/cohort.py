@@ -8,8 +8,8 @@ from torch import nn
 
 from wardround.config import Study
 from wardround.reproduce.as_published.plain import Labelled, predict
-from wardround.run.assemble import Materials, gather
 from wardround.run.evaluation import shortcut_auroc
+from wardround.run.materials import Materials, gather
 from wardround.run.observer import Silent
 from wardround.training.metrics import Metrics, evaluate
 from wardround.training.patients import TrainingPatients

@@ -58,14 +58,15 @@ def leak_body(cohort: Cohort, settings: Mapping[str, object], generator: torch.G
 def pneumonia(request: Request) -> Table:
     """Both published arms, and private rows whose promise is to a patient."""
     scale = request.scale
-    side = scale.side("side of a picture, pixels", 224, least=32)
+    side = scale.side("side of a picture, pixels", 224, least=64)
     network = "vgg11_bn, pretrained, unfrozen in stages"
-    name = scale.said("network", network, "vgg11_gn" if scale.value >= 1 else "small_cnn")
+    name = scale.said("network", network, "vgg11_gn" if scale.value >= 1 else "alexnet of width 12")
+    model: dict[str, object] = {"name": name} if scale.value >= 1 else {"name": "alexnet", "width": 12}
     images = scale.count("training pictures", IMAGES, least=100, by=10 * scale.value)
     epochs = scale.count("epochs", EPOCHS)
     group = Group(SETTING, "deepee", {"count": 1}, request.pictures(side, images))
     sections = {
-        "data": group.data, "hospitals": group.hospitals, "model": {"name": name}, "privacy": {"plan": "none"},
+        "data": group.data, "hospitals": group.hospitals, "model": model, "privacy": {"plan": "none"},
         "performance": request.performance,
     }  # fmt: skip
     plain = asdict(Steps(epochs, BATCH, 5e-4, optimizer="adam"))

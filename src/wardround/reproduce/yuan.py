@@ -44,6 +44,10 @@ RELEASES = (
     "Each row is a release of its own: its epsilon covers its own run. Whoever released several rows made on the same "
     "patients would have to compose them."
 )
+_ORDER = (
+    "Published without numbers: DenseNet-121 better than VGG-16 better than AlexNet, each alone on 1000 pictures, and "
+    "the ring with AlexNet no worse than any of them."
+)
 EPOCHS, BATCH, RATE = 40, 32, 0.001
 
 
@@ -70,6 +74,12 @@ def alone_body(cohort: Cohort, settings: Mapping[str, object], generator: torch.
     return {"alone": {key: sum(one[key] for one in found) / len(found) for key in keys}}
 
 
+def first_body(cohort: Cohort, settings: Mapping[str, object], generator: torch.Generator) -> Found:
+    """The first hospital alone."""
+    train(cohort.model, cohort.hospitals[0], Steps.from_json(settings), generator)
+    return {"first": cohort.scores()}
+
+
 def table_1(request: Request) -> Table:
     """Accuracy of the ring by group and noise; ours before and after the noise, and repaired."""
     noises = tuple(TABLE_1)
@@ -81,6 +91,40 @@ def figure_4(request: Request) -> Table:
     """Hospitals alone beside hospitals together, without privacy and with a promise to each patient."""
     title = "Yuan et al., Figure 4: hospitals alone and together"
     return _table(request, "yuan-fig4", title, (None,), epsilons=(8.0,), notes=(CHOICES,))
+
+
+def figure_5(request: Request) -> Table:
+    """Larger networks of one hospital alone, beside the ring of five with the small one; the source has no numbers."""
+    scale = request.scale
+    group, steps = group_of(request, 0), asdict(steps_of(request))
+    vgg = scale.said("network 'VGG-16'", "vgg16", "vgg16" if scale.value >= 1 else "vgg11_gn")
+    singles: dict[str, Mapping[str, object]] = {
+        "AlexNet": alexnet_of(request),
+        "VGG-16": {"name": vgg},
+        "DenseNet-121": {"name": "densenet121"},
+    }
+    loops = {
+        name: loops_of(request, group, f"first-{model['name']}", first_body, steps, model)
+        for name, model in singles.items()
+    }
+    together = loops_of(request, group, "ring-0.000", ring_body, steps | {"sigma": 0.0}, alexnet_of(request))
+    found = request.loops(together | {name: loop for some in loops.values() for name, loop in some.items()})
+    open_statement = published.statement(GROUPS[0][0], 0.0)
+    ring = scores_of([found[name] for name in together], UPLOADED)
+    rows = [
+        Row("one of 5", f"{name} alone", Origin.AS_PUBLISHED, scores_of([found[key] for key in loops[name]], "first"),
+            published.statement_alone())
+        for name in singles
+    ] + [
+        Row("5 x 1000", "AlexNet, ring", Origin.PUBLISHED, {"accuracy": Score(TABLE_1[None][0])}, open_statement),
+        Row("5 x 1000", "AlexNet, ring", Origin.AS_PUBLISHED, ring, open_statement),
+    ]  # fmt: skip
+    repaired = request.repaired(linear.rows(request, group, (8.0,), DELTA))
+    return Table(
+        "yuan-fig5", "Yuan et al., Figure 5: larger networks alone, a small one together", SOURCE, request.sentence,
+        METRICS, (*rows, *repaired), scale.shrunk, notes=(_ORDER, CHOICES, linear.NOTE, RELEASES),
+        baselines=baselines_of(list(found.values())),
+    )  # fmt: skip
 
 
 def group_of(request: Request, number: int) -> Group:

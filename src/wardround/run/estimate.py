@@ -19,7 +19,9 @@ from wardround.models.network import Network
 from wardround.privacy.clipping import PatientBatch, clipped_sum
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
-from wardround.run.assemble import answers_as_one, augmentation_of, build_network, loss_of, plan_of, reader_options
+from wardround.run.assemble import answers_as_one
+from wardround.run.materials import augmentation_of, build_network, loss_of, reader_options
+from wardround.run.plans import plan_of
 from wardround.run.strategies import timetable_of
 
 

@@ -13,7 +13,7 @@ from wardround.federation.coordinator import JsonDict
 from wardround.images.entries import Target
 from wardround.images.patients import ImageRef
 from wardround.images.shortcut import shortcut_scores
-from wardround.run.assemble import Materials
+from wardround.run.materials import Materials
 from wardround.training.metrics import MaskScores, Metrics, SegmentationMetrics, auroc, by_group, evaluate
 from wardround.training.patients import Rows
 from wardround.types import Masks, Vector

@@ -23,7 +23,9 @@ from wardround.privacy.pictures.resemblance import coarse, reidentified, structu
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.randomness import Randomness, Stream
 from wardround.records import RunFolder, arrays_from_file, arrays_to_bytes, write_whole
-from wardround.run.assemble import Hospitals, Materials, epsilon_limit_of, loss_of, open_ledger, workbench_of
+from wardround.run.assemble import open_ledger
+from wardround.run.materials import Hospitals, Materials, loss_of, workbench_of
+from wardround.run.plans import epsilon_limit_of
 from wardround.training.label_noise import backward_corrected, forward_corrected
 from wardround.training.losses import Loss
 from wardround.training.patients import Rows, TrainingPatients

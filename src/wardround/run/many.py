@@ -20,8 +20,8 @@ from wardround.config import Study, parse_study, read_study
 from wardround.errors import RecordError, StudyError, WardroundError
 from wardround.records import RunRecord, read_json, write_whole
 from wardround.run import child
-from wardround.run.assemble import read_images
 from wardround.run.capacity import cores, memory_of, workers_for
+from wardround.run.materials import read_images
 from wardround.run.observer import Observer
 
 _LOOK_EVERY_S = 0.1

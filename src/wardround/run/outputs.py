@@ -16,10 +16,11 @@ from wardround.images.entries import Target
 from wardround.images.patients import Patient
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
-from wardround.run.assemble import Federation, Hospitals, Materials
+from wardround.run.assemble import Federation
 from wardround.run.availability import availability_of
 from wardround.run.evaluation import evaluate_models, evaluate_subgroups, location_dice, shortcut_auroc, summary_of
 from wardround.run.local_pictures import charges, resemblance_of
+from wardround.run.materials import Hospitals, Materials
 from wardround.run.observer import Observer
 from wardround.run.references import REFERENCES, run_reference
 from wardround.run.strategies import releases_after

@@ -17,9 +17,11 @@ from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.terms import Trust
 from wardround.config import Study
 from wardround.federation.coordinator import JsonDict, Models, Position, Schedule, run_rounds
-from wardround.privacy.plan import PrivacyPlan, not_private
-from wardround.run.assemble import Hospitals, Materials, federate
+from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.variants import not_private
+from wardround.run.assemble import federate
 from wardround.run.evaluation import evaluate_models, summary_of
+from wardround.run.materials import Hospitals, Materials
 from wardround.run.observer import Observer
 from wardround.run.strategies import releases_after
 from wardround.training.patients import TrainingPatients

@@ -131,6 +131,7 @@ def indicated_epsilon(settings: Settings, patients: int, hospitals: int, draws: 
     effective multiplier of each draw. Multipliers are rounded down to twentieths, which only raises it.
     """
     generator = torch.Generator().manual_seed(0)
+    draws = min(draws, settings.rounds)
     counts: dict[float, int] = {}
     for _ in range(draws):
         drawn = torch.rand((hospitals, patients), generator=generator) < settings.sampling_prob
