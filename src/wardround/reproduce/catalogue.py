@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wardround.errors import StudyError
-from wardround.reproduce import deepee, dopamine, epsilons, exchange, singh, yuan
+from wardround.reproduce import deepee, dopamine, epsilons, exchange, segmentation, singh, yuan
 from wardround.reproduce.request import Request
 from wardround.reproduce.table import Table
 
@@ -31,6 +31,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "dopamine-fig1": Reproduction("five ways to train, by epoch", "APTOS retinas", dopamine.figure_1),
     "singh-fig4": Reproduction("noise on pictures and on gradients", "chest X-rays", singh.figure_4),
     "deepee-pneumonia": Reproduction("private training of one network", "chest X-rays", deepee.pneumonia),
+    "deepee-segmentation": Reproduction("masks of an organ", "Decathlon volumes", segmentation.segmentation),
     "exchange-comparison": Reproduction("ways of exchanging a model", "any pictures", exchange.comparison),
     "epsilons": Reproduction("every published epsilon", "none: arithmetic", epsilons.table),
 }

@@ -18,6 +18,7 @@ def write_table(table: Table, out: Path) -> Path:
     Raises:
         MissingExtra: matplotlib or Jinja2 is not installed; the JSON is written all the same.
     """
+    out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "table.json", (json.dumps(table.to_json(), indent=2) + "\n").encode())
     page = out / "reproduction.html"
     try:

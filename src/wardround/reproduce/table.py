@@ -183,6 +183,29 @@ class Table:
     baselines: Mapping[str, Score] = field(default_factory=dict)
 
     @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why rows promise nothing: each reason once, as a sentence, in the order in which they come."""
+        found = dict.fromkeys(row.statement.reason.rstrip(".") for row in self.rows if not row.holds)
+        return tuple(f"{reason[:1].upper()}{reason[1:]}." for reason in found)
+
+    def said(self, row: Row) -> str:
+        """What a row guarantees, in a few words; of a row that promises nothing, which of `reasons` is why."""
+        if row.holds:
+            return row.guarantee
+        claimed = f", claimed: {row.claimed}" if row.claimed else ""
+        reason = row.statement.reason.rstrip(".")
+        return f"none{claimed} [{self.reasons.index(f'{reason[:1].upper()}{reason[1:]}.') + 1}]"
+
+    @property
+    def sentences(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Each statement of ours in full, once, and the rows that it is of."""
+        rows: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.origin is not Origin.PUBLISHED:
+                rows.setdefault(row.statement.sentence(), []).append(f"{row.setting}: {row.name}")
+        return tuple((sentence, tuple(dict.fromkeys(names))) for sentence, names in rows.items())
+
+    @property
     def drawn(self) -> Figure:
         """The figure, or the first metric over the settings."""
         return self.figure or by_setting(self.rows, *self.metrics[0])

@@ -5,11 +5,14 @@ from rich.table import Table as Grid
 
 from wardround.reproduce.table import Table
 
-_SHORT = 90
+_WIDTH_OF_FILES = 220
+"""Columns where there is no terminal to ask."""
 
 
 def show(table: Table, console: Console) -> None:
     """What pictures, what was shrunk, every row with what it guarantees, and the notes."""
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_FILES
     console.print(f"[bold]{table.title}[/bold]\n{table.source}\n{table.data}\n", highlight=False)
     if table.shrunk:
         console.print("Not as published:")
@@ -25,9 +28,10 @@ def show(table: Table, console: Console) -> None:
     grid.add_column("guarantee")
     for row in table.rows:
         scores = [row.scores[key].text if key in row.scores else "–" for key, _ in table.metrics]
-        said = row.guarantee if len(row.guarantee) <= _SHORT else row.guarantee[: _SHORT - 1].rstrip() + "…"
-        grid.add_row(row.setting, row.name, row.origin, *scores, row.unit, row.epsilon, row.delta, said)
+        grid.add_row(row.setting, row.name, row.origin, *scores, row.unit, row.epsilon, row.delta, table.said(row))
     console.print(grid, highlight=False, markup=False)
+    for number, reason in enumerate(table.reasons, start=1):
+        console.print(f"[{number}] {reason}", highlight=False, markup=False)
     for name, score in table.baselines.items():
         console.print(f"to be read against: {name} {score.text}", highlight=False)
     for note in table.notes:

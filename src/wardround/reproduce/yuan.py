@@ -12,7 +12,7 @@ from wardround.reproduce.cohort import Cohort
 from wardround.reproduce.linear import Group
 from wardround.reproduce.loops import Body, Found, Loop, baselines_of, repeated_loops, scores_of
 from wardround.reproduce.request import Request
-from wardround.reproduce.table import Origin, Row, Score, Table
+from wardround.reproduce.table import Figure, Origin, Row, Score, Table, by_setting
 
 SOURCE = (
     "Yuan, Zhu, Wei and Ma 2019, Collaborative Deep Learning for Medical Image Analysis with Differential Privacy, "
@@ -37,8 +37,8 @@ CHOICES = (
     "channel. (Plain steps with momentum overflow as soon as a hospital starts from noised weights.)"
 )
 BOTH = (
-    "The ring as published is measured twice: its last model before that hospital's noise, which is what the published "
-    "accuracies fit, and the model that was really uploaded."
+    "The ring as published is measured twice: its last model before that hospital's noise, the only reading that could "
+    "give the published accuracies, and the model that was really uploaded."
 )
 RELEASES = (
     "Each row is a release of its own: its epsilon covers its own run. Whoever released several rows made on the same "
@@ -211,8 +211,16 @@ def _table(
         rows += [row for row in repaired if row.setting == group.setting]
     return Table(
         name, title, SOURCE, request.sentence, METRICS, tuple(rows), request.scale.shrunk,
-        notes=(*notes, linear.NOTE, RELEASES), baselines=baselines_of(list(found.values())),
+        notes=(*notes, linear.NOTE, RELEASES), figure=_figure(rows), baselines=baselines_of(list(found.values())),
     )  # fmt: skip
+
+
+def _figure(rows: Sequence[Row]) -> Figure:
+    """Accuracy over the groups; uploaded models and the repaired ring stay in the table, for the drawing's sake."""
+    shown = [
+        row for row in rows if UPLOADED not in row.name and not row.name.startswith(("the ring", "averaging"))
+    ]
+    return by_setting(shown, *METRICS[0])
 
 
 def _sigma(epsilon: float | None) -> float:
