@@ -57,7 +57,9 @@ ARROWS: dict[str, set[str]] = {
         "models",
         "training",
     },
-    "cli": {"config", "run", "records", "report", "accounting", "hospitals", "images", "reproduce"},
+    "cli": {"config", "run", "records", "report", "accounting", "hospitals", "images", "reproduce", "cli_keys"},
+    # Keys are made, shown and pinned without any other room.
+    "cli_keys": {"secure_aggregation"},
     "__main__": {"cli"},
 }
 THIRD_PARTY_BANS = {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from wardround.cli_keys import keys_app
 from wardround.errors import WardroundError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(keys_app, name="keys")
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -210,9 +212,13 @@ def reproduce(
         print(json.dumps(listed) if as_json else plain)
         return
     chosen, folder = reproduction(name), out or Path("runs") / f"reproduce-{name}"
-    with _interruptible(folder), Terminal(_console()) as terminal:
-        table = chosen.run(Request(data, folder, Scale(scale), terminal, repeats, workers))
-        page = write_table(table, folder)
+    try:
+        with Terminal(_console()) as terminal:
+            table = chosen.run(Request(data, folder, Scale(scale), terminal, repeats, workers))
+            page = write_table(table, folder)
+    except KeyboardInterrupt:
+        print("Interrupted. Give the same command again to go on.", file=sys.stderr)
+        raise SystemExit(130) from None
     if as_json:
         print(json.dumps(table.to_json()))
         return

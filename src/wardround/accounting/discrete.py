@@ -1,0 +1,193 @@
+"""What sums of discrete Gaussian shares cost: by the accountants of the continuous Gaussian, and a computed slack.
+
+A sum of whole numbers x, which one unit moves by at most D in L2 norm, is released with h independent shares of noise,
+each a discrete Gaussian N_Z(σ²) in each of d coordinates. A sum of discrete Gaussians is no discrete Gaussian, and a
+discrete one is no rounded continuous one, but their probabilities differ by factors next to one. Write
+
+    ρ_s(Z - c) = sum over whole k of exp(-(k-c)² / 2s²) = s sqrt(2π) (1 + e),   |e| <= e(s) = 2 Σ_m>=1 exp(-2π² s² m²)
+
+for any c, by Poisson summation (Canonne, Kamath and Steinke 2020, https://arxiv.org/abs/2004.00010), and Σ² = h σ².
+
+Shares. N_Z(a²) + N_Z(b²) has at k the probability of N_Z(a² + b²) times, by completing the square,
+
+    ρ_s(Z - c) ρ_S(Z) / (ρ_a(Z) ρ_b(Z)),     1/s² = 1/a² + 1/b²,  S² = a² + b²,  c = k a² / S².
+
+As s S = a b, this is (1 + e_s) (1 + e_S) / ((1 + e_a) (1 + e_b)), where e_s lies within ±e(s) and the others, of sums
+that are not shifted, between 0 and e. Share by share it gives the τ of the distributed discrete Gaussian (Kairouz, Liu
+and Steinke 2021, https://arxiv.org/abs/2102.06387) as a bound on the ratio.
+
+Smoothing. Draw y from N(x, Σ² - r²), then a whole number k with probability proportional to exp(-(k-y)² / 2r²).
+Integrated over y that is the density of N(x, Σ²) at k over 1 ± e(r). So k has the probability of x + N_Z(Σ²) up to a
+factor within (1 ± e(r)) / (1 ∓ e(r)); and k is computed from y, a Gaussian release with noise multiplier
+sqrt(Σ² - r²) / D.
+
+Together. For each sample that may have been drawn, the release has, up to a factor within exp(±η), the probabilities of
+something computed from a Gaussian release, with η = d (slack of shares + slack of smoothing). Mixing over samples keeps
+the factor; T releases, each chosen after the earlier ones, multiply it. With M the releases and G what is computed from
+Gaussians, M(X) <= e^Tη G(X) <= e^Tη (e^ε G(X') + δ) <= e^(ε + 2Tη) M(X') + e^Tη δ: both are charged.
+"""
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from wardround.accounting.accountants import AccountantKind, delta_of, epsilon_of
+from wardround.accounting.events import Event, GaussianEvent, PoissonSampledEvent, leaves
+from wardround.accounting.mechanisms import check_delta
+from wardround.errors import PrivacyError
+
+SMOOTHING = 3
+"""r in grid steps: it takes 9 off the variance and leaves a slack of 2e-77 for each coordinate."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiscreteShares:
+    """A release of whole numbers with discrete Gaussian shares of noise, of which h are unknown to the adversary.
+
+    Attributes:
+        share_std: parameter σ of a share, in grid steps.
+        shares: h >= 1, those that are surely there and that the adversary does not know.
+        sensitivity: D >= 1, L2 norm by which one unit moves the sum, in grid steps.
+        dimension: coordinates d.
+        smoothing: r >= 1, in grid steps; smaller costs less of the variance and more slack.
+
+    Raises:
+        PrivacyError: a parameter that does not hold, or noise too small for the smoothing.
+    """
+
+    share_std: int
+    shares: int
+    sensitivity: int
+    dimension: int
+    smoothing: int = SMOOTHING
+
+    def __post_init__(self) -> None:
+        for name in ("share_std", "shares", "sensitivity", "dimension", "smoothing"):
+            if getattr(self, name) < 1:
+                raise PrivacyError(f"{name} must be a whole number >= 1, got {getattr(self, name)}.")
+        if self.shares * self.share_std**2 <= self.smoothing**2:
+            raise PrivacyError(
+                f"shares x share_std² must be above the squared smoothing, {self.smoothing**2}, got "
+                f"{self.shares} x {self.share_std**2}. Choose a finer grid."
+            )
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Noise multiplier of the continuous Gaussian that stands in: sqrt(h σ² - r²) / D, rounded down."""
+        exact = Fraction(self.shares * self.share_std**2 - self.smoothing**2, self.sensitivity**2)
+        root = math.sqrt(exact)
+        while Fraction(root) ** 2 > exact:
+            root = math.nextafter(root, 0)
+        return root
+
+    @property
+    def event(self) -> GaussianEvent:
+        """The release as accountants know it, up to `slack`."""
+        return GaussianEvent(self.noise_multiplier)
+
+    @property
+    def slack(self) -> float:
+        """η: the probabilities of one release are those of `event`'s post-processing up to a factor within exp(±η)."""
+        each = slack_of_shares(self.share_std, self.shares) + slack_of_smoothing(self.smoothing)
+        return self.dimension * each * (1 + 1e-9)
+
+
+def slack_of_shares(share_std: float, shares: int) -> float:
+    """Bound on |ln| of the sum of that many discrete Gaussians over one discrete Gaussian, in one coordinate.
+
+    >>> slack_of_shares(8.0, 10) < 1e-200
+    True
+    """
+    total = 0.0
+    for k in range(1, shares):
+        small, large = share_std * math.sqrt(k / (k + 1)), share_std * math.sqrt(k + 1)
+        above = math.log1p(_excess(small)) + math.log1p(_excess(large))
+        below = math.log1p(_excess(share_std)) + math.log1p(_excess(share_std * math.sqrt(k)))
+        total += max(above, below + _minus_log1m(_excess(small)))
+    return total
+
+
+def slack_of_smoothing(smoothing: float) -> float:
+    """Bound on |ln| of a discrete Gaussian over a continuous one smoothed back to whole numbers, in one coordinate."""
+    return math.log1p(_excess(smoothing)) + _minus_log1m(_excess(smoothing))
+
+
+def epsilon_of_shares(
+    release: DiscreteShares,
+    make_event: Callable[[GaussianEvent], Event],
+    delta: float,
+    accountant: AccountantKind = AccountantKind.PLD,
+) -> float:
+    """Epsilon at `delta` of sums noised by discrete Gaussian shares: that of Gaussians plus 2Tη, at exp(-Tη) delta.
+
+    Args:
+        release: one noised sum, as the adversary sees it.
+        make_event: all that is released, given what one sum is: for training, a Poisson-sampled event composed T
+            times. T is counted in it.
+        delta: the target.
+        accountant: what computes epsilon of the Gaussians.
+
+    Guarantee:
+        With an accountant that is an upper bound: (epsilon, delta)-DP for one unit added or removed, later sums free
+        to depend on earlier ones. What the slack adds is rounded up to the next float.
+
+    Raises:
+        PrivacyError: the noise is so coarse that the slack is 1 or more, or the event holds no such release.
+
+    >>> from wardround.accounting.events import PoissonSampledEvent, SelfComposedEvent
+    >>> release = DiscreteShares(share_std=2**20, shares=9, sensitivity=3 * 2**20, dimension=10**6)
+    >>> round(epsilon_of_shares(release, lambda one: SelfComposedEvent(PoissonSampledEvent(0.02, one), 2_000), 1e-5), 3)
+    5.616
+    """
+    check_delta(delta)
+    event = make_event(release.event)
+    slack = _slack_of_all(release, event)
+    epsilon = epsilon_of(event, math.nextafter(delta * math.exp(-slack), 0), accountant)
+    return math.nextafter(epsilon + 2 * slack, math.inf)
+
+
+def delta_of_shares(
+    release: DiscreteShares,
+    make_event: Callable[[GaussianEvent], Event],
+    epsilon: float,
+    accountant: AccountantKind = AccountantKind.PLD,
+) -> float:
+    """Delta at `epsilon` of sums noised by discrete Gaussian shares; the arguments of `epsilon_of_shares`."""
+    event = make_event(release.event)
+    slack = _slack_of_all(release, event)
+    left = math.nextafter(epsilon - 2 * slack, 0)
+    if epsilon < 2 * slack:
+        return 1.0
+    return min(1.0, math.nextafter(math.exp(slack) * delta_of(event, left, accountant), math.inf))
+
+
+def _slack_of_all(release: DiscreteShares, event: Event) -> float:
+    """T η, for the T times that the release is in the event, sampled or not."""
+    releases = sum(
+        count
+        for leaf, count in leaves(event)
+        if release.event == (leaf.event if isinstance(leaf, PoissonSampledEvent) else leaf)
+    )
+    if not releases:
+        raise PrivacyError("make_event must return an event that holds the release it is given, got one without.")
+    slack = releases * release.slack
+    if not slack < 1:
+        raise PrivacyError(
+            f"The noise must be fine enough for a slack below 1, got {slack:.3g} over {releases} releases. "
+            "Choose a finer grid, or more smoothing."
+        )
+    return slack
+
+
+def _excess(std: float) -> float:
+    """e(s), rounded up: terms fall faster than exp(-2π² s²) each, and nothing vanishes to zero."""
+    first = math.exp(-2 * math.pi**2 * std**2)
+    if first > 0.1:
+        return math.inf
+    return 2 * first / (1 - first) * (1 + 1e-9) + sys.float_info.min
+
+
+def _minus_log1m(excess: float) -> float:
+    return -math.log1p(-excess) if excess < 1 else math.inf

@@ -1,0 +1,87 @@
+"""`wardround keys`: a hospital's own signing key, and the keys of the others that it trusts."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+keys_app = typer.Typer(
+    help="Signing keys: one's own, and the pinned ones of other hospitals.", no_args_is_help=True
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@keys_app.command("new")
+def new(
+    path: Annotated[Path, typer.Argument(metavar="KEY", help="The key file to make; it must not exist yet.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make this hospital's signing key, in a file that only its owner can open."""
+    from wardround.secure_aggregation.identity import SigningKey
+    from wardround.secure_aggregation.secret import system_entropy
+
+    key = SigningKey.new(system_entropy)
+    key.write(path)
+    _show(key.public, as_json)
+    if not as_json:
+        print(f"The private key is in {path}. Send the public key to the others, and read them the fingerprint.")
+
+
+@keys_app.command("show")
+def show(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A key file, or a file of pinned keys.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print a public key and its fingerprint, or all that are pinned."""
+    from wardround.secure_aggregation.identity import SigningKey, spoken_fingerprint
+    from wardround.secure_aggregation.key_files import is_private_key
+    from wardround.secure_aggregation.pins import Pins
+
+    if is_private_key(path):
+        _show(SigningKey.read(path).public, as_json)
+        return
+    pins = Pins.read(path)
+    if as_json:
+        listed = {
+            hospital: {"public_key": public.hex(), "fingerprint": spoken_fingerprint(public)}
+            for hospital, public in pins.keys.items()
+        }
+        print(json.dumps(listed))
+        return
+    for hospital, public in sorted(pins.keys.items()):
+        print(f"{hospital}: {spoken_fingerprint(public)}")
+
+
+@keys_app.command("pin")
+def pin(
+    pins: Annotated[Path, typer.Argument(metavar="PINS", help="The file of pinned keys; made when missing.")],
+    hospital: Annotated[str, typer.Argument(metavar="HOSPITAL", help="The other hospital's name.")],
+    public_key: Annotated[str, typer.Argument(metavar="PUBLIC_KEY", help="Its public key, 64 digits.")],
+    fingerprint: Annotated[
+        str | None, typer.Option(help="As it was read aloud; anything else is refused. Spaces do not count.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Trust a hospital's public key, after its fingerprint was compared by telephone or in person."""
+    from wardround.secure_aggregation.pins import Pins, check_fingerprint, parse_public
+
+    public = parse_public(public_key, hospital)
+    if fingerprint is not None:
+        check_fingerprint(public, fingerprint, hospital)
+    known = Pins.read(pins) if pins.exists() else Pins()
+    known.with_pin(hospital, public).write(pins)
+    _show(public, as_json)
+    if not as_json:
+        compared = "was compared" if fingerprint is not None else "is what they must read to you before a round"
+        print(f"Pinned as {hospital} in {pins}. The fingerprint {compared}.")
+
+
+def _show(public: bytes, as_json: bool) -> None:
+    from wardround.secure_aggregation.identity import spoken_fingerprint
+
+    found = {"public_key": public.hex(), "fingerprint": spoken_fingerprint(public)}
+    print(
+        json.dumps(found) if as_json else "\n".join(f"{name.replace('_', ' ')}: {found[name]}" for name in found)
+    )

@@ -1,0 +1,58 @@
+"""Before anything is sent: every hospital signs the hash of what it was told, and compares it with all the others.
+
+The masks need no such comparison, for hospitals that disagree produce a sum that is noise. It finds the
+disagreement while it still costs nothing: no upload has left, and nothing was charged to a ledger.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wardround.errors import FederationError
+from wardround.secure_aggregation.identity import Identity
+from wardround.secure_aggregation.pins import verify
+from wardround.secure_aggregation.transcript import Transcript
+
+_PURPOSE = "wardround/v1/confirmation"
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A hospital's signature over the hash of its transcript."""
+
+    hospital: str
+    transcript: bytes
+    signature: bytes
+
+
+def confirm(transcript: Transcript, identity: Identity) -> Confirmation:
+    """What this hospital tells the others: the hash of its transcript, signed."""
+    signature = identity.key.sign(_PURPOSE, transcript.digest, identity.hospital)
+    return Confirmation(identity.hospital, transcript.digest, signature)
+
+
+def check_agreement(transcript: Transcript, confirmations: Sequence[Confirmation]) -> None:
+    """Returns when every hospital of the transcript has confirmed it, and nobody else.
+
+    Raises:
+        FederationError: one is missing or stands twice, a signature does not hold, or a hospital was told something
+            else.
+    """
+    found = sorted(confirmation.hospital for confirmation in confirmations)
+    expected = [member.hospital for member in transcript.members]
+    if found != expected:
+        raise FederationError(
+            f"Every hospital of the round must confirm it once ({', '.join(expected)}), got "
+            f"{', '.join(found) or 'none'}; nothing is sent. Begin a new attempt."
+        )
+    for confirmation in confirmations:
+        identity = transcript.member(confirmation.hospital).identity
+        signed = confirmation.transcript, confirmation.hospital
+        if not verify(identity, confirmation.signature, _PURPOSE, *signed):
+            raise FederationError(
+                f"The confirmation of {confirmation.hospital} must carry its signature, and does not; nothing is sent."
+            )
+        if confirmation.transcript != transcript.digest:
+            raise FederationError(
+                f"{confirmation.hospital} must have been told the same as this hospital, and was told something else "
+                "of the model, the mechanism or the cohort; nothing is sent. Compare the terms by telephone."
+            )

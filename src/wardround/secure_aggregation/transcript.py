@@ -1,0 +1,171 @@
+"""All that the hospitals of a round must agree on, in one hash; every mask is bound to it.
+
+    Terms         what is asked: run, study, round, attempt, model, mechanism, ring, code version
+    Member        who takes part: name, pinned identity, round key, head of its privacy ledger
+    Transcript    the terms and the sorted members
+
+Two transcripts that differ in anything differ in their hash (`wardround.secure_aggregation.canonical`, and the
+collision resistance of SHA-256). Hospitals that were told different things derive different masks, and their sum
+is noise: whoever relays the messages gains nothing by telling them apart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TypeAlias
+
+from wardround.errors import FederationError
+from wardround.secure_aggregation.canonical import Field, digest
+from wardround.secure_aggregation.ring import Ring
+
+Parameter: TypeAlias = int | float | str
+
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a hospital is asked to take part in; all of it public, and none of it about a patient.
+
+    Attributes:
+        run: names one run of a study, and no other.
+        study: hash of the resolved study, 64 hexadecimal digits.
+        round: from 1.
+        attempt: of this round, from 1; another set of hospitals is another attempt.
+        model: hash of the global model's weights, 64 hexadecimal digits.
+        hospitals: how many take part; every share of noise is sized for this number.
+        mechanism: every parameter of the noise and of the grid, by name.
+        length: coordinates of the vector that is summed.
+        ring: that it is summed in.
+        code_version: of Wardround.
+    """
+
+    run: str
+    study: str
+    round: int
+    attempt: int
+    model: str
+    hospitals: int
+    mechanism: Mapping[str, Parameter]
+    length: int
+    ring: Ring
+    code_version: str
+
+    def __post_init__(self) -> None:
+        """Refuses terms that say nothing, and keeps a mechanism that nobody can change."""
+        for name in ("round", "attempt", "hospitals", "length"):
+            if getattr(self, name) < 1:
+                raise FederationError(
+                    f"{name} must be at least 1, got {getattr(self, name)}; correct the round's terms."
+                )
+        for name in ("run", "code_version"):
+            if not getattr(self, name):
+                raise FederationError(f"{name} must not be empty; correct the round's terms.")
+        for name in ("study", "model"):
+            check_hash(getattr(self, name), name)
+        object.__setattr__(self, "mechanism", MappingProxyType(dict(self.mechanism)))
+        object.__setattr__(self, "ring", Ring(self.ring))
+
+    @property
+    def fields(self) -> Field:
+        """Everything above, in a fixed order."""
+        return (
+            self.run, self.study, self.round, self.attempt, self.model, self.hospitals, sorted(self.mechanism.items()),
+            self.length, int(self.ring), self.code_version,
+        )  # fmt: skip
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical bytes."""
+        return digest("wardround/v1/terms", self.fields)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A hospital in a round.
+
+    Attributes:
+        hospital: its name, as the others have pinned it.
+        identity: Ed25519 public key, 32 bytes.
+        round_key: X25519 public key, 32 bytes, of this attempt only.
+        ledger_head: hash of the last entry of its ledger, 64 hexadecimal digits. Peers that keep it can tell later
+            that a ledger was put back to an earlier copy.
+    """
+
+    hospital: str
+    identity: bytes
+    round_key: bytes
+    ledger_head: str
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be a name, a key or a hash."""
+        check_name(self.hospital)
+        for name, key in (("identity", self.identity), ("round key", self.round_key)):
+            if len(key) != KEY_BYTES:
+                raise FederationError(
+                    f"The {name} of {self.hospital} must be {KEY_BYTES} bytes, got {len(key)}; ask for it again."
+                )
+        check_hash(self.ledger_head, f"the ledger head of {self.hospital}")
+
+    @property
+    def fields(self) -> Field:
+        """Everything above, in a fixed order."""
+        return self.hospital, self.identity, self.round_key, self.ledger_head
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A round's terms and its hospitals, sorted by name; made by `wardround.secure_aggregation.cohort.form_cohort`."""
+
+    terms: Terms
+    members: tuple[Member, ...]
+
+    def __post_init__(self) -> None:
+        """Refuses a cohort that is not sorted, or in which anything stands twice."""
+        names = [member.hospital for member in self.members]
+        if names != sorted(names):
+            raise ValueError(f"members must be sorted by name, got {names}")
+        for what in ("hospital", "identity", "round_key"):
+            values = [getattr(member, what) for member in self.members]
+            if len(set(values)) != len(values):
+                twice = ", ".join(
+                    member.hospital for member in self.members if values.count(getattr(member, what)) > 1
+                )
+                raise FederationError(
+                    f"Every hospital of a round must have its own {what.replace('_', ' ')}, and one stands twice "
+                    f"({twice}); ask whoever coordinates the round for a cohort without it."
+                )
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical bytes: the salt of every mask, and what uploads are signed over."""
+        return digest("wardround/v1/transcript", self.terms.fields, [member.fields for member in self.members])
+
+    def member(self, hospital: str) -> Member:
+        """The hospital of this name.
+
+        Raises:
+            FederationError: it takes no part.
+        """
+        for member in self.members:
+            if member.hospital == hospital:
+                return member
+        raise FederationError(
+            f"{hospital!r} must be one of the round's hospitals ({', '.join(m.hospital for m in self.members)}); "
+            "leave it out, or begin an attempt with it."
+        )
+
+
+def check_name(hospital: str) -> None:
+    """Refuses a name that two people could read differently: empty, padded, longer than 100, or unprintable."""
+    if not 0 < len(hospital) <= 100 or hospital != hospital.strip() or not hospital.isprintable():
+        raise FederationError(
+            f"A hospital's name must be 1 to 100 printable characters without spaces around them, got {hospital!r}."
+        )
+
+
+def check_hash(value: str, name: str) -> None:
+    """Refuses what is not a SHA-256 hash in lower-case hexadecimal digits."""
+    if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
+        raise FederationError(f"{name} must be a hash of 64 hexadecimal digits, got {value!r}.")

@@ -1,0 +1,83 @@
+"""A round of masked hospitals, small enough for a test, and a test of uniformity."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from wardround.secure_aggregation.cohort import CohortRule
+from wardround.secure_aggregation.identity import Identity, SigningKey
+from wardround.secure_aggregation.pins import Pins
+from wardround.secure_aggregation.ring import Ring
+from wardround.secure_aggregation.round_key import RoundKey
+from wardround.secure_aggregation.transcript import Terms, Transcript
+from wardround.secure_aggregation.upload import Upload
+
+MECHANISM = {"clipping_norm": 0.5, "noise_multiplier": 1.0, "grid_bits": 20, "colluders": 1, "dropouts": 0}
+
+
+def entropy_of(seed):
+    """Repeatable bytes that look random, in place of the operating system's."""
+    drawn = 0
+
+    def draw(num_bytes):
+        nonlocal drawn
+        drawn += 1
+        return hashlib.shake_256(f"{seed}/{drawn}".encode()).digest(num_bytes)
+
+    return draw
+
+
+def make_terms(**changes):
+    fields: dict[str, Any] = {
+        "run": "run-1", "study": "ab" * 32, "round": 1, "attempt": 1, "model": "cd" * 32, "hospitals": 3,
+        "mechanism": MECHANISM, "length": 8, "ring": Ring.BITS_32, "code_version": "0.1.0",
+    }  # fmt: skip
+    return Terms(**(fields | changes))
+
+
+def make_identities(count, seed=0):
+    return [
+        Identity(f"hospital {n:02d}", SigningKey.new(entropy_of(f"{seed}/identity {n}"))) for n in range(count)
+    ]
+
+
+def pins_of(identities):
+    return Pins({identity.hospital: identity.key.public for identity in identities})
+
+
+@dataclass
+class Round:
+    identities: list[Identity]
+    keys: list[RoundKey]
+    transcript: Transcript
+    rule: CohortRule
+
+    @property
+    def announcements(self):
+        return [key.announcement for key in self.keys]
+
+    def upload(self, index, vector, transcript=None):
+        """The upload of one hospital; `transcript` is what it was told, where that is something else."""
+        masked = self.keys[index].masks(transcript or self.transcript).hide(vector)
+        return Upload.signed(masked, transcript or self.transcript, self.identities[index])
+
+
+def make_round(count=3, *, seed=0, **changes):
+    """All that was said before the masks: identities, announcements, the transcript."""
+    identities = make_identities(count)
+    terms = make_terms(hospitals=count, **changes)
+    keys = [
+        RoundKey(identity, terms, f"{n:064x}", entropy_of(f"{seed}/{n}/{terms.round}/{terms.attempt}"))
+        for n, identity in enumerate(identities)
+    ]
+    rule = CohortRule(pins_of(identities), minimum=min(count, 3))
+    announcements = [key.announcement for key in keys]
+    return Round(identities, keys, rule.form(terms, announcements[::-1], announcements[0]), rule)
+
+
+def uniformity(residues):
+    """p-value of the bytes of residues being uniform, by chi-square with 255 degrees of freedom."""
+    return stats.chisquare(np.bincount(residues.view(np.uint8), minlength=256)).pvalue
