@@ -11,7 +11,6 @@ Sources:
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import lfilter
 
 from wardround.errors import PrivacyError
 
@@ -101,4 +100,6 @@ def best_bands(rounds: int, cohorts: int, momentum: float = 0.0) -> int:
 
 def _solved(coefficients: Coefficients, right: npt.NDArray[np.float64]) -> Coefficients:
     """Solves C x = right: x_t = right_t - c_1 x_(t-1) - ... - c_(p-1) x_(t-p+1)."""
+    from scipy.signal import lfilter
+
     return np.asarray(lfilter([1.0], coefficients, right), dtype=np.float64)

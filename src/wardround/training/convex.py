@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import minimize
 from scipy.special import logsumexp
 from torch import nn
 
@@ -113,15 +112,16 @@ def regularised_loss(
 
 def _minimiser(objective: Objective, size: int, tolerance: float, smoothness: float) -> Float64:
     """A point whose gradient has norm at most `tolerance`: by L-BFGS, and plain steps for what that leaves."""
+    from scipy.optimize import minimize
+
     found = minimize(
         objective, np.zeros(size), jac=True, method="L-BFGS-B",
         options={"gtol": tolerance / np.sqrt(size), "ftol": 0.0, "maxiter": 10_000, "maxfun": 20_000, "maxcor": 20},
     )  # fmt: skip
     point = np.asarray(found.x, dtype=np.float64)
     gradient = objective(point)[1]
-    while (
-        not np.linalg.norm(gradient) <= tolerance
-    ):  # each step takes the share lambda / smoothness off the distance
+    # Each plain step takes the share lambda / smoothness off the distance.
+    while not np.linalg.norm(gradient) <= tolerance:
         point = point - gradient / smoothness
         gradient = objective(point)[1]
     return point
