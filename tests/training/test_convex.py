@@ -176,7 +176,7 @@ def test_plain_steps_finish_what_the_first_solver_leaves(monkeypatch):
     class Nothing:
         x = np.zeros(21)
 
-    monkeypatch.setattr("wardround.training.convex.minimize", lambda *args, **options: Nothing)
+    monkeypatch.setattr("scipy.optimize.minimize", lambda *args, **options: Nothing)
     slow = fit_head(workbench, hospital, fit)
     assert np.linalg.norm(quick - slow) <= 2 * tolerance_of(fit, 30.0) / 0.1
 
