@@ -63,6 +63,22 @@ def test_the_rows_on_the_grid_are_the_clipped_gradients(make_masked):
         np.testing.assert_allclose(found, clipped.vector.numpy(), atol=4 * plan.clipping_norm * 2**-12)
 
 
+def test_gradients_come_alike_whatever_fits_into_memory(make_masked):
+    masked = make_masked(sampling_prob=1.0)
+    agent, request = masked.federation.agents["hospital-2"], masked.request()
+    together = list(agent.gradients(request))
+    masked.federation.workbench._memory_bytes = 1  # one picture at a time, or one patient
+    alone = list(agent.gradients(request))
+    assert len(together) == len(agent.patients) == 4
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_fewer_hospitals_than_agreed_are_refused(make_masked):
+    masked = make_masked()
+    with pytest.raises(FederationError, match="must have 4 to 5 hospitals, got 3"):
+        masked.channel.ask_sum(dict.fromkeys(masked.channel.hospitals[:3], masked.request()), 0)
+
+
 def test_no_hospital_answers_alone(make_masked):
     masked = make_masked()
     requests = dict.fromkeys(masked.channel.hospitals, masked.request())

@@ -109,6 +109,7 @@ class MaskedChannel:
             raise ValueError("hospitals that answer with one sum are asked with one request")
         if request.task is not Task.GRADIENT_SUM or request.weights is None:
             return Total(None, {}, self.ask(requests, 0)[1])
+        self.agreement.mechanism_for(len(requests))  # refuses a number of hospitals that nobody agreed to
         failures: Failures = {}
         number = attempt = 0
         while len(requests) - len(failures) >= self.agreement.minimum:
