@@ -5,7 +5,17 @@ import stat
 
 import numpy as np
 import pytest
-from tests.run.test_resume import InterruptingRound, charges, interrupted, read_json, resume_run, run_study
+from tests.run.test_resume import (
+    InterruptingRound,
+    begun,
+    charges,
+    interrupted,
+    killed_after,
+    read_json,
+    resume_run,
+    run_study,
+    what_counts,
+)
 
 from wardround.config import parse_study
 from wardround.errors import FederationError, LedgerError, StudyError
@@ -48,6 +58,34 @@ def test_in_earnest_an_interrupted_round_is_charged_again_and_the_run_is_complet
     assert record.certificate["rounds"] == 4
     assert {len(charged) for charged in charges(tmp_path / "run" / "ledger.sqlite").values()} == {5}
     assert record.certificate["statement"]["epsilon"] > 8.0, "five releases were charged"
+
+
+def test_a_run_goes_on_from_a_checkpoint_older_than_its_hospitals_notes(tiny_study, tmp_path):
+    study, out = tiny_study(privacy=MASKED), tmp_path / "run"
+    run_study(study, tmp_path / "whole")
+    interrupted(study, out, InterruptingRound(4))
+    newest = max((out / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-4])  # as after a power cut
+    resume_run(out)
+    assert what_counts(out) == what_counts(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [7, None], ids=["seeded", "in earnest"])
+def test_killed_without_a_warning_it_resumes_and_nothing_is_forgotten(study_file, tmp_path, wardround, seed):
+    rounds = {"rounds": 100, "evaluate_every": 100, "learning_rate": 0.01}
+    privacy = {**MASKED, "epsilon": None, "noise_multiplier": 20.0, "epsilon_limit": 50.0}
+    out = tmp_path / "run"
+    file = study_file(study={"seed": seed}, federation=rounds, privacy=privacy)
+    for lines in (10, 40, 70):
+        process = begun("resume", out) if out.exists() else begun("run", file, "--out", out)
+        assert killed_after(process, out, lines), "it was killed in the middle"
+    assert wardround("resume", out).code == 0
+    certificate = read_json(out / "certificate.json")
+    assert certificate["rounds"] == 100
+    asked = {len(charged) for charged in charges(out / "ledger.sqlite").values()}
+    assert asked == {100} if seed else max(asked) <= 103, "each of three kills may cost one release"
+    assert certificate["statement"]["releases"] == max(asked)
 
 
 def test_a_key_that_was_replaced_is_refused_on_resume(tiny_study, tmp_path):
