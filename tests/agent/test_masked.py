@@ -8,8 +8,10 @@ import pytest
 from tests.agent.masked_rounds import MaskedFederation, expected_total, masked_plan
 
 from wardround.accounting.ledger import LedgerFile
+from wardround.accounting.ledger_entry import GENESIS
 from wardround.agent.agent import answer_all
-from wardround.errors import FederationError, LedgerError
+from wardround.agent.masked import sealed_head
+from wardround.errors import FederationError, LedgerError, RecordError
 from wardround.federation.availability import Availability
 from wardround.federation.masked import MaskedChannel, OpenedByMasks
 from wardround.federation.masked_availability import UnreliableParty
@@ -260,6 +262,40 @@ def test_a_ledger_that_was_put_back_is_found_on_resume(make_masked, make_federat
     emptied = make_federation(hospitals=5, plan=masked.federation.plan)
     with pytest.raises(LedgerError, match="older copy"):
         make_masked(federation=emptied)
+
+
+def test_a_hospital_that_lost_ledger_and_notes_is_refused_by_the_others(make_masked, make_federation, tmp_path):
+    masked = make_masked()
+    for round in (1, 2):
+        masked.ask(round)
+    emptied = make_federation(hospitals=5, plan=masked.federation.plan)
+    agents = masked.federation.agents
+    agents["hospital-3"] = replace(agents["hospital-3"], ledger=emptied.agents["hospital-3"].ledger)
+    (tmp_path / "notes" / "hospital-3.json").unlink()
+    again = make_masked(federation=masked.federation)
+    with pytest.raises(FederationError, match="that of hospital-3 had some and is empty now"):
+        again.ask(3)
+    assert not again.uploads
+
+
+def test_a_ledger_s_head_is_announced_sealed(make_masked):
+    masked = make_masked()
+    north, south = (masked.parties[name] for name in ("hospital-1", "hospital-2"))
+    assert north.announce(masked.request(), 1, 5).member.ledger_head == GENESIS
+    masked.ask(1)
+    head = masked.federation.agents["hospital-1"].ledger.head()
+    announced = north.announce(masked.request(2), 1, 5).member.ledger_head
+    assert announced == sealed_head(head, north._identity) != head
+    assert announced != sealed_head(head, south._identity), "it takes the hospital's key to make it"
+    assert announced == north.announce(masked.request(3), 1, 5).member.ledger_head
+
+
+def test_damaged_notes_are_a_sentence(make_masked, tmp_path):
+    masked = make_masked()
+    masked.ask()
+    (tmp_path / "notes" / "hospital-3.json").write_text("{}")
+    with pytest.raises(RecordError, match="start a new run"):
+        make_masked(federation=masked.federation)
 
 
 def test_without_entropy_nothing_is_sent(make_masked, monkeypatch):

@@ -9,6 +9,7 @@ to whoever lacks the keys of an honest hospital. Sensitivity: one patient, added
 moves the sum by a row of integer L2 norm at most D. Witness coordinates hold zeros for every patient.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from wardround.accounting.events import Event
+from wardround.accounting.ledger_entry import GENESIS
 from wardround.agent.agent import Agent
-from wardround.agent.notes import Notes
+from wardround.agent.notes import Notes, peers_of
 from wardround.errors import PrivacyError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.privacy.plan import PrivacyPlan
@@ -64,6 +66,18 @@ def mechanism_of(plan: PrivacyPlan, parameters: int) -> IntegerMechanism:
             f"The mechanism must be the one that epsilon was computed for, {shares}, got {mechanism}."
         )
     return mechanism
+
+
+def sealed_head(head: str, identity: Identity) -> str:
+    """What a hospital announces of its ledger: the same for the same head, and nothing to whoever lacks its key.
+
+    A head is a hash over the digest of the data set, so that whoever knows all patients but one could try both cases
+    against it. Sealed it is the hash of the hospital's signature over it, which is deterministic; shown later, the
+    signature proves which head it was. An empty ledger has nothing to hide.
+    """
+    if head == GENESIS:
+        return head
+    return hashlib.sha256(identity.key.sign("wardround/v1/ledger-head", head)).hexdigest()
 
 
 @dataclass
@@ -120,15 +134,19 @@ class MaskedHospital:
             return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
         terms = self._agreement.terms(request.round, attempt, hospitals, request.weights)
         check_follows(terms, self._last_before(request.round))
-        key = RoundKey(self._identity, terms, self._agent.ledger.head(), self._entropy)
+        key = RoundKey(
+            self._identity, terms, sealed_head(self._agent.ledger.head(), self._identity), self._entropy
+        )
         self._attempt = _Attempt(request, terms, key)
         return key.announcement
 
     def confirm(self, announcements: Sequence[Announcement]) -> Confirmation | Failure:
         """See `MaskedParty`."""
         attempt = self._under_way()
-        attempt.transcript = self._rule.form(attempt.terms, announcements, attempt.key.announcement)
-        return confirm(attempt.transcript, self._identity)
+        transcript = self._rule.form(attempt.terms, announcements, attempt.key.announcement)
+        self.notes.check_peers(transcript)
+        attempt.transcript = transcript
+        return confirm(transcript, self._identity)
 
     def admit(self, confirmations: Sequence[Confirmation]) -> Event | Failure:
         """See `MaskedParty`."""
@@ -148,12 +166,15 @@ class MaskedHospital:
             raise PrivacyError(
                 "An upload must be charged to the ledger before it leaves; admit the attempt first."
             )
+        terms, charged = attempt.terms, {*self.notes.charged, *peers_of(transcript, charged=True)}
+        head = self._agent.ledger.head()
         self._note(
             replace(
                 self.notes,
-                round=attempt.terms.round,
-                attempt=attempt.terms.attempt,
-                ledger_head=self._agent.ledger.head(),
+                round=terms.round,
+                attempt=terms.attempt,
+                ledger_head=head,
+                charged=tuple(sorted(charged)),
             )
         )
         try:

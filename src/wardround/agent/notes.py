@@ -1,16 +1,19 @@
 """What a hospital remembers of masked rounds, on disk before its next upload leaves: one small file of its own.
 
 The last attempt it took part in, so that none is answered twice; the head of its ledger after that charge, so that a
-ledger put back to an earlier copy is found; and what the witness coordinates have shown so far.
+ledger put back to an earlier copy is found; whose ledgers had charges in them, for the same reason; and what the
+witness coordinates have shown so far.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from wardround.accounting.ledger import Ledger
-from wardround.errors import RecordError
+from wardround.accounting.ledger_entry import GENESIS
+from wardround.errors import FederationError, RecordError
 from wardround.secure_aggregation.key_files import write_key_file
+from wardround.secure_aggregation.transcript import Transcript
 from wardround.secure_aggregation.witness import Witness
 
 
@@ -25,6 +28,7 @@ class Notes:
         opened: the last round that was opened; 0 before the first.
         before: what the witnesses had shown before that round.
         witness: and with it.
+        charged: hospitals whose ledger was seen with a charge in it.
     """
 
     round: int = 0
@@ -33,6 +37,7 @@ class Notes:
     opened: int = 0
     before: Witness = field(default_factory=Witness)
     witness: Witness = field(default_factory=Witness)
+    charged: tuple[str, ...] = ()
 
     @property
     def last(self) -> tuple[int, int] | None:
@@ -52,6 +57,19 @@ class Notes:
         if self.ledger_head is not None:
             ledger.verify(self.ledger_head)
 
+    def check_peers(self, transcript: Transcript) -> None:
+        """Refuses a round with a hospital whose ledger had charges and is empty now.
+
+        Raises:
+            FederationError: its ledger was lost or replaced; its patients' budget would be spent twice.
+        """
+        emptied = [peer for peer in peers_of(transcript, charged=False) if peer in self.charged]
+        if emptied:
+            raise FederationError(
+                f"A ledger must keep its charges, and that of {emptied[0]} had some and is empty now; nothing is sent. "
+                "Ask them to restore it."
+            )
+
     @classmethod
     def read(cls, path: Path) -> "Notes":
         """The notes of a file; empty ones where there is none.
@@ -63,7 +81,14 @@ class Notes:
             return cls()
         try:
             found = json.loads(path.read_text())
-            return cls(**{**found, "before": Witness(**found["before"]), "witness": Witness(**found["witness"])})
+            return cls(
+                **{
+                    **found,
+                    "before": Witness(**found["before"]),
+                    "witness": Witness(**found["witness"]),
+                    "charged": tuple(found["charged"]),
+                }
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RecordError(
                 f"A hospital's notes in {path} must be readable, and are not ({error}); start a new run."
@@ -77,11 +102,12 @@ class Notes:
         """
         content = {
             "round": self.round, "attempt": self.attempt, "ledger_head": self.ledger_head, "opened": self.opened,
-            "before": vars_of(self.before), "witness": vars_of(self.witness),
+            "before": asdict(self.before), "witness": asdict(self.witness), "charged": self.charged,
         }  # fmt: skip
         write_key_file(path, json.dumps(content).encode(), mode=0o600, replace=True)
 
 
-def vars_of(witness: Witness) -> dict[str, float | int]:
-    """A witness as a JSON object."""
-    return {"statistic": witness.statistic, "coordinates": witness.coordinates}
+def peers_of(transcript: Transcript, *, charged: bool) -> tuple[str, ...]:
+    """The hospitals of a round that announced a ledger with charges in it, or those that announced an empty one."""
+    members = transcript.members
+    return tuple(member.hospital for member in members if (member.ledger_head != GENESIS) is charged)
