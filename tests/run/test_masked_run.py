@@ -130,6 +130,11 @@ def test_absent_and_late_hospitals_leave_a_run_that_foresaw_them(tiny_study, tmp
     assert asked == {4, 5}, "a late answer cost all the others a second release, an absence nobody"
 
 
+def test_a_masked_study_is_another_study_and_a_simulated_one_is_what_it_was(tiny_study):
+    simulated, masked = (tiny_study(privacy={**MASKED, "sum": how}) for how in ("simulated", "masked"))
+    assert simulated.digest == tiny_study(privacy={"num_patients": 32}).digest != masked.digest
+
+
 def test_references_and_their_ledgers_are_not_masked(tiny_study):
     plan = plan_of(tiny_study(privacy=MASKED))
     assert plan.shares is not None

@@ -217,6 +217,8 @@ class Study(Section):
             mode="json",
             exclude={"performance": True, "data": {"path", "labels", "key_file"}, "privacy": {"ledger"}},
         )
+        if self.privacy.sum == "simulated":
+            del content["privacy"]["sum"]  # as before there was a choice: runs that had begun can go on
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights.name
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
