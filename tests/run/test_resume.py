@@ -65,6 +65,7 @@ SETTINGS: dict[str, dict[str, dict[str, object]]] = {
     "alone": {"federation": {"strategy": "alone"}},
     "pooled": {"federation": {"strategy": "pooled"}, "privacy": {"num_patients": 32}},
     "correlated": {"privacy": {"plan": "correlated-noise", "cohorts": 2}},
+    "masked": {"privacy": {"sum": "masked", "num_patients": 32, "sampling_prob": 0.5}},
     "not private": {"privacy": {"plan": "none", "epsilon": None, "delta": None}},
 }
 

@@ -11,9 +11,10 @@ Sources:
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
+from wardround.accounting.discrete import DiscreteShares, epsilon_of_shares
 from wardround.accounting.events import Event, JsonDict
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.mechanisms import check_noise_multiplier
@@ -103,6 +104,7 @@ def epsilon_by_colluders(
     dropouts: int = 0,
     trust: Trust,
     accountant: AccountantKind = AccountantKind.PLD,
+    shares: DiscreteShares | None = None,
 ) -> tuple[InsiderRow, ...]:
     """The table of who is protected against whom, from the weakest adversary to the strongest.
 
@@ -115,17 +117,27 @@ def epsilon_by_colluders(
         dropouts: missing shares assumed when they were sized.
         trust: who adds the noise.
         accountant: what computes epsilon.
+        shares: the noise, where it is whole numbers; with secure aggregation only. Each adversary is then left with
+            fewer such shares, and their slack is added.
 
     Edge cases:
         No noise unknown to the adversary: epsilon is infinite. Trust in nobody: every hospital adds all the
         noise, its own reply is visible, and so epsilon is that of its own noise whoever else colludes.
     """
     check_noise_multiplier(noise_multiplier)
-    shares = NoiseShares(hospitals, colluders, dropouts)
+    foreseen = NoiseShares(hospitals, colluders, dropouts)
 
     def row(adversary: str, colluding: int, missing: int, left: float) -> InsiderRow:
         epsilon = epsilon_of(make_event(left), delta, accountant) if left > 0 else math.inf
         return InsiderRow(adversary, colluding, missing, left, epsilon)
+
+    def discrete_row(adversary: str, colluding: int, missing: int, noise: DiscreteShares) -> InsiderRow:
+        unknown = hospitals - colluding - missing
+        if unknown < 1:
+            return InsiderRow(adversary, colluding, missing, 0.0, math.inf)
+        left = replace(noise, shares=unknown)
+        epsilon = epsilon_of_shares(left, lambda one: make_event(one.noise_multiplier), delta, accountant)
+        return InsiderRow(adversary, colluding, missing, left.noise_multiplier, epsilon)
 
     match Trust(trust):
         case Trust.COORDINATOR:
@@ -137,15 +149,10 @@ def epsilon_by_colluders(
             everyone = "everyone else, all other hospitals and the coordinator together"
             return (row(everyone, hospitals - 1, 0, noise_multiplier),)
         case Trust.SECURE_AGGREGATION:
-            return tuple(
-                row(
-                    _name(colluding, missing),
-                    colluding,
-                    missing,
-                    shares.left(noise_multiplier, colluding, missing),
-                )
-                for colluding, missing in _cases(shares)
-            )
+            cases = [(_name(*case), *case) for case in _cases(foreseen)]
+            if shares is not None:
+                return tuple(discrete_row(*case, shares) for case in cases)
+            return tuple(row(*case, foreseen.left(noise_multiplier, *case[1:])) for case in cases)
 
 
 def _cases(shares: NoiseShares) -> Iterator[tuple[int, int]]:

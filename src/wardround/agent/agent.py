@@ -5,7 +5,7 @@ change of the model over noised steps) and the event it was charged as. When: on
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -29,7 +29,7 @@ from wardround.training.convex import fit_head
 from wardround.training.local import class_of_patients, local_steps
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
-from wardround.types import HospitalName
+from wardround.types import HospitalName, Vector
 
 _log = logging.getLogger("wardround.agent")
 Answers = dict[HospitalName, Reply | Failure]
@@ -61,10 +61,17 @@ class Agent:
     memory: Memory = field(default_factory=Memory)
     num_classes: int = 2
 
-    def admit(self, request: Request) -> Failure | None:
+    def agrees(self, request: Request, *, masked: bool = False) -> bool:
+        """Whether this hospital agreed to what is asked, and its plan protects the answer; nothing is charged.
+
+        `masked` says that the answer leaves under masks. A plan whose noise is shares on a grid covers no other.
+        """
+        return masked == (self.plan.shares is not None) and self.policy.allows(request) and self._fits(request)
+
+    def admit(self, request: Request, *, masked: bool = False) -> Failure | None:
         """Check, then spend: None once the charge for this request is in the ledger, else why not."""
         try:
-            if not self.policy.allows(request) or not self._fits(request):
+            if not self.agrees(request, masked=masked):
                 return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
             due = self._due(request)
             self.ledger.charge(
@@ -163,6 +170,18 @@ class Agent:
         whole = self.plan.in_units(clipped, len(sample.chosen), request.clipping_norm)
         update = self.plan.hospital_release(whole, self._stream("noise", request))
         return Reply(update, self.event_of(request))
+
+    def gradients(self, request: Request) -> Iterator[Vector]:
+        """The gradient of each patient of this round, drawn in secret, not clipped. Private, each of them."""
+        if request.weights is None:
+            raise ValueError("gradients need weights")
+        dropout = self.randomness.stream(self.name, "dropout", request.round, request.attempt).seed()
+        yield from self.workbench.patient_gradients(request.weights, self.sample(request), dropout)
+
+    def noise_bytes(self, request: Request) -> Callable[[int], bytes]:
+        """Where a whole-number share of noise comes from, in pieces of 8 bytes; for one request only."""
+        stream = self._stream("noise", request)
+        return lambda count: stream.words(count // 8).tobytes()
 
     def answer_alone(self, request: Request) -> Reply:
         """The reply to a task in which hospitals share no batch."""

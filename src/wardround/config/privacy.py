@@ -120,6 +120,11 @@ class PrivacySection(Section):
     )
     colluders: int = Field(1, ge=0, description="Hospitals that may collude, under secure-aggregation.")
     dropouts: int = Field(0, ge=0, description="Hospitals that may be missing, under secure-aggregation.")
+    sum: Literal["simulated", "masked"] = Field(
+        "simulated",
+        description="How a sum under secure-aggregation is formed: in the open with floating-point noise "
+        "(simulated), or of whole numbers with discrete noise under masks that cancel (masked).",
+    )
     epsilon_limit: float | None = Field(
         None, gt=0, description="A hospital's own limit over all its studies; default: this study's epsilon."
     )
@@ -224,6 +229,31 @@ class PrivacySection(Section):
             raise ValueError(
                 'correlated noise comes from every hospital in every round: trust must be "secure-aggregation" or '
                 f'"nobody" and dropouts 0, got "{self.trust}" and {self.dropouts}'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _masked(self) -> Self:
+        if self.sum != "masked":
+            return self
+        if self.plan != "dp-sgd":
+            raise ValueError(
+                f'sum = "masked" adds up patients\' gradients on a grid, and plan = "{self.plan}" noises something '
+                'else; use plan = "dp-sgd"'
+            )
+        if self.trust != "secure-aggregation":
+            raise ValueError(
+                f'masks hide what a hospital sends until all have sent, and under trust = "{self.trust}" somebody sees '
+                'it alone: trust must be "secure-aggregation" for sum = "masked"'
+            )
+        if self.clipping != "flat":
+            raise ValueError(
+                f'sum = "masked" checks one whole-number norm of each patient, and clipping = "{self.clipping}" has '
+                'others; use clipping = "flat"'
+            )
+        if self.num_patients is None:
+            raise ValueError(
+                'sum = "masked" divides by a public number of patients and counts nobody: num_patients must be given'
             )
         return self
 

@@ -79,6 +79,7 @@ class Study(Section):
                 f'{", ".join(sorted(LOCAL))}, or plan = "dp-sgd"'
             )
         self._summed()
+        self._masked()
         if strategy not in TOGETHER:
             return self
         if privacy.trust == "secure-aggregation" and privacy.colluders + privacy.dropouts >= count:
@@ -147,6 +148,22 @@ class Study(Section):
                 f'"{private[0]}-no-privacy"'
             )
 
+    def _masked(self) -> None:
+        """Refuses masked sums where none is formed, or where one would hide nobody."""
+        privacy, strategy, count = self.privacy, self.federation.strategy, self.hospitals.count
+        if privacy.sum != "masked":
+            return
+        if strategy != "fedsgd":
+            raise ValueError(
+                f'sum = "masked" is the sum of all hospitals in every round, and {strategy} has none; use '
+                'strategy = "fedsgd", or sum = "simulated"'
+            )
+        if count - privacy.dropouts < 3:
+            raise ValueError(
+                "of two hospitals each learns the other's vector from a masked sum: hospitals.count less dropouts must "
+                f"be >= 3, got {count} - {privacy.dropouts}"
+            )
+
     def _summed(self) -> None:
         """Refuses trust in a sum that the strategy does not form."""
         privacy, federation = self.privacy, self.federation
@@ -200,6 +217,8 @@ class Study(Section):
             mode="json",
             exclude={"performance": True, "data": {"path", "labels", "key_file"}, "privacy": {"ledger"}},
         )
+        if self.privacy.sum == "simulated":
+            del content["privacy"]["sum"]  # as before there was a choice: runs that had begun can go on
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights.name
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

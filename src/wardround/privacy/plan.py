@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
+from wardround.accounting.discrete import DiscreteShares, epsilon_of_shares
 from wardround.accounting.events import (
     ComposedEvent,
     Event,
@@ -73,6 +74,8 @@ class PrivacyPlan:
             `noise_multiplier` is over the sensitivity of the whole run.
         on_pictures: noises every picture and label once, before round 1; gradients are then computed from the noised
             pictures, neither clipped nor noised, and cost nothing. A release is one of all pictures.
+        shares: the noise of every sum is whole numbers on a grid, a share from each hospital, and sums leave their
+            hospitals under masks only. `noise_multiplier` is that of the shares that are surely there and unknown.
     """
 
     noise_multiplier: float
@@ -93,6 +96,7 @@ class PrivacyPlan:
     on_update: UpdateMechanism | None = None
     correlation: Correlation | None = None
     on_pictures: LocalRelease | None = None
+    shares: DiscreteShares | None = None
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
@@ -114,6 +118,8 @@ class PrivacyPlan:
             self._check_correlated()
         if self.on_pictures is not None:
             self._check_on_pictures()
+        if self.shares is not None:
+            self._check_shares(self.shares)
         if self.is_private and self.trust is Trust.SECURE_AGGREGATION:
             NoiseShares(self.hospitals, self.colluders, self.dropouts)  # refuses shares that nobody honest adds
 
@@ -129,6 +135,24 @@ class PrivacyPlan:
             raise PrivacyError(
                 f"Correlated noise must come from every hospital in every round, got trust {self.trust} and "
                 f"{self.dropouts} dropouts; a share that is missing once is taken back later all the same."
+            )
+
+    def _check_shares(self, shares: DiscreteShares) -> None:
+        if self.trust is not Trust.SECURE_AGGREGATION or not self.noises_gradients or self.correlation is not None:
+            raise PrivacyError(
+                f"Discrete shares are noise of every round under secure-aggregation, got trust {self.trust}; leave "
+                "shares out."
+            )
+        if self.clipping is not ClippingKind.FLAT or self.num_patients is None:
+            raise PrivacyError(
+                "Rows on a grid are clipped flat and divided by a public number of patients: clipping must be flat, "
+                f"and num_patients given, got {self.clipping} and {self.num_patients}."
+            )
+        honest = NoiseShares(self.hospitals, self.colluders, self.dropouts).honest
+        if shares.shares != honest or self.noise_multiplier > shares.noise_multiplier:
+            raise PrivacyError(
+                f"Discrete shares must be those of {honest} hospitals and give noise_multiplier "
+                f"{self.noise_multiplier}, got {shares.shares} and {shares.noise_multiplier}."
             )
 
     def _check_on_pictures(self) -> None:
@@ -217,8 +241,15 @@ class PrivacyPlan:
             return math.inf
         if releases == 0 and not self.is_counted:
             return 0.0
+        if self.shares is not None:
+            return epsilon_of_shares(
+                self.shares, lambda one: self._sums_of(one, releases), self.delta, self.accountant
+            )
         event = self.event_after(releases) if releases else self.count_event
         return epsilon_of(event, self.delta, self.accountant)
+
+    def _sums_of(self, release: GaussianEvent, releases: int) -> Event:
+        return SelfComposedEvent(PoissonSampledEvent(self.sampling_prob, release), releases)
 
     @property
     def epsilon(self) -> float:
@@ -267,6 +298,10 @@ class PrivacyPlan:
                 is correlated.
         """
         self._check_sensitivity(clipped)
+        if self.shares is not None:
+            raise PrivacyError(
+                "Noise in shares on a grid leaves a hospital under masks; release no sum without them."
+            )
         if self.correlation is not None:
             raise PrivacyError(
                 "Under correlated noise a round's noise follows from earlier rounds'; draw no other."

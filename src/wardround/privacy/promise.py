@@ -1,5 +1,7 @@
 """The plan in words: what was promised to a patient, and against whom it holds."""
 
+from dataclasses import replace
+
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import Event
 from wardround.accounting.insiders import InsiderRow, epsilon_by_colluders
@@ -48,6 +50,16 @@ _SIMULATED_SECURE_SUM = (
 )
 
 
+_ONE_PROCESS = (
+    "Noise, masks and signatures are those of separate hospitals, but one process holds all of their keys and all of "
+    "their patients here: against whoever runs it this is a rehearsal of the promise and not the promise."
+)
+_COMPUTATIONAL = (
+    "Noise and masks are pseudorandom: the guarantee holds against adversaries who cannot break AES-256, X25519, "
+    "Ed25519, HKDF or SHA-256."
+)
+
+
 def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: bool, seeded: bool) -> Statement:
     """The statement of a plan, after `releases` of its sums (default: all of them).
 
@@ -60,6 +72,8 @@ def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: b
     done = plan.releases if releases is None else releases
     counted = plan.is_private and plan.is_counted
     caveats = [FLOATING_POINT_CAVEAT] if plan.is_private and plan.on_pictures is None else []
+    if plan.shares is not None:
+        caveats = [_COMPUTATIONAL]
     if plan.is_private and plan.num_patients is not None:
         caveats.append(f"The size of the training set, {plan.num_patients} patients, is a public constant.")
     if counted:
@@ -69,7 +83,7 @@ def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: b
     if plan.on_pictures is not None:
         caveats += _caveats_of(plan, plan.on_pictures, plan.epsilon_after(done))
     if simulated and plan.is_private and plan.trust is Trust.SECURE_AGGREGATION:
-        caveats.append(_SIMULATED_SECURE_SUM)
+        caveats.append(_SIMULATED_SECURE_SUM if plan.shares is None else _ONE_PROCESS)
     return Statement(
         epsilon=plan.epsilon_after(done),
         delta=plan.delta,
@@ -130,7 +144,7 @@ def _mechanism(plan: PrivacyPlan) -> str:
         return plan.on_update.name
     if plan.correlation is not None:
         return f"Gaussian (correlated over rounds, {plan.correlation.bands} bands)"
-    return "Gaussian"
+    return "Gaussian" if plan.shares is None else "discrete Gaussian on a grid"
 
 
 def _clipping(plan: PrivacyPlan) -> str:
@@ -167,7 +181,7 @@ def insiders_of(plan: PrivacyPlan, releases: int | None = None) -> tuple[Insider
         return ()
 
     def event(noise_multiplier: float) -> Event:
-        return with_noise_multiplier(plan, noise_multiplier).event_after(done)
+        return with_noise_multiplier(replace(plan, shares=None), noise_multiplier).event_after(done)
 
     own = plan.on_update is not None or plan.on_pictures is not None
     return epsilon_by_colluders(
@@ -179,4 +193,5 @@ def insiders_of(plan: PrivacyPlan, releases: int | None = None) -> tuple[Insider
         dropouts=plan.dropouts if plan.trust is Trust.SECURE_AGGREGATION else 0,
         trust=plan.trust,
         accountant=plan.accountant,
+        shares=plan.shares,
     )

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 from wardround.accounting.calibration import calibrate_noise_multiplier
+from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.events import ComposedEvent, Event, GaussianEvent, PoissonSampledEvent, SelfComposedEvent
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
 from wardround.accounting.terms import Trust
@@ -46,6 +47,20 @@ def with_noise(plan: PrivacyPlan, noise_multiplier: float, epsilon: float | None
     if epsilon is None:
         epsilon = replace(noisy, num_patients=1).epsilon
     return replace(noisy, count_noise_multiplier=_count_noise_multiplier(epsilon, plan.delta))
+
+
+def with_shares(plan: PrivacyPlan, shares: DiscreteShares) -> PrivacyPlan:
+    """The plan whose noise is whole-number shares on a grid; its noise multiplier is theirs, rounded down.
+
+    Raises:
+        PrivacyError: they are worth less than the plan's noise.
+    """
+    if shares.noise_multiplier < plan.noise_multiplier:
+        raise PrivacyError(
+            f"Shares must be worth noise_multiplier {plan.noise_multiplier} at least, got {shares.noise_multiplier}; "
+            "size the grid by the plan."
+        )
+    return replace(plan, noise_multiplier=shares.noise_multiplier, shares=shares)
 
 
 def with_clipped_updates(
@@ -111,6 +126,7 @@ def not_private(plan: PrivacyPlan, *, clipped: bool = False) -> PrivacyPlan:
         count_noise_multiplier=0.0,
         on_update=None,
         on_pictures=None,
+        shares=None,
         clipping_norm=plan.clipping_norm if clipped else math.inf,
         clipping=plan.clipping if clipped else ClippingKind.FLAT,
         colluders=0,

@@ -18,6 +18,7 @@ from wardround.federation.timetable import Order, Timetable
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.randomness import Randomness
 from wardround.run.availability import availability_of
+from wardround.run.masked import masked_channel
 from wardround.run.materials import Hospitals, Materials
 from wardround.run.strategies import strategy_of, task_of, timetable_of
 from wardround.types import HospitalName
@@ -99,21 +100,26 @@ def federate(
         for position, (name, patients) in enumerate(hospitals.items())
     }
     transaction: Callable[[], AbstractContextManager[object]] = ledgers.transaction
+    availability = availability_of(study, strategy)
+    chosen = strategy_of(study, plan, strategy, randomness)
+    if plan.shares is not None:
+        return Federation(agents, masked_channel(study, plan, agents, transaction, availability, memory), chosen)
     unseen = study.privacy.plan in SUMMED_PLANS
     channel: Channel = InProcessChannel(
         tuple(agents),
         lambda requests: answer_all(agents, requests, transaction),
         Union(agents, transaction).answer_sum if unseen else None,
     )
-    availability = availability_of(study, strategy)
     if availability is not None:
         channel = UnreliableChannel(channel, availability)
-    return Federation(agents, channel, strategy_of(study, plan, strategy, randomness))
+    return Federation(agents, channel, chosen)
 
 
 def answers_as_one(study: Study) -> bool:
     """Whether the hospitals of a study's main run answer with one sum."""
     unseen = study.privacy.plan == "none" or study.privacy.trust == "secure-aggregation"
+    if study.privacy.sum == "masked":
+        return False
     return study.federation.strategy == "fedsgd" and study.privacy.plan in SUMMED_PLANS and unseen
 
 

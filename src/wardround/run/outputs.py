@@ -24,6 +24,7 @@ from wardround.run.materials import Hospitals, Materials
 from wardround.run.observer import Observer
 from wardround.run.references import REFERENCES, run_reference
 from wardround.run.strategies import releases_after
+from wardround.secure_aggregation.witness import WITNESSES
 from wardround.training.patients import TrainingPatients
 
 
@@ -107,6 +108,15 @@ def _released(study: Study, plan: PrivacyPlan, materials: Materials) -> list[dic
                 "what": "how much noised pictures resemble their originals",
                 "to": "readers of this record",
                 "protected_by": "nothing: a reference of a simulation, charged to no ledger",
+            }
+        )
+    if plan.shares is not None:
+        rows.append(
+            {
+                "what": f"{WITNESSES} coordinates of noise alone behind every sum, public keys, signatures, and "
+                "sealed heads of the ledgers",
+                "to": "the coordinator and every hospital",
+                "protected_by": "nothing: none of it depends on a patient",
             }
         )
     if plan.is_counted and plan.is_private:

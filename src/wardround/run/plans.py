@@ -1,6 +1,7 @@
 """The one privacy plan of a study, and the limit of its ledgers."""
 
 from wardround.accounting.accountants import AccountantKind
+from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.terms import Trust
 from wardround.config import Study
 from wardround.config.federation import TOGETHER
@@ -18,10 +19,18 @@ from wardround.privacy.variants import (
     with_local_pictures,
     with_noise,
     with_output_perturbation,
+    with_shares,
 )
 from wardround.run.availability import check_availability
 from wardround.run.picture_mechanisms import local_release_of
 from wardround.run.strategies import head_fit_of, releases_after, timetable_of
+from wardround.secure_aggregation.mechanism import IntegerMechanism
+
+_MOST_COORDINATES = 1 << 40
+"""Coordinates that the slack of whole-number noise is charged for: epsilon is computed before the network is built."""
+
+_FOR_THE_GRID = 1e-9
+"""Part of epsilon that is kept for that slack and for the last digit; it is far more than they are."""
 
 
 def plan_of(study: Study) -> PrivacyPlan:
@@ -68,10 +77,22 @@ def plan_of(study: Study) -> PrivacyPlan:
     if section.plan == "clipped-update":
         return with_clipped_updates(plan, section.clipping_norm, section.epsilon, section.noise_multiplier)
     if section.epsilon is not None:
-        return calibrated(plan, section.epsilon)
-    if section.noise_multiplier is None:
+        target = section.epsilon if section.sum == "simulated" else section.epsilon * (1 - _FOR_THE_GRID)
+        plan = calibrated(plan, target)
+    elif section.noise_multiplier is not None:
+        plan = with_noise(plan, section.noise_multiplier)
+    else:
         raise PrivacyError("A private study must give epsilon or noise_multiplier, got neither.")
-    return with_noise(plan, section.noise_multiplier)
+    return plan if section.sum == "simulated" else _on_grid(plan)
+
+
+def _on_grid(plan: PrivacyPlan) -> PrivacyPlan:
+    """The plan with its noise in whole-number shares, sized by the mechanism that adds them."""
+    mechanism = IntegerMechanism(
+        plan.clipping_norm, plan.noise_multiplier, 1, plan.hospitals, plan.colluders, plan.dropouts
+    )
+    shares = DiscreteShares(mechanism.share_std, mechanism.honest, mechanism.sensitivity, _MOST_COORDINATES)
+    return with_shares(plan, shares)
 
 
 def sparse_vector_of(section: PrivacySection) -> SparseVector:

@@ -5,6 +5,7 @@ from wardround.config import Study
 from wardround.config.federation import LOCAL, RING
 from wardround.federation.aggregators import Aggregator, CoordinatorNoise, PlainSum, SimulatedSecureSum
 from wardround.federation.local_training import LocalTraining, Repair
+from wardround.federation.masked import OpenedByMasks
 from wardround.federation.messages import Task
 from wardround.federation.server import ServerOptimizer
 from wardround.federation.strategies.alone import Alone
@@ -134,6 +135,8 @@ def strategy_of(study: Study, plan: PrivacyPlan, name: str, randomness: Randomne
 
 
 def _aggregator(plan: PrivacyPlan, randomness: Randomness) -> Aggregator:
+    if plan.shares is not None:
+        return OpenedByMasks()
     if plan.trust is Trust.SECURE_AGGREGATION or not plan.is_private:
         return SimulatedSecureSum()
     if plan.trust is Trust.NOBODY:

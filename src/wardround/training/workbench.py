@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wardround.models.network import Network
 from wardround.models.vectors import load_vector, to_vector
-from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sums_by_group
+from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sums_by_group, per_patient_gradients
 from wardround.privacy.clips import Clipping
 from wardround.privacy.engine import Loss
 from wardround.privacy.sampling import Indices
@@ -130,6 +130,26 @@ class Workbench:
             for total, count in zip(totals, within, strict=True)
         ]
 
+    def patient_gradients(self, weights: Vector, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
+        """Gradient of each patient of a sample, not clipped, (parameter,); a few patients are in memory at a time.
+
+        Args:
+            weights: where it is taken, (parameter,).
+            sample: may be empty.
+            dropout_seed: seeds dropout masks.
+
+        Guarantee: none. Every row is one patient's own, and the order is the sample's.
+        """
+        self._load(weights)
+        self.network.trained.train()
+        at_once = max(1, self._memory_bytes // (8 * weights.size))
+        for piece, (batch, _) in enumerate(self._batches([sample], dropout_seed, at_once)):
+            rows = per_patient_gradients(
+                self.network.trained, self._loss, batch,
+                memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + piece,
+            )  # fmt: skip
+            yield from rows.cpu().numpy()
+
     def probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Scores:
         """Class probabilities of some pictures, (picture, class); of several models their mean."""
         return torch.cat([part for _, part in self._probabilities(weights, rows)]).numpy()
@@ -175,8 +195,14 @@ class Workbench:
             load_vector(self.network.trained, weights)
             self._loaded = weights
 
-    def _batches(self, samples: Sequence[Sample], seed: int) -> Iterator[tuple[PatientBatch, Tensor]]:
-        """Whole patients of all samples, in pieces, with the sample (hospital) each patient belongs to."""
+    def _batches(
+        self, samples: Sequence[Sample], seed: int, at_once: int | None = None
+    ) -> Iterator[tuple[PatientBatch, Tensor]]:
+        """Whole patients of all samples, in pieces, with the sample (hospital) each patient belongs to.
+
+        A piece has `at_once` pictures at most, where that is less than what fits anyway, and one patient at least.
+        """
+        most = self._at_once if at_once is None else min(at_once, self._at_once)
         drawn = [sample.patients.pictures_of(sample.chosen) for sample in samples]
         sizes = [len(sample.chosen) for sample in samples]
         shifts = np.cumsum([0, *sizes])
@@ -190,7 +216,7 @@ class Workbench:
         first = start = 0
         while first < len(ends):
             last = first + 1
-            while last < len(ends) and ends[last] - start <= self._at_once:
+            while last < len(ends) and ends[last] - start <= most:
                 last += 1
             piece = slice(start, ends[last - 1])
             batch = self._batch(rows[piece], labels[piece], patient[piece] - first, last - first, seed)

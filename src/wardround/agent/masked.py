@@ -1,0 +1,232 @@
+"""A hospital's side of a masked round: it checks, charges its ledger, computes, noises, masks and signs one upload.
+
+What leaves: a round key, the hash of a transcript, and the sum of its patients' rows on the grid with its share of the
+noise, under masks; and the event it was charged as. When: the upload only after the charge and the notes are on disk.
+A sample without patients is noised, masked and sent like any other.
+
+Guarantee: that of `wardround.secure_aggregation.mechanism` for the sum of all hospitals; a single upload is uniform
+to whoever lacks the keys of an honest hospital. Sensitivity: one patient, added or removed with all their pictures,
+moves the sum by a row of integer L2 norm at most D. Witness coordinates hold zeros for every patient.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from wardround.accounting.events import Event
+from wardround.accounting.ledger_entry import GENESIS
+from wardround.agent.agent import Agent
+from wardround.agent.notes import Notes, peers_of
+from wardround.errors import PrivacyError
+from wardround.federation.messages import Failure, FailureCode, Request, Stage
+from wardround.privacy.plan import PrivacyPlan
+from wardround.secure_aggregation.agreement import Agreement
+from wardround.secure_aggregation.cohort import CohortRule, check_follows
+from wardround.secure_aggregation.confirmation import Confirmation, check_agreement, confirm
+from wardround.secure_aggregation.grid import Int64
+from wardround.secure_aggregation.identity import Identity
+from wardround.secure_aggregation.mechanism import IntegerMechanism
+from wardround.secure_aggregation.pins import Pins
+from wardround.secure_aggregation.ring import Residues
+from wardround.secure_aggregation.round_key import Announcement, RoundKey
+from wardround.secure_aggregation.secret import Entropy, system_entropy
+from wardround.secure_aggregation.transcript import Terms, Transcript
+from wardround.secure_aggregation.upload import Upload
+from wardround.secure_aggregation.witness import WITNESSES
+from wardround.types import Vector
+
+_log = logging.getLogger("wardround.agent")
+
+
+def mechanism_of(plan: PrivacyPlan, parameters: int) -> IntegerMechanism:
+    """The mechanism of a plan's masked sums over that many trained parameters, and the witnesses.
+
+    Raises:
+        PrivacyError: the plan's sums are not masked, or its grid cannot carry so many parameters.
+    """
+    shares = plan.shares
+    if shares is None:
+        raise PrivacyError("A plan must have discrete shares of noise for masked sums, got one without.")
+    mechanism = IntegerMechanism(
+        plan.clipping_norm,
+        plan.noise_multiplier,
+        parameters + WITNESSES,
+        plan.hospitals,
+        plan.colluders,
+        plan.dropouts,
+        grid_bits=shares.share_std.bit_length() - 1,
+    )
+    found = (mechanism.share_std, mechanism.honest, mechanism.sensitivity)
+    if found != (shares.share_std, shares.shares, shares.sensitivity) or mechanism.dimension > shares.dimension:
+        raise PrivacyError(
+            f"The mechanism must be the one that epsilon was computed for, {shares}, got {mechanism}."
+        )
+    return mechanism
+
+
+def sealed_head(head: str, identity: Identity) -> str:
+    """What a hospital announces of its ledger: the same for the same head, and nothing to whoever lacks its key.
+
+    A head is a hash over the digest of the data set, so that whoever knows all patients but one could try both cases
+    against it. Sealed it is the hash of the hospital's signature over it, which is deterministic; shown later, the
+    signature proves which head it was. An empty ledger has nothing to hide.
+    """
+    if head == GENESIS:
+        return head
+    return hashlib.sha256(identity.key.sign("wardround/v1/ledger-head", head)).hexdigest()
+
+
+@dataclass
+class _Attempt:
+    """What a hospital holds while an attempt is under way."""
+
+    request: Request
+    terms: Terms
+    key: RoundKey
+    transcript: Transcript | None = None
+    is_charged: bool = False
+
+
+class MaskedHospital:
+    """One hospital in masked rounds; see `wardround.federation.masked.MaskedParty` for the order of the calls.
+
+    Args:
+        agent: its patients, plan, policy, ledger and network.
+        identity: its signing key.
+        pins: of the other hospitals.
+        agreement: as it knows it, from its own study file.
+        notes: where it keeps them; None keeps them in this process, for runs that are not resumed.
+        entropy: where round keys come from.
+
+    Raises:
+        LedgerError: the ledger has lost a charge that the notes know of.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        identity: Identity,
+        pins: Pins,
+        agreement: Agreement,
+        notes: Path | None = None,
+        entropy: Entropy = system_entropy,
+    ) -> None:
+        self._agent, self._identity, self._agreement = agent, identity, agreement
+        self._rule = CohortRule(pins, agreement.minimum)
+        self._path, self._entropy = notes, entropy
+        self.notes = Notes() if notes is None else Notes.read(notes)
+        self.notes.check(agent.ledger)
+        self._attempt: _Attempt | None = None
+
+    def next_attempt(self, round: int) -> int:
+        """See `MaskedParty`."""
+        last = self.notes.last
+        return last[1] + 1 if last is not None and last[0] == round else 1
+
+    def announce(self, request: Request, attempt: int, hospitals: int) -> Announcement | Failure:
+        """See `MaskedParty`."""
+        self._attempt = None
+        if request.weights is None or not self._agent.agrees(request, masked=True):
+            return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
+        terms = self._agreement.terms(request.round, attempt, hospitals, request.weights)
+        check_follows(terms, self._last_before(request.round))
+        key = RoundKey(
+            self._identity, terms, sealed_head(self._agent.ledger.head(), self._identity), self._entropy
+        )
+        self._attempt = _Attempt(request, terms, key)
+        return key.announcement
+
+    def confirm(self, announcements: Sequence[Announcement]) -> Confirmation | Failure:
+        """See `MaskedParty`."""
+        attempt = self._under_way()
+        transcript = self._rule.form(attempt.terms, announcements, attempt.key.announcement)
+        self.notes.check_peers(transcript)
+        attempt.transcript = transcript
+        return confirm(transcript, self._identity)
+
+    def admit(self, confirmations: Sequence[Confirmation]) -> Event | Failure:
+        """See `MaskedParty`."""
+        attempt = self._under_way()
+        check_agreement(self._transcript(attempt), confirmations)
+        refusal = self._agent.admit(attempt.request, masked=True)
+        if refusal is not None:
+            return refusal
+        attempt.is_charged = True
+        return self._agent.event_of(attempt.request)
+
+    def upload(self) -> bytes | Failure:
+        """See `MaskedParty`. The notes are on disk before anything is computed."""
+        attempt = self._under_way()
+        transcript = self._transcript(attempt)
+        if not attempt.is_charged:
+            raise PrivacyError(
+                "An upload must be charged to the ledger before it leaves; admit the attempt first."
+            )
+        terms, charged = attempt.terms, {*self.notes.charged, *peers_of(transcript, charged=True)}
+        head = self._agent.ledger.head()
+        self._note(
+            replace(
+                self.notes,
+                round=terms.round,
+                attempt=terms.attempt,
+                ledger_head=head,
+                charged=tuple(sorted(charged)),
+            )
+        )
+        try:
+            mechanism = self._agreement.mechanism_for(attempt.terms.hospitals)
+            residues = mechanism.in_ring(self._noised(mechanism, attempt.request))
+        except Exception:
+            _log.exception("training failed")
+            return Failure(FailureCode.INTERNAL, Stage.TRAINING)
+        return Upload.signed(attempt.key.masks(transcript).hide(residues), transcript, self._identity).to_bytes()
+
+    def receive(self, total: Residues) -> None:
+        """See `MaskedParty`.
+
+        Raises:
+            FederationError: the noise in the sum is not that of all hospitals.
+        """
+        terms = self._under_way().terms
+        mechanism = self._agreement.mechanism_for(terms.hospitals)
+        opened = mechanism.lifted(total)[-WITNESSES:]
+        before = self.notes.witness_before(terms.round)
+        variance = terms.hospitals * mechanism.share_std**2
+        after = before.after(opened, variance, self._agreement.rounds)
+        self.notes = replace(self.notes, opened=terms.round, before=before, witness=after)  # on disk with the next
+        self._attempt = None
+
+    def _noised(self, mechanism: IntegerMechanism, request: Request) -> Int64:
+        """Sum of the sampled patients' rows and this hospital's share of the noise, (parameter + witness,). Private."""
+        return mechanism.encode(self._rows(request), self._agent.noise_bytes(request))
+
+    def _rows(self, request: Request) -> Iterator[Vector]:
+        """Gradient of each sampled patient, not clipped, and zeros for the witnesses."""
+        witnesses = np.zeros(WITNESSES, dtype=np.float32)
+        for gradient in self._agent.gradients(request):
+            yield np.concatenate([gradient, witnesses])
+
+    def _last_before(self, round: int) -> tuple[int, int] | None:
+        """The last attempt, unless it belongs to a later round: a run that goes on from a checkpoint repeats rounds."""
+        last = self.notes.last
+        return None if last is None or last[0] > round else last
+
+    def _note(self, notes: Notes) -> None:
+        if self._path is not None:
+            notes.write(self._path)
+        self.notes = notes
+
+    def _under_way(self) -> _Attempt:
+        if self._attempt is None:
+            raise ValueError("a hospital announces itself before it takes part in an attempt")
+        return self._attempt
+
+    @staticmethod
+    def _transcript(attempt: _Attempt) -> Transcript:
+        if attempt.transcript is None:
+            raise ValueError("a hospital confirms an attempt before it takes part in it")
+        return attempt.transcript

@@ -1,0 +1,90 @@
+"""Hospitals of one process that exchange nothing but what masked hospitals exchange; each has keys of its own.
+
+    hospitals/<position>/    identity.pem (mode 0600), pins.toml (the others' keys), notes.json
+
+Keys are made when a run begins and go with the folder when it has ended. Between real hospitals they are made and
+compared beforehand (`wardround keys`); here one process holds all of them, which the statement says.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from wardround import __version__
+from wardround.agent.agent import Agent
+from wardround.agent.masked import MaskedHospital, mechanism_of
+from wardround.config import Study
+from wardround.federation.availability import Availability
+from wardround.federation.masked import MaskedChannel, MaskedParty
+from wardround.federation.masked_availability import UnreliableParty
+from wardround.privacy.plan import PrivacyPlan
+from wardround.secure_aggregation.agreement import Agreement
+from wardround.secure_aggregation.canonical import digest
+from wardround.secure_aggregation.identity import Identity, SigningKey
+from wardround.secure_aggregation.pins import Pins
+from wardround.secure_aggregation.secret import system_entropy
+from wardround.types import HospitalName
+
+
+def masked_channel(
+    study: Study,
+    plan: PrivacyPlan,
+    agents: Mapping[HospitalName, Agent],
+    transaction: Callable[[], AbstractContextManager[object]],
+    availability: Availability | None,
+    folder: Path | None,
+) -> MaskedChannel:
+    """The channel of a masked run.
+
+    Args:
+        study: names the run, and how many rounds it has.
+        plan: with shares.
+        agents: by hospital; they share one network.
+        transaction: opens the ledger file once for all charges of an attempt.
+        availability: who is away or late; None if nobody is.
+        folder: of the hospitals' own folders; None keeps keys and notes in this process.
+
+    Raises:
+        FederationError: a key file or a pin is damaged, open to others, or not the one of this run.
+        LedgerError: a ledger has lost a charge that its hospital knows of.
+    """
+    folders = [None if folder is None else folder / f"{position:05d}" for position in range(len(agents))]
+    identities = [_identity(name, own) for name, own in zip(agents, folders, strict=True)]
+    keys = {identity.hospital: identity.key.public for identity in identities}
+    some = next(iter(agents.values()))
+    agreement = Agreement(
+        run=digest("wardround/v1/simulated-run", sorted(keys.items())).hex(),
+        study=study.digest,
+        mechanism=mechanism_of(plan, some.workbench.initial_weights.size),
+        rounds=study.rounds,
+        code_version=__version__,
+    )
+    parties: dict[HospitalName, MaskedParty] = {}
+    for position, (agent, identity, own) in enumerate(zip(agents.values(), identities, folders, strict=True)):
+        others = Pins({name: key for name, key in keys.items() if name != identity.hospital})
+        party: MaskedParty = MaskedHospital(
+            agent, identity, _pinned(others, own), agreement, None if own is None else own / "notes.json"
+        )
+        parties[agent.name] = party if availability is None else UnreliableParty(party, position, availability)
+    return MaskedChannel(parties, agreement, transaction)
+
+
+def _identity(name: HospitalName, folder: Path | None) -> Identity:
+    """A hospital's key: from its folder, or made and kept there."""
+    if folder is None:
+        return Identity(name, SigningKey.new(system_entropy))
+    path = folder / "identity.pem"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        SigningKey.new(system_entropy).write(path)
+    return Identity(name, SigningKey.read(path))
+
+
+def _pinned(others: Pins, folder: Path | None) -> Pins:
+    """The pins that a hospital has kept since the run began; in a new run, those of the others."""
+    if folder is None:
+        return others
+    path = folder / "pins.toml"
+    if not path.exists():
+        others.write(path)
+    return Pins.read(path)

@@ -1,0 +1,89 @@
+"""A tiny federation whose hospitals answer under masks, and what its sum must be if every share of noise is known."""
+
+import hashlib
+
+import numpy as np
+from tests.fixtures_federation import STUDY, private_plan
+from tests.secure_aggregation.rounds import entropy_of
+
+from wardround.accounting.discrete import DiscreteShares
+from wardround.accounting.terms import Trust
+from wardround.agent.masked import MaskedHospital, mechanism_of
+from wardround.federation.masked import MaskedChannel
+from wardround.federation.messages import Request, Task
+from wardround.privacy.variants import with_shares
+from wardround.secure_aggregation.agreement import Agreement
+from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
+from wardround.secure_aggregation.identity import Identity, SigningKey
+from wardround.secure_aggregation.mechanism import IntegerMechanism
+from wardround.secure_aggregation.pins import Pins
+from wardround.secure_aggregation.witness import WITNESSES
+
+
+def masked_plan(hospitals=5, **fields):
+    fields = {"trust": Trust.SECURE_AGGREGATION, "colluders": 1, "dropouts": 1, "hospitals": hospitals, **fields}
+    plan = private_plan(**fields)
+    sized = IntegerMechanism(
+        plan.clipping_norm, plan.noise_multiplier, 1, hospitals, plan.colluders, plan.dropouts
+    )
+    return with_shares(plan, DiscreteShares(sized.share_std, sized.honest, sized.sensitivity, 1 << 30))
+
+
+class MaskedFederation:
+    """Real hospitals around the agents of a tiny federation; `uploads` has what left them, in order."""
+
+    def __init__(self, federation, folder):
+        self.federation, plan = federation, federation.plan
+        self.mechanism = mechanism_of(plan, federation.weights.size)
+        self.agreement = Agreement("a run", "ab" * 32, self.mechanism, plan.releases, "0.1.0")
+        identities = [Identity(name, SigningKey.new(entropy_of(name))) for name in federation.agents]
+        pins = Pins({identity.hospital: identity.key.public for identity in identities})
+        self.uploads = []
+        self.parties = {}
+        for agent, identity in zip(federation.agents.values(), identities, strict=True):
+            party = MaskedHospital(agent, identity, pins, self.agreement, folder / f"{agent.name}.json")
+            self.parties[agent.name] = party
+            setattr(party, "upload", self._recorded(agent.name, party.upload))  # noqa: B010  # mypy knows methods
+        self.channel = MaskedChannel(self.parties, self.agreement, federation.ledgers.transaction)
+
+    def _recorded(self, name, upload):
+        def recorded():
+            sent = upload()
+            if isinstance(sent, bytes):
+                self.uploads.append((name, sent))
+            return sent
+
+        return recorded
+
+    def request(self, round=1):
+        return Request(Task.GRADIENT_SUM, STUDY, round, 1, weights=self.federation.weights)
+
+    def ask(self, round=1):
+        """The total of one round; all hospitals are asked."""
+        return self.channel.ask_sum(dict.fromkeys(self.channel.hospitals, self.request(round)), 0)
+
+    def charges(self, name):
+        """Attempts that a hospital's ledger was charged for."""
+        return len(self.federation.ledgers.entries(name, "digest"))
+
+
+def rows_of(agent, request):
+    """Gradients of the sampled patients with zeros for the witnesses; seeded agents draw the same again."""
+    return [np.concatenate([gradient, np.zeros(WITNESSES)]) for gradient in agent.gradients(request)]
+
+
+def expected_total(masked, request, names):
+    """Clear sum and the noise of some hospitals, in grid steps: nothing of masks, uploads or `encode` is in it."""
+    total = np.zeros(masked.mechanism.dimension, dtype=np.int64)
+    for name in names:
+        agent = masked.federation.agents[name]
+        total += masked.mechanism.grid.sum_of(rows_of(agent, request))
+        share = discrete_gaussian(
+            masked.mechanism.dimension, masked.mechanism.share_std, agent.noise_bytes(request)
+        )
+        total += share
+    return total
+
+
+def hash_of(vector):
+    return hashlib.sha256(np.ascontiguousarray(vector).data).hexdigest()

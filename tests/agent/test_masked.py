@@ -1,0 +1,310 @@
+"""Masked rounds with real agents: the opened sum, who is missing, what is charged, and dying at every step."""
+
+import stat
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.agent.masked_rounds import MaskedFederation, expected_total, masked_plan
+
+from wardround.accounting.ledger import LedgerFile
+from wardround.accounting.ledger_entry import GENESIS
+from wardround.agent.agent import answer_all
+from wardround.agent.masked import sealed_head
+from wardround.errors import FederationError, LedgerError, RecordError
+from wardround.federation.availability import Availability
+from wardround.federation.masked import MaskedChannel, OpenedByMasks
+from wardround.federation.masked_availability import UnreliableParty
+from wardround.federation.messages import Failure, FailureCode, Stage
+from wardround.federation.strategies.fedsgd import FedSGD
+from wardround.federation.strategy import Call
+from wardround.secure_aggregation.masked_sum import MaskedSum
+from wardround.secure_aggregation.secret import system_entropy
+from wardround.secure_aggregation.upload import Upload
+from wardround.secure_aggregation.witness import WITNESSES
+
+
+@pytest.fixture
+def make_masked(make_federation, tmp_path):
+    def make(folder="notes", *, seed=5, federation=None, epsilon_limit=np.inf, **fields):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        if federation is None:
+            plan = masked_plan(**fields)
+            federation = make_federation(
+                hospitals=plan.hospitals, plan=plan, seed=seed, epsilon_limit=epsilon_limit
+            )
+        return MaskedFederation(federation, tmp_path / folder)
+
+    return make
+
+
+def decoded(masked, total):
+    return masked.mechanism.decode(total)[:-WITNESSES].astype(np.float32)
+
+
+def test_the_opened_sum_is_the_clear_sum_and_all_the_noise_bit_for_bit(make_masked):
+    masked = make_masked()
+    total = masked.ask()
+    expected = expected_total(masked, masked.request(), masked.channel.hospitals)
+    np.testing.assert_array_equal(total.update, decoded(masked, expected))
+    assert not total.failures
+    assert [masked.charges(name) for name in masked.channel.hospitals] == [1] * 5
+
+
+def test_the_rows_on_the_grid_are_the_clipped_gradients(make_masked):
+    masked = make_masked(sampling_prob=1.0)
+    agents, request = masked.federation.agents.values(), masked.request()
+    grid, plan = masked.mechanism.grid, masked.federation.plan
+    for agent in agents:
+        rows = grid.sum_of(np.pad(g, (0, WITNESSES)) for g in agent.gradients(request))
+        [clipped] = agent.workbench.gradient_sums(
+            request.weights, [agent.sample(request)], plan.clipping_norm, 0, plan.rule
+        )
+        found = masked.mechanism.decode(rows)[:-WITNESSES]
+        # 2^-12 is the margin of the float clip; half a step a coordinate is rounding.
+        np.testing.assert_allclose(found, clipped.vector.numpy(), atol=4 * plan.clipping_norm * 2**-12)
+
+
+def test_gradients_come_alike_whatever_fits_into_memory(make_masked):
+    masked = make_masked(sampling_prob=1.0)
+    agent, request = masked.federation.agents["hospital-2"], masked.request()
+    together = list(agent.gradients(request))
+    masked.federation.workbench._memory_bytes = 1  # one picture at a time, or one patient
+    alone = list(agent.gradients(request))
+    assert len(together) == len(agent.patients) == 4
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_fewer_hospitals_than_agreed_are_refused(make_masked):
+    masked = make_masked()
+    with pytest.raises(FederationError, match="must have 4 to 5 hospitals, got 3"):
+        masked.channel.ask_sum(dict.fromkeys(masked.channel.hospitals[:3], masked.request()), 0)
+
+
+def test_no_hospital_answers_alone(make_masked):
+    masked = make_masked()
+    requests = dict.fromkeys(masked.channel.hospitals, masked.request())
+    assert masked.channel.ask(requests, 0)[0] == {}
+    answers = answer_all(masked.federation.agents, requests, masked.federation.ledgers.transaction)
+    assert set(answers.values()) == {Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)}
+    assert masked.charges("hospital-1") == 0
+    with pytest.raises(FederationError, match="must come from masks"):
+        OpenedByMasks().sum({}, 1)
+
+
+def fails_at(party, step, code=FailureCode.INTERNAL):
+    setattr(party, step, lambda *_: Failure(code, Stage.TRAINING))
+
+
+@pytest.mark.parametrize(("step", "charges"), [("announce", 1), ("confirm", 1), ("admit", 2), ("upload", 2)])
+def test_without_one_hospital_the_others_begin_anew(make_masked, step, charges):
+    masked = make_masked()
+    fails_at(masked.parties["hospital-2"], step)
+    others = ["hospital-1", "hospital-3", "hospital-4", "hospital-5"]
+    total = masked.ask()
+    assert set(total.failures) == {"hospital-2"}
+    assert [masked.charges(name) for name in others] == [charges] * 4, "every attempt is charged again"
+    expected = expected_total(masked, replace(masked.request(), attempt=2), others)
+    np.testing.assert_array_equal(total.update, decoded(masked, expected))
+
+
+def test_a_repeated_attempt_shares_nothing_with_the_one_before(make_masked):
+    masked = make_masked(seed=None)
+    fails_at(masked.parties["hospital-2"], "upload")
+    masked.ask()
+    mine = [Upload.from_bytes(sent) for name, sent in masked.uploads if name == "hospital-1"]
+    first, second = (upload.residues for upload in mine)
+    assert mine[0].transcript != mine[1].transcript
+    assert not np.isin(first, second).any()
+    assert not np.isin(first - second, [0]).any()
+
+
+def test_more_missing_than_foreseen_open_nothing(make_masked):
+    masked = make_masked()
+    for name in ("hospital-2", "hospital-4"):
+        fails_at(masked.parties[name], "announce")
+    total = masked.ask()
+    assert total.update is None
+    assert set(total.failures) == {"hospital-2", "hospital-4"}
+    assert not masked.uploads
+    call = Call("a study", allowed_missing=1)
+    sgd = FedSGD(call, OpenedByMasks(), 1.0, 0.0, 0.5, 20, 0.5)
+    with pytest.raises(FederationError, match="at most 1 may be missing"):
+        sgd.update(sgd.init(masked.federation.weights, masked.channel), masked.channel, 1)
+
+
+def test_a_failing_network_is_a_code_and_a_stage(make_masked, monkeypatch):
+    masked = make_masked()
+    agent = masked.federation.agents["hospital-3"]
+    broken = type(agent).gradients
+
+    def gradients(self, request):
+        if self.name == "hospital-3":
+            raise RuntimeError("patient 17 broke it")
+        return broken(self, request)
+
+    monkeypatch.setattr(type(agent), "gradients", gradients)
+    total = masked.ask()
+    assert total.failures == {"hospital-3": Failure(FailureCode.INTERNAL, Stage.TRAINING)}
+    assert total.update is not None
+
+
+def test_a_spent_budget_ends_the_attempt_with_nothing_sent(make_masked):
+    masked = make_masked(epsilon_limit=1e-3)
+    total = masked.ask()
+    assert total.update is None
+    assert {failure.code for failure in total.failures.values()} == {FailureCode.REFUSED_BUDGET}
+    assert not masked.uploads
+
+
+def test_a_timetable_of_absences_costs_only_those_who_were_asked(make_masked):
+    masked = make_masked()
+    availability = Availability(5, 5, 0.2, 1.0, 0.2, seed=4)
+    missing = [availability.missing(round).sum() for round in range(1, 6)]
+    round = 1 + missing.index(1)
+    late = bool(availability.late[round - 1].any())
+    parties = {
+        name: UnreliableParty(party, k, availability) for k, (name, party) in enumerate(masked.parties.items())
+    }
+    channel = MaskedChannel(parties, masked.agreement, masked.federation.ledgers.transaction)
+    total = channel.ask_sum(dict.fromkeys(channel.hospitals, masked.request(round)), 0)
+    [silent] = total.failures
+    assert total.update is not None
+    assert masked.charges(silent) == late
+    assert {masked.charges(name) for name in channel.hospitals if name != silent} == {1 + late}
+
+
+def test_notes_are_the_hospital_s_own(make_masked, tmp_path):
+    make_masked().ask()
+    for path in (tmp_path / "notes").glob("*.json"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+# Dying ---------------------------------------------------------------------------------------------------------------
+
+STEPS = {
+    "announced": ("party", "announce"),
+    "confirmed": ("party", "confirm"),
+    "before the charge": ("before", "admit"),
+    "after the charge": ("party", "admit"),
+    "before the upload": ("before", "upload"),
+    "after sending": ("party", "upload"),
+    "after all have sent": ("total", ""),
+    "during the sum": ("add", ""),
+    "while receiving": ("before", "receive"),
+}
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+def kill_at(masked, step, monkeypatch, *, calls=3):
+    """Dies at the third call, with other hospitals before and behind."""
+    kind, name = STEPS[step]
+    left = [calls]
+
+    def dying(method, *, before):
+        def call(*arguments):
+            left[0] -= 1
+            if before and left[0] == 0:
+                raise Killed
+            result = method(*arguments)
+            if left[0] == 0:
+                raise Killed
+            return result
+
+        return call
+
+    if kind in ("party", "before"):
+        for party in masked.parties.values():
+            setattr(party, name, dying(getattr(party, name), before=kind == "before"))
+    elif kind == "add":
+        monkeypatch.setattr(MaskedSum, "add", dying(MaskedSum.add, before=True))
+    else:
+        left[0] = 1
+        monkeypatch.setattr(MaskedSum, "total", dying(MaskedSum.total, before=True))
+
+
+@pytest.mark.parametrize("seed", [None, 5], ids=["in earnest", "seeded"])
+@pytest.mark.parametrize("step", list(STEPS))
+def test_killed_at_any_step_nothing_left_uncharged_and_the_round_is_completed(
+    make_masked, monkeypatch, step, seed
+):
+    masked = make_masked(seed=seed)
+    masked.ask(1)
+    before = {name: masked.charges(name) for name in masked.channel.hospitals}
+    sent = len(masked.uploads)
+    with monkeypatch.context() as patch:
+        kill_at(masked, step, patch)
+        with pytest.raises(Killed):
+            masked.ask(2)
+    with LedgerFile(masked.federation.ledgers.path) as on_disk:
+        for name, _ in masked.uploads[sent:]:
+            assert len(on_disk.entries(name, "digest")) == before[name] + 1, "it left before it was charged"
+
+    again = make_masked(federation=masked.federation)  # hospitals that were restarted read their notes
+    left = {name for name, _ in masked.uploads[sent:]}
+    total = again.ask(2)
+    expected = expected_total(again, again.request(2), again.channel.hospitals)
+    if seed is not None:
+        np.testing.assert_array_equal(total.update, decoded(again, expected))
+        assert {again.charges(name) for name in again.channel.hospitals} == {2}, "a repetition is the same release"
+    else:
+        assert all(again.charges(name) >= before[name] + 1 + (name in left) for name in again.channel.hospitals)
+    transcripts = {Upload.from_bytes(content).transcript for _, content in masked.uploads[sent:] + again.uploads}
+    assert len(transcripts) == 1 + bool(left), "a repeated attempt has masks of its own"
+
+
+def test_a_ledger_that_was_put_back_is_found_on_resume(make_masked, make_federation):
+    masked = make_masked()
+    masked.ask(1)
+    emptied = make_federation(hospitals=5, plan=masked.federation.plan)
+    with pytest.raises(LedgerError, match="older copy"):
+        make_masked(federation=emptied)
+
+
+def test_a_hospital_that_lost_ledger_and_notes_is_refused_by_the_others(make_masked, make_federation, tmp_path):
+    masked = make_masked()
+    for round in (1, 2):
+        masked.ask(round)
+    emptied = make_federation(hospitals=5, plan=masked.federation.plan)
+    agents = masked.federation.agents
+    agents["hospital-3"] = replace(agents["hospital-3"], ledger=emptied.agents["hospital-3"].ledger)
+    (tmp_path / "notes" / "hospital-3.json").unlink()
+    again = make_masked(federation=masked.federation)
+    with pytest.raises(FederationError, match="that of hospital-3 had some and is empty now"):
+        again.ask(3)
+    assert not again.uploads
+
+
+def test_a_ledger_s_head_is_announced_sealed(make_masked):
+    masked = make_masked()
+    north, south = (masked.parties[name] for name in ("hospital-1", "hospital-2"))
+    assert north.announce(masked.request(), 1, 5).member.ledger_head == GENESIS
+    masked.ask(1)
+    head = masked.federation.agents["hospital-1"].ledger.head()
+    announced = north.announce(masked.request(2), 1, 5).member.ledger_head
+    assert announced == sealed_head(head, north._identity) != head
+    assert announced != sealed_head(head, south._identity), "it takes the hospital's key to make it"
+    assert announced == north.announce(masked.request(3), 1, 5).member.ledger_head
+
+
+def test_damaged_notes_are_a_sentence(make_masked, tmp_path):
+    masked = make_masked()
+    masked.ask()
+    (tmp_path / "notes" / "hospital-3.json").write_text("{}")
+    with pytest.raises(RecordError, match="start a new run"):
+        make_masked(federation=masked.federation)
+
+
+def test_without_entropy_nothing_is_sent(make_masked, monkeypatch):
+    def no_entropy(_):
+        raise OSError("no entropy")
+
+    masked = make_masked()
+    monkeypatch.setattr("wardround.secure_aggregation.secret.os.urandom", no_entropy)
+    assert masked.parties["hospital-1"]._entropy is system_entropy
+    with pytest.raises(FederationError, match="random bytes"):
+        masked.ask()
+    assert not masked.uploads

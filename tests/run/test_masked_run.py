@@ -1,0 +1,200 @@
+"""A whole run with masked sums: record, keys, refusals, and that it learns what the simulated one learns."""
+
+import json
+import stat
+
+import numpy as np
+import pytest
+from tests.run.test_resume import (
+    InterruptingRound,
+    begun,
+    charges,
+    interrupted,
+    killed_after,
+    read_json,
+    resume_run,
+    run_study,
+    what_counts,
+)
+
+from wardround.config import parse_study
+from wardround.errors import FederationError, LedgerError, StudyError
+from wardround.run import assemble
+from wardround.run.plans import plan_of
+from wardround.secure_aggregation.mechanism import IntegerMechanism
+
+MASKED = {"sum": "masked", "num_patients": 32}
+
+
+def test_a_masked_run_says_what_it_was(tiny_study, tmp_path):
+    study = tiny_study(privacy=MASKED, study={"seed": None}, federation={"compare": ["alone", "no-privacy"]})
+    record = run_study(study, tmp_path / "run")
+    certificate = record.certificate
+    assert certificate["statement"]["mechanism"] == "discrete Gaussian on a grid"
+    assert "floating-point" not in certificate["sentence"]
+    assert "one process holds all of their keys" in certificate["sentence"]
+    assert certificate["statement"]["epsilon"] <= 8.0
+    assert {len(charged) for charged in charges(tmp_path / "run" / "ledger.sqlite").values()} == {4}
+    assert set(record.results["references"]) == {"alone", "no-privacy"}
+    assert not (tmp_path / "run" / "hospitals").exists(), "keys and notes go when the run has ended"
+
+
+def test_every_hospital_has_a_key_of_its_own_and_the_others_pinned(tiny_study, tmp_path):
+    out = tmp_path / "run"
+    interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(2))
+    folders = sorted((out / "hospitals").iterdir())
+    assert [folder.name for folder in folders] == ["00000", "00001", "00002"]
+    assert len({(folder / "identity.pem").read_bytes() for folder in folders}) == 3
+    for folder in folders:
+        assert stat.S_IMODE((folder / "identity.pem").stat().st_mode) == 0o600
+        assert (folder / "pins.toml").read_text().count(" = ") == 2
+        assert json.loads((folder / "notes.json").read_text())["round"] == 2
+
+
+def test_in_earnest_an_interrupted_round_is_charged_again_and_the_run_is_completed(tiny_study, tmp_path):
+    study = tiny_study(privacy={**MASKED, "epsilon_limit": 20.0}, study={"seed": None})
+    interrupted(study, tmp_path / "run", InterruptingRound(3))
+    record = resume_run(tmp_path / "run")
+    assert record.certificate["rounds"] == 4
+    assert {len(charged) for charged in charges(tmp_path / "run" / "ledger.sqlite").values()} == {5}
+    assert record.certificate["statement"]["epsilon"] > 8.0, "five releases were charged"
+
+
+def test_a_run_goes_on_from_a_checkpoint_older_than_its_hospitals_notes(tiny_study, tmp_path):
+    study, out = tiny_study(privacy=MASKED), tmp_path / "run"
+    run_study(study, tmp_path / "whole")
+    interrupted(study, out, InterruptingRound(4))
+    newest = max((out / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-4])  # as after a power cut
+    resume_run(out)
+    assert what_counts(out) == what_counts(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [7, None], ids=["seeded", "in earnest"])
+def test_killed_without_a_warning_it_resumes_and_nothing_is_forgotten(study_file, tmp_path, wardround, seed):
+    rounds = {"rounds": 100, "evaluate_every": 100, "learning_rate": 0.01}
+    privacy = {**MASKED, "epsilon": None, "noise_multiplier": 20.0, "epsilon_limit": 50.0}
+    out = tmp_path / "run"
+    file = study_file(study={"seed": seed}, federation=rounds, privacy=privacy)
+    for lines in (10, 40, 70):
+        process = begun("resume", out) if out.exists() else begun("run", file, "--out", out)
+        assert killed_after(process, out, lines), "it was killed in the middle"
+    assert wardround("resume", out).code == 0
+    certificate = read_json(out / "certificate.json")
+    assert certificate["rounds"] == 100
+    asked = {len(charged) for charged in charges(out / "ledger.sqlite").values()}
+    assert asked == {100} if seed else max(asked) <= 103, "each of three kills may cost one release"
+    assert certificate["statement"]["releases"] == max(asked)
+
+
+def test_a_key_that_was_replaced_is_refused_on_resume(tiny_study, tmp_path):
+    out = tmp_path / "run"
+    interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(2))
+    (out / "hospitals" / "00001" / "identity.pem").unlink()
+    with pytest.raises(FederationError, match="key that is pinned"):
+        resume_run(out)
+
+
+def test_a_ledger_that_was_emptied_is_refused_on_resume(tiny_study, tmp_path):
+    out = tmp_path / "run"
+    interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(2))
+    (out / "ledger.sqlite").unlink()
+    with pytest.raises(LedgerError, match="older copy"):
+        resume_run(out)
+
+
+def test_a_share_that_is_missing_stops_the_run(tiny_study, tmp_path, monkeypatch):
+    study = tiny_study(privacy=MASKED, federation={"rounds": 6})
+    encode, calls = IntegerMechanism.encode, [0]
+
+    def without_noise(self, gradients, random_bytes):
+        calls[0] += 1
+        return self.grid.sum_of(gradients) if calls[0] % 3 == 0 else encode(self, gradients, random_bytes)
+
+    monkeypatch.setattr(IntegerMechanism, "encode", without_noise)
+    with pytest.raises(FederationError, match="is too little"):
+        run_study(study, tmp_path / "run")
+
+
+def test_absent_and_late_hospitals_leave_a_run_that_foresaw_them(tiny_study, tmp_path):
+    study = tiny_study(
+        privacy={**MASKED, "dropouts": 1, "colluders": 0, "epsilon_limit": 50.0},
+        hospitals={"count": 4, "absent_rate": 0.1, "late_rate": 0.1, "availability_seed": 1},
+    )
+    record = run_study(study, tmp_path / "run")
+    assert record.certificate["rounds"] == 4
+    availability = read_json(tmp_path / "run" / "results.json")["availability"]
+    assert (availability["absences"], availability["late_answers"], availability["most_missing"]) == (1, 1, 1)
+    asked = {len(charged) for charged in charges(tmp_path / "run" / "ledger.sqlite").values()}
+    assert asked == {4, 5}, "a late answer cost all the others a second release, an absence nobody"
+
+
+def test_a_masked_study_is_another_study_and_a_simulated_one_is_what_it_was(tiny_study):
+    simulated, masked = (tiny_study(privacy={**MASKED, "sum": how}) for how in ("simulated", "masked"))
+    assert simulated.digest == tiny_study(privacy={"num_patients": 32}).digest != masked.digest
+
+
+def test_references_and_their_ledgers_are_not_masked(tiny_study):
+    plan = plan_of(tiny_study(privacy=MASKED))
+    assert plan.shares is not None
+    assert not assemble.answers_as_one(tiny_study(privacy=MASKED))
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ({"privacy": {"num_patients": None}}, "num_patients must be given"),
+        ({"privacy": {"trust": "coordinator"}}, 'trust must be "secure-aggregation"'),
+        ({"privacy": {"clipping": "per-layer"}}, 'use clipping = "flat"'),
+        ({"privacy": {"plan": "correlated-noise", "cohorts": 2}}, 'use plan = "dp-sgd"'),
+        ({"federation": {"strategy": "alone"}}, 'use strategy = "fedsgd"'),
+        ({"hospitals": {"count": 2}}, "must be >= 3"),
+        ({"privacy": {"dropouts": 1}}, "must be >= 3"),
+    ],
+    ids=lambda part: next(iter(part)) if isinstance(part, dict) else None,
+)
+def test_what_cannot_be_masked_is_refused_with_the_reason(tiny, sections, why):
+    raw = tiny(**{**sections, "privacy": {**MASKED, **sections.get("privacy", {})}})
+    with pytest.raises(StudyError) as refused:
+        parse_study(raw)
+    assert why in str(refused.value)
+
+
+def test_noise_that_the_grid_cannot_carry_is_refused_before_anything_is_read(tiny_study):
+    from wardround.errors import PrivacyError
+
+    with pytest.raises(PrivacyError, match=r"2\^26"):
+        plan_of(tiny_study(privacy={**MASKED, "epsilon": None, "noise_multiplier": 0.01}))
+
+
+@pytest.mark.slow
+def test_a_masked_run_learns_as_much_as_a_simulated_one(tiny_study, tmp_path):
+    def aurocs(how):
+        found = []
+        for seed in range(5):
+            study = tiny_study(
+                study={"seed": seed},
+                data={
+                    "image_size": 64,
+                    "phantom": {"patients": 800, "max_images": 2, "sites": 2, "image_size": 64},
+                },
+                hospitals={"count": 5},
+                model={"name": "features"},
+                privacy={
+                    "sum": how,
+                    "num_patients": 640,
+                    "epsilon": None,
+                    "noise_multiplier": 1.5,
+                    "clipping_norm": 0.25,
+                },
+                federation={"rounds": 20, "evaluate_every": 20, "learning_rate": 8.0, "momentum": 0.9},
+            )
+            record = run_study(study, tmp_path / f"{how}-{seed}")
+            found.append(record.results["metrics"]["auroc"])
+        return np.array(found)
+
+    masked, simulated = aurocs("masked"), aurocs("simulated")
+    error = np.sqrt(masked.var(ddof=1) / 5 + simulated.var(ddof=1) / 5)
+    assert simulated.mean() > 0.9, "there is something to lose"
+    assert abs(masked.mean() - simulated.mean()) < 4 * error
