@@ -775,6 +775,29 @@ def test_room_on_one_device_is_not_given_out_on_another():
 
 
 @pytest.mark.filterwarnings("ignore::wardround.privacy.SlowPath")
+def test_a_thread_that_asks_while_a_slow_module_runs_waits_for_its_parameters():
+    model, batch = built(with_a_slow_module), batch_of(with_a_slow_module, (1, 2, 1))
+    ask = functools.partial(clipped_sum, model, cross_entropy, batch, clipping_norm=0.5)
+    known = ask().vector
+    slow, answers, threads = model[2], [], []
+    forward = type(slow).forward
+
+    def interrupted(module, inputs):
+        if not threads and not isinstance(module.stretch, nn.Parameter):  # it runs with others in their place
+            threads.append(threading.Thread(target=lambda: answers.append(ask().vector)))
+            threads[0].start()
+            threads[0].join(timeout=0.2)
+        return forward(module, inputs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(slow), "forward", interrupted)
+        answers.append(ask().vector)
+        threads[0].join()
+    assert len(answers) == 2, "the slow path was taken, and both asked"
+    assert all((ours - known).norm() <= 1e-12 * known.norm() for ours in answers)
+
+
+@pytest.mark.filterwarnings("ignore::wardround.privacy.SlowPath")
 def test_threads_leave_the_global_generator_as_it_was(often_interrupted):
     model = built(with_a_slow_module)
     batches = [batch_of(with_a_slow_module, (1,) * patients, seed=patients) for patients in (4, 5)]

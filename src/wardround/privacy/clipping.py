@@ -17,9 +17,11 @@ the bound is enforced on what is added.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +41,22 @@ _LEAST_NORM = 1e-10
 """Squares of single-precision numbers below 1e-19 vanish; a clip far above what such numbers add up to is safe."""
 
 _ONE_AT_A_TIME = threading.RLock()
-"""Dropout draws from a generator that the whole process shares, and a slow module is patched while it runs."""
+"""Dropout draws from a generator that the whole process shares, and a slow module's parameters are others while it
+runs: not even which parameters a network has may be asked meanwhile."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _one_at_a_time(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """The function, entered by one thread at a time."""
+
+    @wraps(function)
+    def alone(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with _ONE_AT_A_TIME:
+            return function(*args, **kwargs)
+
+    return alone
 
 
 @dataclass(frozen=True)
@@ -112,6 +129,7 @@ def clipped_sum(
     return sums[0]
 
 
+@_one_at_a_time
 def clipped_sums_by_group(
     model: nn.Module,
     loss: Loss,
@@ -192,6 +210,7 @@ def _zeros(shape: tuple[int, int], layout: Layout, out: Tensor | None) -> Tensor
     return torch.zeros(shape, dtype=layout.dtype, device=layout.device) if out is None else out.zero_()
 
 
+@_one_at_a_time
 def per_patient_gradients(
     model: nn.Module,
     loss: Loss,
@@ -226,7 +245,7 @@ def per_patient_gradients(
 @contextmanager
 def _dropout_from(seed: int, device: torch.device) -> Iterator[None]:
     """Dropout draws from the global generators and from nowhere else: seeded inside, put back afterwards."""
-    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         if device.type == "cpu":
             torch.default_generator.manual_seed(seed)  # the other also notes for CUDA where it was called from
         else:
