@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/peers
 
-.PHONY: setup demo test test-slow check bench bench-simulation bench-engine clean
+.PHONY: setup demo test test-slow check bench bench-simulation bench-engine bench-secure-sum clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,11 @@ bench-simulation: setup
 	test -d $(PEERS) || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
 	$(BIN)/python -m benchmarks.simulation --peer-python $(PEERS)/bin/python $(SIMULATION_OPTIONS)
+
+bench-secure-sum: setup
+	test -d $(PEERS) || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers_secure_sum.txt
+	$(BIN)/python -m benchmarks.secure_sum --peer-python $(PEERS)/bin/python $(SECURE_SUM_OPTIONS)
 
 bench-engine: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -1,0 +1,159 @@
+"""One masked attempt of all hospitals, one after the other, each part timed: what `benchmarks.secure_sum` measures.
+
+What a run does between the gradients and the network, with the classes that a run uses: terms with the hash of the
+model, announcements, confirmations, the share of noise on all parameters and witnesses, masks, the signed upload, and
+the coordinator's sum and opening. The samples are empty, so that what is opened must be the shares, and is held to be.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from wardround.privacy.randomness import Stream
+from wardround.secure_aggregation.agreement import Agreement
+from wardround.secure_aggregation.canonical import canonical
+from wardround.secure_aggregation.cohort import CohortRule, transcript_of
+from wardround.secure_aggregation.confirmation import check_agreement, confirm
+from wardround.secure_aggregation.identity import Identity, SigningKey
+from wardround.secure_aggregation.masked_sum import MaskedSum
+from wardround.secure_aggregation.masks import Masks
+from wardround.secure_aggregation.mechanism import IntegerMechanism
+from wardround.secure_aggregation.pins import Pins
+from wardround.secure_aggregation.ring import Ring
+from wardround.secure_aggregation.round_key import RoundKey
+from wardround.secure_aggregation.secret import system_entropy
+from wardround.secure_aggregation.transcript import Transcript
+from wardround.secure_aggregation.upload import Upload
+from wardround.secure_aggregation.witness import WITNESSES
+
+PARTS = ("keys", "noise", "masks", "upload")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_HASH = "0" * 64
+
+
+class Clock:
+    """Seconds by part and hospital; what a hospital does for one part in several steps is added up."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, dict[int, float]] = {}
+
+    def time(
+        self, part: str, hospital: int, work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs
+    ) -> _T:
+        started = time.perf_counter()
+        result = work(*arguments, **named)
+        seconds = self.taken.setdefault(part, {})
+        seconds[hospital] = seconds.get(hospital, 0.0) + time.perf_counter() - started
+        return result
+
+    def of_one(self, part: str) -> float:
+        """Median over the hospitals."""
+        return statistics.median(self.taken[part].values())
+
+    def of_all(self, part: str) -> float:
+        return sum(self.taken[part].values())
+
+
+def mechanism_for(
+    length: int, hospitals: int, noise_multiplier: float, ring: Ring = IntegerMechanism.ring
+) -> IntegerMechanism:
+    """Over parameters and witnesses; the ring is the one that a run takes, if it is not given."""
+    return IntegerMechanism(1.0, noise_multiplier, length + WITNESSES, hospitals, ring=ring)
+
+
+def attempt(length: int, hospitals: int, noise_multiplier: float) -> dict[str, Any]:
+    """Seconds and bytes of a hospital and of the coordinator by ring; the same noise is masked in both."""
+    mechanism = mechanism_for(length, hospitals, noise_multiplier)
+    identities = [Identity(f"hospital {n}", SigningKey.new(system_entropy)) for n in range(hospitals)]
+    clocks = {ring: Clock() for ring in Ring}
+    mechanisms = {ring: replace(mechanism, ring=ring) for ring in Ring}
+    ready = {ring: _keys(mechanisms[ring], length, identities, clocks[ring]) for ring in Ring}
+    sums = {ring: MaskedSum(ready[ring][0]) for ring in Ring}
+    sent: dict[Ring, int] = {}
+    noise, truth = Clock(), np.zeros(mechanism.dimension, np.int64)
+    for number, identity in enumerate(identities):
+        share = noise.time("noise", number, mechanism.encode, [], _random_bytes())
+        truth += share
+        for ring, clock in clocks.items():
+            transcript, masks, _ = ready[ring]
+            sent[ring] = _one_upload(
+                mechanisms[ring], share, transcript, masks[number], identity, number, clock, sums[ring]
+            )
+    answers: dict[str, Any] = {}
+    for ring, clock in clocks.items():
+        opened = clock.time("open", 0, _opened, mechanisms[ring], sums[ring])
+        if not np.array_equal(opened, truth):
+            raise SystemExit("the opened sum is not the sum of the shares")
+        parts = {part: clock.of_one(part) for part in PARTS if part != "noise"} | {"noise": noise.of_one("noise")}
+        answers[str(int(ring))] = {
+            **{f"{part}_seconds": parts[part] for part in PARTS},
+            "hospital_seconds": sum(parts.values()),
+            "sum_seconds": clock.of_all("add") + clock.of_all("open"),
+            "keys_bytes_sent": ready[ring][2],
+            "keys_bytes_received": ready[ring][2] * (hospitals - 1),
+            "upload_bytes": sent[ring],
+        }
+    return answers
+
+
+def _random_bytes() -> Callable[[int], bytes]:
+    """A hospital's own source, as in a run."""
+    stream = Stream.from_os()
+    return lambda count: stream.words(count // 8).tobytes()
+
+
+def _opened(mechanism: IntegerMechanism, total: MaskedSum) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The sum in grid steps; decoding it to gradients is part of what is timed."""
+    opened = mechanism.lifted(total.total())
+    mechanism.decode(opened)
+    return opened
+
+
+def _keys(
+    mechanism: IntegerMechanism, length: int, identities: list[Identity], clock: Clock
+) -> tuple[Transcript, list[Masks], int]:
+    """What comes before the noise: the transcript, everybody's masks, and the bytes that one hospital sent for it."""
+    agreement = Agreement("benchmark", _HASH, mechanism, 1, "0")
+    model = np.zeros(length, np.float32)
+    pins = Pins({one.hospital: one.key.public for one in identities})
+    rule, count = CohortRule(pins), len(identities)
+
+    def announced(identity: Identity) -> RoundKey:
+        return RoundKey(identity, agreement.terms(1, 1, count, model), _HASH, system_entropy)
+
+    keys = [clock.time("keys", n, announced, one) for n, one in enumerate(identities)]
+    announcements = [key.announcement for key in keys]
+    terms = agreement.terms(1, 1, count, model)
+    told, confirmations, masks = [], [], []
+    for n, (key, identity) in enumerate(zip(keys, identities, strict=True)):
+        told.append(clock.time("keys", n, rule.form, terms, announcements, key.announcement))
+        confirmations.append(clock.time("keys", n, confirm, told[n], identity))
+    for n, key in enumerate(keys):
+        clock.time("keys", n, check_agreement, told[n], confirmations)
+        masks.append(clock.time("keys", n, key.masks, told[n]))
+    first, confirmed = announcements[0], confirmations[0]
+    sent = canonical((first.member.fields, first.terms, first.signature))
+    sent += canonical((confirmed.hospital, confirmed.transcript, confirmed.signature))
+    return transcript_of(terms, [one.member for one in announcements]), masks, len(sent)
+
+
+def _one_upload(
+    mechanism: IntegerMechanism,
+    share: np.ndarray[Any, np.dtype[np.int64]],
+    transcript: Transcript,
+    masks: Masks,
+    identity: Identity,
+    number: int,
+    clock: Clock,
+    total: MaskedSum,
+) -> int:
+    """Masks, signs and sends one hospital's vector, and has the coordinator add it; how many bytes that were."""
+    masked = clock.time("masks", number, lambda: masks.hide(mechanism.in_ring(share)))
+    content = clock.time("upload", number, lambda: Upload.signed(masked, transcript, identity).to_bytes())
+    clock.time("add", number, lambda: total.add(Upload.from_bytes(content)))
+    return len(content)
