@@ -779,7 +779,8 @@ def test_a_thread_that_asks_while_a_slow_module_runs_waits_for_its_parameters():
     model, batch = built(with_a_slow_module), batch_of(with_a_slow_module, (1, 2, 1))
     ask = functools.partial(clipped_sum, model, cross_entropy, batch, clipping_norm=0.5)
     known = ask().vector
-    slow, answers, threads = model[2], [], []
+    slow, answers = model[2], []
+    threads: list[threading.Thread] = []
     forward = type(slow).forward
 
     def interrupted(module, inputs):

@@ -71,7 +71,8 @@ def pieces(
     patient = batch.patient.to(inputs.device)
     counts = torch.bincount(patient, minlength=batch.num_patients)
     ends = torch.cumsum(counts, 0).tolist()
-    chunk = _pictures_at_once(anatomy, layout, memory_bytes, materialise=materialise)
+    single = not bool((counts > 1).any())
+    chunk = _pictures_at_once(anatomy, layout, memory_bytes, materialise=materialise, single=single)
     room = _ROOMS.pop(model, None) or Room()  # taken, not shared: another thread on this network gets its own
     for first, last in _patient_ranges(counts.tolist(), chunk):
         start, end = ends[first] - int(counts[first]), ends[last - 1]
@@ -101,13 +102,20 @@ def _plain(values: Tensor) -> Tensor:
         return values.as_subclass(Tensor)
 
 
-def _pictures_at_once(anatomy: Anatomy, layout: Layout, memory_bytes: int, *, materialise: bool) -> int:
-    """Pictures that fit: their activations and what is kept of their gradients; or their gradients twice."""
+def _pictures_at_once(
+    anatomy: Anatomy, layout: Layout, memory_bytes: int, *, materialise: bool, single: bool
+) -> int:
+    """Pictures that fit: their activations and what is kept of their gradients; or their gradients twice.
+
+    Where a patient has several pictures, no norm is taken without forming each picture's gradient, and its patient's
+    beside it.
+    """
     gradient_bytes = layout.size * layout.dtype.itemsize
     if anatomy.whole:
         each, most = 2 * gradient_bytes, 64
     else:
         kept = gradient_bytes if materialise else anatomy.kept_per_picture
+        kept = kept if single else 2 * gradient_bytes
         each, most = anatomy.bytes_per_picture + kept, 256
     return max(1, min(most, memory_bytes // max(1, each)))
 
