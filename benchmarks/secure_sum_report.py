@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page import put_between, say_if_not_quiet
+
 PAGE = Path(__file__).parents[1] / "docs" / "secure-aggregation-masks.md"
 OPENS, CLOSES = "<!-- written by benchmarks.secure_sum -->", "<!-- end -->"
 _NAMES = {"flower": "Flower SecAgg+", "tenseal": "TenSEAL CKKS", "opendp": "OpenDP"}
@@ -72,15 +74,11 @@ def markdown(table: dict[str, Any]) -> str:
 
 def write_page(page: Path, table: dict[str, Any]) -> None:
     """Puts the tables between the two marks of the page."""
-    before, _, rest = page.read_text().partition(OPENS)
-    _, _, after = rest.partition(CLOSES)
-    page.write_text(f"{before}{OPENS}\n{markdown(table)}\n{CLOSES}{after}")
+    put_between(page, OPENS, CLOSES, markdown(table))
 
 
 def show(table: dict[str, Any]) -> None:
-    if not table["quiet"]:
-        most = table["others_use_percent"]["most"]
-        print(f"NOT QUIET: others used up to {most:.0f} % of the processors. Do not quote these times; repeat.")
+    say_if_not_quiet(table)
     print(markdown(table))
 
 

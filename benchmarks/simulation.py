@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 from benchmarks.engine_report import machine
+from benchmarks.page import put_between, say_if_not_quiet
 from benchmarks.simulation_ours import JOB_PATIENTS, SCALE_PATIENTS, export, job_study, measure, scale_study
 
 ROOT = Path(__file__).parents[1]
@@ -260,15 +261,11 @@ def markdown(table: dict[str, Any]) -> str:
 
 def write_page(page: Path, table: dict[str, Any]) -> None:
     """Puts the table between the two marks of the page."""
-    before, _, rest = page.read_text().partition(OPENS)
-    _, _, after = rest.partition(CLOSES)
-    page.write_text(f"{before}{OPENS}\n{markdown(table)}\n{CLOSES}{after}")
+    put_between(page, OPENS, CLOSES, markdown(table))
 
 
 def _show(table: dict[str, Any]) -> None:
-    if not table["quiet"]:
-        most = table["others_use_percent"]["most"]
-        print(f"NOT QUIET: others used up to {most:.0f} % of the processors. Do not quote these times; repeat.")
+    say_if_not_quiet(table)
     for count, row in table["scale"].items():
         ratio = row.get("over_pooled")
         text = f", {_text(ratio)} times pooled" if ratio else ""

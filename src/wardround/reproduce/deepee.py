@@ -8,11 +8,11 @@ import torch
 from wardround.accounting.accountants import uniform_sampling_gdp_epsilon
 from wardround.reproduce import linear
 from wardround.reproduce.as_published import deepee as published
-from wardround.reproduce.as_published.plain import Steps, train
+from wardround.reproduce.as_published.plain import Steps
 from wardround.reproduce.as_published.statement import no_guarantee
 from wardround.reproduce.cohort import Cohort
 from wardround.reproduce.linear import Group
-from wardround.reproduce.loops import Found, baselines_of, repeated_loops, scores_of
+from wardround.reproduce.loops import Found, baselines_of, repeated_loops, scores_of, together_body
 from wardround.reproduce.request import Request
 from wardround.reproduce.table import Origin, Row, Score, Table
 
@@ -40,12 +40,6 @@ NOTES = (
 )
 
 
-def open_body(cohort: Cohort, settings: Mapping[str, object], generator: torch.Generator) -> Found:
-    """The published arm without privacy."""
-    train(cohort.model, cohort.together, Steps.from_json(settings), generator)
-    return {"test": cohort.scores()}
-
-
 def leak_body(cohort: Cohort, settings: Mapping[str, object], generator: torch.Generator) -> Found:
     """The published private arm, leak included."""
     published.train_leaking(
@@ -71,7 +65,7 @@ def pneumonia(request: Request) -> Table:
     }  # fmt: skip
     plain = asdict(Steps(epochs, BATCH, 5e-4, optimizer="adam"))
     leak = asdict(Steps(epochs, BATCH, 5e-3))
-    opens = repeated_loops("deepee-open", sections, open_body, plain, request.repeats)
+    opens = repeated_loops("deepee-open", sections, together_body, plain, request.repeats)
     leaks = repeated_loops("deepee-leak", sections, leak_body, leak, request.repeats)
     found = request.loops(opens | leaks)
     stated = uniform_sampling_gdp_epsilon(IMAGES, BATCH, SIGMA, EPOCHS * (IMAGES // BATCH), DELTA)

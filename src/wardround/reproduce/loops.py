@@ -12,6 +12,7 @@ import torch
 
 from wardround.config import Study
 from wardround.records import read_json, write_whole
+from wardround.reproduce.as_published.plain import Steps, train
 from wardround.reproduce.cohort import Cohort, cohort_of
 from wardround.reproduce.repaired import Sections, study_of
 from wardround.reproduce.table import Score
@@ -26,6 +27,12 @@ Body = Callable[[Cohort, Mapping[str, object], torch.Generator], Found]
 
 _ALL_IMAGES = 10_000
 """Published loops bound nobody's images."""
+
+
+def together_body(cohort: Cohort, settings: Mapping[str, object], generator: torch.Generator) -> Found:
+    """Plain training on all pictures in one place: what published private arms are held against."""
+    train(cohort.model, cohort.together, Steps.from_json(settings), generator)
+    return {"test": cohort.scores()}
 
 
 @dataclass(frozen=True)

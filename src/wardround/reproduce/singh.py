@@ -12,7 +12,7 @@ from wardround.reproduce.as_published.plain import Labelled, Steps, train
 from wardround.reproduce.as_published.statement import no_guarantee
 from wardround.reproduce.cohort import Cohort
 from wardround.reproduce.linear import Group
-from wardround.reproduce.loops import Body, Found, baselines_of, repeated_loops, scores_of
+from wardround.reproduce.loops import Body, Found, baselines_of, repeated_loops, scores_of, together_body
 from wardround.reproduce.request import Request
 from wardround.reproduce.table import Origin, Row, Score, Table
 
@@ -36,12 +36,6 @@ NOTES = (
     "Repaired local rows noise fixed features and labels of every picture once, before any training; the others noise "
     "gradients. Both promise to one patient with all pictures, at the epsilon that stands there.",
 )
-
-
-def original_body(cohort: Cohort, settings: Mapping[str, object], generator: torch.Generator) -> Found:
-    """Training without any noise."""
-    train(cohort.model, cohort.together, Steps.from_json(settings), generator)
-    return {"test": cohort.scores()}
 
 
 def shift_body(cohort: Cohort, settings: Mapping[str, object], generator: torch.Generator) -> Found:
@@ -77,7 +71,7 @@ def figure_4(request: Request) -> Table:
         "data": group.data, "hospitals": group.hospitals, "model": model, "privacy": {"plan": "none"},
         "performance": request.performance,
     }  # fmt: skip
-    arms: dict[str, tuple[Body, dict[str, object]]] = {"original": (original_body, steps)}
+    arms: dict[str, tuple[Body, dict[str, object]]] = {"original": (together_body, steps)}
     for beta, epsilon in SETTINGS.items():
         noise = {"noise_multiplier": NOISE[beta]}
         arms[f"shift-{beta}"] = (shift_body, steps | {"epsilon": epsilon})
