@@ -45,8 +45,8 @@ _PICTURES_ONCE = (
     "numbers are of floating-point arithmetic; the guarantee is proved for real numbers."
 )
 _SIMULATED_SECURE_SUM = (
-    "Secure aggregation is simulated: the noise shares are real, but the sum was formed in the open on this "
-    "machine, so against the coordinator this is a rehearsal of the promise and not the promise."
+    "Secure aggregation is simulated: the noise is that of all shares together, but the sum was formed in the open on "
+    "this machine, so against the coordinator this is a rehearsal of the promise and not the promise."
 )
 
 
