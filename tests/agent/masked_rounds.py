@@ -34,7 +34,7 @@ class MaskedFederation:
 
     def __init__(self, federation, folder):
         self.federation, plan = federation, federation.plan
-        self.mechanism = mechanism_of(plan, federation.weights.size)
+        self.mechanism = mechanism_of(plan, federation.weights.size, plan.num_patients)
         self.agreement = Agreement("a run", "ab" * 32, self.mechanism, plan.releases, "0.1.0")
         identities = [Identity(name, SigningKey.new(entropy_of(name))) for name in federation.agents]
         pins = Pins({identity.hospital: identity.key.public for identity in identities})

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 from tests.agent.masked_rounds import MaskedFederation, expected_total, masked_plan
 
 from wardround.accounting.ledger import LedgerFile
@@ -113,10 +114,11 @@ def test_a_repeated_attempt_shares_nothing_with_the_one_before(make_masked):
     fails_at(masked.parties["hospital-2"], "upload")
     masked.ask()
     mine = [Upload.from_bytes(sent) for name, sent in masked.uploads if name == "hospital-1"]
-    first, second = (upload.residues for upload in mine)
+    first, second = (set(map(tuple, sliding_window_view(upload.residues, 5).tolist())) for upload in mine)
     assert mine[0].transcript != mine[1].transcript
-    assert not np.isin(first, second).any()
-    assert not np.isin(first - second, [0]).any()
+    # Single coordinates of few bits meet by chance; runs of five, of 128 bits or more, do not.
+    assert first
+    assert not first & second
 
 
 def test_more_missing_than_foreseen_open_nothing(make_masked):

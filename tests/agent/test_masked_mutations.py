@@ -17,7 +17,6 @@ from wardround.secure_aggregation import mechanism as mechanism_module
 from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.grid import Grid
 from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.ring import Ring
 from wardround.secure_aggregation.round_key import RoundKey
 from wardround.secure_aggregation.secret import Once
 from wardround.secure_aggregation.witness import WITNESSES
@@ -87,9 +86,9 @@ def masks_hide_one_vector(make):
     [party, *_] = parties
     party.confirm(keys)
     masks = party._attempt.key.masks(party._attempt.transcript)
-    hidden = [masks.hide(np.full(masked.mechanism.dimension, 7, dtype=Ring.BITS_64.dtype))]
+    hidden = [masks.hide(np.full(masked.mechanism.dimension, 7, dtype=masked.mechanism.ring.dtype))]
     try:
-        hidden.append(masks.hide(np.full(masked.mechanism.dimension, 9, dtype=Ring.BITS_64.dtype)))
+        hidden.append(masks.hide(np.full(masked.mechanism.dimension, 9, dtype=masked.mechanism.ring.dtype)))
     except FederationError:
         return
     raise Broken("two vectors under one mask show their difference")

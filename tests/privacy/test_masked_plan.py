@@ -17,6 +17,7 @@ from wardround.privacy.clips import ClippingKind
 from wardround.privacy.promise import insiders_of, statement_of
 from wardround.privacy.variants import not_private, with_shares
 from wardround.run.plans import plan_of
+from wardround.secure_aggregation.agreement import Agreement
 from wardround.secure_aggregation.mechanism import IntegerMechanism
 
 MASKED = {"sum": "masked", "num_patients": 32}
@@ -47,15 +48,31 @@ def test_a_promised_epsilon_is_kept_and_hardly_undercut(tiny_study, accountant, 
 
 def test_the_mechanism_of_a_plan_has_its_sensitivity_and_is_worth_its_noise():
     plan = masked_plan()
-    mechanism = mechanism_of(plan, 34)
+    mechanism = mechanism_of(plan, 34, plan.num_patients)
     assert plan.shares is not None
     assert (mechanism.sensitivity, mechanism.honest) == (plan.shares.sensitivity, plan.shares.shares)
     variance = mechanism.honest * mechanism.share_std**2 - plan.shares.smoothing**2
     assert math.sqrt(variance) / mechanism.sensitivity >= plan.noise_multiplier
     with pytest.raises(PrivacyError, match="the one that epsilon was computed for"):
-        mechanism_of(plan, 1 << 31)
+        mechanism_of(plan, 1 << 31, plan.num_patients)
     with pytest.raises(PrivacyError, match="discrete shares"):
-        mechanism_of(private_plan(), 34)
+        mechanism_of(private_plan(), 34, 20)
+
+
+@pytest.mark.parametrize(
+    ("num_patients", "sampling_prob", "in_a_round"), [(4684, 0.05, 346), (4684, 1.0, 4684), (20, 0.5, 20)]
+)
+def test_the_ring_is_the_smallest_that_holds_the_sums_of_a_round_s_patients(
+    num_patients, sampling_prob, in_a_round
+):
+    plan = masked_plan(sampling_prob=sampling_prob)
+    mechanism = mechanism_of(plan, 34, num_patients)
+    assert mechanism.largest_total(in_a_round) < 2 ** (mechanism.ring.bits - 1)
+    assert mechanism.largest_total(in_a_round) >= 2 ** (mechanism.ring.bits - 2), "one bit less would not do"
+    for hospitals in (4, 5):  # an attempt without the dropout that was foreseen
+        attempt = Agreement("a run", "ab" * 32, mechanism, 5, "0.1.0").mechanism_for(hospitals)
+        assert attempt.ring == mechanism.ring
+        assert attempt.largest_sample >= in_a_round
 
 
 def test_each_insider_is_left_with_the_shares_that_it_does_not_know():

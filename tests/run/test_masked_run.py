@@ -1,10 +1,12 @@
 """A whole run with masked sums: record, keys, refusals, and that it learns what the simulated one learns."""
 
 import json
+import math
 import stat
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from tests.run.test_resume import (
     InterruptingRound,
     begun,
@@ -19,9 +21,11 @@ from tests.run.test_resume import (
 
 from wardround.config import parse_study
 from wardround.errors import FederationError, LedgerError, StudyError
+from wardround.privacy.sampling import largest_sample
 from wardround.run import assemble
 from wardround.run.plans import plan_of
 from wardround.secure_aggregation.mechanism import IntegerMechanism
+from wardround.secure_aggregation.upload import Upload
 
 MASKED = {"sum": "masked", "num_patients": 32}
 
@@ -37,6 +41,34 @@ def test_a_masked_run_says_what_it_was(tiny_study, tmp_path):
     assert {len(charged) for charged in charges(tmp_path / "run" / "ledger.sqlite").values()} == {4}
     assert set(record.results["references"]) == {"alone", "no-privacy"}
     assert not (tmp_path / "run" / "hospitals").exists(), "keys and notes go when the run has ended"
+
+
+def test_an_upload_is_as_long_as_the_page_promises_in_the_ring_that_the_run_chose(
+    tiny_study, tmp_path, monkeypatch
+):
+    sent: list[tuple[Upload, bytes]] = []
+
+    class Noted(Upload):
+        def to_bytes(self):
+            sent.append((self, super().to_bytes()))
+            return sent[-1][1]
+
+    monkeypatch.setattr("wardround.agent.masked.Upload", Noted)
+    study = tiny_study(privacy={**MASKED, "epsilon": None, "noise_multiplier": 1.0, "sampling_prob": 0.25})
+    run_study(study, tmp_path / "run")
+    plan = plan_of(study)
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    parameters = sum(tensor.size for name, tensor in weights.items())
+    # Three hospitals, two of them honest: D = sqrt(2) 2^20. At most 27 of 32 patients but for a chance of 1e-12.
+    largest = largest_sample(32, 0.25)
+    assert largest == 27
+    bits = math.floor(math.log2(largest * math.sqrt(2) * 2**20 + 12 * 2**20 * 2)) + 2
+    assert {upload.ring.bits for upload, _ in sent} == {bits} == {27}
+    assert len(sent) == plan.releases * 3
+    for upload, content in sent:
+        coordinates = parameters + 1024 + math.ceil(128 / bits)
+        header, signature = 51, 64
+        assert len(content) == math.ceil(coordinates * bits / 8) + header + len(upload.hospital) + signature
 
 
 def test_every_hospital_has_a_key_of_its_own_and_the_others_pinned(tiny_study, tmp_path):

@@ -66,12 +66,22 @@ def test_an_identity_is_the_ed25519_of_rfc_8032_section_7_1():
 
 
 FROZEN = {
-    Ring.BITS_32: (
+    31: (
+        "43b12c5c740af522b1b61e866892669635928697392e680460878e026ebf805b",
+        "f67c1ce183f525b4069990ea8427ea81fc29ada286a6428c550734e482f24dd8",
+        "d15ade330385a27cc037b4651fb307516be24cd17fb1b24a0380f13af088c4d2",
+    ),
+    32: (
         "7cc205e7fda279e3455856e1b48d32b0527836ab7ca9bd8d17c62c6e5db9dac9",
         "0b9b0ce9debcd66a54f610a478b5d1b981e6df7e4f850527c4f7572331c4e419",
         "687a4b844b2da3a6bb3480317726a09d916d68fd71156ea07f51fa25d56e4a1f",
     ),
-    Ring.BITS_64: (
+    40: (
+        "61959f0179241005c76fca407cdf8d2f2ad5db1395a03dfbcdda7acc9f16f914",
+        "681dc6e5b53219e6ef8fc64f9b29282365a06e72ba5ec654cb84415b59434500",
+        "3aa5454ac1ee6094290f6780c023f233a3afd55b57b52c2b096b1391f2cafaf5",
+    ),
+    64: (
         "bceebfc8c3f586d389355b125536e7e40f683a4bac77103effe518e220810507",
         "c8070584bb7e7ac6d087c2f6d8bab002617042722bc5091032238d9ec7a05a78",
         "a64ed801126b86fca12cf9420321ed82ced428ffddc19da56f0d4c97f58a06a0",
@@ -80,16 +90,17 @@ FROZEN = {
 """Hash of the transcript, and SHA-256 of all uploads, and of the signatures of all that was said before."""
 
 
-@pytest.mark.parametrize("ring", list(Ring))
-def test_our_own_round_has_not_changed_its_format(ring):
+@pytest.mark.parametrize("bits", list(FROZEN))
+def test_our_own_round_has_not_changed_its_format(bits):
     """Whoever changes this changes what hospitals send: raise the version in the labels, then freeze it anew."""
+    ring = Ring(bits)
     round = make_round(3, length=5, ring=ring)
     vectors = [np.arange(5 * n, 5 * n + 5).astype(ring.dtype) for n in range(3)]
     uploads = [round.upload(n, vector) for n, vector in enumerate(vectors)]
     sent = hashlib.sha256(b"".join(upload.to_bytes() for upload in uploads)).hexdigest()
     said = [said.signature for said in round.announcements]
     said += [confirm(round.transcript, identity).signature for identity in round.identities]
-    assert (round.transcript.digest.hex(), sent, hashlib.sha256(b"".join(said)).hexdigest()) == FROZEN[ring]
+    assert (round.transcript.digest.hex(), sent, hashlib.sha256(b"".join(said)).hexdigest()) == FROZEN[bits]
 
 
 def test_the_fingerprint_that_people_read_aloud_has_not_changed():

@@ -50,7 +50,7 @@ def test_what_nobody_can_agree_on_has_no_bytes(value):
 
 OTHER_TERMS = {
     "run": "run-2", "study": "ac" * 32, "round": 2, "attempt": 2, "model": "ce" * 32, "hospitals": 4, "length": 9,
-    "ring": Ring.BITS_64, "code_version": "0.1.1",
+    "ring": Ring(31), "code_version": "0.1.1",
     "mechanism": {**make_terms().mechanism, "noise_multiplier": 1.0000000000000002},
 }  # fmt: skip
 OTHER_MEMBER = {"hospital": "hospital 02b", "identity": b"i" * 32, "round_key": b"r" * 32, "ledger_head": "0" * 64}

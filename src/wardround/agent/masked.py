@@ -24,6 +24,7 @@ from wardround.agent.notes import Notes, peers_of
 from wardround.errors import PrivacyError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.sampling import largest_sample
 from wardround.secure_aggregation.agreement import Agreement
 from wardround.secure_aggregation.cohort import CohortRule, check_follows
 from wardround.secure_aggregation.confirmation import Confirmation, check_agreement, confirm
@@ -42,10 +43,19 @@ from wardround.types import Vector
 _log = logging.getLogger("wardround.agent")
 
 
-def mechanism_of(plan: PrivacyPlan, parameters: int) -> IntegerMechanism:
-    """The mechanism of a plan's masked sums over that many trained parameters, and the witnesses.
+def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int) -> IntegerMechanism:
+    """The mechanism of a plan's masked sums over that many trained parameters, and the witnesses, in its ring.
+
+    The ring is the smallest in which no sum of a round wraps around, of as many patients as the plan's sampling takes
+    but for a chance of `wardround.privacy.sampling.LARGER_SAMPLE`. It has no part in the guarantee.
+
+    Args:
+        plan: with shares.
+        parameters: trained.
+        num_patients: of all hospitals; public, or released.
 
     Raises:
+        FederationError: no ring holds sums over so many patients.
         PrivacyError: the plan's sums are not masked, or its grid cannot carry so many parameters.
     """
     shares = plan.shares
@@ -65,7 +75,7 @@ def mechanism_of(plan: PrivacyPlan, parameters: int) -> IntegerMechanism:
         raise PrivacyError(
             f"The mechanism must be the one that epsilon was computed for, {shares}, got {mechanism}."
         )
-    return mechanism
+    return mechanism.for_patients(largest_sample(num_patients, plan.sampling_prob))
 
 
 def sealed_head(head: str, identity: Identity) -> str:

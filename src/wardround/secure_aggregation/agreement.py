@@ -1,7 +1,7 @@
 """What the hospitals of a run agree on before its first round; each makes the terms of a round from it by itself."""
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Agreement:
             attempt=attempt,
             model=hashlib.sha256(np.ascontiguousarray(weights).data).hexdigest(),
             hospitals=hospitals,
-            mechanism={**asdict(mechanism), "witnesses": WITNESSES},
+            mechanism={**mechanism.parameters, "witnesses": WITNESSES},
             length=mechanism.dimension,
             ring=mechanism.ring,
             code_version=self.code_version,

@@ -32,7 +32,8 @@ class MaskedSum:
         """Adds one upload; what is refused changes nothing.
 
         Raises:
-            FederationError: it does not hold (`Upload.check`), or that hospital's has been added.
+            FederationError: it does not hold (`Upload.check`), its payload is not packed as it must be, or that
+                hospital's has been added.
         """
         upload.check(self._transcript)
         if upload.hospital not in self._missing:
@@ -45,17 +46,18 @@ class MaskedSum:
 
         Raises:
             FederationError: an upload is missing, or the masks did not cancel: then the sum is uniform, and says
-                nothing. A sum of masks that do not cancel passes with probability 2^-128.
+                nothing. A sum of masks that do not cancel passes with probability 2^-128 or less
+                (`wardround.secure_aggregation.masks.check_coordinates`).
         """
         if self._missing:
             raise FederationError(
                 f"Every hospital of an attempt must upload, and {', '.join(self.missing)} did not; nothing can be "
                 "opened. Begin a new attempt with the others, with new keys and new noise."
             )
-        length = self._transcript.terms.length
-        if self._sum[length:].any():
+        length, total = self._transcript.terms.length, self._transcript.terms.ring.lowest(self._sum)
+        if total[length:].any():
             raise FederationError(
                 "The masks of all hospitals must cancel, and do not: they disagree about the round, or one of them is "
                 "wrong; the sum says nothing. Compare the terms, then begin a new attempt."
             )
-        return self._sum[:length].copy()
+        return total[:length]

@@ -1,12 +1,16 @@
 """Masks that hide a vector and cancel in the sum: one AES-256 stream for every pair of hospitals.
 
     key of a pair = HKDF-SHA256(X25519 secret, salt = hash of the transcript, info = label, both fingerprints)
-    masked = vector + streams shared with later hospitals - streams shared with earlier ones   (mod 2^b)
+    masked = vector + streams shared with later hospitals - streams shared with earlier ones   (mod 2^w, w = 32 or 64)
 
 Guarantee: computational. Under the usual assumptions on X25519, HKDF and AES, the masked vectors of a transcript's
 honest hospitals tell whoever relays them, together with any number of colluding hospitals, the sum of the honest ones
 and nothing else; with an honest one missing, nothing at all. There is no phase in which a mask is opened.
 Masks give no differential privacy; that is the noise's part.
+
+In a ring of b < w bits the low b bits of each masked word are sent and the others are not. That is a function of the
+masked words alone, so that whoever could tell two vectors apart by it could by the words; the low bits of a uniform
+word are uniform; and keeping them is a homomorphism (`ring`), so that masks cancel modulo 2^b as they do modulo 2^w.
 
 Sources: pairwise masks as in Bonawitz et al. 2017 (https://doi.org/10.1145/3133956.3133982, section 4), without their
 second masks, secret shares and unmasking; X25519, RFC 7748; HKDF, RFC 5869; counter mode, NIST SP 800-38A, section 6.5,
@@ -25,8 +29,9 @@ from wardround.secure_aggregation.canonical import canonical
 from wardround.secure_aggregation.ring import Residues, Ring
 from wardround.secure_aggregation.secret import Once
 
-CHECK_BYTES = 16
-"""Bytes of zeros that are masked behind every vector; in a sum in which all masks cancel they are zero again."""
+CHECK_BITS = 128
+"""Bits of zeros, or a few more, that are masked behind every vector; in a sum in which all masks cancel they are zero
+again."""
 
 _CHUNK_BYTES = 1 << 17  # stays in the cache of one core, with the part of the vector that it masks
 _BLOCK_BYTES = 16
@@ -74,7 +79,10 @@ class Masks:
         """The vector and the check coordinates under all masks, (length + check coordinates,).
 
         Args:
-            vector: noised integers modulo 2^b, (length,). Nothing here adds noise.
+            vector: noised integers modulo 2^b, in whole words, (length,). Nothing here adds noise.
+
+        Returns:
+            Words of which the low b bits are sent (`Upload.signed`) and count.
 
         Raises:
             FederationError: the masks were used before.
@@ -90,7 +98,7 @@ class Masks:
         streams = [Cipher(algorithms.AES256(share.key), modes.CTR(bytes(16))).encryptor() for share in shares]
         zeros, drawn = memoryview(bytes(_CHUNK_BYTES)), bytearray(_CHUNK_BYTES + _BLOCK_BYTES)
         stream_part = np.frombuffer(drawn, self.ring.dtype)
-        coordinates = _CHUNK_BYTES // self.ring.num_bytes
+        coordinates = _CHUNK_BYTES // self.ring.dtype.itemsize
         for start in range(0, masked.size, coordinates):
             part = masked[start : start + coordinates]
             for share, stream in zip(shares, streams, strict=True):
@@ -100,5 +108,9 @@ class Masks:
 
 
 def check_coordinates(ring: Ring) -> int:
-    """How many coordinates the check takes in a ring."""
-    return CHECK_BYTES // ring.num_bytes
+    """How many coordinates the check takes: ceil(128 / b), which have 128 bits or more.
+
+    A sum of masks that do not cancel is uniform, and passes with probability 2^-(b ceil(128 / b)): 2^-128 in the rings
+    of 16, 32 and 64 bits, 2^-155 in that of 31, and never more than 2^-128.
+    """
+    return -(-CHECK_BITS // ring.bits)

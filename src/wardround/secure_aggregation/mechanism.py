@@ -20,7 +20,7 @@ the guarantee: it is computed from what was noised.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -29,7 +29,7 @@ import numpy as np
 from wardround.errors import PrivacyError
 from wardround.secure_aggregation.discrete_gaussian import RandomBytes, discrete_gaussian
 from wardround.secure_aggregation.grid import Float64, Gradient, Grid, Int64
-from wardround.secure_aggregation.ring import Residues, Ring
+from wardround.secure_aggregation.ring import WIDEST, Residues, Ring
 
 SMOOTHING_SQUARED = 9
 """In grid steps²: what the accountant takes off the variance of the total."""
@@ -52,7 +52,7 @@ class IntegerMechanism:
         colluders: hospitals that may tell the coordinator their share of the noise.
         dropouts: hospitals whose share may be missing.
         grid_bits: K; the share of a hospital is a discrete Gaussian of parameter 2^K grid steps.
-        ring: sums are sent modulo 2^32 or 2^64; see `largest_sample`.
+        ring: that sums are formed in; `for_patients` takes the smallest that holds them.
 
     Raises:
         PrivacyError: a parameter that does not hold, no honest hospital left, or a sensitivity that the grid cannot
@@ -66,7 +66,7 @@ class IntegerMechanism:
     colluders: int = 1
     dropouts: int = 0
     grid_bits: int = 20
-    ring: Ring = Ring.BITS_64
+    ring: Ring = WIDEST
 
     def __post_init__(self) -> None:
         # 1 and 1.0 are one mechanism, and must be hashed as one.
@@ -120,8 +120,25 @@ class IntegerMechanism:
     @property
     def largest_sample(self) -> int:
         """Patients of all hospitals in one round up to which no coordinate wraps around in the ring."""
-        room = (1 << (self.ring.value - 1)) - 1 - self.largest_total(0)
+        room = (1 << (self.ring.bits - 1)) - 1 - self.largest_total(0)
         return max(0, room // self.sensitivity)
+
+    def for_patients(self, patients: int) -> "IntegerMechanism":
+        """This mechanism in the smallest ring in which no sum over that many patients or fewer wraps around.
+
+        Args:
+            patients: B, from public numbers alone: the ring is agreed on, and seen by whoever relays. More of them can
+                cost the model a wrong sum, and cost no patient anything: it is computed from what was noised.
+
+        Raises:
+            FederationError: the sum could leave 64 bits.
+        """
+        return replace(self, ring=Ring.for_sums_up_to(self.largest_total(patients)))
+
+    @property
+    def parameters(self) -> dict[str, int | float]:
+        """Every field by name, the ring by its bits: what is hashed into a round's transcript."""
+        return {**asdict(self), "ring": self.ring.bits}
 
     def encode(self, gradients: Iterable[Gradient], random_bytes: RandomBytes) -> Int64:
         """One hospital's sum and its share of the noise, (parameter,), in grid steps.
@@ -138,7 +155,7 @@ class IntegerMechanism:
         return total
 
     def in_ring(self, values: Int64) -> Residues:
-        """Whole numbers modulo 2^b, (parameter,): what masks are added to."""
+        """Whole numbers modulo 2^b, in whole words, (parameter,): what masks are added to."""
         return values.astype(self.ring.dtype)
 
     def lifted(self, total: Residues) -> Int64:
@@ -149,7 +166,7 @@ class IntegerMechanism:
         """
         if total.dtype != self.ring.dtype:
             raise PrivacyError(f"A sum in the ring must be of {self.ring.dtype}, got {total.dtype}.")
-        return total.view(f"<i{self.ring.num_bytes}").astype(np.int64)
+        return self.ring.centred(total)
 
     def decode(self, total: Int64) -> Float64:
         """A total in grid steps as a sum of gradients, (parameter,); a post-processing of what was released.

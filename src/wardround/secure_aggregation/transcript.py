@@ -65,14 +65,13 @@ class Terms:
         for name in ("study", "model"):
             check_hash(getattr(self, name), name)
         object.__setattr__(self, "mechanism", MappingProxyType(dict(self.mechanism)))
-        object.__setattr__(self, "ring", Ring(self.ring))
 
     @property
     def fields(self) -> Field:
         """Everything above, in a fixed order."""
         return (
             self.run, self.study, self.round, self.attempt, self.model, self.hospitals, sorted(self.mechanism.items()),
-            self.length, int(self.ring), self.code_version,
+            self.length, self.ring.bits, self.code_version,
         )  # fmt: skip
 
     @cached_property

@@ -1,24 +1,23 @@
-"""A masked vector on its way: a short header with a signature, then the residues, little-endian.
+"""A masked vector on its way: a short header with a signature, then the coordinates, packed.
 
     8   format and version         2   length of the name
     32  hash of the transcript     n   name of the hospital, UTF-8
-    1   bits of the ring           64  Ed25519 signature
-    8   coordinates                    coordinates * bits / 8 of payload
+    1   bits b of the ring         64  Ed25519 signature
+    8   coordinates                    ceil(coordinates * b / 8) of payload (`packing`)
 
 Numbers of the header are big-endian. The signature covers the hash of the transcript, the name, the ring, the number
-of coordinates and the SHA-256 of the payload.
+of coordinates and the SHA-256 of the payload: the bytes that are sent, and nothing of the masked words that is not.
 """
 
 import hashlib
 import struct
 from dataclasses import dataclass
 
-import numpy as np
-
 from wardround.errors import FederationError
 from wardround.secure_aggregation.canonical import Field
 from wardround.secure_aggregation.identity import Identity
 from wardround.secure_aggregation.masks import check_coordinates
+from wardround.secure_aggregation.packing import check_packed, pack, packed_bytes, unpack
 from wardround.secure_aggregation.pins import verify
 from wardround.secure_aggregation.ring import Residues, Ring
 from wardround.secure_aggregation.transcript import Transcript
@@ -36,15 +35,17 @@ class Upload:
     Attributes:
         hospital: its name.
         transcript: hash of the transcript that the masks are bound to, 32 bytes.
-        ring: that the residues are in.
-        residues: the masked vector and its check coordinates, (coordinate,).
+        ring: that the masked vector is in.
+        coordinates: of the masked vector and its check.
+        payload: their low b bits, packed.
         signature: 64 bytes.
     """
 
     hospital: str
     transcript: bytes
     ring: Ring
-    residues: Residues
+    coordinates: int
+    payload: bytes | memoryview
     signature: bytes
 
     @classmethod
@@ -53,17 +54,22 @@ class Upload:
         ring = transcript.terms.ring
         if residues.shape != (num_coordinates(transcript),) or residues.dtype != ring.dtype:
             raise ValueError(f"residues must be a masked vector of the transcript, got {residues.shape}")
-        unsigned = cls(identity.hospital, transcript.digest, ring, residues, b"")
-        return cls(*unsigned._head, residues, identity.key.sign(_PURPOSE, *unsigned._signed_fields))
-
-    @property
-    def _head(self) -> tuple[str, bytes, Ring]:
-        return self.hospital, self.transcript, self.ring
+        head = identity.hospital, transcript.digest, ring, residues.size, pack(residues, ring)
+        return cls(*head, identity.key.sign(_PURPOSE, *cls(*head, b"")._signed_fields))
 
     @property
     def _signed_fields(self) -> tuple[Field, ...]:
-        payload = hashlib.sha256(np.ascontiguousarray(self.residues).data).digest()
-        return self.transcript, self.hospital, int(self.ring), self.residues.size, payload
+        payload = hashlib.sha256(self.payload).digest()
+        return self.transcript, self.hospital, self.ring.bits, self.coordinates, payload
+
+    @property
+    def residues(self) -> Residues:
+        """The masked vector and its check coordinates, each below 2^b, (coordinate,).
+
+        Raises:
+            FederationError: the payload is not that many packed coordinates.
+        """
+        return unpack(self.payload, self.coordinates, self.ring)
 
     def check(self, transcript: Transcript) -> None:
         """Refuses an upload that is not of a hospital of this transcript, whole and signed.
@@ -83,38 +89,39 @@ class Upload:
                 f"The upload of {self.hospital} must be masked for this round, and is for another transcript: another "
                 "round or attempt, or it was told something else. Begin a new attempt."
             )
-        if self.ring != transcript.terms.ring or self.residues.size != num_coordinates(transcript):
+        if self.ring != transcript.terms.ring or self.coordinates != num_coordinates(transcript):
             raise FederationError(
                 f"The upload of {self.hospital} must have {num_coordinates(transcript)} coordinates of "
-                f"{transcript.terms.ring} bits, got {self.residues.size} of {self.ring}. Begin a new attempt."
+                f"{transcript.terms.ring.bits} bits, got {self.coordinates} of {self.ring.bits}. Begin a new attempt."
             )
 
     def to_bytes(self) -> bytes:
         """The bytes that are sent."""
         name = self.hospital.encode()
-        head = _HEADER.pack(_FORMAT, self.transcript, self.ring, self.residues.size, len(name))
-        return b"".join((head, name, self.signature, np.ascontiguousarray(self.residues).data))
+        head = _HEADER.pack(_FORMAT, self.transcript, self.ring.bits, self.coordinates, len(name))
+        return b"".join((head, name, self.signature, self.payload))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Upload":
-        """What was sent; nothing of it has been checked but its form (`check`). The residues share the bytes.
+        """What was sent; nothing of it has been checked but its form (`check`). The payload shares the bytes.
 
         Raises:
             FederationError: these are not the bytes of an upload, or not all of them.
         """
         try:
             form, transcript, bits, coordinates, name_bytes = _HEADER.unpack_from(content)
-            ring, start = Ring(bits), _HEADER.size + name_bytes + _SIGNATURE_BYTES
+            start = _HEADER.size + name_bytes + _SIGNATURE_BYTES
             name = content[_HEADER.size : _HEADER.size + name_bytes].decode()
-            if form != _FORMAT or len(content) != start + coordinates * ring.num_bytes:
+            ring, payload = Ring(bits), memoryview(content)[start:]
+            check_packed(payload, coordinates, ring)
+            if form != _FORMAT:
                 raise ValueError
-        except (struct.error, ValueError):
+        except (struct.error, ValueError, FederationError):
             raise FederationError(
                 f"An upload must be whole and in the format that this version sends, got {len(content)} bytes that are "
                 "not; ask for the same bytes again."
             ) from None
-        residues = np.frombuffer(content, ring.dtype, offset=start)
-        return cls(name, transcript, ring, residues, content[start - _SIGNATURE_BYTES : start])
+        return cls(name, transcript, ring, coordinates, payload, content[start - _SIGNATURE_BYTES : start])
 
 
 def num_coordinates(transcript: Transcript) -> int:
@@ -123,6 +130,6 @@ def num_coordinates(transcript: Transcript) -> int:
 
 
 def upload_bytes(transcript: Transcript, hospital: str) -> int:
-    """Size of the upload of a hospital, header and all."""
-    payload = num_coordinates(transcript) * transcript.terms.ring.num_bytes
+    """Size of the upload of a hospital: ceil((length + ceil(128 / b)) b / 8), the header, its name and a signature."""
+    payload = packed_bytes(num_coordinates(transcript), transcript.terms.ring)
     return _HEADER.size + len(hospital.encode()) + _SIGNATURE_BYTES + payload

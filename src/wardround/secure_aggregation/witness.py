@@ -18,7 +18,7 @@ from wardround.errors import FederationError
 from wardround.secure_aggregation.grid import Int64
 
 WITNESSES = 1024
-"""Of one missing share in five they have seen enough after two or three rounds; 8 KiB of an upload in the ring 2^64."""
+"""Of one missing share in five they have seen enough after two or three rounds; 4 KiB of an upload in the ring 2^32."""
 
 FALSE_ALARM = 1e-9
 """Chance that a run in which every share is added is stopped all the same, over all its rounds and tests."""
