@@ -7,7 +7,7 @@ the coordinator's sum and opening. The samples are empty, so that what is opened
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
@@ -23,7 +23,7 @@ from wardround.secure_aggregation.masked_sum import MaskedSum
 from wardround.secure_aggregation.masks import Masks
 from wardround.secure_aggregation.mechanism import IntegerMechanism
 from wardround.secure_aggregation.pins import Pins
-from wardround.secure_aggregation.ring import Ring
+from wardround.secure_aggregation.ring import WIDEST, Ring
 from wardround.secure_aggregation.round_key import RoundKey
 from wardround.secure_aggregation.secret import system_entropy
 from wardround.secure_aggregation.transcript import Transcript
@@ -59,21 +59,33 @@ class Clock:
         return sum(self.taken[part].values())
 
 
-def mechanism_for(
-    length: int, hospitals: int, noise_multiplier: float, ring: Ring = IntegerMechanism.ring
-) -> IntegerMechanism:
-    """Over parameters and witnesses; the ring is the one that a run takes, if it is not given."""
+def mechanism_for(length: int, hospitals: int, noise_multiplier: float, ring: Ring = WIDEST) -> IntegerMechanism:
+    """Over parameters and witnesses."""
     return IntegerMechanism(1.0, noise_multiplier, length + WITNESSES, hospitals, ring=ring)
 
 
-def attempt(length: int, hospitals: int, noise_multiplier: float) -> dict[str, Any]:
-    """Seconds and bytes of a hospital and of the coordinator by ring; the same noise is masked in both."""
+def rings_for(mechanism: IntegerMechanism, patients: Sequence[int]) -> list[Ring]:
+    """The rings that runs of so many patients a round choose, and the widest."""
+    chosen = {mechanism.for_patients(count).ring for count in patients} | {WIDEST}
+    return sorted(chosen, key=lambda ring: ring.bits)
+
+
+def attempt(length: int, hospitals: int, noise_multiplier: float, patients: Sequence[int]) -> dict[str, Any]:
+    """Seconds and bytes of a hospital and of the coordinator by bits of the ring; the same noise is masked in each.
+
+    Args:
+        length: parameters.
+        hospitals: how many take part.
+        noise_multiplier: z.
+        patients: numbers of patients a round, whose rings are measured.
+    """
     mechanism = mechanism_for(length, hospitals, noise_multiplier)
+    rings = rings_for(mechanism, patients)
     identities = [Identity(f"hospital {n}", SigningKey.new(system_entropy)) for n in range(hospitals)]
-    clocks = {ring: Clock() for ring in Ring}
-    mechanisms = {ring: replace(mechanism, ring=ring) for ring in Ring}
-    ready = {ring: _keys(mechanisms[ring], length, identities, clocks[ring]) for ring in Ring}
-    sums = {ring: MaskedSum(ready[ring][0]) for ring in Ring}
+    clocks = {ring: Clock() for ring in rings}
+    mechanisms = {ring: replace(mechanism, ring=ring) for ring in rings}
+    ready = {ring: _keys(mechanisms[ring], length, identities, clocks[ring]) for ring in rings}
+    sums = {ring: MaskedSum(ready[ring][0]) for ring in rings}
     sent: dict[Ring, int] = {}
     noise, truth = Clock(), np.zeros(mechanism.dimension, np.int64)
     for number, identity in enumerate(identities):
@@ -90,7 +102,7 @@ def attempt(length: int, hospitals: int, noise_multiplier: float) -> dict[str, A
         if not np.array_equal(opened, truth):
             raise SystemExit("the opened sum is not the sum of the shares")
         parts = {part: clock.of_one(part) for part in PARTS if part != "noise"} | {"noise": noise.of_one("noise")}
-        answers[str(int(ring))] = {
+        answers[str(ring.bits)] = {
             **{f"{part}_seconds": parts[part] for part in PARTS},
             "hospital_seconds": sum(parts.values()),
             "sum_seconds": clock.of_all("add") + clock.of_all("open"),

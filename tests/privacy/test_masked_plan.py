@@ -15,6 +15,7 @@ from wardround.errors import PrivacyError
 from wardround.privacy.clipping import ClippedSum
 from wardround.privacy.clips import ClippingKind
 from wardround.privacy.promise import insiders_of, statement_of
+from wardround.privacy.sampling import largest_sample
 from wardround.privacy.variants import not_private, with_shares
 from wardround.run.plans import plan_of
 from wardround.secure_aggregation.agreement import Agreement
@@ -73,6 +74,16 @@ def test_the_ring_is_the_smallest_that_holds_the_sums_of_a_round_s_patients(
         attempt = Agreement("a run", "ab" * 32, mechanism, 5, "0.1.0").mechanism_for(hospitals)
         assert attempt.ring == mechanism.ring
         assert attempt.largest_sample >= in_a_round
+
+
+@pytest.mark.parametrize(
+    ("sampling_prob", "in_a_round", "bits"), [(0.02, 168, 31), (0.05, 346, 32), (1.0, 4684, 35)]
+)
+def test_the_rings_on_the_page(sampling_prob, in_a_round, bits):
+    assert largest_sample(4684, sampling_prob) == in_a_round
+    mechanism = IntegerMechanism(1.0, 1.0, 1, hospitals=10).for_patients(in_a_round)
+    assert mechanism.ring.bits == bits
+    assert mechanism.for_patients(2 * in_a_round).ring.bits <= bits + 1
 
 
 def test_each_insider_is_left_with_the_shares_that_it_does_not_know():
