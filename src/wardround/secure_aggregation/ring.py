@@ -85,7 +85,8 @@ class Ring:
         """The whole number in [-2^(b-1), 2^(b-1)) that each coordinate stands for, (coordinate,)."""
         above = self.dtype.type(self.word_bits - self.bits)
         signed = (residues << above).view(f"<i{self.word_bits // 8}")
-        return (signed >> signed.dtype.type(above)).astype(np.int64)
+        lifted: npt.NDArray[np.int64] = (signed >> signed.dtype.type(above)).astype(np.int64)
+        return lifted
 
 
 WIDEST = Ring(_MOST_BITS)
