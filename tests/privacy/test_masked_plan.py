@@ -1,6 +1,7 @@
 """A plan whose noise is whole-number shares: what it promises, against whom, in which words, and what it refuses."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from tests.agent.masked_rounds import masked_plan
@@ -20,6 +21,7 @@ from wardround.privacy.variants import not_private, with_shares
 from wardround.run.plans import plan_of
 from wardround.secure_aggregation.agreement import Agreement
 from wardround.secure_aggregation.mechanism import IntegerMechanism
+from wardround.secure_aggregation.ring import WIDEST
 
 MASKED = {"sum": "masked", "num_patients": 32}
 
@@ -70,6 +72,8 @@ def test_the_ring_is_the_smallest_that_holds_the_sums_of_a_round_s_patients(
     mechanism = mechanism_of(plan, 34, num_patients)
     assert mechanism.largest_total(in_a_round) < 2 ** (mechanism.ring.bits - 1)
     assert mechanism.largest_total(in_a_round) >= 2 ** (mechanism.ring.bits - 2), "one bit less would not do"
+    assert replace(mechanism_of(plan, 34, None), ring=mechanism.ring) == mechanism
+    assert mechanism_of(plan, 34, None).ring == WIDEST
     for hospitals in (4, 5):  # an attempt without the dropout that was foreseen
         attempt = Agreement("a run", "ab" * 32, mechanism, 5, "0.1.0").mechanism_for(hospitals)
         assert attempt.ring == mechanism.ring

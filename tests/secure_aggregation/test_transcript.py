@@ -42,7 +42,7 @@ def test_lengths_and_kinds_stand_before_contents(one, other):
     assert canonical(one) != canonical(other)
 
 
-@pytest.mark.parametrize("value", [True, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [True, float("nan"), float("inf"), {"bits": 31}, [{"bits": 31}]])
 def test_what_nobody_can_agree_on_has_no_bytes(value):
     with pytest.raises(ValueError, match="canonical field"):
         canonical(value)

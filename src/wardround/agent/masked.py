@@ -43,7 +43,7 @@ from wardround.types import Vector
 _log = logging.getLogger("wardround.agent")
 
 
-def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int) -> IntegerMechanism:
+def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int | None) -> IntegerMechanism:
     """The mechanism of a plan's masked sums over that many trained parameters, and the witnesses, in its ring.
 
     The ring is the smallest in which no sum of a round wraps around, of as many patients as the plan's sampling takes
@@ -52,7 +52,7 @@ def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int) -> Integ
     Args:
         plan: with shares.
         parameters: trained.
-        num_patients: of all hospitals; public, or released.
+        num_patients: public number of all hospitals; None, where nobody knows it beforehand, takes the widest ring.
 
     Raises:
         FederationError: no ring holds sums over so many patients.
@@ -75,6 +75,8 @@ def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int) -> Integ
         raise PrivacyError(
             f"The mechanism must be the one that epsilon was computed for, {shares}, got {mechanism}."
         )
+    if num_patients is None:
+        return mechanism
     return mechanism.for_patients(largest_sample(num_patients, plan.sampling_prob))
 
 

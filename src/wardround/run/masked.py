@@ -14,7 +14,6 @@ from wardround import __version__
 from wardround.agent.agent import Agent
 from wardround.agent.masked import MaskedHospital, mechanism_of
 from wardround.config import Study
-from wardround.errors import PrivacyError
 from wardround.federation.availability import Availability
 from wardround.federation.masked import MaskedChannel, MaskedParty
 from wardround.federation.masked_availability import UnreliableParty
@@ -46,12 +45,9 @@ def masked_channel(
         folder: of the hospitals' own folders; None keeps keys and notes in this process.
 
     Raises:
-        PrivacyError: the plan has no public number of patients, by which the ring is chosen.
         FederationError: a key file or a pin is damaged, open to others, or not the one of this run.
         LedgerError: a ledger has lost a charge that its hospital knows of.
     """
-    if plan.num_patients is None:
-        raise PrivacyError("A masked run must have a public number of patients, got none; give num_patients.")
     folders = [None if folder is None else folder / f"{position:05d}" for position in range(len(agents))]
     identities = [_identity(name, own) for name, own in zip(agents, folders, strict=True)]
     keys = {identity.hospital: identity.key.public for identity in identities}

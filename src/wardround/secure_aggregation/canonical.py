@@ -7,7 +7,7 @@ together: ("ab", "c") and ("a", "bc") differ, and so do 1, 1.0 and "1".
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 Field: TypeAlias = "bytes | str | int | float | Sequence[Field]"
@@ -19,12 +19,13 @@ def canonical(value: Field) -> bytes:
     Text is UTF-8, an integer signed big-endian in the fewest bytes, a real number the IEEE 754 double.
 
     Raises:
-        ValueError: a number that is not finite, or a truth value; neither is a field of anything agreed on.
+        ValueError: a number that is not finite, a truth value, or a mapping, whose values would be lost; none is a
+            field of anything agreed on.
 
     >>> canonical(("ab", "c")) == canonical(("a", "bc"))
     False
     """
-    if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+    if isinstance(value, bool | Mapping) or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(
             f"a canonical field must be bytes, text, a finite number or a list of them, got {value!r}"
         )
