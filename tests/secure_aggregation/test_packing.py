@@ -152,6 +152,15 @@ def test_padding_that_was_signed_is_refused_and_changes_nothing():
     total.add(good)
 
 
+def test_an_upload_of_another_ring_is_refused_though_it_was_signed():
+    round, content = sent()
+    good = Upload.from_bytes(content)
+    head = good.hospital, good.transcript, Ring(30), good.coordinates, pack(good.residues, Ring(30))
+    signature = round.identities[0].key.sign("wardround/v1/upload", *Upload(*head, b"")._signed_fields)
+    with pytest.raises(FederationError, match="must have 11 coordinates of 31 bits, got 11 of 30"):
+        MaskedSum(round.transcript).add(Upload(*head, signature))
+
+
 def test_nothing_of_a_masked_word_above_its_low_bits_is_sent_or_signed():
     round = make_round(3, ring=Ring(20))
     masked = round.keys[0].masks(round.transcript).hide(np.zeros(8, np.uint32))
