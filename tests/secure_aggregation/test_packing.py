@@ -26,16 +26,16 @@ def as_one_number(words, bits):
 
 
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("count", [1, 2, 3, 31, 33, 63, 65, 127, 129, 257])
-def test_packed_coordinates_are_one_number_and_come_back(bits, count):
+def test_packed_coordinates_are_one_number_and_come_back(bits):
     ring = Ring(bits)
-    words = whole_words(ring, count, bits)
-    packed = pack(words, ring)
-    assert bytes(packed) == as_one_number(words, bits)
-    assert len(packed) == packed_bytes(count, ring)
-    found = unpack(packed, count, ring)
-    assert found.dtype == ring.dtype
-    np.testing.assert_array_equal(found, ring.lowest(words))
+    for count in (1, 2, 3, 31, 33, 63, 65, 127, 129, 257):
+        words = whole_words(ring, count, bits)
+        packed = pack(words, ring)
+        assert bytes(packed) == as_one_number(words, bits)
+        assert len(packed) == packed_bytes(count, ring)
+        found = unpack(packed, count, ring)
+        assert found.dtype == ring.dtype
+        np.testing.assert_array_equal(found, ring.lowest(words))
 
 
 @settings(max_examples=30, deadline=None)
