@@ -29,6 +29,7 @@ from wardround.secure_aggregation.agreement import Agreement
 from wardround.secure_aggregation.cohort import CohortRule, check_follows
 from wardround.secure_aggregation.confirmation import Confirmation, check_agreement, confirm
 from wardround.secure_aggregation.grid import Int64
+from wardround.secure_aggregation.hidden_sum import MaskedAddend
 from wardround.secure_aggregation.identity import Identity
 from wardround.secure_aggregation.mechanism import IntegerMechanism
 from wardround.secure_aggregation.pins import Pins
@@ -36,7 +37,6 @@ from wardround.secure_aggregation.ring import Residues
 from wardround.secure_aggregation.round_key import Announcement, RoundKey
 from wardround.secure_aggregation.secret import Entropy, system_entropy
 from wardround.secure_aggregation.transcript import Terms, Transcript
-from wardround.secure_aggregation.upload import Upload
 from wardround.secure_aggregation.witness import WITNESSES
 from wardround.types import Vector
 
@@ -195,7 +195,7 @@ class MaskedHospital:
         except Exception:
             _log.exception("training failed")
             return Failure(FailureCode.INTERNAL, Stage.TRAINING)
-        return Upload.signed(attempt.key.masks(transcript).hide(residues), transcript, self._identity).to_bytes()
+        return MaskedAddend(attempt.key, transcript, self._identity).upload(residues)
 
     def receive(self, total: Residues) -> None:
         """See `MaskedParty`.

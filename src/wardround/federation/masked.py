@@ -35,10 +35,9 @@ from wardround.federation.messages import (
 from wardround.secure_aggregation.agreement import Agreement
 from wardround.secure_aggregation.cohort import transcript_of
 from wardround.secure_aggregation.confirmation import Confirmation
-from wardround.secure_aggregation.masked_sum import MaskedSum
+from wardround.secure_aggregation.hidden_sum import MaskedTotal
 from wardround.secure_aggregation.ring import Residues
 from wardround.secure_aggregation.round_key import Announcement
-from wardround.secure_aggregation.upload import Upload
 from wardround.secure_aggregation.witness import WITNESSES
 from wardround.types import HospitalName, Vector
 
@@ -146,16 +145,16 @@ class MaskedChannel:
             return Total(None, {}, missing)
 
         terms = self.agreement.terms(request.round, attempt, len(parties), weights)
-        total = MaskedSum(transcript_of(terms, [announcement.member for announcement in announcements]))
+        total = MaskedTotal(transcript_of(terms, [announcement.member for announcement in announcements]))
         for name, party in parties.items():
             sent = party.upload()
             if isinstance(sent, Failure):
                 missing[name] = sent
             else:
-                total.add(Upload.from_bytes(sent))
+                total.add(sent)
         if missing:
             return Total(None, {}, missing)
-        opened = total.total()
+        opened = total.total([])
         for party in parties.values():
             party.receive(opened)
         mechanism = self.agreement.mechanism_for(len(parties))
