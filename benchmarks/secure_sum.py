@@ -1,6 +1,7 @@
-"""What a masked round costs a hospital and the coordinator, beside Flower's SecAgg+, TenSEAL and OpenDP.
+"""What a masked round costs a hospital and the coordinator, beside Flower's SecAgg+, TenSEAL, OpenFHE and OpenDP.
 
-    python -m benchmarks.secure_sum [--repeats 3] [--peer-python PATH] [--lengths 725061 11180000]
+    python -m benchmarks.secure_sum [--repeats 3] [--peer-python PATH] [--openfhe-python PATH]
+        [--lengths 725061 11180000]
 
 Ten hospitals, one after the other on one thread; gradients, ledger, notes and network are left out. A hospital's
 seconds are those of its keys and transcript (with the hash of the model), its share of discrete Gaussian noise on
@@ -8,8 +9,9 @@ parameters and witnesses, its masks, and its upload (packing, hash, signature, b
 hospitals of a repeat; the coordinator's are those of checking, unpacking and adding all uploads and opening the sum.
 Every repeat of every setting is a process of its own, and settings take turns. Headlines are of the ring that a run of
 `PATIENTS` patients a round chooses; those of `MORE_PATIENTS` and 2^64 stand beside it. Peers are looked for in
-`--peer-python`; what is absent is said and left out. Writes benchmarks/results/secure_sum.json and the tables of
-docs/secure-aggregation-masks.md. Run on a quiet machine.
+`--peer-python`, OpenFHE in `--openfhe-python` (its wheel wants CPython 3.10 on Ubuntu); what is absent is said and left
+out. Writes benchmarks/results/secure_sum.json and the tables of docs/secure-aggregation-masks.md. Run on a quiet
+machine.
 
 `PREDICTED`, in the ring of `PATIENTS`, is not from this measurement but from earlier ones: that in the ring 2^32 of
 2026-11-21, and 1.5 ms for packing or unpacking 0.7 M coordinates. Bytes of ours and of Flower are arithmetic.
@@ -41,7 +43,7 @@ LENGTHS = (725_061, 11_180_000)
 HOSPITALS, NOISE_MULTIPLIER, PATIENTS = 10, 1.0, 300
 MORE_PATIENTS = 666
 """The most that the ring 2^32 holds."""
-PEERS = {"flower": "flwr", "tenseal": "tenseal", "opendp": "opendp"}
+PEERS = {"flower": "flwr", "tenseal": "tenseal", "openfhe": "openfhe", "opendp": "opendp"}
 BUSY = 10.0
 """Percent of the processors that others may use before the machine counts as not quiet."""
 
@@ -83,13 +85,16 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--peer-python", default=sys.executable, help="the Python that has the peers")
+    parser.add_argument("--openfhe-python", help="the Python that has OpenFHE, if it is another")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def _table(options: argparse.Namespace) -> dict[str, Any]:
-    skipped = {peer: text for peer in options.peers if (text := _missing(peer, options.peer_python))}
+    pythons = dict.fromkeys(PEERS, options.peer_python)
+    pythons["openfhe"] = options.openfhe_python or options.peer_python
+    skipped = {peer: text for peer in options.peers if (text := _missing(peer, pythons[peer]))}
     for peer, text in skipped.items():
         print(f"{peer}: {text}")
     peers = [peer for peer in options.peers if peer not in skipped]
@@ -104,7 +109,7 @@ def _table(options: argparse.Namespace) -> dict[str, Any]:
             busy.append(_busy())
             ours[length].append(_run([sys.executable, "-m", "benchmarks.secure_sum", "--child", str(length)]))
             for peer in peers:
-                command = [options.peer_python, "-W", "ignore", "-m", "benchmarks.secure_sum_peers", peer]
+                command = [pythons[peer], "-W", "ignore", "-m", "benchmarks.secure_sum_peers", peer]
                 busy.append(_busy())
                 theirs[length][peer].append(_run([*command, str(length), str(HOSPITALS)]))
     quiet = max(busy) < BUSY
@@ -182,7 +187,7 @@ def _spreads(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _run(command: list[str]) -> dict[str, Any]:
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | alone | {"PYTHONPATH": paths}, capture_output=True, text=True
     )
@@ -199,9 +204,9 @@ def _missing(peer: str, python: str) -> str | None:
             [python, "-W", "ignore", "-c", f"import {PEERS[peer]}"], capture_output=True, text=True
         )
     except OSError as error:
-        return f"{python} cannot be run ({error.strerror}); give --peer-python."
+        return f"{python} cannot be run ({error.strerror}); give --peer-python or --openfhe-python."
     reason = (found.stderr.strip().splitlines() or ["no reason given"])[-1]
-    return f"not in {python} ({reason}); pip install {PEERS[peer]} there." if found.returncode else None
+    return f"not in {python} ({reason}); install {PEERS[peer]} there." if found.returncode else None
 
 
 def _busy() -> float:

@@ -7,7 +7,12 @@ from benchmarks.page import put_between, say_if_not_quiet
 
 PAGE = Path(__file__).parents[1] / "docs" / "secure-aggregation-masks.md"
 OPENS, CLOSES = "<!-- written by benchmarks.secure_sum -->", "<!-- end -->"
-_NAMES = {"flower": "Flower SecAgg+", "tenseal": "TenSEAL CKKS", "opendp": "OpenDP"}
+_NAMES = {
+    "flower": "Flower SecAgg+",
+    "tenseal": "TenSEAL CKKS",
+    "openfhe": "OpenFHE threshold BFV",
+    "opendp": "OpenDP",
+}
 
 
 def markdown(table: dict[str, Any]) -> str:
@@ -50,6 +55,17 @@ def markdown(table: dict[str, Any]) -> str:
                     f"{_ms(one['sum_seconds'])} | {one['upload_bytes']:,} | {one['upload_ratio_float32']:.2f} | "
                     f"{row[f'over_{peer}_bytes']:.1f} |"
                 )
+    for length, row in table["sizes"].items():
+        if "openfhe" in row["peers"]:
+            one = row["peers"]["openfhe"]
+            lines += [
+                "",
+                f"Threshold BFV at {int(length):,} parameters, a hospital: link of the key {_ms(one['keys_seconds'])} "
+                f"ms, encryption {_ms(one['encrypt_seconds'])}, its own sum of all {_ms(one['add_seconds'])}, partial "
+                f"decryption {_ms(one['partial_seconds'])}; {one['ciphertext_bytes']:,} bytes of ciphertexts and "
+                f"{one['partial_bytes']:,} of partial decryptions up, {one['download_bytes']:,} of ciphertexts down. "
+                f"Coordinator: sum of all as well, then fusion {_ms(one['fuse_seconds'])} ms.",
+            ]
     for length, row in table["sizes"].items():
         if "opendp" in row["peers"]:
             one = row["peers"]["opendp"]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -14,10 +15,13 @@ from benchmarks.secure_sum import (
     OPENS,
     PAGE,
     PATIENTS,
+    PEERS,
     PREDICTED,
     RESULT,
+    _missing,
 )
 from benchmarks.secure_sum_ours import PARTS, attempt, mechanism_for, rings_for
+from benchmarks.secure_sum_peers import openfhe
 from benchmarks.secure_sum_report import markdown, write_page
 
 from wardround.secure_aggregation.ring import Ring
@@ -78,6 +82,51 @@ def test_a_run_of_so_many_patients_a_round_sends_less_than_single_precision_and_
     assert PREDICTED[length]["upload_ratio_float32"] == pytest.approx(
         upload_size(length, 31) / (4 * length), abs=5e-5
     )
+
+
+OPENFHE = {
+    **{
+        f"{part}_seconds": {"median": n + 1.0, "least": n + 0.5, "most": n + 1.5}
+        for n, part in enumerate(("hospital", "sum", "keys", "encrypt", "add", "partial", "fuse"))
+    },
+    "upload_bytes": 70_000_001, "ciphertext_bytes": 46_000_001, "partial_bytes": 24_000_000,
+    "download_bytes": 460_000_010, "upload_ratio_float32": 24.1, "measured_parameters": 725_061, "version": "1.5",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_openfhe_has_its_costs_or_its_absence_on_the_page(table, is_there):
+    for row in table["sizes"].values():
+        row["peers"].pop("openfhe", None)
+        if is_there:
+            row["peers"]["openfhe"], row["over_openfhe_bytes"] = OPENFHE, 24.0
+    text = markdown(table | {"skipped": {} if is_there else {"openfhe": "not in python"}})
+    rows = [line for line in text.splitlines() if "OpenFHE threshold BFV 1.5" in line]
+    costs = [line for line in text.splitlines() if line.startswith("Threshold BFV at")]
+    assert len(rows) == len(costs) == len(table["sizes"]) * is_there
+    assert ("Left out, as they were absent: OpenFHE threshold BFV." in text) == (not is_there)
+    for line in costs:
+        for cost in ("3,000", "4,000", "5,000", "6,000", "7,000", "46,000,001", "24,000,000", "460,000,010"):
+            assert cost in line
+    assert ["(scaled)" in line for line in rows] == [False, True][: len(rows)]
+
+
+@pytest.mark.parametrize("python", ["/no/such/python", sys.executable])
+def test_a_python_without_openfhe_is_said(python, monkeypatch):
+    monkeypatch.setitem(PEERS, "openfhe", "openfhe_that_is_not_here")
+    text = _missing("openfhe", python)
+    assert text is not None
+    assert python in text
+
+
+def test_openfhe_s_row_counts_whole_ciphertexts():
+    pytest.importorskip("openfhe", reason="OpenFHE has no wheel for this Python")
+    one, other = openfhe(20_000, 3), openfhe(8 * 8192, 3)
+    assert (one["ciphertexts"], other["ciphertexts"]) == (3, 8)
+    assert one["ciphertext_bytes"] / 3 == pytest.approx(other["ciphertext_bytes"] / 8, abs=16)
+    for found in (one, other):
+        assert found["upload_bytes"] == found["ciphertext_bytes"] + found["partial_bytes"]
+        assert found["download_bytes"] == 3 * found["ciphertext_bytes"]
 
 
 def test_seconds_are_judged_on_a_quiet_machine_only(table):
