@@ -113,3 +113,11 @@ def test_an_upload_that_was_changed_stands_twice_or_is_of_another_attempt_is_not
         attempt.total.add(upload)
     total = attempt.total.total([addend.opening(uploads) for addend in attempt.addends])
     np.testing.assert_array_equal(total, sum(numbers(3)))
+
+
+def test_a_sum_under_masks_is_given_nothing_to_open_it_with():
+    attempt = masked(3)
+    for addend, vector in zip(attempt.addends, numbers(3), strict=True):
+        attempt.total.add(addend.upload(vector))
+    with pytest.raises(FederationError, match="must open by itself"):
+        attempt.total.total([b"", b"part", b""])

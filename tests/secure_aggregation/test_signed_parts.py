@@ -41,6 +41,18 @@ def test_no_byte_can_be_changed(told, content):
             read(bytes(changed)).check(told.transcript, FOLLOWS)
 
 
+def test_one_kind_cannot_be_relabelled_as_another(told, content):
+    relabelled = content[:8] + bytes([Kind.KEY]) + content[9:]
+    with pytest.raises(FederationError, match="must carry its signature"):
+        read(relabelled, Kind.KEY).check(told.transcript, FOLLOWS)
+
+
+def test_what_it_follows_cannot_be_exchanged(told, content):
+    other = bytes(reversed(FOLLOWS))
+    with pytest.raises(FederationError, match="must carry its signature"):
+        read(content.replace(FOLLOWS, other)).check(told.transcript, other)
+
+
 def test_bytes_cannot_move_from_one_part_to_the_next(told):
     one, other = (
         SignedParts.signed(Kind.KEY, parts, FOLLOWS, told.transcript, told.identities[0])
