@@ -8,7 +8,7 @@ from tests.secure_aggregation.rounds import make_round
 
 from wardround.errors import FederationError
 from wardround.secure_aggregation.hidden_sum import HiddenAddend, HiddenSum, MaskedAddend, MaskedTotal
-from wardround.secure_aggregation.ring import Ring
+from wardround.secure_aggregation.ring import WIDEST
 from wardround.secure_aggregation.threshold import ThresholdAddend, ThresholdTotal
 
 LENGTH = 40
@@ -21,7 +21,7 @@ class Attempt:
 
 
 def masked(count, **changes):
-    told = make_round(count, ring=Ring.BITS_64, length=LENGTH, **changes)
+    told = make_round(count, ring=WIDEST, length=LENGTH, **changes)
     addends = [
         MaskedAddend(key, told.transcript, one) for key, one in zip(told.keys, told.identities, strict=True)
     ]
@@ -29,7 +29,7 @@ def masked(count, **changes):
 
 
 def threshold(count, **changes):
-    told = make_round(count, ring=Ring.BITS_64, length=LENGTH, **changes)
+    told = make_round(count, ring=WIDEST, length=LENGTH, **changes)
     addends = [ThresholdAddend(told.transcript, identity) for identity in told.identities]
     links: list[bytes] = []
     for addend in addends:

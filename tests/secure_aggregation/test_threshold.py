@@ -1,6 +1,6 @@
 """What a hospital adds to, opens and refuses under threshold encryption."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.hidden_sum import MaskedAddend, MaskedTotal
 from wardround.secure_aggregation.joint_key import FIRST
 from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.ring import Ring
+from wardround.secure_aggregation.ring import WIDEST, Ring
 from wardround.secure_aggregation.signed_parts import Kind, SignedParts
 from wardround.secure_aggregation.threshold import ThresholdAddend, ThresholdTotal
 
@@ -38,7 +38,7 @@ class Attempt:
 
 def begin(count=3, *, agreed=True, **changes):
     pytest.importorskip("openfhe", reason="OpenFHE has no wheel for this Python")
-    told = make_round(count, **{"length": LENGTH, "ring": Ring.BITS_64} | changes)
+    told = make_round(count, **{"length": LENGTH, "ring": WIDEST} | changes)
     addends = [ThresholdAddend(told.transcript, identity) for identity in told.identities]
     links: list[bytes] = []
     for addend in addends:
@@ -53,7 +53,7 @@ def test_noised_vectors_give_the_total_that_masks_give():
     terms = IntegerMechanism(0.5, 1.0, dimension=300, hospitals=3)
     samples = [np.random.default_rng(n).normal(size=(n, 300)) for n in range(3)]  # one of them empty
     noised = [terms.in_ring(terms.encode(sample, entropy_of(f"noise {n}"))) for n, sample in enumerate(samples)]
-    attempt = begin(length=300, mechanism=asdict(terms))
+    attempt = begin(length=300, mechanism=terms.parameters)
     total, masks = attempt.total(), MaskedTotal(attempt.transcript)
     uploads = [addend.upload(vector) for addend, vector in zip(attempt.addends, noised, strict=True)]
     for n, upload in enumerate(uploads):
@@ -210,12 +210,12 @@ def test_a_signed_upload_that_openfhe_cannot_read_changes_nothing():
 
 
 def begin_second_after(public):
-    told = make_round(length=LENGTH, ring=Ring.BITS_64)
+    told = make_round(length=LENGTH, ring=WIDEST)
     link = SignedParts.signed(Kind.KEY, [public], FIRST, told.transcript, told.identities[0]).to_bytes()
     ThresholdAddend(told.transcript, told.identities[1]).key([link])
 
 
 def test_numbers_of_the_small_ring_are_refused():
-    told = make_round(length=LENGTH, ring=Ring.BITS_32)
+    told = make_round(length=LENGTH, ring=Ring(32))
     with pytest.raises(FederationError, match=r"in the ring 2\^64, got 2\^32"):
         ThresholdAddend(told.transcript, told.identities[0])

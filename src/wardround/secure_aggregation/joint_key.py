@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from wardround.errors import FederationError
 from wardround.secure_aggregation.bfv import MOST_CIPHERTEXT_BYTES
 from wardround.secure_aggregation.canonical import digest
-from wardround.secure_aggregation.ring import Ring
+from wardround.secure_aggregation.ring import WIDEST
 from wardround.secure_aggregation.signed_parts import Kind, SignedParts
 from wardround.secure_aggregation.transcript import Transcript
 
@@ -67,13 +67,13 @@ def checked_links(transcript: Transcript, contents: Sequence[bytes]) -> list[Sig
 
 
 def check_ring(transcript: Transcript) -> None:
-    """Refuses the ring 2^32: of numbers modulo 2^32, the sum modulo p would also show which of them had wrapped around.
+    """Refuses every ring but 2^64: of numbers modulo 2^b, the sum modulo p would also show which had wrapped around.
 
     Numbers of the ring 2^64 are the whole numbers themselves, and reducing those modulo p keeps sums.
     """
-    if transcript.terms.ring != Ring.BITS_64:
+    if transcript.terms.ring != WIDEST:
         raise FederationError(
-            f"A threshold sum must be of whole numbers in the ring 2^64, got 2^{int(transcript.terms.ring)}; take that "
+            f"A threshold sum must be of whole numbers in the ring 2^64, got 2^{transcript.terms.ring.bits}; take that "
             "ring, or masks."
         )
 
