@@ -16,8 +16,8 @@ import numpy as np
 from wardround.privacy.randomness import Stream
 from wardround.secure_aggregation.agreement import Agreement
 from wardround.secure_aggregation.canonical import canonical
-from wardround.secure_aggregation.cohort import CohortRule, transcript_of
-from wardround.secure_aggregation.confirmation import check_agreement, confirm
+from wardround.secure_aggregation.cohort import CohortRule
+from wardround.secure_aggregation.confirmation import Agreed, check_agreement, confirm
 from wardround.secure_aggregation.identity import Identity, SigningKey
 from wardround.secure_aggregation.masked_sum import MaskedSum
 from wardround.secure_aggregation.masks import Masks
@@ -26,7 +26,6 @@ from wardround.secure_aggregation.pins import Pins
 from wardround.secure_aggregation.ring import WIDEST, Ring
 from wardround.secure_aggregation.round_key import RoundKey
 from wardround.secure_aggregation.secret import system_entropy
-from wardround.secure_aggregation.transcript import Transcript
 from wardround.secure_aggregation.upload import Upload
 from wardround.secure_aggregation.witness import WITNESSES
 
@@ -85,16 +84,16 @@ def attempt(length: int, hospitals: int, noise_multiplier: float, patients: Sequ
     clocks = {ring: Clock() for ring in rings}
     mechanisms = {ring: replace(mechanism, ring=ring) for ring in rings}
     ready = {ring: _keys(mechanisms[ring], length, identities, clocks[ring]) for ring in rings}
-    sums = {ring: MaskedSum(ready[ring][0]) for ring in rings}
+    sums = {ring: MaskedSum(ready[ring][0].transcript) for ring in rings}
     sent: dict[Ring, int] = {}
     noise, truth = Clock(), np.zeros(mechanism.dimension, np.int64)
     for number, identity in enumerate(identities):
         share = noise.time("noise", number, mechanism.encode, [], _random_bytes())
         truth += share
         for ring, clock in clocks.items():
-            transcript, masks, _ = ready[ring]
+            agreed, masks, _ = ready[ring]
             sent[ring] = _one_upload(
-                mechanisms[ring], share, transcript, masks[number], identity, number, clock, sums[ring]
+                mechanisms[ring], share, agreed, masks[number], identity, number, clock, sums[ring]
             )
     answers: dict[str, Any] = {}
     for ring, clock in clocks.items():
@@ -128,8 +127,8 @@ def _opened(mechanism: IntegerMechanism, total: MaskedSum) -> np.ndarray[Any, np
 
 def _keys(
     mechanism: IntegerMechanism, length: int, identities: list[Identity], clock: Clock
-) -> tuple[Transcript, list[Masks], int]:
-    """What comes before the noise: the transcript, everybody's masks, and the bytes that one hospital sent for it."""
+) -> tuple[Agreed, list[Masks], int]:
+    """What comes before the noise: what was agreed on, everybody's masks, and the bytes that one hospital sent."""
     agreement = Agreement("benchmark", _HASH, mechanism, 1, "0")
     model = np.zeros(length, np.float32)
     pins = Pins({one.hospital: one.key.public for one in identities})
@@ -146,18 +145,18 @@ def _keys(
         told.append(clock.time("keys", n, rule.form, terms, announcements, key.announcement))
         confirmations.append(clock.time("keys", n, confirm, told[n], identity))
     for n, key in enumerate(keys):
-        clock.time("keys", n, check_agreement, told[n], confirmations)
-        masks.append(clock.time("keys", n, key.masks, told[n]))
+        agreed = clock.time("keys", n, check_agreement, told[n], confirmations)
+        masks.append(clock.time("keys", n, key.masks, agreed))
     first, confirmed = announcements[0], confirmations[0]
     sent = canonical((first.member.fields, first.terms, first.signature))
     sent += canonical((confirmed.hospital, confirmed.transcript, confirmed.signature))
-    return transcript_of(terms, [one.member for one in announcements]), masks, len(sent)
+    return agreed, masks, len(sent)
 
 
 def _one_upload(
     mechanism: IntegerMechanism,
     share: np.ndarray[Any, np.dtype[np.int64]],
-    transcript: Transcript,
+    agreed: Agreed,
     masks: Masks,
     identity: Identity,
     number: int,
@@ -166,6 +165,6 @@ def _one_upload(
 ) -> int:
     """Masks, signs and sends one hospital's vector, and has the coordinator add it; how many bytes that were."""
     masked = clock.time("masks", number, lambda: masks.hide(mechanism.in_ring(share)))
-    content = clock.time("upload", number, lambda: Upload.signed(masked, transcript, identity).to_bytes())
+    content = clock.time("upload", number, lambda: Upload.signed(masked, agreed, identity).to_bytes())
     clock.time("add", number, lambda: total.add(Upload.from_bytes(content)))
     return len(content)

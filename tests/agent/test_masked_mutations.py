@@ -84,8 +84,8 @@ def masks_hide_one_vector(make):
     parties = masked.parties.values()
     keys = [p.announce(masked.request(), 1, 5) for p in parties]
     [party, *_] = parties
-    party.confirm(keys)
-    masks = party._attempt.key.masks(party._attempt.transcript)
+    party.admit([p.confirm(keys) for p in parties])
+    masks = party._attempt.key.masks(party._attempt.charged)
     hidden = [masks.hide(np.full(masked.mechanism.dimension, 7, dtype=masked.mechanism.ring.dtype))]
     try:
         hidden.append(masks.hide(np.full(masked.mechanism.dimension, 9, dtype=masked.mechanism.ring.dtype)))
@@ -188,8 +188,8 @@ def charge_nothing(patch):
 
 
 def leave_a_mask_out(patch):
-    def masks(self, transcript):
-        found = masks_well(self, transcript)
+    def masks(self, agreed):
+        found = masks_well(self, agreed)
         found._shares._left[0] = found._shares._left[0][1:]
         return found
 

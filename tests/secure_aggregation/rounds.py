@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from wardround.secure_aggregation.cohort import CohortRule
+from wardround.secure_aggregation.confirmation import check_agreement, confirm
 from wardround.secure_aggregation.identity import Identity, SigningKey
 from wardround.secure_aggregation.packing import pack
 from wardround.secure_aggregation.pins import Pins
@@ -65,8 +66,18 @@ class Round:
 
     def upload(self, index, vector, transcript=None):
         """The upload of one hospital; `transcript` is what it was told, where that is something else."""
-        masked = self.keys[index].masks(transcript or self.transcript).hide(vector)
-        return Upload.signed(masked, transcript or self.transcript, self.identities[index])
+        agreed = agreed_on(transcript or self.transcript, self.identities)
+        return Upload.signed(self.keys[index].masks(agreed).hide(vector), agreed, self.identities[index])
+
+    @property
+    def agreed(self):
+        return agreed_on(self.transcript, self.identities)
+
+
+def agreed_on(transcript, identities):
+    """A transcript that all of its hospitals have signed, whatever they were told elsewhere."""
+    names = {member.hospital for member in transcript.members}
+    return check_agreement(transcript, [confirm(transcript, one) for one in identities if one.hospital in names])
 
 
 def make_round(count=3, *, seed=0, **changes):

@@ -22,9 +22,7 @@ class Attempt:
 
 def masked(count, **changes):
     told = make_round(count, ring=WIDEST, length=LENGTH, **changes)
-    addends = [
-        MaskedAddend(key, told.transcript, one) for key, one in zip(told.keys, told.identities, strict=True)
-    ]
+    addends = [MaskedAddend(key, told.agreed, one) for key, one in zip(told.keys, told.identities, strict=True)]
     return Attempt([*addends], MaskedTotal(told.transcript))
 
 

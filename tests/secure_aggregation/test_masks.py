@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.secure_aggregation.rounds import (
     IN_RINGS,
+    agreed_on,
     entropy_of,
     make_identities,
     make_round,
@@ -48,7 +49,7 @@ def total(parts):
 def test_masks_cancel_in_the_sum_of_all(count, length, ring, seed):
     round = make_round(count, length=length, ring=ring, seed=seed)
     vectors = [residues(ring, length, seed + n) for n in range(count)]
-    masked = [key.masks(round.transcript).hide(vector) for key, vector in zip(round.keys, vectors, strict=True)]
+    masked = [key.masks(round.agreed).hide(vector) for key, vector in zip(round.keys, vectors, strict=True)]
     # What is sent of them cancels modulo 2^b: a hospital's bits above are nobody's.
     sent = [unpack(pack(one, ring), one.size, ring) for one in masked]
     np.testing.assert_array_equal(ring.lowest(total(sent)[:length]), ring.lowest(total(vectors)))
@@ -98,10 +99,13 @@ def test_one_hospital_told_of_another_transcript_makes_the_sum_uniform(ring):
     elsewhere = replace(told.members[3], ledger_head="0" * 63 + "4")  # one digit of 64
     other = replace(told, members=(*told.members[:3], elsewhere))
     vectors = [np.arange(LONG).astype(ring.dtype)] * 4
-    masked = [key.masks(other if n == 1 else told).hide(vectors[n]) for n, key in enumerate(round.keys)]
+    masked = [
+        key.masks(agreed_on(other if n == 1 else told, round.identities)).hide(vectors[n])
+        for n, key in enumerate(round.keys)
+    ]
     assert uniformity(total(masked), ring) > BELIEVABLE
     again = make_round(4, length=LONG, ring=ring)
-    agreed = total([key.masks(told).hide(vectors[n]) for n, key in enumerate(again.keys)])
+    agreed = total([key.masks(again.agreed).hide(vectors[n]) for n, key in enumerate(again.keys)])
     assert uniformity(agreed, ring) < BELIEVABLE  # the test sees what is not uniform
 
 
@@ -110,7 +114,7 @@ def test_one_hospital_told_of_another_transcript_makes_the_sum_uniform(ring):
 def test_what_all_but_one_sent_is_uniform_each_and_together(ring, missing):
     round = make_round(4, length=LONG, ring=ring)
     vector = np.ones(LONG, ring.dtype)
-    masked = [key.masks(round.transcript).hide(vector) for n, key in enumerate(round.keys) if n != missing]
+    masked = [key.masks(round.agreed).hide(vector) for n, key in enumerate(round.keys) if n != missing]
     for one in masked:
         assert uniformity(one, ring) > BELIEVABLE
     assert uniformity(total(masked), ring) > BELIEVABLE
@@ -127,11 +131,9 @@ def test_another_attempt_shares_no_block_with_the_first():
     first, second = (make_round(3, length=LONG, attempt=attempt) for attempt in (1, 2))
     same = make_round(3, length=LONG, attempt=1)
     for n in range(3):
-        before = blocks(first.keys[n].masks(first.transcript).hide(vector))
-        assert not before & blocks(second.keys[n].masks(second.transcript).hide(vector))
-        assert before == blocks(
-            same.keys[n].masks(same.transcript).hide(vector)
-        )  # so it is the attempt that counts
+        before = blocks(first.keys[n].masks(first.agreed).hide(vector))
+        assert not before & blocks(second.keys[n].masks(second.agreed).hide(vector))
+        assert before == blocks(same.keys[n].masks(same.agreed).hide(vector))  # so it is the attempt that counts
 
 
 def test_another_attempt_shares_no_block_even_with_the_same_round_keys():
@@ -142,7 +144,7 @@ def test_another_attempt_shares_no_block_even_with_the_same_round_keys():
         terms = replace(told.terms, attempt=attempt)
         key = RoundKey(make_identities(3)[0], terms, "0" * 64, lambda num_bytes: fixed)
         transcript = replace(told, terms=terms, members=(key.announcement.member, *told.members[1:]))
-        return blocks(key.masks(transcript).hide(vector))
+        return blocks(key.masks(agreed_on(transcript, make_identities(3))).hide(vector))
 
     assert masked(1) == masked(1)
     assert not masked(1) & masked(2)
@@ -159,7 +161,7 @@ def test_every_pair_of_a_round_has_a_key_of_its_own_that_the_earlier_hospital_ad
     monkeypatch.setattr("wardround.secure_aggregation.round_key.Masks", Recorded)
     round = make_round(6)
     for key in round.keys:
-        key.masks(round.transcript)
+        key.masks(round.agreed)
     assert len({share.key for shares in made for share in shares}) == 15
     for number, shares in enumerate(made):
         assert [share.adds for share in shares] == [False] * number + [True] * (5 - number)
@@ -167,18 +169,18 @@ def test_every_pair_of_a_round_has_a_key_of_its_own_that_the_earlier_hospital_ad
 
 def test_a_second_vector_is_refused():
     round = make_round()
-    masks = round.keys[0].masks(round.transcript)
+    masks = round.keys[0].masks(round.agreed)
     masks.hide(np.zeros(8, np.uint32))
     with pytest.raises(FederationError, match="used once only"):
         masks.hide(np.ones(8, np.uint32))
     with pytest.raises(FederationError, match="round key of hospital 00 must be used once only"):
-        round.keys[0].masks(round.transcript)
+        round.keys[0].masks(round.agreed)
 
 
 @pytest.mark.parametrize("vector", [np.zeros(7, np.uint32), np.zeros(8), np.zeros(8, np.uint64), np.zeros((2, 4))])
 def test_what_is_no_vector_of_the_ring_is_refused_and_uses_nothing_up(vector):
     round = make_round()
-    masks = round.keys[0].masks(round.transcript)
+    masks = round.keys[0].masks(round.agreed)
     with pytest.raises(ValueError, match="vector must be"):
         masks.hide(vector)
     masks.hide(np.zeros(8, np.uint32))
@@ -187,13 +189,15 @@ def test_what_is_no_vector_of_the_ring_is_refused_and_uses_nothing_up(vector):
 def test_a_round_key_is_for_its_own_terms_and_its_own_hospital():
     round, other = make_round(), make_round(attempt=2)
     with pytest.raises(FederationError, match="terms and with the key that hospital 00 announced"):
-        round.keys[0].masks(other.transcript)
+        round.keys[0].masks(other.agreed)
     with pytest.raises(FederationError, match="used once only"):  # refused, and gone all the same
-        round.keys[0].masks(round.transcript)
+        round.keys[0].masks(round.agreed)
     with pytest.raises(FederationError, match="terms and with the key that hospital 02 announced"):
-        round.keys[2].masks(replace(round.transcript, terms=other.transcript.terms))
+        round.keys[2].masks(agreed_on(replace(round.transcript, terms=other.transcript.terms), round.identities))
     with pytest.raises(FederationError, match="terms and with the key that hospital 01 announced"):
-        round.keys[1].masks(replace(round.transcript, members=round.transcript.members[::2]))
+        round.keys[1].masks(
+            agreed_on(replace(round.transcript, members=round.transcript.members[::2]), round.identities)
+        )
 
 
 @pytest.mark.parametrize("order", [bytes(32), (1).to_bytes(32, "little")])
@@ -202,7 +206,7 @@ def test_a_round_key_of_small_order_is_refused(order):
     weak = replace(round.transcript.members[1], round_key=order)
     members = (round.transcript.members[0], weak, round.transcript.members[2])
     with pytest.raises(FederationError, match="hospital 01 must be one with which a secret can be shared"):
-        round.keys[0].masks(replace(round.transcript, members=members))
+        round.keys[0].masks(agreed_on(replace(round.transcript, members=members), round.identities))
 
 
 def test_a_secret_is_neither_copied_nor_pickled_nor_shown():

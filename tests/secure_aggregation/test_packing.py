@@ -163,7 +163,7 @@ def test_an_upload_of_another_ring_is_refused_though_it_was_signed():
 
 def test_nothing_of_a_masked_word_above_its_low_bits_is_sent_or_signed():
     round = make_round(3, ring=Ring(20))
-    masked = round.keys[0].masks(round.transcript).hide(np.zeros(8, np.uint32))
+    masked = round.keys[0].masks(round.agreed).hide(np.zeros(8, np.uint32))
     assert (masked >> 20).any()
-    sent, low = (Upload.signed(words, round.transcript, round.identities[0]) for words in (masked, masked % 2**20))
+    sent, low = (Upload.signed(words, round.agreed, round.identities[0]) for words in (masked, masked % 2**20))
     assert sent.to_bytes() == low.to_bytes()

@@ -6,11 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.secure_aggregation.rounds import IN_RINGS, entropy_of, make_identities, make_round, make_terms, pins_of
+from tests.secure_aggregation.rounds import (
+    IN_RINGS,
+    agreed_on,
+    entropy_of,
+    make_identities,
+    make_round,
+    make_terms,
+    pins_of,
+)
 
 from wardround.errors import FederationError
 from wardround.secure_aggregation.cohort import CohortRule, check_follows
-from wardround.secure_aggregation.confirmation import check_agreement, confirm
+from wardround.secure_aggregation.confirmation import Agreed, check_agreement, confirm
 from wardround.secure_aggregation.identity import Identity, SigningKey
 from wardround.secure_aggregation.masked_sum import MaskedSum
 from wardround.secure_aggregation.pins import Pins
@@ -204,6 +212,30 @@ def test_a_confirmation_cannot_be_forged_left_out_or_repeated():
             check_agreement(round.transcript, wrong)
 
 
+def test_what_was_agreed_on_cannot_be_had_without_the_confirmations_of_all():
+    round = make_round(3)
+    other = replace(round.transcript, terms=replace(round.transcript.terms, attempt=2))
+    said = tuple(confirm(round.transcript, identity) for identity in round.identities)
+    assert Agreed(round.transcript, said) == check_agreement(round.transcript, list(said)) == round.agreed
+    for made in (lambda: Agreed(round.transcript, said[:2]), lambda: replace(round.agreed, confirmations=())):
+        with pytest.raises(FederationError, match="must confirm it once"):
+            made()
+    with pytest.raises(FederationError, match="must have been told the same"):
+        replace(round.agreed, transcript=other)
+
+
+@pytest.mark.parametrize("step", ["masks", "upload"])
+def test_a_transcript_that_nobody_confirmed_gives_neither_masks_nor_an_upload(step):
+    round = make_round(3)
+    masked = round.keys[1].masks(round.agreed).hide(vectors_of(round)[1])
+    steps = {
+        "masks": lambda: round.keys[0].masks(round.transcript),
+        "upload": lambda: Upload.signed(masked, round.transcript, round.identities[1]),
+    }
+    with pytest.raises(AttributeError):
+        steps[step]()
+
+
 def test_without_one_hospital_nothing_is_opened_and_the_others_begin_again():
     round = make_round(4)
     vectors = vectors_of(round)
@@ -219,9 +251,9 @@ def test_without_one_hospital_nothing_is_opened_and_the_others_begin_again():
     keys = {n: RoundKey(round.identities[n], terms, "a" * 64, entropy_of(f"second {n}")) for n in left}
     announcements = [key.announcement for key in keys.values()]
     transcript = round.rule.form(terms, announcements, announcements[0])
-    second = MaskedSum(transcript)
+    second, agreed = MaskedSum(transcript), agreed_on(transcript, round.identities)
     for n in left:
-        second.add(Upload.signed(keys[n].masks(transcript).hide(vectors[n]), transcript, round.identities[n]))
+        second.add(Upload.signed(keys[n].masks(agreed).hide(vectors[n]), agreed, round.identities[n]))
     np.testing.assert_array_equal(second.total(), vectors[0] + vectors[1] + vectors[3])
 
 
@@ -241,8 +273,8 @@ def test_masks_that_do_not_cancel_are_found_in_the_sum():
     told = [round.transcript, other, round.transcript]
     total = MaskedSum(round.transcript)
     for n, transcript in enumerate(told):  # it signs as if it agreed, so that only the masks can tell
-        masked = round.keys[n].masks(transcript).hide(vectors_of(round)[n])
-        total.add(Upload.signed(masked, round.transcript, round.identities[n]))
+        masked = round.keys[n].masks(agreed_on(transcript, round.identities)).hide(vectors_of(round)[n])
+        total.add(Upload.signed(masked, round.agreed, round.identities[n]))
     assert not total.missing
     with pytest.raises(FederationError, match="masks of all hospitals must cancel, and do not"):
         total.total()
@@ -259,7 +291,7 @@ def test_an_upload_for_another_transcript_is_refused():
 def test_an_upload_of_another_length_is_refused_before_and_after_it_is_signed():
     round = make_round(3)
     with pytest.raises(ValueError, match="masked vector of the transcript"):
-        Upload.signed(np.zeros(8, np.uint32), round.transcript, round.identities[0])
+        Upload.signed(np.zeros(8, np.uint32), round.agreed, round.identities[0])
     longer = replace(round.transcript, terms=replace(round.transcript.terms, length=9))
     unsigned = Upload("hospital 00", round.transcript.digest, Ring(32), 13, bytes(52), b"")
     signature = round.identities[0].key.sign("wardround/v1/upload", *unsigned._signed_fields)

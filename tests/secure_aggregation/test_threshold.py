@@ -59,7 +59,7 @@ def test_noised_vectors_give_the_total_that_masks_give():
     for n, upload in enumerate(uploads):
         total.add(upload)
         told = attempt.told
-        masks.add(MaskedAddend(told.keys[n], told.transcript, told.identities[n]).upload(noised[n]))
+        masks.add(MaskedAddend(told.keys[n], told.agreed, told.identities[n]).upload(noised[n]))
     opened = total.total([addend.opening(uploads) for addend in attempt.addends])
     np.testing.assert_array_equal(opened, masks.total([]))
     noise = sum(discrete_gaussian(300, terms.share_std, entropy_of(f"noise {n}")) for n in range(3))

@@ -27,7 +27,7 @@ from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.sampling import largest_sample
 from wardround.secure_aggregation.agreement import Agreement
 from wardround.secure_aggregation.cohort import CohortRule, check_follows
-from wardround.secure_aggregation.confirmation import Confirmation, check_agreement, confirm
+from wardround.secure_aggregation.confirmation import Agreed, Confirmation, check_agreement, confirm
 from wardround.secure_aggregation.grid import Int64
 from wardround.secure_aggregation.hidden_sum import MaskedAddend
 from wardround.secure_aggregation.identity import Identity
@@ -94,13 +94,13 @@ def sealed_head(head: str, identity: Identity) -> str:
 
 @dataclass
 class _Attempt:
-    """What a hospital holds while an attempt is under way."""
+    """What a hospital holds while an attempt is under way; `charged`: agreed on by all, and charged to the ledger."""
 
     request: Request
     terms: Terms
     key: RoundKey
     transcript: Transcript | None = None
-    is_charged: bool = False
+    charged: Agreed | None = None
 
 
 class MaskedHospital:
@@ -163,22 +163,22 @@ class MaskedHospital:
     def admit(self, confirmations: Sequence[Confirmation]) -> Event | Failure:
         """See `MaskedParty`."""
         attempt = self._under_way()
-        check_agreement(self._transcript(attempt), confirmations)
+        agreed = check_agreement(self._transcript(attempt), confirmations)
         refusal = self._agent.admit(attempt.request, masked=True)
         if refusal is not None:
             return refusal
-        attempt.is_charged = True
+        attempt.charged = agreed
         return self._agent.event_of(attempt.request)
 
     def upload(self) -> bytes | Failure:
         """See `MaskedParty`. The notes are on disk before anything is computed."""
         attempt = self._under_way()
-        transcript = self._transcript(attempt)
-        if not attempt.is_charged:
+        agreed = attempt.charged
+        if agreed is None:
             raise PrivacyError(
                 "An upload must be charged to the ledger before it leaves; admit the attempt first."
             )
-        terms, charged = attempt.terms, {*self.notes.charged, *peers_of(transcript, charged=True)}
+        terms, charged = attempt.terms, {*self.notes.charged, *peers_of(agreed.transcript, charged=True)}
         head = self._agent.ledger.head()
         self._note(
             replace(
@@ -195,7 +195,7 @@ class MaskedHospital:
         except Exception:
             _log.exception("training failed")
             return Failure(FailureCode.INTERNAL, Stage.TRAINING)
-        return MaskedAddend(attempt.key, transcript, self._identity).upload(residues)
+        return MaskedAddend(attempt.key, agreed, self._identity).upload(residues)
 
     def receive(self, total: Residues) -> None:
         """See `MaskedParty`.

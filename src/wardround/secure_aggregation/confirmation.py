@@ -30,13 +30,39 @@ def confirm(transcript: Transcript, identity: Identity) -> Confirmation:
     return Confirmation(identity.hospital, transcript.digest, signature)
 
 
-def check_agreement(transcript: Transcript, confirmations: Sequence[Confirmation]) -> None:
-    """Returns when every hospital of the transcript has confirmed it, and nobody else.
+@dataclass(frozen=True)
+class Agreed:
+    """A transcript that every hospital in it has confirmed; there is no other.
+
+    Making one is checking it, so that what asks for it, masks and uploads, cannot be had before all have confirmed.
+
+    Attributes:
+        transcript: what was agreed on.
+        confirmations: of all its hospitals, in any order.
 
     Raises:
         FederationError: one is missing or stands twice, a signature does not hold, or a hospital was told something
             else.
     """
+
+    transcript: Transcript
+    confirmations: tuple[Confirmation, ...]
+
+    def __post_init__(self) -> None:
+        """Checks them."""
+        _check(self.transcript, self.confirmations)
+
+
+def check_agreement(transcript: Transcript, confirmations: Sequence[Confirmation]) -> Agreed:
+    """The transcript as agreed on, when every hospital in it has confirmed it, and nobody else.
+
+    Raises:
+        FederationError: see `Agreed`.
+    """
+    return Agreed(transcript, tuple(confirmations))
+
+
+def _check(transcript: Transcript, confirmations: Sequence[Confirmation]) -> None:
     found = sorted(confirmation.hospital for confirmation in confirmations)
     expected = [member.hospital for member in transcript.members]
     if found != expected:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from wardround.errors import FederationError
+from wardround.secure_aggregation.confirmation import Agreed
 from wardround.secure_aggregation.identity import Identity
 from wardround.secure_aggregation.masked_sum import MaskedSum
 from wardround.secure_aggregation.ring import Residues
@@ -77,17 +78,17 @@ class MaskedAddend:
 
     Args:
         key: that it announced for the attempt.
-        transcript: of the attempt.
+        agreed: what all hospitals of the attempt have confirmed.
         identity: signs the upload.
     """
 
-    def __init__(self, key: RoundKey, transcript: Transcript, identity: Identity) -> None:
-        self._key, self._transcript, self._identity = key, transcript, identity
+    def __init__(self, key: RoundKey, agreed: Agreed, identity: Identity) -> None:
+        self._key, self._agreed, self._identity = key, agreed, identity
 
     def upload(self, vector: Residues) -> bytes:
         """See `HiddenAddend`."""
-        masked = self._key.masks(self._transcript).hide(vector)
-        return Upload.signed(masked, self._transcript, self._identity).to_bytes()
+        masked = self._key.masks(self._agreed).hide(vector)
+        return Upload.signed(masked, self._agreed, self._identity).to_bytes()
 
     def opening(self, uploads: Sequence[bytes]) -> bytes:
         """See `HiddenAddend`; nothing, for the masks cancel in the sum. No upload is looked at."""

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from wardround.errors import FederationError
+from wardround.secure_aggregation.confirmation import Agreed
 from wardround.secure_aggregation.identity import Identity, fingerprint
 from wardround.secure_aggregation.masks import Masks, Share, pair_key
 from wardround.secure_aggregation.pins import Pins, verify
 from wardround.secure_aggregation.secret import Entropy, Once
-from wardround.secure_aggregation.transcript import Member, Terms, Transcript
+from wardround.secure_aggregation.transcript import Member, Terms
 
 _PURPOSE = "wardround/v1/round-key"
 
@@ -80,7 +81,7 @@ class RoundKey:
         self.announcement = Announcement(member, terms.digest, signature)
         self._secret = Once(secret, f"The round key of {identity.hospital}")
 
-    def masks(self, transcript: Transcript) -> Masks:
+    def masks(self, agreed: Agreed) -> Masks:
         """This hospital's masks for one vector; the key is gone afterwards, whether that succeeds or not.
 
         The i-th hospital adds the stream it shares with the j-th for j > i and subtracts it for j < i, so that in the
@@ -90,7 +91,7 @@ class RoundKey:
             FederationError: the key was used before; the transcript is for other terms, or without this hospital as it
                 announced itself; or a peer's key is one with which no secret can be shared.
         """
-        secret, mine = self._secret.take(), self.announcement.member
+        secret, mine, transcript = self._secret.take(), self.announcement.member, agreed.transcript
         if transcript.terms.digest != self.announcement.terms or mine not in transcript.members:
             raise FederationError(
                 f"The transcript must be for the terms and with the key that {mine.hospital} announced, and is not; "

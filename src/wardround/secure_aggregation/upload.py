@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from wardround.errors import FederationError
 from wardround.secure_aggregation.canonical import Field
+from wardround.secure_aggregation.confirmation import Agreed
 from wardround.secure_aggregation.identity import Identity
 from wardround.secure_aggregation.masks import check_coordinates
 from wardround.secure_aggregation.packing import check_packed, pack, packed_bytes, unpack
@@ -49,8 +50,9 @@ class Upload:
     signature: bytes
 
     @classmethod
-    def signed(cls, residues: Residues, transcript: Transcript, identity: Identity) -> "Upload":
+    def signed(cls, residues: Residues, agreed: Agreed, identity: Identity) -> "Upload":
         """The upload of a masked vector (`Masks.hide`). Charge the ledger before it leaves the hospital."""
+        transcript = agreed.transcript
         ring = transcript.terms.ring
         if residues.shape != (num_coordinates(transcript),) or residues.dtype != ring.dtype:
             raise ValueError(f"residues must be a masked vector of the transcript, got {residues.shape}")
