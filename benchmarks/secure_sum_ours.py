@@ -26,6 +26,7 @@ from wardround.secure_aggregation.pins import Pins
 from wardround.secure_aggregation.ring import WIDEST, Ring
 from wardround.secure_aggregation.round_key import RoundKey
 from wardround.secure_aggregation.secret import system_entropy
+from wardround.secure_aggregation.transcript import NO_ENTRY, LedgerMark
 from wardround.secure_aggregation.upload import Upload
 from wardround.secure_aggregation.witness import WITNESSES
 
@@ -135,7 +136,7 @@ def _keys(
     rule, count = CohortRule(pins), len(identities)
 
     def announced(identity: Identity) -> RoundKey:
-        return RoundKey(identity, agreement.terms(1, 1, count, model), _HASH, system_entropy)
+        return RoundKey(identity, agreement.terms(1, 1, count, model), LedgerMark(0, NO_ENTRY), system_entropy)
 
     keys = [clock.time("keys", n, announced, one) for n, one in enumerate(identities)]
     announcements = [key.announcement for key in keys]

@@ -26,6 +26,7 @@ from wardround.accounting.events import (
     canonical_json,
 )
 from wardround.accounting.ledger import Ledger, LedgerFile
+from wardround.accounting.ledger_entry import GENESIS
 from wardround.accounting.terms import PrivacyUnit
 from wardround.errors import BudgetExhausted, LedgerError, PrivacyError
 
@@ -423,3 +424,16 @@ def test_entries_hold_nothing_but_words_and_numbers(path, ledger):
         "unit", "relation", "epsilon_limit", "delta", "accountant", "created_utc", "version", "previous",
     }  # fmt: skip
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_ledger_says_how_far_it_is_and_what_its_head_was_then(ledger_file, ledger):
+    other = ledger_file.open("south", "digest", **LIMIT)
+    assert ledger.position() == (0, GENESIS)
+    heads = [GENESIS]
+    for _ in range(3):
+        spend(ledger, 1)
+        spend(other, 1)
+        heads.append(ledger.head())
+    assert ledger.position() == (3, heads[3])
+    assert [ledger.head_after(entries) for entries in range(5)] == [*heads, None]
+    assert other.head_after(2) not in heads

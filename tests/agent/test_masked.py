@@ -11,7 +11,7 @@ from tests.agent.masked_rounds import MaskedFederation, expected_total, masked_p
 from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.ledger_entry import GENESIS
 from wardround.agent.agent import answer_all
-from wardround.agent.masked import sealed_head
+from wardround.agent.known_ledgers import sealed_head
 from wardround.errors import FederationError, LedgerError, RecordError
 from wardround.federation.availability import Availability
 from wardround.federation.masked import MaskedChannel, OpenedByMasks
@@ -21,6 +21,7 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.secure_aggregation.masked_sum import MaskedSum
 from wardround.secure_aggregation.secret import system_entropy
+from wardround.secure_aggregation.transcript import LedgerMark
 from wardround.secure_aggregation.upload import Upload
 from wardround.secure_aggregation.witness import WITNESSES
 
@@ -275,7 +276,9 @@ def test_a_hospital_that_lost_ledger_and_notes_is_refused_by_the_others(make_mas
     agents["hospital-3"] = replace(agents["hospital-3"], ledger=emptied.agents["hospital-3"].ledger)
     (tmp_path / "notes" / "hospital-3.json").unlink()
     again = make_masked(federation=masked.federation)
-    with pytest.raises(FederationError, match="that of hospital-3 had some and is empty now"):
+    with pytest.raises(
+        FederationError, match="ledger of hospital-3 must reach charge 1, as it did before, and ends at 0"
+    ):
         again.ask(3)
     assert not again.uploads
 
@@ -283,13 +286,13 @@ def test_a_hospital_that_lost_ledger_and_notes_is_refused_by_the_others(make_mas
 def test_a_ledger_s_head_is_announced_sealed(make_masked):
     masked = make_masked()
     north, south = (masked.parties[name] for name in ("hospital-1", "hospital-2"))
-    assert north.announce(masked.request(), 1, 5).member.ledger_head == GENESIS
+    assert north.announce(masked.request(), 1, 5).member.ledger == LedgerMark(0, GENESIS)
     masked.ask(1)
     head = masked.federation.agents["hospital-1"].ledger.head()
-    announced = north.announce(masked.request(2), 1, 5).member.ledger_head
+    announced = north.announce(masked.request(2), 1, 5).member.ledger.head
     assert announced == sealed_head(head, north._identity) != head
     assert announced != sealed_head(head, south._identity), "it takes the hospital's key to make it"
-    assert announced == north.announce(masked.request(3), 1, 5).member.ledger_head
+    assert announced == north.announce(masked.request(3), 1, 5).member.ledger.head
 
 
 def test_damaged_notes_are_a_sentence(make_masked, tmp_path):

@@ -15,7 +15,7 @@ from wardround.secure_aggregation.packing import pack
 from wardround.secure_aggregation.pins import Pins
 from wardround.secure_aggregation.ring import Ring
 from wardround.secure_aggregation.round_key import RoundKey
-from wardround.secure_aggregation.transcript import Terms, Transcript
+from wardround.secure_aggregation.transcript import LedgerMark, Terms, Transcript
 from wardround.secure_aggregation.upload import Upload
 
 RINGS = [Ring(bits) for bits in (17, 31, 32, 40, 63, 64)]
@@ -85,7 +85,13 @@ def make_round(count=3, *, seed=0, **changes):
     identities = make_identities(count)
     terms = make_terms(hospitals=count, **changes)
     keys = [
-        RoundKey(identity, terms, f"{n:064x}", entropy_of(f"{seed}/{n}/{terms.round}/{terms.attempt}"))
+        RoundKey(
+            identity,
+            terms,
+            LedgerMark(n, f"{n:064x}"),
+            entropy_of(f"{seed}/{n}/{terms.round}/{terms.attempt}"),
+            {peer.hospital: LedgerMark(m + 1, f"{m + 1:064x}") for m, peer in enumerate(identities[:n])},
+        )
         for n, identity in enumerate(identities)
     ]
     rule = CohortRule(pins_of(identities), minimum=min(count, 3))

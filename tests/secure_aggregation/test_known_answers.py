@@ -11,6 +11,7 @@ from wardround.secure_aggregation.identity import Identity, SigningKey, spoken_f
 from wardround.secure_aggregation.masks import hkdf_sha256
 from wardround.secure_aggregation.ring import Ring
 from wardround.secure_aggregation.round_key import RoundKey, shared_secret
+from wardround.secure_aggregation.transcript import NO_ENTRY, LedgerMark
 
 
 def test_a_round_key_is_the_x25519_of_rfc_7748_section_6_1():
@@ -19,7 +20,7 @@ def test_a_round_key_is_the_x25519_of_rfc_7748_section_6_1():
         bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"),
     )
     alice, bob = (
-        RoundKey(identity, make_terms(), "0" * 64, {32: secret}.__getitem__)
+        RoundKey(identity, make_terms(), LedgerMark(0, NO_ENTRY), {32: secret}.__getitem__)
         for identity, secret in zip(make_identities(2), secrets, strict=True)
     )
     public = "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
@@ -67,24 +68,24 @@ def test_an_identity_is_the_ed25519_of_rfc_8032_section_7_1():
 
 FROZEN = {
     31: (
-        "43b12c5c740af522b1b61e866892669635928697392e680460878e026ebf805b",
-        "f67c1ce183f525b4069990ea8427ea81fc29ada286a6428c550734e482f24dd8",
-        "d15ade330385a27cc037b4651fb307516be24cd17fb1b24a0380f13af088c4d2",
+        "99b29694cd9bb4afd0a827990e8fd8f67ec20c84686b1810156915170db14857",
+        "24a67a06e9898e43db012758d569454838b2036884e2aa715fcd6ab273a5bb9d",
+        "0d6e76ea936d75252fd1dc1388b7cd9b482f3103c6fb15e4df159666cee11be7",
     ),
     32: (
-        "7cc205e7fda279e3455856e1b48d32b0527836ab7ca9bd8d17c62c6e5db9dac9",
-        "0b9b0ce9debcd66a54f610a478b5d1b981e6df7e4f850527c4f7572331c4e419",
-        "687a4b844b2da3a6bb3480317726a09d916d68fd71156ea07f51fa25d56e4a1f",
+        "9ce60267ebb06b398b3e09917e3878214dec89bb31444e406e7bf51a32bcb492",
+        "04f7d75c26b3a29ba51e0efe3c7a35f5e0d78462349191f8c5f09deeb1827e35",
+        "63f3a31eeee13bdd1377d13139c1d571500704d8c5a98c55eefa0777db1ae9f9",
     ),
     40: (
-        "61959f0179241005c76fca407cdf8d2f2ad5db1395a03dfbcdda7acc9f16f914",
-        "681dc6e5b53219e6ef8fc64f9b29282365a06e72ba5ec654cb84415b59434500",
-        "3aa5454ac1ee6094290f6780c023f233a3afd55b57b52c2b096b1391f2cafaf5",
+        "1b228ac7e7dcccedb46f6f08201058090f5c8de9052b3f8c22a07a418e40563c",
+        "227d394c5958bedf0b117fbec36efbb1a0bf8bc9f88699eb1dafb988d86d3c1f",
+        "74b16c889e82dda7b885219cc09be7df7240764356a972d6084c13eb5d85361e",
     ),
     64: (
-        "bceebfc8c3f586d389355b125536e7e40f683a4bac77103effe518e220810507",
-        "c8070584bb7e7ac6d087c2f6d8bab002617042722bc5091032238d9ec7a05a78",
-        "a64ed801126b86fca12cf9420321ed82ced428ffddc19da56f0d4c97f58a06a0",
+        "cc7dd4597be2f5e3ac6dde67b35dd25060e2ca1580f657e50a4829f7fb394e24",
+        "e5eda0d78fa9120ee3b61ddd6ebf18ad3c0e5630b7a7426fd9084b7abd347f1f",
+        "0fe842dac9130ba5271a3a9b89fbe2353282b8247ee42f0840333a40fdef9e5b",
     ),
 }
 """Hash of the transcript, and SHA-256 of all uploads, and of the signatures of all that was said before."""

@@ -28,6 +28,7 @@ from wardround.secure_aggregation.packing import pack, unpack
 from wardround.secure_aggregation.ring import Ring
 from wardround.secure_aggregation.round_key import RoundKey
 from wardround.secure_aggregation.secret import Once, system_entropy
+from wardround.secure_aggregation.transcript import NO_ENTRY, LedgerMark
 
 LONG = 60_000  # coordinates: two chunks of words of 32 bits, four of 64
 ANY_RING = st.integers(16, 64).map(Ring)
@@ -96,7 +97,7 @@ def test_one_flipped_byte_of_the_transcript_s_hash_is_another_key(byte):
 def test_one_hospital_told_of_another_transcript_makes_the_sum_uniform(ring):
     round = make_round(4, length=LONG, ring=ring)
     told = round.transcript
-    elsewhere = replace(told.members[3], ledger_head="0" * 63 + "4")  # one digit of 64
+    elsewhere = replace(told.members[3], ledger=LedgerMark(3, "0" * 63 + "4"))  # one digit of 64
     other = replace(told, members=(*told.members[:3], elsewhere))
     vectors = [np.arange(LONG).astype(ring.dtype)] * 4
     masked = [
@@ -142,7 +143,7 @@ def test_another_attempt_shares_no_block_even_with_the_same_round_keys():
 
     def masked(attempt):
         terms = replace(told.terms, attempt=attempt)
-        key = RoundKey(make_identities(3)[0], terms, "0" * 64, lambda num_bytes: fixed)
+        key = RoundKey(make_identities(3)[0], terms, LedgerMark(0, NO_ENTRY), lambda num_bytes: fixed)
         transcript = replace(told, terms=terms, members=(key.announcement.member, *told.members[1:]))
         return blocks(key.masks(agreed_on(transcript, make_identities(3))).hide(vector))
 
@@ -243,7 +244,8 @@ def test_too_little_entropy_is_none(monkeypatch):
 
 def test_two_round_keys_of_the_operating_system_differ():
     identity, terms = make_identities(1)[0], make_terms()
-    drawn = {RoundKey(identity, terms, "0" * 64, system_entropy).announcement.member.round_key for _ in range(3)}
+    new = LedgerMark(0, NO_ENTRY)
+    drawn = {RoundKey(identity, terms, new, system_entropy).announcement.member.round_key for _ in range(3)}
     assert len(drawn) == 3
     assert len(entropy_of(0)(32)) == 32
 

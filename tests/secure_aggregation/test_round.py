@@ -24,7 +24,7 @@ from wardround.secure_aggregation.masked_sum import MaskedSum
 from wardround.secure_aggregation.pins import Pins
 from wardround.secure_aggregation.ring import Ring
 from wardround.secure_aggregation.round_key import Announcement, RoundKey
-from wardround.secure_aggregation.transcript import Terms
+from wardround.secure_aggregation.transcript import NO_ENTRY, LedgerMark, Terms
 from wardround.secure_aggregation.upload import Upload, upload_bytes
 
 
@@ -59,7 +59,8 @@ def test_the_round_of_the_page_gives_the_sum():
     names = globals() | {
         "Terms": Terms,
         "identities": identities, "pins": pins_of(identities), "run": "run-1", "study": "a" * 64, "model": "b" * 64,
-        "ledger_head": "0" * 64, "mechanism": Mechanism({"noise_multiplier": 1.0}), "length": 4, "ring": Ring(32),
+        "ledger": LedgerMark(0, NO_ENTRY), "mechanism": Mechanism({"noise_multiplier": 1.0}), "length": 4,
+        "ring": Ring(32),
         "code_version": "0",
         "vectors": [np.full(4, 2**31 + n, np.uint32) for n in range(3)], "system_entropy": entropy_of("page"),
     }  # fmt: skip
@@ -109,7 +110,9 @@ def test_a_hospital_that_is_not_pinned_is_refused():
 def test_another_key_under_a_pinned_name_is_refused():
     round = make_round(3)
     impostor = Identity("hospital 02", SigningKey.new(entropy_of("impostor")))
-    announced = RoundKey(impostor, round.transcript.terms, "0" * 64, entropy_of("impostor")).announcement
+    announced = RoundKey(
+        impostor, round.transcript.terms, LedgerMark(0, NO_ENTRY), entropy_of("impostor")
+    ).announcement
     with pytest.raises(FederationError, match="hospital 02 must announce itself with the key that is pinned"):
         round.rule.form(round.transcript.terms, [*round.announcements[:2], announced], round.announcements[0])
 
@@ -121,7 +124,15 @@ def test_one_s_own_name_with_another_key_among_the_pins_is_refused():
         CohortRule(pins).form(round.transcript.terms, round.announcements, round.announcements[0])
 
 
-@pytest.mark.parametrize("change", [{"round_key": bytes(range(32))}, {"ledger_head": "e" * 64}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"round_key": bytes(range(32))},
+        {"ledger": LedgerMark(1, "e" * 64)},
+        {"ledger": LedgerMark(2, f"{1:064x}")},
+        {"seen": ()},
+    ],
+)
 def test_an_announcement_that_was_changed_on_the_way_is_refused(change):
     round = make_round(3)
     changed = replace(round.announcements[1], member=replace(round.announcements[1].member, **change))
@@ -154,7 +165,9 @@ def test_a_round_key_of_another_round_is_refused_when_it_is_replayed(earlier):
 
 def test_a_hospital_that_was_left_out_or_replaced_refuses():
     round = make_round(4)
-    again = RoundKey(round.identities[0], round.transcript.terms, "f" * 64, entropy_of("again")).announcement
+    again = RoundKey(
+        round.identities[0], round.transcript.terms, LedgerMark(7, "f" * 64), entropy_of("again")
+    ).announcement
     for announcements in (round.announcements[1:], [again, *round.announcements[1:]]):
         terms = replace(round.transcript.terms, hospitals=len(announcements))
         with pytest.raises(FederationError, match="must contain hospital 00 as it announced itself"):
@@ -163,7 +176,9 @@ def test_a_hospital_that_was_left_out_or_replaced_refuses():
 
 def test_a_hospital_that_is_announced_twice_is_refused():
     round = make_round(3)
-    again = RoundKey(round.identities[2], round.transcript.terms, "f" * 64, entropy_of("again")).announcement
+    again = RoundKey(
+        round.identities[2], round.transcript.terms, LedgerMark(7, "f" * 64), entropy_of("again")
+    ).announcement
     terms = replace(round.transcript.terms, hospitals=3)
     with pytest.raises(FederationError, match=r"stands twice \(hospital 02, hospital 02"):
         round.rule.form(terms, [round.announcements[0], round.announcements[2], again], round.announcements[0])
@@ -172,7 +187,7 @@ def test_a_hospital_that_is_announced_twice_is_refused():
 def test_a_round_key_may_not_serve_two_hospitals():
     identities = make_identities(3)
     terms = make_terms()
-    keys = [RoundKey(identity, terms, "0" * 64, entropy_of("the same")) for identity in identities]
+    keys = [RoundKey(identity, terms, LedgerMark(0, NO_ENTRY), entropy_of("the same")) for identity in identities]
     announcements = [key.announcement for key in keys]
     with pytest.raises(FederationError, match="its own round key"):
         CohortRule(pins_of(identities)).form(terms, announcements, announcements[0])
@@ -192,7 +207,7 @@ def test_a_new_attempt_may_be_made(number, attempt, last):
 def test_a_hospital_that_was_told_something_else_is_found_before_anything_is_sent():
     round = make_round(3)
     members = round.transcript.members
-    other = replace(round.transcript, members=(*members[:2], replace(members[2], ledger_head="d" * 64)))
+    other = replace(round.transcript, members=(*members[:2], replace(members[2], ledger=LedgerMark(2, "d" * 64))))
     told = [round.transcript, other, round.transcript]
     said = [confirm(transcript, identity) for transcript, identity in zip(told, round.identities, strict=True)]
     with pytest.raises(FederationError, match="hospital 01 must have been told the same"):
@@ -248,7 +263,9 @@ def test_without_one_hospital_nothing_is_opened_and_the_others_begin_again():
 
     terms = replace(round.transcript.terms, attempt=2, hospitals=3)
     left = [n for n in range(4) if n != 2]
-    keys = {n: RoundKey(round.identities[n], terms, "a" * 64, entropy_of(f"second {n}")) for n in left}
+    keys = {
+        n: RoundKey(round.identities[n], terms, LedgerMark(8, "a" * 64), entropy_of(f"second {n}")) for n in left
+    }
     announcements = [key.announcement for key in keys.values()]
     transcript = round.rule.form(terms, announcements, announcements[0])
     second, agreed = MaskedSum(transcript), agreed_on(transcript, round.identities)
@@ -269,7 +286,7 @@ def test_an_upload_counts_once():
 def test_masks_that_do_not_cancel_are_found_in_the_sum():
     round = make_round(3)
     members = round.transcript.members
-    other = replace(round.transcript, members=(*members[:2], replace(members[2], ledger_head="d" * 64)))
+    other = replace(round.transcript, members=(*members[:2], replace(members[2], ledger=LedgerMark(2, "d" * 64))))
     told = [round.transcript, other, round.transcript]
     total = MaskedSum(round.transcript)
     for n, transcript in enumerate(told):  # it signs as if it agreed, so that only the masks can tell
@@ -283,7 +300,7 @@ def test_masks_that_do_not_cancel_are_found_in_the_sum():
 def test_an_upload_for_another_transcript_is_refused():
     round = make_round(3)
     members = round.transcript.members
-    other = replace(round.transcript, members=(*members[:2], replace(members[2], ledger_head="d" * 64)))
+    other = replace(round.transcript, members=(*members[:2], replace(members[2], ledger=LedgerMark(2, "d" * 64))))
     with pytest.raises(FederationError, match="upload of hospital 00 must be masked for this round"):
         MaskedSum(round.transcript).add(round.upload(0, vectors_of(round)[0], other))
 

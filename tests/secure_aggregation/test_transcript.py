@@ -11,7 +11,7 @@ from wardround.errors import FederationError
 from wardround.secure_aggregation.canonical import canonical
 from wardround.secure_aggregation.cohort import transcript_of
 from wardround.secure_aggregation.ring import Ring
-from wardround.secure_aggregation.transcript import Member, Terms, Transcript
+from wardround.secure_aggregation.transcript import NO_ENTRY, LedgerMark, Member, Terms, Transcript
 
 SCALARS = (
     st.binary(max_size=3)
@@ -53,7 +53,13 @@ OTHER_TERMS = {
     "ring": Ring(31), "code_version": "0.1.1",
     "mechanism": {**make_terms().mechanism, "noise_multiplier": 1.0000000000000002},
 }  # fmt: skip
-OTHER_MEMBER = {"hospital": "hospital 02b", "identity": b"i" * 32, "round_key": b"r" * 32, "ledger_head": "0" * 64}
+OTHER_MEMBER = {
+    "hospital": "hospital 02b",
+    "identity": b"i" * 32,
+    "round_key": b"r" * 32,
+    "ledger": LedgerMark(1, "b" * 64),
+    "seen": (("hospital 01", LedgerMark(1, "c" * 64)),),
+}
 
 
 def test_every_field_is_among_those_changed_below():
@@ -126,17 +132,45 @@ def test_a_name_that_two_people_may_read_differently_is_refused(name):
         replace(make_round().transcript.members[0], hospital=name)
 
 
-@pytest.mark.parametrize("name", ["identity", "round_key", "ledger_head"])
+@pytest.mark.parametrize("name", ["identity", "round_key"])
 def test_a_key_or_a_hash_of_another_length_is_refused(name):
     member = make_round().transcript.members[0]
     with pytest.raises(FederationError, match="must be"):
         replace(member, **{name: getattr(member, name)[:-1]})
 
 
+def test_every_number_and_hash_of_a_ledger_changes_the_hash():
+    transcript = make_round().transcript
+    last = transcript.members[2]
+    (first, seen), *rest = last.seen
+    marks = [replace(seen, entries=seen.entries + 1), replace(seen, head="e" * 64)]
+    for change in (
+        {"ledger": replace(last.ledger, entries=9)},
+        {"ledger": replace(last.ledger, head="e" * 64)},
+        *({"seen": ((first, mark), *rest)} for mark in marks),
+    ):
+        members = (*transcript.members[:2], replace(last, **change))
+        assert replace(transcript, members=members).digest != transcript.digest
+
+
+@pytest.mark.parametrize(
+    ("entries", "head"), [(0, "a" * 64), (1, NO_ENTRY), (-1, "a" * 64), (1, "A" * 64), (1, "")]
+)
+def test_a_place_that_no_ledger_has_is_refused(entries, head):
+    with pytest.raises(FederationError, match="must"):
+        LedgerMark(entries, head)
+
+
+@pytest.mark.parametrize("names", [("b", "a"), ("a", "a"), ("hospital 02",)])
+def test_what_was_seen_of_others_is_sorted_once_each_and_of_others(names):
+    with pytest.raises(FederationError, match="must name each once, sorted, and not its own"):
+        replace(make_round().transcript.members[2], seen=tuple((name, LedgerMark(0, NO_ENTRY)) for name in names))
+
+
 @pytest.mark.parametrize("name", ["hospital", "identity", "round_key"])
 def test_nobody_stands_twice_in_a_cohort(name):
     transcript = make_round().transcript
     first, second, third = transcript.members
-    twice = replace(second, **{name: getattr(first, name)})
+    twice = replace(second, seen=(), **{name: getattr(first, name)})
     with pytest.raises(FederationError, match="stands twice"):
         Transcript(transcript.terms, (first, twice, third))

@@ -97,6 +97,16 @@ class Ledger:
         self._catch_up()
         return self._head
 
+    def position(self) -> tuple[int, str]:
+        """How many entries there are, and the hash of the last one."""
+        self._catch_up()
+        return self._sequence, self._head
+
+    def head_after(self, entries: int) -> str | None:
+        """What `head` was after so many entries; None if there are fewer."""
+        self._catch_up()
+        return GENESIS if entries == 0 else self._store.hash_of(self._chain, entries)
+
     def verify(self, expected_head: str | None = None) -> None:
         """Walks the whole chain; `expected_head`, kept from an earlier `head()`, must be part of it.
 

@@ -130,6 +130,11 @@ class LedgerStore:
         rows = self._rows(query, (*chain, study, release_id))
         return self._entry(rows[0]) if rows else None
 
+    def hash_of(self, chain: Chain, sequence: int) -> str | None:
+        """Hash of one entry of a chain; None where there is none of that number."""
+        rows = self._rows(f"SELECT hash {_SELECT} AND sequence = ?", (*chain, sequence))
+        return rows[0][0] if rows else None
+
     def contains(self, chain: Chain, entry_hash: str) -> bool:
         """Whether an entry of a chain has this hash."""
         return bool(self._rows(f"SELECT 1 {_SELECT} AND hash = ?", (*chain, entry_hash)))

@@ -9,7 +9,6 @@ to whoever lacks the keys of an honest hospital. Sensitivity: one patient, added
 moves the sum by a row of integer L2 norm at most D. Witness coordinates hold zeros for every patient.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from wardround.accounting.events import Event
-from wardround.accounting.ledger_entry import GENESIS
 from wardround.agent.agent import Agent
-from wardround.agent.notes import Notes, peers_of
+from wardround.agent.known_ledgers import check_own, mark_of
+from wardround.agent.notes import Notes
 from wardround.errors import PrivacyError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.privacy.plan import PrivacyPlan
@@ -36,7 +35,7 @@ from wardround.secure_aggregation.pins import Pins
 from wardround.secure_aggregation.ring import Residues
 from wardround.secure_aggregation.round_key import Announcement, RoundKey
 from wardround.secure_aggregation.secret import Entropy, system_entropy
-from wardround.secure_aggregation.transcript import Terms, Transcript
+from wardround.secure_aggregation.transcript import Member, Terms, Transcript
 from wardround.secure_aggregation.witness import WITNESSES
 from wardround.types import Vector
 
@@ -78,18 +77,6 @@ def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int | None) -
     if num_patients is None:
         return mechanism
     return mechanism.for_patients(largest_sample(num_patients, plan.sampling_prob))
-
-
-def sealed_head(head: str, identity: Identity) -> str:
-    """What a hospital announces of its ledger: the same for the same head, and nothing to whoever lacks its key.
-
-    A head is a hash over the digest of the data set, so that whoever knows all patients but one could try both cases
-    against it. Sealed it is the hash of the hospital's signature over it, which is deterministic; shown later, the
-    signature proves which head it was. An empty ledger has nothing to hide.
-    """
-    if head == GENESIS:
-        return head
-    return hashlib.sha256(identity.key.sign("wardround/v1/ledger-head", head)).hexdigest()
 
 
 @dataclass
@@ -146,9 +133,9 @@ class MaskedHospital:
             return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
         terms = self._agreement.terms(request.round, attempt, hospitals, request.weights)
         check_follows(terms, self._last_before(request.round))
-        key = RoundKey(
-            self._identity, terms, sealed_head(self._agent.ledger.head(), self._identity), self._entropy
-        )
+        seen = {name: known.mark for name, known in self.notes.peers.items()}
+        ledger = mark_of(self._agent.ledger, self._identity)
+        key = RoundKey(self._identity, terms, ledger, self._entropy, seen)
         self._attempt = _Attempt(request, terms, key)
         return key.announcement
 
@@ -156,7 +143,8 @@ class MaskedHospital:
         """See `MaskedParty`."""
         attempt = self._under_way()
         transcript = self._rule.form(attempt.terms, announcements, attempt.key.announcement)
-        self.notes.check_peers(transcript)
+        self.notes.check_peers(self._others(transcript))
+        check_own(self._agent.ledger, self._identity, transcript)
         attempt.transcript = transcript
         return confirm(transcript, self._identity)
 
@@ -178,17 +166,9 @@ class MaskedHospital:
             raise PrivacyError(
                 "An upload must be charged to the ledger before it leaves; admit the attempt first."
             )
-        terms, charged = attempt.terms, {*self.notes.charged, *peers_of(agreed.transcript, charged=True)}
-        head = self._agent.ledger.head()
-        self._note(
-            replace(
-                self.notes,
-                round=terms.round,
-                attempt=terms.attempt,
-                ledger_head=head,
-                charged=tuple(sorted(charged)),
-            )
-        )
+        terms, head = attempt.terms, self._agent.ledger.head()
+        seen = self.notes.with_peers(self._others(agreed.transcript), is_charged=False)
+        self._note(replace(seen, round=terms.round, attempt=terms.attempt, ledger_head=head))
         try:
             mechanism = self._agreement.mechanism_for(attempt.terms.hospitals)
             residues = mechanism.in_ring(self._noised(mechanism, attempt.request))
@@ -203,13 +183,16 @@ class MaskedHospital:
         Raises:
             FederationError: the noise in the sum is not that of all hospitals.
         """
-        terms = self._under_way().terms
+        attempt = self._under_way()
+        terms, others = attempt.terms, self._others(self._transcript(attempt))
         mechanism = self._agreement.mechanism_for(terms.hospitals)
         opened = mechanism.lifted(total)[-WITNESSES:]
         before = self.notes.witness_before(terms.round)
         variance = terms.hospitals * mechanism.share_std**2
         after = before.after(opened, variance, self._agreement.rounds)
-        self.notes = replace(self.notes, opened=terms.round, before=before, witness=after)  # on disk with the next
+        # All have uploaded, so all were charged; a seeded repetition is found in the ledger and adds nothing to it.
+        seen = self.notes.with_peers(others, is_charged=self._agent.randomness.is_private)
+        self.notes = replace(seen, opened=terms.round, before=before, witness=after)  # on disk with the next
         self._attempt = None
 
     def _noised(self, mechanism: IntegerMechanism, request: Request) -> Int64:
@@ -221,6 +204,9 @@ class MaskedHospital:
         witnesses = np.zeros(WITNESSES, dtype=np.float32)
         for gradient in self._agent.gradients(request):
             yield np.concatenate([gradient, witnesses])
+
+    def _others(self, transcript: Transcript) -> list[Member]:
+        return [member for member in transcript.members if member.hospital != self._identity.hospital]
 
     def _last_before(self, round: int) -> tuple[int, int] | None:
         """The last attempt, unless it belongs to a later round: a run that goes on from a checkpoint repeats rounds."""

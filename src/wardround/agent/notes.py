@@ -1,20 +1,23 @@
 """What a hospital remembers of masked rounds, on disk before its next upload leaves: one small file of its own.
 
 The last attempt it took part in, so that none is answered twice; the head of its ledger after that charge, so that a
-ledger put back to an earlier copy is found; whose ledgers had charges in them, for the same reason; and what the
+ledger put back to an earlier copy is found; how far it saw the ledgers of others, for the same reason; and what the
 witness coordinates have shown so far.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from wardround.accounting.ledger import Ledger
-from wardround.accounting.ledger_entry import GENESIS
+from wardround.agent.known_ledgers import KnownLedger
 from wardround.errors import FederationError, RecordError
 from wardround.secure_aggregation.key_files import write_key_file
-from wardround.secure_aggregation.transcript import Transcript
+from wardround.secure_aggregation.transcript import LedgerMark, Member
 from wardround.secure_aggregation.witness import Witness
+
+_FORMAT = 2  # 1 remembered of other ledgers only whether they were empty
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Notes:
         opened: the last round that was opened; 0 before the first.
         before: what the witnesses had shown before that round.
         witness: and with it.
-        charged: hospitals whose ledger was seen with a charge in it.
+        peers: how far the ledgers of the others were, by name.
     """
 
     round: int = 0
@@ -37,7 +40,7 @@ class Notes:
     opened: int = 0
     before: Witness = field(default_factory=Witness)
     witness: Witness = field(default_factory=Witness)
-    charged: tuple[str, ...] = ()
+    peers: Mapping[str, KnownLedger] = field(default_factory=dict)
 
     @property
     def last(self) -> tuple[int, int] | None:
@@ -57,18 +60,20 @@ class Notes:
         if self.ledger_head is not None:
             ledger.verify(self.ledger_head)
 
-    def check_peers(self, transcript: Transcript) -> None:
-        """Refuses a round with a hospital whose ledger had charges and is empty now.
+    def check_peers(self, others: Sequence[Member]) -> None:
+        """Refuses a round with a hospital whose ledger has lost charges that it had.
 
         Raises:
-            FederationError: its ledger was lost or replaced; its patients' budget would be spent twice.
+            FederationError: an earlier copy was put back; its patients' budget would be spent twice.
         """
-        emptied = [peer for peer in peers_of(transcript, charged=False) if peer in self.charged]
-        if emptied:
-            raise FederationError(
-                f"A ledger must keep its charges, and that of {emptied[0]} had some and is empty now; nothing is sent. "
-                "Ask them to restore it."
-            )
+        for member in others:
+            if member.hospital in self.peers:
+                self.peers[member.hospital].check(member.hospital, member.ledger)
+
+    def with_peers(self, others: Sequence[Member], *, is_charged: bool) -> "Notes":
+        """These, and how far the ledgers of others are that were checked; `is_charged`: see `KnownLedger`."""
+        now = {member.hospital: KnownLedger(member.ledger, is_charged) for member in others}
+        return replace(self, peers={**self.peers, **now})
 
     @classmethod
     def read(cls, path: Path) -> "Notes":
@@ -81,15 +86,21 @@ class Notes:
             return cls()
         try:
             found = json.loads(path.read_text())
+            written = found.pop("format", 1)
+            if written != _FORMAT:
+                raise RecordError(
+                    f"A hospital's notes in {path} must be in format {_FORMAT}, got {written}; go on with the version "
+                    "of Wardround that wrote them, or start a new run."
+                )
             return cls(
                 **{
                     **found,
                     "before": Witness(**found["before"]),
                     "witness": Witness(**found["witness"]),
-                    "charged": tuple(found["charged"]),
+                    "peers": {name: _known(**known) for name, known in found["peers"].items()},
                 }
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, FederationError) as error:
             raise RecordError(
                 f"A hospital's notes in {path} must be readable, and are not ({error}); start a new run."
             ) from None
@@ -101,13 +112,16 @@ class Notes:
             FederationError: they cannot be written; nothing may be sent then.
         """
         content = {
-            "round": self.round, "attempt": self.attempt, "ledger_head": self.ledger_head, "opened": self.opened,
-            "before": asdict(self.before), "witness": asdict(self.witness), "charged": self.charged,
+            "format": _FORMAT, "round": self.round, "attempt": self.attempt, "ledger_head": self.ledger_head,
+            "opened": self.opened, "before": asdict(self.before), "witness": asdict(self.witness),
+            "peers": {
+                name: {**asdict(known.mark), "is_charged": known.is_charged} for name, known in self.peers.items()
+            },
         }  # fmt: skip
         write_key_file(path, json.dumps(content).encode(), mode=0o600, replace=True)
 
 
-def peers_of(transcript: Transcript, *, charged: bool) -> tuple[str, ...]:
-    """The hospitals of a round that announced a ledger with charges in it, or those that announced an empty one."""
-    members = transcript.members
-    return tuple(member.hospital for member in members if (member.ledger_head != GENESIS) is charged)
+def _known(*, entries: int, head: str, is_charged: bool) -> KnownLedger:
+    if type(entries) is not int or type(is_charged) is not bool:
+        raise TypeError("a known ledger has a whole number of entries")
+    return KnownLedger(LedgerMark(entries, head), is_charged)

@@ -113,8 +113,8 @@ def _released(study: Study, plan: PrivacyPlan, materials: Materials) -> list[dic
     if plan.shares is not None:
         rows.append(
             {
-                "what": f"{WITNESSES} coordinates of noise alone behind every sum, public keys, signatures, and "
-                "sealed heads of the ledgers",
+                "what": f"{WITNESSES} coordinates of noise alone behind every sum, public keys, signatures, how "
+                "many charges each ledger has, and its sealed head",
                 "to": "the coordinator and every hospital",
                 "protected_by": "nothing: none of it depends on a patient",
             }

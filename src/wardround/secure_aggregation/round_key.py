@@ -4,7 +4,9 @@ The key is drawn from the operating system, kept in memory only, and used for on
 restarted announces another one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
@@ -14,9 +16,9 @@ from wardround.secure_aggregation.identity import Identity, fingerprint
 from wardround.secure_aggregation.masks import Masks, Share, pair_key
 from wardround.secure_aggregation.pins import Pins, verify
 from wardround.secure_aggregation.secret import Entropy, Once
-from wardround.secure_aggregation.transcript import Member, Terms
+from wardround.secure_aggregation.transcript import LedgerMark, Member, Terms
 
-_PURPOSE = "wardround/v1/round-key"
+_PURPOSE = "wardround/v2/round-key"
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Announcement:
     """What a hospital tells the others before a round; all of it public.
 
     Attributes:
-        member: its name, identity, round key and ledger head.
+        member: its name, identity, round key, how far its ledger is, and how far it saw those of others.
         terms: hash of the terms that the key is for.
         signature: of both, by the identity.
     """
@@ -65,18 +67,26 @@ class RoundKey:
     Args:
         identity: signs the announcement.
         terms: that the key is for.
-        ledger_head: of the hospital's own ledger.
+        ledger: how far the hospital's own is.
         entropy: where the key comes from; `system_entropy`, outside of tests.
+        seen: how far it saw those of others, by their names.
 
     Raises:
         FederationError: there is no entropy.
     """
 
-    def __init__(self, identity: Identity, terms: Terms, ledger_head: str, entropy: Entropy) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        terms: Terms,
+        ledger: LedgerMark,
+        entropy: Entropy,
+        seen: Mapping[str, LedgerMark] = MappingProxyType({}),
+    ) -> None:
         secret = X25519PrivateKey.from_private_bytes(entropy(32))
-        member = Member(
-            identity.hospital, identity.key.public, secret.public_key().public_bytes_raw(), ledger_head
-        )
+        round_key = secret.public_key().public_bytes_raw()
+        told = tuple(sorted(seen.items()))
+        member = Member(identity.hospital, identity.key.public, round_key, ledger, told)
         signature = identity.key.sign(_PURPOSE, terms.digest, member.fields)
         self.announcement = Announcement(member, terms.digest, signature)
         self._secret = Once(secret, f"The round key of {identity.hospital}")

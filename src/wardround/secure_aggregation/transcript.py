@@ -1,7 +1,7 @@
 """All that the hospitals of a round must agree on, in one hash; every mask is bound to it.
 
     Terms         what is asked: run, study, round, attempt, model, mechanism, ring, code version
-    Member        who takes part: name, pinned identity, round key, head of its privacy ledger
+    Member        who takes part: name, pinned identity, round key, how far its privacy ledger is, and others' were
     Transcript    the terms and the sorted members
 
 Two transcripts that differ in anything differ in their hash (`wardround.secure_aggregation.canonical`, and the
@@ -22,6 +22,9 @@ from wardround.secure_aggregation.ring import Ring
 Parameter: TypeAlias = int | float | str
 
 KEY_BYTES = 32
+
+NO_ENTRY = "0" * 64
+"""Head of a ledger without entries."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,33 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class LedgerMark:
+    """How far a hospital's privacy ledger is. Public, and nothing about a patient: how often it was charged.
+
+    Attributes:
+        entries: charges in it, those of the hospital's other runs on the same patients included.
+        head: hash of the last of them, 64 hexadecimal digits, in runs sealed; zeros where there is none.
+    """
+
+    entries: int
+    head: str
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be a place in a ledger."""
+        check_hash(self.head, "a ledger's head")
+        if self.entries < 0 or (self.entries == 0) != (self.head == NO_ENTRY):
+            raise FederationError(
+                f"A ledger must have a head if it has entries, and none if not, got {self.entries} entries and the "
+                f"head {self.head[:12]}…; ask for the announcement again."
+            )
+
+    @property
+    def fields(self) -> Field:
+        """Both, in a fixed order."""
+        return self.entries, self.head
+
+
+@dataclass(frozen=True)
 class Member:
     """A hospital in a round.
 
@@ -88,14 +118,16 @@ class Member:
         hospital: its name, as the others have pinned it.
         identity: Ed25519 public key, 32 bytes.
         round_key: X25519 public key, 32 bytes, of this attempt only.
-        ledger_head: hash of the last entry of its ledger, 64 hexadecimal digits. Peers that keep it can tell later
-            that a ledger was put back to an earlier copy.
+        ledger: how far its ledger is. Peers that keep it can tell later that a ledger was put back to an earlier copy.
+        seen: how far it saw the ledgers of others, sorted by their names: each of them can tell by it whether its own
+            is still the one that was seen.
     """
 
     hospital: str
     identity: bytes
     round_key: bytes
-    ledger_head: str
+    ledger: LedgerMark
+    seen: tuple[tuple[str, LedgerMark], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuses what cannot be a name, a key or a hash."""
@@ -105,12 +137,18 @@ class Member:
                 raise FederationError(
                     f"The {name} of {self.hospital} must be {KEY_BYTES} bytes, got {len(key)}; ask for it again."
                 )
-        check_hash(self.ledger_head, f"the ledger head of {self.hospital}")
+        others = [name for name, _ in self.seen]
+        if others != sorted({*others} - {self.hospital}):
+            raise FederationError(
+                f"What {self.hospital} has seen of other ledgers must name each once, sorted, and not its own, got "
+                f"{', '.join(others)}; ask for the announcement again."
+            )
 
     @property
     def fields(self) -> Field:
         """Everything above, in a fixed order."""
-        return self.hospital, self.identity, self.round_key, self.ledger_head
+        seen = [(name, mark.fields) for name, mark in self.seen]
+        return self.hospital, self.identity, self.round_key, self.ledger.fields, seen
 
 
 @dataclass(frozen=True)
@@ -139,7 +177,7 @@ class Transcript:
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 of the canonical bytes: the salt of every mask, and what uploads are signed over."""
-        return digest("wardround/v1/transcript", self.terms.fields, [member.fields for member in self.members])
+        return digest("wardround/v2/transcript", self.terms.fields, [member.fields for member in self.members])
 
     def member(self, hospital: str) -> Member:
         """The hospital of this name.

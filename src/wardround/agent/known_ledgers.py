@@ -1,0 +1,85 @@
+"""What hospitals tell each other of their ledgers, and what each remembers: a ledger that was put back is found twice.
+
+By the others, who keep the furthest they saw of it: fewer charges now, or other ones, are refused. And by the hospital
+itself, whose own memory may have been put back with the ledger: the others tell it what they saw, and it looks that up.
+
+Released: how many charges a ledger has, and a sealed head. No patient is in either.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from wardround.accounting.ledger import Ledger
+from wardround.accounting.ledger_entry import GENESIS
+from wardround.errors import FederationError
+from wardround.secure_aggregation.identity import Identity
+from wardround.secure_aggregation.transcript import LedgerMark, Transcript
+
+
+def sealed_head(head: str, identity: Identity) -> str:
+    """What a hospital announces of its ledger: the same for the same head, and nothing to whoever lacks its key.
+
+    A head is a hash over the digest of the data set, so that whoever knows all patients but one could try both cases
+    against it. Sealed it is the hash of the hospital's signature over it, which is deterministic; shown later, the
+    signature proves which head it was. An empty ledger has nothing to hide.
+    """
+    if head == GENESIS:
+        return head
+    return hashlib.sha256(identity.key.sign("wardround/v1/ledger-head", head)).hexdigest()
+
+
+def mark_of(ledger: Ledger, identity: Identity) -> LedgerMark:
+    """How far a hospital's own ledger is, as the others are told."""
+    entries, head = ledger.position()
+    return LedgerMark(entries, sealed_head(head, identity))
+
+
+def check_own(ledger: Ledger, identity: Identity, transcript: Transcript) -> None:
+    """Holds a hospital's own ledger against what the others say they saw of it.
+
+    Raises:
+        FederationError: it does not contain the charges that one of them saw.
+    """
+    told: dict[LedgerMark, str] = {}
+    for member in transcript.members:
+        for name, mark in member.seen:
+            if name == identity.hospital:
+                told.setdefault(mark, member.hospital)
+    for mark, peer in told.items():
+        head = ledger.head_after(mark.entries)
+        if head is None or sealed_head(head, identity) != mark.head:
+            raise FederationError(
+                f"The ledger of {identity.hospital} must contain charge {mark.entries} as {peer} saw it, and does not: "
+                "an earlier copy was put back, or another; nothing is sent. Restore the latest copy."
+            )
+
+
+@dataclass(frozen=True)
+class KnownLedger:
+    """What a hospital remembers of another's ledger.
+
+    Attributes:
+        mark: the furthest that was announced.
+        is_charged: whether a charge must have followed: a sum was opened, and in this run each attempt is charged anew.
+    """
+
+    mark: LedgerMark
+    is_charged: bool = False
+
+    def check(self, hospital: str, now: LedgerMark) -> None:
+        """Refuses a ledger that has lost a charge.
+
+        Raises:
+            FederationError: it has fewer charges than it must have, or as many and others.
+        """
+        least = self.mark.entries + self.is_charged
+        if now.entries < least:
+            raise FederationError(
+                f"The ledger of {hospital} must reach charge {least}, as it did before, and ends at {now.entries}: an "
+                "earlier copy was put back, or it was lost; nothing is sent. Ask them to restore the latest copy."
+            )
+        if now.entries == self.mark.entries and now.head != self.mark.head:
+            raise FederationError(
+                f"The ledger of {hospital} must have charge {now.entries} as it was seen before, and has another: it "
+                "was replaced; nothing is sent. Ask them to restore the copy that they had."
+            )
