@@ -177,6 +177,33 @@ def test_a_timetable_of_absences_costs_only_those_who_were_asked(make_masked):
     assert {masked.charges(name) for name in channel.hospitals if name != silent} == {1 + late}
 
 
+def test_the_coordinator_sees_in_the_witnesses_what_the_hospitals_see(make_masked):
+    masked = make_masked()
+    for round in (1, 2):
+        masked.ask(round)
+    fails_at(masked.parties["hospital-2"], "upload")  # a round of four, whose noise has another variance
+    masked.ask(3)
+    seen = masked.channel.witnesses
+    assert list(seen) == [1, 2, 3]
+    for name, party in masked.parties.items():
+        if name != "hospital-2":
+            assert party.notes.witness == seen[1].plus(seen[2]).plus(seen[3])
+    assert seen[3].coordinates == WITNESSES
+    assert min(one.p_value for one in seen.values()) > 1e-4
+
+
+def test_no_round_counts_twice_in_what_a_hospital_has_seen_of_the_witnesses(make_masked):
+    masked = make_masked()
+    for round in (1, 2, 3):
+        masked.ask(round)
+    party, seen = masked.parties["hospital-1"], dict(masked.channel.witnesses)
+    masked.ask(3)
+    assert party.notes.witness == seen[1].plus(seen[2]).plus(seen[3])
+    for round in (2, 3):  # as from a checkpoint that is older by two rounds
+        masked.ask(round)
+    assert party.notes.witness == seen[2].plus(seen[3])
+
+
 def test_notes_are_the_hospital_s_own(make_masked, tmp_path):
     make_masked().ask()
     for path in (tmp_path / "notes").glob("*.json"):

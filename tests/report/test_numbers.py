@@ -29,6 +29,21 @@ def test_the_summary_compares_the_run_with_its_references(make_record):
     assert rows["alone"]["auroc_range"] == [0.731, 0.752]
 
 
+def test_the_summary_has_the_noise_witness_of_a_masked_run_and_of_no_other(make_record):
+    def masked(certificate, results):
+        certificate["witness"] = {
+            "statistic": 61624.3, "coordinates": 61440, "ratio": 1.003, "p_too_little": 0.8, "p_too_much": 0.2,
+            "p_value": 0.4,
+        }  # fmt: skip
+
+    witness = {"coordinates": 61440, "ratio": 1.003, "p_value": 0.4}
+    assert summary_of_run(make_record(masked))["witness"] == witness
+    assert summary_of_run(make_record())["witness"] is None
+    assert summary_of_run(make_record(lambda certificate, _: certificate.update(witness=None)))["witness"] is None
+    with pytest.raises(RecordError, match="coordinates"):
+        numbers_of(make_record(lambda certificate, _: certificate.update(witness={"ratio": 1.0})))
+
+
 def test_the_summary_is_json_without_nan_or_infinity(make_record, bends):
     for bend in bends.values():
         json.dumps(summary_of_run(make_record(bend)), allow_nan=False)

@@ -264,3 +264,15 @@ def test_of_thousands_of_hospitals_a_hundred_are_shown_and_the_rest_said(page_of
     assert shown == [f"h{n:04d}" for n in range(100)]
     assert "The first 100 of 2,000 hospitals, which hold 1 to 7 patients each" in page.text
     assert "The first 100 of" not in page_of().text
+
+
+def test_a_masked_run_shows_that_all_its_noise_was_there(page_of):
+    def masked(certificate, results):
+        certificate["witness"] = {"coordinates": 61440, "ratio": 1.0031, "p_value": 0.412}
+
+    text = page_of(masked).text.replace("\xa0", " ")
+    assert (
+        "Noise witness61,440 coordinates carried noise alone; their variance was 1.003 times what all shares give "
+        "(p = 0.41)."
+    ) in text
+    assert "witness" not in page_of().text.lower()

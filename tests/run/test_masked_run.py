@@ -71,6 +71,25 @@ def test_an_upload_is_as_long_as_the_page_promises_in_the_ring_that_the_run_chos
         assert len(content) == math.ceil(coordinates * bits / 8) + header + len(upload.hospital) + signature
 
 
+def test_the_noise_witness_is_published_by_round_and_for_the_whole_run(tiny_study, tmp_path):
+    study = tiny_study(privacy={**MASKED, "epsilon_limit": 20.0}, study={"seed": None})
+    interrupted(study, tmp_path / "run", InterruptingRound(3))
+    witness = resume_run(tmp_path / "run").certificate["witness"]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
+    assert [line["witness"]["coordinates"] for line in lines] == [1024] * 4
+    assert witness["coordinates"] == 4 * 1024, "rounds before the interruption count"
+    assert witness["statistic"] == pytest.approx(sum(line["witness"]["statistic"] for line in lines), rel=1e-12)
+    assert witness["ratio"] == pytest.approx(witness["statistic"] / 4096)
+    assert witness["p_too_little"] + witness["p_too_much"] == pytest.approx(1)
+    assert witness["p_value"] == pytest.approx(2 * min(witness["p_too_little"], witness["p_too_much"]))
+    assert witness["p_value"] > 1e-6
+
+
+def test_a_run_that_is_not_masked_has_no_witness(finished):
+    assert read_json(finished / "certificate.json")["witness"] is None
+    assert "witness" not in (finished / "rounds.jsonl").read_text()
+
+
 def test_every_hospital_has_a_key_of_its_own_and_the_others_pinned(tiny_study, tmp_path):
     out = tmp_path / "run"
     interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(2))

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from wardround.errors import FederationError
 from wardround.secure_aggregation import witness
@@ -74,3 +75,23 @@ def test_rounds_add_up():
     both = np.concatenate([opened(3, "a"), opened(3, "b")]).astype(np.float64)
     assert seen.coordinates == 2 * WITNESSES
     assert seen.statistic == pytest.approx(np.sum(both**2) / (3 * STD**2), rel=1e-12)
+
+
+@pytest.mark.parametrize("statistic", [900.0, 1024.0, 1100.0])
+def test_its_tails_are_those_of_chi_squared(statistic):
+    seen, law = Witness(statistic, 1024), stats.chi2(1024)
+    assert seen.ratio == statistic / 1024
+    assert seen.tails == pytest.approx((law.cdf(statistic), law.sf(statistic)), rel=1e-9)
+    assert seen.p_value == pytest.approx(2 * min(seen.tails), rel=1e-12)
+
+
+def test_p_is_uniform_while_all_shares_are_there_and_small_when_one_is_not():
+    p_values = [Witness.of(opened(3, f"p/{seed}", 128), 3 * STD**2).p_value for seed in range(200)]
+    assert stats.kstest(p_values, "uniform").pvalue > 1e-3
+    short = [Witness.of(opened(2, f"p/{seed}", 128), 3 * STD**2).p_value for seed in range(50)]
+    assert np.median(short) < 0.01
+
+
+def test_rounds_together_are_the_rounds_one_by_one():
+    one, other = Witness.of(opened(3, "a"), 3 * STD**2), Witness.of(opened(4, "b"), 4 * STD**2)
+    assert one.plus(other) == Witness().after(opened(3, "a"), 3 * STD**2, 9).after(opened(4, "b"), 4 * STD**2, 9)

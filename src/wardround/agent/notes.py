@@ -48,8 +48,13 @@ class Notes:
         return None if self.round == 0 else (self.round, self.attempt)
 
     def witness_before(self, round: int) -> Witness:
-        """What the witnesses have shown without this round, which may be opened again after an interruption."""
-        return self.before if round <= self.opened else self.witness
+        """What the witnesses have shown without this round, which may be opened again after an interruption.
+
+        Nothing, where it lies before the last that was opened: a seeded repetition is the same, and counts once.
+        """
+        if round < self.opened:
+            return Witness()
+        return self.before if round == self.opened else self.witness
 
     def check(self, ledger: Ledger) -> None:
         """Refuses a ledger that has lost a charge these notes know of.

@@ -14,7 +14,7 @@ hospital that was missing, could read the first.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -38,7 +38,7 @@ from wardround.secure_aggregation.confirmation import Confirmation
 from wardround.secure_aggregation.hidden_sum import MaskedTotal
 from wardround.secure_aggregation.ring import Residues
 from wardround.secure_aggregation.round_key import Announcement
-from wardround.secure_aggregation.witness import WITNESSES
+from wardround.secure_aggregation.witness import WITNESSES, Witness
 from wardround.types import HospitalName, Vector
 
 _Answer = TypeVar("_Answer")
@@ -84,11 +84,13 @@ class MaskedChannel:
         parties: the hospitals.
         agreement: what they agreed on.
         transaction: around all charges of an attempt; simulated hospitals reach the disk by one write.
+        witnesses: what the witness coordinates showed in each round that was opened in this process.
     """
 
     parties: Mapping[HospitalName, MaskedParty]
     agreement: Agreement
     transaction: Callable[[], AbstractContextManager[object]]
+    witnesses: dict[int, Witness] = field(default_factory=dict)
 
     @property
     def hospitals(self) -> tuple[HospitalName, ...]:
@@ -158,7 +160,10 @@ class MaskedChannel:
         for party in parties.values():
             party.receive(opened)
         mechanism = self.agreement.mechanism_for(len(parties))
-        update = mechanism.decode(mechanism.lifted(opened))[:-WITNESSES]
+        lifted = mechanism.lifted(opened)
+        variance = mechanism.hospitals * mechanism.share_std**2
+        self.witnesses[request.round] = Witness.of(lifted[-WITNESSES:], variance)
+        update = mechanism.decode(lifted)[:-WITNESSES]
         return Total(update.astype(np.float32), events, {})
 
 

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.statement import Statement
@@ -173,6 +173,15 @@ class Released:
 
 
 @dataclass(frozen=True)
+class NoiseWitness:
+    """What coordinates of noise alone showed in a masked run: how many, their variance over that of all shares, p."""
+
+    coordinates: int
+    ratio: float
+    p_value: float
+
+
+@dataclass(frozen=True)
 class TestSet:
     """The patients set aside."""
 
@@ -226,6 +235,7 @@ class Report:
     location_dice: float | None = None
     subgroups: tuple[Subgroup, ...] = ()
     validation: Validation | None = None
+    witness: NoiseWitness | None = None
 
     @property
     def has_references(self) -> bool:
@@ -287,6 +297,7 @@ def numbers_of(record: RunRecord) -> Report:
         location_dice=results.maybe_number("location_dice") if "location_dice" in results.values else None,
         subgroups=_subgroups(results, quality.headline.key),
         validation=_validation(results),
+        witness=_witness(certificate),
     )  # fmt: skip
 
 
@@ -312,6 +323,7 @@ def summary_of_run(record: RunRecord) -> JsonDict:
         },
         "shortcut_auroc": report.shortcut_auroc,
         "location_dice": report.location_dice,
+        "witness": None if report.witness is None else asdict(report.witness),
         "model_sha256": report.model_sha256,
         "report": str(record.path / "report.html"),
     }
@@ -371,6 +383,13 @@ def _validation(results: JsonObject) -> Validation | None:
         return None
     row = results.section("validation")
     return Validation(row.integer("patients"), _quality(row.section("metrics")))
+
+
+def _witness(certificate: JsonObject) -> NoiseWitness | None:
+    if certificate.values.get("witness") is None:
+        return None
+    row = certificate.section("witness")
+    return NoiseWitness(row.integer("coordinates"), row.number("ratio"), row.number("p_value"))
 
 
 def _subgroups(results: JsonObject, key: str) -> tuple[Subgroup, ...]:

@@ -13,6 +13,7 @@ from wardround.agent.union import Union
 from wardround.config import Study
 from wardround.federation.availability import UnreliableChannel
 from wardround.federation.channel import Channel, InProcessChannel
+from wardround.federation.masked import MaskedChannel
 from wardround.federation.strategy import Strategy
 from wardround.federation.timetable import Order, Timetable
 from wardround.privacy.plan import PrivacyPlan
@@ -21,6 +22,7 @@ from wardround.run.availability import availability_of
 from wardround.run.masked import masked_channel
 from wardround.run.materials import Hospitals, Materials
 from wardround.run.strategies import strategy_of, task_of, timetable_of
+from wardround.secure_aggregation.witness import Witness
 from wardround.types import HospitalName
 
 SUMMED_PLANS = frozenset({"dp-sgd", "none"})
@@ -55,6 +57,10 @@ class Federation:
     agents: Mapping[HospitalName, Agent]
     channel: Channel
     strategy: Strategy
+
+    def witness(self, round: int) -> Witness | None:
+        """What the witness coordinates of a round showed; None where sums are not masked."""
+        return self.channel.witnesses.get(round) if isinstance(self.channel, MaskedChannel) else None
 
 
 def federate(

@@ -3,7 +3,9 @@
 import hashlib
 import hmac
 import os
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import reduce
 
 from wardround.accounting.events import leaves
 from wardround.accounting.events import to_json as event_to_json
@@ -11,11 +13,12 @@ from wardround.accounting.ledger import Ledger
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.agent.policy import COUNTS
 from wardround.config import Study
-from wardround.federation.coordinator import Outcome
+from wardround.federation.coordinator import JsonDict, Outcome
 from wardround.images.entries import Target
 from wardround.images.patients import Patient
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
+from wardround.report.reading import JsonObject
 from wardround.run.assemble import Federation
 from wardround.run.availability import availability_of
 from wardround.run.evaluation import evaluate_models, evaluate_subgroups, location_dice, shortcut_auroc, summary_of
@@ -24,7 +27,7 @@ from wardround.run.materials import Hospitals, Materials
 from wardround.run.observer import Observer
 from wardround.run.references import REFERENCES, run_reference
 from wardround.run.strategies import releases_after
-from wardround.secure_aggregation.witness import WITNESSES
+from wardround.secure_aggregation.witness import WITNESSES, Witness
 from wardround.training.patients import TrainingPatients
 
 
@@ -163,13 +166,18 @@ def _released(study: Study, plan: PrivacyPlan, materials: Materials) -> list[dic
 
 
 def certificate_of(
-    study: Study, plan: PrivacyPlan, federation: Federation, outcome: Outcome, model_sha256: str
+    study: Study,
+    plan: PrivacyPlan,
+    federation: Federation,
+    outcome: Outcome,
+    model_sha256: str,
+    history: Sequence[JsonDict],
 ) -> dict[str, object]:
     """The promise as it was kept, and what it can be checked against.
 
     Epsilon is the looser of two: of the rounds that ended, and of everything that some hospital's ledger was
     charged for this study. They differ when an interrupted round was asked for again: its first answer may
-    have been seen.
+    have been seen. `history` has a line for every round, those before an interruption included.
     """
     done = releases_after(study, outcome.position.round)
     charged = max(_charged_releases(agent.ledger, study, plan) for agent in federation.agents.values())
@@ -199,8 +207,26 @@ def certificate_of(
             }
             for name, agent in federation.agents.items()
         },
+        "witness": _witness_of(history),
         "model_sha256": model_sha256,
         "seeded": study.study.seed is not None,
+    }
+
+
+def _witness_of(history: Sequence[JsonDict]) -> dict[str, object] | None:
+    """What the witness coordinates showed in all rounds of a masked run, else None; they depend on no patient."""
+    lines = [JsonObject(line, "rounds.jsonl").section("witness") for line in history if "witness" in line]
+    if not lines:
+        return None
+    rounds = [Witness(line.number("statistic"), line.integer("coordinates")) for line in lines]
+    whole = reduce(Witness.plus, rounds)
+    too_little, too_much = whole.tails
+    return {
+        **asdict(whole),
+        "ratio": whole.ratio,
+        "p_too_little": too_little,
+        "p_too_much": too_much,
+        "p_value": whole.p_value,
     }
 
 

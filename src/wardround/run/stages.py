@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from wardround.config import Study, read_study
 from wardround.errors import BudgetExhausted, MissingExtra, RecordError
 from wardround.federation.coordinator import JsonDict, Models, Outcome, Position, Schedule, run_rounds
 from wardround.privacy.plan import PrivacyPlan
-from wardround.records import RunFolder, RunRecord, read_json
+from wardround.records import RunFolder, RunRecord, read_json, read_lines
 from wardround.report.write import write_report
 from wardround.run.assemble import Federation, federate, open_ledger
 from wardround.run.environment import describe_environment, use_threads
@@ -169,7 +170,9 @@ def _train(
         results = results_of(study, plan, materials, hospitals, outcome, observer)
         folder.write_json("results.json", results)
         folder.forget_notes()
-        folder.write_json("certificate.json", certificate_of(study, plan, federation, outcome, model_sha256))
+        history = read_lines(folder.path / "rounds.jsonl")
+        certificate = certificate_of(study, plan, federation, outcome, model_sha256, history)
+        folder.write_json("certificate.json", certificate)
     record = RunRecord.read(folder.path)
     _report(record, observer)
     return record
@@ -229,7 +232,8 @@ def _rounds(
 
     def look(round: int, models: Models | None) -> JsonDict:
         nonlocal shown
-        entry: JsonDict = {}
+        witness = federation.witness(round)
+        entry: JsonDict = {} if witness is None else {"witness": asdict(witness)}
         if models is not None:
             metrics = evaluate_models(
                 models, materials, ensemble=section.strategy == "ensemble",
@@ -237,7 +241,7 @@ def _rounds(
             )  # fmt: skip
             summary = summary_of(metrics)
             epsilon = plan.epsilon_after(releases_after(study, round))
-            entry = {
+            entry |= {
                 "epsilon": number_to_json(epsilon),
                 "measured_on": "validation" if len(materials.validation) else "test",
                 "metrics": {k: v for k, v in summary.items() if not k.endswith("_interval")},

@@ -38,6 +38,34 @@ class Witness:
     statistic: float = 0.0
     coordinates: int = 0
 
+    @classmethod
+    def of(cls, values: Int64, variance: int) -> "Witness":
+        """Of one round; `values` and `variance` as for `after`."""
+        return cls(float(np.sum(np.square(values.astype(np.float64)))) / variance, values.size)
+
+    def plus(self, other: "Witness") -> "Witness":
+        """These rounds and others."""
+        return Witness(self.statistic + other.statistic, self.coordinates + other.coordinates)
+
+    @property
+    def ratio(self) -> float:
+        """Variance of the coordinates, over that of all shares together."""
+        return self.statistic / self.coordinates
+
+    @property
+    def tails(self) -> tuple[float, float]:
+        """Chance that all shares together show as little as this, and that they show as much."""
+        # Imported here: an island that masks vectors starts without it.
+        from scipy.special import gammainc, gammaincc
+
+        half = self.coordinates / 2
+        return float(gammainc(half, self.statistic / 2)), float(gammaincc(half, self.statistic / 2))
+
+    @property
+    def p_value(self) -> float:
+        """Chance that all shares together stray as far to either side."""
+        return min(1.0, 2 * min(self.tails))
+
     def after(self, values: Int64, variance: int, rounds: int) -> "Witness":
         """These and the coordinates of one round more.
 
@@ -50,22 +78,18 @@ class Witness:
             FederationError: one of the two statistics lies in a tail that noise reaches with probability
                 `FALSE_ALARM` / (4 rounds).
         """
-        square = float(np.sum(np.square(values.astype(np.float64)))) / variance
-        whole = Witness(self.statistic + square, self.coordinates + values.size)
-        for tested in (Witness(square, values.size), whole):
+        one = Witness.of(values, variance)
+        whole = self.plus(one)
+        for tested in (one, whole):
             tested._check(FALSE_ALARM / (_TAILS * rounds))
         return whole
 
     def _check(self, tail: float) -> None:
-        # Imported here: an island that masks vectors starts without it.
-        from scipy.special import gammainc, gammaincc
-
-        half = self.coordinates / 2
-        below, above = gammainc(half, self.statistic / 2), gammaincc(half, self.statistic / 2)
+        below, above = self.tails
         if min(below, above) < tail:
             what = "too little" if below < above else "too much"
             raise FederationError(
                 f"The noise of a sum must be that of all its hospitals, and is {what}: {self.coordinates} coordinates "
-                f"that carry noise alone have {self.statistic / self.coordinates:.3f} times the variance they should "
+                f"that carry noise alone have {self.ratio:.3f} times the variance they should "
                 f"(p = {min(below, above):.2g}). The run stops; find the hospital whose share is wrong before another."
             )
