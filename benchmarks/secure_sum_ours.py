@@ -15,7 +15,6 @@ import numpy as np
 
 from wardround.privacy.randomness import Stream
 from wardround.secure_aggregation.agreement import Agreement
-from wardround.secure_aggregation.canonical import canonical
 from wardround.secure_aggregation.cohort import CohortRule
 from wardround.secure_aggregation.confirmation import Agreed, check_agreement, confirm
 from wardround.secure_aggregation.identity import Identity, SigningKey
@@ -149,9 +148,7 @@ def _keys(
         agreed = clock.time("keys", n, check_agreement, told[n], confirmations)
         masks.append(clock.time("keys", n, key.masks, agreed))
     first, confirmed = announcements[0], confirmations[0]
-    sent = canonical((first.member.fields, first.terms, first.signature))
-    sent += canonical((confirmed.hospital, confirmed.transcript, confirmed.signature))
-    return agreed, masks, len(sent)
+    return agreed, masks, len(first.to_bytes()) + len(confirmed.to_bytes())
 
 
 def _one_upload(

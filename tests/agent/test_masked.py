@@ -20,6 +20,7 @@ from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.secure_aggregation.masked_sum import MaskedSum
+from wardround.secure_aggregation.round_key import Announcement
 from wardround.secure_aggregation.secret import system_entropy
 from wardround.secure_aggregation.transcript import LedgerMark
 from wardround.secure_aggregation.upload import Upload
@@ -310,16 +311,20 @@ def test_a_hospital_that_lost_ledger_and_notes_is_refused_by_the_others(make_mas
     assert not again.uploads
 
 
+def announced_by(party, request):
+    return Announcement.from_bytes(party.announce(request, 1, 5))
+
+
 def test_a_ledger_s_head_is_announced_sealed(make_masked):
     masked = make_masked()
     north, south = (masked.parties[name] for name in ("hospital-1", "hospital-2"))
-    assert north.announce(masked.request(), 1, 5).member.ledger == LedgerMark(0, GENESIS)
+    assert announced_by(north, masked.request()).member.ledger == LedgerMark(0, GENESIS)
     masked.ask(1)
     head = masked.federation.agents["hospital-1"].ledger.head()
-    announced = north.announce(masked.request(2), 1, 5).member.ledger.head
+    announced = announced_by(north, masked.request(2)).member.ledger.head
     assert announced == sealed_head(head, north._identity) != head
     assert announced != sealed_head(head, south._identity), "it takes the hospital's key to make it"
-    assert announced == north.announce(masked.request(3), 1, 5).member.ledger.head
+    assert announced == announced_by(north, masked.request(3)).member.ledger.head
 
 
 def test_damaged_notes_are_a_sentence(make_masked, tmp_path):
@@ -328,6 +333,24 @@ def test_damaged_notes_are_a_sentence(make_masked, tmp_path):
     (tmp_path / "notes" / "hospital-3.json").write_text("{}")
     with pytest.raises(RecordError, match="start a new run"):
         make_masked(federation=masked.federation)
+
+
+@pytest.mark.parametrize("step", ["announce", "confirm"])
+def test_what_is_changed_on_the_way_ends_the_run_with_nothing_sent(make_masked, step):
+    masked = make_masked()
+    party = masked.parties["hospital-2"]
+    send = getattr(party, step)
+
+    def changed(*arguments):
+        sent = send(*arguments)
+        assert isinstance(sent, bytes)
+        return sent[:-1] + bytes([sent[-1] ^ 1])
+
+    setattr(party, step, changed)
+    with pytest.raises(FederationError, match="of hospital-2 must carry its signature"):
+        masked.ask()
+    assert not masked.uploads
+    assert masked.charges("hospital-2") == 0
 
 
 def test_without_entropy_nothing_is_sent(make_masked, monkeypatch):

@@ -126,7 +126,7 @@ class MaskedHospital:
         last = self.notes.last
         return last[1] + 1 if last is not None and last[0] == round else 1
 
-    def announce(self, request: Request, attempt: int, hospitals: int) -> Announcement | Failure:
+    def announce(self, request: Request, attempt: int, hospitals: int) -> bytes | Failure:
         """See `MaskedParty`."""
         self._attempt = None
         if request.weights is None or not self._agent.agrees(request, masked=True):
@@ -137,21 +137,23 @@ class MaskedHospital:
         ledger = mark_of(self._agent.ledger, self._identity)
         key = RoundKey(self._identity, terms, ledger, self._entropy, seen)
         self._attempt = _Attempt(request, terms, key)
-        return key.announcement
+        return key.announcement.to_bytes()
 
-    def confirm(self, announcements: Sequence[Announcement]) -> Confirmation | Failure:
+    def confirm(self, announcements: Sequence[bytes]) -> bytes | Failure:
         """See `MaskedParty`."""
         attempt = self._under_way()
-        transcript = self._rule.form(attempt.terms, announcements, attempt.key.announcement)
+        told = [Announcement.from_bytes(announcement) for announcement in announcements]
+        transcript = self._rule.form(attempt.terms, told, attempt.key.announcement)
         self.notes.check_peers(self._others(transcript))
         check_own(self._agent.ledger, self._identity, transcript)
         attempt.transcript = transcript
-        return confirm(transcript, self._identity)
+        return confirm(transcript, self._identity).to_bytes()
 
-    def admit(self, confirmations: Sequence[Confirmation]) -> Event | Failure:
+    def admit(self, confirmations: Sequence[bytes]) -> Event | Failure:
         """See `MaskedParty`."""
         attempt = self._under_way()
-        agreed = check_agreement(self._transcript(attempt), confirmations)
+        told = [Confirmation.from_bytes(confirmation) for confirmation in confirmations]
+        agreed = check_agreement(self._transcript(attempt), told)
         refusal = self._agent.admit(attempt.request, masked=True)
         if refusal is not None:
             return refusal

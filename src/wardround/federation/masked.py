@@ -34,7 +34,6 @@ from wardround.federation.messages import (
 )
 from wardround.secure_aggregation.agreement import Agreement
 from wardround.secure_aggregation.cohort import transcript_of
-from wardround.secure_aggregation.confirmation import Confirmation
 from wardround.secure_aggregation.hidden_sum import MaskedTotal
 from wardround.secure_aggregation.ring import Residues
 from wardround.secure_aggregation.round_key import Announcement
@@ -47,6 +46,8 @@ _Answer = TypeVar("_Answer")
 class MaskedParty(Protocol):
     """A hospital of a masked round, as the coordinator reaches it.
 
+    Announcements, confirmations and uploads are bytes, as they would be between machines.
+
     Contract: the methods are called in the order of the module's table, once an attempt. A failure is a code and a
     stage; a `FederationError` says that somebody does not keep to the protocol, and ends the run.
     """
@@ -55,15 +56,15 @@ class MaskedParty(Protocol):
         """The lowest attempt at a round that this hospital would take part in."""
         ...
 
-    def announce(self, request: Request, attempt: int, hospitals: int) -> Announcement | Failure:
-        """Its key for an attempt with that many hospitals."""
+    def announce(self, request: Request, attempt: int, hospitals: int) -> bytes | Failure:
+        """Its announcement, a key for an attempt with that many hospitals."""
         ...
 
-    def confirm(self, announcements: Sequence[Announcement]) -> Confirmation | Failure:
-        """The hash of the transcript that it makes of all announcements."""
+    def confirm(self, announcements: Sequence[bytes]) -> bytes | Failure:
+        """Its confirmation, the hash of the transcript that it makes of all announcements."""
         ...
 
-    def admit(self, confirmations: Sequence[Confirmation]) -> Event | Failure:
+    def admit(self, confirmations: Sequence[bytes]) -> Event | Failure:
         """What its ledger was charged, if all have confirmed the same."""
         ...
 
@@ -147,7 +148,8 @@ class MaskedChannel:
             return Total(None, {}, missing)
 
         terms = self.agreement.terms(request.round, attempt, len(parties), weights)
-        total = MaskedTotal(transcript_of(terms, [announcement.member for announcement in announcements]))
+        members = [Announcement.from_bytes(announcement).member for announcement in announcements]
+        total = MaskedTotal(transcript_of(terms, members))
         for name, party in parties.items():
             sent = party.upload()
             if isinstance(sent, Failure):

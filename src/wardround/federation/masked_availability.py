@@ -6,9 +6,7 @@ from wardround.accounting.events import Event
 from wardround.federation.availability import Availability
 from wardround.federation.masked import MaskedParty
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
-from wardround.secure_aggregation.confirmation import Confirmation
 from wardround.secure_aggregation.ring import Residues
-from wardround.secure_aggregation.round_key import Announcement
 
 _NOBODY = Failure(FailureCode.NO_ANSWER, Stage.TRANSPORT)
 
@@ -33,7 +31,7 @@ class UnreliableParty:
         """See `MaskedParty`."""
         return self._inner.next_attempt(round)
 
-    def announce(self, request: Request, attempt: int, hospitals: int) -> Announcement | Failure:
+    def announce(self, request: Request, attempt: int, hospitals: int) -> bytes | Failure:
         """See `MaskedParty`."""
         row = request.round - 1
         if self._availability.absent[row, self._position]:
@@ -41,11 +39,11 @@ class UnreliableParty:
         self._late = bool(self._availability.late[row, self._position])
         return self._inner.announce(request, attempt, hospitals)
 
-    def confirm(self, announcements: Sequence[Announcement]) -> Confirmation | Failure:
+    def confirm(self, announcements: Sequence[bytes]) -> bytes | Failure:
         """See `MaskedParty`."""
         return self._inner.confirm(announcements)
 
-    def admit(self, confirmations: Sequence[Confirmation]) -> Event | Failure:
+    def admit(self, confirmations: Sequence[bytes]) -> Event | Failure:
         """See `MaskedParty`."""
         return self._inner.admit(confirmations)
 

@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from wardround.errors import FederationError
 from wardround.secure_aggregation.identity import Identity
 from wardround.secure_aggregation.pins import verify
-from wardround.secure_aggregation.transcript import Transcript
+from wardround.secure_aggregation.transcript import Transcript, check_name
+from wardround.secure_aggregation.wire import from_wire, malformed, to_wire
 
 _PURPOSE = "wardround/v1/confirmation"
+_FORMAT = b"wrconf\x00\x01"
+
+MOST_BYTES = 1 << 10
+"""Of a confirmation."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,25 @@ class Confirmation:
     hospital: str
     transcript: bytes
     signature: bytes
+
+    def to_bytes(self) -> bytes:
+        """The bytes that are sent."""
+        return to_wire(_FORMAT, (self.hospital, self.transcript, self.signature))
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Confirmation":
+        """What was sent; nothing of it has been checked but its form (`check_agreement`).
+
+        Raises:
+            FederationError: these are not the bytes of a confirmation, or not all of them.
+        """
+        match from_wire(content, _FORMAT, MOST_BYTES, "A confirmation"):
+            case (str(hospital), bytes(transcript), bytes(signature)) if (
+                len(transcript) == 32 and len(signature) == 64
+            ):
+                check_name(hospital)
+                return cls(hospital, transcript, signature)
+        raise malformed("A confirmation")
 
 
 def confirm(transcript: Transcript, identity: Identity) -> Confirmation:

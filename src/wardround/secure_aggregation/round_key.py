@@ -4,21 +4,27 @@ The key is drawn from the operating system, kept in memory only, and used for on
 restarted announces another one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from wardround.errors import FederationError
+from wardround.secure_aggregation.canonical import Field
 from wardround.secure_aggregation.confirmation import Agreed
 from wardround.secure_aggregation.identity import Identity, fingerprint
 from wardround.secure_aggregation.masks import Masks, Share, pair_key
 from wardround.secure_aggregation.pins import Pins, verify
 from wardround.secure_aggregation.secret import Entropy, Once
 from wardround.secure_aggregation.transcript import LedgerMark, Member, Terms
+from wardround.secure_aggregation.wire import from_wire, malformed, to_wire
 
 _PURPOSE = "wardround/v2/round-key"
+_FORMAT = b"wrannc\x00\x01"
+
+MOST_BYTES = 1 << 20
+"""Of an announcement: room for what a hospital has seen of thousands of others."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,22 @@ class Announcement:
     member: Member
     terms: bytes
     signature: bytes
+
+    def to_bytes(self) -> bytes:
+        """The bytes that are sent."""
+        return to_wire(_FORMAT, (self.member.fields, self.terms, self.signature))
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Announcement":
+        """What was sent; nothing of it has been checked but its form (`check`).
+
+        Raises:
+            FederationError: these are not the bytes of an announcement, not all of them, or of one that cannot be.
+        """
+        match from_wire(content, _FORMAT, MOST_BYTES, "An announcement"):
+            case ((*member,), bytes(terms), bytes(signature)) if (len(terms), len(signature)) == (32, 64):
+                return cls(_member(member), terms, signature)
+        raise malformed("An announcement")
 
     def check(self, terms: Terms, pins: Pins) -> None:
         """Refuses an announcement that is not of a pinned hospital, or not for these terms.
@@ -59,6 +81,27 @@ class Announcement:
                 f"or attempt, another model or mechanism. Nothing is sent to round {terms.round}, attempt "
                 f"{terms.attempt}; begin a new attempt."
             )
+
+
+def _member(fields: Sequence[Field]) -> Member:
+    match fields:
+        case (str(hospital), bytes(identity), bytes(round_key), (*ledger,), (*seen,)):
+            return Member(hospital, identity, round_key, _mark(ledger), tuple(map(_seen, seen)))
+    raise malformed("An announcement")
+
+
+def _seen(fields: Field) -> tuple[str, LedgerMark]:
+    match fields:
+        case (str(hospital), (*mark,)):
+            return hospital, _mark(mark)
+    raise malformed("An announcement")
+
+
+def _mark(fields: Sequence[Field]) -> LedgerMark:
+    match fields:
+        case (int(entries), str(head)):
+            return LedgerMark(entries, head)
+    raise malformed("An announcement")
 
 
 class RoundKey:

@@ -138,10 +138,12 @@ class Member:
                     f"The {name} of {self.hospital} must be {KEY_BYTES} bytes, got {len(key)}; ask for it again."
                 )
         others = [name for name, _ in self.seen]
+        for name in others:
+            check_name(name)
         if others != sorted({*others} - {self.hospital}):
             raise FederationError(
-                f"What {self.hospital} has seen of other ledgers must name each once, sorted, and not its own, got "
-                f"{', '.join(others)}; ask for the announcement again."
+                f"What {self.hospital} has seen of other ledgers must name each once, sorted, and not its own, and "
+                f"does not among {len(others)}; ask for the announcement again."
             )
 
     @property
@@ -198,11 +200,12 @@ def check_name(hospital: str) -> None:
     """Refuses a name that two people could read differently: empty, padded, longer than 100, or unprintable."""
     if not 0 < len(hospital) <= 100 or hospital != hospital.strip() or not hospital.isprintable():
         raise FederationError(
-            f"A hospital's name must be 1 to 100 printable characters without spaces around them, got {hospital!r}."
+            "A hospital's name must be 1 to 100 printable characters without spaces around them, got "
+            f"{hospital[:101]!r}."
         )
 
 
 def check_hash(value: str, name: str) -> None:
     """Refuses what is not a SHA-256 hash in lower-case hexadecimal digits."""
     if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
-        raise FederationError(f"{name} must be a hash of 64 hexadecimal digits, got {value!r}.")
+        raise FederationError(f"{name} must be a hash of 64 hexadecimal digits, got {value[:65]!r}.")
