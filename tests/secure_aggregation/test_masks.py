@@ -233,13 +233,13 @@ def test_without_entropy_nothing_is_announced(monkeypatch, failure):
 
     monkeypatch.setattr(os, "urandom", fail)
     with pytest.raises(FederationError, match="must give random bytes"):
-        RoundKey(make_identities(1)[0], make_terms(), "0" * 64, system_entropy)
+        RoundKey(make_identities(1)[0], make_terms(), LedgerMark(0, NO_ENTRY), system_entropy)
 
 
 def test_too_little_entropy_is_none(monkeypatch):
     monkeypatch.setattr(os, "urandom", lambda num_bytes: bytes(num_bytes - 1))
     with pytest.raises(FederationError, match="must give 32 random bytes for a key, and gave 31"):
-        RoundKey(make_identities(1)[0], make_terms(), "0" * 64, system_entropy)
+        RoundKey(make_identities(1)[0], make_terms(), LedgerMark(0, NO_ENTRY), system_entropy)
 
 
 def test_two_round_keys_of_the_operating_system_differ():

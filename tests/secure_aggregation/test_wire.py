@@ -1,5 +1,7 @@
 """Announcements and confirmations as bytes: one form each, and nothing but a sentence for whatever else arrives."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,10 @@ from wardround.secure_aggregation.round_key import Announcement
 ROUND = make_round(3)
 ANNOUNCED = ROUND.announcements[2]  # it has seen two others
 CONFIRMED = confirm(ROUND.transcript, ROUND.identities[2])
-SENT = {"announcement": (Announcement, ANNOUNCED), "confirmation": (Confirmation, CONFIRMED)}
+SENT: dict[str, tuple[Any, Any]] = {
+    "announcement": (Announcement, ANNOUNCED),
+    "confirmation": (Confirmation, CONFIRMED),
+}
 MESSAGES = pytest.mark.parametrize("what", list(SENT))
 FORM = 8
 

@@ -1,7 +1,8 @@
 """A hospital's side of a masked round: it checks, charges its ledger, computes, noises, masks and signs one upload.
 
-What leaves: a round key, the hash of a transcript, and the sum of its patients' rows on the grid with its share of the
-noise, under masks; and the event it was charged as. When: the upload only after the charge and the notes are on disk.
+What leaves: a round key, how far its ledger is (`known_ledgers`), the hash of a transcript, and the sum of its
+patients' rows on the grid with its share of the noise, under masks; and the event it was charged as. When: the upload
+only after the charge and the notes are on disk.
 A sample without patients is noised, masked and sent like any other.
 
 Guarantee: that of `wardround.secure_aggregation.mechanism` for the sum of all hospitals; a single upload is uniform
