@@ -53,7 +53,7 @@ def test_an_upload_is_as_long_as_the_page_promises_in_the_ring_that_the_run_chos
             sent.append((self, super().to_bytes()))
             return sent[-1][1]
 
-    monkeypatch.setattr("wardround.agent.masked.Upload", Noted)
+    monkeypatch.setattr("wardround.secure_aggregation.hidden_sum.Upload", Noted)
     study = tiny_study(privacy={**MASKED, "epsilon": None, "noise_multiplier": 1.0, "sampling_prob": 0.25})
     run_study(study, tmp_path / "run")
     plan = plan_of(study)
