@@ -110,6 +110,7 @@ def plan(
     colluders: Annotated[int | None, typer.Option(help="Hospitals that may collude.")] = None,
     dropouts: Annotated[int, typer.Option(help="Hospitals that may be missing.")] = 0,
     parameters: Annotated[int | None, typer.Option(help="Trained parameters, to judge feasibility.")] = None,
+    masked: Annotated[bool, typer.Option("--masked", help="Sums of whole numbers, under masks.")] = False,
     accountant: Annotated[str, typer.Option(help="pld, rdp or gdp.")] = "pld",
     as_json: AsJson = False,
 ) -> None:
@@ -125,7 +126,12 @@ def plan(
         colluders=colluders, dropouts=dropouts, parameters=parameters,
         accountant=_choice(AccountantKind, accountant, "--accountant"),
     )  # fmt: skip
-    answer = answer_to(question)
+    if masked:
+        from wardround.run.planning import masked_plan
+
+        answer = masked_plan(question)
+    else:
+        answer = answer_to(question)
     if as_json:
         print(json.dumps(answer.to_json()))
         return
@@ -137,6 +143,8 @@ def plan(
     print(f"noise on the mean       {answer.mean_noise_std:.2e} clipping norms a coordinate")
     if answer.rho is not None:
         print(f"feasibility             rho = {answer.rho:.3f}: {answer.feasibility}")
+    if answer.slack is not None:
+        print(f"slack of whole numbers  {answer.slack:.1e}, included; sums are masked, {patients} patients public")
     print(f"\nepsilon {at}, against")
     for row in answer.insiders:
         print(f"  {_number(row.epsilon):>8}  {row.adversary}")

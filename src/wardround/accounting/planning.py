@@ -89,6 +89,7 @@ class PlanAnswer:
         patients_per_round: expected.
         mean_noise_std: std of the noise in one coordinate of the mean gradient, in clipping norms.
         rho: sqrt(parameters) / (μ patients), with the noise that is really added; None when not asked for.
+        slack: what noise in whole numbers, under masks, has added to epsilon; None where it is continuous.
     """
 
     question: PlanQuestion
@@ -99,6 +100,7 @@ class PlanAnswer:
     mean_noise_std: float
     insiders: tuple[InsiderRow, ...]
     rho: float | None
+    slack: float | None = None
 
     @property
     def feasibility(self) -> str | None:
@@ -122,10 +124,12 @@ class PlanAnswer:
             "colluders": question.colluders,
             "dropouts": question.dropouts,
             "parameters": question.parameters,
+            "sum": "simulated" if self.slack is None else "masked",
             "accountant": question.accountant.value,
             "noise_multiplier": self.noise_multiplier,
             "epsilon": number_to_json(self.epsilon),
             "rdp_epsilon": number_to_json(self.rdp_epsilon),
+            "slack": self.slack,
             "patients_per_round": self.patients_per_round,
             "mean_noise_std": self.mean_noise_std,
             "insiders": [row.to_json() for row in self.insiders],

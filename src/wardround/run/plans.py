@@ -76,14 +76,24 @@ def plan_of(study: Study) -> PrivacyPlan:
         return with_top_k(plan, top, section.epsilon)
     if section.plan == "clipped-update":
         return with_clipped_updates(plan, section.clipping_norm, section.epsilon, section.noise_multiplier)
-    if section.epsilon is not None:
-        target = section.epsilon if section.sum == "simulated" else section.epsilon * (1 - _FOR_THE_GRID)
-        plan = calibrated(plan, target)
-    elif section.noise_multiplier is not None:
-        plan = with_noise(plan, section.noise_multiplier)
+    return noised(plan, section.epsilon, section.noise_multiplier, masked=section.sum == "masked")
+
+
+def noised(
+    plan: PrivacyPlan, epsilon: float | None, noise_multiplier: float | None, *, masked: bool
+) -> PrivacyPlan:
+    """The plan with the least noise for `epsilon`, or with the noise given; `masked`: in whole-number shares on a grid.
+
+    Raises:
+        PrivacyError: neither is given, no finite noise gives that epsilon, or the grid cannot carry it.
+    """
+    if epsilon is not None:
+        plan = calibrated(plan, epsilon * (1 - _FOR_THE_GRID) if masked else epsilon)
+    elif noise_multiplier is not None:
+        plan = with_noise(plan, noise_multiplier)
     else:
         raise PrivacyError("A private study must give epsilon or noise_multiplier, got neither.")
-    return plan if section.sum == "simulated" else _on_grid(plan)
+    return _on_grid(plan) if masked else plan
 
 
 def _on_grid(plan: PrivacyPlan) -> PrivacyPlan:
