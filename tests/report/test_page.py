@@ -105,7 +105,7 @@ def test_a_stopped_run_says_after_which_round_and_why(page_of):
     page = page_of(bend)
     assert "Stopped after 2 of 4 rounds" in page.all("aside")[0]["text"]
     assert "2 of 2 refused" in page.text
-    assert "for the whole run as it was planned" in page.text
+    assert "for what was released until the run stopped" in page.text
 
 
 def test_a_leaking_split_is_a_warning_and_nobody_claims_never_trained_on(page_of):
