@@ -16,6 +16,7 @@ from tests.secure_aggregation.rounds import entropy_of, make_identities
 
 from wardround.errors import FederationError
 from wardround.secure_aggregation.identity import SigningKey, fingerprint, spoken_fingerprint
+from wardround.secure_aggregation.key_files import write_key_file
 from wardround.secure_aggregation.pins import Pins, check_fingerprint, verify
 from wardround.secure_aggregation.secret import system_entropy
 
@@ -65,6 +66,21 @@ def test_a_key_that_cannot_be_written_leaves_nothing(key, tmp_path, monkeypatch)
     assert not os.listdir(tmp_path)
     with pytest.raises(FederationError, match="No such file"):
         key.write(tmp_path / "missing" / "key.pem")
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_file_and_then_its_name_are_on_disk_when_it_is_written(tmp_path, monkeypatch, replace):
+    synced = []
+
+    def note(descriptor):
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append(("folder" if is_folder else "file", sorted(os.listdir(tmp_path))))
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_key_file(tmp_path / "notes.json", b"1", mode=0o600, replace=replace)
+    assert [what for what, _ in synced] == ["file", "folder"]
+    assert "notes.json" not in synced[0][1]
+    assert synced[1][1] == ["notes.json"]
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o601])

@@ -7,7 +7,7 @@ from wardround.errors import FederationError
 
 
 def write_key_file(path: Path, content: bytes, *, mode: int, replace: bool) -> None:
-    """Writes beside the place, syncs, and moves there; on any failure an old file stands.
+    """Writes beside the place, syncs, moves there, and syncs the folder; on any failure a whole file stands.
 
     Args:
         path: in a folder that exists.
@@ -32,6 +32,7 @@ def write_key_file(path: Path, content: bytes, *, mode: int, replace: bool) -> N
                 os.link(beside, path)
         finally:
             beside.unlink(missing_ok=True)
+        _sync_folder(path.parent)
     except FileExistsError:
         raise FederationError(
             f"{path} must not exist yet, for a key that is replaced is lost; choose another name, or move it away."
@@ -40,6 +41,15 @@ def write_key_file(path: Path, content: bytes, *, mode: int, replace: bool) -> N
         raise FederationError(
             f"{path} must be a file that can be written ({error.strerror}); choose another."
         ) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Has the folder's own entries on disk: without it a power cut may bring the old file back."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def is_private_key(path: Path) -> bool:
