@@ -140,11 +140,12 @@ def divide_the_share_twice(patch):
 
 
 def clip_at_twice_the_norm(patch):
-    def row_of(self, gradient):
-        return row_well(replace(self, clipping_norm=2 * self.clipping_norm, bound=2 * self.bound), gradient)
+    def round_into(self, row, gradient):
+        longer = replace(self, clipping_norm=2 * self.clipping_norm, bound=2 * self.bound)
+        return round_well(longer, row, gradient)
 
-    row_well = Grid.row_of
-    patch.setattr(Grid, "row_of", row_of)
+    round_well = Grid._round_into
+    patch.setattr(Grid, "_round_into", round_into)
 
 
 def divide_by_the_realised_sample(patch):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from wardround.errors import PrivacyError
-from wardround.secure_aggregation.grid import LARGEST_BOUND, Grid
+from wardround.secure_aggregation.grid import _PIECE, LARGEST_BOUND, Grid
 
 DIMENSION = 6
 FLOATS = st.one_of(
@@ -57,14 +57,18 @@ def test_long_rows_keep_the_bound_and_use_it(gradient, bound):
 
 def test_a_row_over_the_bound_is_left_out_whole():
     # One step of tightening is not enough for a crafted row: the check is what counts, not the clip.
+    def is_within(grid, *row):
+        with np.errstate(over="ignore"):
+            return grid._is_within(float(np.dot(row, row)))
+
     grid = Grid(1.0, 5, 4)
-    assert grid._is_within(np.array([3.0, 4.0, 0.0, 0.0]))
-    assert not grid._is_within(np.array([3.0, 4.0, 1.0, 0.0]))
+    assert is_within(grid, 3.0, 4.0, 0.0, 0.0)
+    assert not is_within(grid, 3.0, 4.0, 1.0, 0.0)
     wide = Grid(1.0, LARGEST_BOUND, 4)
-    assert wide._is_within(np.array([LARGEST_BOUND, 0.0, 0.0, 0.0]))
-    assert not wide._is_within(np.array([LARGEST_BOUND, 1.0, 0.0, 0.0]))
+    assert is_within(wide, LARGEST_BOUND, 0.0, 0.0, 0.0)
+    assert not is_within(wide, LARGEST_BOUND, 1.0, 0.0, 0.0)
     for bad in (np.nan, np.inf, -np.inf, 1e300):
-        assert not wide._is_within(np.array([bad, 0.0, 0.0, 0.0]))
+        assert not is_within(wide, bad, 0.0, 0.0, 0.0)
 
 
 def test_the_check_decides_even_where_the_clip_was_wrong(monkeypatch):
@@ -102,6 +106,51 @@ def test_order_batches_and_memory_layout_do_not_change_a_bit(dtype):
     np.testing.assert_array_equal(whole, grid.sum_of(np.repeat(gradients, 2, axis=1)[:, ::2]))
 
 
+def rounded_in_one_piece(grid, gradient):
+    """A row as its definition has it, on whole arrays, held against the bound in Python's whole numbers."""
+    row = np.zeros(grid.dimension)
+    row[: gradient.size] = gradient
+    norm = np.sqrt(np.add.reduce(np.square(row)))
+    if norm > grid.clipping_norm:
+        row *= grid.clipping_norm / norm
+    row = np.rint(row * grid.steps_per_unit).astype(np.int64)
+    return row if squared_norm(row.tolist()) <= grid.bound**2 else 0 * row
+
+
+@pytest.mark.parametrize("dimension", [1, 129, _PIECE - 1, _PIECE, _PIECE + 1, 2 * _PIECE + 9, 100_003])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_piece_by_piece_a_row_is_bit_for_bit_what_it_is_in_one(dimension, dtype):
+    random = np.random.default_rng(dimension)
+    for bound in (int(np.sqrt(dimension)) + 1, 1 << 20, LARGEST_BOUND):
+        grid = Grid(0.7, bound, dimension)
+        for size in (1e-5, 1.0, 1e5):
+            gradient = (size * random.normal(size=dimension) * random.lognormal(size=dimension)).astype(dtype)
+            np.testing.assert_array_equal(grid.row_of(gradient), rounded_in_one_piece(grid, gradient))
+            squares = grid._squares(gradient, 0, dimension, np.empty(_PIECE))
+            assert squares == np.add.reduce(np.square(gradient.astype(np.float64)))
+
+
+def test_coordinates_that_a_gradient_lacks_are_zeros():
+    random = np.random.default_rng(4)
+    grid = Grid(1.0, 1 << 20, 3 * _PIECE)
+    for size in (0, 5, _PIECE, 2 * _PIECE + 77, 3 * _PIECE):
+        gradient = random.normal(size=size).astype(np.float32)
+        padded = np.pad(gradient, (0, 3 * _PIECE - size))
+        np.testing.assert_array_equal(grid.row_of(gradient), grid.row_of(padded))
+        assert not grid.row_of(gradient)[size:].any()
+
+
+def test_a_patient_left_out_in_the_middle_of_a_row_leaves_nothing_behind(monkeypatch):
+    grid = Grid(1.0, 1 << 20, 2 * _PIECE)
+    monkeypatch.setattr(Grid, "steps_per_unit", float(1 << 21))  # what is longer than a half fails the check
+    first, second = np.zeros(2 * _PIECE), np.zeros(2 * _PIECE)
+    first[0] = first[-1] = 0.4  # either piece is within the bound, both together are not
+    second[1] = 0.25
+    assert not grid.row_of(first).any()
+    np.testing.assert_array_equal(grid.sum_of([first, second, first]), grid.row_of(second))
+    assert grid.row_of(second)[1] == 1 << 19
+
+
 def test_an_empty_sample_is_zeros():
     total = Grid(1.0, 100, 5).sum_of([])
     assert total.dtype == np.int64
@@ -133,5 +182,6 @@ def test_a_grid_that_cannot_keep_its_bound_is_refused(clipping_norm, bound, dime
 
 
 def test_a_gradient_of_another_shape_is_refused():
-    with pytest.raises(PrivacyError, match="shape"):
-        Grid(1.0, 10, 4).row_of(np.zeros(5))
+    for shape in (5, (1, 4), (4, 1), ()):
+        with pytest.raises(PrivacyError, match="shape"):
+            Grid(1.0, 10, 4).row_of(np.zeros(shape))

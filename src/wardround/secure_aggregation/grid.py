@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from wardround.errors import PrivacyError
 
+Int32: TypeAlias = npt.NDArray[np.int32]
 Int64: TypeAlias = npt.NDArray[np.int64]
 Float64: TypeAlias = npt.NDArray[np.float64]
 Gradient: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -26,6 +27,8 @@ Gradient: TypeAlias = npt.NDArray[np.floating[Any]]
 
 LARGEST_BOUND = 1 << 26
 """With it double precision adds squares exactly up to 2^53, and what is above stays above the squared bound of 2^52."""
+
+_PIECE = 1 << 15  # coordinates at a time: what a processor's cache holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,9 @@ class Grid:
     def row_of(self, gradient: Gradient) -> Int64:
         """One patient's gradient, clipped and rounded to the nearest grid points, (parameter,).
 
+        Args:
+            gradient: of one patient. Coordinates that it lacks at its end are zeros.
+
         Guarantee:
             The squares of the row add up to at most `bound`², in whole numbers, whatever the gradient holds. Private.
 
@@ -81,19 +87,8 @@ class Grid:
             | norm carried over the bound by rounding               | zeros: the patient is left out |
             | zero, or smaller than half a step in each coordinate  | zeros                        |
         """
-        if gradient.shape != (self.dimension,):
-            raise PrivacyError(f"A gradient must have the shape ({self.dimension},), got {gradient.shape}.")
-        # A copy in one piece: the norm of a strided row would be added up in another order.
-        row = np.array(gradient, dtype=np.float64, order="C")
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            norm = math.sqrt(float(np.add.reduce(np.square(row))))
-            if not math.isfinite(norm):
-                return np.zeros(self.dimension, dtype=np.int64)
-            if norm > self.clipping_norm:
-                row *= self.clipping_norm / norm
-            row *= self.steps_per_unit
-        np.rint(row, out=row)
-        if not self._is_within(row):
+        row = np.zeros(self.dimension, dtype=np.int32)
+        if not self._round_into(row, gradient):
             return np.zeros(self.dimension, dtype=np.int64)
         return row.astype(np.int64)
 
@@ -108,15 +103,61 @@ class Grid:
             A sum of 2^37 patients or more could leave 64 bits; no hospital has them.
         """
         total = np.zeros(self.dimension, dtype=np.int64)
+        row = np.zeros(self.dimension, dtype=np.int32)
         for gradient in gradients:
-            total += self.row_of(gradient)
+            if self._round_into(row, gradient):
+                total += row
         return total
 
-    def _is_within(self, row: Float64) -> bool:
-        """Whether whole numbers in double precision have at most the bound as norm, decided exactly.
+    def _round_into(self, row: Int32, gradient: Gradient) -> bool:
+        """Writes a patient's row over `row`, (parameter,); False: the patient is left out, and it holds anything.
 
-        Every partial sum of squares below 2^53 is exact, in any order; one that passes 2^53 never comes back below
-        it, as rounding is monotone; and the squared bound is at most 2^52. What is no number is not within.
+        In pieces that a processor's cache holds, so that memory is passed over three times and not ten.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
-            return bool(np.dot(row, row) <= self.bound**2)
+        if gradient.ndim != 1 or gradient.size > self.dimension:
+            raise PrivacyError(
+                f"A gradient must be one row of at most {self.dimension} coordinates, got the shape {gradient.shape}."
+            )
+        scratch = np.empty(min(_PIECE, self.dimension), dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            norm = math.sqrt(self._squares(gradient, 0, self.dimension, scratch))
+            if not math.isfinite(norm):
+                return False
+            squares = 0.0
+            for start in range(0, self.dimension, _PIECE):
+                steps = _piece(gradient, start, min(start + _PIECE, self.dimension), scratch)
+                if norm > self.clipping_norm:
+                    steps *= self.clipping_norm / norm
+                steps *= self.steps_per_unit
+                np.rint(steps, out=steps)
+                squares += float(np.dot(steps, steps))
+                if not self._is_within(squares):
+                    return False
+                row[start : start + steps.size] = steps
+        return True
+
+    def _squares(self, gradient: Gradient, start: int, stop: int, scratch: Float64) -> float:
+        """Sum of squares of some coordinates, added pairwise as NumPy adds those of a row in one piece."""
+        if stop - start <= _PIECE:
+            values = _piece(gradient, start, stop, scratch)
+            return float(np.add.reduce(np.square(values, out=values)))
+        half = start + (stop - start) // 16 * 8
+        return self._squares(gradient, start, half, scratch) + self._squares(gradient, half, stop, scratch)
+
+    def _is_within(self, squares: float) -> bool:
+        """Whether whole numbers, whose squares add up to this in double precision, have at most the bound as norm.
+
+        Decided exactly: every partial sum of squares below 2^53 is exact, in any order; one that passes 2^53 never
+        comes back below it, as rounding is monotone; and the squared bound is at most 2^52. What is no number is not
+        within. Single coordinates of such a row are at most 2^26.
+        """
+        return squares <= self.bound**2
+
+
+def _piece(gradient: Gradient, start: int, stop: int, scratch: Float64) -> Float64:
+    """Coordinates of a gradient in double precision, zeros beyond its end; in the scratch memory."""
+    values = scratch[: stop - start]
+    part = gradient[start:stop]
+    values[: part.size] = part
+    values[part.size :] = 0.0
+    return values
