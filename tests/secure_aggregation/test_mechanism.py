@@ -1,6 +1,7 @@
 """The integer mechanism: the total is the clear sum plus everyone's noise, sized for those who stay honest."""
 
 import math
+import threading
 from fractions import Fraction
 
 import numpy as np
@@ -169,10 +170,67 @@ def test_without_randomness_nothing_is_encoded():
     def broken(count):
         raise OSError("no entropy")
 
-    with pytest.raises(OSError, match="no entropy"):
-        terms.encode([], broken)
+    for patients in (0, 2):
+        with pytest.raises(OSError, match="no entropy"):
+            terms.encode(gradients_of(0, patients), broken)
+    assert not noise_threads()
     with pytest.raises(PrivacyError, match="must give"):
         terms.encode(gradients_of(0, 2), lambda count: bytes(count // 2))
+
+
+def noise_threads():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("noise")]
+
+
+def test_the_share_is_drawn_while_gradients_are_computed():
+    """Each of the two waits for the other to have begun: one after the other, neither would go on."""
+    terms, computing, drawing = mechanism(), threading.Event(), threading.Event()
+    source = source_of("beside", 0)
+
+    def random_bytes(count):
+        drawing.set()
+        assert computing.wait(10), "no gradient was computed while noise was drawn"
+        return source(count)
+
+    def gradients():
+        computing.set()
+        assert drawing.wait(10), "no noise was drawn while gradients were computed"
+        yield from gradients_of(0, 2)
+
+    noised = terms.encode(gradients(), random_bytes)
+    clear = terms.grid.sum_of(gradients_of(0, 2))
+    np.testing.assert_array_equal(noised - clear, discrete_gaussian(2_000, 1 << 20, source_of("beside", 0)))
+    assert not noise_threads()
+
+
+@pytest.mark.parametrize("source_fails", [False, True])
+def test_gradients_that_fail_are_heard_of_and_leave_no_thread_behind(source_fails):
+    terms, read = mechanism(dimension=60_000), [0]
+    source = source_of("failing", 0)
+
+    def random_bytes(count):
+        read[0] += 1
+        if source_fails:
+            raise OSError("no entropy")
+        return source(count)
+
+    def gradients():
+        yield gradients_of(0, 1, 60_000)[0]
+        raise RuntimeError("patient 17 broke it")
+
+    with pytest.raises(RuntimeError, match="patient 17"):
+        terms.encode(gradients(), random_bytes)
+    assert not noise_threads()
+    before = read[0]
+    terms.encode([], source_of("another", 0))
+    assert read[0] == before, "the source was read after the round had ended"
+
+
+def test_no_share_is_added_twice():
+    terms, source = mechanism(), source_of("twice", 0)
+    first, second = terms.encode([], source), terms.encode([], source)
+    assert np.mean(first == second) < 0.01
+    assert has_std(first - second, math.sqrt(2) * 2**20)
 
 
 @pytest.mark.parametrize(

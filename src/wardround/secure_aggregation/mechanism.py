@@ -20,6 +20,7 @@ the guarantee: it is computed from what was noised.
 
 import math
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -143,15 +144,21 @@ class IntegerMechanism:
     def encode(self, gradients: Iterable[Gradient], random_bytes: RandomBytes) -> Int64:
         """One hospital's sum and its share of the noise, (parameter,), in grid steps.
 
+        The share is drawn on a thread of its own while gradients are computed and rounded, and has been added when this
+        returns. If either fails, both have ended when the exception passes: a share takes its time and no longer.
+
         Args:
-            gradients: of the patients sampled, one each, not clipped; may be empty.
-            random_bytes: a cryptographic source that no other round or hospital draws from.
+            gradients: of the patients sampled, one each, not clipped; may be empty. Coordinates that one lacks at its
+                end are zeros.
+            random_bytes: a cryptographic source that no other round or hospital draws from; read by that thread alone.
 
         Raises:
             PrivacyError: the source failed; there is no sum without noise. Its own exceptions pass.
         """
-        total = self.grid.sum_of(gradients)
-        total += discrete_gaussian(self.dimension, self.share_std, random_bytes)
+        with ThreadPoolExecutor(1, "noise") as beside:
+            share = beside.submit(discrete_gaussian, self.dimension, self.share_std, random_bytes)
+            total = self.grid.sum_of(gradients)
+            total += share.result()
         return total
 
     def in_ring(self, values: Int64) -> Residues:
