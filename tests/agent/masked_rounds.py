@@ -35,7 +35,9 @@ class MaskedFederation:
     def __init__(self, federation, folder):
         self.federation, plan = federation, federation.plan
         self.mechanism = mechanism_of(plan, federation.weights.size, plan.num_patients)
-        self.agreement = Agreement("a run", "ab" * 32, self.mechanism, plan.releases, "0.1.0")
+        self.agreement = Agreement(
+            "a run", "ab" * 32, self.mechanism, plan.releases, "0.1.0", clipping=plan.clipping_terms
+        )
         identities = [Identity(name, SigningKey.new(entropy_of(name))) for name in federation.agents]
         pins = Pins({identity.hospital: identity.key.public for identity in identities})
         self.uploads = []

@@ -10,7 +10,7 @@ from tests.agent.masked_rounds import MaskedFederation, expected_total, masked_p
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.ledger_entry import GENESIS
-from wardround.agent.agent import answer_all
+from wardround.agent.agent import Agent, answer_all
 from wardround.agent.known_ledgers import sealed_head
 from wardround.errors import FederationError, LedgerError, RecordError
 from wardround.federation.availability import Availability
@@ -19,6 +19,8 @@ from wardround.federation.masked_availability import UnreliableParty
 from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
+from wardround.privacy.clips import ClippingKind
+from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.masked_sum import MaskedSum
 from wardround.secure_aggregation.round_key import Announcement
 from wardround.secure_aggregation.secret import system_entropy
@@ -66,6 +68,63 @@ def test_the_rows_on_the_grid_are_the_clipped_gradients(make_masked):
         found = masked.mechanism.decode(rows)[:-WITNESSES]
         # 2^-12 is the margin of the float clip; half a step a coordinate is rounding.
         np.testing.assert_allclose(found, clipped.vector.numpy(), atol=4 * plan.clipping_norm * 2**-12)
+
+
+def asked_under(masked, kind, clipping_norm=0.02):
+    return replace(masked.request(), clipping_norm=clipping_norm if kind is ClippingKind.ADAPTIVE else None)
+
+
+@pytest.mark.parametrize("kind", list(ClippingKind))
+def test_under_every_clipping_the_opened_sum_is_the_simulated_one_and_all_the_noise(make_masked, kind):
+    masked = make_masked(clipping=kind, sampling_prob=1.0)
+    request, plan = asked_under(masked, kind), masked.federation.plan
+    total = masked.channel.ask_sum(dict.fromkeys(masked.channel.hospitals, request), 0)
+    clear, noise = 0.0, 0
+    for agent in masked.federation.agents.values():
+        sample = agent.sample(request)
+        [clipped] = agent.workbench.gradient_sums(
+            request.weights, [sample], plan.gradient_norm(request.clipping_norm), 0, plan.rule
+        )
+        clear += plan.in_units(clipped, len(sample.chosen), request.clipping_norm).vector.numpy()
+        noise += discrete_gaussian(masked.mechanism.dimension, 1 << 20, agent.noise_bytes(request))
+    found = total.update - masked.mechanism.decode(noise)[:-WITNESSES]
+    assert found.size == masked.federation.weights.size + (kind is ClippingKind.ADAPTIVE)
+    # 2^-12 is the margin of the float clip, of 20 patients; rounding and single precision are far less.
+    np.testing.assert_allclose(found, clear, atol=20 * plan.clipping_norm * 2**-12)
+    assert np.abs(clear).max() > 0.5
+
+
+@pytest.mark.parametrize("kind", [ClippingKind.FLAT, ClippingKind.PER_LAYER, ClippingKind.ADAPTIVE])
+def test_hospitals_that_clip_otherwise_form_no_sum(make_masked, kind):
+    masked = make_masked(clipping=kind)
+    request = asked_under(masked, kind)
+    other = masked.parties["hospital-2"]
+    if kind is ClippingKind.ADAPTIVE:
+        announce = other.announce
+        other.announce = lambda _, *rest: announce(asked_under(masked, kind, 0.03), *rest)
+    else:
+        terms = replace(masked.federation.plan, clipping=ClippingKind.AUTOMATIC).clipping_terms
+        other._agreement = replace(other._agreement, clipping=terms)
+    with pytest.raises(FederationError):
+        masked.channel.ask_sum(dict.fromkeys(masked.channel.hospitals, request), 0)
+    assert not masked.uploads
+    assert masked.charges("hospital-1") == 0
+
+
+def test_a_norm_of_the_round_that_nobody_planned_is_refused(make_masked):
+    masked = make_masked()
+    request = replace(masked.request(), clipping_norm=0.1)
+    total = masked.channel.ask_sum(dict.fromkeys(masked.channel.hospitals, request), 0)
+    assert total.update is None
+    assert {failure.code for failure in total.failures.values()} == {FailureCode.REFUSED_POLICY}
+
+
+def test_a_row_that_reaches_into_the_witnesses_is_an_error_and_no_upload(make_masked, monkeypatch):
+    masked = make_masked(sampling_prob=1.0)
+    broken = Agent.gradients
+    monkeypatch.setattr(Agent, "gradients", lambda self, request: (np.append(g, 1) for g in broken(self, request)))
+    assert masked.ask().update is None
+    assert not masked.uploads
 
 
 def test_gradients_come_alike_whatever_fits_into_memory(make_masked):

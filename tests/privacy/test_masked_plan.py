@@ -14,7 +14,6 @@ from wardround.accounting.terms import Trust
 from wardround.agent.masked import mechanism_of
 from wardround.errors import PrivacyError
 from wardround.privacy.clipping import ClippedSum
-from wardround.privacy.clips import ClippingKind
 from wardround.privacy.promise import insiders_of, statement_of
 from wardround.privacy.sampling import largest_sample
 from wardround.privacy.variants import not_private, with_shares
@@ -126,7 +125,6 @@ def test_floating_point_noise_on_such_a_plan_is_refused():
     "changes",
     [
         {"trust": Trust.NOBODY, "colluders": 0, "dropouts": 0},
-        {"clipping": ClippingKind.PER_LAYER},
         {"num_patients": None},
         {"colluders": 2},
         {"noise_multiplier": 1.1},

@@ -168,6 +168,26 @@ def test_a_share_that_is_missing_stops_the_run(tiny_study, tmp_path, monkeypatch
         run_study(study, tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("clipping", "words"),
+    [
+        ("per-layer", "an equal share of its square"),
+        ("per-layer-by-size", "a share of its square by size"),
+        ("automatic", "scaled to about that norm"),
+        ("adaptive", "0.5-quantile of the norms"),
+    ],
+)
+def test_every_clipping_runs_under_masks_with_the_words_of_its_own(tiny_study, tmp_path, clipping, words):
+    study = tiny_study(privacy={**MASKED, "clipping": clipping})
+    record = run_study(study, tmp_path / "run")
+    statement = record.certificate["statement"]
+    assert statement["mechanism"] == "discrete Gaussian on a grid"
+    assert statement["epsilon"] == plan_of(tiny_study(privacy=MASKED)).epsilon, "no rule costs more than another"
+    assert words in record.certificate["sentence"]
+    norms = [line.get("clipping_norm") for line in record.rounds]
+    assert len(set(norms)) == (4 if clipping == "adaptive" else 1)
+
+
 def test_absent_and_late_hospitals_leave_a_run_that_foresaw_them(tiny_study, tmp_path):
     study = tiny_study(
         privacy={**MASKED, "dropouts": 1, "colluders": 0, "epsilon_limit": 50.0},
@@ -197,7 +217,6 @@ def test_references_and_their_ledgers_are_not_masked(tiny_study):
     [
         ({"privacy": {"num_patients": None}}, "num_patients must be given"),
         ({"privacy": {"trust": "coordinator"}}, 'trust must be "secure-aggregation"'),
-        ({"privacy": {"clipping": "per-layer"}}, 'use clipping = "flat"'),
         ({"privacy": {"plan": "correlated-noise", "cohorts": 2}}, 'use plan = "dp-sgd"'),
         ({"federation": {"strategy": "alone"}}, 'use strategy = "fedsgd"'),
         ({"hospitals": {"count": 2}}, "must be >= 3"),

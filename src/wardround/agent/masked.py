@@ -15,15 +15,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from wardround.accounting.events import Event
 from wardround.agent.agent import Agent
 from wardround.agent.known_ledgers import check_own, mark_of
 from wardround.agent.notes import Notes
 from wardround.errors import PrivacyError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
+from wardround.privacy.layout import Layout
 from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.rows import Row, rows_of
 from wardround.privacy.sampling import largest_sample
 from wardround.secure_aggregation.agreement import Agreement
 from wardround.secure_aggregation.cohort import CohortRule, check_follows
@@ -38,13 +38,12 @@ from wardround.secure_aggregation.round_key import Announcement, RoundKey
 from wardround.secure_aggregation.secret import Entropy, system_entropy
 from wardround.secure_aggregation.transcript import Member, Terms, Transcript
 from wardround.secure_aggregation.witness import WITNESSES
-from wardround.types import Vector
 
 _log = logging.getLogger("wardround.agent")
 
 
 def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int | None) -> IntegerMechanism:
-    """The mechanism of a plan's masked sums over that many trained parameters, and the witnesses, in its ring.
+    """The mechanism of a plan's masked sums over that many parameters, an adaptive norm's count and witnesses, in its ring.
 
     The ring is the smallest in which no sum of a round wraps around, of as many patients as the plan's sampling takes
     but for a chance of `wardround.privacy.sampling.LARGER_SAMPLE`. It has no part in the guarantee.
@@ -64,7 +63,7 @@ def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int | None) -
     mechanism = IntegerMechanism(
         plan.clipping_norm,
         plan.noise_multiplier,
-        parameters + WITNESSES,
+        parameters + plan.counted_coordinates + WITNESSES,
         plan.hospitals,
         plan.colluders,
         plan.dropouts,
@@ -132,7 +131,7 @@ class MaskedHospital:
         self._attempt = None
         if request.weights is None or not self._agent.agrees(request, masked=True):
             return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
-        terms = self._agreement.terms(request.round, attempt, hospitals, request.weights)
+        terms = self._agreement.terms(request.round, attempt, hospitals, request.weights, request.clipping_norm)
         check_follows(terms, self._last_before(request.round))
         seen = {name: known.mark for name, known in self.notes.peers.items()}
         ledger = mark_of(self._agent.ledger, self._identity)
@@ -200,13 +199,19 @@ class MaskedHospital:
 
     def _noised(self, mechanism: IntegerMechanism, request: Request) -> Int64:
         """Sum of the sampled patients' rows and this hospital's share of the noise, (parameter + witness,). Private."""
-        return mechanism.encode(self._rows(request), self._agent.noise_bytes(request))
+        return mechanism.encode(self._rows(mechanism, request), self._agent.noise_bytes(request))
 
-    def _rows(self, request: Request) -> Iterator[Vector]:
-        """Gradient of each sampled patient, not clipped, and zeros for the witnesses."""
-        witnesses = np.zeros(WITNESSES, dtype=np.float32)
-        for gradient in self._agent.gradients(request):
-            yield np.concatenate([gradient, witnesses])
+    def _rows(self, mechanism: IntegerMechanism, request: Request) -> Iterator[Row]:
+        """What each sampled patient adds, by the plan's rule; what it lacks, the witnesses, are zeros on the grid."""
+        agent = self._agent
+        layout = Layout.of(agent.workbench.network.trained)
+        for row in map(rows_of(agent.plan, layout, request.clipping_norm), agent.gradients(request)):
+            if row.size + WITNESSES != mechanism.dimension:
+                raise PrivacyError(
+                    f"A patient's row must leave {WITNESSES} of {mechanism.dimension} coordinates to the witnesses, "
+                    f"got {row.size}; agree on the mechanism of this network."
+                )
+            yield row
 
     def _others(self, transcript: Transcript) -> list[Member]:
         return [member for member in transcript.members if member.hospital != self._identity.hospital]

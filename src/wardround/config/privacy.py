@@ -246,11 +246,6 @@ class PrivacySection(Section):
                 f'masks hide what a hospital sends until all have sent, and under trust = "{self.trust}" somebody sees '
                 'it alone: trust must be "secure-aggregation" for sum = "masked"'
             )
-        if self.clipping != "flat":
-            raise ValueError(
-                f'sum = "masked" checks one whole-number norm of each patient, and clipping = "{self.clipping}" has '
-                'others; use clipping = "flat"'
-            )
         if self.num_patients is None:
             raise ValueError(
                 'sum = "masked" divides by a public number of patients and counts nobody: num_patients must be given'

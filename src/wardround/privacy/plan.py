@@ -15,7 +15,7 @@ L2 norm (`clipped_sum`) and a count by at most 1.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -143,10 +143,9 @@ class PrivacyPlan:
                 f"Discrete shares are noise of every round under secure-aggregation, got trust {self.trust}; leave "
                 "shares out."
             )
-        if self.clipping is not ClippingKind.FLAT or self.num_patients is None:
+        if self.num_patients is None:
             raise PrivacyError(
-                "Rows on a grid are clipped flat and divided by a public number of patients: clipping must be flat, "
-                f"and num_patients given, got {self.clipping} and {self.num_patients}."
+                "Rows on a grid are divided by a public number of patients: num_patients must be given, got none."
             )
         honest = NoiseShares(self.hospitals, self.colluders, self.dropouts).honest
         if shares.shares != honest or self.noise_multiplier > shares.noise_multiplier:
@@ -207,6 +206,21 @@ class PrivacyPlan:
     def adaptive(self) -> AdaptiveNorm | None:
         """How the clipping norm follows the gradients, where it does."""
         return AdaptiveNorm(self.quantile) if self.clipping is ClippingKind.ADAPTIVE else None
+
+    @property
+    def counted_coordinates(self) -> int:
+        """Coordinates of a released sum that are no parameter: the count that an adaptive norm follows."""
+        return 0 if self.adaptive is None else 1
+
+    @property
+    def clipping_terms(self) -> dict[str, int | float | str]:
+        """How gradients are brought to the clipping norm, with every parameter of the rule, by name."""
+        rule = self.rule if self.adaptive is None else self.adaptive
+        parameters = asdict(rule) if is_dataclass(rule) else {}
+        return {
+            "clipping": self.clipping.value,
+            **{f"clipping_{name}": value for name, value in parameters.items()},
+        }
 
     # What it costs ---------------------------------------------------------------------------------
 

@@ -58,6 +58,7 @@ def masked_channel(
         mechanism=mechanism_of(plan, some.workbench.initial_weights.size, plan.num_patients),
         rounds=study.rounds,
         code_version=__version__,
+        clipping=plan.clipping_terms,
     )
     parties: dict[HospitalName, MaskedParty] = {}
     for position, (agent, identity, own) in enumerate(zip(agents.values(), identities, folders, strict=True)):

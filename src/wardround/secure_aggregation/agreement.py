@@ -1,7 +1,8 @@
 """What the hospitals of a run agree on before its first round; each makes the terms of a round from it by itself."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from wardround.errors import FederationError
 from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.transcript import Terms
+from wardround.secure_aggregation.transcript import Parameter, Terms
 from wardround.secure_aggregation.witness import WITNESSES
 
 
@@ -23,6 +24,7 @@ class Agreement:
         mechanism: of a round in which no hospital is missing; its dimension counts parameters and witnesses.
         rounds: of the run.
         code_version: of Wardround.
+        clipping: how patients' gradients are brought to the clipping norm, with every parameter of it, by name.
     """
 
     run: str
@@ -30,6 +32,7 @@ class Agreement:
     mechanism: IntegerMechanism
     rounds: int
     code_version: str
+    clipping: Mapping[str, Parameter] = field(default_factory=dict)
 
     @property
     def minimum(self) -> int:
@@ -53,9 +56,20 @@ class Agreement:
             )
         return replace(self.mechanism, hospitals=hospitals, dropouts=self.mechanism.dropouts - missing)
 
-    def terms(self, round: int, attempt: int, hospitals: int, weights: npt.NDArray[np.floating[Any]]) -> Terms:
-        """The terms of one attempt at the sum of gradients at these weights, (parameter,)."""
+    def terms(
+        self,
+        round: int,
+        attempt: int,
+        hospitals: int,
+        weights: npt.NDArray[np.floating[Any]],
+        clipping_norm: float | None = None,
+    ) -> Terms:
+        """The terms of one attempt at the sum of gradients at these weights, (parameter,).
+
+        `clipping_norm` is that of the round, where norms adapt.
+        """
         mechanism = self.mechanism_for(hospitals)
+        of_round = {} if clipping_norm is None else {"clipping_norm_of_round": clipping_norm}
         return Terms(
             run=self.run,
             study=self.study,
@@ -63,7 +77,7 @@ class Agreement:
             attempt=attempt,
             model=hashlib.sha256(np.ascontiguousarray(weights).data).hexdigest(),
             hospitals=hospitals,
-            mechanism={**mechanism.parameters, "witnesses": WITNESSES},
+            mechanism={**mechanism.parameters, "witnesses": WITNESSES, **self.clipping, **of_round},
             length=mechanism.dimension,
             ring=mechanism.ring,
             code_version=self.code_version,
