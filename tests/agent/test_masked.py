@@ -79,7 +79,7 @@ def test_under_every_clipping_the_opened_sum_is_the_simulated_one_and_all_the_no
     masked = make_masked(clipping=kind, sampling_prob=1.0)
     request, plan = asked_under(masked, kind), masked.federation.plan
     total = masked.channel.ask_sum(dict.fromkeys(masked.channel.hospitals, request), 0)
-    clear, noise = 0.0, 0
+    clear, noise = 0.0, np.zeros(masked.mechanism.dimension, np.int64)
     for agent in masked.federation.agents.values():
         sample = agent.sample(request)
         [clipped] = agent.workbench.gradient_sums(

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -219,7 +220,7 @@ def test_a_norm_of_the_round_is_asked_for_where_norms_adapt_and_nowhere_else():
 def test_every_parameter_of_a_rule_is_a_term(kind):
     terms = plan_of(kind).clipping_terms
     assert terms["clipping"] == kind.value
-    more = {
+    more: dict[str, dict[str, Any]] = {
         "per-layer": {"clipping_split": "equal"},
         "per-layer-by-size": {"clipping_split": "size"},
         "automatic": {"clipping_stability": 0.01},

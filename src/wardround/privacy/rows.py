@@ -27,10 +27,10 @@ from wardround.privacy.plan import PrivacyPlan
 from wardround.types import Vector
 
 Row: TypeAlias = Vector | npt.NDArray[np.float64]
-"""What one patient adds to a sum before it is rounded, (coordinate,)."""
+"""One patient's gradient, or what the patient adds to a sum before it is rounded, (coordinate,)."""
 
 
-def rows_of(plan: PrivacyPlan, layout: Layout, clipping_norm: float | None) -> Callable[[Vector], Row]:
+def rows_of(plan: PrivacyPlan, layout: Layout, clipping_norm: float | None) -> Callable[[Row], Row]:
     """How a patient's gradient, (parameter,), becomes a row of one round, (coordinate,).
 
     Args:
@@ -53,7 +53,7 @@ def rows_of(plan: PrivacyPlan, layout: Layout, clipping_norm: float | None) -> C
     return SectionedRow(plan.rule, layout, plan.clipping_norm)
 
 
-def _as_it_is(gradient: Vector) -> Row:
+def _as_it_is(gradient: Row) -> Row:
     return gradient
 
 
@@ -75,7 +75,7 @@ class SectionedRow:
         """Refuses a clipping norm that the rule cannot keep."""
         self.rule.check(self.clipping_norm)
 
-    def __call__(self, gradient: Vector) -> Row:
+    def __call__(self, gradient: Row) -> Row:
         """The row, (parameter,), of norm C at most but for rounding; zeros where a section has no finite norm."""
         sections, sizes = self._sections
         row = gradient.astype(np.float64)
@@ -123,7 +123,7 @@ class CountedRow:
     clipping_norm: float
     unit: float
 
-    def __call__(self, gradient: Vector) -> Row:
+    def __call__(self, gradient: Row) -> Row:
         """The row, (parameter + 1,); zeros, the count with them, where the norm is not finite."""
         row = np.zeros(gradient.size + 1, dtype=np.float64)
         row[:-1] = gradient

@@ -38,7 +38,7 @@ class Terms:
         attempt: of this round, from 1; another set of hospitals is another attempt.
         model: hash of the global model's weights, 64 hexadecimal digits.
         hospitals: how many take part; every share of noise is sized for this number.
-        mechanism: every parameter of the noise and of the grid, by name.
+        mechanism: every parameter of the clipping, of the noise and of the grid, by name.
         length: coordinates of the vector that is summed.
         ring: that it is summed in.
         code_version: of Wardround.
