@@ -43,7 +43,7 @@ _log = logging.getLogger("wardround.agent")
 
 
 def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int | None) -> IntegerMechanism:
-    """The mechanism of a plan's masked sums over that many parameters, an adaptive norm's count and witnesses, in its ring.
+    """The mechanism of a plan's masked sums over that many parameters, with an adaptive norm's count and witnesses.
 
     The ring is the smallest in which no sum of a round wraps around, of as many patients as the plan's sampling takes
     but for a chance of `wardround.privacy.sampling.LARGER_SAMPLE`. It has no part in the guarantee.
