@@ -146,6 +146,7 @@ class IntegerMechanism:
 
         The share is drawn on a thread of its own while gradients are computed and rounded, and has been added when this
         returns. If either fails, both have ended when the exception passes: a share takes its time and no longer.
+        That saves time where a core is to spare, and none elsewhere (`docs/secure-aggregation.md`).
 
         Args:
             gradients: of the patients sampled, one each, not clipped; may be empty. Coordinates that one lacks at its
