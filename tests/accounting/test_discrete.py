@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import mpmath
 import numpy as np
@@ -11,6 +12,7 @@ from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.discrete import (
     DiscreteShares,
     delta_of_shares,
+    epsilon_of_parts,
     epsilon_of_shares,
     slack_of_shares,
     slack_of_smoothing,
@@ -234,3 +236,67 @@ def test_a_slack_that_says_nothing_and_an_event_without_the_release_are_refused(
 def test_below_the_slack_there_is_no_claim():
     coarse = DiscreteShares(1, 2, 1, dimension=10, smoothing=1)
     assert delta_of_shares(coarse, lambda one: one, coarse.slack) == 1.0
+
+
+# Unlike releases together --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "sums"),
+    [
+        (DiscreteShares(2, 3, 1, 1, 1), DiscreteShares(2, 2, 2, 1, 1)),
+        (DiscreteShares(1, 4, 3, 1, 1), DiscreteShares(2, 2, 3, 1, 2)),
+    ],
+)
+def test_a_count_and_sampled_sums_together_cost_no_more_than_claimed(count, sums):
+    prob, rounds, reach = 0.4, 2, 30
+    left, right = np.ones(1), np.ones(1)
+    for release, joins in ((count, 1.0), (sums, prob), (sums, prob)):
+        noise = released(release.share_std, release.shares, reach)
+        without = np.r_[noise, np.zeros(release.sensitivity)]
+        with_unit = (1 - joins) * without + joins * np.r_[np.zeros(release.sensitivity), noise]
+        left, right = np.multiply.outer(left, with_unit).ravel(), np.multiply.outer(right, without).ravel()
+    parts = [
+        (count, lambda one: one),
+        (sums, lambda one: SelfComposedEvent(PoissonSampledEvent(prob, one), rounds)),
+    ]
+    for epsilon in (0.3, 1.0, 2.0):
+        exact = exact_delta(epsilon, left, right)
+        assert exact > 1e-9
+        assert epsilon_of_parts(parts, exact) >= epsilon
+        # Neither of them alone would cover it.
+        assert min(epsilon_of_parts([part], exact) for part in parts) < epsilon
+
+
+def test_the_slack_of_each_part_is_charged_as_often_as_it_is_released():
+    coarse, fine = DiscreteShares(2, 3, 2, 50, 1), DiscreteShares(2, 3, 1, 3, 1)
+    parts = [(fine, lambda one: SelfComposedEvent(one, 2)), (coarse, lambda one: SelfComposedEvent(one, 7))]
+    gaussians = ComposedEvent((SelfComposedEvent(fine.event, 2), SelfComposedEvent(coarse.event, 7)))
+    slack = 7 * coarse.slack + 2 * fine.slack
+    plain = epsilon_of(gaussians, 1e-5 * math.exp(-slack))
+    assert slack > 1e-7
+    assert epsilon_of_parts(parts, 1e-5) == pytest.approx(plain + 2 * slack, rel=1e-12)
+    assert epsilon_of_parts(parts, 1e-5) >= plain + 2 * slack
+
+
+def test_parts_whose_gaussians_are_the_same_keep_their_own_slack():
+    small, large = DiscreteShares(2, 3, 2, 10, 1), DiscreteShares(2, 3, 2, 100_000, 1)
+    assert small.event == large.event
+    parts = [(small, lambda one: one), (large, lambda one: SelfComposedEvent(one, 3))]
+    plain = epsilon_of(SelfComposedEvent(small.event, 4), 1e-5)
+    assert epsilon_of_parts(parts, 1e-5) >= plain + 2 * (small.slack + 3 * large.slack)
+    one_kind = epsilon_of_shares(large, lambda one: SelfComposedEvent(one, 4), 1e-5)
+    assert plain < epsilon_of_parts(parts, 1e-5) < one_kind
+
+
+def test_the_order_of_parts_costs_nothing_and_slack_adds_up_over_them():
+    parts = [
+        (DiscreteShares(8, 3, 4, 5), lambda one: one),
+        (DiscreteShares(8, 3, 7, 5), lambda one: SelfComposedEvent(PoissonSampledEvent(0.1, one), 10)),
+    ]
+    assert epsilon_of_parts(parts, 1e-5) == epsilon_of_parts(parts[::-1], 1e-5)
+    half = DiscreteShares(1, 2, 1, dimension=1, smoothing=1)
+    coarse = replace(half, dimension=int(0.6 / half.slack))
+    assert coarse.slack < 1
+    with pytest.raises(PrivacyError, match="slack below 1"):
+        epsilon_of_parts([(coarse, lambda one: one), (coarse, lambda one: one)], 1e-5)

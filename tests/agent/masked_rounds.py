@@ -9,6 +9,7 @@ from tests.secure_aggregation.rounds import entropy_of
 from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.terms import Trust
 from wardround.agent.masked import MaskedHospital, mechanism_of
+from wardround.agent.masked_count import count_mechanism_of, counted_rows, counting, shares_of_count
 from wardround.federation.masked import MaskedChannel
 from wardround.federation.messages import Request, Task
 from wardround.privacy.variants import with_shares
@@ -26,7 +27,12 @@ def masked_plan(hospitals=5, **fields):
     sized = IntegerMechanism(
         plan.clipping_norm, plan.noise_multiplier, 1, hospitals, plan.colluders, plan.dropouts
     )
-    return with_shares(plan, DiscreteShares(sized.share_std, sized.honest, sized.sensitivity, 1 << 30))
+    shares = DiscreteShares(sized.share_std, sized.honest, sized.sensitivity, 1 << 30)
+    return with_shares(plan, shares, shares_of_count(counting(plan)) if plan.is_counted else None)
+
+
+def counted_plan(hospitals=5, **fields):
+    return masked_plan(hospitals, **{"num_patients": None, "count_noise_multiplier": 2.0, **fields})
 
 
 class MaskedFederation:
@@ -36,7 +42,8 @@ class MaskedFederation:
         self.federation, plan = federation, federation.plan
         self.mechanism = mechanism_of(plan, federation.weights.size, plan.num_patients)
         self.agreement = Agreement(
-            "a run", "ab" * 32, self.mechanism, plan.releases, "0.1.0", clipping=plan.clipping_terms
+            "a run", "ab" * 32, self.mechanism, plan.releases, "0.1.0",
+            clipping=plan.clipping_terms, count=count_mechanism_of(plan),
         )
         identities = [Identity(name, SigningKey.new(entropy_of(name))) for name in federation.agents]
         pins = Pins({identity.hospital: identity.key.public for identity in identities})
@@ -58,6 +65,8 @@ class MaskedFederation:
         return recorded
 
     def request(self, round=1):
+        if round == 0:
+            return Request(Task.COUNT, STUDY, 0, 1)
         return Request(Task.GRADIENT_SUM, STUDY, round, 1, weights=self.federation.weights)
 
     def ask(self, round=1):
@@ -71,19 +80,19 @@ class MaskedFederation:
 
 def rows_of(agent, request):
     """Gradients of the sampled patients with zeros for the witnesses; seeded agents draw the same again."""
+    if request.task is Task.COUNT:
+        return list(counted_rows(len(agent.patients)))
     return [np.concatenate([gradient, np.zeros(WITNESSES)]) for gradient in agent.gradients(request)]
 
 
 def expected_total(masked, request, names):
     """Clear sum and the noise of some hospitals, in grid steps: nothing of masks, uploads or `encode` is in it."""
-    total = np.zeros(masked.mechanism.dimension, dtype=np.int64)
+    mechanism = masked.mechanism if request.round else masked.agreement.count
+    total = np.zeros(mechanism.dimension, dtype=np.int64)
     for name in names:
         agent = masked.federation.agents[name]
-        total += masked.mechanism.grid.sum_of(rows_of(agent, request))
-        share = discrete_gaussian(
-            masked.mechanism.dimension, masked.mechanism.share_std, agent.noise_bytes(request)
-        )
-        total += share
+        total += mechanism.grid.sum_of(rows_of(agent, request))
+        total += discrete_gaussian(mechanism.dimension, mechanism.share_std, agent.noise_bytes(request))
     return total
 
 

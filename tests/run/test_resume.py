@@ -66,10 +66,11 @@ SETTINGS: dict[str, dict[str, dict[str, object]]] = {
     "pooled": {"federation": {"strategy": "pooled"}, "privacy": {"num_patients": 32}},
     "correlated": {"privacy": {"plan": "correlated-noise", "cohorts": 2}},
     "masked": {"privacy": {"sum": "masked", "num_patients": 32, "sampling_prob": 0.5}},
+    "masked and counted": {"privacy": {"sum": "masked", "sampling_prob": 0.5}},
     "not private": {"privacy": {"plan": "none", "epsilon": None, "delta": None}},
 }
 
-LONG = {"scaffold", "single pass", "repaired", "clipped update", "ensemble"}
+LONG = {"masked and counted", "scaffold", "single pass", "repaired", "clipped update", "ensemble"}
 
 
 class Interrupting(Silent):

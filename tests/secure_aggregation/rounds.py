@@ -15,7 +15,7 @@ from wardround.secure_aggregation.packing import pack
 from wardround.secure_aggregation.pins import Pins
 from wardround.secure_aggregation.ring import Ring
 from wardround.secure_aggregation.round_key import RoundKey
-from wardround.secure_aggregation.transcript import LedgerMark, Terms, Transcript
+from wardround.secure_aggregation.transcript import LedgerMark, Summed, Terms, Transcript
 from wardround.secure_aggregation.upload import Upload
 
 RINGS = [Ring(bits) for bits in (17, 31, 32, 40, 63, 64)]
@@ -37,8 +37,8 @@ def entropy_of(seed):
 
 def make_terms(**changes):
     fields: dict[str, Any] = {
-        "run": "run-1", "study": "ab" * 32, "round": 1, "attempt": 1, "model": "cd" * 32, "hospitals": 3,
-        "mechanism": MECHANISM, "length": 8, "ring": Ring(32), "code_version": "0.1.0",
+        "run": "run-1", "study": "ab" * 32, "summed": Summed.GRADIENTS, "round": 1, "attempt": 1, "model": "cd" * 32,
+        "hospitals": 3, "mechanism": MECHANISM, "length": 8, "ring": Ring(32), "code_version": "0.1.0",
     }  # fmt: skip
     return Terms(**(fields | changes))
 

@@ -24,7 +24,7 @@ from wardround.secure_aggregation.masked_sum import MaskedSum
 from wardround.secure_aggregation.pins import Pins
 from wardround.secure_aggregation.ring import Ring
 from wardround.secure_aggregation.round_key import Announcement, RoundKey
-from wardround.secure_aggregation.transcript import NO_ENTRY, LedgerMark, Terms
+from wardround.secure_aggregation.transcript import NO_ENTRY, LedgerMark, Summed, Terms
 from wardround.secure_aggregation.upload import Upload, upload_bytes
 
 
@@ -57,7 +57,7 @@ def test_the_round_of_the_page_gives_the_sum():
     (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
     identities = make_identities(3)
     names = globals() | {
-        "Terms": Terms,
+        "Terms": Terms, "Summed": Summed,
         "identities": identities, "pins": pins_of(identities), "run": "run-1", "study": "a" * 64, "model": "b" * 64,
         "ledger": LedgerMark(0, NO_ENTRY), "mechanism": Mechanism({"noise_multiplier": 1.0}), "length": 4,
         "ring": Ring(32),

@@ -11,7 +11,7 @@ from wardround.errors import FederationError
 from wardround.secure_aggregation.canonical import canonical
 from wardround.secure_aggregation.cohort import transcript_of
 from wardround.secure_aggregation.ring import Ring
-from wardround.secure_aggregation.transcript import NO_ENTRY, LedgerMark, Member, Terms, Transcript
+from wardround.secure_aggregation.transcript import NO_ENTRY, LedgerMark, Member, Summed, Terms, Transcript
 
 SCALARS = (
     st.binary(max_size=3)
@@ -50,7 +50,7 @@ def test_what_nobody_can_agree_on_has_no_bytes(value):
 
 OTHER_TERMS = {
     "run": "run-2", "study": "ac" * 32, "round": 2, "attempt": 2, "model": "ce" * 32, "hospitals": 4, "length": 9,
-    "ring": Ring(31), "code_version": "0.1.1",
+    "ring": Ring(31), "code_version": "0.1.1", "summed": Summed.COUNT,
     "mechanism": {**make_terms().mechanism, "noise_multiplier": 1.0000000000000002},
 }  # fmt: skip
 OTHER_MEMBER = {
@@ -111,7 +111,7 @@ def test_terms_cannot_be_changed_behind_their_hash():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"round": 0}, "round must be at least 1, got 0"),
+        ({"round": -1}, "round must be at least 0, got -1"),
         ({"attempt": 0}, "attempt must be at least 1"),
         ({"length": 0}, "length must be at least 1"),
         ({"hospitals": 0}, "hospitals must be at least 1"),

@@ -25,16 +25,23 @@ Together. For each sample that may have been drawn, the release has, up to a fac
 something computed from a Gaussian release, with η = d (slack of shares + slack of smoothing). Mixing over samples keeps
 the factor; T releases, each chosen after the earlier ones, multiply it. With M the releases and G what is computed from
 Gaussians, M(X) <= e^Tη G(X) <= e^Tη (e^ε G(X') + δ) <= e^(ε + 2Tη) M(X') + e^Tη δ: both are charged.
+
+Unlike releases. A count and the sums after it each have a D, a d and so an η of their own. Given what was released
+before it, the i-th release has, up to a factor within exp(±η_i), the probabilities of something computed from its own
+Gaussian. The probability of all of them is the product of these, so it is that of something computed from the
+composition of all the Gaussians, up to a factor within exp(±Σ η_i). With T sums and one count, T η of the sums plus η
+of the count stands for T η above, and ε and δ are those of the Gaussians composed.
 """
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeAlias
 
 from wardround.accounting.accountants import AccountantKind, delta_of, epsilon_of
-from wardround.accounting.events import Event, GaussianEvent, PoissonSampledEvent, leaves
+from wardround.accounting.events import ComposedEvent, Event, GaussianEvent, PoissonSampledEvent, leaves
 from wardround.accounting.mechanisms import check_delta
 from wardround.errors import PrivacyError
 
@@ -94,6 +101,10 @@ class DiscreteShares:
         return self.dimension * each * (1 + 1e-9)
 
 
+Part: TypeAlias = tuple[DiscreteShares, Callable[[GaussianEvent], Event]]
+"""One noised sum, as the adversary sees it, and all that is released of its kind, given what one of them is."""
+
+
 def slack_of_shares(share_std: float, shares: int) -> float:
     """Bound on |ln| of the sum of that many discrete Gaussians over one discrete Gaussian, in one coordinate.
 
@@ -141,9 +152,27 @@ def epsilon_of_shares(
     >>> round(epsilon_of_shares(release, lambda one: SelfComposedEvent(PoissonSampledEvent(0.02, one), 2_000), 1e-5), 3)
     5.616
     """
+    return epsilon_of_parts([(release, make_event)], delta, accountant)
+
+
+def epsilon_of_parts(
+    parts: Sequence[Part], delta: float, accountant: AccountantKind = AccountantKind.PLD
+) -> float:
+    """Epsilon at `delta` of unlike sums together, each noised by shares of its own: a count and training, say.
+
+    Args:
+        parts: the kinds of sums; the slack of each is counted in its own event.
+        delta: the target.
+        accountant: what computes epsilon of the Gaussians.
+
+    Guarantee:
+        As `epsilon_of_shares`, of all of them composed, in any order.
+
+    Raises:
+        PrivacyError: as `epsilon_of_shares`.
+    """
     check_delta(delta)
-    event = make_event(release.event)
-    slack = _slack_of_all(release, event)
+    event, slack = _composed(parts)
     epsilon = epsilon_of(event, math.nextafter(delta * math.exp(-slack), 0), accountant)
     return math.nextafter(epsilon + 2 * slack, math.inf)
 
@@ -155,16 +184,28 @@ def delta_of_shares(
     accountant: AccountantKind = AccountantKind.PLD,
 ) -> float:
     """Delta at `epsilon` of sums noised by discrete Gaussian shares; the arguments of `epsilon_of_shares`."""
-    event = make_event(release.event)
-    slack = _slack_of_all(release, event)
+    event, slack = _composed([(release, make_event)])
     left = math.nextafter(epsilon - 2 * slack, 0)
     if epsilon < 2 * slack:
         return 1.0
     return min(1.0, math.nextafter(math.exp(slack) * delta_of(event, left, accountant), math.inf))
 
 
-def _slack_of_all(release: DiscreteShares, event: Event) -> float:
-    """T η, for the T times that the release is in the event, sampled or not."""
+def _composed(parts: Sequence[Part]) -> tuple[Event, float]:
+    """The Gaussians that stand in for all parts, and the slack of all of their releases."""
+    events = tuple(make_event(release.event) for release, make_event in parts)
+    counts = [_releases_in(event, release) for event, (release, _) in zip(events, parts, strict=True)]
+    slack = sum(count * release.slack for count, (release, _) in zip(counts, parts, strict=True))
+    if not slack < 1:
+        raise PrivacyError(
+            f"The noise must be fine enough for a slack below 1, got {slack:.3g} over {sum(counts)} releases. "
+            "Choose a finer grid, or more smoothing."
+        )
+    return ComposedEvent(events), slack
+
+
+def _releases_in(event: Event, release: DiscreteShares) -> int:
+    """T, the times that the release is in the event, sampled or not."""
     releases = sum(
         count
         for leaf, count in leaves(event)
@@ -172,13 +213,7 @@ def _slack_of_all(release: DiscreteShares, event: Event) -> float:
     )
     if not releases:
         raise PrivacyError("make_event must return an event that holds the release it is given, got one without.")
-    slack = releases * release.slack
-    if not slack < 1:
-        raise PrivacyError(
-            f"The noise must be fine enough for a slack below 1, got {slack:.3g} over {releases} releases. "
-            "Choose a finer grid, or more smoothing."
-        )
-    return slack
+    return releases
 
 
 def _excess(std: float) -> float:

@@ -10,11 +10,11 @@ Sources:
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
-from wardround.accounting.discrete import DiscreteShares, epsilon_of_shares
+from wardround.accounting.discrete import Part, epsilon_of_parts
 from wardround.accounting.events import Event, JsonDict
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.mechanisms import check_noise_multiplier
@@ -104,7 +104,7 @@ def epsilon_by_colluders(
     dropouts: int = 0,
     trust: Trust,
     accountant: AccountantKind = AccountantKind.PLD,
-    shares: DiscreteShares | None = None,
+    parts: Sequence[Part] = (),
 ) -> tuple[InsiderRow, ...]:
     """The table of who is protected against whom, from the weakest adversary to the strongest.
 
@@ -117,8 +117,9 @@ def epsilon_by_colluders(
         dropouts: missing shares assumed when they were sized.
         trust: who adds the noise.
         accountant: what computes epsilon.
-        shares: the noise, where it is whole numbers; with secure aggregation only. Each adversary is then left with
-            fewer such shares, and their slack is added.
+        parts: all that is released, in place of `make_event`, where noise is whole numbers; with secure aggregation
+            only. Each adversary is then left with fewer shares of every part, and their slack is added. A row's
+            noise multiplier is that of the first part.
 
     Edge cases:
         No noise unknown to the adversary: epsilon is infinite. Trust in nobody: every hospital adds all the
@@ -131,13 +132,13 @@ def epsilon_by_colluders(
         epsilon = epsilon_of(make_event(left), delta, accountant) if left > 0 else math.inf
         return InsiderRow(adversary, colluding, missing, left, epsilon)
 
-    def discrete_row(adversary: str, colluding: int, missing: int, noise: DiscreteShares) -> InsiderRow:
+    def discrete_row(adversary: str, colluding: int, missing: int) -> InsiderRow:
         unknown = hospitals - colluding - missing
         if unknown < 1:
             return InsiderRow(adversary, colluding, missing, 0.0, math.inf)
-        left = replace(noise, shares=unknown)
-        epsilon = epsilon_of_shares(left, lambda one: make_event(one.noise_multiplier), delta, accountant)
-        return InsiderRow(adversary, colluding, missing, left.noise_multiplier, epsilon)
+        left = [(replace(noise, shares=unknown), made) for noise, made in parts]
+        epsilon = epsilon_of_parts(left, delta, accountant)
+        return InsiderRow(adversary, colluding, missing, left[0][0].noise_multiplier, epsilon)
 
     match Trust(trust):
         case Trust.COORDINATOR:
@@ -150,8 +151,8 @@ def epsilon_by_colluders(
             return (row(everyone, hospitals - 1, 0, noise_multiplier),)
         case Trust.SECURE_AGGREGATION:
             cases = [(_name(*case), *case) for case in _cases(foreseen)]
-            if shares is not None:
-                return tuple(discrete_row(*case, shares) for case in cases)
+            if parts:
+                return tuple(discrete_row(*case) for case in cases)
             return tuple(row(*case, foreseen.left(noise_multiplier, *case[1:])) for case in cases)
 
 

@@ -1,8 +1,8 @@
 """A hospital's side of a masked round: it checks, charges its ledger, computes, noises, masks and signs one upload.
 
 What leaves: a round key, how far its ledger is (`known_ledgers`), the hash of a transcript, and the sum of its
-patients' rows on the grid with its share of the noise, under masks; and the event it was charged as. When: the upload
-only after the charge and the notes are on disk.
+patients' rows on the grid (gradients, or a one for everybody) with its share of the noise, under masks; and the event
+it was charged as. When: the upload only after the charge and the notes are on disk.
 A sample without patients is noised, masked and sent like any other.
 
 Guarantee: that of `wardround.secure_aggregation.mechanism` for the sum of all hospitals; a single upload is uniform
@@ -18,9 +18,10 @@ from pathlib import Path
 from wardround.accounting.events import Event
 from wardround.agent.agent import Agent
 from wardround.agent.known_ledgers import check_own, mark_of
+from wardround.agent.masked_count import counted_rows
 from wardround.agent.notes import Notes
 from wardround.errors import PrivacyError
-from wardround.federation.messages import Failure, FailureCode, Request, Stage
+from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
 from wardround.privacy.layout import Layout
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.rows import Row, rows_of
@@ -129,7 +130,7 @@ class MaskedHospital:
     def announce(self, request: Request, attempt: int, hospitals: int) -> bytes | Failure:
         """See `MaskedParty`."""
         self._attempt = None
-        if request.weights is None or not self._agent.agrees(request, masked=True):
+        if not self._is_summed(request) or not self._agent.agrees(request, masked=True):
             return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
         terms = self._agreement.terms(request.round, attempt, hospitals, request.weights, request.clipping_norm)
         check_follows(terms, self._last_before(request.round))
@@ -172,7 +173,7 @@ class MaskedHospital:
         seen = self.notes.with_peers(self._others(agreed.transcript), is_charged=False)
         self._note(replace(seen, round=terms.round, attempt=terms.attempt, ledger_head=head))
         try:
-            mechanism = self._agreement.mechanism_for(attempt.terms.hospitals)
+            mechanism = self._agreement.mechanism_for(terms.hospitals, terms.round)
             residues = mechanism.in_ring(self._noised(mechanism, attempt.request))
         except Exception:
             _log.exception("training failed")
@@ -187,25 +188,35 @@ class MaskedHospital:
         """
         attempt = self._under_way()
         terms, others = attempt.terms, self._others(self._transcript(attempt))
-        mechanism = self._agreement.mechanism_for(terms.hospitals)
+        mechanism = self._agreement.mechanism_for(terms.hospitals, terms.round)
         opened = mechanism.lifted(total)[-WITNESSES:]
         before = self.notes.witness_before(terms.round)
         variance = terms.hospitals * mechanism.share_std**2
-        after = before.after(opened, variance, self._agreement.rounds)
+        after = before.after(opened, variance, self._agreement.sums)
         # All have uploaded, so all were charged; a seeded repetition is found in the ledger and adds nothing to it.
         seen = self.notes.with_peers(others, is_charged=self._agent.randomness.is_private)
         self.notes = replace(seen, opened=terms.round, before=before, witness=after)  # on disk with the next
         self._attempt = None
 
+    @staticmethod
+    def _is_summed(request: Request) -> bool:
+        """Whether the request is for a sum that exists under masks, with what that takes."""
+        needed = {Task.COUNT: False, Task.GRADIENT_SUM: True}.get(request.task)
+        return needed is not None and needed == (request.weights is not None)
+
     def _noised(self, mechanism: IntegerMechanism, request: Request) -> Int64:
-        """Sum of the sampled patients' rows and this hospital's share of the noise, (parameter + witness,). Private."""
+        """Sum of the patients' rows and this hospital's share of the noise, (coordinate + witness,). Private."""
         return mechanism.encode(self._rows(mechanism, request), self._agent.noise_bytes(request))
 
     def _rows(self, mechanism: IntegerMechanism, request: Request) -> Iterator[Row]:
-        """What each sampled patient adds, by the plan's rule; what it lacks, the witnesses, are zeros on the grid."""
+        """What each patient adds to what is summed; what it lacks, the witnesses, are zeros on the grid."""
         agent = self._agent
-        layout = Layout.of(agent.workbench.network.trained)
-        for row in map(rows_of(agent.plan, layout, request.clipping_norm), agent.gradients(request)):
+        if request.task is Task.COUNT:
+            rows = counted_rows(len(agent.patients))
+        else:
+            layout = Layout.of(agent.workbench.network.trained)
+            rows = map(rows_of(agent.plan, layout, request.clipping_norm), agent.gradients(request))
+        for row in rows:
             if row.size + WITNESSES != mechanism.dimension:
                 raise PrivacyError(
                     f"A patient's row must leave {WITNESSES} of {mechanism.dimension} coordinates to the witnesses, "

@@ -25,10 +25,10 @@ class Notes:
     """One hospital's notes of a run.
 
     Attributes:
-        round: of the last upload; 0 before the first.
-        attempt: of that round.
+        round: of the last upload; 0 is the count of patients.
+        attempt: of that round; 0 before the first upload.
         ledger_head: hash of the ledger's last entry after that charge; None before the first.
-        opened: the last round that was opened; 0 before the first.
+        opened: the last round that was opened; 0 before the first, and after the count.
         before: what the witnesses had shown before that round.
         witness: and with it.
         peers: how far the ledgers of the others were, by name.
@@ -45,7 +45,7 @@ class Notes:
     @property
     def last(self) -> tuple[int, int] | None:
         """Round and attempt of the last upload; None before the first."""
-        return None if self.round == 0 else (self.round, self.attempt)
+        return None if self.attempt == 0 else (self.round, self.attempt)
 
     def witness_before(self, round: int) -> Witness:
         """What the witnesses have shown without this round, which may be opened again after an interruption.

@@ -246,10 +246,6 @@ class PrivacySection(Section):
                 f'masks hide what a hospital sends until all have sent, and under trust = "{self.trust}" somebody sees '
                 'it alone: trust must be "secure-aggregation" for sum = "masked"'
             )
-        if self.num_patients is None:
-            raise ValueError(
-                'sum = "masked" divides by a public number of patients and counts nobody: num_patients must be given'
-            )
         return self
 
     @model_validator(mode="after")

@@ -7,9 +7,9 @@
     receive      every hospital: the opened sum, and whether all the noise is in it
 
 Released, to the coordinator and from it to everybody: the sum of the hospitals' noised vectors, once all of them have
-uploaded. A hospital that is missing ends the attempt with nothing opened. The others begin a new one, with new keys,
-new samples and new noise, and those who were charged are charged again: whoever relays, together with the
-hospital that was missing, could read the first.
+uploaded: of gradients, or before round 1 of their numbers of patients. A hospital that is missing ends the attempt with
+nothing opened. The others begin a new one, with new keys, new samples and new noise, and those who were charged are
+charged again: whoever relays, together with the hospital that was missing, could read the first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -109,16 +109,16 @@ class MaskedChannel:
         request = next(iter(requests.values()))
         if any(other is not request for other in requests.values()):
             raise ValueError("hospitals that answer with one sum are asked with one request")
-        if request.task is not Task.GRADIENT_SUM or request.weights is None:
+        if not self._is_agreed(request):
             return Total(None, {}, self.ask(requests, 0)[1])
-        self.agreement.mechanism_for(len(requests))  # refuses a number of hospitals that nobody agreed to
+        self.agreement.mechanism_for(len(requests), request.round)  # refuses a number that nobody agreed to
         failures: Failures = {}
         number = attempt = 0
         while len(requests) - len(failures) >= self.agreement.minimum:
             number += 1
             present = [name for name in requests if name not in failures]
             attempt = max([attempt + 1, *(self.parties[name].next_attempt(request.round) for name in present)])
-            total = self._attempt(replace(request, attempt=number), attempt, request.weights, present)
+            total = self._attempt(replace(request, attempt=number), attempt, present)
             if total.update is not None:
                 return Total(total.update, total.events, failures)
             failures |= total.failures
@@ -126,7 +126,13 @@ class MaskedChannel:
                 break
         return Total(None, {}, failures)
 
-    def _attempt(self, request: Request, attempt: int, weights: Vector, names: list[HospitalName]) -> Total:
+    def _is_agreed(self, request: Request) -> bool:
+        """Whether there is a masked sum for what is asked."""
+        if request.task is Task.COUNT:
+            return request.round == 0 and self.agreement.count is not None
+        return request.task is Task.GRADIENT_SUM and request.round > 0 and request.weights is not None
+
+    def _attempt(self, request: Request, attempt: int, names: list[HospitalName]) -> Total:
         """One attempt: the opened sum, or who is missing.
 
         Its number grows with every attempt at a round, over interruptions as well. That of the request counts from 1 in
@@ -147,7 +153,9 @@ class MaskedChannel:
         if missing:
             return Total(None, {}, missing)
 
-        terms = self.agreement.terms(request.round, attempt, len(parties), weights, request.clipping_norm)
+        terms = self.agreement.terms(
+            request.round, attempt, len(parties), request.weights, request.clipping_norm
+        )
         members = [Announcement.from_bytes(announcement).member for announcement in announcements]
         total = MaskedTotal(transcript_of(terms, members))
         for name, party in parties.items():
@@ -161,7 +169,7 @@ class MaskedChannel:
         opened = total.total([])
         for party in parties.values():
             party.receive(opened)
-        mechanism = self.agreement.mechanism_for(len(parties))
+        mechanism = self.agreement.mechanism_for(len(parties), request.round)
         lifted = mechanism.lifted(opened)
         variance = mechanism.hospitals * mechanism.share_std**2
         self.witnesses[request.round] = Witness.of(lifted[-WITNESSES:], variance)

@@ -12,7 +12,7 @@ _NOBODY = Failure(FailureCode.NO_ANSWER, Stage.TRANSPORT)
 
 
 class UnreliableParty:
-    """Another party, as a timetable lets it be reached.
+    """Another party, as a timetable lets it be reached; for the count before round 1 everybody is there.
 
     Away, it does not announce itself, and nobody is charged. Late, it announces itself, confirms and is charged, and
     its upload does not come in time: the attempt is lost for all, and charged to all.
@@ -34,9 +34,9 @@ class UnreliableParty:
     def announce(self, request: Request, attempt: int, hospitals: int) -> bytes | Failure:
         """See `MaskedParty`."""
         row = request.round - 1
-        if self._availability.absent[row, self._position]:
+        if row >= 0 and self._availability.absent[row, self._position]:
             return _NOBODY
-        self._late = bool(self._availability.late[row, self._position])
+        self._late = row >= 0 and bool(self._availability.late[row, self._position])
         return self._inner.announce(request, attempt, hospitals)
 
     def confirm(self, announcements: Sequence[bytes]) -> bytes | Failure:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
-from wardround.accounting.discrete import DiscreteShares, epsilon_of_shares
+from wardround.accounting.discrete import DiscreteShares, Part, epsilon_of_parts
 from wardround.accounting.events import (
     ComposedEvent,
     Event,
@@ -76,6 +76,7 @@ class PrivacyPlan:
             pictures, neither clipped nor noised, and cost nothing. A release is one of all pictures.
         shares: the noise of every sum is whole numbers on a grid, a share from each hospital, and sums leave their
             hospitals under masks only. `noise_multiplier` is that of the shares that are surely there and unknown.
+        count_shares: the noise of the count, likewise, where such a plan counts its patients.
     """
 
     noise_multiplier: float
@@ -97,6 +98,7 @@ class PrivacyPlan:
     correlation: Correlation | None = None
     on_pictures: LocalRelease | None = None
     shares: DiscreteShares | None = None
+    count_shares: DiscreteShares | None = None
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
@@ -120,6 +122,10 @@ class PrivacyPlan:
             self._check_on_pictures()
         if self.shares is not None:
             self._check_shares(self.shares)
+        elif self.count_shares is not None:
+            raise PrivacyError(
+                "A count has discrete shares where sums have them: give shares, or no count_shares."
+            )
         if self.is_private and self.trust is Trust.SECURE_AGGREGATION:
             NoiseShares(self.hospitals, self.colluders, self.dropouts)  # refuses shares that nobody honest adds
 
@@ -143,16 +149,18 @@ class PrivacyPlan:
                 f"Discrete shares are noise of every round under secure-aggregation, got trust {self.trust}; leave "
                 "shares out."
             )
-        if self.num_patients is None:
+        if self.is_counted != (self.count_shares is not None):
             raise PrivacyError(
-                "Rows on a grid are divided by a public number of patients: num_patients must be given, got none."
+                "Rows on a grid are divided by a public number of patients, or by a count with shares of its own: give "
+                f"one of num_patients and count_shares, got {self.num_patients} and {self.count_shares}."
             )
         honest = NoiseShares(self.hospitals, self.colluders, self.dropouts).honest
-        if shares.shares != honest or self.noise_multiplier > shares.noise_multiplier:
-            raise PrivacyError(
-                f"Discrete shares must be those of {honest} hospitals and give noise_multiplier "
-                f"{self.noise_multiplier}, got {shares.shares} and {shares.noise_multiplier}."
-            )
+        for own, needed in ((shares, self.noise_multiplier), (self.count_shares, self.count_noise_multiplier)):
+            if own is not None and (own.shares != honest or needed > own.noise_multiplier):
+                raise PrivacyError(
+                    f"Discrete shares must be those of {honest} hospitals and give noise_multiplier {needed}, got "
+                    f"{own.shares} and {own.noise_multiplier}."
+                )
 
     def _check_on_pictures(self) -> None:
         if self.noise_multiplier or self.on_update is not None or self.trust is not Trust.NOBODY:
@@ -242,28 +250,42 @@ class PrivacyPlan:
             return NoEvent()
         return GaussianEvent(self.count_noise_multiplier) if self.is_private else NonPrivateEvent()
 
-    def event_after(self, releases: int) -> Event:
-        """Everything charged once `releases` sums, or noised copies of the pictures, have been released."""
+    def event_after(self, releases: int, counts: int = 1) -> Event:
+        """Everything charged once `releases` sums, or noised copies of the pictures, have been released.
+
+        `counts` is how often patients were counted, in a plan that counts them: more than once where a count that was
+        interrupted was asked for again.
+        """
         if self.on_pictures is not None:
             return SelfComposedEvent(self.on_pictures.event, releases)
         steps = SelfComposedEvent(self.release_event, releases)
-        return ComposedEvent((self.count_event, steps)) if self.is_counted else steps
+        if not self.is_counted:
+            return steps
+        counted = self.count_event if counts == 1 else SelfComposedEvent(self.count_event, counts)
+        return ComposedEvent((counted, steps))
 
-    def epsilon_after(self, releases: int) -> float:
-        """Epsilon at `delta` once `releases` sums have been released; infinity when not private."""
+    def epsilon_after(self, releases: int, counts: int = 1) -> float:
+        """Epsilon at `delta` once that much has been released (`event_after`); infinity when not private."""
         if not self.is_private:
             return math.inf
         if releases == 0 and not self.is_counted:
             return 0.0
         if self.shares is not None:
-            return epsilon_of_shares(
-                self.shares, lambda one: self._sums_of(one, releases), self.delta, self.accountant
-            )
-        event = self.event_after(releases) if releases else self.count_event
-        return epsilon_of(event, self.delta, self.accountant)
+            return epsilon_of_parts(self.parts_after(releases, counts), self.delta, self.accountant)
+        return epsilon_of(self.event_after(releases, counts), self.delta, self.accountant)
 
-    def _sums_of(self, release: GaussianEvent, releases: int) -> Event:
-        return SelfComposedEvent(PoissonSampledEvent(self.sampling_prob, release), releases)
+    def parts_after(self, releases: int, counts: int = 1) -> tuple[Part, ...]:
+        """`event_after` with its noise in shares, first the sums, then the count; empty where there are no shares."""
+
+        def sums(one: GaussianEvent) -> Event:
+            return SelfComposedEvent(PoissonSampledEvent(self.sampling_prob, one), releases)
+
+        parts: tuple[Part, ...] = ()
+        if self.shares is not None and releases:
+            parts = ((self.shares, sums),)
+        if self.count_shares is not None:
+            parts = (*parts, (self.count_shares, lambda one: SelfComposedEvent(one, counts)))
+        return parts
 
     @property
     def epsilon(self) -> float:
@@ -312,10 +334,7 @@ class PrivacyPlan:
                 is correlated.
         """
         self._check_sensitivity(clipped)
-        if self.shares is not None:
-            raise PrivacyError(
-                "Noise in shares on a grid leaves a hospital under masks; release no sum without them."
-            )
+        self._check_unmasked()
         if self.correlation is not None:
             raise PrivacyError(
                 "Under correlated noise a round's noise follows from earlier rounds'; draw no other."
@@ -348,6 +367,12 @@ class PrivacyPlan:
         values = clipped.vector.numpy()
         noise = self.correlation.noise(earlier, values.size, std, stream)
         return (values + noise).astype(np.float32, copy=False), noise
+
+    def _check_unmasked(self) -> None:
+        if self.shares is not None:
+            raise PrivacyError(
+                "Noise in shares on a grid leaves a hospital under masks; release no sum without them."
+            )
 
     def _check_sensitivity(self, clipped: ClippedSum) -> None:
         if clipped.sensitivity > self.clipping_norm:
@@ -382,7 +407,11 @@ class PrivacyPlan:
         """What a hospital, or several as in `hospital_release`, lets go of its patients by class, (class,).
 
         Guarantee: a patient counts as one in one class, so counts move by at most 1 in L2 norm, as one count does.
+
+        Raises:
+            PrivacyError: this plan's noise is shares on a grid.
         """
+        self._check_unmasked()
         std = self.hospital_std(self.count_noise_multiplier) if self.is_private else 0.0
         return _noised(counts, std * math.sqrt(hospitals), stream)
 

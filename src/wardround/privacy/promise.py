@@ -60,12 +60,15 @@ _COMPUTATIONAL = (
 )
 
 
-def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: bool, seeded: bool) -> Statement:
+def statement_of(
+    plan: PrivacyPlan, *, releases: int | None = None, counts: int = 1, simulated: bool, seeded: bool
+) -> Statement:
     """The statement of a plan, after `releases` of its sums (default: all of them).
 
     Args:
         plan: the plan.
         releases: noised sums of one hospital's patients so far.
+        counts: noised counts of them, where the plan counts.
         simulated: all hospitals are on one machine.
         seeded: noise and sampling came from a seed.
     """
@@ -85,15 +88,15 @@ def statement_of(plan: PrivacyPlan, *, releases: int | None = None, simulated: b
     if simulated and plan.is_private and plan.trust is Trust.SECURE_AGGREGATION:
         caveats.append(_SIMULATED_SECURE_SUM if plan.shares is None else _ONE_PROCESS)
     return Statement(
-        epsilon=plan.epsilon_after(done),
+        epsilon=plan.epsilon_after(done, counts),
         delta=plan.delta,
         sampler=_sampler(plan),
         mechanism=_mechanism(plan),
         noise_multiplier=_noise_multiplier(plan),
         clipping_norm=_clipping_norm(plan),
         clipping=_clipping(plan),
-        releases=done + (1 if counted else 0),
-        released_what=_released(plan) + (", and one noised count of patients" if counted else ""),
+        releases=done + (counts if counted else 0),
+        released_what=_released(plan) + (_counted(counts) if counted else ""),
         released_to=_SEEN_BY[plan.trust] if plan.on_pictures is None else "everybody",
         trust=plan.trust,
         hospitals=plan.hospitals,
@@ -166,6 +169,10 @@ def _sampler(plan: PrivacyPlan) -> str:
     return f"Poisson sampling of patients with probability {plan.sampling_prob:g}, kept secret"
 
 
+def _counted(counts: int) -> str:
+    return ", and " + ("one noised count of patients" if counts == 1 else f"{counts} noised counts of patients")
+
+
 def _released(plan: PrivacyPlan) -> str:
     if plan.on_update is not None:
         return plan.on_update.what
@@ -174,14 +181,15 @@ def _released(plan: PrivacyPlan) -> str:
     return _RELEASED[plan.trust] if plan.is_private else "what every hospital computed in every round"
 
 
-def insiders_of(plan: PrivacyPlan, releases: int | None = None) -> tuple[InsiderRow, ...]:
+def insiders_of(plan: PrivacyPlan, releases: int | None = None, counts: int = 1) -> tuple[InsiderRow, ...]:
     """Epsilon after `releases` sums (default: all) against each adversary; empty where nothing is promised."""
     done = plan.releases if releases is None else releases
-    if not plan.is_private or done == 0:
+    if not plan.is_private or (done == 0 and not plan.is_counted):
         return ()
 
     def event(noise_multiplier: float) -> Event:
-        return with_noise_multiplier(replace(plan, shares=None), noise_multiplier).event_after(done)
+        smooth = replace(plan, shares=None, count_shares=None)
+        return with_noise_multiplier(smooth, noise_multiplier).event_after(done, counts)
 
     own = plan.on_update is not None or plan.on_pictures is not None
     return epsilon_by_colluders(
@@ -193,5 +201,5 @@ def insiders_of(plan: PrivacyPlan, releases: int | None = None) -> tuple[Insider
         dropouts=plan.dropouts if plan.trust is Trust.SECURE_AGGREGATION else 0,
         trust=plan.trust,
         accountant=plan.accountant,
-        shares=plan.shares,
+        parts=plan.parts_after(done, counts),
     )

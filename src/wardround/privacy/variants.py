@@ -49,18 +49,39 @@ def with_noise(plan: PrivacyPlan, noise_multiplier: float, epsilon: float | None
     return replace(noisy, count_noise_multiplier=_count_noise_multiplier(epsilon, plan.delta))
 
 
-def with_shares(plan: PrivacyPlan, shares: DiscreteShares) -> PrivacyPlan:
-    """The plan whose noise is whole-number shares on a grid; its noise multiplier is theirs, rounded down.
+def with_shares(
+    plan: PrivacyPlan, shares: DiscreteShares, count_shares: DiscreteShares | None = None
+) -> PrivacyPlan:
+    """The plan whose noise is whole-number shares on a grid; its noise multipliers are theirs, rounded down.
+
+    Args:
+        plan: with noise multipliers that the shares were sized by.
+        shares: of every sum.
+        count_shares: of the count of patients, if the plan has one.
 
     Raises:
-        PrivacyError: they are worth less than the plan's noise.
+        PrivacyError: they are worth less than the plan's noise, or a count is left without.
     """
-    if shares.noise_multiplier < plan.noise_multiplier:
+    noise_multiplier = _worth(shares, plan.noise_multiplier)
+    if count_shares is None:
+        return replace(plan, noise_multiplier=noise_multiplier, shares=shares)
+    return replace(
+        plan,
+        noise_multiplier=noise_multiplier,
+        count_noise_multiplier=_worth(count_shares, plan.count_noise_multiplier),
+        shares=shares,
+        count_shares=count_shares,
+    )
+
+
+def _worth(shares: DiscreteShares, noise_multiplier: float) -> float:
+    """The noise multiplier of shares, which must be at least the plan's."""
+    if shares.noise_multiplier < noise_multiplier:
         raise PrivacyError(
-            f"Shares must be worth noise_multiplier {plan.noise_multiplier} at least, got {shares.noise_multiplier}; "
+            f"Shares must be worth noise_multiplier {noise_multiplier} at least, got {shares.noise_multiplier}; "
             "size the grid by the plan."
         )
-    return replace(plan, noise_multiplier=shares.noise_multiplier, shares=shares)
+    return shares.noise_multiplier
 
 
 def with_clipped_updates(
@@ -127,6 +148,7 @@ def not_private(plan: PrivacyPlan, *, clipped: bool = False) -> PrivacyPlan:
         on_update=None,
         on_pictures=None,
         shares=None,
+        count_shares=None,
         clipping_norm=plan.clipping_norm if clipped else math.inf,
         clipping=plan.clipping if clipped else ClippingKind.FLAT,
         colluders=0,

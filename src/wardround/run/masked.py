@@ -13,6 +13,7 @@ from pathlib import Path
 from wardround import __version__
 from wardround.agent.agent import Agent
 from wardround.agent.masked import MaskedHospital, mechanism_of
+from wardround.agent.masked_count import count_mechanism_of
 from wardround.config import Study
 from wardround.federation.availability import Availability
 from wardround.federation.masked import MaskedChannel, MaskedParty
@@ -59,6 +60,7 @@ def masked_channel(
         rounds=study.rounds,
         code_version=__version__,
         clipping=plan.clipping_terms,
+        count=count_mechanism_of(plan),
     )
     parties: dict[HospitalName, MaskedParty] = {}
     for position, (agent, identity, own) in enumerate(zip(agents.values(), identities, folders, strict=True)):

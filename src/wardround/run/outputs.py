@@ -123,7 +123,8 @@ def _released(study: Study, plan: PrivacyPlan, materials: Materials) -> list[dic
             }
         )
     if plan.is_counted and plan.is_private:
-        rows.append({"what": "the number of training patients", "to": "the coordinator", "protected_by": guarded})
+        to = "the coordinator" if plan.shares is None else "the coordinator and every hospital"
+        rows.append({"what": "the number of training patients", "to": to, "protected_by": guarded})
     rows.append(
         {
             "what": "metrics on the validation patients, round by round, and on the test patients at the end"
@@ -182,10 +183,14 @@ def certificate_of(
     done = releases_after(study, outcome.position.round)
     charged = max(_charged_releases(agent.ledger, study, plan) for agent in federation.agents.values())
     repeated = max(0, charged - done)
-    statement = statement_of(plan, releases=done + repeated, simulated=True, seeded=study.study.seed is not None)
-    if repeated:
+    counts = max(1, *(_charged_counts(agent.ledger, study) for agent in federation.agents.values()))
+    seeded = study.study.seed is not None
+    statement = statement_of(plan, releases=done + repeated, counts=counts, simulated=True, seeded=seeded)
+    recounted = counts - 1 if plan.is_counted else 0
+    if repeated + recounted:
         again = (
-            f"{repeated} of the releases were charged for rounds that were interrupted, and count all the same."
+            f"{repeated + recounted} of the releases were charged for rounds that were interrupted, and count all the "
+            "same."
         )
         statement = replace(statement, caveats=(*statement.caveats, again))
     return {
@@ -197,8 +202,10 @@ def certificate_of(
         "unit": plan.unit.value,
         "rounds": outcome.position.round,
         "stopped": outcome.stopped,
-        "event": event_to_json(plan.event_after(done + repeated)) if done + repeated else None,
-        "insiders": [row.to_json() for row in insiders_of(plan, done + repeated)],
+        "event": event_to_json(plan.event_after(done + repeated, counts))
+        if done + repeated or plan.is_counted
+        else None,
+        "insiders": [row.to_json() for row in insiders_of(plan, done + repeated, counts)],
         "ledgers": {
             name: {
                 "head": agent.ledger.head(),
@@ -209,7 +216,7 @@ def certificate_of(
         },
         "witness": _witness_of(history),
         "model_sha256": model_sha256,
-        "seeded": study.study.seed is not None,
+        "seeded": seeded,
     }
 
 
@@ -237,6 +244,11 @@ def _charged_releases(ledger: Ledger, study: Study, plan: PrivacyPlan) -> int:
     charged = sum(count for purpose, count in ledger.charged(study.digest).items() if purpose not in COUNTS)
     each = sum(count for _, count in leaves(plan.release_event))  # a release may be made of several mechanisms
     return -(-charged // max(1, each))
+
+
+def _charged_counts(ledger: Ledger, study: Study) -> int:
+    """Noised counts of patients that a hospital's ledger was charged for this study."""
+    return sum(count for purpose, count in ledger.charged(study.digest).items() if purpose in COUNTS)
 
 
 def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

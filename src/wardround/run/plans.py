@@ -3,6 +3,7 @@
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.terms import Trust
+from wardround.agent.masked_count import counting, shares_of_count
 from wardround.config import Study
 from wardround.config.federation import TOGETHER
 from wardround.config.privacy import PrivacySection
@@ -102,7 +103,7 @@ def _on_grid(plan: PrivacyPlan) -> PrivacyPlan:
         plan.clipping_norm, plan.noise_multiplier, 1, plan.hospitals, plan.colluders, plan.dropouts
     )
     shares = DiscreteShares(mechanism.share_std, mechanism.honest, mechanism.sensitivity, _MOST_COORDINATES)
-    return with_shares(plan, shares)
+    return with_shares(plan, shares, shares_of_count(counting(plan)) if plan.is_counted else None)
 
 
 def sparse_vector_of(section: PrivacySection) -> SparseVector:

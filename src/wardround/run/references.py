@@ -80,7 +80,7 @@ def run_reference(
         materials = materials.originals
     hospitals = {POOLED: pooled(materials.hospitals)} if strategy == "pooled" else materials.hospitals
     own = replace(
-        plan, shares=None, trust=Trust.NOBODY, hospitals=len(hospitals), colluders=0, dropouts=0,
+        plan, shares=None, count_shares=None, trust=Trust.NOBODY, hospitals=len(hospitals), colluders=0, dropouts=0,
         releases=releases_after(study, study.rounds, strategy),
     )  # fmt: skip
     own = own if reference.private else not_private(own, clipped=True)

@@ -1,6 +1,6 @@
 """All that the hospitals of a round must agree on, in one hash; every mask is bound to it.
 
-    Terms         what is asked: run, study, round, attempt, model, mechanism, ring, code version
+    Terms         what is asked: run, study, what is summed, round, attempt, model, mechanism, ring, code version
     Member        who takes part: name, pinned identity, round key, how far its privacy ledger is, and others' were
     Transcript    the terms and the sorted members
 
@@ -11,6 +11,7 @@ is noise: whoever relays the messages gains nothing by telling them apart.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
 from typing import TypeAlias
@@ -27,6 +28,15 @@ NO_ENTRY = "0" * 64
 """Head of a ledger without entries."""
 
 
+class Summed(StrEnum):
+    """What a masked sum adds up; an upload of one kind can be taken for no other."""
+
+    COUNT = "count"
+    """Patients, each as one: round 0."""
+    GRADIENTS = "gradients"
+    """Clipped gradients of a round's sampled patients."""
+
+
 @dataclass(frozen=True)
 class Terms:
     """What a hospital is asked to take part in; all of it public, and none of it about a patient.
@@ -34,9 +44,10 @@ class Terms:
     Attributes:
         run: names one run of a study, and no other.
         study: hash of the resolved study, 64 hexadecimal digits.
-        round: from 1.
+        summed: what is added up.
+        round: from 1; 0 is the count before the first.
         attempt: of this round, from 1; another set of hospitals is another attempt.
-        model: hash of the global model's weights, 64 hexadecimal digits.
+        model: hash of the global model's weights, 64 hexadecimal digits; of no bytes where no model is sent.
         hospitals: how many take part; every share of noise is sized for this number.
         mechanism: every parameter of the clipping, of the noise and of the grid, by name.
         length: coordinates of the vector that is summed.
@@ -46,6 +57,7 @@ class Terms:
 
     run: str
     study: str
+    summed: Summed
     round: int
     attempt: int
     model: str
@@ -57,10 +69,10 @@ class Terms:
 
     def __post_init__(self) -> None:
         """Refuses terms that say nothing, and keeps a mechanism that nobody can change."""
-        for name in ("round", "attempt", "hospitals", "length"):
-            if getattr(self, name) < 1:
+        for name, least in (("round", 0), ("attempt", 1), ("hospitals", 1), ("length", 1)):
+            if getattr(self, name) < least:
                 raise FederationError(
-                    f"{name} must be at least 1, got {getattr(self, name)}; correct the round's terms."
+                    f"{name} must be at least {least}, got {getattr(self, name)}; correct the round's terms."
                 )
         for name in ("run", "code_version"):
             if not getattr(self, name):
@@ -73,14 +85,14 @@ class Terms:
     def fields(self) -> Field:
         """Everything above, in a fixed order."""
         return (
-            self.run, self.study, self.round, self.attempt, self.model, self.hospitals, sorted(self.mechanism.items()),
-            self.length, self.ring.bits, self.code_version,
+            self.run, self.study, self.summed, self.round, self.attempt, self.model, self.hospitals,
+            sorted(self.mechanism.items()), self.length, self.ring.bits, self.code_version,
         )  # fmt: skip
 
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 of the canonical bytes."""
-        return digest("wardround/v1/terms", self.fields)
+        return digest("wardround/v2/terms", self.fields)
 
 
 @dataclass(frozen=True)
@@ -179,7 +191,7 @@ class Transcript:
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 of the canonical bytes: the salt of every mask, and what uploads are signed over."""
-        return digest("wardround/v2/transcript", self.terms.fields, [member.fields for member in self.members])
+        return digest("wardround/v3/transcript", self.terms.fields, [member.fields for member in self.members])
 
     def member(self, hospital: str) -> Member:
         """The hospital of this name.
