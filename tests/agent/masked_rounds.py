@@ -42,8 +42,13 @@ class MaskedFederation:
         self.federation, plan = federation, federation.plan
         self.mechanism = mechanism_of(plan, federation.weights.size, plan.num_patients)
         self.agreement = Agreement(
-            "a run", "ab" * 32, self.mechanism, plan.releases, "0.1.0",
-            clipping=plan.clipping_terms, count=count_mechanism_of(plan),
+            "a run",
+            "ab" * 32,
+            self.mechanism,
+            plan.releases,
+            "0.1.0",
+            clipping=plan.clipping_terms,
+            count=count_mechanism_of(plan),
         )
         identities = [Identity(name, SigningKey.new(entropy_of(name))) for name in federation.agents]
         pins = Pins({identity.hospital: identity.key.public for identity in identities})

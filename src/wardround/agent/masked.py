@@ -211,6 +211,7 @@ class MaskedHospital:
     def _rows(self, mechanism: IntegerMechanism, request: Request) -> Iterator[Row]:
         """What each patient adds to what is summed; what it lacks, the witnesses, are zeros on the grid."""
         agent = self._agent
+        rows: Iterator[Row]
         if request.task is Task.COUNT:
             rows = counted_rows(len(agent.patients))
         else:

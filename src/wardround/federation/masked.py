@@ -153,9 +153,7 @@ class MaskedChannel:
         if missing:
             return Total(None, {}, missing)
 
-        terms = self.agreement.terms(
-            request.round, attempt, len(parties), request.weights, request.clipping_norm
-        )
+        terms = self.agreement.terms(request.round, attempt, len(parties), request.weights, request.clipping_norm)
         members = [Announcement.from_bytes(announcement).member for announcement in announcements]
         total = MaskedTotal(transcript_of(terms, members))
         for name, party in parties.items():
