@@ -48,7 +48,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def _one_at_a_time(function: Callable[_P, _T]) -> Callable[_P, _T]:
+def one_at_a_time(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """The function, entered by one thread at a time."""
 
     @wraps(function)
@@ -129,7 +129,7 @@ def clipped_sum(
     return sums[0]
 
 
-@_one_at_a_time
+@one_at_a_time
 def clipped_sums_by_group(
     model: nn.Module,
     loss: Loss,
@@ -174,7 +174,7 @@ def clipped_sums_by_group(
         raise ValueError(f"out must be {shape} of {layout.dtype}, got {tuple(out.shape)} of {out.dtype}.")
     totals: Tensor | None = None
     within = torch.zeros(num_groups, dtype=torch.int64)
-    with torch.no_grad(), _dropout_from(dropout_seed, layout.device):
+    with torch.no_grad(), dropout_from(dropout_seed, layout.device):
         for piece in pieces(model, layout, loss, batch, memory_bytes, sections=sections):
             owner = group[piece.patients].cpu()
             if piece.tape is None and piece.rows is None:  # no pictures: a gradient of zero, within every norm
@@ -210,7 +210,7 @@ def _zeros(shape: tuple[int, int], layout: Layout, out: Tensor | None) -> Tensor
     return torch.zeros(shape, dtype=layout.dtype, device=layout.device) if out is None else out.zero_()
 
 
-@_one_at_a_time
+@one_at_a_time
 def per_patient_gradients(
     model: nn.Module,
     loss: Loss,
@@ -219,7 +219,10 @@ def per_patient_gradients(
     memory_bytes: int = 1 << 30,
     dropout_seed: int = 0,
 ) -> Tensor:
-    """Every patient's gradient, not clipped, (patient, parameter); for integer rounding and for audits.
+    """Every patient's gradient, not clipped, (patient, parameter); for audits.
+
+    Computed in common batches, whose size decides the last bits of everybody's row: where one row must not depend on
+    who else is there, see `wardround.privacy.alone`.
 
     Args:
         model: see `clipped_sum`; so are the others.
@@ -232,7 +235,7 @@ def per_patient_gradients(
     """
     layout = Layout.of(model)
     rows = torch.zeros(batch.num_patients, layout.size, dtype=layout.dtype, device=layout.device)
-    with torch.no_grad(), _dropout_from(dropout_seed, layout.device):
+    with torch.no_grad(), dropout_from(dropout_seed, layout.device):
         for piece in pieces(model, layout, loss, batch, memory_bytes, materialise=True):
             if piece.rows is not None:
                 rows[piece.patients] = piece.rows
@@ -243,7 +246,7 @@ def per_patient_gradients(
 
 
 @contextmanager
-def _dropout_from(seed: int, device: torch.device) -> Iterator[None]:
+def dropout_from(seed: int, device: torch.device) -> Iterator[None]:
     """Dropout draws from the global generators and from nowhere else: seeded inside, put back afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         if device.type == "cpu":

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from wardround.models.network import Network
 from wardround.models.vectors import load_vector, to_vector
-from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sums_by_group, per_patient_gradients
+from wardround.privacy.alone import PatientGradient, gradient_alone, patients_of
+from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sums_by_group
 from wardround.privacy.clips import Clipping
 from wardround.privacy.engine import Loss
+from wardround.privacy.layout import Layout
 from wardround.privacy.sampling import Indices
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.augment.views import views
@@ -131,24 +133,33 @@ class Workbench:
         ]
 
     def patient_gradients(self, weights: Vector, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
-        """Gradient of each patient of a sample, not clipped, (parameter,); a few patients are in memory at a time.
+        """Gradient of each patient of a sample, not clipped, (parameter,); one patient is in memory at a time.
 
         Args:
             weights: where it is taken, (parameter,).
             sample: may be empty.
             dropout_seed: seeds dropout masks.
 
-        Guarantee: none. Every row is one patient's own, and the order is the sample's.
+        Guarantee: none. Every row is one patient's own, computed from their pictures alone: who else is in the sample
+            does not change a bit of it. The order is the sample's.
         """
+        layout = Layout.of(self.network.trained)
+        for gradient in self._gradients_alone(weights, sample, dropout_seed, layout, factored=False):
+            yield gradient.row(layout).cpu().numpy()
+
+    def _gradients_alone(
+        self, weights: Vector, sample: Sample, dropout_seed: int, layout: Layout, *, factored: bool
+    ) -> Iterator[PatientGradient]:
+        """Gradient of each patient of a sample, computed alone; dropout masks follow from a patient's place."""
         self._load(weights)
         self.network.trained.train()
-        at_once = max(1, self._memory_bytes // (8 * weights.size))
-        for piece, (batch, _) in enumerate(self._batches([sample], dropout_seed, at_once)):
-            rows = per_patient_gradients(
-                self.network.trained, self._loss, batch,
-                memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + piece,
-            )  # fmt: skip
-            yield from rows.cpu().numpy()
+        places = iter(sample.chosen.tolist())
+        for batch, _ in self._batches([sample], dropout_seed, at_once=1):
+            for inputs, labels in patients_of(batch):
+                yield gradient_alone(
+                    self.network.trained, layout, self._loss, inputs, labels,
+                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places), factored=factored,
+                )  # fmt: skip
 
     def probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Scores:
         """Class probabilities of some pictures, (picture, class); of several models their mean."""
@@ -267,12 +278,16 @@ class Workbench:
         return inputs
 
     def _encode_all(self) -> Tensor:
-        """Inputs of every picture, computed once: the encoding is fixed, public, and of each picture alone."""
+        """Inputs of every picture, computed once: the encoding is fixed, public, and of each picture alone.
+
+        By a frozen network one at a time: in a batch, its last bits would follow from how many others there are.
+        """
+        at_once = 256 if next(self.network.encode.parameters(), None) is None else 1
         with torch.no_grad():
             return torch.cat(
                 [
-                    self.network.encode(torch.from_numpy(np.array(self._pixels[at : at + 256])))
-                    for at in range(0, len(self._pixels), 256)
+                    self.network.encode(torch.from_numpy(np.array(self._pixels[at : at + at_once])))
+                    for at in range(0, len(self._pixels), at_once)
                 ]
             )
 

@@ -1,0 +1,118 @@
+"""A patient's gradient is computed alone: who else is in the sample changes no bit of it, and it is the gradient."""
+
+import numpy as np
+import pytest
+import torch
+from tests.privacy.conformance import patient_gradients
+from torch import nn
+
+from wardround.models.catalogue import build
+from wardround.models.network import Network, Normalise
+from wardround.privacy.alone import gradient_alone
+from wardround.privacy.clipping import PatientBatch
+from wardround.privacy.layout import Layout
+from wardround.training.losses import cross_entropy
+from wardround.training.patients import TrainingPatients
+from wardround.training.workbench import Sample, Workbench
+
+PATIENTS = 6
+
+
+def bench_of(name, size=32, train="all"):
+    network = build(
+        name, size=(size, size), channels=1, num_classes=2, init_generator=torch.Generator().manual_seed(0),
+        train=train,
+    )  # fmt: skip
+    pixels = np.random.default_rng(0).integers(0, 256, (2 * PATIENTS, 1, size, size), dtype=np.uint8)
+    return Workbench(network, pixels, cross_entropy, 1 << 26)
+
+
+def patients_with(counts):
+    starts = np.cumsum([0, *counts])
+    return TrainingPatients(np.arange(starts[-1]), np.arange(starts[-1]) % 2, starts)
+
+
+def rows(bench, patients, chosen):
+    return dict(
+        zip(
+            chosen,
+            bench.patient_gradients(bench.initial_weights, Sample(patients, np.array(chosen)), 3),
+            strict=True,
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["linear", "features", "small_cnn", "squeezenet"])
+def test_no_bit_of_a_patients_gradient_depends_on_who_else_is_there(name):
+    bench, patients = bench_of(name), patients_with([1, 2, 1, 3, 1, 1])
+    everyone = rows(bench, patients, list(range(PATIENTS)))
+    for chosen in ([1, 2, 3, 4, 5], [5, 3, 1], [4], [0, 5, 4, 3, 2, 1]):
+        for patient, row in rows(bench, patients, chosen).items():
+            np.testing.assert_array_equal(row, everyone[patient])
+
+
+def test_kept_inputs_of_a_frozen_network_do_not_depend_on_the_other_pictures():
+    bench = bench_of("squeezenet", train="head")
+    assert bench.kept_inputs is not None
+    for row in (0, 7):
+        alone = Workbench(bench.network, bench._pixels[row : row + 1], cross_entropy, 1 << 26)
+        assert torch.equal(alone.kept_inputs[0], bench.kept_inputs[row])
+
+
+class Tied(nn.Module):
+    """One large matrix used twice by layers, and once more by a function; another used once; one never."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(400, 400)
+        self.same = nn.Linear(400, 400)
+        self.same.weight = self.one.weight
+        self.last = nn.Linear(400, 300, bias=False)
+        self.bare = nn.Linear(300, 500)
+        self.unused = nn.Linear(400, 400)
+        self.head = nn.Linear(500, 2)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        x = torch.tanh(self.same(torch.relu(self.one(x)))) + nn.functional.linear(x, self.one.weight)
+        return self.head(torch.tanh(self.bare(self.last(x))))
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+@pytest.mark.parametrize("factored", [False, True])
+@pytest.mark.parametrize("at_once", [1, 1 << 30])
+def test_the_gradient_is_that_of_the_mean_loss_however_it_is_left(pictures, factored, at_once):
+    torch.manual_seed(0)
+    model, layout = Tied().double(), None
+    layout = Layout.of(model)
+    inputs, labels = torch.randn(pictures, 1, 20, 20, dtype=torch.float64), torch.arange(pictures) % 2
+    known = patient_gradients(
+        model, cross_entropy, PatientBatch(inputs, labels, torch.zeros(pictures, dtype=torch.int64), 1)
+    )[0]
+    got = gradient_alone(model, layout, cross_entropy, inputs, labels, memory_bytes=at_once, factored=factored)
+    torch.testing.assert_close(got.row(layout), known, rtol=1e-12, atol=1e-15)
+    assert got.norm() == pytest.approx(float(known.norm()), rel=1e-12)
+    left = {"last.weight", "bare.weight"} if factored and pictures == 1 else set()
+    assert set(got.factors) == left, "a matrix that is used once, by one vector, is never formed"
+    assert "forward" not in vars(model.last), "layers are left as they were"
+
+
+def test_a_patient_without_pictures_has_a_gradient_of_zero():
+    model = nn.Linear(3, 2)
+    nothing = gradient_alone(
+        model, Layout.of(model), cross_entropy, torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)
+    )
+    assert nothing.norm() == 0.0
+    assert nothing.row(Layout.of(model)).tolist() == [0.0] * 8
+
+
+def test_dropout_masks_follow_from_a_patients_place_and_the_seed():
+    network = Network("d", Normalise(), nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(1024, 2)), False)
+    bench = Workbench(network, bench_of("linear")._pixels, cross_entropy, 1 << 26)
+    patients = patients_with([1] * PATIENTS)
+    everyone = rows(bench, patients, list(range(PATIENTS)))
+    np.testing.assert_array_equal(rows(bench, patients, [3])[3], everyone[3])
+    masks = np.array([everyone[patient].reshape(-1)[:1024] != 0 for patient in range(PATIENTS)])
+    assert (masks[0] != masks[1]).any()
+    other = next(iter(bench.patient_gradients(bench.initial_weights, Sample(patients, np.array([3])), 99)))
+    assert (other != everyone[3]).any()
