@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NewType, TypeAlias
 
 import numpy as np
@@ -27,6 +28,15 @@ Scores: TypeAlias = npt.NDArray[np.float64]
 
 Labels: TypeAlias = npt.NDArray[np.int64]
 """Class indices, (picture,)."""
+
+
+class Rounding(StrEnum):
+    """What a hospital rounds to the grid of whole numbers, where its noise is on one."""
+
+    PATIENT = "patient"
+    """Each patient's clipped gradient, whose norm is then checked exactly."""
+    SUM = "sum"
+    """The sum of them, once."""
 
 
 @dataclass(frozen=True)

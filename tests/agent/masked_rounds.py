@@ -19,6 +19,7 @@ from wardround.secure_aggregation.identity import Identity, SigningKey
 from wardround.secure_aggregation.mechanism import IntegerMechanism
 from wardround.secure_aggregation.pins import Pins
 from wardround.secure_aggregation.witness import WITNESSES
+from wardround.types import Rounding
 
 
 def masked_plan(hospitals=5, **fields):
@@ -90,13 +91,20 @@ def rows_of(agent, request):
     return [np.concatenate([gradient, np.zeros(WITNESSES)]) for gradient in agent.gradients(request)]
 
 
+def cleared(mechanism, agent, request):
+    """What one hospital adds before noise, in grid steps, by what is rounded."""
+    if mechanism.rounding is Rounding.SUM:
+        return mechanism.grid.rounded(agent.clipped_total(request))
+    return mechanism.grid.sum_of(rows_of(agent, request))
+
+
 def expected_total(masked, request, names):
     """Clear sum and the noise of some hospitals, in grid steps: nothing of masks, uploads or `encode` is in it."""
     mechanism = masked.mechanism if request.round else masked.agreement.count
     total = np.zeros(mechanism.dimension, dtype=np.int64)
     for name in names:
         agent = masked.federation.agents[name]
-        total += mechanism.grid.sum_of(rows_of(agent, request))
+        total += cleared(mechanism, agent, request)
         total += discrete_gaussian(mechanism.dimension, mechanism.share_std, agent.noise_bytes(request))
     return total
 

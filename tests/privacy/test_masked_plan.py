@@ -16,6 +16,7 @@ from wardround.agent.masked import mechanism_of
 from wardround.agent.masked_count import count_mechanism_of, counting, shares_of_count
 from wardround.errors import PrivacyError
 from wardround.privacy.clipping import ClippedSum
+from wardround.privacy.clips import ClippingKind
 from wardround.privacy.promise import insiders_of, statement_of
 from wardround.privacy.sampling import largest_sample
 from wardround.privacy.variants import not_private, with_shares
@@ -23,6 +24,7 @@ from wardround.run.plans import plan_of
 from wardround.secure_aggregation.agreement import Agreement
 from wardround.secure_aggregation.mechanism import IntegerMechanism
 from wardround.secure_aggregation.ring import WIDEST
+from wardround.types import Rounding
 
 MASKED = {"sum": "masked", "num_patients": 32}
 
@@ -205,6 +207,18 @@ def test_the_statement_says_what_is_there_and_nothing_of_floating_point():
     assert "one process holds all of their keys" in statement.sentence()
     assert "AES-256" in statement.sentence()
     assert "simulated: the noise shares" not in statement.sentence()
+
+
+def test_the_statement_says_what_a_sum_that_is_rounded_once_rests_on():
+    once, each = (masked_plan(rounding=rounding) for rounding in (Rounding.SUM, Rounding.PATIENT))
+    said = statement_of(once, simulated=True, seeded=False)
+    assert "rounded to the grid once" in said.sentence()
+    assert "rounded to the grid once" not in statement_of(each, simulated=True, seeded=False).sentence()
+    assert said.epsilon == each.epsilon, "the sensitivity is paid for by the grid, not by epsilon"
+    assert FLOATING_POINT_CAVEAT not in said.caveats
+    assert mechanism_of(once, 34, 20).rounding is Rounding.SUM
+    with pytest.raises(PrivacyError, match="flat clip"):
+        masked_plan(rounding=Rounding.SUM, clipping=ClippingKind.PER_LAYER)
 
 
 def test_floating_point_noise_on_such_a_plan_is_refused():

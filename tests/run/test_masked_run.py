@@ -95,6 +95,15 @@ def test_a_run_that_is_not_masked_has_no_witness(finished):
     assert "witness" not in (finished / "rounds.jsonl").read_text()
 
 
+def test_a_run_whose_sums_are_rounded_once_says_so_and_costs_the_same(tiny_study, tmp_path):
+    each, once = (tiny_study(privacy={**MASKED, "rounding": rounding}) for rounding in ("patient", "sum"))
+    assert each.digest == tiny_study(privacy=MASKED).digest != once.digest, "by patient is what it was"
+    assert plan_of(each).shares == plan_of(once).shares
+    record = run_study(once, tmp_path / "run")
+    assert "rounded to the grid once" in record.certificate["sentence"]
+    assert record.certificate["statement"]["epsilon"] == plan_of(each).epsilon
+
+
 def test_every_hospital_has_a_key_of_its_own_and_the_others_pinned(tiny_study, tmp_path):
     out = tmp_path / "run"
     interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(2))
@@ -222,6 +231,9 @@ def test_references_and_their_ledgers_are_not_masked(tiny_study):
     [
         ({"privacy": {"trust": "coordinator"}}, 'trust must be "secure-aggregation"'),
         ({"privacy": {"plan": "correlated-noise", "cohorts": 2}}, 'use plan = "dp-sgd"'),
+        ({"privacy": {"rounding": "sum", "sum": "simulated"}}, 'set sum = "masked"'),
+        ({"privacy": {"rounding": "sum", "clipping": "automatic"}}, 'use clipping = "flat"'),
+        ({"privacy": {"rounding": "sum", "trust": "nobody"}}, 'trust must be "secure-aggregation"'),
         ({"federation": {"strategy": "alone"}}, 'use strategy = "fedsgd"'),
         ({"hospitals": {"count": 2}}, "must be >= 3"),
         ({"privacy": {"dropouts": 1}}, "must be >= 3"),

@@ -38,7 +38,9 @@ from wardround.secure_aggregation.ring import Residues
 from wardround.secure_aggregation.round_key import Announcement, RoundKey
 from wardround.secure_aggregation.secret import Entropy, system_entropy
 from wardround.secure_aggregation.transcript import Member, Terms, Transcript
+from wardround.secure_aggregation.whole_sum import MOST_PATIENTS
 from wardround.secure_aggregation.witness import WITNESSES
+from wardround.types import Rounding
 
 _log = logging.getLogger("wardround.agent")
 
@@ -69,6 +71,7 @@ def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int | None) -
         plan.colluders,
         plan.dropouts,
         grid_bits=shares.share_std.bit_length() - 1,
+        rounding=plan.rounding,
     )
     found = (mechanism.share_std, mechanism.honest, mechanism.sensitivity)
     if found != (shares.share_std, shares.shares, shares.sensitivity) or mechanism.dimension > shares.dimension:
@@ -104,6 +107,7 @@ class MaskedHospital:
 
     Raises:
         LedgerError: the ledger has lost a charge that the notes know of.
+        PrivacyError: more patients than a sum that is rounded once has a stated sensitivity for.
     """
 
     def __init__(
@@ -115,6 +119,11 @@ class MaskedHospital:
         notes: Path | None = None,
         entropy: Entropy = system_entropy,
     ) -> None:
+        if agreement.mechanism.rounding is Rounding.SUM and len(agent.patients) > MOST_PATIENTS:
+            raise PrivacyError(
+                f'A hospital must have at most {MOST_PATIENTS} training patients for rounding = "sum"; use rounding = '
+                '"patient".'
+            )
         self._agent, self._identity, self._agreement = agent, identity, agreement
         self._rule = CohortRule(pins, agreement.minimum)
         self._path, self._entropy = notes, entropy
@@ -206,6 +215,8 @@ class MaskedHospital:
 
     def _noised(self, mechanism: IntegerMechanism, request: Request) -> Int64:
         """Sum of the patients' rows and this hospital's share of the noise, (coordinate + witness,). Private."""
+        if mechanism.rounding is Rounding.SUM:
+            return mechanism.encode_sum(self._agent.clipped_total(request), self._agent.noise_bytes(request))
         return mechanism.encode(self._rows(mechanism, request), self._agent.noise_bytes(request))
 
     def _rows(self, mechanism: IntegerMechanism, request: Request) -> Iterator[Row]:
