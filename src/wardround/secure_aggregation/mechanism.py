@@ -158,8 +158,9 @@ class IntegerMechanism:
         That saves time where a core is to spare, and none elsewhere (`docs/secure-aggregation.md`).
 
         Args:
-            gradients: of the patients sampled, one each, not clipped; may be empty. Coordinates that one lacks at its
-                end are zeros.
+            gradients: of the patients sampled, one each, not clipped, each computed from its own patient alone (who
+                joins may not change a bit of the others'); may be empty. Coordinates that one lacks at its end are
+                zeros.
             random_bytes: a cryptographic source that no other round or hospital draws from; read by that thread alone.
 
         Raises:
