@@ -33,6 +33,8 @@ def pack(residues: Residues, ring: Ring) -> memoryview:
     >>> pack(np.array([0x7ABCDE, 1], np.uint32), Ring(20)).hex()
     'debc1a0000'
     """
+    if ring.bits == ring.word_bits:
+        return np.ascontiguousarray(residues).view(np.uint8).data.toreadonly()
     layout = _Layout.of(ring)
     groups = -(-residues.size // layout.coordinates)
     packed = np.empty((groups, layout.words), _WORD)
@@ -57,6 +59,8 @@ def unpack(content: bytes | memoryview, coordinates: int, ring: Ring) -> Residue
         FederationError: these are no packed coordinates: too few bytes, too many, or a bit set behind the last.
     """
     check_packed(content, coordinates, ring)
+    if ring.bits == ring.word_bits:
+        return np.frombuffer(content, ring.dtype)
     layout, found = _Layout.of(ring), np.empty(coordinates, ring.dtype)
     received, group_bytes = np.frombuffer(content, np.uint8), layout.words * _WORD.itemsize
     for start in range(0, -(-coordinates // layout.coordinates), layout.groups_at_once):
