@@ -1,6 +1,6 @@
 """One forward and one backward pass for every patient's gradient: the book-keeping engine.
 
-`study_network` looks at a network once: it runs it on two batches of different size, finds the uses of trained
+`anatomy_of` looks at a network once: it runs it on two batches of different size, finds the uses of trained
 parameters, the modules that need the slow path, and compares the engine's gradients with one-picture backward
 passes. What does not agree is never run here. `take` is one batch: forward, backward, and a `Tape`.
 """
@@ -384,11 +384,20 @@ def _agrees(
 def _agrees_in_double(
     model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy
 ) -> int | None:
-    """The same comparison in double precision: an ill-conditioned network may disagree with itself in single."""
-    if anatomy.alone or inputs.dtype is not torch.float32:
+    """The same comparison in double precision: an ill-conditioned network may disagree with itself in single.
+
+    Weights are brought down to 1. Those of a run gone astray saturate the loss, whose gradient is then a difference of
+    almost equal numbers, in double precision too; which rule a layer needs does not depend on them.
+    """
+    if anatomy.alone or inputs.dtype not in (torch.float32, torch.float64):
         return None
     double = copy.deepcopy(model).double()
-    return _agrees(double, Layout.of(double), loss, inputs.double(), labels, anatomy)
+    layout = Layout.of(double)
+    with torch.no_grad():
+        for parameter in layout.parameters.values():
+            if parameter.numel():
+                parameter /= parameter.abs().amax().clamp(min=1.0)
+    return _agrees(double, layout, loss, inputs.double(), labels, anatomy)
 
 
 def _deferred_sums(tape: Tape, layout: Layout) -> Iterator[tuple[str, Tensor]]:
