@@ -8,8 +8,9 @@ from tests.secure_aggregation.rounds import entropy_of
 
 from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.terms import Trust
-from wardround.agent.masked import MaskedHospital, mechanism_of
-from wardround.agent.masked_count import count_mechanism_of, counted_rows, counting, shares_of_count
+from wardround.agent.masked import MaskedHospital
+from wardround.agent.masked_count import counted_rows
+from wardround.agent.masked_mechanisms import count_mechanism_of, counting, mechanism_of, shares_of_count
 from wardround.federation.masked import MaskedChannel
 from wardround.federation.messages import Request, Task
 from wardround.privacy.variants import with_shares

@@ -11,7 +11,8 @@ from tests.agent.test_masked import STEPS, Killed, fails_at, kill_at
 from tests.secure_aggregation.rounds import uniformity
 
 from wardround.accounting.ledger import LedgerFile
-from wardround.agent.masked_count import COORDINATES, count_mechanism_of, counted_rows, counting
+from wardround.agent.masked_count import COORDINATES, counted_rows
+from wardround.agent.masked_mechanisms import count_mechanism_of, counting
 from wardround.errors import FederationError, PrivacyError
 from wardround.federation.availability import Availability
 from wardround.federation.masked import MaskedChannel, OpenedByMasks

@@ -12,8 +12,7 @@ from wardround.accounting.discrete import DiscreteShares, epsilon_of_parts, epsi
 from wardround.accounting.events import GaussianEvent, PoissonSampledEvent, SelfComposedEvent, leaves
 from wardround.accounting.statement import FLOATING_POINT_CAVEAT
 from wardround.accounting.terms import Trust
-from wardround.agent.masked import mechanism_of
-from wardround.agent.masked_count import count_mechanism_of, counting, shares_of_count
+from wardround.agent.masked_mechanisms import count_mechanism_of, counting, mechanism_of, shares_of_count
 from wardround.errors import PrivacyError
 from wardround.privacy.clipping import ClippedSum
 from wardround.privacy.clips import ClippingKind

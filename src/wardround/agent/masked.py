@@ -23,9 +23,7 @@ from wardround.agent.notes import Notes
 from wardround.errors import PrivacyError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
 from wardround.privacy.layout import Layout
-from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.rows import Row, rows_of
-from wardround.privacy.sampling import largest_sample
 from wardround.secure_aggregation.agreement import Agreement
 from wardround.secure_aggregation.cohort import CohortRule, check_follows
 from wardround.secure_aggregation.confirmation import Agreed, Confirmation, check_agreement, confirm
@@ -43,44 +41,6 @@ from wardround.secure_aggregation.witness import WITNESSES
 from wardround.types import Rounding
 
 _log = logging.getLogger("wardround.agent")
-
-
-def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int | None) -> IntegerMechanism:
-    """The mechanism of a plan's masked sums over that many parameters, with an adaptive norm's count and witnesses.
-
-    The ring is the smallest in which no sum of a round wraps around, of as many patients as the plan's sampling takes
-    but for a chance of `wardround.privacy.sampling.LARGER_SAMPLE`. It has no part in the guarantee.
-
-    Args:
-        plan: with shares.
-        parameters: trained.
-        num_patients: public number of all hospitals; None, where nobody knows it beforehand, takes the widest ring.
-
-    Raises:
-        FederationError: no ring holds sums over so many patients.
-        PrivacyError: the plan's sums are not masked, or its grid cannot carry so many parameters.
-    """
-    shares = plan.shares
-    if shares is None:
-        raise PrivacyError("A plan must have discrete shares of noise for masked sums, got one without.")
-    mechanism = IntegerMechanism(
-        plan.clipping_norm,
-        plan.noise_multiplier,
-        parameters + plan.counted_coordinates + WITNESSES,
-        plan.hospitals,
-        plan.colluders,
-        plan.dropouts,
-        grid_bits=shares.share_std.bit_length() - 1,
-        rounding=plan.rounding,
-    )
-    found = (mechanism.share_std, mechanism.honest, mechanism.sensitivity)
-    if found != (shares.share_std, shares.shares, shares.sensitivity) or mechanism.dimension > shares.dimension:
-        raise PrivacyError(
-            f"The mechanism must be the one that epsilon was computed for, {shares}, got {mechanism}."
-        )
-    if num_patients is None:
-        return mechanism
-    return mechanism.for_patients(largest_sample(num_patients, plan.sampling_prob))
 
 
 @dataclass

@@ -14,44 +14,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from wardround.accounting.discrete import DiscreteShares
-from wardround.errors import PrivacyError
-from wardround.privacy.plan import PrivacyPlan
-from wardround.secure_aggregation.mechanism import IntegerMechanism
 from wardround.secure_aggregation.witness import WITNESSES
 from wardround.types import Vector
 
 COORDINATES = 1 + WITNESSES
 """Of a count: the number, and noise alone."""
-
-
-def count_mechanism_of(plan: PrivacyPlan) -> IntegerMechanism | None:
-    """The mechanism of a plan's masked count; None where the number of patients is public.
-
-    Its ring is the widest, as nobody knows beforehand how many there are to count.
-
-    Raises:
-        PrivacyError: the grid is not the one that epsilon was computed for.
-    """
-    shares = plan.count_shares
-    if shares is None:
-        return None
-    mechanism = counting(plan)
-    if shares_of_count(mechanism) != shares:
-        raise PrivacyError(f"The count must be the one that epsilon was computed for, {shares}, got {mechanism}.")
-    return mechanism
-
-
-def counting(plan: PrivacyPlan) -> IntegerMechanism:
-    """The mechanism whose count has the plan's noise multiplier, or a hair more."""
-    return IntegerMechanism(
-        1.0, plan.count_noise_multiplier, COORDINATES, plan.hospitals, plan.colluders, plan.dropouts
-    )
-
-
-def shares_of_count(mechanism: IntegerMechanism) -> DiscreteShares:
-    """The noise of a count as the accountant knows it."""
-    return DiscreteShares(mechanism.share_std, mechanism.honest, mechanism.sensitivity, mechanism.dimension)
 
 
 def counted_rows(num_patients: int) -> Iterator[Vector]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from wardround import __version__
 from wardround.agent.agent import Agent
-from wardround.agent.masked import MaskedHospital, mechanism_of
-from wardround.agent.masked_count import count_mechanism_of
+from wardround.agent.masked import MaskedHospital
+from wardround.agent.masked_mechanisms import count_mechanism_of, mechanism_of
 from wardround.config import Study
 from wardround.federation.availability import Availability
 from wardround.federation.masked import MaskedChannel, MaskedParty

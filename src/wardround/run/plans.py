@@ -3,7 +3,7 @@
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.terms import Trust
-from wardround.agent.masked_count import counting, shares_of_count
+from wardround.agent.masked_mechanisms import counting, shares_of_count
 from wardround.config import Study
 from wardround.config.federation import TOGETHER
 from wardround.config.privacy import PrivacySection
