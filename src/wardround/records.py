@@ -340,7 +340,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RecordError(f"The run folder must hold {path.name}, got none in {path.parent}.") from None
+        raise RecordError(
+            f"The run folder must hold {path.name}, got none in {path.parent}; restore it from a copy."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path} must be readable text ({error}); restore it or run again.") from None
 

@@ -54,6 +54,19 @@ class _Attempt:
     charged: Agreed | None = None
 
 
+def check_rounding(rounding: Rounding, num_patients: int) -> None:
+    """Refuses a hospital of more patients than a sum that is rounded once has a stated sensitivity for.
+
+    Raises:
+        PrivacyError: it has more.
+    """
+    if rounding is Rounding.SUM and num_patients > MOST_PATIENTS:
+        raise PrivacyError(
+            f'A hospital must have at most {MOST_PATIENTS} training patients for rounding = "sum"; use rounding = '
+            '"patient".'
+        )
+
+
 class MaskedHospital:
     """One hospital in masked rounds; see `wardround.federation.masked.MaskedParty` for the order of the calls.
 
@@ -79,11 +92,7 @@ class MaskedHospital:
         notes: Path | None = None,
         entropy: Entropy = system_entropy,
     ) -> None:
-        if agreement.mechanism.rounding is Rounding.SUM and len(agent.patients) > MOST_PATIENTS:
-            raise PrivacyError(
-                f'A hospital must have at most {MOST_PATIENTS} training patients for rounding = "sum"; use rounding = '
-                '"patient".'
-            )
+        check_rounding(agreement.mechanism.rounding, len(agent.patients))
         self._agent, self._identity, self._agreement = agent, identity, agreement
         self._rule = CohortRule(pins, agreement.minimum)
         self._path, self._entropy = notes, entropy

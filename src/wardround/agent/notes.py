@@ -91,6 +91,8 @@ class Notes:
             return cls()
         try:
             found = json.loads(path.read_text())
+            if not isinstance(found, dict):
+                raise ValueError("they are no JSON object")
             written = found.pop("format", 1)
             if written != _FORMAT:
                 raise RecordError(

@@ -78,14 +78,14 @@ class Study(Section):
                 f'plan = "{privacy.plan}" noises what comes of local steps, and {strategy} has none; use one of '
                 f'{", ".join(sorted(LOCAL))}, or plan = "dp-sgd"'
             )
-        self._summed()
         self._masked()
+        self._summed()
         if strategy not in TOGETHER:
             return self
         if privacy.trust == "secure-aggregation" and privacy.colluders + privacy.dropouts >= count:
             raise ValueError(
                 f"colluders + dropouts must leave at least one honest hospital of {count}, "
-                f"got {privacy.colluders} + {privacy.dropouts}"
+                f"got {privacy.colluders} + {privacy.dropouts}; lower one of them"
             )
         return self
 
@@ -161,7 +161,8 @@ class Study(Section):
         if count - privacy.dropouts < 3:
             raise ValueError(
                 "of two hospitals each learns the other's vector from a masked sum: hospitals.count less dropouts must "
-                f"be >= 3, got {count} - {privacy.dropouts}"
+                f"be >= 3, got {count} - {privacy.dropouts}; invite more hospitals, foresee fewer dropouts, or use "
+                'sum = "simulated"'
             )
 
     def _summed(self) -> None:

@@ -102,7 +102,8 @@ def _stop_for_the_budget(requests: dict[HospitalName, Request], failures: Failur
     if spent:
         raise BudgetExhausted(
             f"Every hospital must have budget left, but {len(spent)} of {len(requests)} refused "
-            f"round {next(iter(requests.values())).round} (first: {spent[0]}); nothing of it was released."
+            f"round {next(iter(requests.values())).round} (first: {spent[0]}); nothing of it was released. A new run "
+            "goes further with a larger privacy.epsilon_limit, where the hospitals allow one."
         )
 
 

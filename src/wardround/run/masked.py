@@ -6,15 +6,16 @@ Keys are made when a run begins and go with the folder when it has ended. Betwee
 compared beforehand (`wardround keys`); here one process holds all of them, which the statement says.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from wardround import __version__
 from wardround.agent.agent import Agent
-from wardround.agent.masked import MaskedHospital
+from wardround.agent.masked import MaskedHospital, check_rounding
 from wardround.agent.masked_mechanisms import count_mechanism_of, mechanism_of
 from wardround.config import Study
+from wardround.errors import FederationError
 from wardround.federation.availability import Availability
 from wardround.federation.masked import MaskedChannel, MaskedParty
 from wardround.federation.masked_availability import UnreliableParty
@@ -25,6 +26,8 @@ from wardround.secure_aggregation.identity import Identity, SigningKey
 from wardround.secure_aggregation.pins import Pins
 from wardround.secure_aggregation.secret import system_entropy
 from wardround.types import HospitalName
+
+_PINS = "pins.toml"
 
 
 def masked_channel(
@@ -50,7 +53,10 @@ def masked_channel(
         LedgerError: a ledger has lost a charge that its hospital knows of.
     """
     folders = [None if folder is None else folder / f"{position:05d}" for position in range(len(agents))]
-    identities = [_identity(name, own) for name, own in zip(agents, folders, strict=True)]
+    begun = any(
+        own is not None and (own / _PINS).exists() for own in folders
+    )  # keys are all made before any is pinned
+    identities = [_identity(name, own, begun) for name, own in zip(agents, folders, strict=True)]
     keys = {identity.hospital: identity.key.public for identity in identities}
     some = next(iter(agents.values()))
     agreement = Agreement(
@@ -72,13 +78,37 @@ def masked_channel(
     return MaskedChannel(parties, agreement, transaction)
 
 
-def _identity(name: HospitalName, folder: Path | None) -> Identity:
-    """A hospital's key: from its folder, or made and kept there."""
+def check_masks(plan: PrivacyPlan, parameters: int, hospitals: Mapping[HospitalName, Sized]) -> None:
+    """Refuses, before a run has begun, masked sums that could not be formed; says nothing of others.
+
+    Raises:
+        FederationError: no ring holds sums over so many patients.
+        PrivacyError: the grid cannot carry so many parameters, or a hospital has too many patients to round their sum.
+    """
+    if plan.shares is None:
+        return
+    mechanism_of(plan, parameters, plan.num_patients)
+    for patients in hospitals.values():
+        check_rounding(plan.rounding, len(patients))
+
+
+def _identity(name: HospitalName, folder: Path | None, begun: bool) -> Identity:
+    """A hospital's key: from its folder, or made and kept there if the others have not pinned one."""
     if folder is None:
         return Identity(name, SigningKey.new(system_entropy))
     path = folder / "identity.pem"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        if begun:
+            raise FederationError(
+                f"{name} must go on with the key that others have pinned, and {path} is missing; restore it from a "
+                "copy, or start a new run."
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FederationError(
+                f"{folder} must be a folder that can be written ({error.strerror}); move away what is in its place."
+            ) from None
         SigningKey.new(system_entropy).write(path)
     return Identity(name, SigningKey.read(path))
 
@@ -87,7 +117,14 @@ def _pinned(others: Pins, folder: Path | None) -> Pins:
     """The pins that a hospital has kept since the run began; in a new run, those of the others."""
     if folder is None:
         return others
-    path = folder / "pins.toml"
+    path = folder / _PINS
     if not path.exists():
         others.write(path)
-    return Pins.read(path)
+    kept = Pins.read(path)
+    missing = sorted(others.keys.keys() - kept.keys.keys())
+    if missing:
+        raise FederationError(
+            f"{path} must have the key of {missing[0]}, as it had when the run began, and has none; restore the file "
+            "from a copy, or start a new run."
+        )
+    return kept

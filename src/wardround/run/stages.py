@@ -21,6 +21,7 @@ from wardround.run.assemble import Federation, federate, open_ledger
 from wardround.run.environment import describe_environment, use_threads
 from wardround.run.evaluation import evaluate_models, summary_of
 from wardround.run.local_pictures import released_materials
+from wardround.run.masked import check_masks
 from wardround.run.materials import Hospitals, Materials, gather
 from wardround.run.observer import Observer
 from wardround.run.outputs import certificate_of, patient_table, results_of
@@ -46,6 +47,7 @@ def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = Fals
     observer.stage("computing the privacy plan")
     plan = plan_of(study)
     materials = gather(study, observer)
+    check_masks(plan, materials.workbench.network.num_parameters, materials.hospitals)
     # Phantoms are nobody; the ledger of patients is kept, and asked before anything is replaced.
     forget_ledger = fresh and study.data.layout == "phantom" and study.privacy.ledger is None
     _check_ledgers(study, plan, materials, out, forgotten=forget_ledger)

@@ -56,12 +56,12 @@ class Grid:
         if not 1 <= self.bound <= LARGEST_BOUND:
             raise PrivacyError(
                 f"The bound on a row must be between 1 and 2^26 grid steps, got {self.bound}, so that its norm "
-                "can be checked exactly. Choose another number of grid bits."
+                "can be checked exactly. Choose a noise_multiplier nearer to 1, or another number of grid bits."
             )
         if 2 * self.bound <= math.sqrt(self.dimension):
             raise PrivacyError(
                 f"The bound on a row must be above half the root of {self.dimension} parameters, got {self.bound}: "
-                "rounding alone would use it up. Choose more grid bits."
+                "rounding alone would use it up. Choose a smaller noise_multiplier, fewer parameters or more grid bits."
             )
         if not 0 < self.steps_per_unit < math.inf:
             raise PrivacyError(f"clipping_norm must be a norm that gradients have, got {self.clipping_norm}.")

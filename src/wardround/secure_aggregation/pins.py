@@ -56,7 +56,8 @@ class Pins:
         for name, key in self.keys.items():
             if key == public and name != hospital:
                 raise FederationError(
-                    f"A key must belong to one hospital, and this one is pinned as {name} already."
+                    f"A key must belong to one hospital, and this one is pinned as {name} already; nothing was pinned. "
+                    "Ask both for their fingerprints."
                 )
         return Pins({**self.keys, hospital: public})
 
@@ -87,7 +88,11 @@ class Pins:
             raise FederationError(
                 f"{path} must be a file of pinned keys ({error.strerror}); make one with `wardround keys pin`."
             ) from None
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except UnicodeDecodeError:
+            raise FederationError(
+                f"{path} must be a TOML file of pinned keys, and is no text; restore it from a copy."
+            ) from None
+        except tomllib.TOMLDecodeError as error:
             raise FederationError(
                 f"{path} must be a TOML file of pinned keys ({error}); repair that line."
             ) from None

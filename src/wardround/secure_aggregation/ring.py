@@ -62,8 +62,8 @@ class Ring:
         """
         if not 0 <= largest < 1 << (_MOST_BITS - 1):
             raise FederationError(
-                f"A sum in the ring must stay below 2^{_MOST_BITS - 1}, and may reach {largest:g}; take a coarser grid "
-                "or fewer patients."
+                f"A sum in the ring must stay below 2^{_MOST_BITS - 1}, and may reach {largest:g}; take fewer "
+                "patients (num_patients), or a coarser grid."
             )
         return cls(max(_FEWEST_BITS, math.floor(largest).bit_length() + 1))
 

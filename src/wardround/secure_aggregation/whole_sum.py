@@ -64,12 +64,13 @@ class WholeSumGrid:
         if not 1 <= self.bound <= LARGEST_BOUND:
             raise PrivacyError(
                 f"The bound on a patient must be between 1 and 2^26 grid steps, got {self.bound}, so that sums stay "
-                "whole in double precision. Choose another number of grid bits."
+                "whole in double precision. Choose a noise_multiplier nearer to 1, or another number of grid bits."
             )
         if self.bound <= self._rounding:
             raise PrivacyError(
                 f"The bound on a patient must be above the root of {self.dimension} parameters, got {self.bound}: "
-                "rounding the sum alone would use it up. Choose more grid bits, or round by patient."
+                "rounding the sum alone would use it up. Choose a smaller noise_multiplier, more grid bits, or "
+                "rounding by patient."
             )
         if not 0 < self.steps_per_unit < math.inf:
             raise PrivacyError(f"clipping_norm must be a norm that gradients have, got {self.clipping_norm}.")
