@@ -89,6 +89,8 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
         print(f"  against {row.adversary}: epsilon = {_number(row.epsilon)} at delta = {found.plan.delta:g}")
     listed = "no data folder to list" if found.patients is None else f"{found.patients} patients"
     print(f"\n{listed}, {found.pictures or 0} pictures; {found.parameters} trained parameters")
+    if found.upload is not None:
+        print(found.upload.sentence())
     if found.seconds is not None:
         runs = 1 + len(resolved.federation.compare)
         each = f" ({runs} runs)" if runs > 1 else ""

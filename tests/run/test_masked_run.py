@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import stat
 
 import numpy as np
@@ -23,13 +24,16 @@ from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import from_json
 from wardround.accounting.ledger import LedgerFile
 from wardround.config import parse_study
-from wardround.errors import FederationError, LedgerError, StudyError
+from wardround.errors import FederationError, LedgerError, StudyError, WardroundError
 from wardround.privacy.sampling import largest_sample
 from wardround.records import RunFolder
 from wardround.run import assemble
 from wardround.run.estimate import estimate
 from wardround.run.plans import plan_of
+from wardround.run.upload import MaskedUpload
+from wardround.secure_aggregation.identity import SigningKey
 from wardround.secure_aggregation.mechanism import IntegerMechanism
+from wardround.secure_aggregation.secret import system_entropy
 from wardround.secure_aggregation.upload import Upload
 
 MASKED = {"sum": "masked", "num_patients": 32}
@@ -157,6 +161,7 @@ def test_a_key_that_was_replaced_is_refused_on_resume(tiny_study, tmp_path):
     out = tmp_path / "run"
     interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(2))
     (out / "hospitals" / "00001" / "identity.pem").unlink()
+    SigningKey.new(system_entropy).write(out / "hospitals" / "00001" / "identity.pem")
     with pytest.raises(FederationError, match="key that is pinned"):
         resume_run(out)
 
@@ -235,6 +240,7 @@ def test_references_and_their_ledgers_are_not_masked(tiny_study):
         ({"privacy": {"rounding": "sum", "clipping": "automatic"}}, 'use clipping = "flat"'),
         ({"privacy": {"rounding": "sum", "trust": "nobody"}}, 'trust must be "secure-aggregation"'),
         ({"federation": {"strategy": "alone"}}, 'use strategy = "fedsgd"'),
+        ({"federation": {"strategy": "fedavg", "local_steps": 2}}, 'use strategy = "fedsgd"'),
         ({"hospitals": {"count": 2}}, "must be >= 3"),
         ({"privacy": {"dropouts": 1}}, "must be >= 3"),
     ],
@@ -245,6 +251,94 @@ def test_what_cannot_be_masked_is_refused_with_the_reason(tiny, sections, why):
     with pytest.raises(StudyError) as refused:
         parse_study(raw)
     assert why in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda own: (own / "identity.pem").unlink(), r"identity\.pem is missing; restore it"),
+        (lambda own: shutil.rmtree(own), r"identity\.pem is missing; restore it"),
+        (lambda own: (own / "pins.toml").write_text("# nobody\n"), r"pins\.toml must have the key of hospital-1"),
+        (lambda own: (own / "pins.toml").write_bytes(b"\xff\xfe"), r"pins\.toml .* is no text; restore it"),
+        (lambda own: (own / "notes.json").write_text("[1, 2]"), r"notes\.json .* no JSON object"),
+        (lambda own: (shutil.rmtree(own.parent), own.parent.touch()), "must be a folder that can be written"),
+    ],
+    ids=["no key", "no folder", "no pins", "other pins", "other notes", "no folders"],
+)
+def test_what_hospitals_keep_is_refused_by_its_file_if_it_is_lost_or_damaged(tiny_study, tmp_path, damage, why):
+    out = tmp_path / "run"
+    interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(2))
+    before = charges(out / "ledger.sqlite")
+    damage(out / "hospitals" / "00001")
+    with pytest.raises(WardroundError, match=why):
+        resume_run(out)
+    assert charges(out / "ledger.sqlite") == before
+
+
+def test_a_run_killed_while_keys_were_made_makes_the_rest(tiny_study, tmp_path):
+    out = tmp_path / "run"
+    interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(1))
+    for folder in (out / "hospitals").iterdir():
+        (folder / "pins.toml").unlink()
+    (out / "hospitals" / "00002" / "identity.pem").unlink()
+    assert resume_run(out).certificate["rounds"] == 4
+
+
+@pytest.mark.parametrize(
+    ("privacy", "most", "why"),
+    [
+        ({"num_patients": 10**15}, 1 << 18, r"fewer patients \(num_patients\)"),
+        ({"rounding": "sum"}, 3, "at most 3"),
+    ],
+    ids=["no ring", "too many to round once"],
+)
+def test_masks_that_cannot_be_made_are_refused_before_a_file_is_written(
+    tiny_study, tmp_path, monkeypatch, privacy, most, why
+):
+    monkeypatch.setattr("wardround.agent.masked.MOST_PATIENTS", most)
+    with pytest.raises(WardroundError, match=why):
+        run_study(tiny_study(privacy={**MASKED, **privacy}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_hospital_sends_is_foreseen_recorded_and_said(
+    tiny_study, tmp_path, monkeypatch, wardround, study_file
+):
+    sent = {}
+
+    class Noted(Upload):
+        def to_bytes(self):
+            content = super().to_bytes()
+            sent.setdefault(self.coordinates, set()).add(len(content))
+            return content
+
+    monkeypatch.setattr("wardround.secure_aggregation.hidden_sum.Upload", Noted)
+    for privacy in (MASKED, {"sum": "masked"}, {**MASKED, "clipping": "adaptive"}):
+        sent.clear()
+        study = tiny_study(privacy=privacy)
+        upload = estimate(study).upload
+        record = run_study(study, tmp_path / f"{len(list(tmp_path.iterdir()))}")
+        assert upload is not None
+        assert record.results["upload"] == upload.to_json()
+        expected = {upload.num_bytes} | ({upload.count_bytes} if upload.count_bytes else set())
+        assert set.union(*sent.values()) == expected
+        assert (upload.count_bytes is None) == ("num_patients" in privacy)
+    printed = wardround("check", study_file(privacy=MASKED)).out
+    upload = estimate(tiny_study(privacy=MASKED)).upload
+    assert upload is not None
+    assert upload.sentence() in printed
+    assert f"{upload.ring_bits} bits a coordinate" in upload.sentence()
+    assert estimate(tiny_study()).upload is None
+    assert "under masks" not in wardround("check", study_file()).out
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "said"), [(912, "912 bytes"), (15_649, "15.6 kB"), (999_600, "1 MB"), (40_496_123, "40.5 MB")]
+)
+def test_sizes_are_said_in_three_digits(num_bytes, said):
+    sentence = MaskedUpload(parameters=1000, ring_bits=31, num_bytes=num_bytes, count_bytes=None).sentence()
+    assert f"sends {said} a round" in sentence
+    assert f"{num_bytes / 4000:.2f} times its 1,000 parameters" in sentence
 
 
 def test_noise_that_the_grid_cannot_carry_is_refused_before_anything_is_read(tiny_study):

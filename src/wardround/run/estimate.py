@@ -23,6 +23,7 @@ from wardround.run.assemble import answers_as_one
 from wardround.run.materials import augmentation_of, build_network, loss_of, reader_options
 from wardround.run.plans import plan_of
 from wardround.run.strategies import timetable_of
+from wardround.run.upload import MaskedUpload, upload_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Estimate:
         pictures: likewise.
         seconds: of training, from one timed step on random numbers; None without pictures to count.
         memory_bytes: of training at its peak, beside the libraries themselves.
+        upload: what a hospital sends in a round; None where sums are not masked.
     """
 
     plan: PrivacyPlan
@@ -48,6 +50,7 @@ class Estimate:
     pictures: int | None
     seconds: float | None
     memory_bytes: int
+    upload: MaskedUpload | None
 
     def to_json(self) -> dict[str, object]:
         """As a JSON object."""
@@ -62,6 +65,7 @@ class Estimate:
             "pictures": self.pictures,
             "seconds": self.seconds,
             "memory_bytes": self.memory_bytes,
+            "upload": None if self.upload is None else self.upload.to_json(),
         }
 
 
@@ -98,6 +102,7 @@ def estimate(study: Study) -> Estimate:
         pictures=pictures,
         seconds=seconds,
         memory_bytes=int(cache + inputs + hospitals + gradient_bytes),
+        upload=upload_of(plan, network.num_parameters, [f"hospital-{study.hospitals.count}"]),
     )
 
 

@@ -27,6 +27,7 @@ from wardround.run.materials import Hospitals, Materials
 from wardround.run.observer import Observer
 from wardround.run.references import REFERENCES, run_reference
 from wardround.run.strategies import releases_after
+from wardround.run.upload import upload_of
 from wardround.secure_aggregation.witness import WITNESSES, Witness
 from wardround.training.patients import TrainingPatients
 
@@ -44,6 +45,7 @@ def results_of(
     ensemble = study.federation.strategy == "ensemble"
     metrics = evaluate_models(outcome.models, materials, ensemble=ensemble)
     availability = availability_of(study)
+    upload = upload_of(plan, materials.workbench.network.num_parameters, hospitals)
     references: dict[str, object] = {}
     for name in study.federation.compare:
         if not plan.is_private and (REFERENCES[name].private or name == "no-privacy"):
@@ -79,6 +81,7 @@ def results_of(
             for name, p in hospitals.items()
         ],
         "availability": None if availability is None else availability.to_json(outcome.position.round),
+        "upload": None if upload is None else upload.to_json(),
         "findings": materials.images.findings.summary(),
         "resemblance": resemblance_of(plan, materials),
         "released": _released(study, plan, materials),

@@ -132,6 +132,15 @@ def num_coordinates(transcript: Transcript) -> int:
 
 
 def upload_bytes(transcript: Transcript, hospital: str) -> int:
-    """Size of the upload of a hospital: ceil((length + ceil(128 / b)) b / 8), the header, its name and a signature."""
-    payload = packed_bytes(num_coordinates(transcript), transcript.terms.ring)
+    """Size of the upload of a hospital in a round."""
+    return size_of_upload(transcript.terms.length, transcript.terms.ring, hospital)
+
+
+def size_of_upload(length: int, ring: Ring, hospital: str) -> int:
+    """Bytes of an upload: ceil((length + ceil(128 / b)) b / 8), the header, the hospital's name and a signature.
+
+    >>> size_of_upload(1025, Ring(64), "hospital-1")
+    8341
+    """
+    payload = packed_bytes(length + check_coordinates(ring), ring)
     return _HEADER.size + len(hospital.encode()) + _SIGNATURE_BYTES + payload
