@@ -3,6 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from wardround.report.numbers import summary_of_run
 from wardround.report.write import write_report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -276,3 +277,20 @@ def test_a_masked_run_shows_that_all_its_noise_was_there(page_of):
         "(p = 0.41)."
     ) in text
     assert "witness" not in page_of().text.lower()
+
+
+def test_a_masked_run_shows_what_was_sent_and_which_rounds_were_begun_again(page_of, make_record):
+    sentence = "Each hospital sends 17.8 kB a round under masks."
+
+    def masked(certificate, results):
+        results["upload"] = {"sentence": sentence, "bytes": 17804}
+
+    assert f"What is sent{sentence}" in page_of(masked).text
+    assert summary_of_run(make_record(masked))["upload"] == {"sentence": sentence, "bytes": 17804}
+    assert "What is sent" not in page_of(lambda _, results: results.update(upload=None)).text
+    assert summary_of_run(make_record())["upload"] is None
+    once = ({"round": 1, "seconds": 0.5, "attempts": 2, "missing": ["north"]},)
+    twice = (*once, {"round": 2, "seconds": 0.5, "attempts": 3, "missing": ["north", "south"]})
+    assert "In 1 round a hospital was missing: 1 attempt ended with nothing opened" in page_of(rounds=once).text
+    assert "In 2 rounds a hospital was missing: 3 attempts ended with nothing opened" in page_of(rounds=twice).text
+    assert "a hospital was missing" not in page_of().text

@@ -27,14 +27,18 @@ from wardround.config import parse_study
 from wardround.errors import FederationError, LedgerError, StudyError, WardroundError
 from wardround.privacy.sampling import largest_sample
 from wardround.records import RunFolder
-from wardround.run import assemble
+from wardround.report.numbers import summary_of_run
+from wardround.run import assemble, stages
+from wardround.run.availability import availability_of
 from wardround.run.estimate import estimate
+from wardround.run.observer import Silent
 from wardround.run.plans import plan_of
 from wardround.run.upload import MaskedUpload
 from wardround.secure_aggregation.identity import SigningKey
 from wardround.secure_aggregation.mechanism import IntegerMechanism
+from wardround.secure_aggregation.ring import Ring
 from wardround.secure_aggregation.secret import system_entropy
-from wardround.secure_aggregation.upload import Upload
+from wardround.secure_aggregation.upload import Upload, size_of_upload
 
 MASKED = {"sum": "masked", "num_patients": 32}
 
@@ -339,6 +343,43 @@ def test_sizes_are_said_in_three_digits(num_bytes, said):
     sentence = MaskedUpload(parameters=1000, ring_bits=31, num_bytes=num_bytes, count_bytes=None).sentence()
     assert f"sends {said} a round" in sentence
     assert f"{num_bytes / 4000:.2f} times its 1,000 parameters" in sentence
+
+
+def test_the_size_that_is_said_is_the_one_that_the_benchmark_measured():
+    # docs/secure-aggregation-masks.md: 725,061 parameters and 1,024 witnesses in a ring of 31 bits.
+    assert size_of_upload(725_061 + 1024, Ring(31), "hospital-1") == 2_813_724
+
+
+def test_attempts_that_a_late_hospital_cost_are_shown_and_in_the_epsilon_of_their_round(tiny_study, tmp_path):
+    details = []
+
+    class Watching(Silent):
+        def progress(self, done, total, detail=""):
+            details.append(detail)
+
+    study = tiny_study(
+        privacy={**MASKED, "dropouts": 1, "epsilon": None, "noise_multiplier": 2.0, "epsilon_limit": 50.0},
+        hospitals={"count": 5, "late_rate": 0.1, "availability_seed": 0},
+        study={"seed": None},
+        federation={"evaluate_every": 1},
+    )
+    availability = availability_of(study)
+    assert availability is not None
+    late = [tuple(np.flatnonzero(row)) for row in availability.late]
+    assert {len(names) for names in late} == {0, 1}, "a timetable with both kinds of rounds"
+    record = stages.run_study(study, tmp_path / "run", Watching())
+    plan, charged = plan_of(study), 0
+    for line, names, shown in zip(record.rounds, late, details, strict=True):
+        charged += 1 + len(names)
+        assert line["epsilon"] == pytest.approx(plan.epsilon_after(charged), rel=1e-12)
+        assert line.get("attempts", 1) == 1 + len(names)
+        assert line.get("missing", []) == [f"hospital-{position + 1}" for position in names]
+        assert ("attempt 2, without hospital-" in shown) == bool(names)
+    assert record.rounds[-1]["epsilon"] == record.certificate["statement"]["epsilon"], (
+        "the page's curve ends at it"
+    )
+    assert "lost a hospital" in record.certificate["sentence"]
+    assert summary_of_run(record)["lost_attempts"] == sum(map(len, late))
 
 
 def test_noise_that_the_grid_cannot_carry_is_refused_before_anything_is_read(tiny_study):

@@ -78,6 +78,14 @@ class MaskedParty(Protocol):
 
 
 @dataclass(frozen=True)
+class Tries:
+    """What it took to open a round's sum: attempts, and who was missing from one; all of it public."""
+
+    attempts: int
+    missing: tuple[HospitalName, ...]
+
+
+@dataclass(frozen=True)
 class MaskedChannel:
     """Reaches hospitals whose answers exist under masks only.
 
@@ -86,12 +94,14 @@ class MaskedChannel:
         agreement: what they agreed on.
         transaction: around all charges of an attempt; simulated hospitals reach the disk by one write.
         witnesses: what the witness coordinates showed in each round that was opened in this process.
+        tries: what each of these rounds took.
     """
 
     parties: Mapping[HospitalName, MaskedParty]
     agreement: Agreement
     transaction: Callable[[], AbstractContextManager[object]]
     witnesses: dict[int, Witness] = field(default_factory=dict)
+    tries: dict[int, Tries] = field(default_factory=dict)
 
     @property
     def hospitals(self) -> tuple[HospitalName, ...]:
@@ -120,6 +130,7 @@ class MaskedChannel:
             attempt = max([attempt + 1, *(self.parties[name].next_attempt(request.round) for name in present)])
             total = self._attempt(replace(request, attempt=number), attempt, present)
             if total.update is not None:
+                self.tries[request.round] = Tries(number, tuple(failures))
                 return Total(total.update, total.events, failures)
             failures |= total.failures
             if any(failure.code is FailureCode.REFUSED_BUDGET for failure in total.failures.values()):

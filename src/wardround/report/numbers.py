@@ -182,6 +182,14 @@ class NoiseWitness:
 
 
 @dataclass(frozen=True)
+class LostAttempts:
+    """What missing hospitals cost a masked run: attempts in vain, and the rounds that they belong to."""
+
+    attempts: int
+    rounds: int
+
+
+@dataclass(frozen=True)
 class TestSet:
     """The patients set aside."""
 
@@ -236,6 +244,8 @@ class Report:
     subgroups: tuple[Subgroup, ...] = ()
     validation: Validation | None = None
     witness: NoiseWitness | None = None
+    upload: str = ""
+    lost: LostAttempts | None = None
 
     @property
     def has_references(self) -> bool:
@@ -298,6 +308,8 @@ def numbers_of(record: RunRecord) -> Report:
         subgroups=_subgroups(results, quality.headline.key),
         validation=_validation(results),
         witness=_witness(certificate),
+        upload=_upload(results).text("sentence", ""),
+        lost=_lost(record),
     )  # fmt: skip
 
 
@@ -324,6 +336,8 @@ def summary_of_run(record: RunRecord) -> JsonDict:
         "shortcut_auroc": report.shortcut_auroc,
         "location_dice": report.location_dice,
         "witness": None if report.witness is None else asdict(report.witness),
+        "upload": dict(_upload(JsonObject(record.results, "results.json")).values) or None,
+        "lost_attempts": None if report.lost is None else report.lost.attempts,
         "model_sha256": report.model_sha256,
         "report": str(record.path / "report.html"),
     }
@@ -390,6 +404,17 @@ def _witness(certificate: JsonObject) -> NoiseWitness | None:
         return None
     row = certificate.section("witness")
     return NoiseWitness(row.integer("coordinates"), row.number("ratio"), row.number("p_value"))
+
+
+def _upload(results: JsonObject) -> JsonObject:
+    """What a hospital sent in a masked round; empty where sums were not masked."""
+    return JsonObject({}, "results.json") if results.values.get("upload") is None else results.section("upload")
+
+
+def _lost(record: RunRecord) -> LostAttempts | None:
+    """Attempts that ended without a sum; None where none did."""
+    again = [line.integer("attempts") - 1 for line in _lines(record) if "attempts" in line.values]
+    return LostAttempts(sum(again), len(again)) if again else None
 
 
 def _subgroups(results: JsonObject, key: str) -> tuple[Subgroup, ...]:

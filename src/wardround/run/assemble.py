@@ -13,7 +13,7 @@ from wardround.agent.union import Union
 from wardround.config import Study
 from wardround.federation.availability import UnreliableChannel
 from wardround.federation.channel import Channel, InProcessChannel
-from wardround.federation.masked import MaskedChannel
+from wardround.federation.masked import MaskedChannel, Tries
 from wardround.federation.strategy import Strategy
 from wardround.federation.timetable import Order, Timetable
 from wardround.privacy.plan import PrivacyPlan
@@ -61,6 +61,11 @@ class Federation:
     def witness(self, round: int) -> Witness | None:
         """What the witness coordinates of a round showed; None where sums are not masked."""
         return self.channel.witnesses.get(round) if isinstance(self.channel, MaskedChannel) else None
+
+    def tries(self, round: int) -> Tries | None:
+        """What a round took in which hospitals were missing; None where sums are not masked or nobody was."""
+        found = self.channel.tries.get(round) if isinstance(self.channel, MaskedChannel) else None
+        return found if found is not None and found.missing else None
 
 
 def federate(

@@ -184,16 +184,15 @@ def certificate_of(
     have been seen. `history` has a line for every round, those before an interruption included.
     """
     done = releases_after(study, outcome.position.round)
-    charged = max(_charged_releases(agent.ledger, study, plan) for agent in federation.agents.values())
+    charged, counts = _charged(study, plan, federation)
     repeated = max(0, charged - done)
-    counts = max(1, *(_charged_counts(agent.ledger, study) for agent in federation.agents.values()))
     seeded = study.study.seed is not None
     statement = statement_of(plan, releases=done + repeated, counts=counts, simulated=True, seeded=seeded)
     recounted = counts - 1 if plan.is_counted else 0
     if repeated + recounted:
         again = (
-            f"{repeated + recounted} of the releases were charged for rounds that were interrupted, and count all the "
-            "same."
+            f"{repeated + recounted} of the releases were charged for rounds that were interrupted, or that lost a "
+            "hospital, and count all the same."
         )
         statement = replace(statement, caveats=(*statement.caveats, again))
     return {
@@ -238,6 +237,26 @@ def _witness_of(history: Sequence[JsonDict]) -> dict[str, object] | None:
         "p_too_much": too_much,
         "p_value": whole.p_value,
     }
+
+
+def charged_after(study: Study, plan: PrivacyPlan, federation: Federation, round: int) -> tuple[int, int]:
+    """Noised sums, and noised counts, that cost epsilon up to a round.
+
+    Under masks attempts are lost when a hospital is missing, and were charged all the same: the ledgers say how many.
+    A seeded run protects nobody, and says the same of a round whether or not it was repeated: it counts rounds.
+    """
+    done = releases_after(study, round)
+    if plan.shares is None or study.study.seed is not None:
+        return done, 1
+    charged, counts = _charged(study, plan, federation)
+    return max(done, charged), counts
+
+
+def _charged(study: Study, plan: PrivacyPlan, federation: Federation) -> tuple[int, int]:
+    """The most noised sums, and noised counts, that some hospital's ledger was charged for this study."""
+    ledgers = [agent.ledger for agent in federation.agents.values()]
+    releases = max(_charged_releases(ledger, study, plan) for ledger in ledgers)
+    return releases, max(1, *(_charged_counts(ledger, study) for ledger in ledgers))
 
 
 def _charged_releases(ledger: Ledger, study: Study, plan: PrivacyPlan) -> int:

@@ -24,7 +24,7 @@ from wardround.run.local_pictures import released_materials
 from wardround.run.masked import check_masks
 from wardround.run.materials import Hospitals, Materials, gather
 from wardround.run.observer import Observer
-from wardround.run.outputs import certificate_of, patient_table, results_of
+from wardround.run.outputs import certificate_of, charged_after, patient_table, results_of
 from wardround.run.plans import epsilon_limit_of, plan_of
 from wardround.run.references import POOLED, pooled
 from wardround.run.strategies import releases_after
@@ -234,15 +234,16 @@ def _rounds(
 
     def look(round: int, models: Models | None) -> JsonDict:
         nonlocal shown
-        witness = federation.witness(round)
+        witness, tries = federation.witness(round), federation.tries(round)
         entry: JsonDict = {} if witness is None else {"witness": asdict(witness)}
+        entry |= {} if tries is None else asdict(tries)
         if models is not None:
             metrics = evaluate_models(
                 models, materials, ensemble=section.strategy == "ensemble",
                 validation=len(materials.validation) > 0, num_resamples=_QUICK_RESAMPLES,
             )  # fmt: skip
             summary = summary_of(metrics)
-            epsilon = plan.epsilon_after(releases_after(study, round))
+            epsilon = plan.epsilon_after(*charged_after(study, plan, federation, round))
             entry |= {
                 "epsilon": number_to_json(epsilon),
                 "measured_on": "validation" if len(materials.validation) else "test",
@@ -250,7 +251,8 @@ def _rounds(
             }
             shown = f"ε {epsilon:.2f}" if math.isfinite(epsilon) else "ε ∞"
             shown += _headline(summary)
-        observer.progress(round, schedule.num_rounds, shown)
+        again = "" if tries is None else f"  attempt {tries.attempts}, without {', '.join(tries.missing)}"
+        observer.progress(round, schedule.num_rounds, shown + again)
         return entry
 
     return run_rounds(federation.strategy, federation.channel, schedule, position, folder, look)
