@@ -244,7 +244,7 @@ def test_references_and_their_ledgers_are_not_masked(tiny_study):
         ({"privacy": {"rounding": "sum", "clipping": "automatic"}}, 'use clipping = "flat"'),
         ({"privacy": {"rounding": "sum", "trust": "nobody"}}, 'trust must be "secure-aggregation"'),
         ({"federation": {"strategy": "alone"}}, 'use strategy = "fedsgd"'),
-        ({"federation": {"strategy": "fedavg", "local_steps": 2}}, 'use strategy = "fedsgd"'),
+        ({"federation": {"strategy": "fedavg", "local_steps": 2}}, 'has none; use strategy = "fedsgd"'),
         ({"hospitals": {"count": 2}}, "must be >= 3"),
         ({"privacy": {"dropouts": 1}}, "must be >= 3"),
     ],
