@@ -257,6 +257,11 @@ def test_what_cannot_be_masked_is_refused_with_the_reason(tiny, sections, why):
     assert why in str(refused.value)
 
 
+def file_in_place_of(own):
+    shutil.rmtree(own.parent)
+    own.parent.touch()
+
+
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
@@ -265,7 +270,7 @@ def test_what_cannot_be_masked_is_refused_with_the_reason(tiny, sections, why):
         (lambda own: (own / "pins.toml").write_text("# nobody\n"), r"pins\.toml must have the key of hospital-1"),
         (lambda own: (own / "pins.toml").write_bytes(b"\xff\xfe"), r"pins\.toml .* is no text; restore it"),
         (lambda own: (own / "notes.json").write_text("[1, 2]"), r"notes\.json .* no JSON object"),
-        (lambda own: (shutil.rmtree(own.parent), own.parent.touch()), "must be a folder that can be written"),
+        (file_in_place_of, "must be a folder that can be written"),
     ],
     ids=["no key", "no folder", "no pins", "other pins", "other notes", "no folders"],
 )
@@ -308,7 +313,7 @@ def test_masks_that_cannot_be_made_are_refused_before_a_file_is_written(
 def test_what_a_hospital_sends_is_foreseen_recorded_and_said(
     tiny_study, tmp_path, monkeypatch, wardround, study_file
 ):
-    sent = {}
+    sent: dict[int, set[int]] = {}
 
     class Noted(Upload):
         def to_bytes(self):
@@ -369,16 +374,16 @@ def test_attempts_that_a_late_hospital_cost_are_shown_and_in_the_epsilon_of_thei
     assert {len(names) for names in late} == {0, 1}, "a timetable with both kinds of rounds"
     record = stages.run_study(study, tmp_path / "run", Watching())
     plan, charged = plan_of(study), 0
-    for line, names, shown in zip(record.rounds, late, details, strict=True):
+    lines = [json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
+    for line, names, shown in zip(lines, late, details, strict=True):
         charged += 1 + len(names)
         assert line["epsilon"] == pytest.approx(plan.epsilon_after(charged), rel=1e-12)
         assert line.get("attempts", 1) == 1 + len(names)
         assert line.get("missing", []) == [f"hospital-{position + 1}" for position in names]
         assert ("attempt 2, without hospital-" in shown) == bool(names)
-    assert record.rounds[-1]["epsilon"] == record.certificate["statement"]["epsilon"], (
-        "the page's curve ends at it"
-    )
-    assert "lost a hospital" in record.certificate["sentence"]
+    certificate = read_json(tmp_path / "run" / "certificate.json")
+    assert lines[-1]["epsilon"] == certificate["statement"]["epsilon"], "the page's curve ends at it"
+    assert "lost a hospital" in certificate["sentence"]
     assert summary_of_run(record)["lost_attempts"] == sum(map(len, late))
 
 

@@ -9,6 +9,7 @@ from wardround.accounting.statement import Statement
 from wardround.errors import PrivacyError, RecordError
 from wardround.records import JsonDict, RunRecord
 from wardround.report.guarantee import Guarantee
+from wardround.report.masked import LostAttempts, NoiseWitness, lost_of, upload_of, witness_of
 from wardround.report.reading import JsonObject
 
 _PLACES = {"pooled": "All patients in one place", "alone": "Each hospital alone"}
@@ -173,23 +174,6 @@ class Released:
 
 
 @dataclass(frozen=True)
-class NoiseWitness:
-    """What coordinates of noise alone showed in a masked run: how many, their variance over that of all shares, p."""
-
-    coordinates: int
-    ratio: float
-    p_value: float
-
-
-@dataclass(frozen=True)
-class LostAttempts:
-    """What missing hospitals cost a masked run: attempts in vain, and the rounds that they belong to."""
-
-    attempts: int
-    rounds: int
-
-
-@dataclass(frozen=True)
 class TestSet:
     """The patients set aside."""
 
@@ -307,9 +291,9 @@ def numbers_of(record: RunRecord) -> Report:
         location_dice=results.maybe_number("location_dice") if "location_dice" in results.values else None,
         subgroups=_subgroups(results, quality.headline.key),
         validation=_validation(results),
-        witness=_witness(certificate),
-        upload=_upload(results).text("sentence", ""),
-        lost=_lost(record),
+        witness=witness_of(certificate),
+        upload=upload_of(results).text("sentence", ""),
+        lost=lost_of(_lines(record)),
     )  # fmt: skip
 
 
@@ -336,7 +320,7 @@ def summary_of_run(record: RunRecord) -> JsonDict:
         "shortcut_auroc": report.shortcut_auroc,
         "location_dice": report.location_dice,
         "witness": None if report.witness is None else asdict(report.witness),
-        "upload": dict(_upload(JsonObject(record.results, "results.json")).values) or None,
+        "upload": dict(upload_of(JsonObject(record.results, "results.json")).values) or None,
         "lost_attempts": None if report.lost is None else report.lost.attempts,
         "model_sha256": report.model_sha256,
         "report": str(record.path / "report.html"),
@@ -397,24 +381,6 @@ def _validation(results: JsonObject) -> Validation | None:
         return None
     row = results.section("validation")
     return Validation(row.integer("patients"), _quality(row.section("metrics")))
-
-
-def _witness(certificate: JsonObject) -> NoiseWitness | None:
-    if certificate.values.get("witness") is None:
-        return None
-    row = certificate.section("witness")
-    return NoiseWitness(row.integer("coordinates"), row.number("ratio"), row.number("p_value"))
-
-
-def _upload(results: JsonObject) -> JsonObject:
-    """What a hospital sent in a masked round; empty where sums were not masked."""
-    return JsonObject({}, "results.json") if results.values.get("upload") is None else results.section("upload")
-
-
-def _lost(record: RunRecord) -> LostAttempts | None:
-    """Attempts that ended without a sum; None where none did."""
-    again = [line.integer("attempts") - 1 for line in _lines(record) if "attempts" in line.values]
-    return LostAttempts(sum(again), len(again)) if again else None
 
 
 def _subgroups(results: JsonObject, key: str) -> tuple[Subgroup, ...]:

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import reduce
 
-from wardround.accounting.events import leaves
 from wardround.accounting.events import to_json as event_to_json
-from wardround.accounting.ledger import Ledger
 from wardround.accounting.ledger_entry import number_to_json
-from wardround.agent.policy import COUNTS
 from wardround.config import Study
 from wardround.federation.coordinator import JsonDict, Outcome
 from wardround.images.entries import Target
@@ -21,8 +18,9 @@ from wardround.privacy.promise import insiders_of, statement_of
 from wardround.report.reading import JsonObject
 from wardround.run.assemble import Federation
 from wardround.run.availability import availability_of
+from wardround.run.charged import charged
 from wardround.run.evaluation import evaluate_models, evaluate_subgroups, location_dice, shortcut_auroc, summary_of
-from wardround.run.local_pictures import charges, resemblance_of
+from wardround.run.local_pictures import resemblance_of
 from wardround.run.materials import Hospitals, Materials
 from wardround.run.observer import Observer
 from wardround.run.references import REFERENCES, run_reference
@@ -184,8 +182,8 @@ def certificate_of(
     have been seen. `history` has a line for every round, those before an interruption included.
     """
     done = releases_after(study, outcome.position.round)
-    charged, counts = _charged(study, plan, federation)
-    repeated = max(0, charged - done)
+    releases, counts = charged(study, plan, federation)
+    repeated = max(0, releases - done)
     seeded = study.study.seed is not None
     statement = statement_of(plan, releases=done + repeated, counts=counts, simulated=True, seeded=seeded)
     recounted = counts - 1 if plan.is_counted else 0
@@ -237,40 +235,6 @@ def _witness_of(history: Sequence[JsonDict]) -> dict[str, object] | None:
         "p_too_much": too_much,
         "p_value": whole.p_value,
     }
-
-
-def charged_after(study: Study, plan: PrivacyPlan, federation: Federation, round: int) -> tuple[int, int]:
-    """Noised sums, and noised counts, that cost epsilon up to a round.
-
-    Under masks attempts are lost when a hospital is missing, and were charged all the same: the ledgers say how many.
-    A seeded run protects nobody, and says the same of a round whether or not it was repeated: it counts rounds.
-    """
-    done = releases_after(study, round)
-    if plan.shares is None or study.study.seed is not None:
-        return done, 1
-    charged, counts = _charged(study, plan, federation)
-    return max(done, charged), counts
-
-
-def _charged(study: Study, plan: PrivacyPlan, federation: Federation) -> tuple[int, int]:
-    """The most noised sums, and noised counts, that some hospital's ledger was charged for this study."""
-    ledgers = [agent.ledger for agent in federation.agents.values()]
-    releases = max(_charged_releases(ledger, study, plan) for ledger in ledgers)
-    return releases, max(1, *(_charged_counts(ledger, study) for ledger in ledgers))
-
-
-def _charged_releases(ledger: Ledger, study: Study, plan: PrivacyPlan) -> int:
-    """Noised sums that a hospital's ledger was charged for this study, whether or not their round ended."""
-    if plan.on_pictures is not None:
-        return charges(ledger, study)
-    charged = sum(count for purpose, count in ledger.charged(study.digest).items() if purpose not in COUNTS)
-    each = sum(count for _, count in leaves(plan.release_event))  # a release may be made of several mechanisms
-    return -(-charged // max(1, each))
-
-
-def _charged_counts(ledger: Ledger, study: Study) -> int:
-    """Noised counts of patients that a hospital's ledger was charged for this study."""
-    return sum(count for purpose, count in ledger.charged(study.digest).items() if purpose in COUNTS)
 
 
 def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

@@ -18,13 +18,14 @@ from wardround.privacy.plan import PrivacyPlan
 from wardround.records import RunFolder, RunRecord, read_json, read_lines
 from wardround.report.write import write_report
 from wardround.run.assemble import Federation, federate, open_ledger
+from wardround.run.charged import charged_after
 from wardround.run.environment import describe_environment, use_threads
 from wardround.run.evaluation import evaluate_models, summary_of
 from wardround.run.local_pictures import released_materials
 from wardround.run.masked import check_masks
 from wardround.run.materials import Hospitals, Materials, gather
 from wardround.run.observer import Observer
-from wardround.run.outputs import certificate_of, charged_after, patient_table, results_of
+from wardround.run.outputs import certificate_of, patient_table, results_of
 from wardround.run.plans import epsilon_limit_of, plan_of
 from wardround.run.references import POOLED, pooled
 from wardround.run.strategies import releases_after
