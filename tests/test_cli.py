@@ -32,6 +32,22 @@ def test_the_package_runs_as_a_module():
     assert "Usage:" in ended.stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("run",), "The study file (TOML)."),
+        (("resume",), "The folder of a run."),
+        (("data", "check"), "The data folder, a .zip or a .tar."),
+        (("keys", "show"), "A key file, or a file of pinned keys."),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, tuple) else None,
+)
+def test_help_says_what_every_argument_is(wardround, command, said):
+    arguments = wardround(*command, "--help").out.partition("Arguments")[2].partition("Options")[0]
+    assert said in arguments
+    assert "\\[" not in arguments
+
+
 def test_help_names_every_command(wardround):
     ended = wardround("--help")
     assert ended.code == 0

@@ -21,6 +21,7 @@ from wardround.federation.messages import Failure, FailureCode, Request, Stage, 
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
+from wardround.secure_aggregation.grid import Grid
 from wardround.secure_aggregation.mechanism import IntegerMechanism
 from wardround.secure_aggregation.ring import WIDEST
 from wardround.secure_aggregation.transcript import Summed
@@ -74,6 +75,7 @@ def test_the_opened_count_is_every_patient_once_and_all_the_noise_bit_for_bit(ma
 @pytest.mark.parametrize("noise_multiplier", [0.05, 1.0, math.pi, 500.0, 60_000.0])
 def test_one_patient_more_moves_the_count_by_the_sensitivity_at_most(noise_multiplier, size):
     mechanism = counting(counted_plan(count_noise_multiplier=noise_multiplier))
+    assert isinstance(mechanism.grid, Grid)
     count = mechanism.grid.sum_of
     moved = count(counted_rows(size + 1)) - count(counted_rows(size))
     assert moved[0] == round(mechanism.grid.steps_per_unit) > 0

@@ -9,6 +9,7 @@ from tests.secure_aggregation.rounds import Round, entropy_of, make_round
 from wardround.errors import FederationError
 from wardround.secure_aggregation.bfv import Bfv
 from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
+from wardround.secure_aggregation.grid import Grid
 from wardround.secure_aggregation.hidden_sum import MaskedAddend, MaskedTotal
 from wardround.secure_aggregation.joint_key import FIRST
 from wardround.secure_aggregation.mechanism import IntegerMechanism
@@ -63,6 +64,7 @@ def test_noised_vectors_give_the_total_that_masks_give():
     opened = total.total([addend.opening(uploads) for addend in attempt.addends])
     np.testing.assert_array_equal(opened, masks.total([]))
     noise = sum(discrete_gaussian(300, terms.share_std, entropy_of(f"noise {n}")) for n in range(3))
+    assert isinstance(terms.grid, Grid)
     np.testing.assert_array_equal(terms.lifted(opened), terms.grid.sum_of(np.concatenate(samples)) + noise)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from tests.secure_aggregation.rounds import IN_RINGS, entropy_of, make_round
 
 from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
+from wardround.secure_aggregation.grid import Grid
 from wardround.secure_aggregation.masked_sum import MaskedSum
 from wardround.secure_aggregation.mechanism import IntegerMechanism
 from wardround.secure_aggregation.upload import Upload
@@ -21,6 +22,7 @@ def test_the_opened_sum_is_the_clear_sum_and_all_the_noise(ring):
         total.add(Upload.from_bytes(upload.to_bytes()))
 
     noise = sum(discrete_gaussian(300, terms.share_std, entropy_of(f"noise {n}")) for n in range(4))
+    assert isinstance(terms.grid, Grid)
     clear = terms.grid.sum_of(np.concatenate(samples))
     opened = terms.lifted(total.total())
     assert [(int(x) - int(y)) % 2**ring.bits for x, y in zip(opened, clear + noise, strict=True)] == [0] * 300

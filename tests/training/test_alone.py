@@ -56,6 +56,7 @@ def test_kept_inputs_of_a_frozen_network_do_not_depend_on_the_other_pictures():
     assert bench.kept_inputs is not None
     for row in (0, 7):
         alone = Workbench(bench.network, bench._pixels[row : row + 1], cross_entropy, 1 << 26)
+        assert alone.kept_inputs is not None
         assert torch.equal(alone.kept_inputs[0], bench.kept_inputs[row])
 
 

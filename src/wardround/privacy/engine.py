@@ -396,7 +396,7 @@ def _agrees_in_double(
     with torch.no_grad():
         for parameter in layout.parameters.values():
             if parameter.numel():
-                parameter /= parameter.abs().amax().clamp(min=1.0)
+                parameter.div_(parameter.abs().amax().clamp(min=1.0))
     return _agrees(double, layout, loss, inputs.double(), labels, anatomy)
 
 
