@@ -44,6 +44,19 @@ def test_a_hospital_refuses_rounds_in_which_it_is_not_asked(make_federation, rou
     assert len(ask(federation, 2)[0]) == 3
 
 
+@pytest.mark.parametrize(
+    ("task", "steps"), [(Task.LOCAL_STEPS, 0), (Task.GRADIENT_SUM, 0), (Task.GRADIENT_SUM, 1)]
+)
+def test_no_request_says_that_it_is_charged_as_no_release(make_federation, task, steps):
+    federation = make_federation(plan=private_plan())
+    local = LocalSteps(steps, 0.1, 0.0, 2.0)
+    request = Request(task, STUDY, 1, 1, federation.weights, local)
+    replies, failures = federation.channel.ask(dict.fromkeys(federation.channel.hospitals, request), 60.0)
+    assert not replies
+    assert set(failures.values()) == REFUSED
+    assert nothing_was_charged(federation)
+
+
 def test_releases_that_are_still_foreseen_follow_the_timetable(make_federation):
     agent = next(iter(make_federation(rounds=9).agents.values()))
     request = Request(Task.LOCAL_STEPS, STUDY, 4, 1)

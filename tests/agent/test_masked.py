@@ -27,7 +27,7 @@ from wardround.secure_aggregation.secret import system_entropy
 from wardround.secure_aggregation.transcript import LedgerMark
 from wardround.secure_aggregation.upload import Upload
 from wardround.secure_aggregation.witness import WITNESSES
-from wardround.types import Rounding
+from wardround.types import LocalSteps, Rounding
 
 
 @pytest.fixture
@@ -146,6 +146,16 @@ def test_a_norm_of_the_round_that_nobody_planned_is_refused(make_masked):
     total = masked.channel.ask_sum(dict.fromkeys(masked.channel.hospitals, request), 0)
     assert total.update is None
     assert {failure.code for failure in total.failures.values()} == {FailureCode.REFUSED_POLICY}
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_no_sum_is_opened_for_steps_that_would_be_charged_in_its_place(make_masked, steps):
+    masked = make_masked(seed=None)
+    request = replace(masked.request(), local=LocalSteps(steps, 0.1, 0.0, 2.0))
+    total = masked.channel.ask_sum(dict.fromkeys(masked.channel.hospitals, request), 0)
+    assert total.update is None
+    assert {failure.code for failure in total.failures.values()} == {FailureCode.REFUSED_POLICY}
+    assert not masked.uploads
 
 
 def test_a_row_that_reaches_into_the_witnesses_is_an_error_and_no_upload(make_masked, monkeypatch):

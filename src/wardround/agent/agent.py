@@ -33,6 +33,7 @@ from wardround.training.workbench import Sample, Workbench
 from wardround.types import HospitalName, Vector
 
 _log = logging.getLogger("wardround.agent")
+_STEPPED = frozenset({Task.LOCAL_STEPS, Task.SELECTIVE})
 Answers = dict[HospitalName, Reply | Failure]
 
 
@@ -111,6 +112,8 @@ class Agent:
 
     def _fits(self, request: Request) -> bool:
         """Whether the plan protects what answering would let go of."""
+        if request.local is not None and (request.task not in _STEPPED or request.local.steps < 1):
+            return False  # steps say how often an answer is charged: never less than once
         if request.task in COUNTS:
             public = self.plan.on_pictures is not None  # numbers of patients are, and labels were noised
             return self.plan.is_counted or public or not self.plan.is_private
