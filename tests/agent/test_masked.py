@@ -158,10 +158,12 @@ def test_no_sum_is_opened_for_steps_that_would_be_charged_in_its_place(make_mask
     assert not masked.uploads
 
 
-def test_a_row_that_reaches_into_the_witnesses_is_an_error_and_no_upload(make_masked, monkeypatch):
-    masked = make_masked(sampling_prob=1.0)
-    broken = Agent.gradients
-    monkeypatch.setattr(Agent, "gradients", lambda self, request: (np.append(g, 1) for g in broken(self, request)))
+@pytest.mark.parametrize("rounding", Rounding)
+def test_a_row_that_reaches_into_the_witnesses_is_an_error_and_no_upload(make_masked, monkeypatch, rounding):
+    masked = make_masked(sampling_prob=1.0, rounding=rounding)
+    rows, total = Agent.gradients, Agent.clipped_total
+    monkeypatch.setattr(Agent, "gradients", lambda self, request: (np.append(g, 1) for g in rows(self, request)))
+    monkeypatch.setattr(Agent, "clipped_total", lambda self, request: np.append(total(self, request), 1.0))
     assert masked.ask().update is None
     assert not masked.uploads
 

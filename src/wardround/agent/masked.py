@@ -185,7 +185,9 @@ class MaskedHospital:
     def _noised(self, mechanism: IntegerMechanism, request: Request) -> Int64:
         """Sum of the patients' rows and this hospital's share of the noise, (coordinate + witness,). Private."""
         if mechanism.rounding is Rounding.SUM:
-            return mechanism.encode_sum(self._agent.clipped_total(request), self._agent.noise_bytes(request))
+            total = self._agent.clipped_total(request)
+            _leave_the_witnesses(total.size, mechanism)
+            return mechanism.encode_sum(total, self._agent.noise_bytes(request))
         return mechanism.encode(self._rows(mechanism, request), self._agent.noise_bytes(request))
 
     def _rows(self, mechanism: IntegerMechanism, request: Request) -> Iterator[Row]:
@@ -198,11 +200,7 @@ class MaskedHospital:
             layout = Layout.of(agent.workbench.network.trained)
             rows = map(rows_of(agent.plan, layout, request.clipping_norm), agent.gradients(request))
         for row in rows:
-            if row.size + WITNESSES != mechanism.dimension:
-                raise PrivacyError(
-                    f"A patient's row must leave {WITNESSES} of {mechanism.dimension} coordinates to the witnesses, "
-                    f"got {row.size}; agree on the mechanism of this network."
-                )
+            _leave_the_witnesses(row.size, mechanism)
             yield row
 
     def _others(self, transcript: Transcript) -> list[Member]:
@@ -228,3 +226,12 @@ class MaskedHospital:
         if attempt.transcript is None:
             raise ValueError("a hospital confirms an attempt before it takes part in it")
         return attempt.transcript
+
+
+def _leave_the_witnesses(coordinates: int, mechanism: IntegerMechanism) -> None:
+    """Refuses a row, or a sum of rows, with anything of a patient where the witnesses are, or short of a parameter."""
+    if coordinates + WITNESSES != mechanism.dimension:
+        raise PrivacyError(
+            f"A patient's row must leave {WITNESSES} of {mechanism.dimension} coordinates to the witnesses, got "
+            f"{coordinates}; agree on the mechanism of this network."
+        )
