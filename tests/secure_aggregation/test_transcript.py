@@ -154,7 +154,8 @@ def test_every_number_and_hash_of_a_ledger_changes_the_hash():
 
 
 @pytest.mark.parametrize(
-    ("entries", "head"), [(0, "a" * 64), (1, NO_ENTRY), (-1, "a" * 64), (1, "A" * 64), (1, "")]
+    ("entries", "head"),
+    [(0, "a" * 64), (1, NO_ENTRY), (-1, "a" * 64), (1, "A" * 64), (1, ""), (1 << 63, "a" * 64)],
 )
 def test_a_place_that_no_ledger_has_is_refused(entries, head):
     with pytest.raises(FederationError, match="must"):

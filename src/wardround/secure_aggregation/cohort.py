@@ -73,7 +73,8 @@ def check_follows(terms: Terms, last: tuple[int, int] | None) -> None:
 
     Args:
         terms: that it is asked to take part under.
-        last: round and attempt of the same run that it last announced a key for; None before the first.
+        last: round and attempt of the same run that it last uploaded to; None before the first. A key that was
+            announced and never used is gone when the next is made, so that its attempt may be asked for again.
 
     Raises:
         FederationError: whoever coordinates asks for something again, which would be another release.

@@ -27,6 +27,8 @@ KEY_BYTES = 32
 NO_ENTRY = "0" * 64
 """Head of a ledger without entries."""
 
+_MOST_ENTRIES = (1 << 63) - 1  # what a ledger's file can number
+
 
 class Summed(StrEnum):
     """What a masked sum adds up; an upload of one kind can be taken for no other."""
@@ -110,10 +112,10 @@ class LedgerMark:
     def __post_init__(self) -> None:
         """Refuses what cannot be a place in a ledger."""
         check_hash(self.head, "a ledger's head")
-        if self.entries < 0 or (self.entries == 0) != (self.head == NO_ENTRY):
+        if not 0 <= self.entries <= _MOST_ENTRIES or (self.entries == 0) != (self.head == NO_ENTRY):
             raise FederationError(
-                f"A ledger must have a head if it has entries, and none if not, got {self.entries} entries and the "
-                f"head {self.head[:12]}…; ask for the announcement again."
+                f"A ledger must have a head if it has entries, none if not, and fewer than 2^63, got {self.entries} "
+                f"and the head {self.head[:12]}…; ask for the announcement again."
             )
 
     @property
@@ -167,7 +169,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Transcript:
-    """A round's terms and its hospitals, sorted by name; made by `wardround.secure_aggregation.cohort.form_cohort`."""
+    """A round's terms and its hospitals, sorted by name; made by `CohortRule.form` (`secure_aggregation.cohort`)."""
 
     terms: Terms
     members: tuple[Member, ...]
