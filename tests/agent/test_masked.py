@@ -305,6 +305,21 @@ def test_no_round_counts_twice_in_what_a_hospital_has_seen_of_the_witnesses(make
     assert party.notes.witness == seen[2].plus(seen[3])
 
 
+def test_a_sum_of_an_attempt_that_was_not_charged_is_not_taken_in(make_masked):
+    """Else whoever relays could write into a hospital's notes that others were charged, and stop it later."""
+    masked = make_masked()
+    parties = list(masked.parties.values())
+    keys = [party.announce(masked.request(), 1, 5) for party in parties]
+    for party in parties:
+        party.confirm(keys)
+    total = expected_total(masked, masked.request(), masked.channel.hospitals)
+    with pytest.raises(PrivacyError, match="must be charged"):
+        parties[0].receive(masked.mechanism.in_ring(total))
+    with pytest.raises(PrivacyError, match="must be charged"):
+        parties[0].upload()
+    assert parties[0].notes.peers == {}
+
+
 def test_notes_are_the_hospital_s_own(make_masked, tmp_path):
     make_masked().ask()
     for path in (tmp_path / "notes").glob("*.json"):

@@ -142,11 +142,7 @@ class MaskedHospital:
     def upload(self) -> bytes | Failure:
         """See `MaskedParty`. The notes are on disk before anything is computed."""
         attempt = self._under_way()
-        agreed = attempt.charged
-        if agreed is None:
-            raise PrivacyError(
-                "An upload must be charged to the ledger before it leaves; admit the attempt first."
-            )
+        agreed = self._charged(attempt)
         terms, head = attempt.terms, self._agent.ledger.head()
         seen = self.notes.with_peers(self._others(agreed.transcript), is_charged=False)
         self._note(replace(seen, round=terms.round, attempt=terms.attempt, ledger_head=head))
@@ -165,7 +161,7 @@ class MaskedHospital:
             FederationError: the noise in the sum is not that of all hospitals.
         """
         attempt = self._under_way()
-        terms, others = attempt.terms, self._others(self._transcript(attempt))
+        terms, others = attempt.terms, self._others(self._charged(attempt).transcript)
         mechanism = self._agreement.mechanism_for(terms.hospitals, terms.round)
         opened = mechanism.lifted(total)[-WITNESSES:]
         before = self.notes.witness_before(terms.round)
@@ -220,6 +216,15 @@ class MaskedHospital:
         if self._attempt is None:
             raise ValueError("a hospital announces itself before it takes part in an attempt")
         return self._attempt
+
+    @staticmethod
+    def _charged(attempt: _Attempt) -> Agreed:
+        if attempt.charged is None:
+            raise PrivacyError(
+                "An attempt must be charged to the ledger before its upload leaves and its sum is taken in; admit it "
+                "first."
+            )
+        return attempt.charged
 
     @staticmethod
     def _transcript(attempt: _Attempt) -> Transcript:
