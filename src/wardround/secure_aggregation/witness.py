@@ -7,7 +7,8 @@ number of hospitals; too much is masks or noise gone wrong. The variance promise
 than promised is found before it is less than the n that are there.
 
 Released: the witness coordinates, with the sum; they depend on no patient and cost nothing.
-What it does not find: a hospital that adds its noise to the witnesses alone.
+What it does not find: a hospital that adds its noise to the witnesses alone, and a coordinator that shows hospitals
+another sum than it opened. No promise rests on it.
 """
 
 from dataclasses import dataclass
