@@ -320,6 +320,34 @@ def test_a_sum_of_an_attempt_that_was_not_charged_is_not_taken_in(make_masked):
     assert parties[0].notes.peers == {}
 
 
+def test_an_upload_whose_charge_was_undone_does_not_leave(make_masked):
+    masked = make_masked()
+    parties = list(masked.parties.values())
+    keys = [party.announce(masked.request(), 1, 5) for party in parties]
+    confirmed = [party.confirm(keys) for party in parties]
+
+    def undone():
+        with masked.federation.ledgers.transaction():
+            parties[0].admit(confirmed)
+            raise Killed
+
+    with pytest.raises(Killed):
+        undone()
+    assert masked.charges("hospital-1") == 0
+    with pytest.raises(LedgerError, match="must contain charge 1 when the upload leaves"):
+        parties[0].upload()
+    assert not masked.uploads
+    parties[0].admit(confirmed)
+    assert isinstance(parties[0].upload(), bytes)
+
+
+def test_everything_of_a_round_s_mechanism_is_in_its_terms(make_masked):
+    masked = make_masked()
+    terms = masked.agreement.terms(1, 1, 5, masked.federation.weights)
+    clipping = masked.federation.plan.clipping_terms
+    assert terms.mechanism == {**masked.mechanism.parameters, "witnesses": WITNESSES, **clipping}
+
+
 def test_notes_are_the_hospital_s_own(make_masked, tmp_path):
     make_masked().ask()
     for path in (tmp_path / "notes").glob("*.json"):

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wardround.accounting.events import Event
+from wardround.accounting.ledger_entry import GENESIS
 from wardround.agent.agent import Agent
 from wardround.agent.known_ledgers import check_own, mark_of
 from wardround.agent.masked_count import counted_rows
 from wardround.agent.notes import Notes
-from wardround.errors import PrivacyError
+from wardround.errors import LedgerError, PrivacyError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
 from wardround.privacy.layout import Layout
 from wardround.privacy.rows import Row, rows_of
@@ -45,13 +46,17 @@ _log = logging.getLogger("wardround.agent")
 
 @dataclass
 class _Attempt:
-    """What a hospital holds while an attempt is under way; `charged`: agreed on by all, and charged to the ledger."""
+    """What a hospital holds while an attempt is under way; `charged`: agreed on by all, and charged to the ledger.
+
+    `ledger`: entries and head of the ledger with that charge, which must still be so when the upload leaves.
+    """
 
     request: Request
     terms: Terms
     key: RoundKey
     transcript: Transcript | None = None
     charged: Agreed | None = None
+    ledger: tuple[int, str] = (0, GENESIS)
 
 
 def check_rounding(rounding: Rounding, num_patients: int) -> None:
@@ -136,14 +141,23 @@ class MaskedHospital:
         refusal = self._agent.admit(attempt.request, masked=True)
         if refusal is not None:
             return refusal
-        attempt.charged = agreed
+        attempt.charged, attempt.ledger = agreed, self._agent.ledger.position()
         return self._agent.event_of(attempt.request)
 
     def upload(self) -> bytes | Failure:
-        """See `MaskedParty`. The notes are on disk before anything is computed."""
+        """See `MaskedParty`. The notes are on disk before anything is computed.
+
+        Raises:
+            LedgerError: the charge is gone: the transaction that it was in was undone, or the ledger was put back.
+        """
         attempt = self._under_way()
-        agreed = self._charged(attempt)
-        terms, head = attempt.terms, self._agent.ledger.head()
+        agreed, terms = self._charged(attempt), attempt.terms
+        (entries, charged), head = attempt.ledger, self._agent.ledger.head()
+        if self._agent.ledger.head_after(entries) != charged:
+            raise LedgerError(
+                f"The ledger of {self._identity.hospital} must contain charge {entries} when the upload leaves, and "
+                "does not; nothing is sent. Begin a new attempt."
+            )
         seen = self.notes.with_peers(self._others(agreed.transcript), is_charged=False)
         self._note(replace(seen, round=terms.round, attempt=terms.attempt, ledger_head=head))
         try:
