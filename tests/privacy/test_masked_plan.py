@@ -208,6 +208,14 @@ def test_the_statement_says_what_is_there_and_nothing_of_floating_point():
     assert "simulated: the noise shares" not in statement.sentence()
 
 
+@pytest.mark.parametrize("rounding", Rounding)
+def test_the_statement_says_what_of_its_sensitivity_is_not_proved(rounding):
+    assert (
+        "alike whoever else is"
+        in statement_of(masked_plan(rounding=rounding), simulated=True, seeded=False).sentence()
+    )
+
+
 def test_the_statement_says_what_a_sum_that_is_rounded_once_rests_on():
     once, each = (masked_plan(rounding=rounding) for rounding in (Rounding.SUM, Rounding.PATIENT))
     said = statement_of(once, simulated=True, seeded=False)

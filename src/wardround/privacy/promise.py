@@ -61,6 +61,12 @@ _COMPUTATIONAL = (
 )
 
 
+_WHOEVER_ELSE = (
+    "The sensitivity rests on machines that compute a patient's gradient alike whoever else is in the round: gradients "
+    "are asked of them in a way that leaves no reason not to, and networks are tested for it; it is not proved."
+)
+
+
 _ROUNDED_ONCE = (
     "Each hospital's sum of clipped gradients is rounded to the grid once: the sensitivity that the noise is sized by "
     "includes that rounding, and a proved bound on the floating-point error of the sum, for which every patient's "
@@ -84,7 +90,7 @@ def statement_of(
     counted = plan.is_private and plan.is_counted
     caveats = [FLOATING_POINT_CAVEAT] if plan.is_private and plan.on_pictures is None else []
     if plan.shares is not None:
-        caveats = [_COMPUTATIONAL, *([_ROUNDED_ONCE] if plan.rounding is Rounding.SUM else [])]
+        caveats = [_COMPUTATIONAL, _WHOEVER_ELSE, *([_ROUNDED_ONCE] if plan.rounding is Rounding.SUM else [])]
     if plan.is_private and plan.num_patients is not None:
         caveats.append(f"The size of the training set, {plan.num_patients} patients, is a public constant.")
     if counted:
