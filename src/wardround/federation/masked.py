@@ -49,7 +49,8 @@ class MaskedParty(Protocol):
     Announcements, confirmations and uploads are bytes, as they would be between machines.
 
     Contract: the methods are called in the order of the module's table, once an attempt. A failure is a code and a
-    stage; a `FederationError` says that somebody does not keep to the protocol, and ends the run.
+    stage; a `FederationError` says that somebody does not keep to the protocol, a `LedgerError` that a charge is gone,
+    and both end the run.
     """
 
     def next_attempt(self, round: int) -> int:
