@@ -222,6 +222,18 @@ def test_absent_and_late_hospitals_leave_a_run_that_foresaw_them(tiny_study, tmp
     assert (availability["absences"], availability["late_answers"], availability["most_missing"]) == (1, 1, 1)
     asked = {len(charged) for charged in charges(tmp_path / "run" / "ledger.sqlite").values()}
     assert asked == {4, 5}, "a late answer cost all the others a second release, an absence nobody"
+    rows = record.certificate["insiders"]
+    assert {row["missing"] for row in rows} == {1}, "no row counts on a share that was not there"
+    assert (
+        max(row["epsilon"] for row in rows if row["colluders"] == 0) >= record.certificate["statement"]["epsilon"]
+    )
+
+
+@pytest.mark.parametrize(("how", "counted_on"), [("masked", {0, 1}), ("simulated", {1})])
+def test_only_a_run_known_to_have_lost_nobody_counts_on_every_share(tiny_study, tmp_path, how, counted_on):
+    study = tiny_study(privacy={**MASKED, "sum": how, "dropouts": 1, "colluders": 0}, hospitals={"count": 4})
+    rows = run_study(study, tmp_path / "run").certificate["insiders"]
+    assert {row["missing"] for row in rows} == counted_on
 
 
 def test_a_masked_study_is_another_study_and_a_simulated_one_is_what_it_was(tiny_study):

@@ -195,8 +195,13 @@ def _released(plan: PrivacyPlan) -> str:
     return _RELEASED[plan.trust] if plan.is_private else "what every hospital computed in every round"
 
 
-def insiders_of(plan: PrivacyPlan, releases: int | None = None, counts: int = 1) -> tuple[InsiderRow, ...]:
-    """Epsilon after `releases` sums (default: all) against each adversary; empty where nothing is promised."""
+def insiders_of(
+    plan: PrivacyPlan, releases: int | None = None, counts: int = 1, *, all_present: bool = True
+) -> tuple[InsiderRow, ...]:
+    """Epsilon after `releases` sums (default: all) against each adversary; empty where nothing is promised.
+
+    Without `all_present`, as where a hospital was missing from some round, rows that count on every share are left out.
+    """
     done = plan.releases if releases is None else releases
     if not plan.is_private or (done == 0 and not plan.is_counted):
         return ()
@@ -206,7 +211,7 @@ def insiders_of(plan: PrivacyPlan, releases: int | None = None, counts: int = 1)
         return with_noise_multiplier(smooth, noise_multiplier).event_after(done, counts)
 
     own = plan.on_update is not None or plan.on_pictures is not None
-    return epsilon_by_colluders(
+    rows = epsilon_by_colluders(
         event if not own or plan.trust is not Trust.NOBODY else lambda _: plan.event_after(done),
         _noise_multiplier(plan),
         delta=plan.delta,
@@ -217,3 +222,5 @@ def insiders_of(plan: PrivacyPlan, releases: int | None = None, counts: int = 1)
         accountant=plan.accountant,
         parts=plan.parts_after(done, counts),
     )
+    shared = plan.trust is Trust.SECURE_AGGREGATION
+    return rows if all_present or not shared else tuple(row for row in rows if row.missing == plan.dropouts)

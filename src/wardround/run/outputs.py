@@ -205,7 +205,10 @@ def certificate_of(
         "event": event_to_json(plan.event_after(done + repeated, counts))
         if done + repeated or plan.is_counted
         else None,
-        "insiders": [row.to_json() for row in insiders_of(plan, done + repeated, counts)],
+        "insiders": [
+            row.to_json()
+            for row in insiders_of(plan, done + repeated, counts, all_present=_all_were_present(plan, history))
+        ],
         "ledgers": {
             name: {
                 "head": agent.ledger.head(),
@@ -218,6 +221,11 @@ def certificate_of(
         "model_sha256": model_sha256,
         "seeded": seeded,
     }
+
+
+def _all_were_present(plan: PrivacyPlan, history: Sequence[JsonDict]) -> bool:
+    """Whether every share of the noise is known to be in every sum; who was missing is noted of masked rounds only."""
+    return plan.dropouts == 0 or (plan.shares is not None and not any(line.get("missing") for line in history))
 
 
 def _witness_of(history: Sequence[JsonDict]) -> dict[str, object] | None:
