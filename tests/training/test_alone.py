@@ -117,3 +117,29 @@ def test_dropout_masks_follow_from_a_patients_place_and_the_seed():
     assert (masks[0] != masks[1]).any()
     other = next(iter(bench.patient_gradients(bench.initial_weights, Sample(patients, np.array([3])), 99)))
     assert (other != everyone[3]).any()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_thread_computes_and_the_number_is_put_back(threads, monkeypatch):
+    before, seen = torch.get_num_threads(), []
+    bench, patients = bench_of("linear"), patients_with([1, 2, 1])
+
+    def loss(output, labels):
+        seen.append(torch.get_num_threads())
+        return cross_entropy(output, labels)
+
+    def broken(*_):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(bench, "_loss", loss)
+    torch.set_num_threads(threads)
+    try:
+        for _ in bench.patient_gradients(bench.initial_weights, Sample(patients, np.arange(3)), 3):
+            assert torch.get_num_threads() == threads, "who reads the gradients has all of them"
+        monkeypatch.setattr(bench, "_loss", broken)
+        with pytest.raises(RuntimeError, match="broken"):
+            list(bench.patient_gradients(bench.initial_weights, Sample(patients, np.arange(3)), 3))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wardround.privacy.clipping import PatientBatch, dropout_from, one_at_a_time
+from wardround.privacy.clipping import PatientBatch, dropout_from, one_thread
 from wardround.privacy.engine import Loss, anatomy_of, losses_of
 from wardround.privacy.layout import Layout
 from wardround.privacy.uses.base import SMALL_WEIGHT
@@ -51,7 +51,7 @@ class PatientGradient:
         return layout.flat([outer.get(name, self.formed.get(name)) for name in layout.parameters])
 
 
-@one_at_a_time
+@one_thread()
 def gradient_alone(
     model: nn.Module,
     layout: Layout,

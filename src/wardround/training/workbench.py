@@ -13,7 +13,7 @@ from wardround.models.network import Network
 from wardround.models.vectors import load_vector, to_vector
 from wardround.privacy.alone import PatientGradient, gradient_alone, patients_of
 from wardround.privacy.clipped_total import ClippedTotal
-from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sums_by_group
+from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sums_by_group, one_thread
 from wardround.privacy.clips import Clipping
 from wardround.privacy.engine import Loss
 from wardround.privacy.layout import Layout
@@ -176,12 +176,22 @@ class Workbench:
         self._load(weights)
         self.network.trained.train()
         places = iter(sample.chosen.tolist())
-        for batch, _ in self._batches([sample], dropout_seed, at_once=1):
+        for batch in self._one_by_one(sample, dropout_seed):
             for inputs, labels in patients_of(batch):
                 yield gradient_alone(
                     self.network.trained, layout, self._loss, inputs, labels,
                     memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places), factored=factored,
                 )  # fmt: skip
+
+    def _one_by_one(self, sample: Sample, seed: int) -> Iterator[PatientBatch]:
+        """Each patient of a sample in a batch of their own, made by one thread."""
+        batches = self._batches([sample], seed, at_once=1)
+        while True:
+            with one_thread():
+                found = next(batches, None)
+            if found is None:
+                return
+            yield found[0]
 
     def probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Scores:
         """Class probabilities of some pictures, (picture, class); of several models their mean."""
