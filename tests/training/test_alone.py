@@ -110,6 +110,7 @@ def test_a_patient_without_pictures_has_a_gradient_of_zero():
 def test_dropout_masks_follow_from_a_patients_place_and_the_seed():
     network = Network("d", Normalise(), nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(1024, 2)), False)
     bench = Workbench(network, bench_of("linear")._pixels, cross_entropy, 1 << 26)
+    bench._slots = (0, {})
     patients = patients_with([1] * PATIENTS)
     everyone = rows(bench, patients, list(range(PATIENTS)))
     np.testing.assert_array_equal(rows(bench, patients, [3])[3], everyone[3])

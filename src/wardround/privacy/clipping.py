@@ -239,7 +239,7 @@ def per_patient_gradients(
     """Every patient's gradient, not clipped, (patient, parameter); for audits.
 
     Computed in common batches, whose size decides the last bits of everybody's row: where one row must not depend on
-    who else is there, see `wardround.privacy.alone`.
+    who else is there, see `wardround.privacy.alone` and `wardround.privacy.slots`.
 
     Args:
         model: see `clipped_sum`; so are the others.

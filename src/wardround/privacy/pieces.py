@@ -74,7 +74,7 @@ def pieces(
     single = not bool((counts > 1).any())
     chunk = _pictures_at_once(anatomy, layout, memory_bytes, materialise=materialise, single=single)
     room = _ROOMS.pop(model, None) or Room()  # taken, not shared: another thread on this network gets its own
-    for first, last in _patient_ranges(counts.tolist(), chunk):
+    for first, last in patient_ranges(counts.tolist(), chunk):
         start, end = ends[first] - int(counts[first]), ends[last - 1]
         pictures, members = slice(start, end), slice(first, last)
         part = PatientBatch(inputs[pictures], labels[pictures], patient[pictures] - first, last - first)
@@ -147,7 +147,7 @@ def _rows(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, *, l
     return sums.div_(counts[:, None])
 
 
-def _patient_ranges(counts: list[int], chunk: int) -> Iterator[tuple[int, int]]:
+def patient_ranges(counts: list[int], chunk: int) -> Iterator[tuple[int, int]]:
     """Consecutive ranges [first, last) of patients with at most `chunk` pictures, or one larger patient."""
     first, pictures = 0, 0
     for index, count in enumerate(counts):
