@@ -117,7 +117,7 @@ def blocks(gradient: Tensor, start: int = 0) -> Iterator[tuple[slice, np.ndarray
 
 def _squares(gradient: Tensor) -> float:
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        return float(sum(np.dot(piece, piece) for _, piece in blocks(gradient)))
+        return float(sum(np.einsum("i,i->", piece, piece) for _, piece in blocks(gradient)))
 
 
 @contextmanager

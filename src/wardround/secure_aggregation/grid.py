@@ -130,7 +130,7 @@ class Grid:
                     steps *= self.clipping_norm / norm
                 steps *= self.steps_per_unit
                 np.rint(steps, out=steps)
-                squares += float(np.dot(steps, steps))
+                squares += float(np.einsum("i,i->", steps, steps))  # `dot` may wait for a thread
                 if not self._is_within(squares):
                     return False
                 row[start : start + steps.size] = steps
