@@ -159,7 +159,9 @@ class Workbench:
             return
         layout = Layout.of(self.network.trained)
         for gradient in self._gradients_alone(weights, sample, dropout_seed, layout, factored=False):
-            yield gradient.row(layout).cpu().numpy()
+            with one_thread():
+                row = gradient.row(layout).cpu().numpy()
+            yield row
 
     def clipped_total(
         self, weights: Vector, sample: Sample, clipping_norm: float, dropout_seed: int
