@@ -8,6 +8,7 @@ from wardround.errors import DataError, ModelError
 from wardround.run import estimate as estimates
 from wardround.run.observer import Silent
 from wardround.run.stages import run_study
+from wardround.training.workbench import Workbench
 
 
 def estimate(study):
@@ -90,3 +91,39 @@ def test_what_run_would_refuse_unseen_is_refused(tiny_study, tmp_path, sections,
         estimate(tiny_study(**sections))
     with pytest.raises(error):
         run_study(tiny_study(**sections), tmp_path / "out", Silent())
+
+
+MASKED = {"privacy": {"trust": "secure-aggregation", "sum": "masked"}, "federation": {"compare": []}}
+
+
+def test_masked_sums_take_the_time_of_what_a_hospital_does_and_references_that_of_common_batches(
+    tiny_study, monkeypatch
+):
+    monkeypatch.setattr("wardround.run.estimate._probe", lambda *_: (1.0, 0))
+    simulated = estimate(tiny_study(federation={"compare": []})).seconds
+    monkeypatch.setattr("wardround.run.estimate._masked_probe", lambda *_: (10.0, 0.0))
+    assert estimate(tiny_study(**MASKED)).seconds == pytest.approx(10 * simulated)
+    beside = estimate(tiny_study(privacy=MASKED["privacy"], federation={"compare": ["pooled"]}))
+    assert beside.seconds == pytest.approx(11 * simulated)
+    monkeypatch.setattr("wardround.run.estimate._masked_probe", lambda *_: (10.0, 7.0))
+    study = tiny_study(**MASKED)
+    added = estimate(study).seconds - 10 * simulated
+    assert added == pytest.approx(7 * study.hospitals.count * study.rounds), (
+        "noise of every hospital, in every round"
+    )
+
+
+@pytest.mark.parametrize(("rounding", "asked"), [("patient", "patient_gradients"), ("sum", "clipped_total")])
+def test_what_is_timed_for_masked_sums_is_what_will_be_called(tiny_study, monkeypatch, rounding, asked):
+    called = []
+    for name in ("patient_gradients", "clipped_total"):
+        real = getattr(Workbench, name)
+
+        def noted(self, *args, _name=name, _real=real):
+            called.append(_name)
+            return _real(self, *args)
+
+        monkeypatch.setattr(Workbench, name, noted)
+    found = estimate(tiny_study(privacy={**MASKED["privacy"], "rounding": rounding}, federation={"compare": []}))
+    assert found.seconds > 0
+    assert set(called) == {asked}

@@ -10,6 +10,7 @@ import torch
 from wardround.accounting.insiders import InsiderRow
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.statement import Statement
+from wardround.agent.masked_mechanisms import mechanism_of
 from wardround.config import Study
 from wardround.config.federation import LOCAL
 from wardround.images.entries import Listing, Target
@@ -17,13 +18,19 @@ from wardround.images.load import list_entries, open_layout
 from wardround.images.phantom import PhantomOptions, list_phantom
 from wardround.models.network import Network
 from wardround.privacy.clipping import PatientBatch, clipped_sum
+from wardround.privacy.layout import Layout
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
+from wardround.privacy.rows import rows_of
 from wardround.run.assemble import answers_as_one
 from wardround.run.materials import augmentation_of, build_network, loss_of, reader_options
 from wardround.run.plans import plan_of
 from wardround.run.strategies import timetable_of
 from wardround.run.upload import MaskedUpload, upload_of
+from wardround.secure_aggregation.grid import Grid
+from wardround.secure_aggregation.secret import system_entropy
+from wardround.training.patients import TrainingPatients
+from wardround.training.workbench import Sample, Workbench
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ class Estimate:
         parameters: trained parameters of the network.
         patients: in the data folder, by its file names and tables; None where nothing is there to list.
         pictures: likewise.
-        seconds: of training, from one timed step on random numbers; None without pictures to count.
+        seconds: of training, from timed steps on random numbers; None without pictures to count. Of masked sums it has
+            gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network.
         memory_bytes: of training at its peak, beside the libraries themselves.
         upload: what a hospital sends in a round; None where sums are not masked.
     """
@@ -87,8 +95,13 @@ def estimate(study: Study) -> Estimate:
     if pictures is not None:
         trained_on = (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
         each_round = pictures * trained_on * plan.share_of_patients * _share_of_a_round(study)
-        runs = 1 + len(study.federation.compare)
-        seconds = per_picture * each_round * study.rounds * runs
+        runs = [(per_picture, 0.0)] * (1 + len(study.federation.compare))
+        if plan.shares is not None:  # of the main run alone: references are summed in the open
+            sample = math.ceil(each_round / study.hospitals.count)
+            runs[0] = _masked_probe(study, plan, network, target, shape, sample)
+        seconds = study.rounds * sum(
+            picture * each_round + fixed * timetable_of(study).at_once for picture, fixed in runs
+        )
     cache = (pictures or 0) * math.prod(shape)
     inputs = cache * 4 if network.encode_once else 0
     vectors = 1 if answers_as_one(study) else study.hospitals.count
@@ -179,3 +192,52 @@ def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...
     size = network.num_parameters
     gradients = min(64, max(1, limit // (8 * size))) * 8 * size
     return seconds / pictures, gradients
+
+
+def _masked_probe(
+    study: Study, plan: PrivacyPlan, network: Network, target: Target, shape: tuple[int, ...], sample: int
+) -> tuple[float, float]:
+    """Seconds a picture and seconds a hospital and round of masked sums, by what a hospital does.
+
+    Args:
+        study: gives sizes and limits.
+        plan: with shares.
+        network: is trained.
+        target: of the network.
+        shape: of a picture.
+        sample: pictures of a hospital in a round; fewer are timed where each takes long.
+    """
+    mechanism = mechanism_of(plan, network.num_parameters, None)
+    grid = mechanism.grid
+    norm = plan.clipping_norm if plan.adaptive is not None else None
+
+    def seconds_of(pictures: int) -> float:
+        drawn = np.random.default_rng(0).integers(0, 256, (max(1, pictures), *shape), dtype=np.uint8)
+        masks = np.zeros((len(drawn), *shape[1:]), dtype=np.uint8) if target is Target.MASKS else None
+        limit = int(study.performance.memory_gb * 1e9)
+        bench = Workbench(
+            network, drawn, loss_of(study, target), limit, masks=masks, augmentation=augmentation_of(study, None)
+        )
+        weights, rows = bench.initial_weights, np.arange(pictures)
+        everyone = Sample(TrainingPatients(rows, np.zeros_like(rows), np.arange(pictures + 1)), rows)
+        found = []
+        for _ in range(3):  # the first of them looks at the network, once for all rounds
+            started = time.perf_counter()
+            if isinstance(grid, Grid):
+                as_row = rows_of(plan, Layout.of(network.trained), norm)
+                grid.sum_of(map(as_row, bench.patient_gradients(weights, everyone, 0)))
+            else:
+                bench.clipped_total(weights, everyone, plan.clipping_norm, 0)
+            found.append(time.perf_counter() - started)
+        return min(found)
+
+    seconds, pictures = seconds_of(2), 2
+    while seconds < 0.2 and pictures < min(sample, 1024):
+        pictures = min(4 * pictures, sample)
+        seconds = seconds_of(pictures)
+    started = time.perf_counter()
+    if isinstance(grid, Grid):
+        mechanism.encode([], system_entropy)
+    else:
+        mechanism.encode_sum(np.zeros(network.num_parameters), system_entropy)
+    return seconds / pictures, time.perf_counter() - started
