@@ -130,7 +130,8 @@ def rows_of_slots(
 def mean_of(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """A patient's gradient: the mean over their pictures' rows, added up in their order in double precision."""
     if len(rows) == 1:
-        return rows[0]
+        only: npt.NDArray[np.float32] = rows[0]
+        return only
     total = np.zeros(rows.shape[1])
     with np.errstate(invalid="ignore", over="ignore"):
         for row in rows:
@@ -150,7 +151,7 @@ def stays_apart(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, co
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+                parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype), alpha=0.1)
 
     def rows(pictures: Tensor) -> npt.NDArray[np.float32]:
         targets = labels.expand(count, *labels.shape[1:])
