@@ -10,10 +10,11 @@ from wardround.models.catalogue import build
 from wardround.models.network import Network, Normalise
 from wardround.privacy.layout import Layout
 from wardround.privacy.slots import EMPTY, in_slots, mean_of, placed, slot_of, slots_for, stays_apart
-from wardround.training import workbench as workbenches
+from wardround.training import slotted as slotted_gradients
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.augment.axes import Axis
 from wardround.training.losses import cross_entropy
+from wardround.training.slotted import Slotted
 from wardround.training.workbench import Sample, Workbench
 
 COUNTS = [1, 2, 1, 3, 1, 1, 0, 1, 1, 1, 4, 1]
@@ -35,7 +36,8 @@ def rows(bench, patients, chosen, seed=3):
 
 def with_slots(bench, count):
     """A workbench that goes in slots whatever the network's size is."""
-    bench._slots = (count, {})
+    bench._slotted = Slotted(bench.network, cross_entropy, bench._pixels, bench.kept_inputs, 1 << 28)
+    bench._slotted.count = count
     return bench
 
 
@@ -143,13 +145,11 @@ def test_the_rows_are_the_gradients_computed_alone(name):
 
 def test_some_patients_at_a_time_changes_no_bit(monkeypatch):
     bench, patients = slotted("linear"), patients_with(COUNTS)
-    known = rows(bench, patients, list(everyone(patients)))
-    bench._slots = (2, {})
-    few = rows(bench, patients, list(everyone(patients)))
-    monkeypatch.setattr(workbenches, "_ROW_BYTES", 1)
+    few = rows(with_slots(bench, 2), patients, list(everyone(patients)))
+    monkeypatch.setattr(slotted_gradients, "_ROW_BYTES", 1)
     for patient, row in rows(bench, patients, list(everyone(patients))).items():
         np.testing.assert_array_equal(row, few[patient])
-    assert len(known) == len(few) == len(COUNTS)
+    assert len(few) == len(COUNTS)
 
 
 def test_the_mean_of_a_patients_rows_is_in_double_precision():
@@ -167,7 +167,7 @@ def dropping():
 def test_every_patient_has_masks_of_their_own_and_they_follow_from_the_seed():
     bench, patients = dropping(), patients_with([1] * 100 + [2] * 50)
     found = rows(bench, patients, list(everyone(patients)), 7)
-    assert bench._slots[0] > 0
+    assert bench._slotted.count > 0
     again, other = (rows(bench, patients, list(everyone(patients)), seed) for seed in (7, 1 << 40))
     masks = np.array([row[:1024] != 0 for row in found.values()])
     for patient, row in found.items():
@@ -231,25 +231,30 @@ def test_how_many_slots_there_are_is_public():
     assert slots_for(Unruled(), cross_entropy, torch.zeros(1, 64), labels) == 0
 
 
+def corner(output, masks):
+    return cross_entropy(output, masks[:, 0, 0])
+
+
 @pytest.mark.parametrize("how", ["augmentation", "masks"])
 def test_varied_pictures_and_masks_are_computed_alone(how):
     bench = bench_of("linear")
     extra = {"augmentation": Augmentation(flip=(Axis.VERTICAL,))} if how == "augmentation" else {
         "masks": np.zeros((12, 32, 32), dtype=np.uint8)
     }  # fmt: skip
-    bench = Workbench(bench.network, bench._pixels, cross_entropy, 1 << 26, **extra)
-    assert bench._num_slots() == 0
+    bench = Workbench(bench.network, bench._pixels, corner if how == "masks" else cross_entropy, 1 << 26, **extra)
+    assert len(rows(bench, patients_with([1, 2]), [0, 1])) == 2
+    assert bench._slotted is None
 
 
 def test_small_networks_and_heads_go_in_slots():
     for name, slots in {"linear": 64, "features": 64, "small_cnn": 32, "squeezenet": 0}.items():
         bench = bench_of(name)
-        bench.network.trained.train()
-        assert bench._num_slots() == slots, name
+        rows(bench, patients_with([1, 2]), [0, 1])
+        assert bench._slotted.count == slots, name
     network = build(
         "squeezenet", size=(32, 32), channels=1, num_classes=2, init_generator=torch.Generator().manual_seed(0),
         train="head",
     )  # fmt: skip
     bench = Workbench(network, bench._pixels, cross_entropy, 1 << 26)
-    network.trained.train()
-    assert bench._num_slots() == 64
+    rows(bench, patients_with([1, 2]), [0, 1])
+    assert bench._slotted.count == 64

@@ -13,6 +13,7 @@ from wardround.privacy.clipping import PatientBatch
 from wardround.privacy.layout import Layout
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import TrainingPatients
+from wardround.training.slotted import Slotted
 from wardround.training.workbench import Sample, Workbench
 
 PATIENTS = 6
@@ -110,7 +111,8 @@ def test_a_patient_without_pictures_has_a_gradient_of_zero():
 def test_dropout_masks_follow_from_a_patients_place_and_the_seed():
     network = Network("d", Normalise(), nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(1024, 2)), False)
     bench = Workbench(network, bench_of("linear")._pixels, cross_entropy, 1 << 26)
-    bench._slots = (0, {})
+    bench._slotted = Slotted(network, cross_entropy, bench._pixels, None, 1 << 26)
+    bench._slotted.count = 0  # as for a large one
     patients = patients_with([1] * PATIENTS)
     everyone = rows(bench, patients, list(range(PATIENTS)))
     np.testing.assert_array_equal(rows(bench, patients, [3])[3], everyone[3])
@@ -137,7 +139,7 @@ def test_one_thread_computes_and_the_number_is_put_back(threads, monkeypatch):
     try:
         for _ in bench.patient_gradients(bench.initial_weights, Sample(patients, np.arange(3)), 3):
             assert torch.get_num_threads() == threads, "who reads the gradients has all of them"
-        monkeypatch.setattr(bench, "_loss", broken)
+        monkeypatch.setattr(bench._slotted, "_loss", broken)
         with pytest.raises(RuntimeError, match="broken"):
             list(bench.patient_gradients(bench.initial_weights, Sample(patients, np.arange(3)), 3))
         assert torch.get_num_threads() == threads

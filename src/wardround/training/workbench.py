@@ -17,22 +17,18 @@ from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sums_by
 from wardround.privacy.clips import Clipping
 from wardround.privacy.engine import Loss
 from wardround.privacy.layout import Layout
-from wardround.privacy.pieces import patient_ranges
 from wardround.privacy.sampling import Indices
-from wardround.privacy.slots import EMPTY, in_slots, mean_of, placed, rows_of_slots, slot_of, slots_for
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.augment.views import views
 from wardround.training.losses import weighted
 from wardround.training.patients import Rows, TrainingPatients
+from wardround.training.slotted import Slotted
 from wardround.types import Masks, Pictures, Scores, Vector
 
 _PICTURES_AT_ONCE = 512
 """Pictures whose float inputs are in memory at one time, at most."""
 
 _NOT_AUGMENTED = Augmentation()
-
-_ROW_BYTES = 64 << 20
-"""Gradients of single pictures that are in memory at one time, at most, unless one patient has more pictures."""
 
 _PIXELS_AT_ONCE = 1 << 22
 """Pixels or voxels, over all pictures, whose float inputs are in memory at one time, at most."""
@@ -86,7 +82,7 @@ class Workbench:
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
         self._loaded: Vector | None = None
         self.initial_weights = to_vector(network.trained)
-        self._slots: tuple[int, dict[int, int]] | None = None
+        self._slotted: Slotted | None = None
         self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
 
     @property
@@ -153,9 +149,11 @@ class Workbench:
         """
         self._load(weights)
         self.network.trained.train()
-        count = self._num_slots()
-        if count:
-            yield from self._gradients_in_slots(sample, dropout_seed, count)
+        if self._slotted is None and self._masks is None and self._augmentation.is_identity:
+            self._slotted = Slotted(self.network, self._loss, self._pixels, self._inputs, self._memory_bytes)
+        if self._slotted is not None and self._slotted.count:
+            rows, labels, _ = sample.patients.pictures_of(sample.chosen)
+            yield from self._slotted.gradients(rows, labels, sample.patients.counts[sample.chosen], dropout_seed)
             return
         layout = Layout.of(self.network.trained)
         for gradient in self._gradients_alone(weights, sample, dropout_seed, layout, factored=False):
@@ -197,59 +195,6 @@ class Workbench:
                     self.network.trained, layout, self._loss, inputs, labels,
                     memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places), factored=factored,
                 )  # fmt: skip
-
-    def _num_slots(self) -> int:
-        """Slots of a batch, for every round the same; 0 where gradients are computed alone."""
-        if self._slots is None:
-            count = 0
-            if self._masks is None and self._augmentation.is_identity and len(self._pixels):
-                shape = self._encoded(np.zeros(1, dtype=np.int64))
-                labels = torch.zeros(1, dtype=torch.int64)
-                count = slots_for(self.network.trained, self._loss, shape, labels)
-            self._slots = count, {}
-        return self._slots[0]
-
-    def _slots_of(self, rows: Rows, count: int) -> npt.NDArray[np.int64]:
-        """The slot of each picture, from what is stored of it."""
-        assert self._slots is not None, "the number of slots is known"
-        known = self._slots[1]
-        for row in set(rows.tolist()) - known.keys():
-            stored = self._pixels[row] if self._inputs is None else self._inputs[row].numpy()
-            known[row] = slot_of(stored, count)
-        return np.array([known[row] for row in rows.tolist()], dtype=np.int64)
-
-    def _gradients_in_slots(self, sample: Sample, dropout_seed: int, count: int) -> Iterator[Vector]:
-        """Gradient of each patient of a sample; some patients at a time, with all their pictures."""
-        rows, classes, _ = sample.patients.pictures_of(sample.chosen)
-        labels = torch.from_numpy(classes)
-        counts = sample.patients.counts[sample.chosen]
-        ends = np.cumsum(counts).tolist()
-        size = self.network.num_parameters
-        most = max(count, _ROW_BYTES // (4 * size))
-        number = 0
-        for first, last in patient_ranges(counts.tolist(), most):
-            start = ends[first] - int(counts[first])
-            part = slice(start, ends[last - 1])
-            found = np.zeros((part.stop - part.start, size), dtype=np.float32)
-            with one_thread():
-                for batch in placed(self._slots_of(rows[part], count), count):
-                    at = batch[batch != EMPTY]
-                    found[at] = rows_of_slots(
-                        self.network.trained, self._loss,
-                        self._inputs_in_slots(rows[part][at], batch), in_slots(labels[part][at], batch),
-                        memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + number,
-                    )[batch != EMPTY]  # fmt: skip
-                    number += 1
-            for end, pictures in zip(ends[first:last], counts[first:last].tolist(), strict=True):
-                yield mean_of(found[end - pictures - start : end - start])
-
-    def _inputs_in_slots(self, rows: Rows, batch: npt.NDArray[np.int64]) -> Tensor:
-        """Inputs by slot; those that are not kept are encoded there, as that is a kernel as well."""
-        if self._inputs is not None:
-            return in_slots(self._inputs[torch.from_numpy(rows)], batch)
-        with torch.no_grad():
-            inputs: Tensor = self.network.encode(in_slots(torch.from_numpy(self._pixels[rows]), batch))
-        return inputs
 
     def _one_by_one(self, sample: Sample, seed: int) -> Iterator[PatientBatch]:
         """Each patient of a sample in a batch of their own, made by one thread."""

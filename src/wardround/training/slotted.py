@@ -1,0 +1,93 @@
+"""Gradients of a hospital's patients in batches of a fixed shape: which pictures, in which slots, and their mean."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wardround.models.network import Network
+from wardround.privacy.clipping import one_thread
+from wardround.privacy.engine import Loss
+from wardround.privacy.pieces import patient_ranges
+from wardround.privacy.slots import EMPTY, in_slots, mean_of, placed, rows_of_slots, slot_of, slots_for
+from wardround.training.patients import Rows
+from wardround.types import Labels, Pictures, Vector
+
+_ROW_BYTES = 64 << 20
+"""Gradients of single pictures that are in memory at one time, at most, unless one patient has more pictures."""
+
+
+class Slotted:
+    """Pictures of a small network by slot (`wardround.privacy.slots`).
+
+    Args:
+        network: with the weights that gradients are taken at, in training mode.
+        loss: loss of each picture, unreduced.
+        pixels: the picture cache, (picture, channel, *space), uint8.
+        inputs: of every picture, (picture, ...), where they are kept.
+        memory_bytes: as for `wardround.privacy.clipping.clipped_sum`.
+    """
+
+    def __init__(
+        self, network: Network, loss: Loss, pixels: Pictures, inputs: Tensor | None, memory_bytes: int
+    ) -> None:
+        self._network, self._loss, self._memory_bytes = network, loss, memory_bytes
+        self._pixels, self._inputs = pixels, inputs
+        self._known: dict[int, int] = {}
+        with one_thread():
+            self.count = self._slots()
+
+    def _slots(self) -> int:
+        """Slots of a batch, for every round the same; 0 where gradients are computed alone."""
+        if len(self._pixels) == 0:
+            return 0
+        one = self._by_slot(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
+        return slots_for(self._network.trained, self._loss, one, torch.zeros(1, dtype=torch.int64))
+
+    def gradients(
+        self, rows: Rows, labels: Labels, counts: npt.NDArray[np.int64], dropout_seed: int
+    ) -> Iterator[Vector]:
+        """Gradient of each patient, (parameter,); some patients at a time, with all their pictures.
+
+        Args:
+            rows: position of each picture in the cache, (picture,), the patients one after the other.
+            labels: class of each picture, (picture,).
+            counts: pictures of each patient, (patient,); of one without any the gradient is zero.
+            dropout_seed: seeds dropout masks.
+
+        Guarantee: none. Who else is there does not change a bit of a gradient.
+        """
+        ends, size = np.cumsum(counts).tolist(), self._network.num_parameters
+        number = 0
+        for first, last in patient_ranges(counts.tolist(), max(self.count, _ROW_BYTES // (4 * size))):
+            start, stop = ends[first] - int(counts[first]), ends[last - 1]
+            own, classes = rows[start:stop], torch.from_numpy(labels[start:stop])
+            found = np.zeros((stop - start, size), dtype=np.float32)
+            with one_thread():
+                for batch in placed(self._slots_of(own), self.count):
+                    is_taken = batch != EMPTY
+                    at = batch[is_taken]
+                    found[at] = rows_of_slots(
+                        self._network.trained, self._loss, self._by_slot(own[at], batch), in_slots(classes[at], batch),
+                        memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + number,
+                    )[is_taken]  # fmt: skip
+                    number += 1
+            for end, pictures in zip(ends[first:last], counts[first:last].tolist(), strict=True):
+                yield mean_of(found[end - pictures - start : end - start])
+
+    def _slots_of(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """The slot of each picture, from what is stored of it."""
+        for row in set(rows.tolist()) - self._known.keys():
+            stored = self._pixels[row] if self._inputs is None else self._inputs[row].numpy()
+            self._known[row] = slot_of(stored, self.count)
+        return np.array([self._known[row] for row in rows.tolist()], dtype=np.int64)
+
+    def _by_slot(self, rows: Rows, batch: npt.NDArray[np.int64]) -> Tensor:
+        """Inputs by slot; those that are not kept are encoded there, as that is a kernel as well."""
+        if self._inputs is not None:
+            return in_slots(self._inputs[torch.from_numpy(rows)], batch)
+        with torch.no_grad():
+            inputs: Tensor = self._network.encode(in_slots(torch.from_numpy(self._pixels[rows]), batch))
+        return inputs
