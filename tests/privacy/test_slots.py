@@ -257,4 +257,5 @@ def test_small_networks_and_heads_go_in_slots():
     )  # fmt: skip
     bench = Workbench(network, bench._pixels, cross_entropy, 1 << 26)
     rows(bench, patients_with([1, 2]), [0, 1])
+    assert bench._slotted is not None
     assert bench._slotted.count == 64

@@ -93,7 +93,10 @@ def test_what_run_would_refuse_unseen_is_refused(tiny_study, tmp_path, sections,
         run_study(tiny_study(**sections), tmp_path / "out", Silent())
 
 
-MASKED = {"privacy": {"trust": "secure-aggregation", "sum": "masked"}, "federation": {"compare": []}}
+MASKED: dict[str, dict[str, object]] = {
+    "privacy": {"trust": "secure-aggregation", "sum": "masked"},
+    "federation": {"compare": []},
+}
 
 
 def test_masked_sums_take_the_time_of_what_a_hospital_does_and_references_that_of_common_batches(
