@@ -44,13 +44,13 @@ def test_the_page_shows_what_was_measured(table):
 
 def test_a_new_measurement_replaces_the_tables_and_nothing_else(table, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{OPENS}\nold\n{CLOSES}\nafter\n")
+    page.write_text(f"before\n{OPENS}\nsuperseded\n{CLOSES}\nafter\n")
     for quiet in (True, False):
         write_page(page, table | {"quiet": quiet})
         text = page.read_text()
         assert text.startswith("before\n")
         assert text.endswith("\nafter\n")
-        assert "old" not in text
+        assert "superseded" not in text
         assert ("not to be quoted" in text) == (not quiet)
 
 
