@@ -62,8 +62,8 @@ _COMPUTATIONAL = (
 
 
 _WHOEVER_ELSE = (
-    "The sensitivity rests on machines that compute a patient's gradient alike whoever else is in the round: gradients "
-    "are asked of them in a way that leaves no reason not to, and networks are tested for it; it is not proved."
+    "The sensitivity rests on a patient's gradient coming out the same, to the last bit, whoever else is in the round: "
+    "it is computed so that nothing should make it differ, and networks are tested for it, but it is not proved."
 )
 
 
