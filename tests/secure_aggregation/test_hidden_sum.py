@@ -28,7 +28,7 @@ def masked(count, **changes):
 
 def threshold(count, **changes):
     told = make_round(count, ring=WIDEST, length=LENGTH, **changes)
-    addends = [ThresholdAddend(told.transcript, identity) for identity in told.identities]
+    addends = [ThresholdAddend(told.agreed, identity) for identity in told.identities]
     links: list[bytes] = []
     for addend in addends:
         links.append(addend.key(links))

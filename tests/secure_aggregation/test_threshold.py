@@ -40,7 +40,7 @@ class Attempt:
 def begin(count=3, *, agreed=True, **changes):
     pytest.importorskip("openfhe", reason="OpenFHE has no wheel for this Python")
     told = make_round(count, **{"length": LENGTH, "ring": WIDEST} | changes)
-    addends = [ThresholdAddend(told.transcript, identity) for identity in told.identities]
+    addends = [ThresholdAddend(told.agreed, identity) for identity in told.identities]
     links: list[bytes] = []
     for addend in addends:
         links.append(addend.key(links))
@@ -214,10 +214,10 @@ def test_a_signed_upload_that_openfhe_cannot_read_changes_nothing():
 def begin_second_after(public):
     told = make_round(length=LENGTH, ring=WIDEST)
     link = SignedParts.signed(Kind.KEY, [public], FIRST, told.transcript, told.identities[0]).to_bytes()
-    ThresholdAddend(told.transcript, told.identities[1]).key([link])
+    ThresholdAddend(told.agreed, told.identities[1]).key([link])
 
 
 def test_numbers_of_the_small_ring_are_refused():
     told = make_round(length=LENGTH, ring=Ring(32))
     with pytest.raises(FederationError, match=r"in the ring 2\^64, got 2\^32"):
-        ThresholdAddend(told.transcript, told.identities[0])
+        ThresholdAddend(told.agreed, told.identities[0])

@@ -31,6 +31,7 @@ import numpy as np
 
 from wardround.errors import FederationError
 from wardround.secure_aggregation.bfv import MOST_PARTIAL_BYTES, Bfv
+from wardround.secure_aggregation.confirmation import Agreed
 from wardround.secure_aggregation.encrypted_sum import CHECK_NUMBERS, EncryptedSum
 from wardround.secure_aggregation.identity import Identity
 from wardround.secure_aggregation.joint_key import FIRST, JointKey, check_ring, checked_links, unreadable
@@ -44,7 +45,7 @@ class ThresholdAddend:
     """A hospital's side of one attempt (`HiddenAddend`), after `key` and `agree`.
 
     Args:
-        transcript: of the attempt, confirmed by all hospitals.
+        agreed: the transcript of the attempt, confirmed by all hospitals.
         identity: signs what it sends.
 
     Raises:
@@ -52,7 +53,8 @@ class ThresholdAddend:
         MissingExtra: OpenFHE is not here.
     """
 
-    def __init__(self, transcript: Transcript, identity: Identity) -> None:
+    def __init__(self, agreed: Agreed, identity: Identity) -> None:
+        transcript = agreed.transcript
         check_ring(transcript)
         self._place = transcript.members.index(transcript.member(identity.hospital))
         self._transcript, self._identity = transcript, identity
