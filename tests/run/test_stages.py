@@ -248,6 +248,8 @@ def test_the_same_seed_makes_the_same_model_and_another_makes_another(tiny_study
     first = read_json(finished / "certificate.json")["model_sha256"]
     assert model("again") == first
     assert model("other", study={"seed": 8}) != first
+    assert model("renamed", study={"name": "another"}) != first
+    assert model("described", study={"description": "Another layout of the same study."}) == first
 
 
 def test_without_a_seed_no_two_runs_make_the_same_model(tiny_study, private, tmp_path):

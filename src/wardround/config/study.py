@@ -209,6 +209,14 @@ class Study(Section):
         return max(1, round(self.federation.local_epochs / self.privacy.sampling_prob))
 
     @property
+    def stream_name(self) -> str:
+        """The study's part of the name of every seeded stream: its public name, whatever the layout of its file.
+
+        Two seeded studies of one name and one seed share their draws; a seeded run is not private anyway.
+        """
+        return self.study.name
+
+    @property
     def digest(self) -> str:
         """Identity of the study: a hash of everything that changes its result or its guarantee.
 

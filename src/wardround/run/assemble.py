@@ -93,7 +93,7 @@ def federate(
         epsilon_limit: what each ledger allows.
         memory: folder of the simulated hospitals' own notes; None keeps them in this process.
     """
-    randomness = Randomness(study.study.seed, f"{study.digest}/{label}")
+    randomness = Randomness(study.study.seed, f"{study.stream_name}/{label}")
     tasks = COUNTS | {task_of(study, strategy)}
     visits = _visits(timetable_of(study, strategy), study.rounds)
     agents = {

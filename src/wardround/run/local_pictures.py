@@ -111,7 +111,7 @@ def _noised(
     study: Study, release: LocalRelease, materials: Materials, hospitals: Hospitals
 ) -> dict[str, npt.NDArray[np.float32]]:
     """The release, by hospital; nothing else of the originals leaves this function."""
-    randomness = Randomness(study.study.seed, f"{study.digest}/{PURPOSE}")
+    randomness = Randomness(study.study.seed, f"{study.stream_name}/{PURPOSE}")
     num_classes = len(materials.images.class_names)
     found: dict[str, Array] = {}
     for name, patients in hospitals.items():
