@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/peers
 
-.PHONY: setup demo test test-slow check bench bench-simulation bench-engine bench-secure-sum clean
+.PHONY: setup demo test test-slow golden check bench bench-simulation bench-engine bench-secure-sum clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,10 @@ test: check
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# Says which frozen numbers a change moves; `python -m tests.golden.make` freezes them anew.
+golden: setup
+	$(BIN)/python -m tests.golden.make --check
 
 check: setup
 	$(BIN)/ruff check .
