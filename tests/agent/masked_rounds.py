@@ -20,7 +20,6 @@ from wardround.secure_aggregation.identity import Identity, SigningKey
 from wardround.secure_aggregation.mechanism import IntegerMechanism
 from wardround.secure_aggregation.pins import Pins
 from wardround.secure_aggregation.witness import WITNESSES
-from wardround.types import Rounding
 
 
 def masked_plan(hospitals=5, **fields):
@@ -93,9 +92,7 @@ def rows_of(agent, request):
 
 
 def cleared(mechanism, agent, request):
-    """What one hospital adds before noise, in grid steps, by what is rounded."""
-    if mechanism.rounding is Rounding.SUM:
-        return mechanism.grid.rounded(agent.clipped_total(request))
+    """What one hospital adds before noise, in grid steps."""
     return mechanism.grid.sum_of(rows_of(agent, request))
 
 

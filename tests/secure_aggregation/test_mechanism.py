@@ -17,7 +17,6 @@ from wardround.secure_aggregation.canonical import canonical
 from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.mechanism import SMOOTHING_SQUARED, IntegerMechanism
 from wardround.secure_aggregation.ring import Ring
-from wardround.types import Rounding
 
 
 def source_of(*name):
@@ -152,7 +151,7 @@ def test_every_parameter_is_part_of_what_hospitals_agree_on():
     assert agreed(noise_multiplier=1) == agreed(noise_multiplier=1.0)
     other = {
         "clipping_norm": 0.8, "noise_multiplier": 1.1, "dimension": 2_001, "hospitals": 6, "colluders": 2,
-        "dropouts": 1, "grid_bits": 19, "ring": Ring(32), "rounding": Rounding.SUM,
+        "dropouts": 1, "grid_bits": 19, "ring": Ring(32),
     }  # fmt: skip
     assert other.keys() == mechanism().parameters.keys()
     assert len({agreed(), *(agreed(**{name: value}) for name, value in other.items())}) == 1 + len(other)

@@ -37,9 +37,7 @@ from wardround.secure_aggregation.ring import Residues
 from wardround.secure_aggregation.round_key import Announcement, RoundKey
 from wardround.secure_aggregation.secret import Entropy, system_entropy
 from wardround.secure_aggregation.transcript import Member, Terms, Transcript
-from wardround.secure_aggregation.whole_sum import MOST_PATIENTS
 from wardround.secure_aggregation.witness import WITNESSES
-from wardround.types import Rounding
 
 _log = logging.getLogger("wardround.agent")
 
@@ -59,19 +57,6 @@ class _Attempt:
     ledger: tuple[int, str] = (0, GENESIS)
 
 
-def check_rounding(rounding: Rounding, num_patients: int) -> None:
-    """Refuses a hospital of more patients than a sum that is rounded once has a stated sensitivity for.
-
-    Raises:
-        PrivacyError: it has more.
-    """
-    if rounding is Rounding.SUM and num_patients > MOST_PATIENTS:
-        raise PrivacyError(
-            f'A hospital must have at most {MOST_PATIENTS} training patients for rounding = "sum"; use rounding = '
-            '"patient".'
-        )
-
-
 class MaskedHospital:
     """One hospital in masked rounds; see `wardround.federation.masked.MaskedParty` for the order of the calls.
 
@@ -85,7 +70,6 @@ class MaskedHospital:
 
     Raises:
         LedgerError: the ledger has lost a charge that the notes know of.
-        PrivacyError: more patients than a sum that is rounded once has a stated sensitivity for.
     """
 
     def __init__(
@@ -97,7 +81,6 @@ class MaskedHospital:
         notes: Path | None = None,
         entropy: Entropy = system_entropy,
     ) -> None:
-        check_rounding(agreement.mechanism.rounding, len(agent.patients))
         self._agent, self._identity, self._agreement = agent, identity, agreement
         self._rule = CohortRule(pins, agreement.minimum)
         self._path, self._entropy = notes, entropy
@@ -194,10 +177,6 @@ class MaskedHospital:
 
     def _noised(self, mechanism: IntegerMechanism, request: Request) -> Int64:
         """Sum of the patients' rows and this hospital's share of the noise, (coordinate + witness,). Private."""
-        if mechanism.rounding is Rounding.SUM:
-            total = self._agent.clipped_total(request)
-            _leave_the_witnesses(total.size, mechanism)
-            return mechanism.encode_sum(total, self._agent.noise_bytes(request))
         return mechanism.encode(self._rows(mechanism, request), self._agent.noise_bytes(request))
 
     def _rows(self, mechanism: IntegerMechanism, request: Request) -> Iterator[Row]:

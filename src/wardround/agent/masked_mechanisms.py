@@ -39,7 +39,6 @@ def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int | None) -
         plan.colluders,
         plan.dropouts,
         grid_bits=shares.share_std.bit_length() - 1,
-        rounding=plan.rounding,
     )
     found = (mechanism.share_std, mechanism.honest, mechanism.sensitivity)
     if found != (shares.share_std, shares.shares, shares.sensitivity) or mechanism.dimension > shares.dimension:

@@ -9,9 +9,6 @@
 with h = hospitals - colluders - dropouts shares that the adversary does not know and that are surely there. The share
 is fixed and the grid carries z: a smaller noise multiplier means a larger D, hence a finer grid.
 
-With `Rounding.SUM` a hospital rounds once: in place of the sum of x stands its sum of clipped gradients times
-s = (D - sqrt(d)) / (C (1 + 2^-14)), rounded (`whole_sum`), and A / s is a sum of gradients. D, noise and epsilon stay.
-
 Released: A, to whoever sees the model. A single Y has one share only: it may leave its hospital masked, never alone.
 Sensitivity: one patient, added or removed with all their pictures, moves A by a vector of L2 norm at most D.
 What it is worth: `wardround.accounting.discrete`, with shares of 2^K, h and D. The 9 is the smoothing it gives up, so
@@ -34,8 +31,6 @@ from wardround.errors import PrivacyError
 from wardround.secure_aggregation.discrete_gaussian import RandomBytes, discrete_gaussian
 from wardround.secure_aggregation.grid import Float64, Gradient, Grid, Int64
 from wardround.secure_aggregation.ring import WIDEST, Residues, Ring
-from wardround.secure_aggregation.whole_sum import WholeSumGrid
-from wardround.types import Rounding
 
 SMOOTHING_SQUARED = 9
 """In grid steps²: what the accountant takes off the variance of the total."""
@@ -59,7 +54,6 @@ class IntegerMechanism:
         dropouts: hospitals whose share may be missing.
         grid_bits: K; the share of a hospital is a discrete Gaussian of parameter 2^K grid steps.
         ring: that sums are formed in; `for_patients` takes the smallest that holds them.
-        rounding: whether a hospital rounds each patient's gradient, or their sum.
 
     Raises:
         PrivacyError: a parameter that does not hold, no honest hospital left, or a sensitivity that the grid cannot
@@ -74,13 +68,11 @@ class IntegerMechanism:
     dropouts: int = 0
     grid_bits: int = 20
     ring: Ring = WIDEST
-    rounding: Rounding = Rounding.PATIENT
 
     def __post_init__(self) -> None:
         # 1 and 1.0 are one mechanism, and must be hashed as one.
         object.__setattr__(self, "clipping_norm", float(self.clipping_norm))
         object.__setattr__(self, "noise_multiplier", float(self.noise_multiplier))
-        object.__setattr__(self, "rounding", Rounding(self.rounding))
         if not 0 < self.noise_multiplier < math.inf:
             raise PrivacyError(f"noise_multiplier must be > 0 and finite, got {self.noise_multiplier}.")
         if self.colluders < 0 or self.dropouts < 0:
@@ -114,10 +106,9 @@ class IntegerMechanism:
         return math.isqrt(math.floor(variance / Fraction(self.noise_multiplier) ** 2))
 
     @cached_property
-    def grid(self) -> Grid | WholeSumGrid:
-        """The grid that patients' gradients, or their sums, are rounded to."""
-        kind = WholeSumGrid if self.rounding is Rounding.SUM else Grid
-        return kind(self.clipping_norm, self.sensitivity, self.dimension)
+    def grid(self) -> Grid:
+        """The grid that patients' gradients are rounded to."""
+        return Grid(self.clipping_norm, self.sensitivity, self.dimension)
 
     def largest_total(self, patients: int) -> int:
         """Largest size of a coordinate of the total over that many patients, in grid steps: B D + 12 · 2^K sqrt(n).
@@ -166,33 +157,11 @@ class IntegerMechanism:
         Raises:
             PrivacyError: the source failed; there is no sum without noise. Its own exceptions pass.
         """
-        if not isinstance(self.grid, Grid):
-            raise PrivacyError(
-                'Patients\' rows must be of rounding = "patient", got "sum"; encode their clipped sum.'
-            )
         with ThreadPoolExecutor(1, "noise") as beside:
             share = beside.submit(discrete_gaussian, self.dimension, self.share_std, random_bytes)
             total = self.grid.sum_of(gradients)
             total += share.result()
         return total
-
-    def encode_sum(self, total: Float64, random_bytes: RandomBytes) -> Int64:
-        """One hospital's sum, rounded once, and its share of the noise, (parameter,), in grid steps.
-
-        Args:
-            total: of the clipped gradients of the patients sampled (`wardround.privacy.clipped_total`).
-            random_bytes: as in `encode`.
-
-        Raises:
-            PrivacyError: as in `encode`; or the sum is none.
-        """
-        if not isinstance(self.grid, WholeSumGrid):
-            raise PrivacyError(
-                'A hospital\'s sum must be of rounding = "sum", got "patient"; encode patients\' rows.'
-            )
-        whole = self.grid.rounded(total)
-        whole += discrete_gaussian(self.dimension, self.share_std, random_bytes)
-        return whole
 
     def in_ring(self, values: Int64) -> Residues:
         """Whole numbers modulo 2^b, in whole words, (parameter,): what masks are added to."""

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from wardround.models.network import Network
 from wardround.models.vectors import load_vector, to_vector
-from wardround.privacy.alone import PatientGradient, gradient_alone, patients_of
-from wardround.privacy.clipped_total import ClippedTotal
+from wardround.privacy.alone import gradient_alone, patients_of
 from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sums_by_group, one_thread
 from wardround.privacy.clips import Clipping
 from wardround.privacy.engine import Loss
@@ -155,46 +154,18 @@ class Workbench:
             rows, labels, _ = sample.patients.pictures_of(sample.chosen)
             yield from self._slotted.gradients(rows, labels, sample.patients.counts[sample.chosen], dropout_seed)
             return
-        layout = Layout.of(self.network.trained)
-        for gradient in self._gradients_alone(weights, sample, dropout_seed, layout, factored=False):
-            with one_thread():
-                row = gradient.row(layout).cpu().numpy()
-            yield row
+        yield from self._gradients_alone(sample, dropout_seed)
 
-    def clipped_total(
-        self, weights: Vector, sample: Sample, clipping_norm: float, dropout_seed: int
-    ) -> npt.NDArray[np.float64]:
-        """Sum of the patients' gradients, each computed alone and clipped, (parameter,), in double precision.
-
-        Args:
-            weights: where they are taken, (parameter,).
-            sample: may be empty.
-            clipping_norm: C, L2 norm.
-            dropout_seed: seeds dropout masks.
-
-        Guarantee:
-            That of `wardround.privacy.clipped_total`: one patient moves it by at most C (1 + 2^-15) in L2 norm, for up
-            to 2^18 patients, in the arithmetic that runs. Not noised: nothing of it may leave as it is.
-        """
-        layout = Layout.of(self.network.trained)
-        total = ClippedTotal(layout, clipping_norm)
-        for gradient in self._gradients_alone(weights, sample, dropout_seed, layout, factored=True):
-            total.add(gradient)
-        return total.vector()
-
-    def _gradients_alone(
-        self, weights: Vector, sample: Sample, dropout_seed: int, layout: Layout, *, factored: bool
-    ) -> Iterator[PatientGradient]:
-        """Gradient of each patient of a sample, computed alone; dropout masks follow from a patient's place."""
-        self._load(weights)
-        self.network.trained.train()
-        places = iter(sample.chosen.tolist())
+    def _gradients_alone(self, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
+        """Yields each patient's gradient, computed alone; dropout masks follow from a patient's place."""
+        layout, places = Layout.of(self.network.trained), iter(sample.chosen.tolist())
         for batch in self._one_by_one(sample, dropout_seed):
             for inputs, labels in patients_of(batch):
-                yield gradient_alone(
+                row = gradient_alone(
                     self.network.trained, layout, self._loss, inputs, labels,
-                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places), factored=factored,
+                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places),
                 )  # fmt: skip
+                yield row.cpu().numpy()
 
     def _one_by_one(self, sample: Sample, seed: int) -> Iterator[PatientBatch]:
         """Each patient of a sample in a batch of their own, made by one thread."""
