@@ -56,11 +56,20 @@ ARROWS: dict[str, set[str]] = {
         "hospitals",
         "models",
         "training",
+        "secure_aggregation",
     },
     "cli": {"config", "run", "records", "report", "accounting", "hospitals", "images", "reproduce", "cli_keys"},
     # Keys are made, shown and pinned without any other room.
     "cli_keys": {"secure_aggregation"},
     "__main__": {"cli"},
+}
+# Inside secure_aggregation, by sub-package.
+INSIDE: dict[str, set[str]] = {
+    "canonical": set(),
+    "simulated": set(),
+    "integers": set(),
+    "keys": {"canonical"},
+    "round": {"canonical", "integers", "keys"},
 }
 THIRD_PARTY_BANS = {
     "accounting": {"torch"},
@@ -106,6 +115,19 @@ def test_imports_follow_the_arrows(path):
             assert target in allowed or inside in allowed, f"{room} must not import {name}"
         else:
             assert top not in THIRD_PARTY_BANS.get(room, set()), f"{room} must not import {top}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if room_of(path) == "secure_aggregation"],
+    ids=lambda path: str(path.relative_to(SOURCE)),
+)
+def test_sub_packages_of_secure_aggregation_point_one_way(path):
+    inside = path.relative_to(SOURCE / "secure_aggregation").parts[0].removesuffix(".py")
+    allowed = INSIDE.get(inside, set()) | {inside}
+    for name in imports_of(path):
+        if name.startswith("wardround.secure_aggregation"):
+            assert name.split(".")[2] in allowed, f"{inside} must not import {name}"
 
 
 def test_there_is_no_drawer_for_odds_and_ends():

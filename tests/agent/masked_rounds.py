@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 from tests.fixtures_federation import STUDY, private_plan
-from tests.secure_aggregation.rounds import entropy_of
+from tests.secure_aggregation.round.rounds import entropy_of
 
 from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.terms import Trust
@@ -14,12 +14,12 @@ from wardround.agent.masked_mechanisms import count_mechanism_of, counting, mech
 from wardround.federation.masked import MaskedChannel
 from wardround.federation.messages import Request, Task
 from wardround.privacy.variants import with_shares
-from wardround.secure_aggregation.agreement import Agreement
-from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
-from wardround.secure_aggregation.identity import Identity, SigningKey
-from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.pins import Pins
-from wardround.secure_aggregation.witness import WITNESSES
+from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.keys.identity import Identity, SigningKey
+from wardround.secure_aggregation.keys.pins import Pins
+from wardround.secure_aggregation.round.agreement import Agreement
+from wardround.secure_aggregation.round.witness import WITNESSES
 
 
 def masked_plan(hospitals=5, **fields):

@@ -20,13 +20,13 @@ from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.privacy.clips import ClippingKind
-from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
-from wardround.secure_aggregation.masked_sum import MaskedSum
-from wardround.secure_aggregation.round_key import Announcement
-from wardround.secure_aggregation.secret import system_entropy
-from wardround.secure_aggregation.transcript import LedgerMark
-from wardround.secure_aggregation.upload import Upload
-from wardround.secure_aggregation.witness import WITNESSES
+from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
+from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.secure_aggregation.round.masked_sum import MaskedSum
+from wardround.secure_aggregation.round.round_key import Announcement
+from wardround.secure_aggregation.round.transcript import LedgerMark
+from wardround.secure_aggregation.round.upload import Upload
+from wardround.secure_aggregation.round.witness import WITNESSES
 from wardround.types import LocalSteps
 
 
@@ -471,7 +471,7 @@ def test_without_entropy_nothing_is_sent(make_masked, monkeypatch):
         raise OSError("no entropy")
 
     masked = make_masked()
-    monkeypatch.setattr("wardround.secure_aggregation.secret.os.urandom", no_entropy)
+    monkeypatch.setattr("wardround.secure_aggregation.keys.secret.os.urandom", no_entropy)
     assert masked.parties["hospital-1"]._entropy is system_entropy
     with pytest.raises(FederationError, match="random bytes"):
         masked.ask()

@@ -19,9 +19,9 @@ from wardround.privacy.promise import insiders_of, statement_of
 from wardround.privacy.sampling import largest_sample
 from wardround.privacy.variants import not_private, with_shares
 from wardround.run.plans import plan_of
-from wardround.secure_aggregation.agreement import Agreement
-from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.ring import WIDEST
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.integers.ring import WIDEST
+from wardround.secure_aggregation.round.agreement import Agreement
 
 MASKED = {"sum": "masked", "num_patients": 32}
 

@@ -20,7 +20,7 @@ from wardround.privacy.clipping import PatientBatch, clipped_sum, per_patient_gr
 from wardround.privacy.clips import SHAVE, Automatic, ClippingKind, PerLayer
 from wardround.privacy.layout import Layout
 from wardround.privacy.rows import CountedRow, SectionedRow, rows_of
-from wardround.secure_aggregation.grid import LARGEST_BOUND, Grid
+from wardround.secure_aggregation.integers.grid import LARGEST_BOUND, Grid
 
 C = 0.5
 EVERY_KIND = list(ClippingKind)

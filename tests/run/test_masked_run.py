@@ -34,11 +34,11 @@ from wardround.run.estimate import estimate
 from wardround.run.observer import Silent
 from wardround.run.plans import plan_of
 from wardround.run.upload import MaskedUpload
-from wardround.secure_aggregation.identity import SigningKey
-from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.ring import Ring
-from wardround.secure_aggregation.secret import system_entropy
-from wardround.secure_aggregation.upload import Upload, size_of_upload
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.integers.ring import Ring
+from wardround.secure_aggregation.keys.identity import SigningKey
+from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.secure_aggregation.round.upload import Upload, size_of_upload
 
 MASKED = {"sum": "masked", "num_patients": 32}
 
@@ -66,7 +66,7 @@ def test_an_upload_is_as_long_as_the_page_promises_in_the_ring_that_the_run_chos
             sent.append((self, super().to_bytes()))
             return sent[-1][1]
 
-    monkeypatch.setattr("wardround.secure_aggregation.hidden_sum.Upload", Noted)
+    monkeypatch.setattr("wardround.agent.masked.Upload", Noted)
     study = tiny_study(privacy={**MASKED, "epsilon": None, "noise_multiplier": 1.0, "sampling_prob": 0.25})
     run_study(study, tmp_path / "run")
     plan = plan_of(study)
@@ -312,7 +312,7 @@ def test_what_a_hospital_sends_is_foreseen_recorded_and_said(
             sent.setdefault(self.coordinates, set()).add(len(content))
             return content
 
-    monkeypatch.setattr("wardround.secure_aggregation.hidden_sum.Upload", Noted)
+    monkeypatch.setattr("wardround.agent.masked.Upload", Noted)
     for privacy in (MASKED, {"sum": "masked"}, {**MASKED, "clipping": "adaptive"}):
         sent.clear()
         study = tiny_study(privacy=privacy)

@@ -9,8 +9,8 @@ from wardround.agent.masked_count import COORDINATES
 from wardround.errors import PrivacyError
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.sampling import largest_sample
-from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.witness import WITNESSES
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.round.witness import WITNESSES
 
 
 def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int | None) -> IntegerMechanism:

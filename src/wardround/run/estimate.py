@@ -27,7 +27,7 @@ from wardround.run.materials import augmentation_of, build_network, loss_of, rea
 from wardround.run.plans import plan_of
 from wardround.run.strategies import timetable_of
 from wardround.run.upload import MaskedUpload, upload_of
-from wardround.secure_aggregation.secret import system_entropy
+from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
 

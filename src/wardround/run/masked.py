@@ -20,11 +20,11 @@ from wardround.federation.availability import Availability
 from wardround.federation.masked import MaskedChannel, MaskedParty
 from wardround.federation.masked_availability import UnreliableParty
 from wardround.privacy.plan import PrivacyPlan
-from wardround.secure_aggregation.agreement import Agreement
 from wardround.secure_aggregation.canonical import digest
-from wardround.secure_aggregation.identity import Identity, SigningKey
-from wardround.secure_aggregation.pins import Pins
-from wardround.secure_aggregation.secret import system_entropy
+from wardround.secure_aggregation.keys.identity import Identity, SigningKey
+from wardround.secure_aggregation.keys.pins import Pins
+from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.secure_aggregation.round.agreement import Agreement
 from wardround.types import HospitalName
 
 _PINS = "pins.toml"

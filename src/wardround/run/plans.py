@@ -25,7 +25,7 @@ from wardround.privacy.variants import (
 from wardround.run.availability import check_availability
 from wardround.run.picture_mechanisms import local_release_of
 from wardround.run.strategies import head_fit_of, releases_after, timetable_of
-from wardround.secure_aggregation.mechanism import IntegerMechanism
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 
 _MOST_COORDINATES = 1 << 40
 """Coordinates that the slack of whole-number noise is charged for: epsilon is computed before the network is built."""
