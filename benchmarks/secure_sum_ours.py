@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from wardround.privacy.randomness import Stream
+from wardround.randomness import Stream
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.integers.ring import WIDEST, Ring
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey

@@ -19,7 +19,7 @@ from wardround.federation.masked_availability import UnreliableParty
 from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
-from wardround.privacy.clips import ClippingKind
+from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.secure_aggregation.round.masked_sum import MaskedSum

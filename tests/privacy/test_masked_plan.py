@@ -14,10 +14,10 @@ from wardround.accounting.statement import FLOATING_POINT_CAVEAT
 from wardround.accounting.terms import Trust
 from wardround.agent.masked_mechanisms import count_mechanism_of, counting, mechanism_of, shares_of_count
 from wardround.errors import PrivacyError
-from wardround.privacy.clipping import ClippedSum
+from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.promise import insiders_of, statement_of
-from wardround.privacy.sampling import largest_sample
 from wardround.privacy.variants import not_private, with_shares
+from wardround.randomness import largest_sample
 from wardround.run.plans import plan_of
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.integers.ring import WIDEST

@@ -25,7 +25,7 @@ from wardround.accounting.events import from_json
 from wardround.accounting.ledger import LedgerFile
 from wardround.config import parse_study
 from wardround.errors import FederationError, LedgerError, StudyError, WardroundError
-from wardround.privacy.sampling import largest_sample
+from wardround.randomness import largest_sample
 from wardround.records import RunFolder
 from wardround.report.numbers import summary_of_run
 from wardround.run import assemble, stages

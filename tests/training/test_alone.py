@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from tests.privacy.conformance import patient_gradients
+from tests.per_patient.conformance import patient_gradients
 from torch import nn
 
 from wardround.models.catalogue import build
 from wardround.models.network import Network, Normalise
-from wardround.privacy.alone import gradient_alone
-from wardround.privacy.clipping import PatientBatch
-from wardround.privacy.layout import Layout
+from wardround.per_patient.clipped_sum import PatientBatch
+from wardround.per_patient.isolated import gradient_alone
+from wardround.per_patient.layout import Layout
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import TrainingPatients
 from wardround.training.slotted import Slotted

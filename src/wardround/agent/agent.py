@@ -21,10 +21,10 @@ from wardround.agent.policy import COUNTS, Policy
 from wardround.agent.selective import selective_update
 from wardround.errors import BudgetExhausted, LedgerError, RecordError
 from wardround.federation.messages import Failure, FailureCode, Failures, Reply, Request, Requests, Stage, Task
-from wardround.privacy.clipping import ClippedSum
+from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.randomness import Randomness, Stream
+from wardround.randomness import Randomness, Stream
 from wardround.training.convex import fit_head
 from wardround.training.local import class_of_patients, local_steps
 from wardround.training.patients import TrainingPatients

@@ -23,7 +23,7 @@ from wardround.agent.masked_count import counted_rows
 from wardround.agent.notes import Notes
 from wardround.errors import LedgerError, PrivacyError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
-from wardround.privacy.layout import Layout
+from wardround.per_patient.layout import Layout
 from wardround.privacy.rows import Row, rows_of
 from wardround.secure_aggregation.integers.grid import Int64
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism

@@ -35,15 +35,14 @@ from wardround.accounting.events import (
 from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
 from wardround.errors import PrivacyError
+from wardround.per_patient.clipped_sum import ClippedSum
+from wardround.per_patient.clipping_rules import Clipping, ClippingKind, rule_of
 from wardround.privacy.adaptive import AdaptiveNorm
-from wardround.privacy.clipping import ClippedSum
-from wardround.privacy.clips import Clipping, ClippingKind, rule_of
 from wardround.privacy.correlated import Correlation, Noise
 from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.pictures.release import LocalRelease
-from wardround.privacy.randomness import Stream
-from wardround.privacy.sampling import Indices, poisson_sample
 from wardround.privacy.updates import UpdateMechanism
+from wardround.randomness import Indices, Stream, poisson_sample
 from wardround.types import Vector
 
 

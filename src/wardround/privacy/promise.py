@@ -7,7 +7,7 @@ from wardround.accounting.events import Event
 from wardround.accounting.insiders import InsiderRow, epsilon_by_colluders
 from wardround.accounting.statement import FLOATING_POINT_CAVEAT, Statement, format_epsilon
 from wardround.accounting.terms import PrivacyUnit, Trust
-from wardround.privacy.clips import ClippingKind
+from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.pictures.release import LocalRelease
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.variants import with_noise_multiplier

@@ -20,9 +20,9 @@ import numpy.typing as npt
 import torch
 
 from wardround.errors import PrivacyError
+from wardround.per_patient.clipping_rules import SHAVE, Clipping, ClippingKind
+from wardround.per_patient.layout import Layout
 from wardround.privacy.adaptive import AdaptiveNorm
-from wardround.privacy.clips import SHAVE, Clipping, ClippingKind
-from wardround.privacy.layout import Layout
 from wardround.privacy.plan import PrivacyPlan
 from wardround.types import Vector
 

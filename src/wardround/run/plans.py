@@ -8,7 +8,7 @@ from wardround.config import Study
 from wardround.config.federation import TOGETHER
 from wardround.config.privacy import PrivacySection
 from wardround.errors import PrivacyError
-from wardround.privacy.clips import ClippingKind
+from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.sparse_vector import GumbelTopK, SparseVector, with_sparse_vector, with_top_k

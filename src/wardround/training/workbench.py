@@ -11,12 +11,12 @@ from torch import Tensor
 
 from wardround.models.network import Network
 from wardround.models.vectors import load_vector, to_vector
-from wardround.privacy.alone import gradient_alone, patients_of
-from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sums_by_group, one_thread
-from wardround.privacy.clips import Clipping
-from wardround.privacy.engine import Loss
-from wardround.privacy.layout import Layout
-from wardround.privacy.sampling import Indices
+from wardround.per_patient.clipped_sum import ClippedSum, PatientBatch, clipped_sums_by_group, one_thread
+from wardround.per_patient.clipping_rules import Clipping
+from wardround.per_patient.engine import Loss
+from wardround.per_patient.isolated import gradient_alone, patients_of
+from wardround.per_patient.layout import Layout
+from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.augment.views import views
 from wardround.training.losses import weighted
@@ -103,7 +103,7 @@ class Workbench:
         Args:
             weights: where the gradient is taken, (parameter,).
             samples: one for each hospital; may be empty.
-            clipping_norm: as in `wardround.privacy.clipping.clipped_sum`; infinity turns clipping off.
+            clipping_norm: as in `wardround.per_patient.clipped_sum.clipped_sum`; infinity turns clipping off.
             dropout_seed: seeds dropout masks.
             rule: how gradients are brought to that norm; flat if not given.
             class_weights: weight of each class's pictures in the loss, (class,), public; one if not given.
@@ -143,8 +143,9 @@ class Workbench:
             dropout_seed: seeds dropout masks.
 
         Guarantee: none. Every row is one patient's own: who else is in the sample does not change a bit of it. Small
-            networks compute it in batches of a fixed shape (`wardround.privacy.slots`), others and those whose
-            pictures are varied or give masks from the patient's pictures alone (`wardround.privacy.alone`).
+            networks compute it in batches of a fixed shape (`wardround.per_patient.fixed_shape`), others and those
+            whose pictures are varied or give masks from the patient's pictures alone
+            (`wardround.per_patient.isolated`).
         """
         self._load(weights)
         self.network.trained.train()

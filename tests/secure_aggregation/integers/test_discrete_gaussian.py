@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from wardround.errors import PrivacyError
-from wardround.privacy.randomness import Randomness
+from wardround.randomness import Randomness
 from wardround.secure_aggregation.integers.discrete_gaussian import _Proposals, discrete_gaussian
 from wardround.secure_aggregation.integers.lazy_uniform import LazyUniform, exp_bounds
 

@@ -12,7 +12,7 @@ from tests.secure_aggregation.round.rounds import RINGS
 from wardround.accounting.discrete import SMOOTHING, DiscreteShares
 from wardround.accounting.insiders import NoiseShares
 from wardround.errors import PrivacyError
-from wardround.privacy.randomness import Randomness
+from wardround.randomness import Randomness
 from wardround.secure_aggregation.canonical import canonical
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.integers.mechanism import SMOOTHING_SQUARED, IntegerMechanism
