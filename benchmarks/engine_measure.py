@@ -35,7 +35,7 @@ AGREES = 1e-4
 """Largest relative error that still counts as the same sum: Opacus adds 1e-6 to norms, a wrong layer is wrong by
 far more. How far ours aims below the clipping norm is in the sum it is compared with."""
 
-SUITE = Path(__file__).parents[1] / "tests" / "privacy" / "conformance.py"
+SUITE = Path(__file__).parents[1] / "tests" / "per_patient" / "conformance.py"
 
 STEADY = 1.25
 """Two neighbouring ordinary steps that differ by more say that something else ran on the machine."""
@@ -168,7 +168,7 @@ def sum_of(
 
 def _shave() -> float:
     """How far ours aims below the clipping norm, so that rounding cannot exceed it: a factor."""
-    factor: float = getattr(importlib.import_module("wardround.privacy.clips"), "SHAVE", 1.0)
+    factor: float = getattr(importlib.import_module("wardround.per_patient.clipping_rules"), "SHAVE", 1.0)
     return factor
 
 
@@ -262,10 +262,10 @@ def _curve(steps: dict[int, Step], rounds: int) -> dict[str, Any]:
 
 def _rows_cost(pictures: int, rounds: int) -> dict[str, Any]:
     """Every patient's gradient as a row, not clipped, over the ordinary step."""
-    clipping = importlib.import_module("wardround.privacy.clipping")
+    clipping = importlib.import_module("wardround.per_patient.clipped_sum")
     rows_of: Callable[..., Tensor] | None = getattr(clipping, "per_patient_gradients", None)
     if rows_of is None:
-        return {"fails": "wardround.privacy.clipping has no per_patient_gradients"}
+        return {"fails": "wardround.per_patient.clipped_sum has no per_patient_gradients"}
     work, reference = _small(pictures, 64), ordinary(_small(pictures, 64))
     batch = clipping.PatientBatch(work.inputs, work.labels, torch.arange(pictures), pictures)
 
@@ -322,7 +322,7 @@ def _asked(name: str) -> Callable[[nn.Module, Loss, Any, float], Tensor]:
 
     def engine(model: nn.Module, loss: Loss, batch: Any, clipping_norm: float) -> Tensor:
         if ENGINES[name].kind == "ours":
-            sums = importlib.import_module("wardround.privacy.clipping").clipped_sum
+            sums = importlib.import_module("wardround.per_patient.clipped_sum").clipped_sum
             vector: Tensor = sums(model, loss, batch, clipping_norm=clipping_norm).vector
             return vector
         return sum_of(name, model, loss, batch.inputs, batch.labels, clipping_norm)

@@ -120,8 +120,8 @@ def ordinary_noise(work: Workload) -> Step:
 
 def wardround(work: Workload) -> Step:
     """`clipped_sum` and noise from `Stream`, as a hospital's own step uses them."""
-    from wardround.privacy.clipping import PatientBatch, clipped_sum
-    from wardround.privacy.randomness import Stream
+    from wardround.per_patient.clipped_sum import PatientBatch, clipped_sum
+    from wardround.randomness import Stream
 
     optimizer = work.optimizer()
     patient = torch.arange(len(work.inputs)) if work.patient is None else work.patient

@@ -32,7 +32,7 @@ import psutil
 from benchmarks.engine_report import machine
 from benchmarks.secure_sum_ours import PARTS, attempt, mechanism_for, rings_for
 from benchmarks.secure_sum_report import CLOSES, OPENS, PAGE, markdown, show, write_page
-from wardround.secure_aggregation.witness import WITNESSES
+from wardround.secure_aggregation.round.witness import WITNESSES
 
 __all__ = ["CLOSES", "OPENS", "PAGE", "RESULT", "markdown", "write_page"]
 

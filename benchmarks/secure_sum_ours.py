@@ -13,21 +13,21 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from wardround.privacy.randomness import Stream
-from wardround.secure_aggregation.agreement import Agreement
-from wardround.secure_aggregation.cohort import CohortRule
-from wardround.secure_aggregation.confirmation import Agreed, check_agreement, confirm
-from wardround.secure_aggregation.identity import Identity, SigningKey
-from wardround.secure_aggregation.masked_sum import MaskedSum
-from wardround.secure_aggregation.masks import Masks
-from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.pins import Pins
-from wardround.secure_aggregation.ring import WIDEST, Ring
-from wardround.secure_aggregation.round_key import RoundKey
-from wardround.secure_aggregation.secret import system_entropy
-from wardround.secure_aggregation.transcript import NO_ENTRY, LedgerMark
-from wardround.secure_aggregation.upload import Upload
-from wardround.secure_aggregation.witness import WITNESSES
+from wardround.randomness import Stream
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.integers.ring import WIDEST, Ring
+from wardround.secure_aggregation.keys.identity import Identity, SigningKey
+from wardround.secure_aggregation.keys.pins import Pins
+from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.secure_aggregation.round.agreement import Agreement
+from wardround.secure_aggregation.round.cohort import CohortRule
+from wardround.secure_aggregation.round.confirmation import Agreed, check_agreement, confirm
+from wardround.secure_aggregation.round.masked_sum import MaskedSum
+from wardround.secure_aggregation.round.masks import Masks
+from wardround.secure_aggregation.round.round_key import RoundKey
+from wardround.secure_aggregation.round.transcript import NO_ENTRY, LedgerMark
+from wardround.secure_aggregation.round.upload import Upload
+from wardround.secure_aggregation.round.witness import WITNESSES
 
 PARTS = ("keys", "noise", "masks", "upload")
 _P = ParamSpec("_P")

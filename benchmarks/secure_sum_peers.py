@@ -161,7 +161,7 @@ def tenseal(length: int, hospitals: int) -> dict[str, Any]:
 
 def openfhe(length: int, hospitals: int) -> dict[str, Any]:
     """One hospital's link, encryption, sum of all and partial decryption; fusion. Every upload is the same one."""
-    bfv = import_module("wardround.secure_aggregation.bfv")
+    bfv = import_module("wardround.reproduce.encrypted_sum.bfv")
     measured = min(length, WHOLE)
     blocks = bfv.num_blocks(length)
     factor = blocks / bfv.num_blocks(measured)

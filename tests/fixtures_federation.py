@@ -15,8 +15,8 @@ from wardround.federation.channel import InProcessChannel
 from wardround.federation.messages import Task
 from wardround.models.network import Network, Normalise
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.randomness import Randomness
 from wardround.privacy.variants import not_private
+from wardround.randomness import Randomness
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench

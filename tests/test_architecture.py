@@ -12,19 +12,23 @@ ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
     "config": set(),
-    # Three islands.
+    # Five islands; what sampling and noise draw from is the one thing that another island may use.
     "images": set(),
     "accounting": set(),
     "secure_aggregation": set(),
+    "randomness": set(),
+    "per_patient": {"randomness"},
     "hospitals": {"images"},
     "models": set(),
-    "privacy": {"accounting"},
-    "training": {"privacy", "models", "images", "accounting"},
+    "privacy": {"per_patient", "accounting", "randomness"},
+    "training": {"per_patient", "privacy", "models", "images", "accounting", "randomness"},
     "records": set(),
     "federation": {"secure_aggregation", "accounting", "records"},
     "agent": {
         "training",
+        "per_patient",
         "privacy",
+        "randomness",
         "secure_aggregation",
         "hospitals",
         "accounting",
@@ -36,7 +40,9 @@ ARROWS: dict[str, set[str]] = {
         "images",
         "hospitals",
         "accounting",
+        "per_patient",
         "privacy",
+        "randomness",
         "models",
         "training",
         "secure_aggregation",
@@ -56,11 +62,20 @@ ARROWS: dict[str, set[str]] = {
         "hospitals",
         "models",
         "training",
+        "secure_aggregation",
     },
     "cli": {"config", "run", "records", "report", "accounting", "hospitals", "images", "reproduce", "cli_keys"},
     # Keys are made, shown and pinned without any other room.
     "cli_keys": {"secure_aggregation"},
     "__main__": {"cli"},
+}
+# Inside secure_aggregation, by sub-package.
+INSIDE: dict[str, set[str]] = {
+    "canonical": set(),
+    "simulated": set(),
+    "integers": set(),
+    "keys": {"canonical"},
+    "round": {"canonical", "integers", "keys"},
 }
 THIRD_PARTY_BANS = {
     "accounting": {"torch"},
@@ -106,6 +121,19 @@ def test_imports_follow_the_arrows(path):
             assert target in allowed or inside in allowed, f"{room} must not import {name}"
         else:
             assert top not in THIRD_PARTY_BANS.get(room, set()), f"{room} must not import {top}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if room_of(path) == "secure_aggregation"],
+    ids=lambda path: str(path.relative_to(SOURCE)),
+)
+def test_sub_packages_of_secure_aggregation_point_one_way(path):
+    inside = path.relative_to(SOURCE / "secure_aggregation").parts[0].removesuffix(".py")
+    allowed = INSIDE.get(inside, set()) | {inside}
+    for name in imports_of(path):
+        if name.startswith("wardround.secure_aggregation"):
+            assert name.split(".")[2] in allowed, f"{inside} must not import {name}"
 
 
 def test_there_is_no_drawer_for_odds_and_ends():

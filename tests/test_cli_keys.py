@@ -5,8 +5,8 @@ import stat
 import subprocess
 import sys
 
-from wardround.secure_aggregation.identity import SigningKey, spoken_fingerprint
-from wardround.secure_aggregation.pins import Pins
+from wardround.secure_aggregation.keys.identity import SigningKey, spoken_fingerprint
+from wardround.secure_aggregation.keys.pins import Pins
 
 
 def new_key(wardround, path):

@@ -24,8 +24,8 @@ from benchmarks.secure_sum_ours import PARTS, attempt, mechanism_for, rings_for
 from benchmarks.secure_sum_peers import openfhe
 from benchmarks.secure_sum_report import markdown, write_page
 
-from wardround.secure_aggregation.ring import Ring
-from wardround.secure_aggregation.witness import WITNESSES
+from wardround.secure_aggregation.integers.ring import Ring
+from wardround.secure_aggregation.round.witness import WITNESSES
 
 
 def upload_size(length, bits):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wardround.federation.messages import Reply, Request
     from wardround.federation.strategy import Strategy
     from wardround.images.patients import Patient
-    from wardround.privacy.clipping import clipped_sum
+    from wardround.per_patient import clipped_sum
     from wardround.privacy.plan import PrivacyPlan
     from wardround.records import RunRecord
     from wardround.run.stages import resume_run, run_study
@@ -36,7 +36,7 @@ _HOMES = {
     "Strategy": "wardround.federation.strategy",
     "Study": "wardround.config",
     "WardroundError": "wardround.errors",
-    "clipped_sum": "wardround.privacy.clipping",
+    "clipped_sum": "wardround.per_patient",
     "read_study": "wardround.config",
     "resume_run": "wardround.run.stages",
     "run_study": "wardround.run.stages",

@@ -19,8 +19,8 @@ def new(
     as_json: AsJson = False,
 ) -> None:
     """Make this hospital's signing key, in a file that only its owner can open."""
-    from wardround.secure_aggregation.identity import SigningKey
-    from wardround.secure_aggregation.secret import system_entropy
+    from wardround.secure_aggregation.keys.identity import SigningKey
+    from wardround.secure_aggregation.keys.secret import system_entropy
 
     key = SigningKey.new(system_entropy)
     key.write(path)
@@ -35,9 +35,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print a public key and its fingerprint, or all that are pinned."""
-    from wardround.secure_aggregation.identity import SigningKey, spoken_fingerprint
-    from wardround.secure_aggregation.key_files import is_private_key
-    from wardround.secure_aggregation.pins import Pins
+    from wardround.secure_aggregation.keys.identity import SigningKey, spoken_fingerprint
+    from wardround.secure_aggregation.keys.key_files import is_private_key
+    from wardround.secure_aggregation.keys.pins import Pins
 
     if is_private_key(path):
         _show(SigningKey.read(path).public, as_json)
@@ -65,7 +65,7 @@ def pin(
     as_json: AsJson = False,
 ) -> None:
     """Trust a hospital's public key, after its fingerprint was compared by telephone or in person."""
-    from wardround.secure_aggregation.pins import Pins, check_fingerprint, parse_public
+    from wardround.secure_aggregation.keys.pins import Pins, check_fingerprint, parse_public
 
     public = parse_public(public_key, hospital)
     if fingerprint is not None:
@@ -79,7 +79,7 @@ def pin(
 
 
 def _show(public: bytes, as_json: bool) -> None:
-    from wardround.secure_aggregation.identity import spoken_fingerprint
+    from wardround.secure_aggregation.keys.identity import spoken_fingerprint
 
     found = {"public_key": public.hex(), "fingerprint": spoken_fingerprint(public)}
     print(

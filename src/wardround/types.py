@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NewType, TypeAlias
 
 import numpy as np
@@ -28,15 +27,6 @@ Scores: TypeAlias = npt.NDArray[np.float64]
 
 Labels: TypeAlias = npt.NDArray[np.int64]
 """Class indices, (picture,)."""
-
-
-class Rounding(StrEnum):
-    """What a hospital rounds to the grid of whole numbers, where its noise is on one."""
-
-    PATIENT = "patient"
-    """Each patient's clipped gradient, whose norm is then checked exactly."""
-    SUM = "sum"
-    """The sum of them, once."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 from tests.fixtures_federation import STUDY, private_plan
-from tests.secure_aggregation.rounds import entropy_of
+from tests.secure_aggregation.round.rounds import entropy_of
 
 from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.terms import Trust
@@ -14,13 +14,12 @@ from wardround.agent.masked_mechanisms import count_mechanism_of, counting, mech
 from wardround.federation.masked import MaskedChannel
 from wardround.federation.messages import Request, Task
 from wardround.privacy.variants import with_shares
-from wardround.secure_aggregation.agreement import Agreement
-from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
-from wardround.secure_aggregation.identity import Identity, SigningKey
-from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.pins import Pins
-from wardround.secure_aggregation.witness import WITNESSES
-from wardround.types import Rounding
+from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.keys.identity import Identity, SigningKey
+from wardround.secure_aggregation.keys.pins import Pins
+from wardround.secure_aggregation.round.agreement import Agreement
+from wardround.secure_aggregation.round.witness import WITNESSES
 
 
 def masked_plan(hospitals=5, **fields):
@@ -93,9 +92,7 @@ def rows_of(agent, request):
 
 
 def cleared(mechanism, agent, request):
-    """What one hospital adds before noise, in grid steps, by what is rounded."""
-    if mechanism.rounding is Rounding.SUM:
-        return mechanism.grid.rounded(agent.clipped_total(request))
+    """What one hospital adds before noise, in grid steps."""
     return mechanism.grid.sum_of(rows_of(agent, request))
 
 

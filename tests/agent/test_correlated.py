@@ -13,7 +13,7 @@ from wardround.federation.aggregators import PlainSum
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
-from wardround.privacy.clipping import ClippedSum
+from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.variants import not_private
 from wardround.training.workbench import Workbench

@@ -16,7 +16,7 @@ from wardround.agent.masked import MaskedHospital
 from wardround.agent.notes import Notes
 from wardround.errors import FederationError, LedgerError, RecordError
 from wardround.federation.messages import Failure, FailureCode, Stage
-from wardround.secure_aggregation.transcript import NO_ENTRY, LedgerMark
+from wardround.secure_aggregation.round.transcript import NO_ENTRY, LedgerMark
 
 VICTIM = "hospital-3"
 

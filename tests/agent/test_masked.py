@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
-from tests.agent.masked_rounds import MaskedFederation, cleared, expected_total, masked_plan
+from tests.agent.masked_rounds import MaskedFederation, expected_total, masked_plan
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.ledger_entry import GENESIS
@@ -19,15 +19,15 @@ from wardround.federation.masked_availability import UnreliableParty
 from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
-from wardround.privacy.clips import ClippingKind
-from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
-from wardround.secure_aggregation.masked_sum import MaskedSum
-from wardround.secure_aggregation.round_key import Announcement
-from wardround.secure_aggregation.secret import system_entropy
-from wardround.secure_aggregation.transcript import LedgerMark
-from wardround.secure_aggregation.upload import Upload
-from wardround.secure_aggregation.witness import WITNESSES
-from wardround.types import LocalSteps, Rounding
+from wardround.per_patient.clipping_rules import ClippingKind
+from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
+from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.secure_aggregation.round.masked_sum import MaskedSum
+from wardround.secure_aggregation.round.round_key import Announcement
+from wardround.secure_aggregation.round.transcript import LedgerMark
+from wardround.secure_aggregation.round.upload import Upload
+from wardround.secure_aggregation.round.witness import WITNESSES
+from wardround.types import LocalSteps
 
 
 @pytest.fixture
@@ -48,41 +48,13 @@ def decoded(masked, total):
     return masked.mechanism.decode(total)[:-WITNESSES].astype(np.float32)
 
 
-@pytest.mark.parametrize("rounding", Rounding)
-def test_the_opened_sum_is_the_clear_sum_and_all_the_noise_bit_for_bit(make_masked, rounding):
-    masked = make_masked(rounding=rounding)
+def test_the_opened_sum_is_the_clear_sum_and_all_the_noise_bit_for_bit(make_masked):
+    masked = make_masked()
     total = masked.ask()
     expected = expected_total(masked, masked.request(), masked.channel.hospitals)
     np.testing.assert_array_equal(total.update, decoded(masked, expected))
     assert not total.failures
     assert [masked.charges(name) for name in masked.channel.hospitals] == [1] * 5
-
-
-def test_sums_that_are_rounded_once_are_those_of_the_rows_up_to_steps(make_masked):
-    each, once = (make_masked(f"by {rounding}", sampling_prob=1.0, rounding=rounding) for rounding in Rounding)
-    request = each.request()
-    for name in each.channel.hospitals:
-        rows, whole = (
-            cleared(masked.mechanism, masked.federation.agents[name], request) for masked in (each, once)
-        )
-        assert rows.any()
-        difference = each.mechanism.decode(rows) - once.mechanism.decode(whole)
-        assert np.abs(difference).max() <= 4 * each.federation.plan.clipping_norm / each.mechanism.sensitivity
-        assert not whole[-WITNESSES:].any()
-
-
-def test_more_patients_than_the_error_of_a_sum_is_known_for_are_refused(make_masked, monkeypatch):
-    monkeypatch.setattr("wardround.agent.masked.MOST_PATIENTS", 3)
-    make_masked("each")
-    with pytest.raises(PrivacyError, match="at most 3 training patients"):
-        make_masked("once", rounding=Rounding.SUM)
-
-
-def test_hospitals_that_round_otherwise_do_not_agree(make_masked):
-    each, once = (make_masked(f"by {rounding}", rounding=rounding) for rounding in Rounding)
-    weights = each.federation.weights
-    assert each.agreement.terms(1, 1, 5, weights).digest != once.agreement.terms(1, 1, 5, weights).digest
-    assert once.agreement.terms(1, 1, 5, weights).mechanism["rounding"] == "sum"
 
 
 def test_the_rows_on_the_grid_are_the_clipped_gradients(make_masked):
@@ -158,12 +130,10 @@ def test_no_sum_is_opened_for_steps_that_would_be_charged_in_its_place(make_mask
     assert not masked.uploads
 
 
-@pytest.mark.parametrize("rounding", Rounding)
-def test_a_row_that_reaches_into_the_witnesses_is_an_error_and_no_upload(make_masked, monkeypatch, rounding):
-    masked = make_masked(sampling_prob=1.0, rounding=rounding)
-    rows, total = Agent.gradients, Agent.clipped_total
+def test_a_row_that_reaches_into_the_witnesses_is_an_error_and_no_upload(make_masked, monkeypatch):
+    masked = make_masked(sampling_prob=1.0)
+    rows = Agent.gradients
     monkeypatch.setattr(Agent, "gradients", lambda self, request: (np.append(g, 1) for g in rows(self, request)))
-    monkeypatch.setattr(Agent, "clipped_total", lambda self, request: np.append(total(self, request), 1.0))
     assert masked.ask().update is None
     assert not masked.uploads
 
@@ -501,7 +471,7 @@ def test_without_entropy_nothing_is_sent(make_masked, monkeypatch):
         raise OSError("no entropy")
 
     masked = make_masked()
-    monkeypatch.setattr("wardround.secure_aggregation.secret.os.urandom", no_entropy)
+    monkeypatch.setattr("wardround.secure_aggregation.keys.secret.os.urandom", no_entropy)
     assert masked.parties["hospital-1"]._entropy is system_entropy
     with pytest.raises(FederationError, match="random bytes"):
         masked.ask()

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import chi2, norm
 from tests.agent.masked_rounds import MaskedFederation, counted_plan, expected_total, masked_plan
 from tests.agent.test_masked import STEPS, Killed, fails_at, kill_at
-from tests.secure_aggregation.rounds import uniformity
+from tests.secure_aggregation.round.rounds import uniformity
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.agent.masked_count import COORDINATES, counted_rows
@@ -20,12 +20,12 @@ from wardround.federation.masked_availability import UnreliableParty
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
-from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
-from wardround.secure_aggregation.grid import Grid
-from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.ring import WIDEST
-from wardround.secure_aggregation.transcript import Summed
-from wardround.secure_aggregation.upload import Upload
+from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
+from wardround.secure_aggregation.integers.grid import Grid
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.integers.ring import WIDEST
+from wardround.secure_aggregation.round.transcript import Summed
+from wardround.secure_aggregation.round.upload import Upload
 from wardround.training.patients import TrainingPatients
 
 REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)

@@ -13,13 +13,13 @@ from wardround.errors import FederationError, LedgerError
 from wardround.federation.masked import OpenedByMasks
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
-from wardround.secure_aggregation import mechanism as mechanism_module
-from wardround.secure_aggregation.discrete_gaussian import discrete_gaussian
-from wardround.secure_aggregation.grid import Grid
-from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.round_key import RoundKey
-from wardround.secure_aggregation.secret import Once
-from wardround.secure_aggregation.witness import WITNESSES
+from wardround.secure_aggregation.integers import mechanism as mechanism_module
+from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
+from wardround.secure_aggregation.integers.grid import Grid
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.keys.secret import Once
+from wardround.secure_aggregation.round.round_key import RoundKey
+from wardround.secure_aggregation.round.witness import WITNESSES
 
 
 class Broken(Exception):

@@ -19,7 +19,7 @@ from wardround.federation.messages import Failure, FailureCode, Replies, Request
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.models.network import Network, Normalise
-from wardround.privacy.clips import ClippingKind
+from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.variants import not_private
 from wardround.secure_aggregation.simulated import simulated_secure_sum
 from wardround.training.losses import cross_entropy

@@ -12,9 +12,9 @@ from tests.fixtures_federation import STUDY, private_plan
 from wardround.federation.local_training import LocalTraining, Repair
 from wardround.federation.messages import Task
 from wardround.federation.strategy import Call
-from wardround.privacy.clipping import ClippedSum
-from wardround.privacy.randomness import Randomness
+from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.variants import not_private
+from wardround.randomness import Randomness
 from wardround.training.local import class_of_patients, local_steps
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench

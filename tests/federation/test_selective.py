@@ -17,9 +17,9 @@ from wardround.federation.strategies.selective import Selective, most_updated
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.randomness import Randomness
 from wardround.privacy.updates import ClippedUpdate
 from wardround.privacy.variants import not_private
+from wardround.randomness import Randomness
 from wardround.types import Selection
 
 CALL = Call(STUDY)

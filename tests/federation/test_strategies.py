@@ -19,7 +19,7 @@ from wardround.federation.strategies.fedavg import FedAvg
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Timetable
-from wardround.privacy.clips import ClippingKind
+from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.variants import not_private
 from wardround.training.patients import TrainingPatients
 

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from tests.privacy.conformance import (
+from tests.per_patient.conformance import (
     clip_and_sum,
     cross_entropy,
     parameter_sizes,
@@ -17,8 +17,8 @@ from tests.privacy.conformance import (
 from torch import nn
 
 from wardround.models.catalogue import NETWORKS, build
-from wardround.privacy import PatientBatch, SlowPath, check_trainable, clipped_sum
-from wardround.privacy.clips import SHAVE
+from wardround.per_patient import PatientBatch, SlowPath, check_trainable, clipped_sum
+from wardround.per_patient.clipping_rules import SHAVE
 
 CLASSES = 3
 TOLERANCE = 1e-10

@@ -9,7 +9,7 @@ from torch.func import functional_call
 from wardround.models.catalogue import build
 from wardround.models.network import Standardise
 from wardround.models.voxel_features import AFAR, CURVED, SLOPED, WIDTHS, VoxelFeatures, gaussian, num_features
-from wardround.privacy import PatientBatch, SlowPath, clipped_sum
+from wardround.per_patient import PatientBatch, SlowPath, clipped_sum
 from wardround.training.losses import DiceCE
 
 # Three different sides, so that a swapped axis cannot hide.

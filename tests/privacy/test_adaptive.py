@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
+from wardround.per_patient.clipped_sum import ClippedSum, PatientBatch, clipped_sum
+from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.adaptive import AdaptiveNorm
-from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sum
-from wardround.privacy.clips import ClippingKind
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import statement_of
 from wardround.privacy.variants import calibrated, not_private

@@ -11,13 +11,13 @@ from wardround.accounting.events import GaussianEvent, leaves
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
 from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
-from wardround.privacy.clipping import ClippedSum
-from wardround.privacy.clips import ClippingKind
+from wardround.per_patient.clipped_sum import ClippedSum
+from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.promise import insiders_of, statement_of
-from wardround.privacy.randomness import Randomness
 from wardround.privacy.toeplitz import inverse_coefficients
 from wardround.privacy.variants import calibrated, not_private
+from wardround.randomness import Randomness
 
 ROUNDS, SIZE = 7, 40_000
 CORRELATION = Correlation(ROUNDS, cohorts=3, bands=3, momentum=0.9)

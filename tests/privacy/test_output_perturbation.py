@@ -15,8 +15,8 @@ from wardround.errors import PrivacyError
 from wardround.privacy.output_perturbation import OutputPerturbation, tolerance_of
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
-from wardround.privacy.randomness import Randomness
 from wardround.privacy.variants import not_private, with_output_perturbation
+from wardround.randomness import Randomness
 from wardround.types import HeadFit
 
 FIT = HeadFit(0.02, 1.0, 50.0)

@@ -10,11 +10,11 @@ from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import GaussianEvent, NonPrivateEvent, PoissonSampledEvent, SelfComposedEvent
 from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
-from wardround.privacy.clipping import ClippedSum
+from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
-from wardround.privacy.randomness import Randomness
 from wardround.privacy.variants import calibrated, not_private, with_noise
+from wardround.randomness import Randomness
 
 PLAN = PrivacyPlan(
     noise_multiplier=2.0, clipping_norm=0.5, sampling_prob=0.1, releases=50, delta=1e-5,

@@ -15,12 +15,12 @@ from tests.agent.masked_rounds import masked_plan
 from torch import nn
 
 from wardround.errors import PrivacyError
+from wardround.per_patient.clipped_sum import PatientBatch, clipped_sum, per_patient_gradients
+from wardround.per_patient.clipping_rules import SHAVE, Automatic, ClippingKind, PerLayer
+from wardround.per_patient.layout import Layout
 from wardround.privacy.adaptive import AdaptiveNorm
-from wardround.privacy.clipping import PatientBatch, clipped_sum, per_patient_gradients
-from wardround.privacy.clips import SHAVE, Automatic, ClippingKind, PerLayer
-from wardround.privacy.layout import Layout
 from wardround.privacy.rows import CountedRow, SectionedRow, rows_of
-from wardround.secure_aggregation.grid import LARGEST_BOUND, Grid
+from wardround.secure_aggregation.integers.grid import LARGEST_BOUND, Grid
 
 C = 0.5
 EVERY_KIND = list(ClippingKind)

@@ -14,10 +14,9 @@ from wardround.accounting.events import ComposedEvent, GaussianEvent, PureEvent,
 from wardround.accounting.published import selective_sharing_epsilon
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
 from wardround.errors import PrivacyError
-from wardround.privacy.noise import gumbel, laplace
 from wardround.privacy.promise import insiders_of, statement_of
-from wardround.privacy.randomness import Randomness
 from wardround.privacy.sparse_vector import GumbelTopK, SparseVector, with_sparse_vector, with_top_k
+from wardround.randomness import Randomness, gumbel, laplace
 
 
 def stream(*name):
@@ -58,7 +57,7 @@ def test_the_parts_add_up_to_the_total_in_the_best_ratio():
 def without_noise(monkeypatch):
     monkeypatch.setattr("wardround.privacy.sparse_vector.laplace", lambda stream, count: np.zeros(count))
     monkeypatch.setattr("wardround.privacy.sparse_vector.gumbel", lambda stream, count: np.zeros(count))
-    monkeypatch.setattr("wardround.privacy.randomness.Stream.add_normal", lambda self, values, std: None)
+    monkeypatch.setattr("wardround.randomness.streams.Stream.add_normal", lambda self, values, std: None)
 
 
 def test_without_noise_it_is_selective_sharing(monkeypatch):

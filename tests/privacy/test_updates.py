@@ -11,9 +11,9 @@ from wardround.accounting.events import GaussianEvent, SelfComposedEvent
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
 from wardround.errors import PrivacyError
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.randomness import Randomness
 from wardround.privacy.updates import ClippedUpdate, clipped_to
 from wardround.privacy.variants import with_clipped_updates
+from wardround.randomness import Randomness
 
 NORM = 0.7
 GENERATOR = np.random.default_rng(0)

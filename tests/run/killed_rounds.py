@@ -24,8 +24,8 @@ from wardround.config import read_study
 from wardround.records import RunFolder
 from wardround.run import stages
 from wardround.run.estimate import estimate
-from wardround.secure_aggregation.masked_sum import MaskedSum
-from wardround.secure_aggregation.upload import Upload
+from wardround.secure_aggregation.round.masked_sum import MaskedSum
+from wardround.secure_aggregation.round.upload import Upload
 
 STEPS = {
     "before the first charge": ("admit", 0, "before"),

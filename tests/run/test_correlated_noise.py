@@ -9,7 +9,7 @@ from wardround.accounting.ledger import LedgerFile
 from wardround.config import parse_study
 from wardround.errors import BudgetExhausted, StudyError
 from wardround.federation.strategies.fedsgd import FedSGD
-from wardround.privacy.randomness import Randomness
+from wardround.randomness import Randomness
 from wardround.run import stages
 from wardround.run.observer import Silent
 from wardround.run.plans import plan_of

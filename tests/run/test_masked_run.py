@@ -25,7 +25,7 @@ from wardround.accounting.events import from_json
 from wardround.accounting.ledger import LedgerFile
 from wardround.config import parse_study
 from wardround.errors import FederationError, LedgerError, StudyError, WardroundError
-from wardround.privacy.sampling import largest_sample
+from wardround.randomness import largest_sample
 from wardround.records import RunFolder
 from wardround.report.numbers import summary_of_run
 from wardround.run import assemble, stages
@@ -34,11 +34,11 @@ from wardround.run.estimate import estimate
 from wardround.run.observer import Silent
 from wardround.run.plans import plan_of
 from wardround.run.upload import MaskedUpload
-from wardround.secure_aggregation.identity import SigningKey
-from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.ring import Ring
-from wardround.secure_aggregation.secret import system_entropy
-from wardround.secure_aggregation.upload import Upload, size_of_upload
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.integers.ring import Ring
+from wardround.secure_aggregation.keys.identity import SigningKey
+from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.secure_aggregation.round.upload import Upload, size_of_upload
 
 MASKED = {"sum": "masked", "num_patients": 32}
 
@@ -66,7 +66,7 @@ def test_an_upload_is_as_long_as_the_page_promises_in_the_ring_that_the_run_chos
             sent.append((self, super().to_bytes()))
             return sent[-1][1]
 
-    monkeypatch.setattr("wardround.secure_aggregation.hidden_sum.Upload", Noted)
+    monkeypatch.setattr("wardround.agent.masked.Upload", Noted)
     study = tiny_study(privacy={**MASKED, "epsilon": None, "noise_multiplier": 1.0, "sampling_prob": 0.25})
     run_study(study, tmp_path / "run")
     plan = plan_of(study)
@@ -101,15 +101,6 @@ def test_the_noise_witness_is_published_by_round_and_for_the_whole_run(tiny_stud
 def test_a_run_that_is_not_masked_has_no_witness(finished):
     assert read_json(finished / "certificate.json")["witness"] is None
     assert "witness" not in (finished / "rounds.jsonl").read_text()
-
-
-def test_a_run_whose_sums_are_rounded_once_says_so_and_costs_the_same(tiny_study, tmp_path):
-    each, once = (tiny_study(privacy={**MASKED, "rounding": rounding}) for rounding in ("patient", "sum"))
-    assert each.digest == tiny_study(privacy=MASKED).digest != once.digest, "by patient is what it was"
-    assert plan_of(each).shares == plan_of(once).shares
-    record = run_study(once, tmp_path / "run")
-    assert "rounded to the grid once" in record.certificate["sentence"]
-    assert record.certificate["statement"]["epsilon"] == plan_of(each).epsilon
 
 
 def test_every_hospital_has_a_key_of_its_own_and_the_others_pinned(tiny_study, tmp_path):
@@ -252,9 +243,8 @@ def test_references_and_their_ledgers_are_not_masked(tiny_study):
     [
         ({"privacy": {"trust": "coordinator"}}, 'trust must be "secure-aggregation"'),
         ({"privacy": {"plan": "correlated-noise", "cohorts": 2}}, 'use plan = "dp-sgd"'),
-        ({"privacy": {"rounding": "sum", "sum": "simulated"}}, 'set sum = "masked"'),
-        ({"privacy": {"rounding": "sum", "clipping": "automatic"}}, 'use clipping = "flat"'),
-        ({"privacy": {"rounding": "sum", "trust": "nobody"}}, 'trust must be "secure-aggregation"'),
+        ({"privacy": {"trust": "nobody"}}, 'trust must be "secure-aggregation"'),
+        ({"privacy": {"rounding": "patient"}}, "unknown key privacy.rounding"),
         ({"federation": {"strategy": "alone"}}, 'use strategy = "fedsgd"'),
         ({"federation": {"strategy": "fedavg", "local_steps": 2}}, 'has none; use strategy = "fedsgd"'),
         ({"hospitals": {"count": 2}}, "must be >= 3"),
@@ -305,20 +295,9 @@ def test_a_run_killed_while_keys_were_made_makes_the_rest(tiny_study, tmp_path):
     assert resume_run(out).certificate["rounds"] == 4
 
 
-@pytest.mark.parametrize(
-    ("privacy", "most", "why"),
-    [
-        ({"num_patients": 10**15}, 1 << 18, r"fewer patients \(num_patients\)"),
-        ({"rounding": "sum"}, 3, "at most 3"),
-    ],
-    ids=["no ring", "too many to round once"],
-)
-def test_masks_that_cannot_be_made_are_refused_before_a_file_is_written(
-    tiny_study, tmp_path, monkeypatch, privacy, most, why
-):
-    monkeypatch.setattr("wardround.agent.masked.MOST_PATIENTS", most)
-    with pytest.raises(WardroundError, match=why):
-        run_study(tiny_study(privacy={**MASKED, **privacy}), tmp_path / "run")
+def test_masks_that_cannot_be_made_are_refused_before_a_file_is_written(tiny_study, tmp_path):
+    with pytest.raises(WardroundError, match=r"fewer patients \(num_patients\)"):
+        run_study(tiny_study(privacy={**MASKED, "num_patients": 10**15}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -333,7 +312,7 @@ def test_what_a_hospital_sends_is_foreseen_recorded_and_said(
             sent.setdefault(self.coordinates, set()).add(len(content))
             return content
 
-    monkeypatch.setattr("wardround.secure_aggregation.hidden_sum.Upload", Noted)
+    monkeypatch.setattr("wardround.agent.masked.Upload", Noted)
     for privacy in (MASKED, {"sum": "masked"}, {**MASKED, "clipping": "adaptive"}):
         sent.clear()
         study = tiny_study(privacy=privacy)

@@ -4,12 +4,12 @@ import warnings
 
 import pytest
 import torch
-from tests.privacy.conformance import clip_and_sum, parameter_sizes, patient_gradients, relative_error
+from tests.per_patient.conformance import clip_and_sum, parameter_sizes, patient_gradients, relative_error
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from wardround.privacy import PatientBatch, SlowPath, clipped_sum
-from wardround.privacy.clips import SHAVE
+from wardround.per_patient import PatientBatch, SlowPath, clipped_sum
+from wardround.per_patient.clipping_rules import SHAVE
 from wardround.training.losses import LOSSES, LOSSES_FOR
 
 CLASSES = 3

@@ -8,8 +8,8 @@ from torch import nn
 
 from wardround.images.patients import ImageRef, Patient
 from wardround.models.network import Network, Normalise
-from wardround.privacy.randomness import Randomness
 from wardround.privacy.variants import not_private
+from wardround.randomness import Randomness
 from wardround.training.local import local_steps
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import TrainingPatients, training_patients

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from wardround.accounting.events import Event, NoEvent, SelfComposedEvent
 from wardround.accounting.ledger import Ledger
@@ -22,10 +21,10 @@ from wardround.agent.policy import COUNTS, Policy
 from wardround.agent.selective import selective_update
 from wardround.errors import BudgetExhausted, LedgerError, RecordError
 from wardround.federation.messages import Failure, FailureCode, Failures, Reply, Request, Requests, Stage, Task
-from wardround.privacy.clipping import ClippedSum
+from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.randomness import Randomness, Stream
+from wardround.randomness import Randomness, Stream
 from wardround.training.convex import fit_head
 from wardround.training.local import class_of_patients, local_steps
 from wardround.training.patients import TrainingPatients
@@ -180,14 +179,6 @@ class Agent:
         if request.weights is None:
             raise ValueError("gradients need weights")
         yield from self.workbench.patient_gradients(request.weights, self.sample(request), self._dropout(request))
-
-    def clipped_total(self, request: Request) -> npt.NDArray[np.float64]:
-        """The sum of the clipped gradients of this round's patients, drawn in secret. Private until noised."""
-        if request.weights is None:
-            raise ValueError("gradients need weights")
-        return self.workbench.clipped_total(
-            request.weights, self.sample(request), self.plan.clipping_norm, self._dropout(request)
-        )
 
     def _dropout(self, request: Request) -> int:
         return self.randomness.stream(self.name, "dropout", request.round, request.attempt).seed()

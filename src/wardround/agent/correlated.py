@@ -15,11 +15,10 @@ import numpy as np
 from wardround.agent.memory import Arrays, Memory
 from wardround.errors import RecordError
 from wardround.federation.messages import Request
-from wardround.privacy.clipping import ClippedSum
+from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.randomness import Stream
-from wardround.privacy.sampling import Indices
+from wardround.randomness import Indices, Stream
 from wardround.types import Vector
 
 _ROUND, _COHORTS, _NOISE, _RELEASE, _ASKED = "round", "cohorts", "noise", "release", "asked"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from wardround.accounting.ledger import Ledger
 from wardround.accounting.ledger_entry import GENESIS
 from wardround.errors import FederationError
-from wardround.secure_aggregation.identity import Identity
-from wardround.secure_aggregation.transcript import LedgerMark, Transcript
+from wardround.secure_aggregation.keys.identity import Identity
+from wardround.secure_aggregation.round.transcript import LedgerMark, Transcript
 
 
 def sealed_head(head: str, identity: Identity) -> str:

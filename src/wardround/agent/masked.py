@@ -5,9 +5,9 @@ patients' rows on the grid (gradients, or a one for everybody) with its share of
 it was charged as. When: the upload only after the charge and the notes are on disk.
 A sample without patients is noised, masked and sent like any other.
 
-Guarantee: that of `wardround.secure_aggregation.mechanism` for the sum of all hospitals; a single upload is uniform
-to whoever lacks the keys of an honest hospital. Sensitivity: one patient, added or removed with all their pictures,
-moves the sum by a row of integer L2 norm at most D. Witness coordinates hold zeros for every patient.
+Guarantee: that of `wardround.secure_aggregation.integers.mechanism` for the sum of all hospitals; a single upload is
+uniform to whoever lacks the keys of an honest hospital. Sensitivity: one patient, added or removed with all their
+pictures, moves the sum by a row of integer L2 norm at most D. Witness coordinates hold zeros for every patient.
 """
 
 import logging
@@ -23,23 +23,21 @@ from wardround.agent.masked_count import counted_rows
 from wardround.agent.notes import Notes
 from wardround.errors import LedgerError, PrivacyError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
-from wardround.privacy.layout import Layout
+from wardround.per_patient.layout import Layout
 from wardround.privacy.rows import Row, rows_of
-from wardround.secure_aggregation.agreement import Agreement
-from wardround.secure_aggregation.cohort import CohortRule, check_follows
-from wardround.secure_aggregation.confirmation import Agreed, Confirmation, check_agreement, confirm
-from wardround.secure_aggregation.grid import Int64
-from wardround.secure_aggregation.hidden_sum import MaskedAddend
-from wardround.secure_aggregation.identity import Identity
-from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.pins import Pins
-from wardround.secure_aggregation.ring import Residues
-from wardround.secure_aggregation.round_key import Announcement, RoundKey
-from wardround.secure_aggregation.secret import Entropy, system_entropy
-from wardround.secure_aggregation.transcript import Member, Terms, Transcript
-from wardround.secure_aggregation.whole_sum import MOST_PATIENTS
-from wardround.secure_aggregation.witness import WITNESSES
-from wardround.types import Rounding
+from wardround.secure_aggregation.integers.grid import Int64
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.integers.ring import Residues
+from wardround.secure_aggregation.keys.identity import Identity
+from wardround.secure_aggregation.keys.pins import Pins
+from wardround.secure_aggregation.keys.secret import Entropy, system_entropy
+from wardround.secure_aggregation.round.agreement import Agreement
+from wardround.secure_aggregation.round.cohort import CohortRule, check_follows
+from wardround.secure_aggregation.round.confirmation import Agreed, Confirmation, check_agreement, confirm
+from wardround.secure_aggregation.round.round_key import Announcement, RoundKey
+from wardround.secure_aggregation.round.transcript import Member, Terms, Transcript
+from wardround.secure_aggregation.round.upload import Upload
+from wardround.secure_aggregation.round.witness import WITNESSES
 
 _log = logging.getLogger("wardround.agent")
 
@@ -59,19 +57,6 @@ class _Attempt:
     ledger: tuple[int, str] = (0, GENESIS)
 
 
-def check_rounding(rounding: Rounding, num_patients: int) -> None:
-    """Refuses a hospital of more patients than a sum that is rounded once has a stated sensitivity for.
-
-    Raises:
-        PrivacyError: it has more.
-    """
-    if rounding is Rounding.SUM and num_patients > MOST_PATIENTS:
-        raise PrivacyError(
-            f'A hospital must have at most {MOST_PATIENTS} training patients for rounding = "sum"; use rounding = '
-            '"patient".'
-        )
-
-
 class MaskedHospital:
     """One hospital in masked rounds; see `wardround.federation.masked.MaskedParty` for the order of the calls.
 
@@ -85,7 +70,6 @@ class MaskedHospital:
 
     Raises:
         LedgerError: the ledger has lost a charge that the notes know of.
-        PrivacyError: more patients than a sum that is rounded once has a stated sensitivity for.
     """
 
     def __init__(
@@ -97,7 +81,6 @@ class MaskedHospital:
         notes: Path | None = None,
         entropy: Entropy = system_entropy,
     ) -> None:
-        check_rounding(agreement.mechanism.rounding, len(agent.patients))
         self._agent, self._identity, self._agreement = agent, identity, agreement
         self._rule = CohortRule(pins, agreement.minimum)
         self._path, self._entropy = notes, entropy
@@ -166,7 +149,8 @@ class MaskedHospital:
         except Exception:
             _log.exception("training failed")
             return Failure(FailureCode.INTERNAL, Stage.TRAINING)
-        return MaskedAddend(attempt.key, agreed, self._identity).upload(residues)
+        masked = attempt.key.masks(agreed).hide(residues)
+        return Upload.signed(masked, agreed, self._identity).to_bytes()
 
     def receive(self, total: Residues) -> None:
         """See `MaskedParty`.
@@ -194,10 +178,6 @@ class MaskedHospital:
 
     def _noised(self, mechanism: IntegerMechanism, request: Request) -> Int64:
         """Sum of the patients' rows and this hospital's share of the noise, (coordinate + witness,). Private."""
-        if mechanism.rounding is Rounding.SUM:
-            total = self._agent.clipped_total(request)
-            _leave_the_witnesses(total.size, mechanism)
-            return mechanism.encode_sum(total, self._agent.noise_bytes(request))
         return mechanism.encode(self._rows(mechanism, request), self._agent.noise_bytes(request))
 
     def _rows(self, mechanism: IntegerMechanism, request: Request) -> Iterator[Row]:

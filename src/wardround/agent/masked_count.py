@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from wardround.secure_aggregation.witness import WITNESSES
+from wardround.secure_aggregation.round.witness import WITNESSES
 from wardround.types import Vector
 
 COORDINATES = 1 + WITNESSES

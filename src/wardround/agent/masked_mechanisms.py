@@ -8,16 +8,16 @@ from wardround.accounting.discrete import DiscreteShares
 from wardround.agent.masked_count import COORDINATES
 from wardround.errors import PrivacyError
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.sampling import largest_sample
-from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.witness import WITNESSES
+from wardround.randomness import largest_sample
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.round.witness import WITNESSES
 
 
 def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int | None) -> IntegerMechanism:
     """The mechanism of a plan's masked sums over that many parameters, with an adaptive norm's count and witnesses.
 
     The ring is the smallest in which no sum of a round wraps around, of as many patients as the plan's sampling takes
-    but for a chance of `wardround.privacy.sampling.LARGER_SAMPLE`. It has no part in the guarantee.
+    but for a chance of `wardround.randomness.LARGER_SAMPLE`. It has no part in the guarantee.
 
     Args:
         plan: with shares.
@@ -39,7 +39,6 @@ def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int | None) -
         plan.colluders,
         plan.dropouts,
         grid_bits=shares.share_std.bit_length() - 1,
-        rounding=plan.rounding,
     )
     found = (mechanism.share_std, mechanism.honest, mechanism.sensitivity)
     if found != (shares.share_std, shares.shares, shares.sensitivity) or mechanism.dimension > shares.dimension:

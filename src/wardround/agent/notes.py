@@ -13,9 +13,9 @@ from pathlib import Path
 from wardround.accounting.ledger import Ledger
 from wardround.agent.known_ledgers import KnownLedger
 from wardround.errors import FederationError, RecordError
-from wardround.secure_aggregation.key_files import write_key_file
-from wardround.secure_aggregation.transcript import LedgerMark, Member
-from wardround.secure_aggregation.witness import Witness
+from wardround.secure_aggregation.keys.key_files import write_key_file
+from wardround.secure_aggregation.round.transcript import LedgerMark, Member
+from wardround.secure_aggregation.round.witness import Witness
 
 _FORMAT = 2  # 1 remembered of other ledgers only whether they were empty
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from wardround.agent.memory import Memory
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.randomness import Stream
+from wardround.randomness import Stream
 from wardround.training.local import local_steps
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench

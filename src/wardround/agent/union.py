@@ -24,7 +24,7 @@ import numpy as np
 
 from wardround.agent.agent import Agent, admit_all
 from wardround.federation.messages import Failure, FailureCode, Request, Requests, Stage, Task, Total
-from wardround.privacy.sampling import Indices
+from wardround.randomness import Indices
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample
 from wardround.types import HospitalName, Vector

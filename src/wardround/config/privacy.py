@@ -125,11 +125,6 @@ class PrivacySection(Section):
         description="How a sum under secure-aggregation is formed: in the open with floating-point noise "
         "(simulated), or of whole numbers with discrete noise under masks that cancel (masked).",
     )
-    rounding: Literal["patient", "sum"] = Field(
-        "patient",
-        description='sum = "masked": what is rounded to whole numbers, each patient\'s gradient (patient), or once a '
-        "hospital's sum of them, for networks with matrices of many millions (sum).",
-    )
     epsilon_limit: float | None = Field(
         None, gt=0, description="A hospital's own limit over all its studies; default: this study's epsilon."
     )
@@ -240,11 +235,6 @@ class PrivacySection(Section):
     @model_validator(mode="after")
     def _masked(self) -> Self:
         if self.sum != "masked":
-            if self.rounding != "patient":
-                raise ValueError(
-                    f'rounding = "{self.rounding}" is of sums of whole numbers, and sum = "{self.sum}" adds '
-                    'floating-point ones: set sum = "masked", or remove rounding'
-                )
             return self
         if self.plan != "dp-sgd":
             raise ValueError(
@@ -255,11 +245,6 @@ class PrivacySection(Section):
             raise ValueError(
                 f'masks hide what a hospital sends until all have sent, and under trust = "{self.trust}" somebody sees '
                 'it alone: trust must be "secure-aggregation" for sum = "masked"'
-            )
-        if self.rounding == "sum" and self.clipping != "flat":
-            raise ValueError(
-                f'the floating-point error of rounding = "sum" is bounded for a flat clip, and clipping = '
-                f'"{self.clipping}" is another; use clipping = "flat", or rounding = "patient"'
             )
         return self
 

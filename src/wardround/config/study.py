@@ -228,8 +228,6 @@ class Study(Section):
         )
         if self.privacy.sum == "simulated":
             del content["privacy"]["sum"]  # as before there was a choice: runs that had begun can go on
-        if self.privacy.rounding == "patient":
-            del content["privacy"]["rounding"]  # likewise
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights.name
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

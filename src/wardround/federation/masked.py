@@ -32,12 +32,13 @@ from wardround.federation.messages import (
     Task,
     Total,
 )
-from wardround.secure_aggregation.agreement import Agreement
-from wardround.secure_aggregation.cohort import transcript_of
-from wardround.secure_aggregation.hidden_sum import MaskedTotal
-from wardround.secure_aggregation.ring import Residues
-from wardround.secure_aggregation.round_key import Announcement
-from wardround.secure_aggregation.witness import WITNESSES, Witness
+from wardround.secure_aggregation.integers.ring import Residues
+from wardround.secure_aggregation.round.agreement import Agreement
+from wardround.secure_aggregation.round.cohort import transcript_of
+from wardround.secure_aggregation.round.masked_sum import MaskedSum
+from wardround.secure_aggregation.round.round_key import Announcement
+from wardround.secure_aggregation.round.upload import Upload
+from wardround.secure_aggregation.round.witness import WITNESSES, Witness
 from wardround.types import HospitalName, Vector
 
 _Answer = TypeVar("_Answer")
@@ -167,16 +168,16 @@ class MaskedChannel:
 
         terms = self.agreement.terms(request.round, attempt, len(parties), request.weights, request.clipping_norm)
         members = [Announcement.from_bytes(announcement).member for announcement in announcements]
-        total = MaskedTotal(transcript_of(terms, members))
+        total = MaskedSum(transcript_of(terms, members))
         for name, party in parties.items():
             sent = party.upload()
             if isinstance(sent, Failure):
                 missing[name] = sent
             else:
-                total.add(sent)
+                total.add(Upload.from_bytes(sent))
         if missing:
             return Total(None, {}, missing)
-        opened = total.total([])
+        opened = total.total()
         for party in parties.values():
             party.receive(opened)
         mechanism = self.agreement.mechanism_for(len(parties), request.round)

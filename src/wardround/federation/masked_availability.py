@@ -6,7 +6,7 @@ from wardround.accounting.events import Event
 from wardround.federation.availability import Availability
 from wardround.federation.masked import MaskedParty
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
-from wardround.secure_aggregation.ring import Residues
+from wardround.secure_aggregation.integers.ring import Residues
 
 _NOBODY = Failure(FailureCode.NO_ANSWER, Stage.TRANSPORT)
 

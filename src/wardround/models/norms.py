@@ -2,7 +2,7 @@
 
 A batch norm would let the pictures of a batch meet, so no network here has one. MONAI's networks are asked for
 group or instance norms by their constructors' `norm`; its ResNet hands that to the stem alone (MONAI 1.4 to 1.6),
-so the batch norms of its blocks are replaced after it is built. `wardround.privacy.surgery` does the same, with
+so the batch norms of its blocks are replaced after it is built. `wardround.per_patient.surgery` does the same, with
 more choices and a report, for networks that come from elsewhere; rooms do not share code across that wall.
 """
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from wardround.errors import PrivacyError
-from wardround.privacy.clipping import ClippedSum
+from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.types import Vector
 
 

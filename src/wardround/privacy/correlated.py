@@ -23,8 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.privacy import toeplitz
-from wardround.privacy.randomness import Stream
-from wardround.privacy.sampling import Indices
+from wardround.randomness import Indices, Stream
 
 Noise = npt.NDArray[np.float32]
 """Noise of one round, (parameter,)."""

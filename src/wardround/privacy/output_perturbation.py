@@ -29,8 +29,8 @@ import numpy.typing as npt
 from wardround.accounting.events import Event, GaussianEvent
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
-from wardround.privacy.randomness import Stream
 from wardround.privacy.updates import Share
+from wardround.randomness import Stream
 from wardround.types import HeadFit, Vector
 
 _TOLERANCE = 0.005

@@ -35,16 +35,15 @@ from wardround.accounting.events import (
 from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
 from wardround.errors import PrivacyError
+from wardround.per_patient.clipped_sum import ClippedSum
+from wardround.per_patient.clipping_rules import Clipping, ClippingKind, rule_of
 from wardround.privacy.adaptive import AdaptiveNorm
-from wardround.privacy.clipping import ClippedSum
-from wardround.privacy.clips import Clipping, ClippingKind, rule_of
 from wardround.privacy.correlated import Correlation, Noise
 from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.pictures.release import LocalRelease
-from wardround.privacy.randomness import Stream
-from wardround.privacy.sampling import Indices, poisson_sample
 from wardround.privacy.updates import UpdateMechanism
-from wardround.types import Rounding, Vector
+from wardround.randomness import Indices, Stream, poisson_sample
+from wardround.types import Vector
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,6 @@ class PrivacyPlan:
         shares: the noise of every sum is whole numbers on a grid, a share from each hospital, and sums leave their
             hospitals under masks only. `noise_multiplier` is that of the shares that are surely there and unknown.
         count_shares: the noise of the count, likewise, where such a plan counts its patients.
-        rounding: with shares, what is rounded to the grid: each patient's gradient, or a hospital's sum of them.
     """
 
     noise_multiplier: float
@@ -100,7 +98,6 @@ class PrivacyPlan:
     on_pictures: LocalRelease | None = None
     shares: DiscreteShares | None = None
     count_shares: DiscreteShares | None = None
-    rounding: Rounding = Rounding.PATIENT
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
@@ -150,11 +147,6 @@ class PrivacyPlan:
             raise PrivacyError(
                 f"Discrete shares are noise of every round under secure-aggregation, got trust {self.trust}; leave "
                 "shares out."
-            )
-        if self.rounding is Rounding.SUM and self.clipping is not ClippingKind.FLAT:
-            raise PrivacyError(
-                f"The error of a sum that is rounded once is known for a flat clip, got {self.clipping}; round by "
-                "patient."
             )
         if self.is_counted != (self.count_shares is not None):
             raise PrivacyError(

@@ -7,11 +7,10 @@ from wardround.accounting.events import Event
 from wardround.accounting.insiders import InsiderRow, epsilon_by_colluders
 from wardround.accounting.statement import FLOATING_POINT_CAVEAT, Statement, format_epsilon
 from wardround.accounting.terms import PrivacyUnit, Trust
-from wardround.privacy.clips import ClippingKind
+from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.pictures.release import LocalRelease
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.variants import with_noise_multiplier
-from wardround.types import Rounding
 
 _SEEN_BY = {
     Trust.COORDINATOR: "every hospital and whoever gets the model; the coordinator sees the sums without noise",
@@ -67,13 +66,6 @@ _WHOEVER_ELSE = (
 )
 
 
-_ROUNDED_ONCE = (
-    "Each hospital's sum of clipped gradients is rounded to the grid once: the sensitivity that the noise is sized by "
-    "includes that rounding, and a proved bound on the floating-point error of the sum, for which every patient's "
-    "gradient is computed alone."
-)
-
-
 def statement_of(
     plan: PrivacyPlan, *, releases: int | None = None, counts: int = 1, simulated: bool, seeded: bool
 ) -> Statement:
@@ -90,7 +82,7 @@ def statement_of(
     counted = plan.is_private and plan.is_counted
     caveats = [FLOATING_POINT_CAVEAT] if plan.is_private and plan.on_pictures is None else []
     if plan.shares is not None:
-        caveats = [_COMPUTATIONAL, _WHOEVER_ELSE, *([_ROUNDED_ONCE] if plan.rounding is Rounding.SUM else [])]
+        caveats = [_COMPUTATIONAL, _WHOEVER_ELSE]
     if plan.is_private and plan.num_patients is not None:
         caveats.append(f"The size of the training set, {plan.num_patients} patients, is a public constant.")
     if counted:

@@ -2,8 +2,8 @@
 
 Released: nothing; a row is one patient's own and private. Neighbouring relation: add or remove one patient. A row is
 made from one patient's gradient and from what is public, so whoever adds up such rows and checks the norm of each, as
-`wardround.secure_aggregation.grid` does in whole numbers, is moved by one patient by C at most, whatever the rule. The
-bound there does not rest on the arithmetic here.
+`wardround.secure_aggregation.integers.grid` does in whole numbers, is moved by one patient by C at most, whatever the
+rule. The bound there does not rest on the arithmetic here.
 
 As nothing relies on it, no margin is left below C: rules aim at C, not 2^-12 of it below (`clips`), and a flat clip is
 left to the grid.
@@ -20,9 +20,9 @@ import numpy.typing as npt
 import torch
 
 from wardround.errors import PrivacyError
+from wardround.per_patient.clipping_rules import SHAVE, Clipping, ClippingKind
+from wardround.per_patient.layout import Layout
 from wardround.privacy.adaptive import AdaptiveNorm
-from wardround.privacy.clips import SHAVE, Clipping, ClippingKind
-from wardround.privacy.layout import Layout
 from wardround.privacy.plan import PrivacyPlan
 from wardround.types import Vector
 

@@ -20,10 +20,9 @@ from wardround.accounting.calibration import calibrate_noise_multiplier
 from wardround.accounting.events import ComposedEvent, Event, GaussianEvent, PureEvent, SelfComposedEvent
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
 from wardround.errors import PrivacyError
-from wardround.privacy.noise import gumbel, laplace
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.randomness import Stream
 from wardround.privacy.updates import Share
+from wardround.randomness import Stream, gumbel, laplace
 from wardround.types import Vector
 
 _WHAT = "at most {:,} coordinates of each hospital's update, their places and their noised values"

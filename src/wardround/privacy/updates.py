@@ -17,7 +17,7 @@ import numpy as np
 from wardround.accounting.events import Event, GaussianEvent
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
-from wardround.privacy.randomness import Stream
+from wardround.randomness import Stream
 from wardround.types import Vector
 
 Share = Callable[[float], float]

@@ -9,7 +9,7 @@ from wardround.accounting.events import ComposedEvent, Event, GaussianEvent, Poi
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
 from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
-from wardround.privacy.clips import ClippingKind
+from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.pictures.release import LocalRelease
 from wardround.privacy.plan import PrivacyPlan

@@ -17,12 +17,12 @@ from wardround.federation.masked import MaskedChannel, Tries
 from wardround.federation.strategy import Strategy
 from wardround.federation.timetable import Order, Timetable
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.randomness import Randomness
+from wardround.randomness import Randomness
 from wardround.run.availability import availability_of
 from wardround.run.masked import masked_channel
 from wardround.run.materials import Hospitals, Materials
 from wardround.run.strategies import strategy_of, task_of, timetable_of
-from wardround.secure_aggregation.witness import Witness
+from wardround.secure_aggregation.round.witness import Witness
 from wardround.types import HospitalName
 
 SUMMED_PLANS = frozenset({"dp-sgd", "none"})

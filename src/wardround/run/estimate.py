@@ -17,8 +17,8 @@ from wardround.images.entries import Listing, Target
 from wardround.images.load import list_entries, open_layout
 from wardround.images.phantom import PhantomOptions, list_phantom
 from wardround.models.network import Network
-from wardround.privacy.clipping import PatientBatch, clipped_sum
-from wardround.privacy.layout import Layout
+from wardround.per_patient.clipped_sum import PatientBatch, clipped_sum
+from wardround.per_patient.layout import Layout
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.promise import insiders_of, statement_of
 from wardround.privacy.rows import rows_of
@@ -27,8 +27,7 @@ from wardround.run.materials import augmentation_of, build_network, loss_of, rea
 from wardround.run.plans import plan_of
 from wardround.run.strategies import timetable_of
 from wardround.run.upload import MaskedUpload, upload_of
-from wardround.secure_aggregation.grid import Grid
-from wardround.secure_aggregation.secret import system_entropy
+from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
 
@@ -208,7 +207,6 @@ def _masked_probe(
         sample: pictures of a hospital in a round; fewer are timed where each takes long.
     """
     mechanism = mechanism_of(plan, network.num_parameters, None)
-    grid = mechanism.grid
     norm = plan.clipping_norm if plan.adaptive is not None else None
 
     def seconds_of(pictures: int) -> float:
@@ -223,11 +221,8 @@ def _masked_probe(
         found = []
         for _ in range(3):  # the first of them looks at the network, once for all rounds
             started = time.perf_counter()
-            if isinstance(grid, Grid):
-                as_row = rows_of(plan, Layout.of(network.trained), norm)
-                grid.sum_of(map(as_row, bench.patient_gradients(weights, everyone, 0)))
-            else:
-                bench.clipped_total(weights, everyone, plan.clipping_norm, 0)
+            as_row = rows_of(plan, Layout.of(network.trained), norm)
+            mechanism.grid.sum_of(map(as_row, bench.patient_gradients(weights, everyone, 0)))
             found.append(time.perf_counter() - started)
         return min(found)
 
@@ -236,8 +231,5 @@ def _masked_probe(
         pictures = min(4 * pictures, sample)
         seconds = seconds_of(pictures)
     started = time.perf_counter()
-    if isinstance(grid, Grid):
-        mechanism.encode([], system_entropy)
-    else:
-        mechanism.encode_sum(np.zeros(network.num_parameters), system_entropy)
+    mechanism.encode([], system_entropy)
     return seconds / pictures, time.perf_counter() - started

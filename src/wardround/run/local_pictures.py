@@ -21,7 +21,7 @@ from wardround.privacy.pictures.mechanism import PictureMechanism, Values, to_by
 from wardround.privacy.pictures.release import LocalRelease
 from wardround.privacy.pictures.resemblance import coarse, reidentified, structural_similarity
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.randomness import Randomness, Stream
+from wardround.randomness import Randomness, Stream
 from wardround.records import RunFolder, arrays_from_file, arrays_to_bytes, write_whole
 from wardround.run.assemble import open_ledger
 from wardround.run.materials import Hospitals, Materials, loss_of, workbench_of

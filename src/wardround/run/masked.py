@@ -6,13 +6,13 @@ Keys are made when a run begins and go with the folder when it has ended. Betwee
 compared beforehand (`wardround keys`); here one process holds all of them, which the statement says.
 """
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from wardround import __version__
 from wardround.agent.agent import Agent
-from wardround.agent.masked import MaskedHospital, check_rounding
+from wardround.agent.masked import MaskedHospital
 from wardround.agent.masked_mechanisms import count_mechanism_of, mechanism_of
 from wardround.config import Study
 from wardround.errors import FederationError
@@ -20,11 +20,11 @@ from wardround.federation.availability import Availability
 from wardround.federation.masked import MaskedChannel, MaskedParty
 from wardround.federation.masked_availability import UnreliableParty
 from wardround.privacy.plan import PrivacyPlan
-from wardround.secure_aggregation.agreement import Agreement
 from wardround.secure_aggregation.canonical import digest
-from wardround.secure_aggregation.identity import Identity, SigningKey
-from wardround.secure_aggregation.pins import Pins
-from wardround.secure_aggregation.secret import system_entropy
+from wardround.secure_aggregation.keys.identity import Identity, SigningKey
+from wardround.secure_aggregation.keys.pins import Pins
+from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.secure_aggregation.round.agreement import Agreement
 from wardround.types import HospitalName
 
 _PINS = "pins.toml"
@@ -78,18 +78,15 @@ def masked_channel(
     return MaskedChannel(parties, agreement, transaction)
 
 
-def check_masks(plan: PrivacyPlan, parameters: int, hospitals: Mapping[HospitalName, Sized]) -> None:
+def check_masks(plan: PrivacyPlan, parameters: int) -> None:
     """Refuses, before a run has begun, masked sums that could not be formed; says nothing of others.
 
     Raises:
         FederationError: no ring holds sums over so many patients.
-        PrivacyError: the grid cannot carry so many parameters, or a hospital has too many patients to round their sum.
+        PrivacyError: the grid cannot carry so many parameters.
     """
-    if plan.shares is None:
-        return
-    mechanism_of(plan, parameters, plan.num_patients)
-    for patients in hospitals.values():
-        check_rounding(plan.rounding, len(patients))
+    if plan.shares is not None:
+        mechanism_of(plan, parameters, plan.num_patients)
 
 
 def _identity(name: HospitalName, folder: Path | None, begun: bool) -> Identity:

@@ -17,7 +17,7 @@ from wardround.images.readers import ReaderOptions
 from wardround.images.recipe import View
 from wardround.models.catalogue import NAMES, build
 from wardround.models.network import Network
-from wardround.privacy.validation import check_trainable
+from wardround.per_patient.validation import check_trainable
 from wardround.run.observer import Observer
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.augment.axes import Axis

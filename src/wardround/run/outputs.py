@@ -26,7 +26,7 @@ from wardround.run.observer import Observer
 from wardround.run.references import REFERENCES, run_reference
 from wardround.run.strategies import releases_after
 from wardround.run.upload import upload_of
-from wardround.secure_aggregation.witness import WITNESSES, Witness
+from wardround.secure_aggregation.round.witness import WITNESSES, Witness
 from wardround.training.patients import TrainingPatients
 
 

@@ -8,7 +8,7 @@ from wardround.config import Study
 from wardround.config.federation import TOGETHER
 from wardround.config.privacy import PrivacySection
 from wardround.errors import PrivacyError
-from wardround.privacy.clips import ClippingKind
+from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.sparse_vector import GumbelTopK, SparseVector, with_sparse_vector, with_top_k
@@ -25,8 +25,7 @@ from wardround.privacy.variants import (
 from wardround.run.availability import check_availability
 from wardround.run.picture_mechanisms import local_release_of
 from wardround.run.strategies import head_fit_of, releases_after, timetable_of
-from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.types import Rounding
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 
 _MOST_COORDINATES = 1 << 40
 """Coordinates that the slack of whole-number noise is charged for: epsilon is computed before the network is built."""
@@ -63,7 +62,6 @@ def plan_of(study: Study) -> PrivacyPlan:
         clipping=ClippingKind(section.clipping),
         quantile=section.clipping_quantile,
         correlation=correlation_of(study),
-        rounding=Rounding(section.rounding),
     )
     if not private:
         return not_private(plan)
@@ -102,9 +100,8 @@ def noised(
 def _on_grid(plan: PrivacyPlan) -> PrivacyPlan:
     """The plan with its noise in whole-number shares, sized by the mechanism that adds them."""
     mechanism = IntegerMechanism(
-        plan.clipping_norm, plan.noise_multiplier, 1, plan.hospitals, plan.colluders, plan.dropouts,
-        rounding=plan.rounding,
-    )  # fmt: skip
+        plan.clipping_norm, plan.noise_multiplier, 1, plan.hospitals, plan.colluders, plan.dropouts
+    )
     shares = DiscreteShares(mechanism.share_std, mechanism.honest, mechanism.sensitivity, _MOST_COORDINATES)
     return with_shares(plan, shares, shares_of_count(counting(plan)) if plan.is_counted else None)
 

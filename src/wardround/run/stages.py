@@ -48,7 +48,7 @@ def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = Fals
     observer.stage("computing the privacy plan")
     plan = plan_of(study)
     materials = gather(study, observer)
-    check_masks(plan, materials.workbench.network.num_parameters, materials.hospitals)
+    check_masks(plan, materials.workbench.network.num_parameters)
     # Phantoms are nobody; the ledger of patients is kept, and asked before anything is replaced.
     forget_ledger = fresh and study.data.layout == "phantom" and study.privacy.ledger is None
     _check_ledgers(study, plan, materials, out, forgotten=forget_ledger)

@@ -19,7 +19,7 @@ from wardround.federation.strategies.selective import Selective
 from wardround.federation.strategy import Call, Strategy
 from wardround.federation.timetable import Order, Timetable
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.randomness import Randomness
+from wardround.randomness import Randomness
 from wardround.run.availability import allowed_missing
 from wardround.types import HeadFit, Vector
 

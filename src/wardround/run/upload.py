@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from wardround.agent.masked_mechanisms import count_mechanism_of, mechanism_of
 from wardround.privacy.plan import PrivacyPlan
-from wardround.secure_aggregation.mechanism import IntegerMechanism
-from wardround.secure_aggregation.upload import size_of_upload
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.round.upload import size_of_upload
 
 _SINGLE_PRECISION_BYTES = 4
 

@@ -3,8 +3,7 @@
 import numpy as np
 
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.randomness import Stream
-from wardround.privacy.sampling import Indices
+from wardround.randomness import Indices, Stream
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
 from wardround.types import LocalSteps, Vector

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from wardround.models.network import Network
-from wardround.privacy.clipping import one_thread
-from wardround.privacy.engine import Loss
-from wardround.privacy.pieces import patient_ranges
-from wardround.privacy.slots import EMPTY, in_slots, mean_of, placed, rows_of_slots, slot_of, slots_for
+from wardround.per_patient.clipped_sum import one_thread
+from wardround.per_patient.engine import Loss
+from wardround.per_patient.fixed_shape import EMPTY, in_slots, mean_of, placed, rows_of_slots, slot_of, slots_for
+from wardround.per_patient.microbatches import patient_ranges
 from wardround.training.patients import Rows
 from wardround.types import Labels, Pictures, Vector
 
@@ -20,14 +20,14 @@ _ROW_BYTES = 64 << 20
 
 
 class Slotted:
-    """Pictures of a small network by slot (`wardround.privacy.slots`).
+    """Pictures of a small network by slot (`wardround.per_patient.fixed_shape`).
 
     Args:
         network: with the weights that gradients are taken at, in training mode.
         loss: loss of each picture, unreduced.
         pixels: the picture cache, (picture, channel, *space), uint8.
         inputs: of every picture, (picture, ...), where they are kept.
-        memory_bytes: as for `wardround.privacy.clipping.clipped_sum`.
+        memory_bytes: as for `wardround.per_patient.clipped_sum.clipped_sum`.
     """
 
     def __init__(

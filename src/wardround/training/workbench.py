@@ -11,13 +11,12 @@ from torch import Tensor
 
 from wardround.models.network import Network
 from wardround.models.vectors import load_vector, to_vector
-from wardround.privacy.alone import PatientGradient, gradient_alone, patients_of
-from wardround.privacy.clipped_total import ClippedTotal
-from wardround.privacy.clipping import ClippedSum, PatientBatch, clipped_sums_by_group, one_thread
-from wardround.privacy.clips import Clipping
-from wardround.privacy.engine import Loss
-from wardround.privacy.layout import Layout
-from wardround.privacy.sampling import Indices
+from wardround.per_patient.clipped_sum import ClippedSum, PatientBatch, clipped_sums_by_group, one_thread
+from wardround.per_patient.clipping_rules import Clipping
+from wardround.per_patient.engine import Loss
+from wardround.per_patient.isolated import gradient_alone, patients_of
+from wardround.per_patient.layout import Layout
+from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.augment.views import views
 from wardround.training.losses import weighted
@@ -104,7 +103,7 @@ class Workbench:
         Args:
             weights: where the gradient is taken, (parameter,).
             samples: one for each hospital; may be empty.
-            clipping_norm: as in `wardround.privacy.clipping.clipped_sum`; infinity turns clipping off.
+            clipping_norm: as in `wardround.per_patient.clipped_sum.clipped_sum`; infinity turns clipping off.
             dropout_seed: seeds dropout masks.
             rule: how gradients are brought to that norm; flat if not given.
             class_weights: weight of each class's pictures in the loss, (class,), public; one if not given.
@@ -144,8 +143,9 @@ class Workbench:
             dropout_seed: seeds dropout masks.
 
         Guarantee: none. Every row is one patient's own: who else is in the sample does not change a bit of it. Small
-            networks compute it in batches of a fixed shape (`wardround.privacy.slots`), others and those whose
-            pictures are varied or give masks from the patient's pictures alone (`wardround.privacy.alone`).
+            networks compute it in batches of a fixed shape (`wardround.per_patient.fixed_shape`), others and those
+            whose pictures are varied or give masks from the patient's pictures alone
+            (`wardround.per_patient.isolated`).
         """
         self._load(weights)
         self.network.trained.train()
@@ -155,46 +155,18 @@ class Workbench:
             rows, labels, _ = sample.patients.pictures_of(sample.chosen)
             yield from self._slotted.gradients(rows, labels, sample.patients.counts[sample.chosen], dropout_seed)
             return
-        layout = Layout.of(self.network.trained)
-        for gradient in self._gradients_alone(weights, sample, dropout_seed, layout, factored=False):
-            with one_thread():
-                row = gradient.row(layout).cpu().numpy()
-            yield row
+        yield from self._gradients_alone(sample, dropout_seed)
 
-    def clipped_total(
-        self, weights: Vector, sample: Sample, clipping_norm: float, dropout_seed: int
-    ) -> npt.NDArray[np.float64]:
-        """Sum of the patients' gradients, each computed alone and clipped, (parameter,), in double precision.
-
-        Args:
-            weights: where they are taken, (parameter,).
-            sample: may be empty.
-            clipping_norm: C, L2 norm.
-            dropout_seed: seeds dropout masks.
-
-        Guarantee:
-            That of `wardround.privacy.clipped_total`: one patient moves it by at most C (1 + 2^-15) in L2 norm, for up
-            to 2^18 patients, in the arithmetic that runs. Not noised: nothing of it may leave as it is.
-        """
-        layout = Layout.of(self.network.trained)
-        total = ClippedTotal(layout, clipping_norm)
-        for gradient in self._gradients_alone(weights, sample, dropout_seed, layout, factored=True):
-            total.add(gradient)
-        return total.vector()
-
-    def _gradients_alone(
-        self, weights: Vector, sample: Sample, dropout_seed: int, layout: Layout, *, factored: bool
-    ) -> Iterator[PatientGradient]:
-        """Gradient of each patient of a sample, computed alone; dropout masks follow from a patient's place."""
-        self._load(weights)
-        self.network.trained.train()
-        places = iter(sample.chosen.tolist())
+    def _gradients_alone(self, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
+        """Yields each patient's gradient, computed alone; dropout masks follow from a patient's place."""
+        layout, places = Layout.of(self.network.trained), iter(sample.chosen.tolist())
         for batch in self._one_by_one(sample, dropout_seed):
             for inputs, labels in patients_of(batch):
-                yield gradient_alone(
+                row = gradient_alone(
                     self.network.trained, layout, self._loss, inputs, labels,
-                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places), factored=factored,
+                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places),
                 )  # fmt: skip
+                yield row.cpu().numpy()
 
     def _one_by_one(self, sample: Sample, seed: int) -> Iterator[PatientBatch]:
         """Each patient of a sample in a batch of their own, made by one thread."""

@@ -9,7 +9,7 @@ from scipy import stats
 
 from wardround.errors import PrivacyError
 from wardround.privacy.pictures.labels import RandomisedResponse
-from wardround.privacy.randomness import Stream
+from wardround.randomness import Stream
 from wardround.training.label_noise import backward_corrected, forward_corrected
 from wardround.training.losses import Focal, Loss, cross_entropy, ordinal
 

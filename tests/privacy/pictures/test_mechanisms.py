@@ -15,7 +15,7 @@ from wardround.privacy.pictures.dp_pix import DPPix
 from wardround.privacy.pictures.features import GaussianFeatures, LaplaceFeatures, shortened
 from wardround.privacy.pictures.mechanism import add_laplace, to_bytes
 from wardround.privacy.pictures.per_pixel import GaussianPixels, LaplacePixels
-from wardround.privacy.randomness import Stream
+from wardround.randomness import Stream
 
 SHAPE = (1, 6, 4)
 SIZE = math.prod(SHAPE)

@@ -16,7 +16,7 @@ from wardround.accounting.events import PureEvent
 from wardround.accounting.statement import format_epsilon
 from wardround.errors import PrivacyError
 from wardround.privacy.pictures.mechanism import Values, add_laplace
-from wardround.privacy.randomness import Stream
+from wardround.randomness import Stream
 
 _WHITE = 255.0
 

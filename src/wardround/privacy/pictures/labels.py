@@ -12,7 +12,7 @@ import numpy as np
 from wardround.accounting.events import PureEvent
 from wardround.errors import PrivacyError
 from wardround.privacy.pictures.mechanism import Values
-from wardround.privacy.randomness import Stream
+from wardround.randomness import Stream
 from wardround.types import Labels
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.accounting.events import Event
-from wardround.privacy.randomness import Stream
+from wardround.randomness import Stream
 
 Values: TypeAlias = npt.NDArray[np.float64]
 """Values of some pictures, (picture, ...)."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from wardround.accounting.events import GaussianEvent, PureEvent
 from wardround.errors import PrivacyError
 from wardround.privacy.pictures.mechanism import Values, add_laplace
-from wardround.privacy.randomness import Stream
+from wardround.randomness import Stream
 
 _WHITE = 255.0
 _RELEASED = "every training picture with {} noise on each of its {:,} values, cut to 8 bits, and a noised label"

@@ -1,4 +1,8 @@
-"""Whether probabilities can be taken at their word."""
+"""Whether probabilities can be taken at their word.
+
+The bins are of the confidence in the class that was called, and count pictures: scikit-learn's `calibration_curve` is
+of the probability of one class, and gives no counts.
+"""
 
 from dataclasses import dataclass
 
@@ -74,7 +78,8 @@ def calibration_error(table: tuple[ReliabilityBin, ...]) -> float:
 def brier(scores: Scores, labels: Labels) -> float:
     """Half the mean squared distance of the probabilities from the truth: 0 is perfect, 1 is surely wrong.
 
-    Brier 1950, halved, so that with two classes it is the squared error of the probability of class 1.
+    Brier 1950, halved, so that with two classes it is the squared error of the probability of class 1. scikit-learn's
+    warns of probabilities in single precision, whose sums are off by 1e-7.
 
     >>> round(brier(np.array([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 0])), 3)
     0.2

@@ -157,7 +157,7 @@ def evaluate(
         class_shares=tuple((counts / len(labels)).tolist()),
         auprc=number(point.auprc[0]),
         auprc_interval=intervals.get("auprc"),
-        matthews=number(confusion.matthews(table)[0]),
+        matthews=confusion.matthews(labels, called),
         quadratic_kappa=number(point.quadratic_kappa[0]) if grades else None,
         quadratic_kappa_interval=intervals.get("quadratic_kappa") if grades else None,
         calibration_error=calibration.calibration_error(bins),

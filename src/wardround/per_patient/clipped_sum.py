@@ -1,0 +1,273 @@
+"""The sum of per-patient gradients, each clipped: the one quantity that private training may noise.
+
+A patient's gradient is the gradient of the mean loss over their pictures in the batch. It is one vector, so it
+is clipped once, and a patient with thirty pictures weighs as much as a patient with one.
+
+One forward and one backward pass give every patient's gradient norm and the clipped sum (`engine`); what the
+engine has no rule for is computed by `torch.func`, exact and slower, and said once by name (`SlowPath`).
+
+Sensitivity in finite precision: norms and sums of a float32 network carry float32 rounding. Where a gradient is
+formed, what is clipped is what is added, and only the last product rounds. Where its norm is taken without forming
+it, cancellation is watched and kept so small that norm and sum agree to a few parts in 2^13. The clip aims
+2^-12 of itself below the clipping norm, which is more than both.
+
+Under autocast activations and their gradients may be bfloat16. Per-patient gradients, norms and sums are computed
+from those in float32: how coarse the activations are changes what a patient's gradient is, not whose it is, and
+the bound is enforced on what is added.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from wardround.errors import PrivacyError
+from wardround.per_patient.clipping_rules import Clipping, Flat
+from wardround.per_patient.engine import Loss, PatientBatch
+from wardround.per_patient.layers import in_full_precision
+from wardround.per_patient.layout import Layout
+from wardround.per_patient.microbatches import Piece, pieces
+from wardround.per_patient.sums import Factors, add, norms_of
+
+__all__ = ["ClippedSum", "PatientBatch", "clipped_sum", "clipped_sums_by_group", "per_patient_gradients"]
+
+
+_LEAST_NORM = 1e-10
+"""Squares of single-precision numbers below 1e-19 vanish; a clip far above what such numbers add up to is safe."""
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Dropout draws from a generator that the whole process shares, and a slow module's parameters are others while it
+runs: not even which parameters a network has may be asked meanwhile."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def one_at_a_time(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """The function, entered by one thread at a time."""
+
+    @wraps(function)
+    def alone(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with _ONE_AT_A_TIME:
+            return function(*args, **kwargs)
+
+    return alone
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for each kernel, for computations of few pictures; the number is put back afterwards.
+
+    A kernel of microseconds, split in two, waits longer for its second thread than it computes, and very long where
+    the processor is shared: with two threads on two cores one picture took SqueezeNet three times as long as with
+    one, and AlexNet and ResNet-18 no less. The number is the process's: others wait at `one_at_a_time` meanwhile.
+    """
+    with _ONE_AT_A_TIME:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class ClippedSum:
+    """A sum that knows how far one patient can move it.
+
+    Attributes:
+        vector: sum over patients of their clipped gradients, (parameter,): in the network's precision where they
+            fitted into one piece, else in float64. Private until noised.
+        sensitivity: L2 bound on the change of `vector` when one patient is added or removed.
+        within: patients whose gradient's norm was at most the clipping norm, for a clipping norm that adapts. One
+            patient moves it by at most 1. Private until noised.
+    """
+
+    vector: Tensor
+    sensitivity: float
+    within: int = 0
+
+
+def clipped_sum(
+    model: nn.Module,
+    loss: Loss,
+    batch: PatientBatch,
+    *,
+    clipping_norm: float,
+    clipping: Clipping | None = None,
+    memory_bytes: int = 1 << 30,
+    dropout_seed: int = 0,
+    out: Tensor | None = None,
+) -> ClippedSum:
+    """Sum of the per-patient gradients, each scaled to an L2 norm of at most `clipping_norm`.
+
+    Args:
+        model: maps inputs to logits; one picture's logits must not depend on the others in the batch
+            (`check_trainable` refuses what does). Gradients follow `model.named_parameters()`, those that
+            require a gradient, flattened in that order.
+        loss: loss of each picture, unreduced.
+        batch: the pictures of the sampled patients; may be empty.
+        clipping_norm: L2 bound C > 0; infinity turns clipping off, and then the sensitivity is infinite.
+        clipping: how gradients are brought to that norm; `Flat()` if not given.
+        memory_bytes: memory for activations and gradients at one time; changes speed only.
+        dropout_seed: seeds the dropout masks of this call, and nothing else.
+        out: memory for the vector, (parameter,), of the network's precision; overwritten. Used where the pictures
+            fit into one piece. A vector of many millions that is asked for anew at each step costs more than
+            adding it up.
+
+    Guarantee:
+        Relation: add or remove one patient with all their pictures. The sum moves by at most `clipping_norm`
+        in L2 norm. Norms are taken in float64; a patient whose gradient is not finite contributes exactly
+        zero, so the bound holds for NaN and infinities as well. Nothing here is noised: the result may not
+        leave the hospital as it is.
+
+    Edge cases:
+        | case                     | result                                   |
+        |--------------------------|------------------------------------------|
+        | empty batch              | zeros, sensitivity `clipping_norm`       |
+        | zero gradient            | contributes zero                         |
+        | gradient not finite      | contributes zero                         |
+        | clipping_norm = infinity | plain sum (non-finite patients left out) |
+
+    Raises:
+        PrivacyError: clipping_norm is not positive, or too small to be measured in the network's precision.
+    """
+    groups = torch.zeros(batch.num_patients, dtype=torch.int64)
+    sums = clipped_sums_by_group(
+        model, loss, batch, groups, 1,
+        clipping_norm=clipping_norm, clipping=clipping, memory_bytes=memory_bytes, dropout_seed=dropout_seed,
+        out=None if out is None else out[None],
+    )  # fmt: skip
+    return sums[0]
+
+
+@one_at_a_time
+def clipped_sums_by_group(
+    model: nn.Module,
+    loss: Loss,
+    batch: PatientBatch,
+    group: Tensor,
+    num_groups: int,
+    *,
+    clipping_norm: float,
+    clipping: Clipping | None = None,
+    memory_bytes: int = 1 << 30,
+    dropout_seed: int = 0,
+    out: Tensor | None = None,
+) -> list[ClippedSum]:
+    """`clipped_sum` of each group of patients, evaluated in common batches.
+
+    Simulating many hospitals on one machine costs this way what one large hospital costs.
+
+    Args:
+        model: see `clipped_sum`; so are `loss`, `batch` and the keyword arguments.
+        loss: as there.
+        batch: the patients of all groups.
+        group: group (hospital) of each patient, (num_patients,), in [0, num_groups).
+        num_groups: how many sums are wanted; a group without patients gets zeros.
+        clipping_norm: as there.
+        clipping: as there.
+        memory_bytes: as there.
+        dropout_seed: as there.
+        out: as there, (num_groups, parameter).
+
+    Guarantee:
+        That of `clipped_sum`, for each group: a patient moves the sum of their own group only.
+    """
+    layout, rule = Layout.of(model), clipping or Flat()
+    if not clipping_norm > 0 or (clipping_norm < _LEAST_NORM and layout.dtype is not torch.float64):
+        raise PrivacyError(
+            f"clipping_norm must be > 0, and >= {_LEAST_NORM:g} in single precision, got {clipping_norm}."
+        )
+    rule.check(clipping_norm)
+    sections = rule.sections(list(layout.parameters))
+    shape = (num_groups, layout.size)
+    if out is not None and (out.shape != shape or out.dtype != layout.dtype or out.device != layout.device):
+        raise ValueError(f"out must be {shape} of {layout.dtype}, got {tuple(out.shape)} of {out.dtype}.")
+    totals: Tensor | None = None
+    within = torch.zeros(num_groups, dtype=torch.int64)
+    with torch.no_grad(), dropout_from(dropout_seed, layout.device):
+        for piece in pieces(model, layout, loss, batch, memory_bytes, sections=sections):
+            owner = group[piece.patients].cpu()
+            if piece.tape is None and piece.rows is None:  # no pictures: a gradient of zero, within every norm
+                within.index_add_(0, owner, torch.ones_like(owner))
+                continue
+            # Over many pieces one bit of a single-precision total would outgrow the margin below the clip.
+            part = _zeros(shape, layout, out if totals is None else None)
+            with in_full_precision(layout.device):
+                is_within = _add_clipped(part, piece, owner, layout, rule, clipping_norm)
+            totals = part if totals is None else totals.to(torch.float64) + part
+            within.index_add_(0, owner, is_within)
+    return [
+        ClippedSum(vector, clipping_norm, int(count))
+        for vector, count in zip(_zeros(shape, layout, out) if totals is None else totals, within, strict=True)
+    ]
+
+
+def _add_clipped(
+    totals: Tensor, piece: Piece, owner: Tensor, layout: Layout, rule: Clipping, clipping_norm: float
+) -> Tensor:
+    """Adds a piece's clipped gradients; returns 1 for each patient within the norm, (patient,)."""
+    sections = rule.sections(list(layout.parameters))
+    sizes = layout.sizes_of(sections)
+    norms = norms_of(piece, layout, sections, len(sizes))
+    finite = torch.isfinite(norms).all(0)
+    values = torch.where(finite, rule.factors(torch.where(finite, norms, 1.0), sizes, clipping_norm), 0.0)
+    add(totals, piece, owner, layout, Factors(values, finite, bool(finite.all()), sections))
+    is_within: Tensor = finite & (torch.linalg.vector_norm(norms, dim=0) <= clipping_norm)
+    return is_within.cpu().to(torch.int64)
+
+
+def _zeros(shape: tuple[int, int], layout: Layout, out: Tensor | None) -> Tensor:
+    return torch.zeros(shape, dtype=layout.dtype, device=layout.device) if out is None else out.zero_()
+
+
+@one_at_a_time
+def per_patient_gradients(
+    model: nn.Module,
+    loss: Loss,
+    batch: PatientBatch,
+    *,
+    memory_bytes: int = 1 << 30,
+    dropout_seed: int = 0,
+) -> Tensor:
+    """Every patient's gradient, not clipped, (patient, parameter); for audits.
+
+    Computed in common batches, whose size decides the last bits of everybody's row: where one row must not depend on
+    who else is there, see `wardround.per_patient.isolated` and `wardround.per_patient.fixed_shape`.
+
+    Args:
+        model: see `clipped_sum`; so are the others.
+        loss: as there.
+        batch: as there; a patient without pictures has a row of zeros.
+        memory_bytes: as there; the result itself is not counted.
+        dropout_seed: as there.
+
+    Guarantee: none. Every row is one patient's own.
+    """
+    layout = Layout.of(model)
+    rows = torch.zeros(batch.num_patients, layout.size, dtype=layout.dtype, device=layout.device)
+    with torch.no_grad(), dropout_from(dropout_seed, layout.device):
+        for piece in pieces(model, layout, loss, batch, memory_bytes, materialise=True):
+            if piece.rows is not None:
+                rows[piece.patients] = piece.rows
+            elif piece.tape is not None:
+                for name, gradient in piece.tape.kept.items():
+                    rows[piece.patients, layout.place(name)] = gradient.reshape(len(gradient), -1)
+    return rows
+
+
+@contextmanager
+def dropout_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout draws from the global generators and from nowhere else: seeded inside, put back afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        if device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # the other also notes for CUDA where it was called from
+        else:
+            torch.manual_seed(seed)
+        yield

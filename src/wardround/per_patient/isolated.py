@@ -1,0 +1,64 @@
+"""One patient's gradient, computed from their own pictures and with nobody else in the batch.
+
+A kernel may add up in another order when a batch grows by one: in common batches, who joins changes the last bits of
+everybody's gradient, and by how much at worst nobody can say (a value next to zero may pass a ReLU or not). Sums on a
+grid promise a sensitivity in whole numbers, so that such bits count. Alone, a gradient is a function of the patient,
+the public weights and, with dropout, a seed of the patient's own; the others' do not move when one comes or goes.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from wardround.per_patient.clipped_sum import PatientBatch, dropout_from, one_thread
+from wardround.per_patient.engine import Loss, anatomy_of, losses_of
+from wardround.per_patient.layout import Layout
+
+
+@one_thread()
+def gradient_alone(
+    model: nn.Module,
+    layout: Layout,
+    loss: Loss,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    memory_bytes: int = 1 << 30,
+    dropout_seed: int = 0,
+) -> Tensor:
+    """Returns the gradient of the mean loss over one patient's pictures in one row, (parameter,).
+
+    Args:
+        model: as in `wardround.per_patient.clipped_sum.clipped_sum`; so is the loss.
+        layout: of its trained parameters.
+        loss: of each picture.
+        inputs: the patient's encoded pictures, (picture, ...); without any, the gradient is zero.
+        labels: of these, (picture, ...).
+        memory_bytes: for activations at one time; public, as everything but the pictures.
+        dropout_seed: of this patient's masks, and nobody else's.
+
+    Guarantee: none. What is returned depends on this patient alone, bit for bit.
+    """
+    if len(inputs) == 0:
+        return layout.flat([None] * len(layout.parameters))
+    parameters, names = list(layout.parameters.values()), list(layout.parameters)
+    # Looked at with zeros: not even how many pictures go at once may follow from somebody's picture.
+    anatomy = anatomy_of(model, layout, loss, torch.zeros_like(inputs[:1]), torch.zeros_like(labels[:1]))
+    at_once = 1 if anatomy.whole else max(1, memory_bytes // max(1, anatomy.bytes_per_picture))
+    formed: dict[str, Tensor] = {}
+    with dropout_from(dropout_seed, layout.device), torch.enable_grad():
+        for at in range(0, len(inputs), at_once):
+            part, targets = inputs[at : at + at_once], labels[at : at + at_once]
+            value = losses_of(loss, model(part), targets, len(part)).sum() / len(inputs)
+            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+            for name, gradient in zip(names, gradients, strict=True):
+                if gradient is not None:
+                    formed[name] = formed[name] + gradient if name in formed else gradient
+    return layout.flat([formed.get(name) for name in names])
+
+
+def patients_of(batch: PatientBatch) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and labels of each patient of a batch, in their order; of one without pictures, none."""
+    counts = torch.bincount(batch.patient, minlength=batch.num_patients).tolist()
+    yield from zip(torch.split(batch.inputs, counts), torch.split(batch.labels, counts), strict=True)

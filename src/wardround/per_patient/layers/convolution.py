@@ -1,0 +1,180 @@
+"""Convolutions and transposed convolutions, in any number of dimensions."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wardround.per_patient.layers.base import (
+    SMALL_WEIGHT,
+    STORE_BYTES,
+    Fold,
+    Room,
+    Use,
+    over_space,
+    product,
+    products,
+    squared,
+)
+
+
+@dataclass
+class Convolution(Use):
+    """Convolution or transposed convolution in any number of dimensions, zero-padded."""
+
+    names: tuple[str, ...]
+    weight: Tensor
+    bias: Tensor | None
+    trains: tuple[bool, bool]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool
+    output_padding: tuple[int, ...]
+    groups: int
+
+    def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Use`."""
+        (x,) = inputs
+        y = torch.convolution(
+            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.transposed,
+            self.output_padding, self.groups,
+        )  # fmt: skip
+        return y, (x,)
+
+    def _backward(self, g: Tensor, x: Tensor, weight: Tensor, groups: int, *, for_weight: bool) -> Tensor:
+        gradients: Any = torch.ops.aten.convolution_backward(
+            g, x, weight, None, self.stride, self.padding, self.dilation, self.transposed,
+            self.output_padding, groups, (not for_weight, for_weight, False),
+        )  # fmt: skip
+        found: Tensor = gradients[1 if for_weight else 0]
+        return found
+
+    def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+        """See `Use`."""
+        (x,) = saved
+        return (self._backward(g, x.to(g.dtype), self.weight.to(g.dtype), self.groups, for_weight=False),)
+
+    @property
+    def _is_pointwise(self) -> bool:
+        return (
+            not self.transposed
+            and self.groups == 1
+            and all(k == 1 for k in self.weight.shape[2:])
+            and all(s == 1 for s in self.stride)
+            and all(p == 0 for p in self.padding)
+        )
+
+    @property
+    def _has_small_patches(self) -> bool:
+        """In three dimensions, so few numbers under the kernel that copying them all is cheapest.
+
+        In one and two dimensions one product a picture is as fast or faster.
+        """
+        return self.groups == 1 and self.weight.ndim == 5 and math.prod(self.weight.shape[1:]) <= 64
+
+    def per_patient(
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+    ) -> list[Tensor]:
+        """See `Use`."""
+        out = [self._weight_rows(g, saved[0], fold, room)] if self.trains[0] else []
+        return out + ([fold(over_space(g))] if self.trains[1] else [])
+
+    def _weight_rows(self, g: Tensor, x: Tensor, fold: Fold, room: Room | None) -> Tensor:
+        """Weight gradient of each patient, (patient, *shape)."""
+        count, shape = g.shape[0], tuple(self.weight.shape)
+        if self._is_pointwise:
+            pixels = x.flatten(2).transpose(1, 2)
+            return products(g.flatten(2), pixels, self.names[0], shape, fold, room)
+        if self._has_small_patches:
+            # A transposed convolution is a convolution with output and input in each other's place.
+            near, far = (x, g) if self.transposed else (g, x)
+            return products(near.flatten(2), self._patches(far, near.shape[2:]), self.names[0], shape, fold, room)
+        if shape[1] < 8 or count * self.weight.numel() > 1_500_000:
+            # One product a picture: folding few channels into groups is slow, and so is a huge result.
+            rows = g.new_empty(count, *shape) if room is None else room.rows(self.names[0], count, shape, g)
+            for i in range(count):
+                rows[i] = self._weight_gradient(g[i : i + 1], x[i : i + 1])
+            return rows if room is not None else fold(rows)
+        # A batch is a batch of one whose channels are (picture, channel): a group for each picture and group.
+        # The groups share no channel, so each weight gradient is that of its own picture.
+        wide_x = x.reshape(1, count * x.shape[1], *x.shape[2:])
+        wide_g = g.reshape(1, count * g.shape[1], *g.shape[2:])
+        like = self.weight.new_empty(1).expand(count * shape[0], *shape[1:])
+        wide = self._backward(wide_g, wide_x, like, count * self.groups, for_weight=True)
+        return fold(wide.view(count, *shape))
+
+    def _patches(self, image: Tensor, space: Sequence[int]) -> Tensor:
+        """What lies under the kernel at each of its places, (picture, place, channel * kernel)."""
+        padded = F.pad(image, [side for p in reversed(self.padding) for side in (p, p)])
+        steps = padded.stride()[2:]
+        kernel = [d * step for d, step in zip(self.dilation, steps, strict=True)]
+        places = [s * step for s, step in zip(self.stride, steps, strict=True)]
+        patches = padded.as_strided(
+            (*padded.shape[:2], *self.weight.shape[2:], *space), (*padded.stride()[:2], *kernel, *places)
+        )
+        return patches.reshape(len(image), -1, math.prod(space)).transpose(1, 2)
+
+    def prefers_norms(self, g: Tensor, saved: Sequence[Tensor], *, single: bool) -> bool:
+        """See `Use`: Gram matrices of T output pixels pay off when T is small and the weight is large."""
+        size, pixels = self.weight.numel(), math.prod(g.shape[2:])
+        if not (single and self.trains[0]) or size <= SMALL_WEIGHT:
+            return False
+        return self._has_cheap_gram(pixels) or g.shape[0] * size * 4 > STORE_BYTES
+
+    def _has_cheap_gram(self, pixels: int) -> bool:
+        return not self.transposed and self.groups == 1 and 4 * pixels * pixels <= self.weight.numel()
+
+    def squared_norms(self, g: Tensor, saved: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """See `Use`: |sum_t g_t p_t^T|^2 = sum_{t,u} (g_t . g_u)(p_t . p_u), p_t the patch under pixel t."""
+        x, area = saved[0], math.prod(self.weight.shape[2:])
+        if self._has_cheap_gram(math.prod(g.shape[2:])):
+            flat, patches = g.flatten(2), self._patch_gram(x, g.shape[2:])
+            norms = (torch.bmm(flat.transpose(1, 2), flat) * patches).sum((1, 2), dtype=torch.float64).clamp(min=0)
+            terms = product(
+                squared(g), patches.diagonal(dim1=1, dim2=2).sum(1, dtype=torch.float64), g, x, copies=area
+            )
+        else:
+            norms = torch.cat(
+                [squared(self._weight_gradient(g[i : i + 1], x[i : i + 1])[None]) for i in range(len(g))]
+            )
+            terms = product(squared(g), squared(x), g, x, copies=area)
+        if self.trains[1]:
+            norms, terms = norms + squared(over_space(g)), terms + math.prod(g.shape[2:]) * squared(g)
+        return norms, terms
+
+    def _weight_gradient(self, g: Tensor, x: Tensor) -> Tensor:
+        return self._backward(g, x, self.weight, self.groups, for_weight=True)
+
+    def _patch_gram(self, x: Tensor, space: Sequence[int]) -> Tensor:
+        """p_t . p_u for all output pixels t and u, (picture, T, T), from inner products of single pixels.
+
+        p_t . p_u = sum over kernel offsets k of x[s t + d k] . x[s u + d k]: the same shift on both sides, so the
+        pixel Gram matrix is formed once and a shifted view of it is added for every offset.
+        """
+        padded = F.pad(x, [side for p in reversed(self.padding) for side in (p, p)])
+        pixels, sizes, axes = padded.flatten(2), padded.shape[2:], len(space)
+        gram = torch.bmm(pixels.transpose(1, 2), pixels).view(len(x), *sizes, *sizes)
+        kernel = zip(self.weight.shape[2:], self.dilation, self.stride, space, strict=True)
+        for axis, (offsets, dilation, stride, places) in enumerate(kernel):  # one axis of the kernel at a time
+            shifted: Tensor | None = None
+            for offset in range(0, dilation * offsets, dilation):
+                window = slice(offset, offset + stride * (places - 1) + 1, stride)
+                index = [slice(None)] * gram.ndim
+                index[1 + axis] = index[1 + axis + axes] = window
+                view = gram[tuple(index)]
+                shifted = view.clone() if shifted is None else shifted.add_(view)
+            assert shifted is not None
+            gram = shifted
+        return gram.reshape(len(x), math.prod(space), math.prod(space))
+
+    def add_weighted_sum(self, g: Tensor, saved: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+        """See `Use`."""
+        if self.trains[0]:
+            into[0].add_(self._weight_gradient(g, saved[0]))
+        if self.trains[1]:
+            into[-1].add_(over_space(g).sum(0))

@@ -1,0 +1,123 @@
+"""What is broadcast: scales, offsets, slopes; and rows of a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wardround.per_patient.layers.base import Fold, Room, Use
+
+
+@dataclass
+class Scale(Use):
+    """x * w with a parameter that is broadcast, and not over the pictures."""
+
+    names: tuple[str, ...]
+    weight: Tensor
+
+    def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Use`."""
+        (x,) = inputs
+        return x * self.weight, (x,)
+
+    def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+        """See `Use`."""
+        (x,) = saved
+        return ((g * self.weight).sum_to_size(x.shape),)
+
+    def per_patient(
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+    ) -> list[Tensor]:
+        """See `Use`."""
+        return [fold(sum_like(g * saved[0], self.weight))]
+
+
+@dataclass
+class Shift(Use):
+    """x + w or x - w, likewise; without an x, the parameter itself, spread over the pictures."""
+
+    names: tuple[str, ...]
+    weight: Tensor
+    sign: float
+    shape: tuple[int, ...] | None = None
+
+    def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Use`."""
+        if self.shape is not None:
+            return self.weight.expand(self.shape).clone(), ()
+        self._of_input = inputs[0].shape
+        return inputs[0] + self.sign * self.weight, ()
+
+    def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+        """See `Use`."""
+        return (g.sum_to_size(self._of_input),) if self.shape is None else ()
+
+    def per_patient(
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+    ) -> list[Tensor]:
+        """See `Use`."""
+        return [fold(self.sign * sum_like(g, self.weight))]
+
+
+def sum_like(g: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of a broadcast weight for each picture: g summed over what was broadcast, (picture, *shape)."""
+    shape = tuple(weight.shape)
+    shape = shape[1:] if len(shape) == g.ndim else shape  # an axis of length one stood where the pictures are
+    inner = (1,) * (g.ndim - 1 - len(shape)) + shape
+    return g.sum_to_size((g.shape[0], *inner)).reshape(g.shape[0], *weight.shape)
+
+
+@dataclass
+class Slope(Use):
+    """A parametric ReLU whose one slope all channels share."""
+
+    names: tuple[str, ...]
+    weight: Tensor
+
+    def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Use`."""
+        (x,) = inputs
+        return F.leaky_relu(x, float(self.weight)), (x,)
+
+    def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+        """See `Use`."""
+        gradient: Tensor = torch.ops.aten.leaky_relu_backward(g, saved[0], float(self.weight), False)
+        return (gradient,)
+
+    def per_patient(
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+    ) -> list[Tensor]:
+        """See `Use`."""
+        below = saved[0].clamp(max=0)
+        return [fold((g * below).flatten(1).sum(1).reshape(-1, *self.weight.shape))]
+
+
+@dataclass
+class Embedding(Use):
+    """Rows of a table."""
+
+    names: tuple[str, ...]
+    weight: Tensor
+    padding_idx: int | None
+
+    def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Use`."""
+        (index,) = inputs
+        return F.embedding(index, self.weight), (index,)
+
+    def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+        """See `Use`."""
+        return (None,)
+
+    def per_patient(
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+    ) -> list[Tensor]:
+        """See `Use`."""
+        index = saved[0].reshape(g.shape[0], -1)
+        rows = g.reshape(g.shape[0], index.shape[1], -1)
+        if self.padding_idx is not None:
+            rows = rows * (index != self.padding_idx)[..., None]
+        table = g.new_zeros(g.shape[0], *self.weight.shape)
+        return [fold(table.scatter_add_(1, index[..., None].expand_as(rows), rows))]

@@ -1,0 +1,86 @@
+"""Linear layers, on any number of middle axes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wardround.per_patient.layers.base import Fold, Room, Use, product, products, squared
+
+
+@dataclass
+class Linear(Use):
+    """x W^T + b, on any number of middle axes; `columns` says that W is stored transposed (x @ W)."""
+
+    names: tuple[str, ...]
+    weight: Tensor
+    bias: Tensor | None
+    trains: tuple[bool, bool]
+    columns: bool = False
+
+    def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Use`."""
+        (x,) = inputs
+        weight = self.weight.t() if self.columns else self.weight
+        if x.ndim == 2:
+            return F.linear(x, weight, self.bias), (x,)
+        if torch.is_autocast_enabled(x.device.type):
+            return F.linear(x, weight, self.bias).clone(), (x,)
+        # F.linear would return a view of a flat product, and a view may not be changed in place afterwards.
+        y = x.new_empty(*x.shape[:-1], weight.shape[0])
+        flat = y.view(-1, weight.shape[0])
+        if self.bias is None:
+            torch.mm(x.reshape(-1, x.shape[-1]), weight.t(), out=flat)
+        else:
+            torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), weight.t(), out=flat)
+        return y, (x,)
+
+    def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+        """See `Use`."""
+        weight = self.weight.t() if self.columns else self.weight
+        return (g @ weight.to(g.dtype),)
+
+    def _tokens(self, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Output gradient and input as (picture, token, feature), swapped when the weight is stored transposed."""
+        g3, x3 = g.reshape(g.shape[0], -1, g.shape[-1]), x.reshape(x.shape[0], -1, x.shape[-1])
+        return (x3, g3) if self.columns else (g3, x3)
+
+    def per_patient(
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+    ) -> list[Tensor]:
+        """See `Use`."""
+        rows, columns = self._tokens(g, saved[0])
+        out = []
+        if self.trains[0]:
+            out.append(products(rows.transpose(1, 2), columns, self.names[0], self.weight.shape, fold, room))
+        return out + ([fold(g.reshape(g.shape[0], -1, g.shape[-1]).sum(1))] if self.trains[1] else [])
+
+    def prefers_norms(self, g: Tensor, saved: Sequence[Tensor], *, single: bool) -> bool:
+        """See `Use`: a Gram matrix of T tokens against a gradient of rows x columns entries."""
+        if not (single and self.trains[0]):
+            return False
+        tokens = g.numel() // max(1, g.shape[0] * g.shape[-1])
+        return tokens == 1 or 2 * tokens * (g.shape[-1] + saved[0].shape[-1]) < self.weight.numel()
+
+    def squared_norms(self, g: Tensor, saved: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """See `Use`: |sum_t g_t x_t^T|^2 = sum_{t,u} (g_t . g_u)(x_t . x_u)."""
+        rows, columns = self._tokens(g, saved[0])
+        terms = product(squared(rows), squared(columns), rows, columns)
+        norms = terms
+        if rows.shape[1] > 1:
+            gram = torch.bmm(rows, rows.transpose(1, 2)) * torch.bmm(columns, columns.transpose(1, 2))
+            norms = gram.sum((1, 2), dtype=torch.float64).clamp(min=0)
+        if self.trains[1]:
+            each = g.reshape(g.shape[0], -1, g.shape[-1])
+            norms, terms = norms + squared(each.sum(1)), terms + each.shape[1] * squared(each)
+        return norms, terms
+
+    def add_weighted_sum(self, g: Tensor, saved: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+        """See `Use`."""
+        rows, columns = self._tokens(g, saved[0])
+        if self.trains[0]:
+            into[0].addmm_(rows.flatten(0, 1).t(), columns.flatten(0, 1))
+        if self.trains[1]:
+            into[-1].add_(g.reshape(-1, g.shape[-1]).sum(0))

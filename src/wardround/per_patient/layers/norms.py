@@ -1,0 +1,131 @@
+"""Group, instance and layer normalisation with a trained scale and offset."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wardround.per_patient.layers.base import Fold, Room, Use, over_space, widened
+
+
+@dataclass
+class GroupNorm(Use):
+    """Group normalisation with a trained scale and offset; one group a channel is instance normalisation."""
+
+    names: tuple[str, ...]
+    weight: Tensor | None
+    bias: Tensor | None
+    trains: tuple[bool, bool]
+    groups: int
+    eps: float
+    _folded: Tensor | None = None
+
+    def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Use`."""
+        (x,) = inputs
+        x = widened(x)
+        if _format_of(x) is torch.contiguous_format:
+            x = x.contiguous()
+        count, channels = x.shape[:2]
+        y, mean, rstd = torch.native_group_norm(
+            x, self.weight, self.bias, count, channels, math.prod(x.shape[2:]), self.groups, self.eps
+        )
+        return y, (x, mean, rstd)
+
+    def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+        """See `Use`."""
+        if self._folded is not None:
+            gradient, self._folded = self._folded, None
+            return (gradient,)
+        (x, mean, rstd) = saved
+        count, channels = x.shape[:2]
+        g = widened(g)
+        g = g.contiguous() if x.is_contiguous() else g.contiguous(memory_format=_format_of(x))
+        gradients: Any = torch.ops.aten.native_group_norm_backward(
+            g, x, mean, rstd, self.weight, count, channels, math.prod(x.shape[2:]), self.groups,
+            (True, False, False),
+        )  # fmt: skip
+        return (gradients[0],)
+
+    def per_patient(
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+    ) -> list[Tensor]:
+        """See `Use`."""
+        x, mean, rstd = saved
+        count, channels = x.shape[:2]
+        if x.is_contiguous():
+            return self._per_patient_folded(g.contiguous(), x, mean, rstd, fold)
+        plain = over_space(g)
+        out = []
+        if self.trains[0]:
+            # The sum of g (x - mean) rstd over space, as two sums, so that x-hat is never formed again.
+            each = (count, self.groups, channels // self.groups)
+            grouped = over_space(g * x).view(each) - mean[..., None] * plain.view(each)
+            out.append(fold((grouped * rstd[..., None]).view(count, channels)))
+        return out + ([fold(plain)] if self.trains[1] else [])
+
+    def _per_patient_folded(self, g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, fold: Fold) -> list[Tensor]:
+        """One kernel for everything: the batch as one picture whose channels are (picture, channel).
+
+        Its groups are those of the pictures, so the gradient of the input is the same; and as no channel is
+        shared, the "sum over the batch" of the scale's gradient is that of each picture.
+        """
+        count, channels = x.shape[:2]
+        weight = None if self.weight is None else self.weight.repeat(count)
+        gradients: Any = torch.ops.aten.native_group_norm_backward(
+            g.view(1, count * channels, -1), x.view(1, count * channels, -1), mean.view(1, -1), rstd.view(1, -1),
+            weight, 1, count * channels, math.prod(x.shape[2:]), count * self.groups, (True, *self.trains),
+        )  # fmt: skip
+        self._folded = gradients[0].view_as(x)
+        return [
+            fold(part.view(count, channels)) for part, on in zip(gradients[1:], self.trains, strict=True) if on
+        ]
+
+
+def _format_of(x: Tensor) -> torch.memory_format:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    wanted = formats.get(x.ndim, torch.contiguous_format)
+    return wanted if x.is_contiguous(memory_format=wanted) else torch.contiguous_format
+
+
+@dataclass
+class LayerNorm(Use):
+    """Layer normalisation over the last axes, with a trained scale and offset."""
+
+    names: tuple[str, ...]
+    weight: Tensor | None
+    bias: Tensor | None
+    trains: tuple[bool, bool]
+    shape: tuple[int, ...]
+    eps: float
+
+    def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Use`."""
+        (x,) = inputs
+        x = widened(x).contiguous()
+        y, mean, rstd = torch.native_layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+        return y, (x, mean, rstd)
+
+    def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+        """See `Use`."""
+        (x, mean, rstd) = saved
+        gradients: Any = torch.ops.aten.native_layer_norm_backward(
+            widened(g).contiguous(), x, self.shape, mean, rstd, self.weight, self.bias, (True, False, False)
+        )
+        return (gradients[0],)
+
+    def per_patient(
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+    ) -> list[Tensor]:
+        """See `Use`."""
+        x, mean, rstd = saved
+        out = []
+        if self.trains[0]:
+            out.append(fold(self._over_tokens(g * ((x - mean) * rstd))))
+        return out + ([fold(self._over_tokens(g))] if self.trains[1] else [])
+
+    def _over_tokens(self, g: Tensor) -> Tensor:
+        return g.reshape(g.shape[0], -1, *self.shape).sum(1)

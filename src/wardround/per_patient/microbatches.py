@@ -1,0 +1,159 @@
+"""A batch in pieces that fit into memory, each piece by the engine or, where it has no rules, on the slow path."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from wardround.per_patient.engine import (
+    Anatomy,
+    Loss,
+    PatientBatch,
+    anatomy_of,
+    distrusted,
+    functional_rows,
+    losses_of,
+    take,
+)
+from wardround.per_patient.layers import Room
+from wardround.per_patient.layout import Layout
+from wardround.per_patient.recorder import Tape
+
+_ROOMS: "WeakKeyDictionary[nn.Module, Room]" = WeakKeyDictionary()
+"""Memory for per-patient gradients, kept from one call to the next; private, as what is in it."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some whole patients, looked at.
+
+    Attributes:
+        patients: their indices in the batch, a range.
+        patient: patient of each picture within the piece, (picture,).
+        tape: what the engine took of them, or None.
+        rows: or their gradients, (patient, parameter); neither where they have no pictures.
+    """
+
+    patients: slice
+    patient: Tensor
+    tape: Tape | None = None
+    rows: Tensor | None = None
+
+
+def pieces(
+    model: nn.Module,
+    layout: Layout,
+    loss: Loss,
+    batch: PatientBatch,
+    memory_bytes: int,
+    *,
+    sections: dict[str, int] | None = None,
+    materialise: bool = False,
+) -> Iterator[Piece]:
+    """Whole patients, as many as fit, in their order. What a piece holds is overwritten by the next.
+
+    Args:
+        model: the network.
+        layout: of its trained parameters.
+        loss: of each picture.
+        batch: all patients.
+        memory_bytes: for activations and per-patient gradients at one time.
+        sections: of the parameters, whose norms are taken apart; None takes the norm of all.
+        materialise: form every gradient, and take no norms.
+    """
+    if len(batch.inputs) == 0:
+        yield Piece(slice(0, batch.num_patients), batch.patient)
+        return
+    inputs, labels = _plain(batch.inputs), _plain(batch.labels)
+    anatomy = anatomy_of(model, layout, loss, inputs, labels)
+    patient = batch.patient.to(inputs.device)
+    counts = torch.bincount(patient, minlength=batch.num_patients)
+    ends = torch.cumsum(counts, 0).tolist()
+    single = not bool((counts > 1).any())
+    chunk = _pictures_at_once(anatomy, layout, memory_bytes, materialise=materialise, single=single)
+    room = _ROOMS.pop(model, None) or Room()  # taken, not shared: another thread on this network gets its own
+    for first, last in patient_ranges(counts.tolist(), chunk):
+        start, end = ends[first] - int(counts[first]), ends[last - 1]
+        pictures, members = slice(start, end), slice(first, last)
+        part = PatientBatch(inputs[pictures], labels[pictures], patient[pictures] - first, last - first)
+        if end == start:
+            yield Piece(members, part.patient)
+        elif last - first == 1 and end - start > chunk:
+            yield Piece(members, part.patient, rows=_large_patient(model, layout, loss, part, chunk))
+        elif anatomy.whole:
+            yield Piece(members, part.patient, rows=_rows(model, layout, loss, part, loop=anatomy.loop))
+        else:
+            tape = take(model, layout, loss, part, anatomy, sections=sections, materialise=materialise, room=room)
+            if tape is not None:
+                yield Piece(members, part.patient, tape=tape)
+            else:  # the network did something new at this size
+                anatomy = distrusted(model, anatomy)
+                yield Piece(members, part.patient, rows=_rows(model, layout, loss, part, loop=True))
+    _ROOMS[model] = room
+
+
+def _plain(values: Tensor) -> Tensor:
+    """A loader's own kind of tensor, which brings functions of its own, as a tensor."""
+    if type(values) is Tensor:
+        return values
+    with torch._C.DisableTorchFunctionSubclass():
+        return values.as_subclass(Tensor)
+
+
+def _pictures_at_once(
+    anatomy: Anatomy, layout: Layout, memory_bytes: int, *, materialise: bool, single: bool
+) -> int:
+    """Pictures that fit: their activations and what is kept of their gradients; or their gradients twice.
+
+    Where a patient has several pictures, no norm is taken without forming each picture's gradient, and its patient's
+    beside it.
+    """
+    gradient_bytes = layout.size * layout.dtype.itemsize
+    if anatomy.whole:
+        each, most = 2 * gradient_bytes, 64
+    else:
+        kept = gradient_bytes if materialise else anatomy.kept_per_picture
+        kept = kept if single else 2 * gradient_bytes
+        each, most = anatomy.bytes_per_picture + kept, 256
+    return max(1, min(most, memory_bytes // max(1, each)))
+
+
+def _large_patient(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, chunk: int) -> Tensor:
+    """Gradient of one patient whose pictures do not fit at once, (1, parameter), by ordinary backward passes."""
+    total = torch.zeros(1, layout.size, dtype=layout.dtype, device=layout.device)
+    for at in range(0, len(part.inputs), chunk):
+        piece = slice(at, at + chunk)
+        with torch.enable_grad():
+            inputs, labels = part.inputs[piece], part.labels[piece]
+            value = losses_of(loss, model(inputs), labels, len(inputs)).sum() / len(part.inputs)
+        total[0] += layout.flat(torch.autograd.grad(value, list(layout.parameters.values()), allow_unused=True))
+    return total
+
+
+def _rows(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, *, loop: bool) -> Tensor:
+    """Each patient's gradient on the slow path, (patient, parameter)."""
+    counts = torch.bincount(part.patient, minlength=part.num_patients).clamp(min=1)
+    if loop:
+        pictures = [
+            PatientBatch(x[None], y[None], part.patient[:1], 1)
+            for x, y in zip(part.inputs, part.labels, strict=True)
+        ]
+        rows = torch.cat([_large_patient(model, layout, loss, picture, 1) for picture in pictures])
+    else:
+        rows = functional_rows(model, layout, loss, part)
+    sums = rows.new_zeros(part.num_patients, rows.shape[1]).index_add_(0, part.patient, rows)
+    return sums.div_(counts[:, None])
+
+
+def patient_ranges(counts: list[int], chunk: int) -> Iterator[tuple[int, int]]:
+    """Consecutive ranges [first, last) of patients with at most `chunk` pictures, or one larger patient."""
+    first, pictures = 0, 0
+    for index, count in enumerate(counts):
+        if index > first and pictures + count > chunk:
+            yield first, index
+            first, pictures = index, 0
+        pictures += count
+    if first < len(counts):
+        yield first, len(counts)

@@ -1,0 +1,267 @@
+"""Which torch functions the engine knows how to take per patient, and as what.
+
+Each rule gets the function's own arguments, some of which are trained parameters, and returns the output with the
+use written down; NotImplemented sends the caller to the slow path. A rule must be sure that the first axis
+of its input is the picture: `Watch.is_batched` asks that its length be the number of pictures, and the engine
+tries two different numbers before it trusts a network.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wardround.per_patient.layers import (
+    Convolution,
+    Embedding,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    Scale,
+    Shift,
+    Slope,
+    Use,
+)
+
+if TYPE_CHECKING:
+    from wardround.per_patient.recorder import Watch
+
+Rule = Callable[..., Any]
+
+
+def _linear(watch: "Watch", x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    if not watch.is_batched(x) or x.ndim < 2:
+        return NotImplemented
+    return watch.use(Linear(*watch.trained(weight, bias)), x)
+
+
+def _matmul(watch: "Watch", x: Tensor, weight: Tensor) -> Any:
+    if watch.is_trained(x) or not watch.is_trained(weight) or weight.ndim != 2 or not watch.is_batched(x):
+        return NotImplemented
+    names, value, bias, trains = watch.trained(weight, None)
+    return watch.use(Linear(names, value, bias, trains, columns=True), x) if x.ndim >= 2 else NotImplemented
+
+
+def _convolution(dims: int, *, transposed: bool) -> Rule:
+    def rule(
+        watch: "Watch",
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Any:
+        if not watch.is_batched(x) or x.ndim != dims + 2:
+            return NotImplemented
+        strides, dilations = _many(stride, dims), _many(dilation, dims)
+        if isinstance(padding, str):
+            kernel = weight.shape[2:]
+            both = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilations, kernel, strict=True)]
+            if any(p % 2 for p in both):  # one side gets a pixel more, which only an explicit pad can do
+                x = F.pad(x, [side for p in reversed(both) for side in (p // 2, p - p // 2)])
+                both = [0] * dims
+            padding = [p // 2 for p in both]
+        use = Convolution(
+            *watch.trained(weight, bias), strides, _many(padding, dims), dilations, transposed, (0,) * dims, groups
+        )
+        return watch.use(use, x)
+
+    if not transposed:
+        return rule
+
+    def transposed_rule(
+        watch: "Watch",
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> Any:
+        if not watch.is_batched(x) or x.ndim != dims + 2:
+            return NotImplemented
+        use = Convolution(
+            *watch.trained(weight, bias), _many(stride, dims), _many(padding, dims), _many(dilation, dims),
+            True, _many(output_padding, dims), groups,
+        )  # fmt: skip
+        return watch.use(use, x)
+
+    return transposed_rule
+
+
+def _many(value: Any, dims: int) -> tuple[int, ...]:
+    return (
+        (value,) * dims if isinstance(value, int) else tuple(value) if len(value) == dims else tuple(value) * dims
+    )
+
+
+def _group_norm(
+    watch: "Watch",
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Any:
+    if not watch.is_batched(x):
+        return NotImplemented
+    return watch.use(GroupNorm(*watch.trained(weight, bias), num_groups, eps), x)
+
+
+def _instance_norm(
+    watch: "Watch",
+    x: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    if not use_input_stats or running_mean is not None or not watch.is_batched(x):
+        return NotImplemented
+    return watch.use(GroupNorm(*watch.trained(weight, bias), x.shape[1], eps), x)
+
+
+def _layer_norm(
+    watch: "Watch",
+    x: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Any:
+    if not watch.is_batched(x) or len(normalized_shape) >= x.ndim:
+        return NotImplemented
+    return watch.use(LayerNorm(*watch.trained(weight, bias), tuple(normalized_shape), eps), x)
+
+
+def _rms_norm(
+    watch: "Watch", x: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
+) -> Any:
+    if weight is None or not watch.is_batched(x) or len(normalized_shape) >= x.ndim:
+        return NotImplemented
+    return watch.use(Scale(watch.names(weight), weight.detach()), F.rms_norm(x, normalized_shape, None, eps))
+
+
+def _batch_norm(
+    watch: "Watch",
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    if training or running_mean is None or not watch.is_batched(x):
+        return NotImplemented  # statistics of the batch are refused before this point
+    y = F.batch_norm(x, running_mean, running_var, None, None, False, momentum, eps)
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    if weight is not None:
+        value = weight.detach().view(shape)
+        y = watch.use(Scale(watch.names(weight), value), y) if watch.is_trained(weight) else y * value
+    if bias is not None:
+        value = bias.detach().view(shape)
+        y = watch.use(Shift(watch.names(bias), value, 1.0), y) if watch.is_trained(bias) else y + value
+    return y
+
+
+def _prelu(watch: "Watch", x: Tensor, weight: Tensor) -> Any:
+    if not watch.is_batched(x):
+        return NotImplemented
+    value = weight.detach()
+    if value.numel() == 1:
+        return watch.use(Slope(watch.names(weight), value), x)
+    value = value.view((1, -1) + (1,) * (x.ndim - 2))
+    return F.relu(x) + watch.use(Scale(watch.names(weight), value), torch.clamp(x, max=0))
+
+
+def _embedding(
+    watch: "Watch",
+    index: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Any:
+    if max_norm is not None or scale_grad_by_freq or not watch.is_batched(index):
+        return NotImplemented
+    if padding_idx is not None and padding_idx < 0:
+        padding_idx += weight.shape[0]
+    return watch.use(Embedding(watch.names(weight), weight.detach(), padding_idx), index)
+
+
+def _broadcasts(watch: "Watch", x: Any, weight: Tensor) -> bool:
+    """Whether x has pictures on its first axis, and the weight has none of its own there."""
+    if not isinstance(x, Tensor) or watch.is_trained(x) or not watch.is_batched(x):
+        return False
+    return weight.ndim < x.ndim or (weight.ndim == x.ndim and weight.shape[0] == 1)
+
+
+def _multiply(watch: "Watch", a: Any, b: Any) -> Any:
+    x, weight = (b, a) if watch.is_trained(a) else (a, b)
+    if not _broadcasts(watch, x, weight):
+        return NotImplemented
+    return watch.use(Scale(watch.names(weight), weight.detach()), x)
+
+
+def _add(watch: "Watch", a: Any, b: Any, *, alpha: float = 1) -> Any:
+    x, weight = (b, a) if watch.is_trained(a) else (a, b)
+    if alpha != 1 or not _broadcasts(watch, x, weight):
+        return NotImplemented
+    return watch.use(Shift(watch.names(weight), weight.detach(), 1.0), x)
+
+
+def _subtract(watch: "Watch", a: Any, b: Any, *, alpha: float = 1) -> Any:
+    if alpha != 1 or watch.is_trained(a) or not _broadcasts(watch, a, b):
+        return NotImplemented
+    return watch.use(Shift(watch.names(b), b.detach(), -1.0), a)
+
+
+def _expand(watch: "Watch", weight: Tensor, *sizes: Any) -> Any:
+    wanted = tuple(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+    if len(wanted) < weight.ndim or wanted[0] != watch.num_pictures:
+        return NotImplemented
+    if len(wanted) == weight.ndim and weight.shape[0] != 1:
+        return NotImplemented
+    extra = len(wanted) - weight.ndim
+    shape = tuple(weight.shape[i - extra] if size == -1 else size for i, size in enumerate(wanted))
+    return watch.use(Shift(watch.names(weight), weight.detach(), 1.0, shape))
+
+
+RULES: dict[Any, Rule] = {
+    F.linear: _linear,
+    F.conv1d: _convolution(1, transposed=False),
+    F.conv2d: _convolution(2, transposed=False),
+    F.conv3d: _convolution(3, transposed=False),
+    F.conv_transpose1d: _convolution(1, transposed=True),
+    F.conv_transpose2d: _convolution(2, transposed=True),
+    F.conv_transpose3d: _convolution(3, transposed=True),
+    F.group_norm: _group_norm,
+    F.instance_norm: _instance_norm,
+    F.layer_norm: _layer_norm,
+    F.rms_norm: _rms_norm,
+    F.batch_norm: _batch_norm,
+    F.prelu: _prelu,
+    F.embedding: _embedding,
+    Tensor.expand: _expand,
+    **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__, operator.matmul), _matmul),
+    **dict.fromkeys((torch.mul, torch.multiply, Tensor.mul, Tensor.__mul__, Tensor.__rmul__), _multiply),
+    **dict.fromkeys((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__), _add),
+    **dict.fromkeys((torch.sub, Tensor.sub, Tensor.__sub__), _subtract),
+}
+
+
+__all__ = ["RULES", "Rule", "Use"]

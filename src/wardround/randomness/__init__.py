@@ -1,0 +1,19 @@
+"""Cryptographic randomness: named streams, variates drawn from them, and Poisson sampling of patients.
+
+An island on numpy and `cryptography`. Every function that draws takes a `Stream`; none has a default.
+"""
+
+from wardround.randomness.sampling import LARGER_SAMPLE, Indices, largest_sample, poisson_sample
+from wardround.randomness.streams import Randomness, Stream
+from wardround.randomness.variates import gumbel, laplace
+
+__all__ = [
+    "LARGER_SAMPLE",
+    "Indices",
+    "Randomness",
+    "Stream",
+    "gumbel",
+    "laplace",
+    "largest_sample",
+    "poisson_sample",
+]

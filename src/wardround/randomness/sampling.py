@@ -1,0 +1,65 @@
+"""Which patients take part in a step. A patient is taken with all their images, or not at all."""
+
+import numpy as np
+import numpy.typing as npt
+
+from wardround.errors import PrivacyError
+from wardround.randomness.streams import Stream
+
+Indices = npt.NDArray[np.int64]
+
+LARGER_SAMPLE = 1e-12
+"""Chance that a round has more patients than `largest_sample` says."""
+
+
+def poisson_sample(num_patients: int, sampling_prob: float, stream: Stream) -> Indices:
+    """Indices of the patients in one step: each one independently with probability `sampling_prob`.
+
+    Args:
+        num_patients: patients this hospital holds.
+        sampling_prob: in (0, 1]; 1 takes everyone and draws nothing.
+        stream: secret from whoever sees the release; the amplification by sampling rests on that.
+
+    Returns:
+        Ascending indices, (sampled patients,); possibly none.
+
+    Guarantee:
+        Matches `PoissonSampledEvent`: inclusion is independent between patients, and the number of
+        patients drawn is random and never released. Hospitals that each sample like this sample their
+        union like this.
+    """
+    if not 0 < sampling_prob <= 1:
+        raise PrivacyError(f"sampling_prob must lie in (0, 1], got {sampling_prob}.")
+    if sampling_prob == 1:
+        return np.arange(num_patients)
+    return np.flatnonzero(stream.uniform(num_patients) < sampling_prob)
+
+
+def largest_sample(num_patients: int, sampling_prob: float) -> int:
+    """The smallest number that the size of a Poisson sample exceeds with probability `LARGER_SAMPLE` at most.
+
+    The size is Binomial(num_patients, sampling_prob). Public: computed from these two numbers, not from a sample.
+
+    Args:
+        num_patients: public number of patients of all hospitals.
+        sampling_prob: in (0, 1]; with 1 the answer is everyone.
+
+    >>> largest_sample(5000, 0.05), largest_sample(5000, 1.0)
+    (365, 5000)
+    """
+    # Imported here: whoever samples starts without it.
+    from scipy.special import bdtrc
+
+    if num_patients < 0 or not 0 < sampling_prob <= 1:
+        raise PrivacyError(
+            f"A sample must be of 0 patients or more with sampling_prob in (0, 1], got {num_patients} and "
+            f"{sampling_prob}."
+        )
+    low, high = 0, num_patients
+    while low < high:
+        middle = (low + high) // 2
+        if bdtrc(middle, num_patients, sampling_prob) <= LARGER_SAMPLE:
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -1,0 +1,155 @@
+"""The identities a hospital trusts: names and public keys, in a file of its own, compared out of band.
+
+Nobody distributes trust. A name is pinned after two people have read its fingerprint to each other; a key that
+differs from the pinned one is refused, whoever brings it.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from wardround.errors import FederationError
+from wardround.secure_aggregation.canonical import Field, canonical
+from wardround.secure_aggregation.keys.identity import KEY_BYTES, check_name, spoken_fingerprint
+from wardround.secure_aggregation.keys.key_files import write_key_file
+
+_HEADING = "# Hospitals and their public keys. Each was compared by its fingerprint before it was pinned.\n"
+
+
+@dataclass(frozen=True)
+class Pins:
+    """Public Ed25519 keys by the hospital's name."""
+
+    keys: Mapping[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be a name or a key, and one key under two names."""
+        for hospital, public in self.keys.items():
+            check_name(hospital)
+            check_public(public, hospital)
+        if len(set(self.keys.values())) != len(self.keys):
+            raise FederationError(
+                "Every hospital must have a key of its own, and one is pinned twice; remove one."
+            )
+        object.__setattr__(self, "keys", MappingProxyType(dict(self.keys)))
+
+    def with_pin(self, hospital: str, public: bytes) -> "Pins":
+        """These and one more; the pinned key again changes nothing.
+
+        Raises:
+            FederationError: the name has another key, or the key another name.
+        """
+        known = self.keys.get(hospital, public)
+        if known != public:
+            raise FederationError(
+                f"{hospital} must keep the key that is pinned ({spoken_fingerprint(known)}), and this is another "
+                f"({spoken_fingerprint(public)}); if they say by telephone that theirs has changed, remove the old "
+                "line from the file by hand."
+            )
+        for name, key in self.keys.items():
+            if key == public and name != hospital:
+                raise FederationError(
+                    f"A key must belong to one hospital, and this one is pinned as {name} already; nothing was pinned. "
+                    "Ask both for their fingerprints."
+                )
+        return Pins({**self.keys, hospital: public})
+
+    def public_of(self, hospital: str) -> bytes:
+        """The pinned key of a hospital.
+
+        Raises:
+            FederationError: it has none.
+        """
+        try:
+            return self.keys[hospital]
+        except KeyError:
+            raise FederationError(
+                f"The key of {hospital!r} must be pinned here before a round with it; compare its fingerprint by "
+                "telephone, then run `wardround keys pin`."
+            ) from None
+
+    @classmethod
+    def read(cls, path: Path) -> "Pins":
+        """The pins of a TOML file, `name = "64 hexadecimal digits"` a line.
+
+        Raises:
+            FederationError: the file is missing, or holds something else.
+        """
+        try:
+            found = tomllib.loads(path.read_bytes().decode())
+        except OSError as error:
+            raise FederationError(
+                f"{path} must be a file of pinned keys ({error.strerror}); make one with `wardround keys pin`."
+            ) from None
+        except UnicodeDecodeError:
+            raise FederationError(
+                f"{path} must be a TOML file of pinned keys, and is no text; restore it from a copy."
+            ) from None
+        except tomllib.TOMLDecodeError as error:
+            raise FederationError(
+                f"{path} must be a TOML file of pinned keys ({error}); repair that line."
+            ) from None
+        return cls({hospital: parse_public(value, hospital) for hospital, value in found.items()})
+
+    def write(self, path: Path) -> None:
+        """Writes the pins, sorted, whole or not at all.
+
+        Raises:
+            FederationError: the file cannot be written.
+        """
+        lines = [
+            f'{json.dumps(hospital, ensure_ascii=False)} = "{public.hex()}"\n'
+            for hospital, public in sorted(self.keys.items())
+        ]
+        write_key_file(path, "".join([_HEADING, *lines]).encode(), mode=0o644, replace=True)
+
+
+def verify(public: bytes, signature: bytes, purpose: str, *fields: Field) -> bool:
+    """Whether an Ed25519 key signed these fields under this purpose."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, canonical((purpose, *fields)))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def parse_public(text: object, hospital: str) -> bytes:
+    """A public key from 64 hexadecimal digits.
+
+    Raises:
+        FederationError: they are not.
+    """
+    try:
+        if not isinstance(text, str) or len(text.strip()) != 2 * KEY_BYTES:
+            raise ValueError
+        return bytes.fromhex(text.strip())
+    except ValueError:
+        raise FederationError(
+            f"The public key of {hospital} must be {2 * KEY_BYTES} hexadecimal digits, got {text!r}; copy it from "
+            "their `wardround keys show`."
+        ) from None
+
+
+def check_fingerprint(public: bytes, heard: str, hospital: str) -> None:
+    """Refuses a key whose fingerprint is not what was read aloud.
+
+    Raises:
+        FederationError: it is another.
+    """
+    if "".join(heard.split()).lower() != "".join(spoken_fingerprint(public).split()):
+        raise FederationError(
+            f"The key of {hospital} must have the fingerprint that was read aloud, {heard!r}, and has "
+            f"{spoken_fingerprint(public)}; nothing was pinned. One of the two is not theirs."
+        )
+
+
+def check_public(public: bytes, hospital: str) -> None:
+    """Refuses what is not 32 bytes long."""
+    if len(public) != KEY_BYTES:
+        raise FederationError(f"The public key of {hospital} must be {KEY_BYTES} bytes, got {len(public)}.")

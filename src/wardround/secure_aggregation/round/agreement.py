@@ -1,0 +1,101 @@
+"""What the hospitals of a run agree on before its first round; each makes the terms of a round from it by itself."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wardround.errors import FederationError
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.round.transcript import Parameter, Summed, Terms
+from wardround.secure_aggregation.round.witness import WITNESSES
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The public parameters of all masked sums of a run.
+
+    Attributes:
+        run: names the run, and no other.
+        study: hash of the resolved study, 64 hexadecimal digits.
+        mechanism: of a round in which no hospital is missing; its dimension counts parameters and witnesses.
+        rounds: of the run.
+        code_version: of Wardround.
+        clipping: how patients' gradients are brought to the clipping norm, with every parameter of it, by name.
+        count: the mechanism of the count of patients before round 1; None where their number is public.
+    """
+
+    run: str
+    study: str
+    mechanism: IntegerMechanism
+    rounds: int
+    code_version: str
+    clipping: Mapping[str, Parameter] = field(default_factory=dict)
+    count: IntegerMechanism | None = None
+
+    @property
+    def sums(self) -> int:
+        """Sums that are opened over the run."""
+        return self.rounds + (self.count is not None)
+
+    @property
+    def minimum(self) -> int:
+        """Hospitals without which no round happens: with fewer, the noise would fall short of the promise."""
+        return self.mechanism.hospitals - self.mechanism.dropouts
+
+    def mechanism_for(self, hospitals: int, round: int) -> IntegerMechanism:
+        """The mechanism of an attempt at a round with that many hospitals; round 0 is the count.
+
+        Who is missing was foreseen as a dropout and is one no longer, so that as many shares are relied on as before:
+        grid, sensitivity and share stay what they were, and so does the cost of the release.
+
+        Raises:
+            FederationError: more hospitals are missing than were foreseen, or there are more than agreed; or a count
+                is asked for and none was agreed on.
+        """
+        agreed = self.mechanism if round else self.count
+        if agreed is None:
+            raise FederationError(
+                "A count of patients must have been agreed on, and their number is public in this run; nothing is sent."
+            )
+        missing = agreed.hospitals - hospitals
+        if not 0 <= missing <= agreed.dropouts:
+            raise FederationError(
+                f"An attempt must have {self.minimum} to {agreed.hospitals} hospitals, got {hospitals}; "
+                "nothing is sent. Wait for more of them, or plan for more dropouts."
+            )
+        return replace(agreed, hospitals=hospitals, dropouts=agreed.dropouts - missing)
+
+    def terms(
+        self,
+        round: int,
+        attempt: int,
+        hospitals: int,
+        weights: npt.NDArray[np.floating[Any]] | None,
+        clipping_norm: float | None = None,
+    ) -> Terms:
+        """The terms of one attempt at the sum of gradients at these weights, (parameter,), or at the count.
+
+        `clipping_norm` is that of the round, where norms adapt.
+        """
+        mechanism = self.mechanism_for(hospitals, round)
+        model = b"" if weights is None else np.ascontiguousarray(weights).data
+        clipping = dict(self.clipping) if round else {}
+        if clipping_norm is not None:
+            clipping["clipping_norm_of_round"] = clipping_norm
+        return Terms(
+            run=self.run,
+            study=self.study,
+            summed=Summed.GRADIENTS if round else Summed.COUNT,
+            round=round,
+            attempt=attempt,
+            model=hashlib.sha256(model).hexdigest(),
+            hospitals=hospitals,
+            mechanism={**mechanism.parameters, "witnesses": WITNESSES, **clipping},
+            length=mechanism.dimension,
+            ring=mechanism.ring,
+            code_version=self.code_version,
+        )

@@ -1,0 +1,56 @@
+"""What a step holds on to when it is over: nothing."""
+
+import gc
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wardround.per_patient.clipped_sum import PatientBatch, clipped_sum, per_patient_gradients
+from wardround.per_patient.engine import take
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def _bytes_of_tensors() -> int:
+    gc.collect()
+    return sum(each.numel() * each.element_size() for each in gc.get_objects() if issubclass(type(each), Tensor))
+
+
+@pytest.mark.parametrize("function", [clipped_sum, per_patient_gradients])
+def test_no_tensor_outlives_a_step(function: object) -> None:
+    """A tape that holds inputs of layers and is held by their nodes would be a ring that nothing collects."""
+    model = nn.Sequential(nn.Linear(400, 300), nn.ReLU(), nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 2))
+    batch = PatientBatch(torch.randn(16, 400), torch.randint(2, (16,)), torch.arange(16), 16)
+    arguments = {"clipping_norm": 1.0} if function is clipped_sum else {}
+    function(model, _loss, batch, **arguments)  # type: ignore[operator]
+    before = _bytes_of_tensors()
+    for _ in range(3):
+        function(model, _loss, batch, **arguments)  # type: ignore[operator]
+    assert _bytes_of_tensors() == before
+
+
+@pytest.mark.parametrize(("pictures_each", "most"), [(1, 24), (2, 2)])
+def test_gradients_of_patients_with_several_pictures_fit_into_the_budget(
+    pictures_each: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Norms of single pictures need no gradient; of several, every picture's and its patient's are formed."""
+    model = nn.Sequential(nn.Linear(1000, 1000), nn.Tanh(), nn.Linear(1000, 2))  # 4 MB
+    patient = torch.arange(24 // pictures_each).repeat_interleave(pictures_each)
+    batch = PatientBatch(torch.randn(24, 1000), torch.randint(2, (24,)), patient, 24 // pictures_each)
+    whole = clipped_sum(model, _loss, batch, clipping_norm=0.1).vector
+
+    seen: list[int] = []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        seen.append(len(arguments[3].inputs))
+        return take(*arguments, **options)
+
+    monkeypatch.setattr("wardround.per_patient.microbatches.take", counted)
+    ours = clipped_sum(model, _loss, batch, clipping_norm=0.1, memory_bytes=20_000_000).vector
+    assert max(seen) == most
+    assert torch.allclose(ours.to(whole.dtype), whole, atol=1e-6)
