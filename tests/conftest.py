@@ -57,8 +57,8 @@ def tiny_study(tiny):
 @pytest.fixture(scope="session")
 def finished(tiny_study, tmp_path_factory):
     """The folder of the tiny study's finished, seeded run; not to be changed."""
-    from wardround.run.observer import Silent  # here, for most tests can do without torch
-    from wardround.run.stages import run_study
+    from wardround.coordinator.observer import Silent  # here, for most tests can do without torch
+    from wardround.simulation.run import run_study
 
     folder = tmp_path_factory.mktemp("finished") / "tiny"
     run_study(tiny_study(), folder, Silent())

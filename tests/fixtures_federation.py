@@ -9,8 +9,8 @@ from torch import nn
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.terms import Trust
-from wardround.agent.agent import Agent, answer_all
-from wardround.agent.policy import Policy
+from wardround.hospital.agent import Agent, answer_all
+from wardround.hospital.policy import Policy
 from wardround.federation.channel import InProcessChannel
 from wardround.federation.messages import Task
 from wardround.models.network import Network, Normalise

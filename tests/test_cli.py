@@ -156,8 +156,8 @@ def test_an_interrupt_says_how_to_go_on_where_there_is_a_way(
             (tmp_path / "out" / "study.toml").write_text("")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wardround.run.stages.run_study", interrupted)
-    monkeypatch.setattr("wardround.run.stages.resume_run", interrupted)
+    monkeypatch.setattr("wardround.simulation.run.run_study", interrupted)
+    monkeypatch.setattr("wardround.simulation.run.resume_run", interrupted)
     arguments = (study_file(), "--out", tmp_path / "out") if command == "run" else (tmp_path / "out",)
     ended = wardround(command, *arguments)
     assert ended.code == 130
@@ -171,7 +171,7 @@ def test_a_bug_shows_its_traceback(monkeypatch, study_file):
 
     from wardround.cli import main
 
-    monkeypatch.setattr("wardround.run.stages.run_study", broken)
+    monkeypatch.setattr("wardround.simulation.run.run_study", broken)
     monkeypatch.setattr(sys, "argv", ["wardround", "run", str(study_file())])
     with pytest.raises(ZeroDivisionError):
         main()

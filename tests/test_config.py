@@ -81,7 +81,7 @@ def test_a_study_without_privacy_promises_nothing(tiny, given):
 
 
 def test_the_epsilon_of_a_study_without_privacy_is_infinity(tiny_study):
-    from wardround.run.estimate import estimate
+    from wardround.simulation.estimate import estimate
 
     found = estimate(tiny_study(privacy={"plan": "none", "epsilon": None, "delta": None}))
     assert found.statement.epsilon == math.inf

@@ -93,8 +93,8 @@ def made_small(study, cache):
 
 @pytest.mark.parametrize("path", STRATEGIES, ids=[path.stem for path in STRATEGIES])
 def test_an_example_of_a_strategy_made_small_keeps_its_promise(path, cache, tmp_path):
-    from wardround.run.observer import Silent
-    from wardround.run.stages import run_study
+    from wardround.coordinator.observer import Silent
+    from wardround.simulation.run import run_study
 
     study = made_small(read_study(path), cache)
     record = run_study(study, tmp_path / "run", Silent())

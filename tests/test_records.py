@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from wardround.errors import RecordError
-from wardround.records import (
+from wardround.records.folder import (
     RunFolder,
     RunRecord,
     arrays_from_file,
@@ -328,8 +328,8 @@ def test_a_run_folder_holds_json_that_every_reader_takes(finished):
 
 
 def test_a_run_without_privacy_leaves_json_that_every_reader_takes(tiny_study, tmp_path):
-    from wardround.run.observer import Silent
-    from wardround.run.stages import run_study
+    from wardround.coordinator.observer import Silent
+    from wardround.simulation.run import run_study
 
     out = tmp_path / "run"
     run_study(tiny_study(privacy={"plan": "none", "epsilon": None, "delta": None}), out, Silent())
@@ -340,8 +340,8 @@ def test_a_run_without_privacy_leaves_json_that_every_reader_takes(tiny_study, t
 
 
 def test_no_name_of_a_patient_or_a_picture_is_anywhere_in_a_run_folder(tiny_study, make_pictures, tmp_path):
-    from wardround.run.observer import Silent
-    from wardround.run.stages import run_study
+    from wardround.coordinator.observer import Silent
+    from wardround.simulation.run import run_study
 
     make_pictures(tmp_path / "data", patient="canary-person-{:02d}", picture="canary-view")
     study = tiny_study(
@@ -359,8 +359,8 @@ def test_no_name_of_a_patient_or_a_picture_is_anywhere_in_a_run_folder(tiny_stud
 
 
 def test_the_hashes_of_patients_differ_from_run_to_run(tiny_study, finished, tmp_path):
-    from wardround.run.observer import Silent
-    from wardround.run.stages import run_study
+    from wardround.coordinator.observer import Silent
+    from wardround.simulation.run import run_study
 
     run_study(tiny_study(), tmp_path / "again", Silent())
 

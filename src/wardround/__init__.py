@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from wardround.federation.strategy import Strategy
     from wardround.images.patients import Patient
     from wardround.per_patient import clipped_sum
-    from wardround.privacy.plan import PrivacyPlan
-    from wardround.records import RunRecord
-    from wardround.run.stages import resume_run, run_study
+    from wardround.privacy.plans.plan import Plan
+    from wardround.records.folder import RunRecord
+    from wardround.simulation.run import resume_run, run_study
 
 __version__ = "0.1.0"
 
@@ -28,18 +28,18 @@ _HOMES = {
     "Ledger": "wardround.accounting.ledger",
     "LedgerFile": "wardround.accounting.ledger",
     "Patient": "wardround.images.patients",
-    "PrivacyPlan": "wardround.privacy.plan",
+    "Plan": "wardround.privacy.plans.plan",
     "Reply": "wardround.federation.messages",
     "Request": "wardround.federation.messages",
-    "RunRecord": "wardround.records",
+    "RunRecord": "wardround.records.folder",
     "Statement": "wardround.accounting.statement",
     "Strategy": "wardround.federation.strategy",
     "Study": "wardround.config",
     "WardroundError": "wardround.errors",
     "clipped_sum": "wardround.per_patient",
     "read_study": "wardround.config",
-    "resume_run": "wardround.run.stages",
-    "run_study": "wardround.run.stages",
+    "resume_run": "wardround.simulation.run",
+    "run_study": "wardround.simulation.run",
 }
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
     "Ledger",
     "LedgerFile",
     "Patient",
-    "PrivacyPlan",
+    "Plan",
     "Reply",
     "Request",
     "RunRecord",

@@ -1,5 +1,5 @@
 """`python -m wardround` is the command `wardround`."""
 
-from wardround.cli import main
+from wardround.cli.main import main
 
 main()

@@ -8,9 +8,9 @@ from tests.secure_aggregation.round.rounds import entropy_of
 
 from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.terms import Trust
-from wardround.agent.masked import MaskedHospital
-from wardround.agent.masked_count import counted_rows
-from wardround.agent.masked_mechanisms import count_mechanism_of, counting, mechanism_of, shares_of_count
+from wardround.hospital.masked import MaskedHospital
+from wardround.hospital.masked_count import counted_rows
+from wardround.agreed.masks import count_mechanism_of, counting, mechanism_of, shares_of_count
 from wardround.federation.masked import MaskedChannel
 from wardround.federation.messages import Request, Task
 from wardround.privacy.variants import with_shares

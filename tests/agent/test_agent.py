@@ -46,7 +46,7 @@ def test_a_failure_after_the_charge_keeps_the_charge_and_says_a_code_and_a_stage
         raise RuntimeError("patient Jane Roe in /data/jane.png")
 
     monkeypatch.setattr(Workbench, "gradient_sums", broken)
-    with caplog.at_level(logging.ERROR, "wardround.agent"):
+    with caplog.at_level(logging.ERROR, "wardround.hospital"):
         replies, failures = ask_all(federation, gradient_request(federation))
     assert replies == {}
     assert set(failures.values()) == {Failure(FailureCode.INTERNAL, Stage.TRAINING)}

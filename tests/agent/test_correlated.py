@@ -8,7 +8,7 @@ from tests.fixtures_federation import STUDY, private_plan
 
 from wardround.accounting.events import GaussianEvent, NoEvent, leaves
 from wardround.accounting.ledger import LedgerFile
-from wardround.agent.memory import Memory
+from wardround.hospital.memory import Memory
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
 from wardround.federation.strategies.fedsgd import FedSGD

@@ -10,10 +10,10 @@ from tests.agent.masked_rounds import MaskedFederation, expected_total, masked_p
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.ledger_entry import GENESIS
-from wardround.agent.agent import Agent, answer_all
-from wardround.agent.known_ledgers import sealed_head
+from wardround.hospital.agent import Agent, answer_all
+from wardround.hospital.known_ledgers import sealed_head
 from wardround.errors import FederationError, LedgerError, PrivacyError, RecordError
-from wardround.federation.availability import Availability
+from wardround.simulation.availability import Availability
 from wardround.federation.masked import MaskedChannel, OpenedByMasks
 from wardround.federation.masked_availability import UnreliableParty
 from wardround.federation.messages import Failure, FailureCode, Stage

@@ -11,10 +11,10 @@ from tests.agent.test_masked import STEPS, Killed, fails_at, kill_at
 from tests.secure_aggregation.round.rounds import uniformity
 
 from wardround.accounting.ledger import LedgerFile
-from wardround.agent.masked_count import COORDINATES, counted_rows
-from wardround.agent.masked_mechanisms import count_mechanism_of, counting
+from wardround.hospital.masked_count import COORDINATES, counted_rows
+from wardround.agreed.masks import count_mechanism_of, counting
 from wardround.errors import FederationError, PrivacyError
-from wardround.federation.availability import Availability
+from wardround.simulation.availability import Availability
 from wardround.federation.masked import MaskedChannel, OpenedByMasks
 from wardround.federation.masked_availability import UnreliableParty
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task

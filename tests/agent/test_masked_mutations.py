@@ -7,8 +7,8 @@ import pytest
 from tests.agent.masked_rounds import MaskedFederation, expected_total, masked_plan, rows_of
 
 from wardround.accounting.ledger import LedgerFile
-from wardround.agent.agent import Agent
-from wardround.agent.notes import Notes
+from wardround.hospital.agent import Agent
+from wardround.hospital.notes import Notes
 from wardround.errors import FederationError, LedgerError
 from wardround.federation.masked import OpenedByMasks
 from wardround.federation.strategies.fedsgd import FedSGD

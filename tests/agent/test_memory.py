@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wardround.agent.memory import Memory
+from wardround.hospital.memory import Memory
 from wardround.errors import RecordError
 
 

@@ -9,9 +9,9 @@ from tests.fixtures_federation import STUDY, private_plan
 from torch import nn
 
 from wardround.accounting.terms import Trust
-from wardround.agent.agent import Agent
-from wardround.agent.policy import Policy
-from wardround.agent.union import Union
+from wardround.hospital.agent import Agent
+from wardround.hospital.policy import Policy
+from wardround.simulation.union import Union
 from wardround.errors import BudgetExhausted, FederationError
 from wardround.federation.aggregators import PlainSum, SimulatedSecureSum
 from wardround.federation.channel import InProcessChannel

@@ -6,11 +6,11 @@ from scipy import stats
 from tests.fixtures_federation import STUDY, private_plan
 
 from wardround.accounting.terms import Trust
-from wardround.agent.policy import Policy
-from wardround.agent.union import Union
+from wardround.hospital.policy import Policy
+from wardround.simulation.union import Union
 from wardround.errors import FederationError
 from wardround.federation.aggregators import SimulatedSecureSum
-from wardround.federation.availability import Availability, UnreliableChannel
+from wardround.simulation.availability import Availability, UnreliableChannel
 from wardround.federation.channel import InProcessChannel
 from wardround.federation.local_training import LocalTraining
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task

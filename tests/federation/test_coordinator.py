@@ -3,7 +3,7 @@ import pytest
 
 from wardround.errors import BudgetExhausted
 from wardround.federation.channel import InProcessChannel
-from wardround.federation.coordinator import Position, Schedule, run_rounds
+from wardround.coordinator.rounds import Position, Schedule, run_rounds
 
 NOBODY = InProcessChannel((), lambda requests: {})
 

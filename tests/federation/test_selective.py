@@ -9,7 +9,7 @@ from tests.federation.known import local_sgd, rounds, state_after
 from tests.fixtures_federation import STUDY, private_plan
 
 from wardround.accounting.events import NoEvent
-from wardround.agent.selective import chosen_changes
+from wardround.hospital.selective import chosen_changes
 from wardround.federation.local_training import LocalTraining
 from wardround.federation.messages import Reply
 from wardround.federation.strategies.ring import Ring

@@ -8,7 +8,7 @@ from tests.fixtures_federation import STUDY, private_plan
 
 from wardround.accounting.events import NoEvent
 from wardround.accounting.terms import Trust
-from wardround.agent.agent import answer_all
+from wardround.hospital.agent import answer_all
 from wardround.errors import BudgetExhausted, FederationError
 from wardround.federation.aggregators import PlainSum, SimulatedSecureSum
 from wardround.federation.channel import InProcessChannel

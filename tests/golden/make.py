@@ -29,10 +29,10 @@ from wardround.accounting.ledger import LedgerFile
 from wardround.config import read_study
 from wardround.config.sweep import read_sweep
 from wardround.errors import StudyError
-from wardround.records import arrays_from_file, read_json, read_lines
-from wardround.run.compare import compare
-from wardround.run.observer import Silent
-from wardround.run.stages import run_study
+from wardround.records.folder import arrays_from_file, read_json, read_lines
+from wardround.simulation.sweeps.compare import compare
+from wardround.coordinator.observer import Silent
+from wardround.simulation.run import run_study
 
 GOLDEN = Path(__file__).with_name("golden.json")
 OF_THE_MACHINE = ("weights", "released", "measured")
@@ -62,7 +62,7 @@ class Cases:
             study = read_study(path)
         except StudyError:
             return {"refused": True}
-        with mock.patch("wardround.run.stages.write_report"):  # drawing the page takes longest
+        with mock.patch("wardround.simulation.run.write_report"):  # drawing the page takes longest
             run_study(study, folder / "out", Silent())
         return observed(folder / "out")
 

@@ -13,7 +13,7 @@ from wardround.per_patient.clipped_sum import ClippedSum, PatientBatch, clipped_
 from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.promise import statement_of
+from wardround.privacy.plans.wording import statement_of
 from wardround.privacy.variants import calibrated, not_private
 
 

@@ -14,7 +14,7 @@ from wardround.errors import PrivacyError
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.correlated import Correlation
-from wardround.privacy.promise import insiders_of, statement_of
+from wardround.privacy.plans.wording import insiders_of, statement_of
 from wardround.privacy.toeplitz import inverse_coefficients
 from wardround.privacy.variants import calibrated, not_private
 from wardround.randomness import Randomness

@@ -12,13 +12,13 @@ from wardround.accounting.discrete import DiscreteShares, epsilon_of_parts, epsi
 from wardround.accounting.events import GaussianEvent, PoissonSampledEvent, SelfComposedEvent, leaves
 from wardround.accounting.statement import FLOATING_POINT_CAVEAT
 from wardround.accounting.terms import Trust
-from wardround.agent.masked_mechanisms import count_mechanism_of, counting, mechanism_of, shares_of_count
+from wardround.agreed.masks import count_mechanism_of, counting, mechanism_of, shares_of_count
 from wardround.errors import PrivacyError
 from wardround.per_patient.clipped_sum import ClippedSum
-from wardround.privacy.promise import insiders_of, statement_of
+from wardround.privacy.plans.wording import insiders_of, statement_of
 from wardround.privacy.variants import not_private, with_shares
 from wardround.randomness import largest_sample
-from wardround.run.plans import plan_of
+from wardround.agreed.plans import plan_of
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.integers.ring import WIDEST
 from wardround.secure_aggregation.round.agreement import Agreement

@@ -14,7 +14,7 @@ from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
 from wardround.errors import PrivacyError
 from wardround.privacy.output_perturbation import OutputPerturbation, tolerance_of
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.promise import insiders_of, statement_of
+from wardround.privacy.plans.wording import insiders_of, statement_of
 from wardround.privacy.variants import not_private, with_output_perturbation
 from wardround.randomness import Randomness
 from wardround.types import HeadFit

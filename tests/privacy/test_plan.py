@@ -12,7 +12,7 @@ from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.promise import insiders_of, statement_of
+from wardround.privacy.plans.wording import insiders_of, statement_of
 from wardround.privacy.variants import calibrated, not_private, with_noise
 from wardround.randomness import Randomness
 

@@ -14,7 +14,7 @@ from wardround.accounting.events import ComposedEvent, GaussianEvent, PureEvent,
 from wardround.accounting.published import selective_sharing_epsilon
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
 from wardround.errors import PrivacyError
-from wardround.privacy.promise import insiders_of, statement_of
+from wardround.privacy.plans.wording import insiders_of, statement_of
 from wardround.privacy.sparse_vector import GumbelTopK, SparseVector, with_sparse_vector, with_top_k
 from wardround.randomness import Randomness, gumbel, laplace
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from wardround.records import RunRecord
+from wardround.records.folder import RunRecord
 
 STUDY = """\
 [study]

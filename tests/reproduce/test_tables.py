@@ -10,7 +10,7 @@ import pytest
 from wardround.accounting.statement import Statement
 from wardround.accounting.terms import Trust
 from wardround.errors import DataError, StudyError
-from wardround.records import RunRecord
+from wardround.records.folder import RunRecord
 from wardround.reproduce import dopamine, epsilons, exchange, linear, repaired, yuan
 from wardround.reproduce.as_published.statement import no_guarantee
 from wardround.reproduce.catalogue import REPRODUCTIONS, reproduction
@@ -19,8 +19,8 @@ from wardround.reproduce.page import PHANTOMS, render
 from wardround.reproduce.request import Request
 from wardround.reproduce.scale import Scale
 from wardround.reproduce.table import Figure, Origin, Row, Score, Shrunk, Table, by_setting
-from wardround.run.observer import Silent
-from wardround.run.stages import run_study
+from wardround.coordinator.observer import Silent
+from wardround.simulation.run import run_study
 
 SMALLEST = 0.004
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wardround import cli
-from wardround.agent.masked import MaskedHospital
-from wardround.agent.notes import Notes
+from wardround.hospital.masked import MaskedHospital
+from wardround.hospital.notes import Notes
 from wardround.config import read_study
-from wardround.records import RunFolder
+from wardround.records.folder import RunFolder
 from wardround.run import stages
-from wardround.run.estimate import estimate
+from wardround.simulation.estimate import estimate
 from wardround.secure_aggregation.round.masked_sum import MaskedSum
 from wardround.secure_aggregation.round.upload import Upload
 

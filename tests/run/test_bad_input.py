@@ -14,7 +14,7 @@ from PIL import Image
 
 from wardround.accounting.ledger_store import LedgerStore
 from wardround.images import cache as picture_cache
-from wardround.records import RunFolder
+from wardround.records.folder import RunFolder
 
 FOLDER = {"layout": "folder"}
 

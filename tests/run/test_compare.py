@@ -9,12 +9,12 @@ from wardround.accounting.events import ComposedEvent
 from wardround.accounting.ledger import LedgerFile
 from wardround.config.sweep import parse_sweep, read_sweep
 from wardround.errors import BudgetExhausted, StudyError, WardroundError
-from wardround.records import RunRecord
+from wardround.records.folder import RunRecord
 from wardround.run import compare as room
-from wardround.run.compare import compare
-from wardround.run.many import Finished
-from wardround.run.observer import Silent
-from wardround.run.stages import run_study
+from wardround.simulation.sweeps.compare import compare
+from wardround.simulation.sweeps.many import Finished
+from wardround.coordinator.observer import Silent
+from wardround.simulation.run import run_study
 
 
 @pytest.fixture(autouse=True)

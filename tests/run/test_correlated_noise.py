@@ -11,9 +11,9 @@ from wardround.errors import BudgetExhausted, StudyError
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.randomness import Randomness
 from wardround.run import stages
-from wardround.run.observer import Silent
-from wardround.run.plans import plan_of
-from wardround.run.strategies import strategy_of
+from wardround.coordinator.observer import Silent
+from wardround.agreed.plans import plan_of
+from wardround.agreed.strategies import strategy_of
 
 CORRELATED = {"plan": "correlated-noise", "cohorts": 2}
 

@@ -6,8 +6,8 @@ import pytest
 
 from wardround.errors import DataError, ModelError
 from wardround.run import estimate as estimates
-from wardround.run.observer import Silent
-from wardround.run.stages import run_study
+from wardround.coordinator.observer import Silent
+from wardround.simulation.run import run_study
 from wardround.training.workbench import Workbench
 
 
@@ -16,7 +16,7 @@ def estimate(study):
 
 
 def test_what_is_foreseen_is_what_the_run_certifies(tiny_study, finished):
-    from wardround.records import RunRecord
+    from wardround.records.folder import RunRecord
 
     found = estimate(tiny_study())
     record = RunRecord.read(finished)
@@ -55,14 +55,14 @@ def test_a_subtype_study_has_three_classes(tiny_study):
 
 
 def test_comparisons_take_their_time_as_well(tiny_study, monkeypatch):
-    monkeypatch.setattr("wardround.run.estimate._probe", lambda *_: (1.0, 0))
+    monkeypatch.setattr("wardround.simulation.estimate._probe", lambda *_: (1.0, 0))
     alone = estimate(tiny_study())
     five = estimate(tiny_study(federation={"compare": ["pooled", "alone", "no-privacy", "pooled-no-privacy"]}))
     assert five.seconds == pytest.approx(5 * alone.seconds)
 
 
 def test_local_steps_take_their_time_as_well(tiny_study, monkeypatch):
-    monkeypatch.setattr("wardround.run.estimate._probe", lambda *_: (1.0, 0))
+    monkeypatch.setattr("wardround.simulation.estimate._probe", lambda *_: (1.0, 0))
     nobody = {"privacy": {"trust": "nobody"}}
     one = estimate(tiny_study(**nobody, federation={"strategy": "fedavg", "local_steps": 1}))
     three = estimate(tiny_study(**nobody, federation={"strategy": "fedavg", "local_steps": 3}))
@@ -102,13 +102,13 @@ MASKED: dict[str, dict[str, object]] = {
 def test_masked_sums_take_the_time_of_what_a_hospital_does_and_references_that_of_common_batches(
     tiny_study, monkeypatch
 ):
-    monkeypatch.setattr("wardround.run.estimate._probe", lambda *_: (1.0, 0))
+    monkeypatch.setattr("wardround.simulation.estimate._probe", lambda *_: (1.0, 0))
     simulated = estimate(tiny_study(federation={"compare": []})).seconds
-    monkeypatch.setattr("wardround.run.estimate._masked_probe", lambda *_: (10.0, 0.0))
+    monkeypatch.setattr("wardround.simulation.estimate._masked_probe", lambda *_: (10.0, 0.0))
     assert estimate(tiny_study(**MASKED)).seconds == pytest.approx(10 * simulated)
     beside = estimate(tiny_study(privacy=MASKED["privacy"], federation={"compare": ["pooled"]}))
     assert beside.seconds == pytest.approx(11 * simulated)
-    monkeypatch.setattr("wardround.run.estimate._masked_probe", lambda *_: (10.0, 7.0))
+    monkeypatch.setattr("wardround.simulation.estimate._masked_probe", lambda *_: (10.0, 7.0))
     study = tiny_study(**MASKED)
     added = estimate(study).seconds - 10 * simulated
     assert added == pytest.approx(7 * study.hospitals.count * study.rounds), (

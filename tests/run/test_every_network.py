@@ -8,8 +8,8 @@ import pytest
 
 from wardround.config import ModelSection, read_study
 from wardround.models.catalogue import NAMES, NETWORKS
-from wardround.run.observer import Silent
-from wardround.run.stages import run_study
+from wardround.coordinator.observer import Silent
+from wardround.simulation.run import run_study
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("WARDROUND_DATA", ROOT / ".." / "shared" / "data"))

@@ -11,11 +11,11 @@ from wardround.accounting.events import PureEvent, SelfComposedEvent, from_json,
 from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.terms import NeighboringRelation
 from wardround.errors import BudgetExhausted, PrivacyError, RecordError, StudyError
-from wardround.records import RunFolder, RunRecord, arrays_from_file
+from wardround.records.folder import RunFolder, RunRecord, arrays_from_file
 from wardround.run import local_pictures, stages
-from wardround.run.materials import gather
-from wardround.run.observer import Silent
-from wardround.run.plans import plan_of
+from wardround.simulation.materials import gather
+from wardround.coordinator.observer import Silent
+from wardround.agreed.plans import plan_of
 
 PRIVACY = {
     "plan": "local-pictures", "clipping_norm": None, "images_per_patient": 2, "epsilon": 8.0, "delta": 1e-3,

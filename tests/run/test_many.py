@@ -12,11 +12,11 @@ import pytest
 
 from wardround.config import parse_study
 from wardround.errors import RecordError, StudyError, WardroundError
-from wardround.records import RunRecord, read_json
+from wardround.records.folder import RunRecord, read_json
 from wardround.run import capacity, many
-from wardround.run.many import finish_many, run_many
-from wardround.run.observer import Silent
-from wardround.run.stages import run_study
+from wardround.simulation.sweeps.many import finish_many, run_many
+from wardround.coordinator.observer import Silent
+from wardround.simulation.run import run_study
 
 
 class Watching(Silent):
@@ -140,8 +140,8 @@ def test_killed_at_any_moment_everything_goes_on_and_ends_as_if_nothing_had_happ
         (tmp_path / f"{name}.study").write_text(study.to_toml())
     script = (
         "import sys; from pathlib import Path\n"
-        "from wardround.config import read_study; from wardround.run.many import run_many\n"
-        "from wardround.run.observer import Silent\n"
+        "from wardround.config import read_study; from wardround.simulation.sweeps.many import run_many\n"
+        "from wardround.coordinator.observer import Silent\n"
         f"root = Path({str(tmp_path)!r})\n"
         "run_many({n: read_study(root / f'{n}.study') for n in 'ab'}, root / 'out', Silent(), workers=2)\n"
     )

@@ -9,9 +9,9 @@ import pytest
 from tests.run.test_real_data import PICTURES, ROOT
 
 from wardround.config import read_study
-from wardround.run.observer import Silent
-from wardround.run.plans import plan_of
-from wardround.run.stages import run_study
+from wardround.coordinator.observer import Silent
+from wardround.agreed.plans import plan_of
+from wardround.simulation.run import run_study
 
 SEEDS = range(5)
 

@@ -26,14 +26,14 @@ from wardround.accounting.ledger import LedgerFile
 from wardround.config import parse_study
 from wardround.errors import FederationError, LedgerError, StudyError, WardroundError
 from wardround.randomness import largest_sample
-from wardround.records import RunFolder
+from wardround.records.folder import RunFolder
 from wardround.report.numbers import summary_of_run
 from wardround.run import assemble, stages
-from wardround.run.availability import availability_of
-from wardround.run.estimate import estimate
-from wardround.run.observer import Silent
-from wardround.run.plans import plan_of
-from wardround.run.upload import MaskedUpload
+from wardround.simulation.absences import availability_of
+from wardround.simulation.estimate import estimate
+from wardround.coordinator.observer import Silent
+from wardround.agreed.plans import plan_of
+from wardround.agreed.upload import MaskedUpload
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.integers.ring import Ring
 from wardround.secure_aggregation.keys.identity import SigningKey
@@ -66,7 +66,7 @@ def test_an_upload_is_as_long_as_the_page_promises_in_the_ring_that_the_run_chos
             sent.append((self, super().to_bytes()))
             return sent[-1][1]
 
-    monkeypatch.setattr("wardround.agent.masked.Upload", Noted)
+    monkeypatch.setattr("wardround.hospital.masked.Upload", Noted)
     study = tiny_study(privacy={**MASKED, "epsilon": None, "noise_multiplier": 1.0, "sampling_prob": 0.25})
     run_study(study, tmp_path / "run")
     plan = plan_of(study)
@@ -312,7 +312,7 @@ def test_what_a_hospital_sends_is_foreseen_recorded_and_said(
             sent.setdefault(self.coordinates, set()).add(len(content))
             return content
 
-    monkeypatch.setattr("wardround.agent.masked.Upload", Noted)
+    monkeypatch.setattr("wardround.hospital.masked.Upload", Noted)
     for privacy in (MASKED, {"sum": "masked"}, {**MASKED, "clipping": "adaptive"}):
         sent.clear()
         study = tiny_study(privacy=privacy)

@@ -18,11 +18,11 @@ from wardround.federation.strategy import Call
 from wardround.images.entries import Target
 from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.variants import not_private, with_clipped_updates, with_output_perturbation
-from wardround.run.estimate import estimate
-from wardround.run.materials import build_network
-from wardround.run.observer import Silent
-from wardround.run.plans import plan_of
-from wardround.run.stages import run_study
+from wardround.simulation.estimate import estimate
+from wardround.simulation.materials import build_network
+from wardround.coordinator.observer import Silent
+from wardround.agreed.plans import plan_of
+from wardround.simulation.run import run_study
 from wardround.training.convex import fit_head
 from wardround.types import HeadFit, LocalSteps
 

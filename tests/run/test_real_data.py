@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from wardround.config import read_study
-from wardround.run.observer import Silent
-from wardround.run.stages import run_study
+from wardround.coordinator.observer import Silent
+from wardround.simulation.run import run_study
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = Path(os.environ.get("WARDROUND_DATA", ROOT.parent / "shared" / "data")) / "chest_xray"

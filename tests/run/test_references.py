@@ -7,10 +7,10 @@ import pytest
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.run import references, stages
-from wardround.run.materials import gather
-from wardround.run.observer import Silent
-from wardround.run.plans import plan_of
-from wardround.run.references import REFERENCES, pooled
+from wardround.simulation.materials import gather
+from wardround.coordinator.observer import Silent
+from wardround.agreed.plans import plan_of
+from wardround.simulation.references import REFERENCES, pooled
 
 NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None}
 

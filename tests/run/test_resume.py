@@ -13,7 +13,7 @@ from PIL import Image
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.run import stages
-from wardround.run.observer import Silent
+from wardround.coordinator.observer import Silent
 
 SETTINGS: dict[str, dict[str, dict[str, object]]] = {
     "fedsgd": {"federation": {"rounds": 4, "evaluate_every": 2, "average_last": 0.5}},

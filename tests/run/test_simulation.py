@@ -6,19 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import wardround.run.assemble as assemble
+import wardround.simulation.federate as assemble
 from wardround.accounting.ledger import LedgerFile
 from wardround.config import parse_study
 from wardround.errors import FederationError, StudyError
-from wardround.federation.availability import UnreliableChannel
+from wardround.simulation.availability import UnreliableChannel
 from wardround.federation.channel import SumChannel
 from wardround.federation.messages import Task
-from wardround.records import RunRecord, arrays_from_file
-from wardround.run.availability import availability_of
-from wardround.run.materials import gather
-from wardround.run.observer import Silent
-from wardround.run.plans import plan_of
-from wardround.run.stages import run_study
+from wardround.records.folder import RunRecord, arrays_from_file
+from wardround.simulation.absences import availability_of
+from wardround.simulation.materials import gather
+from wardround.coordinator.observer import Silent
+from wardround.agreed.plans import plan_of
+from wardround.simulation.run import run_study
 
 SECURE = {"trust": "secure-aggregation", "epsilon": 8.0}
 AWAY = {"count": 8, "absent_rate": 0.2, "absent_rounds": 2.0, "late_rate": 0.1, "availability_seed": 1}

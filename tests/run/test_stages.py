@@ -13,9 +13,9 @@ from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import from_json
 from wardround.accounting.ledger import LedgerFile
 from wardround.errors import DataError, StudyError
-from wardround.records import RunRecord, arrays_from_file
+from wardround.records.folder import RunRecord, arrays_from_file
 from wardround.run import stages
-from wardround.run.observer import Silent
+from wardround.coordinator.observer import Silent
 
 LOCAL: dict[str, dict[str, object]] = {
     "fedavg": {"strategy": "fedavg", "local_steps": 2},

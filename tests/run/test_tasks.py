@@ -14,9 +14,9 @@ from wardround.errors import DataError, ModelError, StudyError
 from wardround.images.nifti import nifti_bytes
 from wardround.report.numbers import numbers_of
 from wardround.report.page import render
-from wardround.run.estimate import estimate
-from wardround.run.observer import Silent
-from wardround.run.stages import resume_run, run_study
+from wardround.simulation.estimate import estimate
+from wardround.coordinator.observer import Silent
+from wardround.simulation.run import resume_run, run_study
 
 
 @pytest.fixture(scope="module")

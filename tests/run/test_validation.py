@@ -5,11 +5,11 @@ import csv
 import numpy as np
 import pytest
 
-from wardround.records import arrays_from_file
-from wardround.run.evaluation import evaluate_models, summary_of
-from wardround.run.materials import gather
-from wardround.run.observer import Silent
-from wardround.run.stages import run_study
+from wardround.records.folder import arrays_from_file
+from wardround.simulation.evaluation import evaluate_models, summary_of
+from wardround.simulation.materials import gather
+from wardround.coordinator.observer import Silent
+from wardround.simulation.run import run_study
 
 
 @pytest.fixture(scope="module")

@@ -1,50 +1,61 @@
-"""Who sums. Each aggregator is a small value; a new behaviour wraps another one."""
+"""How the sum of the hospitals' updates is formed. Each aggregator is a small value; a new behaviour wraps another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from wardround.federation.messages import Replies
-from wardround.secure_aggregation.simulated import simulated_secure_sum
+from wardround.errors import FederationError
+from wardround.federation.channel import Channel
+from wardround.federation.messages import Answer, Answers, Replies, Requests, Total
 from wardround.types import Vector
 
 
 class Aggregator(Protocol):
-    """Adds the hospitals' updates. Contract: the same replies in the same round give the same sum."""
+    """A way to form the sum of several hospitals' updates.
 
-    @property
-    def sees_replies(self) -> bool:
-        """Whether somebody sees the replies one by one; else a channel may open their sum alone."""
-        ...
+    Contract: hospitals that fail are in `Total.failures` and add nothing; the same answers give the same sum. It raises
+    for no hospital's failure but one that ends the run.
+    """
 
-    def sum(self, replies: Replies, round: int) -> Vector:
-        """Sum of the updates, (parameter,). Round 0 is the count of patients."""
+    def collect(self, channel: Channel, requests: Requests, deadline_s: float) -> Total:
+        """Asks the hospitals and returns the sum of their updates, (parameter,)."""
         ...
 
 
 class PlainSum:
-    """Adds updates that the coordinator may see one by one: they are noised, or nobody promised anything."""
+    """Adds updates in the open: they are noised, or nothing is promised, or secure aggregation is only simulated."""
 
-    sees_replies = True
-
-    def sum(self, replies: Replies, round: int) -> Vector:
+    def collect(self, channel: Channel, requests: Requests, deadline_s: float) -> Total:
         """See `Aggregator`."""
-        del round
-        total = np.sum([reply.update for reply in replies.values()], axis=0, dtype=np.float64)
-        return np.asarray(total, dtype=np.float32)
+        replies, failures = channel.ask(requests, deadline_s)
+        answers = answers_of(replies)
+        update = sum_of(answer.update for answer in answers.values()) if answers else None
+        return Total(update, {name: answer.event for name, answer in answers.items()}, failures)
 
 
-class SimulatedSecureSum:
-    """Adds updates as secure aggregation would, and is no secure aggregation: statements say "simulated"."""
+def answers_of(replies: Replies) -> Answers:
+    """Returns the replies, each of which must be a noised vector.
 
-    sees_replies = False
+    Raises:
+        FederationError: a hospital replied with something else.
+    """
+    answers = {name: reply for name, reply in replies.items() if isinstance(reply, Answer)}
+    if len(answers) < len(replies):
+        odd = next(name for name in replies if name not in answers)
+        raise FederationError(f"A hospital must reply with what it was asked for, and {odd} did not.")
+    return answers
 
-    def sum(self, replies: Replies, round: int) -> Vector:
-        """See `Aggregator`."""
-        del round
-        return simulated_secure_sum(reply.update for reply in replies.values())
+
+def sum_of(updates: Iterable[Vector]) -> Vector:
+    """Returns the sum of updates, (parameter,), accumulated in float64 and rounded once."""
+    total: np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None = None
+    for update in updates:
+        total = update.astype(np.float64) if total is None else np.add(total, update, out=total)
+    if total is None:
+        raise ValueError("a sum needs at least one vector")
+    return total.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -58,9 +69,11 @@ class CoordinatorNoise:
 
     inner: Aggregator
     noise: Callable[[int, int], Vector]
-    sees_replies = True
 
-    def sum(self, replies: Replies, round: int) -> Vector:
+    def collect(self, channel: Channel, requests: Requests, deadline_s: float) -> Total:
         """See `Aggregator`."""
-        total = self.inner.sum(replies, round)
-        return total + self.noise(total.size, round)
+        total = self.inner.collect(channel, requests, deadline_s)
+        if total.update is None:
+            return total
+        round = next(iter(requests.values())).round
+        return Total(total.update + self.noise(total.update.size, round), total.events, total.failures)

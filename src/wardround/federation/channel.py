@@ -1,9 +1,10 @@
-"""How a strategy reaches the hospitals. It is written once against `Channel.ask`, one machine or many."""
+"""The seam between a strategy and the hospitals: `Channel.ask`, in one process or over a network."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol
 
-from wardround.federation.messages import Failure, Failures, Replies, Reply, Requests, Total
+from wardround.federation.messages import Failure, Failures, Replies, Reply, Requests
 from wardround.types import HospitalName
 
 
@@ -22,56 +23,30 @@ class Channel(Protocol):
         ...
 
     def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
-        """Replies and failures, by hospital."""
+        """Returns replies and failures, by hospital."""
         ...
 
 
-@runtime_checkable
-class SumChannel(Channel, Protocol):
-    """A channel that may open a sum of answers without any single one.
-
-    Contract: as `Channel.ask`, but one sum takes the place of the replies. None, with nobody asked, where this
-    channel cannot do that for these requests.
-    """
-
-    def ask_sum(self, requests: Requests, deadline_s: float) -> Total | None:
-        """The sum of the updates, and failures by hospital."""
-        ...
-
-
+@dataclass(frozen=True)
 class InProcessChannel:
-    """Calls the same agents that answer over a network, in this process.
+    """A channel to hospitals of this process.
 
-    Args:
-        hospitals: who takes part.
-        answer: answers all requests of a round together, so that simulated hospitals can share batches.
-        answer_sum: forms the sum of their answers without the answers; None where single ones are wanted.
+    Attributes:
+        hospitals: the hospitals that take part.
+        answer: answers all requests of an exchange together, so that simulated hospitals can share batches.
     """
 
-    def __init__(
-        self,
-        hospitals: tuple[HospitalName, ...],
-        answer: Callable[[Requests], dict[HospitalName, Reply | Failure]],
-        answer_sum: Callable[[Requests], Total | None] | None = None,
-    ) -> None:
-        self._hospitals = hospitals
-        self._answer = answer
-        self._answer_sum = answer_sum
-
-    @property
-    def hospitals(self) -> tuple[HospitalName, ...]:
-        """See `Channel`."""
-        return self._hospitals
+    hospitals: tuple[HospitalName, ...]
+    answer: Callable[[Requests], dict[HospitalName, Reply | Failure]]
 
     def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
-        """See `Channel`. Agents of this process are always waited for: the deadline has nothing to stop."""
+        """See `Channel`. Hospitals of this process are always waited for: the deadline has nothing to stop."""
         del deadline_s
-        answers = self._answer(requests)
-        replies = {name: answers[name] for name in requests if isinstance(answers[name], Reply)}
-        failures = {name: answers[name] for name in requests if isinstance(answers[name], Failure)}
-        return replies, failures  # type: ignore[return-value]  # the two comprehensions narrow what mypy cannot
-
-    def ask_sum(self, requests: Requests, deadline_s: float) -> Total | None:
-        """See `SumChannel`."""
-        del deadline_s
-        return None if self._answer_sum is None else self._answer_sum(requests)
+        answers, replies, failures = self.answer(requests), Replies(), Failures()
+        for name in requests:
+            match answers[name]:
+                case Failure() as failure:
+                    failures[name] = failure
+                case reply:
+                    replies[name] = reply
+        return replies, failures

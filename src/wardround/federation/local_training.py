@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.federation.channel import Channel
-from wardround.federation.messages import Request, Task
+from wardround.federation.messages import Request
 from wardround.federation.strategy import Call, State
-from wardround.types import LocalSteps, Vector
+from wardround.types import Vector
+from wardround.work import CountClasses, CountPatients, LocalSteps, LocalUpdate
 
 Counts = npt.NDArray[np.float32]
 
@@ -69,7 +70,7 @@ class LocalTraining:
         """Patients of each hospital, (hospital,), and by class, (hospital, class), as far as they are needed."""
         hospitals = channel.hospitals
         if self.repair.counts_classes:
-            replies = self.call.ask(channel, {h: self.call.request(Task.CLASS_COUNTS, 0) for h in hospitals})
+            replies = self.call.ask(channel, {h: self.call.request(CountClasses(), 0) for h in hospitals})
             ones = np.ones_like(next(iter(replies.values())).update)
             classes = np.stack([replies[h].update if h in replies else ones for h in hospitals])
             classes = np.maximum(classes, 1).astype(np.float32)  # a noised count may fall below zero
@@ -77,7 +78,7 @@ class LocalTraining:
         if self.num_patients is not None or self.own_size:
             each = 1 if self.num_patients is None else self.num_patients / len(hospitals)
             return {"num_patients": np.full(len(hospitals), max(1, each), dtype=np.float32)}
-        replies = self.call.ask(channel, {h: self.call.request(Task.COUNT, 0) for h in hospitals})
+        replies = self.call.ask(channel, {h: self.call.request(CountPatients(), 0) for h in hospitals})
         found = [replies[h].update[0] if h in replies else 1.0 for h in hospitals]
         return {"num_patients": np.maximum(np.array(found, dtype=np.float32), 1)}
 
@@ -98,9 +99,16 @@ class LocalTraining:
         correction: Vector | None = None,
         velocity: Vector | None = None,
     ) -> Request:
-        """What the hospital at that position is asked in a round."""
+        """Returns what the hospital at that position is asked in a round."""
+        work = LocalUpdate(weights, self.steps_for(state, position, correction=correction, velocity=velocity))
+        return self.call.request(work, round)
+
+    def steps_for(
+        self, state: State, position: int, *, correction: Vector | None = None, velocity: Vector | None = None
+    ) -> LocalSteps:
+        """Returns the local steps of the hospital at that position."""
         shares = self._class_shares(state, position)
-        local = LocalSteps(
+        return LocalSteps(
             steps=self.steps_of(state, position),
             learning_rate=self.learning_rate,
             momentum=self.momentum,
@@ -112,7 +120,6 @@ class LocalTraining:
             class_weights=shares if self.repair is Repair.WEIGHTED_LOSS else None,
             class_sampling=shares if self.repair is Repair.WEIGHTED_SAMPLING else None,
         )
-        return Request(Task.LOCAL_STEPS, self.call.study, round, attempt=1, weights=weights, local=local)
 
     def _class_shares(self, state: State, position: int) -> tuple[float, ...] | None:
         """The rarest class's number over each class's number at one hospital: at most 1."""

@@ -1,4 +1,4 @@
-"""What every strategy is: a value with `init` and `update`, and a state of plain arrays."""
+"""The contract of a strategy: a value with `init` and `update`, and a state of plain arrays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import BudgetExhausted, FederationError
-from wardround.federation.aggregators import Aggregator
-from wardround.federation.channel import Channel, SumChannel
-from wardround.federation.messages import FailureCode, Failures, Replies, Request, Task
-from wardround.types import HospitalName, Vector
+from wardround.federation.aggregators import Aggregator, answers_of
+from wardround.federation.channel import Channel
+from wardround.federation.messages import Answers, FailureCode, Failures, Request, Requests
+from wardround.types import Vector
+from wardround.work import Work
 
 State = Mapping[str, npt.NDArray[np.float32]]
 """Everything a strategy remembers between rounds, as named arrays: it is what a checkpoint holds."""
@@ -25,21 +26,21 @@ class Strategy(Protocol):
     """
 
     def init(self, weights: Vector, channel: Channel) -> State:
-        """The state before round 1; may ask the hospitals for a count."""
+        """Returns the state before round 1; may ask the hospitals for a count."""
         ...
 
     def update(self, state: State, channel: Channel, round: int) -> State:
-        """The state after one round."""
+        """Returns the state after one round."""
         ...
 
     def models(self, state: State) -> dict[str, Vector]:
-        """The model, or models, that the state amounts to, by name."""
+        """Returns the model, or models, that the state amounts to, by name."""
         ...
 
 
 @dataclass(frozen=True)
 class Call:
-    """How a strategy calls the hospitals.
+    """The way a strategy calls the hospitals.
 
     Attributes:
         study: digest of the study, repeated in every request.
@@ -51,12 +52,12 @@ class Call:
     deadline_s: float = 3600.0
     allowed_missing: int = 0
 
-    def request(self, task: Task, round: int, weights: Vector | None = None) -> Request:
-        """A first attempt at one task of one round."""
-        return Request(task=task, study=self.study, round=round, attempt=1, weights=weights)
+    def request(self, work: Work, round: int) -> Request:
+        """Returns a first attempt at one piece of work of one round."""
+        return Request(self.study, round, 1, work)
 
-    def ask(self, channel: Channel, requests: dict[HospitalName, Request]) -> Replies:
-        """Replies of the hospitals that answered; enough of them, or the round does not happen.
+    def ask(self, channel: Channel, requests: Requests) -> Answers:
+        """Returns the answers of the hospitals that answered; enough of them, or the round does not happen.
 
         Raises:
             BudgetExhausted: a hospital refused because its patients' budget is spent; nothing was released.
@@ -64,40 +65,35 @@ class Call:
         """
         replies, failures = channel.ask(requests, self.deadline_s)
         self._check_enough(requests, failures)
-        return replies
+        return answers_of(replies)
 
-    def ask_sum(
-        self, channel: Channel, requests: dict[HospitalName, Request], aggregator: Aggregator, round: int
-    ) -> Vector:
-        """What the aggregator makes of the answers, (parameter,): of their sum alone, where nobody sees single ones.
+    def ask_sum(self, channel: Channel, requests: Requests, aggregator: Aggregator) -> tuple[Vector, int]:
+        """Returns the sum that an aggregator forms of the answers, (parameter,), and the number of hospitals in it.
 
         Raises:
             BudgetExhausted: as `ask` does.
             FederationError: likewise.
         """
-        if not aggregator.sees_replies and isinstance(channel, SumChannel):
-            total = channel.ask_sum(requests, self.deadline_s)
-            if total is not None:
-                self._check_enough(requests, total.failures)
-                assert total.update is not None, "somebody answered"
-                return total.update
-        return aggregator.sum(self.ask(channel, requests), round)
+        total = aggregator.collect(channel, requests, self.deadline_s)
+        self._check_enough(requests, total.failures)
+        assert total.update is not None, "some hospital answered"
+        return total.update, len(total.events)
 
-    def ask_some(self, channel: Channel, requests: dict[HospitalName, Request]) -> Replies:
-        """Like `ask`, but where as many hospitals may be missing as are asked, nobody's answer is no failure."""
+    def ask_some(self, channel: Channel, requests: Requests) -> Answers:
+        """Returns answers as `ask`, but where as many hospitals may be missing as are asked, none is no failure."""
         if self.allowed_missing < len(requests):
             return self.ask(channel, requests)
         replies, failures = channel.ask(requests, self.deadline_s)
         _stop_for_the_budget(requests, failures)
-        return replies
+        return answers_of(replies)
 
-    def _check_enough(self, requests: dict[HospitalName, Request], failures: Failures) -> None:
+    def _check_enough(self, requests: Requests, failures: Failures) -> None:
         _stop_for_the_budget(requests, failures)
         if len(failures) > self.allowed_missing or len(failures) == len(requests):
             raise FederationError(_describe(failures, self.allowed_missing))
 
 
-def _stop_for_the_budget(requests: dict[HospitalName, Request], failures: Failures) -> None:
+def _stop_for_the_budget(requests: Requests, failures: Failures) -> None:
     spent = [name for name, failure in failures.items() if failure.code is FailureCode.REFUSED_BUDGET]
     if spent:
         raise BudgetExhausted(

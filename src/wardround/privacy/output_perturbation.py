@@ -31,7 +31,8 @@ from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
 from wardround.privacy.updates import Share
 from wardround.randomness import Stream
-from wardround.types import HeadFit, Vector
+from wardround.types import Vector
+from wardround.work import HeadFit
 
 _TOLERANCE = 0.005
 """The solver's largest gradient, in units of the gradient of one patient: it raises the sensitivity by 1 %."""

@@ -20,37 +20,36 @@ import numpy.typing as npt
 import torch
 
 from wardround.errors import PrivacyError
-from wardround.per_patient.clipping_rules import SHAVE, Clipping, ClippingKind
+from wardround.per_patient.clipping_rules import SHAVE, Clipping, Flat
 from wardround.per_patient.layout import Layout
 from wardround.privacy.adaptive import AdaptiveNorm
-from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.plans.kinds import Clip
 from wardround.types import Vector
 
 Row: TypeAlias = Vector | npt.NDArray[np.float64]
 """One patient's gradient, or what the patient adds to a sum before it is rounded, (coordinate,)."""
 
 
-def rows_of(plan: PrivacyPlan, layout: Layout, clipping_norm: float | None) -> Callable[[Row], Row]:
-    """How a patient's gradient, (parameter,), becomes a row of one round, (coordinate,).
+def rows_of(clip: Clip, layout: Layout, asked: float | None) -> Callable[[Row], Row]:
+    """Returns how a patient's gradient, (parameter,), becomes a row of one round, (coordinate,).
 
     Args:
-        plan: says by which rule.
+        clip: of the plan.
         layout: of the trained parameters.
-        clipping_norm: of the round, where norms adapt; else None.
+        asked: clipping norm of the round, where norms adapt; else None.
 
     Raises:
         PrivacyError: a clipping norm that the plan does not accept.
     """
-    if not plan.accepts(clipping_norm):
+    if not clip.accepts(asked):
         raise PrivacyError(
-            f"A round must ask for a clipping norm where norms adapt, and for none elsewhere, got {clipping_norm} "
-            f"under {plan.clipping} clipping."
+            f"A round must ask for a clipping norm where norms adapt, and for none elsewhere, got {asked}."
         )
-    if plan.adaptive is not None and clipping_norm is not None:
-        return CountedRow(plan.adaptive, clipping_norm, plan.clipping_norm)
-    if plan.clipping is ClippingKind.FLAT:
+    if clip.adaptive is not None and asked is not None:
+        return CountedRow(clip.adaptive, asked, clip.norm)
+    if clip.fixed == Flat():
         return _as_it_is
-    return SectionedRow(plan.rule, layout, plan.clipping_norm)
+    return SectionedRow(clip.fixed, layout, clip.norm)
 
 
 def _as_it_is(gradient: Row) -> Row:

@@ -10,17 +10,14 @@ to the other, so its value moves by at most 2 truncation; its size lies in [0, t
 truncation. Sizes may rise and fall together or against each other, so no bound for monotone queries is used.
 """
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from wardround.accounting.calibration import calibrate_noise_multiplier
 from wardround.accounting.events import ComposedEvent, Event, GaussianEvent, PureEvent, SelfComposedEvent
-from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
-from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.updates import Share
 from wardround.randomness import Stream, gumbel, laplace
 from wardround.types import Vector
@@ -176,50 +173,6 @@ class GumbelTopK:
         values = bounded[chosen]
         stream.add_normal(values, self.noise_multiplier * 2 * self.truncation * float(np.sqrt(self.answers)))
         return _placed(values, chosen, update.size)
-
-
-def with_sparse_vector(plan: PrivacyPlan, mechanism: SparseVector, epsilon: float | None) -> PrivacyPlan:
-    """The plan whose hospitals release a few coordinates of each update.
-
-    Args:
-        plan: gives visits, delta and accountant.
-        mechanism: its epsilon is that of one release, unless the next is given.
-        epsilon: of all visits together at the plan's delta; one release then gets the most that keeps it, by the plan's
-            accountant or by dividing it, whichever is more.
-
-    Raises:
-        PrivacyError: hospitals are to add shares of the noise.
-    """
-    if epsilon is not None:
-        inverse = calibrate_noise_multiplier(
-            lambda z: SelfComposedEvent(PureEvent(1 / z), plan.releases), epsilon, plan.delta, plan.accountant
-        )
-        even = epsilon / plan.releases * (1 - 1e-12)  # rounding cannot bring the sum above the promise
-        mechanism = replace(mechanism, epsilon=max(1 / inverse, even))
-    return _choosing(plan, mechanism)
-
-
-def with_top_k(plan: PrivacyPlan, mechanism: GumbelTopK, epsilon: float | None) -> PrivacyPlan:
-    """The same for the exponential mechanism: given its noise, or the least for `epsilon` over all visits.
-
-    Raises:
-        PrivacyError: hospitals are to add shares of the noise, or no finite noise gives that epsilon.
-    """
-    if epsilon is not None:
-        noise_multiplier = calibrate_noise_multiplier(
-            lambda z: SelfComposedEvent(replace(mechanism, noise_multiplier=z).event, plan.releases),
-            epsilon, plan.delta, plan.accountant,
-        )  # fmt: skip
-        mechanism = replace(mechanism, noise_multiplier=noise_multiplier)
-    return _choosing(plan, mechanism)
-
-
-def _choosing(plan: PrivacyPlan, mechanism: SparseVector | GumbelTopK) -> PrivacyPlan:
-    if plan.trust is not Trust.NOBODY:
-        raise PrivacyError(
-            f"Hospitals that choose coordinates must noise them alone: trust must be nobody, got {plan.trust}."
-        )
-    return replace(plan, noise_multiplier=0.0, clipping_norm=math.inf, on_update=mechanism)
 
 
 def truncated(values: npt.NDArray[np.floating], bound: float) -> npt.NDArray[np.float64]:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from wardround.records import JsonDict
+from wardround.records.folder import JsonDict
 from wardround.report.guarantee import Guarantee
 from wardround.report.together import Together
 

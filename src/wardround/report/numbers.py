@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.errors import PrivacyError, RecordError
-from wardround.records import JsonDict, RunRecord
+from wardround.records.folder import JsonDict, RunRecord
 from wardround.report.guarantee import Guarantee
 from wardround.report.masked import LostAttempts, NoiseWitness, lost_of, upload_of, witness_of
 from wardround.report.reading import JsonObject

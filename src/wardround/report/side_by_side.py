@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from wardround.records import RunRecord
+from wardround.records.folder import RunRecord
 from wardround.report.comparison import Charge, Column, Overview, Point, Row, Spread
 from wardround.report.numbers import Quality, Report, numbers_of
 from wardround.report.together import together_of

@@ -14,7 +14,7 @@ from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent, Event, from_json
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.statement import Statement
-from wardround.records import JsonDict, RunRecord
+from wardround.records.folder import JsonDict, RunRecord
 from wardround.report.guarantee import Guarantee
 from wardround.report.reading import JsonObject
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from wardround.config import Study
+from wardround.coordinator.observer import Silent
 from wardround.reproduce.as_published.plain import Labelled, predict
-from wardround.run.evaluation import shortcut_auroc
-from wardround.run.materials import Materials, gather
-from wardround.run.observer import Silent
+from wardround.simulation.evaluation import shortcut_auroc
+from wardround.simulation.materials import Materials, gather
 from wardround.training.metrics import Metrics, evaluate
 from wardround.training.patients import TrainingPatients
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wardround.accounting.statement import Statement
-from wardround.records import RunRecord
+from wardround.records.folder import RunRecord
 from wardround.reproduce.as_published import dopamine as published
 from wardround.reproduce.as_published.statement import no_guarantee
 from wardround.reproduce.cohort import Cohort

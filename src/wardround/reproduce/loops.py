@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from wardround.config import Study
-from wardround.records import read_json, write_whole
+from wardround.coordinator.observer import Observer
+from wardround.records.folder import read_json, write_whole
 from wardround.reproduce.as_published.plain import Steps, train
 from wardround.reproduce.cohort import Cohort, cohort_of
 from wardround.reproduce.repaired import Sections, study_of
 from wardround.reproduce.table import Score
-from wardround.run.capacity import cores
-from wardround.run.observer import Observer
+from wardround.simulation.sweeps.capacity import cores
 
 Found = dict[str, dict[str, float]]
 """Numbers by what was measured: `{"uploaded": {"accuracy": 0.5, ...}, ...}`."""

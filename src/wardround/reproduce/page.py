@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from wardround.errors import MissingExtra
-from wardround.records import write_whole
+from wardround.records.folder import write_whole
 from wardround.reproduce.table import Table
 
 PHANTOMS = "phantoms"

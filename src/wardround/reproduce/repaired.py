@@ -7,10 +7,10 @@ from typing import Any
 
 from wardround.accounting.statement import Statement
 from wardround.config import Study, parse_study
-from wardround.records import RunRecord
+from wardround.coordinator.observer import Observer
+from wardround.records.folder import RunRecord
 from wardround.reproduce.table import Origin, Row, Score
-from wardround.run.many import run_many
-from wardround.run.observer import Observer
+from wardround.simulation.sweeps.many import run_many
 
 Sections = Mapping[str, Mapping[str, object]]
 

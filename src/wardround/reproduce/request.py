@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wardround.coordinator.observer import Observer
 from wardround.errors import DataError
 from wardround.images.guess import guess_layout
 from wardround.images.load import open_layout
@@ -11,7 +12,6 @@ from wardround.reproduce.page import PHANTOMS
 from wardround.reproduce.repaired import Repaired, run_repaired
 from wardround.reproduce.scale import Scale
 from wardround.reproduce.table import JsonDict, Row
-from wardround.run.observer import Observer
 
 TEST_FRACTION = 0.1
 _PHANTOM_IMAGES = 2

@@ -1,6 +1,6 @@
 """A linear head on fixed features, fitted to the end: strongly convex, so that its weights have a sensitivity.
 
-Nothing here is noised; what it returns may leave only through `PrivacyPlan.hospital_head`.
+Nothing here is noised; what it returns may leave only through `wardround.privacy.plans.releases.noised_head`.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from wardround.models.network import Network
 from wardround.privacy.output_perturbation import tolerance_of
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench
-from wardround.types import HeadFit
+from wardround.work import HeadFit
 
 Float64 = npt.NDArray[np.float64]
 Objective = Callable[[Float64], tuple[float, Float64]]

@@ -2,32 +2,35 @@
 
 import numpy as np
 
-from wardround.privacy.plan import PrivacyPlan
-from wardround.randomness import Indices, Stream
+from wardround.privacy.plans.kinds import Training
+from wardround.privacy.plans.releases import clip_of, noised_sum, sample, share_of_patients
+from wardround.randomness import Stream
+from wardround.randomness.sampling import Indices
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
-from wardround.types import LocalSteps, Vector
+from wardround.types import Vector
+from wardround.work import LocalSteps
 
 
 def local_steps(
     workbench: Workbench,
     weights: Vector,
     patients: TrainingPatients,
-    plan: PrivacyPlan,
+    part: Training,
     run: LocalSteps,
     sampling: Stream,
     noise: Stream,
 ) -> tuple[Vector, Vector]:
-    """The weights, and the velocity of the heavy ball, after some steps on one hospital's patients, (parameter,).
+    """Returns the weights, and the velocity of the heavy ball, after some steps on one hospital's patients, (parameter,).
 
     The step is v <- momentum v + g + proximal (w - w0) + correction, w <- w - learning_rate v, with g the noised sum of
     clipped gradients over a public constant. Everything but g is public or computed from earlier steps.
 
     Guarantee:
-        Releases `run.steps` noised sums as `plan.release_event` has them; the weights are computed from these alone.
-        Where the plan noises updates, nothing here is noised, and the weights may leave only through
-        `PrivacyPlan.hospital_update`. Weights and sampling by class must be public: a patient's gradient is clipped
-        after it was weighted, and a patient is drawn with at most the plan's probability, independently of others.
+        Releases `run.steps` noised sums as the part's event has them; the weights are computed from these alone.
+        Where the part noises updates, nothing here is noised, and the weights may leave only through
+        `wardround.privacy.plans.releases.noised_update`. Weights and sampling by class must be public: a patient's gradient is clipped
+        after it was weighted, and a patient is drawn with at most the part's probability, independently of others.
 
     Sources:
         Abadi et al. 2016, Algorithm 1, https://arxiv.org/abs/1607.00133, divided by a public constant instead of
@@ -37,13 +40,14 @@ def local_steps(
     """
     start = weights
     velocity = np.zeros_like(weights) if run.velocity is None else run.velocity
-    denominator = plan.sampling_prob * max(1, len(patients)) if run.denominator is None else run.denominator
+    denominator = share_of_patients(part) * max(1, len(patients)) if run.denominator is None else run.denominator
+    clip = clip_of(part)
     for _ in range(run.steps):
-        chosen = _thinned(plan.sample(len(patients), sampling), patients, run, sampling)
+        chosen = _thinned(sample(part, len(patients), sampling), patients, run, sampling)
         [clipped] = workbench.gradient_sums(
-            weights, [Sample(patients, chosen)], plan.clipping_norm, sampling.seed(), plan.rule, run.class_weights
+            weights, [Sample(patients, chosen)], clip.norm, sampling.seed(), clip.fixed, run.class_weights
         )
-        gradient = plan.hospital_release(clipped, noise) / np.float32(denominator)
+        gradient = noised_sum(part, clipped, noise) / np.float32(denominator)
         if run.proximal:
             gradient = gradient + np.float32(run.proximal) * (weights - start)
         if run.correction is not None:
@@ -54,12 +58,12 @@ def local_steps(
 
 
 def class_of_patients(patients: TrainingPatients) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The class of each patient's first picture, (patient,)."""
+    """Returns the class of each patient's first picture, (patient,)."""
     return patients.labels[patients.starts[:-1]]
 
 
 def _thinned(chosen: Indices, patients: TrainingPatients, run: LocalSteps, sampling: Stream) -> Indices:
-    """Of the drawn patients, each kept with the probability of its class, independently."""
+    """Returns the drawn patients, each kept with the probability of its class, independently."""
     if run.class_sampling is None or not len(chosen):
         return chosen
     share = np.array(run.class_sampling)[class_of_patients(patients)[chosen]]

@@ -85,6 +85,11 @@ class Workbench:
         self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(channel, *space) of a picture."""
+        return tuple(self._pixels.shape[1:])
+
+    @property
     def kept_inputs(self) -> Tensor | None:
         """Inputs of every picture, (picture, ...), where they are computed once."""
         return self._inputs

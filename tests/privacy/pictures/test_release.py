@@ -11,7 +11,7 @@ from wardround.privacy.pictures.labels import RandomisedResponse
 from wardround.privacy.pictures.per_pixel import LaplacePixels
 from wardround.privacy.pictures.release import LocalRelease, calibrated_release
 from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.promise import insiders_of, statement_of
+from wardround.privacy.plans.wording import insiders_of, statement_of
 from wardround.privacy.variants import not_private, with_local_pictures
 
 DELTA = 1e-5

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wardround.federation.aggregators import Aggregator
+from wardround.federation.aggregators import Aggregator, sum_of
 from wardround.federation.channel import Channel
 from wardround.federation.local_training import LocalTraining
-from wardround.federation.messages import Replies
+from wardround.federation.messages import Answers, Requests
 from wardround.federation.server import ServerOptimizer, own_part
 from wardround.federation.strategy import State
 from wardround.federation.timetable import Timetable
@@ -55,25 +55,30 @@ class FedAvg:
         requests = {
             name: self.local.request(round, state, k, weights, velocity=velocity) for name, k in asked.items()
         }
-        replies = self.local.call.ask(channel, requests)
-        mean = self._mean(replies, asked, round)
+        mean, velocities = self._mean(channel, requests, asked)
         weights, server = self.server.step(own_part(state), weights, mean)
 
-        return {**state, "weights": weights, **server, **mean_velocity(replies)}
+        return {**state, "weights": weights, **server, **velocities}
 
     def models(self, state: State) -> dict[str, Vector]:
         """See `Strategy`."""
         return {"global": state["weights"]}
 
-    def _mean(self, replies: Replies, asked: dict[HospitalName, int], round: int) -> Vector:
+    def _mean(self, channel: Channel, requests: Requests, asked: dict[HospitalName, int]) -> tuple[Vector, State]:
+        """Returns the mean update and the mean velocity, where velocities travel."""
+        call = self.local.call
+        if self.shares is None and not self.local.keep_velocity:
+            total, hospitals = call.ask_sum(channel, requests, self.aggregator)
+            return total / np.float32(hospitals), {}
+        answers = call.ask(channel, requests)
         if self.shares is None:
-            return self.aggregator.sum(replies, round) / np.float32(len(replies))
-        shares = np.array([self.shares[asked[name]] for name in replies], dtype=np.float32)
-        updates = np.stack([reply.update for reply in replies.values()])
-        return np.asarray(shares / shares.sum() @ updates, dtype=np.float32)
+            return sum_of(a.update for a in answers.values()) / np.float32(len(answers)), mean_velocity(answers)
+        shares = np.array([self.shares[asked[name]] for name in answers], dtype=np.float32)
+        updates = np.stack([answer.update for answer in answers.values()])
+        return np.asarray(shares / shares.sum() @ updates, dtype=np.float32), mean_velocity(answers)
 
 
-def mean_velocity(replies: Replies) -> State:
-    """The mean of the velocities that came back, if any did."""
-    velocities = [reply.velocity for reply in replies.values() if reply.velocity is not None]
+def mean_velocity(answers: Answers) -> State:
+    """Returns the mean of the velocities that came back, if any did."""
+    velocities = [answer.velocity for answer in answers.values() if answer.velocity is not None]
     return {"velocity": np.mean(velocities, axis=0, dtype=np.float32)} if velocities else {}

@@ -8,16 +8,16 @@ Malekzadeh et al. 2021 (Dopamine), Algorithm 1, https://arxiv.org/abs/2101.11693
 and the sum divided by a public constant.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel
-from wardround.federation.messages import Task
 from wardround.federation.strategy import Call, State
 from wardround.types import Vector
+from wardround.work import CountPatients, GradientSum
 
 
 class Follows(Protocol):
@@ -57,8 +57,8 @@ class FedSGD:
     def init(self, weights: Vector, channel: Channel) -> State:
         """See `Strategy`."""
         if self.num_patients is None:
-            requests = dict.fromkeys(channel.hospitals, self.call.request(Task.COUNT, 0))
-            count = self.call.ask_sum(channel, requests, self.aggregator, 0)
+            requests = dict.fromkeys(channel.hospitals, self.call.request(CountPatients(), 0))
+            count, _ = self.call.ask_sum(channel, requests, self.aggregator)
         else:
             count = np.array([self.num_patients], dtype=np.float32)
         # A noised count may fall below the truth, even below zero; the step stays finite.
@@ -71,17 +71,16 @@ class FedSGD:
         """See `Strategy`."""
         weights, velocity, num_patients = state["weights"], state["velocity"], state["num_patients"]
 
-        request = self.call.request(Task.GRADIENT_SUM, round, weights)
-        if self.adaptive is not None:
-            request = replace(request, clipping_norm=float(state["clipping_norm"][0]))
+        clipping_norm = None if self.adaptive is None else float(state["clipping_norm"][0])
+        request = self.call.request(GradientSum(weights, clipping_norm), round)
         requests = dict.fromkeys(channel.hospitals, request)
-        noised_sum = self.call.ask_sum(channel, requests, self.aggregator, round)
+        noised_sum, _ = self.call.ask_sum(channel, requests, self.aggregator)
 
         # Divided by a public constant, never by the realised number of patients.
         expected = np.float32(self.sampling_prob) * num_patients
-        if self.adaptive is not None and request.clipping_norm is not None:
+        if self.adaptive is not None and clipping_norm is not None:
             noised_sum, following = self.adaptive.separated(
-                noised_sum, float(expected[0]), request.clipping_norm, self.clipping_norm
+                noised_sum, float(expected[0]), clipping_norm, self.clipping_norm
             )
             state = {**state, "clipping_norm": np.array([following], dtype=np.float32)}
         gradient = noised_sum / expected

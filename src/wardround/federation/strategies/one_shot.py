@@ -6,15 +6,15 @@ post-processing. Every hospital counts alike: patient counts would be facts abou
 Source: Zhang, Wainwright and Duchi 2012, https://arxiv.org/abs/1209.4129 (averaging of minimisers).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel
-from wardround.federation.messages import Task
 from wardround.federation.strategy import Call, State
-from wardround.types import HeadFit, Vector
+from wardround.types import Vector
+from wardround.work import FittedHead, HeadFit
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class OneShot:
 
     def update(self, state: State, channel: Channel, round: int) -> State:
         """See `Strategy`."""
-        request = replace(self.call.request(Task.FIT_HEAD, round, state["weights"]), fit=self.fit)
-        replies = self.call.ask(channel, dict.fromkeys(channel.hospitals, request))
-        return {"weights": self.aggregator.sum(replies, round) / np.float32(len(replies))}
+        requests = dict.fromkeys(channel.hospitals, self.call.request(FittedHead(self.fit), round))
+        total, hospitals = self.call.ask_sum(channel, requests, self.aggregator)
+        return {"weights": total / np.float32(hospitals)}
 
     def models(self, state: State) -> dict[str, Vector]:
         """See `Strategy`."""

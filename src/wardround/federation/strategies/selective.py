@@ -10,17 +10,17 @@ Source: Shokri and Shmatikov 2015, Figures 3 and 4, https://doi.org/10.1145/2810
 and, with a hospital drawn anew for every turn, the order in which free-running hospitals arrive one at a time.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from wardround.federation.channel import Channel
 from wardround.federation.local_training import LocalTraining
-from wardround.federation.messages import Task
 from wardround.federation.strategy import State
 from wardround.federation.timetable import Timetable
-from wardround.types import Selection, Vector
+from wardround.types import Vector
+from wardround.work import Selection, SelectiveUpdate
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,8 @@ class Selective:
         [k] = self.timetable.asked(round)
         positions = most_updated(counter, self.download_fraction)
         selection = Selection(positions, self.upload_fraction, self.random, self.threshold, self.truncation)
-        request = replace(
-            self.local.request(round, state, k, weights[positions]), task=Task.SELECTIVE, selection=selection
-        )
+        work = SelectiveUpdate(weights[positions], self.local.steps_for(state, k), selection)
+        request = self.local.call.request(work, round)
         replies = self.local.call.ask_some(channel, {channel.hospitals[k]: request})
         counter = np.float32(self.counter_decay) * counter
         for reply in replies.values():

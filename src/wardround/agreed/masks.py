@@ -1,0 +1,101 @@
+"""The integer mechanisms of a masked run: of its gradients, and of the number of patients where it is counted.
+
+Everything follows from the plan and the number of trained parameters, so that every party with the study file has the
+same: what a hospital agrees on, what is checked before a run, and what epsilon was computed for.
+"""
+
+from wardround.accounting.discrete import DiscreteShares
+from wardround.accounting.insiders import NoiseShares
+from wardround.errors import PrivacyError
+from wardround.privacy.plans.kinds import NoisedGradients
+from wardround.privacy.plans.plan import Plan
+from wardround.randomness.sampling import largest_sample
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.round.witness import WITNESSES
+
+COUNT_COORDINATES = 1 + WITNESSES
+"""Coordinates of a count: the number, and noise alone."""
+
+
+def mechanism_of(plan: Plan, parameters: int) -> IntegerMechanism:
+    """Returns the mechanism of a plan's masked sums over that many parameters, an adaptive norm's count and witnesses.
+
+    The ring is the widest; `fitting` takes the smallest that does.
+
+    Args:
+        plan: with shares of noise.
+        parameters: trained.
+
+    Raises:
+        PrivacyError: the plan's sums are not masked, or its grid cannot carry so many parameters.
+    """
+    part = plan.training
+    if not isinstance(part, NoisedGradients) or not isinstance(part.noise, DiscreteShares):
+        raise PrivacyError("A plan must have discrete shares of noise for masked sums, got one without.")
+    return _carrying(part.noise, plan, part.clip.norm, parameters + part.clip.counted_coordinates + WITNESSES)
+
+
+def fitting(mechanism: IntegerMechanism, plan: Plan) -> IntegerMechanism:
+    """Returns the mechanism in the smallest ring in which no sum of a round wraps around.
+
+    The sum is of as many patients as the plan's sampling takes but for a chance of
+    `wardround.randomness.LARGER_SAMPLE`. The ring has no part in the guarantee. Where patients are counted their number
+    is not known beforehand, and the ring stays the widest.
+
+    Raises:
+        FederationError: no ring holds sums over so many patients.
+    """
+    part = plan.training
+    if plan.public_size is None or not isinstance(part, NoisedGradients):
+        return mechanism
+    return mechanism.for_patients(largest_sample(plan.public_size, part.sampling_prob))
+
+
+def count_mechanism_of(plan: Plan) -> IntegerMechanism | None:
+    """Returns the mechanism of a plan's masked count; None where the number of patients is public.
+
+    Its ring is the widest, as the number of patients to count is not known beforehand.
+    """
+    if plan.count is None or not isinstance(plan.count.noise, DiscreteShares):
+        return None
+    return _carrying(plan.count.noise, plan, 1.0, COUNT_COORDINATES)
+
+
+def shares_for(
+    noise_multiplier: float, clipping_norm: float, coordinates: int, noiser: NoiseShares
+) -> DiscreteShares:
+    """Returns shares of noise on a grid that are worth a noise multiplier, or a hair more.
+
+    Args:
+        noise_multiplier: std over sensitivity.
+        clipping_norm: L2 norm of what one patient adds.
+        coordinates: that the slack of whole-number noise is charged for.
+        noiser: hospitals that add shares.
+
+    Raises:
+        PrivacyError: the grid cannot carry the noise.
+    """
+    mechanism = _mechanism(noise_multiplier, clipping_norm, 1, noiser)
+    return DiscreteShares(mechanism.share_std, mechanism.honest, mechanism.sensitivity, coordinates)
+
+
+def _carrying(shares: DiscreteShares, plan: Plan, clipping_norm: float, dimension: int) -> IntegerMechanism:
+    """Returns the mechanism that adds these shares; its sensitivity must be the one that epsilon was computed for."""
+    if not isinstance(plan.noiser, NoiseShares):
+        raise PrivacyError(
+            "Masked sums have shares of noise from every hospital, and this plan has another noiser."
+        )
+    mechanism = _mechanism(shares.noise_multiplier, clipping_norm, dimension, plan.noiser)
+    if mechanism.sensitivity != shares.sensitivity or dimension > shares.dimension:
+        raise PrivacyError(
+            f"The mechanism must be the one that epsilon was computed for, {shares}, got {mechanism}."
+        )
+    return mechanism
+
+
+def _mechanism(
+    noise_multiplier: float, clipping_norm: float, dimension: int, noiser: NoiseShares
+) -> IntegerMechanism:
+    return IntegerMechanism(
+        clipping_norm, noise_multiplier, dimension, noiser.hospitals, noiser.colluders, noiser.dropouts
+    )

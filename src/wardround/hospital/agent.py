@@ -1,0 +1,210 @@
+"""A hospital's side of a round: it checks, charges its ledger, trains, and releases one answer.
+
+Released: an update (a noised count, a clipped gradient sum with the hospital's part of the noise, or the change of the
+model over noised steps) and the event it was charged as. When: only after the charge is on disk.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wardround.accounting.events import Event, NoEvent
+from wardround.accounting.ledger import Ledger
+from wardround.accounting.ledger_entry import GENESIS
+from wardround.errors import BudgetExhausted, LedgerError, RecordError
+from wardround.federation.messages import Answer, Failure, FailureCode, Request, Stage
+from wardround.hospital.correlated import CorrelatedRounds
+from wardround.hospital.memory import Memory
+from wardround.hospital.policy import COUNTS, Policy, computed
+from wardround.hospital.selective import selective_update
+from wardround.per_patient.clipped_sum import ClippedSum
+from wardround.privacy.plans.plan import Plan
+from wardround.privacy.plans.protects import charge_of, plan_protects
+from wardround.privacy.plans.releases import (
+    clip_of,
+    correlation_of,
+    noised_counts,
+    noised_head,
+    noised_sum,
+    noised_update,
+    sample,
+)
+from wardround.randomness import Randomness, Stream
+from wardround.training.convex import fit_head
+from wardround.training.local import class_of_patients, local_steps
+from wardround.training.patients import TrainingPatients
+from wardround.training.workbench import Sample, Workbench
+from wardround.types import HospitalName, Vector
+from wardround.work import (
+    CountClasses,
+    CountPatients,
+    FittedHead,
+    GradientSum,
+    LocalUpdate,
+    SelectiveUpdate,
+)
+
+_log = logging.getLogger("wardround.hospital")
+
+
+@dataclass(frozen=True)
+class Agent:
+    """The part of a hospital that holds patients.
+
+    Attributes:
+        name: the hospital.
+        patients: its training patients.
+        plan: the privacy plan of the study it agreed to.
+        policy: the work that it does.
+        ledger: its privacy ledger for these patients.
+        randomness: source of its sampling and noise.
+        workbench: the network; simulated hospitals share one.
+        memory: its notes between rounds.
+        num_classes: classes that patients are counted by.
+    """
+
+    name: HospitalName
+    patients: TrainingPatients
+    plan: Plan
+    policy: Policy
+    ledger: Ledger
+    randomness: Randomness
+    workbench: Workbench
+    memory: Memory = field(default_factory=Memory)
+    num_classes: int = 2
+
+    def agrees(self, request: Request) -> bool:
+        """Returns whether this hospital agreed to what is asked, and its plan protects the answer.
+
+        Nothing is charged.
+        """
+        if not self.policy.allows(request) or not plan_protects(self.plan, request.work):
+            return False
+        rounds = self.correlated
+        if rounds is None or not isinstance(request.work, GradientSum):
+            return True
+        return rounds.fits(request.round, request.work)
+
+    def admit(self, request: Request) -> Failure | None:
+        """Checks, then spends: None once the charge for this request is in the ledger, else why not."""
+        purpose = computed(request.work).name
+        try:
+            if not self.agrees(request):
+                return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
+            self.ledger.charge(
+                self._due(request),
+                study=request.study,
+                release_id=f"{request.round}/{purpose}/{request.attempt}",
+                purpose=purpose,
+                planned=1 if self.correlated is not None else self.policy.planned(request),
+                seeded=not self.randomness.is_private,
+            )
+        except BudgetExhausted as error:
+            _log.warning("%s refuses round %d: %s", self.name, request.round, error)
+            return Failure(FailureCode.REFUSED_BUDGET, Stage.ADMISSION)
+        except LedgerError as error:
+            _log.error("%s cannot charge round %d: %s", self.name, request.round, error)
+            return Failure(FailureCode.LEDGER, Stage.ADMISSION)
+        except RecordError as error:
+            _log.error("%s cannot read its notes for round %d: %s", self.name, request.round, error)
+            return Failure(FailureCode.DATA, Stage.ADMISSION)
+        return None
+
+    @property
+    def correlated(self) -> CorrelatedRounds | None:
+        """Its notes of a run whose rounds share their noise; None where they do not."""
+        correlation = correlation_of(self.plan.training)
+        return None if correlation is None else CorrelatedRounds(self.memory, correlation)
+
+    def _due(self, request: Request) -> Event:
+        """Returns what the ledger is charged now: nothing in a run of correlated rounds that it was charged for."""
+        rounds, seeded = self.correlated, not self.randomness.is_private
+        if rounds is None or seeded or isinstance(request.work, COUNTS) or not rounds.has_begun(request.round):
+            return self.event_of(request)  # a seeded repetition finds its own charge
+        if self.ledger.head() == GENESIS:
+            raise LedgerError("A run that has begun must stand in the ledger, and it is empty; restore it.")
+        return NoEvent()
+
+    def event_of(self, request: Request) -> Event:
+        """Returns what answering the request costs this hospital's patients."""
+        return charge_of(self.plan, request.work, request.round)
+
+    def repeated(self, request: Request) -> Answer | None:
+        """Returns the answer that was made when this was asked before, where that must be sent again; else None."""
+        if self.correlated is None or not isinstance(request.work, GradientSum):
+            return None
+        update = self.correlated.repeated(request.round, request.work)
+        return None if update is None else Answer(update, self.event_of(request))
+
+    def sample(self, request: Request) -> Sample:
+        """Returns the patients of this round, drawn in secret."""
+        if self.correlated is not None:
+            stream = self.randomness.stream(self.name, "cohorts")
+            return Sample(self.patients, self.correlated.chosen(request.round, len(self.patients), stream))
+        drawn = sample(self.plan.training, len(self.patients), self._stream("sampling", request))
+        return Sample(self.patients, drawn)
+
+    def release(self, request: Request, work: GradientSum, clipped: ClippedSum, sample: Sample) -> Answer:
+        """Returns the answer to a gradient sum: the sum with this hospital's part of the noise."""
+        part, noise = self.plan.training, self._stream("noise", request)
+        if self.correlated is not None:
+            update = self.correlated.release(request.round, work, clipped, part, noise)
+            return Answer(update, self.event_of(request))
+        whole = clip_of(part).in_units(clipped, len(sample.chosen), work.clipping_norm)
+        return Answer(noised_sum(part, whole, noise), self.event_of(request))
+
+    def gradients(self, request: Request, weights: Vector) -> Iterator[Vector]:
+        """Yields the gradient of each patient of this round, drawn in secret, not clipped. Private, each of them."""
+        yield from self.workbench.patient_gradients(weights, self.sample(request), self._dropout(request))
+
+    def noise_bytes(self, request: Request) -> Callable[[int], bytes]:
+        """Returns the source of a whole-number share of noise, in pieces of 8 bytes; for one request only."""
+        stream = self._stream("noise", request)
+        return lambda count: stream.words(count // 8).tobytes()
+
+    def answer_alone(self, request: Request) -> Answer:
+        """Returns the answer to one request, by this hospital alone."""
+        work, noise = request.work, self._stream("noise", request)
+        event, part = self.event_of(request), self.plan.training
+        match work:
+            case CountPatients():
+                return Answer(noised_counts(self.plan.count, np.array([float(len(self.patients))]), noise), event)
+            case CountClasses():
+                classes = np.bincount(class_of_patients(self.patients), minlength=self.num_classes)
+                return Answer(noised_counts(self.plan.count, classes.astype(np.float64), noise), event)
+            case GradientSum():
+                drawn, clip = self.sample(request), clip_of(part)
+                [clipped] = self.workbench.gradient_sums(
+                    work.weights, [drawn], clip.gradient_norm(work.clipping_norm),
+                    self.randomness.stream("dropout", request.round).seed(), clip.fixed,
+                )  # fmt: skip
+                return self.release(request, work, clipped, drawn)
+            case FittedHead():
+                fitted = fit_head(self.workbench, self.patients, work.fit)
+                return Answer(noised_head(part, fitted, noise), event)
+            case SelectiveUpdate():
+                update = selective_update(
+                    self.workbench, self.memory, request.round, work.weights, self.patients, part,
+                    work.steps, work.selection,
+                    sampling=self._stream("sampling", request), noise=noise,
+                    draw=self._stream("selection", request),
+                )  # fmt: skip
+                return Answer(update, event)
+            case LocalUpdate():
+                weights, velocity = local_steps(
+                    self.workbench, work.weights, self.patients, part, work.steps,
+                    self._stream("sampling", request), noise,
+                )  # fmt: skip
+                update = noised_update(part, weights - work.weights, noise)
+                return Answer(update, event, velocity if work.steps.keep_velocity else None)
+            case _:
+                raise ValueError(f"{work.name} is not answered with a noised vector")
+
+    def _dropout(self, request: Request) -> int:
+        return self.randomness.stream(self.name, "dropout", request.round, request.attempt).seed()
+
+    def _stream(self, purpose: str, request: Request) -> Stream:
+        name = computed(request.work).name
+        return self.randomness.stream(self.name, purpose, name, request.round, request.attempt)

@@ -1,0 +1,192 @@
+"""A hospital: bytes in, bytes out. It answers one request at a time, and can refuse.
+
+Whatever goes wrong, another party learns a code and a stage; the hospital's own log has the sentence and the trace.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from wardround import __version__
+from wardround.errors import FederationError, LedgerError
+from wardround.federation.messages import (
+    Answer,
+    Failure,
+    FailureCode,
+    Hello,
+    Receipt,
+    Received,
+    Reply,
+    Request,
+    Signed,
+    Stage,
+    Uploaded,
+)
+from wardround.federation.receipts import sign_receipt
+from wardround.federation.wire.limits import Limits
+from wardround.federation.wire.replies import encode_reply
+from wardround.federation.wire.requests import decode_request
+from wardround.hospital.agent import Agent
+from wardround.hospital.charged import charged_counts, charged_releases
+from wardround.hospital.masked import MaskedRounds
+from wardround.secure_aggregation.keys.identity import Identity
+from wardround.work import (
+    Announce,
+    Confirm,
+    CountClasses,
+    CountPatients,
+    FittedHead,
+    GiveReceipt,
+    GradientSum,
+    LocalUpdate,
+    Receive,
+    SayHello,
+    SelectiveUpdate,
+    Upload,
+)
+
+_log = logging.getLogger("wardround.hospital")
+
+_REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """One hospital in one study.
+
+    Attributes:
+        agent: its patients, plan, policy, ledger and network.
+        classes: names of the classes, in order.
+        masked: its side of masked rounds; None where sums are not masked.
+        identity: its signing key; None where it has none.
+    """
+
+    agent: Agent
+    classes: tuple[str, ...]
+    masked: MaskedRounds | None = None
+    identity: Identity | None = None
+
+    def answer(self, message: bytes) -> bytes:
+        """Returns the reply to one request, as bytes; a request that is none is refused and costs nothing."""
+        try:
+            request = decode_request(message, self.limits)
+        except FederationError as error:
+            _log.warning("%s refuses a message: %s", self.agent.name, error)
+            return encode_reply(_REFUSED)
+        return encode_reply(self.reply(request))
+
+    @property
+    def limits(self) -> Limits:
+        """The sizes that a message to this hospital may have."""
+        return Limits.of_network(self.agent.workbench.initial_weights.size, len(self.classes))
+
+    def reply(self, request: Request) -> Reply | Failure:
+        """Returns the reply to one request, as a value."""
+        try:
+            match request.work:
+                case Announce() | Confirm() | Upload() | Receive():
+                    return self._masked(request)
+                case SayHello():
+                    return self._hello() if self.agent.policy.allows(request) else _REFUSED
+                case GiveReceipt():
+                    return self._receipt() if self.agent.policy.allows(request) else _REFUSED
+                case work:
+                    return self._answer(request, work)
+        except Exception:
+            _log.exception("%s cannot answer", self.agent.name)
+            return Failure(FailureCode.INTERNAL, Stage.TRAINING)
+
+    def _answer(
+        self,
+        request: Request,
+        work: CountPatients | CountClasses | GradientSum | LocalUpdate | SelectiveUpdate | FittedHead,
+    ) -> Answer | Failure:
+        del work  # a noised vector, as the type says
+        refusal = self.agent.admit(request)
+        if refusal is not None:
+            return refusal
+        return self.agent.repeated(request) or self.agent.answer_alone(request)
+
+    def _masked(self, request: Request) -> Reply | Failure:
+        """Takes the next step of a masked attempt."""
+        if self.masked is None or not self.agent.agrees(request):
+            return _REFUSED
+        if isinstance(request.work, Upload):
+            admitted = self.admit_upload(request)
+            return admitted if isinstance(admitted, Failure) else self.upload()
+        return self.step(request)
+
+    def step(self, request: Request) -> Reply | Failure:
+        """Takes a step of a masked attempt that costs nothing."""
+        masked, work = self.masked, request.work
+        if masked is None:
+            return _REFUSED
+        try:
+            match work:
+                case Announce():
+                    announced = masked.announce(request, work)
+                    return announced if isinstance(announced, Failure) else Signed(announced)
+                case Confirm():
+                    return Signed(masked.confirm(work.announcements))
+                case Receive():
+                    masked.receive(work.total)
+                    return Received()
+                case _:
+                    return _REFUSED
+        except (FederationError, LedgerError, ValueError) as error:
+            return self._end(error)
+
+    def admit_upload(self, request: Request) -> None | Failure:
+        """Checks and charges the upload of the attempt under way; None once the charge is in the ledger."""
+        work = request.work
+        if self.masked is None or not isinstance(work, Upload):
+            return _REFUSED
+        try:
+            admitted = self.masked.admit(work.confirmations)
+        except (FederationError, LedgerError, ValueError) as error:
+            return self._end(error)
+        return admitted if isinstance(admitted, Failure) else None
+
+    def upload(self) -> Uploaded | Failure:
+        """Computes, noises and masks the sum of the attempt that was admitted."""
+        if self.masked is None:
+            return _REFUSED
+        try:
+            event, uploaded = self.masked.event, self.masked.upload()
+        except (FederationError, LedgerError, ValueError) as error:
+            return self._end(error)
+        return uploaded if isinstance(uploaded, Failure) else Uploaded(uploaded, event)
+
+    def _end(self, error: Exception) -> Failure:
+        _log.error("%s ends the run: %s", self.agent.name, error)
+        return Failure(FailureCode.PROTOCOL, Stage.ADMISSION)
+
+    def _hello(self) -> Hello:
+        agent = self.agent
+        last = None if self.masked is None else self.masked.notes.last
+        weights = np.ascontiguousarray(agent.workbench.initial_weights, dtype=np.float32)
+        return Hello(
+            study=agent.policy.study,
+            version=__version__,
+            classes=self.classes,
+            input_shape=tuple(int(side) for side in agent.workbench.input_shape),
+            weights_sha256=hashlib.sha256(weights.tobytes()).hexdigest(),
+            charges=agent.ledger.position()[0],
+            last_attempt=last or (0, 0),
+        )
+
+    def _receipt(self) -> Receipt:
+        agent = self.agent
+        study = agent.policy.study
+        receipt = Receipt(
+            study=study,
+            hospital=agent.name,
+            releases=charged_releases(agent.ledger, study, agent.plan),
+            counts=charged_counts(agent.ledger, study),
+            epsilon_spent=agent.ledger.spent(),
+            delta=agent.plan.delta,
+            ledger_head=agent.ledger.head(),
+        )
+        return receipt if self.identity is None else sign_receipt(receipt, self.identity)

@@ -1,0 +1,262 @@
+"""A hospital's side of a masked round: it checks, charges its ledger, computes, noises, masks and signs one upload.
+
+What leaves: a round key, how far its ledger is (`known_ledgers`), the hash of a transcript, and the sum of its
+patients' rows on the grid (gradients, or a one for everybody) with its share of the noise, under masks; and the event
+it was charged as. When: the upload only after the charge and the notes are on disk.
+A sample without patients is noised, masked and sent like any other.
+
+Guarantee: that of `wardround.secure_aggregation.integers.mechanism` for the sum of all hospitals; a single upload is uniform
+to whoever lacks the keys of an honest hospital. Sensitivity: one patient, added or removed with all their pictures,
+moves the sum by a row of integer L2 norm at most D. Witness coordinates hold zeros for every patient.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import assert_never
+
+import numpy as np
+
+from wardround.accounting.events import Event
+from wardround.accounting.ledger_entry import GENESIS
+from wardround.errors import FederationError, LedgerError, PrivacyError
+from wardround.federation.messages import Failure, FailureCode, Request, Stage
+from wardround.hospital.agent import Agent
+from wardround.hospital.known_ledgers import check_own, mark_of
+from wardround.hospital.masked_count import counted_rows
+from wardround.hospital.notes import Notes
+from wardround.per_patient.layout import Layout
+from wardround.privacy.plans.releases import clip_of
+from wardround.privacy.rows import Row, rows_of
+from wardround.secure_aggregation.integers.grid import Int64
+from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.integers.ring import Residues
+from wardround.secure_aggregation.keys.identity import Identity
+from wardround.secure_aggregation.keys.pins import Pins
+from wardround.secure_aggregation.keys.secret import Entropy, system_entropy
+from wardround.secure_aggregation.round.agreement import Agreement
+from wardround.secure_aggregation.round.cohort import CohortRule, check_follows
+from wardround.secure_aggregation.round.confirmation import Agreed, Confirmation, check_agreement, confirm
+from wardround.secure_aggregation.round.round_key import Announcement, RoundKey
+from wardround.secure_aggregation.round.transcript import Member, Terms, Transcript
+from wardround.secure_aggregation.round.upload import Upload
+from wardround.secure_aggregation.round.witness import WITNESSES
+from wardround.work import Announce, CountPatients, GradientSum, Summed
+
+_log = logging.getLogger("wardround.hospital")
+
+
+@dataclass
+class _Attempt:
+    """What a hospital holds while an attempt is under way; `charged`: agreed on by all, and charged to the ledger.
+
+    `ledger`: entries and head of the ledger with that charge, which must still be so when the upload leaves.
+    """
+
+    request: Request
+    of: Summed
+    terms: Terms
+    key: RoundKey
+    transcript: Transcript | None = None
+    charged: Agreed | None = None
+    ledger: tuple[int, str] = (0, GENESIS)
+
+
+class MaskedRounds:
+    """A hospital's side of masked rounds.
+
+    The methods are called in their order, once an attempt. A failure is a code and a stage; a `FederationError` says
+    that another party does not keep to the protocol, a `LedgerError` that a charge is gone, and both end the run.
+
+    Args:
+        agent: its patients, plan, policy, ledger and network.
+        identity: its signing key.
+        pins: of the other hospitals.
+        agreement: as it knows it, from its own study file.
+        notes: where it keeps them; None keeps them in this process, for runs that are not resumed.
+        entropy: where round keys come from.
+
+    Raises:
+        LedgerError: the ledger has lost a charge that the notes know of.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        identity: Identity,
+        pins: Pins,
+        agreement: Agreement,
+        notes: Path | None = None,
+        entropy: Entropy = system_entropy,
+    ) -> None:
+        self._agent, self._identity, self._agreement = agent, identity, agreement
+        self._rule = CohortRule(pins, agreement.minimum)
+        self._path, self._entropy = notes, entropy
+        self.notes = Notes() if notes is None else Notes.read(notes)
+        self.notes.check(agent.ledger)
+        self._attempt: _Attempt | None = None
+
+    def announce(self, request: Request, work: Announce) -> bytes | Failure:
+        """Returns its announcement: a fresh key for an attempt, signed. Takes in the sum before, if one is owed."""
+        if work.received is not None:
+            self.receive(work.received)
+        self._attempt = None
+        if not self._agent.agrees(request):
+            return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
+        weights, norm = (
+            (work.of.weights, work.of.clipping_norm) if isinstance(work.of, GradientSum) else (None, None)
+        )
+        terms = self._agreement.terms(request.round, work.attempt, work.hospitals, weights, norm)
+        check_follows(terms, self._last_before(request.round))
+        seen = {name: known.mark for name, known in self.notes.peers.items()}
+        ledger = mark_of(self._agent.ledger, self._identity)
+        key = RoundKey(self._identity, terms, ledger, self._entropy, seen)
+        self._attempt = _Attempt(request, work.of, terms, key)
+        return key.announcement.to_bytes()
+
+    def confirm(self, announcements: Sequence[bytes]) -> bytes:
+        """Returns its confirmation: the hash of the transcript that it makes of all announcements, signed."""
+        attempt = self._under_way()
+        told = [Announcement.from_bytes(announcement) for announcement in announcements]
+        transcript = self._rule.form(attempt.terms, told, attempt.key.announcement)
+        self.notes.check_peers(self._others(transcript))
+        check_own(self._agent.ledger, self._identity, transcript)
+        attempt.transcript = transcript
+        return confirm(transcript, self._identity).to_bytes()
+
+    def admit(self, confirmations: Sequence[bytes]) -> Event | Failure:
+        """Charges its ledger if all have confirmed the same; returns what it was charged."""
+        attempt = self._under_way()
+        told = [Confirmation.from_bytes(confirmation) for confirmation in confirmations]
+        agreed = check_agreement(self._transcript(attempt), told)
+        refusal = self._agent.admit(attempt.request)
+        if refusal is not None:
+            return refusal
+        attempt.charged, attempt.ledger = agreed, self._agent.ledger.position()
+        return self._agent.event_of(attempt.request)
+
+    @property
+    def event(self) -> Event:
+        """What the attempt under way is charged as."""
+        return self._agent.event_of(self._under_way().request)
+
+    def upload(self) -> bytes | Failure:
+        """Returns its masked vector, signed. The notes are on disk before anything is computed.
+
+        Raises:
+            LedgerError: the charge is gone: the transaction that it was in was undone, or the ledger was put back.
+        """
+        attempt = self._under_way()
+        agreed, terms = self._charged(attempt), attempt.terms
+        (entries, charged), head = attempt.ledger, self._agent.ledger.head()
+        if self._agent.ledger.head_after(entries) != charged:
+            raise LedgerError(
+                f"The ledger of {self._identity.hospital} must contain charge {entries} when the upload leaves, and "
+                "does not; nothing is sent. Begin a new attempt."
+            )
+        seen = self.notes.with_peers(self._others(agreed.transcript), is_charged=False)
+        self._note(replace(seen, round=terms.round, attempt=terms.attempt, ledger_head=head))
+        try:
+            mechanism = self._agreement.mechanism_for(terms.hospitals, terms.round)
+            residues = mechanism.in_ring(self._noised(mechanism, attempt))
+        except Exception:
+            _log.exception("training failed")
+            return Failure(FailureCode.INTERNAL, Stage.TRAINING)
+        masked = attempt.key.masks(agreed).hide(residues)
+        return Upload.signed(masked, agreed, self._identity).to_bytes()
+
+    def receive(self, total: bytes) -> None:
+        """Takes in the opened sum of the attempt under way, as bytes of residues.
+
+        Raises:
+            FederationError: it is no sum of this attempt, or the noise in it is not that of all hospitals.
+        """
+        attempt = self._under_way()
+        terms, others = attempt.terms, self._others(self._charged(attempt).transcript)
+        mechanism = self._agreement.mechanism_for(terms.hospitals, terms.round)
+        opened = mechanism.lifted(residues_of(total, mechanism))[-WITNESSES:]
+        before = self.notes.witness_before(terms.round)
+        variance = terms.hospitals * mechanism.share_std**2
+        after = before.after(opened, variance, self._agreement.sums)
+        # All have uploaded, so all were charged; a seeded repetition is found in the ledger and adds nothing to it.
+        seen = self.notes.with_peers(others, is_charged=self._agent.randomness.is_private)
+        self.notes = replace(seen, opened=terms.round, before=before, witness=after)  # on disk with the next
+        self._attempt = None
+
+    def _noised(self, mechanism: IntegerMechanism, attempt: _Attempt) -> Int64:
+        """Returns the sum of the patients' rows with this hospital's noise, (coordinate + witness,). Private."""
+        return mechanism.encode(self._rows(mechanism, attempt), self._agent.noise_bytes(attempt.request))
+
+    def _rows(self, mechanism: IntegerMechanism, attempt: _Attempt) -> Iterator[Row]:
+        """Yields what each patient adds to the sum; what it lacks, the witnesses, are zeros on the grid."""
+        agent, work = self._agent, attempt.of
+        rows: Iterator[Row]
+        match work:
+            case CountPatients():
+                rows = counted_rows(len(agent.patients))
+            case GradientSum():
+                layout, clip = Layout.of(agent.workbench.network.trained), clip_of(agent.plan.training)
+                as_row = rows_of(clip, layout, work.clipping_norm)
+                rows = map(as_row, agent.gradients(attempt.request, work.weights))
+            case _:
+                assert_never(work)
+        for row in rows:
+            _leave_the_witnesses(row.size, mechanism)
+            yield row
+
+    def _others(self, transcript: Transcript) -> list[Member]:
+        return [member for member in transcript.members if member.hospital != self._identity.hospital]
+
+    def _last_before(self, round: int) -> tuple[int, int] | None:
+        """The last attempt, unless it belongs to a later round: a run that goes on from a checkpoint repeats rounds."""
+        last = self.notes.last
+        return None if last is None or last[0] > round else last
+
+    def _note(self, notes: Notes) -> None:
+        if self._path is not None:
+            notes.write(self._path)
+        self.notes = notes
+
+    def _under_way(self) -> _Attempt:
+        if self._attempt is None:
+            raise ValueError("a hospital announces itself before it takes part in an attempt")
+        return self._attempt
+
+    @staticmethod
+    def _charged(attempt: _Attempt) -> Agreed:
+        if attempt.charged is None:
+            raise PrivacyError(
+                "An attempt must be charged to the ledger before its upload leaves and its sum is taken in; admit it "
+                "first."
+            )
+        return attempt.charged
+
+    @staticmethod
+    def _transcript(attempt: _Attempt) -> Transcript:
+        if attempt.transcript is None:
+            raise ValueError("a hospital confirms an attempt before it takes part in it")
+        return attempt.transcript
+
+
+def residues_of(total: bytes, mechanism: IntegerMechanism) -> Residues:
+    """Returns a sum in a mechanism's ring, (coordinate + witness,), from its bytes.
+
+    Raises:
+        FederationError: it has another length.
+    """
+    word = np.dtype(mechanism.ring.dtype).newbyteorder("<")
+    if len(total) != mechanism.dimension * word.itemsize:
+        raise FederationError(
+            f"An opened sum must have {mechanism.dimension * word.itemsize} bytes in this run, got {len(total)}."
+        )
+    return np.frombuffer(total, dtype=word).astype(mechanism.ring.dtype)
+
+
+def _leave_the_witnesses(coordinates: int, mechanism: IntegerMechanism) -> None:
+    """Refuses a row with anything of a patient where the witnesses are, or short of a parameter."""
+    if coordinates + WITNESSES != mechanism.dimension:
+        raise PrivacyError(
+            f"A patient's row must leave {WITNESSES} of {mechanism.dimension} coordinates to the witnesses, got "
+            f"{coordinates}; agree on the mechanism of this network."
+        )

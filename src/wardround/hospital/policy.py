@@ -1,0 +1,74 @@
+"""A hospital's agreement to a study: the requests it answers. Nothing in a request can change it."""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import cached_property
+
+from wardround.federation.messages import Request
+from wardround.work import (
+    Announce,
+    Confirm,
+    CountClasses,
+    CountPatients,
+    GiveReceipt,
+    Receive,
+    SayHello,
+    Upload,
+    Work,
+)
+
+COUNTS = (CountPatients, CountClasses)
+"""Work of round 0: numbers that are needed before the first model is sent."""
+
+COUNT_PURPOSES = frozenset(work.name for work in COUNTS)
+"""Purposes of the ledger entries that pay for counts."""
+
+
+def computed(work: Work) -> Work:
+    """Returns the work that is computed: of an announcement, the work whose sum is formed under masks."""
+    return work.of if isinstance(work, Announce) else work
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The study and the work that a hospital answers.
+
+    The budget is not here: it stands in the ledger, which refuses what would overspend.
+
+    Attributes:
+        study: digest of the one study file the hospital agreed to.
+        works: kinds of work that may be asked.
+        rounds: highest round that is answered.
+        visits: the rounds in which this hospital is asked, ascending, by the study's public timetable; None for
+            all of them. More of them than the plan foresees would cost more than was promised.
+    """
+
+    study: str
+    works: frozenset[type[Work]]
+    rounds: int
+    visits: tuple[int, ...] | None = None
+
+    def allows(self, request: Request) -> bool:
+        """Returns whether the request is one that the hospital agreed to answer."""
+        work, round = computed(request.work), request.round
+        if request.study != self.study or not 0 <= round <= self.rounds:
+            return False
+        if isinstance(work, SayHello | GiveReceipt | Confirm | Upload | Receive):
+            return True  # facts of its own, and steps of an attempt that it announced itself for
+        return (
+            type(work) in self.works
+            and (round == 0) == isinstance(work, COUNTS)
+            and (round == 0 or self.visits is None or round in self._visits)
+        )
+
+    def planned(self, request: Request) -> int:
+        """Returns the releases like this one that are still foreseen, this one included."""
+        if isinstance(computed(request.work), COUNTS):
+            return 1
+        if self.visits is None:
+            return self.rounds - request.round + 1
+        return len(self.visits) - bisect_left(self.visits, request.round)
+
+    @cached_property
+    def _visits(self) -> frozenset[int]:
+        return frozenset(self.visits or ())

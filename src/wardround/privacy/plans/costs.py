@@ -1,0 +1,104 @@
+"""The cost of a part of a plan: its event, unit and relation, each one `match` over all kinds."""
+
+from typing import assert_never
+
+from wardround.accounting.discrete import DiscreteShares
+from wardround.accounting.discrete import Part as DiscretePart
+from wardround.accounting.events import (
+    Event,
+    GaussianEvent,
+    NonPrivateEvent,
+    PoissonSampledEvent,
+    SelfComposedEvent,
+)
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
+from wardround.privacy.plans.kinds import (
+    CorrelatedGradients,
+    Noise,
+    NoisedCounts,
+    NoisedGradients,
+    NoisedHead,
+    NoisedPictures,
+    NoisedUpdates,
+    NotPrivate,
+    Part,
+)
+
+
+def gaussian_of(noise: Noise) -> GaussianEvent:
+    """Returns the Gaussian release that noise stands for: itself, or that of shares up to their slack."""
+    return noise if isinstance(noise, GaussianEvent) else noise.event
+
+
+def release_event(part: Part) -> Event:
+    """Returns the event of one release: a count, a noised sum, an update, a head, all pictures, a correlated run."""
+    match part:
+        case NoisedCounts():
+            return gaussian_of(part.noise)
+        case NoisedGradients():
+            return PoissonSampledEvent(part.sampling_prob, gaussian_of(part.noise))
+        case CorrelatedGradients():
+            return PoissonSampledEvent(1.0, part.noise)
+        case NoisedUpdates() | NoisedHead():
+            return part.mechanism.event
+        case NoisedPictures():
+            return part.release.event
+        case NotPrivate():
+            return NonPrivateEvent()
+        case _:
+            assert_never(part)
+
+
+def event_of(part: Part, releases: int) -> Event:
+    """Returns the event of `releases` releases of a part."""
+    if isinstance(part, NoisedCounts) and releases == 1:
+        return release_event(part)
+    return SelfComposedEvent(release_event(part), releases)
+
+
+def planned_releases(part: Part) -> int:
+    """Returns the releases of one hospital's patients that a part foresees over the whole run."""
+    match part:
+        case NoisedGradients() | NoisedUpdates() | NotPrivate():
+            return part.releases
+        case NoisedCounts() | CorrelatedGradients() | NoisedHead() | NoisedPictures():
+            return 1
+        case _:
+            assert_never(part)
+
+
+def unit_of(part: Part) -> PrivacyUnit:
+    """Returns the unit that a part protects."""
+    match part:
+        case NoisedUpdates() | NoisedHead():
+            return part.mechanism.unit
+        case NoisedPictures():
+            return part.release.unit
+        case NoisedCounts() | NoisedGradients() | CorrelatedGradients() | NotPrivate():
+            return PrivacyUnit.PATIENT
+        case _:
+            assert_never(part)
+
+
+def relation_of(part: Part) -> NeighboringRelation:
+    """Returns the relation between the neighbouring data sets of a part's guarantee."""
+    match part:
+        case NoisedUpdates() | NoisedHead():
+            return part.mechanism.relation
+        case NoisedPictures():
+            return part.release.relation
+        case NoisedCounts() | NoisedGradients() | CorrelatedGradients() | NotPrivate():
+            return NeighboringRelation.ADD_OR_REMOVE_ONE
+        case _:
+            assert_never(part)
+
+
+def discrete_part(part: Part, releases: int) -> tuple[DiscretePart, ...]:
+    """Returns a part whose noise is in shares, with `releases` of it as an event of one; empty for other parts."""
+    match part:
+        case NoisedGradients(noise=DiscreteShares() as shares, sampling_prob=prob):
+            return ((shares, lambda one: SelfComposedEvent(PoissonSampledEvent(prob, one), releases)),)
+        case NoisedCounts(noise=DiscreteShares() as shares):
+            return ((shares, lambda one: SelfComposedEvent(one, releases)),)
+        case _:
+            return ()

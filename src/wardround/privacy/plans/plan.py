@@ -1,0 +1,186 @@
+"""The guarantee has one owner: sampler, clip, noise and event all come from the fields of one `Plan`.
+
+What is released: what `wording` says of each part. To whom: the part's noiser says. Under `ByCoordinator` the guarantee
+is against any party that sees the model; under `NoiseShares` also against the coordinator together with up to
+`colluders` hospitals, with up to `dropouts` shares missing; under `ByEachHospital` against every party but the
+patient's own hospital. Everything else (the division by a public constant, momentum, averaging, the model) is computed
+from releases and costs nothing more.
+
+Parts compose: the epsilon of a plan is that of the composition of the events of its parts.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wardround.accounting.accountants import AccountantKind, epsilon_of
+from wardround.accounting.discrete import DiscreteShares, epsilon_of_parts
+from wardround.accounting.discrete import Part as DiscretePart
+from wardround.accounting.events import ComposedEvent, Event, NonPrivateEvent, SelfComposedEvent
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
+from wardround.errors import PrivacyError
+from wardround.privacy.plans.costs import discrete_part, event_of, planned_releases, relation_of, unit_of
+from wardround.privacy.plans.kinds import (
+    CorrelatedGradients,
+    ExactCount,
+    NoisedCounts,
+    NoisedGradients,
+    NoisedPictures,
+    NoisyCount,
+    NotPrivate,
+    Part,
+    PublicSize,
+    Training,
+)
+from wardround.privacy.plans.noisers import Noiser, trust_of
+from wardround.privacy.plans.releases import noiser_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a whole run protects a patient.
+
+    Attributes:
+        parts: one training part, before it `NoisedCounts` where the number of patients is counted with noise.
+        delta: target delta of all parts together.
+        accountant: computes epsilon.
+        images_per_patient: at most so many pictures of a patient are used.
+
+    Raises:
+        PrivacyError: parts that contradict each other, or a delta that promises nothing.
+    """
+
+    parts: tuple[Part, ...]
+    delta: float
+    accountant: AccountantKind = AccountantKind.PLD
+    images_per_patient: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuses parts that do not fit together."""
+        training = [part for part in self.parts if not isinstance(part, NoisedCounts)]
+        if len(training) != 1:
+            raise PrivacyError(f"A plan must have one training part, got {len(training)}.")
+        counts = self.parts[:-1]
+        if isinstance(self.parts[-1], NoisedCounts) or len(counts) > 1:
+            raise PrivacyError("A plan counts patients at most once, before training.")
+        needed = isinstance(self.training, NoisedGradients | CorrelatedGradients) and isinstance(
+            self.training.size, NoisyCount
+        )
+        if needed != bool(counts):
+            raise PrivacyError(
+                "A plan divides by a public number of patients or by a count with noise of its own, and counts "
+                "nothing else: give PublicSize, or NoisyCount and NoisedCounts."
+            )
+        if self.count is not None and isinstance(self.training, NoisedGradients | CorrelatedGradients):
+            same = isinstance(self.count.noise, DiscreteShares) == isinstance(self.training.noise, DiscreteShares)
+            if self.count.noiser != self.training.noiser or not same:
+                raise PrivacyError("A count and the sums after it must be noised by the same, in the same way.")
+        if self.is_private and not 0 < self.delta < 1:
+            raise PrivacyError(f"delta must lie in (0, 1), got {self.delta}.")
+
+    @property
+    def training(self) -> Training:
+        """The part that protects the rounds."""
+        part = self.parts[-1]
+        assert not isinstance(part, NoisedCounts), "checked when made"
+        return part
+
+    @property
+    def count(self) -> NoisedCounts | None:
+        """The part that protects the number of patients, where it is counted with noise."""
+        part = self.parts[0]
+        return part if isinstance(part, NoisedCounts) else None
+
+    @property
+    def is_private(self) -> bool:
+        """False for the plan that promises nothing."""
+        return not isinstance(self.training, NotPrivate)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether patients are counted before round 1 as part of the plan: with noise, or in the open."""
+        open_count = isinstance(self.training, NotPrivate) and isinstance(self.training.size, ExactCount)
+        return self.count is not None or open_count
+
+    @property
+    def noiser(self) -> Noiser:
+        """Who adds the noise of the rounds."""
+        return noiser_of(self.training)
+
+    @property
+    def trust(self) -> Trust:
+        """Who adds noise, as a study file says it."""
+        return trust_of(self.noiser)
+
+    @property
+    def hospitals(self) -> int:
+        """Hospitals in the federation."""
+        return self.noiser.hospitals
+
+    @property
+    def masked(self) -> DiscreteShares | None:
+        """The shares of noise on every sum, where sums leave their hospitals under masks; else None."""
+        training = self.training
+        shared = isinstance(training, NoisedGradients) and isinstance(training.noise, DiscreteShares)
+        return training.noise if shared else None  # type: ignore[union-attr, return-value]  # narrowed one line above
+
+    @property
+    def public_size(self) -> int | None:
+        """The number of training patients, where it is a public constant of the plan."""
+        match self.training:
+            case NoisedGradients(size=PublicSize(number)) | CorrelatedGradients(size=PublicSize(number)):
+                return number
+            case NoisedPictures(size=PublicSize(number)) | NotPrivate(size=PublicSize(number)):
+                return number
+            case _:
+                return None
+
+    @property
+    def releases(self) -> int:
+        """Releases of one hospital's patients over the whole run."""
+        return planned_releases(self.training)
+
+    @property
+    def unit(self) -> PrivacyUnit:
+        """The unit that is protected."""
+        return unit_of(self.training)
+
+    @property
+    def relation(self) -> NeighboringRelation:
+        """The relation between neighbouring data sets."""
+        return relation_of(self.training)
+
+    def event_after(self, releases: int, counts: int = 1) -> Event:
+        """Returns everything charged once `releases` of the training part have been released.
+
+        `counts` is the number of counts of patients, in a plan that counts them: more than one where a count that was
+        interrupted was asked for again.
+        """
+        steps = event_of(self.training, releases)
+        if not self.is_counted:
+            return steps
+        if self.count is None:
+            counted: Event = NonPrivateEvent() if counts == 1 else SelfComposedEvent(NonPrivateEvent(), counts)
+        else:
+            counted = event_of(self.count, counts)
+        return ComposedEvent((counted, steps))
+
+    def epsilon_after(self, releases: int, counts: int = 1) -> float:
+        """Returns epsilon at `delta` of `event_after`; infinity when not private."""
+        if not self.is_private:
+            return math.inf
+        if releases == 0 and not self.is_counted:
+            return 0.0
+        if self.masked is not None:
+            return epsilon_of_parts(self.discrete_after(releases, counts), self.delta, self.accountant)
+        return epsilon_of(self.event_after(releases, counts), self.delta, self.accountant)
+
+    def discrete_after(self, releases: int, counts: int = 1) -> Sequence[DiscretePart]:
+        """Returns `event_after` with its noise in shares, first the sums, then the count; empty without shares."""
+        sums = () if releases == 0 else discrete_part(self.training, releases)
+        return (*sums, *(() if self.count is None else discrete_part(self.count, counts)))
+
+    @property
+    def epsilon(self) -> float:
+        """Epsilon of the whole run at `delta`."""
+        return self.epsilon_after(self.releases)

@@ -1,0 +1,1 @@
+"""Records of a run on disk: written whole or not at all; nothing is unpickled."""

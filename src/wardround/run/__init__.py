@@ -1,1 +1,0 @@
-"""From a study to a run folder: the only room that knows every stage."""

@@ -1,0 +1,240 @@
+"""What a study will promise and what it will take, without opening an image."""
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from wardround.accounting.insiders import InsiderRow
+from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.statement import Statement
+from wardround.agreed.masks import mechanism_of
+from wardround.agreed.plans import plan_of
+from wardround.agreed.strategies import timetable_of
+from wardround.agreed.upload import MaskedUpload, upload_of
+from wardround.config import Study
+from wardround.config.federation import LOCAL
+from wardround.images.entries import Listing, Target
+from wardround.images.load import list_entries, open_layout
+from wardround.images.phantom import PhantomOptions, list_phantom
+from wardround.models.network import Network
+from wardround.per_patient.clipped_sum import PatientBatch, clipped_sum
+from wardround.per_patient.layout import Layout
+from wardround.privacy.plans.adversaries import insiders_of
+from wardround.privacy.plans.plan import Plan
+from wardround.privacy.plans.releases import clip_of, share_of_patients
+from wardround.privacy.plans.wording import statement_of, words_of
+from wardround.privacy.rows import rows_of
+from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.simulation.absences import check_availability
+from wardround.simulation.federate import answers_as_one
+from wardround.simulation.materials import augmentation_of, build_network, loss_of, reader_options
+from wardround.training.patients import TrainingPatients
+from wardround.training.workbench import Sample, Workbench
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A checked study.
+
+    Attributes:
+        plan: the calibrated plan.
+        statement: what will be promised at the end.
+        insiders: against whom.
+        parameters: trained parameters of the network.
+        patients: in the data folder, by its file names and tables; None where nothing is there to list.
+        pictures: likewise.
+        seconds: of training, from timed steps on random numbers; None without pictures to count. Of masked sums it has
+            gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network.
+        memory_bytes: of training at its peak, beside the libraries themselves.
+        upload: what a hospital sends in a round; None where sums are not masked.
+    """
+
+    plan: Plan
+    statement: Statement
+    insiders: tuple[InsiderRow, ...]
+    parameters: int
+    patients: int | None
+    pictures: int | None
+    seconds: float | None
+    memory_bytes: int
+    upload: MaskedUpload | None
+
+    def to_json(self) -> dict[str, object]:
+        """As a JSON object."""
+        return {
+            "epsilon": number_to_json(self.statement.epsilon),
+            "delta": self.statement.delta,
+            "noise_multiplier": words_of(self.plan).noise_multiplier,
+            "statement": self.statement.sentence(),
+            "insiders": [row.to_json() for row in self.insiders],
+            "parameters": self.parameters,
+            "patients": self.patients,
+            "pictures": self.pictures,
+            "seconds": self.seconds,
+            "memory_bytes": self.memory_bytes,
+            "upload": None if self.upload is None else self.upload.to_json(),
+        }
+
+
+def estimate(study: Study) -> Estimate:
+    """Checks a study and foresees its promise, time and memory.
+
+    Raises:
+        WardroundError: whatever `run` would refuse before it opens an image.
+    """
+    check_availability(study, timetable_of(study))
+    plan = plan_of(study)
+    listing = _listed(study)
+    patients = None if listing is None else len({entry.patient for entry in listing.entries})
+    pictures = None if listing is None else len(listing.entries) * _rows_each(study)
+    shape = _shape(study, listing)
+    target, classes = _target(study, listing)
+    network = build_network(study, target=target, num_classes=classes, shape=shape)
+    per_picture, gradient_bytes = _probe(study, network, target, shape)
+    seconds = None
+    if pictures is not None:
+        trained_on = (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
+        each_round = pictures * trained_on * share_of_patients(plan.training) * _share_of_a_round(study)
+        runs = [(per_picture, 0.0)] * (1 + len(study.federation.compare))
+        if plan.masked is not None:  # of the main run alone: references are summed in the open
+            sample = math.ceil(each_round / study.hospitals.count)
+            runs[0] = _masked_probe(study, plan, network, target, shape, sample)
+        seconds = study.rounds * sum(
+            picture * each_round + fixed * timetable_of(study).at_once for picture, fixed in runs
+        )
+    cache = (pictures or 0) * math.prod(shape)
+    inputs = cache * 4 if network.encode_once else 0
+    vectors = 1 if answers_as_one(study, plan, study.federation.strategy) else study.hospitals.count
+    hospitals = vectors * network.num_parameters * 12  # each hospital's sum, float64, and its reply
+    return Estimate(
+        plan=plan,
+        statement=statement_of(plan, simulated=True, seeded=study.study.seed is not None),
+        insiders=insiders_of(plan),
+        parameters=network.num_parameters,
+        patients=patients,
+        pictures=pictures,
+        seconds=seconds,
+        memory_bytes=int(cache + inputs + hospitals + gradient_bytes),
+        upload=upload_of(plan, network.num_parameters, [f"hospital-{study.hospitals.count}"]),
+    )
+
+
+def _share_of_a_round(study: Study) -> float:
+    """How often a round goes through a sample of all hospitals' patients."""
+    timetable = timetable_of(study)
+    steps = study.local_steps if study.federation.strategy in LOCAL else 1
+    return steps * timetable.at_once / timetable.hospitals
+
+
+def _listed(study: Study) -> Listing | None:
+    """What is there, by file names, tables and headers alone; None where no folder is named."""
+    data = study.data
+    if data.layout == "phantom":
+        phantom = data.phantom
+        options = PhantomOptions(patients=phantom.patients, max_images=phantom.max_images, seed=phantom.seed)
+        return list_phantom(options)
+    if data.path is None:
+        return None
+    with open_layout(data.layout, data.path) as store:
+        return list_entries(data.layout, store, data.task, reader_options(study))
+
+
+def _rows_each(study: Study) -> int:
+    """Pictures that an entry is at most cut into."""
+    data = study.data
+    return data.volume_size[2] if data.volume_size is not None and data.view == "slices" else 1
+
+
+def _shape(study: Study, listing: Listing | None) -> tuple[int, ...]:
+    """(channel, *space) of a preprocessed picture."""
+    data = study.data
+    if data.volume_size is None:
+        return (data.channels, data.image_size, data.image_size)
+    channels = (None if listing is None else listing.channels) or 1
+    x, y, z = data.volume_size
+    return (channels, y, x) if data.view == "slices" else (channels, x, y, z)
+
+
+def _target(study: Study, listing: Listing | None) -> tuple[Target, int]:
+    """What is predicted, and of how many classes; guessed where there is nothing to read."""
+    if listing is not None:
+        return listing.target, len(listing.class_names)
+    task = study.data.task
+    if study.data.layout == "decathlon" or task == "segmentation":
+        return Target.MASKS, 3
+    if study.data.layout == "aptos" and task in (None, "grading"):
+        return Target.GRADES, 5
+    return Target.CLASSES, 3 if task == "subtype" else 2
+
+
+def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...]) -> tuple[float, int]:
+    """Seconds a picture of one private gradient sum, and the memory of the gradients at one time."""
+    limit = int(study.performance.memory_gb * 1e9)
+    loss = loss_of(study, target)
+
+    def seconds_of(pictures: int) -> float:
+        drawn = np.random.default_rng(0).integers(0, 256, (pictures, *shape), dtype=np.uint8)
+        shown, _ = augmentation_of(study, None).centre(torch.from_numpy(drawn))
+        with torch.no_grad():
+            inputs = network.encode(shown)
+        space = inputs.shape[2:] if target is Target.MASKS else ()
+        labels, patient = torch.zeros((pictures, *space), dtype=torch.int64), torch.arange(pictures)
+        batch = PatientBatch(inputs, labels, patient, pictures)
+        started = time.perf_counter()
+        clipped_sum(network.trained, loss, batch, clipping_norm=1.0, memory_bytes=limit)
+        return time.perf_counter() - started
+
+    seconds_of(2)  # the first call loads and compiles
+    seconds, pictures = seconds_of(2), 2
+    while seconds < 0.02 and pictures <= 256:  # large enough for the fixed cost of a call to vanish
+        pictures *= 4
+        seconds = min(seconds_of(pictures) for _ in range(2))
+    size = network.num_parameters
+    gradients = min(64, max(1, limit // (8 * size))) * 8 * size
+    return seconds / pictures, gradients
+
+
+def _masked_probe(
+    study: Study, plan: Plan, network: Network, target: Target, shape: tuple[int, ...], sample: int
+) -> tuple[float, float]:
+    """Seconds a picture and seconds a hospital and round of masked sums, by what a hospital does.
+
+    Args:
+        study: gives sizes and limits.
+        plan: with shares.
+        network: is trained.
+        target: of the network.
+        shape: of a picture.
+        sample: pictures of a hospital in a round; fewer are timed where each takes long.
+    """
+    mechanism = mechanism_of(plan, network.num_parameters)
+    clip = clip_of(plan.training)
+    norm = None if clip.adaptive is None else clip.norm
+
+    def seconds_of(pictures: int) -> float:
+        drawn = np.random.default_rng(0).integers(0, 256, (max(1, pictures), *shape), dtype=np.uint8)
+        masks = np.zeros((len(drawn), *shape[1:]), dtype=np.uint8) if target is Target.MASKS else None
+        limit = int(study.performance.memory_gb * 1e9)
+        bench = Workbench(
+            network, drawn, loss_of(study, target), limit, masks=masks, augmentation=augmentation_of(study, None)
+        )
+        weights, rows = bench.initial_weights, np.arange(pictures)
+        everyone = Sample(TrainingPatients(rows, np.zeros_like(rows), np.arange(pictures + 1)), rows)
+        found = []
+        for _ in range(3):  # the first of them looks at the network, once for all rounds
+            started = time.perf_counter()
+            as_row = rows_of(clip, Layout.of(network.trained), norm)
+            mechanism.grid.sum_of(map(as_row, bench.patient_gradients(weights, everyone, 0)))
+            found.append(time.perf_counter() - started)
+        return min(found)
+
+    seconds, pictures = seconds_of(2), 2
+    while seconds < 0.2 and pictures < min(sample, 1024):
+        pictures = min(4 * pictures, sample)
+        seconds = seconds_of(pictures)
+    started = time.perf_counter()
+    mechanism.encode([], system_entropy)
+    return seconds / pictures, time.perf_counter() - started

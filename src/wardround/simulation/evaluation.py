@@ -1,0 +1,216 @@
+"""Models against the patients set aside.
+
+Released without protection, to whoever reads the record: these numbers are computed from the test and validation
+patients themselves. They are never trained on, so the guarantee of the training patients is untouched.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from wardround.coordinator.rounds import JsonDict
+from wardround.images.entries import Target
+from wardround.images.patients import ImageRef
+from wardround.images.shortcut import shortcut_scores
+from wardround.simulation.materials import Materials
+from wardround.training.metrics import MaskScores, Metrics, SegmentationMetrics, auroc, by_group, evaluate
+from wardround.training.patients import Rows
+from wardround.types import Masks, Vector
+
+Quality = Metrics | SegmentationMetrics
+
+_CLASSES = {
+    "auroc": "AUROC",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+}
+_GRADES = {"quadratic_kappa": "Quadratic-weighted kappa", **_CLASSES}
+_MASKS = {"dice": "Dice", "hd95": "HD95", "surface_dice": "Surface Dice"}
+
+
+def evaluate_models(
+    models: Mapping[str, Vector],
+    materials: Materials,
+    *,
+    ensemble: bool = False,
+    validation: bool = False,
+    num_resamples: int = 1000,
+) -> dict[str, Quality]:
+    """Metrics of each model; the bootstrap draws from a fixed public seed, so equal models get equal intervals.
+
+    Of an ensemble there is one row: the outputs of its models are averaged. On the test patients, or, with
+    `validation`, on the validation patients.
+    """
+    rows: Mapping[str, Vector | tuple[Vector, ...]] = {"ensemble": tuple(models.values())} if ensemble else models
+    return {name: _evaluated(one, materials, num_resamples, validation) for name, one in rows.items()}
+
+
+def evaluate_subgroups(weights: Vector, materials: Materials) -> dict[str, object]:
+    """Metrics of a model by site and by every column of subgroups that the data states, as JSON."""
+    columns = _columns([image for patient in materials.split.test for image in _volumes(patient.images)])
+    if not columns:
+        return {}
+    if materials.images.target is Target.MASKS:
+        groups = _mask_scores(weights, materials).by_group(columns, generator=np.random.default_rng(0))
+        return {column: shown.to_json() for column, shown in groups.items()}
+    test = materials.test
+    found = by_group(
+        materials.workbench.probabilities(weights, test.rows),
+        test.labels,
+        np.repeat(np.arange(len(test)), test.counts),
+        columns,
+        generator=np.random.default_rng(0),
+        grades=materials.images.target is Target.GRADES,
+    )
+    return {column: shown.to_json() for column, shown in found.items()}
+
+
+def shortcut_auroc(materials: Materials) -> float | None:
+    """AUROC of six brightness and border numbers alone: what the model's own has to be read against."""
+    if materials.images.target is Target.MASKS:
+        return None
+    materials = materials.originals or materials
+    pixels, test = materials.images.pixels, materials.test
+    rows = np.concatenate([patients.rows for patients in materials.hospitals.values()])
+    labels = np.concatenate([patients.labels for patients in materials.hospitals.values()])
+    scores = shortcut_scores(pixels[rows], labels, pixels[test.rows], len(materials.images.class_names))
+    return auroc(scores, test.labels)
+
+
+def location_dice(materials: Materials) -> float | None:
+    """Dice of the mask that training patients have most often at each place: what is reached without any picture.
+
+    Guarantee: none, as for `shortcut_auroc`.
+    """
+    images, workbench = materials.images, materials.workbench
+    if images.target is not Target.MASKS:
+        return None
+    classes = np.arange(len(images.class_names), dtype=np.uint8)
+    counts = None
+    for row in np.concatenate([patients.rows for patients in materials.hospitals.values()]):
+        mask = workbench.true_masks(np.array([row]))[0]
+        if counts is None:
+            counts = np.zeros((images.rows_each, len(classes), *mask.shape), dtype=np.int32)
+        counts[row % images.rows_each] += mask == classes.reshape(-1, *[1] * mask.ndim)
+    assert counts is not None, "hospitals have patients"
+    usual = counts.argmax(axis=1).astype(np.uint8)
+    scores = _scored(materials, lambda rows: usual[rows % images.rows_each])
+    return scores.result(generator=np.random.default_rng(0), num_resamples=1).dice
+
+
+def summary_of(metrics: Mapping[str, Quality]) -> JsonDict:
+    """One row of numbers: the model's own, or the mean and the range over several models.
+
+    `shown` lists the keys in the order in which a reader wants them, the headline first, with their titles and
+    units; each key has its value, and an interval of one model or a range over several.
+    """
+    rows = [_flat(quality) for quality in metrics.values()]
+    first = next(iter(metrics.values()))
+    titles = _titles(first)
+    row: JsonDict = {"models": len(metrics), "shown": titles}
+    for key in (str(item["key"]) for item in titles):
+        values = [float(value) for numbers in rows if isinstance(value := numbers[key], float | int)]
+        row[key] = float(np.mean(values)) if values else None
+        if len(metrics) > 1 and values:
+            row[f"{key}_range"] = [min(values), max(values)]
+        if len(metrics) == 1 and f"{key}_interval" in rows[0]:
+            row[f"{key}_interval"] = rows[0][f"{key}_interval"]
+    if isinstance(first, Metrics):
+        row["majority_accuracy"] = first.majority_accuracy
+    return row
+
+
+def _evaluated(
+    weights: Vector | tuple[Vector, ...], materials: Materials, num_resamples: int, validation: bool = False
+) -> Quality:
+    generator = np.random.default_rng(0)
+    if materials.images.target is Target.MASKS:
+        scores = _mask_scores(weights, materials, validation)
+        return scores.result(generator=generator, num_resamples=num_resamples)
+    test = materials.validation if validation else materials.test
+    return evaluate(
+        materials.workbench.probabilities(weights, test.rows),
+        test.labels,
+        np.repeat(np.arange(len(test)), test.counts),
+        generator=generator,
+        num_resamples=num_resamples,
+        grades=materials.images.target is Target.GRADES,
+    )
+
+
+def _mask_scores(
+    weights: Vector | tuple[Vector, ...], materials: Materials, validation: bool = False
+) -> MaskScores:
+    def predict(rows: Rows) -> Masks:
+        return np.concatenate([masks for _, masks in materials.workbench.predicted_masks(weights, rows)])
+
+    return _scored(materials, predict, validation)
+
+
+def _scored(materials: Materials, predict: Callable[[Rows], Masks], validation: bool = False) -> MaskScores:
+    """Every volume of the patients set aside held against its mask; slices are put together again first."""
+    images, workbench = materials.images, materials.workbench
+    scores = MaskScores(images.regions, images.spacing)
+    patients = materials.split.validation if validation else materials.split.test
+    for number, patient in enumerate(patients):
+        for volume in _by_volume(patient.images):
+            rows = np.array([image.row for image in volume], dtype=np.int64)
+            predicted, true = predict(rows), workbench.true_masks(rows)
+            if images.sliced:
+                predicted, true = _from_slices(predicted), _from_slices(true)
+            else:
+                predicted, true = predicted[0], true[0]
+            scores.add(predicted, true, number)
+    return scores
+
+
+def _from_slices(slices: Masks) -> Masks:
+    """(slice, height, width) to (x, y, z): distances do not ask which way an axis runs, only how long its steps are."""
+    return slices.transpose(2, 1, 0)
+
+
+def _by_volume(images: Sequence[ImageRef]) -> Iterator[list[ImageRef]]:
+    """Slices of one volume share its file and stand together."""
+    for _, volume in groupby(images, key=lambda image: image.file):
+        yield list(volume)
+
+
+def _volumes(images: Sequence[ImageRef]) -> list[ImageRef]:
+    return [volume[0] for volume in _by_volume(images)]
+
+
+def _columns(images: Sequence[ImageRef]) -> dict[str, list[str]]:
+    """Site, and every column of groups: the value of each image, "not stated" where there is none."""
+    stated = [{"site": image.site} | dict(image.groups) for image in images]
+    names = sorted({name for row in stated for name, value in row.items() if value is not None})
+    columns = {name: [row.get(name) or "not stated" for row in stated] for name in names}
+    return {name: values for name, values in columns.items() if len(set(values)) > 1}
+
+
+def _titles(quality: Quality) -> list[dict[str, str]]:
+    if isinstance(quality, Metrics):
+        known = _GRADES if quality.grades else _CLASSES
+        return [{"key": key, "title": title, "unit": ""} for key, title in known.items()]
+    rows = [
+        {"key": key, "title": title, "unit": quality.unit if key == "hd95" else ""}
+        for key, title in _MASKS.items()
+    ]
+    if len(quality.regions) > 1:
+        rows += [
+            {"key": f"dice {region.name}", "title": f"Dice, {region.name}", "unit": ""}
+            for region in quality.regions
+        ]
+    return rows
+
+
+def _flat(quality: Quality) -> dict[str, object]:
+    """The numbers of one model by key, with those of each region beside."""
+    numbers = quality.to_json()
+    regions = numbers.get("regions")
+    if isinstance(regions, tuple | list):
+        for region in regions:
+            numbers |= {f"dice {region['name']}{end}": region[f"dice{end}"] for end in ("", "_interval")}
+    return numbers

@@ -1,0 +1,193 @@
+"""A study's federation in one process: ledgers, hospitals, channel and strategy."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wardround.accounting.ledger import Ledger, LedgerFile
+from wardround.agreed.strategies import open_aggregator, strategy_of, timetable_of, work_of
+from wardround.config import Study
+from wardround.federation.aggregators import Aggregator
+from wardround.federation.channel import Channel, InProcessChannel
+from wardround.federation.masked import MaskedAggregator, Tries
+from wardround.federation.messages import Failure, Reply, Requests
+from wardround.federation.strategy import Strategy
+from wardround.federation.timetable import Order, Timetable
+from wardround.hospital.agent import Agent
+from wardround.hospital.hospital import Hospital
+from wardround.hospital.memory import Memory
+from wardround.hospital.policy import COUNTS, Policy
+from wardround.privacy.plans.kinds import NoisedGradients, NotPrivate
+from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
+from wardround.privacy.plans.plan import Plan
+from wardround.randomness import Randomness
+from wardround.secure_aggregation.round.witness import Witness
+from wardround.simulation.absences import allowed_missing, availability_of
+from wardround.simulation.availability import UnreliableChannel
+from wardround.simulation.batches import Transaction, answer_all
+from wardround.simulation.masked import masked_rounds
+from wardround.simulation.materials import Hospitals, Materials
+from wardround.simulation.union import JointSum
+from wardround.types import HospitalName
+from wardround.work import Answered, Upload
+
+
+def open_ledger(
+    ledgers: LedgerFile, hospital: HospitalName, plan: Plan, materials: Materials, epsilon_limit: float
+) -> Ledger:
+    """Returns a hospital's ledger for these pictures, at the plan's delta, accountant and unit."""
+    return ledgers.open(
+        hospital,
+        materials.images.digest,
+        epsilon_limit=epsilon_limit,
+        delta=plan.delta,
+        accountant=plan.accountant,
+        unit=plan.unit,
+        relation=plan.relation,
+    )
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Hospitals that can be asked, and the way they are asked.
+
+    Attributes:
+        hospitals: by name.
+        channel: reaches them.
+        strategy: of the rounds.
+        masked: forms the sums, where they are masked; else None.
+    """
+
+    hospitals: Mapping[HospitalName, Hospital]
+    channel: Channel
+    strategy: Strategy
+    masked: MaskedAggregator | None = None
+
+    @property
+    def agents(self) -> dict[HospitalName, Agent]:
+        """The parts of the hospitals that hold patients."""
+        return {name: hospital.agent for name, hospital in self.hospitals.items()}
+
+    def witness(self, round: int) -> Witness | None:
+        """Returns what the witness coordinates of a round showed; None where sums are not masked."""
+        return None if self.masked is None else self.masked.witnesses.get(round)
+
+    def tries(self, round: int) -> Tries | None:
+        """Returns the attempts of a round in which hospitals were missing; None where none was, or sums are open."""
+        found = None if self.masked is None else self.masked.tries.get(round)
+        return found if found is not None and found.missing else None
+
+    def close(self) -> None:
+        """Ends the rounds: the hospitals take in the sum that was opened last."""
+        if self.masked is not None:
+            self.masked.close(self.channel, deadline_s=3600.0)
+
+
+def federate(
+    study: Study,
+    plan: Plan,
+    materials: Materials,
+    hospitals: Hospitals,
+    ledgers: LedgerFile,
+    *,
+    strategy: str,
+    label: str,
+    epsilon_limit: float,
+    memory: Path | None = None,
+) -> Federation:
+    """Returns hospitals, channel and strategy under one plan.
+
+    Args:
+        study: gives step sizes and the seed.
+        plan: the privacy plan; every part takes its numbers from here.
+        materials: pictures and network.
+        hospitals: each one's patients.
+        ledgers: the file with the hospitals' ledgers.
+        strategy: its name in the study file.
+        label: part of every stream's name, so that the runs of one study share no noise.
+        epsilon_limit: what each ledger allows.
+        memory: folder of the simulated hospitals' own notes; None keeps them in this process.
+    """
+    randomness = Randomness(study.study.seed, f"{study.stream_name}/{label}")
+    works = frozenset({*COUNTS, work_of(study, strategy)})
+    visits = _visits(timetable_of(study, strategy), study.rounds)
+    classes = materials.images.class_names
+    agents = {
+        name: Agent(
+            name=name,
+            patients=patients,
+            plan=plan,
+            policy=Policy(study.digest, works, study.rounds, visits[position] if visits else None),
+            ledger=open_ledger(ledgers, name, plan, materials, epsilon_limit),
+            randomness=randomness,
+            workbench=materials.workbench,
+            memory=Memory(None if memory is None else memory / f"{position:05d}"),
+            num_classes=len(classes),
+        )
+        for position, (name, patients) in enumerate(hospitals.items())
+    }
+    aggregator: Aggregator = open_aggregator(plan, randomness)
+    availability = availability_of(study, strategy)
+    masked = None
+    if plan.masked is not None:
+        agreement, rounds, identities = masked_rounds(study, plan, agents, memory)
+        answering = {
+            name: Hospital(agent, classes, rounds[name], identities[name]) for name, agent in agents.items()
+        }
+        aggregator = masked = MaskedAggregator(agreement)
+    else:
+        answering = {name: Hospital(agent, classes) for name, agent in agents.items()}
+        if answers_as_one(study, plan, strategy):
+            aggregator = JointSum(agents, ledgers.transaction, aggregator, availability)
+    channel: Channel = InProcessChannel(tuple(agents), _answers(answering, ledgers.transaction))
+    if availability is not None:
+        channel = UnreliableChannel(channel, availability)
+    missing = allowed_missing(study, plan, strategy)
+    chosen = strategy_of(study, plan, strategy, aggregator, allowed_missing=missing)
+    return Federation(answering, channel, chosen, masked)
+
+
+def answers_as_one(study: Study, plan: Plan, strategy: str) -> bool:
+    """Returns whether the hospitals of a run answer with one sum.
+
+    Only sums over hospitals are then ever seen, each with noise of its own round.
+    """
+    if strategy not in ("fedsgd", "pooled") or study.privacy.plan not in ("dp-sgd", "none"):
+        return False
+    match plan.training:
+        case NoisedGradients(noiser=noiser):
+            return plan.masked is None and not isinstance(noiser, ByEachHospital | ByCoordinator)
+        case NotPrivate(participation=float()):
+            return True
+        case _:
+            return False
+
+
+def _answers(
+    hospitals: Mapping[HospitalName, Hospital], transaction: Transaction
+) -> Callable[[Requests], dict[HospitalName, Reply | Failure]]:
+    """Returns what answers an exchange: charges reach the disk by one write, and gradients are computed in batches."""
+    agents = {name: hospital.agent for name, hospital in hospitals.items()}
+
+    def answer(requests: Requests) -> dict[HospitalName, Reply | Failure]:
+        first = next(iter(requests.values())).work
+        if isinstance(first, Upload):
+            with transaction():
+                refused = {name: hospitals[name].admit_upload(request) for name, request in requests.items()}
+            return {name: refusal or hospitals[name].upload() for name, refusal in refused.items()}
+        if isinstance(first, Answered):
+            return dict(answer_all(agents, requests, transaction))
+        return {name: hospitals[name].reply(request) for name, request in requests.items()}
+
+    return answer
+
+
+def _visits(timetable: Timetable, rounds: int) -> list[tuple[int, ...]] | None:
+    """Returns the rounds in which each hospital is asked; None where that is every round."""
+    if timetable.order is Order.EVERYONE:
+        return None
+    visits: list[list[int]] = [[] for _ in range(timetable.hospitals)]
+    for round in range(1, rounds + 1):
+        for position in timetable.asked(round):
+            visits[position].append(round)
+    return [tuple(mine) for mine in visits]

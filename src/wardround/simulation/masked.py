@@ -1,0 +1,116 @@
+"""Hospitals of one process that exchange nothing but what masked hospitals exchange; each has keys of its own.
+
+    hospitals/<position>/    identity.pem (mode 0600), pins.toml (the others' keys), notes.json
+
+Keys are made when a run begins and go with the folder when it has ended. Between real hospitals they are made and
+compared beforehand (`wardround keys`); here one process holds all of them, which the statement says.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from wardround import __version__
+from wardround.agreed.masks import count_mechanism_of, fitting, mechanism_of
+from wardround.config import Study
+from wardround.errors import FederationError
+from wardround.hospital.agent import Agent
+from wardround.hospital.masked import MaskedRounds
+from wardround.privacy.plans.plan import Plan
+from wardround.privacy.plans.releases import clip_of
+from wardround.privacy.plans.wording import clipping_terms
+from wardround.secure_aggregation.canonical import digest
+from wardround.secure_aggregation.keys.identity import Identity, SigningKey
+from wardround.secure_aggregation.keys.pins import Pins
+from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.secure_aggregation.round.agreement import Agreement
+from wardround.types import HospitalName
+
+_PINS = "pins.toml"
+
+
+def masked_rounds(
+    study: Study, plan: Plan, agents: Mapping[HospitalName, Agent], folder: Path | None
+) -> tuple[Agreement, dict[HospitalName, MaskedRounds], dict[HospitalName, Identity]]:
+    """Returns what the hospitals of a masked run agree on, and each one's side of it with its key.
+
+    Args:
+        study: names the run, and how many rounds it has.
+        plan: with shares of noise.
+        agents: by hospital; they share one network.
+        folder: of the hospitals' own folders; None keeps keys and notes in this process.
+
+    Raises:
+        FederationError: a key file or a pin is damaged, open to others, or not the one of this run.
+        LedgerError: a ledger has lost a charge that its hospital knows of.
+    """
+    folders = [None if folder is None else folder / f"{position:05d}" for position in range(len(agents))]
+    begun = any(
+        own is not None and (own / _PINS).exists() for own in folders
+    )  # keys are all made before any is pinned
+    identities = [_identity(name, own, begun) for name, own in zip(agents, folders, strict=True)]
+    keys = {identity.hospital: identity.key.public for identity in identities}
+    some = next(iter(agents.values()))
+    agreement = Agreement(
+        run=digest("wardround/v1/simulated-run", sorted(keys.items())).hex(),
+        study=study.digest,
+        mechanism=fitting(mechanism_of(plan, some.workbench.initial_weights.size), plan),
+        rounds=study.rounds,
+        code_version=__version__,
+        clipping=clipping_terms(clip_of(plan.training)),
+        count=count_mechanism_of(plan),
+    )
+    rounds: dict[HospitalName, MaskedRounds] = {}
+    for agent, identity, own in zip(agents.values(), identities, folders, strict=True):
+        others = Pins({name: key for name, key in keys.items() if name != identity.hospital})
+        notes = None if own is None else own / "notes.json"
+        rounds[agent.name] = MaskedRounds(agent, identity, _pinned(others, own), agreement, notes)
+    return agreement, rounds, dict(zip(agents, identities, strict=True))
+
+
+def check_masks(plan: Plan, parameters: int) -> None:
+    """Refuses, before a run has begun, masked sums that could not be formed; says nothing of others.
+
+    Raises:
+        FederationError: no ring holds sums over so many patients.
+        PrivacyError: the grid cannot carry so many parameters.
+    """
+    if plan.masked is not None:
+        fitting(mechanism_of(plan, parameters), plan)
+
+
+def _identity(name: HospitalName, folder: Path | None, begun: bool) -> Identity:
+    """Returns a hospital's key: from its folder, or made and kept there if the others have not pinned one."""
+    if folder is None:
+        return Identity(name, SigningKey.new(system_entropy))
+    path = folder / "identity.pem"
+    if not path.exists():
+        if begun:
+            raise FederationError(
+                f"{name} must go on with the key that others have pinned, and {path} is missing; restore it from a "
+                "copy, or start a new run."
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FederationError(
+                f"{folder} must be a folder that can be written ({error.strerror}); move away what is in its place."
+            ) from None
+        SigningKey.new(system_entropy).write(path)
+    return Identity(name, SigningKey.read(path))
+
+
+def _pinned(others: Pins, folder: Path | None) -> Pins:
+    """Returns the pins that a hospital has kept since the run began; in a new run, those of the others."""
+    if folder is None:
+        return others
+    path = folder / _PINS
+    if not path.exists():
+        others.write(path)
+    kept = Pins.read(path)
+    missing = sorted(others.keys.keys() - kept.keys.keys())
+    if missing:
+        raise FederationError(
+            f"{path} must have the key of {missing[0]}, as it had when the run began, and has none; restore the file "
+            "from a copy, or start a new run."
+        )
+    return kept

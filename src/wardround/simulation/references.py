@@ -1,0 +1,118 @@
+"""Reference runs beside the main one: what pooling would give, what being alone gives, what privacy costs.
+
+They exist in a simulation only, where one machine holds all patients anyway. Nothing is charged to the
+hospitals' ledgers for them, so nothing of them may be published as if it were covered by the statement: the
+record marks each as "released without protection".
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from wardround.accounting.ledger import LedgerFile
+from wardround.accounting.ledger_entry import number_to_json
+from wardround.agreed.strategies import releases_after
+from wardround.config import Study
+from wardround.coordinator.observer import Observer
+from wardround.coordinator.rounds import JsonDict, Models, Position, Schedule, run_rounds
+from wardround.privacy.plans.calibrate import alone, not_private
+from wardround.privacy.plans.plan import Plan
+from wardround.simulation.evaluation import evaluate_models, summary_of
+from wardround.simulation.federate import federate
+from wardround.simulation.materials import Hospitals, Materials
+from wardround.training.patients import TrainingPatients
+from wardround.types import HospitalName
+
+POOLED = HospitalName("pooled")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One kind of reference run.
+
+    Attributes:
+        strategy: what is run.
+        private: under the main run's plan with full noise; else clipped alike, so that the two runs differ by
+            the noise alone.
+        text: what it is, for a reader.
+    """
+
+    strategy: str
+    private: bool
+    text: str
+
+
+REFERENCES: dict[str, Reference] = {
+    "no-privacy": Reference("fedsgd", False, "federated, without privacy"),
+    "pooled": Reference("pooled", True, "all patients in one place, private"),
+    "pooled-no-privacy": Reference("pooled", False, "all patients in one place, without privacy"),
+    "alone": Reference("alone", True, "each hospital alone, private"),
+    "alone-no-privacy": Reference("alone", False, "each hospital alone, without privacy"),
+    "ensemble": Reference("ensemble", True, "the hospitals' own models, outputs averaged, private"),
+    "ensemble-no-privacy": Reference(
+        "ensemble", False, "the hospitals' own models, outputs averaged, without privacy"
+    ),
+}
+
+
+class _Forget:
+    """A journal for runs that are not resumed."""
+
+    def write_checkpoint(self, round: int, arrays: object) -> None:
+        """See `Journal`."""
+
+    def append_round(self, entry: JsonDict) -> None:
+        """See `Journal`."""
+
+
+def run_reference(
+    name: str, study: Study, plan: Plan, materials: Materials, observer: Observer
+) -> dict[str, object]:
+    """One reference run from first to last round; its row for the comparison."""
+    reference = REFERENCES[name]
+    # "Without privacy, federated" is the main strategy itself, whatever it is.
+    strategy = study.federation.strategy if name == "no-privacy" else reference.strategy
+    if not reference.private and materials.originals is not None:
+        materials = materials.originals
+    hospitals = {POOLED: pooled(materials.hospitals)} if strategy == "pooled" else materials.hospitals
+    releases = releases_after(study, study.rounds, strategy)
+    own = alone(plan, len(hospitals), releases)
+    own = own if reference.private else not_private(own, releases)
+    schedule = Schedule(study.rounds, study.rounds, study.federation.average_last)
+
+    def look(round: int, models: Models | None) -> JsonDict:
+        observer.progress(round, schedule.num_rounds)
+        return {}
+
+    with TemporaryDirectory() as folder, LedgerFile(Path(folder) / "ledger.sqlite") as ledgers:
+        federation = federate(
+            study, own, materials, hospitals, ledgers,
+            strategy=strategy, label=f"reference/{name}", epsilon_limit=math.inf,
+        )  # fmt: skip
+        state = federation.strategy.init(materials.workbench.initial_weights, federation.channel)
+        outcome = run_rounds(
+            federation.strategy, federation.channel, schedule, Position(0, state), _Forget(), look
+        )
+    metrics = evaluate_models(outcome.models, materials, ensemble=strategy == "ensemble")
+    return {
+        "text": reference.text,
+        "private": own.is_private,
+        "epsilon": number_to_json(own.epsilon),
+        "delta": own.delta,
+        "released": "without protection: a reference in a simulation, charged to no ledger",
+        "metrics": summary_of(metrics),
+    }
+
+
+def pooled(hospitals: Hospitals) -> TrainingPatients:
+    """All hospitals' patients as one hospital's, in the hospitals' order."""
+    parts = list(hospitals.values())
+    counts = np.concatenate([part.counts for part in parts])
+    return TrainingPatients(
+        rows=np.concatenate([part.rows for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+    )

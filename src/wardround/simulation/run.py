@@ -1,0 +1,260 @@
+"""A run from its first stage to its report, and the way back into one that was interrupted."""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from wardround import __version__
+from wardround.accounting.ledger import LedgerFile
+from wardround.accounting.ledger_entry import number_to_json
+from wardround.agreed.plans import epsilon_limit_of, plan_of
+from wardround.agreed.strategies import releases_after, timetable_of
+from wardround.config import Study, read_study
+from wardround.coordinator.observer import Observer
+from wardround.coordinator.rounds import JsonDict, Models, Outcome, Position, Schedule, run_rounds
+from wardround.errors import BudgetExhausted, MissingExtra, RecordError
+from wardround.privacy.plans.kinds import NoisedPictures
+from wardround.privacy.plans.plan import Plan
+from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
+from wardround.report.write import write_report
+from wardround.simulation.absences import check_availability
+from wardround.simulation.environment import describe_environment, use_threads
+from wardround.simulation.evaluation import evaluate_models, summary_of
+from wardround.simulation.federate import Federation, federate, open_ledger
+from wardround.simulation.local_pictures import released_materials
+from wardround.simulation.masked import check_masks
+from wardround.simulation.materials import Hospitals, Materials, gather
+from wardround.simulation.references import POOLED, pooled
+from wardround.simulation.results import certificate_of, charged_after, patient_table, results_of
+from wardround.types import Vector
+
+_QUICK_RESAMPLES = 2  # intervals during training are not shown
+_NAMES = {"study_digest": "study file", "dataset": "data set", "weights_sha256": "weights file"}
+
+
+def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = False) -> RunRecord:
+    """Runs a study from the beginning into an empty folder.
+
+    Everything that can be refused is refused before the folder is touched.
+
+    Raises:
+        WardroundError: anything in the study, the pictures, the ledger or the folder that does not hold.
+    """
+    RunFolder.check_free(out, fresh=fresh)
+    threads = use_threads(study.performance.threads)
+    observer.stage("computing the privacy plan")
+    check_availability(study, timetable_of(study))
+    plan = plan_of(study)
+    materials = gather(study, observer)
+    check_masks(plan, materials.workbench.network.num_parameters)
+    # Phantoms are nobody; the ledger of patients is kept, and asked before anything is replaced.
+    forget_ledger = fresh and study.data.layout == "phantom" and study.privacy.ledger is None
+    _check_ledgers(study, plan, materials, out, forgotten=forget_ledger)
+    folder = RunFolder.create(out, fresh=fresh, forget_ledger=forget_ledger)
+    try:
+        folder.write_json(
+            "environment.json",
+            describe_environment(threads) | _identity(study, materials),
+        )
+        folder.write_patients(*patient_table(materials))
+        folder.write_text("study.toml", study.to_toml())  # last: a folder with a study file can be resumed
+        return _train(study, plan, materials, folder, observer)
+    finally:
+        folder.close()
+
+
+def resume_run(path: Path, observer: Observer) -> RunRecord:
+    """Goes on with an interrupted run; a finished one is only reported anew.
+
+    Raises:
+        WardroundError: no run there, or its study, pictures or weights are not the ones it began with.
+    """
+    folder = RunFolder.open(path)
+    try:
+        study = read_study(path / "study.toml")
+        environment = read_json(path / "environment.json")
+        if (path / "certificate.json").exists():
+            observer.stage("the run is finished; writing its report again")
+            record = RunRecord.read(path)
+            _report(record, observer)
+            return record
+        use_threads(_number_of_threads(environment))  # another number of threads may round differently
+        observer.stage("computing the privacy plan")
+        plan = plan_of(study)
+        materials = gather(study, observer)
+        for what, now in _identity(study, materials).items():
+            if environment.get(what) != now:
+                raise RecordError(
+                    f"The {_NAMES[what]} must be what the run in {path} began with, and has changed; restore "
+                    "it, or start a new run."
+                )
+        return _train(study, plan, materials, folder, observer)
+    finally:
+        folder.close()
+
+
+def _identity(study: Study, materials: Materials) -> dict[str, str | None]:
+    """What must be the same on resume: a statement over two studies or two data sets would be false."""
+    weights = materials.workbench.network.weights
+    return {
+        "study_digest": study.digest,
+        "dataset": materials.images.digest,
+        "weights_sha256": None if weights is None else weights.sha256,
+    }
+
+
+def _number_of_threads(environment: JsonDict) -> int | None:
+    threads = environment.get("threads")
+    return threads if isinstance(threads, int) and threads > 0 else None
+
+
+def _check_ledgers(study: Study, plan: Plan, materials: Materials, out: Path, *, forgotten: bool) -> None:
+    """Refuses a run whose first round some hospital's ledger would refuse, before a file is touched."""
+    path = _ledger_path(study, out)
+    if study.privacy.ledger is None and (forgotten or not path.exists()):
+        path = Path(":memory:")  # an empty ledger, to learn what it would refuse
+    limit = epsilon_limit_of(study, plan)
+    with LedgerFile(path, version=__version__) as ledgers:
+        for name in _hospitals(study, materials):
+            ledger = open_ledger(ledgers, name, plan, materials, limit)
+            if study.study.seed is not None and ledger.charged(study.digest):
+                continue  # it repeats its releases, at no new cost
+            if ledger.remaining(plan.event_after(releases_after(study, 1)), at_most=1) == 0:
+                raise BudgetExhausted(
+                    f"{name} must have budget left for one round, but its ledger {path} has spent epsilon = "
+                    f"{ledger.spent():.2f} of {limit:g} at delta = {plan.delta:g} for each {plan.unit}; "
+                    "raise privacy.epsilon_limit if the hospital allows it. Nothing was changed."
+                )
+
+
+def _ledger_path(study: Study, out: Path) -> Path:
+    return study.privacy.ledger or out / "ledger.sqlite"
+
+
+def _hospitals(study: Study, materials: Materials) -> Hospitals:
+    if study.federation.strategy == "pooled":
+        return {POOLED: pooled(materials.hospitals)}
+    return materials.hospitals
+
+
+@contextmanager
+def _hospital_log(folder: RunFolder) -> Iterator[None]:
+    """The simulated hospitals' own log; what they say about a failure elsewhere is a code and a stage."""
+    log = logging.getLogger("wardround.hospital")
+    handler = logging.FileHandler(folder.path / "hospitals.log", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, observer: Observer) -> RunRecord:
+    strategy, hospitals = study.federation.strategy, _hospitals(study, materials)
+    with LedgerFile(_ledger_path(study, folder.path), version=__version__) as ledgers, _hospital_log(folder):
+        if isinstance(plan.training, NoisedPictures):
+            observer.stage("noising pictures")
+            materials = released_materials(study, plan, materials, hospitals, ledgers, folder)
+            hospitals = _hospitals(study, materials)
+        federation = federate(
+            study, plan, materials, hospitals, ledgers,
+            strategy=strategy, label="main", epsilon_limit=epsilon_limit_of(study, plan),
+            memory=folder.path / "hospitals",
+        )  # fmt: skip
+        outcome = _rounds(study, plan, materials, federation, folder, observer)
+        federation.close()
+        model_sha256 = folder.write_model(_named(outcome.models, materials))
+        results = results_of(study, plan, materials, hospitals, outcome, observer)
+        folder.write_json("results.json", results)
+        folder.forget_notes()
+        history = read_lines(folder.path / "rounds.jsonl")
+        certificate = certificate_of(study, plan, federation, outcome, model_sha256, history)
+        folder.write_json("certificate.json", certificate)
+    record = RunRecord.read(folder.path)
+    _report(record, observer)
+    return record
+
+
+def _named(models: Models, materials: Materials) -> dict[str, Vector]:
+    """What `model.safetensors` holds: parameters by name, to be read again as `[model] weights`.
+
+    Of several models, each name stands after that of its hospital.
+    """
+    workbench = materials.workbench
+    if len(models) == 1:
+        return workbench.named_weights(next(iter(models.values())))
+    return {
+        f"{model}/{name}": value
+        for model, weights in models.items()
+        for name, value in workbench.named_weights(weights).items()
+    }
+
+
+def _headline(summary: JsonDict) -> str:
+    """The first number of a row, in words; nothing where the test patients cannot give it."""
+    shown: Any = summary["shown"]
+    value = summary[shown[0]["key"]]
+    return "" if value is None else f", {shown[0]['title']} {value:.3f}"
+
+
+def _report(record: RunRecord, observer: Observer) -> None:
+    """The page, unless what draws it is not installed: the run is complete without it."""
+    observer.stage("writing the report")
+    try:
+        write_report(record)
+    except MissingExtra as error:
+        observer.stage(str(error))
+
+
+def _rounds(
+    study: Study,
+    plan: Plan,
+    materials: Materials,
+    federation: Federation,
+    folder: RunFolder,
+    observer: Observer,
+) -> Outcome:
+    section = study.federation
+    schedule = Schedule(study.rounds, section.evaluate_every, section.average_last)
+    found = folder.latest_checkpoint()
+    if found is None:
+        observer.stage("counting patients" if plan.is_counted else "starting")
+        state = federation.strategy.init(materials.workbench.initial_weights, federation.channel)
+        position = Position(0, state)
+        folder.write_checkpoint(0, position.to_arrays())
+    else:
+        position = Position.from_arrays(*found)
+    observer.stage(f"training: {section.strategy}, {study.rounds} rounds, {len(federation.agents)} hospitals")
+    shown = ""
+
+    def look(round: int, models: Models | None) -> JsonDict:
+        nonlocal shown
+        witness, tries = federation.witness(round), federation.tries(round)
+        entry: JsonDict = {} if witness is None else {"witness": asdict(witness)}
+        entry |= {} if tries is None else asdict(tries)
+        if models is not None:
+            metrics = evaluate_models(
+                models, materials, ensemble=section.strategy == "ensemble",
+                validation=len(materials.validation) > 0, num_resamples=_QUICK_RESAMPLES,
+            )  # fmt: skip
+            summary = summary_of(metrics)
+            epsilon = plan.epsilon_after(*charged_after(study, plan, federation, round))
+            entry |= {
+                "epsilon": number_to_json(epsilon),
+                "measured_on": "validation" if len(materials.validation) else "test",
+                "metrics": {k: v for k, v in summary.items() if not k.endswith("_interval")},
+            }
+            shown = f"ε {epsilon:.2f}" if math.isfinite(epsilon) else "ε ∞"
+            shown += _headline(summary)
+        again = "" if tries is None else f"  attempt {tries.attempts}, without {', '.join(tries.missing)}"
+        observer.progress(round, schedule.num_rounds, shown + again)
+        return entry
+
+    return run_rounds(federation.strategy, federation.channel, schedule, position, folder, look)
