@@ -195,7 +195,7 @@ def _update_mechanism(study: Study, releases: int) -> ClippedUpdate | SparseVect
 
 
 def sparse_vector_of(section: PrivacySection) -> SparseVector:
-    """Returns the mechanism as the study describes it; where it gives a total epsilon, that of one release is still open."""
+    """Returns the mechanism as the study describes it; given a total epsilon, that of one release is still open."""
     answers, share = section.answers or 1, section.values_share
     epsilon = section.epsilon if section.noise_multiplier is None else answers / (section.noise_multiplier * share)
     return SparseVector(section.clipping_norm, answers, epsilon or 1.0, section.answer_threshold, share)

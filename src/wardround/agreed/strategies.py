@@ -71,7 +71,7 @@ def work_of(study: Study, strategy: str) -> type[Work]:
 
 
 def head_fit_of(study: Study) -> HeadFit:
-    """Returns what each hospital minimises where it fits a head; the public number of patients is taken to be spread evenly."""
+    """Returns the objective of each hospital's head; a public number of patients is taken to be spread evenly."""
     privacy = study.privacy
     patients = None if privacy.num_patients is None else privacy.num_patients / study.hospitals.count
     return HeadFit(privacy.regularisation, privacy.clipping_norm, patients)

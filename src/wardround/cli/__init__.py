@@ -1,1 +1,1 @@
-
+"""The commands; everything is imported lazily."""

@@ -4,7 +4,7 @@
     confirm      every hospital: the hash of what it was told, signed; they must be the same
     upload       every hospital: charges its ledger, on disk, and sends its noised vector under masks, signed
 
-Three exchanges a round, each with all hospitals in parallel; the sum opened last is taken in by `MaskedAggregator.close`.
+Three exchanges a round, each with all hospitals in parallel. `MaskedAggregator.close` hands out the sum opened last.
 
 Released, to the coordinator and from it to every party: the sum of the hospitals' noised vectors, once all of them have
 uploaded: of gradients, or before round 1 of their numbers of patients. A hospital that is missing ends the attempt with
@@ -207,6 +207,6 @@ def _end_the_run(failures: Failures) -> None:
     found = [name for name, failure in failures.items() if failure.code is FailureCode.PROTOCOL]
     if found:
         raise FederationError(
-            f"A masked round needs every party to keep to the protocol, and {found[0]} found one that does not; nothing "
-            "more is sent. The hospital's own log says why."
+            f"A masked round needs every party to keep to the protocol, and {found[0]} found one that does not; "
+            "nothing more is sent. The hospital's own log says why."
         )

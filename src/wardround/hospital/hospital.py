@@ -138,7 +138,7 @@ class Hospital:
         except (FederationError, LedgerError, ValueError) as error:
             return self._end(error)
 
-    def admit_upload(self, request: Request) -> None | Failure:
+    def admit_upload(self, request: Request) -> Failure | None:
         """Checks and charges the upload of the attempt under way; None once the charge is in the ledger."""
         work = request.work
         if self.masked is None or not isinstance(work, Upload):

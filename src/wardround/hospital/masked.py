@@ -5,8 +5,8 @@ patients' rows on the grid (gradients, or a one for everybody) with its share of
 it was charged as. When: the upload only after the charge and the notes are on disk.
 A sample without patients is noised, masked and sent like any other.
 
-Guarantee: that of `wardround.secure_aggregation.integers.mechanism` for the sum of all hospitals; a single upload is uniform
-to whoever lacks the keys of an honest hospital. Sensitivity: one patient, added or removed with all their pictures,
+Guarantee: that of `wardround.secure_aggregation.integers.mechanism` for the sum of all hospitals; a single upload is
+uniform to any party without the keys of an honest hospital. Sensitivity: one patient, added or removed with all their pictures,
 moves the sum by a row of integer L2 norm at most D. Witness coordinates hold zeros for every patient.
 """
 

@@ -2,8 +2,8 @@
 
 Released, to the coordinator, every hospital and whoever they tell: the noised number of patients of all hospitals
 together, before round 1. Sensitivity: one patient, added or removed with all their pictures, moves the sum by one row,
-of integer L2 norm at most D; the row is the same for everybody. Worth: that of `wardround.privacy.plans.kinds.NoisedCounts`, by
-`wardround.accounting.discrete`.
+of integer L2 norm at most D; the row is the same for everybody. Worth: that of
+`NoisedCounts`, by `wardround.accounting.discrete`.
 
 The row is a gradient of norm 1 to the grid, so that what is proved and checked of gradients holds here: it is
 D - sqrt(1 + witnesses) / 2 steps long, rounded. Sixteen steps of signal are given up for that, of D: 3e-5 of it at

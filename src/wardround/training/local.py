@@ -21,7 +21,7 @@ def local_steps(
     sampling: Stream,
     noise: Stream,
 ) -> tuple[Vector, Vector]:
-    """Returns the weights, and the velocity of the heavy ball, after some steps on one hospital's patients, (parameter,).
+    """Returns the weights and the velocity of the heavy ball after steps on one hospital's patients, (parameter,).
 
     The step is v <- momentum v + g + proximal (w - w0) + correction, w <- w - learning_rate v, with g the noised sum of
     clipped gradients over a public constant. Everything but g is public or computed from earlier steps.
@@ -29,8 +29,8 @@ def local_steps(
     Guarantee:
         Releases `run.steps` noised sums as the part's event has them; the weights are computed from these alone.
         Where the part noises updates, nothing here is noised, and the weights may leave only through
-        `wardround.privacy.plans.releases.noised_update`. Weights and sampling by class must be public: a patient's gradient is clipped
-        after it was weighted, and a patient is drawn with at most the part's probability, independently of others.
+        `wardround.privacy.plans.releases.noised_update`. Weights and sampling by class must be public: a patient's
+        gradient is clipped after it was weighted, and a patient is drawn with at most the part's probability, independently of others.
 
     Sources:
         Abadi et al. 2016, Algorithm 1, https://arxiv.org/abs/1607.00133, divided by a public constant instead of

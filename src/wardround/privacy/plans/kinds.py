@@ -54,7 +54,7 @@ class Clip:
         return 0 if self.adaptive is None else 1
 
     def accepts(self, asked: float | None) -> bool:
-        """Returns whether a request may ask for a round of this clipping norm: a number where norms adapt, else none."""
+        """Returns whether a round may ask for this clipping norm: a number where norms adapt, else none."""
         if self.adaptive is None:
             return asked is None
         return asked is not None and 0 < asked < math.inf

@@ -1,4 +1,4 @@
-"""One run of several, in a process of its own: `python -m wardround.simulation.sweeps.child STUDY RUN`, started by `run_many`.
+"""One run of several, in its own process: `python -m wardround.simulation.sweeps.child STUDY RUN`, by `run_many`.
 
 It goes on with the run where there is one. Bad input is one sentence on standard error and exit code 2, a spent
 budget is one and exit code 3. It ends when the process that started it does, however that one ends: that one holds
