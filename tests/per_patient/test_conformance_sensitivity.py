@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from wardround.errors import ModelError
 from wardround.per_patient import clipping_rules as clips
-from wardround.per_patient.clipped_sum import PatientBatch, clipped_sum, per_patient_gradients
+from wardround.per_patient.batch import PatientBatch
+from wardround.per_patient.clipped_sum import clipped_sum, per_patient_gradients
 from wardround.per_patient.validation import check_trainable
 
 
