@@ -26,12 +26,10 @@ from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipping_rules import Clipping, Flat
 from wardround.per_patient.layers import in_full_precision
 from wardround.per_patient.layout import Layout
+from wardround.per_patient.margins import LEAST_CLIPPING_NORM
 from wardround.per_patient.microbatches import Piece, pieces
 from wardround.per_patient.process import dropout_from, one_at_a_time
 from wardround.per_patient.sums import Factors, add, norms_of
-
-_LEAST_NORM = 1e-10
-"""Squares of single-precision numbers below 1e-19 vanish; a clip far above what such numbers add up to is safe."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +136,9 @@ def clipped_sums_by_group(
         That of `clipped_sum`, for each group: a patient moves the sum of their own group only.
     """
     layout, rule = Layout.of(model), clipping or Flat()
-    if not clipping_norm > 0 or (clipping_norm < _LEAST_NORM and layout.dtype is not torch.float64):
+    if not clipping_norm > 0 or (clipping_norm < LEAST_CLIPPING_NORM and layout.dtype is not torch.float64):
         raise PrivacyError(
-            f"clipping_norm must be > 0, and >= {_LEAST_NORM:g} in single precision, got {clipping_norm}."
+            f"clipping_norm must be > 0, and >= {LEAST_CLIPPING_NORM:g} in single precision, got {clipping_norm}."
         )
     rule.check(clipping_norm)
     sections = rule.sections(list(layout.parameters))

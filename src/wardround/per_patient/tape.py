@@ -7,10 +7,7 @@ import torch
 from torch import Tensor
 
 from wardround.per_patient.layers import Fold, Room, Use, in_full_precision, squared, widened
-
-_MOST_CANCELLED = 2.0**-10
-"""A squared norm below this share of its terms is not trusted to rounding."""
-
+from wardround.per_patient.margins import MOST_CANCELLED
 
 _FEW = 1 << 12
 """Per-patient gradients up to this many numbers are put side by side, so that they are looked at in one go."""
@@ -93,7 +90,7 @@ class Tape:
         (crafted pictures), the gradient is formed after all, and what is clipped is what is added.
         """
         norms, terms = use.squared_norms(g, saved)
-        cancelled = torch.nonzero(norms < _MOST_CANCELLED * terms)[:, 0]
+        cancelled = torch.nonzero(norms < MOST_CANCELLED * terms)[:, 0]
         if len(cancelled):
             rows = use.per_patient(g[cancelled], [t[cancelled] for t in saved], _as_it_is)
             self.formed.append((use.names, cancelled, rows))
