@@ -6,7 +6,6 @@ it in a process of its own.
 
 import copy
 import gc
-import importlib
 import importlib.util
 import itertools
 import os
@@ -27,6 +26,8 @@ from torch import Tensor, nn
 
 from benchmarks.engine_networks import CASES, Case, SmallCnn, picture_loss
 from benchmarks.engine_peers import ENGINES, Loss, Step, Workload, ordinary, wardround
+from wardround.per_patient import PatientBatch, clipped_sum, per_patient_gradients
+from wardround.per_patient.margins import SINGLE_PRECISION
 
 WARM_UP = 2
 """Steps before any time is taken: an engine may look for the best method in its first ones."""
@@ -137,7 +138,7 @@ def agreement(case: Case, engines: Sequence[str]) -> dict[str, Any]:
     norms = gradients.norm(dim=1)
     clipping_norm = 0.9 * float(norms.median())
     expected = {
-        kind: (clipping_norm * (_shave() if kind == "ours" else 1.0) / norms).clamp(max=1.0) @ gradients
+        kind: (clipping_norm * (SINGLE_PRECISION if kind == "ours" else 1.0) / norms).clamp(max=1.0) @ gradients
         for kind in ("ours", "peer")
     }
     del gradients
@@ -164,12 +165,6 @@ def sum_of(
     after = torch.cat([parameter.detach().flatten() for parameter in parameters])
     patients = len(inputs) if patient is None else int(patient.max()) + 1
     return (before - after) * patients
-
-
-def _shave() -> float:
-    """How far ours aims below the clipping norm, so that rounding cannot exceed it: a factor."""
-    factor: float = getattr(importlib.import_module("wardround.per_patient.clipping_rules"), "SHAVE", 1.0)
-    return factor
 
 
 def _clips_as(name: str) -> str:
@@ -262,15 +257,11 @@ def _curve(steps: dict[int, Step], rounds: int) -> dict[str, Any]:
 
 def _rows_cost(pictures: int, rounds: int) -> dict[str, Any]:
     """Every patient's gradient as a row, not clipped, over the ordinary step."""
-    clipping = importlib.import_module("wardround.per_patient.clipped_sum")
-    rows_of: Callable[..., Tensor] | None = getattr(clipping, "per_patient_gradients", None)
-    if rows_of is None:
-        return {"fails": "wardround.per_patient.clipped_sum has no per_patient_gradients"}
     work, reference = _small(pictures, 64), ordinary(_small(pictures, 64))
-    batch = clipping.PatientBatch(work.inputs, work.labels, torch.arange(pictures), pictures)
+    batch = PatientBatch(work.inputs, work.labels, torch.arange(pictures), pictures)
 
     def step() -> None:
-        rows_of(work.model, work.loss, batch)
+        per_patient_gradients(work.model, work.loss, batch)
 
     try:
         step()
@@ -307,7 +298,7 @@ def conformance(engines: Sequence[str]) -> dict[str, Any]:
                 case,
                 _asked(name),
                 counts=suite.UNEVEN if ours else suite.ONE_EACH,
-                shave=_shave() if ours else 1.0,
+                shave=SINGLE_PRECISION if ours else 1.0,
                 # Opacus and deepee add 1e-6 to norms, which is no fault; on small gradients that is 1e-5 of them.
                 tolerance=1e-5 if ours else AGREES,
             )
@@ -322,9 +313,7 @@ def _asked(name: str) -> Callable[[nn.Module, Loss, Any, float], Tensor]:
 
     def engine(model: nn.Module, loss: Loss, batch: Any, clipping_norm: float) -> Tensor:
         if ENGINES[name].kind == "ours":
-            sums = importlib.import_module("wardround.per_patient.clipped_sum").clipped_sum
-            vector: Tensor = sums(model, loss, batch, clipping_norm=clipping_norm).vector
-            return vector
+            return clipped_sum(model, loss, batch, clipping_norm=clipping_norm).vector
         return sum_of(name, model, loss, batch.inputs, batch.labels, clipping_norm)
 
     return engine

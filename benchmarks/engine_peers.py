@@ -120,7 +120,7 @@ def ordinary_noise(work: Workload) -> Step:
 
 def wardround(work: Workload) -> Step:
     """`clipped_sum` and noise from `Stream`, as a hospital's own step uses them."""
-    from wardround.per_patient.clipped_sum import PatientBatch, clipped_sum
+    from wardround.per_patient import PatientBatch, clipped_sum
     from wardround.randomness import Stream
 
     optimizer = work.optimizer()

@@ -1,6 +1,7 @@
 """Which way the arrows point: the design, as a dictionary. A new arrow is a line here and a reason in a commit."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,13 @@ THIRD_PARTY_BANS = {
 }
 
 
+# Names that one file of a room needs for a signature only, and whose home needs that file.
+FOR_A_SIGNATURE = {
+    ("wardround.images.decode", "wardround.images.entries"),
+    ("wardround.images.raw", "wardround.images.entries"),
+}
+
+
 def room_of(path):
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
@@ -134,6 +142,38 @@ def test_sub_packages_of_secure_aggregation_point_one_way(path):
     for name in imports_of(path):
         if name.startswith("wardround.secure_aggregation"):
             assert name.split(".")[2] in allowed, f"{inside} must not import {name}"
+
+
+def module_of(path):
+    parts = ("wardround", *path.relative_to(SOURCE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_by(path, modules):
+    """Modules of the package that one file imports; `from room import module` is an import of the module."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                inside = f"{node.module}.{alias.name}"
+                yield inside if inside in modules else node.module
+
+
+def test_no_module_is_imported_by_what_it_imports():
+    modules = {module_of(path): path for path in FILES}
+    arrows = {
+        module: {
+            target
+            for target in imported_by(path, modules)
+            if target in modules and target != module and (module, target) not in FOR_A_SIGNATURE
+        }
+        for module, path in modules.items()
+    }
+    try:
+        graphlib.TopologicalSorter(arrows).prepare()
+    except graphlib.CycleError as circle:
+        pytest.fail(" <- ".join(circle.args[1]))
 
 
 def test_there_is_no_drawer_for_odds_and_ends():

@@ -18,7 +18,7 @@ from torch import nn
 
 from wardround.models.catalogue import NETWORKS, build
 from wardround.per_patient import PatientBatch, SlowPath, check_trainable, clipped_sum
-from wardround.per_patient.clipping_rules import SHAVE
+from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 
 CLASSES = 3
 TOLERANCE = 1e-10

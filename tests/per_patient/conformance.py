@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from wardround.per_patient.clipped_sum import PatientBatch
+from wardround.per_patient.batch import PatientBatch
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Engine = Callable[[nn.Module, Loss, PatientBatch, float], Tensor]

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from wardround.errors import PrivacyError
-from wardround.per_patient.clipped_sum import PatientBatch, clipped_sum, clipped_sums_by_group
-from wardround.per_patient.clipping_rules import SHAVE
+from wardround.per_patient.batch import PatientBatch
+from wardround.per_patient.clipped_sum import clipped_sum, clipped_sums_by_group
+from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 
 
 def cross_entropy(logits, labels):

@@ -24,10 +24,12 @@ from torch import nn
 
 from wardround.errors import PrivacyError
 from wardround.per_patient import sums
-from wardround.per_patient.clipped_sum import ClippedSum, PatientBatch, clipped_sum, clipped_sums_by_group
-from wardround.per_patient.clipping_rules import SHAVE, Automatic, Flat, PerLayer, Split
-from wardround.per_patient.engine import SlowPath
+from wardround.per_patient.batch import PatientBatch
+from wardround.per_patient.clipped_sum import ClippedSum, clipped_sum, clipped_sums_by_group
+from wardround.per_patient.clipping_rules import Automatic, Flat, PerLayer, Split
 from wardround.per_patient.layers import Room
+from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
+from wardround.per_patient.slow_path import SlowPath
 
 ONE_EACH = (1, 1, 1, 1)
 UNEVEN = (2, 0, 1, 3)

@@ -23,12 +23,12 @@ from tests.per_patient.conformance import (
 )
 from torch import nn
 
-from wardround.per_patient import clipping_rules as clips
-from wardround.per_patient.clipped_sum import PatientBatch, clipped_sum, per_patient_gradients
+from wardround.per_patient.batch import PatientBatch
+from wardround.per_patient.clipped_sum import clipped_sum, per_patient_gradients
+from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 from wardround.per_patient.validation import check_trainable
 
 # The engine aims this much below the clipping norm, so that rounding cannot exceed it.
-SHAVE = clips.SHAVE
 WHOLE = [n for n, c in CASES.items() if c.family in {"network", "loss", "folded", "wiring"} and not c.may_refuse]
 
 every_case = pytest.mark.parametrize("name", CASES)

@@ -17,8 +17,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from wardround.errors import ModelError
-from wardround.per_patient import clipping_rules as clips
-from wardround.per_patient.clipped_sum import PatientBatch, clipped_sum, per_patient_gradients
+from wardround.per_patient.batch import PatientBatch
+from wardround.per_patient.clipped_sum import clipped_sum, per_patient_gradients
+from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 from wardround.per_patient.validation import check_trainable
 
 
@@ -334,7 +335,7 @@ def test_with_dropout_the_sum_is_that_of_the_clipped_rows_of_the_same_seed(kind)
     rows = per_patient_gradients(model, cross_entropy, batch, dropout_seed=3)
     norm = typical_clipping_norm(rows)
     ours = clipped_sum(model, cross_entropy, batch, clipping_norm=norm, dropout_seed=3).vector
-    assert relative_error(ours, clip_and_sum(rows, norm, shave=clips.SHAVE), parameter_sizes(model))[0] < 1e-10
+    assert relative_error(ours, clip_and_sum(rows, norm, shave=SHAVE), parameter_sizes(model))[0] < 1e-10
 
 
 # Refusals.

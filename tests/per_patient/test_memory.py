@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wardround.per_patient.clipped_sum import PatientBatch, clipped_sum, per_patient_gradients
+from wardround.per_patient.batch import PatientBatch
+from wardround.per_patient.clipped_sum import clipped_sum, per_patient_gradients
 from wardround.per_patient.engine import take
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from wardround.errors import ModelError
 from wardround.per_patient import PatientBatch, SlowPath, check_trainable, clipped_sum
-from wardround.per_patient.clipping_rules import SHAVE
+from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 from wardround.per_patient.surgery import FrozenBatchNorm, Norm, without_batch_norm
 
 TOLERANCE = 1e-10

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
-from wardround.per_patient.clipped_sum import ClippedSum, PatientBatch, clipped_sum
+from wardround.per_patient.batch import PatientBatch
+from wardround.per_patient.clipped_sum import ClippedSum, clipped_sum
 from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.plan import PrivacyPlan

@@ -15,9 +15,11 @@ from tests.agent.masked_rounds import masked_plan
 from torch import nn
 
 from wardround.errors import PrivacyError
-from wardround.per_patient.clipped_sum import PatientBatch, clipped_sum, per_patient_gradients
-from wardround.per_patient.clipping_rules import SHAVE, Automatic, ClippingKind, PerLayer
+from wardround.per_patient.batch import PatientBatch
+from wardround.per_patient.clipped_sum import clipped_sum, per_patient_gradients
+from wardround.per_patient.clipping_rules import Automatic, ClippingKind, PerLayer
 from wardround.per_patient.layout import Layout
+from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.rows import CountedRow, SectionedRow, rows_of
 from wardround.secure_aggregation.integers.grid import LARGEST_BOUND, Grid

@@ -8,7 +8,7 @@ from torch import nn
 
 from wardround.models.catalogue import build
 from wardround.models.network import Network, Normalise
-from wardround.per_patient.clipped_sum import PatientBatch
+from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.isolated import gradient_alone
 from wardround.per_patient.layout import Layout
 from wardround.training.losses import cross_entropy

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from wardround.per_patient import PatientBatch, SlowPath, clipped_sum
-from wardround.per_patient.clipping_rules import SHAVE
+from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 from wardround.training.losses import LOSSES, LOSSES_FOR
 
 CLASSES = 3

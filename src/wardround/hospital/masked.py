@@ -6,8 +6,8 @@ it was charged as. When: the upload only after the charge and the notes are on d
 A sample without patients is noised, masked and sent like any other.
 
 Guarantee: that of `wardround.secure_aggregation.integers.mechanism` for the sum of all hospitals; a single upload is
-uniform to any party without the keys of an honest hospital. Sensitivity: one patient, added or removed with all their pictures,
-moves the sum by a row of integer L2 norm at most D. Witness coordinates hold zeros for every patient.
+uniform to any party without the keys of an honest hospital. Sensitivity: one patient, added or removed with all
+their pictures, moves the sum by a row of integer L2 norm at most D. Witness coordinates hold zeros for every patient.
 """
 
 import logging

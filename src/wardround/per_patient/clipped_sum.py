@@ -16,64 +16,20 @@ from those in float32: how coarse the activations are changes what a patient's g
 the bound is enforced on what is added.
 """
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
-from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from wardround.errors import PrivacyError
+from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipping_rules import Clipping, Flat
-from wardround.per_patient.engine import Loss, PatientBatch
 from wardround.per_patient.layers import in_full_precision
 from wardround.per_patient.layout import Layout
+from wardround.per_patient.margins import LEAST_CLIPPING_NORM
 from wardround.per_patient.microbatches import Piece, pieces
+from wardround.per_patient.process import dropout_from, one_at_a_time
 from wardround.per_patient.sums import Factors, add, norms_of
-
-__all__ = ["ClippedSum", "PatientBatch", "clipped_sum", "clipped_sums_by_group", "per_patient_gradients"]
-
-
-_LEAST_NORM = 1e-10
-"""Squares of single-precision numbers below 1e-19 vanish; a clip far above what such numbers add up to is safe."""
-
-_ONE_AT_A_TIME = threading.RLock()
-"""Dropout draws from a generator that the whole process shares, and a slow module's parameters are others while it
-runs: not even which parameters a network has may be asked meanwhile."""
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-
-def one_at_a_time(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """The function, entered by one thread at a time."""
-
-    @wraps(function)
-    def alone(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        with _ONE_AT_A_TIME:
-            return function(*args, **kwargs)
-
-    return alone
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for each kernel, for computations of few pictures; the number is put back afterwards.
-
-    A kernel of microseconds, split in two, waits longer for its second thread than it computes, and very long where
-    the processor is shared: with two threads on two cores one picture took SqueezeNet three times as long as with
-    one, and AlexNet and ResNet-18 no less. The number is the process's: others wait at `one_at_a_time` meanwhile.
-    """
-    with _ONE_AT_A_TIME:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -180,9 +136,9 @@ def clipped_sums_by_group(
         That of `clipped_sum`, for each group: a patient moves the sum of their own group only.
     """
     layout, rule = Layout.of(model), clipping or Flat()
-    if not clipping_norm > 0 or (clipping_norm < _LEAST_NORM and layout.dtype is not torch.float64):
+    if not clipping_norm > 0 or (clipping_norm < LEAST_CLIPPING_NORM and layout.dtype is not torch.float64):
         raise PrivacyError(
-            f"clipping_norm must be > 0, and >= {_LEAST_NORM:g} in single precision, got {clipping_norm}."
+            f"clipping_norm must be > 0, and >= {LEAST_CLIPPING_NORM:g} in single precision, got {clipping_norm}."
         )
     rule.check(clipping_norm)
     sections = rule.sections(list(layout.parameters))
@@ -260,14 +216,3 @@ def per_patient_gradients(
                 for name, gradient in piece.tape.kept.items():
                     rows[piece.patients, layout.place(name)] = gradient.reshape(len(gradient), -1)
     return rows
-
-
-@contextmanager
-def dropout_from(seed: int, device: torch.device) -> Iterator[None]:
-    """Dropout draws from the global generators and from nowhere else: seeded inside, put back afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        if device.type == "cpu":
-            torch.default_generator.manual_seed(seed)  # the other also notes for CUDA where it was called from
-        else:
-            torch.manual_seed(seed)
-        yield

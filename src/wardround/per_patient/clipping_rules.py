@@ -16,11 +16,7 @@ import torch
 from torch import Tensor
 
 from wardround.errors import PrivacyError
-
-SHAVE = 1.0 - 2.0**-12
-
-
-_LEAST_STABILITY = 1e-10
+from wardround.per_patient.margins import LEAST_STABILITY, SINGLE_PRECISION
 
 
 class Clipping:
@@ -63,7 +59,7 @@ class Flat(Clipping):
     def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
         """See `Clipping`."""
         del sizes
-        return torch.clamp(clipping_norm * SHAVE / norms, max=1.0)
+        return torch.clamp(clipping_norm * SINGLE_PRECISION / norms, max=1.0)
 
 
 class ClippingKind(StrEnum):
@@ -111,7 +107,7 @@ class PerLayer(Clipping):
     def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
         """See `Clipping`."""
         bounds = torch.tensor(self.bounds(sizes, clipping_norm), dtype=norms.dtype, device=norms.device)
-        return torch.clamp(SHAVE * bounds[:, None] / norms, max=1.0)
+        return torch.clamp(SINGLE_PRECISION * bounds[:, None] / norms, max=1.0)
 
 
 @dataclass(frozen=True)
@@ -129,8 +125,8 @@ class Automatic(Clipping):
 
     def __post_init__(self) -> None:
         """Checks the stability."""
-        if not (self.stability >= _LEAST_STABILITY and math.isfinite(self.stability)):
-            raise PrivacyError(f"stability must be a number >= {_LEAST_STABILITY:g}, got {self.stability}.")
+        if not (self.stability >= LEAST_STABILITY and math.isfinite(self.stability)):
+            raise PrivacyError(f"stability must be a number >= {LEAST_STABILITY:g}, got {self.stability}.")
 
     def check(self, clipping_norm: float) -> None:
         """See `Clipping`."""
@@ -140,7 +136,7 @@ class Automatic(Clipping):
     def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
         """See `Clipping`."""
         del sizes
-        return clipping_norm * SHAVE / (norms + self.stability)
+        return clipping_norm * SINGLE_PRECISION / (norms + self.stability)
 
 
 def rule_of(kind: ClippingKind) -> Clipping:

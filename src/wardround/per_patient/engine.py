@@ -1,41 +1,16 @@
-"""One forward and one backward pass for every patient's gradient: the book-keeping engine.
+"""One forward and one backward pass for every patient's gradient (book-keeping)."""
 
-`anatomy_of` looks at a network once: it runs it on two batches of different size, finds the uses of trained
-parameters, the modules that need the slow path, and compares the engine's gradients with one-picture backward
-passes. What does not agree is never run here. `take` is one batch: forward, backward, and a `Tape`.
-"""
-
-import copy
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
 
-from wardround.per_patient.layers import Fold, Room, squared
+from wardround.per_patient.batch import Loss, PatientBatch, losses_of
+from wardround.per_patient.layers import Fold, Room
 from wardround.per_patient.layout import Layout
-from wardround.per_patient.recorder import Tape, Unruled, Watch
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(output (picture, ...), labels (picture, ...)) -> loss of each picture, (picture,); never reduced."""
-
-_PROBES = (2, 3)
-"""Two batch sizes: an axis that has both lengths in turn is the batch."""
-
-
-_ALIKE = 1e-2
-"""A picture's loss may differ by this share from batch to batch: rounding, in an ill-conditioned network."""
-
-
-class NotPerPicture(ValueError):
-    """A loss gave something else than one value for each picture."""
-
-
-class SlowPath(UserWarning):
-    """Part of a network has no rule; its gradients are exact, and take longer."""
+from wardround.per_patient.recorder import Recorder, Unruled
+from wardround.per_patient.rules import RULES
+from wardround.per_patient.tape import Tape
 
 
 @dataclass(frozen=True)
@@ -57,67 +32,6 @@ class Anatomy:
     kept_per_picture: int = 0
 
 
-@dataclass(frozen=True)
-class PatientBatch:
-    """Pictures of one step, and the patient each belongs to.
-
-    Attributes:
-        inputs: encoded pictures, (picture, *shape).
-        labels: class indices, (picture,), or whatever the loss takes, the picture first.
-        patient: index of each picture's patient, (picture,), ascending, in [0, num_patients).
-        num_patients: patients in the step; one without pictures contributes zero.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    patient: Tensor
-    num_patients: int
-
-
-_KNOWN: "WeakKeyDictionary[nn.Module, dict[object, Anatomy]]" = WeakKeyDictionary()
-
-
-def losses_of(loss: Loss, output: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The loss of each picture, (picture,).
-
-    Every call is checked: a mean over the batch would divide everybody's gradient by the number of pictures, and
-    who joins would then move the gradients of all.
-
-    Raises:
-        NotPerPicture: another shape.
-    """
-    losses = loss(output, labels)
-    if losses.shape != (count,):
-        raise NotPerPicture(
-            f"The loss must give one value for each picture, got shape {tuple(losses.shape)} for {count} "
-            'pictures; reduce over pixels only (reduction="none").'
-        )
-    return losses
-
-
-def anatomy_of(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
-    """What the engine knows of a network; looked at once for each state of its switches.
-
-    Args:
-        model: the network.
-        layout: of its trained parameters.
-        loss: loss of each picture.
-        inputs: at least one picture, for shapes and (of integers) admissible values only.
-        labels: at least one label, likewise.
-    """
-    switches = (
-        tuple(layout.parameters),
-        tuple(module.training for module in model.modules()),
-        inputs.dtype, inputs.shape[1:], inputs.device, getattr(loss, "__code__", type(loss)),
-    )  # fmt: skip
-    known = _KNOWN.setdefault(model, {})
-    if switches not in known:
-        with torch.autocast(inputs.device.type, enabled=False):  # whose rounding would hide what is compared
-            anatomy = _study(model, layout, loss, inputs, labels)
-        known[switches] = anatomy
-    return known[switches]
-
-
 def take(
     model: nn.Module,
     layout: Layout,
@@ -136,16 +50,16 @@ def take(
     counts = torch.bincount(batch.patient, minlength=batch.num_patients)
     single = bool((counts <= 1).all())
     identity = single and len(batch.patient) == batch.num_patients
-    fold: Fold = _same if identity else _Folded(batch.patient, batch.num_patients)
+    fold: Fold = same if identity else _Folded(batch.patient, batch.num_patients)
     room = room if identity else None
     tape = Tape(
         batch.num_patients, fold, batch.inputs.device,
         single=single, materialise=materialise, sections=sections, room=room,
     )  # fmt: skip
-    watch = Watch(layout.parameters, len(batch.inputs), tape)
+    recorder = Recorder(layout.parameters, len(batch.inputs), tape, RULES)
     with torch.enable_grad():
         try:
-            with watch.alone(anatomy.alone), watch:
+            with recorder.alone(anatomy.alone), recorder:
                 output = model(batch.inputs)
         except Unruled:
             return None
@@ -156,15 +70,8 @@ def take(
     return tape
 
 
-def distrusted(model: nn.Module, anatomy: Anatomy) -> Anatomy:
-    """From now on the network is taken picture by picture."""
-    changed = replace(anatomy, whole=True, alone=(), loop=True)
-    _KNOWN[model] = {switches: changed for switches in _KNOWN[model]}
-    _say(model, "the whole network (it reads its parameters in another way in batches of some sizes)")
-    return changed
-
-
-def _same(rows: Tensor) -> Tensor:
+def same(rows: Tensor) -> Tensor:
+    """Rows as they are: every patient has one picture."""
     return rows
 
 
@@ -176,261 +83,3 @@ class _Folded:
 
     def __call__(self, rows: Tensor) -> Tensor:
         return rows.new_zeros(self._num_patients, *rows.shape[1:]).index_add_(0, self._patient, rows)
-
-
-def _study(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
-    resting = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.training]
-    for module in resting:
-        module.eval()  # masks differ from call to call; what is compared here must not
-    state = torch.random.get_rng_state()
-    try:
-        anatomy = _with_rules(model, layout, loss, inputs, labels, resting)
-        if not anatomy.whole:
-            kept = _agrees(model, layout, loss, inputs, labels, anatomy)
-            if kept is None:
-                kept = _agrees_in_double(model, loss, inputs, labels, anatomy)
-            if kept is None:
-                _say(model, "the whole network (its gradients did not agree with one-picture backward passes)")
-                anatomy = Anatomy(True, (), anatomy.bytes_per_picture)
-            else:
-                anatomy = replace(anatomy, kept_per_picture=kept)
-        return replace(anatomy, loop=anatomy.whole and not _can_be_mapped(model, layout, loss, inputs, labels))
-    finally:
-        torch.random.set_rng_state(state)
-        for module in resting:
-            module.train()
-
-
-def functional_rows(model: nn.Module, layout: Layout, loss: Loss, batch: PatientBatch) -> Tensor:
-    """Each picture's gradient by `vmap` of the gradient of one picture, (picture, parameter)."""
-    parameters = {name: p.detach() for name, p in layout.parameters.items()}
-
-    def picture_loss(values: dict[str, Tensor], picture: Tensor, label: Tensor) -> Tensor:
-        return losses_of(loss, functional_call(model, values, (picture[None],)), label[None], 1)[0]
-
-    per_picture = vmap(grad(picture_loss), in_dims=(None, 0, 0), randomness="different")
-    gradients = per_picture(parameters, batch.inputs, batch.labels)
-    return torch.cat([gradients[name].flatten(1) for name in parameters], dim=1)
-
-
-def _can_be_mapped(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> bool:
-    pictures, targets = _made_up(inputs, labels, 2)
-    try:
-        functional_rows(model, layout, loss, PatientBatch(pictures, targets, _one_each(pictures), 2))
-    except NotPerPicture:
-        raise
-    except Exception:  # no batching rule, or code that looks at values: it is then done picture by picture
-        return False
-    return True
-
-
-def _with_rules(
-    model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor, resting: Sequence[nn.Module]
-) -> Anatomy:
-    """Runs both probes until every use has a rule or a module that stands for it."""
-    pictures, _ = _made_up(inputs, labels, _PROBES[0])
-    with torch.no_grad(), _Marks(model, _PROBES[0]):
-        model(pictures)
-    alone: list[nn.Module] = []
-    while True:
-        try:
-            for size in _PROBES:
-                seen = _probe(model, layout, loss, inputs, labels, size, alone)
-            return Anatomy(False, tuple(alone), seen // _PROBES[-1])
-        except Unruled as unruled:
-            module = _stand_in(model, unruled, alone, resting)
-            if module is None:
-                _say(model, f"the whole network ({unruled})")
-                return Anatomy(True, (), 0)
-            names = {id(m): name for name, m in model.named_modules()}
-            _say(model, f"module {names[id(module)]!r}, {type(module).__name__} ({unruled})")
-            inside = {id(m) for m in module.modules()}
-            alone = [m for m in alone if id(m) not in inside] + [module]
-
-
-def _stand_in(
-    model: nn.Module, unruled: Unruled, alone: Sequence[nn.Module], resting: Sequence[nn.Module]
-) -> nn.Module | None:
-    """The innermost running module that can be run as one use: below the root, without random masks."""
-    for module in reversed(unruled.modules):
-        if module is model:
-            return None
-        blocked = {id(m) for m in (*resting, *alone)}
-        takes_pictures = getattr(module, "_wardround_takes_pictures", False)
-        if (
-            takes_pictures
-            and id(module) not in {id(m) for m in alone}
-            and not ({id(m) for m in module.modules()} & blocked & {id(m) for m in resting})
-        ):
-            return module
-    return None
-
-
-def _probe(
-    model: nn.Module,
-    layout: Layout,
-    loss: Loss,
-    inputs: Tensor,
-    labels: Tensor,
-    size: int,
-    alone: Sequence[nn.Module],
-) -> int:
-    """One forward pass on made-up pictures; returns the bytes of all activations."""
-    pictures, targets = _made_up(inputs, labels, size)
-    tape = Tape(size, _same, inputs.device, single=True, materialise=True)
-    watch = Watch(layout.parameters, size, tape)
-    with torch.enable_grad(), watch.running(model), watch.alone(alone), watch:
-        output = model(pictures)
-    losses_of(loss, output, targets, size)
-    return watch.bytes_seen
-
-
-class _Marks:
-    """Notes which modules turn pictures into pictures: tensors in and one tensor out, all with the batch first."""
-
-    def __init__(self, model: nn.Module, size: int) -> None:
-        self._model, self._size = model, size
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-
-    def __enter__(self) -> None:
-        for module in self._model.modules():
-            self._handles.append(module.register_forward_hook(self._note, with_kwargs=True))
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _note(
-        self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object
-    ) -> None:
-        fits = bool(args) and not kwargs and all(self._is_batched(value) for value in (*args, output))
-        object.__setattr__(module, "_wardround_takes_pictures", fits)
-
-    def _is_batched(self, value: object) -> bool:
-        return (
-            isinstance(value, Tensor)
-            and value.ndim >= 1
-            and value.shape[0] == self._size
-            and value.is_floating_point()
-        )
-
-
-def _made_up(inputs: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Pictures of noise in the shape of the real ones; integers are the first's in another order."""
-    generator = torch.Generator().manual_seed(size)  # on the processor, wherever the pictures are
-    targets = labels[:1].expand(size, *labels.shape[1:])
-    if not inputs.is_floating_point():
-        values = inputs[0].reshape(-1)
-        orders = [torch.randperm(len(values), generator=generator).to(values.device) for _ in range(size)]
-        return torch.stack([values[order].view(inputs.shape[1:]) for order in orders]), targets
-    shape = (size, *inputs.shape[1:])
-    return torch.randn(shape, dtype=inputs.dtype, generator=generator).to(inputs.device), targets
-
-
-def _one_each(pictures: Tensor) -> Tensor:
-    return torch.arange(len(pictures), device=pictures.device)
-
-
-def _agrees(
-    model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy
-) -> int | None:
-    """Bytes kept of a picture's gradients, if they are those of backward passes of one loss each; else None.
-
-    Norms and kept gradients are compared picture by picture, what is deferred by its sum. No gradient is held
-    longer than that takes, so that looking at a large network needs little more memory than training it. The
-    forward pass is that of the whole batch, whose rounding the engine shares; that a picture's loss does not
-    depend on its company is compared apart, as values.
-    """
-    size = _PROBES[-1]
-    pictures, targets = _made_up(inputs, labels, size)
-    batch = PatientBatch(pictures, targets, _one_each(pictures), size)
-    try:
-        tape = take(model, layout, loss, batch, anatomy, materialise=False)
-        apart = torch.cat(
-            [losses_of(loss, model(pictures[i : i + 1]), targets[i : i + 1], 1) for i in range(size)]
-        )
-    except NotPerPicture:
-        raise
-    except Exception:  # whatever a stranger's module raises when it is asked for one picture
-        return None
-    if tape is None:
-        return None
-    with torch.enable_grad():
-        together = losses_of(loss, model(pictures), targets, size)
-        each, total = together.unbind(), together.sum()
-    if not torch.allclose(apart, together.detach(), rtol=_ALIKE, atol=_ALIKE):
-        return None
-    tolerance = 1e-8 if inputs.dtype is torch.float64 else 1e-3
-    deferred = {name for use, _, _ in tape.deferred for name in use.names}
-    trained = list(layout.parameters.values())
-    for i in range(size):
-        known = torch.autograd.grad(each[i], trained, allow_unused=True, retain_graph=True)
-        norm = _norm(known)
-        if not abs(float(tape.norms[0, i].sqrt() - norm)) <= tolerance * float(norm):
-            return None
-        for name, gradient in zip(layout.parameters, known, strict=True):
-            ours = tape.kept[name][i] if name in tape.kept else None
-            if name not in deferred and not _is_close(ours, gradient, norm, tolerance):
-                return None
-        del known, gradient
-    sums = dict(zip(layout.parameters, torch.autograd.grad(total, trained, allow_unused=True), strict=True))
-    norm = _norm(list(sums.values()))
-    for name, ours in _deferred_sums(tape, layout):
-        if not _is_close(ours, sums.pop(name), norm, tolerance, spare=True):
-            return None
-    return sum(rows.numel() * rows.element_size() for rows in tape.kept.values()) // size
-
-
-def _agrees_in_double(
-    model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy
-) -> int | None:
-    """The same comparison in double precision: an ill-conditioned network may disagree with itself in single.
-
-    Weights are brought down to 1. Those of a run gone astray saturate the loss, whose gradient is then a difference of
-    almost equal numbers, in double precision too; which rule a layer needs does not depend on them.
-    """
-    if anatomy.alone or inputs.dtype not in (torch.float32, torch.float64):
-        return None
-    double = copy.deepcopy(model).double()
-    layout = Layout.of(double)
-    with torch.no_grad():
-        for parameter in layout.parameters.values():
-            if parameter.numel():
-                parameter.div_(parameter.abs().amax().clamp(min=1.0))
-    return _agrees(double, layout, loss, inputs.double(), labels, anatomy)
-
-
-def _deferred_sums(tape: Tape, layout: Layout) -> Iterator[tuple[str, Tensor]]:
-    """Gradient sums of what the tape deferred, one use at a time; pictures that were formed are added back."""
-    for use, g, saved in tape.deferred:
-        into = [torch.zeros_like(layout.parameters[name], requires_grad=False) for name in use.names]
-        use.add_weighted_sum(g, saved, into)
-        for names, _, rows in tape.formed:
-            if names == use.names:
-                for total, row in zip(into, rows, strict=True):
-                    total += row.sum(0).view_as(total)
-        yield from zip(use.names, into, strict=True)
-
-
-def _norm(gradients: Sequence[Tensor | None]) -> Tensor:
-    squares = [squared(gradient[None])[0] for gradient in gradients if gradient is not None]
-    return torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
-
-
-def _is_close(
-    ours: Tensor | None, known: Tensor | None, norm: Tensor, tolerance: float, *, spare: bool = False
-) -> bool:
-    """Whether two gradients of one parameter agree, against its own norm and a little of the whole gradient's.
-
-    `spare`: ours may be overwritten.
-    """
-    if ours is None or known is None:
-        other = ours if known is None else known
-        return other is None or not bool(other.any())
-    ours = ours.reshape(known.shape)
-    difference = _norm([ours.sub_(known) if spare else ours - known])
-    return bool(difference <= tolerance * (_norm([known]) + 1e-3 * norm))
-
-
-def _say(model: nn.Module, what: str) -> None:
-    warnings.warn(f"{type(model).__name__}: slow path for {what}", SlowPath, stacklevel=2)

@@ -27,9 +27,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from wardround.per_patient.clipped_sum import PatientBatch, one_thread, per_patient_gradients
-from wardround.per_patient.engine import Loss, anatomy_of
+from wardround.per_patient.anatomy import anatomy_of
+from wardround.per_patient.batch import Loss, PatientBatch
+from wardround.per_patient.clipped_sum import per_patient_gradients
 from wardround.per_patient.layout import Layout
+from wardround.per_patient.process import one_thread
 
 Ints = npt.NDArray[np.int64]
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from wardround.per_patient.clipped_sum import PatientBatch, dropout_from, one_thread
-from wardround.per_patient.engine import Loss, anatomy_of, losses_of
+from wardround.per_patient.anatomy import anatomy_of
+from wardround.per_patient.batch import Loss, PatientBatch, losses_of
 from wardround.per_patient.layout import Layout
+from wardround.per_patient.process import dropout_from, one_thread
 
 
 @one_thread()

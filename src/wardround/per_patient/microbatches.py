@@ -7,19 +7,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from wardround.per_patient.engine import (
-    Anatomy,
-    Loss,
-    PatientBatch,
-    anatomy_of,
-    distrusted,
-    functional_rows,
-    losses_of,
-    take,
-)
+from wardround.per_patient.anatomy import anatomy_of, distrusted
+from wardround.per_patient.batch import Loss, PatientBatch
+from wardround.per_patient.engine import Anatomy, take
 from wardround.per_patient.layers import Room
 from wardround.per_patient.layout import Layout
-from wardround.per_patient.recorder import Tape
+from wardround.per_patient.slow_path import large_patient, slow_rows
+from wardround.per_patient.tape import Tape
 
 _ROOMS: "WeakKeyDictionary[nn.Module, Room]" = WeakKeyDictionary()
 """Memory for per-patient gradients, kept from one call to the next; private, as what is in it."""
@@ -81,16 +75,16 @@ def pieces(
         if end == start:
             yield Piece(members, part.patient)
         elif last - first == 1 and end - start > chunk:
-            yield Piece(members, part.patient, rows=_large_patient(model, layout, loss, part, chunk))
+            yield Piece(members, part.patient, rows=large_patient(model, layout, loss, part, chunk))
         elif anatomy.whole:
-            yield Piece(members, part.patient, rows=_rows(model, layout, loss, part, loop=anatomy.loop))
+            yield Piece(members, part.patient, rows=slow_rows(model, layout, loss, part, loop=anatomy.loop))
         else:
             tape = take(model, layout, loss, part, anatomy, sections=sections, materialise=materialise, room=room)
             if tape is not None:
                 yield Piece(members, part.patient, tape=tape)
             else:  # the network did something new at this size
                 anatomy = distrusted(model, anatomy)
-                yield Piece(members, part.patient, rows=_rows(model, layout, loss, part, loop=True))
+                yield Piece(members, part.patient, rows=slow_rows(model, layout, loss, part, loop=True))
     _ROOMS[model] = room
 
 
@@ -118,33 +112,6 @@ def _pictures_at_once(
         kept = kept if single else 2 * gradient_bytes
         each, most = anatomy.bytes_per_picture + kept, 256
     return max(1, min(most, memory_bytes // max(1, each)))
-
-
-def _large_patient(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, chunk: int) -> Tensor:
-    """Gradient of one patient whose pictures do not fit at once, (1, parameter), by ordinary backward passes."""
-    total = torch.zeros(1, layout.size, dtype=layout.dtype, device=layout.device)
-    for at in range(0, len(part.inputs), chunk):
-        piece = slice(at, at + chunk)
-        with torch.enable_grad():
-            inputs, labels = part.inputs[piece], part.labels[piece]
-            value = losses_of(loss, model(inputs), labels, len(inputs)).sum() / len(part.inputs)
-        total[0] += layout.flat(torch.autograd.grad(value, list(layout.parameters.values()), allow_unused=True))
-    return total
-
-
-def _rows(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, *, loop: bool) -> Tensor:
-    """Each patient's gradient on the slow path, (patient, parameter)."""
-    counts = torch.bincount(part.patient, minlength=part.num_patients).clamp(min=1)
-    if loop:
-        pictures = [
-            PatientBatch(x[None], y[None], part.patient[:1], 1)
-            for x, y in zip(part.inputs, part.labels, strict=True)
-        ]
-        rows = torch.cat([_large_patient(model, layout, loss, picture, 1) for picture in pictures])
-    else:
-        rows = functional_rows(model, layout, loss, part)
-    sums = rows.new_zeros(part.num_patients, rows.shape[1]).index_add_(0, part.patient, rows)
-    return sums.div_(counts[:, None])
 
 
 def patient_ranges(counts: list[int], chunk: int) -> Iterator[tuple[int, int]]:

@@ -5,8 +5,7 @@ and a call of `torch.nn.functional` are all just uses. What no rule knows is run
 `torch.func.vmap`, exact and slow; what even that cannot do is left to `torch.func` for the whole network.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +15,11 @@ from torch.func import functional_call, vjp, vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from wardround.per_patient.layers import Fold, Room, Use, in_full_precision, squared, widened
-from wardround.per_patient.rules import RULES
+from wardround.per_patient.layers import Fold, Room, Use
+from wardround.per_patient.tape import Tape
+
+Rule = Callable[..., Any]
+"""(recorder, *arguments of a torch function) -> its output, or NotImplemented."""
 
 
 class Unruled(Exception):  # control flow inside the engine; nobody outside sees it
@@ -28,176 +30,44 @@ class Unruled(Exception):  # control flow inside the engine; nobody outside sees
         self.parameter, self.function, self.modules = parameter, function, tuple(modules)
 
 
-_MOST_CANCELLED = 2.0**-10
-"""A squared norm below this share of its terms is not trusted to rounding."""
-
-
-_FEW = 1 << 12
-"""Per-patient gradients up to this many numbers are put side by side, so that they are looked at in one go."""
-
-
-class Tape:
-    """What the backward pass leaves of each use.
-
-    Args:
-        num_patients: patients in the piece.
-        sections: section of each parameter whose norms are taken apart; None takes the norm of all.
-        fold: rows of pictures to rows of patients.
-        single: no patient has two pictures.
-        materialise: form every per-patient gradient, and take no norms.
-        room: memory for large per-patient gradients, used where pictures and patients are the same.
-
-    Attributes:
-        norms: squared norm of each section of each patient's gradient so far, (section, patient), float64.
-        kept: gradient of each patient by parameter, (patient, *shape), where it was formed.
-        few: names of the small ones among those, and their gradients side by side, (patient, number).
-        deferred: uses whose norm alone was taken: (use, output gradient, saved tensors).
-        formed: gradients of single pictures that were left out of those: (parameters, pictures, gradients).
-    """
-
-    def __init__(
-        self,
-        num_patients: int,
-        fold: Fold,
-        device: torch.device,
-        *,
-        single: bool,
-        materialise: bool,
-        sections: dict[str, int] | None = None,
-        room: Room | None = None,
-    ) -> None:
-        count = 1 if sections is None else 1 + max(sections.values(), default=0)
-        self.norms = torch.zeros(count, num_patients, dtype=torch.float64, device=device)
-        self.kept: dict[str, Tensor] = {}
-        self.few: tuple[list[str], Tensor] | None = None
-        self.deferred: list[tuple[Use, Tensor, tuple[Tensor, ...]]] = []
-        self.formed: list[tuple[tuple[str, ...], Tensor, list[Tensor]]] = []
-        self.reads: Counter[str] = Counter()
-        # Makes every use part of the graph, the first layer's too.
-        self.anchor = torch.zeros((), requires_grad=True, device=device)
-        self._sections = sections
-        self._fold, self._single, self._materialise, self._room = fold, single, materialise, room
-
-    def apply(self, use: Use, *inputs: Tensor) -> Tensor:
-        """The use's output, in the graph."""
-        self.reads.update(use.names)
-        output: Tensor = _Watched.apply(self, use, self.anchor, *inputs)  # type: ignore[no-untyped-call]
-        return output
-
-    def take(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
-        """Called once for each use, in the backward pass; what autocast made coarse is widened first."""
-        g, saved = widened(g), tuple(widened(tensor) for tensor in saved)
-        read_once = all(self.reads[name] == 1 for name in use.names)
-        together = len({self._section(name) for name in use.names}) == 1
-        if read_once and together and not self._materialise and use.prefers_norms(g, saved, single=self._single):
-            self._defer(use, g, saved)
-            return
-        room = self._room if read_once else None
-        for name, gradient in zip(use.names, use.per_patient(g, saved, self._fold, room), strict=True):
-            known = self.kept.get(name)
-            self.kept[name] = gradient if known is None else known + gradient.reshape(known.shape)
-            if self.reads[name] == 1 and not self._materialise and not self._is_small(gradient):
-                self.norms[self._section(name)] += squared(gradient)  # while it is in the processor's cache
-
-    def _section(self, name: str) -> int:
-        return 0 if self._sections is None else self._sections[name]
-
-    def _is_small(self, gradient: Tensor) -> bool:
-        return gradient.numel() <= _FEW * len(gradient)
-
-    def _defer(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
-        """Takes the norms alone; the sum is formed later, when the clipping factors are known.
-
-        Norm and sum are then two computations with roundings of their own, each relative to the terms that are
-        added up. As long as little of those cancels, both are right to a few parts in 2^13. Where more cancels
-        (crafted pictures), the gradient is formed after all, and what is clipped is what is added.
-        """
-        norms, terms = use.squared_norms(g, saved)
-        cancelled = torch.nonzero(norms < _MOST_CANCELLED * terms)[:, 0]
-        if len(cancelled):
-            rows = use.per_patient(g[cancelled], [t[cancelled] for t in saved], _as_it_is)
-            self.formed.append((use.names, cancelled, rows))
-            norms[cancelled] = torch.stack([squared(row) for row in rows]).sum(0)
-            g, saved = _without(g, cancelled), tuple(_without(t, cancelled) for t in saved)
-        self.norms[self._section(use.names[0])] += self._fold(norms)
-        self.deferred.append((use, g, saved))
-
-    def finish(self) -> None:
-        """Norms of the small gradients, and of parameters read more than once, whose uses had to be added up."""
-        if self._materialise:
-            return
-        small = [name for name, gradient in self.kept.items() if self._is_small(gradient)]
-        if small:
-            side_by_side = torch.cat([self.kept[name].reshape(self.norms.shape[1], -1) for name in small], dim=1)
-            self.few = (small, side_by_side)
-            if self._sections is None:
-                self.norms[0] += squared(side_by_side)
-        for name, gradient in self.kept.items():
-            is_new = self._sections is not None if self._is_small(gradient) else self.reads[name] > 1
-            if is_new:
-                self.norms[self._section(name)] += squared(gradient)
-
-
-def _as_it_is(rows: Tensor) -> Tensor:
-    return rows
-
-
-def _without(values: Tensor, pictures: Tensor) -> Tensor:
-    return values.index_fill(0, pictures, 0)
-
-
-class _Watched(torch.autograd.Function):
-    """Runs a use without its parameters in the graph; its backward pass tells the tape."""
-
-    @staticmethod
-    def forward(ctx: Any, tape: Tape, use: Use, anchor: Tensor, *inputs: Tensor) -> Tensor:
-        output, saved = use.run(*inputs)
-        ctx.tape, ctx.use = tape, use
-        ctx.save_for_backward(*saved)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *output_gradients: Tensor) -> Any:
-        (g,) = output_gradients
-        # Detached, or the tape would hold the graph whose nodes hold the tape: a ring that is never collected.
-        saved = tuple(tensor.detach() for tensor in ctx.saved_tensors)
-        with torch.no_grad(), in_full_precision(g.device):
-            ctx.tape.take(ctx.use, g, saved)
-            needed = ctx.needs_input_grad[3:]
-            inputs = ctx.use.input_gradients(g, *saved) if any(needed) else (None,) * len(needed)
-        return (None, None, None, *inputs)
-
-
 _MOVES = {torch.flip, Tensor.flip, torch.roll, Tensor.roll}
 """Functions that may put one picture in another's place; a use in between would be booked to the wrong patient."""
 
 
-class Watch(TorchFunctionMode):
+class Recorder(TorchFunctionMode):
     """Sends every function that reads a trained parameter to its rule.
 
     Args:
         parameters: those that are watched, by name.
         num_pictures: length of the first axis of everything that is batched.
         tape: where uses are written down.
+        rules: by torch function, how it is taken per patient.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], num_pictures: int, tape: Tape) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        num_pictures: int,
+        tape: Tape,
+        rules: Mapping[Any, Rule],
+    ) -> None:
         super().__init__()
         self.num_pictures, self.tape = num_pictures, tape
+        self._rules = rules
         self.bytes_seen = 0
         self._names = {id(p): name for name, p in parameters.items()}
         self._paused = False
         self._running: list[nn.Module] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Called by torch for every function while the watch is on."""
+        """Called by torch for every function while the recorder is on."""
         kwargs = kwargs or {}
         if func in _MOVES and not self._paused and self._moves_pictures(args, kwargs):
             raise Unruled("the order of the pictures", func.__name__, self._running)
         read = None if self._paused else self._first_trained(args, kwargs)
         if read is None:
             return self._weighed(func(*args, **kwargs))
-        rule = RULES.get(func)
+        rule = self._rules.get(func)
         if rule is not None:
             result = rule(self, *args, **kwargs)
             if result is not NotImplemented:
@@ -304,29 +174,31 @@ class Watch(TorchFunctionMode):
 class _Whole:
     """Stands in for a module's forward: one use for all that happens inside."""
 
-    def __init__(self, watch: Watch, module: nn.Module, forward: Any) -> None:
-        self._watch, self._module, self._forward = watch, module, forward
+    def __init__(self, recorder: Recorder, module: nn.Module, forward: Any) -> None:
+        self._recorder, self._module, self._forward = recorder, module, forward
 
     def __call__(self, *inputs: Any) -> Any:
-        if self._watch.is_paused:
+        if self._recorder.is_paused:
             return self._forward(*inputs)
-        names = {id(p): name for name, p in self._module.named_parameters() if self._watch.is_trained(p)}
+        names = {id(p): name for name, p in self._module.named_parameters() if self._recorder.is_trained(p)}
         owned = [p for p in self._module.parameters() if id(p) in names]
-        use = ModuleUse(self._watch.names(*owned), self._watch, self._module, [names[id(p)] for p in owned])
-        return self._watch.tape.apply(use, *inputs)
+        use = ModuleUse(self._recorder.names(*owned), self._recorder, self._module, [names[id(p)] for p in owned])
+        return self._recorder.tape.apply(use, *inputs)
 
 
 class ModuleUse(Use):
     """A whole module as one use, its gradients by `vmap` of one-picture vector-Jacobian products."""
 
-    def __init__(self, names: tuple[str, ...], watch: Watch, module: nn.Module, inner_names: list[str]) -> None:
+    def __init__(
+        self, names: tuple[str, ...], recorder: Recorder, module: nn.Module, inner_names: list[str]
+    ) -> None:
         self.names = names
-        self._watch, self._module, self._inner_names = watch, module, inner_names
+        self._recorder, self._module, self._inner_names = recorder, module, inner_names
         self._found: tuple[tuple[Tensor, ...], dict[str, Tensor]] | None = None
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
-        with self._watch.paused():
+        with self._recorder.paused():
             output: Tensor = self._module(*inputs)
         return output, inputs
 
@@ -345,7 +217,7 @@ class ModuleUse(Use):
             pulled: Any = vjp(forward, inputs, values)
             return pulled[1](g)
 
-        with self._watch.paused():
+        with self._recorder.paused():
             self._found = vmap(one, in_dims=(None, 0, 0))(trained, tuple(saved), g)
         return self._found
 

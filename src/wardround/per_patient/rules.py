@@ -2,13 +2,12 @@
 
 Each rule gets the function's own arguments, some of which are trained parameters, and returns the output with the
 use written down; NotImplemented sends the caller to the slow path. A rule must be sure that the first axis
-of its input is the picture: `Watch.is_batched` asks that its length be the number of pictures, and the engine
+of its input is the picture: `Recorder.is_batched` asks that its length be the number of pictures, and the engine
 tries two different numbers before it trusts a network.
 """
 
 import operator
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,31 +22,26 @@ from wardround.per_patient.layers import (
     Scale,
     Shift,
     Slope,
-    Use,
 )
-
-if TYPE_CHECKING:
-    from wardround.per_patient.recorder import Watch
-
-Rule = Callable[..., Any]
+from wardround.per_patient.recorder import Recorder, Rule
 
 
-def _linear(watch: "Watch", x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
-    if not watch.is_batched(x) or x.ndim < 2:
+def _linear(recorder: Recorder, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    if not recorder.is_batched(x) or x.ndim < 2:
         return NotImplemented
-    return watch.use(Linear(*watch.trained(weight, bias)), x)
+    return recorder.use(Linear(*recorder.trained(weight, bias)), x)
 
 
-def _matmul(watch: "Watch", x: Tensor, weight: Tensor) -> Any:
-    if watch.is_trained(x) or not watch.is_trained(weight) or weight.ndim != 2 or not watch.is_batched(x):
+def _matmul(recorder: Recorder, x: Tensor, weight: Tensor) -> Any:
+    if recorder.is_trained(x) or not recorder.is_trained(weight) or weight.ndim != 2 or not recorder.is_batched(x):
         return NotImplemented
-    names, value, bias, trains = watch.trained(weight, None)
-    return watch.use(Linear(names, value, bias, trains, columns=True), x) if x.ndim >= 2 else NotImplemented
+    names, value, bias, trains = recorder.trained(weight, None)
+    return recorder.use(Linear(names, value, bias, trains, columns=True), x) if x.ndim >= 2 else NotImplemented
 
 
 def _convolution(dims: int, *, transposed: bool) -> Rule:
     def rule(
-        watch: "Watch",
+        recorder: Recorder,
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
@@ -56,7 +50,7 @@ def _convolution(dims: int, *, transposed: bool) -> Rule:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Any:
-        if not watch.is_batched(x) or x.ndim != dims + 2:
+        if not recorder.is_batched(x) or x.ndim != dims + 2:
             return NotImplemented
         strides, dilations = _many(stride, dims), _many(dilation, dims)
         if isinstance(padding, str):
@@ -67,15 +61,21 @@ def _convolution(dims: int, *, transposed: bool) -> Rule:
                 both = [0] * dims
             padding = [p // 2 for p in both]
         use = Convolution(
-            *watch.trained(weight, bias), strides, _many(padding, dims), dilations, transposed, (0,) * dims, groups
+            *recorder.trained(weight, bias),
+            strides,
+            _many(padding, dims),
+            dilations,
+            transposed,
+            (0,) * dims,
+            groups,
         )
-        return watch.use(use, x)
+        return recorder.use(use, x)
 
     if not transposed:
         return rule
 
     def transposed_rule(
-        watch: "Watch",
+        recorder: Recorder,
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
@@ -85,13 +85,13 @@ def _convolution(dims: int, *, transposed: bool) -> Rule:
         groups: int = 1,
         dilation: Any = 1,
     ) -> Any:
-        if not watch.is_batched(x) or x.ndim != dims + 2:
+        if not recorder.is_batched(x) or x.ndim != dims + 2:
             return NotImplemented
         use = Convolution(
-            *watch.trained(weight, bias), _many(stride, dims), _many(padding, dims), _many(dilation, dims),
+            *recorder.trained(weight, bias), _many(stride, dims), _many(padding, dims), _many(dilation, dims),
             True, _many(output_padding, dims), groups,
         )  # fmt: skip
-        return watch.use(use, x)
+        return recorder.use(use, x)
 
     return transposed_rule
 
@@ -103,20 +103,20 @@ def _many(value: Any, dims: int) -> tuple[int, ...]:
 
 
 def _group_norm(
-    watch: "Watch",
+    recorder: Recorder,
     x: Tensor,
     num_groups: int,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Any:
-    if not watch.is_batched(x):
+    if not recorder.is_batched(x):
         return NotImplemented
-    return watch.use(GroupNorm(*watch.trained(weight, bias), num_groups, eps), x)
+    return recorder.use(GroupNorm(*recorder.trained(weight, bias), num_groups, eps), x)
 
 
 def _instance_norm(
-    watch: "Watch",
+    recorder: Recorder,
     x: Tensor,
     running_mean: Tensor | None = None,
     running_var: Tensor | None = None,
@@ -126,34 +126,34 @@ def _instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Any:
-    if not use_input_stats or running_mean is not None or not watch.is_batched(x):
+    if not use_input_stats or running_mean is not None or not recorder.is_batched(x):
         return NotImplemented
-    return watch.use(GroupNorm(*watch.trained(weight, bias), x.shape[1], eps), x)
+    return recorder.use(GroupNorm(*recorder.trained(weight, bias), x.shape[1], eps), x)
 
 
 def _layer_norm(
-    watch: "Watch",
+    recorder: Recorder,
     x: Tensor,
     normalized_shape: Any,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Any:
-    if not watch.is_batched(x) or len(normalized_shape) >= x.ndim:
+    if not recorder.is_batched(x) or len(normalized_shape) >= x.ndim:
         return NotImplemented
-    return watch.use(LayerNorm(*watch.trained(weight, bias), tuple(normalized_shape), eps), x)
+    return recorder.use(LayerNorm(*recorder.trained(weight, bias), tuple(normalized_shape), eps), x)
 
 
 def _rms_norm(
-    watch: "Watch", x: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
+    recorder: Recorder, x: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
 ) -> Any:
-    if weight is None or not watch.is_batched(x) or len(normalized_shape) >= x.ndim:
+    if weight is None or not recorder.is_batched(x) or len(normalized_shape) >= x.ndim:
         return NotImplemented
-    return watch.use(Scale(watch.names(weight), weight.detach()), F.rms_norm(x, normalized_shape, None, eps))
+    return recorder.use(Scale(recorder.names(weight), weight.detach()), F.rms_norm(x, normalized_shape, None, eps))
 
 
 def _batch_norm(
-    watch: "Watch",
+    recorder: Recorder,
     x: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -163,31 +163,31 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Any:
-    if training or running_mean is None or not watch.is_batched(x):
+    if training or running_mean is None or not recorder.is_batched(x):
         return NotImplemented  # statistics of the batch are refused before this point
     y = F.batch_norm(x, running_mean, running_var, None, None, False, momentum, eps)
     shape = (1, -1) + (1,) * (x.ndim - 2)
     if weight is not None:
         value = weight.detach().view(shape)
-        y = watch.use(Scale(watch.names(weight), value), y) if watch.is_trained(weight) else y * value
+        y = recorder.use(Scale(recorder.names(weight), value), y) if recorder.is_trained(weight) else y * value
     if bias is not None:
         value = bias.detach().view(shape)
-        y = watch.use(Shift(watch.names(bias), value, 1.0), y) if watch.is_trained(bias) else y + value
+        y = recorder.use(Shift(recorder.names(bias), value, 1.0), y) if recorder.is_trained(bias) else y + value
     return y
 
 
-def _prelu(watch: "Watch", x: Tensor, weight: Tensor) -> Any:
-    if not watch.is_batched(x):
+def _prelu(recorder: Recorder, x: Tensor, weight: Tensor) -> Any:
+    if not recorder.is_batched(x):
         return NotImplemented
     value = weight.detach()
     if value.numel() == 1:
-        return watch.use(Slope(watch.names(weight), value), x)
+        return recorder.use(Slope(recorder.names(weight), value), x)
     value = value.view((1, -1) + (1,) * (x.ndim - 2))
-    return F.relu(x) + watch.use(Scale(watch.names(weight), value), torch.clamp(x, max=0))
+    return F.relu(x) + recorder.use(Scale(recorder.names(weight), value), torch.clamp(x, max=0))
 
 
 def _embedding(
-    watch: "Watch",
+    recorder: Recorder,
     index: Tensor,
     weight: Tensor,
     padding_idx: int | None = None,
@@ -196,49 +196,49 @@ def _embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Any:
-    if max_norm is not None or scale_grad_by_freq or not watch.is_batched(index):
+    if max_norm is not None or scale_grad_by_freq or not recorder.is_batched(index):
         return NotImplemented
     if padding_idx is not None and padding_idx < 0:
         padding_idx += weight.shape[0]
-    return watch.use(Embedding(watch.names(weight), weight.detach(), padding_idx), index)
+    return recorder.use(Embedding(recorder.names(weight), weight.detach(), padding_idx), index)
 
 
-def _broadcasts(watch: "Watch", x: Any, weight: Tensor) -> bool:
+def _broadcasts(recorder: Recorder, x: Any, weight: Tensor) -> bool:
     """Whether x has pictures on its first axis, and the weight has none of its own there."""
-    if not isinstance(x, Tensor) or watch.is_trained(x) or not watch.is_batched(x):
+    if not isinstance(x, Tensor) or recorder.is_trained(x) or not recorder.is_batched(x):
         return False
     return weight.ndim < x.ndim or (weight.ndim == x.ndim and weight.shape[0] == 1)
 
 
-def _multiply(watch: "Watch", a: Any, b: Any) -> Any:
-    x, weight = (b, a) if watch.is_trained(a) else (a, b)
-    if not _broadcasts(watch, x, weight):
+def _multiply(recorder: Recorder, a: Any, b: Any) -> Any:
+    x, weight = (b, a) if recorder.is_trained(a) else (a, b)
+    if not _broadcasts(recorder, x, weight):
         return NotImplemented
-    return watch.use(Scale(watch.names(weight), weight.detach()), x)
+    return recorder.use(Scale(recorder.names(weight), weight.detach()), x)
 
 
-def _add(watch: "Watch", a: Any, b: Any, *, alpha: float = 1) -> Any:
-    x, weight = (b, a) if watch.is_trained(a) else (a, b)
-    if alpha != 1 or not _broadcasts(watch, x, weight):
+def _add(recorder: Recorder, a: Any, b: Any, *, alpha: float = 1) -> Any:
+    x, weight = (b, a) if recorder.is_trained(a) else (a, b)
+    if alpha != 1 or not _broadcasts(recorder, x, weight):
         return NotImplemented
-    return watch.use(Shift(watch.names(weight), weight.detach(), 1.0), x)
+    return recorder.use(Shift(recorder.names(weight), weight.detach(), 1.0), x)
 
 
-def _subtract(watch: "Watch", a: Any, b: Any, *, alpha: float = 1) -> Any:
-    if alpha != 1 or watch.is_trained(a) or not _broadcasts(watch, a, b):
+def _subtract(recorder: Recorder, a: Any, b: Any, *, alpha: float = 1) -> Any:
+    if alpha != 1 or recorder.is_trained(a) or not _broadcasts(recorder, a, b):
         return NotImplemented
-    return watch.use(Shift(watch.names(b), b.detach(), -1.0), a)
+    return recorder.use(Shift(recorder.names(b), b.detach(), -1.0), a)
 
 
-def _expand(watch: "Watch", weight: Tensor, *sizes: Any) -> Any:
+def _expand(recorder: Recorder, weight: Tensor, *sizes: Any) -> Any:
     wanted = tuple(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
-    if len(wanted) < weight.ndim or wanted[0] != watch.num_pictures:
+    if len(wanted) < weight.ndim or wanted[0] != recorder.num_pictures:
         return NotImplemented
     if len(wanted) == weight.ndim and weight.shape[0] != 1:
         return NotImplemented
     extra = len(wanted) - weight.ndim
     shape = tuple(weight.shape[i - extra] if size == -1 else size for i, size in enumerate(wanted))
-    return watch.use(Shift(watch.names(weight), weight.detach(), 1.0, shape))
+    return recorder.use(Shift(recorder.names(weight), weight.detach(), 1.0, shape))
 
 
 RULES: dict[Any, Rule] = {
@@ -262,6 +262,3 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__), _add),
     **dict.fromkeys((torch.sub, Tensor.sub, Tensor.__sub__), _subtract),
 }
-
-
-__all__ = ["RULES", "Rule", "Use"]

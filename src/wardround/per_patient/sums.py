@@ -8,7 +8,7 @@ from torch import Tensor
 from wardround.per_patient.layers import squared
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import Piece
-from wardround.per_patient.recorder import Tape
+from wardround.per_patient.tape import Tape
 
 
 def norms_of(piece: Piece, layout: Layout, sections: dict[str, int] | None, count: int) -> Tensor:

@@ -5,8 +5,8 @@ made from one patient's gradient and from what is public, so whoever adds up suc
 `wardround.secure_aggregation.integers.grid` does in whole numbers, is moved by one patient by C at most, whatever the
 rule. The bound there does not rest on the arithmetic here.
 
-As nothing relies on it, no margin is left below C: rules aim at C, not 2^-12 of it below (`clips`), and a flat clip is
-left to the grid.
+As nothing relies on it, no margin is left below C: rules aim at C, not 2^-12 of it below (`per_patient.margins`),
+and a flat clip is left to the grid.
 """
 
 import math
@@ -20,8 +20,9 @@ import numpy.typing as npt
 import torch
 
 from wardround.errors import PrivacyError
-from wardround.per_patient.clipping_rules import SHAVE, Clipping, Flat
+from wardround.per_patient.clipping_rules import Clipping, Flat
 from wardround.per_patient.layout import Layout
+from wardround.per_patient.margins import before_margin
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.plans.kinds import Clip
 from wardround.types import Vector
@@ -85,7 +86,7 @@ class SectionedRow:
         norms = torch.from_numpy(np.sqrt(squares))
         if not torch.isfinite(norms).all():
             return np.zeros_like(row)
-        factors = self.rule.factors(norms[:, None], sizes, self.clipping_norm / SHAVE)[:, 0].tolist()
+        factors = self.rule.factors(norms[:, None], sizes, before_margin(self.clipping_norm))[:, 0].tolist()
         for place, section in sections:
             row[place] *= factors[section]
         return row

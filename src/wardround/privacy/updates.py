@@ -17,6 +17,7 @@ import numpy as np
 from wardround.accounting.events import Event, GaussianEvent
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
+from wardround.per_patient.margins import DOUBLE_PRECISION
 from wardround.randomness import Stream
 from wardround.types import Vector
 
@@ -121,7 +122,7 @@ class ClippedUpdate:
 def clipped_to(update: Vector, norm: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """The update scaled to an L2 norm of at most `norm`, (parameter,); zeros where a number is not finite.
 
-    Scaled in double precision, a billionth short of the norm: rounding cannot bring it back above.
+    Scaled in double precision, `DOUBLE_PRECISION` short of the norm: rounding cannot bring it back above.
     """
     wide = update.astype(np.float64)
     largest = float(np.max(np.abs(wide), initial=0.0))
@@ -131,5 +132,5 @@ def clipped_to(update: Vector, norm: float) -> np.ndarray[tuple[int], np.dtype[n
         return wide
     length = largest * float(np.linalg.norm(wide / largest))
     if length > norm:
-        wide *= norm * (1 - 1e-9) / length
+        wide *= norm * DOUBLE_PRECISION / length
     return wide

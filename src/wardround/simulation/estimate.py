@@ -20,7 +20,8 @@ from wardround.images.entries import Listing, Target
 from wardround.images.load import list_entries, open_layout
 from wardround.images.phantom import PhantomOptions, list_phantom
 from wardround.models.network import Network
-from wardround.per_patient.clipped_sum import PatientBatch, clipped_sum
+from wardround.per_patient.batch import PatientBatch
+from wardround.per_patient.clipped_sum import clipped_sum
 from wardround.per_patient.layout import Layout
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan

@@ -13,6 +13,7 @@ from torch import nn
 
 from wardround.errors import ModelError
 from wardround.models.network import Network
+from wardround.per_patient.margins import DOUBLE_PRECISION
 from wardround.privacy.output_perturbation import tolerance_of
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench
@@ -83,9 +84,9 @@ def feature_rows(
     if with_bias:
         table = np.column_stack([table, np.ones(len(table))])
     lengths = np.linalg.norm(table, axis=1, keepdims=True)
-    # A billionth short: rounding cannot bring a row back above the bound.
+    # Short of the norm by a margin: rounding cannot bring a row back above the bound.
     return np.asarray(
-        table * np.minimum(1.0, row_norm * (1 - 1e-9) / np.maximum(lengths, 1e-300)), dtype=np.float64
+        table * np.minimum(1.0, row_norm * DOUBLE_PRECISION / np.maximum(lengths, 1e-300)), dtype=np.float64
     )
 
 

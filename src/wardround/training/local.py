@@ -30,7 +30,8 @@ def local_steps(
         Releases `run.steps` noised sums as the part's event has them; the weights are computed from these alone.
         Where the part noises updates, nothing here is noised, and the weights may leave only through
         `wardround.privacy.plans.releases.noised_update`. Weights and sampling by class must be public: a patient's
-        gradient is clipped after it was weighted, and a patient is drawn with at most the part's probability, independently of others.
+        gradient is clipped after it was weighted, and a patient is drawn with at most the part's
+        probability, independently of others.
 
     Sources:
         Abadi et al. 2016, Algorithm 1, https://arxiv.org/abs/1607.00133, divided by a public constant instead of

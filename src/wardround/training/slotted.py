@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from wardround.models.network import Network
-from wardround.per_patient.clipped_sum import one_thread
-from wardround.per_patient.engine import Loss
+from wardround.per_patient.batch import Loss
 from wardround.per_patient.fixed_shape import EMPTY, in_slots, mean_of, placed, rows_of_slots, slot_of, slots_for
 from wardround.per_patient.microbatches import patient_ranges
+from wardround.per_patient.process import one_thread
 from wardround.training.patients import Rows
 from wardround.types import Labels, Pictures, Vector
 

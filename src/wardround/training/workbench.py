@@ -11,11 +11,12 @@ from torch import Tensor
 
 from wardround.models.network import Network
 from wardround.models.vectors import load_vector, to_vector
-from wardround.per_patient.clipped_sum import ClippedSum, PatientBatch, clipped_sums_by_group, one_thread
+from wardround.per_patient.batch import Loss, PatientBatch
+from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Clipping
-from wardround.per_patient.engine import Loss
 from wardround.per_patient.isolated import gradient_alone, patients_of
 from wardround.per_patient.layout import Layout
+from wardround.per_patient.process import one_thread
 from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.augment.views import views

@@ -1,0 +1,48 @@
+"""The pictures of one step with the patient of each, and the loss of each picture."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(output (picture, ...), labels (picture, ...)) -> loss of each picture, (picture,); never reduced."""
+
+
+class NotPerPicture(ValueError):
+    """A loss gave something else than one value for each picture."""
+
+
+@dataclass(frozen=True)
+class PatientBatch:
+    """Pictures of one step, and the patient each belongs to.
+
+    Attributes:
+        inputs: encoded pictures, (picture, *shape).
+        labels: class indices, (picture,), or whatever the loss takes, the picture first.
+        patient: index of each picture's patient, (picture,), ascending, in [0, num_patients).
+        num_patients: patients in the step; one without pictures contributes zero.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    patient: Tensor
+    num_patients: int
+
+
+def losses_of(loss: Loss, output: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The loss of each picture, (picture,).
+
+    Every call is checked: a mean over the batch would divide everybody's gradient by the number of pictures, and
+    who joins would then move the gradients of all.
+
+    Raises:
+        NotPerPicture: another shape.
+    """
+    losses = loss(output, labels)
+    if losses.shape != (count,):
+        raise NotPerPicture(
+            f"The loss must give one value for each picture, got shape {tuple(losses.shape)} for {count} "
+            'pictures; reduce over pixels only (reduction="none").'
+        )
+    return losses

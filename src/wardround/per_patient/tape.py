@@ -1,0 +1,145 @@
+"""What the backward pass leaves of each use."""
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wardround.per_patient.layers import Fold, Room, Use, in_full_precision, squared, widened
+from wardround.per_patient.margins import MOST_CANCELLED
+
+_FEW = 1 << 12
+"""Per-patient gradients up to this many numbers are put side by side, so that they are looked at in one go."""
+
+
+class Tape:
+    """What the backward pass leaves of each use.
+
+    Args:
+        num_patients: patients in the piece.
+        sections: section of each parameter whose norms are taken apart; None takes the norm of all.
+        fold: rows of pictures to rows of patients.
+        single: no patient has two pictures.
+        materialise: form every per-patient gradient, and take no norms.
+        room: memory for large per-patient gradients, used where pictures and patients are the same.
+
+    Attributes:
+        norms: squared norm of each section of each patient's gradient so far, (section, patient), float64.
+        kept: gradient of each patient by parameter, (patient, *shape), where it was formed.
+        few: names of the small ones among those, and their gradients side by side, (patient, number).
+        deferred: uses whose norm alone was taken: (use, output gradient, saved tensors).
+        formed: gradients of single pictures that were left out of those: (parameters, pictures, gradients).
+    """
+
+    def __init__(
+        self,
+        num_patients: int,
+        fold: Fold,
+        device: torch.device,
+        *,
+        single: bool,
+        materialise: bool,
+        sections: dict[str, int] | None = None,
+        room: Room | None = None,
+    ) -> None:
+        count = 1 if sections is None else 1 + max(sections.values(), default=0)
+        self.norms = torch.zeros(count, num_patients, dtype=torch.float64, device=device)
+        self.kept: dict[str, Tensor] = {}
+        self.few: tuple[list[str], Tensor] | None = None
+        self.deferred: list[tuple[Use, Tensor, tuple[Tensor, ...]]] = []
+        self.formed: list[tuple[tuple[str, ...], Tensor, list[Tensor]]] = []
+        self.reads: Counter[str] = Counter()
+        # Makes every use part of the graph, the first layer's too.
+        self.anchor = torch.zeros((), requires_grad=True, device=device)
+        self._sections = sections
+        self._fold, self._single, self._materialise, self._room = fold, single, materialise, room
+
+    def apply(self, use: Use, *inputs: Tensor) -> Tensor:
+        """The use's output, in the graph."""
+        self.reads.update(use.names)
+        output: Tensor = _Watched.apply(self, use, self.anchor, *inputs)  # type: ignore[no-untyped-call]
+        return output
+
+    def take(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
+        """Called once for each use, in the backward pass; what autocast made coarse is widened first."""
+        g, saved = widened(g), tuple(widened(tensor) for tensor in saved)
+        read_once = all(self.reads[name] == 1 for name in use.names)
+        together = len({self._section(name) for name in use.names}) == 1
+        if read_once and together and not self._materialise and use.prefers_norms(g, saved, single=self._single):
+            self._defer(use, g, saved)
+            return
+        room = self._room if read_once else None
+        for name, gradient in zip(use.names, use.per_patient(g, saved, self._fold, room), strict=True):
+            known = self.kept.get(name)
+            self.kept[name] = gradient if known is None else known + gradient.reshape(known.shape)
+            if self.reads[name] == 1 and not self._materialise and not self._is_small(gradient):
+                self.norms[self._section(name)] += squared(gradient)  # while it is in the processor's cache
+
+    def _section(self, name: str) -> int:
+        return 0 if self._sections is None else self._sections[name]
+
+    def _is_small(self, gradient: Tensor) -> bool:
+        return gradient.numel() <= _FEW * len(gradient)
+
+    def _defer(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
+        """Takes the norms alone; the sum is formed later, when the clipping factors are known.
+
+        Norm and sum are then two computations with roundings of their own, each relative to the terms that are
+        added up. As long as little of those cancels, both are right to a few parts in 2^13. Where more cancels
+        (crafted pictures), the gradient is formed after all, and what is clipped is what is added.
+        """
+        norms, terms = use.squared_norms(g, saved)
+        cancelled = torch.nonzero(norms < MOST_CANCELLED * terms)[:, 0]
+        if len(cancelled):
+            rows = use.per_patient(g[cancelled], [t[cancelled] for t in saved], _as_it_is)
+            self.formed.append((use.names, cancelled, rows))
+            norms[cancelled] = torch.stack([squared(row) for row in rows]).sum(0)
+            g, saved = _without(g, cancelled), tuple(_without(t, cancelled) for t in saved)
+        self.norms[self._section(use.names[0])] += self._fold(norms)
+        self.deferred.append((use, g, saved))
+
+    def finish(self) -> None:
+        """Norms of the small gradients, and of parameters read more than once, whose uses had to be added up."""
+        if self._materialise:
+            return
+        small = [name for name, gradient in self.kept.items() if self._is_small(gradient)]
+        if small:
+            side_by_side = torch.cat([self.kept[name].reshape(self.norms.shape[1], -1) for name in small], dim=1)
+            self.few = (small, side_by_side)
+            if self._sections is None:
+                self.norms[0] += squared(side_by_side)
+        for name, gradient in self.kept.items():
+            is_new = self._sections is not None if self._is_small(gradient) else self.reads[name] > 1
+            if is_new:
+                self.norms[self._section(name)] += squared(gradient)
+
+
+def _as_it_is(rows: Tensor) -> Tensor:
+    return rows
+
+
+def _without(values: Tensor, pictures: Tensor) -> Tensor:
+    return values.index_fill(0, pictures, 0)
+
+
+class _Watched(torch.autograd.Function):
+    """Runs a use without its parameters in the graph; its backward pass tells the tape."""
+
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, use: Use, anchor: Tensor, *inputs: Tensor) -> Tensor:
+        output, saved = use.run(*inputs)
+        ctx.tape, ctx.use = tape, use
+        ctx.save_for_backward(*saved)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *output_gradients: Tensor) -> Any:
+        (g,) = output_gradients
+        # Detached, or the tape would hold the graph whose nodes hold the tape: a ring that is never collected.
+        saved = tuple(tensor.detach() for tensor in ctx.saved_tensors)
+        with torch.no_grad(), in_full_precision(g.device):
+            ctx.tape.take(ctx.use, g, saved)
+            needed = ctx.needs_input_grad[3:]
+            inputs = ctx.use.input_gradients(g, *saved) if any(needed) else (None,) * len(needed)
+        return (None, None, None, *inputs)
