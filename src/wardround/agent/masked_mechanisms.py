@@ -30,7 +30,9 @@ def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int | None) -
     """
     shares = plan.shares
     if shares is None:
-        raise PrivacyError("A plan must have discrete shares of noise for masked sums, got one without.")
+        raise PrivacyError(
+            "A plan must have discrete shares of noise for masked sums, got one without.", code="privacy-no-shares"
+        )
     mechanism = IntegerMechanism(
         plan.clipping_norm,
         plan.noise_multiplier,
@@ -44,7 +46,8 @@ def mechanism_of(plan: PrivacyPlan, parameters: int, num_patients: int | None) -
     found = (mechanism.share_std, mechanism.honest, mechanism.sensitivity)
     if found != (shares.share_std, shares.shares, shares.sensitivity) or mechanism.dimension > shares.dimension:
         raise PrivacyError(
-            f"The mechanism must be the one that epsilon was computed for, {shares}, got {mechanism}."
+            f"The mechanism must be the one that epsilon was computed for, {shares}, got {mechanism}.",
+            code="privacy-other-mechanism",
         )
     if num_patients is None:
         return mechanism
@@ -64,7 +67,10 @@ def count_mechanism_of(plan: PrivacyPlan) -> IntegerMechanism | None:
         return None
     mechanism = counting(plan)
     if shares_of_count(mechanism) != shares:
-        raise PrivacyError(f"The count must be the one that epsilon was computed for, {shares}, got {mechanism}.")
+        raise PrivacyError(
+            f"The count must be the one that epsilon was computed for, {shares}, got {mechanism}.",
+            code="privacy-other-mechanism",
+        )
     return mechanism
 
 
