@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/peers
 
-.PHONY: setup demo test test-slow golden check bench bench-simulation bench-engine bench-secure-sum clean
+.PHONY: setup demo test test-thorough golden check bench bench-simulation bench-engine bench-secure-sum clean
 
 setup: $(STAMP)
 
@@ -20,8 +20,9 @@ demo: setup
 test: check
 	$(BIN)/python -m pytest
 
-test-slow: setup
-	$(BIN)/python -m pytest -m slow
+# All cases: the product of each family, and the slow ones.
+test-thorough: check
+	$(BIN)/python -m pytest -m ''
 
 # Says which frozen numbers a change moves; `python -m tests.golden.make` freezes them anew.
 golden: setup

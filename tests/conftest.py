@@ -1,5 +1,11 @@
 """What the outer rooms share: a study small enough for a test, its picture cache, and the command line."""
 
+import os
+
+# Kernels as small as those of tests wait for a second thread up to ten times longer than they compute. Set before numpy
+# and torch are imported, and for the processes that tests start; no result may depend on it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import copy
 import sys
 from types import SimpleNamespace
@@ -66,6 +72,18 @@ def finished(tiny_study, tmp_path_factory):
 
 
 @pytest.fixture
+def without_charts(monkeypatch):
+    """Pages have an empty place for each chart: drawing them takes longer than a tiny run."""
+    from wardround.report import canvas, charts, comparison_charts
+
+    def both(draw, label):
+        return canvas.Chart("", "")
+
+    for module in (charts, comparison_charts):
+        monkeypatch.setattr(module, "both", both)
+
+
+@pytest.fixture
 def study_file(tiny_study, tmp_path):
     """Writes a tiny study as a file."""
 
@@ -79,7 +97,7 @@ def study_file(tiny_study, tmp_path):
 
 @pytest.fixture
 def wardround(monkeypatch, capsys):
-    """Runs the command line in this process: exit code and both streams."""
+    """Runs the command line in this process: exit code, both streams, and the error it was refused with."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["wardround", *map(str, arguments)])
@@ -87,7 +105,9 @@ def wardround(monkeypatch, capsys):
         with pytest.raises(SystemExit) as end:
             main()
         streams = capsys.readouterr()
-        return SimpleNamespace(code=end.value.code or 0, out=streams.out, err=streams.err)
+        return SimpleNamespace(
+            code=end.value.code or 0, out=streams.out, err=streams.err, error=end.value.__context__
+        )
 
     return run
 

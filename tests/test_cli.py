@@ -96,12 +96,14 @@ def test_the_report_of_a_run_is_one_json_object(wardround, finished):
     assert list(summary["comparisons"]) == ["federated"]
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_run_and_report_print_the_same_json(wardround, study_file, tmp_path):
     ran = wardround("run", study_file(), "--out", tmp_path / "run", "--json")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out) == json.loads(wardround("report", tmp_path / "run", "--json").out)
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_a_run_prints_its_promise_as_a_sentence(wardround, study_file, tmp_path):
     ended = wardround("run", study_file(), "--out", tmp_path / "run")
     first, second, *_ = ended.out.splitlines()
@@ -112,6 +114,7 @@ def test_a_run_prints_its_promise_as_a_sentence(wardround, study_file, tmp_path)
     assert "· training: fedsgd, 4 rounds, 3 hospitals" in ended.err
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_a_run_goes_to_the_folder_of_its_name(wardround, study_file, tmp_path, monkeypatch):
     path = study_file(study={"name": "named"})
     monkeypatch.chdir(tmp_path)

@@ -358,6 +358,7 @@ def test_no_name_of_a_patient_or_a_picture_is_anywhere_in_a_run_folder(tiny_stud
     assert len((out / "patients.csv").read_text().splitlines()) == 1 + 24
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_the_hashes_of_patients_differ_from_run_to_run(tiny_study, finished, tmp_path):
     from wardround.coordinator.observer import Silent
     from wardround.simulation.run import run_study

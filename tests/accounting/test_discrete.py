@@ -7,6 +7,7 @@ from dataclasses import replace
 import mpmath
 import numpy as np
 import pytest
+from tests.cases import family
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.discrete import (
@@ -69,7 +70,7 @@ def test_a_sum_of_shares_is_that_close_to_one_discrete_gaussian(std, shares):
         assert slack_of_shares(std, shares) < 1.1 * found  # share by share it is as tight as this
 
 
-@pytest.mark.parametrize(("std", "smoothing"), [(4, 1), (4, 1.5), (4, 2), (1.2, 1)])
+@pytest.mark.parametrize(("std", "smoothing"), family([(4, 1), (4, 1.5), (4, 2), (1.2, 1)], keep=[(1.2, 1)]))
 def test_a_continuous_gaussian_smoothed_to_whole_numbers_is_that_close(std, smoothing):
     with mpmath.workdps(90):
         rest = mpmath.mpf(std) ** 2 - mpmath.mpf(smoothing) ** 2
@@ -103,7 +104,8 @@ def released(std, shares, reach):
 
 
 @pytest.mark.parametrize(
-    ("std", "shares", "sensitivity", "smoothing"), [(1, 2, 1, 1), (2, 2, 3, 2), (2, 3, 2, 2), (6, 2, 8, 3)]
+    ("std", "shares", "sensitivity", "smoothing"),
+    family([(1, 2, 1, 1), (2, 2, 3, 2), (2, 3, 2, 2), (6, 2, 8, 3)], keep=[(1, 2, 1, 1), (2, 3, 2, 2)]),
 )
 def test_no_event_of_one_release_is_likelier_than_claimed(std, shares, sensitivity, smoothing):
     reach = math.ceil(14 * std * math.sqrt(shares))
@@ -137,7 +139,7 @@ def test_two_dimensions_and_a_diagonal_step():
         )
 
 
-@pytest.mark.parametrize("smoothing", [1, 2])
+@pytest.mark.parametrize("smoothing", family([1, 2]))
 def test_sampled_and_composed_releases_cost_no_more_than_claimed(smoothing):
     std, shares, sensitivity, prob, rounds = 2, 2, 2, 0.3, 3
     reach = 30
@@ -243,10 +245,12 @@ def test_below_the_slack_there_is_no_claim():
 
 @pytest.mark.parametrize(
     ("count", "sums"),
-    [
-        (DiscreteShares(2, 3, 1, 1, 1), DiscreteShares(2, 2, 2, 1, 1)),
-        (DiscreteShares(1, 4, 3, 1, 1), DiscreteShares(2, 2, 3, 1, 2)),
-    ],
+    family(
+        [
+            (DiscreteShares(2, 3, 1, 1, 1), DiscreteShares(2, 2, 2, 1, 1)),
+            (DiscreteShares(1, 4, 3, 1, 1), DiscreteShares(2, 2, 3, 1, 2)),
+        ]
+    ),
 )
 def test_a_count_and_sampled_sums_together_cost_no_more_than_claimed(count, sums):
     prob, rounds, reach = 0.4, 2, 30

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.agent.masked_rounds import MaskedFederation, masked_plan
+from tests.cases import family
 
 from wardround.accounting.events import GaussianEvent
 from wardround.accounting.ledger import LedgerFile
@@ -82,7 +83,7 @@ def make_backups(make_federation, tmp_path):
             file.close()
 
 
-SEEDS = pytest.mark.parametrize("seed", [None, 5], ids=["in earnest", "seeded"])
+SEEDS = pytest.mark.parametrize("seed", family([None, 5]), ids=["in earnest", "seeded"])
 
 
 @SEEDS
@@ -230,18 +231,20 @@ def test_notes_come_back_as_they_were_written(make_backups, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [
-        lambda notes: notes.pop("format"),  # as an earlier version wrote them
-        lambda notes: notes.update(format=3),
-        lambda notes: notes.pop("peers"),
-        lambda notes: notes.update(charged=["hospital-1"]),
-        lambda notes: notes.update(peers=["hospital-1"]),
-        lambda notes: notes["peers"]["hospital-1"].update(entries=1.5),
-        lambda notes: notes["peers"]["hospital-1"].update(entries=0),
-        lambda notes: notes["peers"]["hospital-1"].update(head="x"),
-        lambda notes: notes["peers"]["hospital-1"].update(is_charged=1),
-        lambda notes: notes["peers"]["hospital-1"].pop("head"),
-    ],
+    family(
+        [
+            lambda notes: notes.pop("format"),  # as an earlier version wrote them
+            lambda notes: notes.update(format=3),
+            lambda notes: notes.pop("peers"),
+            lambda notes: notes.update(charged=["hospital-1"]),
+            lambda notes: notes.update(peers=["hospital-1"]),
+            lambda notes: notes["peers"]["hospital-1"].update(entries=1.5),
+            lambda notes: notes["peers"]["hospital-1"].update(entries=0),
+            lambda notes: notes["peers"]["hospital-1"].update(head="x"),
+            lambda notes: notes["peers"]["hospital-1"].update(is_charged=1),
+            lambda notes: notes["peers"]["hospital-1"].pop("head"),
+        ]
+    ),
 )
 def test_notes_of_another_version_or_damaged_are_a_sentence_and_not_forgotten(make_backups, change):
     backups = make_backups()

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from tests.errors import raises_code
 
 from wardround.errors import DataError
 from wardround.images import store as store_room
@@ -72,7 +73,7 @@ def test_a_file_answers_to_a_name_that_says_nothing(opened):
 
 @pytest.mark.parametrize("name", ["gone", ".hidden", "../a.png", "/etc/passwd", "deep", "file 4 of 3"])
 def test_what_is_not_listed_is_not_read(opened, name):
-    with pytest.raises(DataError, match="must be there"):
+    with raises_code(DataError, "data-file-missing"):
         opened.read(name)
 
 
@@ -84,10 +85,10 @@ def test_threads_read_at_once(opened):
 
 def test_a_file_above_the_limit_is_refused_by_what_it_holds_not_by_what_is_said(opened, monkeypatch):
     monkeypatch.setattr(store_room, "MAX_BYTES", 100)
-    with pytest.raises(DataError, match="at most 100 bytes"):
+    with raises_code(DataError, "data-file-size"):
         opened.read("deep/er/b.dcm")
     opened._sizes["deep/er/b.dcm"] = 5  # what the store believes
-    with pytest.raises(DataError, match="at most 100 bytes"):
+    with raises_code(DataError, "data-file-size"):
         opened.read("deep/er/b.dcm")
 
 
@@ -108,7 +109,7 @@ def test_a_file_above_the_limit_is_refused_by_what_it_holds_not_by_what_is_said(
 @pytest.mark.parametrize("pack", [in_zip, in_tar])
 def test_a_name_that_leads_elsewhere_refuses_the_archive(tmp_path, pack, name):
     path = pack(tmp_path / f"x.{'zip' if pack is in_zip else 'tar'}", {"good.png": b"1", name: b"2"})
-    with pytest.raises(DataError, match="name leads elsewhere") as caught:
+    with raises_code(DataError, "data-archive-name") as caught:
         open_store(path)
     assert name not in str(caught.value)
 
@@ -117,7 +118,7 @@ def test_a_name_that_leads_elsewhere_refuses_the_archive(tmp_path, pack, name):
 @pytest.mark.parametrize("pack", [in_zip, in_tar])
 def test_two_members_of_one_name_refuse_the_archive(tmp_path, pack, pair):
     path = pack(tmp_path / f"x.{'zip' if pack is in_zip else 'tar'}", dict.fromkeys(pair, b""))
-    with pytest.raises(DataError, match="two members of one name"):
+    with raises_code(DataError, "data-archive-name-twice"):
         open_store(path)
 
 
@@ -130,7 +131,7 @@ def test_links_and_devices_refuse_a_tar(tmp_path, kind):
         info = tarfile.TarInfo("innocent.png")
         info.type, info.linkname = kind, "/etc/passwd"
         archive.addfile(info)
-    with pytest.raises(DataError, match="archive"):
+    with raises_code(DataError, "data-archive-link"):
         open_store(tmp_path / "x.tar")
 
 
@@ -140,7 +141,7 @@ def test_links_and_devices_refuse_a_zip(tmp_path, kind):
         info = zipfile.ZipInfo("innocent.png")
         info.external_attr = (kind | 0o644) << 16
         archive.writestr(info, "/etc/passwd")
-    with pytest.raises(DataError, match="a link or a device"):
+    with raises_code(DataError, "data-archive-link"):
         open_store(tmp_path / "x.zip")
 
 
@@ -149,33 +150,33 @@ def test_an_encrypted_member_refuses_a_zip(tmp_path):
     at = data.index(b"PK\1\2") + 8
     data[at] |= 1
     (tmp_path / "x.zip").write_bytes(data)
-    with pytest.raises(DataError, match="encrypted"):
+    with raises_code(DataError, "data-archive-encrypted"):
         open_store(tmp_path / "x.zip")
 
 
 def test_a_method_whose_output_cannot_be_bounded_refuses_a_zip(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a", bytes(1000))
-    with pytest.raises(DataError, match="neither stored nor deflated"):
+    with raises_code(DataError, "data-archive-method"):
         open_store(tmp_path / "x.zip")
 
 
 def test_too_many_members_too_large_or_too_well_packed_refuse_an_archive(tmp_path, monkeypatch):
     path = in_zip(tmp_path / "x.zip", {"a": bytes(300_000), "b": b""})
     monkeypatch.setattr(store_room, "_SMALL_BYTES", 1000)
-    with pytest.raises(DataError, match="250 times its size"):
+    with raises_code(DataError, "data-archive-ratio"):
         open_store(path)
     monkeypatch.setattr(store_room, "MAX_TOTAL_BYTES", 200_000)
-    with pytest.raises(DataError, match="more than 200,000 bytes"):
+    with raises_code(DataError, "data-archive-total-size"):
         open_store(path)
     monkeypatch.setattr(store_room, "MAX_BYTES", 200_000)
-    with pytest.raises(DataError, match="a member of more than 200,000 bytes"):
+    with raises_code(DataError, "data-archive-member-size"):
         open_store(path)
     monkeypatch.setattr(store_room, "MAX_MEMBERS", 0)
-    with pytest.raises(DataError, match="more than 0 members"):
+    with raises_code(DataError, "data-archive-members"):
         open_store(path)
     monkeypatch.setattr(store_room._Bounded, "bound", 50)
-    with pytest.raises(DataError, match="directory"):
+    with raises_code(DataError, "data-archive-directory"):
         open_store(path)
 
 
@@ -184,15 +185,18 @@ def test_a_zip_that_lies_about_a_size_is_damaged_not_unpacked(tmp_path):
     at = data.index(b"PK\1\2") + 24
     data[at : at + 4] = struct.pack("<I", 10)
     (tmp_path / "x.zip").write_bytes(data)
-    with contextlib.closing(open_store(tmp_path / "x.zip")) as store, pytest.raises(DataError, match="readable"):
+    with (
+        contextlib.closing(open_store(tmp_path / "x.zip")) as store,
+        raises_code(DataError, "data-file-unreadable"),
+    ):
         store.read("a")
 
 
 @pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.txt", "x.7z", "gone.zip"])
-def test_anything_else_is_refused_with_what_to_do(tmp_path, name):
+def test_anything_else_is_refused(tmp_path, name):
     if not name.startswith("gone"):
         (tmp_path / name).write_bytes(b"\x1f\x8b")
-    with pytest.raises(DataError, match=r"[Uu]npack|must exist"):
+    with raises_code(DataError, "data-no-folder" if name == "gone.zip" else "data-no-store"):
         open_store(tmp_path / name)
 
 
@@ -204,7 +208,7 @@ def test_a_link_that_leads_out_of_the_folder_is_refused_and_one_within_is_a_file
     assert open_store(root).names() == ["a", "b"]
     (tmp_path / "secret").write_bytes(b"2")
     (root / "c").symlink_to(tmp_path / "secret")
-    with pytest.raises(DataError, match="leads outside"):
+    with raises_code(DataError, "data-link-outside"):
         open_store(root)
 
 
@@ -214,12 +218,12 @@ def test_a_file_that_becomes_a_link_to_elsewhere_is_not_read(tmp_path):
     (tmp_path / "secret").write_bytes(b"2")
     (root / "a").unlink()
     (root / "a").symlink_to(tmp_path / "secret")
-    with pytest.raises(DataError, match="readable"):
+    with raises_code(DataError, "data-file-unreadable"):
         store.read("a")
 
 
 def test_a_file_called_as_files_are_counted_is_refused(tmp_path):
-    with pytest.raises(DataError, match="file N of M"):
+    with raises_code(DataError, "data-file-name"):
         open_store(in_folder(tmp_path / "data", {"file 1 of 1": b""}))
 
 

@@ -3,6 +3,7 @@ from functools import lru_cache
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.cases import family
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
@@ -18,7 +19,12 @@ HUGE = ["alexnet", "vgg11", "vgg16"]
 """Of these a draw takes seconds and a picture's gradient 250 to 550 MB; their shapes are tested in
 `test_published`."""
 
-EVERY = [pytest.param(name, marks=pytest.mark.slow) if name in HUGE else name for name in NETWORKS]
+FEW = ["linear", "features", "small_cnn", "squeezenet", "small_unet", "voxel_features"]
+"""One network of each kind."""
+
+EVERY = family(
+    [pytest.param(name, marks=pytest.mark.slow) if name in HUGE else name for name in NETWORKS], keep=FEW
+)
 
 
 def generator(seed=0):
@@ -59,7 +65,7 @@ def logits_shape(name, count=3, classes=3):
     return (count, classes, *(size_of(name) if name in SEGMENTS else ()))
 
 
-@pytest.mark.parametrize("train", ["all", "norms", "head"])
+@pytest.mark.parametrize("train", family(["all", "norms", "head"]))
 @pytest.mark.parametrize("name", EVERY)
 def test_a_pictures_logits_do_not_depend_on_the_other_pictures(name, train):
     net = shared(name, train)
@@ -96,7 +102,7 @@ def test_gradients_of_single_pictures_by_vmap_are_those_of_single_backward_passe
             torch.testing.assert_close(together[key][i], value, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("train", ["all", "norms"])
+@pytest.mark.parametrize("train", family(["all", "norms"]))
 @pytest.mark.parametrize("name", EVERY)
 def test_a_vector_goes_into_every_network_and_comes_out_again(name, train):
     net = shared(name, train)
@@ -118,19 +124,25 @@ def test_the_generator_alone_decides_the_starting_values(name):
         assert (to_vector(made(name, init_generator=generator(1)).trained) != first).any()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES["classification"] if name not in [*HUGE, "squeezenet"]])
+@pytest.mark.parametrize(
+    "name",
+    family(
+        [name for name in NAMES["classification"] if name not in [*HUGE, "squeezenet"]],
+        keep=["linear", "small_cnn"],
+    ),
+)
 def test_a_head_at_zero_gives_every_class_the_same_chance(name):
     net = made(name)
     assert not net.trained(net.encode(pictures(size=size_of(name)))).any()
 
 
-@pytest.mark.parametrize("name", sorted(SEGMENTS))
+@pytest.mark.parametrize("name", family(sorted(SEGMENTS), keep=["small_unet"]))
 def test_a_head_of_pixels_starts_with_classes_that_differ(name):
     head = made(name).trained.get_parameter("classifier.weight")
     assert (head[1] - head[2]).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("name", WITH_A_BACKBONE)
+@pytest.mark.parametrize("name", family(WITH_A_BACKBONE, keep=["small_cnn", "small_unet"]))
 def test_training_the_head_freezes_the_backbone_into_the_encoding(name):
     net, full = shared(name, "head"), made(name)
     given = pictures(2, size=size_of(name))
@@ -144,7 +156,7 @@ def test_training_the_head_freezes_the_backbone_into_the_encoding(name):
     torch.testing.assert_close(net.encode(given), net.encode(given), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", WITH_A_BACKBONE)
+@pytest.mark.parametrize("name", family(WITH_A_BACKBONE, keep=["small_cnn", "small_unet"]))
 def test_a_cut_network_computes_what_the_uncut_one_does(name):
     cut, uncut = made(name, train="head"), made(name)
     given = pictures(1, size=size_of(name))
@@ -167,8 +179,8 @@ def test_only_features_and_frozen_backbones_are_encoded_once():
 FORMS = [(name, dimensions) for name, builder in NETWORKS.items() for dimensions in sorted(builder.dimensions)]
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize(("name", "dimensions"), FORMS)
+@pytest.mark.parametrize("channels", family([1, 3, 4], keep=[3]))
+@pytest.mark.parametrize(("name", "dimensions"), family(FORMS, keep=[form for form in FORMS if form[0] in FEW]))
 def test_the_smallest_picture_passes_and_a_smaller_one_is_refused(name, dimensions, channels):
     builder = NETWORKS[name]
     size = (builder.smallest,) * dimensions
@@ -180,7 +192,7 @@ def test_the_smallest_picture_passes_and_a_smaller_one_is_refused(name, dimensio
         made(name, size=(builder.smallest - 1,) * dimensions, channels=channels)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if 2 in NETWORKS[name].dimensions])
+@pytest.mark.parametrize("name", family([name for name in NETWORKS if 2 in NETWORKS[name].dimensions], keep=FEW))
 def test_pictures_of_64_pixels_and_of_224_reach_the_logits_of_every_network(name):
     builder = NETWORKS[name]
     for size in ((64, 64), (224, 224), *([] if builder.square else [(64, 96)])):

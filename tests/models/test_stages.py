@@ -2,6 +2,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from tests.cases import family
 from torch import nn
 
 from wardround.errors import ModelError
@@ -31,7 +32,7 @@ def moved(network):
 
 
 @pytest.mark.parametrize(
-    "name", ["small_cnn", "vgg11_gn", "resnet18", "densenet121", "vit_tiny", "unet", "segresnet"]
+    "name", family(["small_cnn", "vgg11_gn", "resnet18", "densenet121", "vit_tiny", "unet", "segresnet"])
 )
 def test_norms_are_the_head_and_the_scale_and_offset_of_every_norm(name):
     network, head = made(name, train="norms"), made(name, train="head")

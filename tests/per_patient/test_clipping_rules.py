@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.cases import family
 from tests.per_patient.conformance import (
     Custom,
     cross_entropy,
@@ -41,7 +42,9 @@ RULES = {
     "sharp": Automatic(1e-9),
 }
 
-every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+every_rule = pytest.mark.parametrize(
+    "rule", family(RULES.values(), keep=[RULES["flat"], RULES["size"], RULES["sharp"]]), ids=RULES
+)
 few = settings(max_examples=25, deadline=None)
 
 
@@ -165,7 +168,7 @@ NETWORKS = {
 }
 SLOW = [with_a_slow_module, slow_as_a_whole]
 
-every_network = pytest.mark.parametrize("network", NETWORKS)
+every_network = pytest.mark.parametrize("network", family(NETWORKS, keep=[convolutional, slow_as_a_whole]))
 every_slow_network = pytest.mark.parametrize("network", SLOW)
 
 
@@ -276,7 +279,7 @@ def test_every_rule_is_what_a_loop_over_patients_and_layers_gives(network, rule)
 
 @every_rule
 @every_network
-@pytest.mark.parametrize("memory_bytes", [1, 10_000, 3_000_000])
+@pytest.mark.parametrize("memory_bytes", family([1, 10_000, 3_000_000]))
 def test_every_rule_in_several_pieces(network, rule, memory_bytes):
     model = studied(network)
     for counts in (ONE_EACH, UNEVEN):
@@ -290,7 +293,7 @@ def test_every_rule_in_several_pieces(network, rule, memory_bytes):
 
 @every_rule
 @every_network
-@pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
+@pytest.mark.parametrize("memory_bytes", family([1, 1 << 30]))
 def test_every_rule_by_group(network, rule, memory_bytes):
     model, group = studied(network), torch.tensor([2, 0, 0, 2])
     for counts in (ONE_EACH, UNEVEN):
@@ -523,8 +526,8 @@ def test_layer_by_layer_without_a_clip_is_the_plain_sum(network, split):
 
 
 @every_network
-@pytest.mark.parametrize("name", ["flat", "equal", "automatic"])
-@pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
+@pytest.mark.parametrize("name", family(["flat", "equal", "automatic"], keep=["equal"]))
+@pytest.mark.parametrize("memory_bytes", family([1, 1 << 30]))
 def test_within_counts_the_patients_whose_whole_gradient_is_short_enough(network, name, memory_bytes):
     for counts in (ONE_EACH, UNEVEN):
         batch, group = batch_of(network, counts), torch.tensor([2, 0, 0, 2])
@@ -557,7 +560,7 @@ def test_within_counts_those_without_pictures_and_none_whose_gradient_is_not_fin
 
 @every_rule
 @every_network
-@pytest.mark.parametrize("counts", [ONE_EACH, UNEVEN])
+@pytest.mark.parametrize("counts", [pytest.param(ONE_EACH, marks=pytest.mark.thorough), UNEVEN])
 def test_the_result_is_put_where_it_was_asked_for(network, rule, counts):
     model, batch = studied(network), batch_of(network, counts)
     expected = clipped_sum(model, cross_entropy, batch, clipping_norm=0.5, clipping=rule)
@@ -623,7 +626,7 @@ def test_memory_of_another_shape_or_precision_is_refused():
 
 
 @every_network
-@pytest.mark.parametrize("name", ["flat", "size"])
+@pytest.mark.parametrize("name", family(["flat", "size"], keep=["size"]))
 def test_what_an_earlier_batch_left_behind_changes_nothing(network, name):
     model, rule, dtype = built(network, torch.float32), RULES[name], torch.float32
     steps = [(5, 1.0), (5, math.nan), (5, 1.0), (3, 1.0), (8, 1e30), (8, 1.0), (1, 1.0)]
@@ -644,7 +647,7 @@ def test_what_an_earlier_step_returned_is_not_overwritten_by_the_next():
 
 
 @every_network
-@pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
+@pytest.mark.parametrize("memory_bytes", family([1, 1 << 30]))
 def test_a_loss_that_fails_in_the_middle_does_not_spoil_the_next_call(network, memory_bytes):
     model, calls_left = built(network), [10**6]
 
@@ -726,7 +729,7 @@ def at_the_same_time(asks, rounds):
     return answers
 
 
-@pytest.mark.parametrize("network", [network for network in NETWORKS if network not in SLOW])
+@pytest.mark.parametrize("network", family(network for network in NETWORKS if network not in SLOW))
 def test_two_threads_on_one_network_do_not_mix_their_patients(network, often_interrupted):
     model = built(network)
     batches = [batch_of(network, (1,) * patients, seed=patients) for patients in (4, 5)]

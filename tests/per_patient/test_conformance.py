@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.cases import family, firsts
 from tests.per_patient.conformance import (
     CASES,
     ONE_EACH,
@@ -31,8 +32,8 @@ from wardround.per_patient.validation import check_trainable
 # The engine aims this much below the clipping norm, so that rounding cannot exceed it.
 WHOLE = [n for n, c in CASES.items() if c.family in {"network", "loss", "folded", "wiring"} and not c.may_refuse]
 
-every_case = pytest.mark.parametrize("name", CASES)
-every_network = pytest.mark.parametrize("name", WHOLE)
+every_case = pytest.mark.parametrize("name", family(CASES, keep=firsts(CASES, lambda name: CASES[name].family)))
+every_network = pytest.mark.parametrize("name", family(WHOLE, keep=firsts(WHOLE, lambda name: CASES[name].family)))
 
 
 @pytest.fixture(autouse=True, scope="module")

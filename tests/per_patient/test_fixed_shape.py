@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.cases import family
 from tests.training.test_alone import bench_of, patients_with
 from torch import nn
 
@@ -19,7 +20,7 @@ from wardround.training.workbench import Sample, Workbench
 COUNTS = [1, 2, 1, 3, 1, 1, 0, 1, 1, 1, 4, 1]
 SLOTS = {"linear": 64, "features": 64, "small_cnn": 64, "squeezenet": 8, "resnet18": 4, "vit_tiny": 4}
 NETWORKS = [
-    *("linear", "features", "small_cnn", "squeezenet"),
+    *family(["linear", "features", "small_cnn", "squeezenet"], keep=["linear", "small_cnn"]),
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "vit_tiny")),
 ]
 
@@ -77,7 +78,7 @@ def test_empty_slots_hold_zeros_and_the_shape_is_always_the_same():
     assert in_slots(torch.zeros(0, 5), np.full(4, EMPTY)).shape == (4, 5)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", family([1, 2], keep=[2]))
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_bit_of_a_row_depends_on_who_else_is_there(name, threads):
     bench, patients, before = slotted(name), patients_with(COUNTS), torch.get_num_threads()

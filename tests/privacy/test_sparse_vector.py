@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import softmax
+from tests.cases import family
 from tests.fixtures_federation import private_plan
 
 from wardround.accounting.accountants import epsilon_of
@@ -105,7 +106,7 @@ def places_and_signs(update):
     return tuple(np.sign(update).astype(int))
 
 
-@pytest.mark.parametrize("epsilon", [1.0, 2.0])
+@pytest.mark.parametrize("epsilon", family([1.0, 2.0]))
 def test_opposite_hospitals_are_as_hard_to_tell_apart_as_is_promised(epsilon):
     mechanism = SparseVector(1.0, 1, epsilon, threshold=0.5)
     assert largest_loss(mechanism, FIRST, SECOND, places_and_signs) < epsilon

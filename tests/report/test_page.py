@@ -2,6 +2,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from tests.cases import family
 
 from wardround.report.numbers import summary_of_run
 from wardround.report.write import write_report
@@ -44,10 +45,20 @@ class Page(HTMLParser):
         return " ".join(self.all("body")[0]["text"].split())
 
 
+@pytest.fixture(scope="module")
+def unbent_pages():
+    """The page of the record that nothing bends, once it was asked for; not to be changed."""
+    return []
+
+
 @pytest.fixture
-def page_of(make_record):
+def page_of(make_record, unbent_pages):
     def page(*arguments, **keywords):
-        return Page(write_report(make_record(*arguments, **keywords)).read_text())
+        if arguments or keywords:
+            return Page(write_report(make_record(*arguments, **keywords)).read_text())
+        if not unbent_pages:
+            unbent_pages.append(Page(write_report(make_record()).read_text()))
+        return unbent_pages[0]
 
     return page
 
@@ -99,6 +110,7 @@ def test_a_run_without_privacy_says_so_and_says_infinity(page_of, bends):
     assert "at most 9" not in page.text
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_a_stopped_run_says_after_which_round_and_why(page_of):
     def bend(certificate, results):
         certificate |= {"rounds": 2, "stopped": "Every hospital must have budget left, but 2 of 2 refused."}
@@ -119,32 +131,34 @@ def test_a_leaking_split_is_a_warning_and_nobody_claims_never_trained_on(page_of
     assert "never trained on" not in page.text
 
 
-@pytest.mark.parametrize(
-    "place", ["name", "hospital", "adversary", "sentence", "note", "class", "released", "study"]
-)
-def test_untrusted_text_stays_text(page_of, place):
-    evil = "<script>alert(1)</script>"
+PLACES = ["name", "hospital", "adversary", "sentence", "note", "class", "released", "study"]
+
+
+@pytest.mark.parametrize("places", family([PLACES, *([place] for place in PLACES)]), ids=["everywhere", *PLACES])
+def test_untrusted_text_stays_text(page_of, places):
+    evil = {place: f"<script>alert('{place}')</script>" for place in places}
 
     def bend(certificate, results):
-        if place == "name":
-            certificate["study"] = evil
-        if place == "hospital":
-            certificate["ledgers"][evil] = certificate["ledgers"].pop("north")
-            results["hospitals"][0]["name"] = evil
-        if place == "adversary":
-            certificate["insiders"][0]["adversary"] = evil
-        if place == "sentence":
-            certificate["sentence"] = evil
-        if place == "note":
-            results["test"]["note"] = evil
-        if place == "class":
-            results["classes"][1] = evil
-        if place == "released":
-            results["released"][0]["what"] = evil
+        if "name" in evil:
+            certificate["study"] = evil["name"]
+        if "hospital" in evil:
+            certificate["ledgers"][evil["hospital"]] = certificate["ledgers"].pop("north")
+            results["hospitals"][0]["name"] = evil["hospital"]
+        if "adversary" in evil:
+            certificate["insiders"][0]["adversary"] = evil["adversary"]
+        if "sentence" in evil:
+            certificate["sentence"] = evil["sentence"]
+        if "note" in evil:
+            results["test"]["note"] = evil["note"]
+        if "class" in evil:
+            results["classes"][1] = evil["class"]
+        if "released" in evil:
+            results["released"][0]["what"] = evil["released"]
 
-    study = f'[study]\ndescription = "{evil}"\n' if place == "study" else "[study]\n"
+    study = f'[study]\ndescription = "{evil["study"]}"\n' if "study" in evil else "[study]\n"
     page = page_of(bend, study=study)
-    assert evil in page.text
+    for text in evil.values():
+        assert text in page.text
     assert not page.all("script")
 
 
@@ -241,6 +255,7 @@ def test_what_was_noticed_in_the_data_is_counted(page_of):
     assert "3 patients whose pictures carry two labels" in page_of().text
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_a_failed_write_leaves_the_earlier_page(make_record, monkeypatch):
     record = make_record()
     before = write_report(record).read_bytes()
@@ -254,6 +269,7 @@ def _no_space(_):
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_of_thousands_of_hospitals_a_hundred_are_shown_and_the_rest_said(page_of):
     def many(certificate, results):
         row, ledger = results["hospitals"][0], certificate["ledgers"]["north"]
@@ -267,6 +283,7 @@ def test_of_thousands_of_hospitals_a_hundred_are_shown_and_the_rest_said(page_of
     assert "The first 100 of" not in page_of().text
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_a_masked_run_shows_that_all_its_noise_was_there(page_of):
     def masked(certificate, results):
         certificate["witness"] = {"coordinates": 61440, "ratio": 1.0031, "p_value": 0.412}
@@ -279,6 +296,7 @@ def test_a_masked_run_shows_that_all_its_noise_was_there(page_of):
     assert "witness" not in page_of().text.lower()
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_a_masked_run_shows_what_was_sent_and_which_rounds_were_begun_again(page_of, make_record):
     sentence = "Each hospital sends 17.8 kB a round under masks."
 

@@ -1,6 +1,7 @@
 """Every epsilon of the published systems comes out of the accountants that run the strategies."""
 
 import pytest
+from tests.cases import family, firsts
 
 from wardround.accounting.fixed_batches import fixed_batch_epsilon
 from wardround.errors import PrivacyError
@@ -9,7 +10,11 @@ from wardround.reproduce.epsilons import lines
 LINES = lines()
 
 
-@pytest.mark.parametrize("line", LINES, ids=[f"{line.system}: {line.what}, {line.by}" for line in LINES])
+@pytest.mark.parametrize(
+    "line",
+    family(LINES, keep=firsts(LINES, lambda line: (line.system, line.by))),
+    ids=[f"{line.system}: {line.what}, {line.by}" for line in LINES],
+)
 def test_a_published_epsilon_comes_out_of_the_accountants(line):
     assert line.compute() == pytest.approx(line.published, abs=line.tolerance)
 

@@ -85,6 +85,7 @@ def small_table(**keys):
 # Yuan's table, whole
 
 
+@pytest.mark.thorough
 def test_yuans_table_has_every_row_with_what_it_guarantees(ask, one_group, here):
     table = yuan.table_1(ask())
 

@@ -11,17 +11,21 @@ import zlib
 
 import pytest
 from PIL import Image
+from tests.cases import family
 
 from wardround.accounting.ledger_store import LedgerStore
+from wardround.errors import BudgetExhausted, DataError, StudyError, WardroundError
 from wardround.images import cache as picture_cache
 from wardround.records.folder import RunFolder
 
 FOLDER = {"layout": "folder"}
 
 
-def refusal(ended):
-    """The one sentence a refused command printed, after the stages it went through."""
+def refusal(ended, kind=WardroundError, code=None):
+    """The one sentence a refused command printed, after the stages it went through, for an error of this kind."""
     assert ended.code == 2, ended.err
+    assert isinstance(ended.error, kind), repr(ended.error)
+    assert code in (None, ended.error.code), ended.error.code
     assert "Traceback" not in ended.err
     assert "Error:" not in ended.err
     said = [line for line in ended.err.splitlines() if not line.startswith("·")]
@@ -47,8 +51,8 @@ def refused(wardround, tmp_path):
     """Runs a study file that must be refused before anything is written; the sentence it was refused with."""
     out = tmp_path / "out"
 
-    def run(path, *options):
-        message = refusal(wardround("run", path, "--out", out, *options))
+    def run(path, *options, kind=WardroundError, code=None):
+        message = refusal(wardround("run", path, "--out", out, *options), kind, code)
         assert not out.exists(), "a refused study leaves no folder"
         return message
 
@@ -101,29 +105,30 @@ def table(folder, header, rows):
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "part"),
+    ("before", "after", "code", "part"),
     [
-        ("epsilon = 8.0", "epsilon = 0", "privacy.epsilon"),
-        ("epsilon = 8.0", "epsilon = -3", "privacy.epsilon"),
-        ("delta = 0.001", "delta = 1.0", "privacy.delta"),
-        ("sampling_prob = 1.0", "sampling_prob = 1.5", "privacy.sampling_prob"),
-        ("clipping_norm", "cliping_norm", "did you mean clipping_norm?"),
-        ("[privacy]", "[privacy", "must be valid TOML"),
-        ('layout = "phantom"', 'layout = "x-ray"', "data.layout"),
-        ('accountant = "rdp"', 'accountant = "gdp"', "privacy.accountant"),  # an approximation bounds nothing
+        ("epsilon = 8.0", "epsilon = 0", "study-value", "privacy.epsilon"),
+        ("epsilon = 8.0", "epsilon = -3", "study-value", "privacy.epsilon"),
+        ("delta = 0.001", "delta = 1.0", "study-value", "privacy.delta"),
+        ("sampling_prob = 1.0", "sampling_prob = 1.5", "study-value", "privacy.sampling_prob"),
+        ("clipping_norm", "cliping_norm", "study-unknown-key", "clipping_norm?"),
+        ("[privacy]", "[privacy", "study-no-toml", ""),
+        ('layout = "phantom"', 'layout = "x-ray"', "study-value", "data.layout"),
+        # An approximation bounds nothing.
+        ('accountant = "rdp"', 'accountant = "gdp"', "study-value", "privacy.accountant"),
     ],
 )
-def test_a_study_file_that_does_not_hold_is_refused(study_file, refused, before, after, part):
+def test_a_study_file_that_does_not_hold_is_refused(study_file, refused, before, after, code, part):
     path = study_file()
     assert before in path.read_text()
     path.write_text(path.read_text().replace(before, after))
-    message = refused(path)
+    message = refused(path, kind=StudyError, code=code)
     assert part in message
     assert str(path) in message
 
 
 def test_a_missing_study_file_is_refused(refused, tmp_path):
-    assert "must exist" in refused(tmp_path / "none.toml")
+    refused(tmp_path / "none.toml", kind=StudyError, code="study-no-file")
 
 
 def test_more_hospitals_than_patients_are_refused(study_file, refused):
@@ -134,7 +139,7 @@ def test_more_hospitals_than_patients_are_refused(study_file, refused):
 
 
 def test_a_missing_data_folder_is_refused(study_file, refused, tmp_path):
-    assert "must exist" in refused(study_file(data=FOLDER), "--data", tmp_path / "none")
+    refused(study_file(data=FOLDER), "--data", tmp_path / "none", kind=DataError, code="data")
     assert "must have a data folder" in refused(study_file(data=FOLDER))
 
 
@@ -325,13 +330,14 @@ def test_a_ledger_of_another_data_set_is_refused(study_file, wardround, refused,
     assert "must be one that its ledger knows" in refused(other)
 
 
-@pytest.mark.parametrize("num_patients", [None, 32], ids=["counted", "public size"])
+@pytest.mark.parametrize("num_patients", family([None, 32]), ids=["counted", "public size"])
 def test_an_exhausted_ledger_refuses_the_next_study(study_file, wardround, refused, tmp_path, num_patients):
     private = {"ledger": str(tmp_path / "ledger.sqlite"), "num_patients": num_patients}
     first = study_file(privacy=private, study={"seed": None})
     ended = wardround("run", first, "--out", tmp_path / "first")
     assert ended.code == 0, ended.err
-    assert "must have budget left" in refused(study_file(privacy=private, study={"seed": None, "name": "second"}))
+    second = study_file(privacy=private, study={"seed": None, "name": "second"})
+    refused(second, kind=BudgetExhausted, code="budget-exhausted")
 
 
 def test_an_exhausted_ledger_leaves_the_earlier_run_as_it_was(of_pictures, wardround, tmp_path):
@@ -340,7 +346,7 @@ def test_an_exhausted_ledger_leaves_the_earlier_run_as_it_was(of_pictures, wardr
     ended = wardround("run", path, "--out", out)
     assert ended.code == 0, ended.err
     before = contents(out)
-    assert "must have budget left" in refusal(wardround("run", path, "--out", out, "--fresh"))
+    refusal(wardround("run", path, "--out", out, "--fresh"), BudgetExhausted, "budget-exhausted")
     assert contents(out) == before
 
 
@@ -353,7 +359,7 @@ def test_a_seeded_study_repeats_its_releases_on_an_exhausted_ledger_and_no_other
         assert ended.code == 0, ended.err
     before = contents(out)
     other = of_pictures(study={"seed": 8})
-    assert "must have budget left" in refusal(wardround("run", other, "--out", out, "--fresh"))
+    refusal(wardround("run", other, "--out", out, "--fresh"), BudgetExhausted, "budget-exhausted")
     assert contents(out) == before
 
 
@@ -403,7 +409,17 @@ def test_a_disk_full_of_pictures_is_a_sentence(study_file, refused, tmp_path, mo
 
 @pytest.mark.parametrize(
     "name",
-    ["environment.json", "patients.csv", "study.toml", "results.json", "certificate.json", "model.safetensors"],
+    family(
+        [
+            "environment.json",
+            "patients.csv",
+            "study.toml",
+            "results.json",
+            "certificate.json",
+            "model.safetensors",
+        ],
+        keep=["study.toml", "certificate.json"],
+    ),
 )
 def test_a_disk_full_at_any_file_of_the_record_is_a_sentence(study_file, wardround, tmp_path, monkeypatch, name):
     path, out = study_file(), tmp_path / "out"
@@ -420,7 +436,7 @@ def test_a_disk_full_at_any_file_of_the_record_is_a_sentence(study_file, wardrou
     goes_on(wardround, path, out)
 
 
-@pytest.mark.parametrize("failing", ["write_checkpoint", "append_round"])
+@pytest.mark.parametrize("failing", family(["write_checkpoint", "append_round"]))
 def test_a_disk_full_in_the_third_round_is_a_sentence(study_file, wardround, tmp_path, monkeypatch, failing):
     path, out = study_file(), tmp_path / "out"
     honest = getattr(RunFolder, failing)
@@ -440,7 +456,7 @@ def test_a_disk_full_in_the_third_round_is_a_sentence(study_file, wardround, tmp
     goes_on(wardround, path, out)
 
 
-@pytest.mark.parametrize("statement", ["INSERT", "COMMIT"])
+@pytest.mark.parametrize("statement", family(["INSERT", "COMMIT"], keep=["COMMIT"]))
 def test_a_disk_full_under_the_ledger_is_a_sentence_and_releases_nothing(
     study_file, wardround, tmp_path, monkeypatch, statement
 ):
@@ -507,7 +523,7 @@ def test_a_command_used_wrongly_exits_with_2_and_its_usage(wardround, arguments)
 
 
 def test_data_check_of_nothing_is_refused(wardround, tmp_path):
-    assert "must exist" in refusal(wardround("data", "check", tmp_path / "none"))
+    refusal(wardround("data", "check", tmp_path / "none"), DataError, "data")
     assert "must look like" in refusal(wardround("data", "check", tmp_path))
     assert "layout must be one of" in refusal(wardround("data", "check", tmp_path, "--layout", "abacus"))
 

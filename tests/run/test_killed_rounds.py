@@ -17,6 +17,7 @@ from collections import Counter
 from contextlib import closing
 
 import pytest
+from tests.cases import family
 from tests.run.killed_rounds import STEPS, UNPAID
 from tests.run.test_real_data import PICTURES, ROOT
 from tests.run.test_resume import what_counts
@@ -28,7 +29,7 @@ from wardround.config import read_study
 
 ROUNDS = 4
 MASKED = {"sum": "masked", "trust": "secure-aggregation", "epsilon_limit": 50.0}
-SEEDS = pytest.mark.parametrize("seed", [7, None], ids=["seeded", "in earnest"])
+SEEDS = pytest.mark.parametrize("seed", family([7, None], keep=[None]), ids=["seeded", "in earnest"])
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from tests.cases import family
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import PureEvent, SelfComposedEvent, from_json, leaves
@@ -158,7 +159,7 @@ def test_training_sees_the_release_and_tests_see_the_originals(local_study, tmp_
     assert noised.workbench.network is not materials.workbench.network
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", family(STRATEGIES))
 def test_training_on_the_release_costs_nothing_whatever_the_strategy(local_study, tmp_path, strategy):
     federation = {"strategy": strategy, "rounds": 2, "evaluate_every": 2}
     study = local_study({"epsilon": 4.0}, federation=federation)
@@ -192,7 +193,7 @@ class Stop(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("seed", [7, None])
+@pytest.mark.parametrize("seed", family([7, None], keep=[None]))
 def test_a_resumed_run_trains_on_the_same_release_at_no_new_cost(local_study, tmp_path, seed):
     study = local_study(study={"seed": seed})
     with pytest.raises(KeyboardInterrupt):

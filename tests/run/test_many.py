@@ -39,6 +39,7 @@ def no_process(monkeypatch):
     monkeypatch.setattr(many, "read_images", refuse)
 
 
+@pytest.mark.thorough
 def test_a_run_in_a_process_of_its_own_is_the_run_alone_and_a_failure_loses_no_other(
     tiny_study, finished, tmp_path
 ):

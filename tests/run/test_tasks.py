@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+from tests.cases import family
 from tests.images.test_decathlon import AFFINE
 
 from wardround.config import parse_study
@@ -56,7 +57,7 @@ def segmentation(tiny, root, view="volume", **sections):
 NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None}
 
 
-@pytest.mark.parametrize("view", ["volume", "slices"])
+@pytest.mark.parametrize("view", family(["volume", "slices"], keep=["slices"]))
 def test_a_segmentation_goes_from_study_file_to_page(tiny, volumes, tmp_path, view):
     study = segmentation(tiny, volumes, view, federation={"compare": ["no-privacy"]})
     record = run_study(study, tmp_path / "run", Silent())
@@ -76,6 +77,7 @@ def test_a_segmentation_goes_from_study_file_to_page(tiny, volumes, tmp_path, vi
     assert "Where the regions usually lie" in page
 
 
+@pytest.mark.thorough
 def test_a_network_learns_the_boxes(tiny, volumes, tmp_path):
     study = segmentation(
         tiny, volumes, privacy=NOT_PRIVATE, federation={"rounds": 50, "learning_rate": 1.0, "momentum": 0.9}
@@ -84,6 +86,7 @@ def test_a_network_learns_the_boxes(tiny, volumes, tmp_path):
     assert results["metrics"]["dice"] > 0.8
 
 
+@pytest.mark.thorough
 def test_an_interrupted_segmentation_ends_as_an_uninterrupted_one(tiny, volumes, tmp_path, monkeypatch):
     study = segmentation(tiny, volumes, training={"augment": {"flip": ["x"], "shift": 0.1}})
     whole = run_study(study, tmp_path / "whole", Silent())

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wardround.config.section import Section
+from wardround.config.section import Section, conflict
 
 VoxelCount = Annotated[int, Field(ge=4, le=1024)]
 Millimetres = Annotated[float, Field(ge=0.05, le=50)]
@@ -112,7 +112,7 @@ class HospitalsSection(Section):
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if (self.scheme == "sizes") != (self.sizes is not None):
-            raise ValueError('sizes is given exactly when scheme = "sizes"')
+            raise conflict("study-sizes", 'sizes is given exactly when scheme = "sizes"')
         if self.absent_rate > self.absent_rounds / (1 + self.absent_rounds):
             raise ValueError(
                 f"absent_rate must be <= absent_rounds / (1 + absent_rounds), got {self.absent_rate:g}; lower it, or "
@@ -121,7 +121,10 @@ class HospitalsSection(Section):
         if (self.scheme == "images") != (self.images is not None):
             raise ValueError('images is given exactly when scheme = "images"')
         if self.sizes is not None and len(self.sizes) != self.count:
-            raise ValueError(f"sizes must name {self.count} hospitals, got {len(self.sizes)}; set count or sizes")
+            raise conflict(
+                "study-sizes-count",
+                f"sizes must name {self.count} hospitals, got {len(self.sizes)}; set count or sizes",
+            )
         return self
 
     @property

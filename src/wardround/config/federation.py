@@ -4,7 +4,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from wardround.config.section import Section
+from wardround.config.section import Section, conflict
 
 StrategyName = Literal[
     "fedsgd", "fedavg", "fedprox", "scaffold",
@@ -119,8 +119,9 @@ class FederationSection(Section):
             known = _BELONGS[key]
             if self.strategy not in known and getattr(self, key) != type(self).model_fields[key].default:
                 names = ", ".join(name for name in get_args(StrategyName) if name in known)
-                raise ValueError(
-                    f'{key} belongs to {names}, got strategy = "{self.strategy}"; remove it or change the strategy'
+                raise conflict(
+                    "study-strategy-key",
+                    f'{key} belongs to {names}, got strategy = "{self.strategy}"; remove it or change the strategy',
                 )
         default = type(self).model_fields
         if self.cycles is not None and self.rounds != default["rounds"].default:

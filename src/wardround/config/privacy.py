@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wardround.config.section import Section
+from wardround.config.section import Section, conflict
 
 UPDATE_PLANS = frozenset({"clipped-update", "sparse-vector", "top-k"})
 """Plans whose noise goes on a hospital's whole update; the unit is the hospital."""
@@ -253,12 +253,19 @@ class PrivacySection(Section):
         if self.plan == "none":
             given = [k for k in ("epsilon", "noise_multiplier") if getattr(self, k) is not None]
             if given:
-                raise ValueError(f'plan = "none" takes no {given[0]}; remove it, or set plan = "dp-sgd"')
+                raise conflict(
+                    "study-no-promise", f'plan = "none" takes no {given[0]}; remove it, or set plan = "dp-sgd"'
+                )
             return self
         if (self.epsilon is None) == (self.noise_multiplier is None):
-            raise ValueError("give epsilon or noise_multiplier, exactly one of them; the other is computed")
+            raise conflict(
+                "study-epsilon-or-noise",
+                "give epsilon or noise_multiplier, exactly one of them; the other is computed",
+            )
         if self.delta is None:
-            raise ValueError("delta must be given, for instance delta = 1e-5 for a few thousand patients")
+            raise conflict(
+                "study-delta", "delta must be given, for instance delta = 1e-5 for a few thousand patients"
+            )
         return self
 
 

@@ -34,12 +34,15 @@ def read_tables(path: Path, overrides: Mapping[str, Mapping[str, object]] | None
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(
-            f"A study file must exist, got {path}; check the path or copy one from examples/."
+            f"A study file must exist, got {path}; check the path or copy one from examples/.",
+            code="study-no-file",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"A study file must be readable text, got {path} ({error}).") from None
+        raise StudyError(
+            f"A study file must be readable text, got {path} ({error}).", code="study-unreadable"
+        ) from None
     except tomllib.TOMLDecodeError as error:
-        raise StudyError(f"{path} must be valid TOML: {error}.") from None
+        raise StudyError(f"{path} must be valid TOML: {error}.", code="study-no-toml") from None
     for section, values in (overrides or {}).items():
         if isinstance(raw.setdefault(section, {}), dict):  # anything else is refused below
             raw[section].update(values)
@@ -60,8 +63,12 @@ def parse_study(raw: Mapping[str, Any], *, source: str = "the study", base: Path
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:
-        reasons = [_reason(dict(item)) for item in error.errors()]
-        raise StudyError(f"{source} does not hold: " + "; ".join(reasons) + ".") from None
+        items: list[dict[str, Any]] = [dict(item) for item in error.errors()]
+        codes = {_code(item["type"]) for item in items}
+        raise StudyError(
+            f"{source} does not hold: " + "; ".join(map(_reason, items)) + ".",
+            code=codes.pop() if len(codes) == 1 else "study-several",
+        ) from None
     return study if base is None else _resolve_paths(study, base)
 
 
@@ -84,6 +91,18 @@ def _resolve_paths(study: Study, base: Path) -> Study:
     )
 
 
+def _code(kind: str) -> str:
+    """Returns the code of one failed check, from pydantic's name for it or from ours."""
+    if kind.startswith("study-"):
+        return kind
+    known = {
+        "extra_forbidden": "study-unknown-key",
+        "missing": "study-missing-key",
+        "value_error": "study-conflict",
+    }
+    return known.get(kind, "study-value")
+
+
 def _reason(item: dict[str, Any]) -> str:
     """One failed check in words: where, what must hold, what came."""
     where = ".".join(str(part) for part in item["loc"])
@@ -95,7 +114,7 @@ def _reason(item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{where} is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "value_error":
+    if item["type"] == "value_error" or item["type"].startswith("study-"):
         return f"{where}: {message}" if where else message
     return f"{where}: {message[0].lower()}{message[1:]}, got {item.get('input')!r}"
 

@@ -11,7 +11,7 @@ from wardround.config.data import DataSection, HospitalsSection
 from wardround.config.federation import LOCAL, TOGETHER, FederationSection
 from wardround.config.model import ModelSection, PerformanceSection, TrainingSection
 from wardround.config.privacy import UPDATE_PLANS, PrivacySection
-from wardround.config.section import Section
+from wardround.config.section import Section, conflict
 
 
 class StudySection(Section):
@@ -83,9 +83,10 @@ class Study(Section):
         if strategy not in TOGETHER:
             return self
         if privacy.trust == "secure-aggregation" and privacy.colluders + privacy.dropouts >= count:
-            raise ValueError(
+            raise conflict(
+                "study-honest-hospital",
                 f"colluders + dropouts must leave at least one honest hospital of {count}, "
-                f"got {privacy.colluders} + {privacy.dropouts}; lower one of them"
+                f"got {privacy.colluders} + {privacy.dropouts}; lower one of them",
             )
         return self
 
@@ -174,14 +175,18 @@ class Study(Section):
         means = federation.strategy in ("fedavg", "fedprox") and federation.hospital_weights is None
         if privacy.plan == "clipped-update" and means and privacy.trust == "secure-aggregation":
             if federation.fraction < 1:
-                raise ValueError('noise shares are sized for all hospitals: fraction must be 1, or trust "nobody"')
+                raise conflict(
+                    "study-trust",
+                    'noise shares are sized for all hospitals: fraction must be 1, or trust "nobody"',
+                )
             return
         why = "lets single updates be seen"
         if privacy.plan == "dp-sgd":
             why = "takes local steps, each with its hospital's full noise"
-        raise ValueError(
+        raise conflict(
+            "study-trust",
             f'{federation.strategy} {why}: trust must be "nobody", got "{privacy.trust}"; change trust, or use '
-            'strategy = "fedsgd"'
+            'strategy = "fedsgd"',
         )
 
     @property

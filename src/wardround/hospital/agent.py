@@ -124,7 +124,9 @@ class Agent:
         if rounds is None or seeded or isinstance(request.work, COUNTS) or not rounds.has_begun(request.round):
             return self.event_of(request)  # a seeded repetition finds its own charge
         if self.ledger.head() == GENESIS:
-            raise LedgerError("A run that has begun must stand in the ledger, and it is empty; restore it.")
+            raise LedgerError(
+                "A run that has begun must stand in the ledger, and it is empty; restore it.", code="ledger-empty"
+            )
         return NoEvent()
 
     def event_of(self, request: Request) -> Event:

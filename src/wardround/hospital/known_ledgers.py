@@ -50,7 +50,8 @@ def check_own(ledger: Ledger, identity: Identity, transcript: Transcript) -> Non
         if head is None or sealed_head(head, identity) != mark.head:
             raise FederationError(
                 f"The ledger of {identity.hospital} must contain charge {mark.entries} as {peer} saw it, and does not: "
-                "an earlier copy was put back, or another; nothing is sent. Restore the latest copy."
+                "an earlier copy was put back, or another; nothing is sent. Restore the latest copy.",
+                code="federation-own-ledger-replaced",
             )
 
 
@@ -76,10 +77,12 @@ class KnownLedger:
         if now.entries < least:
             raise FederationError(
                 f"The ledger of {hospital} must reach charge {least}, as it did before, and ends at {now.entries}: an "
-                "earlier copy was put back, or it was lost; nothing is sent. Ask them to restore the latest copy."
+                "earlier copy was put back, or it was lost; nothing is sent. Ask them to restore the latest copy.",
+                code="federation-ledger-shorter",
             )
         if now.entries == self.mark.entries and now.head != self.mark.head:
             raise FederationError(
                 f"The ledger of {hospital} must have charge {now.entries} as it was seen before, and has another: it "
-                "was replaced; nothing is sent. Ask them to restore the copy that they had."
+                "was replaced; nothing is sent. Ask them to restore the copy that they had.",
+                code="federation-ledger-replaced",
             )

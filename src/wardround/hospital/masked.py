@@ -153,7 +153,8 @@ class MaskedRounds:
         if self._agent.ledger.head_after(entries) != charged:
             raise LedgerError(
                 f"The ledger of {self._identity.hospital} must contain charge {entries} when the upload leaves, and "
-                "does not; nothing is sent. Begin a new attempt."
+                "does not; nothing is sent. Begin a new attempt.",
+                code="ledger-charge-missing",
             )
         seen = self.notes.with_peers(self._others(agreed.transcript), is_charged=False)
         self._note(replace(seen, round=terms.round, attempt=terms.attempt, ledger_head=head))
@@ -228,7 +229,8 @@ class MaskedRounds:
         if attempt.charged is None:
             raise PrivacyError(
                 "An attempt must be charged to the ledger before its upload leaves and its sum is taken in; admit it "
-                "first."
+                "first.",
+                code="privacy-not-charged",
             )
         return attempt.charged
 
@@ -258,5 +260,6 @@ def _leave_the_witnesses(coordinates: int, mechanism: IntegerMechanism) -> None:
     if coordinates + WITNESSES != mechanism.dimension:
         raise PrivacyError(
             f"A patient's row must leave {WITNESSES} of {mechanism.dimension} coordinates to the witnesses, got "
-            f"{coordinates}; agree on the mechanism of this network."
+            f"{coordinates}; agree on the mechanism of this network.",
+            code="privacy-witnesses",
         )

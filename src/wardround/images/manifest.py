@@ -71,16 +71,20 @@ def read_manifest(store: Store, task: Task) -> Listing:
     if task not in _WANTED:
         raise DataError(
             f"the layout manifest must be read for one of the tasks {', '.join(_WANTED)}, got {task.value!r}. "
-            "Choose one of them."
+            "Choose one of them.",
+            code="data-task",
         )
     if MANIFEST not in store:
-        raise DataError(f"the layout manifest must look like {EXPECTED}, but there is no {MANIFEST}.")
+        raise DataError(
+            f"the layout manifest must look like {EXPECTED}, but there is no {MANIFEST}.", code="data-no-manifest"
+        )
     wanted = _WANTED[task]
     rows = read_rows(store, MANIFEST, ("image", "patient"))
     if rows and wanted not in rows[0].values:
         raise DataError(
             f"{MANIFEST} must have the column {wanted} for the task {task.value}; found: "
-            f"{', '.join(rows[0].values)}. Add it, or choose another task."
+            f"{', '.join(rows[0].values)}. Add it, or choose another task.",
+            code="data-column-missing",
         )
     names = frozenset(store.names())
     refuse(MANIFEST, _problems(rows, wanted, names))
@@ -113,24 +117,29 @@ def read_rows(store: Store, name: str, required: Sequence[str]) -> list[Row]:
         header = [column.strip() for column in next(lines, [])]
         found = [(lines.line_num, [value.strip() for value in line]) for line in lines]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{name} must be a table in UTF-8 with commas, got: {error}. Save it again.") from error
+        raise DataError(
+            f"{name} must be a table in UTF-8 with commas, got: {error}. Save it again.", code="data-no-table"
+        ) from error
     missing = [column for column in required if column not in header]
     if missing:
         raise DataError(
             f"{name} must have the columns {', '.join(required)}; missing: {', '.join(missing)}, "
-            f"found: {', '.join(header) or 'none'}. Add them to its first line."
+            f"found: {', '.join(header) or 'none'}. Add them to its first line.",
+            code="data-column-missing",
         )
     twice = sorted({column for column in header if column and header.count(column) > 1})
     if twice:
         raise DataError(
-            f"{name} must have every column once, got twice: {', '.join(twice)}. Rename or remove one."
+            f"{name} must have every column once, got twice: {', '.join(twice)}. Rename or remove one.",
+            code="data-column-twice",
         )
     filled = [(line, values) for line, values in found if any(values)]
     too_long = [f"line {line}" for line, values in filled if any(values[len(header) :])]
     if too_long:
         raise DataError(
             f"every row of {name} must have at most {len(header)} values, as its first line has; more are in: "
-            f"{shortened(too_long)}. Put values that hold a comma in quotes."
+            f"{shortened(too_long)}. Put values that hold a comma in quotes.",
+            code="data-row-length",
         )
     return [
         Row(line, {column: values[at] if at < len(values) else "" for at, column in enumerate(header) if column})
@@ -143,7 +152,8 @@ def refuse(name: str, problems: Sequence[str]) -> None:
     if problems:
         raise DataError(
             f"every row of {name} must hold; {len(problems)} problems: {shortened(list(problems), shown=10)}. "
-            "Correct the table."
+            "Correct the table.",
+            code="data-rows",
         )
 
 
@@ -245,7 +255,8 @@ def _label_classes(rows: Sequence[Row]) -> tuple[str, ...]:
     if len(class_names) < 2:
         raise DataError(
             f"{MANIFEST} must have two labels or more, found: {', '.join(class_names) or 'none'}. "
-            "Add images of a second class."
+            "Add images of a second class.",
+            code="data-one-class",
         )
     return class_names
 
@@ -255,7 +266,8 @@ def _mask_classes(store: Store) -> tuple[str, ...]:
     if CLASSES not in store:
         raise DataError(
             f"masks must come with a {CLASSES} (index,name) that says what their values mean, but there is none. "
-            "Write one, such as: index,name / 1,liver / 2,tumour."
+            "Write one, such as: index,name / 1,liver / 2,tumour.",
+            code="data-no-classes",
         )
     rows = read_rows(store, CLASSES, ("index", "name"))
     problems = [
@@ -275,7 +287,8 @@ def _mask_classes(store: Store) -> tuple[str, ...]:
     if not 2 <= len(named) <= _MAX_CLASSES or max(named) != len(named) - 1:
         raise DataError(
             f"{CLASSES} must number the classes 1, 2, ... without a gap, up to {_MAX_CLASSES - 1} (0 is the "
-            f"background), got: {shortened([str(index) for index in sorted(named)])}. Number them anew."
+            f"background), got: {shortened([str(index) for index in sorted(named)])}. Number them anew.",
+            code="data-class-numbers",
         )
     return tuple(named[index] for index in range(len(named)))
 

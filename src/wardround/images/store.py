@@ -98,17 +98,23 @@ def open_store(path: Path) -> Store:
         return _Opened(path, _Folder(path.resolve()))
     ending = path.name.lower()
     if not path.is_file():
-        raise DataError(f"the data folder must exist, got {path}. Check its path.")
+        raise DataError(f"the data folder must exist, got {path}. Check its path.", code="data-no-folder")
     if ending.endswith(_COMPRESSED):
-        raise DataError("a compressed tar cannot be read at random places. Unpack it, or pack it as .zip or .tar.")
+        raise DataError(
+            "a compressed tar cannot be read at random places. Unpack it, or pack it as .zip or .tar.",
+            code="data-no-store",
+        )
     if not ending.endswith((".zip", ".tar")):
-        raise DataError(f"data must be a folder, a .zip or a .tar, got {path.name}. Unpack it into a folder.")
+        raise DataError(
+            f"data must be a folder, a .zip or a .tar, got {path.name}. Unpack it into a folder.",
+            code="data-no-store",
+        )
     damaged = f"the archive {path.name} must be whole, got one that is damaged or of another kind. Copy it again."
     try:
         return _Opened(path, _archive(path, _Zip if ending.endswith(".zip") else _Tar))
     except _BROKEN:
         # Their messages quote members' names.
-        raise DataError(damaged) from None
+        raise DataError(damaged, code="data-archive-damaged") from None
 
 
 def _archive(path: Path, kind: "type[_Zip] | type[_Tar]") -> "_Zip | _Tar":
@@ -142,7 +148,9 @@ class _Opened:
         self._alias = {name: f"file {number} of {count}" for number, name in enumerate(self._names, start=1)}
         self._named = {alias: name for name, alias in self._alias.items()}
         if self._named.keys() & self._sizes.keys():
-            raise DataError("no file may be called 'file N of M', for files are counted so. Rename it.")
+            raise DataError(
+                "no file may be called 'file N of M', for files are counted so. Rename it.", code="data-file-name"
+            )
 
     def names(self) -> list[str]:
         return list(self._names)
@@ -152,10 +160,16 @@ class _Opened:
 
     def read(self, name: str) -> bytes:
         if self.size(name) > MAX_BYTES:
-            raise DataError(f"a file must have at most {MAX_BYTES:,} bytes, {name} has more. Leave it out.")
+            raise DataError(
+                f"a file must have at most {MAX_BYTES:,} bytes, {name} has more. Leave it out.",
+                code="data-file-size",
+            )
         data = self.head(name, MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise DataError(f"a file must have at most {MAX_BYTES:,} bytes, {name} has more. Leave it out.")
+            raise DataError(
+                f"a file must have at most {MAX_BYTES:,} bytes, {name} has more. Leave it out.",
+                code="data-file-size",
+            )
         return data
 
     def head(self, name: str, num_bytes: int) -> bytes:
@@ -165,7 +179,10 @@ class _Opened:
             reason = "its permissions forbid it"
         except _BROKEN:
             reason = "it is damaged or was taken away"
-        raise DataError(f"every file must be readable, {name} is not: {reason}. Check it, or copy it again.")
+        raise DataError(
+            f"every file must be readable, {name} is not: {reason}. Check it, or copy it again.",
+            code="data-file-unreadable",
+        )
 
     def alias(self, name: str) -> str:
         return self._alias[self._real(name)]
@@ -179,7 +196,10 @@ class _Opened:
     def _real(self, name: str) -> str:
         real = self._named.get(name, name)
         if real not in self._sizes:
-            raise DataError(f"every file that is read must be there, {name} is not. Check the folder.")
+            raise DataError(
+                f"every file that is read must be there, {name} is not. Check the folder.",
+                code="data-file-missing",
+            )
         return real
 
 
@@ -197,7 +217,8 @@ class _Folder:
     def _add(self, path: Path) -> None:
         if path.is_symlink() and path.exists() and not path.resolve().is_relative_to(self._root):
             raise DataError(
-                "every file must lie in the data folder, got a link that leads outside of it. Copy what it leads to."
+                "every file must lie in the data folder, got a link that leads outside of it. Copy what it leads to.",
+                code="data-link-outside",
             )
         if path.is_file():
             self.sizes[path.relative_to(self._root).as_posix()] = path.stat().st_size
@@ -227,14 +248,14 @@ class _Zip:
         for info in self._archive.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _refused("a link or a device")
+                raise _refused("link", "a link or a device")
             if info.flag_bits & 0x2041:
-                raise _refused("an encrypted member")
+                raise _refused("encrypted", "an encrypted member")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 # zipfile bounds what deflate unpacks to at once, and only that.
-                raise _refused("a member that is neither stored nor deflated")
+                raise _refused("method", "a member that is neither stored nor deflated")
             if info.filename != info.orig_filename:
-                raise _refused(_ODD_NAME)
+                raise _refused("name", _ODD_NAME)
             members.add(info.filename, info.file_size, is_folder=info.is_dir())
         members.check_ratio(num_bytes)
         self.sizes = members.sizes
@@ -264,10 +285,10 @@ class _Tar:
             while (info := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every one
                 if info.offset_data <= last or info.size < 0 or info.offset_data + info.size > num_bytes:
-                    raise _refused("members that overlap or end after the archive")
+                    raise _refused("overlap", "members that overlap or end after the archive")
                 last = info.offset_data
                 if not (info.isreg() or info.isdir()) or info.issparse():
-                    raise _refused("a link or a device")
+                    raise _refused("link", "a link or a device")
                 if members.add(info.name, info.size, is_folder=info.isdir()):
                     self._places[members.plain(info.name)] = info.offset_data
         self._file.bound = None
@@ -292,7 +313,7 @@ class _Bounded(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self.bound is not None and (size is None or size > self.bound):
-            raise _refused("a directory of more bytes than pictures need")
+            raise _refused("directory", "a directory of more bytes than pictures need")
         return super().read(size)
 
 
@@ -316,24 +337,24 @@ class _Members:
         """Whether the member is one that is read."""
         self._count += 1
         if self._count > MAX_MEMBERS:
-            raise _refused(f"more than {MAX_MEMBERS:,} members")
+            raise _refused("members", f"more than {MAX_MEMBERS:,} members")
         plain = self.plain(name)
         if plain in ("", ".") and is_folder:
             return False
         if _leads_elsewhere(plain):
-            raise _refused(_ODD_NAME)
+            raise _refused("name", _ODD_NAME)
         if is_folder:
             return False
         # What one file system tells apart is one file to another.
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", plain).casefold())
         if folded in self._seen:
-            raise _refused("two members of one name")
+            raise _refused("name-twice", "two members of one name")
         self._seen.add(folded)
         if size > MAX_BYTES:
-            raise _refused(f"a member of more than {MAX_BYTES:,} bytes")
+            raise _refused("member-size", f"a member of more than {MAX_BYTES:,} bytes")
         self._total += size
         if self._total > MAX_TOTAL_BYTES:
-            raise _refused(f"more than {MAX_TOTAL_BYTES:,} bytes")
+            raise _refused("total-size", f"more than {MAX_TOTAL_BYTES:,} bytes")
         if any(map(_is_hidden, plain.split("/"))):
             return False
         self.sizes[plain] = size
@@ -341,7 +362,7 @@ class _Members:
 
     def check_ratio(self, packed: int) -> None:
         if self._total > max(_SMALL_BYTES, MAX_RATIO * packed):
-            raise _refused(f"members that unpack to more than {MAX_RATIO} times its size")
+            raise _refused("ratio", f"members that unpack to more than {MAX_RATIO} times its size")
 
 
 def _leads_elsewhere(name: str) -> bool:
@@ -359,11 +380,15 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _refused(what: str) -> DataError:
-    return DataError(f"an archive must be a plain collection of files, this one has {what}. Unpack and check it.")
+def _refused(kind: str, what: str) -> DataError:
+    return DataError(
+        f"an archive must be a plain collection of files, this one has {what}. Unpack and check it.",
+        code=f"data-archive-{kind}",
+    )
 
 
 def _unlistable(error: OSError) -> None:
     raise DataError(
-        "every folder below the data folder must be readable, got one that is not. Check its permissions."
+        "every folder below the data folder must be readable, got one that is not. Check its permissions.",
+        code="data-folder-unreadable",
     )

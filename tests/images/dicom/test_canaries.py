@@ -6,6 +6,7 @@ import traceback
 import warnings
 
 import pytest
+from tests.cases import family
 
 from wardround.errors import DataError
 from wardround.images.cache import cache_key
@@ -137,7 +138,7 @@ def planted_export(dicom, root, kind):
     dicom.labels(root, *rows, f"ill,{CANARY} unmatched")
 
 
-@pytest.mark.parametrize("kind", ["pictures", "volumes"])
+@pytest.mark.parametrize("kind", family(["pictures", "volumes"]))
 def test_no_planted_name_leaves(dicom, tmp_path, caplog, capsys, kind):
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, "pydicom")

