@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.variants import not_private
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.terms import Trust
-from wardround.hospital.agent import Agent, answer_all
-from wardround.hospital.policy import Policy
 from wardround.federation.channel import InProcessChannel
 from wardround.federation.messages import Task
+from wardround.hospital.agent import Agent, answer_all
+from wardround.hospital.policy import Policy
 from wardround.models.network import Network, Normalise
-from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.variants import not_private
 from wardround.randomness import Randomness
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import TrainingPatients

@@ -5,15 +5,15 @@ import hashlib
 import numpy as np
 from tests.fixtures_federation import STUDY, private_plan
 from tests.secure_aggregation.round.rounds import entropy_of
+from wardround.privacy.variants import with_shares
 
 from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.terms import Trust
-from wardround.hospital.masked import MaskedHospital
-from wardround.hospital.masked_count import counted_rows
 from wardround.agreed.masks import count_mechanism_of, counting, mechanism_of, shares_of_count
 from wardround.federation.masked import MaskedChannel
 from wardround.federation.messages import Request, Task
-from wardround.privacy.variants import with_shares
+from wardround.hospital.masked import MaskedHospital
+from wardround.hospital.masked_count import counted_rows
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey

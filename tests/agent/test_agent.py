@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.fixtures_federation import STUDY, private_plan
+from wardround.privacy.plan import PrivacyPlan
 
 from wardround.federation.messages import Failure, FailureCode, Reply, Request, Stage, Task
-from wardround.privacy.plan import PrivacyPlan
 from wardround.training.workbench import Workbench
 from wardround.types import LocalSteps
 

@@ -5,17 +5,17 @@ import pytest
 import torch
 from scipy.signal import lfilter
 from tests.fixtures_federation import STUDY, private_plan
+from wardround.privacy.variants import not_private
 
 from wardround.accounting.events import GaussianEvent, NoEvent, leaves
 from wardround.accounting.ledger import LedgerFile
-from wardround.hospital.memory import Memory
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
+from wardround.hospital.memory import Memory
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.correlated import Correlation
-from wardround.privacy.variants import not_private
 from wardround.training.workbench import Workbench
 from wardround.types import LocalSteps
 

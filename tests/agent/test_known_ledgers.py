@@ -12,11 +12,11 @@ from tests.cases import family
 from wardround.accounting.events import GaussianEvent
 from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.ledger_entry import GENESIS
+from wardround.errors import FederationError, LedgerError, RecordError
+from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.hospital.known_ledgers import KnownLedger
 from wardround.hospital.masked import MaskedHospital
 from wardround.hospital.notes import Notes
-from wardround.errors import FederationError, LedgerError, RecordError
-from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.secure_aggregation.round.transcript import NO_ENTRY, LedgerMark
 
 VICTIM = "hospital-3"

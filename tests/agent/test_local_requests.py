@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.fixtures_federation import STUDY, private_plan
+from wardround.privacy.variants import not_private
 
 from wardround.accounting.terms import Trust
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
 from wardround.privacy.updates import ClippedUpdate
-from wardround.privacy.variants import not_private
 from wardround.types import LocalSteps
 
 REFUSED = {Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)}

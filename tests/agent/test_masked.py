@@ -9,18 +9,17 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tests.agent.masked_rounds import MaskedFederation, expected_total, masked_plan
 from tests.cases import family
 from tests.errors import raises_code
+from wardround.federation.masked_availability import UnreliableParty
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.ledger_entry import GENESIS
-from wardround.hospital.agent import Agent, answer_all
-from wardround.hospital.known_ledgers import sealed_head
 from wardround.errors import FederationError, LedgerError, PrivacyError, RecordError
-from wardround.simulation.availability import Availability
 from wardround.federation.masked import MaskedChannel, OpenedByMasks
-from wardround.federation.masked_availability import UnreliableParty
 from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
+from wardround.hospital.agent import Agent, answer_all
+from wardround.hospital.known_ledgers import sealed_head
 from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.keys.secret import system_entropy
@@ -29,6 +28,7 @@ from wardround.secure_aggregation.round.round_key import Announcement
 from wardround.secure_aggregation.round.transcript import LedgerMark
 from wardround.secure_aggregation.round.upload import Upload
 from wardround.secure_aggregation.round.witness import WITNESSES
+from wardround.simulation.availability import Availability
 from wardround.types import LocalSteps
 
 

@@ -11,23 +11,23 @@ from tests.agent.test_masked import STEPS, Killed, fails_at, kill_at
 from tests.cases import family
 from tests.errors import raises_code
 from tests.secure_aggregation.round.rounds import uniformity
+from wardround.federation.masked_availability import UnreliableParty
 
 from wardround.accounting.ledger import LedgerFile
-from wardround.hospital.masked_count import COORDINATES, counted_rows
 from wardround.agreed.masks import count_mechanism_of, counting
 from wardround.errors import FederationError, PrivacyError
-from wardround.simulation.availability import Availability
 from wardround.federation.masked import MaskedChannel, OpenedByMasks
-from wardround.federation.masked_availability import UnreliableParty
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
+from wardround.hospital.masked_count import COORDINATES, counted_rows
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.integers.grid import Grid
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.integers.ring import WIDEST
 from wardround.secure_aggregation.round.transcript import Summed
 from wardround.secure_aggregation.round.upload import Upload
+from wardround.simulation.availability import Availability
 from wardround.training.patients import TrainingPatients
 
 REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)

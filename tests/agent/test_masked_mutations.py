@@ -7,12 +7,12 @@ import pytest
 from tests.agent.masked_rounds import MaskedFederation, expected_total, masked_plan, rows_of
 
 from wardround.accounting.ledger import LedgerFile
-from wardround.hospital.agent import Agent
-from wardround.hospital.notes import Notes
 from wardround.errors import FederationError, LedgerError
 from wardround.federation.masked import OpenedByMasks
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
+from wardround.hospital.agent import Agent
+from wardround.hospital.notes import Notes
 from wardround.secure_aggregation.integers import mechanism as mechanism_module
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.integers.grid import Grid

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from wardround.hospital.memory import Memory
 from wardround.errors import RecordError
+from wardround.hospital.memory import Memory
 
 
 @pytest.fixture(params=["in this process", "on disk"])

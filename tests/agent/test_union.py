@@ -7,21 +7,21 @@ import torch
 from scipy import stats
 from tests.fixtures_federation import STUDY, private_plan
 from torch import nn
+from wardround.privacy.variants import not_private
+from wardround.secure_aggregation.simulated import simulated_secure_sum
 
 from wardround.accounting.terms import Trust
-from wardround.hospital.agent import Agent
-from wardround.hospital.policy import Policy
-from wardround.simulation.union import Union
 from wardround.errors import BudgetExhausted, FederationError
 from wardround.federation.aggregators import PlainSum, SimulatedSecureSum
 from wardround.federation.channel import InProcessChannel
 from wardround.federation.messages import Failure, FailureCode, Replies, Request, Stage, Task
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
+from wardround.hospital.agent import Agent
+from wardround.hospital.policy import Policy
 from wardround.models.network import Network, Normalise
 from wardround.per_patient.clipping_rules import ClippingKind
-from wardround.privacy.variants import not_private
-from wardround.secure_aggregation.simulated import simulated_secure_sum
+from wardround.simulation.union import Union
 from wardround.training.losses import cross_entropy
 from wardround.training.workbench import Workbench
 from wardround.types import LocalSteps

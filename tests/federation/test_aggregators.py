@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
+from wardround.secure_aggregation.simulated import simulated_secure_sum
 
 from wardround.accounting.events import NoEvent
 from wardround.federation.aggregators import CoordinatorNoise, PlainSum, SimulatedSecureSum
 from wardround.federation.messages import Reply
-from wardround.secure_aggregation.simulated import simulated_secure_sum
 from wardround.types import HospitalName
 
 REPLIES = {

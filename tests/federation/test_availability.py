@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 from tests.fixtures_federation import STUDY, private_plan
+from wardround.privacy.variants import not_private
 
 from wardround.accounting.terms import Trust
-from wardround.hospital.policy import Policy
-from wardround.simulation.union import Union
 from wardround.errors import FederationError
 from wardround.federation.aggregators import SimulatedSecureSum
-from wardround.simulation.availability import Availability, UnreliableChannel
 from wardround.federation.channel import InProcessChannel
 from wardround.federation.local_training import LocalTraining
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
@@ -18,7 +16,9 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
-from wardround.privacy.variants import not_private
+from wardround.hospital.policy import Policy
+from wardround.simulation.availability import Availability, UnreliableChannel
+from wardround.simulation.union import Union
 
 NO_ANSWER = Failure(FailureCode.NO_ANSWER, Stage.TRANSPORT)
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from wardround.coordinator.rounds import Position, Schedule, run_rounds
 from wardround.errors import BudgetExhausted
 from wardround.federation.channel import InProcessChannel
-from wardround.coordinator.rounds import Position, Schedule, run_rounds
 
 NOBODY = InProcessChannel((), lambda requests: {})
 

@@ -8,12 +8,12 @@ import torch
 from scipy import stats
 from tests.federation.known import gradient_sum, local_sgd
 from tests.fixtures_federation import STUDY, private_plan
+from wardround.privacy.variants import not_private
 
 from wardround.federation.local_training import LocalTraining, Repair
 from wardround.federation.messages import Task
 from wardround.federation.strategy import Call
 from wardround.per_patient.clipped_sum import ClippedSum
-from wardround.privacy.variants import not_private
 from wardround.randomness import Randomness
 from wardround.training.local import class_of_patients, local_steps
 from wardround.training.patients import TrainingPatients

@@ -8,6 +8,7 @@ from scipy import stats
 from tests.cases import family
 from tests.federation.known import local_sgd, ordinary_sgd, rounds, state_after
 from tests.fixtures_federation import STUDY, private_plan
+from wardround.privacy.variants import not_private
 
 from wardround.accounting.terms import Trust
 from wardround.errors import BudgetExhausted
@@ -23,7 +24,6 @@ from wardround.federation.strategies.selective import Selective
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
 from wardround.privacy.updates import ClippedUpdate
-from wardround.privacy.variants import not_private
 
 CALL = Call(STUDY)
 STEPS = 2

@@ -7,18 +7,18 @@ import pytest
 from scipy import stats
 from tests.federation.known import local_sgd, rounds, state_after
 from tests.fixtures_federation import STUDY, private_plan
+from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.variants import not_private
 
 from wardround.accounting.events import NoEvent
-from wardround.hospital.selective import chosen_changes
 from wardround.federation.local_training import LocalTraining
 from wardround.federation.messages import Reply
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategies.selective import Selective, most_updated
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
-from wardround.privacy.plan import PrivacyPlan
+from wardround.hospital.selective import chosen_changes
 from wardround.privacy.updates import ClippedUpdate
-from wardround.privacy.variants import not_private
 from wardround.randomness import Randomness
 from wardround.types import Selection
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from tests.federation.known import ordinary_sgd, rounds
 from tests.fixtures_federation import STUDY, private_plan
+from wardround.privacy.variants import not_private
 
 from wardround.accounting.events import NoEvent
 from wardround.accounting.terms import Trust
-from wardround.hospital.agent import answer_all
 from wardround.errors import BudgetExhausted, FederationError
 from wardround.federation.aggregators import PlainSum, SimulatedSecureSum
 from wardround.federation.channel import InProcessChannel
@@ -19,8 +19,8 @@ from wardround.federation.strategies.fedavg import FedAvg
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Timetable
+from wardround.hospital.agent import answer_all
 from wardround.per_patient.clipping_rules import ClippingKind
-from wardround.privacy.variants import not_private
 from wardround.training.patients import TrainingPatients
 
 CALL = Call(STUDY)

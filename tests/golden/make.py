@@ -28,11 +28,11 @@ from tests.golden.cases import Tables, tables_of_cases, to_toml, write_volumes
 from wardround.accounting.ledger import LedgerFile
 from wardround.config import read_study
 from wardround.config.sweep import read_sweep
+from wardround.coordinator.observer import Silent
 from wardround.errors import StudyError
 from wardround.records.folder import arrays_from_file, read_json, read_lines
-from wardround.simulation.sweeps.compare import compare
-from wardround.coordinator.observer import Silent
 from wardround.simulation.run import run_study
+from wardround.simulation.sweeps.compare import compare
 
 GOLDEN = Path(__file__).with_name("golden.json")
 OF_THE_MACHINE = ("weights", "released", "measured")

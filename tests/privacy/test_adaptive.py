@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.variants import calibrated, not_private
 
 from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
@@ -13,9 +15,7 @@ from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sum
 from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.adaptive import AdaptiveNorm
-from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.plans.wording import statement_of
-from wardround.privacy.variants import calibrated, not_private
 
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import stats
 from tests.fixtures_federation import private_plan
+from wardround.privacy.variants import calibrated, not_private
 
 from wardround.accounting.events import GaussianEvent, leaves
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
@@ -16,7 +17,6 @@ from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.plans.wording import insiders_of, statement_of
 from wardround.privacy.toeplitz import inverse_coefficients
-from wardround.privacy.variants import calibrated, not_private
 from wardround.randomness import Randomness
 
 ROUNDS, SIZE = 7, 40_000

@@ -7,6 +7,7 @@ import pytest
 from tests.agent.masked_rounds import counted_plan, masked_plan
 from tests.cases import family
 from tests.fixtures_federation import private_plan
+from wardround.privacy.variants import not_private, with_shares
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.discrete import DiscreteShares, epsilon_of_parts, epsilon_of_shares
@@ -14,12 +15,11 @@ from wardround.accounting.events import GaussianEvent, PoissonSampledEvent, Self
 from wardround.accounting.statement import FLOATING_POINT_CAVEAT
 from wardround.accounting.terms import Trust
 from wardround.agreed.masks import count_mechanism_of, counting, mechanism_of, shares_of_count
+from wardround.agreed.plans import plan_of
 from wardround.errors import PrivacyError
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plans.wording import insiders_of, statement_of
-from wardround.privacy.variants import not_private, with_shares
 from wardround.randomness import largest_sample
-from wardround.agreed.plans import plan_of
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.integers.ring import WIDEST
 from wardround.secure_aggregation.round.agreement import Agreement

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 from tests.fixtures_federation import private_plan
+from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.variants import not_private, with_output_perturbation
 
 from wardround.accounting.events import GaussianEvent
 from wardround.accounting.mechanisms import gaussian_epsilon
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
 from wardround.errors import PrivacyError
 from wardround.privacy.output_perturbation import OutputPerturbation, tolerance_of
-from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.plans.wording import insiders_of, statement_of
-from wardround.privacy.variants import not_private, with_output_perturbation
 from wardround.randomness import Randomness
 from wardround.types import HeadFit
 

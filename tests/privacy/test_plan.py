@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.variants import calibrated, not_private, with_noise
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import GaussianEvent, NonPrivateEvent, PoissonSampledEvent, SelfComposedEvent
 from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
 from wardround.per_patient.clipped_sum import ClippedSum
-from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.plans.wording import insiders_of, statement_of
-from wardround.privacy.variants import calibrated, not_private, with_noise
 from wardround.randomness import Randomness
 
 PLAN = PrivacyPlan(

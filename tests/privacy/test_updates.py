@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
+from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.variants import with_clipped_updates
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import GaussianEvent, SelfComposedEvent
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
 from wardround.errors import PrivacyError
-from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.updates import ClippedUpdate, clipped_to
-from wardround.privacy.variants import with_clipped_updates
 from wardround.randomness import Randomness
 
 NORM = 0.7

@@ -9,6 +9,7 @@ import pytest
 
 from wardround.accounting.statement import Statement
 from wardround.accounting.terms import Trust
+from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, StudyError
 from wardround.records.folder import RunRecord
 from wardround.reproduce import dopamine, epsilons, exchange, linear, repaired, yuan
@@ -19,7 +20,6 @@ from wardround.reproduce.page import PHANTOMS, render
 from wardround.reproduce.request import Request
 from wardround.reproduce.scale import Scale
 from wardround.reproduce.table import Figure, Origin, Row, Score, Shrunk, Table, by_setting
-from wardround.coordinator.observer import Silent
 from wardround.simulation.run import run_study
 
 SMALLEST = 0.004

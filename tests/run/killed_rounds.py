@@ -17,15 +17,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wardround.run import stages
+
 from wardround import cli
+from wardround.config import read_study
 from wardround.hospital.masked import MaskedHospital
 from wardround.hospital.notes import Notes
-from wardround.config import read_study
 from wardround.records.folder import RunFolder
-from wardround.run import stages
-from wardround.simulation.estimate import estimate
 from wardround.secure_aggregation.round.masked_sum import MaskedSum
 from wardround.secure_aggregation.round.upload import Upload
+from wardround.simulation.estimate import estimate
 
 STEPS = {
     "before the first charge": ("admit", 0, "before"),

@@ -3,18 +3,18 @@
 import json
 
 import pytest
+from wardround.run import compare as room
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent
 from wardround.accounting.ledger import LedgerFile
 from wardround.config.sweep import parse_sweep, read_sweep
+from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, StudyError, WardroundError
 from wardround.records.folder import RunRecord
-from wardround.run import compare as room
+from wardround.simulation.run import run_study
 from wardround.simulation.sweeps.compare import compare
 from wardround.simulation.sweeps.many import Finished
-from wardround.coordinator.observer import Silent
-from wardround.simulation.run import run_study
 
 
 @pytest.fixture(autouse=True)

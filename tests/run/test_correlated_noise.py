@@ -3,17 +3,17 @@
 import json
 
 import pytest
+from wardround.run import stages
 
 from wardround.accounting.events import GaussianEvent, from_json, leaves
 from wardround.accounting.ledger import LedgerFile
+from wardround.agreed.plans import plan_of
+from wardround.agreed.strategies import strategy_of
 from wardround.config import parse_study
+from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, StudyError
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.randomness import Randomness
-from wardround.run import stages
-from wardround.coordinator.observer import Silent
-from wardround.agreed.plans import plan_of
-from wardround.agreed.strategies import strategy_of
 
 CORRELATED = {"plan": "correlated-noise", "cohorts": 2}
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from wardround.config import ModelSection, read_study
-from wardround.models.catalogue import NAMES, NETWORKS
 from wardround.coordinator.observer import Silent
+from wardround.models.catalogue import NAMES, NETWORKS
 from wardround.simulation.run import run_study
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,17 +6,17 @@ import shutil
 import numpy as np
 import pytest
 from tests.cases import family
+from wardround.run import local_pictures, stages
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import PureEvent, SelfComposedEvent, from_json, leaves
 from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.terms import NeighboringRelation
+from wardround.agreed.plans import plan_of
+from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, PrivacyError, RecordError, StudyError
 from wardround.records.folder import RunFolder, RunRecord, arrays_from_file
-from wardround.run import local_pictures, stages
 from wardround.simulation.materials import gather
-from wardround.coordinator.observer import Silent
-from wardround.agreed.plans import plan_of
 
 PRIVACY = {
     "plan": "local-pictures", "clipping_norm": None, "images_per_patient": 2, "epsilon": 8.0, "delta": 1e-3,

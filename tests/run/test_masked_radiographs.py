@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tests.run.test_real_data import PICTURES, ROOT
 
+from wardround.agreed.plans import plan_of
 from wardround.config import read_study
 from wardround.coordinator.observer import Silent
-from wardround.agreed.plans import plan_of
 from wardround.simulation.run import run_study
 
 SEEDS = range(5)

@@ -20,26 +20,26 @@ from tests.run.test_resume import (
     run_study,
     what_counts,
 )
+from wardround.run import assemble, stages
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import from_json
 from wardround.accounting.ledger import LedgerFile
+from wardround.agreed.plans import plan_of
+from wardround.agreed.upload import MaskedUpload
 from wardround.config import parse_study
+from wardround.coordinator.observer import Silent
 from wardround.errors import FederationError, LedgerError, StudyError, WardroundError
 from wardround.randomness import largest_sample
 from wardround.records.folder import RunFolder
 from wardround.report.numbers import summary_of_run
-from wardround.run import assemble, stages
-from wardround.simulation.absences import availability_of
-from wardround.simulation.estimate import estimate
-from wardround.coordinator.observer import Silent
-from wardround.agreed.plans import plan_of
-from wardround.agreed.upload import MaskedUpload
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.integers.ring import Ring
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.secure_aggregation.round.upload import Upload, size_of_upload
+from wardround.simulation.absences import availability_of
+from wardround.simulation.estimate import estimate
 
 MASKED = {"sum": "masked", "num_patients": 32}
 

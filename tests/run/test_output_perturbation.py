@@ -6,10 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.fixtures_federation import STUDY, private_plan
+from wardround.privacy.variants import not_private, with_clipped_updates, with_output_perturbation
 
 from wardround.accounting.events import GaussianEvent, from_json, leaves
 from wardround.accounting.terms import Trust
+from wardround.agreed.plans import plan_of
 from wardround.config import parse_study
+from wardround.coordinator.observer import Silent
 from wardround.errors import ModelError, StudyError
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.messages import FailureCode, Request, Task
@@ -17,11 +20,8 @@ from wardround.federation.strategies.one_shot import OneShot
 from wardround.federation.strategy import Call
 from wardround.images.entries import Target
 from wardround.privacy.output_perturbation import OutputPerturbation
-from wardround.privacy.variants import not_private, with_clipped_updates, with_output_perturbation
 from wardround.simulation.estimate import estimate
 from wardround.simulation.materials import build_network
-from wardround.coordinator.observer import Silent
-from wardround.agreed.plans import plan_of
 from wardround.simulation.run import run_study
 from wardround.training.convex import fit_head
 from wardround.types import HeadFit, LocalSteps

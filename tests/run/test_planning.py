@@ -12,10 +12,10 @@ from wardround.accounting.discrete import DiscreteShares, epsilon_of_shares
 from wardround.accounting.events import PoissonSampledEvent, SelfComposedEvent
 from wardround.accounting.planning import PlanQuestion, plan
 from wardround.accounting.terms import Trust
+from wardround.agreed.planning import masked_plan
 from wardround.errors import PrivacyError
 from wardround.report.numbers import numbers_of
 from wardround.report.page import render
-from wardround.agreed.planning import masked_plan
 
 ASKED = PlanQuestion(
     2_000, 5, 1e-5, rounds=40, sampling_prob=0.1, noise_multiplier=1.0, colluders=1, dropouts=1, parameters=500

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from wardround.run import references, stages
 
 from wardround.accounting.ledger import LedgerFile
-from wardround.run import references, stages
-from wardround.simulation.materials import gather
-from wardround.coordinator.observer import Silent
 from wardround.agreed.plans import plan_of
+from wardround.coordinator.observer import Silent
+from wardround.simulation.materials import gather
 from wardround.simulation.references import REFERENCES, pooled
 
 NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None}

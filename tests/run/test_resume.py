@@ -11,9 +11,9 @@ import time
 import pytest
 from PIL import Image
 from tests.cases import family
+from wardround.run import stages
 
 from wardround.accounting.ledger import LedgerFile
-from wardround.run import stages
 from wardround.coordinator.observer import Silent
 
 SETTINGS: dict[str, dict[str, dict[str, object]]] = {

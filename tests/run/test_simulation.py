@@ -9,16 +9,16 @@ from tests.cases import family
 
 import wardround.simulation.federate as assemble
 from wardround.accounting.ledger import LedgerFile
+from wardround.agreed.plans import plan_of
 from wardround.config import parse_study
+from wardround.coordinator.observer import Silent
 from wardround.errors import FederationError, StudyError
-from wardround.simulation.availability import UnreliableChannel
 from wardround.federation.channel import SumChannel
 from wardround.federation.messages import Task
 from wardround.records.folder import RunRecord, arrays_from_file
 from wardround.simulation.absences import availability_of
+from wardround.simulation.availability import UnreliableChannel
 from wardround.simulation.materials import gather
-from wardround.coordinator.observer import Silent
-from wardround.agreed.plans import plan_of
 from wardround.simulation.run import run_study
 
 SECURE = {"trust": "secure-aggregation", "epsilon": 8.0}

@@ -9,14 +9,14 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from tests.cases import family
+from wardround.run import stages
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import from_json
 from wardround.accounting.ledger import LedgerFile
+from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, StudyError
 from wardround.records.folder import RunRecord, arrays_from_file
-from wardround.run import stages
-from wardround.coordinator.observer import Silent
 
 LOCAL: dict[str, dict[str, object]] = {
     "fedavg": {"strategy": "fedavg", "local_steps": 2},

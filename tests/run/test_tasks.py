@@ -11,12 +11,12 @@ from tests.cases import family
 from tests.images.test_decathlon import AFFINE
 
 from wardround.config import parse_study
+from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, ModelError, StudyError
 from wardround.images.nifti import nifti_bytes
 from wardround.report.numbers import numbers_of
 from wardround.report.page import render
 from wardround.simulation.estimate import estimate
-from wardround.coordinator.observer import Silent
 from wardround.simulation.run import resume_run, run_study
 
 

@@ -5,10 +5,10 @@ import csv
 import numpy as np
 import pytest
 
+from wardround.coordinator.observer import Silent
 from wardround.records.folder import arrays_from_file
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.materials import gather
-from wardround.coordinator.observer import Silent
 from wardround.simulation.run import run_study
 
 

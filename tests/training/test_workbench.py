@@ -5,10 +5,10 @@ import pytest
 import torch
 from tests.fixtures_federation import private_plan
 from torch import nn
+from wardround.privacy.variants import not_private
 
 from wardround.images.patients import ImageRef, Patient
 from wardround.models.network import Network, Normalise
-from wardround.privacy.variants import not_private
 from wardround.randomness import Randomness
 from wardround.training.local import local_steps
 from wardround.training.losses import cross_entropy

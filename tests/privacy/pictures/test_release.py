@@ -1,6 +1,8 @@
 """A patient's whole release: composition over pictures and labels, and the noise for a promised epsilon."""
 
 import pytest
+from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.variants import not_private, with_local_pictures
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent, GaussianEvent, NoEvent, PureEvent, SelfComposedEvent
@@ -10,9 +12,7 @@ from wardround.privacy.pictures.features import GaussianFeatures, LaplaceFeature
 from wardround.privacy.pictures.labels import RandomisedResponse
 from wardround.privacy.pictures.per_pixel import LaplacePixels
 from wardround.privacy.pictures.release import LocalRelease, calibrated_release
-from wardround.privacy.plan import PrivacyPlan
 from wardround.privacy.plans.wording import insiders_of, statement_of
-from wardround.privacy.variants import not_private, with_local_pictures
 
 DELTA = 1e-5
 
