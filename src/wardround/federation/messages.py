@@ -1,32 +1,17 @@
-"""What travels between the coordinator and a hospital, and nothing else does.
+"""The messages between the coordinator and a hospital; nothing else travels.
 
-A request carries a model; a reply carries an update and the event it was charged as. A failure is a code and
-a stage: never a path, an id or a sentence, because those may say something about a patient. The hospital's own
-log has the rest.
+A request carries work; a reply carries what the work asks for and the event it was charged as. A failure is a code and
+a stage: never a path, an id or a sentence, because those may say something about a patient. The hospital's own log has
+the rest. `wardround.federation.wire` has the bytes of each.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeAlias
 
 from wardround.accounting.events import Event
-from wardround.types import HeadFit, HospitalName, LocalSteps, Selection, Vector
-
-
-class Task(StrEnum):
-    """What a hospital may be asked to do."""
-
-    COUNT = "count"
-    """The number of its patients, noised."""
-    CLASS_COUNTS = "class-counts"
-    """The number of its patients by class, noised."""
-    GRADIENT_SUM = "gradient-sum"
-    """The sum of its sampled patients' clipped gradients, with the hospital's noise."""
-    LOCAL_STEPS = "local-steps"
-    """The change of the model over several private steps of its own."""
-    SELECTIVE = "selective"
-    """Some of the changes of its own replica over several steps."""
-    FIT_HEAD = "fit-head"
-    """The weights of a linear head, fitted to the end and noised."""
+from wardround.types import HospitalName, Vector
+from wardround.work import Work
 
 
 class FailureCode(StrEnum):
@@ -35,6 +20,8 @@ class FailureCode(StrEnum):
     REFUSED_BUDGET = "refused-budget"
     REFUSED_POLICY = "refused-policy"
     LEDGER = "ledger"
+    PROTOCOL = "protocol"
+    """Another party does not keep to the protocol: the run ends."""
     DATA = "data"
     INTERNAL = "internal"
     NO_ANSWER = "no-answer"
@@ -53,42 +40,110 @@ class Request:
     """One question to one hospital.
 
     Attributes:
-        task: what is asked.
         study: digest of the study file; a hospital answers only for the study it agreed to.
-        round: from 1; 0 is the count before the first round.
+        round: from 1; 0 is before the first round.
         attempt: from 1; a repeated attempt of an unseeded run is a new release, and is charged as one.
-        weights: the model to start from, (parameter,), or the part that `selection` names; None for counts.
-        local: settings of local steps, for tasks that take them.
-        clipping_norm: this round's clipping norm, where the plan lets it adapt.
-        selection: which parameters are exchanged, for `Task.SELECTIVE` alone.
-        fit: the objective, for `Task.FIT_HEAD` alone.
+        work: what is asked.
     """
 
-    task: Task
     study: str
     round: int
     attempt: int
-    weights: Vector | None = None
-    local: LocalSteps | None = None
-    clipping_norm: float | None = None
-    selection: Selection | None = None
-    fit: HeadFit | None = None
+    work: Work
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What leaves a hospital.
+class Answer:
+    """A noised vector.
 
     Attributes:
-        update: (parameter,) or, for a count, (1,). Noised as the plan says.
+        update: (parameter,) or, for counts, (1,) or (class,). Noised as the plan says.
         event: what the hospital's ledger was charged for it.
         velocity: of the heavy ball after local steps, (parameter,), where the request asks for it; computed from
             the same noised sums as the update.
     """
 
-    update: Vector
+    update: Vector = field(repr=False)
     event: Event
-    velocity: Vector | None = None
+    velocity: Vector | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Signed:
+    """An announcement or a confirmation of a masked attempt, signed, as `secure_aggregation` writes it."""
+
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """A sum under masks, signed, as `secure_aggregation` writes it.
+
+    Attributes:
+        content: the upload.
+        event: what the hospital's ledger was charged for it.
+    """
+
+    content: bytes = field(repr=False)
+    event: Event
+
+
+@dataclass(frozen=True)
+class Received:
+    """The opened sum was taken in, and all of the noise is in it."""
+
+
+@dataclass(frozen=True)
+class Hello:
+    """A hospital as it is before the first round; none of it depends on a patient but the number of charges.
+
+    Attributes:
+        study: digest of the study file that it has.
+        version: of Wardround.
+        classes: names of the classes, in order.
+        input_shape: (channel, *space) of a preprocessed picture.
+        weights_sha256: hash of the initial weights of its network.
+        charges: entries of its ledger.
+        last_attempt: round and attempt of its last upload under masks, (0, 0) before the first.
+    """
+
+    study: str
+    version: str
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    weights_sha256: str
+    charges: int
+    last_attempt: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a hospital's ledger was charged for one study.
+
+    Attributes:
+        study: digest of the study file.
+        hospital: name.
+        releases: noised releases of rounds that were charged for the study.
+        counts: noised counts that were charged for the study.
+        epsilon_spent: of everything in the ledger, at `delta`.
+        delta: of the ledger.
+        ledger_head: hash of the ledger's last entry.
+        public_key: Ed25519, 32 bytes; empty where the hospital has no key.
+        signature: over the canonical form of the other fields; empty where the hospital has no key.
+    """
+
+    study: str
+    hospital: HospitalName
+    releases: int
+    counts: int
+    epsilon_spent: float
+    delta: float
+    ledger_head: str
+    public_key: bytes = field(default=b"", repr=False)
+    signature: bytes = field(default=b"", repr=False)
+
+
+Reply: TypeAlias = Answer | Signed | Uploaded | Received | Hello | Receipt
 
 
 @dataclass(frozen=True)
@@ -100,16 +155,17 @@ class Failure:
 
 
 Requests = dict[HospitalName, Request]
+Answers = dict[HospitalName, Answer]
 Replies = dict[HospitalName, Reply]
 Failures = dict[HospitalName, Failure]
 
 
 @dataclass(frozen=True)
 class Total:
-    """The sum of several hospitals' updates, of which no single one can be seen.
+    """The sum of several hospitals' updates, of which no single one need be seen.
 
     Attributes:
-        update: (parameter,), noised as the plan says; None where nobody answered.
+        update: (parameter,), noised as the plan says; None where no hospital answered.
         events: what the ledger of each hospital in the sum was charged.
         failures: the hospitals that are not in it.
     """

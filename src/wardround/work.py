@@ -1,0 +1,257 @@
+"""The work that a hospital may be asked to do: a closed sum, and the values that describe it.
+
+Privacy plans say which work they protect (`wardround.privacy.plans.protects`), strategies ask for it, hospitals do it.
+Masked rounds are work as well: `Announce`, `Confirm`, `Upload`, each with what the exchange before it brought.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from wardround.types import Vector
+
+_NOTHING = np.zeros(0, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class LocalSteps:
+    """A hospital's own steps within a round: how many, and how far each goes.
+
+    Attributes:
+        steps: optimizer steps.
+        learning_rate: step size.
+        momentum: heavy ball.
+        denominator: public constant that each noised sum is divided by: sampling_prob times a public or
+            privately counted number of patients. None, where no step is noised: the hospital's own number.
+        proximal: pulls towards the weights it started from, as strongly as this (FedProx's mu).
+        correction: added to every gradient, (parameter,) (SCAFFOLD's c - c_i); None for nothing.
+        velocity: of the heavy ball at the start, (parameter,); None starts from rest.
+        keep_velocity: whether the reply is to carry the velocity at the end.
+        class_weights: weight of the loss of each class, (class,), public; None for one.
+        class_sampling: share of `sampling_prob` with which patients of each class are drawn, in (0, 1] and
+            public, (class,); None for one. A patient counts as the class of the first picture.
+    """
+
+    steps: int
+    learning_rate: float
+    momentum: float
+    denominator: float | None
+    proximal: float = 0.0
+    correction: Vector | None = None
+    velocity: Vector | None = None
+    keep_velocity: bool = False
+    class_weights: tuple[float, ...] | None = None
+    class_sampling: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The parameters of its replica that a hospital overwrites, and the changes of them that it sends.
+
+    Attributes:
+        positions: of the parameters that were fetched, ascending and public, (fetched,).
+        fraction: share of all parameters that are sent, at most.
+        random: a draw of the changes above the threshold; else the largest of them.
+        threshold: changes of this size or less are not sent.
+        truncation: changes are cut to this size.
+    """
+
+    positions: npt.NDArray[np.int64]
+    fraction: float
+    random: bool
+    threshold: float
+    truncation: float
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """The objective of a linear head that is fitted to the end (`wardround.privacy.output_perturbation`).
+
+    Attributes:
+        regularisation: lambda, > 0: half of it times the squared weights is added to the mean loss.
+        row_norm: R, > 0: rows of features, the constant among them, are cut to this L2 norm.
+        num_patients: n, public, that the sum over a hospital's patients is divided by; None, where nothing is promised:
+            the hospital's own number.
+    """
+
+    regularisation: float
+    row_norm: float
+    num_patients: float | None
+
+    def __post_init__(self) -> None:
+        """Refuses an objective without a minimum, or without a bound."""
+        for name in ("regularisation", "row_norm", "num_patients"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be > 0 and finite, got {value}")
+
+    @property
+    def lipschitz(self) -> float:
+        """L: the largest gradient of a picture's cross-entropy, sqrt(2) times the norm of its row."""
+        return math.sqrt(2) * self.row_norm
+
+
+@dataclass(frozen=True)
+class CountPatients:
+    """The number of the hospital's training patients, noised as the plan says."""
+
+    name: ClassVar[str] = "count"
+
+
+@dataclass(frozen=True)
+class CountClasses:
+    """The number of the hospital's training patients by class, noised as the plan says."""
+
+    name: ClassVar[str] = "class-counts"
+
+
+@dataclass(frozen=True)
+class GradientSum:
+    """The sum of the sampled patients' clipped gradients, with the hospital's noise.
+
+    Attributes:
+        weights: the model, (parameter,).
+        clipping_norm: of this round, where the plan lets it adapt; else None.
+    """
+
+    name: ClassVar[str] = "gradient-sum"
+    weights: Vector = field(default_factory=lambda: _NOTHING, repr=False)
+    clipping_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class LocalUpdate:
+    """The change of the model over several steps of the hospital's own.
+
+    Attributes:
+        weights: the model to start from, (parameter,).
+        steps: the steps.
+    """
+
+    name: ClassVar[str] = "local-steps"
+    weights: Vector = field(repr=False)
+    steps: LocalSteps
+
+
+@dataclass(frozen=True)
+class SelectiveUpdate:
+    """Some of the changes of the hospital's own replica over several steps (Shokri and Shmatikov 2015).
+
+    Attributes:
+        weights: the parameters that `selection` names, (fetched,).
+        steps: the steps.
+        selection: parameters that are exchanged.
+    """
+
+    name: ClassVar[str] = "selective"
+    weights: Vector = field(repr=False)
+    steps: LocalSteps
+    selection: Selection
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """The weights of a linear head, fitted to the end and noised.
+
+    Attributes:
+        fit: the objective.
+    """
+
+    name: ClassVar[str] = "fit-head"
+    fit: HeadFit
+
+
+Counted: TypeAlias = CountPatients | CountClasses
+"""Work of round 0: numbers that are needed before the first model is sent."""
+
+Summed: TypeAlias = CountPatients | GradientSum
+"""Work of which only the sum over all hospitals may be wanted."""
+
+
+@dataclass(frozen=True)
+class Announce:
+    """A fresh key for one attempt at a masked sum, signed; and, taken in first, the sum opened before.
+
+    Attributes:
+        of: the work whose sum is formed under masks.
+        attempt: over all interruptions of the round; a hospital takes part in each at most once.
+        hospitals: of this attempt.
+        received: the sum that the attempt before this one opened, as bytes of residues; None if none is owed.
+    """
+
+    name: ClassVar[str] = "announce"
+    of: Summed
+    attempt: int
+    hospitals: int
+    received: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """The hash of the transcript that a hospital makes of all announcements, signed.
+
+    Attributes:
+        of: the work whose sum is formed under masks.
+        announcements: of every hospital of the attempt.
+    """
+
+    name: ClassVar[str] = "confirm"
+    of: Summed
+    announcements: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The hospital's noised sum under masks, signed, once its ledger is charged.
+
+    Attributes:
+        of: the work whose sum is formed under masks.
+        confirmations: of every hospital of the attempt.
+    """
+
+    name: ClassVar[str] = "upload"
+    of: Summed
+    confirmations: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Receive:
+    """The opened sum of the last attempt, to be checked for noise that is missing.
+
+    Attributes:
+        of: the work whose sum was formed under masks.
+        total: the sum modulo 2^b, as bytes of residues.
+    """
+
+    name: ClassVar[str] = "receive"
+    of: Summed
+    total: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SayHello:
+    """What a hospital is, before the first round: `wardround.federation.messages.Hello`."""
+
+    name: ClassVar[str] = "hello"
+
+
+@dataclass(frozen=True)
+class GiveReceipt:
+    """What a hospital's ledger was charged for the study: `wardround.federation.messages.Receipt`, signed."""
+
+    name: ClassVar[str] = "receipt"
+
+
+Answered: TypeAlias = CountPatients | CountClasses | GradientSum | LocalUpdate | SelectiveUpdate | FittedHead
+"""Work that is answered with one noised vector."""
+
+Masked: TypeAlias = Announce | Confirm | Upload | Receive
+"""The exchanges of one attempt at a masked sum."""
+
+Said: TypeAlias = SayHello | GiveReceipt
+"""Facts that a hospital states of itself; no patient's data are computed on, and nothing is charged."""
+
+Work: TypeAlias = Answered | Masked | Said
