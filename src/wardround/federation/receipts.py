@@ -1,0 +1,64 @@
+"""A receipt under a hospital's signature: what its ledger was charged for a study, for others to check."""
+
+from dataclasses import replace
+from typing import Final
+
+from wardround.accounting.ledger_entry import number_to_json
+from wardround.errors import FederationError
+from wardround.federation.messages import Receipt
+from wardround.secure_aggregation.canonical import Field, canonical
+from wardround.secure_aggregation.identity import Identity
+from wardround.secure_aggregation.pins import verify
+
+PURPOSE: Final = "wardround/v1/receipt"
+
+
+def receipt_bytes(receipt: Receipt) -> bytes:
+    """Returns what is signed: the canonical bytes of all fields but the signature, under the purpose."""
+    return canonical((PURPOSE, *_fields(receipt)))
+
+
+def sign_receipt(receipt: Receipt, identity: Identity) -> Receipt:
+    """Returns the receipt with the hospital's public key and its signature.
+
+    Raises:
+        FederationError: the receipt names another hospital than the identity.
+    """
+    if receipt.hospital != identity.hospital:
+        raise FederationError(
+            f"A receipt must name the hospital that signs it, {identity.hospital!r}, got {receipt.hospital!r}. "
+            "Each hospital signs its own."
+        )
+    unsigned = replace(receipt, public_key=identity.key.public, signature=b"")
+    return replace(unsigned, signature=identity.key.sign(PURPOSE, *_fields(unsigned)))
+
+
+def check_receipt(receipt: Receipt, pinned: bytes) -> None:
+    """Refuses a receipt that the hospital's pinned key did not sign as it is.
+
+    Args:
+        receipt: as it came.
+        pinned: public key of the hospital that the receipt names, 32 bytes.
+
+    Raises:
+        FederationError: the receipt carries another key, no signature, or was changed.
+    """
+    if receipt.public_key != pinned or not verify(pinned, receipt.signature, PURPOSE, *_fields(receipt)):
+        raise FederationError(
+            f"The receipt of {receipt.hospital} must carry the signature of its pinned key, and does not. "
+            "Ask the hospital for it again; if it fails again, compare fingerprints by telephone."
+        )
+
+
+def _fields(receipt: Receipt) -> tuple[Field, ...]:
+    # An infinite epsilon is a word; canonical bytes of a word and of a number differ.
+    return (
+        receipt.study,
+        receipt.hospital,
+        receipt.releases,
+        receipt.counts,
+        number_to_json(receipt.epsilon_spent),
+        float(receipt.delta),
+        receipt.ledger_head,
+        receipt.public_key,
+    )

@@ -1,0 +1,98 @@
+"""Bounds of the messages that a party reads; each is checked before a message becomes a value."""
+
+from dataclasses import dataclass, replace
+from typing import Final, assert_never
+
+from wardround.errors import FederationError
+from wardround.work import (
+    Answered,
+    CountClasses,
+    CountPatients,
+    FittedHead,
+    GradientSum,
+    LocalUpdate,
+    SelectiveUpdate,
+)
+
+MOST_SIGNED_BYTES: Final = 1 << 20
+"""Of an announcement or a confirmation of a masked attempt."""
+
+_BYTES_PER_PARAMETER = 20  # positions, weights, correction and velocity of a selective update
+_BYTES_PER_RESIDUE = 8
+_BYTES_BESIDE = 1 << 26  # header, and the announcements of all hospitals
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a message.
+
+    Attributes:
+        parameters: of the network, exactly; None before the network is known.
+        update: coordinates of an answer's update, exactly; None accepts up to `most_parameters` + 1.
+        classes: entries of a tuple with one entry a class, exactly; None accepts up to `most_classes`.
+        most_parameters: of a network that is not known.
+        most_classes: of a study that is not known.
+        most_hospitals: in an attempt at a masked sum.
+        most_bytes: of a message; transports stop reading there.
+    """
+
+    parameters: int | None = None
+    update: int | None = None
+    classes: int | None = None
+    most_parameters: int = 1 << 28
+    most_classes: int = 4096
+    most_hospitals: int = 1024
+    most_bytes: int = 1 << 32
+
+    @classmethod
+    def of_network(cls, parameters: int, classes: int | None = None) -> "Limits":
+        """Returns the bounds of a party that knows its network's number of parameters, and perhaps of classes."""
+        most_bytes = _BYTES_PER_PARAMETER * parameters + _BYTES_BESIDE
+        return cls(parameters=parameters, classes=classes, most_parameters=parameters, most_bytes=most_bytes)
+
+    def answering(self, work: Answered) -> "Limits":
+        """Returns the bounds of the reply to `work`: an update has exactly the coordinates that the work asks for."""
+        match work:
+            case CountPatients():
+                return replace(self, update=1)
+            case CountClasses():
+                return replace(self, update=self.classes)
+            case GradientSum(clipping_norm=norm):
+                # An adaptive clipping norm adds one coordinate: the patients whose gradients are within it.
+                update = None if self.parameters is None else self.parameters + (norm is not None)
+                return replace(self, update=update)
+            case LocalUpdate() | SelectiveUpdate() | FittedHead():
+                return replace(self, update=self.parameters)
+            case _:
+                assert_never(work)
+
+    @property
+    def most_coordinates(self) -> int:
+        """Coordinates of the longest vector: every parameter, and the count beside a gradient sum."""
+        return (self.most_parameters if self.parameters is None else self.parameters) + 1
+
+    @property
+    def most_residue_bytes(self) -> int:
+        """Bytes of the longest sum under masks: 8 a coordinate, its witnesses, name and signature."""
+        return _BYTES_PER_RESIDUE * self.most_coordinates + MOST_SIGNED_BYTES
+
+    def check_parameters(self, size: int, name: str) -> None:
+        """Refuses a vector that has not one coordinate for each parameter, as a `FederationError`."""
+        _check_size(size, self.parameters, self.most_parameters, name, "coordinates, one for each parameter")
+
+    def check_update(self, size: int) -> None:
+        """Refuses an update of another length than was asked for, as a `FederationError`."""
+        _check_size(size, self.update, self.most_coordinates, "update", "coordinates")
+
+    def check_classes(self, size: int, name: str) -> None:
+        """Refuses a tuple that has not one entry for each class, as a `FederationError`."""
+        _check_size(size, self.classes, self.most_classes, name, "entries, one for each class")
+
+
+def _check_size(size: int, exact: int | None, most: int, name: str, what: str) -> None:
+    if size != exact if exact is not None else not 1 <= size <= most:
+        expected = f"1 to {most}" if exact is None else f"{exact}"
+        raise FederationError(
+            f"`{name}` must have {expected} {what}, got {size}. Compare the `[model]` and `[data]` sections of the "
+            "study files."
+        )
