@@ -1,13 +1,15 @@
 import math
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
 from wardround.errors import FederationError
 from wardround.federation.messages import Receipt
-from wardround.federation.receipts import check_receipt, receipt_bytes, sign_receipt
+from wardround.federation.receipts import PURPOSE, check_receipt, receipt_bytes, sign_receipt
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.replies import decode_reply, encode_reply
+from wardround.secure_aggregation.canonical import parsed
 from wardround.secure_aggregation.identity import Identity, SigningKey
 from wardround.types import HospitalName
 
@@ -25,7 +27,7 @@ def test_a_signed_receipt_is_checked_after_its_journey(epsilon):
     check_receipt(arrived, NORTH.key.public)
 
 
-OTHERS = {
+OTHERS: dict[str, Any] = {
     "study": "another",
     "hospital": "south",
     "releases": 2,
@@ -56,3 +58,13 @@ def test_a_receipt_without_a_key_or_of_another_hospital_is_refused():
         check_receipt(sign_receipt(RECEIPT, NORTH), SOUTH.key.public)
     with pytest.raises(FederationError):
         sign_receipt(RECEIPT, SOUTH)
+
+
+def test_a_receipt_that_shows_another_key_than_signed_it_is_refused():
+    shown = replace(RECEIPT, public_key=SOUTH.key.public)
+    purpose, *signed = parsed(receipt_bytes(shown))  # type: ignore[misc]  # a tuple
+    assert purpose == PURPOSE
+    receipt = replace(shown, signature=NORTH.key.sign(PURPOSE, *signed))
+    for pinned in (NORTH.key.public, SOUTH.key.public):
+        with pytest.raises(FederationError):
+            check_receipt(receipt, pinned)
