@@ -94,11 +94,10 @@ def private_plan(
     return Plan((*counts, NoisedGradients(clip, noise, sampling_prob, releases, size, noiser)), delta)
 
 
-def open_plan(hospitals=3, *, clipped=False, **fields):
-    """The plan of the same fields without noise, and without a clip where it is not `clipped`."""
-    private = private_plan(hospitals, **fields)
-    plan = not_private(private, private.releases)
-    return plan if clipped else with_training(plan, clip=UNCLIPPED)
+def without_noise(plan, *, clipped=False):
+    """The plan without its noise, and without its clip where it is not `clipped`."""
+    quiet = not_private(plan, plan.releases)
+    return quiet if clipped else with_training(quiet, clip=UNCLIPPED)
 
 
 def with_training(plan, **changes):
@@ -112,7 +111,7 @@ class TinyFederation:
     def __init__(
         self, folder, *, hospitals=3, plan=None, seed=5, epsilon_limit=math.inf, rounds=5, works=EVERY_WORK
     ):
-        self.plan = plan or open_plan(hospitals, sampling_prob=1.0)
+        self.plan = plan or without_noise(private_plan(hospitals, sampling_prob=1.0))
         generator = np.random.default_rng(0)
         counts = np.tile([1, 2, 3, 1], hospitals)
         self.pixels = generator.integers(0, 256, (counts.sum(), 1, 4, 4), dtype=np.uint8)

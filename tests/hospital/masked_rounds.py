@@ -72,7 +72,7 @@ class MaskedFederation:
 
     def request(self, round=1):
         if round == 0:
-            return Request(Task.COUNT, STUDY, 0, 1)
+            return Request(CountPatients(), STUDY, 0, 1)
         return Request(Task.GRADIENT_SUM, STUDY, round, 1, weights=self.federation.weights)
 
     def ask(self, round=1):
@@ -86,7 +86,7 @@ class MaskedFederation:
 
 def rows_of(agent, request):
     """Gradients of the sampled patients with zeros for the witnesses; seeded agents draw the same again."""
-    if request.task is Task.COUNT:
+    if request.task is CountPatients():
         return list(counted_rows(len(agent.patients)))
     return [np.concatenate([gradient, np.zeros(WITNESSES)]) for gradient in agent.gradients(request)]
 

@@ -6,9 +6,9 @@ import pytest
 from tests.fixtures_federation import STUDY, private_plan
 from wardround.privacy.plan import PrivacyPlan
 
-from wardround.federation.messages import Failure, FailureCode, Reply, Request, Stage, Task
+from wardround.federation.messages import Failure, FailureCode, Answer, Request, Stage, Task
 from wardround.training.workbench import Workbench
-from wardround.types import LocalSteps
+from wardround.work import LocalSteps
 
 
 def gradient_request(federation, round=1, attempt=1, study=STUDY):
@@ -86,10 +86,10 @@ def test_a_hospital_refuses_the_round_that_would_overspend_and_releases_nothing(
 
 @pytest.mark.parametrize(
     "change",
-    [{"study": "another study"}, {"round": 6}, {"round": 0}, {"task": Task.COUNT}, {"task": Task.LOCAL_STEPS}],
+    [{"study": "another study"}, {"round": 6}, {"round": 0}, {"task": CountPatients()}, {"task": Task.LOCAL_STEPS}],
 )
 def test_a_hospital_answers_only_what_it_agreed_to(make_federation, change):
-    federation = make_federation(plan=private_plan(), tasks={Task.COUNT, Task.GRADIENT_SUM})
+    federation = make_federation(plan=private_plan(), tasks={CountPatients(), Task.GRADIENT_SUM})
     replies, failures = ask_all(federation, replace(gradient_request(federation), **change))
     assert replies == {}
     assert set(failures.values()) == {Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)}

@@ -5,7 +5,6 @@ import pytest
 import torch
 from scipy.signal import lfilter
 from tests.fixtures_federation import STUDY, private_plan
-from wardround.privacy.variants import not_private
 
 from wardround.accounting.events import GaussianEvent, NoEvent, leaves
 from wardround.accounting.ledger import LedgerFile
@@ -17,7 +16,7 @@ from wardround.hospital.memory import Memory
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.correlated import Correlation
 from wardround.training.workbench import Workbench
-from wardround.types import LocalSteps
+from wardround.work import LocalSteps
 
 CORRELATION = Correlation(5, cohorts=2, bands=2, momentum=0.9)
 REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
@@ -216,8 +215,8 @@ def test_with_full_participation_and_one_band_it_is_full_batch_descent(make_fede
 
 
 def test_without_noise_a_cycle_of_cohorts_is_a_pass_over_all_patients(make_federation):
-    federation = make_federation(plan=not_private(plan_of(), clipped=True))
-    everyone = make_federation(plan=not_private(private_plan(sampling_prob=1.0), clipped=True))
+    federation = make_federation(plan=without_noise(plan_of(), clipped=True))
+    everyone = make_federation(plan=without_noise(private_plan(sampling_prob=1.0), clipped=True))
     cycle = updates(federation, 1) + updates(federation, 2)
     assert np.allclose(cycle, updates(everyone, 1), rtol=1e-5, atol=1e-6)
     assert not np.allclose(updates(federation, 2), updates(everyone, 1), atol=1e-3)

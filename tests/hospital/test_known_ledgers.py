@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.agent.masked_rounds import MaskedFederation, masked_plan
+from tests.hospital.masked_rounds import MaskedFederation, masked_plan
 from tests.cases import family
 
 from wardround.accounting.events import GaussianEvent

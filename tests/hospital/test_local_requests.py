@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.fixtures_federation import STUDY, private_plan
-from wardround.privacy.variants import not_private
 
 from wardround.accounting.terms import Trust
 from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
 from wardround.privacy.updates import ClippedUpdate
-from wardround.types import LocalSteps
+from wardround.work import LocalSteps
 
 REFUSED = {Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)}
 
@@ -92,7 +91,7 @@ def test_noised_steps_need_all_of_their_noise_at_the_hospital(make_federation, t
     assert nothing_was_charged(federation)
 
 
-@pytest.mark.parametrize("task", [Task.COUNT, Task.CLASS_COUNTS])
+@pytest.mark.parametrize("task", [CountPatients(), CountClasses()])
 @pytest.mark.parametrize("plan", [private_plan(), clipped_update_plan()], ids=["public size", "update"])
 def test_a_count_for_which_no_noise_is_planned_is_refused(make_federation, plan, task):
     federation = make_federation(plan=plan)
@@ -103,6 +102,6 @@ def test_a_count_for_which_no_noise_is_planned_is_refused(make_federation, plan,
 
 
 def test_without_a_promise_nothing_of_this_is_refused(make_federation):
-    federation = make_federation(plan=not_private(private_plan()))
+    federation = make_federation(plan=without_noise(private_plan()))
     assert len(ask(federation, 1, keep_velocity=True, denominator=None)[0]) == 3
-    assert len(ask(federation, 0, Task.CLASS_COUNTS)[0]) == 3
+    assert len(ask(federation, 0, CountClasses())[0]) == 3

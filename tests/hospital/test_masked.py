@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
-from tests.agent.masked_rounds import MaskedFederation, expected_total, masked_plan
+from tests.hospital.masked_rounds import MaskedFederation, expected_total, masked_plan
 from tests.cases import family
 from tests.errors import raises_code
 from wardround.federation.masked_availability import UnreliableParty
@@ -29,7 +29,7 @@ from wardround.secure_aggregation.round.transcript import LedgerMark
 from wardround.secure_aggregation.round.upload import Upload
 from wardround.secure_aggregation.round.witness import WITNESSES
 from wardround.simulation.availability import Availability
-from wardround.types import LocalSteps
+from wardround.work import LocalSteps
 
 
 @pytest.fixture

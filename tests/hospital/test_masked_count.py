@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.stats import chi2, norm
-from tests.agent.masked_rounds import MaskedFederation, counted_plan, expected_total, masked_plan
-from tests.agent.test_masked import STEPS, Killed, fails_at, kill_at
+from tests.hospital.masked_rounds import MaskedFederation, counted_plan, expected_total, masked_plan
+from tests.hospital.test_masked import STEPS, Killed, fails_at, kill_at
 from tests.cases import family
 from tests.errors import raises_code
 from tests.secure_aggregation.round.rounds import uniformity
@@ -187,7 +187,7 @@ def test_a_count_and_a_sum_of_gradients_cannot_be_taken_for_each_other(make_coun
 
 @pytest.mark.parametrize(
     "changes",
-    [{"task": Task.CLASS_COUNTS}, {"round": 1}, {"weights": np.zeros(34, np.float32)}, {"study": "another"}],
+    [{"task": CountClasses()}, {"round": 1}, {"weights": np.zeros(34, np.float32)}, {"study": "another"}],
     ids=lambda changes: next(iter(changes)),
 )
 def test_a_hospital_answers_no_other_question_with_a_count(make_counted, changes):
@@ -207,7 +207,7 @@ def test_a_counted_run_sends_all_of_its_sums_in_the_widest_ring(make_counted):
 
 def test_where_the_number_is_public_nobody_is_counted(make_counted):
     masked = make_counted(plan=masked_plan())
-    assert ask(masked, Request(Task.COUNT, "a study", 0, 1)).update is None
+    assert ask(masked, Request(CountPatients(), "a study", 0, 1)).update is None
     assert masked.parties["hospital-1"].announce(masked.request(0), 1, 5) == REFUSED
     with pytest.raises(FederationError, match="must have been agreed on"):
         masked.agreement.terms(0, 1, 5, None)

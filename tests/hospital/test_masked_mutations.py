@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.agent.masked_rounds import MaskedFederation, expected_total, masked_plan, rows_of
+from tests.hospital.masked_rounds import MaskedFederation, expected_total, masked_plan, rows_of
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.errors import FederationError, LedgerError
