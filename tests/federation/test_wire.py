@@ -98,7 +98,7 @@ def test_a_codec_has_exactly_the_fields_of_its_class(record):
         (CountPatients(), 1),
         (CountClasses(), CLASSES),
         (GradientSum(WEIGHTS), PARAMETERS),
-        (GradientSum(clipping_norm=0.5), PARAMETERS + 1),
+        (GradientSum(WEIGHTS, 0.5), PARAMETERS + 1),
         (FittedHead(HeadFit(0.1, 1.0, None)), PARAMETERS),
     ],
     ids=str,
