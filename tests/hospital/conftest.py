@@ -6,13 +6,16 @@ from tests.hospital.masked_rounds import MaskedFederation, masked_plan
 
 
 @pytest.fixture
-def make_masked_run(make_federation, tmp_path):
-    """A factory of masked federations, each with ledgers of its own."""
+def make_masked(make_federation, tmp_path):
+    """A factory of masked federations: new ones, or the hospitals of one started again with their notes."""
 
-    def make(folder="notes", *, plan=None, seed=5, epsilon_limit=np.inf):
+    def make(folder="notes", *, plan=None, seed=5, federation=None, epsilon_limit=np.inf, **fields):
         (tmp_path / folder).mkdir(exist_ok=True)
-        plan = plan or masked_plan()
-        federation = make_federation(hospitals=plan.hospitals, plan=plan, seed=seed, epsilon_limit=epsilon_limit)
+        if federation is None:
+            plan = plan or masked_plan(**fields)
+            federation = make_federation(
+                hospitals=plan.hospitals, plan=plan, seed=seed, epsilon_limit=epsilon_limit
+            )
         return MaskedFederation(federation, tmp_path / folder)
 
     return make

@@ -171,6 +171,11 @@ def expected_total(masked, request, names):
     return total
 
 
+def decoded(masked, total):
+    """A sum of gradients as it is opened."""
+    return masked.mechanism.decode(total)[:-WITNESSES].astype(np.float32)
+
+
 def hospitals_of(federation):
     """The hospitals of a federation without masks."""
     return {name: Hospital(agent, CLASSES) for name, agent in federation.agents.items()}

@@ -27,8 +27,8 @@ from wardround.work import (
 ROUND = [Announce, Confirm, Upload]
 
 
-def test_a_masked_round_takes_three_exchanges_and_the_end_one(make_masked_run):
-    masked = make_masked_run()
+def test_a_masked_round_takes_three_exchanges_and_the_end_one(make_masked):
+    masked = make_masked()
     channel = BytesChannel(masked.hospitals)
     masked.collect(masked.request(1), channel)
     assert channel.exchanges == [SayHello, *ROUND]
@@ -45,8 +45,8 @@ def test_a_masked_round_takes_three_exchanges_and_the_end_one(make_masked_run):
         assert party.notes.witness == seen[1].plus(seen[2]).plus(seen[3])
 
 
-def test_the_sum_of_a_round_is_handed_out_with_the_next_announcement(make_masked_run):
-    masked = make_masked_run()
+def test_the_sum_of_a_round_is_handed_out_with_the_next_announcement(make_masked):
+    masked = make_masked()
     channel = Watching(masked.channel)
     masked.collect(masked.request(1), channel)
     assert {request.work.received for request in channel.asked[1].values()} == {None}
@@ -55,7 +55,7 @@ def test_the_sum_of_a_round_is_handed_out_with_the_next_announcement(make_masked
     mechanism = masked.mechanism
     residues = np.frombuffer(total, np.dtype(mechanism.ring.dtype).newbyteorder("<")).astype(mechanism.ring.dtype)
     opened = mechanism.decode(mechanism.lifted(residues))
-    again = make_masked_run("again").ask(1).update
+    again = make_masked("again").ask(1).update
     np.testing.assert_array_equal(opened[: again.size].astype(np.float32), again)
 
 
@@ -67,9 +67,9 @@ class Away(Availability):
 
 
 @pytest.mark.parametrize("back", [True, False], ids=["in round 3", "at the end"])
-def test_a_hospital_that_was_away_takes_in_the_sum_of_the_round_before(make_masked_run, back):
+def test_a_hospital_that_was_away_takes_in_the_sum_of_the_round_before(make_masked, back):
     """Else it would not notice that a round that it took part in lacked noise."""
-    masked = make_masked_run()
+    masked = make_masked()
     channel, seen = UnreliableChannel(masked.channel, Away(5, 3)), masked.aggregator.witnesses
     for round in (1, 2, 3) if back else (1, 2):
         masked.collect(masked.request(round), channel)
@@ -84,9 +84,9 @@ def sum_of_all(witnesses):
     return reduce(lambda one, other: one.plus(other), witnesses)
 
 
-def test_a_sum_that_is_handed_out_twice_is_taken_in_once(make_masked_run):
+def test_a_sum_that_is_handed_out_twice_is_taken_in_once(make_masked):
     """As after a reply that was lost."""
-    masked = make_masked_run()
+    masked = make_masked()
     channel = Watching(masked.channel)
     masked.collect(masked.request(1), channel)
     masked.aggregator.close(channel, 60.0)
@@ -118,30 +118,30 @@ class Breaking:
 
 
 @pytest.mark.parametrize("kind", [Announce, Confirm, Upload])
-def test_a_broken_protocol_ends_the_run_and_another_failure_the_attempt(make_masked_run, kind):
-    masked = make_masked_run()
+def test_a_broken_protocol_ends_the_run_and_another_failure_the_attempt(make_masked, kind):
+    masked = make_masked()
     channel = Breaking(masked.channel, kind, FailureCode.PROTOCOL)
     with pytest.raises(FederationError, match="protocol, and hospital-2 found one that does not"):
         masked.collect(masked.request(1), channel)
     assert channel.asked[-1] is kind, "nothing is asked after it"
     assert channel.asked.count(kind) == 1
 
-    other = make_masked_run("other")
+    other = make_masked("other")
     total = other.collect(other.request(1), Breaking(other.channel, kind, FailureCode.INTERNAL))
     assert list(total.failures) == ["hospital-2"]
     assert total.update is not None
 
 
-def test_a_broken_protocol_at_the_end_is_an_error_as_well(make_masked_run):
-    masked = make_masked_run()
+def test_a_broken_protocol_at_the_end_is_an_error_as_well(make_masked):
+    masked = make_masked()
     channel = Breaking(masked.channel, Receive, FailureCode.PROTOCOL)
     masked.collect(masked.request(1), channel)
     with pytest.raises(FederationError, match="hospital-2 found one"):
         masked.aggregator.close(channel, 60.0)
 
 
-def test_missing_noise_ends_the_run_with_the_next_announcement(make_masked_run, monkeypatch, caplog):
-    masked = make_masked_run()
+def test_missing_noise_ends_the_run_with_the_next_announcement(make_masked, monkeypatch, caplog):
+    masked = make_masked()
     with monkeypatch.context() as patch:
         patch.setattr(IntegerMechanism, "encode", lambda self, rows, random_bytes: self.grid.sum_of(rows))
         masked.collect(masked.request(1))

@@ -24,8 +24,8 @@ from wardround.work import (
 )
 
 
-def test_hello_says_how_far_a_hospital_is(make_masked_run):
-    masked = make_masked_run()
+def test_hello_says_how_far_a_hospital_is(make_masked):
+    masked = make_masked()
     hello, hospital = Request(STUDY, 0, 1, SayHello()), masked.hospitals["hospital-1"]
     before = reply_to(hospital, hello)
     assert (before.charges, before.last_attempt) == (0, (0, 0))
@@ -37,8 +37,8 @@ def test_hello_says_how_far_a_hospital_is(make_masked_run):
     assert ledgers(masked.federation)["hospital-1"][1:] == [], "saying so costs nothing"
 
 
-def test_a_receipt_is_signed_and_says_what_the_ledger_holds(make_masked_run):
-    masked = make_masked_run(plan=counted_plan())
+def test_a_receipt_is_signed_and_says_what_the_ledger_holds(make_masked):
+    masked = make_masked(plan=counted_plan())
     for round in (0, 1, 2):
         masked.ask(round)
     for name, hospital in masked.hospitals.items():
@@ -55,8 +55,8 @@ def test_a_receipt_is_signed_and_says_what_the_ledger_holds(make_masked_run):
             check_receipt(replace(receipt, releases=1), masked.parties[name]._identity.key.public)
 
 
-def test_a_new_coordinator_goes_on_where_the_hospitals_are(make_masked_run):
-    masked = make_masked_run()
+def test_a_new_coordinator_goes_on_where_the_hospitals_are(make_masked):
+    masked = make_masked()
     masked.ask(1)
     masked.aggregator = MaskedAggregator(masked.agreement)
     channel = Watching(masked.channel)

@@ -104,8 +104,8 @@ def notes_of(masked):
 
 
 @pytest.mark.parametrize("name", list(MALFORMED))
-def test_a_message_that_is_none_is_refused_and_costs_nothing(make_masked_run, name):
-    masked = make_masked_run()
+def test_a_message_that_is_none_is_refused_and_costs_nothing(make_masked, name):
+    masked = make_masked()
     kept = notes_of(masked)
     for hospital in masked.hospitals.values():
         assert decode_reply(hospital.answer(MALFORMED[name]), hospital.limits) == REFUSED
@@ -113,8 +113,8 @@ def test_a_message_that_is_none_is_refused_and_costs_nothing(make_masked_run, na
 
 
 @pytest.mark.parametrize("name", list(UNASKED))
-def test_a_question_that_was_not_agreed_on_is_refused_and_costs_nothing(make_masked_run, name):
-    masked = make_masked_run()
+def test_a_question_that_was_not_agreed_on_is_refused_and_costs_nothing(make_masked, name):
+    masked = make_masked()
     kept = notes_of(masked)
     for hospital in masked.hospitals.values():
         assert reply_to(hospital, UNASKED[name]) == hospital.reply(UNASKED[name]) == REFUSED
@@ -126,8 +126,8 @@ def by_work(work):
 
 
 @pytest.mark.parametrize("work", [Confirm((b"one",)), Upload((b"one",)), Receive(b"total")], ids=by_work)
-def test_a_step_without_an_announcement_is_refused_and_costs_nothing(make_masked_run, work):
-    masked = make_masked_run()
+def test_a_step_without_an_announcement_is_refused_and_costs_nothing(make_masked, work):
+    masked = make_masked()
     kept = notes_of(masked)
     for hospital in masked.hospitals.values():
         assert reply_to(hospital, replace(GRADIENTS, work=work)) == PROTOCOL
@@ -145,8 +145,8 @@ def test_a_step_without_an_announcement_is_refused_and_costs_nothing(make_masked
     ],
     ids=lambda works: "+".join(map(by_work, works)),
 )
-def test_steps_that_nobody_signed_are_refused_and_cost_nothing(make_masked_run, works):
-    masked = make_masked_run()
+def test_steps_that_nobody_signed_are_refused_and_cost_nothing(make_masked, works):
+    masked = make_masked()
     kept = notes_of(masked)
     for hospital in masked.hospitals.values():
         reply_to(hospital, announced())
@@ -156,8 +156,8 @@ def test_steps_that_nobody_signed_are_refused_and_cost_nothing(make_masked_run, 
     is_unharmed(masked, kept)
 
 
-def test_an_upload_is_sent_once_and_a_sum_of_other_bytes_is_refused(make_masked_run):
-    masked = make_masked_run()
+def test_an_upload_is_sent_once_and_a_sum_of_other_bytes_is_refused(make_masked):
+    masked = make_masked()
     channel = Watching(BytesChannel(masked.hospitals))
     masked.collect(masked.request(1), channel)
     upload, sent = channel.asked[3], len(masked.uploads)

@@ -10,7 +10,6 @@ from tests.cases import family
 from tests.errors import raises_code
 from tests.fixtures_federation import STUDY
 from tests.hospital.masked_rounds import (
-    MaskedFederation,
     announce,
     counted_plan,
     ends_the_run,
@@ -18,7 +17,8 @@ from tests.hospital.masked_rounds import (
     masked_plan,
     noised,
 )
-from tests.hospital.test_masked import STEPS, Killed, fails_at, kill_at
+from tests.hospital.test_masked import fails_at
+from tests.hospital.test_masked_killed import STEPS, Killed, kill_at
 from tests.secure_aggregation.round.rounds import uniformity
 
 from wardround.accounting.ledger import LedgerFile
@@ -47,15 +47,10 @@ REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
 
 
 @pytest.fixture
-def make_counted(make_federation, tmp_path):
-    def make(folder="notes", *, seed=5, federation=None, epsilon_limit=np.inf, plan=None, **fields):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        if federation is None:
-            plan = plan or counted_plan(**fields)
-            federation = make_federation(
-                hospitals=plan.hospitals, plan=plan, seed=seed, epsilon_limit=epsilon_limit
-            )
-        return MaskedFederation(federation, tmp_path / folder)
+def make_counted(make_masked):
+    def make(folder="notes", *, plan=None, **options):
+        fields = {key: options.pop(key) for key in ("count_noise_multiplier",) if key in options}
+        return make_masked(folder, plan=plan or counted_plan(**fields), **options)
 
     return make
 
