@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 from tests.cases import family
-from tests.hospital.masked_rounds import (
-    expected_total,
-)
+from tests.hospital.masked_rounds import decoded, expected_total
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.secure_aggregation.round.masked_sum import MaskedSum
