@@ -14,7 +14,7 @@ from wardround.models.vectors import load_vector, to_vector
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Clipping
-from wardround.per_patient.isolated import gradient_alone, patients_of
+from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.process import one_thread
 from wardround.randomness import Indices
@@ -163,7 +163,7 @@ class Workbench:
         layout, places = Layout.of(self.network.trained), iter(sample.chosen.tolist())
         for batch in self._one_by_one(sample, dropout_seed):
             for inputs, labels in patients_of(batch):
-                row = gradient_alone(
+                row = isolated_gradient(
                     self.network.trained, layout, self._loss, inputs, labels,
                     memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places),
                 )  # fmt: skip
