@@ -227,7 +227,7 @@ def _agrees(
         )
     except NotPerPicture:
         raise
-    except Exception:  # whatever a stranger's module raises when it is asked for one picture
+    except Exception:  # any error of a module that cannot take one picture
         return None
     if tape is None:
         return None

@@ -10,7 +10,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class NotPerPicture(ValueError):
-    """A loss that gave something else than one value for each picture."""
+    """Error of a loss that gives anything but one value for each picture."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class PatientBatch:
 
     Attributes:
         inputs: encoded pictures, (picture, *shape).
-        labels: class indices, (picture,), or whatever the loss takes, the picture first.
+        labels: class indices, (picture,), or other labels that the loss takes, the picture first.
         patient: index of each picture's patient, (picture,), ascending, in [0, num_patients).
         num_patients: patients in the step; one without pictures contributes zero.
     """

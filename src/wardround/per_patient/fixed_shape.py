@@ -7,7 +7,7 @@ left out. Where two pictures have the same slot, the second waits for the next b
 the other pictures; the gradient of the picture does not.
 
 Assumption: with equal shapes, memory layout and number of threads (one), a kernel does the same operations for one
-element of a batch whatever the other elements are. Layers that mix elements are refused before (`check_trainable`), and
+element of a batch for any values of the others. Layers that mix elements are refused before (`check_trainable`), and
 no step here depends on pixel values: gradients are formed, not deferred. A vectorised function may still take another
 branch for eight numbers at once when one of them is large (sine does). `stays_apart` therefore tests the exact shape on
 the machine that runs, with made-up weights and pictures, some of them huge, infinite or not numbers.

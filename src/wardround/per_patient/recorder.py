@@ -23,7 +23,7 @@ Rule = Callable[..., Any]
 
 
 class Unruled(Exception):  # control flow inside the package; it never leaves it
-    """A trained parameter was read by a function that has no rule."""
+    """Signal that a function without a rule read a trained parameter."""
 
     def __init__(self, parameter: str, function: str, modules: Sequence[nn.Module]) -> None:
         super().__init__(f"{parameter} is read by {function}")
@@ -132,7 +132,7 @@ class Recorder(TorchFunctionMode):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Lets functions pass unrecorded."""
+        """Suspends recording."""
         before, self._paused = self._paused, True
         try:
             yield
@@ -141,7 +141,7 @@ class Recorder(TorchFunctionMode):
 
     @property
     def is_paused(self) -> bool:
-        """Whether functions pass unrecorded."""
+        """True while functions pass unrecorded."""
         return self._paused
 
     def _entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:

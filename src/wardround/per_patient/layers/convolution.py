@@ -71,7 +71,7 @@ class Convolution(Use):
 
     @property
     def _has_small_patches(self) -> bool:
-        """Whether a 3-D kernel covers so few numbers that copying all patches is cheapest.
+        """True when a 3-D kernel covers so few numbers that copying all patches is cheapest.
 
         In one and two dimensions one product a picture is as fast or faster.
         """

@@ -64,7 +64,7 @@ class Shift(Use):
 def sum_like(g: Tensor, weight: Tensor) -> Tensor:
     """Returns each picture's gradient of a broadcast weight, (picture, *shape): g summed over the broadcast axes."""
     shape = tuple(weight.shape)
-    shape = shape[1:] if len(shape) == g.ndim else shape  # an axis of length one stood where the pictures are
+    shape = shape[1:] if len(shape) == g.ndim else shape  # the weight had an axis of length one for the pictures
     inner = (1,) * (g.ndim - 1 - len(shape)) + shape
     return g.sum_to_size((g.shape[0], *inner)).reshape(g.shape[0], *weight.shape)
 
