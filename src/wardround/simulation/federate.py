@@ -137,7 +137,7 @@ def federate(
         answering = {name: Hospital(agent, classes) for name, agent in agents.items()}
         if answers_as_one(study, plan):
             aggregator = JointSum(agents, ledgers.transaction, aggregator, availability)
-    channel: Channel = InProcessChannel(tuple(agents), _answers(answering, ledgers.transaction))
+    channel: Channel = InProcessChannel(tuple(agents), answer_exchanges(answering, ledgers.transaction))
     if availability is not None:
         channel = UnreliableChannel(channel, availability)
     missing = allowed_missing(study, plan)
@@ -161,7 +161,7 @@ def answers_as_one(study: Study, plan: Plan) -> bool:
             return False
 
 
-def _answers(
+def answer_exchanges(
     hospitals: Mapping[HospitalName, Hospital], transaction: Transaction
 ) -> Callable[[Requests], dict[HospitalName, Reply | Failure]]:
     """Returns what answers an exchange: charges reach the disk by one write, and gradients are computed in batches."""
