@@ -1,12 +1,12 @@
 """On the chest X-rays a masked run learns what one with simulated Gaussian shares learns, at the same noise multiplier.
 
 A seed is a split and the noise of one run; both kinds of sum get the same five seeds, so that their differences are of
-noise alone. `pytest -m slow -rP tests/run/test_masked_radiographs.py` prints the figures of docs/secure-aggregation.md.
+noise alone. `pytest -m slow -rP tests/simulation/test_masked_radiographs.py` prints the figures of docs/secure-aggregation.md.
 """
 
 import numpy as np
 import pytest
-from tests.run.test_real_data import PICTURES, ROOT
+from tests.simulation.test_real_data import PICTURES, ROOT
 
 from wardround.agreed.plans import plan_of
 from wardround.config import read_study

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tests.cases import family
-from tests.run.test_resume import (
+from tests.simulation.test_resume import (
     InterruptingRound,
     begun,
     charges,
