@@ -30,7 +30,7 @@ from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import FederationError, LedgerError, StudyError, WardroundError
 from wardround.privacy.plans.calibrate import alone
-from wardround.privacy.plans.costs import gaussian_of, release_event
+from wardround.privacy.plans.costs import release_event
 from wardround.randomness import largest_sample
 from wardround.records.folder import RunFolder
 from wardround.report.numbers import summary_of_run
@@ -448,7 +448,9 @@ def test_a_counted_run_says_what_it_was_and_all_of_it_agrees(tiny_study, tmp_pat
 
 def test_a_counted_run_has_more_noise_in_its_rounds_than_one_whose_size_is_public(tiny_study):
     counted, public = (plan_of(tiny_study(privacy={**COUNTED, "num_patients": n})) for n in (None, 32))
-    assert gaussian_of(counted.masked).noise_multiplier > gaussian_of(public.masked).noise_multiplier
+    assert counted.masked is not None
+    assert public.masked is not None
+    assert counted.masked.noise_multiplier > public.masked.noise_multiplier
     assert counted.epsilon_after(4) <= 8.0
     assert counted.epsilon_after(0) > 0 == public.epsilon_after(0)
 

@@ -17,6 +17,7 @@ from wardround.privacy.plans.calibrate import alone
 from wardround.records.folder import RunRecord, arrays_from_file
 from wardround.simulation.absences import availability_of
 from wardround.simulation.availability import UnreliableChannel
+from wardround.simulation.estimate import estimate
 from wardround.simulation.materials import gather
 from wardround.simulation.run import run_study
 from wardround.simulation.union import JointSum
@@ -91,8 +92,11 @@ def test_a_run_that_could_not_end_is_refused_before_anything_is_written(tiny_stu
         run_study(study, tmp_path / "run", Silent())
     assert not (tmp_path / "run").exists()
     rate = {"count": 2, "absent_rate": 0.6, "absent_rounds": 3.0}
-    with pytest.raises(FederationError, match="At most 1 of 2 hospitals"):
-        plan_of(tiny_study(hospitals=rate, federation={"rounds": 40}, privacy={"trust": "nobody"}))
+    study = tiny_study(hospitals=rate, federation={"rounds": 40}, privacy={"trust": "nobody"})
+    for refuse in (estimate, lambda study: run_study(study, tmp_path / "run", Silent())):
+        with pytest.raises(FederationError, match="At most 1 of 2 hospitals"):
+            refuse(study)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
