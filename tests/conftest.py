@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wardround.cli import main
+from wardround.cli.main import main
 from wardround.config import parse_study
 
 pytest_plugins = ["tests.fixtures_federation"]

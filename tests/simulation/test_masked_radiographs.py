@@ -1,12 +1,13 @@
 """On the chest X-rays a masked run learns what one with simulated Gaussian shares learns, at the same noise multiplier.
 
 A seed is a split and the noise of one run; both kinds of sum get the same five seeds, so that their differences are of
-noise alone. `pytest -m slow -rP tests/run/test_masked_radiographs.py` prints the figures of docs/secure-aggregation.md.
+noise alone. `pytest -m slow -rP tests/simulation/test_masked_radiographs.py` prints the figures of
+docs/secure-aggregation.md.
 """
 
 import numpy as np
 import pytest
-from tests.run.test_real_data import PICTURES, ROOT
+from tests.simulation.test_real_data import PICTURES, ROOT
 
 from wardround.agreed.plans import plan_of
 from wardround.config import read_study
@@ -37,7 +38,9 @@ def results_of(study, out):
 def test_masked_sums_reach_the_auroc_of_simulated_shares_within_its_spread(tmp_path):
     if not PICTURES.is_dir():
         pytest.skip(f"the real chest X-rays are not at {PICTURES}; set WARDROUND_DATA to their folder")
-    noise = plan_of(radiographs("masked", 0, tmp_path)).noise_multiplier
+    masked = plan_of(radiographs("masked", 0, tmp_path)).masked
+    assert masked is not None
+    noise = masked.noise_multiplier
     shortcut = []
 
     def aurocs(how, factor):

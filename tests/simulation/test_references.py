@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from wardround.run import references, stages
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
+from wardround.simulation import references
+from wardround.simulation import run as simulation
 from wardround.simulation.materials import gather
 from wardround.simulation.references import REFERENCES, pooled
 
@@ -16,7 +17,7 @@ NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None}
 
 
 def run_study(study, out):
-    return stages.run_study(study, out, Silent())
+    return simulation.run_study(study, out, Silent())
 
 
 def run_reference(name, study, plan, materials):

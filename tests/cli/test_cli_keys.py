@@ -104,7 +104,7 @@ def test_what_is_no_key_is_refused_with_a_sentence(wardround, tmp_path):
 def test_keys_need_neither_torch_nor_pydantic(tmp_path):
     script = (
         "import sys\n"
-        "from wardround.cli import main\n"
+        "from wardround.cli.main import main\n"
         f"sys.argv = ['wardround', 'keys', 'new', {str(tmp_path / 'north.pem')!r}]\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
         "assert not {'torch', 'pydantic', 'scipy'} & set(sys.modules)\n"

@@ -18,9 +18,9 @@ from contextlib import closing
 
 import pytest
 from tests.cases import family
-from tests.run.killed_rounds import STEPS, UNPAID
-from tests.run.test_real_data import PICTURES, ROOT
-from tests.run.test_resume import what_counts
+from tests.simulation.killed_rounds import DONE, STEPS, UNPAID
+from tests.simulation.test_real_data import PICTURES, ROOT
+from tests.simulation.test_resume import what_counts
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import GaussianEvent, SelfComposedEvent
@@ -69,21 +69,20 @@ def radiographs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed_rounds(phantoms):
-    """Runs commands in processes of their own; see `tests.run.killed_rounds`."""
+    """Runs commands in processes of their own; see `tests.simulation.killed_rounds`."""
     paths = [str(ROOT), str(ROOT / "src")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     driver = subprocess.Popen(
-        [sys.executable, "-m", "tests.run.killed_rounds", phantoms(7)],
+        [sys.executable, "-m", "tests.simulation.killed_rounds", phantoms(7)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
 
-    def run(*arguments, wire, log, step=None, round=None):
+    def run(*arguments, wire, log, step=None):
         command = {
             "arguments": [*map(str, arguments)],
             "wire": str(wire),
             "log": str(log),
             "step": step,
-            "round": round,
         }
         print(json.dumps(command), file=driver.stdin, flush=True)
         assert driver.stdout is not None
@@ -138,23 +137,23 @@ class KilledRun:
         self.hospitals = [f"hospital-{number + 1}" for number in range(read_study(study).hospitals.count)]
         self.repeated = 0
 
-    def go(self, step=None, round=None):
+    def go(self, step=None):
         begun = (self.out / "study.toml").exists()
         arguments = ("resume", self.out) if begun else ("run", self.study, "--out", self.out)
-        return self.command(*arguments, wire=self.wire, log=self.log, step=step, round=round)
+        return self.command(*arguments, wire=self.wire, log=self.log, step=step)
 
     def charged(self):
         return charged(self.out, self.folder) if self.out.exists() else Counter()
 
-    def kill(self, step, round):
-        before = self.charged()
-        assert self.go(step, round) == -signal.SIGKILL, self.log.read_text()
+    def kill(self, step):
+        round, before = STEPS[step][0], self.charged()
+        assert self.go(step) == -signal.SIGKILL, self.log.read_text()
         paid = self.charged()
         check_wire(self.wire, paid, seeded=self.seeded)
         for name in self.hospitals:
             again = not (self.seeded and before[name, round])
             assert paid[name, round] - before[name, round] == (again and step not in UNPAID), f"{name}, {step}"
-        self.repeated += not self.seeded and step not in (*UNPAID, "after the checkpoint")
+        self.repeated += not self.seeded and step not in (*UNPAID, *DONE)
 
     def complete(self):
         assert self.go() == 0, self.log.read_text()
@@ -189,8 +188,8 @@ def test_a_run_killed_at_one_step_after_another_is_completed_and_nothing_left_un
 ):
     study = phantoms(seed)
     run = KilledRun(killed_rounds, study, tmp_path / "killed", seeded=seed is not None)
-    for number, step in enumerate(STEPS):
-        run.kill(step, 1 + number * ROUNDS // len(STEPS))
+    for step in STEPS:
+        run.kill(step)
     run.complete()
     if seed is not None:
         assert what_counts(run.out) == whole(killed_rounds, study, tmp_path)
@@ -206,7 +205,7 @@ def test_a_round_of_radiographs_killed_at_any_step_is_completed_and_nothing_left
     expected = None if seed is None else whole(killed_rounds, study, tmp_path)
     for number, step in enumerate(STEPS):
         run = KilledRun(killed_rounds, study, tmp_path / str(number), seeded=seed is not None)
-        run.kill(step, 1 + number % ROUNDS)
+        run.kill(step)
         run.complete()
         if seed is not None:
             assert what_counts(run.out) == expected, step

@@ -11,10 +11,10 @@ import time
 import pytest
 from PIL import Image
 from tests.cases import family
-from wardround.run import stages
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.coordinator.observer import Silent
+from wardround.simulation import run as simulation
 
 SETTINGS: dict[str, dict[str, dict[str, object]]] = {
     "fedsgd": {"federation": {"rounds": 4, "evaluate_every": 2, "average_last": 0.5}},
@@ -107,11 +107,11 @@ class InterruptingRound(Silent):
 
 
 def run_study(study, out, observer=None):
-    return stages.run_study(study, out, observer or Silent())
+    return simulation.run_study(study, out, observer or Silent())
 
 
 def resume_run(out, observer=None):
-    return stages.resume_run(out, observer or Silent())
+    return simulation.resume_run(out, observer or Silent())
 
 
 def read_json(path):
@@ -195,7 +195,7 @@ def test_a_run_begun_afresh_finds_no_notes_of_the_one_before(tiny_study, tmp_pat
     other = tiny_study(**SETTINGS["selective"])  # its turns come in another order
     interrupted(other, tmp_path / "run", InterruptingRound(4))
     assert list((tmp_path / "run" / "hospitals").glob("*/*.safetensors"))
-    stages.run_study(study, tmp_path / "run", Silent(), fresh=True)
+    simulation.run_study(study, tmp_path / "run", Silent(), fresh=True)
     assert what_counts(tmp_path / "run") == what_counts(tmp_path / "whole")
 
 

@@ -5,26 +5,30 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.fixtures_federation import STUDY, private_plan
-from wardround.privacy.variants import not_private, with_clipped_updates, with_output_perturbation
+from tests.fixtures_federation import STUDY, private_plan, without_noise
 
 from wardround.accounting.events import GaussianEvent, from_json, leaves
-from wardround.accounting.terms import Trust
+from wardround.accounting.insiders import NoiseShares
 from wardround.agreed.plans import plan_of
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import ModelError, StudyError
 from wardround.federation.aggregators import PlainSum
-from wardround.federation.messages import FailureCode, Request, Task
+from wardround.federation.messages import FailureCode, Request
 from wardround.federation.strategies.one_shot import OneShot
 from wardround.federation.strategy import Call
 from wardround.images.entries import Target
 from wardround.privacy.output_perturbation import OutputPerturbation
+from wardround.privacy.plans.costs import release_event
+from wardround.privacy.plans.kinds import NoisedHead
+from wardround.privacy.plans.noisers import ByEachHospital
+from wardround.privacy.plans.plan import Plan
+from wardround.privacy.updates import ClippedUpdate
 from wardround.simulation.estimate import estimate
 from wardround.simulation.materials import build_network
 from wardround.simulation.run import run_study
 from wardround.training.convex import fit_head
-from wardround.types import HeadFit, LocalSteps
+from wardround.work import FittedHead, GradientSum, HeadFit, LocalSteps, LocalUpdate
 
 FIT = HeadFit(0.05, 1.0, 4.0)
 ONE_SHOT = {"strategy": "one-shot", "rounds": None, "evaluate_every": None}
@@ -37,19 +41,22 @@ def one_shot(federation, aggregator=None):
     return strategy.models(strategy.update(state, federation.channel, 1))["global"]
 
 
-def perturbed(noise_multiplier=1.0, **fields):
-    base = private_plan(sampling_prob=1.0, releases=1, **fields)
-    return with_output_perturbation(base, FIT, None, noise_multiplier)
+def perturbed(hospitals=3):
+    return Plan((NoisedHead(OutputPerturbation(FIT, 1.0), ByEachHospital(hospitals)),), delta=1e-5)
 
 
-def asked(federation, request):
+def clipped_updates():
+    return private_plan(mechanism=ClippedUpdate(1.0, 1.0))
+
+
+def asked(federation, work):
     hospital = next(iter(federation.agents))
-    replies, failures = federation.channel.ask({hospital: request}, 1.0)
+    replies, failures = federation.channel.ask({hospital: Request(STUDY, 1, 1, work)}, 1.0)
     return replies.get(hospital), failures.get(hospital), federation.agents[hospital].ledger
 
 
 def test_without_noise_one_shot_is_the_mean_of_the_fitted_heads(make_federation):
-    federation = make_federation(plan=not_private(perturbed()))
+    federation = make_federation(plan=without_noise(perturbed()))
     heads = [fit_head(federation.workbench, agent.patients, FIT) for agent in federation.agents.values()]
     assert np.allclose(one_shot(federation), np.mean(heads, axis=0), atol=1e-6)
 
@@ -57,7 +64,7 @@ def test_without_noise_one_shot_is_the_mean_of_the_fitted_heads(make_federation)
 def test_each_hospitals_reply_is_its_head_with_noise_and_is_charged_once(make_federation):
     federation = make_federation(plan=perturbed())
     [agent, *_] = federation.agents.values()
-    reply, failure, ledger = asked(federation, Request(Task.FIT_HEAD, STUDY, 1, 1, federation.weights, fit=FIT))
+    reply, failure, ledger = asked(federation, FittedHead(FIT))
     assert failure is None
     [entry] = ledger.entries()
     assert leaves(entry.event) == leaves(GaussianEvent(1.0)) == leaves(reply.event)
@@ -65,39 +72,41 @@ def test_each_hospitals_reply_is_its_head_with_noise_and_is_charged_once(make_fe
     assert 0.5 < noise.std() / OutputPerturbation(FIT, 1.0).sensitivity < 1.6  # 34 numbers
 
 
+WEIGHTS = np.zeros(34, dtype=np.float32)
+
+
 @pytest.mark.parametrize(
-    "changes",
+    "work",
     [
-        {"fit": None},
-        {"fit": replace(FIT, regularisation=0.04)},
-        {"fit": replace(FIT, row_norm=2.0)},
-        {"fit": replace(FIT, num_patients=3.0)},
-        {"task": Task.GRADIENT_SUM, "fit": None},
-        {"task": Task.LOCAL_STEPS, "local": LocalSteps(1, 0.1, 0.0, None)},
+        FittedHead(replace(FIT, regularisation=0.04)),
+        FittedHead(replace(FIT, row_norm=2.0)),
+        FittedHead(replace(FIT, num_patients=3.0)),
+        GradientSum(WEIGHTS),
+        LocalUpdate(WEIGHTS, LocalSteps(1, 0.1, 0.0, None)),
     ],
-    ids=["no objective", "softer", "longer rows", "fewer patients", "gradients", "steps"],
+    ids=["softer", "longer rows", "fewer patients", "gradients", "steps"],
 )
-def test_a_hospital_refuses_what_its_noise_is_not_for(make_federation, changes):
+def test_a_hospital_refuses_what_its_noise_is_not_for(make_federation, work):
     federation = make_federation(plan=perturbed())
-    request = replace(Request(Task.FIT_HEAD, STUDY, 1, 1, federation.weights, fit=FIT), **changes)
-    reply, failure, ledger = asked(federation, request)
+    assert federation.weights.shape == WEIGHTS.shape
+    reply, failure, ledger = asked(federation, work)
     assert reply is None
     assert failure.code is FailureCode.REFUSED_POLICY
     assert not list(ledger.entries())
 
 
-@pytest.mark.parametrize("plan", [private_plan(), with_clipped_updates(private_plan(), 1.0, None, 1.0)])
+@pytest.mark.parametrize("plan", [private_plan(), clipped_updates()])
 def test_other_plans_let_no_fitted_head_go(make_federation, plan):
     federation = make_federation(plan=plan)
-    reply, failure, _ = asked(federation, Request(Task.FIT_HEAD, STUDY, 1, 1, federation.weights, fit=FIT))
+    reply, failure, _ = asked(federation, FittedHead(FIT))
     assert reply is None
     assert failure.code is FailureCode.REFUSED_POLICY
 
 
 def test_a_plan_for_updates_lets_no_sum_of_gradients_go(make_federation):
     """It would leave without any noise."""
-    federation = make_federation(plan=with_clipped_updates(private_plan(), 1.0, None, 1.0))
-    reply, failure, _ = asked(federation, Request(Task.GRADIENT_SUM, STUDY, 1, 1, federation.weights))
+    federation = make_federation(plan=clipped_updates())
+    reply, failure, _ = asked(federation, GradientSum(federation.weights))
     assert reply is None
     assert failure.code is FailureCode.REFUSED_POLICY
 
@@ -115,7 +124,7 @@ def test_a_run_ends_with_a_certificate_of_one_release(tiny_study, tmp_path, stra
     assert statement["trust"] == ("secure-aggregation" if strategy == "one-shot" else "nobody")
     assert 7.9 < statement["epsilon"] <= 8.0
     [(leaf, count)] = leaves(from_json(certificate["event"]))
-    assert (leaf, count) == (plan_of(study).release_event, 1)
+    assert (leaf, count) == (release_event(plan_of(study).training), 1)
     references = record.results["references"]
     assert isinstance(references, dict)
     row, alone = references["no-privacy"], references["alone"]
@@ -138,9 +147,9 @@ def test_a_run_that_shares_a_few_coordinates_has_a_certificate_of_its_total(tiny
 
 
 def test_the_public_number_is_spread_over_the_hospitals(tiny_study):
-    mechanism = plan_of(tiny_study(privacy=PERTURBED, federation=ONE_SHOT)).on_update
-    assert isinstance(mechanism, OutputPerturbation)
-    assert mechanism.fit == HeadFit(0.01, 1.0, 32 / 3)
+    part = plan_of(tiny_study(privacy=PERTURBED, federation=ONE_SHOT)).training
+    assert isinstance(part, NoisedHead)
+    assert part.mechanism.fit == HeadFit(0.01, 1.0, 32 / 3)
 
 
 def test_a_fit_is_foreseen_as_it_is_promised(tiny_study):
@@ -190,4 +199,4 @@ def test_studies_that_do_not_fit_are_refused(tiny, privacy, federation, part):
 
 def test_the_shares_of_a_sum_are_sized_for_the_honest(tiny_study):
     plan = plan_of(tiny_study(privacy=PERTURBED, federation=ONE_SHOT))
-    assert (plan.trust, plan.colluders) == (Trust.SECURE_AGGREGATION, 1)
+    assert plan.noiser == NoiseShares(3, colluders=1, dropouts=0)

@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from tests.cases import family
-from wardround.run import stages
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import from_json
@@ -17,6 +16,7 @@ from wardround.accounting.ledger import LedgerFile
 from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, StudyError
 from wardround.records.folder import RunRecord, arrays_from_file
+from wardround.simulation import run as simulation
 
 LOCAL: dict[str, dict[str, object]] = {
     "fedavg": {"strategy": "fedavg", "local_steps": 2},
@@ -77,7 +77,7 @@ STRATEGIES = {
 
 
 def run_study(study, out, observer=None, **options):
-    return stages.run_study(study, out, observer or Silent(), **options)
+    return simulation.run_study(study, out, observer or Silent(), **options)
 
 
 def read_json(path):

@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pytest
 from tests.cases import family
-from wardround.run import local_pictures, stages
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import PureEvent, SelfComposedEvent, from_json, leaves
@@ -15,7 +14,10 @@ from wardround.accounting.terms import NeighboringRelation
 from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, PrivacyError, RecordError, StudyError
+from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.records.folder import RunFolder, RunRecord, arrays_from_file
+from wardround.simulation import local_pictures
+from wardround.simulation import run as simulation
 from wardround.simulation.materials import gather
 
 PRIVACY = {
@@ -37,11 +39,11 @@ STRATEGIES = (
 
 
 def run_study(study, out, observer):
-    return stages.run_study(study, out, observer)
+    return simulation.run_study(study, out, observer)
 
 
 def resume_run(out, observer):
-    return stages.resume_run(out, observer)
+    return simulation.resume_run(out, observer)
 
 
 @pytest.fixture(scope="module")
@@ -307,9 +309,9 @@ def test_the_resolved_study_says_what_was_not_given_and_reads_back(local_study, 
 
 
 def test_pure_releases_add_up_exactly(local_study):
-    release = plan_of(local_study(MECHANISMS["laplace-features"])).on_pictures
-    assert release is not None
-    event = release.event
+    pictures = plan_of(local_study(MECHANISMS["laplace-features"])).training
+    assert isinstance(pictures, NoisedPictures)
+    event = pictures.release.event
     assert isinstance(event, PureEvent)
     assert 8 * (1 - 1e-12) < event.epsilon <= 8
 

@@ -3,10 +3,10 @@
 import math
 
 import pytest
-from wardround.run import estimate as estimates
 
 from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, ModelError
+from wardround.simulation import estimate as estimates
 from wardround.simulation.run import run_study
 from wardround.training.workbench import Workbench
 

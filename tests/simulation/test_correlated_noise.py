@@ -3,17 +3,19 @@
 import json
 
 import pytest
-from wardround.run import stages
 
-from wardround.accounting.events import GaussianEvent, from_json, leaves
+from wardround.accounting.events import from_json, leaves
 from wardround.accounting.ledger import LedgerFile
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import strategy_of
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, StudyError
+from wardround.federation.aggregators import PlainSum
 from wardround.federation.strategies.fedsgd import FedSGD
-from wardround.randomness import Randomness
+from wardround.privacy.plans.kinds import CorrelatedGradients
+from wardround.privacy.plans.releases import correlation_of
+from wardround.simulation import run as simulation
 
 CORRELATED = {"plan": "correlated-noise", "cohorts": 2}
 
@@ -30,11 +32,11 @@ class Stopping(Silent):
 
 
 def run_study(study, out, observer=None):
-    return stages.run_study(study, out, observer or Silent())
+    return simulation.run_study(study, out, observer or Silent())
 
 
 def resume_run(out):
-    return stages.resume_run(out, Silent())
+    return simulation.resume_run(out, Silent())
 
 
 def ledgers(folder):
@@ -47,12 +49,13 @@ def test_a_run_spends_its_epsilon_in_the_first_round_and_no_more(tiny_study, tmp
     study = tiny_study(study={"seed": None}, privacy=CORRELATED | {"num_patients": num_patients})
     record = run_study(study, tmp_path / "run")
     plan, certificate = plan_of(study), record.certificate
+    assert isinstance(plan.training, CorrelatedGradients)
     assert 7.9 < certificate["statement"]["epsilon"] <= 8
     assert certificate["rounds"] == 4
     assert leaves(from_json(certificate["event"])) == leaves(plan.event_after(1))
     for entries in ledgers(tmp_path / "run").values():
         spent = [leaf for entry in entries for leaf in leaves(entry.event) if entry.purpose == "gradient-sum"]
-        assert spent == [(GaussianEvent(plan.noise_multiplier), 1)]
+        assert spent == [(plan.training.noise, 1)]
         assert len(entries) == 4 + (num_patients is None)
     lines = [json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
     shown = {line["epsilon"] for line in lines if "epsilon" in line}
@@ -90,17 +93,19 @@ def test_reference_runs_share_the_cohorts_and_not_the_noise(tiny_study, tmp_path
 
 
 def test_bands_are_chosen_where_they_are_not_given(tiny_study):
-    found = plan_of(tiny_study(privacy=CORRELATED | {"cohorts": 4}, federation={"rounds": 12})).correlation
+    found = correlation_of(
+        plan_of(tiny_study(privacy=CORRELATED | {"cohorts": 4}, federation={"rounds": 12})).training
+    )
     assert found is not None
     assert (found.rounds, found.cohorts, found.bands, found.momentum) == (12, 4, 4, 0.9)
-    given = plan_of(tiny_study(privacy=CORRELATED | {"bands": 1})).correlation
+    given = correlation_of(plan_of(tiny_study(privacy=CORRELATED | {"bands": 1})).training)
     assert given is not None
     assert given.bands == 1
 
 
 def test_a_rounds_sum_is_divided_by_the_public_size_of_a_cohort(tiny_study):
     study = tiny_study(privacy=CORRELATED | {"cohorts": 4, "num_patients": 32})
-    strategy = strategy_of(study, plan_of(study), "fedsgd", Randomness(0))
+    strategy = strategy_of(study, plan_of(study), "fedsgd", PlainSum())
     assert isinstance(strategy, FedSGD)
     assert strategy.sampling_prob * 32 == 8
 

@@ -17,36 +17,44 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wardround.run import stages
-
-from wardround import cli
+from wardround.cli.main import main as wardround
 from wardround.config import read_study
-from wardround.hospital.masked import MaskedHospital
+from wardround.federation.masked import MaskedAggregator
+from wardround.hospital.masked import MaskedRounds
 from wardround.hospital.notes import Notes
 from wardround.records.folder import RunFolder
 from wardround.secure_aggregation.round.masked_sum import MaskedSum
 from wardround.secure_aggregation.round.upload import Upload
+from wardround.simulation import run as simulation
 from wardround.simulation.estimate import estimate
 
 STEPS = {
-    "before the first charge": ("admit", 0, "before"),
-    "between two charges": ("admit", 1, "before"),
-    "before the charges are committed": ("admit", -1, "after"),
-    "after the charges": ("upload", 0, "before"),
-    "while notes are written": ("notes", 1, "half"),
-    "before the first upload leaves": ("leave", 0, "before"),
-    "after the first upload has left": ("leave", 0, "after"),
-    "before the sum": ("add", -1, "before"),
-    "during the sum": ("add", 1, "after"),
-    "after the opening": ("total", 0, "after"),
-    "while the sum is received": ("receive", 0, "after"),
-    "before the checkpoint": ("checkpoint", 0, "before"),
-    "while the checkpoint is written": ("checkpoint", 0, "half"),
-    "after the checkpoint": ("checkpoint", 0, "after"),
+    "before the first announcement": (1, "announce", 0, "before"),
+    "after the first announcement": (1, "announce", 0, "after"),
+    "before the confirmations": (1, "confirm", 0, "before"),
+    "after the confirmations": (1, "confirm", -1, "after"),
+    "before the first charge": (1, "admit", 0, "before"),
+    "while a sum is received": (2, "receive", 0, "after"),
+    "between two charges": (2, "admit", 1, "before"),
+    "before the charges are committed": (2, "admit", -1, "after"),
+    "after the charges": (2, "upload", 0, "before"),
+    "while notes are written": (2, "notes", 1, "half"),
+    "before the first upload leaves": (3, "leave", 0, "before"),
+    "after the first upload has left": (3, "leave", 0, "after"),
+    "before the sum": (3, "add", -1, "before"),
+    "during the sum": (3, "add", 1, "after"),
+    "after the opening": (3, "total", 0, "after"),
+    "after the checkpoint": (3, "checkpoint", 0, "after"),
+    "before the checkpoint": (4, "checkpoint", 0, "before"),
+    "while the checkpoint is written": (4, "checkpoint", 0, "half"),
+    "while the last sum is received": (4, "receive last", 0, "after"),
 }
-"""What is called, for which hospital of the attempt in order (-1 the last), and when in that call it is killed."""
-UNPAID = tuple(STEPS)[:3]
+"""In which round, what is called, for which hospital of the attempt in order (-1 the last), and when in that call the
+process is killed. In this order a run can be killed at one after another."""
+UNPAID = tuple(STEPS)[:8]
 """Steps before any charge of the attempt is on disk."""
+DONE = ("after the checkpoint", "while the last sum is received")
+"""Steps after the round is remembered: it is not repeated."""
 
 
 def die():
@@ -57,12 +65,12 @@ def die():
 class Watch:
     """Counts the calls of an attempt, and kills its process at one of them."""
 
-    step: tuple[str, int, str] | None
-    at_round: int | None
+    step: tuple[int, str, int, str] | None
     wire: str
     attempt: tuple[int, int, int] = (0, 0, 0)  # round, attempt, hospitals
     calls: Counter[str] = field(default_factory=Counter)
     halves_writes: bool = False
+    receiving: str = "receive"
 
     def begin(self, *attempt):
         if attempt != self.attempt:
@@ -73,9 +81,9 @@ class Watch:
         position, hospitals = self.calls[call], self.attempt[2]
         self.calls[call] += 1
         when = None
-        if self.step is not None and (self.attempt[0] if round is None else round) == self.at_round:
-            is_there = self.step[:2] in ((call, position), (call, position - hospitals))
-            when = self.step[2] if is_there else None
+        if self.step is not None and (self.attempt[0] if round is None else round) == self.step[0]:
+            is_there = self.step[1:3] in ((call, position), (call, position - hospitals))
+            when = self.step[3] if is_there else None
         if when == "before":
             die()
         self.halves_writes = when == "half"
@@ -120,28 +128,34 @@ def wrap(owner, name, around):
     setattr(owner, name, lambda *args, **kwargs: around(lambda: inner(*args, **kwargs), *args))
 
 
-def watch(step, at_round, wire):
+def watch(step, wire):
     """Wraps the steps of a masked round in this process."""
-    watched = Watch(STEPS[step] if step else None, at_round, wire)
+    watched = Watch(STEPS[step] if step else None, wire)
 
-    def announce(do, hospital, request, attempt, hospitals):
-        watched.begin(request.round, attempt, hospitals)
-        return do()
+    def announce(do, _, request, work):
+        watched.begin(request.round, work.attempt, work.hospitals)
+        return watched.passes("announce", do)
 
     def upload(do, *_):
         sent = watched.passes("upload", do)
         watched.passes("leave", lambda: watched.leave(sent))
         return sent
 
+    def close(do, *_, **__):
+        watched.receiving = "receive last"
+        do()
+
     def opened(do, file, mode="r", *_):
         is_writing = watched.halves_writes and "w" in mode
         return HalfAFile(do()) if is_writing else do()
 
-    wrap(MaskedHospital, "announce", announce)
-    wrap(MaskedHospital, "upload", upload)
+    wrap(MaskedRounds, "announce", announce)
+    wrap(MaskedRounds, "receive", lambda do, *_: watched.passes(watched.receiving, do))
+    wrap(MaskedRounds, "upload", upload)
+    wrap(MaskedAggregator, "close", close)
     for owner, name in (
-        (MaskedHospital, "admit"),
-        (MaskedHospital, "receive"),
+        (MaskedRounds, "confirm"),
+        (MaskedRounds, "admit"),
         (MaskedSum, "add"),
         (MaskedSum, "total"),
     ):
@@ -160,10 +174,10 @@ def run(command):
     log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    wrap(stages, "write_report", lambda do, record: record.path / "report.html")  # it takes longest
-    watch(command["step"], command["round"], command["wire"])
+    wrap(simulation, "write_report", lambda do, record: record.path / "report.html")  # it takes longest
+    watch(command["step"], command["wire"])
     sys.argv = ["wardround", *command["arguments"]]
-    cli.main()
+    wardround()
 
 
 def main(study):

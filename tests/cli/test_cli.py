@@ -16,7 +16,7 @@ ASKED = ("--patients", 4000, "--hospitals", 5, "--delta", 1e-5, "--rounds", 20)
 def test_help_imports_nothing_heavy():
     script = (
         "import sys\n"
-        "from wardround.cli import main\n"
+        "from wardround.cli.main import main\n"
         "sys.argv = ['wardround', '--help']\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
         "print('\\n'.join(sorted(sys.modules)), file=sys.stderr)\n"
@@ -172,7 +172,7 @@ def test_a_bug_shows_its_traceback(monkeypatch, study_file):
     def broken(*_args, **_kwargs):
         raise ZeroDivisionError
 
-    from wardround.cli import main
+    from wardround.cli.main import main
 
     monkeypatch.setattr("wardround.simulation.run.run_study", broken)
     monkeypatch.setattr(sys, "argv", ["wardround", "run", str(study_file())])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tests.cases import family
-from tests.run.test_resume import (
+from tests.simulation.test_resume import (
     InterruptingRound,
     begun,
     charges,
@@ -20,7 +20,6 @@ from tests.run.test_resume import (
     run_study,
     what_counts,
 )
-from wardround.run import assemble, stages
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import from_json
@@ -30,6 +29,8 @@ from wardround.agreed.upload import MaskedUpload
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import FederationError, LedgerError, StudyError, WardroundError
+from wardround.privacy.plans.calibrate import alone
+from wardround.privacy.plans.costs import release_event
 from wardround.randomness import largest_sample
 from wardround.records.folder import RunFolder
 from wardround.report.numbers import summary_of_run
@@ -38,8 +39,10 @@ from wardround.secure_aggregation.integers.ring import Ring
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.secure_aggregation.round.upload import Upload, size_of_upload
+from wardround.simulation import run as simulation
 from wardround.simulation.absences import availability_of
 from wardround.simulation.estimate import estimate
+from wardround.simulation.federate import answers_as_one
 
 MASKED = {"sum": "masked", "num_patients": 32}
 
@@ -159,8 +162,9 @@ def test_a_key_that_was_replaced_is_refused_on_resume(tiny_study, tmp_path):
     interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(2))
     (out / "hospitals" / "00001" / "identity.pem").unlink()
     SigningKey.new(system_entropy).write(out / "hospitals" / "00001" / "identity.pem")
-    with pytest.raises(FederationError, match="key that is pinned"):
+    with pytest.raises(FederationError, match="keep to the protocol"):
         resume_run(out)
+    assert "key that is pinned" in (out / "hospitals.log").read_text()
 
 
 def test_a_ledger_that_was_emptied_is_refused_on_resume(tiny_study, tmp_path):
@@ -180,8 +184,9 @@ def test_a_share_that_is_missing_stops_the_run(tiny_study, tmp_path, monkeypatch
         return self.grid.sum_of(gradients) if calls[0] % 3 == 0 else encode(self, gradients, random_bytes)
 
     monkeypatch.setattr(IntegerMechanism, "encode", without_noise)
-    with pytest.raises(FederationError, match="is too little"):
+    with pytest.raises(FederationError, match="keep to the protocol"):
         run_study(study, tmp_path / "run")
+    assert "is too little" in (tmp_path / "run" / "hospitals.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -240,9 +245,11 @@ def test_a_masked_study_is_another_study_and_a_simulated_one_is_what_it_was(tiny
 
 
 def test_references_and_their_ledgers_are_not_masked(tiny_study):
-    plan = plan_of(tiny_study(privacy=MASKED))
-    assert plan.shares is not None
-    assert not assemble.answers_as_one(tiny_study(privacy=MASKED))
+    study = tiny_study(privacy=MASKED)
+    plan = plan_of(study)
+    assert plan.masked is not None
+    assert alone(plan, plan.hospitals, plan.releases).masked is None
+    assert not answers_as_one(study, plan, study.federation.strategy)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +388,7 @@ def test_attempts_that_a_late_hospital_cost_are_shown_and_in_the_epsilon_of_thei
     assert availability is not None
     late = [tuple(np.flatnonzero(row)) for row in availability.late]
     assert {len(names) for names in late} == {0, 1}, "a timetable with both kinds of rounds"
-    record = stages.run_study(study, tmp_path / "run", Watching())
+    record = simulation.run_study(study, tmp_path / "run", Watching())
     plan, charged = plan_of(study), 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
     for line, names, shown in zip(lines, late, details, strict=True):
@@ -411,6 +418,7 @@ COUNTED = {"sum": "masked"}
 def test_a_counted_run_says_what_it_was_and_all_of_it_agrees(tiny_study, tmp_path):
     study = tiny_study(privacy=COUNTED, study={"seed": None}, federation={"compare": ["alone"]})
     plan, out = plan_of(study), tmp_path / "run"
+    assert plan.count is not None
     record = run_study(study, out)
     certificate = record.certificate
     statement, event = certificate["statement"], from_json(certificate["event"])
@@ -424,8 +432,12 @@ def test_a_counted_run_says_what_it_was_and_all_of_it_agrees(tiny_study, tmp_pat
     with LedgerFile(out / "ledger.sqlite") as ledgers:
         for hospital, digest in ledgers.chains():
             count, *rounds = ledgers.entries(hospital, digest)
-            assert (count.release_id, count.purpose, count.event) == ("0/count/1", "count", plan.count_event)
-            assert [entry.event for entry in rounds] == [plan.release_event] * 4
+            assert (count.release_id, count.purpose, count.event) == (
+                "0/count/1",
+                "count",
+                release_event(plan.count),
+            )
+            assert [entry.event for entry in rounds] == [release_event(plan.training)] * 4
     spent = [ledger["epsilon_spent"] for ledger in certificate["ledgers"].values()]
     assert spent == pytest.approx([plan.epsilon] * 3, rel=1e-12)
     assert max(spent) <= plan.epsilon
@@ -436,7 +448,9 @@ def test_a_counted_run_says_what_it_was_and_all_of_it_agrees(tiny_study, tmp_pat
 
 def test_a_counted_run_has_more_noise_in_its_rounds_than_one_whose_size_is_public(tiny_study):
     counted, public = (plan_of(tiny_study(privacy={**COUNTED, "num_patients": n})) for n in (None, 32))
-    assert counted.noise_multiplier > public.noise_multiplier
+    assert counted.masked is not None
+    assert public.masked is not None
+    assert counted.masked.noise_multiplier > public.masked.noise_multiplier
     assert counted.epsilon_after(4) <= 8.0
     assert counted.epsilon_after(0) > 0 == public.epsilon_after(0)
 

@@ -1,7 +1,6 @@
 """Simulated federations as whole runs: hospitals that answer as one, and hospitals that are away or late."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,13 +12,15 @@ from wardround.agreed.plans import plan_of
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import FederationError, StudyError
-from wardround.federation.channel import SumChannel
-from wardround.federation.messages import Task
+from wardround.federation.strategies.fedsgd import FedSGD
+from wardround.privacy.plans.calibrate import alone
 from wardround.records.folder import RunRecord, arrays_from_file
 from wardround.simulation.absences import availability_of
 from wardround.simulation.availability import UnreliableChannel
+from wardround.simulation.estimate import estimate
 from wardround.simulation.materials import gather
 from wardround.simulation.run import run_study
+from wardround.simulation.union import JointSum
 
 SECURE = {"trust": "secure-aggregation", "epsilon": 8.0}
 AWAY = {"count": 8, "absent_rate": 0.2, "absent_rounds": 2.0, "late_rate": 0.1, "availability_seed": 1}
@@ -40,10 +41,8 @@ def federation_of(study, tmp_path):
 def test_hospitals_answer_as_one_only_where_each_rounds_noise_is_its_own(tiny_study, tmp_path, plan, together):
     fields = {"cohorts": 2} if plan == "correlated-noise" else {}
     federation, ledgers = federation_of(tiny_study(privacy={**SECURE, "plan": plan, **fields}), tmp_path)
-    assert isinstance(federation.channel, SumChannel)
-    request = federation.strategy.call.request(Task.COUNT, 0)
-    total = federation.channel.ask_sum(dict.fromkeys(federation.channel.hospitals, request), 1.0)
-    assert (total is not None) == together
+    assert isinstance(federation.strategy, FedSGD)
+    assert isinstance(federation.strategy.aggregator, JointSum) == together
     ledgers.close()
 
 
@@ -53,8 +52,8 @@ def test_a_run_whose_sums_are_of_the_union_is_the_run_of_single_replies_but_for_
     """At next to no noise both ways end in the same model."""
     study = tiny_study(privacy={"trust": "secure-aggregation", "epsilon": None, "noise_multiplier": 1e-7})
     records: list[RunRecord] = []
-    for allowed in (assemble.SUMMED_PLANS, frozenset()):
-        monkeypatch.setattr(assemble, "SUMMED_PLANS", allowed)
+    for answer in (assemble.answers_as_one, lambda *_: False):
+        monkeypatch.setattr(assemble, "answers_as_one", answer)
         records.append(run_study(study, tmp_path / str(len(records)), Silent()))
     one, other = (json.loads((record.path / "certificate.json").read_text()) for record in records)
     models = [arrays_from_file(record.path / "model.safetensors") for record in records]
@@ -93,8 +92,11 @@ def test_a_run_that_could_not_end_is_refused_before_anything_is_written(tiny_stu
         run_study(study, tmp_path / "run", Silent())
     assert not (tmp_path / "run").exists()
     rate = {"count": 2, "absent_rate": 0.6, "absent_rounds": 3.0}
-    with pytest.raises(FederationError, match="At most 1 of 2 hospitals"):
-        plan_of(tiny_study(hospitals=rate, federation={"rounds": 40}, privacy={"trust": "nobody"}))
+    study = tiny_study(hospitals=rate, federation={"rounds": 40}, privacy={"trust": "nobody"})
+    for refuse in (estimate, lambda study: run_study(study, tmp_path / "run", Silent())):
+        with pytest.raises(FederationError, match="At most 1 of 2 hospitals"):
+            refuse(study)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_strategies_whose_hospitals_protect_themselves_need_no_dropouts(
 def test_the_reference_without_privacy_has_the_same_absences(tiny_study, tmp_path):
     study = tiny_study(hospitals=AWAY, privacy={**SECURE, "dropouts": 4}, federation={"compare": ["no-privacy"]})
     plan, materials = plan_of(study), gather(study, Silent())
-    own = replace(plan, dropouts=0, colluders=0)
+    own = alone(plan, plan.hospitals, plan.releases)
     with LedgerFile(tmp_path / "ledger.sqlite") as ledgers:
         for strategy, away in (("fedsgd", True), ("pooled", False)):
             federation = assemble.federate(

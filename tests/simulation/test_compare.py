@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from wardround.run import compare as room
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent
@@ -13,6 +12,7 @@ from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, StudyError, WardroundError
 from wardround.records.folder import RunRecord
 from wardround.simulation.run import run_study
+from wardround.simulation.sweeps import compare as room
 from wardround.simulation.sweeps.compare import compare
 from wardround.simulation.sweeps.many import Finished
 
