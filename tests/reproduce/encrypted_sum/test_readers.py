@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 
+from wardround.coordinator.observer import Silent
 from wardround.errors import FederationError, MissingExtra
 from wardround.reproduce.encrypted_sum import readers
 from wardround.reproduce.encrypted_sum.readers import read_masks, read_shared_key, read_threshold
 from wardround.reproduce.table import Origin
-from wardround.coordinator.observer import Silent
 from wardround.secure_aggregation.round.masks import Masks
 
 HOSPITALS = 4
