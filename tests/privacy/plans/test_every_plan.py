@@ -161,6 +161,8 @@ def release_of(part, work):
 def released(part, work):
     """Returns the answers of the hospitals that are surely honest, summed, with the coordinator's noise."""
     release, std = release_of(part, work)
+    if isinstance(part, NoisedGradients) and not isinstance(work, GradientSum):
+        return release(RANDOMNESS.stream(work.name)), std  # steps follow each other: each needs all of its noise
     honest = part.noiser.honest if isinstance(part.noiser, NoiseShares) else 1
     total = np.sum([release(RANDOMNESS.stream(work.name, number)) for number in range(honest)], axis=0)
     return total + coordinator_noise(part, SIZE, RANDOMNESS.stream("coordinator")), std
@@ -218,6 +220,28 @@ def test_work_that_is_charged_for_less_than_one_step_is_not_protected():
         for work in WORKS:
             if isinstance(work, LocalUpdate | SelectiveUpdate) and work.steps.steps < 1:
                 assert not protects(part, work)
+
+
+def test_an_answer_that_holds_more_than_the_noise_covers_is_not_protected():
+    """A velocity beside a noised update, a head of another objective, a divisor that is the hospital's own number."""
+    for part in parts():
+        if isinstance(part, NotPrivate | NoisedPictures):
+            continue
+        for work in WORKS:
+            if isinstance(work, LocalUpdate | SelectiveUpdate) and protects(part, work):
+                assert not (isinstance(part, NoisedUpdates) and work.steps.keep_velocity)
+                assert not (isinstance(part, NoisedGradients) and work.steps.denominator is None)
+            if isinstance(work, FittedHead) and protects(part, work):
+                assert isinstance(part, NoisedHead)
+                assert part.mechanism.fit == work.fit
+
+
+def test_a_round_asks_for_a_clipping_norm_just_where_norms_adapt():
+    for part in parts():
+        if isinstance(part, NoisedGradients) and not isinstance(part.noise, DiscreteShares):
+            for work in WORKS:
+                if isinstance(work, GradientSum):
+                    assert protects(part, work) == ((work.clipping_norm is None) == (part.clip.adaptive is None))
 
 
 def test_patients_are_counted_just_where_a_private_plan_counts_them():
