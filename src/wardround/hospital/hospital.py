@@ -75,7 +75,11 @@ class Hospital:
         except FederationError as error:
             _log.warning("%s refuses a message: %s", self.agent.name, error)
             return encode_reply(_REFUSED)
-        return encode_reply(self.reply(request))
+        try:
+            return encode_reply(self.reply(request))
+        except FederationError as error:  # an answer that is not finite: its charge stands, and it is not sent
+            _log.error("%s cannot send its answer: %s", self.agent.name, error)
+            return encode_reply(Failure(FailureCode.INTERNAL, Stage.TRAINING))
 
     @property
     def limits(self) -> Limits:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wardround.accounting.ledger import Ledger, LedgerFile
-from wardround.agreed.strategies import open_aggregator, strategy_of, timetable_of, work_of
+from wardround.agreed.strategies import open_aggregator, strategy_of, timetable_of, works_of
 from wardround.config import Study
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel, InProcessChannel
@@ -90,7 +90,6 @@ def federate(
     hospitals: Hospitals,
     ledgers: LedgerFile,
     *,
-    strategy: str,
     label: str,
     epsilon_limit: float,
     memory: Path | None = None,
@@ -103,14 +102,13 @@ def federate(
         materials: pictures and network.
         hospitals: each one's patients.
         ledgers: the file with the hospitals' ledgers.
-        strategy: its name in the study file.
         label: part of every stream's name, so that the runs of one study share no noise.
         epsilon_limit: what each ledger allows.
         memory: folder of the simulated hospitals' own notes; None keeps them in this process.
     """
     randomness = Randomness(study.study.seed, f"{study.stream_name}/{label}")
-    works = frozenset({*COUNTS, work_of(study, strategy)})
-    visits = _visits(timetable_of(study, strategy), study.rounds)
+    works = frozenset({*COUNTS, *works_of(study, plan)})
+    visits = _visits(timetable_of(study), study.rounds)
     classes = materials.images.class_names
     agents = {
         name: Agent(
@@ -127,7 +125,7 @@ def federate(
         for position, (name, patients) in enumerate(hospitals.items())
     }
     aggregator: Aggregator = open_aggregator(plan, randomness)
-    availability = availability_of(study, strategy)
+    availability = availability_of(study)
     masked = None
     if plan.masked is not None:
         agreement, rounds, identities = masked_rounds(study, plan, agents, memory)
@@ -137,22 +135,22 @@ def federate(
         aggregator = masked = MaskedAggregator(agreement)
     else:
         answering = {name: Hospital(agent, classes) for name, agent in agents.items()}
-        if answers_as_one(study, plan, strategy):
+        if answers_as_one(study, plan):
             aggregator = JointSum(agents, ledgers.transaction, aggregator, availability)
-    channel: Channel = InProcessChannel(tuple(agents), _answers(answering, ledgers.transaction))
+    channel: Channel = InProcessChannel(tuple(agents), answer_exchanges(answering, ledgers.transaction))
     if availability is not None:
         channel = UnreliableChannel(channel, availability)
-    missing = allowed_missing(study, plan, strategy)
-    chosen = strategy_of(study, plan, strategy, aggregator, allowed_missing=missing)
+    missing = allowed_missing(study, plan)
+    chosen = strategy_of(study, plan, aggregator, allowed_missing=missing)
     return Federation(answering, channel, chosen, masked)
 
 
-def answers_as_one(study: Study, plan: Plan, strategy: str) -> bool:
+def answers_as_one(study: Study, plan: Plan) -> bool:
     """Returns whether the hospitals of a run answer with one sum.
 
     Only sums over hospitals are then ever seen, each with noise of its own round.
     """
-    if strategy not in ("fedsgd", "pooled") or study.privacy.plan not in ("dp-sgd", "none"):
+    if study.federation.strategy not in ("fedsgd", "pooled") or study.privacy.plan not in ("dp-sgd", "none"):
         return False
     match plan.training:
         case NoisedGradients(noiser=noiser):
@@ -163,7 +161,7 @@ def answers_as_one(study: Study, plan: Plan, strategy: str) -> bool:
             return False
 
 
-def _answers(
+def answer_exchanges(
     hospitals: Mapping[HospitalName, Hospital], transaction: Transaction
 ) -> Callable[[Requests], dict[HospitalName, Reply | Failure]]:
     """Returns what answers an exchange: charges reach the disk by one write, and gradients are computed in batches."""

@@ -28,7 +28,7 @@ from wardround.simulation.federate import Federation, federate, open_ledger
 from wardround.simulation.local_pictures import released_materials
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
-from wardround.simulation.references import POOLED, pooled
+from wardround.simulation.references import POOLED, average_last_of, pooled
 from wardround.simulation.results import certificate_of, charged_after, patient_table, results_of
 from wardround.types import Vector
 
@@ -157,7 +157,7 @@ def _hospital_log(folder: RunFolder) -> Iterator[None]:
 
 
 def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, observer: Observer) -> RunRecord:
-    strategy, hospitals = study.federation.strategy, _hospitals(study, materials)
+    hospitals = _hospitals(study, materials)
     with LedgerFile(_ledger_path(study, folder.path), version=__version__) as ledgers, _hospital_log(folder):
         if isinstance(plan.training, NoisedPictures):
             observer.stage("noising pictures")
@@ -165,7 +165,7 @@ def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, ob
             hospitals = _hospitals(study, materials)
         federation = federate(
             study, plan, materials, hospitals, ledgers,
-            strategy=strategy, label="main", epsilon_limit=epsilon_limit_of(study, plan),
+            label="main", epsilon_limit=epsilon_limit_of(study, plan),
             memory=folder.path / "hospitals",
         )  # fmt: skip
         outcome = _rounds(study, plan, materials, federation, folder, observer)
@@ -222,7 +222,7 @@ def _rounds(
     observer: Observer,
 ) -> Outcome:
     section = study.federation
-    schedule = Schedule(study.rounds, section.evaluate_every, section.average_last)
+    schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study))
     found = folder.latest_checkpoint()
     if found is None:
         observer.stage("counting patients" if plan.is_counted else "starting")

@@ -4,22 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.fixtures_federation import STUDY, private_plan
-from wardround.privacy.variants import not_private
+from tests.fixtures_federation import STUDY, private_plan, without_noise
 
 from wardround.accounting.terms import Trust
-from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
+from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.privacy.updates import ClippedUpdate
-from wardround.types import LocalSteps
+from wardround.work import CountClasses, CountPatients, LocalSteps, LocalUpdate, Selection, SelectiveUpdate
 
 REFUSED = {Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)}
 
 
-def ask(federation, round=1, task=Task.LOCAL_STEPS, **local):
+def ask(federation, round=1, work=None, **local):
     steps = LocalSteps(**({"steps": 1, "learning_rate": 0.1, "momentum": 0.5, "denominator": 2.0} | local))
-    request = Request(task, STUDY, round, 1, federation.weights, steps)
-    if task is not Task.LOCAL_STEPS:
-        request = replace(request, local=None, weights=None)
+    request = Request(STUDY, round, 1, work or LocalUpdate(federation.weights, steps))
     return federation.channel.ask(dict.fromkeys(federation.channel.hospitals, request), 60.0)
 
 
@@ -27,9 +24,8 @@ def nothing_was_charged(federation):
     return all(agent.ledger.entries() == [] for agent in federation.agents.values())
 
 
-def clipped_update_plan(**fields):
-    own = dict(noise_multiplier=0.0, clipping_norm=np.inf, on_update=ClippedUpdate(1.0, 2.0), num_patients=None)
-    return private_plan(**(own | fields))
+def clipped_update_plan():
+    return private_plan(mechanism=ClippedUpdate(1.0, 2.0))
 
 
 @pytest.mark.parametrize("round", [1, 3, 5])
@@ -44,14 +40,16 @@ def test_a_hospital_refuses_rounds_in_which_it_is_not_asked(make_federation, rou
     assert len(ask(federation, 2)[0]) == 3
 
 
-@pytest.mark.parametrize(
-    ("task", "steps"), [(Task.LOCAL_STEPS, 0), (Task.GRADIENT_SUM, 0), (Task.GRADIENT_SUM, 1)]
-)
-def test_no_request_says_that_it_is_charged_as_no_release(make_federation, task, steps):
+SELECTION = Selection(np.arange(34), 1.0, False, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+@pytest.mark.parametrize("kind", [LocalUpdate, SelectiveUpdate])
+def test_no_request_says_that_it_is_charged_as_no_release(make_federation, kind, steps):
     federation = make_federation(plan=private_plan())
     local = LocalSteps(steps, 0.1, 0.0, 2.0)
-    request = Request(task, STUDY, 1, 1, federation.weights, local)
-    replies, failures = federation.channel.ask(dict.fromkeys(federation.channel.hospitals, request), 60.0)
+    of_it = (local,) if kind is LocalUpdate else (local, SELECTION)
+    replies, failures = ask(federation, work=kind(federation.weights, *of_it))
     assert not replies
     assert set(failures.values()) == REFUSED
     assert nothing_was_charged(federation)
@@ -59,7 +57,7 @@ def test_no_request_says_that_it_is_charged_as_no_release(make_federation, task,
 
 def test_releases_that_are_still_foreseen_follow_the_timetable(make_federation):
     agent = next(iter(make_federation(rounds=9).agents.values()))
-    request = Request(Task.LOCAL_STEPS, STUDY, 4, 1)
+    request = Request(STUDY, 4, 1, LocalUpdate(np.zeros(34, np.float32), LocalSteps(1, 0.1, 0.0, 2.0)))
     assert agent.policy.planned(request) == 6
     assert replace(agent.policy, visits=(2, 4, 9)).planned(request) == 2
 
@@ -92,17 +90,17 @@ def test_noised_steps_need_all_of_their_noise_at_the_hospital(make_federation, t
     assert nothing_was_charged(federation)
 
 
-@pytest.mark.parametrize("task", [Task.COUNT, Task.CLASS_COUNTS])
+@pytest.mark.parametrize("work", [CountPatients(), CountClasses()])
 @pytest.mark.parametrize("plan", [private_plan(), clipped_update_plan()], ids=["public size", "update"])
-def test_a_count_for_which_no_noise_is_planned_is_refused(make_federation, plan, task):
+def test_a_count_for_which_no_noise_is_planned_is_refused(make_federation, plan, work):
     federation = make_federation(plan=plan)
-    replies, failures = ask(federation, 0, task)
+    replies, failures = ask(federation, 0, work)
     assert not replies
     assert set(failures.values()) == REFUSED
     assert nothing_was_charged(federation)
 
 
 def test_without_a_promise_nothing_of_this_is_refused(make_federation):
-    federation = make_federation(plan=not_private(private_plan()))
+    federation = make_federation(plan=without_noise(private_plan()))
     assert len(ask(federation, 1, keep_velocity=True, denominator=None)[0]) == 3
-    assert len(ask(federation, 0, Task.CLASS_COUNTS)[0]) == 3
+    assert len(ask(federation, 0, CountClasses())[0]) == 3

@@ -3,16 +3,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.fixtures_federation import STUDY, private_plan
-from wardround.privacy.plan import PrivacyPlan
+from tests.fixtures_federation import STUDY, private_plan, with_training
 
-from wardround.federation.messages import Failure, FailureCode, Reply, Request, Stage, Task
+from wardround.federation.messages import Answer, Failure, FailureCode, Request, Stage
+from wardround.hospital import agent as agent_module
+from wardround.privacy.plans.costs import release_event
 from wardround.training.workbench import Workbench
-from wardround.types import LocalSteps
+from wardround.work import CountPatients, GradientSum, LocalSteps, LocalUpdate
 
 
 def gradient_request(federation, round=1, attempt=1, study=STUDY):
-    return Request(Task.GRADIENT_SUM, study, round, attempt, federation.weights)
+    return Request(study, round, attempt, GradientSum(federation.weights))
 
 
 def ask_all(federation, request):
@@ -60,17 +61,16 @@ def test_what_is_charged_is_what_the_reply_says_it_cost(make_federation):
     replies, _ = ask_all(federation, gradient_request(federation))
     for name, reply in replies.items():
         assert [entry.event for entry in entries(federation)[name]] == [reply.event]
-        assert reply.event == federation.plan.release_event
+        assert reply.event == release_event(federation.plan.training)
 
 
 def test_local_steps_are_charged_one_by_one(make_federation):
     federation = make_federation(plan=private_plan())
-    request = replace(
-        gradient_request(federation), task=Task.LOCAL_STEPS, local=LocalSteps(3, 0.1, 0.0, denominator=2.0)
-    )
+    work = LocalUpdate(federation.weights, LocalSteps(3, 0.1, 0.0, denominator=2.0))
+    request = replace(gradient_request(federation), work=work)
     ask_all(federation, request)
     spent = federation.agents["hospital-1"].ledger.spent()
-    assert spent == pytest.approx(replace(federation.plan, releases=3).epsilon)
+    assert spent == pytest.approx(with_training(federation.plan, releases=3).epsilon)
 
 
 def test_a_hospital_refuses_the_round_that_would_overspend_and_releases_nothing(make_federation):
@@ -86,10 +86,16 @@ def test_a_hospital_refuses_the_round_that_would_overspend_and_releases_nothing(
 
 @pytest.mark.parametrize(
     "change",
-    [{"study": "another study"}, {"round": 6}, {"round": 0}, {"task": Task.COUNT}, {"task": Task.LOCAL_STEPS}],
+    [
+        {"study": "another study"},
+        {"round": 6},
+        {"round": 0},
+        {"work": CountPatients()},
+        {"work": LocalUpdate(np.zeros(34, np.float32), LocalSteps(1, 0.1, 0.0, denominator=2.0))},
+    ],
 )
 def test_a_hospital_answers_only_what_it_agreed_to(make_federation, change):
-    federation = make_federation(plan=private_plan(), tasks={Task.COUNT, Task.GRADIENT_SUM})
+    federation = make_federation(plan=private_plan(), works={CountPatients, GradientSum})
     replies, failures = ask_all(federation, replace(gradient_request(federation), **change))
     assert replies == {}
     assert set(failures.values()) == {Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)}
@@ -99,15 +105,15 @@ def test_a_hospital_answers_only_what_it_agreed_to(make_federation, change):
 def test_two_hospitals_never_share_a_noise_stream(make_federation, monkeypatch):
     federation = make_federation(plan=private_plan())
     drawn: list[np.ndarray] = []
-    original = PrivacyPlan.hospital_release
+    original = agent_module.noised_sum
 
-    def remembering(self, clipped, stream):
+    def remembering(part, clipped, stream):
         clipped.vector.zero_()
-        released = original(self, clipped, stream)
+        released = original(part, clipped, stream)
         drawn.append(released)
         return released
 
-    monkeypatch.setattr(PrivacyPlan, "hospital_release", remembering)
+    monkeypatch.setattr(agent_module, "noised_sum", remembering)
     for round in (1, 2):
         ask_all(federation, gradient_request(federation, round))
     noise = np.stack(drawn)
@@ -160,4 +166,4 @@ def test_a_refusing_hospital_does_not_stop_the_others(make_federation):
     replies, failures = ask_all(federation, gradient_request(federation))
     assert list(replies) == ["hospital-1", "hospital-3"]
     assert list(failures) == ["hospital-2"]
-    assert all(isinstance(reply, Reply) for reply in replies.values())
+    assert all(isinstance(reply, Answer) for reply in replies.values())

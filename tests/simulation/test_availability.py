@@ -3,22 +3,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
-from tests.fixtures_federation import STUDY, private_plan
-from wardround.privacy.variants import not_private
+from tests.fixtures_federation import EVERY_WORK, STUDY, private_plan, without_noise
 
 from wardround.accounting.terms import Trust
 from wardround.errors import FederationError
-from wardround.federation.aggregators import SimulatedSecureSum
-from wardround.federation.channel import InProcessChannel
+from wardround.federation.aggregators import PlainSum
 from wardround.federation.local_training import LocalTraining
-from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
+from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
 from wardround.hospital.policy import Policy
 from wardround.simulation.availability import Availability, UnreliableChannel
-from wardround.simulation.union import Union
+from wardround.simulation.union import JointSum
+from wardround.work import CountPatients, GradientSum
 
 NO_ANSWER = Failure(FailureCode.NO_ANSWER, Stage.TRANSPORT)
 
@@ -59,10 +58,24 @@ class Fixed(Availability):
     late = np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], dtype=bool)
 
 
-def unreliable(federation, *, union):
-    answer = Union(federation.agents, federation.ledgers.transaction).answer_sum if union else None
-    inner = InProcessChannel(federation.channel.hospitals, federation.channel._answer, answer)
-    return UnreliableChannel(inner, Fixed(4, 4))
+FIXED = Fixed(4, 4)
+
+
+def unreliable(federation):
+    return UnreliableChannel(federation.channel, FIXED)
+
+
+def aggregator_of(federation, *, joint):
+    """Forms sums of single replies, or the sum over the union."""
+    if not joint:
+        return PlainSum()
+    return JointSum(federation.agents, federation.ledgers.transaction, PlainSum(), FIXED)
+
+
+def total_of(federation, call, requests, *, joint):
+    """The sum that a call forms of what arrives."""
+    aggregator = aggregator_of(federation, joint=joint)
+    return call.ask_sum(unreliable(federation), requests, aggregator)[0]
 
 
 def plan_of(**fields):
@@ -70,7 +83,7 @@ def plan_of(**fields):
 
 
 def requests_for(federation, round, attempt=1):
-    return dict.fromkeys(federation.agents, Request(Task.GRADIENT_SUM, STUDY, round, attempt, federation.weights))
+    return dict.fromkeys(federation.agents, Request(STUDY, round, attempt, GradientSum(federation.weights)))
 
 
 def charges(federation):
@@ -79,7 +92,7 @@ def charges(federation):
 
 def test_who_is_away_is_not_charged_and_who_is_late_is_and_neither_is_in_the_replies(make_federation):
     federation = make_federation(hospitals=4, plan=plan_of())
-    channel = unreliable(federation, union=False)
+    channel = unreliable(federation)
     replies, failures = channel.ask(requests_for(federation, 2), 60.0)
     assert list(failures) == ["hospital-1", "hospital-2"]
     assert set(failures.values()) == {NO_ANSWER}
@@ -87,11 +100,11 @@ def test_who_is_away_is_not_charged_and_who_is_late_is_and_neither_is_in_the_rep
     assert charges(federation) == [0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("union", [False, True])
-def test_a_summed_round_goes_on_without_them_and_counts_the_late_charge(make_federation, union):
-    federation = make_federation(hospitals=4, plan=not_private(plan_of(), clipped=True))
-    channel, call = unreliable(federation, union=union), Call(STUDY, allowed_missing=2)
-    total = call.ask_sum(channel, requests_for(federation, 2), SimulatedSecureSum(), 2)
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_summed_round_goes_on_without_them_and_counts_the_late_charge(make_federation, joint):
+    federation = make_federation(hospitals=4, plan=without_noise(plan_of(), clipped=True))
+    call = Call(STUDY, allowed_missing=2)
+    total = total_of(federation, call, requests_for(federation, 2), joint=joint)
     assert charges(federation) == [0, 1, 1, 1]
     present = {name: r for name, r in requests_for(federation, 2).items() if name in ("hospital-3", "hospital-4")}
     replies, _ = federation.channel.ask(present, 60.0)
@@ -99,30 +112,28 @@ def test_a_summed_round_goes_on_without_them_and_counts_the_late_charge(make_fed
     assert total == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("union", [False, True])
-def test_more_missing_than_the_shares_allow_for_ends_the_round(make_federation, union):
+@pytest.mark.parametrize("joint", [False, True])
+def test_more_missing_than_the_shares_allow_for_ends_the_round(make_federation, joint):
     federation = make_federation(hospitals=4, plan=plan_of(dropouts=1))
     with pytest.raises(FederationError, match="at most 1 may be missing, 2 did not answer"):
-        Call(STUDY, allowed_missing=1).ask_sum(
-            unreliable(federation, union=union), requests_for(federation, 2), SimulatedSecureSum(), 2
-        )
+        total_of(federation, Call(STUDY, allowed_missing=1), requests_for(federation, 2), joint=joint)
 
 
-@pytest.mark.parametrize("union", [False, True])
-def test_the_noise_of_those_in_time_is_all_that_was_promised(make_federation, union):
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_noise_of_those_in_time_is_all_that_was_promised(make_federation, joint):
     plan = plan_of(colluders=1, sampling_prob=1.0, releases=1)
     noised, still = (
-        make_federation(hospitals=4, plan=plan if noisy else not_private(plan, clipped=True)) for noisy in (1, 0)
+        make_federation(hospitals=4, plan=plan if noisy else without_noise(plan, clipped=True)) for noisy in (1, 0)
     )
     call = Call(STUDY, allowed_missing=2)
     parts = []
-    exact = call.ask_sum(unreliable(still, union=union), requests_for(still, 2), SimulatedSecureSum(), 2)
+    exact = total_of(still, call, requests_for(still, 2), joint=joint)
     for attempt in range(1, 25):
         requests = requests_for(noised, 2, attempt)
-        parts.append(call.ask_sum(unreliable(noised, union=union), requests, SimulatedSecureSum(), 2) - exact)
+        parts.append(total_of(noised, call, requests, joint=joint) - exact)
     noise = np.concatenate(parts)
     # Two of four in time, each with a share for one honest hospital; one of them colludes.
-    share = plan.noise_multiplier * plan.clipping_norm
+    share = plan.training.noise.noise_multiplier * plan.training.clip.norm
     for hospitals, holds in ((1, False), (2, True), (3, False), (4, False)):
         square = float(np.sum(noise**2)) / (share**2 * hospitals)
         p = 2 * min(stats.chi2.cdf(square, len(noise)), stats.chi2.sf(square, len(noise)))
@@ -132,22 +143,22 @@ def test_the_noise_of_those_in_time_is_all_that_was_promised(make_federation, un
 def test_a_late_hospitals_refusal_is_in_time(make_federation):
     federation = make_federation(hospitals=4, plan=plan_of())
     late = federation.agents["hospital-2"]
-    federation.agents["hospital-2"] = replace(late, policy=Policy("another study", frozenset(Task), 5))
-    _, failures = unreliable(federation, union=False).ask(requests_for(federation, 3), 60.0)
+    federation.agents["hospital-2"] = replace(late, policy=Policy("another study", EVERY_WORK, 5))
+    _, failures = unreliable(federation).ask(requests_for(federation, 3), 60.0)
     assert failures == {"hospital-2": Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)}
 
 
 def test_everybody_is_there_for_the_counts_before_round_1(make_federation):
     federation = make_federation(hospitals=4)
-    count = dict.fromkeys(federation.agents, Request(Task.COUNT, STUDY, 0, 1))
-    for union in (False, True):
-        total = Call(STUDY).ask_sum(unreliable(federation, union=union), count, SimulatedSecureSum(), 0)
+    count = dict.fromkeys(federation.agents, Request(STUDY, 0, 1, CountPatients()))
+    for joint in (False, True):
+        total = total_of(federation, Call(STUDY), count, joint=joint)
         assert total.tolist() == [16.0]
 
 
 def test_a_ring_passes_by_who_is_away_or_late(make_federation):
     federation = make_federation(hospitals=4)
-    channel = unreliable(federation, union=False)
+    channel = unreliable(federation)
     local = LocalTraining(Call(STUDY, allowed_missing=4), 2, 0.1, 0.0, 1.0, num_patients=16)
     ring = Ring(local, Timetable(4, Order.FIXED))
     state = ring.init(federation.weights, channel)
@@ -162,8 +173,8 @@ def test_a_ring_passes_by_who_is_away_or_late(make_federation):
 
 def test_a_run_with_absences_repeats_itself_from_any_round(make_federation):
     federation = make_federation(hospitals=4, plan=plan_of())
-    channel = unreliable(federation, union=True)
-    strategy = FedSGD(Call(STUDY, allowed_missing=2), SimulatedSecureSum(), 0.5, 0.9, 0.5, num_patients=16)
+    channel, joint = unreliable(federation), aggregator_of(federation, joint=True)
+    strategy = FedSGD(Call(STUDY, allowed_missing=2), joint, 0.5, 0.9, 0.5, num_patients=16)
     states = [strategy.init(federation.weights, channel)]
     for round in (1, 2, 3, 4):
         states.append(strategy.update(states[-1], channel, round))

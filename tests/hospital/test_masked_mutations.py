@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.agent.masked_rounds import MaskedFederation, expected_total, masked_plan, rows_of
+from tests.hospital.masked_rounds import MaskedFederation, announce, expected_total, masked_plan, rows_of
 
 from wardround.accounting.ledger import LedgerFile
 from wardround.errors import FederationError, LedgerError
-from wardround.federation.masked import OpenedByMasks
+from wardround.federation.messages import Request
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.hospital.agent import Agent
@@ -20,6 +20,7 @@ from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.keys.secret import Once
 from wardround.secure_aggregation.round.round_key import RoundKey
 from wardround.secure_aggregation.round.witness import WITNESSES
+from wardround.work import GradientSum
 
 
 class Broken(Exception):
@@ -73,7 +74,7 @@ def the_step_divides_by_a_public_constant(make):
     masked = make(sampling_prob=0.5)
     opened = masked.ask().update
     again = make(sampling_prob=0.5, folder="again")
-    sgd = FedSGD(Call("a study", allowed_missing=1), OpenedByMasks(), 1.0, 0.0, 0.5, 20, 0.5)
+    sgd = FedSGD(Call("a study", allowed_missing=1), again.aggregator, 1.0, 0.0, 0.5, 20, 0.5)
     weights = masked.federation.weights
     after = sgd.update(sgd.init(weights, again.channel), again.channel, 1)["weights"]
     demand(np.array_equal(after, weights - opened / np.float32(0.5 * 20)), "the step depends on the sample's size")
@@ -82,7 +83,7 @@ def the_step_divides_by_a_public_constant(make):
 def masks_hide_one_vector(make):
     masked = make()
     parties = masked.parties.values()
-    keys = [p.announce(masked.request(), 1, 5) for p in parties]
+    keys = [announce(p, masked.request()) for p in parties]
     [party, *_] = parties
     party.admit([p.confirm(keys) for p in parties])
     masks = party._attempt.key.masks(party._attempt.charged)
@@ -150,18 +151,11 @@ def clip_at_twice_the_norm(patch):
 
 def divide_by_the_realised_sample(patch):
     def update(self, state, channel, round):
-        realised = sum(
-            len(party._agent.sample(replace(channel_request, round=round)).chosen)
-            for party in channel.parties.values()
-            for channel_request in [request_of(channel)]
-        )
+        request = Request("a study", round, 1, GradientSum(state["weights"]))
+        parties = channel.answer.__self__.parties.values()
+        realised = sum(len(party._agent.sample(request).chosen) for party in parties)
         size = np.array([max(1, realised) / self.sampling_prob], dtype=np.float32)
         return update_well(self, {**state, "num_patients": size}, channel, round)
-
-    def request_of(channel):
-        from wardround.federation.messages import Request, Task
-
-        return Request(Task.GRADIENT_SUM, "a study", 1, 1)
 
     update_well = FedSGD.update
     patch.setattr(FedSGD, "update", update)
@@ -185,7 +179,7 @@ def forget_the_ledger_s_head(patch):
 
 
 def charge_nothing(patch):
-    patch.setattr(Agent, "admit", lambda self, request, *, masked=False: None)
+    patch.setattr(Agent, "admit", lambda self, request: None)
 
 
 def leave_a_mask_out(patch):

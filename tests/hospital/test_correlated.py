@@ -4,28 +4,27 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import lfilter
-from tests.fixtures_federation import STUDY, private_plan
-from wardround.privacy.variants import not_private
+from tests.fixtures_federation import STUDY, private_plan, without_noise
 
 from wardround.accounting.events import GaussianEvent, NoEvent, leaves
 from wardround.accounting.ledger import LedgerFile
 from wardround.federation.aggregators import PlainSum
-from wardround.federation.messages import Failure, FailureCode, Request, Stage, Task
+from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.hospital.memory import Memory
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.correlated import Correlation
+from wardround.privacy.plans.releases import share_of_patients
 from wardround.training.workbench import Workbench
-from wardround.types import LocalSteps
+from wardround.work import GradientSum, LocalSteps, LocalUpdate
 
 CORRELATION = Correlation(5, cohorts=2, bands=2, momentum=0.9)
 REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
 
 
 def plan_of(**fields):
-    defaults = {"sampling_prob": 1.0, "releases": 1, "correlation": CORRELATION}
-    return private_plan(**(defaults | fields))
+    return private_plan(**({"correlation": CORRELATION} | fields))
 
 
 def federation_of(make_federation, **options):
@@ -34,9 +33,9 @@ def federation_of(make_federation, **options):
     return make_federation(**({"plan": plan, "seed": None, "epsilon_limit": plan.epsilon} | options))
 
 
-def ask(federation, round, weights=None, **changes):
-    weights = federation.weights if weights is None else weights
-    request = replace(Request(Task.GRADIENT_SUM, STUDY, round, 1, weights), **changes)
+def ask(federation, round, weights=None, work=None):
+    work = work or GradientSum(federation.weights if weights is None else weights)
+    request = Request(STUDY, round, 1, work)
     return federation.channel.ask(dict.fromkeys(federation.channel.hospitals, request), 60.0)
 
 
@@ -122,7 +121,8 @@ def test_a_round_that_was_forgotten_is_refused(make_federation):
 
 def test_local_steps_are_refused(make_federation):
     federation = federation_of(make_federation)
-    failures = ask(federation, 1, task=Task.LOCAL_STEPS, local=LocalSteps(1, 0.1, 0.0, denominator=2.0))[1]
+    work = LocalUpdate(federation.weights, LocalSteps(1, 0.1, 0.0, denominator=2.0))
+    failures = ask(federation, 1, work=work)[1]
     assert set(failures.values()) == {REFUSED}
     assert charged(federation) == [[]] * 3
 
@@ -183,7 +183,7 @@ def test_the_noise_that_leaves_over_a_run_is_independent_once_encoded(
 def rounds_of(federation, folder, *, stops=(), num_rounds=5):
     """The models of a run; after each round in `stops` the hospitals forget all but what is on disk."""
     restart(federation, folder)
-    strategy = FedSGD(Call(STUDY), PlainSum(), 0.4, 0.9, federation.plan.share_of_patients, 12)
+    strategy = FedSGD(Call(STUDY), PlainSum(), 0.4, 0.9, share_of_patients(federation.plan.training), 12)
     state = strategy.init(federation.weights, federation.channel)
     for round in range(1, num_rounds + 1):
         if round in stops:
@@ -216,8 +216,8 @@ def test_with_full_participation_and_one_band_it_is_full_batch_descent(make_fede
 
 
 def test_without_noise_a_cycle_of_cohorts_is_a_pass_over_all_patients(make_federation):
-    federation = make_federation(plan=not_private(plan_of(), clipped=True))
-    everyone = make_federation(plan=not_private(private_plan(sampling_prob=1.0), clipped=True))
+    federation = make_federation(plan=without_noise(plan_of(), clipped=True))
+    everyone = make_federation(plan=without_noise(private_plan(sampling_prob=1.0), clipped=True))
     cycle = updates(federation, 1) + updates(federation, 2)
     assert np.allclose(cycle, updates(everyone, 1), rtol=1e-5, atol=1e-6)
     assert not np.allclose(updates(federation, 2), updates(everyone, 1), atol=1e-3)
