@@ -129,6 +129,7 @@ def test_in_earnest_an_interrupted_round_is_charged_again_and_the_run_is_complet
     assert record.certificate["statement"]["epsilon"] > 8.0, "five releases were charged"
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_from_a_checkpoint_older_than_its_hospitals_notes(tiny_study, tmp_path):
     study, out = tiny_study(privacy=MASKED), tmp_path / "run"
     run_study(study, tmp_path / "whole")

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from wardround.config.data import DataSection, HospitalsSection
 from wardround.config.federation import (
+    ALONE,
     Averaging,
     FederatedSGD,
     FederationSection,
@@ -83,8 +84,13 @@ class Study(Section):
                 "repair follows each hospital's patients, counted before round 1, and num_patients is public: remove "
                 "num_patients, or remove repair"
             )
-        if isinstance(privacy, CorrelatedNoise) and privacy.cohorts > self.rounds:
-            raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
+        if isinstance(privacy, CorrelatedNoise):
+            if federation.strategy in ALONE:
+                raise ValueError(
+                    f'plan = "correlated-noise" is for strategy = "fedsgd" or "pooled", got "{federation.strategy}"'
+                )
+            if privacy.cohorts > self.rounds:
+                raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
         self._local_pictures()
         self._fitted()
         self._unreliable()
@@ -195,7 +201,8 @@ class Study(Section):
     @property
     def fits_head(self) -> bool:
         """Whether each hospital fits a linear head to the end, once."""
-        return self.federation.strategy == "one-shot" or self.privacy.plan == "output-perturbation"
+        strategy = self.federation.strategy
+        return strategy == "one-shot" or (isinstance(self.privacy, OutputPerturbed) and strategy in ALONE)
 
     @property
     def rounds(self) -> int:
