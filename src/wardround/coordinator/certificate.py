@@ -14,7 +14,7 @@ from wardround.coordinator.rounds import JsonDict, Outcome
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import statement_of
-from wardround.records.json_object import JsonObject
+from wardround.records.folder.json_object import JsonObject
 from wardround.secure_aggregation.round.witness import Witness
 
 
