@@ -262,12 +262,12 @@ def data_check(
     from tempfile import TemporaryDirectory
 
     from wardround.cli.terminal import Terminal
-    from wardround.images.guess import guess_layout
+    from wardround.images.layouts.guess import guess_layout
+    from wardround.images.layouts.readers import ReaderOptions
     from wardround.images.load import Volumes, list_entries, load_images, open_layout
     from wardround.images.quality.facts import facts_of_folder
     from wardround.images.quality.inspection import inspect
     from wardround.images.quality.lines import lines
-    from wardround.images.readers import ReaderOptions
 
     with open_layout(layout, path) as store:
         layout = layout or guess_layout(store)

@@ -8,16 +8,17 @@ import numpy as np
 import torch
 
 from wardround.accounting.insiders import InsiderRow
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.agreed.masks import mechanism_of
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.config import Study
-from wardround.images.entries import Listing, Target
+from wardround.images.entries import Target
+from wardround.images.layouts.phantom import PhantomOptions, list_phantom
+from wardround.images.listing import Listing
 from wardround.images.load import list_entries, open_layout
-from wardround.images.phantom import PhantomOptions, list_phantom
 from wardround.models.network import Network
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import clipped_sum

@@ -9,16 +9,16 @@ from torch import Tensor
 from wardround.config import Study
 from wardround.coordinator.observer import Observer
 from wardround.errors import DataError, ModelError
-from wardround.hospitals import Scheme, Split, split_patients
 from wardround.images.entries import Target
+from wardround.images.layouts.phantom import PhantomOptions
+from wardround.images.layouts.readers import ReaderOptions
 from wardround.images.load import Volumes, load_images
 from wardround.images.patients import ImageSet
-from wardround.images.phantom import PhantomOptions
-from wardround.images.readers import ReaderOptions
-from wardround.images.recipe import View
+from wardround.images.rows.recipe import View
 from wardround.models.catalogue import NAMES, build
 from wardround.models.network import Network
 from wardround.per_patient.validation import check_trainable
+from wardround.simulation.dealing import Scheme, Split, split_patients
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.augment.axes import Axis
 from wardround.training.convex import linear_head
