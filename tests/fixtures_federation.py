@@ -1,43 +1,117 @@
 """A tiny federation with real agents, for the tests of agents and strategies (a pytest plugin)."""
 
 import math
+from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.variants import not_private
 
+from wardround.accounting.events import GaussianEvent
+from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.terms import Trust
 from wardround.federation.channel import InProcessChannel
-from wardround.federation.messages import Task
-from wardround.hospital.agent import Agent, answer_all
+from wardround.hospital.agent import Agent
 from wardround.hospital.policy import Policy
 from wardround.models.network import Network, Normalise
+from wardround.per_patient.clipping_rules import ClippingKind, Flat, rule_of
+from wardround.privacy.adaptive import AdaptiveNorm
+from wardround.privacy.plans.calibrate import not_private
+from wardround.privacy.plans.kinds import (
+    UNCLIPPED,
+    Clip,
+    CorrelatedGradients,
+    NoisedCounts,
+    NoisedGradients,
+    NoisedUpdates,
+    NoisyCount,
+    PublicSize,
+)
+from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
+from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness
+from wardround.simulation.batches import answer_all
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench
 from wardround.types import HospitalName
+from wardround.work import Answered
 
 STUDY = "a study"
+EVERY_WORK = frozenset(get_args(Answered))
 
 
-def private_plan(hospitals=3, **fields):
-    defaults = dict(
-        noise_multiplier=1.0, clipping_norm=0.5, sampling_prob=0.5, releases=5, delta=1e-5,
-        trust=Trust.NOBODY, hospitals=hospitals, num_patients=4 * hospitals,
-    )  # fmt: skip
-    return PrivacyPlan(**(defaults | fields))
+def clip_by(kind, norm):
+    """The clip of a kind of rule."""
+    return Clip(norm, AdaptiveNorm() if kind is ClippingKind.ADAPTIVE else rule_of(kind))
+
+
+def noiser_by(trust, hospitals, colluders=0, dropouts=0):
+    """Who adds the noise under a trust model."""
+    match trust:
+        case Trust.COORDINATOR:
+            return ByCoordinator(hospitals)
+        case Trust.NOBODY:
+            return ByEachHospital(hospitals)
+        case Trust.SECURE_AGGREGATION:
+            return NoiseShares(hospitals, colluders, dropouts)
+
+
+def private_plan(
+    hospitals=3,
+    *,
+    noise_multiplier=1.0,
+    clipping_norm=0.5,
+    rule=None,
+    sampling_prob=0.5,
+    releases=5,
+    delta=1e-5,
+    trust=Trust.NOBODY,
+    colluders=0,
+    dropouts=0,
+    num_patients=-1,
+    count_noise_multiplier=1.0,
+    correlation=None,
+    mechanism=None,
+):
+    """A plan of noised gradients, correlated where there is a correlation, or of updates where there is a mechanism.
+
+    The number of patients is public, by default four a hospital; with None it is counted with noise.
+    """
+    noiser = noiser_by(trust, hospitals, colluders, dropouts)
+    if mechanism is not None:
+        return Plan((NoisedUpdates(mechanism, sampling_prob, releases, noiser),), delta)
+    size = (
+        NoisyCount() if num_patients is None else PublicSize(num_patients if num_patients > 0 else 4 * hospitals)
+    )
+    counts = (NoisedCounts(GaussianEvent(count_noise_multiplier), noiser),) if num_patients is None else ()
+    clip, noise = Clip(clipping_norm, rule or Flat()), GaussianEvent(noise_multiplier)
+    if correlation is not None:
+        return Plan((*counts, CorrelatedGradients(clip, noise, correlation, size, noiser)), delta)
+    return Plan((*counts, NoisedGradients(clip, noise, sampling_prob, releases, size, noiser)), delta)
+
+
+def without_noise(plan, *, clipped=False):
+    """The plan without its noise, and without its clip where it is not `clipped`."""
+    quiet = not_private(plan, plan.releases)
+    return quiet if clipped else with_training(quiet, clip=UNCLIPPED)
+
+
+def with_training(plan, **changes):
+    """The plan with other fields of its training part."""
+    return replace(plan, parts=(*plan.parts[:-1], replace(plan.training, **changes)))
 
 
 class TinyFederation:
     """Hospitals with four patients each (of 1, 2, 3 and 1 pictures), a linear network, real agents and ledgers."""
 
-    def __init__(self, folder, *, hospitals=3, plan=None, seed=5, epsilon_limit=math.inf, rounds=5, tasks=Task):
-        self.plan = plan or not_private(private_plan(hospitals, sampling_prob=1.0))
+    def __init__(
+        self, folder, *, hospitals=3, plan=None, seed=5, epsilon_limit=math.inf, rounds=5, works=EVERY_WORK
+    ):
+        self.plan = plan or without_noise(private_plan(hospitals, sampling_prob=1.0))
         generator = np.random.default_rng(0)
         counts = np.tile([1, 2, 3, 1], hospitals)
         self.pixels = generator.integers(0, 256, (counts.sum(), 1, 4, 4), dtype=np.uint8)
@@ -59,7 +133,7 @@ class TinyFederation:
                 name=name,
                 patients=TrainingPatients(rows, self.labels[rows], mine - mine[0]),
                 plan=self.plan,
-                policy=Policy(STUDY, frozenset(tasks), rounds),
+                policy=Policy(STUDY, frozenset(works), rounds),
                 ledger=self.ledgers.open(name, "digest", epsilon_limit=epsilon_limit, delta=self.plan.delta),
                 randomness=Randomness(seed, STUDY),
                 workbench=self.workbench,

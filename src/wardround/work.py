@@ -13,8 +13,6 @@ import numpy.typing as npt
 
 from wardround.types import Vector
 
-_NOTHING = np.zeros(0, dtype=np.float32)
-
 
 @dataclass(frozen=True)
 class LocalSteps:
@@ -118,7 +116,7 @@ class GradientSum:
     """
 
     name: ClassVar[str] = "gradient-sum"
-    weights: Vector = field(default_factory=lambda: _NOTHING, repr=False)
+    weights: Vector = field(repr=False)
     clipping_norm: float | None = None
 
 

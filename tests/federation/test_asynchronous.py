@@ -7,7 +7,7 @@ from tests.fixtures_federation import STUDY
 
 from wardround.accounting.events import NoEvent
 from wardround.federation.local_training import LocalTraining
-from wardround.federation.messages import Reply
+from wardround.federation.messages import Answer
 from wardround.federation.strategies.asynchronous import Asynchronous
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategy import Call
@@ -53,8 +53,8 @@ class Watching:
 
     def ask(self, requests, deadline_s):
         [(name, request)] = requests.items()
-        self.starts.append(request.weights)
-        return {name: Reply(np.ones_like(request.weights), NoEvent())}, {}
+        self.starts.append(request.work.weights)
+        return {name: Answer(np.ones_like(request.work.weights), NoEvent())}, {}
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 2, 5])

@@ -7,20 +7,19 @@ import pytest
 import torch
 from scipy import stats
 from tests.federation.known import gradient_sum, local_sgd
-from tests.fixtures_federation import STUDY, private_plan
-from wardround.privacy.variants import not_private
+from tests.fixtures_federation import STUDY, private_plan, with_training, without_noise
 
+from wardround.accounting.events import GaussianEvent
 from wardround.federation.local_training import LocalTraining, Repair
-from wardround.federation.messages import Task
 from wardround.federation.strategy import Call
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.randomness import Randomness
 from wardround.training.local import class_of_patients, local_steps
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench
-from wardround.types import LocalSteps
+from wardround.work import CountClasses, LocalSteps
 
-PLAN = not_private(private_plan(sampling_prob=1.0))
+PLAN = without_noise(private_plan(sampling_prob=1.0))
 
 
 def training(num_patients=12, **changes):
@@ -31,7 +30,7 @@ def take(federation, run, patients=None, plan=PLAN, seed=1):
     randomness = Randomness(seed)
     agent = next(iter(federation.agents.values()))
     return local_steps(
-        federation.workbench, federation.weights, patients or agent.patients, plan, run,
+        federation.workbench, federation.weights, patients or agent.patients, plan.training, run,
         randomness.stream("sampling"), randomness.stream("noise"),
     )  # fmt: skip
 
@@ -59,7 +58,7 @@ def test_local_steps_are_the_steps_of_the_formula(make_federation, options):
 
 def test_the_divisor_is_the_one_in_the_request_and_without_one_the_hospitals_own(make_federation):
     federation = make_federation()
-    plan = replace(PLAN, sampling_prob=1.0)
+    plan = with_training(PLAN, participation=1.0)
     step = gradient_sum(federation, 0, federation.weights)
     for denominator, divisor in ((7.0, 7.0), (None, 4.0)):
         weights, _ = take(federation, LocalSteps(1, 1.0, 0.0, denominator), plan=plan)
@@ -97,7 +96,7 @@ def test_weighted_sampling_draws_the_classes_equally_often(make_federation, monk
 
     monkeypatch.setattr(Workbench, "gradient_sums", watching)
     run = LocalSteps(1500, 1e-3, 0.0, 4.0, class_sampling=(1 / 3, 1.0))
-    take(federation, run, patients, replace(PLAN, sampling_prob=0.6))
+    take(federation, run, patients, with_training(PLAN, participation=0.6))
     classes = class_of_patients(patients)
     for cls, share in ((0, 1 / 3), (1, 1.0)):
         mine = np.flatnonzero(classes == cls)
@@ -126,7 +125,7 @@ def test_a_patient_is_never_drawn_more_often_than_the_plan_says(make_federation,
         return [ClippedSum(torch.zeros(weights.size), np.inf)]
 
     monkeypatch.setattr(Workbench, "gradient_sums", watching)
-    plan = replace(PLAN, sampling_prob=0.3)
+    plan = with_training(PLAN, participation=0.3)
     take(federation, LocalSteps(400, 1e-3, 0.0, 4.0, class_sampling=(50.0, 50.0)), plan=plan)
     assert np.mean(drawn) / 4 < 0.3 + 4 * np.sqrt(0.3 * 0.7 / 1600)
 
@@ -139,7 +138,7 @@ def test_steps_in_proportion_to_patients_and_all_of_them_at_the_largest():
 
 
 def test_counts_are_asked_for_only_where_they_are_needed(make_federation):
-    counting = not_private(private_plan(num_patients=None, sampling_prob=1.0))
+    counting = without_noise(private_plan(num_patients=None, sampling_prob=1.0))
     federation = make_federation(plan=counting)
     assert training().counts(federation.channel)["num_patients"].tolist() == [4.0, 4.0, 4.0]
     assert (
@@ -152,13 +151,13 @@ def test_counts_are_asked_for_only_where_they_are_needed(make_federation):
 
 @pytest.mark.parametrize("repair", [Repair.WEIGHTED_LOSS, Repair.WEIGHTED_SAMPLING])
 def test_class_counts_become_weights_of_at_most_one(make_federation, repair):
-    federation = make_federation(plan=not_private(private_plan(num_patients=None, sampling_prob=1.0)))
+    federation = make_federation(plan=without_noise(private_plan(num_patients=None, sampling_prob=1.0)))
     local = training(num_patients=None, repair=repair)
     state = local.counts(federation.channel)
     for k, agent in enumerate(federation.agents.values()):
         counts = np.maximum(np.bincount(class_of_patients(agent.patients), minlength=2), 1)
         assert state["class_counts"][k].tolist() == counts.tolist()
-        run = local.request(1, state, k, federation.weights).local
+        run = local.request(1, state, k, federation.weights).work.steps
         shares = run.class_weights if repair is Repair.WEIGHTED_LOSS else run.class_sampling
         assert shares == pytest.approx(tuple(counts.min() / counts))
         assert (run.class_weights is None) is (repair is not Repair.WEIGHTED_LOSS)
@@ -169,10 +168,10 @@ def test_class_counts_are_noised_like_one_count_and_charged_once(make_federation
     found = []
     for seed in range(15):
         federation = make_federation(plan=plan, seed=seed)
-        request = Call(STUDY).request(Task.CLASS_COUNTS, 0)
+        request = Call(STUDY).request(CountClasses(), 0)
         replies = Call(STUDY).ask(federation.channel, dict.fromkeys(federation.channel.hospitals, request))
         for name, reply in replies.items():
             agent = federation.agents[name]
-            assert [entry.event for entry in agent.ledger.entries()] == [plan.count_event]
+            assert [entry.event for entry in agent.ledger.entries()] == [GaussianEvent(30.0)]
             found.append(reply.update - np.bincount(class_of_patients(agent.patients), minlength=2))
     assert stats.kstest(np.array(found).ravel(), "norm", (0, 30.0)).pvalue > 1e-3

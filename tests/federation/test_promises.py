@@ -7,12 +7,11 @@ import pytest
 from scipy import stats
 from tests.cases import family
 from tests.federation.known import local_sgd, ordinary_sgd, rounds, state_after
-from tests.fixtures_federation import STUDY, private_plan
-from wardround.privacy.variants import not_private
+from tests.fixtures_federation import STUDY, private_plan, without_noise
 
 from wardround.accounting.terms import Trust
 from wardround.errors import BudgetExhausted
-from wardround.federation.aggregators import PlainSum, SimulatedSecureSum
+from wardround.federation.aggregators import PlainSum
 from wardround.federation.local_training import LocalTraining, Repair
 from wardround.federation.strategies.alone import Alone
 from wardround.federation.strategies.asynchronous import Asynchronous
@@ -108,12 +107,12 @@ def test_updates_change_nothing_but_what_they_return(make_federation, name):
 @pytest.mark.parametrize("repair", Repair)
 @pytest.mark.parametrize("name", ["fedavg", "fedprox", "round-robin", "stochastic"])
 def test_no_repair_takes_more_steps_than_the_plan_foresees(make_federation, name, repair):
-    federation = make_federation(plan=not_private(private_plan(num_patients=None)))
+    federation = make_federation(plan=without_noise(private_plan(num_patients=None)))
     strategy = strategies(repair=repair, num_patients=None)[name]
     state = strategy.init(federation.weights, federation.channel)
     state = strategy.update(state, federation.channel, 1)
     for k in range(3):
-        assert 1 <= strategy.local.request(2, state, k, federation.weights).local.steps <= STEPS
+        assert 1 <= strategy.local.request(2, state, k, federation.weights).work.steps.steps <= STEPS
     assert not np.array_equal(state["weights"], federation.weights)
 
 
@@ -124,12 +123,11 @@ def test_shares_of_noise_under_secure_aggregation_are_distributed_as_the_noise_o
     """With one colluder the two honest shares suffice, so three carry half as much variance again."""
     mechanism = ClippedUpdate(0.5, 2.0)
     plan = private_plan(
-        noise_multiplier=0.0, clipping_norm=np.inf, on_update=mechanism, num_patients=None,
-        trust=Trust.SECURE_AGGREGATION, colluders=colluders, sampling_prob=1.0,
+        mechanism=mechanism, trust=Trust.SECURE_AGGREGATION, colluders=colluders, sampling_prob=1.0,
     )  # fmt: skip
     federation = make_federation(plan=plan, rounds=120)
     local = LocalTraining(CALL, 1, 1e-9, 0.0, 1.0, None, own_size=True)  # nothing but noise moves
-    strategy = FedAvg(local, SimulatedSecureSum(), Timetable(3))
+    strategy = FedAvg(local, PlainSum(), Timetable(3))
     state = strategy.init(federation.weights, federation.channel)
     sums = []
     for round in range(1, 121):
@@ -144,7 +142,7 @@ def test_shares_of_noise_under_secure_aggregation_are_distributed_as_the_noise_o
 
 def test_under_trust_in_nobody_every_update_has_all_of_the_noise(make_federation):
     mechanism = ClippedUpdate(0.5, 2.0)
-    plan = private_plan(noise_multiplier=0.0, clipping_norm=np.inf, on_update=mechanism, num_patients=None)
+    plan = private_plan(mechanism=mechanism)
     federation = make_federation(plan=plan, rounds=60)
     local = LocalTraining(CALL, 1, 1e-9, 0.0, 0.5, None, own_size=True)
     noises = []

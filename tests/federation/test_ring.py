@@ -8,7 +8,7 @@ from tests.fixtures_federation import STUDY
 from wardround.accounting.events import NoEvent
 from wardround.errors import FederationError
 from wardround.federation.local_training import LocalTraining
-from wardround.federation.messages import Failure, FailureCode, Reply, Stage
+from wardround.federation.messages import Answer, Failure, FailureCode, Stage
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
@@ -64,7 +64,7 @@ class Absent:
         [(name, request)] = requests.items()
         if name == "b":
             return {}, {name: Failure(FailureCode.NO_ANSWER, Stage.TRANSPORT)}
-        return {name: Reply(np.ones_like(request.weights), NoEvent())}, {}
+        return {name: Answer(np.ones_like(request.work.weights), NoEvent())}, {}
 
 
 def test_a_hospital_that_does_not_answer_is_passed_by_where_that_is_allowed():

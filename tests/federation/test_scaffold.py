@@ -8,7 +8,7 @@ from tests.fixtures_federation import STUDY
 from wardround.accounting.events import NoEvent
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.local_training import LocalTraining
-from wardround.federation.messages import Reply
+from wardround.federation.messages import Answer
 from wardround.federation.strategies.fedavg import FedAvg
 from wardround.federation.strategies.scaffold import Scaffold
 from wardround.federation.strategy import Call
@@ -28,12 +28,12 @@ class Quadratics:
     def ask(self, requests, deadline_s):
         replies = {}
         for name, request in requests.items():
-            k, run = self.hospitals.index(name), request.local
-            start = weights = request.weights.astype(np.float64)
+            k, run = self.hospitals.index(name), request.work.steps
+            start = weights = request.work.weights.astype(np.float64)
             for _ in range(run.steps):
                 correction = 0.0 if run.correction is None else run.correction
                 weights = weights - run.learning_rate * (CURVATURES[k] * (weights - OPTIMA[k]) + correction)
-            replies[name] = Reply((weights - start).astype(np.float32), NoEvent())
+            replies[name] = Answer((weights - start).astype(np.float32), NoEvent())
         return replies, {}
 
 

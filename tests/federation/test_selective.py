@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 from tests.federation.known import local_sgd, rounds, state_after
-from tests.fixtures_federation import STUDY, private_plan
-from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.variants import not_private
+from tests.fixtures_federation import STUDY, private_plan, with_training, without_noise
 
 from wardround.accounting.events import NoEvent
 from wardround.federation.local_training import LocalTraining
-from wardround.federation.messages import Reply
+from wardround.federation.messages import Answer
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategies.selective import Selective, most_updated
 from wardround.federation.strategy import Call
@@ -20,7 +18,8 @@ from wardround.federation.timetable import Order, Timetable
 from wardround.hospital.selective import chosen_changes
 from wardround.privacy.updates import ClippedUpdate
 from wardround.randomness import Randomness
-from wardround.types import Selection
+from wardround.training import local
+from wardround.work import Selection
 
 CALL = Call(STUDY)
 EVERYTHING = {"download_fraction": 1.0, "upload_fraction": 1.0, "truncation": 1e9}
@@ -151,7 +150,7 @@ class Watching:
         self.asked.append(request)
         update = np.zeros(10, dtype=np.float32)
         update[{"a": [1, 2], "b": [2], "c": [2, 7]}[name]] = 0.5
-        return {name: Reply(update, NoEvent())}, {}
+        return {name: Answer(update, NoEvent())}, {}
 
 
 def test_the_counter_says_how_often_each_was_sent_and_forgets():
@@ -162,20 +161,25 @@ def test_the_counter_says_how_often_each_was_sent_and_forgets():
     assert state["counter"].tolist() == [0, 0.25, 1.75, 0, 0, 0, 0, 1, 0, 0]
     assert state["weights"].tolist() == [0, 0.5, 1.5, 0, 0, 0, 0, 0.5, 0, 0]
     strategy.update(state, channel, 4)
-    assert [request.selection.positions.tolist() for request in channel.asked] == [[0, 1], [1, 2], [1, 2], [2, 7]]
-    assert channel.asked[-1].weights.tolist() == [1.5, 0.5], "nothing but what is fetched travels"
+    assert [request.work.selection.positions.tolist() for request in channel.asked] == [
+        [0, 1],
+        [1, 2],
+        [1, 2],
+        [2, 7],
+    ]
+    assert channel.asked[-1].work.weights.tolist() == [1.5, 0.5], "nothing but what is fetched travels"
 
 
 def test_under_noised_steps_the_replica_is_made_of_what_was_released_alone(make_federation, monkeypatch):
     """Public weights, the server's parameters and noised sums: from these alone the replicas can be computed again."""
     sums = []
-    original = PrivacyPlan.hospital_release
+    original = local.noised_sum
 
-    def remembering(self, clipped, stream):
-        sums.append(original(self, clipped, stream))
+    def remembering(part, clipped, stream):
+        sums.append(original(part, clipped, stream))
         return sums[-1]
 
-    monkeypatch.setattr(PrivacyPlan, "hospital_release", remembering)
+    monkeypatch.setattr(local, "noised_sum", remembering)
     federation = make_federation(plan=private_plan(), rounds=6)
     strategy = selective(sampling_prob=0.5)
     state = strategy.init(federation.weights, federation.channel)
@@ -193,12 +197,11 @@ def test_under_noised_steps_the_replica_is_made_of_what_was_released_alone(make_
         assert np.array_equal(kept["replica"], replicas[k])
     assert len(sums) == 12
     agent = federation.agents["hospital-1"]
-    assert agent.ledger.spent() == pytest.approx(replace(federation.plan, releases=4).epsilon)
+    assert agent.ledger.spent() == pytest.approx(with_training(federation.plan, releases=4).epsilon)
 
 
 def clipped_update_plan(mechanism):
-    plan = private_plan(noise_multiplier=0.0, clipping_norm=np.inf, sampling_prob=1.0, on_update=mechanism)
-    return replace(plan, num_patients=None)
+    return private_plan(sampling_prob=1.0, mechanism=mechanism)
 
 
 class Constant(ClippedUpdate):
@@ -241,7 +244,7 @@ def test_a_round_that_is_asked_for_again_is_answered_alike(make_federation, rand
 
 
 def test_without_privacy_hospitals_keep_replicas_of_their_own(make_federation):
-    federation = make_federation(plan=not_private(private_plan(sampling_prob=1.0)))
+    federation = make_federation(plan=without_noise(private_plan(sampling_prob=1.0)))
     state_after(selective(), federation, 3)
     kept = [agent.memory.before(9)["replica"].tobytes() for agent in federation.agents.values()]
     assert len(set(kept)) == 3

@@ -4,24 +4,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.federation.known import ordinary_sgd, rounds
-from tests.fixtures_federation import STUDY, private_plan
-from wardround.privacy.variants import not_private
+from tests.fixtures_federation import STUDY, clip_by, private_plan, with_training, without_noise
 
 from wardround.accounting.events import NoEvent
 from wardround.accounting.terms import Trust
 from wardround.errors import BudgetExhausted, FederationError
-from wardround.federation.aggregators import PlainSum, SimulatedSecureSum
+from wardround.federation.aggregators import PlainSum
 from wardround.federation.channel import InProcessChannel
 from wardround.federation.local_training import LocalTraining
-from wardround.federation.messages import Failure, FailureCode, Reply, Stage, Task
+from wardround.federation.messages import Answer, Failure, FailureCode, Stage
 from wardround.federation.strategies.alone import Alone
 from wardround.federation.strategies.fedavg import FedAvg
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Timetable
-from wardround.hospital.agent import answer_all
 from wardround.per_patient.clipping_rules import ClippingKind
+from wardround.privacy.adaptive import AdaptiveNorm
+from wardround.simulation.batches import answer_all
 from wardround.training.patients import TrainingPatients
+from wardround.work import GradientSum
 
 CALL = Call(STUDY)
 
@@ -35,10 +36,9 @@ def fedavg(steps, learning_rate, momentum, sampling_prob, num_patients, *, hospi
     return FedAvg(local, PlainSum(), Timetable(hospitals), **changes)
 
 
-@pytest.mark.parametrize("aggregator", [PlainSum(), SimulatedSecureSum()])
-def test_without_noise_and_clip_fedsgd_is_sgd_on_the_pooled_patients(make_federation, aggregator):
+def test_without_noise_and_clip_fedsgd_is_sgd_on_the_pooled_patients(make_federation):
     federation = make_federation()
-    ours = rounds(fedsgd(aggregator=aggregator), federation)["global"]
+    ours = rounds(fedsgd(), federation)["global"]
     known = ordinary_sgd(federation, steps=3, learning_rate=0.4, momentum=0.6, num_patients=12)
     # Single precision over three steps.
     assert np.allclose(ours, known, rtol=1e-4, atol=1e-5)
@@ -49,12 +49,12 @@ def test_alone_gives_each_hospital_its_own_model(make_federation):
     models = rounds(Alone(fedsgd(num_patients=4)), federation)
     assert list(models) == ["hospital-1", "hospital-2", "hospital-3"]
     only = make_federation()
-    only.channel._hospitals = ("hospital-2",)
+    only.channel = replace(only.channel, hospitals=("hospital-2",))
     assert np.array_equal(rounds(fedsgd(num_patients=4), only)["global"], models["hospital-2"])
 
 
 def test_a_private_count_becomes_the_divisor_and_never_falls_below_one(make_federation):
-    plan = not_private(private_plan(num_patients=None, sampling_prob=1.0))
+    plan = without_noise(private_plan(num_patients=None, sampling_prob=1.0))
     federation = make_federation(plan=plan)
     state = fedsgd(num_patients=None).init(federation.weights, federation.channel)
     assert state["num_patients"].tolist() == [12.0]
@@ -67,7 +67,7 @@ def test_a_private_count_becomes_the_divisor_and_never_falls_below_one(make_fede
 
 
 def test_fedavg_divides_by_each_hospitals_own_count(make_federation):
-    plan = not_private(private_plan(num_patients=None, sampling_prob=1.0))
+    plan = without_noise(private_plan(num_patients=None, sampling_prob=1.0))
     federation = make_federation(plan=plan)
     state = fedavg(1, 0.4, 0.0, 1.0, None).init(federation.weights, federation.channel)
     assert state["num_patients"].tolist() == [4.0, 4.0, 4.0]
@@ -84,8 +84,8 @@ class Failing:
 
     def ask(self, requests, deadline_s):
         self.asked.append((requests, deadline_s))
-        weights = next(iter(requests.values())).weights
-        reply = Reply(np.ones_like(weights), NoEvent())
+        weights = next(iter(requests.values())).work.weights
+        reply = Answer(np.ones_like(weights), NoEvent())
         failures = {name: self.failing[name] for name in requests if name in self.failing}
         return {name: reply for name in requests if name not in failures}, failures
 
@@ -115,19 +115,19 @@ def test_a_refusal_for_the_budget_ends_the_round_whatever_is_tolerated():
 
 
 def adaptive_plan(hospitals, **changes):
-    fields = dict(clipping=ClippingKind.ADAPTIVE, clipping_norm=0.5, sampling_prob=1.0)
-    return private_plan(hospitals, **(fields | changes))
+    return private_plan(hospitals, **({"rule": AdaptiveNorm(), "sampling_prob": 1.0} | changes))
 
 
 def following(plan, **changes):
-    return fedsgd(clipping_norm=plan.clipping_norm, adaptive=plan.adaptive, num_patients=12, **changes)
+    clip = plan.training.clip
+    return fedsgd(clipping_norm=clip.norm, adaptive=clip.adaptive, num_patients=12, **changes)
 
 
 def test_an_adaptive_norm_over_hospitals_is_that_over_their_union(make_federation):
     """Without noise: three hospitals of four patients and one of twelve go the same way."""
     ends = []
     for hospitals in (3, 1):
-        plan = not_private(adaptive_plan(hospitals), clipped=True)
+        plan = without_noise(adaptive_plan(hospitals), clipped=True)
         federation = make_federation(hospitals=3, plan=plan)
         channel = federation.channel if hospitals == 3 else united(federation)
         state = following(plan).init(federation.weights, channel)
@@ -158,11 +158,9 @@ def test_an_adaptive_norm_is_released_with_the_noise_of_the_plan(make_federation
     for clipping_norm in (0.05, 5.0):
         updates = []
         for round in range(1, 61):
-            request = CALL.request(Task.GRADIENT_SUM, round + int(100 * clipping_norm), federation.weights)
             [name] = federation.channel.hospitals
-            asked = {
-                name: replace(request, clipping_norm=clipping_norm, round=round, attempt=int(clipping_norm) + 1)
-            }
+            request = CALL.request(GradientSum(federation.weights, clipping_norm), round)
+            asked = {name: replace(request, attempt=int(clipping_norm) + 1)}
             updates.append(CALL.ask(federation.channel, asked)[name].update)
         spread = np.std(np.array(updates), axis=0)
         assert spread.shape == (federation.weights.size + 1,)
@@ -173,7 +171,7 @@ def test_an_adaptive_norm_is_released_with_the_noise_of_the_plan(make_federation
 @pytest.mark.parametrize("clipping_norm", [None, -1.0, float("inf")])
 def test_a_hospital_refuses_a_round_whose_norm_is_no_number(make_federation, clipping_norm):
     federation = make_federation(plan=adaptive_plan(3))
-    request = replace(CALL.request(Task.GRADIENT_SUM, 1, federation.weights), clipping_norm=clipping_norm)
+    request = CALL.request(GradientSum(federation.weights, clipping_norm), 1)
     with pytest.raises(FederationError, match="policy"):
         CALL.ask(federation.channel, dict.fromkeys(federation.channel.hospitals, request))
     assert all(agent.ledger.spent() == 0 for agent in federation.agents.values())
@@ -184,8 +182,8 @@ def test_every_rule_reaches_every_strategy(make_federation, kind):
     """With a clip below all norms, the rules give other models than a flat clip, and finite ones."""
     models = []
     for clipping in (ClippingKind.FLAT, kind):
-        plan = not_private(private_plan(3, clipping=clipping, clipping_norm=0.3, sampling_prob=1.0), clipped=True)
-        federation = make_federation(plan=plan)
+        plan = without_noise(private_plan(sampling_prob=1.0), clipped=True)
+        federation = make_federation(plan=with_training(plan, clip=clip_by(clipping, 0.3)))
         models.append(
             [rounds(strategy, federation)["global"] for strategy in (fedsgd(), fedavg(2, 0.4, 0.5, 1.0, 12))]
         )

@@ -26,6 +26,7 @@ import torch
 from tests.golden.cases import Tables, tables_of_cases, to_toml, write_volumes
 
 from wardround.accounting.ledger import LedgerFile
+from wardround.agreed.plans import plan_of
 from wardround.config import read_study
 from wardround.config.sweep import read_sweep
 from wardround.coordinator.observer import Silent
@@ -60,6 +61,7 @@ class Cases:
             if "sweep" in self.tables[name]:
                 return _swept(path, folder / "out")
             study = read_study(path)
+            plan_of(study)
         except StudyError:
             return {"refused": True}
         with mock.patch("wardround.simulation.run.write_report"):  # drawing the page takes longest

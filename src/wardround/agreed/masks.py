@@ -31,7 +31,9 @@ def mechanism_of(plan: Plan, parameters: int) -> IntegerMechanism:
     """
     part = plan.training
     if not isinstance(part, NoisedGradients) or not isinstance(part.noise, DiscreteShares):
-        raise PrivacyError("A plan must have discrete shares of noise for masked sums, got one without.")
+        raise PrivacyError(
+            "A plan must have discrete shares of noise for masked sums, got one without.", code="privacy-no-shares"
+        )
     return _carrying(part.noise, plan, part.clip.norm, parameters + part.clip.counted_coordinates + WITNESSES)
 
 
@@ -86,9 +88,11 @@ def _carrying(shares: DiscreteShares, plan: Plan, clipping_norm: float, dimensio
             "Masked sums have shares of noise from every hospital, and this plan has another noiser."
         )
     mechanism = _mechanism(shares.noise_multiplier, clipping_norm, dimension, plan.noiser)
-    if mechanism.sensitivity != shares.sensitivity or dimension > shares.dimension:
+    found = (mechanism.share_std, mechanism.honest, mechanism.sensitivity)
+    if found != (shares.share_std, shares.shares, shares.sensitivity) or dimension > shares.dimension:
         raise PrivacyError(
-            f"The mechanism must be the one that epsilon was computed for, {shares}, got {mechanism}."
+            f"The mechanism must be the one that epsilon was computed for, {shares}, got {mechanism}.",
+            code="privacy-other-mechanism",
         )
     return mechanism
 

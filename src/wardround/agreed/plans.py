@@ -8,18 +8,29 @@ from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.calibration import calibrate_noise_multiplier
 from wardround.accounting.events import Event, GaussianEvent, PureEvent, SelfComposedEvent
 from wardround.accounting.insiders import NoiseShares
+from wardround.accounting.terms import Trust
 from wardround.agreed.masks import COUNT_COORDINATES, shares_for
 from wardround.agreed.picture_mechanisms import local_release_of
-from wardround.agreed.strategies import head_fit_of, releases_after, timetable_of
+from wardround.agreed.strategies import asks, head_fit_of, releases_after, timetable_of
 from wardround.config import Study
-from wardround.config.federation import TOGETHER
-from wardround.config.privacy import PrivacySection
-from wardround.errors import PrivacyError
-from wardround.per_patient.clipping_rules import Clipping, ClippingKind, rule_of
+from wardround.config.federation import FederatedSGD
+from wardround.config.privacy import (
+    DPSGD,
+    ClippedUpdates,
+    CorrelatedNoise,
+    LocalPictures,
+    NoPrivacy,
+    OutputPerturbed,
+    PlanSection,
+    SparseVectors,
+    TopK,
+)
+from wardround.errors import PrivacyError, StudyError
+from wardround.per_patient.clipping_rules import ClippingKind, rule_of
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.output_perturbation import OutputPerturbation
-from wardround.privacy.plans.calibrate import calibrated, with_noise, with_shares
+from wardround.privacy.plans.calibrate import alone, calibrated, with_noise, with_shares
 from wardround.privacy.plans.kinds import (
     UNCLIPPED,
     Clip,
@@ -34,13 +45,19 @@ from wardround.privacy.plans.kinds import (
     NotPrivate,
     Part,
     PublicSize,
+    Size,
     Training,
 )
 from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital, Noiser
 from wardround.privacy.plans.plan import Plan
+from wardround.privacy.plans.protects import plan_protects
 from wardround.privacy.sparse_vector import GumbelTopK, SparseVector
 from wardround.privacy.toeplitz import best_bands
-from wardround.privacy.updates import ClippedUpdate
+from wardround.privacy.updates import ClippedUpdate, UpdateMechanism
+from wardround.work import Work
+
+_ONE = GaussianEvent(1.0)
+"""Noise whose multiplier is still to be computed."""
 
 _MOST_COORDINATES = 1 << 40
 """Coordinates that the slack of whole-number noise is charged for: epsilon is computed before the network is built."""
@@ -50,50 +67,135 @@ _FOR_THE_GRID = 1e-9
 
 
 def plan_of(study: Study) -> Plan:
-    """Returns the one plan of a study's main run, calibrated.
+    """Returns the one plan of a study's main run, calibrated; it protects everything that the strategy asks for.
 
     Raises:
+        StudyError: the plan does not protect what the strategy asks for.
         PrivacyError: the guarantee cannot be given as asked.
     """
-    section, noiser = study.privacy, noiser_of(study)
-    releases, prob = releases_after(study, study.rounds), section.sampling_prob
-    match section.plan:
-        case "dp-sgd" | "correlated-noise":
-            return _noised_gradients(study, noiser)
-        case "clipped-update" | "sparse-vector" | "top-k":
-            return _plan(
-                section, NoisedUpdates(_update_mechanism(study, releases), prob, releases, _shared(noiser))
+    draft = _draft(study)
+    check_fit(study, draft)
+    return _calibrated(study, draft)
+
+
+def check_fit(study: Study, plan: Plan) -> None:
+    """Refuses a strategy that asks for an answer which the plan does not protect.
+
+    Shares of noise, and the coordinator's, cover only sums of all hospitals' answers; an answer that may be seen alone
+    must have all of its noise in it.
+
+    Raises:
+        StudyError: what is asked for, and what would fit.
+    """
+    name = study.federation.strategy
+    seen_alone = not study.forms_sums and name not in ("alone", "ensemble", "pooled")
+    for work in asks(study, plan):
+        if not plan_protects(plan, work) or (seen_alone and not isinstance(plan.noiser, ByEachHospital)):
+            trust = "" if plan.trust is Trust.NOBODY else f' with trust = "{plan.trust}"'
+            raise StudyError(
+                f'[privacy] plan = "{study.privacy.plan}"{trust} must protect what [federation] strategy = "{name}" '
+                f"asks each hospital for ({work.name}), and does not. {_remedy(study, plan, work)}",
+                code="study-plan-strategy",
             )
-        case "output-perturbation":
-            multiplier = section.noise_multiplier or _least(study, GaussianEvent)
-            return _plan(section, NoisedHead(OutputPerturbation(head_fit_of(study), multiplier), _shared(noiser)))
-        case "local-pictures":
-            release, size = local_release_of(study), _open_size(section)
-            part: Training = NoisedPictures(release, prob, size, noiser.hospitals)
-            return replace(_plan(section, part), images_per_patient=release.images_per_patient)
-        case "none":
-            return _plan(section, NotPrivate(UNCLIPPED, prob, releases, _open_size(section), noiser.hospitals))
-        case _:
-            assert_never(section.plan)
+
+
+def _remedy(study: Study, plan: Plan, work: Work) -> str:
+    """Returns what to change so that the answer is protected."""
+    if plan_protects(alone(plan, plan.hospitals, plan.releases), work):
+        return 'Set trust = "nobody", or use strategy = "fedsgd".'
+    return "Use another plan or another strategy; docs/strategies.md has the pairs that fit."
 
 
 def noiser_of(study: Study) -> Noiser:
-    """Returns who adds noise in a study's main run; each hospital, where no sum of several is formed."""
-    section, hospitals = study.privacy, timetable_of(study).hospitals
-    summed = study.federation.strategy in TOGETHER and section.plan not in ("local-pictures", "none")
-    if not summed or section.trust == "nobody":
+    """Returns who adds noise in a study's main run; each hospital, where it is a federation of one."""
+    hospitals, privacy = timetable_of(study).hospitals, study.privacy
+    of_one = study.federation.strategy in ("alone", "ensemble", "pooled")
+    if of_one or not isinstance(privacy, DPSGD | CorrelatedNoise | ClippedUpdates | OutputPerturbed):
         return ByEachHospital(hospitals)
-    if section.trust == "coordinator":
-        return ByCoordinator(hospitals)
-    return NoiseShares(hospitals, section.colluders, section.dropouts)
+    match privacy.trust:
+        case "nobody":
+            return ByEachHospital(hospitals)
+        case "coordinator":
+            return ByCoordinator(hospitals)
+        case "secure-aggregation":
+            dropouts = 0 if isinstance(privacy, CorrelatedNoise) else privacy.dropouts
+            return NoiseShares(hospitals, privacy.colluders, dropouts)
+        case _:
+            assert_never(privacy.trust)
 
 
-def clip_of_study(section: PrivacySection) -> Clip:
-    """Returns the clip of per-patient gradients that a study asks for."""
-    kind = ClippingKind(section.clipping)
-    adaptive = kind is ClippingKind.ADAPTIVE
-    rule: Clipping | AdaptiveNorm = AdaptiveNorm(section.clipping_quantile) if adaptive else rule_of(kind)
-    return Clip(section.clipping_norm, rule)
+def _draft(study: Study) -> Plan:
+    """Returns the plan before its noise is calibrated: with noise of multiplier 1 where it is still to be computed."""
+    section, noiser, releases = study.privacy, noiser_of(study), releases_after(study, study.rounds)
+    match section:
+        case DPSGD():
+            clip, size = _clip(section), _size(section.num_patients)
+            sums = NoisedGradients(clip, _ONE, section.sampling_prob, releases, size, noiser)
+            return _plan(section, sums)
+        case CorrelatedNoise():
+            correlation = correlation_of(study, section)
+            size = _size(section.num_patients)
+            return _plan(section, CorrelatedGradients(_clip(section), _ONE, correlation, size, _shared(noiser)))
+        case ClippedUpdates():
+            mechanism: UpdateMechanism = ClippedUpdate(section.clipping_norm, section.noise_multiplier or 1.0)
+            return _plan(section, NoisedUpdates(mechanism, section.sampling_prob, releases, _shared(noiser)))
+        case SparseVectors() | TopK():
+            mechanism = sparse_vector_of(section) if isinstance(section, SparseVectors) else top_k_of(section)
+            return _plan(section, NoisedUpdates(mechanism, section.sampling_prob, releases, _shared(noiser)))
+        case OutputPerturbed():
+            head = OutputPerturbation(head_fit_of(study), section.noise_multiplier or 1.0)
+            return _plan(section, NoisedHead(head, _shared(noiser)))
+        case LocalPictures():
+            release = local_release_of(study, section)
+            part = NoisedPictures(release, section.sampling_prob, _open_size(section), noiser.hospitals)
+            return _plan(section, part)
+        case NoPrivacy():
+            size_ = _open_size(section)
+            return _plan(section, NotPrivate(UNCLIPPED, section.sampling_prob, releases, size_, noiser.hospitals))
+        case _:
+            assert_never(section)
+
+
+def _calibrated(study: Study, plan: Plan) -> Plan:
+    """Returns the plan with the noise that the study gives, or the least for its epsilon."""
+    section, releases = study.privacy, plan.releases
+    match section:
+        case DPSGD():
+            return noised(plan, section.epsilon, section.noise_multiplier, masked=section.sum == "masked")
+        case CorrelatedNoise():
+            return noised(plan, section.epsilon, section.noise_multiplier, masked=False)
+        case LocalPictures() | NoPrivacy():
+            return plan
+        case ClippedUpdates() | SparseVectors() | TopK() | OutputPerturbed():
+            if section.epsilon is None:
+                return plan
+            return replace(plan, parts=(_least(plan, section.epsilon, releases),))
+        case _:
+            assert_never(section)
+
+
+def _least(plan: Plan, epsilon: float, releases: int) -> NoisedUpdates | NoisedHead:
+    """Returns the plan's part on updates or heads with the least noise for `epsilon` over all releases."""
+    part = plan.training
+
+    def least(event: Callable[[float], Event]) -> float:
+        return calibrate_noise_multiplier(event, epsilon, plan.delta, plan.accountant)
+
+    match part:
+        case NoisedHead():
+            return replace(part, mechanism=replace(part.mechanism, noise_multiplier=least(GaussianEvent)))
+        case NoisedUpdates(mechanism=SparseVector() as sparse):
+            inverse = least(lambda z: SelfComposedEvent(PureEvent(1 / z), releases))
+            even = epsilon / releases * (1 - 1e-12)  # rounding cannot bring the sum above the promise
+            return replace(part, mechanism=replace(sparse, epsilon=max(1 / inverse, even)))
+        case NoisedUpdates(mechanism=GumbelTopK() as top):
+            multiplier = least(lambda z: SelfComposedEvent(replace(top, noise_multiplier=z).event, releases))
+            return replace(part, mechanism=replace(top, noise_multiplier=multiplier))
+        case NoisedUpdates(mechanism=ClippedUpdate() as clipped):
+            multiplier = least(lambda z: SelfComposedEvent(GaussianEvent(z), releases))
+            return replace(part, mechanism=replace(clipped, noise_multiplier=multiplier))
+        case _:
+            raise PrivacyError("No noise can be computed for this mechanism: give noise_multiplier.")
 
 
 def noised(plan: Plan, epsilon: float | None, noise_multiplier: float | None, *, masked: bool) -> Plan:
@@ -113,33 +215,26 @@ def noised(plan: Plan, epsilon: float | None, noise_multiplier: float | None, *,
     return _on_grid(plan) if masked else plan
 
 
-def _noised_gradients(study: Study, noiser: Noiser) -> Plan:
-    section, clip = study.privacy, clip_of_study(study.privacy)
-    size = NoisyCount() if section.num_patients is None else PublicSize(section.num_patients)
-    unit, correlation = GaussianEvent(section.noise_multiplier or 1.0), correlation_of(study)
-    part: NoisedGradients | CorrelatedGradients
-    if correlation is None:
-        releases = releases_after(study, study.rounds)
-        part = NoisedGradients(clip, unit, section.sampling_prob, releases, size, noiser)
-    else:
-        part = CorrelatedGradients(clip, unit, correlation, size, _shared(noiser))
-    plan = _plan(section, part)
-    return noised(plan, section.epsilon, section.noise_multiplier, masked=section.sum == "masked")
-
-
-def _plan(section: PrivacySection, part: Training) -> Plan:
+def _plan(section: PlanSection, part: Training) -> Plan:
     parts: tuple[Part, ...] = (part,)
     if isinstance(part, NoisedGradients | CorrelatedGradients) and isinstance(part.size, NoisyCount):
-        parts = (NoisedCounts(GaussianEvent(1.0), part.noiser), part)
-    return Plan(
-        parts=parts,
-        delta=section.delta or 1e-5,
-        accountant=AccountantKind(section.accountant),
-        images_per_patient=section.images_per_patient,
-    )
+        parts = (NoisedCounts(_ONE, part.noiser), part)
+    delta: float | None = getattr(section, "delta", None)
+    images = part.release.images_per_patient if isinstance(part, NoisedPictures) else section.images_per_patient
+    return Plan(parts, delta or 1e-5, AccountantKind(section.accountant), images)
 
 
-def _open_size(section: PrivacySection) -> PublicSize | ExactCount:
+def _clip(section: DPSGD | CorrelatedNoise) -> Clip:
+    if isinstance(section, DPSGD) and section.clipping == "adaptive":
+        return Clip(section.clipping_norm, AdaptiveNorm(section.clipping_quantile))
+    return Clip(section.clipping_norm, rule_of(ClippingKind(section.clipping)))
+
+
+def _size(num_patients: int | None) -> Size:
+    return NoisyCount() if num_patients is None else PublicSize(num_patients)
+
+
+def _open_size(section: LocalPictures | NoPrivacy) -> PublicSize | ExactCount:
     return ExactCount() if section.num_patients is None else PublicSize(section.num_patients)
 
 
@@ -157,61 +252,31 @@ def _on_grid(plan: Plan) -> Plan:
     shares = shares_for(part.noise.noise_multiplier, part.clip.norm, _MOST_COORDINATES, plan.noiser)
     if plan.count is None:
         return with_shares(plan, shares)
-    return with_shares(
-        plan, shares, shares_for(plan.count.noise.noise_multiplier, 1.0, COUNT_COORDINATES, plan.noiser)
-    )
+    count = shares_for(plan.count.noise.noise_multiplier, 1.0, COUNT_COORDINATES, plan.noiser)
+    return with_shares(plan, shares, count)
 
 
-def _least(study: Study, make_event: Callable[[float], Event]) -> float:
-    """Returns the least noise multiplier whose event keeps the study's epsilon."""
-    section = study.privacy
-    if section.epsilon is None:
-        raise PrivacyError("A private plan needs epsilon or noise_multiplier, got neither.")
-    accountant = AccountantKind(section.accountant)
-    return calibrate_noise_multiplier(make_event, section.epsilon, section.delta or 1e-5, accountant)
-
-
-def _update_mechanism(study: Study, releases: int) -> ClippedUpdate | SparseVector | GumbelTopK:
-    """Returns the mechanism on updates with the least noise for the study's epsilon over all visits, or as given."""
-    section = study.privacy
-    if section.plan == "sparse-vector":
-        mechanism = sparse_vector_of(section)
-        if section.epsilon is None:
-            return mechanism
-        inverse = _least(study, lambda z: SelfComposedEvent(PureEvent(1 / z), releases))
-        even = section.epsilon / releases * (1 - 1e-12)  # rounding cannot bring the sum above the promise
-        return replace(mechanism, epsilon=max(1 / inverse, even))
-    if section.plan == "top-k":
-        top = GumbelTopK(
-            section.clipping_norm, section.answers or 1, section.noise_multiplier or 1.0, section.values_share
-        )
-        if section.epsilon is None:
-            return top
-        least = _least(study, lambda z: SelfComposedEvent(replace(top, noise_multiplier=z).event, releases))
-        return replace(top, noise_multiplier=least)
-    given = section.noise_multiplier
-    least = given or _least(study, lambda z: SelfComposedEvent(GaussianEvent(z), releases))
-    return ClippedUpdate(section.clipping_norm, least)
-
-
-def sparse_vector_of(section: PrivacySection) -> SparseVector:
+def sparse_vector_of(section: SparseVectors) -> SparseVector:
     """Returns the mechanism as the study describes it; given a total epsilon, that of one release is still open."""
-    answers, share = section.answers or 1, section.values_share
+    answers, share = section.answers, section.values_share
     epsilon = section.epsilon if section.noise_multiplier is None else answers / (section.noise_multiplier * share)
-    return SparseVector(section.clipping_norm, answers, epsilon or 1.0, section.answer_threshold, share)
+    return SparseVector(section.truncation, answers, epsilon or 1.0, section.answer_threshold, share)
 
 
-def correlation_of(study: Study) -> Correlation | None:
-    """Returns how the noise of the rounds hangs together; None where every round has its own."""
-    cohorts, momentum = study.privacy.cohorts, study.federation.momentum
-    if study.privacy.plan != "correlated-noise" or cohorts is None:
-        return None
-    bands = study.privacy.bands or best_bands(study.rounds, cohorts, momentum)
-    return Correlation(study.rounds, cohorts, bands, momentum)
+def top_k_of(section: TopK) -> GumbelTopK:
+    """Returns the mechanism as the study describes it."""
+    return GumbelTopK(section.truncation, section.answers, section.noise_multiplier or 1.0, section.values_share)
+
+
+def correlation_of(study: Study, section: CorrelatedNoise) -> Correlation:
+    """Returns how the noise of the rounds hangs together."""
+    momentum = study.federation.momentum if isinstance(study.federation, FederatedSGD) else 0.0
+    bands = section.bands or best_bands(study.rounds, section.cohorts, momentum)
+    return Correlation(study.rounds, section.cohorts, bands, momentum)
 
 
 def epsilon_limit_of(study: Study, plan: Plan) -> float:
     """Returns what each hospital's ledger allows: the study's word, or else just what the plan promises."""
     if study.privacy.epsilon_limit is not None:
         return study.privacy.epsilon_limit
-    return max(study.privacy.epsilon or 0.0, plan.epsilon)
+    return max(getattr(study.privacy, "epsilon", None) or 0.0, plan.epsilon)

@@ -1,7 +1,26 @@
-"""The one place that maps the names in a study file to strategies, their turns, and what each costs a hospital."""
+"""The strategy of a study: its turns, what it asks hospitals for, and what each of them releases."""
+
+from collections.abc import Iterator
+from typing import assert_never
+
+import numpy as np
 
 from wardround.config import Study
-from wardround.config.federation import LOCAL, RING
+from wardround.config.federation import (
+    AsynchronousSection,
+    Averaging,
+    FederatedSGD,
+    Local,
+    OneShotSection,
+    Proximal,
+    RandomOrder,
+    RoundRobin,
+    Scaffolding,
+    SelectiveSection,
+    SinglePass,
+    StochasticOrder,
+)
+from wardround.config.privacy import NoPrivacy, OutputPerturbed
 from wardround.federation.aggregators import Aggregator, CoordinatorNoise, PlainSum
 from wardround.federation.local_training import LocalTraining, Repair
 from wardround.federation.server import ServerOptimizer
@@ -21,32 +40,47 @@ from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, coordinator_noise, share_of_patients
 from wardround.randomness import Randomness
 from wardround.types import Vector
-from wardround.work import FittedHead, GradientSum, HeadFit, LocalUpdate, SelectiveUpdate, Work
+from wardround.work import (
+    CountClasses,
+    CountPatients,
+    FittedHead,
+    GradientSum,
+    HeadFit,
+    LocalUpdate,
+    Selection,
+    SelectiveUpdate,
+    Work,
+)
 
-_ORDERS = {
-    "round-robin": Order.FIXED,
-    "single-pass": Order.FIXED,
-    "random-order": Order.RANDOM,
-    "stochastic": Order.STOCHASTIC,
-    "asynchronous": Order.STOCHASTIC,
-}
 _TURNS = {"fixed": Order.FIXED, "random": Order.RANDOM, "stochastic": Order.STOCHASTIC}
+_NO_WEIGHTS = np.zeros(0, dtype=np.float32)
 
 
-def timetable_of(study: Study, strategy: str | None = None) -> Timetable:
-    """Returns the hospitals asked in each round of a study's main run, or of a reference run with another strategy."""
-    federation, name = study.federation, strategy or study.federation.strategy
-    count = 1 if name == "pooled" else study.hospitals.count
-    if name in _ORDERS:
-        return Timetable(count, _ORDERS[name], seed=federation.timetable_seed)
-    if name == "selective":
-        return Timetable(count, _TURNS[federation.turns], seed=federation.timetable_seed)
-    if name in LOCAL and federation.fraction < 1:
-        return Timetable(count, Order.FRACTION, federation.fraction, federation.timetable_seed)
-    return Timetable(count)
+def timetable_of(study: Study) -> Timetable:
+    """Returns the hospitals asked in each round."""
+    section, count = study.federation, study.hospitals.count
+    match section:
+        case FederatedSGD(strategy="pooled"):
+            return Timetable(1)
+        case FederatedSGD() | OneShotSection():
+            return Timetable(count)
+        case Averaging() | Scaffolding():
+            if section.fraction < 1:
+                return Timetable(count, Order.FRACTION, section.fraction, section.timetable_seed)
+            return Timetable(count)
+        case RoundRobin() | SinglePass():
+            return Timetable(count, Order.FIXED)
+        case RandomOrder():
+            return Timetable(count, Order.RANDOM, seed=section.timetable_seed)
+        case StochasticOrder() | AsynchronousSection():
+            return Timetable(count, Order.STOCHASTIC, seed=section.timetable_seed)
+        case SelectiveSection():
+            return Timetable(count, _TURNS[section.turns], seed=section.timetable_seed)
+        case _:
+            assert_never(section)
 
 
-def releases_after(study: Study, rounds: int, strategy: str | None = None) -> int:
+def releases_after(study: Study, rounds: int) -> int:
     """Returns the releases of the hospital that was asked most often in the first `rounds` rounds.
 
     A release is one noised sum of gradients, or, where updates are noised, one update. Sums whose noise is correlated
@@ -56,84 +90,120 @@ def releases_after(study: Study, rounds: int, strategy: str | None = None) -> in
         return 1  # of all pictures, before round 1
     if study.privacy.plan == "correlated-noise":
         return min(rounds, 1)
-    name = strategy or study.federation.strategy
-    steps = study.local_steps if name in LOCAL and study.privacy.plan in ("dp-sgd", "none") else 1
-    return timetable_of(study, strategy).most_visits(rounds) * steps
+    steps = study.local_steps if study.privacy.plan in ("dp-sgd", "none") else 1
+    return timetable_of(study).most_visits(rounds) * steps
 
 
-def work_of(study: Study, strategy: str) -> type[Work]:
-    """Returns the kind of work that hospitals are asked for in the rounds of a strategy."""
+def asks(study: Study, plan: Plan) -> Iterator[Work]:
+    """Yields one of each piece of work that hospitals are asked for, without the model: what a plan has to protect."""
+    local = isinstance(study.federation, Local)
+    if getattr(study.federation, "repair", "none") in ("weighted-sampling", "weighted-loss"):
+        yield CountClasses()
+    elif not study.fits_head and plan.public_size is None and not (local and _own_size(plan)):
+        yield CountPatients()
+    section = study.federation
     if study.fits_head:
-        return FittedHead
-    if strategy == "selective":
-        return SelectiveUpdate
-    return LocalUpdate if strategy in LOCAL else GradientSum
+        yield FittedHead(head_fit_of(study))
+    elif isinstance(section, SelectiveSection):
+        nothing = Selection(np.zeros(0, dtype=np.int64), section.upload_fraction, False, 0.0, section.truncation)
+        yield SelectiveUpdate(_NO_WEIGHTS, _local(study, plan, Call("")).steps_for(_ONE, 0), nothing)
+    elif isinstance(section, Local):
+        yield LocalUpdate(_NO_WEIGHTS, _local(study, plan, Call("")).steps_for(_ONE, 0))
+    else:
+        clip = clip_of(plan.training)
+        yield GradientSum(_NO_WEIGHTS, None if clip.adaptive is None else clip.norm)
+
+
+_ONE = {"num_patients": np.ones(1, dtype=np.float32), "class_counts": np.ones((1, 2), dtype=np.float32)}
+"""A state in which the one hospital has one patient of each class."""
+
+
+def works_of(study: Study, plan: Plan) -> frozenset[type[Work]]:
+    """Returns the kinds of work that hospitals are asked for."""
+    return frozenset(type(work) for work in asks(study, plan))
 
 
 def head_fit_of(study: Study) -> HeadFit:
     """Returns the objective of each hospital's head; a public number of patients is taken to be spread evenly."""
     privacy = study.privacy
+    if not isinstance(privacy, OutputPerturbed | NoPrivacy):
+        return HeadFit(0.01, 1.0, None)  # asked for by no strategy under another plan, and protected by none
     patients = None if privacy.num_patients is None else privacy.num_patients / study.hospitals.count
-    return HeadFit(privacy.regularisation, privacy.clipping_norm, patients)
+    return HeadFit(privacy.regularisation, privacy.row_norm, patients)
 
 
-def strategy_of(
-    study: Study, plan: Plan, name: str, aggregator: Aggregator, *, allowed_missing: int = 0
-) -> Strategy:
-    """Returns the strategy of that name, every number taken from the study and its plan."""
-    federation, part = study.federation, plan.training
-    call = Call(study.digest, allowed_missing=allowed_missing)
-    timetable = timetable_of(study, name)
+def strategy_of(study: Study, plan: Plan, aggregator: Aggregator, *, allowed_missing: int = 0) -> Strategy:
+    """Returns the study's strategy, every number taken from the study and its plan."""
+    call, timetable = Call(study.digest, allowed_missing=allowed_missing), timetable_of(study)
+    section = study.federation
     if study.fits_head:
         shot = OneShot(call, aggregator, head_fit_of(study))
-        return Alone(shot) if name in ("alone", "ensemble") else shot
-    if name not in LOCAL:
-        size = plan.public_size
-        if name in ("alone", "ensemble") and size is not None:
-            size = max(1, round(size / plan.hospitals))
-        sgd = FedSGD(
-            call=call,
-            aggregator=aggregator,
-            learning_rate=federation.learning_rate,
-            momentum=federation.momentum,
-            sampling_prob=share_of_patients(part),
-            num_patients=size,
-            clipping_norm=clip_of(part).norm,
-            adaptive=clip_of(part).adaptive,
-        )
-        return Alone(sgd) if name in ("alone", "ensemble") else sgd
-    local = LocalTraining(
+        return Alone(shot) if section.strategy in ("alone", "ensemble") else shot
+    match section:
+        case FederatedSGD():
+            alone, size, clip = section.strategy in ("alone", "ensemble"), plan.public_size, clip_of(plan.training)
+            if alone and size is not None:
+                size = max(1, round(size / plan.hospitals))
+            sgd = FedSGD(
+                call=call,
+                aggregator=aggregator,
+                learning_rate=section.learning_rate,
+                momentum=section.momentum,
+                sampling_prob=share_of_patients(plan.training),
+                num_patients=size,
+                clipping_norm=clip.norm,
+                adaptive=clip.adaptive,
+            )
+            return Alone(sgd) if alone else sgd
+        case OneShotSection():
+            return OneShot(call, aggregator, head_fit_of(study))
+        case Scaffolding():
+            return Scaffold(_local(study, plan, call), timetable, section.server_learning_rate)
+        case Averaging():
+            server = ServerOptimizer(
+                section.server_optimizer, section.server_learning_rate, section.server_momentum
+            )
+            return FedAvg(_local(study, plan, call), aggregator, timetable, server, section.hospital_weights)
+        case RoundRobin() | SinglePass() | RandomOrder() | StochasticOrder():
+            return Ring(_local(study, plan, call), timetable)
+        case AsynchronousSection():
+            local = _local(study, plan, call)
+            return Asynchronous(local, timetable, section.mixing, section.staleness, section.staleness_power)
+        case SelectiveSection():
+            return Selective(
+                _local(study, plan, call), timetable,
+                download_fraction=section.download_fraction,
+                upload_fraction=section.upload_fraction,
+                random=section.selection == "random",
+                threshold=section.threshold,
+                truncation=section.truncation,
+                counter_decay=section.counter_decay,
+            )  # fmt: skip
+        case _:
+            assert_never(section)
+
+
+def _local(study: Study, plan: Plan, call: Call) -> LocalTraining:
+    """Returns the local training that a strategy with local steps asks for."""
+    section = study.federation
+    assert isinstance(section, Local), "asked for local strategies alone"
+    return LocalTraining(
         call=call,
         steps=study.local_steps,
-        learning_rate=federation.learning_rate,
-        momentum=federation.momentum,
-        sampling_prob=share_of_patients(part),
+        learning_rate=section.learning_rate,
+        momentum=section.momentum,
+        sampling_prob=share_of_patients(plan.training),
         num_patients=plan.public_size,
-        own_size=isinstance(part, NoisedUpdates),
-        proximal=federation.proximal if name == "fedprox" else 0.0,
-        keep_velocity=federation.optimizer_state == "travels",
-        repair=Repair(federation.repair),
+        own_size=_own_size(plan),
+        proximal=section.proximal if isinstance(section, Proximal) else 0.0,
+        keep_velocity=getattr(section, "optimizer_state", "reset") == "travels",
+        repair=Repair(getattr(section, "repair", "none")),
     )
-    if name in RING:
-        return Ring(local, timetable)
-    if name == "asynchronous":
-        return Asynchronous(local, timetable, federation.mixing, federation.staleness, federation.staleness_power)
-    if name == "selective":
-        return Selective(
-            local, timetable,
-            download_fraction=federation.download_fraction,
-            upload_fraction=federation.upload_fraction,
-            random=federation.selection == "random",
-            threshold=federation.threshold,
-            truncation=federation.truncation,
-            counter_decay=federation.counter_decay,
-        )  # fmt: skip
-    if name == "scaffold":
-        return Scaffold(local, timetable, federation.server_learning_rate)
-    server = ServerOptimizer(
-        federation.server_optimizer, federation.server_learning_rate, federation.server_momentum
-    )
-    return FedAvg(local, aggregator, timetable, server, federation.hospital_weights)
+
+
+def _own_size(plan: Plan) -> bool:
+    """Returns whether each hospital divides by its own number of patients, which a mechanism on its update hides."""
+    return isinstance(plan.training, NoisedUpdates)
 
 
 def open_aggregator(plan: Plan, randomness: Randomness) -> Aggregator:

@@ -1,10 +1,13 @@
-"""`[federation]`: how the rounds go."""
+"""`[federation]`: how the rounds go; one class for each kind of strategy.
 
-from typing import Any, Literal, Self, get_args
+A key stands in the classes that have a use for it, so that no study file can give one that is ignored.
+"""
+
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
-from wardround.config.section import Section, conflict
+from wardround.config.section import Section
 
 StrategyName = Literal[
     "fedsgd", "fedavg", "fedprox", "scaffold",
@@ -15,123 +18,222 @@ ReferenceName = Literal[
     "no-privacy", "pooled", "pooled-no-privacy", "alone", "alone-no-privacy", "ensemble", "ensemble-no-privacy"
 ]
 
-RING = frozenset({"round-robin", "single-pass", "random-order", "stochastic"})
-"""Strategies in which the model goes from hospital to hospital."""
-AVERAGING = frozenset({"fedavg", "fedprox", "scaffold"})
-LOCAL = AVERAGING | RING | {"asynchronous", "selective"}
-"""Strategies in which a hospital takes steps of its own."""
-TOGETHER = frozenset({"fedsgd", "one-shot"}) | AVERAGING
-"""Strategies in which several hospitals' answers are summed."""
+TIMETABLE_SEED: Any = Field(0, ge=0, description="Which draw of turns. A public constant.")
+OPTIMIZER_STATE: Any = Field(
+    "reset", description="A hospital's momentum: from rest at every visit, or handed on with the model."
+)
+REPAIR: Any = Field("none", description="How unequal hospitals are made up for.")
+FRACTION: Any = Field(1.0, gt=0, le=1, description="Share of the hospitals asked in a round, drawn in public.")
+SERVER_LEARNING_RATE: Any = Field(1.0, gt=0, description="Step size of the server.")
+CYCLES: Any = Field(None, ge=1, description="Instead of rounds: visits of every hospital.")
 
-_BELONGS: dict[str, frozenset[str]] = {
-    "local_steps": LOCAL,
-    "local_epochs": LOCAL,
-    "cycles": frozenset({"round-robin", "random-order"}),
-    "fraction": AVERAGING,
-    "hospital_weights": frozenset({"fedavg", "fedprox"}),
-    "server_optimizer": frozenset({"fedavg", "fedprox"}),
-    "server_learning_rate": AVERAGING,
-    "server_momentum": frozenset({"fedavg", "fedprox"}),
-    "proximal": frozenset({"fedprox"}),
-    "optimizer_state": (AVERAGING - {"scaffold"}) | RING,
-    "repair": (AVERAGING - {"scaffold"}) | RING,
-    "timetable_seed": AVERAGING | {"random-order", "stochastic", "asynchronous", "selective"},
-    "staleness": frozenset({"asynchronous"}),
-    "staleness_power": frozenset({"asynchronous"}),
-    "mixing": frozenset({"asynchronous"}),
-    "download_fraction": frozenset({"selective"}),
-    "upload_fraction": frozenset({"selective"}),
-    "selection": frozenset({"selective"}),
-    "threshold": frozenset({"selective"}),
-    "truncation": frozenset({"selective"}),
-    "counter_decay": frozenset({"selective"}),
-    "turns": frozenset({"selective"}),
-}
-"""Keys that only some strategies have a use for."""
+Repair = Literal["none", "proportional", "weighted-sampling", "weighted-loss"]
+OptimizerState = Literal["reset", "travels"]
 
 
-class FederationSection(Section):
-    """`[federation]`: how the rounds go."""
+class Rounds(Section):
+    """The keys that every strategy has."""
 
-    strategy: StrategyName = Field("fedsgd", description="How hospitals work.")
-    rounds: int = Field(
-        100,
-        ge=1,
-        description="Communication rounds; of a ring, hand-overs (or give cycles); of single-pass, one each.",
+    evaluate_every: int = Field(10, ge=1, description="Rounds between two looks at the patients set aside.")
+    compare: tuple[ReferenceName, ...] = Field(
+        (), description="Reference runs beside the main one; simulation only."
     )
-    cycles: int | None = Field(None, ge=1, description="round-robin, random-order: visits of every hospital.")
+
+
+class Descent(Rounds):
+    """The keys of strategies that go down gradients, step by step."""
+
+    learning_rate: float = Field(1.0, gt=0, description="Step size.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="At the server for fedsgd, else at the hospital.")
+    average_last: float = Field(
+        0.0, ge=0, lt=1, description="Release the mean of the last part of the rounds' weights (0: the last)."
+    )
+
+
+class FederatedSGD(Descent):
+    """One gradient sum a round: over all hospitals, or by each hospital alone, or with all patients in one place."""
+
+    strategy: Literal["fedsgd", "alone", "ensemble", "pooled"] = "fedsgd"
+    rounds: int = Field(100, ge=1, description="Communication rounds.")
+
+
+class LocalSection(Descent):
+    """The keys of strategies in which a hospital takes steps of its own."""
+
     local_steps: int = Field(1, ge=1, description="Optimizer steps of a hospital in a visit.")
     local_epochs: float | None = Field(
         None, gt=0, description="Instead of local_steps: how often a patient is drawn in a visit, on average."
     )
-    learning_rate: float = Field(1.0, gt=0, description="Step size.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="At the server for fedsgd, else at the hospital.")
-    optimizer_state: Literal["reset", "travels"] = Field(
-        "reset", description="A hospital's momentum: from rest at every visit, or handed on with the model."
-    )
-    average_last: float = Field(
-        0.0, ge=0, lt=1, description="Release the mean of the last part of the rounds' weights (0: the last)."
-    )
-    fraction: float = Field(
-        1.0, gt=0, le=1, description="Share of the hospitals asked in a round, drawn in public."
-    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if self.local_epochs is not None and self.local_steps != 1:
+            raise ValueError("give local_steps or local_epochs, not both")
+        return self
+
+
+class Averaging(LocalSection):
+    """Federated averaging: local steps, then the mean of the updates, and a step of the server."""
+
+    strategy: Literal["fedavg"]
+    rounds: int = Field(100, ge=1, description="Communication rounds.")
+    fraction: float = FRACTION
     hospital_weights: tuple[float, ...] | None = Field(
         None, description="Public weight of each hospital in the mean; default: equal."
     )
     server_optimizer: Literal["momentum", "adam", "yogi"] = Field(
         "momentum", description="What the server does with the mean update."
     )
-    server_learning_rate: float = Field(1.0, gt=0, description="Step size of the server.")
+    server_learning_rate: float = SERVER_LEARNING_RATE
     server_momentum: float = Field(0.0, ge=0, lt=1, description="Of the server; 0 and rate 1 is plain averaging.")
-    proximal: float = Field(0.01, ge=0, description="fedprox: mu, the pull towards the model of the round.")
-    repair: Literal["none", "proportional", "weighted-sampling", "weighted-loss"] = Field(
-        "none", description="How unequal hospitals are made up for."
-    )
-    timetable_seed: int = Field(0, ge=0, description="Which draw of turns. A public constant.")
-    staleness: int = Field(10, ge=0, description="asynchronous: rounds that a model may be old.")
-    staleness_power: float = Field(0.5, ge=0, description="asynchronous: late work weighs 1 / (1 + late) ** this.")
-    mixing: float = Field(0.6, gt=0, le=1, description="asynchronous: weight of work that is not late.")
-    download_fraction: float = Field(1.0, gt=0, le=1, description="selective: share of parameters fetched.")
-    upload_fraction: float = Field(0.1, gt=0, le=1, description="selective: share of parameters sent, at most.")
-    selection: Literal["largest", "random"] = Field(
-        "largest", description="selective: the largest changes, or a draw of those above the threshold."
-    )
-    threshold: float = Field(0.0, ge=0, description="selective: changes below it are not sent.")
-    truncation: float = Field(0.001, gt=0, description="selective: changes are cut to this size.")
-    counter_decay: float = Field(1.0, gt=0, le=1, description="selective: how fast old updates are forgotten.")
-    turns: Literal["fixed", "random", "stochastic"] = Field("fixed", description="selective: whose turn it is.")
-    evaluate_every: int = Field(10, ge=1, description="Rounds between two looks at the patients set aside.")
-    compare: tuple[ReferenceName, ...] = Field(
-        (), description="Reference runs beside the main one; simulation only."
-    )
+    optimizer_state: OptimizerState = OPTIMIZER_STATE
+    repair: Repair = REPAIR
+    timetable_seed: int = TIMETABLE_SEED
 
-    @model_validator(mode="before")
-    @classmethod
-    def _own_defaults(cls, given: Any) -> Any:
-        """SCAFFOLD has no momentum; what is not given says so in the resolved study."""
-        if isinstance(given, dict) and given.get("strategy") == "scaffold":
-            return {"momentum": 0.0} | given
-        return given
+
+class Proximal(Averaging):
+    """FedProx: federated averaging with a pull towards the model of the round."""
+
+    strategy: Literal["fedprox"]  # type: ignore[assignment]  # another name, the same keys and one more
+    proximal: float = Field(0.01, ge=0, description="mu, the pull towards the model of the round.")
+
+
+class Scaffolding(LocalSection):
+    """SCAFFOLD: local steps that are corrected by how far a hospital's gradients usually are from the mean."""
+
+    strategy: Literal["scaffold"]
+    rounds: int = Field(100, ge=1, description="Communication rounds.")
+    momentum: float = Field(0.0, ge=0, le=0, description="The source's steps are plain ones.")
+    fraction: float = FRACTION
+    server_learning_rate: float = SERVER_LEARNING_RATE
+    timetable_seed: int = TIMETABLE_SEED
+
+
+class RingSection(LocalSection):
+    """The keys of strategies in which the model goes from hospital to hospital."""
+
+    optimizer_state: OptimizerState = OPTIMIZER_STATE
+    repair: Repair = REPAIR
+
+
+class RoundRobin(RingSection):
+    """The hospitals' own order, over and over."""
+
+    strategy: Literal["round-robin"]
+    rounds: int = Field(100, ge=1, description="Hand-overs; or give cycles.")
+    cycles: int | None = CYCLES
 
     @model_validator(mode="after")
-    def _keys_fit(self) -> Self:
-        for key in sorted(self.model_fields_set & _BELONGS.keys()):
-            known = _BELONGS[key]
-            if self.strategy not in known and getattr(self, key) != type(self).model_fields[key].default:
-                names = ", ".join(name for name in get_args(StrategyName) if name in known)
-                raise conflict(
-                    "study-strategy-key",
-                    f'{key} belongs to {names}, got strategy = "{self.strategy}"; remove it or change the strategy',
-                )
-        default = type(self).model_fields
-        if self.cycles is not None and self.rounds != default["rounds"].default:
-            raise ValueError("give rounds (hand-overs) or cycles, not both")
-        if self.local_epochs is not None and self.local_steps != default["local_steps"].default:
-            raise ValueError("give local_steps or local_epochs, not both")
-        if self.strategy == "one-shot" and self.rounds not in (1, default["rounds"].default):
-            raise ValueError(f"one-shot has one round, got rounds = {self.rounds}; remove rounds")
-        if self.strategy == "single-pass" and self.rounds != default["rounds"].default:
-            raise ValueError("single-pass has one round for each hospital; remove rounds")
-        if self.strategy == "scaffold" and self.momentum:
-            raise ValueError(f"scaffold corrects plain steps: momentum must be 0, got {self.momentum}")
+    def _cycles_fit(self) -> Self:
+        _check_cycles(self.cycles, self.rounds)
         return self
+
+
+class SinglePass(RingSection):
+    """Each hospital once, in the hospitals' own order."""
+
+    strategy: Literal["single-pass"]
+
+
+class RandomOrder(RingSection):
+    """Each hospital once a cycle, in an order drawn anew for each cycle."""
+
+    strategy: Literal["random-order"]
+    rounds: int = Field(100, ge=1, description="Hand-overs; or give cycles.")
+    cycles: int | None = CYCLES
+    timetable_seed: int = TIMETABLE_SEED
+
+    @model_validator(mode="after")
+    def _cycles_fit(self) -> Self:
+        _check_cycles(self.cycles, self.rounds)
+        return self
+
+
+class StochasticOrder(RingSection):
+    """A hospital drawn anew for every hand-over."""
+
+    strategy: Literal["stochastic"]
+    rounds: int = Field(100, ge=1, description="Hand-overs.")
+    timetable_seed: int = TIMETABLE_SEED
+
+
+class AsynchronousSection(LocalSection):
+    """Hospitals finish when they finish; late work weighs less."""
+
+    strategy: Literal["asynchronous"]
+    rounds: int = Field(100, ge=1, description="Arrivals.")
+    staleness: int = Field(10, ge=0, description="Rounds that a model may be old.")
+    staleness_power: float = Field(0.5, ge=0, description="Late work weighs 1 / (1 + late) ** this.")
+    mixing: float = Field(0.6, gt=0, le=1, description="Weight of work that is not late.")
+    timetable_seed: int = TIMETABLE_SEED
+
+
+class SelectiveSection(LocalSection):
+    """Hospitals train replicas and exchange some parameters."""
+
+    strategy: Literal["selective"]
+    rounds: int = Field(100, ge=1, description="Turns.")
+    download_fraction: float = Field(1.0, gt=0, le=1, description="Share of parameters fetched.")
+    upload_fraction: float = Field(0.1, gt=0, le=1, description="Share of parameters sent, at most.")
+    selection: Literal["largest", "random"] = Field(
+        "largest", description="The largest changes, or a draw of those above the threshold."
+    )
+    threshold: float = Field(0.0, ge=0, description="Changes below it are not sent.")
+    truncation: float = Field(0.001, gt=0, description="Changes are cut to this size.")
+    counter_decay: float = Field(1.0, gt=0, le=1, description="How fast old updates are forgotten.")
+    turns: Literal["fixed", "random", "stochastic"] = Field("fixed", description="Whose turn it is.")
+    timetable_seed: int = TIMETABLE_SEED
+
+
+class OneShotSection(Rounds):
+    """Every hospital fits a linear head to the end, and the server takes the mean, once."""
+
+    strategy: Literal["one-shot"]
+
+
+Averages: TypeAlias = Averaging | Proximal | Scaffolding
+Ring: TypeAlias = RoundRobin | SinglePass | RandomOrder | StochasticOrder
+Local: TypeAlias = Averages | Ring | AsynchronousSection | SelectiveSection
+"""Strategies in which a hospital takes steps of its own."""
+
+FederationSection: TypeAlias = Annotated[
+    FederatedSGD
+    | Averaging
+    | Proximal
+    | Scaffolding
+    | RoundRobin
+    | SinglePass
+    | RandomOrder
+    | StochasticOrder
+    | AsynchronousSection
+    | SelectiveSection
+    | OneShotSection,
+    Field(discriminator="strategy"),
+]
+"""`[federation]`, one class for each kind of strategy."""
+
+ALONE = ("alone", "ensemble")
+"""Strategies in which each hospital is a federation of one."""
+
+
+def rounds_of(section: FederationSection, hospitals: int) -> int:
+    """Returns the rounds of a run: as given, or as many as the cycles, the single pass or the one shot take."""
+    match section:
+        case OneShotSection():
+            return 1
+        case SinglePass():
+            return hospitals
+        case RoundRobin(cycles=int(cycles)) | RandomOrder(cycles=int(cycles)):
+            return cycles * hospitals
+        case _:
+            return section.rounds
+
+
+def strategy_names() -> tuple[str, ...]:
+    """Returns the names that `[federation] strategy` may have."""
+    return get_args(StrategyName)
+
+
+def _check_cycles(cycles: int | None, rounds: int) -> None:
+    if cycles is not None and rounds != 100:
+        raise ValueError("give rounds (hand-overs) or cycles, not both")

@@ -1,102 +1,219 @@
-"""`[privacy]`: everything that changes the guarantee, and nothing else."""
+"""`[privacy]`: everything that changes the guarantee, and nothing else; one class for each kind of plan.
+
+A key stands in the classes that have a use for it, so that no study file can give one that is ignored.
+"""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from wardround.config.section import Section, conflict
 
-UPDATE_PLANS = frozenset({"clipped-update", "sparse-vector", "top-k"})
-"""Plans whose noise goes on a hospital's whole update; the unit is the hospital."""
-
-CHOOSING = frozenset({"sparse-vector", "top-k"})
-"""Update plans that release a few coordinates, which each hospital chooses and noises by itself."""
+Probability = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 PictureMechanismName = Literal[
     "laplace-pixels", "gaussian-pixels", "dp-pix", "laplace-features", "gaussian-features"
 ]
 FEATURE_PLANS = ("gaussian-features", "laplace-features")
 """Mechanisms that noise a network's fixed encoding of a picture instead of its pixels."""
-_PICTURE_KEYS = ("pictures", "block", "neighbourhood", "feature_norm", "label_epsilon")
 
-Probability = Annotated[float, Field(gt=0, le=1)]
+SAMPLING_PROB: Any = Field(1.0, description="Poisson probability of a patient in one step; 1 = everyone.")
+NUM_PATIENTS: Any = Field(
+    None, ge=1, description="Public size of the training set; left out, it is counted (with noise, and charged)."
+)
+COLLUDERS: Any = Field(1, ge=0, description="Hospitals that may collude, under secure-aggregation.")
+DROPOUTS: Any = Field(0, ge=0, description="Hospitals that may be missing, under secure-aggregation.")
+SHARED_TRUST: Any = Field("secure-aggregation", description="Who adds noise, and so who may see what.")
+CLIPPING_NORM: Any = Field(1.0, gt=0, description="Bound (L2) on a patient's gradient.")
 
 
-class PrivacySection(Section):
-    """`[privacy]`: everything that changes the guarantee, and nothing else."""
+class PlanSection(Section):
+    """The keys that every plan has."""
 
-    plan: Literal[
-        "dp-sgd",
-        "clipped-update",
-        "sparse-vector",
-        "top-k",
-        "output-perturbation",
-        "correlated-noise",
-        "local-pictures",
-        "none",
-    ] = Field(
-        description="Where the noise goes: on sums of gradients (correlated-noise: later rounds take part back), "
-        "on a hospital's clipped update, on a few of its coordinates (sparse-vector, top-k), on the weights of a "
-        "linear head that was fitted to the end (output-perturbation), on every picture before any training "
-        "(local-pictures), or nowhere "
-        '("none": epsilon is then infinity).'
+    accountant: Literal["pld", "rdp"] = Field("pld", description="What computes epsilon; both are upper bounds.")
+    images_per_patient: int = Field(8, ge=1, description="At most so many pictures of a patient are used.")
+    epsilon_limit: float | None = Field(
+        None, gt=0, description="A hospital's own limit over all its studies; default: this study's epsilon."
     )
-    unit: Literal["patient", "hospital"] = Field(
-        "patient", description="Who is protected: one person with all images; under clipped-update one hospital."
-    )
+    ledger: Path | None = Field(None, description="A ledger shared between runs; default: one in the run folder.")
+
+    @property
+    def public_size(self) -> int | None:
+        """The number of training patients, where the study file gives it."""
+        size: int | None = getattr(self, "num_patients", None)
+        return size
+
+
+class PrivateSection(PlanSection):
+    """The keys that every plan with a promise has."""
+
+    unit: Literal["patient"] = Field("patient", description="Who is protected: one person with all images.")
     epsilon: float | None = Field(None, gt=0, description="The promise; noise_multiplier is computed.")
     noise_multiplier: float | None = Field(
         None,
         gt=0,
-        description="Noise std / clipping_norm (clipped-update: / twice that; local-pictures: noise / what "
-        "a replaced picture moves; sparse-vector, top-k, output-perturbation: noise on values / what they can move); "
-        "epsilon is computed.",
+        description="Noise (std, or scale) over the sensitivity: how far one unit moves what is released; epsilon is "
+        "computed.",
     )
-    delta: float | None = Field(None, gt=0, lt=1, description="Target delta; well below 1 / patients.")
-    clipping_norm: float = Field(
-        1.0,
-        gt=0,
-        description="Bound (L2) on a patient's gradient, or a hospital's update; sparse-vector, top-k: on "
-        "each coordinate of it; output-perturbation: on a picture's row of features.",
-    )
-    answers: int | None = Field(
-        None, ge=1, description="sparse-vector, top-k: coordinates of an update that are released, at most."
-    )
-    answer_threshold: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="sparse-vector: changes from this size on are released."
-    )
-    values_share: float = Field(
-        0.5,
-        gt=0,
-        lt=1,
-        description="sparse-vector, top-k: part of the privacy that goes to values, not to places.",
-    )
-    regularisation: float = Field(
-        0.01,
-        gt=0,
-        allow_inf_nan=False,
-        description="one-shot: half of this times the squared weights is added to the loss.",
-    )
+    delta: float = Field(gt=0, lt=1, description="Target delta; well below 1 / patients.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_delta(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("delta") is None:
+            raise conflict(
+                "study-delta", "delta must be given, for instance delta = 1e-5 for a few thousand patients"
+            )
+        return given
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.epsilon is None) == (self.noise_multiplier is None):
+            raise conflict(
+                "study-epsilon-or-noise",
+                "give epsilon or noise_multiplier, exactly one of them; the other is computed",
+            )
+        return self
+
+
+class DPSGD(PrivateSection):
+    """`plan = "dp-sgd"`: noise on sums of clipped per-patient gradients."""
+
+    plan: Literal["dp-sgd"]
+    clipping_norm: float = CLIPPING_NORM
     clipping: Literal["flat", "per-layer", "per-layer-by-size", "automatic", "adaptive"] = Field(
         "flat", description="How gradients are brought to that norm; an adaptive norm starts there."
     )
     clipping_quantile: float = Field(
         0.5, ge=0, le=1, description='Share of patients left unclipped, for clipping = "adaptive".'
     )
-    sampling_prob: Probability = Field(1.0, description="Poisson probability of a patient; 1 = everyone.")
-    cohorts: int | None = Field(
-        None,
-        ge=1,
-        description="correlated-noise: a patient takes part in every round of this number, in no other.",
+    sampling_prob: Probability = SAMPLING_PROB
+    num_patients: int | None = NUM_PATIENTS
+    trust: Literal["coordinator", "secure-aggregation", "nobody"] = SHARED_TRUST
+    colluders: int = COLLUDERS
+    dropouts: int = DROPOUTS
+    sum: Literal["simulated", "masked"] = Field(
+        "simulated",
+        description="How a sum under secure-aggregation is formed: in the open with floating-point noise "
+        "(simulated), or of whole numbers with discrete noise under masks that cancel (masked).",
     )
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Self:
+        if self.sum == "masked" and self.trust != "secure-aggregation":
+            raise ValueError(
+                f'masks hide what a hospital sends until all have sent, and under trust = "{self.trust}" somebody sees '
+                'it alone: trust must be "secure-aggregation" for sum = "masked"'
+            )
+        if self.clipping != "adaptive" and self.clipping_quantile != 0.5:
+            raise ValueError(
+                f'clipping_quantile belongs to clipping = "adaptive", got "{self.clipping}"; remove clipping_quantile'
+            )
+        return self
+
+
+class CorrelatedNoise(PrivateSection):
+    """`plan = "correlated-noise"`: noise on sums of gradients, of which later rounds take part back."""
+
+    plan: Literal["correlated-noise"]
+    clipping_norm: float = CLIPPING_NORM
+    clipping: Literal["flat", "per-layer", "per-layer-by-size", "automatic"] = Field(
+        "flat", description="How gradients are brought to that norm, the same in all rounds."
+    )
+    cohorts: int = Field(ge=1, description="A patient takes part in every round of this number, in no other.")
     bands: int | None = Field(
-        None, ge=1, description="correlated-noise: rounds that share noise; default: what leaves the least error."
+        None, ge=1, description="Rounds that share noise; default: what leaves the least error."
     )
-    images_per_patient: int = Field(8, ge=1, description="A patient's gradient averages at most this many.")
-    pictures: PictureMechanismName | None = Field(
-        None, description="local-pictures: what is noised, and how; default: gaussian-features."
+    num_patients: int | None = NUM_PATIENTS
+    trust: Literal["secure-aggregation", "nobody"] = SHARED_TRUST
+    colluders: int = COLLUDERS
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> Self:
+        if self.bands is not None and self.bands > self.cohorts:
+            raise ValueError(f"bands must be <= cohorts, got {self.bands} and {self.cohorts}; lower bands")
+        return self
+
+
+class UpdateSection(PrivateSection):
+    """The keys of plans whose noise goes on a hospital's whole update; the unit is the hospital."""
+
+    unit: Literal["hospital"] = Field(  # type: ignore[assignment]  # another unit than other plans
+        "hospital", description="Who is protected: one hospital with all its data."
     )
+    sampling_prob: Probability = SAMPLING_PROB
+
+
+class ClippedUpdates(UpdateSection):
+    """`plan = "clipped-update"`: noise on a hospital's clipped update."""
+
+    plan: Literal["clipped-update"]
+    clipping_norm: float = Field(1.0, gt=0, description="Bound (L2) on a hospital's update.")
+    trust: Literal["secure-aggregation", "nobody"] = SHARED_TRUST
+    colluders: int = COLLUDERS
+    dropouts: int = DROPOUTS
+
+
+class ChoosingSection(UpdateSection):
+    """The keys of plans that release a few coordinates, which each hospital chooses and noises by itself."""
+
+    truncation: float = Field(
+        1.0,
+        gt=0,
+        description="Bound on the size of each coordinate of an update.",
+        validation_alias=AliasChoices("truncation", "clipping_norm"),
+    )
+    answers: int = Field(ge=1, description="Coordinates of an update that are released, at most.")
+    values_share: float = Field(
+        0.5, gt=0, lt=1, description="Part of the privacy that goes to values, not to places."
+    )
+    trust: Literal["nobody"] = Field("nobody", description="Each hospital chooses and noises by itself.")
+
+
+class SparseVectors(ChoosingSection):
+    """`plan = "sparse-vector"`: coordinates are gone through in a random order until enough were large."""
+
+    plan: Literal["sparse-vector"]
+    answer_threshold: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="Changes from this size on are released."
+    )
+
+
+class TopK(ChoosingSection):
+    """`plan = "top-k"`: the largest coordinates by the exponential mechanism."""
+
+    plan: Literal["top-k"]
+
+
+class OutputPerturbed(PrivateSection):
+    """`plan = "output-perturbation"`: noise on the weights of a linear head that was fitted to the end."""
+
+    plan: Literal["output-perturbation"]
+    row_norm: float = Field(
+        1.0,
+        gt=0,
+        description="Bound (L2) on a picture's row of features.",
+        validation_alias=AliasChoices("row_norm", "clipping_norm"),
+    )
+    regularisation: float = Field(
+        0.01,
+        gt=0,
+        allow_inf_nan=False,
+        description="Half of this times the squared weights is added to the loss.",
+    )
+    num_patients: int = Field(ge=1, description="Public size of the training set, that losses are divided by.")
+    trust: Literal["secure-aggregation", "nobody"] = SHARED_TRUST
+    colluders: int = COLLUDERS
+    dropouts: int = DROPOUTS
+
+
+class LocalPictures(PrivateSection):
+    """`plan = "local-pictures"`: noise on every picture and label, once, before any training."""
+
+    plan: Literal["local-pictures"]
+    pictures: PictureMechanismName = Field("gaussian-features", description="What is noised, and how.")
     block: int | None = Field(None, ge=1, description="dp-pix: side of a block in pixels; default: 16.")
     neighbourhood: int | None = Field(
         None,
@@ -107,93 +224,30 @@ class PrivacySection(Section):
         None, gt=0, description="Noised features: the norm they are brought to (L2; laplace: L1); default: 1."
     )
     label_epsilon: float | None = Field(
-        None, gt=0, description="local-pictures: of epsilon, the labels' part; default: a quarter."
+        None, gt=0, description="Of epsilon, the labels' part; default: a quarter."
     )
-    num_patients: int | None = Field(
-        None,
-        ge=1,
-        description="Public size of the training set; left out, it is counted privately and charged.",
-    )
-    accountant: Literal["pld", "rdp"] = Field("pld", description="What computes epsilon; both are upper bounds.")
-    trust: Literal["coordinator", "secure-aggregation", "nobody"] = Field(
-        "secure-aggregation", description="Who adds noise, and so who may see what."
-    )
-    colluders: int = Field(1, ge=0, description="Hospitals that may collude, under secure-aggregation.")
-    dropouts: int = Field(0, ge=0, description="Hospitals that may be missing, under secure-aggregation.")
-    sum: Literal["simulated", "masked"] = Field(
-        "simulated",
-        description="How a sum under secure-aggregation is formed: in the open with floating-point noise "
-        "(simulated), or of whole numbers with discrete noise under masks that cancel (masked).",
-    )
-    epsilon_limit: float | None = Field(
-        None, gt=0, description="A hospital's own limit over all its studies; default: this study's epsilon."
-    )
-    ledger: Path | None = Field(None, description="A ledger shared between runs; default: one in the run folder.")
+    sampling_prob: Probability = SAMPLING_PROB
+    num_patients: int | None = NUM_PATIENTS
+    trust: Literal["nobody"] = Field("nobody", description="Each hospital noises its own pictures.")
 
     @model_validator(mode="before")
     @classmethod
     def _own_defaults(cls, given: Any) -> Any:
-        """The unit follows from where the noise goes; what is not given says so in the resolved study."""
-        if isinstance(given, dict) and given.get("plan") in UPDATE_PLANS:
-            own = {"trust": "nobody"} if given["plan"] in CHOOSING else {}
-            return {"unit": "hospital"} | own | given
-        if isinstance(given, dict) and given.get("plan") == "local-pictures":
-            return _local_defaults(given) | given
-        return given
+        """Fills in what the mechanism needs, so that the resolved study says it."""
+        if not isinstance(given, dict):
+            return given
+        pictures, epsilon = given.get("pictures") or "gaussian-features", given.get("epsilon")
+        own: dict[str, Any] = {}
+        if pictures == "dp-pix":
+            own["block"] = 16
+        if pictures in FEATURE_PLANS:
+            own["feature_norm"] = 1.0
+        if isinstance(epsilon, int | float) and given.get("noise_multiplier") is None:
+            own["label_epsilon"] = epsilon / 4
+        return own | given
 
     @model_validator(mode="after")
-    def _unit_fits(self) -> Self:
-        unit = "hospital" if self.plan in UPDATE_PLANS else "patient"
-        if self.unit != unit:
-            raise ValueError(f'unit must be "{unit}" under plan = "{self.plan}", got "{self.unit}"; remove it')
-        if self.plan in UPDATE_PLANS and self.num_patients is not None:
-            raise ValueError(f'plan = "{self.plan}" has no use for num_patients; remove it')
-        if self.plan in UPDATE_PLANS and self.clipping != "flat":
-            raise ValueError(f'plan = "{self.plan}" clips no gradient; remove clipping')
-        return self
-
-    @model_validator(mode="after")
-    def _chosen(self) -> Self:
-        if self.plan in CHOOSING:
-            if self.answers is None:
-                raise ValueError(
-                    f'plan = "{self.plan}" needs answers, the number of coordinates that are released'
-                )
-            if self.trust != "nobody":
-                raise ValueError(
-                    f'each hospital chooses and noises by itself: trust must be "nobody", got "{self.trust}"; remove it'
-                )
-        elif self.answers is not None:
-            raise ValueError(f'answers belongs to plan = "sparse-vector" or "top-k", got "{self.plan}"; remove it')
-        if self.plan != "sparse-vector" and self.answer_threshold:
-            raise ValueError(f'answer_threshold belongs to plan = "sparse-vector", got "{self.plan}"; remove it')
-        return self
-
-    @model_validator(mode="after")
-    def _output_perturbation(self) -> Self:
-        if self.plan != "output-perturbation":
-            return self
-        if self.num_patients is None:
-            raise ValueError('plan = "output-perturbation" divides by a public number: num_patients must be given')
-        if self.sampling_prob < 1 or self.clipping != "flat":
-            raise ValueError('plan = "output-perturbation" fits all patients; remove sampling_prob and clipping')
-        if self.trust == "coordinator":
-            raise ValueError('hospitals noise what they fitted: trust must be "secure-aggregation" or "nobody"')
-        return self
-
-    @model_validator(mode="after")
-    def _local_pictures(self) -> Self:
-        if self.plan != "local-pictures":
-            given = [key for key in _PICTURE_KEYS if getattr(self, key) is not None]
-            if given:
-                raise ValueError(f'{given[0]} belongs to plan = "local-pictures", got "{self.plan}"; remove it')
-            return self
-        if self.trust != "nobody":
-            raise ValueError(
-                f'each hospital noises its own pictures: trust must be "nobody", got "{self.trust}"; remove it'
-            )
-        if self.clipping != "flat":
-            raise ValueError('plan = "local-pictures" clips no gradient; remove clipping')
+    def _keys_fit(self) -> Self:
         for key, kinds in (
             ("block", ("dp-pix",)),
             ("neighbourhood", ("dp-pix",)),
@@ -209,74 +263,43 @@ class PrivacySection(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _correlated(self) -> Self:
-        if self.plan != "correlated-noise":
-            given = [key for key in ("cohorts", "bands") if getattr(self, key) is not None]
-            if given:
-                raise ValueError(f'{given[0]} belongs to plan = "correlated-noise", got "{self.plan}"; remove it')
-            return self
-        if self.cohorts is None:
-            raise ValueError('plan = "correlated-noise" needs cohorts, for instance cohorts = 10')
-        if self.bands is not None and self.bands > self.cohorts:
-            raise ValueError(f"bands must be <= cohorts, got {self.bands} and {self.cohorts}; lower bands")
-        if self.sampling_prob < 1 or self.clipping == "adaptive":
-            raise ValueError(
-                "correlated noise needs cohorts that are fixed and one clipping norm; remove sampling_prob, and "
-                "clipping if it is adaptive"
-            )
-        if self.trust == "coordinator" or self.dropouts:
-            raise ValueError(
-                'correlated noise comes from every hospital in every round: trust must be "secure-aggregation" or '
-                f'"nobody" and dropouts 0, got "{self.trust}" and {self.dropouts}'
-            )
-        return self
 
-    @model_validator(mode="after")
-    def _masked(self) -> Self:
-        if self.sum != "masked":
-            return self
-        if self.plan != "dp-sgd":
-            raise ValueError(
-                f'sum = "masked" adds up patients\' gradients on a grid, and plan = "{self.plan}" noises something '
-                'else; use plan = "dp-sgd"'
-            )
-        if self.trust != "secure-aggregation":
-            raise ValueError(
-                f'masks hide what a hospital sends until all have sent, and under trust = "{self.trust}" somebody sees '
-                'it alone: trust must be "secure-aggregation" for sum = "masked"'
-            )
-        return self
+class NoPrivacy(PlanSection):
+    """`plan = "none"`: no noise; epsilon is infinity."""
 
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if self.plan == "none":
-            given = [k for k in ("epsilon", "noise_multiplier") if getattr(self, k) is not None]
-            if given:
-                raise conflict(
-                    "study-no-promise", f'plan = "none" takes no {given[0]}; remove it, or set plan = "dp-sgd"'
-                )
-            return self
-        if (self.epsilon is None) == (self.noise_multiplier is None):
-            raise conflict(
-                "study-epsilon-or-noise",
-                "give epsilon or noise_multiplier, exactly one of them; the other is computed",
-            )
-        if self.delta is None:
-            raise conflict(
-                "study-delta", "delta must be given, for instance delta = 1e-5 for a few thousand patients"
-            )
-        return self
+    plan: Literal["none"]
+    delta: float | None = Field(
+        None, gt=0, lt=1, description="Of the ledger, for later runs on the same patients."
+    )
+    sampling_prob: Probability = SAMPLING_PROB
+    num_patients: int | None = NUM_PATIENTS
+    row_norm: float = Field(
+        1.0,
+        gt=0,
+        description="one-shot: bound (L2) on a picture's row of features.",
+        validation_alias=AliasChoices("row_norm", "clipping_norm"),
+    )
+    regularisation: float = Field(
+        0.01,
+        gt=0,
+        allow_inf_nan=False,
+        description="one-shot: half of this times the squared weights is added to the loss.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _promises_nothing(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            for key in ("epsilon", "noise_multiplier"):
+                if given.get(key) is not None:
+                    raise conflict(
+                        "study-no-promise", f'plan = "none" takes no {key}; remove it, or set plan = "dp-sgd"'
+                    )
+        return given
 
 
-def _local_defaults(given: dict[str, Any]) -> dict[str, Any]:
-    """What plan = "local-pictures" takes where nothing is said."""
-    pictures, epsilon = given.get("pictures") or "gaussian-features", given.get("epsilon")
-    own: dict[str, Any] = {"pictures": pictures, "trust": "nobody"}
-    if pictures == "dp-pix":
-        own["block"] = 16
-    if pictures in FEATURE_PLANS:
-        own["feature_norm"] = 1.0
-    if isinstance(epsilon, int | float) and given.get("noise_multiplier") is None:
-        own["label_epsilon"] = epsilon / 4
-    return own
+PrivacySection: TypeAlias = Annotated[
+    DPSGD | CorrelatedNoise | ClippedUpdates | SparseVectors | TopK | OutputPerturbed | LocalPictures | NoPrivacy,
+    Field(discriminator="plan"),
+]
+"""`[privacy]`, one class for each plan."""

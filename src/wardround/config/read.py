@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from wardround.config.section import Section
+from wardround.config.section import TAGS, Section, kinds_of, tags_of
 from wardround.config.study import Study
 from wardround.errors import StudyError
 
@@ -98,32 +98,60 @@ def _code(kind: str) -> str:
     known = {
         "extra_forbidden": "study-unknown-key",
         "missing": "study-missing-key",
+        "union_tag_not_found": "study-missing-key",
         "value_error": "study-conflict",
     }
     return known.get(kind, "study-value")
 
 
 def _reason(item: dict[str, Any]) -> str:
-    """One failed check in words: where, what must hold, what came."""
-    where = ".".join(str(part) for part in item["loc"])
+    """Returns one failed check in words: where, what must hold, what came."""
+    parts, section, others = _place(item["loc"])
+    where = ".".join(parts)
     if item["type"] == "extra_forbidden":
-        known = _known_keys(item["loc"][:-1])
-        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
+        key, known = parts[-1], [] if section is None else list(section.model_fields)
+        owners = sorted({name for tag, kind in others for name in tags_of(kind, tag) if key in kind.model_fields})
+        if owners:
+            tag = others[0][0]
+            return f"{where} belongs to {tag} = {', '.join(owners)}; remove {key}, or change the {tag}"
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key {where} ({hint})"
     if item["type"] == "missing":
         return f"{where} is missing"
+    if item["type"] == "union_tag_not_found":
+        return f"{where}.{item['ctx']['discriminator'].strip(chr(39))} is missing"
+    if item["type"] == "union_tag_invalid":
+        tag = item["ctx"]["discriminator"].strip("'")
+        return f"{where}.{tag} must be one of {item['ctx']['expected_tags']}, got {item['ctx']['tag']!r}"
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "value_error" or item["type"].startswith("study-"):
         return f"{where}: {message}" if where else message
     return f"{where}: {message[0].lower()}{message[1:]}, got {item.get('input')!r}"
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Study
-    for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+def _place(
+    location: tuple[int | str, ...],
+) -> tuple[list[str], type[Section] | None, list[tuple[str, type[Section]]]]:
+    """Returns the keys of a place in a study file, the section that the last of them is in, and its other kinds.
+
+    In pydantic's place a section that is a sum of kinds is followed by the kind's tag, which no file has as a key.
+    """
+    parts: list[str] = []
+    section: type[Section] | None = Study
+    others: list[tuple[str, type[Section]]] = []
+    kinds: tuple[type[Section], ...] = ()
+    for number, part in enumerate(map(str, location)):
+        if kinds:
+            tag = next(tag for tag in TAGS if tag in kinds[0].model_fields)
+            section = next((kind for kind in kinds if part in tags_of(kind, tag)), None)
+            others, kinds = [(tag, kind) for kind in kinds if kind is not section], ()
+            continue
+        parts.append(part)
+        if number < len(location) - 1 and section is not None and part in section.model_fields:
+            annotation = section.model_fields[part].annotation
+            kinds, others = kinds_of(annotation), []
+            section = None
+            if isinstance(annotation, type) and issubclass(annotation, Section):
+                section = annotation
+    return parts, section, others

@@ -1,9 +1,12 @@
-"""What every section of a study file is: frozen, and closed to what it does not know."""
+"""The base of every section of a study file: frozen, and closed to unknown keys."""
 
-from typing import LiteralString
+from typing import Annotated, Any, LiteralString, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
+
+TAGS = ("plan", "strategy")
+"""Keys that say of which kind a section is."""
 
 
 class Section(BaseModel):
@@ -15,3 +18,45 @@ class Section(BaseModel):
 def conflict(code: LiteralString, message: str) -> PydanticCustomError:
     """Returns the error of keys that do not fit together, with the code of the `StudyError` that it becomes."""
     return PydanticCustomError(code, "{message}", {"message": message})
+
+
+def kinds_of(section: object) -> tuple[type[Section], ...]:
+    """Returns the classes of a section that is a closed sum of kinds, such as `[privacy]`; empty for another."""
+    options = get_args(section)[0] if get_origin(section) is Annotated else section
+    kinds = get_args(options)
+    return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section))
+
+
+def tags_of(kind: type[Section], tag: str) -> tuple[str, ...]:
+    """Returns the values of a kind's own tag, such as its plan."""
+    return get_args(kind.model_fields[tag].annotation)
+
+
+def without_defaults_of_others(
+    given: dict[str, Any], tag: str, kinds: tuple[type[Section], ...]
+) -> dict[str, Any]:
+    """Returns a table without keys that other kinds have and that are given as those kinds' defaults.
+
+    Study files written before kinds had keys of their own name every key; a default asks for nothing.
+    """
+    own = next((kind for kind in kinds if given.get(tag) in tags_of(kind, tag)), None)
+    if own is None:
+        return given
+    known = _names(own)
+
+    def says_nothing(key: str, value: object) -> bool:
+        if key in known:
+            return False
+        fields = [kind.model_fields[key] for kind in kinds if key in kind.model_fields]
+        return bool(fields) and (value is None or any(field.default == value for field in fields))
+
+    return {key: value for key, value in given.items() if not says_nothing(key, value)}
+
+
+def _names(kind: type[Section]) -> set[str]:
+    """Returns every name under which a kind's keys are read."""
+    names = set(kind.model_fields)
+    for field in kind.model_fields.values():
+        if isinstance(field.validation_alias, AliasChoices):
+            names |= {str(choice) for choice in field.validation_alias.choices}
+    return names

@@ -3,15 +3,32 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from wardround.config.data import DataSection, HospitalsSection
-from wardround.config.federation import LOCAL, TOGETHER, FederationSection
+from wardround.config.federation import (
+    ALONE,
+    Averaging,
+    FederatedSGD,
+    FederationSection,
+    Local,
+    OneShotSection,
+    Scaffolding,
+    rounds_of,
+)
 from wardround.config.model import ModelSection, PerformanceSection, TrainingSection
-from wardround.config.privacy import UPDATE_PLANS, PrivacySection
-from wardround.config.section import Section, conflict
+from wardround.config.privacy import (
+    DPSGD,
+    ClippedUpdates,
+    CorrelatedNoise,
+    LocalPictures,
+    NoPrivacy,
+    OutputPerturbed,
+    PrivacySection,
+)
+from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 
 
 class StudySection(Section):
@@ -36,64 +53,70 @@ class Study(Section):
     model: ModelSection
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
     privacy: PrivacySection
-    federation: FederationSection = Field(default_factory=FederationSection.model_construct)
+    federation: FederationSection = Field(default_factory=lambda: FederatedSGD.model_validate({}))
     performance: PerformanceSection = Field(default_factory=PerformanceSection.model_construct)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_files(cls, given: Any) -> Any:
+        """Reads files from before kinds had keys of their own: another kind's key at its default asks for nothing."""
+        if not isinstance(given, dict):
+            return given
+        read = dict(given)
+        for section, tag, kinds in (
+            ("privacy", "plan", kinds_of(PrivacySection)),
+            ("federation", "strategy", kinds_of(FederationSection)),
+        ):
+            if isinstance(read.get(section), dict):
+                named = {"strategy": "fedsgd"} | read[section] if section == "federation" else read[section]
+                read[section] = without_defaults_of_others(named, tag, kinds)
+        return read
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        privacy, count = self.privacy, self.hospitals.count
-        strategy = self.federation.strategy
-        if privacy.clipping == "adaptive" and strategy in LOCAL:
+        privacy, federation = self.privacy, self.federation
+        if isinstance(federation, Averaging):
+            self._averaging(federation)
+        if getattr(federation, "repair", "none") != "none" and privacy.public_size is not None:
             raise ValueError(
-                f"an adaptive clipping norm follows the sum of a round, and {strategy} has none; "
-                'use strategy = "fedsgd", or clipping = "flat"'
+                "repair follows each hospital's patients, counted before round 1, and num_patients is public: remove "
+                "num_patients, or remove repair"
             )
-        shares = self.federation.hospital_weights
-        if shares is not None and (len(shares) != count or min(shares) <= 0):
-            raise ValueError(f"hospital_weights must be {count} numbers above 0, one for each hospital")
-        if self.federation.repair != "none" and (privacy.num_patients is not None or privacy.plan in UPDATE_PLANS):
-            raise ValueError(
-                f'repair = "{self.federation.repair}" follows each hospital\'s patients, counted with noise before '
-                'round 1: remove num_patients and use plan = "dp-sgd", or remove repair'
-            )
-        if self.federation.optimizer_state == "travels" and privacy.plan in UPDATE_PLANS:
-            raise ValueError(
-                f'plan = "{privacy.plan}" protects the update alone, and optimizer_state = "travels" sends a velocity '
-                'too; use "reset"'
-            )
+        if isinstance(privacy, CorrelatedNoise):
+            if federation.strategy in ALONE:
+                raise ValueError(
+                    f'plan = "correlated-noise" is for strategy = "fedsgd" or "pooled", got "{federation.strategy}"'
+                )
+            if privacy.cohorts > self.rounds:
+                raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
         self._local_pictures()
         self._fitted()
         self._unreliable()
-        if privacy.plan == "none":
-            return self
-        if privacy.plan == "correlated-noise":
-            if strategy not in ("fedsgd", "pooled"):
-                raise ValueError(
-                    f'plan = "correlated-noise" is for strategy = "fedsgd" or "pooled", got "{strategy}"'
-                )
-            if privacy.cohorts is not None and privacy.cohorts > self.rounds:
-                raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
-        if privacy.plan in UPDATE_PLANS and strategy not in LOCAL:
-            raise ValueError(
-                f'plan = "{privacy.plan}" noises what comes of local steps, and {strategy} has none; use one of '
-                f'{", ".join(sorted(LOCAL))}, or plan = "dp-sgd"'
-            )
         self._masked()
-        self._summed()
-        if strategy not in TOGETHER:
-            return self
-        if privacy.trust == "secure-aggregation" and privacy.colluders + privacy.dropouts >= count:
-            raise conflict(
-                "study-honest-hospital",
-                f"colluders + dropouts must leave at least one honest hospital of {count}, "
-                f"got {privacy.colluders} + {privacy.dropouts}; lower one of them",
-            )
+        self._honest()
         return self
+
+    def _averaging(self, federation: Averaging) -> None:
+        count, shares = self.hospitals.count, federation.hospital_weights
+        if shares is not None and (len(shares) != count or min(shares) <= 0):
+            raise ValueError(f"hospital_weights must be {count} numbers above 0, one for each hospital")
+
+    def _honest(self) -> None:
+        """Refuses shares of noise of which none is surely there and unknown."""
+        privacy, count = self.privacy, self.hospitals.count
+        if self.shares_noise and isinstance(privacy, DPSGD | ClippedUpdates | OutputPerturbed | CorrelatedNoise):
+            dropouts = 0 if isinstance(privacy, CorrelatedNoise) else privacy.dropouts
+            if privacy.colluders + dropouts >= count:
+                raise conflict(
+                    "study-honest-hospital",
+                    f"colluders + dropouts must leave at least one honest hospital of {count}, "
+                    f"got {privacy.colluders} + {dropouts}; lower one of them",
+                )
 
     def _local_pictures(self) -> None:
         """Refuses pictures that the mechanism cannot noise."""
         privacy, data = self.privacy, self.data
-        if privacy.plan != "local-pictures":
+        if not isinstance(privacy, LocalPictures):
             if self.training.label_correction != "forward":
                 raise ValueError('label_correction belongs to plan = "local-pictures"; remove it')
             return
@@ -125,93 +148,74 @@ class Study(Section):
             )
 
     def _fitted(self) -> None:
-        """Refuses a fit to the end where something else is noised, and noise on a fit where nothing is fitted."""
-        plan, strategy, compare = self.privacy.plan, self.federation.strategy, self.federation.compare
-        if strategy == "one-shot" and plan not in ("output-perturbation", "none"):
-            raise ValueError(f'strategy = "one-shot" needs plan = "output-perturbation" or "none", got "{plan}"')
-        if plan == "output-perturbation" and strategy not in ("one-shot", "alone", "ensemble"):
-            raise ValueError(
-                f'plan = "{plan}" noises weights that were fitted to the end: strategy must be "one-shot", "alone" or '
-                f'"ensemble", got "{strategy}"'
-            )
-        default = FederationSection.model_fields["rounds"].default
-        if plan == "output-perturbation" and self.federation.rounds not in (1, default):
-            raise ValueError(
-                f'plan = "{plan}" has one round, got rounds = {self.federation.rounds}; remove rounds'
-            )
-        without = [name for name in compare if name in ("pooled", "pooled-no-privacy")]
-        if self.fits_head and without:
+        """Refuses keys of rounds where everything is fitted at once, and keys of a fit where nothing is fitted."""
+        privacy, federation = self.privacy, self.federation
+        if not self.fits_head:
+            if isinstance(privacy, NoPrivacy):
+                given = [key for key in ("row_norm", "regularisation") if _is_given(privacy, key)]
+                if given:
+                    raise ValueError(f'{given[0]} belongs to strategy = "one-shot"; remove it')
+            return
+        if isinstance(privacy, NoPrivacy) and privacy.sampling_prob != 1:
+            raise ValueError("a fit to the end takes all patients; remove sampling_prob")
+        given = [
+            key for key in ("rounds", "learning_rate", "momentum", "average_last") if _is_given(federation, key)
+        ]
+        if given and not (given == ["rounds"] and getattr(federation, "rounds", 1) == 1):
+            raise ValueError(f"a fit to the end has one round and no steps, got {given[0]}; remove {given[0]}")
+        without = [name for name in federation.compare if name in ("pooled", "pooled-no-privacy")]
+        if without:
             raise ValueError(f'a fit to the end has no reference "{without[0]}"; remove it from compare')
-        private = [name for name in compare if not name.endswith("no-privacy")]
-        if plan in UPDATE_PLANS and private:
-            raise ValueError(
-                f'plan = "{plan}" noises updates, and the reference "{private[0]}" makes none; use '
-                f'"{private[0]}-no-privacy"'
-            )
 
     def _masked(self) -> None:
-        """Refuses masked sums where none is formed, or where one would hide nobody."""
-        privacy, strategy, count = self.privacy, self.federation.strategy, self.hospitals.count
-        if privacy.sum != "masked":
-            return
-        if strategy != "fedsgd":
-            raise ValueError(
-                f'sum = "masked" is the sum of all hospitals in every round, and {strategy} has none; use '
-                'strategy = "fedsgd", or sum = "simulated"'
-            )
-        if count - privacy.dropouts < 3:
+        """Refuses masked sums that would hide nothing."""
+        privacy, count = self.privacy, self.hospitals.count
+        if isinstance(privacy, DPSGD) and privacy.sum == "masked" and count - privacy.dropouts < 3:
             raise ValueError(
                 "of two hospitals each learns the other's vector from a masked sum: hospitals.count less dropouts must "
                 f"be >= 3, got {count} - {privacy.dropouts}; invite more hospitals, foresee fewer dropouts, or use "
                 'sum = "simulated"'
             )
 
-    def _summed(self) -> None:
-        """Refuses trust in a sum that the strategy does not form."""
-        privacy, federation = self.privacy, self.federation
-        alike = ("fedsgd", "one-shot", "alone", "ensemble", "pooled")
-        if federation.strategy in alike or privacy.trust == "nobody":
-            return
-        means = federation.strategy in ("fedavg", "fedprox") and federation.hospital_weights is None
-        if privacy.plan == "clipped-update" and means and privacy.trust == "secure-aggregation":
-            if federation.fraction < 1:
-                raise conflict(
-                    "study-trust",
-                    'noise shares are sized for all hospitals: fraction must be 1, or trust "nobody"',
-                )
-            return
-        why = "lets single updates be seen"
-        if privacy.plan == "dp-sgd":
-            why = "takes local steps, each with its hospital's full noise"
-        raise conflict(
-            "study-trust",
-            f'{federation.strategy} {why}: trust must be "nobody", got "{privacy.trust}"; change trust, or use '
-            'strategy = "fedsgd"',
-        )
+    @property
+    def shares_noise(self) -> bool:
+        """Whether each hospital adds a share of the noise to a sum of all, which alone is seen."""
+        return getattr(self.privacy, "trust", "nobody") == "secure-aggregation" and self.forms_sums
+
+    @property
+    def forms_sums(self) -> bool:
+        """Whether the answers of all hospitals in a round are summed, and no single one is needed."""
+        match self.federation:
+            case FederatedSGD(strategy="fedsgd") | OneShotSection():
+                return True
+            case Scaffolding():
+                return False
+            case Averaging() as averaging:
+                travels = averaging.optimizer_state == "travels"
+                return averaging.hospital_weights is None and averaging.fraction == 1 and not travels
+            case _:
+                return False
 
     @property
     def fits_head(self) -> bool:
         """Whether each hospital fits a linear head to the end, once."""
-        return self.federation.strategy == "one-shot" or self.privacy.plan == "output-perturbation"
+        strategy = self.federation.strategy
+        return strategy == "one-shot" or (isinstance(self.privacy, OutputPerturbed) and strategy in ALONE)
 
     @property
     def rounds(self) -> int:
         """Rounds of the whole run: as given, or as many as the cycles or the single pass take."""
-        federation = self.federation
-        if self.fits_head:
-            return 1
-        if federation.strategy == "single-pass":
-            return self.hospitals.count
-        if federation.cycles is not None:
-            return federation.cycles * self.hospitals.count
-        return federation.rounds
+        return 1 if self.fits_head else rounds_of(self.federation, self.hospitals.count)
 
     @property
     def local_steps(self) -> int:
-        """Optimizer steps of a hospital in a visit."""
-        if self.federation.local_epochs is None:
-            return self.federation.local_steps
-        return max(1, round(self.federation.local_epochs / self.privacy.sampling_prob))
+        """Optimizer steps of a hospital in a visit; 1 where a round is one gradient."""
+        federation = self.federation
+        if not isinstance(federation, Local):
+            return 1
+        if federation.local_epochs is None:
+            return federation.local_steps
+        return max(1, round(federation.local_epochs / getattr(self.privacy, "sampling_prob", 1.0)))
 
     @property
     def stream_name(self) -> str:
@@ -231,8 +235,6 @@ class Study(Section):
             mode="json",
             exclude={"performance": True, "data": {"path", "labels", "key_file"}, "privacy": {"ledger"}},
         )
-        if self.privacy.sum == "simulated":
-            del content["privacy"]["sum"]  # as before there was a choice: runs that had begun can go on
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights.name
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -246,6 +248,12 @@ class Study(Section):
             for key, inner in nested.items():
                 lines += [f"[{section}.{key}]", *_toml_lines(inner), ""]
         return "\n".join(lines)
+
+
+def _is_given(section: Section, key: str) -> bool:
+    """Returns whether a key was given another value than its default."""
+    field = type(section).model_fields.get(key)
+    return field is not None and getattr(section, key) != field.default
 
 
 def _toml_lines(values: Mapping[str, object]) -> list[str]:

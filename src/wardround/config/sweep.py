@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from wardround.config.read import parse_study, read_tables
+from wardround.config.section import kinds_of
 from wardround.config.study import Study
 from wardround.errors import StudyError
 
@@ -143,15 +144,16 @@ def _values(key: str, values: object, source: str) -> list[object]:
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every key of a study file, dotted."""
-    keys: list[str] = []
+    """Returns every key of a study file, dotted."""
+    keys: dict[str, None] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            keys += _known_keys(kind, f"{prefix}{name}.")
-        elif prefix:
-            keys.append(f"{prefix}{name}")
-    return keys
+        kinds = (kind,) if isinstance(kind, type) and issubclass(kind, BaseModel) else kinds_of(kind)
+        for each in kinds:
+            keys |= dict.fromkeys(_known_keys(each, f"{prefix}{name}."))
+        if not kinds and prefix:
+            keys[f"{prefix}{name}"] = None
+    return list(keys)
 
 
 def _check_charge(tables: Mapping[str, Any], lists: Mapping[str, list[object]], source: str) -> None:

@@ -50,13 +50,12 @@ class Tries:
     missing: tuple[HospitalName, ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Owed:
-    """A sum that was opened and that the hospitals in it have not taken in."""
+    """A sum that was opened, for a hospital in it that has not taken it in."""
 
     request: Request
     total: bytes
-    hospitals: tuple[HospitalName, ...]
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class MaskedAggregator:
     witnesses: dict[int, Witness] = field(default_factory=dict)
     tries: dict[int, Tries] = field(default_factory=dict)
     _last: dict[int, int] = field(default_factory=dict, repr=False)
-    _owed: list[_Owed] = field(default_factory=list, repr=False)
+    _owed: dict[HospitalName, _Owed] = field(default_factory=dict, repr=False)
 
     def collect(self, channel: Channel, requests: Requests, deadline_s: float) -> Total:
         """See `Aggregator`. Attempts follow each other until one is whole or too many hospitals are missing.
@@ -111,11 +110,13 @@ class MaskedAggregator:
         Raises:
             FederationError: a hospital finds that noise is missing.
         """
-        for owed in self._owed:
-            request = replace(owed.request, work=Receive(owed.total))
-            _, failures = channel.ask(dict.fromkeys(owed.hospitals, request), deadline_s)
-            _end_the_run(failures)
+        receive: dict[int, Requests] = {}
+        for name, due in self._owed.items():
+            receive.setdefault(due.request.round, {})[name] = replace(due.request, work=Receive(due.total))
         self._owed.clear()
+        for requests in receive.values():
+            _, failures = channel.ask(requests, deadline_s)
+            _end_the_run(failures)
 
     def _is_agreed(self, work: Work, round: int) -> bool:
         """Returns whether a masked sum of this work was agreed on."""
@@ -148,8 +149,7 @@ class MaskedAggregator:
         The number `attempt` grows with every attempt at a round, over interruptions as well. That of the request counts
         from 1 in this process: a seeded repetition finds its charge and its noise by it.
         """
-        owed = {name: due.total for due in self._owed for name in due.hospitals}
-        self._owed.clear()
+        owed = {name: due.total for name, due in self._owed.items()}
 
         def asked(work: Work) -> Requests:
             return dict.fromkeys(names, replace(request, work=work))
@@ -157,6 +157,8 @@ class MaskedAggregator:
         announce = Announce(of, attempt, len(names))
         announced = {name: replace(request, work=replace(announce, received=owed.get(name))) for name in names}
         replies, failures = channel.ask(announced, deadline_s)
+        for name in replies:
+            self._owed.pop(name, None)  # a hospital that is away takes the sum in when it is back
         if failures:
             return _missing(failures)
         announcements = _contents(replies)
@@ -176,7 +178,7 @@ class MaskedAggregator:
         opened = total.total()
         mechanism = self.agreement.mechanism_for(len(names), request.round)
         word = opened.dtype.newbyteorder("<")
-        self._owed.append(_Owed(request, opened.astype(word, copy=False).tobytes(), names))
+        self._owed.update(dict.fromkeys(names, _Owed(request, opened.astype(word, copy=False).tobytes())))
         lifted = mechanism.lifted(opened)
         variance = mechanism.hospitals * mechanism.share_std**2
         self.witnesses[request.round] = Witness.of(lifted[-WITNESSES:], variance)

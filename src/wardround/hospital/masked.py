@@ -10,6 +10,7 @@ uniform to any party without the keys of an honest hospital. Sensitivity: one pa
 their pictures, moves the sum by a row of integer L2 norm at most D. Witness coordinates hold zeros for every patient.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -96,6 +97,7 @@ class MaskedRounds:
         self.notes = Notes() if notes is None else Notes.read(notes)
         self.notes.check(agent.ledger)
         self._attempt: _Attempt | None = None
+        self._taken_in = b""
 
     def announce(self, request: Request, work: Announce) -> bytes | Failure:
         """Returns its announcement: a fresh key for an attempt, signed. Takes in the sum before, if one is owed."""
@@ -168,11 +170,14 @@ class MaskedRounds:
         return Upload.signed(masked, agreed, self._identity).to_bytes()
 
     def receive(self, total: bytes) -> None:
-        """Takes in the opened sum of the attempt under way, as bytes of residues.
+        """Takes in the opened sum of the attempt under way, as bytes of residues; the last one, sent again, is passed.
 
         Raises:
             FederationError: it is no sum of this attempt, or the noise in it is not that of all hospitals.
         """
+        sent = hashlib.sha256(total).digest()
+        if sent == self._taken_in:
+            return  # the reply to it was lost
         attempt = self._under_way()
         terms, others = attempt.terms, self._others(self._charged(attempt).transcript)
         mechanism = self._agreement.mechanism_for(terms.hospitals, terms.round)
@@ -183,7 +188,7 @@ class MaskedRounds:
         # All have uploaded, so all were charged; a seeded repetition is found in the ledger and adds nothing to it.
         seen = self.notes.with_peers(others, is_charged=self._agent.randomness.is_private)
         self.notes = replace(seen, opened=terms.round, before=before, witness=after)  # on disk with the next
-        self._attempt = None
+        self._attempt, self._taken_in = None, sent
 
     def _noised(self, mechanism: IntegerMechanism, attempt: _Attempt) -> Int64:
         """Returns the sum of the patients' rows with this hospital's noise, (coordinate + witness,). Private."""

@@ -2,17 +2,17 @@
 
 from wardround.accounting.insiders import NoiseShares
 from wardround.config import Study
-from wardround.config.federation import TOGETHER
+from wardround.config.federation import Averages
 from wardround.errors import FederationError
 from wardround.federation.timetable import Timetable
 from wardround.privacy.plans.plan import Plan
 from wardround.simulation.availability import Availability
 
 
-def availability_of(study: Study, strategy: str | None = None) -> Availability | None:
-    """Who is away or late in a study's main run, or in a reference run with another strategy; None if nobody is."""
+def availability_of(study: Study) -> Availability | None:
+    """Returns the hospitals that are away or late in each round; None where all are always there."""
     options = study.hospitals
-    if options.is_reliable or (strategy or study.federation.strategy) in ("alone", "ensemble", "pooled"):
+    if options.is_reliable or study.federation.strategy in ("alone", "ensemble", "pooled"):
         return None
     return Availability(
         options.count,
@@ -24,14 +24,14 @@ def availability_of(study: Study, strategy: str | None = None) -> Availability |
     )
 
 
-def allowed_missing(study: Study, plan: Plan, strategy: str) -> int:
-    """Hospitals that a round can do without: those whose share of the noise is foreseen to be missing.
+def allowed_missing(study: Study, plan: Plan) -> int:
+    """Returns the hospitals that a round can do without: those whose share of the noise is foreseen to be missing.
 
     Where no hospital's protection hangs on another one's noise, all that the simulation sends away.
     """
     if isinstance(plan.noiser, NoiseShares):
         return plan.noiser.dropouts
-    return 0 if availability_of(study, strategy) is None else study.hospitals.count
+    return 0 if availability_of(study) is None else study.hospitals.count
 
 
 def check_availability(study: Study, timetable: Timetable) -> None:
@@ -41,14 +41,14 @@ def check_availability(study: Study, timetable: Timetable) -> None:
         FederationError: more hospitals are missing from a round than the noise shares allow for, or all of them.
     """
     availability = availability_of(study)
-    if availability is None or study.federation.strategy not in TOGETHER:
+    if availability is None or not (isinstance(study.federation, Averages) or study.forms_sums):
         return  # a strategy that asks one hospital a round passes it by
-    shared = study.privacy.plan != "none" and study.privacy.trust == "secure-aggregation"
+    shared = study.shares_noise
     for round in range(1, study.rounds + 1):
         asked = list(timetable.asked(round))
         missing, allowed = int(availability.missing(round)[asked].sum()), len(asked) - 1
         if shared:
-            allowed = min(allowed, study.privacy.dropouts)
+            allowed = min(allowed, getattr(study.privacy, "dropouts", 0))
         if missing > allowed:
             raise FederationError(
                 f"At most {allowed} of {len(asked)} hospitals may be missing from a round, and by the timetable "

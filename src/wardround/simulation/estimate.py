@@ -15,7 +15,6 @@ from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.config import Study
-from wardround.config.federation import LOCAL
 from wardround.images.entries import Listing, Target
 from wardround.images.load import list_entries, open_layout
 from wardround.images.phantom import PhantomOptions, list_phantom
@@ -108,7 +107,7 @@ def estimate(study: Study) -> Estimate:
         )
     cache = (pictures or 0) * math.prod(shape)
     inputs = cache * 4 if network.encode_once else 0
-    vectors = 1 if answers_as_one(study, plan, study.federation.strategy) else study.hospitals.count
+    vectors = 1 if answers_as_one(study, plan) else study.hospitals.count
     hospitals = vectors * network.num_parameters * 12  # each hospital's sum, float64, and its reply
     return Estimate(
         plan=plan,
@@ -126,8 +125,7 @@ def estimate(study: Study) -> Estimate:
 def _share_of_a_round(study: Study) -> float:
     """How often a round goes through a sample of all hospitals' patients."""
     timetable = timetable_of(study)
-    steps = study.local_steps if study.federation.strategy in LOCAL else 1
-    return steps * timetable.at_once / timetable.hospitals
+    return study.local_steps * timetable.at_once / timetable.hospitals
 
 
 def _listed(study: Study) -> Listing | None:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wardround.accounting.ledger import Ledger, LedgerFile
-from wardround.agreed.strategies import open_aggregator, strategy_of, timetable_of, work_of
+from wardround.agreed.strategies import open_aggregator, strategy_of, timetable_of, works_of
 from wardround.config import Study
+from wardround.coordinator.coordinator import Coordinator
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel, InProcessChannel
-from wardround.federation.masked import MaskedAggregator, Tries
+from wardround.federation.masked import MaskedAggregator
 from wardround.federation.messages import Failure, Reply, Requests
-from wardround.federation.strategy import Strategy
 from wardround.federation.timetable import Order, Timetable
 from wardround.hospital.agent import Agent
 from wardround.hospital.hospital import Hospital
@@ -21,7 +21,6 @@ from wardround.privacy.plans.kinds import NoisedGradients, NotPrivate
 from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness
-from wardround.secure_aggregation.round.witness import Witness
 from wardround.simulation.absences import allowed_missing, availability_of
 from wardround.simulation.availability import UnreliableChannel
 from wardround.simulation.batches import Transaction, answer_all
@@ -49,38 +48,20 @@ def open_ledger(
 
 @dataclass(frozen=True)
 class Federation:
-    """Hospitals that can be asked, and the way they are asked.
+    """A coordinator and the hospitals of its process.
 
     Attributes:
+        coordinator: asks the hospitals.
         hospitals: by name.
-        channel: reaches them.
-        strategy: of the rounds.
-        masked: forms the sums, where they are masked; else None.
     """
 
+    coordinator: Coordinator
     hospitals: Mapping[HospitalName, Hospital]
-    channel: Channel
-    strategy: Strategy
-    masked: MaskedAggregator | None = None
 
     @property
     def agents(self) -> dict[HospitalName, Agent]:
         """The parts of the hospitals that hold patients."""
         return {name: hospital.agent for name, hospital in self.hospitals.items()}
-
-    def witness(self, round: int) -> Witness | None:
-        """Returns what the witness coordinates of a round showed; None where sums are not masked."""
-        return None if self.masked is None else self.masked.witnesses.get(round)
-
-    def tries(self, round: int) -> Tries | None:
-        """Returns the attempts of a round in which hospitals were missing; None where none was, or sums are open."""
-        found = None if self.masked is None else self.masked.tries.get(round)
-        return found if found is not None and found.missing else None
-
-    def close(self) -> None:
-        """Ends the rounds: the hospitals take in the sum that was opened last."""
-        if self.masked is not None:
-            self.masked.close(self.channel, deadline_s=3600.0)
 
 
 def federate(
@@ -90,12 +71,11 @@ def federate(
     hospitals: Hospitals,
     ledgers: LedgerFile,
     *,
-    strategy: str,
     label: str,
     epsilon_limit: float,
     memory: Path | None = None,
 ) -> Federation:
-    """Returns hospitals, channel and strategy under one plan.
+    """Returns hospitals, and a coordinator that reaches them, under one plan.
 
     Args:
         study: gives step sizes and the seed.
@@ -103,14 +83,13 @@ def federate(
         materials: pictures and network.
         hospitals: each one's patients.
         ledgers: the file with the hospitals' ledgers.
-        strategy: its name in the study file.
         label: part of every stream's name, so that the runs of one study share no noise.
         epsilon_limit: what each ledger allows.
         memory: folder of the simulated hospitals' own notes; None keeps them in this process.
     """
     randomness = Randomness(study.study.seed, f"{study.stream_name}/{label}")
-    works = frozenset({*COUNTS, work_of(study, strategy)})
-    visits = _visits(timetable_of(study, strategy), study.rounds)
+    works = frozenset({*COUNTS, *works_of(study, plan)})
+    visits = _visits(timetable_of(study), study.rounds)
     classes = materials.images.class_names
     agents = {
         name: Agent(
@@ -127,7 +106,7 @@ def federate(
         for position, (name, patients) in enumerate(hospitals.items())
     }
     aggregator: Aggregator = open_aggregator(plan, randomness)
-    availability = availability_of(study, strategy)
+    availability = availability_of(study)
     masked = None
     if plan.masked is not None:
         agreement, rounds, identities = masked_rounds(study, plan, agents, memory)
@@ -137,22 +116,22 @@ def federate(
         aggregator = masked = MaskedAggregator(agreement)
     else:
         answering = {name: Hospital(agent, classes) for name, agent in agents.items()}
-        if answers_as_one(study, plan, strategy):
+        if answers_as_one(study, plan):
             aggregator = JointSum(agents, ledgers.transaction, aggregator, availability)
-    channel: Channel = InProcessChannel(tuple(agents), _answers(answering, ledgers.transaction))
+    channel: Channel = InProcessChannel(tuple(agents), answer_exchanges(answering, ledgers.transaction))
     if availability is not None:
         channel = UnreliableChannel(channel, availability)
-    missing = allowed_missing(study, plan, strategy)
-    chosen = strategy_of(study, plan, strategy, aggregator, allowed_missing=missing)
-    return Federation(answering, channel, chosen, masked)
+    missing = allowed_missing(study, plan)
+    chosen = strategy_of(study, plan, aggregator, allowed_missing=missing)
+    return Federation(Coordinator(study, plan, channel, chosen, masked), answering)
 
 
-def answers_as_one(study: Study, plan: Plan, strategy: str) -> bool:
+def answers_as_one(study: Study, plan: Plan) -> bool:
     """Returns whether the hospitals of a run answer with one sum.
 
     Only sums over hospitals are then ever seen, each with noise of its own round.
     """
-    if strategy not in ("fedsgd", "pooled") or study.privacy.plan not in ("dp-sgd", "none"):
+    if study.federation.strategy not in ("fedsgd", "pooled") or study.privacy.plan not in ("dp-sgd", "none"):
         return False
     match plan.training:
         case NoisedGradients(noiser=noiser):
@@ -163,7 +142,7 @@ def answers_as_one(study: Study, plan: Plan, strategy: str) -> bool:
             return False
 
 
-def _answers(
+def answer_exchanges(
     hospitals: Mapping[HospitalName, Hospital], transaction: Transaction
 ) -> Callable[[Requests], dict[HospitalName, Reply | Failure]]:
     """Returns what answers an exchange: charges reach the disk by one write, and gradients are computed in batches."""

@@ -16,8 +16,10 @@ from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.agreed.strategies import releases_after
 from wardround.config import Study
+from wardround.config.federation import ALONE, Descent, FederatedSGD
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Position, Schedule, run_rounds
+from wardround.federation.strategies.alone import Alone
 from wardround.privacy.plans.calibrate import alone, not_private
 from wardround.privacy.plans.plan import Plan
 from wardround.simulation.evaluation import evaluate_models, summary_of
@@ -78,10 +80,11 @@ def run_reference(
     if not reference.private and materials.originals is not None:
         materials = materials.originals
     hospitals = {POOLED: pooled(materials.hospitals)} if strategy == "pooled" else materials.hospitals
-    releases = releases_after(study, study.rounds, strategy)
+    study = _with_strategy(study, strategy)
+    releases = releases_after(study, study.rounds)
     own = alone(plan, len(hospitals), releases)
     own = own if reference.private else not_private(own, releases)
-    schedule = Schedule(study.rounds, study.rounds, study.federation.average_last)
+    schedule = Schedule(study.rounds, study.rounds, average_last_of(study))
 
     def look(round: int, models: Models | None) -> JsonDict:
         observer.progress(round, schedule.num_rounds)
@@ -90,12 +93,13 @@ def run_reference(
     with TemporaryDirectory() as folder, LedgerFile(Path(folder) / "ledger.sqlite") as ledgers:
         federation = federate(
             study, own, materials, hospitals, ledgers,
-            strategy=strategy, label=f"reference/{name}", epsilon_limit=math.inf,
+            label=f"reference/{name}", epsilon_limit=math.inf,
         )  # fmt: skip
-        state = federation.strategy.init(materials.workbench.initial_weights, federation.channel)
-        outcome = run_rounds(
-            federation.strategy, federation.channel, schedule, Position(0, state), _Forget(), look
-        )
+        chosen, channel = federation.coordinator.strategy, federation.coordinator.channel
+        if study.fits_head and strategy in ALONE and not isinstance(chosen, Alone):
+            chosen = Alone(chosen)
+        state = chosen.init(materials.workbench.initial_weights, channel)
+        outcome = run_rounds(chosen, channel, schedule, Position(0, state), _Forget(), look)
     metrics = evaluate_models(outcome.models, materials, ensemble=strategy == "ensemble")
     return {
         "text": reference.text,
@@ -105,6 +109,21 @@ def run_reference(
         "released": "without protection: a reference in a simulation, charged to no ledger",
         "metrics": summary_of(metrics),
     }
+
+
+def _with_strategy(study: Study, strategy: str) -> Study:
+    """Returns the study with another strategy of one gradient a round; a fit to the end stays one."""
+    own = study.federation
+    if strategy == own.strategy or study.fits_head:
+        return study
+    steps = {key: getattr(own, key) for key in ("learning_rate", "momentum", "average_last")}
+    section = FederatedSGD.model_validate({"strategy": strategy, "rounds": study.rounds, **steps})
+    return study.model_copy(update={"federation": section})
+
+
+def average_last_of(study: Study) -> float:
+    """Returns the last part of the rounds whose weights are averaged; 0 where everything is fitted at once."""
+    return study.federation.average_last if isinstance(study.federation, Descent) else 0.0
 
 
 def pooled(hospitals: Hospitals) -> TrainingPatients:

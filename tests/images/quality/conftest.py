@@ -11,7 +11,7 @@ from wardround.images.group import Duplicates, digest_of, group_by_patient
 from wardround.images.patients import ImageSet
 from wardround.images.phantom import PhantomOptions, draw_phantom, list_phantom, phantom_digests
 
-OPTIONS = PhantomOptions(patients=60, max_images=2, sites=2, image_size=64, seed=5)
+OPTIONS = PhantomOptions(patients=40, max_images=2, sites=2, image_size=64, seed=5)
 
 
 @dataclass

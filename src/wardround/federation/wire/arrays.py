@@ -61,7 +61,6 @@ class Reals:
         if count > limits.most_coordinates:
             raise refused(name, f"at most {limits.most_coordinates} coordinates", count)
         vector = np.frombuffer(arrays.take("float32", count, name), dtype="<f4").astype(np.float32, copy=False)
-        vector.flags.writeable = False
         _check_finite(vector, name)
         return vector
 
@@ -84,7 +83,6 @@ class Positions:
         if not 1 <= count <= most:
             raise refused(name, f"1 to {most} positions", count)
         positions = np.frombuffer(arrays.take("int64", count, name), dtype="<i8").astype(np.int64, copy=False)
-        positions.flags.writeable = False
         if positions[0] < 0 or positions[-1] >= most or np.any(positions[1:] <= positions[:-1]):
             raise FederationError(
                 f"`{name}` must be ascending, each once, from 0 to {most - 1}, got others. Send the request again."

@@ -35,7 +35,8 @@ _MAGIC = b"wardround\0"
 _PREFIX = struct.Struct("<10sHI")
 _ALIGNMENT = 8
 _MOST_DIGITS = 19  # of 2^63
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+# A string that does not end is one match as well: else each quote in it would be tried, in quadratic time.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKETS = b"[]{}"
 _NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 

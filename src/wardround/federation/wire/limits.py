@@ -42,7 +42,7 @@ class Limits:
     most_parameters: int = 1 << 28
     most_classes: int = 4096
     most_hospitals: int = 1024
-    most_bytes: int = 1 << 32
+    most_bytes: int = 1 << 30
 
     @classmethod
     def of_network(cls, parameters: int, classes: int | None = None) -> "Limits":

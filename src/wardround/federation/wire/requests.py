@@ -1,6 +1,5 @@
 """A request as bytes, and the work that it carries: one table from each kind of work to its fields."""
 
-from dataclasses import replace
 from typing import Any, assert_never
 
 from wardround.errors import FederationError
@@ -52,11 +51,6 @@ def _check_steps(steps: LocalSteps, limits: Limits, name: str) -> None:
 
 def _check_weights(work: GradientSum | LocalUpdate, limits: Limits, name: str) -> None:
     limits.check_parameters(work.weights.size, f"{name}.weights")
-
-
-def _check_weights_if_any(work: GradientSum, limits: Limits, name: str) -> None:
-    if work.weights.size:
-        _check_weights(work, limits, name)
 
 
 def _check_fetched(work: SelectiveUpdate, limits: Limits, name: str) -> None:
@@ -118,21 +112,18 @@ _SELECTIVE = Record(
 )
 _FIT_HEAD = Record(FittedHead.name, FittedHead, {"fit": _FIT})
 
-# The weights travel once an attempt: masked steps may name the sum without them.
-_MASKED_GRADIENT_SUM = replace(_GRADIENT_SUM, check=_check_weights_if_any)
-
 
 def _summed(work: Summed) -> Record[Any]:
     match work:
         case CountPatients():
             return _COUNT
         case GradientSum():
-            return _MASKED_GRADIENT_SUM
+            return _GRADIENT_SUM
         case _:
             assert_never(work)
 
 
-SUMMED = OneOf(_summed, (_COUNT, _MASKED_GRADIENT_SUM))
+SUMMED = OneOf(_summed, (_COUNT, _GRADIENT_SUM))
 """Codec of the work whose sum is formed under masks."""
 
 _RESIDUES = Blob(lambda limits: limits.most_residue_bytes)

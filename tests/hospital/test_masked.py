@@ -1,0 +1,503 @@
+"""Masked rounds with real agents: the opened sum, who is missing, what is charged, and dying at every step."""
+
+import stat
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+from tests.cases import family
+from tests.errors import raises_code
+from tests.fixtures_federation import clip_by
+from tests.hospital.masked_rounds import (
+    MaskedFederation,
+    announce,
+    ends_the_run,
+    expected_total,
+    masked_plan,
+    residue_bytes,
+)
+
+from wardround.accounting.ledger import LedgerFile
+from wardround.accounting.ledger_entry import GENESIS
+from wardround.errors import FederationError, LedgerError, PrivacyError, RecordError
+from wardround.federation.aggregators import PlainSum
+from wardround.federation.messages import Failure, FailureCode, Stage
+from wardround.federation.strategies.fedsgd import FedSGD
+from wardround.federation.strategy import Call
+from wardround.hospital.agent import Agent
+from wardround.hospital.known_ledgers import sealed_head
+from wardround.per_patient.clipping_rules import ClippingKind
+from wardround.privacy.plans.wording import clipping_terms
+from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
+from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.secure_aggregation.round.masked_sum import MaskedSum
+from wardround.secure_aggregation.round.round_key import Announcement
+from wardround.secure_aggregation.round.transcript import LedgerMark
+from wardround.secure_aggregation.round.upload import Upload
+from wardround.secure_aggregation.round.witness import WITNESSES
+from wardround.simulation.availability import Availability, UnreliableChannel
+from wardround.simulation.batches import answer_all
+from wardround.work import GradientSum, LocalSteps, LocalUpdate
+
+REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
+
+
+@pytest.fixture
+def make_masked(make_federation, tmp_path):
+    def make(folder="notes", *, seed=5, federation=None, epsilon_limit=np.inf, **fields):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        if federation is None:
+            plan = masked_plan(**fields)
+            federation = make_federation(
+                hospitals=plan.hospitals, plan=plan, seed=seed, epsilon_limit=epsilon_limit
+            )
+        return MaskedFederation(federation, tmp_path / folder)
+
+    return make
+
+
+def decoded(masked, total):
+    return masked.mechanism.decode(total)[:-WITNESSES].astype(np.float32)
+
+
+def test_the_opened_sum_is_the_clear_sum_and_all_the_noise_bit_for_bit(make_masked):
+    masked = make_masked()
+    total = masked.ask()
+    expected = expected_total(masked, masked.request(), masked.channel.hospitals)
+    np.testing.assert_array_equal(total.update, decoded(masked, expected))
+    assert not total.failures
+    assert [masked.charges(name) for name in masked.channel.hospitals] == [1] * 5
+
+
+def test_the_rows_on_the_grid_are_the_clipped_gradients(make_masked):
+    masked = make_masked(sampling_prob=1.0)
+    agents, request = masked.federation.agents.values(), masked.request()
+    grid, clip = masked.mechanism.grid, masked.federation.plan.training.clip
+    for agent in agents:
+        rows = grid.sum_of(np.pad(g, (0, WITNESSES)) for g in agent.gradients(request, request.work.weights))
+        [clipped] = agent.workbench.gradient_sums(
+            request.work.weights, [agent.sample(request)], clip.norm, 0, clip.fixed
+        )
+        found = masked.mechanism.decode(rows)[:-WITNESSES]
+        # 2^-12 is the margin of the float clip; half a step a coordinate is rounding.
+        np.testing.assert_allclose(found, clipped.vector.numpy(), atol=4 * clip.norm * 2**-12)
+
+
+def asked_under(masked, kind, clipping_norm=0.02):
+    norm = clipping_norm if kind is ClippingKind.ADAPTIVE else None
+    return replace(masked.request(), work=GradientSum(masked.federation.weights, norm))
+
+
+def rule_by(kind):
+    return clip_by(kind, 0.5).rule
+
+
+@pytest.mark.parametrize("kind", list(ClippingKind))
+def test_under_every_clipping_the_opened_sum_is_the_simulated_one_and_all_the_noise(make_masked, kind):
+    masked = make_masked(rule=rule_by(kind), sampling_prob=1.0)
+    request, clip = asked_under(masked, kind), masked.federation.plan.training.clip
+    asked = request.work.clipping_norm
+    total = masked.collect(request)
+    clear, noise = 0.0, np.zeros(masked.mechanism.dimension, np.int64)
+    for agent in masked.federation.agents.values():
+        sample = agent.sample(request)
+        [clipped] = agent.workbench.gradient_sums(
+            request.work.weights, [sample], clip.gradient_norm(asked), 0, clip.fixed
+        )
+        clear += clip.in_units(clipped, len(sample.chosen), asked).vector.numpy()
+        noise += discrete_gaussian(masked.mechanism.dimension, 1 << 20, agent.noise_bytes(request))
+    found = total.update - masked.mechanism.decode(noise)[:-WITNESSES]
+    assert found.size == masked.federation.weights.size + (kind is ClippingKind.ADAPTIVE)
+    # 2^-12 is the margin of the float clip, of 20 patients; rounding and single precision are far less.
+    np.testing.assert_allclose(found, clear, atol=20 * clip.norm * 2**-12)
+    assert np.abs(clear).max() > 0.5
+
+
+@pytest.mark.parametrize("kind", [ClippingKind.FLAT, ClippingKind.PER_LAYER, ClippingKind.ADAPTIVE])
+def test_hospitals_that_clip_otherwise_form_no_sum(make_masked, caplog, kind):
+    masked = make_masked(rule=rule_by(kind))
+    request = asked_under(masked, kind)
+    other = masked.parties["hospital-2"]
+    if kind is ClippingKind.ADAPTIVE:
+        well, told = other.announce, asked_under(masked, kind, 0.03).work
+        other.announce = lambda request, work: well(request, replace(work, of=told))
+    else:
+        terms = clipping_terms(clip_by(ClippingKind.AUTOMATIC, 0.5))
+        other._agreement = replace(other._agreement, clipping=terms)
+    with ends_the_run(caplog, "announced one for others|must be announced"):
+        masked.collect(request)
+    assert not masked.uploads
+    assert masked.charges("hospital-1") == 0
+
+
+def test_a_norm_of_the_round_that_nobody_planned_is_refused(make_masked):
+    masked = make_masked()
+    request = asked_under(masked, ClippingKind.ADAPTIVE, 0.1)
+    total = masked.collect(request)
+    assert total.update is None
+    assert {failure.code for failure in total.failures.values()} == {FailureCode.REFUSED_POLICY}
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_no_sum_is_opened_for_steps_that_would_be_charged_in_its_place(make_masked, steps):
+    masked = make_masked(seed=None)
+    work = LocalUpdate(masked.federation.weights, LocalSteps(steps, 0.1, 0.0, 2.0))
+    request = replace(masked.request(), work=work)
+    assert announce(masked.parties["hospital-1"], request) == REFUSED
+    total = masked.collect(request)
+    assert total.update is None
+    assert {failure.code for failure in total.failures.values()} == {FailureCode.REFUSED_POLICY}
+    assert not masked.uploads
+
+
+def test_a_row_that_reaches_into_the_witnesses_is_an_error_and_no_upload(make_masked, monkeypatch):
+    masked = make_masked(sampling_prob=1.0)
+    rows = Agent.gradients
+    monkeypatch.setattr(Agent, "gradients", lambda self, *asked: (np.append(g, 1) for g in rows(self, *asked)))
+    assert masked.ask().update is None
+    assert not masked.uploads
+
+
+def test_gradients_come_alike_whatever_fits_into_memory(make_masked):
+    masked = make_masked(sampling_prob=1.0)
+    agent, request = masked.federation.agents["hospital-2"], masked.request()
+    together = list(agent.gradients(request, request.work.weights))
+    masked.federation.workbench._memory_bytes = 1  # one picture at a time, or one patient
+    alone = list(agent.gradients(request, request.work.weights))
+    assert len(together) == len(agent.patients) == 4
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_fewer_hospitals_than_agreed_are_refused(make_masked):
+    masked = make_masked()
+    with pytest.raises(FederationError, match="must have 4 to 5 hospitals, got 3"):
+        masked.aggregator.collect(
+            masked.channel, dict.fromkeys(masked.channel.hospitals[:3], masked.request()), 60.0
+        )
+
+
+def test_no_hospital_answers_alone(make_masked):
+    masked = make_masked()
+    requests = dict.fromkeys(masked.channel.hospitals, masked.request())
+    assert masked.channel.ask(requests, 0)[0] == {}
+    answers = answer_all(masked.federation.agents, requests, masked.federation.ledgers.transaction)
+    assert set(answers.values()) == {REFUSED}
+    assert {hospital.reply(masked.request()) for hospital in masked.hospitals.values()} == {REFUSED}
+    assert masked.charges("hospital-1") == 0
+    assert PlainSum().collect(masked.channel, requests, 60.0).update is None
+
+
+def fails_at(party, step, code=FailureCode.INTERNAL):
+    def failing(*_):
+        if step == "confirm":  # costs nothing and is refused to nobody: it can only break
+            raise RuntimeError("broken")
+        return Failure(code, Stage.TRAINING)
+
+    setattr(party, step, failing)
+
+
+@pytest.mark.parametrize(("step", "charges"), [("announce", 1), ("confirm", 1), ("admit", 2), ("upload", 2)])
+def test_without_one_hospital_the_others_begin_anew(make_masked, step, charges):
+    masked = make_masked()
+    fails_at(masked.parties["hospital-2"], step)
+    others = ["hospital-1", "hospital-3", "hospital-4", "hospital-5"]
+    total = masked.ask()
+    assert set(total.failures) == {"hospital-2"}
+    assert [masked.charges(name) for name in others] == [charges] * 4, "every attempt is charged again"
+    expected = expected_total(masked, replace(masked.request(), attempt=2), others)
+    np.testing.assert_array_equal(total.update, decoded(masked, expected))
+
+
+def test_a_repeated_attempt_shares_nothing_with_the_one_before(make_masked):
+    masked = make_masked(seed=None)
+    fails_at(masked.parties["hospital-2"], "upload")
+    masked.ask()
+    mine = [Upload.from_bytes(sent) for name, sent in masked.uploads if name == "hospital-1"]
+    first, second = (set(map(tuple, sliding_window_view(upload.residues, 5).tolist())) for upload in mine)
+    assert mine[0].transcript != mine[1].transcript
+    # Single coordinates of few bits meet by chance; runs of five, of 128 bits or more, do not.
+    assert first
+    assert not first & second
+
+
+def test_more_missing_than_foreseen_open_nothing(make_masked):
+    masked = make_masked()
+    for name in ("hospital-2", "hospital-4"):
+        fails_at(masked.parties[name], "announce")
+    total = masked.ask()
+    assert total.update is None
+    assert set(total.failures) == {"hospital-2", "hospital-4"}
+    assert not masked.uploads
+    call = Call("a study", allowed_missing=1)
+    sgd = FedSGD(call, masked.aggregator, 1.0, 0.0, 0.5, 20, 0.5)
+    with pytest.raises(FederationError, match="at most 1 may be missing"):
+        sgd.update(sgd.init(masked.federation.weights, masked.channel), masked.channel, 1)
+
+
+def test_a_failing_network_is_a_code_and_a_stage(make_masked, monkeypatch):
+    masked = make_masked()
+    agent = masked.federation.agents["hospital-3"]
+    broken = type(agent).gradients
+
+    def gradients(self, *asked):
+        if self.name == "hospital-3":
+            raise RuntimeError("patient 17 broke it")
+        return broken(self, *asked)
+
+    monkeypatch.setattr(type(agent), "gradients", gradients)
+    total = masked.ask()
+    assert total.failures == {"hospital-3": Failure(FailureCode.INTERNAL, Stage.TRAINING)}
+    assert total.update is not None
+
+
+def test_a_spent_budget_ends_the_attempt_with_nothing_sent(make_masked):
+    masked = make_masked(epsilon_limit=1e-3)
+    total = masked.ask()
+    assert total.update is None
+    assert {failure.code for failure in total.failures.values()} == {FailureCode.REFUSED_BUDGET}
+    assert not masked.uploads
+
+
+def test_a_timetable_of_absences_costs_only_those_who_were_asked(make_masked):
+    masked = make_masked()
+    availability = Availability(5, 5, 0.2, 1.0, 0.2, seed=4)
+    missing = [availability.missing(round).sum() for round in range(1, 6)]
+    round = 1 + missing.index(1)
+    late = bool(availability.late[round - 1].any())
+    channel = UnreliableChannel(masked.channel, availability)
+    total = masked.collect(masked.request(round), channel)
+    [silent] = total.failures
+    assert total.update is not None
+    assert masked.charges(silent) == late
+    assert {masked.charges(name) for name in channel.hospitals if name != silent} == {1 + late}
+
+
+def test_the_coordinator_sees_in_the_witnesses_what_the_hospitals_see(make_masked):
+    masked = make_masked()
+    for round in (1, 2):
+        masked.ask(round)
+    fails_at(masked.parties["hospital-2"], "upload")  # a round of four, whose noise has another variance
+    masked.ask(3)
+    seen = masked.aggregator.witnesses
+    assert list(seen) == [1, 2, 3]
+    for name, party in masked.parties.items():
+        if name != "hospital-2":
+            assert party.notes.witness == seen[1].plus(seen[2]).plus(seen[3])
+    assert seen[3].coordinates == WITNESSES
+    assert min(one.p_value for one in seen.values()) > 1e-4
+
+
+def test_no_round_counts_twice_in_what_a_hospital_has_seen_of_the_witnesses(make_masked):
+    masked = make_masked()
+    for round in (1, 2, 3):
+        masked.ask(round)
+    party, seen = masked.parties["hospital-1"], dict(masked.aggregator.witnesses)
+    masked.ask(3)
+    assert party.notes.witness == seen[1].plus(seen[2]).plus(seen[3])
+    for round in (2, 3):  # as from a checkpoint that is older by two rounds
+        masked.ask(round)
+    assert party.notes.witness == seen[2].plus(seen[3])
+
+
+def test_a_sum_of_an_attempt_that_was_not_charged_is_not_taken_in(make_masked):
+    """Else whoever relays could write into a hospital's notes that others were charged, and stop it later."""
+    masked = make_masked()
+    parties = list(masked.parties.values())
+    keys = [announce(party, masked.request()) for party in parties]
+    for party in parties:
+        party.confirm(keys)
+    total = expected_total(masked, masked.request(), masked.channel.hospitals)
+    with raises_code(PrivacyError, "privacy-not-charged"):
+        parties[0].receive(residue_bytes(masked.mechanism, total))
+    with raises_code(PrivacyError, "privacy-not-charged"):
+        parties[0].upload()
+    assert parties[0].notes.peers == {}
+
+
+def test_an_upload_whose_charge_was_undone_does_not_leave(make_masked):
+    masked = make_masked()
+    parties = list(masked.parties.values())
+    keys = [announce(party, masked.request()) for party in parties]
+    confirmed = [party.confirm(keys) for party in parties]
+
+    def undone():
+        with masked.federation.ledgers.transaction():
+            parties[0].admit(confirmed)
+            raise Killed
+
+    with pytest.raises(Killed):
+        undone()
+    assert masked.charges("hospital-1") == 0
+    with raises_code(LedgerError, "ledger-charge-missing"):
+        parties[0].upload()
+    assert not masked.uploads
+    parties[0].admit(confirmed)
+    assert isinstance(parties[0].upload(), bytes)
+
+
+def test_everything_of_a_round_s_mechanism_is_in_its_terms(make_masked):
+    masked = make_masked()
+    terms = masked.agreement.terms(1, 1, 5, masked.federation.weights)
+    clipping = clipping_terms(masked.federation.plan.training.clip)
+    assert terms.mechanism == {**masked.mechanism.parameters, "witnesses": WITNESSES, **clipping}
+
+
+def test_notes_are_the_hospital_s_own(make_masked, tmp_path):
+    make_masked().ask()
+    for path in (tmp_path / "notes").glob("*.json"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+# Dying ---------------------------------------------------------------------------------------------------------------
+
+STEPS = {
+    "announced": ("party", "announce"),
+    "confirmed": ("party", "confirm"),
+    "before the charge": ("before", "admit"),
+    "after the charge": ("party", "admit"),
+    "before the upload": ("before", "upload"),
+    "after sending": ("party", "upload"),
+    "after all have sent": ("total", ""),
+    "during the sum": ("add", ""),
+    "while receiving": ("before", "receive"),
+}
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+def kill_at(masked, step, monkeypatch, *, calls=3):
+    """Dies at the third call, with other hospitals before and behind."""
+    kind, name = STEPS[step]
+    left = [calls]
+
+    def dying(method, *, before):
+        def call(*arguments):
+            left[0] -= 1
+            if before and left[0] == 0:
+                raise Killed
+            result = method(*arguments)
+            if left[0] == 0:
+                raise Killed
+            return result
+
+        return call
+
+    if kind in ("party", "before"):
+        for party in masked.parties.values():
+            setattr(party, name, dying(getattr(party, name), before=kind == "before"))
+    elif kind == "add":
+        monkeypatch.setattr(MaskedSum, "add", dying(MaskedSum.add, before=True))
+    else:
+        left[0] = 1
+        monkeypatch.setattr(MaskedSum, "total", dying(MaskedSum.total, before=True))
+
+
+@pytest.mark.parametrize("seed", family([None, 5]), ids=["in earnest", "seeded"])
+@pytest.mark.parametrize("step", list(STEPS))
+def test_killed_at_any_step_nothing_left_uncharged_and_the_round_is_completed(
+    make_masked, monkeypatch, step, seed
+):
+    masked = make_masked(seed=seed)
+    masked.ask(1)
+    before = {name: masked.charges(name) for name in masked.channel.hospitals}
+    sent = len(masked.uploads)
+    with monkeypatch.context() as patch:
+        kill_at(masked, step, patch)
+        with pytest.raises(Killed):
+            masked.ask(2)
+    with LedgerFile(masked.federation.ledgers.path) as on_disk:
+        for name, _ in masked.uploads[sent:]:
+            assert len(on_disk.entries(name, "digest")) == before[name] + 1, "it left before it was charged"
+
+    again = make_masked(federation=masked.federation)  # hospitals that were restarted read their notes
+    left = {name for name, _ in masked.uploads[sent:]}
+    total = again.ask(2)
+    expected = expected_total(again, again.request(2), again.channel.hospitals)
+    if seed is not None:
+        np.testing.assert_array_equal(total.update, decoded(again, expected))
+        assert {again.charges(name) for name in again.channel.hospitals} == {2}, "a repetition is the same release"
+    else:
+        assert all(again.charges(name) >= before[name] + 1 + (name in left) for name in again.channel.hospitals)
+    transcripts = {Upload.from_bytes(content).transcript for _, content in masked.uploads[sent:] + again.uploads}
+    assert len(transcripts) == 1 + bool(left), "a repeated attempt has masks of its own"
+
+
+def test_a_ledger_that_was_put_back_is_found_on_resume(make_masked, make_federation):
+    masked = make_masked()
+    masked.ask(1)
+    emptied = make_federation(hospitals=5, plan=masked.federation.plan)
+    with pytest.raises(LedgerError, match="older copy"):
+        make_masked(federation=emptied)
+
+
+def test_a_hospital_that_lost_ledger_and_notes_is_refused_by_the_others(
+    make_masked, make_federation, tmp_path, caplog
+):
+    masked = make_masked()
+    for round in (1, 2):
+        masked.ask(round)
+    emptied = make_federation(hospitals=5, plan=masked.federation.plan)
+    agents = masked.federation.agents
+    agents["hospital-3"] = replace(agents["hospital-3"], ledger=emptied.agents["hospital-3"].ledger)
+    (tmp_path / "notes" / "hospital-3.json").unlink()
+    again = make_masked(federation=masked.federation)
+    with ends_the_run(caplog, "ledger of hospital-3 must reach charge 1, as it did before, and ends at 0"):
+        again.ask(3)
+    assert not again.uploads
+
+
+def announced_by(party, request):
+    return Announcement.from_bytes(announce(party, request))
+
+
+def test_a_ledger_s_head_is_announced_sealed(make_masked):
+    masked = make_masked()
+    north, south = (masked.parties[name] for name in ("hospital-1", "hospital-2"))
+    assert announced_by(north, masked.request()).member.ledger == LedgerMark(0, GENESIS)
+    masked.ask(1)
+    head = masked.federation.agents["hospital-1"].ledger.head()
+    announced = announced_by(north, masked.request(2)).member.ledger.head
+    assert announced == sealed_head(head, north._identity) != head
+    assert announced != sealed_head(head, south._identity), "it takes the hospital's key to make it"
+    assert announced == announced_by(north, masked.request(3)).member.ledger.head
+
+
+def test_damaged_notes_are_a_sentence(make_masked, tmp_path):
+    masked = make_masked()
+    masked.ask()
+    (tmp_path / "notes" / "hospital-3.json").write_text("{}")
+    with pytest.raises(RecordError, match="start a new run"):
+        make_masked(federation=masked.federation)
+
+
+@pytest.mark.parametrize("step", ["announce", "confirm"])
+def test_what_is_changed_on_the_way_ends_the_run_with_nothing_sent(make_masked, caplog, step):
+    masked = make_masked()
+    party = masked.parties["hospital-2"]
+    send = getattr(party, step)
+
+    def changed(*arguments):
+        sent = send(*arguments)
+        assert isinstance(sent, bytes)
+        return sent[:-1] + bytes([sent[-1] ^ 1])
+
+    setattr(party, step, changed)
+    with ends_the_run(caplog, "of hospital-2 must carry its signature"):
+        masked.ask()
+    assert not masked.uploads
+    assert masked.charges("hospital-2") == 0
+
+
+def test_without_entropy_nothing_is_sent(make_masked, monkeypatch, caplog):
+    def no_entropy(_):
+        raise OSError("no entropy")
+
+    masked = make_masked()
+    monkeypatch.setattr("wardround.secure_aggregation.keys.secret.os.urandom", no_entropy)
+    assert masked.parties["hospital-1"]._entropy is system_entropy
+    with ends_the_run(caplog, "random bytes"):
+        masked.ask()
+    assert not masked.uploads
