@@ -23,7 +23,7 @@ class PhantomSection(Section):
 
 
 class SiteSection(Section):
-    """`[site]`: where a holder of patients keeps its pictures, and how they are read; never sent, and no part of a study.
+    """`[site]`: where a holder of patients keeps pictures, and how they are read; never sent, and no part of a study.
 
     A hospital has it in a file of its own; in a simulation it is a table of the study file, and holds all hospitals'.
     """
