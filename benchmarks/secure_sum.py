@@ -43,7 +43,7 @@ LENGTHS = (725_061, 11_180_000)
 HOSPITALS, NOISE_MULTIPLIER, PATIENTS = 10, 1.0, 300
 MORE_PATIENTS = 666
 """The most that the ring 2^32 holds."""
-PEERS = {"flower": "flwr", "tenseal": "tenseal", "openfhe": "openfhe", "opendp": "opendp"}
+PEERS = {"flower": "flwr", "tenseal": "tenseal", "shared_key": "tenseal", "openfhe": "openfhe", "opendp": "opendp"}
 BUSY = 10.0
 """Percent of the processors that others may use before the machine counts as not quiet."""
 

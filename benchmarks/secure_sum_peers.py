@@ -1,9 +1,10 @@
-"""One client of Flower's SecAgg+, TenSEAL's CKKS, OpenFHE's BFV, OpenDP's sampler, as `benchmarks.secure_sum` asks.
+"""One client of each peer that `benchmarks.secure_sum` asks for.
 
-    python -m benchmarks.secure_sum_peers flower|tenseal|openfhe|opendp LENGTH HOSPITALS
+    python -m benchmarks.secure_sum_peers flower|tenseal|shared_key|openfhe|opendp LENGTH HOSPITALS
 
-Runs in whatever Python has the peer; needs NumPy, and nothing of Wardround but, for OpenFHE, the arithmetic of its own
-threshold sums (`secure_aggregation.bfv`, which the Python 3.10 of OpenFHE's wheel reads too). Prints one line of JSON.
+Runs in whatever Python has the peer; needs NumPy, and nothing of Wardround but two files of `reproduce.encrypted_sum`:
+`shared_key`, the published sum of Dopamine by TenSEAL's BFV, and for OpenFHE the arithmetic of threshold sums, `bfv`,
+which the Python 3.10 of OpenFHE's wheel reads too. Prints one line of JSON.
 Flower: the functions of its own client mod and, for the sum, those that its workflow calls, with its defaults; before
 anything is timed, ten small clients must give the mean. TenSEAL: polynomials of degree 8192, moduli of 60, 40 and 60
 bits, one thread; above `WHOLE` parameters a piece is measured and multiplied by the number of ciphertexts. So for
@@ -159,6 +160,28 @@ def tenseal(length: int, hospitals: int) -> dict[str, Any]:
     }
 
 
+def shared_key(length: int, hospitals: int) -> dict[str, Any]:
+    """The published sum: encrypting one vector and decrypting the sum, at a hospital; adding all of them."""
+    scheme = import_module("wardround.reproduce.encrypted_sum.shared_key")
+    measured = min(length, WHOLE)
+    factor = math.ceil(length / scheme.SLOTS) / math.ceil(measured / scheme.SLOTS)
+    key = scheme.SharedKey.new()
+    values = np.random.default_rng(0).integers(-200, 201, measured)
+    sent, encrypt_seconds = timed(scheme.encrypted, key.server, values)
+    total, sum_seconds = timed(scheme.added, key.server, [sent] * hospitals)
+    opened, open_seconds = timed(scheme.opened, key.hospitals, total)
+    if not np.array_equal(opened, hospitals * values):
+        raise SystemExit("TenSEAL's sum is not exact; the benchmark uses it wrongly")
+    return {
+        "hospital_seconds": factor * (encrypt_seconds + open_seconds),
+        "sum_seconds": factor * sum_seconds,
+        "open_seconds": factor * open_seconds,
+        "upload_bytes": round(factor * sum(map(len, sent))),
+        "measured_parameters": measured,
+        "version": metadata.version("tenseal"),
+    }
+
+
 def openfhe(length: int, hospitals: int) -> dict[str, Any]:
     """One hospital's link, encryption, sum of all and partial decryption; fusion. Every upload is the same one."""
     bfv = import_module("wardround.reproduce.encrypted_sum.bfv")
@@ -236,7 +259,7 @@ def opendp(length: int, hospitals: int) -> dict[str, Any]:
     }
 
 
-PEERS = {"flower": flower, "tenseal": tenseal, "openfhe": openfhe, "opendp": opendp}
+PEERS = {"flower": flower, "tenseal": tenseal, "shared_key": shared_key, "openfhe": openfhe, "opendp": opendp}
 
 if __name__ == "__main__":
     name, asked_length, asked_hospitals = sys.argv[1:4]

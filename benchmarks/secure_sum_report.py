@@ -10,6 +10,7 @@ OPENS, CLOSES = "<!-- written by benchmarks.secure_sum -->", "<!-- end -->"
 _NAMES = {
     "flower": "Flower SecAgg+",
     "tenseal": "TenSEAL CKKS",
+    "shared_key": "TenSEAL BFV, as Dopamine",
     "openfhe": "OpenFHE threshold BFV",
     "opendp": "OpenDP",
 }

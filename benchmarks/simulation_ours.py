@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from wardround.config import Study, parse_study
-from wardround.simulation.materials import gather
 from wardround.coordinator.observer import Silent
+from wardround.simulation.materials import gather
 from wardround.simulation.run import run_study
 
 SCALE_PATIENTS, JOB_PATIENTS = 11_000, 1_250

@@ -12,12 +12,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
-from wardround.cli import main
+from wardround.cli.main import main
 from wardround.config import parse_study
 
 pytest_plugins = ["tests.fixtures_federation"]
+
+# No deadline: a busy machine is no reason to fail.
+settings.register_profile("developer", max_examples=25, deadline=None)
+settings.register_profile("thorough", max_examples=100, deadline=None)
+
+
+def pytest_configure(config):
+    """Draws as many examples as the run is thorough: `-m ''` selects everything."""
+    settings.load_profile("developer" if config.option.markexpr else "thorough")
+
 
 TINY: dict[str, dict[str, object]] = {
     "study": {"name": "tiny", "seed": 7},

@@ -44,6 +44,13 @@ def test_the_engine_imports_nothing_of_the_federation():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_engine_page_names_the_whole_public_surface():
+    from wardround import per_patient
+
+    page = (DOCS / "engine.md").read_text()
+    assert [name for name in per_patient.__all__ if f"`{name}" not in page] == []
+
+
 def test_the_page_of_strategies_has_a_row_for_each():
     from typing import get_args
 

@@ -28,7 +28,7 @@ from wardround.per_patient import sums
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Automatic, Flat, PerLayer, Split
-from wardround.per_patient.layers import Room
+from wardround.per_patient.layers import Buffers
 from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 from wardround.per_patient.slow_path import SlowPath
 
@@ -91,7 +91,7 @@ def of_two_tokens():
 
 
 def roomy():
-    """Every kind of gradient that is formed in a `Room`, two of one shape, and a deferred one."""
+    """Every kind of gradient that is formed in a `Buffers`, two of one shape, and a deferred one."""
 
     def run(m, x):
         channels = torch.tanh(m.point(torch.tanh(m.near(x)))).flatten(2)
@@ -660,7 +660,7 @@ def test_a_loss_that_fails_in_the_middle_does_not_spoil_the_next_call(network, m
     ask = functools.partial(clipped_sum, model, breaks, clipping_norm=0.5, memory_bytes=memory_bytes)
     for counts in (ONE_EACH, UNEVEN):
         batch, gradients = batch_of(network, counts), gradients_of(network, counts)
-        ask(batch)  # looked at, and the room is there
+        ask(batch)  # looked at, and the buffers are there
         state, switches = torch.random.get_rng_state(), [sorted(m.__dict__) for m in model.modules()]
         for calls in (0, 1) if memory_bytes == 1 else (0,):
             calls_left[0] = calls
@@ -774,9 +774,9 @@ def test_the_least_clip_in_single_precision_is_kept_where_squares_vanish(rule, s
 
 
 def test_room_on_one_device_is_not_given_out_on_another():
-    room = Room()
-    room.rows("weight", 1, (2,), torch.zeros(1))
-    assert room.rows("weight", 1, (2,), torch.zeros(1, device="meta")).device.type == "meta"
+    buffers = Buffers()
+    buffers.of("weight", 1, (2,), torch.zeros(1))
+    assert buffers.of("weight", 1, (2,), torch.zeros(1, device="meta")).device.type == "meta"
 
 
 @pytest.mark.filterwarnings("ignore::wardround.per_patient.SlowPath")

@@ -29,7 +29,6 @@ from wardround.per_patient.clipped_sum import clipped_sum, per_patient_gradients
 from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 from wardround.per_patient.validation import check_trainable
 
-# The engine aims this much below the clipping norm, so that rounding cannot exceed it.
 WHOLE = [n for n, c in CASES.items() if c.family in {"network", "loss", "folded", "wiring"} and not c.may_refuse]
 
 every_case = pytest.mark.parametrize("name", family(CASES, keep=firsts(CASES, lambda name: CASES[name].family)))

@@ -9,7 +9,7 @@ from torch import nn
 from wardround.models.catalogue import build
 from wardround.models.network import Network, Normalise
 from wardround.per_patient.batch import PatientBatch
-from wardround.per_patient.isolated import gradient_alone
+from wardround.per_patient.isolated import isolated_gradient
 from wardround.per_patient.layout import Layout
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import TrainingPatients
@@ -89,13 +89,13 @@ def test_the_gradient_is_that_of_the_mean_loss(pictures, at_once):
     known = patient_gradients(
         model, cross_entropy, PatientBatch(inputs, labels, torch.zeros(pictures, dtype=torch.int64), 1)
     )[0]
-    got = gradient_alone(model, Layout.of(model), cross_entropy, inputs, labels, memory_bytes=at_once)
+    got = isolated_gradient(model, Layout.of(model), cross_entropy, inputs, labels, memory_bytes=at_once)
     torch.testing.assert_close(got, known, rtol=1e-12, atol=1e-15)
 
 
 def test_a_patient_without_pictures_has_a_gradient_of_zero():
     model = nn.Linear(3, 2)
-    nothing = gradient_alone(
+    nothing = isolated_gradient(
         model, Layout.of(model), cross_entropy, torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)
     )
     assert nothing.tolist() == [0.0] * 8

@@ -7,8 +7,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from wardround.config.data import DataSection, HospitalsSection
+from wardround.config.data import DataSection, HospitalsSection, SiteSection, with_site
 from wardround.config.federation import (
+    ALONE,
     Averaging,
     FederatedSGD,
     FederationSection,
@@ -47,7 +48,8 @@ class Study(Section):
     """One study file, checked as a whole."""
 
     study: StudySection
-    data: DataSection
+    site: SiteSection
+    data: DataSection = Field(default_factory=DataSection.model_construct)
     hospitals: HospitalsSection = Field(default_factory=HospitalsSection.model_construct)
     model: ModelSection
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
@@ -61,7 +63,7 @@ class Study(Section):
         """Reads files from before kinds had keys of their own: another kind's key at its default asks for nothing."""
         if not isinstance(given, dict):
             return given
-        read = dict(given)
+        read = with_site(dict(given))
         for section, tag, kinds in (
             ("privacy", "plan", kinds_of(PrivacySection)),
             ("federation", "strategy", kinds_of(FederationSection)),
@@ -81,8 +83,13 @@ class Study(Section):
                 "repair follows each hospital's patients, counted before round 1, and num_patients is public: remove "
                 "num_patients, or remove repair"
             )
-        if isinstance(privacy, CorrelatedNoise) and privacy.cohorts > self.rounds:
-            raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
+        if isinstance(privacy, CorrelatedNoise):
+            if federation.strategy in ALONE:
+                raise ValueError(
+                    f'plan = "correlated-noise" is for strategy = "fedsgd" or "pooled", got "{federation.strategy}"'
+                )
+            if privacy.cohorts > self.rounds:
+                raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
         self._local_pictures()
         self._fitted()
         self._unreliable()
@@ -193,7 +200,8 @@ class Study(Section):
     @property
     def fits_head(self) -> bool:
         """Whether each hospital fits a linear head to the end, once."""
-        return self.federation.strategy == "one-shot" or self.privacy.plan == "output-perturbation"
+        strategy = self.federation.strategy
+        return strategy == "one-shot" or (isinstance(self.privacy, OutputPerturbed) and strategy in ALONE)
 
     @property
     def rounds(self) -> int:
@@ -222,15 +230,21 @@ class Study(Section):
     def digest(self) -> str:
         """Identity of the study: a hash of everything that changes its result or its guarantee.
 
-        It does not depend on where files lie; of a weights file the name counts.
+        It does not depend on where files lie, nor on anything else of `[site]`; of a weights file the name counts.
         """
         content = self.model_dump(
             mode="json",
-            exclude={"performance": True, "data": {"path", "labels", "key_file"}, "privacy": {"ledger"}},
+            exclude={"site": True, "performance": True, "privacy": {"ledger"}},
         )
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights.name
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return _hash(content)
+
+    @property
+    def run_digest(self) -> str:
+        """Identity of a simulation: the study's, and the pictures that `[site]` names, wherever they lie."""
+        site = self.site.model_dump(mode="json", exclude={"path", "labels", "key_file"})
+        return _hash({"study": self.digest, "site": site})
 
     def to_toml(self) -> str:
         """The resolved study as TOML text; reading it back gives an equal study."""
@@ -241,6 +255,10 @@ class Study(Section):
             for key, inner in nested.items():
                 lines += [f"[{section}.{key}]", *_toml_lines(inner), ""]
         return "\n".join(lines)
+
+
+def _hash(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _is_given(section: Section, key: str) -> bool:

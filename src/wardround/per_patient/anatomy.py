@@ -1,8 +1,8 @@
-"""What the engine knows of a network, found by running it on made-up pictures.
+"""Study of a network before it is trusted, on made-up pictures.
 
-`anatomy_of` looks at a network once: it runs it on two batches of different size, finds the uses of trained
-parameters, the modules that need the slow path, and compares the engine's gradients with one-picture backward
-passes. What does not agree is never run by the engine.
+`anatomy_of` studies a network once. It runs the network on two batches of different size, finds the uses of trained
+parameters and the modules that need the slow path, and compares the engine's gradients with one-picture backward
+passes. The engine never runs a network whose gradients disagree.
 """
 
 import copy
@@ -19,7 +19,7 @@ from wardround.per_patient.layers import squared
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
 from wardround.per_patient.rules import RULES
-from wardround.per_patient.slow_path import functional_rows, warn_of_slow_path
+from wardround.per_patient.slow_path import functional_gradients, warn_of_slow_path
 from wardround.per_patient.tape import Tape
 
 _PROBES = (2, 3)
@@ -34,7 +34,7 @@ _KNOWN: "WeakKeyDictionary[nn.Module, dict[object, Anatomy]]" = WeakKeyDictionar
 
 
 def anatomy_of(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
-    """What the engine knows of a network; looked at once for each state of its switches.
+    """Returns the findings about a network, studied once for each state of its switches.
 
     Args:
         model: the network.
@@ -57,8 +57,8 @@ def anatomy_of(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, lab
 
 
 def distrusted(model: nn.Module, anatomy: Anatomy) -> Anatomy:
-    """From now on the network is taken picture by picture."""
-    changed = replace(anatomy, whole=True, alone=(), loop=True)
+    """Returns new findings, by which the network is taken picture by picture from now on."""
+    changed = replace(anatomy, whole=True, vmapped=(), loop=True)
     _KNOWN[model] = {switches: changed for switches in _KNOWN[model]}
     warn_of_slow_path(model, "the whole network (it reads its parameters in another way in batches of some sizes)")
     return changed
@@ -92,7 +92,7 @@ def _study(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels:
 def _can_be_mapped(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> bool:
     pictures, targets = _made_up(inputs, labels, 2)
     try:
-        functional_rows(model, layout, loss, PatientBatch(pictures, targets, _one_each(pictures), 2))
+        functional_gradients(model, layout, loss, PatientBatch(pictures, targets, _one_each(pictures), 2))
     except NotPerPicture:
         raise
     except Exception:  # no batching rule, or code that looks at values: it is then done picture by picture
@@ -103,39 +103,39 @@ def _can_be_mapped(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor,
 def _with_rules(
     model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor, resting: Sequence[nn.Module]
 ) -> Anatomy:
-    """Runs both probes until every use has a rule or a module that stands for it."""
+    """Runs both probes until every use has a rule or lies in a module that is run as one use."""
     pictures, _ = _made_up(inputs, labels, _PROBES[0])
     with torch.no_grad(), _Marks(model, _PROBES[0]):
         model(pictures)
-    alone: list[nn.Module] = []
+    vmapped: list[nn.Module] = []
     while True:
         try:
             for size in _PROBES:
-                seen = _probe(model, layout, loss, inputs, labels, size, alone)
-            return Anatomy(False, tuple(alone), seen // _PROBES[-1])
+                seen = _probe(model, layout, loss, inputs, labels, size, vmapped)
+            return Anatomy(False, tuple(vmapped), seen // _PROBES[-1])
         except Unruled as unruled:
-            module = _stand_in(model, unruled, alone, resting)
+            module = _stand_in(model, unruled, vmapped, resting)
             if module is None:
                 warn_of_slow_path(model, f"the whole network ({unruled})")
                 return Anatomy(True, (), 0)
             names = {id(m): name for name, m in model.named_modules()}
             warn_of_slow_path(model, f"module {names[id(module)]!r}, {type(module).__name__} ({unruled})")
             inside = {id(m) for m in module.modules()}
-            alone = [m for m in alone if id(m) not in inside] + [module]
+            vmapped = [m for m in vmapped if id(m) not in inside] + [module]
 
 
 def _stand_in(
-    model: nn.Module, unruled: Unruled, alone: Sequence[nn.Module], resting: Sequence[nn.Module]
+    model: nn.Module, unruled: Unruled, vmapped: Sequence[nn.Module], resting: Sequence[nn.Module]
 ) -> nn.Module | None:
-    """The innermost running module that can be run as one use: below the root, without random masks."""
+    """Returns the innermost running module that can be run as one use: below the root, without random masks."""
     for module in reversed(unruled.modules):
         if module is model:
             return None
-        blocked = {id(m) for m in (*resting, *alone)}
+        blocked = {id(m) for m in (*resting, *vmapped)}
         takes_pictures = getattr(module, "_wardround_takes_pictures", False)
         if (
             takes_pictures
-            and id(module) not in {id(m) for m in alone}
+            and id(module) not in {id(m) for m in vmapped}
             and not ({id(m) for m in module.modules()} & blocked & {id(m) for m in resting})
         ):
             return module
@@ -149,20 +149,20 @@ def _probe(
     inputs: Tensor,
     labels: Tensor,
     size: int,
-    alone: Sequence[nn.Module],
+    vmapped: Sequence[nn.Module],
 ) -> int:
-    """One forward pass on made-up pictures; returns the bytes of all activations."""
+    """Runs one forward pass on made-up pictures; returns the bytes of all activations."""
     pictures, targets = _made_up(inputs, labels, size)
     tape = Tape(size, same, inputs.device, single=True, materialise=True)
     recorder = Recorder(layout.parameters, size, tape, RULES)
-    with torch.enable_grad(), recorder.running(model), recorder.alone(alone), recorder:
+    with torch.enable_grad(), recorder.running(model), recorder.vmapping(vmapped), recorder:
         output = model(pictures)
     losses_of(loss, output, targets, size)
     return recorder.bytes_seen
 
 
 class _Marks:
-    """Notes which modules turn pictures into pictures: tensors in and one tensor out, all with the batch first."""
+    """Hooks that note which modules take tensors and give one tensor, all with the batch first."""
 
     def __init__(self, model: nn.Module, size: int) -> None:
         self._model, self._size = model, size
@@ -192,7 +192,7 @@ class _Marks:
 
 
 def _made_up(inputs: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Pictures of noise in the shape of the real ones; integers are the first's in another order."""
+    """Returns pictures of noise in the shape of the real ones; integers are the first's in another order."""
     generator = torch.Generator().manual_seed(size)  # on the processor, wherever the pictures are
     targets = labels[:1].expand(size, *labels.shape[1:])
     if not inputs.is_floating_point():
@@ -210,12 +210,12 @@ def _one_each(pictures: Tensor) -> Tensor:
 def _agrees(
     model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy
 ) -> int | None:
-    """Bytes kept of a picture's gradients, if they are those of backward passes of one loss each; else None.
+    """Returns the bytes kept of a picture's gradients if they equal backward passes of one loss each; else None.
 
-    Norms and kept gradients are compared picture by picture, what is deferred by its sum. No gradient is held
-    longer than that takes, so that looking at a large network needs little more memory than training it. The
-    forward pass is that of the whole batch, whose rounding the engine shares; that a picture's loss does not
-    depend on its company is compared apart, as values.
+    Norms and kept gradients are compared picture by picture, deferred ones by their sum. No gradient is held longer
+    than its comparison takes, so that studying a large network needs little more memory than training it. The forward
+    pass is that of the whole batch, whose rounding the engine shares. A second comparison, of loss values, tests that
+    a picture's loss does not depend on the other pictures.
     """
     size = _PROBES[-1]
     pictures, targets = _made_up(inputs, labels, size)
@@ -227,7 +227,7 @@ def _agrees(
         )
     except NotPerPicture:
         raise
-    except Exception:  # whatever a stranger's module raises when it is asked for one picture
+    except Exception:  # any error of a module that cannot take one picture
         return None
     if tape is None:
         return None
@@ -254,18 +254,18 @@ def _agrees(
     for name, ours in _deferred_sums(tape, layout):
         if not _is_close(ours, sums.pop(name), norm, tolerance, spare=True):
             return None
-    return sum(rows.numel() * rows.element_size() for rows in tape.kept.values()) // size
+    return sum(gradients.numel() * gradients.element_size() for gradients in tape.kept.values()) // size
 
 
 def _agrees_in_double(
     model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy
 ) -> int | None:
-    """The same comparison in double precision: an ill-conditioned network may disagree with itself in single.
+    """Repeats the comparison in float64: an ill-conditioned network may disagree with itself in float32.
 
-    Weights are brought down to 1. Those of a run gone astray saturate the loss, whose gradient is then a difference of
-    almost equal numbers, in double precision too; which rule a layer needs does not depend on them.
+    Weights are scaled down to 1. Those of a diverged run saturate the loss, whose gradient is then a difference of
+    almost equal numbers, in float64 too. Which rule a layer needs does not depend on the weights.
     """
-    if anatomy.alone or inputs.dtype not in (torch.float32, torch.float64):
+    if anatomy.vmapped or inputs.dtype not in (torch.float32, torch.float64):
         return None
     double = copy.deepcopy(model).double()
     layout = Layout.of(double)
@@ -277,14 +277,14 @@ def _agrees_in_double(
 
 
 def _deferred_sums(tape: Tape, layout: Layout) -> Iterator[tuple[str, Tensor]]:
-    """Gradient sums of what the tape deferred, one use at a time; pictures that were formed are added back."""
+    """Yields the gradient sum of each deferred use, by parameter; pictures that were formed are added back."""
     for use, g, saved in tape.deferred:
         into = [torch.zeros_like(layout.parameters[name], requires_grad=False) for name in use.names]
         use.add_weighted_sum(g, saved, into)
-        for names, _, rows in tape.formed:
+        for names, _, gradients in tape.formed:
             if names == use.names:
-                for total, row in zip(into, rows, strict=True):
-                    total += row.sum(0).view_as(total)
+                for total, gradient in zip(into, gradients, strict=True):
+                    total += gradient.sum(0).view_as(total)
         yield from zip(use.names, into, strict=True)
 
 
@@ -296,7 +296,7 @@ def _norm(gradients: Sequence[Tensor | None]) -> Tensor:
 def _is_close(
     ours: Tensor | None, known: Tensor | None, norm: Tensor, tolerance: float, *, spare: bool = False
 ) -> bool:
-    """Whether two gradients of one parameter agree, against its own norm and a little of the whole gradient's.
+    """Returns whether two gradients of one parameter agree, relative to its norm and a little of the whole norm.
 
     `spare`: ours may be overwritten.
     """

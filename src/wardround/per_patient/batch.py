@@ -1,4 +1,4 @@
-"""The pictures of one step with the patient of each, and the loss of each picture."""
+"""Pictures of one step with the patient of each, and the loss of each picture."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class NotPerPicture(ValueError):
-    """A loss gave something else than one value for each picture."""
+    """Error of a loss that gives anything but one value for each picture."""
 
 
 @dataclass(frozen=True)
 class PatientBatch:
-    """Pictures of one step, and the patient each belongs to.
+    """Pictures of one step, and the patient that each belongs to.
 
     Attributes:
         inputs: encoded pictures, (picture, *shape).
-        labels: class indices, (picture,), or whatever the loss takes, the picture first.
+        labels: class indices, (picture,), or other labels that the loss takes, the picture first.
         patient: index of each picture's patient, (picture,), ascending, in [0, num_patients).
         num_patients: patients in the step; one without pictures contributes zero.
     """
@@ -31,10 +31,10 @@ class PatientBatch:
 
 
 def losses_of(loss: Loss, output: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The loss of each picture, (picture,).
+    """Returns the loss of each picture, (picture,).
 
-    Every call is checked: a mean over the batch would divide everybody's gradient by the number of pictures, and
-    who joins would then move the gradients of all.
+    Every call is checked. A mean over the batch would divide every gradient by the number of pictures, so that one
+    patient who joins would move the gradients of all.
 
     Raises:
         NotPerPicture: another shape.

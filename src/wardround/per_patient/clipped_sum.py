@@ -1,19 +1,19 @@
-"""The sum of per-patient gradients, each clipped: the one quantity that private training may noise.
+"""Clipped sum of per-patient (per-example) gradients: the one quantity that private training may noise.
 
-A patient's gradient is the gradient of the mean loss over their pictures in the batch. It is one vector, so it
-is clipped once, and a patient with thirty pictures weighs as much as a patient with one.
+A patient's gradient is the gradient of the mean loss over their pictures in the batch. It is one vector, so it is
+clipped once, and a patient with thirty pictures weighs as much as a patient with one.
 
-One forward and one backward pass give every patient's gradient norm and the clipped sum (`engine`); what the
-engine has no rule for is computed by `torch.func`, exact and slower, and said once by name (`SlowPath`).
+One forward and one backward pass give every patient's gradient norm and the clipped sum (`engine`). Parts of a network
+that the engine has no rule for are computed by `torch.func`, exact and slower; a `SlowPath` warning names them once.
 
-Sensitivity in finite precision: norms and sums of a float32 network carry float32 rounding. Where a gradient is
-formed, what is clipped is what is added, and only the last product rounds. Where its norm is taken without forming
-it, cancellation is watched and kept so small that norm and sum agree to a few parts in 2^13. The clip aims
-2^-12 of itself below the clipping norm, which is more than both.
+Sensitivity in finite precision: norms and sums of a float32 network carry float32 rounding. Where a gradient is formed,
+the clipped vector is the vector that is added, and only the last product rounds. Where a ghost norm is taken,
+cancellation is measured and kept so small that norm and sum agree to a few parts in 2^13. The clip aims 2^-12 of itself
+below the clipping norm, more than either (`margins`).
 
-Under autocast activations and their gradients may be bfloat16. Per-patient gradients, norms and sums are computed
-from those in float32: how coarse the activations are changes what a patient's gradient is, not whose it is, and
-the bound is enforced on what is added.
+Under autocast activations and their gradients may be bfloat16. Per-patient gradients, norms and sums are computed from
+them in float32. Coarse activations change the value of a patient's gradient; they mix no patients, and the bound is
+enforced on the vectors that are added.
 """
 
 from dataclasses import dataclass
@@ -27,18 +27,18 @@ from wardround.per_patient.clipping_rules import Clipping, Flat
 from wardround.per_patient.layers import in_full_precision
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.margins import LEAST_CLIPPING_NORM
-from wardround.per_patient.microbatches import Piece, pieces
+from wardround.per_patient.microbatches import Microbatch, microbatches
 from wardround.per_patient.process import dropout_from, one_at_a_time
 from wardround.per_patient.sums import Factors, add, norms_of
 
 
 @dataclass(frozen=True)
 class ClippedSum:
-    """A sum that knows how far one patient can move it.
+    """Sum of clipped gradients that carries its sensitivity.
 
     Attributes:
         vector: sum over patients of their clipped gradients, (parameter,): in the network's precision where they
-            fitted into one piece, else in float64. Private until noised.
+            fitted into one microbatch, else in float64. Private until noised.
         sensitivity: L2 bound on the change of `vector` when one patient is added or removed.
         within: patients whose gradient's norm was at most the clipping norm, for a clipping norm that adapts. One
             patient moves it by at most 1. Private until noised.
@@ -60,12 +60,12 @@ def clipped_sum(
     dropout_seed: int = 0,
     out: Tensor | None = None,
 ) -> ClippedSum:
-    """Sum of the per-patient gradients, each scaled to an L2 norm of at most `clipping_norm`.
+    """Returns the sum of the per-patient gradients, each scaled to an L2 norm of at most `clipping_norm`.
 
     Args:
         model: maps inputs to logits; one picture's logits must not depend on the others in the batch
-            (`check_trainable` refuses what does). Gradients follow `model.named_parameters()`, those that
-            require a gradient, flattened in that order.
+            (`check_trainable` refuses networks in which they do). Gradients follow `model.named_parameters()`,
+            those that require a gradient, flattened in that order.
         loss: loss of each picture, unreduced.
         batch: the pictures of the sampled patients; may be empty.
         clipping_norm: L2 bound C > 0; infinity turns clipping off, and then the sensitivity is infinite.
@@ -73,14 +73,14 @@ def clipped_sum(
         memory_bytes: memory for activations and gradients at one time; changes speed only.
         dropout_seed: seeds the dropout masks of this call, and nothing else.
         out: memory for the vector, (parameter,), of the network's precision; overwritten. Used where the pictures
-            fit into one piece. A vector of many millions that is asked for anew at each step costs more than
+            fit into one microbatch. A vector of many millions that is asked for anew at each step costs more than
             adding it up.
 
     Guarantee:
         Relation: add or remove one patient with all their pictures. The sum moves by at most `clipping_norm`
-        in L2 norm. Norms are taken in float64; a patient whose gradient is not finite contributes exactly
-        zero, so the bound holds for NaN and infinities as well. Nothing here is noised: the result may not
-        leave the hospital as it is.
+        in L2 norm. Norms are taken in float64. A patient whose gradient is not finite contributes exactly
+        zero, so the bound holds for NaN and infinities as well. The result is not noised, and must not leave
+        the hospital.
 
     Edge cases:
         | case                     | result                                   |
@@ -116,16 +116,16 @@ def clipped_sums_by_group(
     dropout_seed: int = 0,
     out: Tensor | None = None,
 ) -> list[ClippedSum]:
-    """`clipped_sum` of each group of patients, evaluated in common batches.
+    """Returns the `clipped_sum` of each group of patients, evaluated in common batches.
 
-    Simulating many hospitals on one machine costs this way what one large hospital costs.
+    A simulation of many hospitals on one machine costs this way as much as one large hospital.
 
     Args:
         model: see `clipped_sum`; so are `loss`, `batch` and the keyword arguments.
         loss: as there.
         batch: the patients of all groups.
         group: group (hospital) of each patient, (num_patients,), in [0, num_groups).
-        num_groups: how many sums are wanted; a group without patients gets zeros.
+        num_groups: number of sums; a group without patients gets zeros.
         clipping_norm: as there.
         clipping: as there.
         memory_bytes: as there.
@@ -148,15 +148,16 @@ def clipped_sums_by_group(
     totals: Tensor | None = None
     within = torch.zeros(num_groups, dtype=torch.int64)
     with torch.no_grad(), dropout_from(dropout_seed, layout.device):
-        for piece in pieces(model, layout, loss, batch, memory_bytes, sections=sections):
-            owner = group[piece.patients].cpu()
-            if piece.tape is None and piece.rows is None:  # no pictures: a gradient of zero, within every norm
+        for microbatch in microbatches(model, layout, loss, batch, memory_bytes, sections=sections):
+            owner = group[microbatch.patients].cpu()
+            if microbatch.tape is None and microbatch.gradients is None:
+                # No pictures: a gradient of zero, within every norm.
                 within.index_add_(0, owner, torch.ones_like(owner))
                 continue
-            # Over many pieces one bit of a single-precision total would outgrow the margin below the clip.
+            # Over many microbatches one bit of a single-precision total would outgrow the margin below the clip.
             part = _zeros(shape, layout, out if totals is None else None)
             with in_full_precision(layout.device):
-                is_within = _add_clipped(part, piece, owner, layout, rule, clipping_norm)
+                is_within = _add_clipped(part, microbatch, owner, layout, rule, clipping_norm)
             totals = part if totals is None else totals.to(torch.float64) + part
             within.index_add_(0, owner, is_within)
     return [
@@ -166,15 +167,15 @@ def clipped_sums_by_group(
 
 
 def _add_clipped(
-    totals: Tensor, piece: Piece, owner: Tensor, layout: Layout, rule: Clipping, clipping_norm: float
+    totals: Tensor, microbatch: Microbatch, owner: Tensor, layout: Layout, rule: Clipping, clipping_norm: float
 ) -> Tensor:
-    """Adds a piece's clipped gradients; returns 1 for each patient within the norm, (patient,)."""
+    """Adds a microbatch's clipped gradients; returns 1 for each patient within the norm, (patient,)."""
     sections = rule.sections(list(layout.parameters))
     sizes = layout.sizes_of(sections)
-    norms = norms_of(piece, layout, sections, len(sizes))
+    norms = norms_of(microbatch, layout, sections, len(sizes))
     finite = torch.isfinite(norms).all(0)
     values = torch.where(finite, rule.factors(torch.where(finite, norms, 1.0), sizes, clipping_norm), 0.0)
-    add(totals, piece, owner, layout, Factors(values, finite, bool(finite.all()), sections))
+    add(totals, microbatch, owner, layout, Factors(values, finite, bool(finite.all()), sections))
     is_within: Tensor = finite & (torch.linalg.vector_norm(norms, dim=0) <= clipping_norm)
     return is_within.cpu().to(torch.int64)
 
@@ -192,27 +193,27 @@ def per_patient_gradients(
     memory_bytes: int = 1 << 30,
     dropout_seed: int = 0,
 ) -> Tensor:
-    """Every patient's gradient, not clipped, (patient, parameter); for audits.
+    """Returns every patient's gradient, not clipped, (patient, parameter); for audits.
 
-    Computed in common batches, whose size decides the last bits of everybody's row: where one row must not depend on
-    who else is there, see `wardround.per_patient.isolated` and `wardround.per_patient.fixed_shape`.
+    Gradients are computed in common batches, whose size decides the last bits of each. Where a gradient must not depend
+    on the other patients, use `wardround.per_patient.isolated` or `wardround.per_patient.fixed_shape`.
 
     Args:
         model: see `clipped_sum`; so are the others.
         loss: as there.
-        batch: as there; a patient without pictures has a row of zeros.
+        batch: as there; a patient without pictures has a gradient of zeros.
         memory_bytes: as there; the result itself is not counted.
         dropout_seed: as there.
 
-    Guarantee: none. Every row is one patient's own.
+    Guarantee: none. Each gradient is one patient's, and private.
     """
     layout = Layout.of(model)
-    rows = torch.zeros(batch.num_patients, layout.size, dtype=layout.dtype, device=layout.device)
+    gradients = torch.zeros(batch.num_patients, layout.size, dtype=layout.dtype, device=layout.device)
     with torch.no_grad(), dropout_from(dropout_seed, layout.device):
-        for piece in pieces(model, layout, loss, batch, memory_bytes, materialise=True):
-            if piece.rows is not None:
-                rows[piece.patients] = piece.rows
-            elif piece.tape is not None:
-                for name, gradient in piece.tape.kept.items():
-                    rows[piece.patients, layout.place(name)] = gradient.reshape(len(gradient), -1)
-    return rows
+        for microbatch in microbatches(model, layout, loss, batch, memory_bytes, materialise=True):
+            if microbatch.gradients is not None:
+                gradients[microbatch.patients] = microbatch.gradients
+            elif microbatch.tape is not None:
+                for name, gradient in microbatch.tape.kept.items():
+                    gradients[microbatch.patients, layout.place(name)] = gradient.reshape(len(gradient), -1)
+    return gradients

@@ -1,10 +1,10 @@
-"""How a patient's gradient is brought to a norm of at most C: flat, layer by layer, or automatically.
+"""Clipping rules that bring a patient's gradient to a norm of at most C: flat, per layer, or automatic.
 
 Released: nothing; these are factors of gradients that are still private. Neighbouring relation: add or remove one
-patient. Each rule maps one patient's gradient, and nothing of the others', to a vector of L2 norm at most C, so
-the sum of what it returns moves by at most C: the sensitivity that the noise is scaled by.
+patient. Each rule maps one patient's gradient, and nothing of the others', to a vector of L2 norm at most C. The sum of
+these vectors moves by at most C: the sensitivity that the noise is scaled by.
 
-The clip aims 2^-12 of itself below C, which is more than the rounding of norms and sums (see `clipping`).
+The clip aims 2^-12 of itself below C, more than the rounding of norms and sums (`margins`).
 """
 
 import math
@@ -20,13 +20,10 @@ from wardround.per_patient.margins import LEAST_STABILITY, SINGLE_PRECISION
 
 
 class Clipping:
-    """A rule: which parameters are clipped together, and by how much.
-
-    Sections are the sets of parameters whose common norm is bounded.
-    """
+    """Rule that names the parameters clipped together (sections), and gives the factor of each section."""
 
     def sections(self, names: Sequence[str]) -> dict[str, int] | None:
-        """Section of each parameter, counted from 0; None puts all into one."""
+        """Returns the section of each parameter, counted from 0; None puts all into one."""
         del names
         return None
 
@@ -39,7 +36,7 @@ class Clipping:
         del clipping_norm
 
     def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
-        """What each section of each patient's gradient is multiplied by.
+        """Returns the factor of each section of each patient's gradient, (section, patient).
 
         Args:
             norms: L2 norm of each section of each patient, (section, patient), finite, float64.
@@ -51,7 +48,7 @@ class Clipping:
 
 @dataclass(frozen=True)
 class Flat(Clipping):
-    """min(1, C / norm): one bound on the whole gradient.
+    """Flat clipping, min(1, C / norm): one bound on the whole gradient.
 
     Source: Abadi et al. 2016, Algorithm 1, https://arxiv.org/abs/1607.00133.
     """
@@ -63,7 +60,7 @@ class Flat(Clipping):
 
 
 class ClippingKind(StrEnum):
-    """What a study file may ask for."""
+    """Clipping rules that a study file may name."""
 
     FLAT = "flat"
     PER_LAYER = "per-layer"
@@ -73,7 +70,7 @@ class ClippingKind(StrEnum):
 
 
 class Split(StrEnum):
-    """How C^2 is shared out among layers."""
+    """Division of C^2 among layers."""
 
     EQUAL = "equal"
     """C_l = C / sqrt(layers)."""
@@ -83,12 +80,12 @@ class Split(StrEnum):
 
 @dataclass(frozen=True)
 class PerLayer(Clipping):
-    """min(1, C_l / norm of layer l), with sum C_l^2 = C^2; a layer is what one module holds.
+    """Per-layer clipping, min(1, C_l / norm of layer l), with sum C_l^2 = C^2; a layer is one module's parameters.
 
     Source: McMahan et al. 2018, section 2.2 ("per-layer clipping"), https://arxiv.org/abs/1710.06963.
 
     Attributes:
-        split: the shares.
+        split: of C^2 among layers.
     """
 
     split: Split = Split.EQUAL
@@ -100,9 +97,9 @@ class PerLayer(Clipping):
         return {name: numbers[owner] for name, owner in zip(names, owners, strict=True)}
 
     def bounds(self, sizes: Sequence[int], clipping_norm: float) -> list[float]:
-        """C_l of each layer."""
-        shares = sizes if self.split is Split.SIZE else [1] * len(sizes)
-        return [clipping_norm * math.sqrt(share / sum(shares)) for share in shares]
+        """Returns C_l of each layer."""
+        parts = sizes if self.split is Split.SIZE else [1] * len(sizes)
+        return [clipping_norm * math.sqrt(part / sum(parts)) for part in parts]
 
     def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
         """See `Clipping`."""
@@ -112,13 +109,13 @@ class PerLayer(Clipping):
 
 @dataclass(frozen=True)
 class Automatic(Clipping):
-    """C / (norm + stability): every gradient is normalised, none is left as short as it was.
+    """Automatic clipping, C / (norm + stability): every gradient is normalised, short ones too.
 
     The clipping norm then only scales the learning rate. Source: Bu et al. 2023, "AUTO-S",
     https://arxiv.org/abs/2206.07136, equation (4.1) with R = C.
 
     Attributes:
-        stability: gamma; keeps tiny gradients tiny. Far above what underflows in single precision.
+        stability: gamma; keeps tiny gradients tiny. Far above the numbers that underflow in single precision.
     """
 
     stability: float = 0.01
@@ -140,7 +137,7 @@ class Automatic(Clipping):
 
 
 def rule_of(kind: ClippingKind) -> Clipping:
-    """The rule of a kind; an adaptive norm is clipped to flat."""
+    """Returns the rule of a kind; with an adaptive norm the clip is flat."""
     if kind is ClippingKind.PER_LAYER:
         return PerLayer()
     if kind is ClippingKind.PER_LAYER_BY_SIZE:

@@ -1,4 +1,8 @@
-"""One forward and one backward pass for every patient's gradient (book-keeping)."""
+"""One forward and one backward pass that give every patient's gradient or its norm.
+
+The method is "book-keeping" (Bu, Wang, Zha, Karypis 2022, https://arxiv.org/abs/2210.00038). Autograd forms no weight
+gradient; the backward pass of each use writes to a `Tape` what belongs to each patient.
+"""
 
 from dataclasses import dataclass
 
@@ -6,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wardround.per_patient.batch import Loss, PatientBatch, losses_of
-from wardround.per_patient.layers import Fold, Room
+from wardround.per_patient.layers import Buffers, Fold
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
 from wardround.per_patient.rules import RULES
@@ -15,18 +19,18 @@ from wardround.per_patient.tape import Tape
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What the engine knows of a network.
+    """Findings about a network: which of its parts the engine has rules for.
 
     Attributes:
         whole: the network is left to `torch.func` as a whole.
         loop: not even `torch.func` can take it; one backward pass a picture.
-        alone: modules run under `torch.func.vmap`, each by itself.
+        vmapped: modules run under `torch.func.vmap`, each by itself.
         bytes_per_picture: activations of one picture, summed over all functions.
         kept_per_picture: bytes of the gradients that are formed for each picture.
     """
 
     whole: bool
-    alone: tuple[nn.Module, ...]
+    vmapped: tuple[nn.Module, ...]
     bytes_per_picture: int
     loop: bool = False
     kept_per_picture: int = 0
@@ -41,25 +45,26 @@ def take(
     *,
     materialise: bool,
     sections: dict[str, int] | None = None,
-    room: Room | None = None,
+    buffers: Buffers | None = None,
 ) -> Tape | None:
-    """Forward and backward pass of one batch; the tape has every patient's norm afterwards.
+    """Runs the forward and backward pass of one microbatch; returns a tape with every patient's norm.
 
-    None when the network did something that no rule knows, and had not done it when it was studied.
+    Returns None when the network reads a parameter in a way that has no rule and that it did not show when it was
+    studied.
     """
     counts = torch.bincount(batch.patient, minlength=batch.num_patients)
     single = bool((counts <= 1).all())
     identity = single and len(batch.patient) == batch.num_patients
     fold: Fold = same if identity else _Folded(batch.patient, batch.num_patients)
-    room = room if identity else None
+    buffers = buffers if identity else None
     tape = Tape(
         batch.num_patients, fold, batch.inputs.device,
-        single=single, materialise=materialise, sections=sections, room=room,
+        single=single, materialise=materialise, sections=sections, buffers=buffers,
     )  # fmt: skip
     recorder = Recorder(layout.parameters, len(batch.inputs), tape, RULES)
     with torch.enable_grad():
         try:
-            with recorder.alone(anatomy.alone), recorder:
+            with recorder.vmapping(anatomy.vmapped), recorder:
                 output = model(batch.inputs)
         except Unruled:
             return None
@@ -70,16 +75,16 @@ def take(
     return tape
 
 
-def same(rows: Tensor) -> Tensor:
-    """Rows as they are: every patient has one picture."""
-    return rows
+def same(values: Tensor) -> Tensor:
+    """Returns per-picture values as they are: every patient has one picture."""
+    return values
 
 
 class _Folded:
-    """Adds the rows of each patient's pictures."""
+    """Sum of per-picture values over each patient's pictures."""
 
     def __init__(self, patient: Tensor, num_patients: int) -> None:
         self._patient, self._num_patients = patient, num_patients
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        return rows.new_zeros(self._num_patients, *rows.shape[1:]).index_add_(0, self._patient, rows)
+    def __call__(self, values: Tensor) -> Tensor:
+        return values.new_zeros(self._num_patients, *values.shape[1:]).index_add_(0, self._patient, values)

@@ -1,9 +1,9 @@
-"""One patient's gradient, computed from their own pictures and with nobody else in the batch.
+"""Isolated gradient of one patient: no other patient is in the batch.
 
-A kernel may add up in another order when a batch grows by one: in common batches, who joins changes the last bits of
-everybody's gradient, and by how much at worst nobody can say (a value next to zero may pass a ReLU or not). Sums on a
-grid promise a sensitivity in whole numbers, so that such bits count. Alone, a gradient is a function of the patient,
-the public weights and, with dropout, a seed of the patient's own; the others' do not move when one comes or goes.
+A kernel may add up in another order when a batch grows by one. In common batches a patient who joins therefore changes
+the last bits of every gradient, by an amount without a bound (a value next to zero may pass a ReLU or not). Sums on a
+grid state their sensitivity in whole numbers, in which such bits count. An isolated gradient is a function of the
+patient, the public weights and, with dropout, a seed of that patient: it does not change when another patient joins.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from wardround.per_patient.process import dropout_from, one_thread
 
 
 @one_thread()
-def gradient_alone(
+def isolated_gradient(
     model: nn.Module,
     layout: Layout,
     loss: Loss,
@@ -28,7 +28,7 @@ def gradient_alone(
     memory_bytes: int = 1 << 30,
     dropout_seed: int = 0,
 ) -> Tensor:
-    """Returns the gradient of the mean loss over one patient's pictures in one row, (parameter,).
+    """Returns the gradient of the mean loss over one patient's pictures, (parameter,).
 
     Args:
         model: as in `wardround.per_patient.clipped_sum.clipped_sum`; so is the loss.
@@ -36,15 +36,15 @@ def gradient_alone(
         loss: of each picture.
         inputs: the patient's encoded pictures, (picture, ...); without any, the gradient is zero.
         labels: of these, (picture, ...).
-        memory_bytes: for activations at one time; public, as everything but the pictures.
-        dropout_seed: of this patient's masks, and nobody else's.
+        memory_bytes: for activations at one time; public, like all arguments but the pictures and labels.
+        dropout_seed: of this patient's masks, and of no other patient's.
 
-    Guarantee: none. What is returned depends on this patient alone, bit for bit.
+    Guarantee: none: the gradient is private. It depends on this patient only, bit for bit.
     """
     if len(inputs) == 0:
         return layout.flat([None] * len(layout.parameters))
     parameters, names = list(layout.parameters.values()), list(layout.parameters)
-    # Looked at with zeros: not even how many pictures go at once may follow from somebody's picture.
+    # Studied with zeros: the number of pictures at a time must not depend on a picture.
     anatomy = anatomy_of(model, layout, loss, torch.zeros_like(inputs[:1]), torch.zeros_like(labels[:1]))
     at_once = 1 if anatomy.whole else max(1, memory_bytes // max(1, anatomy.bytes_per_picture))
     formed: dict[str, Tensor] = {}
@@ -60,6 +60,6 @@ def gradient_alone(
 
 
 def patients_of(batch: PatientBatch) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and labels of each patient of a batch, in their order; of one without pictures, none."""
+    """Yields inputs and labels of each patient of a batch, in their order; empty ones without pictures."""
     counts = torch.bincount(batch.patient, minlength=batch.num_patients).tolist()
     yield from zip(torch.split(batch.inputs, counts), torch.split(batch.labels, counts), strict=True)

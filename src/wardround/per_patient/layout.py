@@ -1,4 +1,4 @@
-"""Where the trained parameters of a network stand in a vector."""
+"""Layout of the trained parameters of a network in a vector."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Layout:
-    """The trained parameters of a network, in the order of `named_parameters`.
+    """Trained parameters of a network, in the order of `named_parameters`.
 
     Attributes:
         parameters: by name.
@@ -23,7 +23,7 @@ class Layout:
 
     @classmethod
     def of(cls, model: nn.Module) -> "Layout":
-        """The layout of a network. A large network takes milliseconds: ask once a call."""
+        """Returns the layout of a network. A large network takes milliseconds: ask once a call."""
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         starts, size = {}, 0
         for name, parameter in parameters.items():
@@ -38,7 +38,7 @@ class Layout:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return self._first.device
 
     @property
@@ -46,15 +46,15 @@ class Layout:
         return next(iter(self.parameters.values()))
 
     def place(self, name: str) -> slice:
-        """A parameter's part of the vector."""
+        """Returns a parameter's slice of the vector."""
         return slice(self.starts[name], self.starts[name] + self.parameters[name].numel())
 
     def places(self, vector: Tensor) -> dict[str, Tensor]:
-        """Every parameter's part of a vector, as flat views."""
+        """Returns every parameter's part of a vector, as flat views."""
         return dict(zip(self.parameters, torch.split(vector, self._sizes), strict=True))
 
     def flat(self, gradients: Iterable[Tensor | None]) -> Tensor:
-        """Gradients in the order of the parameters as one vector; None is zero."""
+        """Returns gradients in the order of the parameters as one vector; None is zero."""
         pairs = zip(self.parameters.values(), gradients, strict=True)
         return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in pairs])
 
@@ -63,7 +63,7 @@ class Layout:
         return [parameter.numel() for parameter in self.parameters.values()]
 
     def sizes_of(self, sections: dict[str, int] | None) -> list[int]:
-        """Numbers in each section of the vector; None is one section."""
+        """Returns how many numbers each section of the vector has; None is one section."""
         if sections is None:
             return [self.size]
         sizes = [0] * (1 + max(sections.values(), default=-1))

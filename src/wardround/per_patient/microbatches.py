@@ -1,4 +1,4 @@
-"""A batch in pieces that fit into memory, each piece by the engine or, where it has no rules, on the slow path."""
+"""Microbatches: whole patients that fit into memory, computed by the engine or, without rules, on the slow path."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,33 +10,33 @@ from torch import Tensor, nn
 from wardround.per_patient.anatomy import anatomy_of, distrusted
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.engine import Anatomy, take
-from wardround.per_patient.layers import Room
+from wardround.per_patient.layers import Buffers
 from wardround.per_patient.layout import Layout
-from wardround.per_patient.slow_path import large_patient, slow_rows
+from wardround.per_patient.slow_path import gradient_in_parts, slow_gradients
 from wardround.per_patient.tape import Tape
 
-_ROOMS: "WeakKeyDictionary[nn.Module, Room]" = WeakKeyDictionary()
-"""Memory for per-patient gradients, kept from one call to the next; private, as what is in it."""
+_BUFFERS: "WeakKeyDictionary[nn.Module, Buffers]" = WeakKeyDictionary()
+"""Memory for per-patient gradients, kept from one call to the next; its contents are private."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some whole patients, looked at.
+class Microbatch:
+    """Some whole patients and their gradients.
 
     Attributes:
         patients: their indices in the batch, a range.
-        patient: patient of each picture within the piece, (picture,).
-        tape: what the engine took of them, or None.
-        rows: or their gradients, (patient, parameter); neither where they have no pictures.
+        patient: patient of each picture within the microbatch, (picture,).
+        tape: result of the engine, or None.
+        gradients: or each patient's gradient, (patient, parameter); neither where they have no pictures.
     """
 
     patients: slice
     patient: Tensor
     tape: Tape | None = None
-    rows: Tensor | None = None
+    gradients: Tensor | None = None
 
 
-def pieces(
+def microbatches(
     model: nn.Module,
     layout: Layout,
     loss: Loss,
@@ -45,8 +45,8 @@ def pieces(
     *,
     sections: dict[str, int] | None = None,
     materialise: bool = False,
-) -> Iterator[Piece]:
-    """Whole patients, as many as fit, in their order. What a piece holds is overwritten by the next.
+) -> Iterator[Microbatch]:
+    """Yields whole patients in their order, as many as fit; the next microbatch overwrites the memory of the last.
 
     Args:
         model: the network.
@@ -58,7 +58,7 @@ def pieces(
         materialise: form every gradient, and take no norms.
     """
     if len(batch.inputs) == 0:
-        yield Piece(slice(0, batch.num_patients), batch.patient)
+        yield Microbatch(slice(0, batch.num_patients), batch.patient)
         return
     inputs, labels = _plain(batch.inputs), _plain(batch.labels)
     anatomy = anatomy_of(model, layout, loss, inputs, labels)
@@ -67,29 +67,37 @@ def pieces(
     ends = torch.cumsum(counts, 0).tolist()
     single = not bool((counts > 1).any())
     chunk = _pictures_at_once(anatomy, layout, memory_bytes, materialise=materialise, single=single)
-    room = _ROOMS.pop(model, None) or Room()  # taken, not shared: another thread on this network gets its own
+    buffers = (
+        _BUFFERS.pop(model, None) or Buffers()
+    )  # taken, not shared: another thread on this network gets its own
     for first, last in patient_ranges(counts.tolist(), chunk):
         start, end = ends[first] - int(counts[first]), ends[last - 1]
         pictures, members = slice(start, end), slice(first, last)
         part = PatientBatch(inputs[pictures], labels[pictures], patient[pictures] - first, last - first)
         if end == start:
-            yield Piece(members, part.patient)
+            yield Microbatch(members, part.patient)
         elif last - first == 1 and end - start > chunk:
-            yield Piece(members, part.patient, rows=large_patient(model, layout, loss, part, chunk))
+            yield Microbatch(members, part.patient, gradients=gradient_in_parts(model, layout, loss, part, chunk))
         elif anatomy.whole:
-            yield Piece(members, part.patient, rows=slow_rows(model, layout, loss, part, loop=anatomy.loop))
+            yield Microbatch(
+                members, part.patient, gradients=slow_gradients(model, layout, loss, part, loop=anatomy.loop)
+            )
         else:
-            tape = take(model, layout, loss, part, anatomy, sections=sections, materialise=materialise, room=room)
+            tape = take(
+                model, layout, loss, part, anatomy, sections=sections, materialise=materialise, buffers=buffers
+            )
             if tape is not None:
-                yield Piece(members, part.patient, tape=tape)
+                yield Microbatch(members, part.patient, tape=tape)
             else:  # the network did something new at this size
                 anatomy = distrusted(model, anatomy)
-                yield Piece(members, part.patient, rows=slow_rows(model, layout, loss, part, loop=True))
-    _ROOMS[model] = room
+                yield Microbatch(
+                    members, part.patient, gradients=slow_gradients(model, layout, loss, part, loop=True)
+                )
+    _BUFFERS[model] = buffers
 
 
 def _plain(values: Tensor) -> Tensor:
-    """A loader's own kind of tensor, which brings functions of its own, as a tensor."""
+    """Returns a loader's tensor subclass, which brings its own functions, as a plain tensor."""
     if type(values) is Tensor:
         return values
     with torch._C.DisableTorchFunctionSubclass():
@@ -99,9 +107,9 @@ def _plain(values: Tensor) -> Tensor:
 def _pictures_at_once(
     anatomy: Anatomy, layout: Layout, memory_bytes: int, *, materialise: bool, single: bool
 ) -> int:
-    """Pictures that fit: their activations and what is kept of their gradients; or their gradients twice.
+    """Returns how many pictures fit: their activations and kept gradients; or their gradients twice.
 
-    Where a patient has several pictures, no norm is taken without forming each picture's gradient, and its patient's
+    Where a patient has several pictures there are no ghost norms: each picture's gradient is formed, and the patient's
     beside it.
     """
     gradient_bytes = layout.size * layout.dtype.itemsize
@@ -115,7 +123,7 @@ def _pictures_at_once(
 
 
 def patient_ranges(counts: list[int], chunk: int) -> Iterator[tuple[int, int]]:
-    """Consecutive ranges [first, last) of patients with at most `chunk` pictures, or one larger patient."""
+    """Yields consecutive ranges [first, last) of patients with at most `chunk` pictures, or one larger patient."""
     first, pictures = 0, 0
     for index, count in enumerate(counts):
         if index > first and pictures + count > chunk:

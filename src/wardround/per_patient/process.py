@@ -1,4 +1,4 @@
-"""State of torch that a whole process shares: generators and the number of threads, changed by one caller at a time."""
+"""Torch state that a whole process shares: random generators and the number of threads. One caller at a time."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,15 +9,15 @@ from typing import ParamSpec, TypeVar
 import torch
 
 _ONE_AT_A_TIME = threading.RLock()
-"""Dropout draws from a generator that the whole process shares, and a slow module's parameters are others while it
-runs: not even which parameters a network has may be asked meanwhile."""
+"""Dropout draws from a generator that the whole process shares, and `functional_call` exchanges a module's parameters
+while it runs: another thread must not even ask for a network's parameters meanwhile."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 def one_at_a_time(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """The function, entered by one thread at a time."""
+    """Returns the function, entered by one thread at a time."""
 
     @wraps(function)
     def alone(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -29,11 +29,11 @@ def one_at_a_time(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for each kernel, for computations of few pictures; the number is put back afterwards.
+    """Gives each kernel one thread, for computations of few pictures; restores the number afterwards.
 
-    A kernel of microseconds, split in two, waits longer for its second thread than it computes, and very long where
-    the processor is shared: with two threads on two cores one picture took SqueezeNet three times as long as with
-    one, and AlexNet and ResNet-18 no less. The number is the process's: others wait at `one_at_a_time` meanwhile.
+    A kernel of microseconds, split in two, waits longer for its second thread than it computes, and very long on a
+    shared processor. With two threads on two cores one picture took SqueezeNet three times as long as with one, and
+    AlexNet and ResNet-18 at least as long. The number belongs to the process: other callers wait at `one_at_a_time`.
     """
     with _ONE_AT_A_TIME:
         before = torch.get_num_threads()
@@ -46,7 +46,7 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def dropout_from(seed: int, device: torch.device) -> Iterator[None]:
-    """Dropout draws from the global generators and from nowhere else: seeded inside, put back afterwards."""
+    """Seeds the global generators, from which dropout draws, and restores their state afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         if device.type == "cpu":
             torch.default_generator.manual_seed(seed)  # the other also notes for CUDA where it was called from

@@ -1,8 +1,8 @@
-"""Watching a forward pass: every function that reads a trained parameter becomes a `Use` on a `Tape`.
+"""Recorder of a forward pass: every torch function that reads a trained parameter becomes a `Use` on a `Tape`.
 
-Functions are watched, not modules: a module that runs twice, a parameter that two modules share, a bare parameter
-and a call of `torch.nn.functional` are all just uses. What no rule knows is run by its module under
-`torch.func.vmap`, exact and slow; what even that cannot do is left to `torch.func` for the whole network.
+It records functions (a `TorchFunctionMode`), not modules: a module that runs twice, a parameter that two modules share,
+a bare parameter and a call of `torch.nn.functional` are all uses. A function without a rule is run with its whole
+module under `torch.func.vmap`, exact and slow; a module that cannot be run so leaves the whole network to `torch.func`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,15 +15,15 @@ from torch.func import functional_call, vjp, vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from wardround.per_patient.layers import Fold, Room, Use
+from wardround.per_patient.layers import Buffers, Fold, Use
 from wardround.per_patient.tape import Tape
 
 Rule = Callable[..., Any]
 """(recorder, *arguments of a torch function) -> its output, or NotImplemented."""
 
 
-class Unruled(Exception):  # control flow inside the engine; nobody outside sees it
-    """A trained parameter was read by a function that no rule knows."""
+class Unruled(Exception):  # control flow inside the package; it never leaves it
+    """Signal that a function without a rule read a trained parameter."""
 
     def __init__(self, parameter: str, function: str, modules: Sequence[nn.Module]) -> None:
         super().__init__(f"{parameter} is read by {function}")
@@ -31,17 +31,17 @@ class Unruled(Exception):  # control flow inside the engine; nobody outside sees
 
 
 _MOVES = {torch.flip, Tensor.flip, torch.roll, Tensor.roll}
-"""Functions that may put one picture in another's place; a use in between would be booked to the wrong patient."""
+"""Functions that may move pictures along the first axis; a use in between would be counted for the wrong patient."""
 
 
 class Recorder(TorchFunctionMode):
-    """Sends every function that reads a trained parameter to its rule.
+    """Torch mode that sends every function that reads a trained parameter to its rule.
 
     Args:
-        parameters: those that are watched, by name.
+        parameters: trained parameters, by name.
         num_pictures: length of the first axis of everything that is batched.
         tape: where uses are written down.
-        rules: by torch function, how it is taken per patient.
+        rules: by torch function; see `rules`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Recorder(TorchFunctionMode):
         self._running: list[nn.Module] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Called by torch for every function while the recorder is on."""
+        """Runs one torch function; torch calls this for every function while the mode is on."""
         kwargs = kwargs or {}
         if func in _MOVES and not self._paused and self._moves_pictures(args, kwargs):
             raise Unruled("the order of the pictures", func.__name__, self._running)
@@ -78,25 +78,25 @@ class Recorder(TorchFunctionMode):
         raise Unruled(self._names[id(read)], getattr(func, "__name__", str(func)), self._running)
 
     def use(self, use: Use, *inputs: Tensor) -> Tensor:
-        """The output of a use, written down when one of its parameters is trained."""
+        """Returns the output of a use, recorded when one of its parameters is trained."""
         return self.tape.apply(use, *inputs)
 
     def is_trained(self, value: Any) -> bool:
-        """Whether a value is one of the watched parameters."""
+        """Returns whether a value is one of the trained parameters."""
         return isinstance(value, nn.Parameter) and id(value) in self._names
 
     def is_batched(self, value: Tensor) -> bool:
-        """Whether the first axis of a tensor has the length of the batch."""
+        """Returns whether the first axis of a tensor has the length of the batch."""
         return value.ndim >= 1 and value.shape[0] == self.num_pictures
 
     def names(self, *parameters: Tensor | None) -> tuple[str, ...]:
-        """Names of the watched ones among some parameters."""
+        """Returns the names of the trained ones among some parameters."""
         return tuple(self._names[id(p)] for p in parameters if p is not None and self.is_trained(p))
 
     def trained(
         self, weight: Tensor | None, bias: Tensor | None
     ) -> tuple[tuple[str, ...], Any, Tensor | None, tuple[bool, bool]]:
-        """Names, values and which of the two are trained: the first fields of most uses.
+        """Returns names, values and which of the two are trained: the first fields of most uses.
 
         A weight that is itself computed from trained parameters cannot be taken as a constant.
         """
@@ -108,7 +108,7 @@ class Recorder(TorchFunctionMode):
 
     @contextmanager
     def running(self, model: nn.Module) -> Iterator[None]:
-        """Keeps the stack of running modules, so that an unknown use can be blamed on the innermost one."""
+        """Keeps the stack of running modules, so that a use without a rule can be ascribed to the innermost one."""
         handles = []
         for module in model.modules():
             handles.append(module.register_forward_pre_hook(self._entered))
@@ -120,8 +120,8 @@ class Recorder(TorchFunctionMode):
                 handle.remove()
 
     @contextmanager
-    def alone(self, modules: Sequence[nn.Module]) -> Iterator[None]:
-        """Runs some modules as one use each, whatever they do inside."""
+    def vmapping(self, modules: Sequence[nn.Module]) -> Iterator[None]:
+        """Runs some modules as one use each, under `torch.func.vmap`."""
         for module in modules:
             module.forward = _Whole(self, module, module.forward)
         try:
@@ -132,7 +132,7 @@ class Recorder(TorchFunctionMode):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Lets functions through unseen."""
+        """Suspends recording."""
         before, self._paused = self._paused, True
         try:
             yield
@@ -141,7 +141,7 @@ class Recorder(TorchFunctionMode):
 
     @property
     def is_paused(self) -> bool:
-        """Whether functions are let through unseen."""
+        """True while functions pass unrecorded."""
         return self._paused
 
     def _entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -172,7 +172,7 @@ class Recorder(TorchFunctionMode):
 
 
 class _Whole:
-    """Stands in for a module's forward: one use for all that happens inside."""
+    """Replacement of a module's forward: one use for all functions inside."""
 
     def __init__(self, recorder: Recorder, module: nn.Module, forward: Any) -> None:
         self._recorder, self._module, self._forward = recorder, module, forward
@@ -187,7 +187,7 @@ class _Whole:
 
 
 class ModuleUse(Use):
-    """A whole module as one use, its gradients by `vmap` of one-picture vector-Jacobian products."""
+    """Use of a whole module, its gradients by `vmap` over one-picture vector-Jacobian products."""
 
     def __init__(
         self, names: tuple[str, ...], recorder: Recorder, module: nn.Module, inner_names: list[str]
@@ -228,7 +228,7 @@ class ModuleUse(Use):
         return inputs
 
     def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
     ) -> list[Tensor]:
         """See `Use`."""
         _, values = self._gradients(g, saved)

@@ -1,9 +1,9 @@
-"""Which torch functions the engine knows how to take per patient, and as what.
+"""Rules: for each torch function with per-patient gradients, the layer that it is recorded as.
 
-Each rule gets the function's own arguments, some of which are trained parameters, and returns the output with the
-use written down; NotImplemented sends the caller to the slow path. A rule must be sure that the first axis
-of its input is the picture: `Recorder.is_batched` asks that its length be the number of pictures, and the engine
-tries two different numbers before it trusts a network.
+A rule gets the function's own arguments, some of which are trained parameters. It records the use and returns the
+output; NotImplemented sends the caller to the slow path. A rule must know that the first axis of its input is the
+picture: `Recorder.is_batched` compares its length with the number of pictures, and two different numbers are tried
+before a network is trusted (`anatomy`).
 """
 
 import operator
@@ -204,7 +204,7 @@ def _embedding(
 
 
 def _broadcasts(recorder: Recorder, x: Any, weight: Tensor) -> bool:
-    """Whether x has pictures on its first axis, and the weight has none of its own there."""
+    """Returns whether x has pictures on its first axis, and the weight is broadcast over them."""
     if not isinstance(x, Tensor) or recorder.is_trained(x) or not recorder.is_batched(x):
         return False
     return weight.ndim < x.ndim or (weight.ndim == x.ndim and weight.shape[0] == 1)

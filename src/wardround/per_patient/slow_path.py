@@ -1,4 +1,4 @@
-"""Gradients of what no rule knows: exact and slower."""
+"""Slower exact gradients of networks, or batches, that the engine has no rules for."""
 
 import warnings
 
@@ -11,16 +11,16 @@ from wardround.per_patient.layout import Layout
 
 
 class SlowPath(UserWarning):
-    """Part of a network has no rule; its gradients are exact, and take longer."""
+    """Warning that part of a network has no rule: its gradients are exact, and take longer."""
 
 
 def warn_of_slow_path(model: nn.Module, what: str) -> None:
-    """Says by name what of a network takes longer."""
+    """Warns, by name, which part of a network takes longer."""
     warnings.warn(f"{type(model).__name__}: slow path for {what}", SlowPath, stacklevel=2)
 
 
-def functional_rows(model: nn.Module, layout: Layout, loss: Loss, batch: PatientBatch) -> Tensor:
-    """Each picture's gradient by `vmap` of the gradient of one picture, (picture, parameter)."""
+def functional_gradients(model: nn.Module, layout: Layout, loss: Loss, batch: PatientBatch) -> Tensor:
+    """Returns each picture's gradient, (picture, parameter), by `vmap` over the gradient of one picture."""
     parameters = {name: p.detach() for name, p in layout.parameters.items()}
 
     def picture_loss(values: dict[str, Tensor], picture: Tensor, label: Tensor) -> Tensor:
@@ -31,28 +31,28 @@ def functional_rows(model: nn.Module, layout: Layout, loss: Loss, batch: Patient
     return torch.cat([gradients[name].flatten(1) for name in parameters], dim=1)
 
 
-def large_patient(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, chunk: int) -> Tensor:
-    """Gradient of one patient whose pictures do not fit at once, (1, parameter), by ordinary backward passes."""
+def gradient_in_parts(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, chunk: int) -> Tensor:
+    """Returns the gradient of one patient, (1, parameter), by ordinary backward passes of `chunk` pictures each."""
     total = torch.zeros(1, layout.size, dtype=layout.dtype, device=layout.device)
     for at in range(0, len(part.inputs), chunk):
-        piece = slice(at, at + chunk)
+        place = slice(at, at + chunk)
         with torch.enable_grad():
-            inputs, labels = part.inputs[piece], part.labels[piece]
+            inputs, labels = part.inputs[place], part.labels[place]
             value = losses_of(loss, model(inputs), labels, len(inputs)).sum() / len(part.inputs)
         total[0] += layout.flat(torch.autograd.grad(value, list(layout.parameters.values()), allow_unused=True))
     return total
 
 
-def slow_rows(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, *, loop: bool) -> Tensor:
-    """Each patient's gradient on the slow path, (patient, parameter)."""
+def slow_gradients(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, *, loop: bool) -> Tensor:
+    """Returns each patient's gradient, (patient, parameter); `loop` takes one picture at a time."""
     counts = torch.bincount(part.patient, minlength=part.num_patients).clamp(min=1)
     if loop:
         pictures = [
             PatientBatch(x[None], y[None], part.patient[:1], 1)
             for x, y in zip(part.inputs, part.labels, strict=True)
         ]
-        rows = torch.cat([large_patient(model, layout, loss, picture, 1) for picture in pictures])
+        gradients = torch.cat([gradient_in_parts(model, layout, loss, picture, 1) for picture in pictures])
     else:
-        rows = functional_rows(model, layout, loss, part)
-    sums = rows.new_zeros(part.num_patients, rows.shape[1]).index_add_(0, part.patient, rows)
+        gradients = functional_gradients(model, layout, loss, part)
+    sums = gradients.new_zeros(part.num_patients, gradients.shape[1]).index_add_(0, part.patient, gradients)
     return sums.div_(counts[:, None])

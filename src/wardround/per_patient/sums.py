@@ -1,4 +1,4 @@
-"""Adding up what a piece of a batch left, each patient's gradient multiplied by the factor that clips it."""
+"""Norms of the per-patient gradients of a microbatch, and their sum weighted by clipping factors."""
 
 from dataclasses import dataclass
 
@@ -7,32 +7,34 @@ from torch import Tensor
 
 from wardround.per_patient.layers import squared
 from wardround.per_patient.layout import Layout
-from wardround.per_patient.microbatches import Piece
+from wardround.per_patient.microbatches import Microbatch
 from wardround.per_patient.tape import Tape
 
 
-def norms_of(piece: Piece, layout: Layout, sections: dict[str, int] | None, count: int) -> Tensor:
-    """L2 norm of each section of each patient's gradient, (section, patient), float64."""
-    if piece.tape is not None:
-        return piece.tape.norms.sqrt()
-    assert piece.rows is not None
+def norms_of(microbatch: Microbatch, layout: Layout, sections: dict[str, int] | None, count: int) -> Tensor:
+    """Returns the L2 norm of each section of each patient's gradient, (section, patient), float64."""
+    if microbatch.tape is not None:
+        return microbatch.tape.norms.sqrt()
+    assert microbatch.gradients is not None
     if sections is None:
-        norms: Tensor = torch.linalg.vector_norm(piece.rows, dim=1, dtype=torch.float64)
+        norms: Tensor = torch.linalg.vector_norm(microbatch.gradients, dim=1, dtype=torch.float64)
         return norms[None]
-    squares = torch.zeros(count, len(piece.rows), dtype=torch.float64, device=piece.rows.device)
+    squares = torch.zeros(
+        count, len(microbatch.gradients), dtype=torch.float64, device=microbatch.gradients.device
+    )
     for name, section in sections.items():
-        squares[section] += squared(piece.rows[:, layout.place(name)])
+        squares[section] += squared(microbatch.gradients[:, layout.place(name)])
     return squares.sqrt()
 
 
 @dataclass(frozen=True)
 class Factors:
-    """What each patient's gradient is multiplied by.
+    """Clipping factors of each patient's gradient.
 
     Attributes:
         values: (section, patient), float64; zero for a patient who is left out.
         finite: which patients' gradients are finite, (patient,). The others contribute exactly zero: as 0 * NaN is
-            NaN, what they left is replaced before anything is multiplied.
+            NaN, their values are replaced before anything is multiplied.
         all_finite: whether all are.
         sections: section of each parameter; None is one for all.
     """
@@ -43,44 +45,44 @@ class Factors:
     sections: dict[str, int] | None
 
     def of(self, name: str, dtype: torch.dtype) -> Tensor:
-        """Factors of one parameter, (patient,)."""
+        """Returns the factors of one parameter, (patient,)."""
         return self.values[0 if self.sections is None else self.sections[name]].to(dtype)
 
     def cleaned(self, values: Tensor, patients: Tensor | slice) -> Tensor:
-        """Values of some patients, one a row, without those that are left out."""
+        """Returns values of some patients, (patient, ...), zero for those that are left out."""
         if self.all_finite:
             return values
         return torch.where(self.finite[patients].view(-1, *(1,) * (values.ndim - 1)), values, 0.0)
 
 
-def add(totals: Tensor, piece: Piece, owner: Tensor, layout: Layout, factors: Factors) -> None:
-    """Adds a piece's clipped gradients to the totals, (group, parameter), of the groups that own its patients."""
-    if piece.tape is not None:
-        _add_kept(totals, piece.tape, owner, layout, factors)
-        _add_formed(totals, piece, piece.tape, owner, layout, factors)
-        _add_deferred(totals, piece, piece.tape, owner, layout, factors)
-    elif piece.rows is not None:
+def add(totals: Tensor, microbatch: Microbatch, owner: Tensor, layout: Layout, factors: Factors) -> None:
+    """Adds a microbatch's clipped gradients to the totals, (group, parameter), of the groups that own its patients."""
+    if microbatch.tape is not None:
+        _add_kept(totals, microbatch.tape, owner, layout, factors)
+        _add_formed(totals, microbatch, microbatch.tape, owner, layout, factors)
+        _add_deferred(totals, microbatch, microbatch.tape, owner, layout, factors)
+    elif microbatch.gradients is not None:
         for group, first, last in _ranges(owner):
             members = slice(first, last)
-            rows = factors.cleaned(piece.rows[members], members)
+            gradients = factors.cleaned(microbatch.gradients[members], members)
             if factors.sections is None:
-                totals[group] += factors.of("", rows.dtype)[members] @ rows
+                totals[group] += factors.of("", gradients.dtype)[members] @ gradients
                 continue
             for name in layout.parameters:
                 place = layout.place(name)
-                totals[group, place] += factors.of(name, rows.dtype)[members] @ rows[:, place]
+                totals[group, place] += factors.of(name, gradients.dtype)[members] @ gradients[:, place]
 
 
 def _add_kept(totals: Tensor, tape: Tape, owner: Tensor, layout: Layout, factors: Factors) -> None:
-    """One product for each large parameter, one for all small ones together."""
+    """Adds kept gradients: one product for each large parameter, one for all small ones together."""
     small, few = tape.few if tape.few is not None else ([], None)
-    large = {name: rows.reshape(len(rows), -1) for name, rows in tape.kept.items() if name not in set(small)}
+    large = {name: found.reshape(len(found), -1) for name, found in tape.kept.items() if name not in set(small)}
     for group, first, last in _ranges(owner):
         members = slice(first, last)
         places = layout.places(totals[group])
-        for name, rows in large.items():
-            clean = factors.cleaned(rows[members], members)
-            places[name].addmv_(clean.t(), factors.of(name, rows.dtype)[members])
+        for name, gradients in large.items():
+            clean = factors.cleaned(gradients[members], members)
+            places[name].addmv_(clean.t(), factors.of(name, gradients.dtype)[members])
         if few is None:
             continue
         clean = factors.cleaned(few[members], members)
@@ -93,25 +95,27 @@ def _add_kept(totals: Tensor, tape: Tape, owner: Tensor, layout: Layout, factors
         torch._foreach_add_(into, list(torch.split(sums, [len(place) for place in into])))
 
 
-def _add_formed(totals: Tensor, piece: Piece, tape: Tape, owner: Tensor, layout: Layout, factors: Factors) -> None:
-    """Gradients of single pictures that were left out of the deferred uses."""
-    for names, pictures, rows_of_names in tape.formed:
-        patients = piece.patient[pictures]
-        for name, rows in zip(names, rows_of_names, strict=True):
-            clean = torch.where(factors.finite[patients][:, None], rows.reshape(len(patients), -1), 0.0)
-            clipped = factors.of(name, rows.dtype)[patients][:, None] * clean
+def _add_formed(
+    totals: Tensor, microbatch: Microbatch, tape: Tape, owner: Tensor, layout: Layout, factors: Factors
+) -> None:
+    """Adds gradients of single pictures that were left out of the deferred uses."""
+    for names, pictures, gradients_of_names in tape.formed:
+        patients = microbatch.patient[pictures]
+        for name, gradients in zip(names, gradients_of_names, strict=True):
+            clean = torch.where(factors.finite[patients][:, None], gradients.reshape(len(patients), -1), 0.0)
+            clipped = factors.of(name, gradients.dtype)[patients][:, None] * clean
             totals[:, layout.place(name)].index_add_(0, owner[patients.cpu()].to(totals.device), clipped)
 
 
 def _add_deferred(
-    totals: Tensor, piece: Piece, tape: Tape, owner: Tensor, layout: Layout, factors: Factors
+    totals: Tensor, microbatch: Microbatch, tape: Tape, owner: Tensor, layout: Layout, factors: Factors
 ) -> None:
-    """One product for each use, the factors multiplied into its output gradient."""
-    ranges = _ranges(owner[piece.patient.cpu()])
+    """Adds deferred uses: one product for each, the factors multiplied into its output gradient."""
+    ranges = _ranges(owner[microbatch.patient.cpu()])
     for use, g, saved in tape.deferred:
-        weights = factors.of(use.names[0], g.dtype)[piece.patient]
-        weighted = factors.cleaned(g, piece.patient) * weights.view(-1, *(1,) * (g.ndim - 1))
-        tensors = [weighted, *(factors.cleaned(tensor, piece.patient) for tensor in saved)]
+        weights = factors.of(use.names[0], g.dtype)[microbatch.patient]
+        weighted = factors.cleaned(g, microbatch.patient) * weights.view(-1, *(1,) * (g.ndim - 1))
+        tensors = [weighted, *(factors.cleaned(tensor, microbatch.patient) for tensor in saved)]
         for group, first, last in ranges:
             part = [t if last - first == len(t) else t[first:last] for t in tensors]
             into = [totals[group, layout.place(name)].view(layout.parameters[name].shape) for name in use.names]
@@ -119,7 +123,7 @@ def _add_deferred(
 
 
 def _ranges(owner: Tensor) -> list[tuple[int, int, int]]:
-    """(group, first patient, last patient + 1) of every run of patients of one group."""
+    """Returns (group, first patient, last patient + 1) of every run of patients of one group."""
     owners, sizes = torch.unique_consecutive(owner, return_counts=True)
     ends = torch.cumsum(sizes, 0).tolist()
     return list(zip(owners.tolist(), [0, *ends[:-1]], ends, strict=True))

@@ -1,4 +1,4 @@
-"""Replacing what mixes patients by what does not, keeping weights, dtype and device.
+"""Replacement of layers that mix patients by layers that do not, keeping weights, dtype and device.
 
 A batch norm normalises a picture by the others in the batch: clipping one patient's gradient then bounds nothing,
 and its running statistics would be released without noise. Nothing here reads a picture, so nothing is released.
@@ -21,7 +21,7 @@ _MOST_GROUPS = 32
 
 
 class Norm(StrEnum):
-    """What takes the place of a batch norm."""
+    """Replacement of a batch norm."""
 
     GROUP = "group"
     """Groups of channels of one picture; as many groups as divide the channels, up to 32."""
@@ -38,10 +38,10 @@ class Change:
     """One module that was replaced.
 
     Attributes:
-        name: where it stands in the network; empty for the network itself.
+        name: of the module in the network; empty for the network itself.
         before: its class.
-        after: what stands there now, in words.
-        groups: into how many groups the channels of one picture are divided; None for frozen statistics.
+        after: the replacement, in words.
+        groups: number of groups of one picture's channels; None for frozen statistics.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Change:
 
 @dataclass(frozen=True)
 class SurgeryReport(Sequence[Change]):
-    """What was changed in a network: a sequence of changes, in the order of `named_modules`.
+    """Report of the changes to a network: a sequence, in the order of `named_modules`.
 
     Attributes:
         changes: one for each module that was replaced.
@@ -83,10 +83,10 @@ class SurgeryReport(Sequence[Change]):
 
 
 class FrozenBatchNorm(nn.Module):
-    """A batch norm that uses its statistics and never changes them, whatever `train` is told.
+    """Batch norm that uses its statistics and never changes them, in training mode too.
 
     Args:
-        source: where statistics, scale and offset come from; they are shared, not copied.
+        source: batch norm whose statistics, scale and offset are shared, not copied.
     """
 
     def __init__(self, source: nn.modules.batchnorm._BatchNorm) -> None:
@@ -100,21 +100,20 @@ class FrozenBatchNorm(nn.Module):
         self.weight, self.bias, self.eps = source.weight, source.bias, source.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(picture, channel, *space) to the same shape."""
+        """Returns the normalised values, (picture, channel, *space)."""
         mean, variance = self.get_buffer("running_mean"), self.get_buffer("running_var")
         return F.batch_norm(x, mean, variance, self.weight, self.bias, training=False, eps=self.eps)
 
 
 def without_batch_norm(model: nn.Module, by: Norm = Norm.GROUP) -> tuple[nn.Module, SurgeryReport]:
-    """A copy of a network in which no layer mixes patients, and what was changed.
+    """Returns a copy of a network in which no layer mixes patients, and a report of the changes.
 
     Args:
-        model: left as it is.
-        by: what takes the place of every batch norm. Instance norms with running statistics lose those.
+        model: not changed.
+        by: replacement of every batch norm. Instance norms with running statistics lose those.
 
     Returns:
-        The copy, with the same parameter names where the replacement has a scale and an offset, and the report of
-        what changed.
+        The copy, with the same parameter names where the replacement has a scale and an offset, and the report.
 
     Raises:
         ModelError: a lazy layer, whose size is not known yet; a batch norm without statistics to freeze.
@@ -124,7 +123,7 @@ def without_batch_norm(model: nn.Module, by: Norm = Norm.GROUP) -> tuple[nn.Modu
     changed = copy.deepcopy(model)
     changes: list[Change] = []
     made: dict[nn.Module, nn.Module | None] = {}
-    # A module that stands in two places is replaced in both, by the same one.
+    # A module that occurs in two places is replaced in both, by the same one.
     for name, module in list(changed.named_modules(remove_duplicate=False)):
         if module not in made:
             made[module] = _replacement(module, Norm(by))
@@ -162,7 +161,7 @@ _INSTANCE: dict[type[nn.Module], Callable[..., nn.Module]] = {
 
 
 def _groups(channels: int) -> int:
-    """The largest divisor of the channels up to 32.
+    """Returns the largest divisor of the channels up to 32.
 
     >>> _groups(64), _groups(48), _groups(7), _groups(37)
     (32, 24, 7, 1)
@@ -171,7 +170,7 @@ def _groups(channels: int) -> int:
 
 
 def _with_weights(after: nn.Module, before: nn.Module) -> nn.Module:
-    """The new module with the old scale and offset, on their device and in their dtype."""
+    """Returns the new module with the old scale and offset, on their device and in their dtype."""
     for key in ("weight", "bias"):
         old = getattr(before, key)
         if isinstance(old, nn.Parameter):
@@ -187,21 +186,21 @@ def _described(module: nn.Module) -> str:
 
 
 def _groups_of(module: nn.Module) -> int | None:
-    """Into how many groups a norm divides the channels of one picture; None for statistics of no picture."""
+    """Returns the number of groups of one picture's channels; None for frozen statistics."""
     if isinstance(module, nn.GroupNorm):
         return module.num_groups
     return module.num_features if isinstance(module, nn.modules.instancenorm._InstanceNorm) else None
 
 
 def _kept(before: nn.Module, after: nn.Module) -> int:
-    """Numbers in parameters that have the same name and the same values in both."""
+    """Counts the numbers in parameters that have the same name and the same values in both."""
     old = dict(before.named_parameters())
     same = [p for name, p in after.named_parameters() if name in old and _equal(p, old[name])]
     return sum(p.numel() for p in same)
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    """Same type, place and values (NaN included); on the `meta` device there are no values."""
+    """Returns whether dtype, device and values are equal (NaN included); the `meta` device has no values."""
     if (a.dtype, a.device, a.shape) != (b.dtype, b.device, b.shape):
         return False
     return a.is_meta or bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -1,4 +1,4 @@
-"""What the backward pass leaves of each use."""
+"""Tape of a backward pass: per-patient gradients that were formed, ghost norms of those that were not."""
 
 from collections import Counter
 from typing import Any
@@ -6,23 +6,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wardround.per_patient.layers import Fold, Room, Use, in_full_precision, squared, widened
+from wardround.per_patient.layers import Buffers, Fold, Use, in_full_precision, squared, widened
 from wardround.per_patient.margins import MOST_CANCELLED
 
 _FEW = 1 << 12
-"""Per-patient gradients up to this many numbers are put side by side, so that they are looked at in one go."""
+"""Per-patient gradients up to this many numbers are put side by side, and handled in one product."""
 
 
 class Tape:
-    """What the backward pass leaves of each use.
+    """Result of a backward pass, use by use.
 
     Args:
-        num_patients: patients in the piece.
+        num_patients: patients in the microbatch.
         sections: section of each parameter whose norms are taken apart; None takes the norm of all.
-        fold: rows of pictures to rows of patients.
+        fold: sums per-picture values over each patient's pictures.
         single: no patient has two pictures.
         materialise: form every per-patient gradient, and take no norms.
-        room: memory for large per-patient gradients, used where pictures and patients are the same.
+        buffers: memory for large per-patient gradients, used where pictures and patients are the same.
 
     Attributes:
         norms: squared norm of each section of each patient's gradient so far, (section, patient), float64.
@@ -41,7 +41,7 @@ class Tape:
         single: bool,
         materialise: bool,
         sections: dict[str, int] | None = None,
-        room: Room | None = None,
+        buffers: Buffers | None = None,
     ) -> None:
         count = 1 if sections is None else 1 + max(sections.values(), default=0)
         self.norms = torch.zeros(count, num_patients, dtype=torch.float64, device=device)
@@ -53,24 +53,24 @@ class Tape:
         # Makes every use part of the graph, the first layer's too.
         self.anchor = torch.zeros((), requires_grad=True, device=device)
         self._sections = sections
-        self._fold, self._single, self._materialise, self._room = fold, single, materialise, room
+        self._fold, self._single, self._materialise, self._buffers = fold, single, materialise, buffers
 
     def apply(self, use: Use, *inputs: Tensor) -> Tensor:
-        """The use's output, in the graph."""
+        """Returns the output of a use, in the graph."""
         self.reads.update(use.names)
         output: Tensor = _Watched.apply(self, use, self.anchor, *inputs)  # type: ignore[no-untyped-call]
         return output
 
     def take(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
-        """Called once for each use, in the backward pass; what autocast made coarse is widened first."""
+        """Takes one use in the backward pass; half precision of autocast is widened first."""
         g, saved = widened(g), tuple(widened(tensor) for tensor in saved)
         read_once = all(self.reads[name] == 1 for name in use.names)
         together = len({self._section(name) for name in use.names}) == 1
         if read_once and together and not self._materialise and use.prefers_norms(g, saved, single=self._single):
             self._defer(use, g, saved)
             return
-        room = self._room if read_once else None
-        for name, gradient in zip(use.names, use.per_patient(g, saved, self._fold, room), strict=True):
+        buffers = self._buffers if read_once else None
+        for name, gradient in zip(use.names, use.per_patient(g, saved, self._fold, buffers), strict=True):
             known = self.kept.get(name)
             self.kept[name] = gradient if known is None else known + gradient.reshape(known.shape)
             if self.reads[name] == 1 and not self._materialise and not self._is_small(gradient):
@@ -83,24 +83,24 @@ class Tape:
         return gradient.numel() <= _FEW * len(gradient)
 
     def _defer(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
-        """Takes the norms alone; the sum is formed later, when the clipping factors are known.
+        """Takes ghost norms only; the sum is formed later, when the clipping factors are known.
 
-        Norm and sum are then two computations with roundings of their own, each relative to the terms that are
-        added up. As long as little of those cancels, both are right to a few parts in 2^13. Where more cancels
-        (crafted pictures), the gradient is formed after all, and what is clipped is what is added.
+        Norm and sum are two computations, and the rounding of each is relative to its terms. As long as few of the
+        terms cancel, both are right to a few parts in 2^13. Where more cancel (crafted pictures), the gradient is
+        formed: then the vector that is measured is the vector that is added.
         """
         norms, terms = use.squared_norms(g, saved)
         cancelled = torch.nonzero(norms < MOST_CANCELLED * terms)[:, 0]
         if len(cancelled):
-            rows = use.per_patient(g[cancelled], [t[cancelled] for t in saved], _as_it_is)
-            self.formed.append((use.names, cancelled, rows))
-            norms[cancelled] = torch.stack([squared(row) for row in rows]).sum(0)
+            gradients = use.per_patient(g[cancelled], [t[cancelled] for t in saved], _as_it_is)
+            self.formed.append((use.names, cancelled, gradients))
+            norms[cancelled] = torch.stack([squared(each) for each in gradients]).sum(0)
             g, saved = _without(g, cancelled), tuple(_without(t, cancelled) for t in saved)
         self.norms[self._section(use.names[0])] += self._fold(norms)
         self.deferred.append((use, g, saved))
 
     def finish(self) -> None:
-        """Norms of the small gradients, and of parameters read more than once, whose uses had to be added up."""
+        """Takes the norms of small gradients, and of parameters read more than once, whose uses had to be added up."""
         if self._materialise:
             return
         small = [name for name, gradient in self.kept.items() if self._is_small(gradient)]
@@ -115,8 +115,8 @@ class Tape:
                 self.norms[self._section(name)] += squared(gradient)
 
 
-def _as_it_is(rows: Tensor) -> Tensor:
-    return rows
+def _as_it_is(values: Tensor) -> Tensor:
+    return values
 
 
 def _without(values: Tensor, pictures: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ def _without(values: Tensor, pictures: Tensor) -> Tensor:
 
 
 class _Watched(torch.autograd.Function):
-    """Runs a use without its parameters in the graph; its backward pass tells the tape."""
+    """Autograd function that runs a use without its parameters; its backward pass writes to the tape."""
 
     @staticmethod
     def forward(ctx: Any, tape: Tape, use: Use, anchor: Tensor, *inputs: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class _Watched(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> Any:
         (g,) = output_gradients
-        # Detached, or the tape would hold the graph whose nodes hold the tape: a ring that is never collected.
+        # Detached: else the tape holds the graph whose nodes hold the tape, a cycle that is never collected.
         saved = tuple(tensor.detach() for tensor in ctx.saved_tensors)
         with torch.no_grad(), in_full_precision(g.device):
             ctx.tape.take(ctx.use, g, saved)

@@ -1,4 +1,4 @@
-"""What a network must be so that one patient's gradient is one patient's business."""
+"""Refusal of networks in which one patient's gradient depends on another patient."""
 
 import copy
 
@@ -40,7 +40,7 @@ def check_trainable(model: nn.Module, example: Tensor) -> None:
 
 
 def _check_behaviour(model: nn.Module, example: Tensor) -> None:
-    """Changes every picture but the first; the first one's logits must stay as they are."""
+    """Changes every picture but the first, and refuses a network whose first logits or gradients move."""
     if len(example) < 2:
         raise ModelError(f"The example must hold at least two pictures, got {len(example)}.")
     probe = copy.deepcopy(model)
@@ -63,7 +63,7 @@ def _check_behaviour(model: nn.Module, example: Tensor) -> None:
 
 
 def _seeded(model: nn.Module, batch: Tensor) -> Tensor:
-    """The output, with the same random numbers at every call: some networks drop parts outside of `nn.Dropout`."""
+    """Returns the output with the same random numbers at every call: some networks drop parts outside `nn.Dropout`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         output = model(batch)
@@ -76,7 +76,7 @@ def _seeded(model: nn.Module, batch: Tensor) -> Tensor:
 
 
 def _first_gradients(model: nn.Module, batch: Tensor) -> list[Tensor]:
-    """Gradients of the first picture's output."""
+    """Returns the gradients of the first picture's output."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     with torch.enable_grad():
         total = _seeded(model, batch)[0].sum()

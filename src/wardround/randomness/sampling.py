@@ -1,4 +1,4 @@
-"""Which patients take part in a step. A patient is taken with all their images, or not at all."""
+"""Poisson sampling of patients. A patient is taken with all their images, or not at all."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,24 +9,24 @@ from wardround.randomness.streams import Stream
 Indices = npt.NDArray[np.int64]
 
 LARGER_SAMPLE = 1e-12
-"""Chance that a round has more patients than `largest_sample` says."""
+"""Probability that a round has more patients than `largest_sample`."""
 
 
 def poisson_sample(num_patients: int, sampling_prob: float, stream: Stream) -> Indices:
-    """Indices of the patients in one step: each one independently with probability `sampling_prob`.
+    """Returns the indices of the patients in one step, each taken independently with probability `sampling_prob`.
 
     Args:
         num_patients: patients this hospital holds.
         sampling_prob: in (0, 1]; 1 takes everyone and draws nothing.
-        stream: secret from whoever sees the release; the amplification by sampling rests on that.
+        stream: secret from every party that sees the release; amplification by sampling rests on that.
 
     Returns:
         Ascending indices, (sampled patients,); possibly none.
 
     Guarantee:
         Matches `PoissonSampledEvent`: inclusion is independent between patients, and the number of
-        patients drawn is random and never released. Hospitals that each sample like this sample their
-        union like this.
+        patients drawn is random and never released. The samples of several hospitals together are a
+        Poisson sample of all their patients.
     """
     if not 0 < sampling_prob <= 1:
         raise PrivacyError(f"sampling_prob must lie in (0, 1], got {sampling_prob}.")
@@ -36,7 +36,7 @@ def poisson_sample(num_patients: int, sampling_prob: float, stream: Stream) -> I
 
 
 def largest_sample(num_patients: int, sampling_prob: float) -> int:
-    """The smallest number that the size of a Poisson sample exceeds with probability `LARGER_SAMPLE` at most.
+    """Returns the smallest number that a Poisson sample's size exceeds with probability `LARGER_SAMPLE` at most.
 
     The size is Binomial(num_patients, sampling_prob). Public: computed from these two numbers, not from a sample.
 
@@ -47,7 +47,7 @@ def largest_sample(num_patients: int, sampling_prob: float) -> int:
     >>> largest_sample(5000, 0.05), largest_sample(5000, 1.0)
     (365, 5000)
     """
-    # Imported here: whoever samples starts without it.
+    # Imported here: sampling itself starts without SciPy.
     from scipy.special import bdtrc
 
     if num_patients < 0 or not 0 < sampling_prob <= 1:

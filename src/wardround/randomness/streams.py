@@ -1,13 +1,13 @@
-"""Where sampling and noise come from: AES-256 in counter mode, keyed by the operating system or by a seed.
+"""Named streams of cryptographic randomness: AES-256 in counter mode, keyed by the operating system or by a seed.
 
-Every draw is made from a `Stream`, and every stream has a name: (study, hospital, purpose, round, attempt).
-Two names never share a key, so two hospitals never share a noise stream. In earnest the key is 32 bytes from
-the operating system; a seeded study derives it from the seed and the name, which makes the run reproducible
-and *not private*: whoever knows the seed can subtract the noise.
+Every draw is made from a `Stream`, and every stream has a name: (study, hospital, purpose, round, attempt). Two names
+never share a key, so two hospitals never share a noise stream. In a real deployment the key is 32 bytes from the
+operating system. A seeded study derives the key from the seed and the name: the run is reproducible and *not private*,
+because any party that knows the seed can subtract the noise.
 
 Arithmetic caveat, printed in every statement: the normal variates are floating point (Box-Muller on a
-63-bit uniform, so the tail reaches 9.3 standard deviations), not samples of an exact discrete distribution. Onto a
-row of single precision they are drawn in single precision, which takes half the work (`_add_single`). The
+63-bit uniform, so the tail reaches 9.3 standard deviations), not samples of an exact discrete distribution. Onto an
+array of single precision they are drawn in single precision, which takes half the work (`_add_single`). The
 floating-point attack of Mironov (2012, https://doi.org/10.1145/2382196.2382264) is answered by the integer
 mechanism of secure aggregation, not here.
 """
@@ -32,7 +32,7 @@ _TAIL = np.uint32(1 << 12)
 
 
 class Stream:
-    """Cryptographic random numbers under one 32-byte key; one key, one stream."""
+    """Stream of cryptographic random numbers under one 32-byte key; one key, one stream."""
 
     def __init__(self, key: bytes) -> None:
         if len(key) != 32:
@@ -45,22 +45,22 @@ class Stream:
 
     @classmethod
     def from_os(cls) -> Self:
-        """A stream nobody can repeat; an entropy failure of the operating system raises OSError."""
+        """Returns a stream that cannot be repeated; an entropy failure of the operating system raises OSError."""
         return cls(os.urandom(32))
 
     def words(self, count: int) -> npt.NDArray[np.uint64]:
-        """Independent 64-bit words, (count,)."""
+        """Returns independent 64-bit words, (count,)."""
         return np.frombuffer(self._cipher.update(bytes(8 * count)), dtype=np.uint64)
 
     def uniform(self, count: int) -> Float64:
-        """Independent uniforms of 52 bits in (0, 1), (count,); never 0 and never 1.
+        """Returns independent uniforms of 52 bits in (0, 1), (count,); never 0 and never 1.
 
         With 53 the largest of them would round to 1.
         """
         return ((self.words(count) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
     def normal(self, count: int) -> Float64:
-        """Independent standard normal variates, (count,), by Box and Muller (1958)."""
+        """Returns independent standard normal variates, (count,), by Box and Muller (1958)."""
         out = np.zeros(count, dtype=np.float64)
         self.add_normal(out, 1.0)
         return out
@@ -68,19 +68,19 @@ class Stream:
     def add_normal(self, values: npt.NDArray[np.floating[Any]], std: float) -> None:
         """Adds independent normal noise of a standard deviation to every value, in place.
 
-        Every call has a key of its own, derived from the stream's; the pieces of a long row have counters of
-        their own under it, so that they can be drawn side by side and come out the same.
+        Every call has its own key, derived from the stream's. The chunks of a long array have separate counters under
+        that key, so that threads can draw them side by side with the same result.
         """
         self._calls += 1
         key = hashlib.sha256(b"wardround/v1/normal" + self._key + self._calls.to_bytes(8, "big")).digest()
         starts = range(0, values.size, _CHUNK)
 
         def fill(index: int, scratch: "_Scratch") -> None:
-            piece = values[starts[index] : starts[index] + _CHUNK]
+            chunk = values[starts[index] : starts[index] + _CHUNK]
             if values.dtype == np.float32:
-                _add_single(piece, std, key, index, scratch)
+                _add_single(chunk, std, key, index, scratch)
             else:
-                piece += std * _normal_piece(key, index, piece.size)
+                chunk += std * _normal_chunk(key, index, chunk.size)
 
         def fill_some(indices: range) -> None:
             scratch = _Scratch()
@@ -95,12 +95,12 @@ class Stream:
                 list(pool.map(fill_some, [range(first, len(starts), workers) for first in range(workers)]))
 
     def seed(self) -> int:
-        """One 63-bit integer, for a library that wants a seed."""
+        """Returns one 63-bit integer, for a library that takes a seed."""
         return int(self.words(1)[0] >> np.uint64(1))
 
 
-def _normal_piece(key: bytes, index: int, count: int) -> Float64:
-    """Variates of one piece of a row; its counters start where no other piece of that key reaches."""
+def _normal_chunk(key: bytes, index: int, count: int) -> Float64:
+    """Returns variates of one chunk of an array; its counters start where no other chunk of that key reaches."""
     half = (count + 1) // 2
     start = (index << 32).to_bytes(16, "big")
     words = Cipher(algorithms.AES256(key), modes.CTR(start)).encryptor().update(bytes(12 * half))
@@ -115,7 +115,7 @@ def _normal_piece(key: bytes, index: int, count: int) -> Float64:
 
 
 class _Scratch:
-    """Memory of one thread, so that no piece of a row has to ask for its own."""
+    """Memory of one thread, so that chunks of an array need not allocate their own."""
 
     def __init__(self) -> None:
         self.zeros = bytes(4 * _CHUNK)
@@ -124,13 +124,13 @@ class _Scratch:
         self.arrays = tuple(np.empty(_CHUNK // 2, np.float32) for _ in range(3))
 
 
-def _add_single(piece: npt.NDArray[np.float32], std: float, key: bytes, index: int, scratch: _Scratch) -> None:
-    """Adds variates of one piece to a row of single precision.
+def _add_single(chunk: npt.NDArray[np.float32], std: float, key: bytes, index: int, scratch: _Scratch) -> None:
+    """Adds variates of one chunk to an array of single precision.
 
-    A radius comes from 32 bits, or, once in a million, from 63, where those of the tail would be too coarse. Its
+    A radius comes from 32 bits, or, once in a million, from 63 bits, because 32 are too coarse for the tail. Its
     logarithm is taken in double precision: near the centre a single-precision uniform would be one.
     """
-    half = (piece.size + 1) // 2
+    half = (chunk.size + 1) // 2
     start = (index << 32).to_bytes(16, "big")
     cipher = Cipher(algorithms.AES256(key), modes.CTR(start)).encryptor()
     cipher.update_into(memoryview(scratch.zeros)[: 8 * half], scratch.words)
@@ -148,17 +148,17 @@ def _add_single(piece: npt.NDArray[np.float32], std: float, key: bytes, index: i
     np.sqrt(radius, out=radius)
     np.multiply(words[half:].view(np.int32), np.float32(np.pi * 2.0**-31), out=angle, casting="unsafe")
     np.multiply(np.cos(angle, out=part), radius, out=part)
-    piece[:half] += part
+    chunk[:half] += part
     np.multiply(np.sin(angle, out=part), radius, out=part)
-    piece[half:] += part[: piece.size - half]
+    chunk[half:] += part[: chunk.size - half]
 
 
 @dataclass(frozen=True)
 class Randomness:
-    """Hands out named streams: from the operating system, or derived from `seed`.
+    """Source of named streams: from the operating system, or derived from `seed`.
 
     Attributes:
-        seed: None in earnest. An integer makes every stream a function of the seed and its name.
+        seed: None in a real deployment. An integer makes every stream a function of the seed and its name.
         study: name of the study, part of every derived key.
     """
 
@@ -167,11 +167,11 @@ class Randomness:
 
     @property
     def is_private(self) -> bool:
-        """False when whoever knows the seed can repeat the noise."""
+        """False when the noise can be repeated by any party that knows the seed."""
         return self.seed is None
 
     def stream(self, *name: str | int) -> Stream:
-        """The stream of that name. Seeded: always the same. Unseeded: a new one at every call."""
+        """Returns the stream of that name. Seeded: always the same. Unseeded: a new one at every call."""
         if self.seed is None:
             return Stream.from_os()
         # Lengths are written before contents, so that ("a", "bc") and ("ab", "c") are two streams.

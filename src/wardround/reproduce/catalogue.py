@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from wardround.errors import StudyError
 from wardround.reproduce import deepee, dopamine, epsilons, exchange, segmentation, singh, yuan
+from wardround.reproduce.encrypted_sum import readers
 from wardround.reproduce.request import Request
 from wardround.reproduce.table import Table
 
@@ -33,6 +34,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "deepee-pneumonia": Reproduction("private training of one network", "chest X-rays", deepee.pneumonia),
     "deepee-segmentation": Reproduction("masks of an organ", "Decathlon volumes", segmentation.segmentation),
     "exchange-comparison": Reproduction("ways of exchanging a model", "any pictures", exchange.comparison),
+    "encrypted-sum": Reproduction("who reads a hospital's model", "none: drawn numbers", readers.table),
     "epsilons": Reproduction("every published epsilon", "none: arithmetic", epsilons.table),
 }
 

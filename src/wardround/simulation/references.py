@@ -6,20 +6,20 @@ record marks each as "released without protection".
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from wardround.accounting.ledger import LedgerFile
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
 from wardround.agreed.strategies import releases_after
 from wardround.config import Study
 from wardround.config.federation import ALONE, Descent, FederatedSGD
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Position, Schedule, run_rounds
 from wardround.federation.strategies.alone import Alone
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone, not_private
 from wardround.privacy.plans.plan import Plan
 from wardround.simulation.evaluation import evaluate_models, summary_of
@@ -95,12 +95,11 @@ def run_reference(
             study, own, materials, hospitals, ledgers,
             label=f"reference/{name}", epsilon_limit=math.inf,
         )  # fmt: skip
-        if study.fits_head and strategy in ALONE and not isinstance(federation.strategy, Alone):
-            federation = replace(federation, strategy=Alone(federation.strategy))
-        state = federation.strategy.init(materials.workbench.initial_weights, federation.channel)
-        outcome = run_rounds(
-            federation.strategy, federation.channel, schedule, Position(0, state), _Forget(), look
-        )
+        chosen, channel = federation.coordinator.strategy, federation.coordinator.channel
+        if study.fits_head and strategy in ALONE and not isinstance(chosen, Alone):
+            chosen = Alone(chosen)
+        state = chosen.init(materials.workbench.initial_weights, channel)
+        outcome = run_rounds(chosen, channel, schedule, Position(0, state), _Forget(), look)
     metrics = evaluate_models(outcome.models, materials, ensemble=strategy == "ensemble")
     return {
         "text": reference.text,

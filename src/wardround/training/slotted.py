@@ -9,7 +9,15 @@ from torch import Tensor
 
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
-from wardround.per_patient.fixed_shape import EMPTY, in_slots, mean_of, placed, rows_of_slots, slot_of, slots_for
+from wardround.per_patient.fixed_shape import (
+    EMPTY,
+    gradients_of_slots,
+    in_slots,
+    mean_of,
+    placed,
+    slot_of,
+    slots_for,
+)
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import one_thread
 from wardround.training.patients import Rows
@@ -69,7 +77,7 @@ class Slotted:
                 for batch in placed(self._slots_of(own), self.count):
                     is_taken = batch != EMPTY
                     at = batch[is_taken]
-                    found[at] = rows_of_slots(
+                    found[at] = gradients_of_slots(
                         self._network.trained, self._loss, self._by_slot(own[at], batch), in_slots(classes[at], batch),
                         memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + number,
                     )[is_taken]  # fmt: skip

@@ -1,8 +1,10 @@
 """One network in memory, however many hospitals use it: the arithmetic of a round and of an evaluation."""
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ from wardround.models.vectors import load_vector, to_vector
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Clipping
-from wardround.per_patient.isolated import gradient_alone, patients_of
+from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.process import one_thread
 from wardround.randomness import Indices
@@ -85,6 +87,11 @@ class Workbench:
         self._slotted: Slotted | None = None
         self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
 
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hash of the initial weights."""
+        return hashlib.sha256(np.ascontiguousarray(self.initial_weights, dtype="<f4").tobytes()).hexdigest()
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """(channel, *space) of a picture."""
@@ -122,15 +129,15 @@ class Workbench:
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
         totals: list[Tensor | None] = [None] * len(samples)
         within = [0] * len(samples)
-        for piece, (batch, group) in enumerate(self._batches(samples, dropout_seed)):
+        for number, (batch, group) in enumerate(self._batches(samples, dropout_seed)):
             if math.isinf(clipping_norm):
-                self._add_plain_sums(loss, batch, group, totals, dropout_seed + piece)
+                self._add_plain_sums(loss, batch, group, totals, dropout_seed + number)
                 continue
             present, local = torch.unique(group, return_inverse=True)
             sums = clipped_sums_by_group(
                 self.network.trained, loss, batch, local, len(present),
                 clipping_norm=clipping_norm, clipping=rule,
-                memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + piece,
+                memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + number,
             )  # fmt: skip
             for hospital, clipped in zip(present.tolist(), sums, strict=True):
                 totals[hospital] = _added(totals[hospital], clipped.vector)
@@ -148,9 +155,9 @@ class Workbench:
             sample: may be empty.
             dropout_seed: seeds dropout masks.
 
-        Guarantee: none. Every row is one patient's own: who else is in the sample does not change a bit of it. Small
-            networks compute it in batches of a fixed shape (`wardround.per_patient.fixed_shape`), others and those
-            whose pictures are varied or give masks from the patient's pictures alone
+        Guarantee: none. Each gradient is one patient's, and no bit of it depends on the other patients of the sample.
+            Small networks compute it in batches of a fixed shape (`wardround.per_patient.fixed_shape`), others and
+            those whose pictures are varied or give masks from the patient's pictures only
             (`wardround.per_patient.isolated`).
         """
         self._load(weights)
@@ -168,11 +175,11 @@ class Workbench:
         layout, places = Layout.of(self.network.trained), iter(sample.chosen.tolist())
         for batch in self._one_by_one(sample, dropout_seed):
             for inputs, labels in patients_of(batch):
-                row = gradient_alone(
+                gradient = isolated_gradient(
                     self.network.trained, layout, self._loss, inputs, labels,
                     memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places),
                 )  # fmt: skip
-                yield row.cpu().numpy()
+                yield gradient.cpu().numpy()
 
     def _one_by_one(self, sample: Sample, seed: int) -> Iterator[PatientBatch]:
         """Each patient of a sample in a batch of their own, made by one thread."""
@@ -232,9 +239,9 @@ class Workbench:
     def _batches(
         self, samples: Sequence[Sample], seed: int, at_once: int | None = None
     ) -> Iterator[tuple[PatientBatch, Tensor]]:
-        """Whole patients of all samples, in pieces, with the sample (hospital) each patient belongs to.
+        """Yields batches of whole patients of all samples, with the sample (hospital) that each patient belongs to.
 
-        A piece has `at_once` pictures at most, where that is less than what fits anyway, and one patient at least.
+        A batch has one patient at least, and at most as many pictures as fit, or `at_once` where that is fewer.
         """
         most = self._at_once if at_once is None else min(at_once, self._at_once)
         drawn = [sample.patients.pictures_of(sample.chosen) for sample in samples]
@@ -252,8 +259,8 @@ class Workbench:
             last = first + 1
             while last < len(ends) and ends[last] - start <= most:
                 last += 1
-            piece = slice(start, ends[last - 1])
-            batch = self._batch(rows[piece], labels[piece], patient[piece] - first, last - first, seed)
+            members = slice(start, ends[last - 1])
+            batch = self._batch(rows[members], labels[members], patient[members] - first, last - first, seed)
             yield batch, group[first:last]
             first, start = last, ends[last - 1]
 
@@ -316,5 +323,5 @@ class Workbench:
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:
-    """A sum of pieces: one piece as it is, several in double precision."""
+    """Returns the sum of two parts: one part as it is, several in double precision."""
     return part if total is None else total.to(torch.float64) + part

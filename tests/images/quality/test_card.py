@@ -18,7 +18,7 @@ def test_the_card_is_written_for_its_owner_alone_and_reads_back(made, tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
     read = json.loads(path.read_text())
     assert read["id"] == made.taken().digest
-    assert (read["patients"], read["images"]) == (60, len(made.entries))
+    assert (read["patients"], read["images"]) == (40, len(made.entries))
     assert read["schema"]["axes"] == ["channel", "height", "width"]
     assert len(read["checksum"]) == 64
 
@@ -33,7 +33,7 @@ def test_what_may_leave_holds_no_count_no_hash_and_no_name(made, tmp_path):
     assert "CC BY 4.0" in told
     assert "canary" not in told
     assert str(tmp_path) not in told
-    for secret in (card.id, card.checksum, "60", str(card.images), *map(str, card.images_of_class.values())):
+    for secret in (card.id, card.checksum, "40", str(card.images), *map(str, card.images_of_class.values())):
         assert secret not in told
 
 

@@ -1,16 +1,16 @@
-"""What one use of trained parameters owes to each patient: the rules of the book-keeping engine.
+"""Use of trained parameters: the operations that the book-keeping engine asks of every family of layers.
 
-In the forward pass every operation that reads a trained parameter becomes a `Use`. In the backward pass it gets
-the gradient of its output, returns the gradient of its input, and answers three questions about the gradient
-of its parameter: each patient's, (patient, *shape); the squared norm of each patient's without forming it (where
-there is a cheaper way); and the sum over pictures with weights, in one product. Autograd itself never forms an
-ordinary weight gradient.
+In the forward pass every operation that reads a trained parameter becomes a `Use`. In the backward pass a use gets the
+gradient of its output and returns the gradient of its input. Of its parameters it can give: each patient's gradient,
+(patient, *shape); the ghost norm, a squared norm without forming the gradient (Li et al. 2022,
+https://arxiv.org/abs/2110.05679), where that is cheaper; and the weighted sum over pictures, in one product. Autograd
+never forms an ordinary weight gradient.
 
-Source: Bu, Wang, Zha, Karypis 2022 ("book-keeping"), https://arxiv.org/abs/2210.00038, sections 3.1 and 3.2; Gram
-matrices of patches from shifted pixel Gram matrices, and convolutions of a whole batch folded into groups,
-are ours to re-derive: the comments do so.
+Source: Bu, Wang, Zha, Karypis 2022 ("book-keeping"), https://arxiv.org/abs/2210.00038, sections 3.1 and 3.2; Two steps
+have no source and are derived in comments: Gram matrices of patches from shifted pixel Gram matrices, and convolutions
+of a whole batch folded into groups.
 
-Conventions: the first axis of every input is the picture; `fold` sums rows of pictures into rows of patients.
+Conventions: the first axis of every input is the picture; `fold` sums per-picture values over a patient's pictures.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,40 +20,40 @@ import torch
 from torch import Tensor
 
 Fold = Callable[[Tensor], Tensor]
-"""Rows of pictures, (picture, ...), to rows of patients, (patient, ...)."""
+"""Sums values of pictures, (picture, ...), over each patient's pictures, (patient, ...)."""
 
 SMALL_WEIGHT = 100_000
-"""Weights up to this size are formed for each patient; larger ones go by Gram matrices where those are cheap."""
+"""Gradients of weights up to this size are formed; larger ones take ghost norms where Gram matrices are cheap."""
 STORE_BYTES = 96 << 20
-"""Per-patient gradients of one weight above this size are not kept: formed for their norm, and dropped."""
+"""Per-patient gradients of one weight above this size are not kept: formed for their norm, then dropped."""
 
 _BLOCK = 1024
 
 
 def widened(values: Tensor) -> Tensor:
-    """Half precisions as float32, the rest as it is."""
+    """Returns half precision as float32, other types unchanged."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def in_full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Switches autocast off, whose products would round to eight bits what is counted on."""
+    """Switches autocast off: its products round norms and sums to eight bits."""
     if not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
-class Room:
-    """Memory for per-patient gradients that outlives a step, so that the next one need not ask for it again."""
+class Buffers:
+    """Memory for per-patient gradients that outlives a step, so that the next step need not allocate it."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, Tensor] = {}
+        self._known: dict[str, Tensor] = {}
 
-    def rows(self, name: str, count: int, shape: Sequence[int], like: Tensor) -> Tensor:
-        """Uninitialised memory for a parameter, (count, *shape); the same again when the name is."""
-        known = self._rows.get(name)
+    def of(self, name: str, count: int, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Returns uninitialised memory for a parameter, (count, *shape); the same memory for the same name."""
+        known = self._known.get(name)
         fits = known is not None and len(known) >= count and known.shape[1:] == tuple(shape)
         if known is None or not fits or (known.dtype, known.device) != (like.dtype, like.device):
-            known = self._rows[name] = like.new_empty(count, *shape)
+            known = self._known[name] = like.new_empty(count, *shape)
         return known[:count]
 
 
@@ -67,21 +67,21 @@ class Use:
     names: tuple[str, ...]
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The operation's output, and what the backward pass has to keep."""
+        """Returns the output of the operation, and the tensors that the backward pass needs."""
         raise NotImplementedError
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the inputs."""
+        """Returns the gradients of the inputs."""
         raise NotImplementedError
 
     def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
     ) -> list[Tensor]:
-        """Gradients of the parameters, each (patient, *shape); a large one in `room`, if there is one."""
+        """Returns the gradients of the parameters, each (patient, *shape); a large one in `buffers`, if given."""
         raise NotImplementedError
 
     def prefers_norms(self, g: Tensor, saved: Sequence[Tensor], *, single: bool) -> bool:
-        """Whether `squared_norms` and then `add_weighted_sum` are cheaper than `per_patient`.
+        """Returns whether `squared_norms` and then `add_weighted_sum` are cheaper than `per_patient`.
 
         `single`: no patient has two pictures in this batch.
         """
@@ -89,7 +89,7 @@ class Use:
         return False
 
     def squared_norms(self, g: Tensor, saved: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Squared norm of each picture's gradient of all parameters, and of the terms it was added up from.
+        """Returns the squared ghost norm of each picture's gradient, and the squared norm of its terms.
 
         Both (picture,), in float64. Where the first is far smaller than the second, terms cancelled and rounding
         decides: such a picture's gradient has to be formed.
@@ -102,10 +102,10 @@ class Use:
 
 
 def squared(rows: Tensor) -> Tensor:
-    """Squared norm of each row, (row,), in float64.
+    """Returns the squared norm of each matrix row, (row,), in float64.
 
-    Single precision is left only inside blocks of 1,024 entries, whose rounding is below 2^-14: a long row of
-    equal entries added up in single precision would come out too small, and be clipped too little.
+    Single precision is kept only inside blocks of 1,024 entries, whose rounding is below 2^-14. A long row of equal
+    entries added up in single precision would come out too small, and be clipped too little.
     """
     flat = rows.reshape(len(rows), -1)
     whole = flat.shape[1] // _BLOCK * _BLOCK
@@ -118,7 +118,7 @@ def squared(rows: Tensor) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, *, copies: int = 1) -> Tensor:
-    """Product of two squared norms, not smaller than the true one where squares underflowed.
+    """Returns the product of two squared norms, not smaller than the true one where squares underflowed.
 
     A square that vanished was below the smallest normal number; `copies` is how often an entry of `columns` may
     have been squared.
@@ -127,15 +127,15 @@ def product(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, *, copies: int 
     return (a + tiny * rows[0].numel()) * (b + tiny * columns[0].numel() * copies)
 
 
-def products(a: Tensor, b: Tensor, name: str, shape: Sequence[int], fold: Fold, room: Room | None) -> Tensor:
-    """Matrix products of each picture, as gradients of a parameter, (patient, *shape)."""
-    if room is None:
+def products(a: Tensor, b: Tensor, name: str, shape: Sequence[int], fold: Fold, buffers: Buffers | None) -> Tensor:
+    """Returns one matrix product a picture as gradients of a parameter, (patient, *shape)."""
+    if buffers is None:
         return fold(torch.bmm(a, b).view(len(a), *shape))
-    rows = room.rows(name, len(a), shape, a)
-    torch.bmm(a, b, out=rows.view(len(a), a.shape[1], b.shape[2]))
-    return rows
+    gradients = buffers.of(name, len(a), shape, a)
+    torch.bmm(a, b, out=gradients.view(len(a), a.shape[1], b.shape[2]))
+    return gradients
 
 
 def over_space(g: Tensor) -> Tensor:
-    """(picture, channel, *space) -> (picture, channel)."""
+    """Returns the sum over space: (picture, channel, *space) to (picture, channel)."""
     return g.flatten(2).sum(2) if g.ndim > 2 else g

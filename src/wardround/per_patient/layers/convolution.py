@@ -12,8 +12,8 @@ from torch import Tensor
 from wardround.per_patient.layers.base import (
     SMALL_WEIGHT,
     STORE_BYTES,
+    Buffers,
     Fold,
-    Room,
     Use,
     over_space,
     product,
@@ -71,35 +71,39 @@ class Convolution(Use):
 
     @property
     def _has_small_patches(self) -> bool:
-        """In three dimensions, so few numbers under the kernel that copying them all is cheapest.
+        """True when a 3-D kernel covers so few numbers that copying all patches is cheapest.
 
         In one and two dimensions one product a picture is as fast or faster.
         """
         return self.groups == 1 and self.weight.ndim == 5 and math.prod(self.weight.shape[1:]) <= 64
 
     def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
     ) -> list[Tensor]:
         """See `Use`."""
-        out = [self._weight_rows(g, saved[0], fold, room)] if self.trains[0] else []
+        out = [self._each_weight_gradient(g, saved[0], fold, buffers)] if self.trains[0] else []
         return out + ([fold(over_space(g))] if self.trains[1] else [])
 
-    def _weight_rows(self, g: Tensor, x: Tensor, fold: Fold, room: Room | None) -> Tensor:
-        """Weight gradient of each patient, (patient, *shape)."""
+    def _each_weight_gradient(self, g: Tensor, x: Tensor, fold: Fold, buffers: Buffers | None) -> Tensor:
+        """Returns the weight gradient of each patient, (patient, *shape)."""
         count, shape = g.shape[0], tuple(self.weight.shape)
         if self._is_pointwise:
             pixels = x.flatten(2).transpose(1, 2)
-            return products(g.flatten(2), pixels, self.names[0], shape, fold, room)
+            return products(g.flatten(2), pixels, self.names[0], shape, fold, buffers)
         if self._has_small_patches:
             # A transposed convolution is a convolution with output and input in each other's place.
             near, far = (x, g) if self.transposed else (g, x)
-            return products(near.flatten(2), self._patches(far, near.shape[2:]), self.names[0], shape, fold, room)
+            return products(
+                near.flatten(2), self._patches(far, near.shape[2:]), self.names[0], shape, fold, buffers
+            )
         if shape[1] < 8 or count * self.weight.numel() > 1_500_000:
             # One product a picture: folding few channels into groups is slow, and so is a huge result.
-            rows = g.new_empty(count, *shape) if room is None else room.rows(self.names[0], count, shape, g)
+            gradients = (
+                g.new_empty(count, *shape) if buffers is None else buffers.of(self.names[0], count, shape, g)
+            )
             for i in range(count):
-                rows[i] = self._weight_gradient(g[i : i + 1], x[i : i + 1])
-            return rows if room is not None else fold(rows)
+                gradients[i] = self._weight_gradient(g[i : i + 1], x[i : i + 1])
+            return gradients if buffers is not None else fold(gradients)
         # A batch is a batch of one whose channels are (picture, channel): a group for each picture and group.
         # The groups share no channel, so each weight gradient is that of its own picture.
         wide_x = x.reshape(1, count * x.shape[1], *x.shape[2:])
@@ -109,7 +113,7 @@ class Convolution(Use):
         return fold(wide.view(count, *shape))
 
     def _patches(self, image: Tensor, space: Sequence[int]) -> Tensor:
-        """What lies under the kernel at each of its places, (picture, place, channel * kernel)."""
+        """Returns the patch under the kernel at each of its places, (picture, place, channel * kernel)."""
         padded = F.pad(image, [side for p in reversed(self.padding) for side in (p, p)])
         steps = padded.stride()[2:]
         kernel = [d * step for d, step in zip(self.dilation, steps, strict=True)]
@@ -151,7 +155,7 @@ class Convolution(Use):
         return self._backward(g, x, self.weight, self.groups, for_weight=True)
 
     def _patch_gram(self, x: Tensor, space: Sequence[int]) -> Tensor:
-        """p_t . p_u for all output pixels t and u, (picture, T, T), from inner products of single pixels.
+        """Returns p_t . p_u for all output pixels t and u, (picture, T, T), from inner products of single pixels.
 
         p_t . p_u = sum over kernel offsets k of x[s t + d k] . x[s u + d k]: the same shift on both sides, so the
         pixel Gram matrix is formed once and a shifted view of it is added for every offset.

@@ -1,4 +1,4 @@
-"""What is broadcast: scales, offsets, slopes; and rows of a table."""
+"""Broadcast parameters (scales, offsets, slopes) and embedding tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.per_patient.layers.base import Fold, Room, Use
+from wardround.per_patient.layers.base import Buffers, Fold, Use
 
 
 @dataclass
 class Scale(Use):
-    """x * w with a parameter that is broadcast, and not over the pictures."""
+    """Product x * w with a broadcast parameter that has no values of its own for single pictures."""
 
     names: tuple[str, ...]
     weight: Tensor
@@ -28,7 +28,7 @@ class Scale(Use):
         return ((g * self.weight).sum_to_size(x.shape),)
 
     def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
     ) -> list[Tensor]:
         """See `Use`."""
         return [fold(sum_like(g * saved[0], self.weight))]
@@ -36,7 +36,7 @@ class Scale(Use):
 
 @dataclass
 class Shift(Use):
-    """x + w or x - w, likewise; without an x, the parameter itself, spread over the pictures."""
+    """Sum x + w or x - w, likewise; without an x, the parameter expanded over the pictures."""
 
     names: tuple[str, ...]
     weight: Tensor
@@ -55,23 +55,23 @@ class Shift(Use):
         return (g.sum_to_size(self._of_input),) if self.shape is None else ()
 
     def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
     ) -> list[Tensor]:
         """See `Use`."""
         return [fold(self.sign * sum_like(g, self.weight))]
 
 
 def sum_like(g: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of a broadcast weight for each picture: g summed over what was broadcast, (picture, *shape)."""
+    """Returns each picture's gradient of a broadcast weight, (picture, *shape): g summed over the broadcast axes."""
     shape = tuple(weight.shape)
-    shape = shape[1:] if len(shape) == g.ndim else shape  # an axis of length one stood where the pictures are
+    shape = shape[1:] if len(shape) == g.ndim else shape  # the weight had an axis of length one for the pictures
     inner = (1,) * (g.ndim - 1 - len(shape)) + shape
     return g.sum_to_size((g.shape[0], *inner)).reshape(g.shape[0], *weight.shape)
 
 
 @dataclass
 class Slope(Use):
-    """A parametric ReLU whose one slope all channels share."""
+    """Parametric ReLU whose one slope all channels share."""
 
     names: tuple[str, ...]
     weight: Tensor
@@ -87,7 +87,7 @@ class Slope(Use):
         return (gradient,)
 
     def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
     ) -> list[Tensor]:
         """See `Use`."""
         below = saved[0].clamp(max=0)
@@ -96,7 +96,7 @@ class Slope(Use):
 
 @dataclass
 class Embedding(Use):
-    """Rows of a table."""
+    """Lookup in an embedding table."""
 
     names: tuple[str, ...]
     weight: Tensor
@@ -112,7 +112,7 @@ class Embedding(Use):
         return (None,)
 
     def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
     ) -> list[Tensor]:
         """See `Use`."""
         index = saved[0].reshape(g.shape[0], -1)

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.per_patient.layers.base import Fold, Room, Use, product, products, squared
+from wardround.per_patient.layers.base import Buffers, Fold, Use, product, products, squared
 
 
 @dataclass
 class Linear(Use):
-    """x W^T + b, on any number of middle axes; `columns` says that W is stored transposed (x @ W)."""
+    """Product x W^T + b, on any number of middle axes; `columns` says that W is stored transposed (x @ W)."""
 
     names: tuple[str, ...]
     weight: Tensor
@@ -43,18 +43,18 @@ class Linear(Use):
         return (g @ weight.to(g.dtype),)
 
     def _tokens(self, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Output gradient and input as (picture, token, feature), swapped when the weight is stored transposed."""
+        """Returns output gradient and input, (picture, token, feature), swapped if the weight is stored transposed."""
         g3, x3 = g.reshape(g.shape[0], -1, g.shape[-1]), x.reshape(x.shape[0], -1, x.shape[-1])
         return (x3, g3) if self.columns else (g3, x3)
 
     def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
     ) -> list[Tensor]:
         """See `Use`."""
         rows, columns = self._tokens(g, saved[0])
         out = []
         if self.trains[0]:
-            out.append(products(rows.transpose(1, 2), columns, self.names[0], self.weight.shape, fold, room))
+            out.append(products(rows.transpose(1, 2), columns, self.names[0], self.weight.shape, fold, buffers))
         return out + ([fold(g.reshape(g.shape[0], -1, g.shape[-1]).sum(1))] if self.trains[1] else [])
 
     def prefers_norms(self, g: Tensor, saved: Sequence[Tensor], *, single: bool) -> bool:

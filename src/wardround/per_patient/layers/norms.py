@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wardround.per_patient.layers.base import Fold, Room, Use, over_space, widened
+from wardround.per_patient.layers.base import Buffers, Fold, Use, over_space, widened
 
 
 @dataclass
@@ -51,7 +51,7 @@ class GroupNorm(Use):
         return (gradients[0],)
 
     def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
     ) -> list[Tensor]:
         """See `Use`."""
         x, mean, rstd = saved
@@ -68,7 +68,7 @@ class GroupNorm(Use):
         return out + ([fold(plain)] if self.trains[1] else [])
 
     def _per_patient_folded(self, g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, fold: Fold) -> list[Tensor]:
-        """One kernel for everything: the batch as one picture whose channels are (picture, channel).
+        """Runs one kernel for everything: the batch as one picture whose channels are (picture, channel).
 
         Its groups are those of the pictures, so the gradient of the input is the same; and as no channel is
         shared, the "sum over the batch" of the scale's gradient is that of each picture.
@@ -118,7 +118,7 @@ class LayerNorm(Use):
         return (gradients[0],)
 
     def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, room: Room | None = None
+        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
     ) -> list[Tensor]:
         """See `Use`."""
         x, mean, rstd = saved

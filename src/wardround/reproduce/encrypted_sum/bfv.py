@@ -1,8 +1,8 @@
 """Encrypted whole-number vectors that are added while encrypted, and opened by all holders of a key together.
 
-Threshold BFV of OpenFHE with the parameters below, additions only. Public keys are joint: the first holder's is (b, a),
-every further one adds e - a s to b for a secret s of its own, so that the last one's belongs to the sum of all secrets.
-Without any one of them nothing is opened.
+Threshold BFV of OpenFHE, additions only. Public keys are joint: the first holder's is (b, a), every further one adds
+e - a s to b for a secret s of its own, so that the last one's belongs to the sum of all secrets. Without any one of
+them nothing is opened.
 
     ring of 8192 coefficients, ternary secrets, modulus of 218 bits: 128 bits of security, classical, by the
     HomomorphicEncryption.org standard (2018, table 1), which OpenFHE checks
@@ -14,15 +14,17 @@ ciphertexts, so that one of them is within 2^-139 a coefficient of what the open
 Exact: the floods of n holders take n p / q of the distance between two plain numbers, q the first prime of the modulus,
 just below 2^49, and rounding is right up to 1/2; `MOST_PARTIES` leaves a factor of two.
 
-Keys, encryption and floods are drawn by OpenFHE itself (BLAKE2 seeded by the operating system), not by Wardround.
-Its parser is not made for hostile bytes: nothing may reach it that was not measured, and signed by somebody trusted.
+Keys, encryption and floods are drawn by OpenFHE itself (BLAKE2 seeded by the operating system), not by Wardround. Its
+parser is not made for hostile bytes: nothing reaches it that was not measured, and `threshold` checks signatures
+before. A trusted hospital that sends bytes made to break that parser is not defended against.
 
 Sources: Asharov et al. 2012 (https://doi.org/10.1007/978-3-642-29011-4_29, section 4), keys and flooding; Fan and
 Vercauteren 2012 (https://eprint.iacr.org/2012/144), BFV; OpenFHE 1.5, `MultipartyKeyGen` to `MultipartyDecryptFusion`.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from typing import Any, TypeAlias
@@ -45,13 +47,7 @@ MOST_PARTIES = 100
 _PRIME_BITS = 49
 _PRIMES = 4
 _POLYNOMIAL_BYTES = 8 * _PRIMES * SLOTS
-_HEADING_BYTES = 4096  # parameters and tags that OpenFHE writes with every object
-
-MOST_CIPHERTEXT_BYTES = 2 * _POLYNOMIAL_BYTES + _HEADING_BYTES
-"""Of a ciphertext or a public key, two polynomials each."""
-
-MOST_PARTIAL_BYTES = _POLYNOMIAL_BYTES + _HEADING_BYTES
-"""Of one block of a partial decryption."""
+_HEADING_BYTES = 4096  # parameters and tags that OpenFHE writes with every object, at most
 
 
 def num_blocks(length: int) -> int:
@@ -61,6 +57,8 @@ def num_blocks(length: int) -> int:
 
 class Bfv:
     """The scheme with the parameters above, for that many holders of secrets.
+
+    Bytes that OpenFHE cannot read under these parameters are a FederationError in every method.
 
     Args:
         parties: how many hold a part of the key.
@@ -92,15 +90,12 @@ class Bfv:
             self._context.Enable(feature)
 
     def new_part(self, before: bytes | None) -> tuple[bytes, Any]:
-        """A public key that belongs to the secrets so far and a new one, and the new secret.
+        """Returns a public key that belongs to the secrets so far and a new one, and the new secret.
 
         Args:
             before: public key of those before; None for the first.
-
-        Raises:
-            ValueError: those are not the bytes of a public key under the same parameters.
         """
-        self._check_process()
+        _check_process()
         if before is None:
             pair = self._context.KeyGen()
         else:
@@ -109,64 +104,35 @@ class Bfv:
         return self._bytes(pair.publicKey), pair.secretKey
 
     def encrypt(self, public: bytes, values: Int64) -> list[bytes]:
-        """The values modulo p, encrypted: `num_blocks` ciphertexts, the last filled up with zeros.
-
-        Raises:
-            ValueError: those are not the bytes of a public key under the same parameters.
-        """
-        self._check_process()
-        key = self._read("PublicKey", public, 2)
-        residues = np.mod(values, PLAIN_MODULUS)
-        try:
+        """Returns the values modulo p, encrypted: `num_blocks` ciphertexts, the last filled up with zeros."""
+        _check_process()
+        key, residues = self._read("PublicKey", public, 2), np.mod(values, PLAIN_MODULUS)
+        with _refusing():
             return [
                 self._bytes(self._context.Encrypt(key, self._context.MakePackedPlaintext(block.tolist())))
                 for block in np.split(residues, range(SLOTS, residues.size, SLOTS))
             ]
-        except RuntimeError as error:
-            raise ValueError(str(error)) from None
 
     def added(self, total: Sequence[Any], ciphertexts: Sequence[bytes]) -> list[Any]:
-        """A sum of ciphertexts, block by block, and these; an empty sum is the beginning of one.
-
-        Raises:
-            ValueError: those are not the bytes of ciphertexts under the same parameters.
-        """
+        """Returns a sum of ciphertexts, block by block, and these; an empty sum is the beginning of one."""
         read = [self._read("Ciphertext", content, 2) for content in ciphertexts]
-        if not total:
-            return read
-        try:
-            return [self._context.EvalAdd(one, other) for one, other in zip(total, read, strict=True)]
-        except RuntimeError as error:
-            raise ValueError(str(error)) from None
+        with _refusing():
+            pairs = zip(total, read, strict=True) if total else ()
+            return [self._context.EvalAdd(one, other) for one, other in pairs] or read
 
     def partial(self, total: Sequence[Any], secret: Any, leads: bool) -> list[bytes]:
-        """One holder's part of opening a sum, block by block.
-
-        Args:
-            total: what `added` gave.
-            secret: that holder's.
-            leads: true for exactly one of the holders.
-        """
-        self._check_process()
+        """Returns one holder's part of opening a sum, block by block; exactly one of the holders leads."""
+        _check_process()
         decrypt = self._context.MultipartyDecryptLead if leads else self._context.MultipartyDecryptMain
         return [self._bytes(decrypt([block], secret)[0]) for block in total]
 
     def fuse(self, partials: Sequence[Sequence[bytes]]) -> Int64:
-        """The opened sum between -p/2 and p/2, (blocks x SLOTS,).
-
-        Args:
-            partials: of every holder, the leading one's first.
-
-        Raises:
-            ValueError: those are not the bytes of partial decryptions under the same parameters.
-        """
+        """Returns the opened sum between -p/2 and p/2, (blocks x SLOTS,); the leading holder's part comes first."""
         opened = np.empty((len(partials[0]), SLOTS), dtype=np.int64)
         for row, block in zip(opened, zip(*partials, strict=True), strict=True):
             read = [self._read("Ciphertext", content, 1) for content in block]
-            try:
+            with _refusing():
                 row[:] = self._context.MultipartyDecryptFusion(read).GetPackedValue()
-            except RuntimeError as error:
-                raise ValueError(str(error)) from None
         return opened.reshape(-1)
 
     def _bytes(self, thing: Any) -> bytes:
@@ -174,30 +140,39 @@ class Bfv:
         return content
 
     def _read(self, kind: str, content: bytes, polynomials: int) -> Any:
-        """An object of OpenFHE's. Bytes too short for it are refused here: some it reads as nothing at all."""
-        try:
-            if len(content) <= polynomials * _POLYNOMIAL_BYTES:
-                raise RuntimeError(f"{len(content)} bytes")
+        """An object of OpenFHE's. Bytes of another size are refused here: some it reads as nothing at all."""
+        with _refusing():
+            if not 0 < len(content) - polynomials * _POLYNOMIAL_BYTES < _HEADING_BYTES:
+                raise RuntimeError(f"{len(content)} bytes are not those of a {kind}")
             thing = getattr(self._library, f"Deserialize{kind}String")(content, self._library.BINARY)
             if thing is None or (kind == "Ciphertext" and thing.GetCryptoContext() is not self._context):
-                raise RuntimeError("of other parameters")
-        except (RuntimeError, MemoryError) as error:
-            raise ValueError(f"not the bytes of a {kind} ({error})") from None
+                raise RuntimeError("it is of other parameters")
         return thing
 
-    @staticmethod
-    def _check_process() -> None:
-        """OpenFHE's random state is copied by a fork, and two processes would encrypt with the same randomness."""
-        if os.getpid() != _first_process():
-            raise FederationError(
-                "OpenFHE must draw its randomness in the process that loaded it, and this one was forked from it; "
-                "start a new process for every hospital."
-            )
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        raise FederationError(
+            f"What a hospital sent must be readable by this OpenFHE under the same parameters and keys, and is not "
+            f"({error}); nothing is opened. Compare versions, then begin a new attempt."
+        ) from None
 
 
 @cache
 def _first_process() -> int:
     return os.getpid()
+
+
+def _check_process() -> None:
+    """OpenFHE's random state is copied by a fork, and two processes would encrypt with the same randomness."""
+    if os.getpid() != _first_process():
+        raise FederationError(
+            "OpenFHE must draw its randomness in the process that loaded it, and this one was forked from it; start a "
+            "new process for every hospital."
+        )
 
 
 def _openfhe() -> Any:

@@ -1,0 +1,131 @@
+"""What a study will promise and take, foreseen without opening a picture."""
+
+import math
+
+import pytest
+
+from wardround.coordinator.observer import Silent
+from wardround.errors import DataError, ModelError
+from wardround.simulation import estimate as estimates
+from wardround.simulation.run import run_study
+from wardround.training.workbench import Workbench
+
+
+def estimate(study):
+    return estimates.estimate(study)
+
+
+def test_what_is_foreseen_is_what_the_run_certifies(tiny_study, finished):
+    from wardround.records.folder import RunRecord
+
+    found = estimate(tiny_study())
+    record = RunRecord.read(finished)
+    assert record.certificate["statement"] == found.statement.to_json()
+    assert record.certificate["insiders"] == [row.to_json() for row in found.insiders]
+    assert record.results["parameters"] == found.parameters
+
+
+def test_phantoms_are_counted_by_their_listing(tiny_study):
+    found = estimate(tiny_study())
+    assert found.patients == 40
+    assert 40 <= found.pictures <= 80
+
+
+def test_a_folder_is_counted_and_no_picture_opened(tiny_study, make_pictures, tmp_path):
+    make_pictures(tmp_path, patients=12)
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"no picture at all")
+    found = estimate(tiny_study(data={"layout": "folder", "path": str(tmp_path)}))
+    assert (found.patients, found.pictures) == (12, 12)
+    assert found.seconds is not None
+
+
+def test_without_a_folder_the_promise_is_foreseen_and_nothing_else(tiny_study):
+    found = estimate(tiny_study(data={"layout": "folder"}))
+    assert (found.patients, found.pictures, found.seconds) == (None, None, None)
+    assert 7.9 < found.statement.epsilon <= 8
+
+
+def test_a_subtype_study_has_three_classes(tiny_study):
+    two, three = (
+        estimate(tiny_study(data={"layout": "chest_xray", "task": task})).parameters
+        for task in ("binary", "subtype")
+    )
+    assert three * 2 == two * 3
+
+
+def test_comparisons_take_their_time_as_well(tiny_study, monkeypatch):
+    monkeypatch.setattr("wardround.simulation.estimate._probe", lambda *_: (1.0, 0))
+    alone = estimate(tiny_study())
+    five = estimate(tiny_study(federation={"compare": ["pooled", "alone", "no-privacy", "pooled-no-privacy"]}))
+    assert five.seconds == pytest.approx(5 * alone.seconds)
+
+
+def test_local_steps_take_their_time_as_well(tiny_study, monkeypatch):
+    monkeypatch.setattr("wardround.simulation.estimate._probe", lambda *_: (1.0, 0))
+    nobody = {"privacy": {"trust": "nobody"}}
+    one = estimate(tiny_study(**nobody, federation={"strategy": "fedavg", "local_steps": 1}))
+    three = estimate(tiny_study(**nobody, federation={"strategy": "fedavg", "local_steps": 3}))
+    assert three.seconds == pytest.approx(3 * one.seconds)
+
+
+def test_json_has_no_infinity(tiny_study):
+    found = estimate(tiny_study(privacy={"plan": "none", "epsilon": None, "delta": None}))
+    assert found.statement.epsilon == math.inf
+    assert "inf" not in [str(value) for value in found.to_json().values()]
+
+
+@pytest.mark.parametrize(
+    ("sections", "error"),
+    [
+        ({"model": {"name": "small_cnn", "weights": "/none.safetensors"}}, ModelError),
+        ({"data": {"layout": "folder", "path": "/"}}, DataError),
+    ],
+    ids=["weights", "layout"],
+)
+def test_what_run_would_refuse_unseen_is_refused(tiny_study, tmp_path, sections, error):
+    if "data" in sections:
+        (tmp_path / "one-class").mkdir()
+        sections = {"data": {"layout": "folder", "path": str(tmp_path)}}
+    with pytest.raises(error):
+        estimate(tiny_study(**sections))
+    with pytest.raises(error):
+        run_study(tiny_study(**sections), tmp_path / "out", Silent())
+
+
+MASKED: dict[str, dict[str, object]] = {
+    "privacy": {"trust": "secure-aggregation", "sum": "masked"},
+    "federation": {"compare": []},
+}
+
+
+def test_masked_sums_take_the_time_of_what_a_hospital_does_and_references_that_of_common_batches(
+    tiny_study, monkeypatch
+):
+    monkeypatch.setattr("wardround.simulation.estimate._probe", lambda *_: (1.0, 0))
+    simulated = estimate(tiny_study(federation={"compare": []})).seconds
+    monkeypatch.setattr("wardround.simulation.estimate._masked_probe", lambda *_: (10.0, 0.0))
+    assert estimate(tiny_study(**MASKED)).seconds == pytest.approx(10 * simulated)
+    beside = estimate(tiny_study(privacy=MASKED["privacy"], federation={"compare": ["pooled"]}))
+    assert beside.seconds == pytest.approx(11 * simulated)
+    monkeypatch.setattr("wardround.simulation.estimate._masked_probe", lambda *_: (10.0, 7.0))
+    study = tiny_study(**MASKED)
+    added = estimate(study).seconds - 10 * simulated
+    assert added == pytest.approx(7 * study.hospitals.count * study.rounds), (
+        "noise of every hospital, in every round"
+    )
+
+
+def test_what_is_timed_for_masked_sums_is_what_will_be_called(tiny_study, monkeypatch):
+    called = []
+    for name in ("patient_gradients", "gradient_sums"):
+        real = getattr(Workbench, name)
+
+        def noted(self, *args, _name=name, _real=real):
+            called.append(_name)
+            return _real(self, *args)
+
+        monkeypatch.setattr(Workbench, name, noted)
+    found = estimate(tiny_study(privacy=MASKED["privacy"], federation={"compare": []}))
+    assert found.seconds > 0
+    assert set(called) == {"patient_gradients"}
