@@ -25,7 +25,7 @@ from wardround.privacy.plans.noisers import ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.updates import ClippedUpdate
 from wardround.simulation.estimate import estimate
-from wardround.simulation.materials import build_network
+from wardround.agreed.network import build_network
 from wardround.simulation.run import run_study
 from wardround.training.convex import fit_head
 from wardround.work import FittedHead, GradientSum, HeadFit, LocalSteps, LocalUpdate
