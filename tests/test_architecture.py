@@ -132,8 +132,8 @@ THIRD_PARTY = {
 
 # Names that one file of a room needs for a signature only, and whose home needs that file.
 FOR_A_SIGNATURE = {
-    ("wardround.images.decode", "wardround.images.entries"),
-    ("wardround.images.raw", "wardround.images.entries"),
+    ("wardround.images.decode.pillow", "wardround.images.entries"),
+    ("wardround.images.decode.raw", "wardround.images.entries"),
 }
 
 

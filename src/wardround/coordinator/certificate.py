@@ -6,7 +6,7 @@ from functools import reduce
 
 from wardround.accounting.events import to_json as event_to_json
 from wardround.accounting.insiders import NoiseShares
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
 from wardround.agreed.strategies import releases_after
 from wardround.config import Study
 from wardround.coordinator.coordinator import Receipts, charged
@@ -14,7 +14,7 @@ from wardround.coordinator.rounds import JsonDict, Outcome
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import statement_of
-from wardround.records.folder.json_object import JsonObject
+from wardround.records.json_object import JsonObject
 from wardround.secure_aggregation.round.witness import Witness
 
 

@@ -4,11 +4,11 @@ import re
 import tomllib
 from dataclasses import asdict, dataclass
 
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.errors import PrivacyError, RecordError
 from wardround.records.folder import JsonDict, RunRecord
-from wardround.records.folder.json_object import JsonObject
+from wardround.records.json_object import JsonObject
 from wardround.report.guarantee import Guarantee
 from wardround.report.masked import LostAttempts, NoiseWitness, lost_of, upload_of, witness_of
 
