@@ -18,8 +18,6 @@ from tests.hospital.masked_rounds import (
     residue_bytes,
 )
 
-from wardround.accounting.ledger import LedgerFile
-from wardround.accounting.ledger_entry import GENESIS
 from wardround.errors import FederationError, LedgerError, PrivacyError, RecordError
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.messages import Failure, FailureCode, Stage
@@ -27,6 +25,8 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.hospital.agent import Agent
 from wardround.hospital.known_ledgers import sealed_head
+from wardround.ledger.entry import GENESIS
+from wardround.ledger.file import LedgerFile
 from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.plans.wording import clipping_terms
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian

@@ -21,7 +21,6 @@ from tests.hospital.masked_rounds import (
 from tests.hospital.test_masked import STEPS, Killed, fails_at, kill_at
 from tests.secure_aggregation.round.rounds import uniformity
 
-from wardround.accounting.ledger import LedgerFile
 from wardround.agreed.masks import COUNT_COORDINATES as COORDINATES
 from wardround.agreed.masks import count_mechanism_of
 from wardround.errors import FederationError, PrivacyError
@@ -30,6 +29,7 @@ from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.hospital.masked_count import counted_rows
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.releases import noised_counts
 from wardround.randomness import Randomness

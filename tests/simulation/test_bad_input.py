@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from tests.cases import family
 
-from wardround.accounting.ledger_store import LedgerStore
 from wardround.errors import BudgetExhausted, DataError, StudyError, WardroundError
-from wardround.images import cache as picture_cache
+from wardround.images.rows import cache as picture_cache
+from wardround.ledger.store import LedgerStore
 from wardround.records.folder import RunFolder
 
 FOLDER = {"layout": "folder"}

@@ -6,10 +6,10 @@ import pytest
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent
-from wardround.accounting.ledger import LedgerFile
 from wardround.config.sweep import parse_sweep, read_sweep
 from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, StudyError, WardroundError
+from wardround.ledger.file import LedgerFile
 from wardround.records.folder import RunRecord
 from wardround.simulation.run import run_study
 from wardround.simulation.sweeps import compare as room

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from wardround.accounting.events import from_json, leaves
-from wardround.accounting.ledger import LedgerFile
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import strategy_of
 from wardround.config import parse_study
@@ -13,6 +12,7 @@ from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, StudyError
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.strategies.fedsgd import FedSGD
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.kinds import CorrelatedGradients
 from wardround.privacy.plans.releases import correlation_of
 from wardround.simulation import run as simulation

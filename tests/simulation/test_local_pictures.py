@@ -9,11 +9,11 @@ from tests.cases import family
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import PureEvent, SelfComposedEvent, from_json, leaves
-from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.terms import NeighboringRelation
 from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, PrivacyError, RecordError, StudyError
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.records.folder import RunFolder, RunRecord, arrays_from_file
 from wardround.simulation import local_pictures

@@ -23,12 +23,12 @@ from tests.simulation.test_resume import (
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import from_json
-from wardround.accounting.ledger import LedgerFile
 from wardround.agreed.plans import plan_of
 from wardround.agreed.upload import MaskedUpload
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import FederationError, LedgerError, PrivacyError, StudyError, WardroundError
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone
 from wardround.privacy.plans.costs import release_event
 from wardround.randomness import largest_sample

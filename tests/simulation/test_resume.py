@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from tests.cases import family
 
-from wardround.accounting.ledger import LedgerFile
 from wardround.coordinator.observer import Silent
+from wardround.ledger.file import LedgerFile
 from wardround.simulation import run as simulation
 
 SETTINGS: dict[str, dict[str, dict[str, object]]] = {

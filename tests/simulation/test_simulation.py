@@ -7,12 +7,12 @@ import pytest
 from tests.cases import family
 
 import wardround.simulation.federate as assemble
-from wardround.accounting.ledger import LedgerFile
 from wardround.agreed.plans import plan_of
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import FederationError, StudyError
 from wardround.federation.strategies.fedsgd import FedSGD
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone
 from wardround.records.folder import RunRecord, arrays_from_file
 from wardround.simulation.absences import availability_of

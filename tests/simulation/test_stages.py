@@ -12,10 +12,10 @@ from tests.cases import family
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import from_json
-from wardround.accounting.ledger import LedgerFile
 from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, StudyError
+from wardround.ledger.file import LedgerFile
 from wardround.records.folder import RunRecord, arrays_from_file
 from wardround.simulation import run as simulation
 

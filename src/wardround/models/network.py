@@ -29,7 +29,7 @@ class Normalise(nn.Module):
 
     Args:
         mean: public constant, in units of full brightness; the default is that of
-            `wardround.images.preprocess`.
+            `wardround.images.rows.preprocess`.
         std: public constant, likewise.
     """
 

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from wardround.accounting.ledger import Ledger, LedgerFile
 from wardround.agreed.plans import epsilon_limit_of
 from wardround.config import Study
 from wardround.errors import PrivacyError, RecordError
 from wardround.hospital.charged import PICTURES, charged_pictures
 from wardround.images.entries import Target
+from wardround.ledger.account import Ledger
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.pictures.mechanism import PictureMechanism, Values, to_bytes
 from wardround.privacy.pictures.release import LocalRelease
 from wardround.privacy.pictures.resemblance import coarse, reidentified, structural_similarity

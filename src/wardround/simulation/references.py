@@ -12,8 +12,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from wardround.accounting.ledger import LedgerFile
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
 from wardround.agreed.plans import check_fit
 from wardround.agreed.strategies import releases_after
 from wardround.config import Study
@@ -22,6 +21,7 @@ from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Position, Schedule, run_rounds
 from wardround.errors import StudyError
 from wardround.federation.strategies.alone import Alone
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone, not_private
 from wardround.privacy.plans.plan import Plan
 from wardround.simulation.evaluation import evaluate_models, summary_of
