@@ -33,6 +33,7 @@ from wardround.privacy.rows import rows_of
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.absences import check_availability
 from wardround.simulation.federate import answers_as_one
+from wardround.simulation.references import check_references
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
 
@@ -89,6 +90,7 @@ def estimate(study: Study) -> Estimate:
     """
     check_availability(study, timetable_of(study))
     plan = plan_of(study)
+    check_references(study, plan)
     listing = _listed(study)
     patients = None if listing is None else len({entry.patient for entry in listing.entries})
     pictures = None if listing is None else len(listing.entries) * _rows_each(study)

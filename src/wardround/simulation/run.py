@@ -32,7 +32,7 @@ from wardround.simulation.federate import federate, open_ledger
 from wardround.simulation.local_pictures import released_materials
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
-from wardround.simulation.references import POOLED, average_last_of, pooled
+from wardround.simulation.references import POOLED, average_last_of, check_references, pooled
 from wardround.simulation.results import patient_table, results_of
 from wardround.types import Vector
 
@@ -53,6 +53,7 @@ def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = Fals
     observer.stage("computing the privacy plan")
     check_availability(study, timetable_of(study))
     plan = plan_of(study)
+    check_references(study, plan)
     materials = gather(study, observer)
     check_masks(plan, materials.workbench.network.num_parameters)
     # Phantoms are nobody; the ledger of patients is kept, and asked before anything is replaced.
