@@ -28,6 +28,7 @@ from wardround.simulation.federate import Federation, federate, open_ledger
 from wardround.simulation.local_pictures import released_materials
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
+from wardround.simulation.model_card import card_of
 from wardround.simulation.references import POOLED, average_last_of, pooled
 from wardround.simulation.results import certificate_of, charged_after, patient_table, results_of
 from wardround.types import Vector
@@ -176,6 +177,8 @@ def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, ob
         folder.forget_notes()
         history = read_lines(folder.path / "rounds.jsonl")
         certificate = certificate_of(study, plan, federation, outcome, model_sha256, history)
+        card = card_of(study, materials, outcome.models, model_sha256, str(certificate["short"]))
+        folder.write_json("model.json", card.to_json())
         folder.write_json("certificate.json", certificate)
     record = RunRecord.read(folder.path)
     _report(record, observer)
@@ -223,6 +226,7 @@ def _rounds(
 ) -> Outcome:
     section = study.federation
     schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study))
+    folder.keeps_every_round = study.performance.keep == "every-round"
     found = folder.latest_checkpoint()
     if found is None:
         observer.stage("counting patients" if plan.is_counted else "starting")
