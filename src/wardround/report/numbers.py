@@ -8,9 +8,9 @@ from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.errors import PrivacyError, RecordError
 from wardround.records.folder import JsonDict, RunRecord
+from wardround.records.json_object import JsonObject
 from wardround.report.guarantee import Guarantee
 from wardround.report.masked import LostAttempts, NoiseWitness, lost_of, upload_of, witness_of
-from wardround.report.reading import JsonObject
 
 _PLACES = {"pooled": "All patients in one place", "alone": "Each hospital alone"}
 _ORDER = ("All patients in one place", "Federated", "Each hospital alone")

@@ -15,8 +15,8 @@ from wardround.accounting.events import ComposedEvent, Event, from_json
 from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.records.folder import JsonDict, RunRecord
+from wardround.records.json_object import JsonObject
 from wardround.report.guarantee import Guarantee
-from wardround.report.reading import JsonObject
 
 _ROUNDING = 1e-6
 

@@ -6,7 +6,7 @@ record marks each as "released without protection".
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -95,12 +95,11 @@ def run_reference(
             study, own, materials, hospitals, ledgers,
             label=f"reference/{name}", epsilon_limit=math.inf,
         )  # fmt: skip
-        if study.fits_head and strategy in ALONE and not isinstance(federation.strategy, Alone):
-            federation = replace(federation, strategy=Alone(federation.strategy))
-        state = federation.strategy.init(materials.workbench.initial_weights, federation.channel)
-        outcome = run_rounds(
-            federation.strategy, federation.channel, schedule, Position(0, state), _Forget(), look
-        )
+        chosen, channel = federation.coordinator.strategy, federation.coordinator.channel
+        if study.fits_head and strategy in ALONE and not isinstance(chosen, Alone):
+            chosen = Alone(chosen)
+        state = chosen.init(materials.workbench.initial_weights, channel)
+        outcome = run_rounds(chosen, channel, schedule, Position(0, state), _Forget(), look)
     metrics = evaluate_models(outcome.models, materials, ensemble=strategy == "ensemble")
     return {
         "text": reference.text,

@@ -14,6 +14,8 @@ from wardround.accounting.ledger_entry import number_to_json
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
 from wardround.config import Study, read_study
+from wardround.coordinator.certificate import certificate_of
+from wardround.coordinator.coordinator import Coordinator
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Outcome, Position, Schedule, run_rounds
 from wardround.errors import BudgetExhausted, MissingExtra, RecordError
@@ -24,13 +26,13 @@ from wardround.report.write import write_report
 from wardround.simulation.absences import check_availability
 from wardround.simulation.environment import describe_environment, use_threads
 from wardround.simulation.evaluation import evaluate_models, summary_of
-from wardround.simulation.federate import Federation, federate, open_ledger
+from wardround.simulation.federate import federate, open_ledger
 from wardround.simulation.local_pictures import released_materials
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
 from wardround.simulation.model_card import card_of
 from wardround.simulation.references import POOLED, average_last_of, pooled
-from wardround.simulation.results import certificate_of, charged_after, patient_table, results_of
+from wardround.simulation.results import patient_table, results_of
 from wardround.types import Vector
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
@@ -169,14 +171,16 @@ def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, ob
             label="main", epsilon_limit=epsilon_limit_of(study, plan),
             memory=folder.path / "hospitals",
         )  # fmt: skip
-        outcome = _rounds(study, plan, materials, federation, folder, observer)
-        federation.close()
+        coordinator = federation.coordinator
+        coordinator.greet()
+        outcome = _rounds(coordinator, materials, folder, observer)
+        coordinator.close()
         model_sha256 = folder.write_model(_named(outcome.models, materials))
         results = results_of(study, plan, materials, hospitals, outcome, observer)
         folder.write_json("results.json", results)
         folder.forget_notes()
         history = read_lines(folder.path / "rounds.jsonl")
-        certificate = certificate_of(study, plan, federation, outcome, model_sha256, history)
+        certificate = certificate_of(study, plan, coordinator.receipts(), outcome, model_sha256, history)
         card = card_of(study, materials, outcome.models, model_sha256, str(certificate["short"]))
         folder.write_json("model.json", card.to_json())
         folder.write_json("certificate.json", certificate)
@@ -216,31 +220,26 @@ def _report(record: RunRecord, observer: Observer) -> None:
         observer.stage(str(error))
 
 
-def _rounds(
-    study: Study,
-    plan: Plan,
-    materials: Materials,
-    federation: Federation,
-    folder: RunFolder,
-    observer: Observer,
-) -> Outcome:
-    section = study.federation
+def _rounds(coordinator: Coordinator, materials: Materials, folder: RunFolder, observer: Observer) -> Outcome:
+    study, plan, section = coordinator.study, coordinator.plan, coordinator.study.federation
     schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study))
     folder.keeps_every_round = study.performance.keep == "every-round"
     found = folder.latest_checkpoint()
     if found is None:
         observer.stage("counting patients" if plan.is_counted else "starting")
-        state = federation.strategy.init(materials.workbench.initial_weights, federation.channel)
+        state = coordinator.strategy.init(materials.workbench.initial_weights, coordinator.channel)
         position = Position(0, state)
         folder.write_checkpoint(0, position.to_arrays())
     else:
         position = Position.from_arrays(*found)
-    observer.stage(f"training: {section.strategy}, {study.rounds} rounds, {len(federation.agents)} hospitals")
+    observer.stage(
+        f"training: {section.strategy}, {study.rounds} rounds, {len(coordinator.channel.hospitals)} hospitals"
+    )
     shown = ""
 
     def look(round: int, models: Models | None) -> JsonDict:
         nonlocal shown
-        witness, tries = federation.witness(round), federation.tries(round)
+        witness, tries = coordinator.witness(round), coordinator.tries(round)
         entry: JsonDict = {} if witness is None else {"witness": asdict(witness)}
         entry |= {} if tries is None else asdict(tries)
         if models is not None:
@@ -249,7 +248,7 @@ def _rounds(
                 validation=len(materials.validation) > 0, num_resamples=_QUICK_RESAMPLES,
             )  # fmt: skip
             summary = summary_of(metrics)
-            epsilon = plan.epsilon_after(*charged_after(study, plan, federation, round))
+            epsilon = plan.epsilon_after(*coordinator.charged_after(round))
             entry |= {
                 "epsilon": number_to_json(epsilon),
                 "measured_on": "validation" if len(materials.validation) else "test",
@@ -261,4 +260,4 @@ def _rounds(
         observer.progress(round, schedule.num_rounds, shown + again)
         return entry
 
-    return run_rounds(federation.strategy, federation.channel, schedule, position, folder, look)
+    return run_rounds(coordinator.strategy, coordinator.channel, schedule, position, folder, look)

@@ -1,8 +1,10 @@
 """One network in memory, however many hospitals use it: the arithmetic of a round and of an evaluation."""
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +86,11 @@ class Workbench:
         self.initial_weights = to_vector(network.trained)
         self._slotted: Slotted | None = None
         self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hash of the initial weights."""
+        return hashlib.sha256(np.ascontiguousarray(self.initial_weights, dtype="<f4").tobytes()).hexdigest()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
