@@ -17,7 +17,6 @@ from tests.hospital.masked_rounds import (
 )
 from tests.hospital.test_masked_killed import Killed
 
-from wardround.ledger.entry import GENESIS
 from wardround.errors import FederationError, LedgerError, PrivacyError, RecordError
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.messages import Failure, FailureCode, Stage
@@ -26,7 +25,6 @@ from wardround.federation.strategy import Call
 from wardround.hospital.agent import Agent
 from wardround.hospital.known_ledgers import sealed_head
 from wardround.ledger.entry import GENESIS
-from wardround.ledger.file import LedgerFile
 from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.plans.wording import clipping_terms
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian

@@ -5,7 +5,7 @@ import pytest
 from tests.cases import family
 from tests.hospital.masked_rounds import decoded, expected_total
 
-from wardround.accounting.ledger import LedgerFile
+from wardround.ledger.file import LedgerFile
 from wardround.secure_aggregation.round.masked_sum import MaskedSum
 from wardround.secure_aggregation.round.upload import Upload
 
