@@ -23,7 +23,6 @@ TO_BE_REWRITTEN = frozenset(
         "accounting/ledger_entry.py",
         "accounting/ledger_store.py",
         "accounting/planning.py",
-        "accounting/published.py",
         "accounting/search.py",
         "accounting/terms.py",
         "agent/agent.py",

@@ -9,10 +9,10 @@ from scipy import stats
 from scipy.special import softmax
 from tests.cases import family
 from tests.fixtures_federation import private_plan
+from wardround.accounting.published import selective_sharing_epsilon
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import ComposedEvent, GaussianEvent, PureEvent, SelfComposedEvent
-from wardround.accounting.published import selective_sharing_epsilon
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
 from wardround.errors import PrivacyError
 from wardround.privacy.plans.wording import insiders_of, statement_of

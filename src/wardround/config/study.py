@@ -53,9 +53,7 @@ class Study(Section):
     model: ModelSection
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
     privacy: PrivacySection
-    federation: FederationSection = Field(
-        default_factory=lambda: FederatedSGD.model_validate({})
-    )
+    federation: FederationSection = Field(default_factory=lambda: FederatedSGD.model_validate({}))
     performance: PerformanceSection = Field(default_factory=PerformanceSection.model_construct)
 
     @model_validator(mode="before")
