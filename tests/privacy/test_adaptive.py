@@ -1,20 +1,20 @@
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests import plans
 from torch import Tensor, nn
-from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.variants import calibrated, not_private
 
-from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sum
-from wardround.per_patient.clipping_rules import ClippingKind
+from wardround.per_patient.clipping_rules import Automatic, Flat, PerLayer, Split
 from wardround.privacy.adaptive import AdaptiveNorm
+from wardround.privacy.plans.calibrate import calibrated, not_private
+from wardround.privacy.plans.kinds import UNCLIPPED, Clip, PublicSize
+from wardround.privacy.plans.noisers import ByCoordinator
 from wardround.privacy.plans.wording import statement_of
 
 
@@ -22,12 +22,11 @@ def loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-def plan(**changes):
-    fields: dict[str, Any] = dict(
-        noise_multiplier=1.0, clipping_norm=2.0, sampling_prob=0.5, releases=10, delta=1e-5,
-        trust=Trust.COORDINATOR, hospitals=2, num_patients=100, clipping=ClippingKind.ADAPTIVE,
-    )  # fmt: skip
-    return PrivacyPlan(**(fields | changes))
+ADAPTIVE, FLAT = Clip(2.0, AdaptiveNorm()), Clip(2.0)
+
+
+def plan(clip):
+    return plans.plan(plans.gradients(clip=clip, releases=10, size=PublicSize(100), noiser=ByCoordinator(2)))
 
 
 def released(adaptive, inputs, labels, *, clipping_norm, unit):
@@ -96,35 +95,43 @@ def test_noise_however_large_moves_the_norm_by_one_step_at_most():
 
 
 def test_it_costs_exactly_what_a_flat_clip_costs():
-    adaptive, flat = plan(), plan(clipping=ClippingKind.FLAT)
+    adaptive, flat = plan(ADAPTIVE), plan(FLAT)
     assert adaptive.epsilon == flat.epsilon
-    assert calibrated(adaptive, 2.0).noise_multiplier == calibrated(flat, 2.0).noise_multiplier
+    noises = [plans.training_of(calibrated(made, 2.0)).noise for made in (adaptive, flat)]
+    assert noises[0] == noises[1]
 
 
 def test_a_sum_clipped_to_more_than_its_share_is_refused():
     with pytest.raises(PrivacyError, match="sensitivity"):
-        plan().in_units(ClippedSum(torch.zeros(3), 1.0, 0), 4, 1.0)
+        ADAPTIVE.in_units(ClippedSum(torch.zeros(3), 1.0, 0), 4, 1.0)
 
 
 @pytest.mark.parametrize("wrong", [None, 0.0, -1.0, math.inf, math.nan])
 def test_a_round_must_ask_for_a_number_where_norms_adapt(wrong):
-    assert not plan().accepts(wrong)
-    assert plan().accepts(0.3)
-    assert not plan(clipping=ClippingKind.FLAT).accepts(0.3)
-    assert plan(clipping=ClippingKind.FLAT).accepts(None)
+    assert not ADAPTIVE.accepts(wrong)
+    assert ADAPTIVE.accepts(0.3)
+    assert not FLAT.accepts(0.3)
+    assert FLAT.accepts(None)
 
 
-@pytest.mark.parametrize("kind", list(ClippingKind))
-def test_the_statement_says_how_gradients_are_clipped(kind):
-    text = statement_of(plan(clipping=kind, quantile=0.7), simulated=True, seeded=False).sentence()
-    words = {"flat": "clipping_norm 2, on", "per-layer": "equal share", "per-layer-by-size": "by size",
-             "automatic": "automatic", "adaptive": "0.7-quantile"}  # fmt: skip
-    assert words[kind.value] in text
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (Flat(), "clipping_norm 2, on"),
+        (PerLayer(), "equal share"),
+        (PerLayer(Split.SIZE), "by size"),
+        (Automatic(), "automatic"),
+        (AdaptiveNorm(0.7), "0.7-quantile"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_statement_says_how_gradients_are_clipped(rule, words):
+    assert words in statement_of(plan(Clip(2.0, rule)), simulated=True, seeded=False).sentence()
 
 
 def test_without_a_clip_there_is_nothing_to_follow():
-    assert not_private(plan()).adaptive is None
-    assert not_private(plan(), clipped=True).adaptive is not None
+    assert UNCLIPPED.adaptive is None
+    assert plans.training_of(not_private(plan(ADAPTIVE), 10)).clip.adaptive is not None
 
 
 @pytest.mark.parametrize("wrong", [{"quantile": 1.5}, {"share": 0.0}, {"share": 1.0}, {"rate": 0.0}])

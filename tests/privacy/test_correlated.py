@@ -1,21 +1,26 @@
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
-from tests.fixtures_federation import private_plan
-from wardround.privacy.variants import calibrated, not_private
+from tests import plans
 
 from wardround.accounting.events import GaussianEvent, leaves
+from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
-from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
 from wardround.per_patient.clipped_sum import ClippedSum
-from wardround.per_patient.clipping_rules import ClippingKind
+from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
-from wardround.privacy.plans.wording import insiders_of, statement_of
+from wardround.privacy.plans.adversaries import insiders_of
+from wardround.privacy.plans.calibrate import calibrated, not_private
+from wardround.privacy.plans.kinds import Clip, CorrelatedGradients, PublicSize
+from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
+from wardround.privacy.plans.releases import correlated_sum, correlation_of, noised_sum, sample, share_of_patients
+from wardround.privacy.plans.wording import statement_of
 from wardround.privacy.toeplitz import inverse_coefficients
 from wardround.randomness import Randomness
 
@@ -25,19 +30,29 @@ RANDOMNESS = Randomness(3, "correlated")
 NO_SUM = ClippedSum(torch.zeros(SIZE), 0.5)
 
 
-def plan_of(**fields):
-    defaults = {"sampling_prob": 1.0, "releases": 1, "correlation": CORRELATION, "noise_multiplier": 0.8}
-    return private_plan(**(defaults | fields))
+def sums(**fields):
+    defaults: dict[str, Any] = dict(
+        clip=Clip(0.5), noise=GaussianEvent(0.8), correlation=CORRELATION, size=PublicSize(12),
+        noiser=ByEachHospital(3),
+    )  # fmt: skip
+    return CorrelatedGradients(**(defaults | fields))
 
 
-def noise_of_a_run(plan, hospital="a"):
-    """What a hospital lets go of when its sums are zero, (round, parameter)."""
+def std_of(part):
+    """Of the noise of a whole run, whatever the rounds."""
+    return part.noise.noise_multiplier * part.clip.norm * CORRELATION.sensitivity
+
+
+def noise_of_a_run(part, hospital="a"):
+    """Returns a hospital's releases when its sums are zero, (round, parameter)."""
     released: list[np.ndarray] = []
     earlier: list[np.ndarray] = []
-    for round in range(1, plan.correlation.rounds + 1):
+    correlation = correlation_of(part)
+    assert correlation is not None
+    for round in range(1, correlation.rounds + 1):
         stream = RANDOMNESS.stream(hospital, "noise", round)
-        release, noise = plan.correlated_release(NO_SUM, earlier, stream)
-        earlier = [noise, *earlier][: plan.correlation.bands - 1]
+        release, noise = correlated_sum(part, NO_SUM, earlier, stream)
+        earlier = [noise, *earlier][: correlation.bands - 1]
         released.append(release)
     return np.stack(released).astype(np.float64)
 
@@ -59,9 +74,9 @@ def has_covariance(noise, expected):
 
 
 def test_the_noise_of_a_whole_run_has_the_promised_covariance_and_no_other():
-    plan = plan_of()
-    std = plan.noise_multiplier * plan.clipping_norm * CORRELATION.sensitivity
-    noise = noise_of_a_run(plan)
+    part = sums()
+    std = std_of(part)
+    noise = noise_of_a_run(part)
     assert has_covariance(noise, covariance_of(CORRELATION, std))
     assert not has_covariance(noise, covariance_of(CORRELATION, std * 0.95))
     assert not has_covariance(noise, covariance_of(CORRELATION, std * 1.05))
@@ -71,49 +86,49 @@ def test_the_noise_of_a_whole_run_has_the_promised_covariance_and_no_other():
 
 
 def test_encoded_the_noise_of_a_run_is_independent_and_of_one_std():
-    plan = plan_of()
+    part = sums()
     matrix = np.linalg.inv(np.linalg.cholesky(covariance_of(CORRELATION, 1.0)))  # C: lower triangular
-    encoded = matrix @ noise_of_a_run(plan)
-    std = plan.noise_multiplier * plan.clipping_norm * CORRELATION.sensitivity
-    assert has_covariance(encoded, std**2 * np.eye(ROUNDS))
+    encoded = matrix @ noise_of_a_run(part)
+    assert has_covariance(encoded, std_of(part) ** 2 * np.eye(ROUNDS))
 
 
 def test_the_shares_of_the_honest_hospitals_add_up_to_the_promised_noise():
-    plan = plan_of(hospitals=5, trust=Trust.SECURE_AGGREGATION, colluders=2)
-    std = plan.noise_multiplier * plan.clipping_norm * CORRELATION.sensitivity
-    shares = [noise_of_a_run(plan, name) for name in "abcde"]
+    part = sums(noiser=NoiseShares(5, 2))
+    std = std_of(part)
+    shares = [noise_of_a_run(part, name) for name in "abcde"]
     assert has_covariance(sum(shares[:3]), covariance_of(CORRELATION, std))
     assert has_covariance(sum(shares), covariance_of(CORRELATION, std * math.sqrt(5 / 3)))
     assert not has_covariance(sum(shares[:2]), covariance_of(CORRELATION, std))
 
 
-def test_with_one_band_the_noise_of_every_round_is_that_of_a_plan_without_correlation():
+def test_with_one_band_every_rounds_noise_is_that_of_plain_sums():
     alone = replace(CORRELATION, bands=1)
-    plan = plan_of(correlation=alone)
-    times = math.sqrt(alone.participations)
-    assert alone.sensitivity == pytest.approx(times)
-    ordinary = private_plan(noise_multiplier=plan.noise_multiplier * alone.sensitivity)
-    for round, released in enumerate(noise_of_a_run(plan), start=1):
+    part = sums(correlation=alone)
+    assert alone.sensitivity == pytest.approx(math.sqrt(alone.participations))
+    ordinary = plans.gradients(noise=GaussianEvent(part.noise.noise_multiplier * alone.sensitivity))
+    for round, released in enumerate(noise_of_a_run(part), start=1):
         stream = RANDOMNESS.stream("a", "noise", round)
-        assert np.array_equal(released, ordinary.hospital_release(NO_SUM, stream))
+        assert np.array_equal(released, noised_sum(ordinary, NO_SUM, stream))
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 2.0, 8.0])
 def test_a_run_is_one_gaussian_release_calibrated_in_closed_form(epsilon):
-    plan = calibrated(plan_of(), epsilon)
+    plan = calibrated(plans.plan(sums()), epsilon)
+    noise = plans.training_of(plan).noise
     least = analytic_gaussian_noise_multiplier(epsilon, 1e-5)
-    assert least <= plan.noise_multiplier <= least * 1.001
-    assert leaves(plan.event_after(1)) == ((GaussianEvent(plan.noise_multiplier), 1),)
+    assert least <= noise.noise_multiplier <= least * 1.001
+    assert leaves(plan.event_after(1)) == ((noise, 1),)
     assert plan.epsilon <= epsilon
     assert plan.epsilon_after(0) == 0
 
 
 def test_one_cohort_is_full_participation_at_the_same_noise_and_epsilon():
     everyone = Correlation(ROUNDS, cohorts=1, bands=1)
-    correlated = calibrated(plan_of(correlation=everyone), 2.0)
-    ordinary = calibrated(private_plan(sampling_prob=1.0, releases=ROUNDS), 2.0)
-    assert correlated.noise_multiplier * everyone.sensitivity == pytest.approx(ordinary.noise_multiplier, rel=1e-3)
-    assert correlated.share_of_patients == ordinary.share_of_patients == 1
+    correlated = plans.training_of(calibrated(plans.plan(sums(correlation=everyone)), 2.0))
+    ordinary = plans.training_of(calibrated(plans.plan(plans.gradients(sampling_prob=1.0, releases=ROUNDS)), 2.0))
+    same = correlated.noise.noise_multiplier * everyone.sensitivity
+    assert same == pytest.approx(ordinary.noise.noise_multiplier, rel=1e-3)
+    assert share_of_patients(correlated) == share_of_patients(ordinary) == 1
 
 
 def test_a_patient_is_in_every_round_of_one_cohort_and_in_no_other():
@@ -144,39 +159,40 @@ def test_cohorts_are_uniform_and_independent_between_patients():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"sampling_prob": 0.5}, "fixed cohorts"),
-        ({"clipping": ClippingKind.ADAPTIVE}, "fixed cohorts"),
-        ({"releases": 7}, "one release"),
-        ({"trust": Trust.COORDINATOR}, "every hospital in every round"),
-        ({"trust": Trust.SECURE_AGGREGATION, "dropouts": 1}, "every hospital in every round"),
+        ({"clip": Clip(0.5, AdaptiveNorm())}, "one clipping norm"),
+        ({"noiser": ByCoordinator(3)}, "trust cannot be coordinator"),
+        ({"noiser": NoiseShares(3, 1, 1)}, "every hospital in every round"),
+        ({"clip": Clip(math.inf)}, "must clip"),
     ],
 )
-def test_a_plan_whose_noise_would_not_be_what_it_says_is_refused(changed, message):
+def test_a_part_whose_noise_would_not_be_what_it_says_is_refused(changed, message):
     with pytest.raises(PrivacyError, match=message):
-        plan_of(**changed)
+        sums(**changed)
 
 
 def test_independent_noise_on_a_correlated_round_is_refused():
     with pytest.raises(PrivacyError, match="follows from earlier"):
-        plan_of().hospital_release(NO_SUM, RANDOMNESS.stream("x"))
+        noised_sum(sums(), NO_SUM, RANDOMNESS.stream("x"))
     with pytest.raises(PrivacyError, match="do not sample"):
-        plan_of().sample(3, RANDOMNESS.stream("x"))
+        sample(sums(), 3, RANDOMNESS.stream("x"))
+    with pytest.raises(PrivacyError, match="must correlate its noise"):
+        correlated_sum(plans.gradients(), NO_SUM, [], RANDOMNESS.stream("x"))
 
 
 def test_a_sum_that_was_clipped_otherwise_is_refused():
     with pytest.raises(PrivacyError, match="sensitivity"):
-        plan_of().correlated_release(replace(NO_SUM, sensitivity=0.6), [], RANDOMNESS.stream("x"))
+        correlated_sum(sums(), replace(NO_SUM, sensitivity=0.6), [], RANDOMNESS.stream("x"))
 
 
 def test_without_privacy_cohorts_stay_and_noise_goes():
-    plan = not_private(plan_of(), clipped=True)
-    assert not noise_of_a_run(plan).any()
-    assert plan.share_of_patients == 1 / 3
+    plan = not_private(plans.plan(sums()), 1)
+    assert not noise_of_a_run(plan.training).any()
+    assert share_of_patients(plan.training) == 1 / 3
     assert plan.epsilon == math.inf
 
 
 def test_the_statement_says_what_a_run_is_and_what_must_be_kept_secret():
-    plan = calibrated(plan_of(trust=Trust.SECURE_AGGREGATION, colluders=1), 2.0)
+    plan = calibrated(plans.plan(sums(noiser=NoiseShares(3, 1))), 2.0)
     statement = statement_of(plan, simulated=False, seeded=False)
     assert 1.99 < statement.epsilon <= 2
     assert statement.sampler == "fixed cohorts: each patient every 3 rounds, 3 times at most"

@@ -6,25 +6,31 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
-from tests.fixtures_federation import private_plan
-from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.variants import not_private, with_output_perturbation
+from tests import plans
 
 from wardround.accounting.events import GaussianEvent
+from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.mechanisms import gaussian_epsilon
-from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
+from wardround.agreed.plans import plan_of
 from wardround.errors import PrivacyError
 from wardround.privacy.output_perturbation import OutputPerturbation, tolerance_of
-from wardround.privacy.plans.wording import insiders_of, statement_of
+from wardround.privacy.plans.adversaries import insiders_of
+from wardround.privacy.plans.calibrate import not_private
+from wardround.privacy.plans.costs import release_event
+from wardround.privacy.plans.kinds import NoisedHead
+from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
+from wardround.privacy.plans.releases import noised_head, noised_update
+from wardround.privacy.plans.wording import statement_of
 from wardround.randomness import Randomness
-from wardround.types import HeadFit
+from wardround.work import HeadFit
 
 FIT = HeadFit(0.02, 1.0, 50.0)
+SHARED = NoiseShares(3, 1)
 
 
-def plan(**fields) -> PrivacyPlan:
-    base = private_plan(sampling_prob=1.0, releases=1, **fields)
-    return with_output_perturbation(base, FIT, None, 2.0)
+def head(noiser=None):
+    return NoisedHead(OutputPerturbation(FIT, 2.0), noiser or ByEachHospital(3))
 
 
 def stream(*name):
@@ -37,51 +43,58 @@ def test_the_sensitivity_is_that_of_the_minimiser_and_of_two_solvers():
     assert tau == pytest.approx(0.005 * math.sqrt(2) / 50)
 
 
-@pytest.mark.parametrize("trust", [Trust.NOBODY, Trust.SECURE_AGGREGATION])
-def test_the_noise_on_what_is_revealed_has_the_stated_std(trust):
+@pytest.mark.parametrize(("noiser", "honest"), [(ByEachHospital(3), 1), (SHARED, 2)], ids=["alone", "shares"])
+def test_the_noise_on_what_is_revealed_has_the_stated_std(noiser, honest):
     """Alone, or summed over the honest hospitals: 3 hospitals, of which one may collude."""
-    shared = trust is Trust.SECURE_AGGREGATION
-    made = plan(trust=trust, colluders=1 if shared else 0)
-    honest = 2 if shared else 1
     fitted = np.linspace(-1, 1, 50_000)
-    total = sum(made.hospital_head(fitted, stream(trust, k)).astype(np.float64) - fitted for k in range(honest))
+    part = head(noiser)
+    total = sum(noised_head(part, fitted, stream(honest, k)).astype(np.float64) - fitted for k in range(honest))
     std = 2.0 * OutputPerturbation(FIT, 2.0).sensitivity
     assert stats.kstest(total / std, "norm").pvalue > 1e-3
     for wrong in (0.95, 1.05):
         assert stats.kstest(total / std * wrong, "norm").pvalue < 1e-3
 
 
-def test_a_promised_epsilon_is_kept_by_one_release():
-    made = with_output_perturbation(private_plan(sampling_prob=1.0, releases=7), FIT, 2.0, None)
+def test_a_promised_epsilon_is_kept_by_one_release(tiny_study):
+    """Whatever the rounds of the study."""
+    own = {"plan": "output-perturbation", "epsilon": 2.0, "delta": 1e-5, "num_patients": 150}
+    own |= {"trust": "nobody", "clipping_norm": 1.0, "accountant": "pld"}
+    made = plan_of(tiny_study(privacy=own, federation={"strategy": "one-shot", "rounds": 1}))
     assert made.releases == 1
-    mechanism = made.on_update
-    assert isinstance(mechanism, OutputPerturbation)
-    assert made.release_event == GaussianEvent(mechanism.noise_multiplier)
+    assert isinstance(made.training, NoisedHead)
+    mechanism = made.training.mechanism
+    assert mechanism.fit == HeadFit(0.01, 1.0, 50.0)
+    assert release_event(made.training) == GaussianEvent(mechanism.noise_multiplier)
     assert 1.99 < gaussian_epsilon(mechanism.noise_multiplier, made.delta) <= 2.0
-    assert made.epsilon == pytest.approx(gaussian_epsilon(mechanism.noise_multiplier, made.delta))
+    assert made.epsilon == pytest.approx(gaussian_epsilon(mechanism.noise_multiplier, made.delta), rel=1e-6)
     assert (made.unit, made.relation) == (PrivacyUnit.PATIENT, NeighboringRelation.ADD_OR_REMOVE_ONE)
     assert not made.is_counted
 
 
-def test_nothing_but_a_fitted_head_leaves_through_it_and_a_head_through_nothing_else():
+def test_a_fitted_head_and_nothing_else_leaves_through_it():
     with pytest.raises(PrivacyError, match="must be given a fitted head"):
-        plan().hospital_update(np.zeros(3, dtype=np.float32), stream("update"))
-    for other in (private_plan(), replace(private_plan(), num_patients=None, count_noise_multiplier=1.0)):
+        OutputPerturbation(FIT, 2.0).release(np.zeros(3, dtype=np.float32), lambda std: std, stream("update"))
+    for other in (plans.gradients(), plans.masked_and_counted().training):
         with pytest.raises(PrivacyError, match="output perturbation"):
-            other.hospital_head(np.zeros(3), stream("head"))
-    open_plan = not_private(plan())
-    assert np.array_equal(open_plan.hospital_head(np.ones(3), stream("open")), np.ones(3))
+            noised_head(other, np.zeros(3), stream("head"))
+    open_plan = not_private(plans.plan(head()), 1)
+    assert np.array_equal(noised_head(open_plan.training, np.ones(3), stream("open")), np.ones(3))
+
+
+def test_an_update_does_not_leave_where_heads_are_noised():
+    with pytest.raises(PrivacyError):
+        noised_update(head(), np.zeros(3, dtype=np.float32), stream("update"))
 
 
 def test_the_statement_says_who_what_and_how_far_one_patient_moves_it():
-    sentence = statement_of(plan(), simulated=True, seeded=False).sentence()
+    sentence = statement_of(plans.plan(head()), simulated=True, seeded=False).sentence()
     for part in ("one patient", "fitted to the end", "moves by at most 1.428", "full participation",
-                 "12 patients, is a public constant", "at most 8 images"):  # fmt: skip
+                 "150 patients, is a public constant", "at most 8 images"):  # fmt: skip
         assert part in sentence
 
 
 def test_colluders_know_part_of_the_noise():
-    rows = insiders_of(plan(trust=Trust.SECURE_AGGREGATION, colluders=1))
+    rows = insiders_of(plans.plan(head(SHARED)))
     assert rows[0].epsilon < rows[1].epsilon == pytest.approx(gaussian_epsilon(2.0, 1e-5))
 
 
@@ -90,8 +103,7 @@ def test_colluders_know_part_of_the_noise():
     [
         lambda: OutputPerturbation(FIT, 0.0),
         lambda: OutputPerturbation(replace(FIT, num_patients=None), 1.0),
-        lambda: with_output_perturbation(private_plan(), FIT, None, None),
-        lambda: with_output_perturbation(private_plan(trust=Trust.COORDINATOR), FIT, 1.0, None),
+        lambda: head(ByCoordinator(3)),
     ],
 )
 def test_what_promises_nothing_is_refused(make):

@@ -11,16 +11,18 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tests.agent.masked_rounds import masked_plan
+from tests import plans
 from torch import nn
 
 from wardround.errors import PrivacyError
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import clipped_sum, per_patient_gradients
-from wardround.per_patient.clipping_rules import Automatic, ClippingKind, PerLayer
+from wardround.per_patient.clipping_rules import Automatic, ClippingKind, rule_of
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 from wardround.privacy.adaptive import AdaptiveNorm
+from wardround.privacy.plans.kinds import Clip
+from wardround.privacy.plans.wording import clipping_terms
 from wardround.privacy.rows import CountedRow, SectionedRow, rows_of
 from wardround.secure_aggregation.integers.grid import LARGEST_BOUND, Grid
 
@@ -40,8 +42,8 @@ LAYOUT = Layout.of(network())
 SIZES = [16, 8, 8]  # parameters of each layer, in this order
 
 
-def plan_of(kind):
-    return masked_plan(clipping=kind, clipping_norm=C)
+def clip_of(kind):
+    return Clip(C, AdaptiveNorm() if kind is ClippingKind.ADAPTIVE else rule_of(kind))
 
 
 def norm_of_round(kind):
@@ -49,7 +51,7 @@ def norm_of_round(kind):
 
 
 def rows(kind, clipping_norm=None):
-    return rows_of(plan_of(kind), LAYOUT, clipping_norm or norm_of_round(kind))
+    return rows_of(clip_of(kind), LAYOUT, clipping_norm or norm_of_round(kind))
 
 
 def squared_norm(row):
@@ -147,7 +149,7 @@ def test_with_one_layer_it_is_the_flat_clip_to_one_grid_step(kind):
     for size in (1e-4, 0.02, 1.0, 1e9):
         gradient = size * generator.normal(size=layout.size)
         of_layers, flat = (
-            grid.row_of(rows_of(plan_of(k), layout, None)(gradient)) for k in (kind, ClippingKind.FLAT)
+            grid.row_of(rows_of(clip_of(k), layout, None)(gradient)) for k in (kind, ClippingKind.FLAT)
         )
         assert np.abs(of_layers - flat).max() <= 1
         assert flat.any()
@@ -170,17 +172,17 @@ def loss(logits, labels):
 def test_the_sum_on_the_grid_is_the_sum_that_is_simulated(kind, clipping_norm):
     """The simulated one in double precision, and without its margin, is within half a step a patient."""
     model, step = network(), batch()
-    plan = replace(plan_of(ClippingKind.FLAT), clipping=kind)
+    own = clip_of(kind)
     of_round = clipping_norm if kind is ClippingKind.ADAPTIVE else None
-    make = rows_of(plan, LAYOUT, of_round)
+    make = rows_of(own, LAYOUT, of_round)
     per_patient = [make(gradient) for gradient in per_patient_gradients(model, loss, step).numpy()]
     grid = Grid(C, 1 << 22, len(per_patient[0]))
     found = grid.sum_of(per_patient) / grid.steps_per_unit
 
-    clip = plan.gradient_norm(of_round)
-    clipped = clipped_sum(model, loss, step, clipping_norm=clip / SHAVE, clipping=plan.rule)
+    clip = own.gradient_norm(of_round)
+    clipped = clipped_sum(model, loss, step, clipping_norm=clip / SHAVE, clipping=own.fixed)
     counted = step.num_patients - 1 if of_round else 0  # a patient left out is not counted either
-    whole = plan.in_units(replace(clipped, sensitivity=clip), counted, of_round)
+    whole = own.in_units(replace(clipped, sensitivity=clip), counted, of_round)
     atol = step.num_patients * 0.5 / grid.steps_per_unit
     np.testing.assert_allclose(found, whole.vector.numpy(), rtol=0, atol=1.01 * atol)
     assert np.abs(found).max() > 100 * atol
@@ -213,14 +215,14 @@ def test_a_norm_of_the_round_is_asked_for_where_norms_adapt_and_nowhere_else():
         (ClippingKind.ADAPTIVE, math.inf),
     ):
         with pytest.raises(PrivacyError, match="clipping norm"):
-            rows_of(plan_of(kind), LAYOUT, asked)
+            rows_of(clip_of(kind), LAYOUT, asked)
     with pytest.raises(PrivacyError, match="finite"):
         SectionedRow(Automatic(), LAYOUT, math.inf)
 
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
 def test_every_parameter_of_a_rule_is_a_term(kind):
-    terms = plan_of(kind).clipping_terms
+    terms = clipping_terms(clip_of(kind))
     assert terms["clipping"] == kind.value
     more: dict[str, dict[str, Any]] = {
         "per-layer": {"clipping_split": "equal"},
@@ -229,8 +231,7 @@ def test_every_parameter_of_a_rule_is_a_term(kind):
         "adaptive": {"clipping_quantile": 0.5, "clipping_rate": 0.2, "clipping_share": 0.01},
     }
     assert terms == {"clipping": kind.value, **more.get(kind.value, {})}
-    assert isinstance(plan_of(ClippingKind.PER_LAYER).rule, PerLayer)
 
 
 def test_every_rule_costs_what_the_flat_one_costs():
-    assert len({plan_of(kind).epsilon for kind in EVERY_KIND}) == 1
+    assert len({plans.masked(clip=clip_of(kind)).epsilon for kind in EVERY_KIND}) == 1

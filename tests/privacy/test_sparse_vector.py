@@ -1,23 +1,28 @@
 """A few chosen coordinates: the promise measured on neighbours, the algorithms they reduce to, and the totals."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import softmax
+from tests import plans
 from tests.cases import family
-from tests.fixtures_federation import private_plan
-from wardround.accounting.published import selective_sharing_epsilon
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import ComposedEvent, GaussianEvent, PureEvent, SelfComposedEvent
-from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
+from wardround.accounting.insiders import NoiseShares
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
+from wardround.agreed.plans import plan_of
 from wardround.errors import PrivacyError
-from wardround.privacy.plans.wording import insiders_of, statement_of
-from wardround.privacy.sparse_vector import GumbelTopK, SparseVector, with_sparse_vector, with_top_k
+from wardround.privacy.plans.adversaries import insiders_of
+from wardround.privacy.plans.kinds import NoisedUpdates
+from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
+from wardround.privacy.plans.protects import protects
+from wardround.privacy.plans.wording import statement_of
+from wardround.privacy.sparse_vector import GumbelTopK, SparseVector
 from wardround.randomness import Randomness, gumbel, laplace
+from wardround.work import GradientSum
 
 
 def stream(*name):
@@ -194,33 +199,28 @@ def test_the_whole_update_of_a_network_is_gone_through_and_stops_at_c():
         assert np.count_nonzero(released(mechanism, update)) == answers
 
 
-def test_the_published_totals_are_what_the_audit_found():
-    assert selective_sharing_epsilon(725_061, 0.1) == pytest.approx(7.5e3, rel=0.01)
-    assert selective_sharing_epsilon(4_700_000, 0.4) == pytest.approx(1.9e5, rel=0.01)
+def test_visits_share_the_promised_epsilon(tiny_study, kind):
+    plan = plan_with(tiny_study, kind, 3.0)
+    assert plan.releases == 20
+    assert 3.0 * 0.99 <= plan.epsilon <= 3.0
+    assert (plan.unit, plan.relation) == (PrivacyUnit.HOSPITAL, NeighboringRelation.REPLACE_ONE)
+    assert isinstance(plan.training, NoisedUpdates)
+    assert not protects(plan.training, GradientSum()), "sums of gradients are not noised"
 
 
-def test_visits_share_the_promised_epsilon():
-    base = private_plan(releases=20)
-    promised = 3.0
-    for plan in (
-        with_sparse_vector(base, SparseVector(0.1, 10, 1.0), promised),
-        with_top_k(base, GumbelTopK(0.1, 10, 1.0), promised),
-    ):
-        assert promised * 0.99 <= plan.epsilon <= promised
-        assert (plan.unit, plan.relation) == (PrivacyUnit.HOSPITAL, NeighboringRelation.REPLACE_ONE)
-        assert plan.on_update is not None
-        assert not plan.noises_gradients
-    huge = with_sparse_vector(replace(base, releases=2), SparseVector(0.1, 10, 1.0), 15_000.0)
-    assert isinstance(huge.on_update, SparseVector)
-    assert huge.on_update.epsilon == pytest.approx(7_500.0)  # basic composition
+def test_pure_visits_share_at_least_evenly(tiny_study):
+    huge = plan_with(tiny_study, "sparse-vector", 15_000.0, rounds=2)
+    mechanism = huge.training.mechanism
+    assert isinstance(mechanism, SparseVector)
+    assert mechanism.epsilon == pytest.approx(7_500.0)  # basic composition
     assert 14_999 < huge.epsilon <= 15_000.0
-    few = with_sparse_vector(base, SparseVector(0.1, 10, 1.0), promised).on_update
+    few = plan_with(tiny_study, "sparse-vector", 3.0).training.mechanism
     assert isinstance(few, SparseVector)
-    assert few.epsilon >= promised / 20 * (1 - 1e-9)
+    assert few.epsilon >= 3.0 / 20 * (1 - 1e-9)
 
 
-def test_the_statement_says_the_total():
-    plan = with_sparse_vector(private_plan(releases=4), SparseVector(0.1, 10, 1.0), 2.0)
+def test_the_statement_says_the_total(tiny_study):
+    plan = plan_with(tiny_study, "sparse-vector", 2.0, rounds=4)
     statement = statement_of(plan, simulated=True, seeded=False)
     assert 1.99 < statement.epsilon <= 2.0
     sentence = statement.sentence()
@@ -229,12 +229,12 @@ def test_the_statement_says_the_total():
     assert {row.epsilon for row in insiders_of(plan)} == {plan.epsilon}
 
 
-@pytest.mark.parametrize("trust", [Trust.SECURE_AGGREGATION, Trust.COORDINATOR])
-def test_noise_that_cannot_be_shared_out_is_each_hospitals_own(trust):
+@pytest.mark.parametrize("noiser", [NoiseShares(3, 1), ByCoordinator(3)], ids=["shares", "coordinator"])
+@pytest.mark.parametrize("mechanism", [SparseVector(0.1, 10, 1.0), GumbelTopK(0.1, 10, 1.0)])
+def test_noise_that_cannot_be_shared_out_is_each_hospitals_own(noiser, mechanism):
+    plans.plan(NoisedUpdates(mechanism, 1.0, 4, ByEachHospital(3)))
     with pytest.raises(PrivacyError, match="trust"):
-        with_sparse_vector(private_plan(trust=trust), SparseVector(0.1, 10, 1.0), 1.0)
-    with pytest.raises(PrivacyError, match="trust"):
-        with_top_k(private_plan(trust=trust), GumbelTopK(0.1, 10, 1.0), 1.0)
+        NoisedUpdates(mechanism, 1.0, 4, noiser)
 
 
 @pytest.mark.parametrize(

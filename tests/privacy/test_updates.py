@@ -5,15 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
-from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.variants import with_clipped_updates
+from tests import plans
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
+from wardround.accounting.calibration import calibrate_noise_multiplier
 from wardround.accounting.events import GaussianEvent, SelfComposedEvent
-from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
+from wardround.agreed.plans import plan_of
 from wardround.errors import PrivacyError
+from wardround.privacy.plans.costs import release_event
+from wardround.privacy.plans.kinds import NoisedUpdates
+from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
+from wardround.privacy.plans.protects import protects
 from wardround.privacy.updates import ClippedUpdate, clipped_to
 from wardround.randomness import Randomness
+from wardround.work import GradientSum
 
 NORM = 0.7
 GENERATOR = np.random.default_rng(0)
@@ -33,17 +39,14 @@ ADVERSARIAL = {
 }
 
 
-def plan(releases=1, **fields):
-    defaults = dict(
-        noise_multiplier=1.0, clipping_norm=1.0, sampling_prob=1.0, releases=releases, delta=1e-5,
-        trust=Trust.NOBODY, hospitals=3, num_patients=None,
-    )  # fmt: skip
-    return PrivacyPlan(**(defaults | fields))
+def updates(mechanism, releases=1):
+    return NoisedUpdates(mechanism, 1.0, releases, ByEachHospital(3))
 
 
-def mechanism_of(protected):
-    assert isinstance(protected.on_update, ClippedUpdate)
-    return protected.on_update
+def mechanism_of(made):
+    assert isinstance(made.training, NoisedUpdates)
+    assert isinstance(made.training.mechanism, ClippedUpdate)
+    return made.training.mechanism
 
 
 def stream(seed=0):
@@ -99,11 +102,11 @@ def test_a_mechanism_says_what_it_is():
     assert mechanism.event == GaussianEvent(2.0)
     assert mechanism.unit is PrivacyUnit.HOSPITAL
     assert mechanism.relation is NeighboringRelation.REPLACE_ONE
-    protected = with_clipped_updates(plan(5), NORM, None, 2.0)
+    protected = plans.plan(updates(mechanism, 5))
     assert (protected.unit, protected.relation) == (mechanism.unit, mechanism.relation)
-    assert protected.release_event == mechanism.event
+    assert release_event(protected.training) == mechanism.event
     assert protected.is_private
-    assert not protected.noises_gradients
+    assert not protects(protected.training, GradientSum()), "sums of gradients are not noised"
     assert not protected.is_counted
 
 
@@ -113,14 +116,15 @@ def test_a_norm_that_bounds_nothing_is_refused(norm):
         ClippedUpdate(norm, 1.0)
 
 
-def test_noise_goes_on_gradients_or_on_updates_and_never_comes_from_the_coordinator():
-    mechanism = ClippedUpdate(1.0, 1.0)
-    with pytest.raises(PrivacyError, match="not on both"):
-        plan(on_update=mechanism)
+@pytest.mark.parametrize("noise_multiplier", [0.0, -1.0, float("inf"), float("nan")])
+def test_noise_that_protects_nothing_is_refused(noise_multiplier):
+    with pytest.raises(PrivacyError, match="noise_multiplier must be > 0 and finite"):
+        ClippedUpdate(NORM, noise_multiplier)
+
+
+def test_noise_on_an_update_never_comes_from_the_coordinator():
     with pytest.raises(PrivacyError, match="trust cannot be coordinator"):
-        plan(on_update=mechanism, noise_multiplier=0.0, trust=Trust.COORDINATOR)
-    with pytest.raises(PrivacyError, match="got neither"):
-        with_clipped_updates(plan(), 1.0, None, None)
+        replace(updates(ClippedUpdate(1.0, 1.0)), noiser=ByCoordinator(3))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +136,7 @@ def test_noise_goes_on_gradients_or_on_updates_and_never_comes_from_the_coordina
 )  # fmt: skip
 def test_one_release_is_calibrated_like_the_analytic_gaussian_mechanism(epsilon, delta, noise_multiplier):
     """Balle and Wang 2018; never less noise than theirs."""
-    found = mechanism_of(with_clipped_updates(plan(delta=delta), NORM, epsilon, None)).noise_multiplier
+    found = calibrate_noise_multiplier(lambda z: ClippedUpdate(NORM, z).event, epsilon, delta, AccountantKind.PLD)
     assert noise_multiplier - 1e-6 <= found
     assert found == pytest.approx(noise_multiplier, rel=1e-3)
 
@@ -148,10 +152,20 @@ def test_releases_compose_like_one_with_less_noise(releases, epsilon):
 
 
 @pytest.mark.parametrize("accountant", AccountantKind)
-def test_a_plan_for_several_visits_keeps_its_promise_with_no_more_noise_than_needed(accountant):
-    protected = with_clipped_updates(plan(7, accountant=accountant), NORM, 4.0, None)
+def test_seven_visits_keep_the_promise_with_no_more_noise_than_needed(accountant):
+    least = calibrate_noise_multiplier(
+        lambda z: SelfComposedEvent(ClippedUpdate(NORM, z).event, 7), 4.0, 1e-5, accountant
+    )
+    protected = plans.plan(updates(ClippedUpdate(NORM, least), 7), accountant=accountant)
     assert 3.99 < protected.epsilon <= 4.0
     assert protected.epsilon_after(0) == 0.0
-    mechanism = mechanism_of(protected)
-    less = replace(mechanism, noise_multiplier=0.99 * mechanism.noise_multiplier)
-    assert replace(protected, on_update=less).epsilon > 4.0
+    less = updates(ClippedUpdate(NORM, 0.99 * least), 7)
+    assert replace(protected, parts=(less,)).epsilon > 4.0
+
+
+def test_the_plan_of_a_study_is_calibrated_on_all_visits_of_a_hospital(tiny_study):
+    own = {"plan": "clipped-update", "trust": "nobody", "epsilon": 4.0, "clipping_norm": NORM, "accountant": "pld"}
+    protected = plan_of(tiny_study(privacy=own, federation={"strategy": "fedavg", "rounds": 7}))
+    assert protected.releases == 7
+    assert mechanism_of(protected).clipping_norm == NORM
+    assert 3.99 < protected.epsilon <= 4.0

@@ -13,7 +13,7 @@ from wardround.training.convex import feature_rows, fit_head, linear_head, regul
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench
-from wardround.types import HeadFit
+from wardround.work import HeadFit
 
 
 class Rows(nn.Module):

@@ -3,18 +3,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.fixtures_federation import private_plan
 from torch import nn
-from wardround.privacy.variants import not_private
 
 from wardround.images.patients import ImageRef, Patient
 from wardround.models.network import Network, Normalise
+from wardround.privacy.plans.kinds import UNCLIPPED, NotPrivate, PublicSize
 from wardround.randomness import Randomness
 from wardround.training.local import local_steps
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import TrainingPatients, training_patients
 from wardround.training.workbench import Sample, Workbench
-from wardround.types import LocalSteps, PatientId
+from wardround.types import PatientId
+from wardround.work import LocalSteps
 
 
 def bench_and_patients(*, encode_once=False, num_pictures=9, pictures_at_once=None, monkeypatch=None):
@@ -90,10 +90,10 @@ def test_weights_of_one_call_do_not_leak_into_the_next():
 
 def test_local_steps_without_privacy_are_gradient_descent():
     bench, patients = bench_and_patients()
-    plan = not_private(private_plan(1, sampling_prob=1.0))
+    part = NotPrivate(UNCLIPPED, 1.0, 3, PublicSize(4), 1)
     streams = Randomness(0).stream("a"), Randomness(0).stream("b")
     steps = LocalSteps(steps=3, learning_rate=0.3, momentum=0.5, denominator=4.0)
-    ours, _ = local_steps(bench, bench.initial_weights, patients, plan, steps, *streams)
+    ours, _ = local_steps(bench, bench.initial_weights, patients, part, steps, *streams)
 
     layer = nn.Linear(15, 3)
     weights = torch.from_numpy(bench.initial_weights.copy())

@@ -8,8 +8,9 @@
 Both: neighbouring data sets differ as the events have it, by adding or removing one unit if nothing else is
 said.
 
-Basic composition, by which epsilons and deltas add, stands beside them where it is as good and cheaper: a `PureEvent` of epsilon `LARGE` or more is put aside and its epsilon added to what the others cost, and
-events that are all pure never cost more than their sum. A release of 65,536 needs no grid of that length.
+Basic composition, by which epsilons and deltas add, stands beside them where it is as good and cheaper: a `PureEvent`
+of epsilon `LARGE` or more is put aside and its epsilon added to what the others cost, and events that are all pure
+never cost more than their sum. A release of 65,536 needs no grid of that length.
 
 Sources:
     Dong, Roth and Su 2019, https://arxiv.org/abs/1905.02383: Corollary 3.3 (Gaussian composition).

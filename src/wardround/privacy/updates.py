@@ -106,6 +106,7 @@ class ClippedUpdate:
         """Refuses fields that promise nothing."""
         if not 0 < self.clipping_norm < float("inf"):
             raise PrivacyError(f"clipping_norm must be > 0 and finite, got {self.clipping_norm}.")
+        GaussianEvent(self.noise_multiplier)  # refuses what is no noise
 
     @property
     def event(self) -> Event:

@@ -1,28 +1,31 @@
 """A patient's whole release: composition over pictures and labels, and the noise for a promised epsilon."""
 
+from dataclasses import replace
+
 import pytest
-from wardround.privacy.plan import PrivacyPlan
-from wardround.privacy.variants import not_private, with_local_pictures
+from tests import plans
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent, GaussianEvent, NoEvent, PureEvent, SelfComposedEvent
-from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
 from wardround.privacy.pictures.features import GaussianFeatures, LaplaceFeatures
 from wardround.privacy.pictures.labels import RandomisedResponse
 from wardround.privacy.pictures.per_pixel import LaplacePixels
 from wardround.privacy.pictures.release import LocalRelease, calibrated_release
-from wardround.privacy.plans.wording import insiders_of, statement_of
+from wardround.privacy.plans.adversaries import insiders_of
+from wardround.privacy.plans.calibrate import not_private
+from wardround.privacy.plans.kinds import ExactCount, NoisedPictures
+from wardround.privacy.plans.protects import charge_of, plan_protects
+from wardround.privacy.plans.wording import statement_of
+from wardround.work import CountClasses, CountPatients, GradientSum
 
 DELTA = 1e-5
 
 
-def plan_with(release, **fields):
-    plan = PrivacyPlan(
-        noise_multiplier=1.0, clipping_norm=1.0, sampling_prob=0.5, releases=7, delta=DELTA, trust=Trust.NOBODY,
-        hospitals=3, **fields,
-    )  # fmt: skip
-    return with_local_pictures(plan, release)
+def plan_with(release):
+    pictures = NoisedPictures(release, 0.5, ExactCount(), 3)
+    return plans.plan(pictures, delta=DELTA, images_per_patient=release.images_per_patient)
 
 
 @pytest.mark.parametrize("images", [1, 2, 8])
@@ -74,24 +77,22 @@ def test_a_plan_on_pictures_charges_them_and_nothing_afterwards():
     release = LocalRelease(LaplaceFeatures(1.0, 1.0), RandomisedResponse(0.5), 2)
     plan = plan_with(release)
     assert plan.is_private
-    assert not plan.noises_gradients
     assert not plan.is_counted
     assert (plan.unit, plan.relation) == (PrivacyUnit.PATIENT, NeighboringRelation.REPLACE_ONE)
-    assert plan.release_event == plan.count_event == NoEvent()
+    for work in (GradientSum(), CountPatients(), CountClasses()):
+        assert plan_protects(plan, work)
+        assert charge_of(plan, work, 1) == NoEvent()
     assert plan.event_after(1) == SelfComposedEvent(PureEvent(3.0), 1)
     assert plan.epsilon <= 3
     assert plan.epsilon_after(2) > plan.epsilon_after(1)
     assert [row.epsilon for row in insiders_of(plan)] == [plan.epsilon] * len(insiders_of(plan))
-    assert not not_private(plan).is_private
+    assert not not_private(plan, 1).is_private
 
 
-@pytest.mark.parametrize("fields", [{"trust": Trust.SECURE_AGGREGATION}, {"noise_multiplier": 1.0}])
-def test_noise_on_pictures_is_all_the_noise_there_is(fields):
-    from dataclasses import replace
-
-    release = LocalRelease(LaplaceFeatures(1.0, 1.0), RandomisedResponse(0.5), 2)
-    with pytest.raises(PrivacyError, match=r"all the noise there is|must clip"):
-        replace(plan_with(release), **fields)
+def test_as_many_pictures_of_a_patient_are_used_as_are_charged():
+    plan = plan_with(LocalRelease(LaplaceFeatures(1.0, 1.0), RandomisedResponse(0.5), 2))
+    with pytest.raises(PrivacyError, match="the 2 pictures that are charged"):
+        replace(plan, images_per_patient=8)
 
 
 def test_the_statement_names_both_epsilons_and_says_when_one_is_no_protection():

@@ -18,7 +18,7 @@ from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.pictures.release import LocalRelease
-from wardround.privacy.plans.noisers import ByEachHospital, Noiser
+from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital, Noiser
 from wardround.privacy.updates import UpdateMechanism
 
 Noise: TypeAlias = GaussianEvent | DiscreteShares
@@ -78,6 +78,11 @@ class PublicSize:
     """The number of training patients over all hospitals, a public constant of the study."""
 
     num_patients: int
+
+    def __post_init__(self) -> None:
+        """Refuses a number that sums cannot be divided by."""
+        if self.num_patients < 1:
+            raise PrivacyError(f"num_patients must be >= 1, got {self.num_patients}.")
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,7 @@ class CorrelatedGradients:
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
         check_clip(self.clip)
+        check_by_hospitals(self.noiser)
         if self.clip.adaptive is not None:
             raise PrivacyError("Correlated noise needs one clipping norm for all rounds, got an adaptive one.")
         if isinstance(self.noiser, NoiseShares) and self.noiser.dropouts:
@@ -192,6 +198,7 @@ class NoisedUpdates:
         """Refuses fields that promise nothing."""
         check_sampling_prob(self.sampling_prob)
         check_releases(self.releases)
+        check_by_hospitals(self.noiser)
         if self.mechanism.selects and not isinstance(self.noiser, ByEachHospital):
             raise PrivacyError(
                 "Hospitals that choose coordinates must noise them alone: trust must be nobody, got shares of noise."
@@ -209,6 +216,10 @@ class NoisedHead:
 
     mechanism: OutputPerturbation
     noiser: ByEachHospital | NoiseShares
+
+    def __post_init__(self) -> None:
+        """Refuses a noiser that sees what is to be noised."""
+        check_by_hospitals(self.noiser)
 
 
 @dataclass(frozen=True)
@@ -296,6 +307,16 @@ def check_releases(releases: int) -> None:
     """
     if releases < 1:
         raise PrivacyError(f"A plan needs at least one release, got {releases}.")
+
+
+def check_by_hospitals(noiser: Noiser) -> None:
+    """Refuses the coordinator as the noiser of what hospitals noise themselves.
+
+    Raises:
+        PrivacyError: the coordinator is to add the noise.
+    """
+    if isinstance(noiser, ByCoordinator):
+        raise PrivacyError("Hospitals must noise this themselves: trust cannot be coordinator.")
 
 
 def check_shares(noise: Noise, noiser: Noiser) -> None:

@@ -77,6 +77,13 @@ class Plan:
                 raise PrivacyError("A count and the sums after it must be noised by the same, in the same way.")
         if self.is_private and not 0 < self.delta < 1:
             raise PrivacyError(f"delta must lie in (0, 1), got {self.delta}.")
+        if self.images_per_patient < 1:
+            raise PrivacyError(f"images_per_patient must be >= 1, got {self.images_per_patient}.")
+        charged = isinstance(self.training, NoisedPictures) and self.training.release.images_per_patient
+        if charged and charged != self.images_per_patient:
+            raise PrivacyError(
+                f"images_per_patient must be the {charged} pictures that are charged, got {self.images_per_patient}."
+            )
 
     @property
     def training(self) -> Training:

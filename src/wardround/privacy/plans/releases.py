@@ -148,10 +148,20 @@ def correlated_sum(
 
 
 def noised_update(part: Training, update: Vector, stream: Stream) -> Vector:
-    """Returns a hospital's update as it leaves, (parameter,): as it is where its steps were noised already."""
-    if not isinstance(part, NoisedUpdates):
-        return update
-    return part.mechanism.release(update, lambda total: hospital_std(part.noiser, total), stream)
+    """Returns a hospital's update as it leaves, (parameter,): as it is where its steps were noised already.
+
+    Raises:
+        PrivacyError: the part's noise is meant for something else.
+    """
+    match part:
+        case NoisedUpdates():
+            return part.mechanism.release(update, lambda total: hospital_std(part.noiser, total), stream)
+        case NoisedGradients() | NoisedPictures() | NotPrivate():
+            return update
+        case CorrelatedGradients() | NoisedHead():
+            raise PrivacyError("An update must be noised whole or in its steps, got a plan that noises otherwise.")
+        case _:
+            assert_never(part)
 
 
 def selects(part: Training) -> bool:
