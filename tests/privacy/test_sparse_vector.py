@@ -199,6 +199,20 @@ def test_the_whole_update_of_a_network_is_gone_through_and_stops_at_c():
         assert np.count_nonzero(released(mechanism, update)) == answers
 
 
+def plan_with(tiny_study, kind, epsilon, rounds=20):
+    """The plan of a study that releases ten coordinates of each update."""
+    own = {
+        "plan": kind,
+        "answers": 10,
+        "clipping_norm": 0.1,
+        "epsilon": epsilon,
+        "delta": 1e-5,
+        "accountant": "pld",
+    }
+    return plan_of(tiny_study(privacy=own, federation={"strategy": "fedavg", "rounds": rounds}))
+
+
+@pytest.mark.parametrize("kind", ["sparse-vector", "top-k"])
 def test_visits_share_the_promised_epsilon(tiny_study, kind):
     plan = plan_with(tiny_study, kind, 3.0)
     assert plan.releases == 20
