@@ -109,7 +109,7 @@ TO_BE_REWRITTEN = frozenset(
         "privacy/rows.py",
         "privacy/rules.py",
         "privacy/slots.py",
-        "privacy/sparse_vector.py",
+        "reproduce/mechanisms/sparse_vector/mechanism.py",
         "privacy/sums.py",
         "privacy/surgery.py",
         "privacy/toeplitz.py",

@@ -20,8 +20,8 @@ from wardround.privacy.plans.kinds import NoisedUpdates
 from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.protects import protects
 from wardround.privacy.plans.wording import statement_of
-from wardround.privacy.sparse_vector import GumbelTopK, SparseVector
 from wardround.randomness import Randomness, gumbel, laplace
+from wardround.reproduce.mechanisms.sparse_vector.mechanism import GumbelTopK, SparseVector
 from wardround.work import GradientSum
 
 
@@ -61,8 +61,12 @@ def test_the_parts_add_up_to_the_total_in_the_best_ratio():
 
 
 def without_noise(monkeypatch):
-    monkeypatch.setattr("wardround.privacy.sparse_vector.laplace", lambda stream, count: np.zeros(count))
-    monkeypatch.setattr("wardround.privacy.sparse_vector.gumbel", lambda stream, count: np.zeros(count))
+    monkeypatch.setattr(
+        "wardround.reproduce.mechanisms.sparse_vector.mechanism.laplace", lambda stream, count: np.zeros(count)
+    )
+    monkeypatch.setattr(
+        "wardround.reproduce.mechanisms.sparse_vector.mechanism.gumbel", lambda stream, count: np.zeros(count)
+    )
     monkeypatch.setattr("wardround.randomness.streams.Stream.add_normal", lambda self, values, std: None)
 
 
