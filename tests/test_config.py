@@ -24,8 +24,9 @@ def refusal(raw, code):
 def leaves(schema):
     """Every key of every section in a JSON schema, with its own schema."""
     for name, section in schema["$defs"].items():
-        for key, field in section["properties"].items():
-            yield f"{name}.{key}", field
+        for kind in section.get("oneOf", [section]):
+            for key, field in kind["properties"].items():
+                yield f"{name}.{key}", field
 
 
 @pytest.mark.parametrize(
