@@ -50,7 +50,7 @@ def read_tables(path: Path, overrides: Mapping[str, Mapping[str, object]] | None
         raw = with_site(raw)
     except ValueError as error:
         raise StudyError(f"{path} does not hold: {error}.", code="study-conflict") from None
-    for section, values in (overrides or {}).items():
+    for section, values in with_site(dict(overrides or {})).items():
         if isinstance(raw.setdefault(section, {}), dict):  # anything else is refused below
             raw[section].update(values)
     return raw
