@@ -35,6 +35,9 @@ ARROWS: dict[str, set[str]] = {
         "work",
         "published",
         "config",
+        "images",
+        "models",
+        "training",
         "accounting",
         "per_patient",
         "privacy",
@@ -45,6 +48,10 @@ ARROWS: dict[str, set[str]] = {
     # The three programs: the first two know nothing of each other; the simulation has both in one process.
     "hospital": {
         "work",
+        "config",
+        "images",
+        "models",
+        "agreed",
         "accounting",
         "ledger",
         "per_patient",
@@ -54,11 +61,15 @@ ARROWS: dict[str, set[str]] = {
         "training",
         "federation.messages",
         "federation.receipts",
+        "federation.timetable",
         "federation.wire",
     },
     "coordinator": {
         "work",
         "config",
+        "images.entries",
+        "models",
+        "randomness",
         "accounting",
         "privacy",
         "secure_aggregation",
@@ -137,9 +148,7 @@ THIRD_PARTY_BANS = {
     "work": {"torch"},
     "config": {"torch", "numpy"},
     "randomness": {"torch"},
-    "agreed": {"torch"},
     "coordinator": {"torch"},
-    "hospital": {"torch"},
     "cli": {"torch", "numpy"},
 }
 
