@@ -8,16 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.errors import raises_code
 
+from wardround.agreed.plans import plan_of
 from wardround.config import Study, parse_study, read_study
+from wardround.config.privacy import PrivateSection
 from wardround.errors import StudyError
 
+NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None}
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))  # a lone surrogate is no text
 
 
 def refusal(raw, code):
     """The sentence of a study that is refused with this code: it names the setting."""
     with raises_code(StudyError, code) as refused:
-        parse_study(raw)
+        plan_of(parse_study(raw))
     return str(refused.value)
 
 
@@ -50,7 +53,7 @@ def test_an_unknown_section_is_refused_with_the_nearest_known_one(tiny):
 def test_an_unknown_key_of_a_section_in_a_section_is_refused(tiny):
     raw = tiny()
     raw["data"]["phantom"]["patient"] = 3
-    assert "unknown key data.phantom.patient (did you mean patients?)" in refusal(raw, "study-unknown-key")
+    assert "unknown key site.phantom.patient (did you mean patients?)" in refusal(raw, "study-unknown-key")
 
 
 def test_a_key_like_no_other_is_refused_with_all_known_ones(tiny):
@@ -69,9 +72,10 @@ def test_exactly_one_of_epsilon_and_noise_multiplier_is_given(tiny, privacy):
 
 
 def test_either_of_epsilon_and_noise_multiplier_alone_is_enough(tiny):
-    assert parse_study(tiny()).privacy.noise_multiplier is None
-    other = parse_study(tiny(privacy={"epsilon": None, "noise_multiplier": 1.0}))
-    assert (other.privacy.epsilon, other.privacy.noise_multiplier) == (None, 1.0)
+    for given in ((8.0, None), (None, 1.0)):
+        privacy = parse_study(tiny(privacy=dict(zip(("epsilon", "noise_multiplier"), given, strict=True)))).privacy
+        assert isinstance(privacy, PrivateSection)
+        assert (privacy.epsilon, privacy.noise_multiplier) == given
 
 
 def test_a_private_study_needs_a_delta(tiny):
@@ -80,15 +84,14 @@ def test_a_private_study_needs_a_delta(tiny):
 
 @pytest.mark.parametrize("given", ["epsilon", "noise_multiplier"])
 def test_a_study_without_privacy_promises_nothing(tiny, given):
-    none = {"plan": "none", "epsilon": None, "delta": None}
-    assert parse_study(tiny(privacy=none)).privacy.plan == "none"
-    assert given in refusal(tiny(privacy=none | {given: 1.0}), "study-no-promise")
+    assert parse_study(tiny(privacy=NOT_PRIVATE)).privacy.plan == "none"
+    assert given in refusal(tiny(privacy=NOT_PRIVATE | {given: 1.0}), "study-no-promise")
 
 
 def test_the_epsilon_of_a_study_without_privacy_is_infinity(tiny_study):
     from wardround.simulation.estimate import estimate
 
-    found = estimate(tiny_study(privacy={"plan": "none", "epsilon": None, "delta": None}))
+    found = estimate(tiny_study(privacy=NOT_PRIVATE))
     assert found.statement.epsilon == math.inf
     assert found.to_json()["epsilon"] == "infinity"
 
@@ -136,8 +139,8 @@ def test_several_mistakes_are_reported_together(tiny):
 @pytest.mark.parametrize(
     ("sections", "code"),
     [
-        ({"federation": {"local_steps": 2}}, "study-strategy-key"),
-        ({"federation": {"strategy": "fedavg"}}, "study-trust"),
+        ({"federation": {"local_steps": 2}}, "study-unknown-key"),
+        ({"federation": {"strategy": "fedavg"}}, "study-plan-strategy"),
         ({"privacy": {"colluders": 2, "dropouts": 1}}, "study-honest-hospital"),
         ({"hospitals": {"scheme": "sizes"}}, "study-sizes"),
         ({"hospitals": {"sizes": [9, 9, 9]}}, "study-sizes"),
@@ -156,7 +159,7 @@ def test_parts_that_do_not_fit_together_are_refused(tiny, sections, code):
         {"hospitals": {"scheme": "sizes", "sizes": [5, 6, 7]}},
         {"federation": {"compare": ["pooled", "alone-no-privacy"], "average_last": 0.25}},
         {"privacy": {"epsilon": None, "noise_multiplier": 1e-2, "delta": 1e-12}},
-        {"privacy": {"plan": "none", "epsilon": None, "delta": None}},
+        {"privacy": NOT_PRIVATE},
     ],
 )
 def test_a_study_written_and_read_again_is_the_same(tiny_study, tmp_path, sections):
@@ -213,7 +216,7 @@ def test_relative_paths_are_resolved_against_the_file(tiny_study, tmp_path, monk
     path.write_text(study.to_toml())
     monkeypatch.chdir("/")
     read = read_study(path)
-    assert read.data.path == folder / "pictures"
+    assert read.site.path == folder / "pictures"
     assert read.model.weights == tmp_path / "start.safetensors"
     assert read.privacy.ledger == folder / "ledger.sqlite"
     assert str(read.performance.cache) == "/elsewhere/cache"
@@ -221,7 +224,7 @@ def test_relative_paths_are_resolved_against_the_file(tiny_study, tmp_path, monk
 
 def test_overrides_are_laid_over_the_file(study_file):
     read = read_study(study_file(), {"data": {"path": "/there"}})
-    assert str(read.data.path) == "/there"
+    assert str(read.site.path) == "/there"
     assert read.data.image_size == 16
 
 
@@ -254,7 +257,9 @@ def test_the_schema_explains_every_key():
     schema = Study.model_json_schema()
     json.dumps(schema, allow_nan=False)
     silent = [name for name, field in leaves(schema) if not field.get("description") and "$ref" not in field]
-    # The sections themselves are explained by their class.
-    assert [name for name in silent if not name.startswith("Study.") and name != "DataSection.phantom"] == []
+    # The sections themselves, and the plan or strategy that each is about, are explained by their class.
+    told = ("Study.", "SiteSection.phantom")
+    tags = (".plan", ".strategy")
+    assert [name for name in silent if not name.startswith(told) and not name.endswith(tags)] == []
     assert all(section["description"] for section in schema["$defs"].values())
     assert schema["additionalProperties"] is False
