@@ -9,6 +9,7 @@ from tests.fixtures_federation import STUDY, private_plan, without_noise
 
 from wardround.accounting.events import GaussianEvent, from_json, leaves
 from wardround.accounting.insiders import NoiseShares
+from wardround.agreed.network import build_network
 from wardround.agreed.plans import plan_of
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
@@ -25,7 +26,6 @@ from wardround.privacy.plans.noisers import ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.updates import ClippedUpdate
 from wardround.simulation.estimate import estimate
-from wardround.simulation.materials import build_network
 from wardround.simulation.run import run_study
 from wardround.training.convex import fit_head
 from wardround.work import FittedHead, GradientSum, HeadFit, LocalSteps, LocalUpdate
