@@ -72,10 +72,12 @@ def test_exactly_one_of_epsilon_and_noise_multiplier_is_given(tiny, privacy):
 
 
 def test_either_of_epsilon_and_noise_multiplier_alone_is_enough(tiny):
-    for given in ((8.0, None), (None, 1.0)):
-        privacy = parse_study(tiny(privacy=dict(zip(("epsilon", "noise_multiplier"), given, strict=True)))).privacy
+    for values in ((8.0, None), (None, 1.0)):
+        privacy = parse_study(
+            tiny(privacy=dict(zip(("epsilon", "noise_multiplier"), values, strict=True)))
+        ).privacy
         assert isinstance(privacy, PrivateSection)
-        assert (privacy.epsilon, privacy.noise_multiplier) == given
+        assert (privacy.epsilon, privacy.noise_multiplier) == values
 
 
 def test_a_private_study_needs_a_delta(tiny):
