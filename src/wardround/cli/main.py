@@ -38,7 +38,7 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
-DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [data] path.")]
+DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -310,7 +310,7 @@ def _read(path: Path, data: Path | None) -> "Study":
 
 
 def _overrides(data: Path | None) -> dict[str, dict[str, object]] | None:
-    return None if data is None else {"data": {"path": str(data.resolve())}}
+    return None if data is None else {"site": {"path": str(data.resolve())}}
 
 
 def _console(*, stderr: bool = True) -> "Console":

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from wardround.config.data import with_site
 from wardround.config.section import TAGS, Section, kinds_of, tags_of
 from wardround.config.study import Study
 from wardround.errors import StudyError
@@ -43,6 +44,10 @@ def read_tables(path: Path, overrides: Mapping[str, Mapping[str, object]] | None
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{path} must be valid TOML: {error}.", code="study-no-toml") from None
+    try:
+        raw = with_site(raw)
+    except ValueError as error:
+        raise StudyError(f"{path} does not hold: {error}.", code="study-conflict") from None
     for section, values in (overrides or {}).items():
         if isinstance(raw.setdefault(section, {}), dict):  # anything else is refused below
             raw[section].update(values)
@@ -79,10 +84,10 @@ def _resolve_paths(study: Study, base: Path) -> Study:
 
     return study.model_copy(
         update={
-            "data": study.data.model_copy(
-                update=resolved(study.data, "path")
-                | resolved(study.data, "labels")
-                | resolved(study.data, "key_file")
+            "site": study.site.model_copy(
+                update=resolved(study.site, "path")
+                | resolved(study.site, "labels")
+                | resolved(study.site, "key_file")
             ),
             "model": study.model.model_copy(update=resolved(study.model, "weights")),
             "privacy": study.privacy.model_copy(update=resolved(study.privacy, "ledger")),

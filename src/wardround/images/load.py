@@ -152,7 +152,7 @@ def open_layout(layout: str | None, root: Path | None) -> Iterator[Store]:
     if layout is not None and layout not in READERS:
         raise DataError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}. Choose one of them.")
     if root is None:
-        raise DataError(f"the layout {layout} must have a data folder, got none. Set data.path, or pass --data.")
+        raise DataError(f"the layout {layout} must have a data folder, got none. Set [site] path, or pass --data.")
     if not root.exists():
         raise DataError(f"the data folder must exist, got {root}. Check its path.")
     store = open_store(root)

@@ -131,15 +131,15 @@ def _share_of_a_round(study: Study) -> float:
 
 def _listed(study: Study) -> Listing | None:
     """What is there, by file names, tables and headers alone; None where no folder is named."""
-    data = study.data
-    if data.layout == "phantom":
-        phantom = data.phantom
+    site = study.site
+    if site.layout == "phantom":
+        phantom = site.phantom
         options = PhantomOptions(patients=phantom.patients, max_images=phantom.max_images, seed=phantom.seed)
         return list_phantom(options)
-    if data.path is None:
+    if site.path is None:
         return None
-    with open_layout(data.layout, data.path) as store:
-        return list_entries(data.layout, store, data.task, reader_options(study))
+    with open_layout(site.layout, site.path) as store:
+        return list_entries(site.layout, store, study.data.task, reader_options(study))
 
 
 def _rows_each(study: Study) -> int:
@@ -163,9 +163,9 @@ def _target(study: Study, listing: Listing | None) -> tuple[Target, int]:
     if listing is not None:
         return listing.target, len(listing.class_names)
     task = study.data.task
-    if study.data.layout == "decathlon" or task == "segmentation":
+    if study.site.layout == "decathlon" or task == "segmentation":
         return Target.MASKS, 3
-    if study.data.layout == "aptos" and task in (None, "grading"):
+    if study.site.layout == "aptos" and task in (None, "grading"):
         return Target.GRADES, 5
     return Target.CLASSES, 3 if task == "subtype" else 2
 

@@ -128,11 +128,11 @@ def workbench_of(
 def read_images(study: Study, observer: Observer) -> ImageSet:
     """The study's pictures, decoded once and kept in the cache."""
     data = study.data
-    phantom = data.phantom
+    site, phantom = study.site, study.site.phantom
     cache = (study.performance.cache or DEFAULT_CACHE).expanduser()
     return load_images(
-        data.layout,
-        data.path if data.layout != "phantom" else None,
+        site.layout,
+        site.path if site.layout != "phantom" else None,
         image_size=data.image_size,
         channels=data.channels,
         fit=data.fit,
@@ -140,8 +140,8 @@ def read_images(study: Study, observer: Observer) -> ImageSet:
         volumes=volumes_of(study),
         task=data.task,
         cache_dir=cache,
-        skip_unreadable=data.skip_unreadable,
-        duplicates=data.duplicates,
+        skip_unreadable=site.skip_unreadable,
+        duplicates=site.duplicates,
         options=reader_options(study),
         phantom=PhantomOptions(
             patients=phantom.patients,
@@ -151,7 +151,7 @@ def read_images(study: Study, observer: Observer) -> ImageSet:
             seed=phantom.seed,
             prevalence=phantom.prevalence,
         )
-        if data.layout == "phantom"
+        if site.layout == "phantom"
         else None,
         progress=lambda done, total: observer.progress(done, total),
     )
@@ -167,9 +167,9 @@ def volumes_of(study: Study) -> Volumes | None:
 
 def reader_options(study: Study) -> ReaderOptions:
     """What the layout's reader may need beside the folder."""
-    data = study.data
-    key_file = data.key_file or (study.performance.cache or DEFAULT_CACHE).expanduser() / "hospital.key"
-    return ReaderOptions(key_file, data.labels, data.reviewed, data.segments)
+    site = study.site
+    key_file = site.key_file or (study.performance.cache or DEFAULT_CACHE).expanduser() / "hospital.key"
+    return ReaderOptions(key_file, site.labels, site.reviewed, study.data.segments)
 
 
 def loss_of(study: Study, target: Target) -> Loss:

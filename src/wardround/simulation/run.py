@@ -56,7 +56,7 @@ def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = Fals
     materials = gather(study, observer)
     check_masks(plan, materials.workbench.network.num_parameters)
     # Phantoms are nobody; the ledger of patients is kept, and asked before anything is replaced.
-    forget_ledger = fresh and study.data.layout == "phantom" and study.privacy.ledger is None
+    forget_ledger = fresh and study.site.layout == "phantom" and study.privacy.ledger is None
     _check_ledgers(study, plan, materials, out, forgotten=forget_ledger)
     folder = RunFolder.create(out, fresh=fresh, forget_ledger=forget_ledger)
     try:

@@ -130,7 +130,7 @@ def _check(name: str, study: Study, out: Path) -> None:
     if Path(name).name != name or name in ("", ".", ".."):
         raise StudyError(f"A run's name must be a plain folder name, got {name!r}; choose another one.")
     path = out / name / "study.toml"
-    if path.is_file() and read_study(path).digest != study.digest:
+    if path.is_file() and read_study(path).run_digest != study.run_digest:
         raise RecordError(
             f"The run in {out / name} must be of the study that is asked for, and is of another one; choose "
             "another --out, or move that folder away."
@@ -154,7 +154,7 @@ def _prepared(waiting: Mapping[str, Study], observer: Observer, failures: dict[s
     memory: dict[str, int] = {}
     read: set[str] = set()
     for name, study in waiting.items():
-        pictures = study.model_dump(mode="json", include={"data": True, "performance": {"cache"}})
+        pictures = study.model_dump(mode="json", include={"site": True, "data": True, "performance": {"cache"}})
         sizes = pictures | study.model_dump(
             mode="json", include={"model", "training", "performance"}
         ) | {"hospitals": study.hospitals.count}  # fmt: skip
