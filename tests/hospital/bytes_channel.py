@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from wardround.federation.messages import Failure, Failures, Replies, Reply, Request, Requests
+from wardround.federation.messages import Failure, Failures, Replies, Request, Requests
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.replies import decode_reply
 from wardround.federation.wire.requests import encode_request
@@ -36,7 +37,7 @@ class BytesChannel:
         return replies, failures
 
 
-def reply_to(hospital: Hospital, request: Request) -> Reply | Failure:
+def reply_to(hospital: Hospital, request: Request) -> Any:  # a reply or a failure
     """The reply to one request, both as bytes on their way."""
     limits: Limits = hospital.limits
     if isinstance(request.work, Answered):

@@ -539,6 +539,9 @@ def test_data_check_names_what_is_odd(wardround, pictures):
 
 
 def test_a_training_that_diverges_is_a_sentence(study_file, wardround, tmp_path):
-    path = study_file(federation={"learning_rate": 1e38}, privacy={"plan": "none", "epsilon": None, "delta": None})
+    path = study_file(
+        federation={"learning_rate": 1e38},
+        privacy={"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None},
+    )
     message = refusal(wardround("run", path, "--out", tmp_path / "out"))
     assert "lower the learning rate" in message

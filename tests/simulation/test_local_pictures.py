@@ -279,8 +279,8 @@ def test_features_need_a_fixed_encoding(local_study, tmp_path):
 
 
 REFUSED = {
-    "trust": ({"trust": "secure-aggregation"}, 'trust must be "nobody"'),
-    "clipping": ({"clipping": "automatic"}, "clips no gradient"),
+    "trust": ({"trust": "secure-aggregation"}, "trust: input should be 'nobody'"),
+    "clipping": ({"clipping": "automatic"}, "remove clipping"),
     "foreign key": ({"plan": "dp-sgd", "clipping_norm": 1.0, "pictures": "dp-pix"}, "pictures belongs to"),
     "key of another mechanism": ({"pictures": "laplace-pixels", "block": 4}, "block belongs to"),
     "labels take all": ({"label_epsilon": 8.0}, "label_epsilon is a part of epsilon"),

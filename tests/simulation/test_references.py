@@ -13,7 +13,7 @@ from wardround.simulation import run as simulation
 from wardround.simulation.materials import gather
 from wardround.simulation.references import REFERENCES, pooled
 
-NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None}
+NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None}
 
 
 def run_study(study, out):

@@ -54,7 +54,7 @@ def segmentation(tiny, root, view="volume", **sections):
     return parse_study(raw)
 
 
-NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None}
+NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None}
 
 
 @pytest.mark.parametrize("view", family(["volume", "slices"], keep=["slices"]))

@@ -100,6 +100,9 @@ class HospitalsSection(Section):
     """`[hospitals]`: who holds which patients (simulated inside one data set)."""
 
     count: int = Field(5, ge=1, le=10_000, description="Number of hospitals.")
+    names: tuple[str, ...] | None = Field(
+        None, description="Their names, in the order of their turns; default: hospital-1, hospital-2, ..."
+    )
     scheme: Literal["even", "sizes", "images", "dirichlet", "label-shards", "site"] = Field(
         "even", description="How patients are dealt out."
     )
@@ -126,6 +129,8 @@ class HospitalsSection(Section):
                 f"absent_rate must be <= absent_rounds / (1 + absent_rounds), got {self.absent_rate:g}; lower it, or "
                 "raise absent_rounds"
             )
+        if self.names is not None and (len(self.names) != self.count or len(set(self.names)) != self.count):
+            raise ValueError(f"names must be {self.count} different names, one for each hospital")
         if (self.scheme == "images") != (self.images is not None):
             raise ValueError('images is given exactly when scheme = "images"')
         if self.sizes is not None and len(self.sizes) != self.count:

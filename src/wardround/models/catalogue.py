@@ -18,7 +18,7 @@ from torch import nn
 from wardround.errors import ModelError
 from wardround.models.form import Form
 from wardround.models.initialise import initialised
-from wardround.models.network import Network, Normalise, Parts, Stage, Standardise
+from wardround.models.network import Encoder, Network, Normalise, Parts, Stage, Standardise
 from wardround.models.networks import (
     alexnet,
     densenet,
@@ -65,7 +65,7 @@ class Builder:
 
     body: Callable[[Form], nn.Sequential]
     head: str
-    encoder: Callable[[Form], nn.Module] = lambda _: Normalise()
+    encoder: Callable[[Form], Encoder] = lambda _: Normalise()
     smallest: int = 1
     dimensions: frozenset[int] = PICTURES
     segments: bool = False

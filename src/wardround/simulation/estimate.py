@@ -11,10 +11,12 @@ from wardround.accounting.insiders import InsiderRow
 from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.agreed.masks import mechanism_of
+from wardround.agreed.network import augmentation_of, build_network, loss_of
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.config import Study
+from wardround.hospital.pictures import reader_options
 from wardround.images.entries import Target
 from wardround.images.layouts.phantom import PhantomOptions, list_phantom
 from wardround.images.listing import Listing
@@ -31,7 +33,7 @@ from wardround.privacy.rows import rows_of
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.absences import check_availability
 from wardround.simulation.federate import answers_as_one
-from wardround.simulation.materials import augmentation_of, build_network, loss_of, reader_options
+from wardround.simulation.references import check_references
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
 
@@ -88,6 +90,7 @@ def estimate(study: Study) -> Estimate:
     """
     check_availability(study, timetable_of(study))
     plan = plan_of(study)
+    check_references(study, plan)
     listing = _listed(study)
     patients = None if listing is None else len({entry.patient for entry in listing.entries})
     pictures = None if listing is None else len(listing.entries) * _rows_each(study)

@@ -32,7 +32,8 @@ from wardround.simulation.federate import federate, open_ledger
 from wardround.simulation.local_pictures import released_materials
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
-from wardround.simulation.references import POOLED, average_last_of, pooled
+from wardround.simulation.model_card import card_of
+from wardround.simulation.references import POOLED, average_last_of, check_references, pooled
 from wardround.simulation.results import patient_table, results_of
 from wardround.types import Vector
 
@@ -53,6 +54,7 @@ def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = Fals
     observer.stage("computing the privacy plan")
     check_availability(study, timetable_of(study))
     plan = plan_of(study)
+    check_references(study, plan)
     materials = gather(study, observer)
     check_masks(plan, materials.workbench.network.num_parameters)
     # Phantoms are nobody; the ledger of patients is kept, and asked before anything is replaced.
@@ -189,6 +191,8 @@ def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, ob
         folder.forget_notes()
         history = read_lines(folder.path / "rounds.jsonl")
         certificate = certificate_of(study, plan, coordinator.receipts(), outcome, model_sha256, history)
+        card = card_of(study, materials, outcome.models, model_sha256, str(certificate["short"]))
+        folder.write_json("model.json", card.to_json())
         folder.write_json("certificate.json", certificate)
     record = RunRecord.read(folder.path)
     _report(record, observer)
@@ -229,6 +233,7 @@ def _report(record: RunRecord, observer: Observer) -> None:
 def _rounds(coordinator: Coordinator, materials: Materials, folder: RunFolder, observer: Observer) -> Outcome:
     study, plan, section = coordinator.study, coordinator.plan, coordinator.study.federation
     schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study))
+    folder.keeps_every_round = study.performance.keep == "every-round"
     found = folder.latest_checkpoint()
     if found is None:
         observer.stage("counting patients" if plan.is_counted else "starting")

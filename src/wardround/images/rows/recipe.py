@@ -19,6 +19,9 @@ from wardround.images.rows.preprocess import check_shape
 Rows = npt.NDArray[np.uint8]
 """(row, channel, *space): the last channel is the mask where there is one."""
 
+VERSION = 1
+"""The way a recipe makes rows; another number for the same settings to give other rows."""
+
 MAX_VOXELS = 1 << 28
 """A volume of more voxels than this is not made."""
 
@@ -93,7 +96,7 @@ class PictureRecipe:
     @property
     def key(self) -> tuple[object, ...]:
         """See `Recipe`."""
-        return ("picture", 1, self.image_size, self.channels, self.fit.value, self.circle)
+        return ("picture", VERSION, self.image_size, self.channels, self.fit.value, self.circle)
 
     @property
     def rows(self) -> int:
@@ -176,7 +179,7 @@ class VolumeRecipe:
     @property
     def key(self) -> tuple[object, ...]:
         """See `Recipe`."""
-        return ("volume", 1, *self.size, self.channels, self.spacing, self.window, self.view.value)
+        return ("volume", VERSION, *self.size, self.channels, self.spacing, self.window, self.view.value)
 
     @property
     def rows(self) -> int:

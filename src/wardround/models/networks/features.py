@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from wardround.models.network import Constants, Encoder
+
 ORIENTATIONS = 9
 BLOCK = 2
 CELLS = 8
@@ -54,7 +56,7 @@ class Hog(nn.Module):
         return _normalised_blocks(cells.permute(0, 2, 3, 1))
 
 
-class HogRows(nn.Module):
+class HogRows(Encoder):
     """Pictures to rows of norm one: the histograms of one picture minus their mean, and a constant.
 
     Histograms are positive, so all pictures share a large common part that would use up the norm; taking
@@ -76,6 +78,10 @@ class HogRows(nn.Module):
         directions = centred / torch.sqrt((centred * centred).sum(dim=1, keepdim=True) + 1e-12)
         rows = F.pad(directions, (0, 1), value=BIAS)
         return rows / torch.sqrt((rows * rows).sum(dim=1, keepdim=True))
+
+    def constants(self) -> Constants:
+        """See `Encoder`: a row is normalised by its own mean and norm."""
+        return {"kind": "hog-rows", "cell": self.hog.cell, "bias": BIAS}
 
 
 def num_features(image_size: int) -> int:

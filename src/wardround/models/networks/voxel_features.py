@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wardround.models.form import Form
-from wardround.models.network import Standardise
+from wardround.models.network import Constants, Encoder, Standardise
 from wardround.models.networks.unet import pointwise
 
 HEAD = "classifier"
@@ -41,7 +41,7 @@ _DERIVATIVE_GAIN = 3.0
 _STEEPNESS_OFFSET = 0.5
 
 
-class VoxelFeatures(nn.Module):
+class VoxelFeatures(Encoder):
     """Pictures to the features of each pixel or voxel.
 
     Of each channel, standardised by the picture's own mean and deviation, in this order: the five bands between the
@@ -72,6 +72,10 @@ class VoxelFeatures(nn.Module):
                 features += _along_one_axis_each(values, width, shift=sign * distance)
         features.append(_places(values).expand(len(values), *[-1] * (values.ndim - 1)))
         return torch.cat(features, dim=1)
+
+    def constants(self) -> Constants:
+        """See `Encoder`: the normalisation comes before the filters, whose widths and gains are the network's own."""
+        return self.standardise.constants() | {"kind": "voxel-features"}
 
 
 def num_features(dimensions: int, channels: int) -> int:

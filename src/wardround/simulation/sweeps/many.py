@@ -19,8 +19,8 @@ from typing import IO
 from wardround.config import Study, parse_study, read_study
 from wardround.coordinator.observer import Observer
 from wardround.errors import RecordError, StudyError, WardroundError
+from wardround.hospital.pictures import read_images
 from wardround.records.folder import RunRecord, read_json, write_whole
-from wardround.simulation.materials import read_images
 from wardround.simulation.sweeps import child
 from wardround.simulation.sweeps.capacity import cores, memory_of, workers_for
 
@@ -164,7 +164,7 @@ def _prepared(waiting: Mapping[str, Study], observer: Observer, failures: dict[s
                 memory[size_key] = memory_of(study)
             if data_key not in read:
                 observer.stage("reading pictures")
-                read_images(study, observer)
+                read_images(study, lambda done, total: observer.progress(done, total))
                 read.add(data_key)
         except WardroundError as error:
             failures[name] = str(error)
