@@ -22,11 +22,11 @@ ARROWS: dict[str, set[str]] = {
     "secure_aggregation": set(),
     "randomness": set(),
     "per_patient": set(),
-    "hospitals": {"images"},
+    "ledger": {"accounting"},
     "models": set(),
     "privacy": {"work", "per_patient", "accounting", "randomness"},
     "training": {"work", "per_patient", "privacy", "models", "images", "randomness"},
-    "records": set(),
+    "records": {"accounting"},
     "federation": {"work", "secure_aggregation", "accounting"},
     # Values that every party computes from the study file alone.
     "agreed": {
@@ -43,6 +43,7 @@ ARROWS: dict[str, set[str]] = {
     "hospital": {
         "work",
         "accounting",
+        "ledger",
         "per_patient",
         "privacy",
         "randomness",
@@ -52,13 +53,22 @@ ARROWS: dict[str, set[str]] = {
         "federation.receipts",
         "federation.wire",
     },
-    "coordinator": {"federation"},
+    "coordinator": {
+        "work",
+        "config",
+        "accounting",
+        "privacy",
+        "secure_aggregation",
+        "federation",
+        "agreed",
+        "records",
+    },
     "simulation": {
         "work",
         "config",
         "images",
-        "hospitals",
         "accounting",
+        "ledger",
         "per_patient",
         "privacy",
         "randomness",
@@ -132,8 +142,8 @@ THIRD_PARTY = {
 
 # Names that one file of a room needs for a signature only, and whose home needs that file.
 FOR_A_SIGNATURE = {
-    ("wardround.images.decode", "wardround.images.entries"),
-    ("wardround.images.raw", "wardround.images.entries"),
+    ("wardround.images.decode.pillow", "wardround.images.entries"),
+    ("wardround.images.decode.raw", "wardround.images.entries"),
 }
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent
-from wardround.accounting.ledger import LedgerFile
 from wardround.config.sweep import parse_sweep, read_sweep
 from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, StudyError, WardroundError
+from wardround.ledger.file import LedgerFile
 from wardround.records.folder import RunRecord
 from wardround.simulation.run import run_study
 from wardround.simulation.sweeps import compare as room
@@ -93,7 +93,7 @@ def test_two_studies_of_one_name_are_refused(tiny, tmp_path):
 
 
 def test_the_command_compares_files_and_prints_what_its_json_says(wardround, study_file, tmp_path):
-    open_ = {"plan": "none", "epsilon": None, "delta": None}
+    open_ = {"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None}
     paths = [
         study_file("a.toml", federation={"rounds": 2}),
         study_file("b.toml", study={"name": "open"}, federation={"rounds": 2}, privacy=open_),

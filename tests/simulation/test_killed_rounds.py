@@ -24,8 +24,8 @@ from tests.simulation.test_resume import what_counts
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import GaussianEvent, SelfComposedEvent
-from wardround.accounting.ledger_entry import GENESIS
 from wardround.config import read_study
+from wardround.ledger.entry import GENESIS
 
 ROUNDS = 4
 MASKED = {"sum": "masked", "trust": "secure-aggregation", "epsilon_limit": 50.0}

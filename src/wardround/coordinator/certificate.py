@@ -6,7 +6,7 @@ from functools import reduce
 
 from wardround.accounting.events import to_json as event_to_json
 from wardround.accounting.insiders import NoiseShares
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
 from wardround.agreed.strategies import releases_after
 from wardround.config import Study
 from wardround.coordinator.coordinator import Receipts, charged

@@ -30,7 +30,7 @@ class PictureInput(_Record):
     """The recipe of a picture, scaled to a square.
 
     Attributes:
-        version: of `wardround.images.recipe`.
+        version: of `wardround.images.rows.recipe`.
         colour: one channel or three.
         image_size: height and width, in pixels.
         fit: treatment of a picture that is no square.
@@ -57,7 +57,7 @@ class VolumeInput(_Record):
     """The recipe of a volume in RAS+.
 
     Attributes:
-        version: of `wardround.images.recipe`.
+        version: of `wardround.images.rows.recipe`.
         channels: of every volume.
         volume_size: voxels along x, y and z.
         spacing: mm between voxels along x, y and z; None keeps each volume's own.

@@ -16,7 +16,10 @@ import torch
 from torch import nn
 
 from wardround.errors import ModelError
-from wardround.models import (
+from wardround.models.form import Form
+from wardround.models.initialise import initialised
+from wardround.models.network import Encoder, Network, Normalise, Parts, Stage, Standardise
+from wardround.models.networks import (
     alexnet,
     densenet,
     features,
@@ -30,9 +33,6 @@ from wardround.models import (
     vit,
     voxel_features,
 )
-from wardround.models.form import Form
-from wardround.models.initialise import initialised
-from wardround.models.network import Encoder, Network, Normalise, Parts, Stage, Standardise
 from wardround.models.stages import check_stage, cut, staged
 from wardround.models.weights import load_weights
 

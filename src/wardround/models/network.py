@@ -45,7 +45,7 @@ class Normalise(Encoder):
 
     Args:
         mean: public constant, in units of full brightness; the default is that of
-            `wardround.images.preprocess`.
+            `wardround.images.rows.preprocess`.
         std: public constant, likewise.
     """
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from wardround.accounting.ledger_entry import number_from_json
+from wardround.accounting.numbers import number_from_json
 from wardround.errors import RecordError
 
 

@@ -4,7 +4,7 @@ import re
 import tomllib
 from dataclasses import asdict, dataclass
 
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.errors import PrivacyError, RecordError
 from wardround.records.folder import JsonDict, RunRecord

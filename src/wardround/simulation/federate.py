@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wardround.accounting.ledger import Ledger, LedgerFile
 from wardround.agreed.strategies import open_aggregator, strategy_of, timetable_of, works_of
 from wardround.config import Study
 from wardround.coordinator.coordinator import Coordinator
@@ -17,6 +16,8 @@ from wardround.hospital.agent import Agent
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.memory import Memory
 from wardround.hospital.policy import COUNTS, Policy
+from wardround.ledger.account import Ledger
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.kinds import NoisedGradients, NotPrivate
 from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.plan import Plan

@@ -13,12 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from wardround.accounting.ledger import Ledger, LedgerFile
+from wardround.agreed.network import loss_of
 from wardround.agreed.plans import epsilon_limit_of
 from wardround.config import Study
 from wardround.errors import PrivacyError, RecordError
 from wardround.hospital.charged import PICTURES, charged_pictures
+from wardround.hospital.pictures import workbench_of
 from wardround.images.entries import Target
+from wardround.ledger.account import Ledger
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.pictures.mechanism import PictureMechanism, Values, to_bytes
 from wardround.privacy.pictures.release import LocalRelease
 from wardround.privacy.pictures.resemblance import coarse, reidentified, structural_similarity
@@ -27,7 +30,7 @@ from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness, Stream
 from wardround.records.folder import RunFolder, arrays_from_file, arrays_to_bytes, write_whole
 from wardround.simulation.federate import open_ledger
-from wardround.simulation.materials import Hospitals, Materials, loss_of, workbench_of
+from wardround.simulation.materials import Hospitals, Materials
 from wardround.training.label_noise import backward_corrected, forward_corrected
 from wardround.training.losses import Loss
 from wardround.training.patients import Rows, TrainingPatients

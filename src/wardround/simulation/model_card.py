@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from wardround.config import Study
-from wardround.images.recipe import VERSION
+from wardround.images.rows.recipe import VERSION
 from wardround.models.card import (
     ModelCard,
     NetworkCard,

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from wardround import __version__
-from wardround.accounting.ledger import LedgerFile
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
 from wardround.config import Study, read_study
@@ -19,19 +20,20 @@ from wardround.coordinator.coordinator import Coordinator
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Outcome, Position, Schedule, run_rounds
 from wardround.errors import BudgetExhausted, MissingExtra, RecordError
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
+from wardround.records.environment import describe_environment
 from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
 from wardround.report.write import write_report
 from wardround.simulation.absences import check_availability
-from wardround.simulation.environment import describe_environment, use_threads
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.federate import federate, open_ledger
 from wardround.simulation.local_pictures import released_materials
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
 from wardround.simulation.model_card import card_of
-from wardround.simulation.references import POOLED, average_last_of, pooled
+from wardround.simulation.references import POOLED, average_last_of, check_references, pooled
 from wardround.simulation.results import patient_table, results_of
 from wardround.types import Vector
 
@@ -48,14 +50,15 @@ def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = Fals
         WardroundError: anything in the study, the pictures, the ledger or the folder that does not hold.
     """
     RunFolder.check_free(out, fresh=fresh)
-    threads = use_threads(study.performance.threads)
+    threads = _use_threads(study.performance.threads)
     observer.stage("computing the privacy plan")
     check_availability(study, timetable_of(study))
     plan = plan_of(study)
+    check_references(study, plan)
     materials = gather(study, observer)
     check_masks(plan, materials.workbench.network.num_parameters)
     # Phantoms are nobody; the ledger of patients is kept, and asked before anything is replaced.
-    forget_ledger = fresh and study.data.layout == "phantom" and study.privacy.ledger is None
+    forget_ledger = fresh and study.site.layout == "phantom" and study.privacy.ledger is None
     _check_ledgers(study, plan, materials, out, forgotten=forget_ledger)
     folder = RunFolder.create(out, fresh=fresh, forget_ledger=forget_ledger)
     try:
@@ -85,7 +88,7 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
             record = RunRecord.read(path)
             _report(record, observer)
             return record
-        use_threads(_number_of_threads(environment))  # another number of threads may round differently
+        _use_threads(_number_of_threads(environment))  # another number of threads may round differently
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
         materials = gather(study, observer)
@@ -98,6 +101,13 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         return _train(study, plan, materials, folder, observer)
     finally:
         folder.close()
+
+
+def _use_threads(threads: int | None) -> int:
+    """Sets the threads of a matrix product; returns how many there are now."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
 
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:

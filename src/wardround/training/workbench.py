@@ -1,6 +1,5 @@
 """One network in memory, however many hospitals use it: the arithmetic of a round and of an evaluation."""
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wardround.models.network import Network
-from wardround.models.vectors import load_vector, to_vector
+from wardround.models.vectors import load_vector, sha256_of, to_vector
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Clipping
@@ -90,7 +89,7 @@ class Workbench:
     @cached_property
     def weights_sha256(self) -> str:
         """Hash of the initial weights."""
-        return hashlib.sha256(np.ascontiguousarray(self.initial_weights, dtype="<f4").tobytes()).hexdigest()
+        return sha256_of(self.initial_weights)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
