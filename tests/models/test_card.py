@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ from tests.errors import raises_code
 
 from wardround.errors import ModelError
 from wardround.images.entries import Target
-from wardround.images.fit import Fit
-from wardround.images.recipe import View
+from wardround.images.rows.fit import Fit
+from wardround.images.rows.recipe import View
 from wardround.models.card import (
     ModelCard,
     NetworkCard,
@@ -42,6 +42,7 @@ def trained(train="head", seed=1):
         "small_cnn", size=(16, 16), channels=1, num_classes=2, train=train,
         init_generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
+    assert network.parts is not None
     with torch.no_grad():
         for parameter in network.parts.body.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
@@ -49,22 +50,20 @@ def trained(train="head", seed=1):
 
 
 def card_of(of, path, models=(), /, **fields):
-    return ModelCard(
-        **{
-            "study": StudyReference(name="tiny", digest="0" * 64),
-            "statement": "epsilon = 8.00 at delta = 0.001 for one patient",
-            "network": NetworkCard(
-                name="small_cnn", width=None, train=of.stage, init_seed=0, channels=1, size=(16, 16)
-            ),
-            "target": "classes",
-            "classes": ("clear", "lesion"),
-            "recipe": PICTURE,
-            "normalisation": normalisation_of(of),
-            "encoder_sha256": frozen_sha256(of),
-            "weights": WeightsCard(sha256=hashlib.sha256(path.read_bytes()).hexdigest(), models=models),
-        }
-        | fields
-    )
+    known: dict[str, Any] = {
+        "study": StudyReference(name="tiny", digest="0" * 64),
+        "statement": "epsilon = 8.00 at delta = 0.001 for one patient",
+        "network": NetworkCard(
+            name="small_cnn", width=None, train=of.stage, init_seed=0, channels=1, size=(16, 16)
+        ),
+        "target": "classes",
+        "classes": ("clear", "lesion"),
+        "recipe": PICTURE,
+        "normalisation": normalisation_of(of),
+        "encoder_sha256": frozen_sha256(of),
+        "weights": WeightsCard(sha256=hashlib.sha256(path.read_bytes()).hexdigest(), models=models),
+    } | fields
+    return ModelCard(**known)
 
 
 def saved(tmp_path, tensors):
@@ -238,9 +237,9 @@ def test_each_of_several_models_is_loaded_by_its_name(tmp_path):
     card = card_of(models["hospital-1"], path, tuple(models))
     for name, network in models.items():
         assert torch.equal(logits(load(card, path, name)), logits(network))
-    for name in (None, "hospital", "hospital-2", ""):
+    for other in (None, "hospital", "hospital-2", ""):
         with raises_code(ModelError, "model-name"):
-            load(card, path, name)
+            load(card, path, other)
 
 
 def test_a_name_is_refused_where_the_file_holds_one_model(card, path):

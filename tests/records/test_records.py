@@ -208,7 +208,7 @@ def test_a_few_checkpoints_are_kept_and_no_more(folder):
 
 
 def test_every_checkpoint_is_kept_where_that_is_asked_for_and_the_last_one_is_found(folder, monkeypatch):
-    waited = []
+    waited: list[int] = []
     monkeypatch.setattr("os.fsync", waited.append)
     folder.keeps_every_round = True
     for round in range(20):

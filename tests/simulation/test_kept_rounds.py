@@ -1,6 +1,7 @@
 """The released vectors of every round, kept: the same files whether or not a run was interrupted, and nothing else."""
 
 import copy
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
@@ -19,6 +20,7 @@ from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import strategy_of
 from wardround.coordinator.observer import Silent
 from wardround.coordinator.rounds import Position, Schedule, run_rounds
+from wardround.federation.aggregators import PlainSum
 from wardround.federation.strategy import Call
 from wardround.records.folder import arrays_from_file
 from wardround.simulation import run as simulation
@@ -96,7 +98,7 @@ def test_a_fresh_run_keeps_no_round_of_the_one_before(tiny_study, tmp_path):
     assert len(kept(tmp_path / "run")) == 3
 
 
-class Memory(dict):
+class Memory(dict[int, Any]):
     """A journal that holds the arrays of every round."""
 
     def write_checkpoint(self, round, arrays):
@@ -111,6 +113,9 @@ class Nobody:
 
     def __init__(self, hospitals):
         self.hospitals = hospitals
+
+    def ask(self, requests, deadline_s):
+        raise AssertionError("no hospital is asked")
 
 
 def answers_of_a_run(study, out, monkeypatch):
@@ -140,7 +145,7 @@ def test_every_kept_vector_follows_from_what_the_strategy_was_given(tiny_study, 
     given, hospitals = answers_of_a_run(study, tmp_path / "run", monkeypatch)
     for name in ("ask", "ask_sum"):
         monkeypatch.setattr(Call, name, lambda *_: given.pop(0))
-    strategy, channel = strategy_of(study, plan, aggregator=None, allowed_missing=0), Nobody(hospitals)
+    strategy, channel = strategy_of(study, plan, PlainSum()), Nobody(hospitals)
     memory = Memory()
     position = Position(0, strategy.init(gather(study, Silent()).workbench.initial_weights, channel))
     memory.write_checkpoint(0, position.to_arrays())

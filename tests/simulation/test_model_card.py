@@ -15,9 +15,9 @@ from wardround.config import parse_study, read_study
 from wardround.coordinator.observer import Silent
 from wardround.coordinator.rounds import Position
 from wardround.errors import ModelError
+from wardround.images.layouts.phantom import PhantomOptions
 from wardround.images.load import Volumes, load_images
-from wardround.images.phantom import PhantomOptions
-from wardround.images.recipe import View
+from wardround.images.rows.recipe import View
 from wardround.models.card import ModelCard, PictureInput, read_card
 from wardround.models.load import load
 from wardround.models.vectors import to_vector
@@ -48,16 +48,16 @@ def final_models(folder, rounds):
 
 def pictures_by(recipe, study, cache):
     """The pictures of a study's layout, prepared by nothing but the card."""
-    data = study.data
-    where = {"cache_dir": cache, "task": data.task}
+    site = study.site
+    where = {"cache_dir": cache, "task": study.data.task}
     if isinstance(recipe, PictureInput):
-        options = PhantomOptions(**data.phantom.model_dump()) if data.layout == "phantom" else None
+        options = PhantomOptions(**site.phantom.model_dump()) if site.layout == "phantom" else None
         return load_images(
-            data.layout, data.path, image_size=recipe.image_size, channels=recipe.shape[0], fit=recipe.fit,
+            site.layout, site.path, image_size=recipe.image_size, channels=recipe.shape[0], fit=recipe.fit,
             circle=recipe.circle_crop, phantom=options, **where,
         )  # fmt: skip
     volumes = Volumes(recipe.volume_size, recipe.spacing, recipe.window, View(recipe.view))
-    return load_images(data.layout, data.path, volumes=volumes, **where)
+    return load_images(site.layout, site.path, volumes=volumes, **where)
 
 
 def same_as_the_run(folder, tmp_path):
