@@ -15,7 +15,9 @@ ARROWS: dict[str, set[str]] = {
     "types": set(),
     # The vocabulary of what hospitals are asked for: a leaf beside types.
     "work": set(),
-    "config": set(),
+    # The table of what only published systems need: names alone, and the one way to `reproduce.mechanisms`.
+    "published": set(),
+    "config": {"published"},
     # Five islands.
     "images": set(),
     "accounting": set(),
@@ -31,6 +33,7 @@ ARROWS: dict[str, set[str]] = {
     # Values that every party computes from the study file alone.
     "agreed": {
         "work",
+        "published",
         "config",
         "accounting",
         "per_patient",
@@ -95,6 +98,13 @@ ARROWS: dict[str, set[str]] = {
         "training",
         "secure_aggregation",
     },
+    # Mechanisms that studies may name: each plays roles in the rooms of a study, so it may know all of them.
+    "reproduce.mechanisms": {
+        "config",
+        "accounting",
+        "privacy",
+        "randomness",
+    },
     "cli": {
         "config",
         "agreed",
@@ -148,7 +158,8 @@ FOR_A_SIGNATURE = {
 
 
 def room_of(path):
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    parts = path.relative_to(SOURCE).parts
+    return "reproduce.mechanisms" if parts[:2] == ("reproduce", "mechanisms") else parts[0].removesuffix(".py")
 
 
 def imports_of(path):
@@ -199,6 +210,27 @@ def test_every_arrow_is_used(room):
     ]
     unused = ARROWS[room] - set().union(*used)
     assert not unused, f"{room} imports nothing of {sorted(unused)} any more: take it out of the dictionary"
+
+
+PUBLISHED = {"sparse-vector", "top-k"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if room_of(path) not in ("published", "reproduce", "reproduce.mechanisms")],
+    ids=lambda path: str(path.relative_to(SOURCE)),
+)
+def test_the_table_alone_names_what_only_published_systems_need(path):
+    tree = ast.parse(path.read_text())
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    prose = {ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, documented)}
+    said = [
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    for text in set(said) - prose:
+        named = [name for name in PUBLISHED if name in text]
+        assert not named, f"{text!r} names {named}: only wardround.published does"
+        assert "wardround.reproduce" not in text, f"{text!r} is another way to reproduce"
 
 
 def test_every_room_stands_in_the_dictionary():

@@ -40,10 +40,10 @@ def test_the_demo_made_small_runs_with_every_comparison(cache, tmp_path, wardrou
     demo = read_study(next(path for path in EXAMPLES if path.name == "demo.toml"))
     small = demo.model_copy(
         update={
-            "data": demo.data.model_copy(
+            "data": demo.data.model_copy(update={"image_size": 32}),
+            "site": demo.site.model_copy(
                 update={
-                    "image_size": 32,
-                    "phantom": demo.data.phantom.model_copy(
+                    "phantom": demo.site.phantom.model_copy(
                         update={"patients": 60, "image_size": 32, "max_images": 2}
                     ),
                 }

@@ -1,6 +1,7 @@
 """Hospitals opened from folders of their own and a coordinator without a picture, which share bytes alone."""
 
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ phantom = {{ patients = 12, sites = 1, image_size = 32, max_images = 2, seed = {
 """
 MASKED = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "sum": "masked", "num_patients": 36}
 ALONE = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "trust": "nobody"}
-STUDIES = {
+STUDIES: dict[str, dict[str, Any]] = {
     "masked sums": {"privacy": MASKED, "federation": {"rounds": 2}},
     "masked sums, counted": {"privacy": MASKED | {"num_patients": None}, "federation": {"rounds": 2}},
     "local steps": {"privacy": ALONE, "federation": {"strategy": "fedavg", "rounds": 2, "local_steps": 2}},
@@ -117,7 +118,7 @@ def test_hospitals_and_coordinator_train_over_bytes(folders, name):
         )
         coordinator.close()
         receipts = coordinator.receipts()
-        certificate = certificate_of(study, coordinator.plan, receipts, outcome, "0" * 64, [])
+        certificate: dict[str, Any] = certificate_of(study, coordinator.plan, receipts, outcome, "0" * 64, [])
     [model] = outcome.models.values()
     assert np.isfinite(model).all()
     assert not np.array_equal(model, weights)

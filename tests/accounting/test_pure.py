@@ -18,9 +18,8 @@ from wardround.accounting.events import (
 )
 from wardround.accounting.pld import pld_delta
 from wardround.accounting.rdp import pure_rdp
-from wardround.errors import PrivacyError
 
-PLD, RDP, GDP = AccountantKind
+PLD, RDP = AccountantKind
 
 
 def pure(epsilon, count=1):
@@ -137,11 +136,6 @@ def test_pure_releases_compose_with_sampled_training():
     training = SelfComposedEvent(PoissonSampledEvent(0.05, GaussianEvent(1.5)), 100)
     both = epsilon_of(ComposedEvent((training, pure(0.1, 10))), 1e-5)
     assert epsilon_of(training, 1e-5) < both < epsilon_of(training, 1e-5) + 1.0
-
-
-def test_the_central_limit_has_no_formula_for_a_pure_release():
-    with pytest.raises(PrivacyError, match="Use accountant 'pld'"):
-        epsilon_of(PureEvent(1.0), 1e-5, GDP)
 
 
 def test_the_split_between_grid_points_keeps_both_probabilities():

@@ -313,7 +313,6 @@ def test_a_ledger_keeps_its_unit(ledger_file, ledger):
     [
         {"epsilon_limit": 0.0, "delta": 1e-5},
         {"epsilon_limit": 1.0, "delta": 0.0},
-        {"epsilon_limit": 1.0, "delta": 1e-5, "accountant": AccountantKind.GDP},
     ],
 )
 def test_a_ledger_refuses_a_promise_that_is_none(ledger_file, promise):

@@ -1,20 +1,19 @@
-"""What a composition of events costs: epsilon at a delta or delta at an epsilon, by three accountants.
+"""What a composition of events costs: epsilon at a delta or delta at an epsilon, by two accountants.
 
 | accountant | method                                                            | upper bound? |
 |------------|-------------------------------------------------------------------|--------------|
 | pld        | privacy loss distributions; exact closed form for Gaussians alone | yes          |
 | rdp        | Rényi differential privacy                                        | yes, looser  |
-| gdp        | central limit theorem of Gaussian differential privacy            | **no**       |
 
-All of them: neighbouring data sets differ as the events have it, by adding or removing one unit if nothing else is
+Both: neighbouring data sets differ as the events have it, by adding or removing one unit if nothing else is
 said.
 
-Basic composition, by which epsilons and deltas add, stands beside the first two where it is as good and
-cheaper: a `PureEvent` of epsilon `LARGE` or more is put aside and its epsilon added to what the others cost, and
-events that are all pure never cost more than their sum. A release of 65,536 needs no grid of that length.
+Basic composition, by which epsilons and deltas add, stands beside them where it is as good and cheaper: a `PureEvent`
+of epsilon `LARGE` or more is put aside and its epsilon added to what the others cost, and events that are all pure
+never cost more than their sum. A release of 65,536 needs no grid of that length.
 
 Sources:
-    Bu, Dong, Long and Su 2019, https://arxiv.org/abs/1911.11607: section 3.2 (sampling, CLT).
+    Dong, Roth and Su 2019, https://arxiv.org/abs/1905.02383: Corollary 3.3 (Gaussian composition).
     Dwork and Roth 2014, Theorem 3.16: basic composition, https://doi.org/10.1561/0400000042.
     McSherry 2009, Theorem 4, https://doi.org/10.1145/1559845.1559850: parallel composition.
 """
@@ -29,7 +28,6 @@ from wardround.accounting.events import (
     GaussianEvent,
     Leaves,
     NonPrivateEvent,
-    PoissonSampledEvent,
     PureEvent,
     leaves,
 )
@@ -47,19 +45,13 @@ class AccountantKind(StrEnum):
 
     PLD = "pld"
     RDP = "rdp"
-    GDP = "gdp"
-
-    @property
-    def is_upper_bound(self) -> bool:
-        """Whether the true epsilon is at most the one computed; an approximation is never a guarantee."""
-        return self is not AccountantKind.GDP
 
 
 def epsilon_of(event: Event, delta: float, accountant: AccountantKind = AccountantKind.PLD) -> float:
     """Epsilon of `event` at `delta`: infinite if anything left without protection, 0 if nothing left.
 
     Guarantee:
-        With an accountant that is an upper bound, whatever did what `event` says is (epsilon, delta)-DP for
+        Whatever did what `event` says is (epsilon, delta)-DP for
         one unit added or removed, also when each part was chosen after seeing the earlier ones.
 
     >>> round(epsilon_of(GaussianEvent(1.993812), 1e-5), 4)
@@ -84,8 +76,8 @@ def delta_of(event: Event, epsilon: float, accountant: AccountantKind = Accounta
         return 0.0
     if _holds_non_private(items):
         return 1.0
-    if accountant is AccountantKind.GDP or _all_gaussian(items):
-        mu = _clt_mu(items)
+    if _all_gaussian(items):
+        mu = _mu(items)
         return 1.0 if mu == math.inf else gaussian_delta(epsilon, 1 / mu)
     large, items = _put_aside(items)
     epsilon -= large
@@ -94,39 +86,8 @@ def delta_of(event: Event, epsilon: float, accountant: AccountantKind = Accounta
     if epsilon < 0:
         return 1.0
     if _all_gaussian(items):
-        return gaussian_delta(epsilon, 1 / _clt_mu(items))
+        return gaussian_delta(epsilon, 1 / _mu(items))
     return rdp_delta(items, epsilon) if accountant is AccountantKind.RDP else pld_delta(items, epsilon)
-
-
-def gdp_mu_of(event: Event) -> float:
-    """The μ of `event`: exact for Gaussians alone, else the central limit approximation; squares of μ add.
-
-    Poisson sampling: μ = q sqrt(T (exp(1/σ²) - 1)).
-
-    Raises:
-        PrivacyError: an event holds Laplace noise, for which this accountant has no formula.
-    """
-    items = leaves(event)
-    return math.inf if _holds_non_private(items) else _clt_mu(items)
-
-
-def uniform_sampling_gdp_epsilon(
-    num_units: int, batch_size: int, noise_multiplier: float, steps: int, delta: float
-) -> float:
-    """Epsilon as published for batches of fixed size: a central limit approximation, **not** an upper bound.
-
-    μ = sqrt(2) c sqrt(exp(1/σ²) Φ(1.5/σ) + 3 Φ(-0.5/σ) - 2) with c = batch_size sqrt(steps) / num_units.
-    It is here to recompute published figures; no event leads to it, and no statement may rest on it.
-
-    >>> round(uniform_sampling_gdp_epsilon(50_000, 200, 1.0, 2_500, 1e-5), 4)
-    1.3077
-    """
-    from scipy.special import ndtr
-
-    inverse = 1 / noise_multiplier
-    c = batch_size * math.sqrt(steps) / num_units
-    growth = math.exp(inverse**2) * float(ndtr(1.5 * inverse)) + 3 * float(ndtr(-0.5 * inverse)) - 2
-    return gdp_epsilon(math.sqrt(2) * c * math.sqrt(growth), delta)
 
 
 def parallel(epsilons: Iterable[float]) -> float:
@@ -144,15 +105,13 @@ def _epsilon(items: Leaves, delta: float, accountant: AccountantKind, width: flo
         return 0.0
     if _holds_non_private(items):
         return math.inf
-    if accountant is AccountantKind.GDP:
-        return gdp_epsilon(_clt_mu(items), delta)
     large, items = _put_aside(items)
     if not items:
         return large
     if accountant is AccountantKind.RDP:
         epsilon = rdp_epsilon(items, delta)
     elif _all_gaussian(items):
-        epsilon = gdp_epsilon(_clt_mu(items), delta)  # exact here: no sampling, so no limit theorem
+        epsilon = gdp_epsilon(_mu(items), delta)
     else:
         epsilon = pld_epsilon(items, delta, width)
     return large + min(epsilon, _pure_sum(items))
@@ -177,20 +136,9 @@ def _all_gaussian(items: Leaves) -> bool:
     return all(isinstance(leaf, GaussianEvent) for leaf, _ in items)
 
 
-def _clt_mu(items: Leaves) -> float:
-    squares = []
-    for leaf, count in items:
-        match leaf:
-            case GaussianEvent(noise_multiplier):
-                squares.append(gdp_mu(noise_multiplier, count) ** 2)
-            case PoissonSampledEvent(sampling_prob, GaussianEvent(noise_multiplier)):
-                squares.append(count * sampling_prob**2 * _expm1(1 / noise_multiplier**2))
-            case _:
-                raise PrivacyError(
-                    f"The gdp accountant must be given Gaussian noise, got {leaf}. Use accountant 'pld'."
-                )
+def _mu(items: Leaves) -> float:
+    """Returns the exact μ of events that are all Gaussian; squares add."""
+    squares = [
+        gdp_mu(leaf.noise_multiplier, count) ** 2 for leaf, count in items if isinstance(leaf, GaussianEvent)
+    ]
     return math.sqrt(math.fsum(squares))
-
-
-def _expm1(exponent: float) -> float:
-    return math.expm1(exponent) if exponent < 700 else math.inf

@@ -16,7 +16,6 @@ FLOATING_POINT_CAVEAT = (
     "The noise is continuous noise in floating-point arithmetic; the guarantee is proved for real numbers."
 )
 PUBLIC_SIZE_CAVEAT = "The number of patients of each hospital is treated as public."
-APPROXIMATION_CAVEAT = "The gdp accountant is an approximation, not an upper bound: epsilon may be larger."
 
 _TRUST = {
     Trust.COORDINATOR: "The coordinator adds the noise and sees every hospital's sum before it; it is trusted.",
@@ -26,7 +25,6 @@ _TRUST = {
 _METHODS = {
     AccountantKind.PLD: "privacy loss distributions",
     AccountantKind.RDP: "Rényi differential privacy",
-    AccountantKind.GDP: "a central limit theorem (an approximation, not an upper bound)",
 }
 
 
@@ -90,7 +88,7 @@ class Statement:
         stamp = f" [{SEEDED_STAMP}]" if self.seeded else ""
         if not self._holds:
             return f"no privacy guarantee: epsilon = infinity for one {self.unit}{stamp}"
-        return f"{self._promise} for one {self.unit} ({self.relation}, {self._method_short}){stamp}"
+        return f"{self._promise} for one {self.unit} ({self.relation}, {self.accountant}){stamp}"
 
     def sentence(self) -> str:
         """The whole statement, as a paragraph."""
@@ -100,8 +98,6 @@ class Statement:
         if self.simulated:
             parts.append("The hospitals were simulated on one machine, which saw all the data.")
         parts.extend(self.caveats)
-        if not self.accountant.is_upper_bound and APPROXIMATION_CAVEAT not in self.caveats:
-            parts.append(APPROXIMATION_CAVEAT)
         if self.seeded:
             parts.append(f"The random numbers came from a seed: this run is {SEEDED_STAMP}.")
         return " ".join(part for part in parts if part)
@@ -151,10 +147,6 @@ class Statement:
     @property
     def _promise(self) -> str:
         return f"epsilon = {format_epsilon(self.epsilon)} at delta = {self.delta:g}"
-
-    @property
-    def _method_short(self) -> str:
-        return str(self.accountant) if self.accountant.is_upper_bound else f"{self.accountant}, approximate"
 
     def _guarantee_sentence(self) -> str:
         whole = "all their images" if self.unit is PrivacyUnit.PATIENT else "all it contributes"

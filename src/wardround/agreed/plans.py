@@ -6,7 +6,7 @@ from typing import assert_never
 
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.calibration import calibrate_noise_multiplier
-from wardround.accounting.events import Event, GaussianEvent, PureEvent, SelfComposedEvent
+from wardround.accounting.events import Event, GaussianEvent, SelfComposedEvent
 from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.terms import Trust
 from wardround.agreed.masks import COUNT_COORDINATES, shares_for
@@ -22,8 +22,7 @@ from wardround.config.privacy import (
     NoPrivacy,
     OutputPerturbed,
     PlanSection,
-    SparseVectors,
-    TopK,
+    PublishedPlan,
 )
 from wardround.errors import PrivacyError, StudyError
 from wardround.per_patient.clipping_rules import ClippingKind, rule_of
@@ -51,9 +50,9 @@ from wardround.privacy.plans.kinds import (
 from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital, Noiser
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.protects import plan_protects
-from wardround.privacy.sparse_vector import GumbelTopK, SparseVector
 from wardround.privacy.toeplitz import best_bands
-from wardround.privacy.updates import ClippedUpdate, UpdateMechanism
+from wardround.privacy.updates import ClippedUpdate
+from wardround.published import published
 from wardround.work import Work
 
 _ONE = GaussianEvent(1.0)
@@ -137,11 +136,11 @@ def _draft(study: Study) -> Plan:
             size = _size(section.num_patients)
             return _plan(section, CorrelatedGradients(_clip(section), _ONE, correlation, size, _shared(noiser)))
         case ClippedUpdates():
-            mechanism: UpdateMechanism = ClippedUpdate(section.clipping_norm, section.noise_multiplier or 1.0)
+            mechanism = ClippedUpdate(section.clipping_norm, section.noise_multiplier or 1.0)
             return _plan(section, NoisedUpdates(mechanism, section.sampling_prob, releases, _shared(noiser)))
-        case SparseVectors() | TopK():
-            mechanism = sparse_vector_of(section) if isinstance(section, SparseVectors) else top_k_of(section)
-            return _plan(section, NoisedUpdates(mechanism, section.sampling_prob, releases, _shared(noiser)))
+        case PublishedPlan():
+            made: Training = published(section.plan, "plan").part_of(study, section, noiser.hospitals, releases)
+            return _plan(section, made)
         case OutputPerturbed():
             head = OutputPerturbation(head_fit_of(study), section.noise_multiplier or 1.0)
             return _plan(section, NoisedHead(head, _shared(noiser)))
@@ -166,7 +165,10 @@ def _calibrated(study: Study, plan: Plan) -> Plan:
             return noised(plan, section.epsilon, section.noise_multiplier, masked=False)
         case LocalPictures() | NoPrivacy():
             return plan
-        case ClippedUpdates() | SparseVectors() | TopK() | OutputPerturbed():
+        case PublishedPlan():
+            found: Plan = published(section.plan, "plan").calibrated(plan, section)
+            return found
+        case ClippedUpdates() | OutputPerturbed():
             if section.epsilon is None:
                 return plan
             return replace(plan, parts=(_least(plan, section.epsilon, releases),))
@@ -184,13 +186,6 @@ def _least(plan: Plan, epsilon: float, releases: int) -> NoisedUpdates | NoisedH
     match part:
         case NoisedHead():
             return replace(part, mechanism=replace(part.mechanism, noise_multiplier=least(GaussianEvent)))
-        case NoisedUpdates(mechanism=SparseVector() as sparse):
-            inverse = least(lambda z: SelfComposedEvent(PureEvent(1 / z), releases))
-            even = epsilon / releases * (1 - 1e-12)  # rounding cannot bring the sum above the promise
-            return replace(part, mechanism=replace(sparse, epsilon=max(1 / inverse, even)))
-        case NoisedUpdates(mechanism=GumbelTopK() as top):
-            multiplier = least(lambda z: SelfComposedEvent(replace(top, noise_multiplier=z).event, releases))
-            return replace(part, mechanism=replace(top, noise_multiplier=multiplier))
         case NoisedUpdates(mechanism=ClippedUpdate() as clipped):
             multiplier = least(lambda z: SelfComposedEvent(GaussianEvent(z), releases))
             return replace(part, mechanism=replace(clipped, noise_multiplier=multiplier))
@@ -257,18 +252,6 @@ def _on_grid(plan: Plan) -> Plan:
         return with_shares(plan, shares)
     count = shares_for(plan.count.noise.noise_multiplier, 1.0, COUNT_COORDINATES, plan.noiser)
     return with_shares(plan, shares, count)
-
-
-def sparse_vector_of(section: SparseVectors) -> SparseVector:
-    """Returns the mechanism as the study describes it; given a total epsilon, that of one release is still open."""
-    answers, share = section.answers, section.values_share
-    epsilon = section.epsilon if section.noise_multiplier is None else answers / (section.noise_multiplier * share)
-    return SparseVector(section.truncation, answers, epsilon or 1.0, section.answer_threshold, share)
-
-
-def top_k_of(section: TopK) -> GumbelTopK:
-    """Returns the mechanism as the study describes it."""
-    return GumbelTopK(section.truncation, section.answers, section.noise_multiplier or 1.0, section.values_share)
 
 
 def correlation_of(study: Study, section: CorrelatedNoise) -> Correlation:

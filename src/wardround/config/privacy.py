@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AliasChoices, Field, model_validator
 
-from wardround.config.section import Section, conflict
+from wardround.config.section import PublishedSection, Section, conflict
+from wardround.published import PublishedPlanName
 
 Probability = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -137,54 +138,24 @@ class CorrelatedNoise(PrivateSection):
         return self
 
 
-class UpdateSection(PrivateSection):
-    """The keys of plans whose noise goes on a hospital's whole update; the unit is the hospital."""
+class ClippedUpdates(PrivateSection):
+    """`plan = "clipped-update"`: noise on a hospital's clipped update; the unit is the hospital."""
 
+    plan: Literal["clipped-update"]
     unit: Literal["hospital"] = Field(  # type: ignore[assignment]  # another unit than other plans
         "hospital", description="Who is protected: one hospital with all its data."
     )
     sampling_prob: Probability = SAMPLING_PROB
-
-
-class ClippedUpdates(UpdateSection):
-    """`plan = "clipped-update"`: noise on a hospital's clipped update."""
-
-    plan: Literal["clipped-update"]
     clipping_norm: float = Field(1.0, gt=0, description="Bound (L2) on a hospital's update.")
     trust: Literal["secure-aggregation", "nobody"] = SHARED_TRUST
     colluders: int = COLLUDERS
     dropouts: int = DROPOUTS
 
 
-class ChoosingSection(UpdateSection):
-    """The keys of plans that release a few coordinates, which each hospital chooses and noises by itself."""
+class PublishedPlan(PublishedSection, PrivateSection):
+    """A plan of a published system, whose own keys stand beside its mechanism: see `wardround.published`."""
 
-    truncation: float = Field(
-        1.0,
-        gt=0,
-        description="Bound on the size of each coordinate of an update.",
-        validation_alias=AliasChoices("truncation", "clipping_norm"),
-    )
-    answers: int = Field(ge=1, description="Coordinates of an update that are released, at most.")
-    values_share: float = Field(
-        0.5, gt=0, lt=1, description="Part of the privacy that goes to values, not to places."
-    )
-    trust: Literal["nobody"] = Field("nobody", description="Each hospital chooses and noises by itself.")
-
-
-class SparseVectors(ChoosingSection):
-    """`plan = "sparse-vector"`: coordinates are gone through in a random order until enough were large."""
-
-    plan: Literal["sparse-vector"]
-    answer_threshold: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="Changes from this size on are released."
-    )
-
-
-class TopK(ChoosingSection):
-    """`plan = "top-k"`: the largest coordinates by the exponential mechanism."""
-
-    plan: Literal["top-k"]
+    plan: PublishedPlanName
 
 
 class OutputPerturbed(PrivateSection):
@@ -299,7 +270,7 @@ class NoPrivacy(PlanSection):
 
 
 PrivacySection: TypeAlias = Annotated[
-    DPSGD | CorrelatedNoise | ClippedUpdates | SparseVectors | TopK | OutputPerturbed | LocalPictures | NoPrivacy,
+    DPSGD | CorrelatedNoise | ClippedUpdates | PublishedPlan | OutputPerturbed | LocalPictures | NoPrivacy,
     Field(discriminator="plan"),
 ]
 """`[privacy]`, one class for each plan."""

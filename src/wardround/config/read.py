@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from wardround.config.data import with_site
-from wardround.config.section import TAGS, Section, kinds_of, tags_of
+from wardround.config.section import Section, kinds_of, tag_of, tags_of
 from wardround.config.study import Study
 from wardround.errors import StudyError
 
@@ -50,7 +50,7 @@ def read_tables(path: Path, overrides: Mapping[str, Mapping[str, object]] | None
         raw = with_site(raw)
     except ValueError as error:
         raise StudyError(f"{path} does not hold: {error}.", code="study-conflict") from None
-    for section, values in (overrides or {}).items():
+    for section, values in with_site(dict(overrides or {})).items():
         if isinstance(raw.setdefault(section, {}), dict):  # anything else is refused below
             raw[section].update(values)
     return raw
@@ -159,7 +159,7 @@ def _place(
     kinds: tuple[type[Section], ...] = ()
     for number, part in enumerate(map(str, location)):
         if kinds:
-            tag = next(tag for tag in TAGS if tag in kinds[0].model_fields)
+            tag = tag_of(kinds[0])
             section = next((kind for kind in kinds if part in tags_of(kind, tag)), None)
             others, kinds = [(tag, kind) for kind in kinds if kind is not section], ()
             continue

@@ -1,9 +1,18 @@
 """The base of every section of a study file: frozen, and closed to unknown keys."""
 
-from typing import Annotated, Any, LiteralString, get_args, get_origin
+from typing import Annotated, Any, LiteralString, Self, get_args, get_origin
 
-from pydantic import AliasChoices, BaseModel, ConfigDict
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from wardround.published import published
 
 TAGS = ("plan", "strategy")
 """Keys that say of which kind a section is."""
@@ -14,6 +23,41 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @classmethod
+    def kinds(cls) -> "tuple[type[Section], ...]":
+        """Returns the classes that a table of this class is read by: itself."""
+        return (cls,)
+
+
+class PublishedSection(Section):
+    """A section whose tag names published plans or strategies: each has its keys in a class of its own.
+
+    The classes right below are open: they stand for their kinds, which `wardround.published` finds by name.
+    """
+
+    @classmethod
+    def kinds(cls) -> tuple[type[Section], ...]:
+        """Returns the class of each name, imported when first asked for."""
+        if PublishedSection not in cls.__bases__:
+            return (cls,)
+        names = tags_of(cls, tag_of(cls))
+        return tuple(published(name, "section").SECTIONS[name] for name in names)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _by_its_own_class(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
+        if PublishedSection not in cls.__bases__ or not isinstance(given, dict):
+            return handler(given)
+        tag = tag_of(cls)
+        return next(kind for kind in cls.kinds() if given[tag] in tags_of(kind, tag)).model_validate(given)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Returns the schema of every kind, one of which a table must hold to."""
+        if PublishedSection not in cls.__bases__:
+            return handler(schema)
+        return {"oneOf": [handler(kind.__pydantic_core_schema__) for kind in cls.kinds()]}
+
 
 def conflict(code: LiteralString, message: str) -> PydanticCustomError:
     """Returns the error of keys that do not fit together, with the code of the `StudyError` that it becomes."""
@@ -21,10 +65,15 @@ def conflict(code: LiteralString, message: str) -> PydanticCustomError:
 
 
 def kinds_of(section: object) -> tuple[type[Section], ...]:
-    """Returns the classes of a section that is a closed sum of kinds, such as `[privacy]`; empty for another."""
+    """Returns the classes of a section that is a sum of kinds, such as `[privacy]`; empty for another."""
     options = get_args(section)[0] if get_origin(section) is Annotated else section
-    kinds = get_args(options)
-    return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section))
+    classes = [kind for kind in get_args(options) if isinstance(kind, type) and issubclass(kind, Section)]
+    return tuple(kind for each in classes for kind in each.kinds())
+
+
+def tag_of(kind: type[Section]) -> str:
+    """Returns the key that says which kind a section is."""
+    return next(tag for tag in TAGS if tag in kind.model_fields)
 
 
 def tags_of(kind: type[Section], tag: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from wardround.config.data import DataSection, HospitalsSection, SiteSection, with_site
 from wardround.config.federation import (
@@ -53,7 +53,7 @@ class Study(Section):
     hospitals: HospitalsSection = Field(default_factory=HospitalsSection.model_construct)
     model: ModelSection
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
-    privacy: PrivacySection
+    privacy: SerializeAsAny[PrivacySection]
     federation: FederationSection = Field(default_factory=lambda: FederatedSGD.model_validate({}))
     performance: PerformanceSection = Field(default_factory=PerformanceSection.model_construct)
 

@@ -7,7 +7,6 @@ after it.
 """
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -34,11 +33,6 @@ class Promise:
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon_limit)
         check_delta(self.delta)
-        if not self.accountant.is_upper_bound and self.epsilon_limit < math.inf:
-            raise PrivacyError(
-                "A ledger with a limit must use an accountant that is an upper bound, "
-                f"got {self.accountant}. Use 'pld'."
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import torch
 
-from wardround.accounting.accountants import uniform_sampling_gdp_epsilon
 from wardround.reproduce import linear
+from wardround.reproduce.accounting import uniform_sampling_gdp_epsilon
 from wardround.reproduce.as_published import deepee as published
 from wardround.reproduce.as_published.plain import Steps
 from wardround.reproduce.as_published.statement import no_guarantee

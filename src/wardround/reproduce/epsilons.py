@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from wardround.accounting.accountants import AccountantKind, epsilon_of, uniform_sampling_gdp_epsilon
+from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import Event, GaussianEvent, PoissonSampledEvent, SelfComposedEvent
-from wardround.accounting.fixed_batches import fixed_batch_epsilon
 from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.mechanisms import (
     analytic_gaussian_noise_multiplier,
@@ -21,11 +20,16 @@ from wardround.accounting.mechanisms import (
     local_laplace_epsilon,
 )
 from wardround.accounting.rdp import rdp_epsilon_2020
+from wardround.reproduce.accounting import (
+    central_limit_epsilon,
+    fixed_batch_epsilon,
+    uniform_sampling_gdp_epsilon,
+)
 from wardround.reproduce.as_published.statement import no_guarantee
 from wardround.reproduce.request import Request
 from wardround.reproduce.table import Origin, Row, Score, Table
 
-PLD, RDP, GDP = AccountantKind.PLD, AccountantKind.RDP, AccountantKind.GDP
+PLD, RDP = AccountantKind
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def _deepee() -> list[Line]:
                 partial(uniform_sampling_gdp_epsilon, units, batch, sigma, steps, delta),
             ),
             Line("deepee", what, "central limit, Poisson (no bound)", delta, poisson, 0.0009,
-                 partial(epsilon_of, event, delta, GDP)),
+                 partial(central_limit_epsilon, event, delta)),
             Line("deepee", what, "RDP, Poisson", delta, rdp, 0.0015, partial(epsilon_of, event, delta, RDP)),
             Line("deepee", what, "PLD, Poisson", delta, pld, 0.0009, partial(epsilon_of, event, delta, PLD)),
         ]  # fmt: skip

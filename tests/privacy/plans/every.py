@@ -37,8 +37,8 @@ from wardround.privacy.plans.kinds import (
 )
 from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.plan import Plan
-from wardround.privacy.sparse_vector import GumbelTopK, SparseVector
 from wardround.privacy.updates import ClippedUpdate
+from wardround.reproduce.mechanisms.sparse_vector.mechanism import GumbelTopK, SparseVector
 from wardround.work import (
     Announce,
     Confirm,

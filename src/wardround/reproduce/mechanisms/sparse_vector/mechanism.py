@@ -3,7 +3,7 @@
 What is released: at most a public number of coordinates, each with its place. The published variants of selective
 sharing (Shokri and Shmatikov 2015, https://doi.org/10.1145/2810103.2813687; Li et al. 2019,
 https://arxiv.org/abs/1910.00962) charge an epsilon for each parameter, which adds up to thousands for an update
-(`wardround.accounting.published`). Here epsilon is that of the whole update, places and values together.
+(`wardround.reproduce.accounting`). Here epsilon is that of the whole update, places and values together.
 
 Every coordinate is cut to [-truncation, truncation] first. When a hospital's data are replaced, it can go from one end
 to the other, so its value moves by at most 2 truncation; its size lies in [0, truncation] and moves by at most

@@ -12,7 +12,6 @@ from tests.cases import family
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import ComposedEvent, GaussianEvent, PureEvent, SelfComposedEvent
 from wardround.accounting.insiders import NoiseShares
-from wardround.accounting.published import selective_sharing_epsilon
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.agreed.plans import plan_of
 from wardround.errors import PrivacyError
@@ -21,8 +20,8 @@ from wardround.privacy.plans.kinds import NoisedUpdates
 from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.protects import protects
 from wardround.privacy.plans.wording import statement_of
-from wardround.privacy.sparse_vector import GumbelTopK, SparseVector
 from wardround.randomness import Randomness, gumbel, laplace
+from wardround.reproduce.mechanisms.sparse_vector.mechanism import GumbelTopK, SparseVector
 from wardround.work import GradientSum
 
 
@@ -62,8 +61,12 @@ def test_the_parts_add_up_to_the_total_in_the_best_ratio():
 
 
 def without_noise(monkeypatch):
-    monkeypatch.setattr("wardround.privacy.sparse_vector.laplace", lambda stream, count: np.zeros(count))
-    monkeypatch.setattr("wardround.privacy.sparse_vector.gumbel", lambda stream, count: np.zeros(count))
+    monkeypatch.setattr(
+        "wardround.reproduce.mechanisms.sparse_vector.mechanism.laplace", lambda stream, count: np.zeros(count)
+    )
+    monkeypatch.setattr(
+        "wardround.reproduce.mechanisms.sparse_vector.mechanism.gumbel", lambda stream, count: np.zeros(count)
+    )
     monkeypatch.setattr("wardround.randomness.streams.Stream.add_normal", lambda self, values, std: None)
 
 
@@ -200,11 +203,6 @@ def test_the_whole_update_of_a_network_is_gone_through_and_stops_at_c():
         assert np.count_nonzero(released(mechanism, update)) == answers
 
 
-def test_the_published_totals_are_what_the_audit_found():
-    assert selective_sharing_epsilon(725_061, 0.1) == pytest.approx(7.5e3, rel=0.01)
-    assert selective_sharing_epsilon(4_700_000, 0.4) == pytest.approx(1.9e5, rel=0.01)
-
-
 def plan_with(tiny_study, kind, epsilon, rounds=20):
     """The plan of a study that releases ten coordinates of each update."""
     own = {
@@ -225,7 +223,9 @@ def test_visits_share_the_promised_epsilon(tiny_study, kind):
     assert 3.0 * 0.99 <= plan.epsilon <= 3.0
     assert (plan.unit, plan.relation) == (PrivacyUnit.HOSPITAL, NeighboringRelation.REPLACE_ONE)
     assert isinstance(plan.training, NoisedUpdates)
-    assert not protects(plan.training, GradientSum(np.zeros(3, dtype=np.float32))), "sums of gradients are not noised"
+    assert not protects(plan.training, GradientSum(np.zeros(3, dtype=np.float32))), (
+        "sums of gradients are not noised"
+    )
 
 
 def test_pure_visits_share_at_least_evenly(tiny_study):

@@ -1,0 +1,1 @@
+"""Mechanisms that only published systems need, reached by name through `wardround.published`."""

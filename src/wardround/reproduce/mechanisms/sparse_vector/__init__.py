@@ -1,0 +1,1 @@
+"""A few coordinates of a hospital's update, chosen and noised."""
