@@ -147,7 +147,7 @@ def test_several_mistakes_are_reported_together(tiny):
 @pytest.mark.parametrize(
     ("sections", "code"),
     [
-        ({"federation": {"local_steps": 2}}, "study-unknown-key"),
+        ({"federation": {"local_steps": 2}}, "study-strategy-key"),
         ({"federation": {"strategy": "fedavg"}}, "study-plan-strategy"),
         ({"privacy": {"colluders": 2, "dropouts": 1}}, "study-honest-hospital"),
         ({"hospitals": {"scheme": "sizes"}}, "study-sizes"),
