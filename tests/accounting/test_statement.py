@@ -13,8 +13,9 @@ from wardround.accounting.statement import (
     Statement,
     format_epsilon,
 )
-from wardround.accounting.terms import PrivacyUnit, Trust
+from wardround.accounting.terms import PrivacyUnit
 from wardround.errors import PrivacyError
+from wardround.noisers import NoiseShares
 
 STATEMENT = Statement(
     epsilon=3.9987,
@@ -26,10 +27,7 @@ STATEMENT = Statement(
     releases=3_000,
     released_what="the noised sum of clipped gradients of every round",
     released_to="every participating hospital and whoever gets the model",
-    trust=Trust.SECURE_AGGREGATION,
-    hospitals=5,
-    colluders=1,
-    dropouts=2,
+    noiser=NoiseShares(5, colluders=1, dropouts=2),
     images_per_patient=4,
     caveats=(FLOATING_POINT_CAVEAT, PUBLIC_SIZE_CAVEAT),
 )

@@ -120,12 +120,14 @@ def plan(
     from wardround.accounting.accountants import AccountantKind
     from wardround.accounting.planning import PlanQuestion
     from wardround.accounting.planning import plan as answer_to
-    from wardround.accounting.terms import Trust
+    from wardround.noisers import Trust, noiser_of
 
+    kind = _choice(Trust, trust, "--trust")
+    if colluders is None:
+        colluders = int(kind is Trust.SECURE_AGGREGATION and hospitals > 1)
     question = PlanQuestion(
-        patients=patients, hospitals=hospitals, delta=delta, rounds=rounds, sampling_prob=sampling_prob,
-        epsilon=epsilon, noise_multiplier=noise_multiplier, trust=_choice(Trust, trust, "--trust"),
-        colluders=colluders, dropouts=dropouts, parameters=parameters,
+        patients=patients, noiser=noiser_of(kind, hospitals, colluders, dropouts), delta=delta, rounds=rounds,
+        sampling_prob=sampling_prob, epsilon=epsilon, noise_multiplier=noise_multiplier, parameters=parameters,
         accountant=_choice(AccountantKind, accountant, "--accountant"),
     )  # fmt: skip
     if masked:

@@ -28,8 +28,8 @@ from wardround.hospital.memory import Memory
 from wardround.hospital.pictures import Progress, read_images, workbench_of
 from wardround.hospital.policy import Policy
 from wardround.ledger.file import LedgerFile
+from wardround.noisers import ByEachHospital
 from wardround.privacy.plans.kinds import NoisedPictures
-from wardround.privacy.plans.noisers import ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey

@@ -18,8 +18,8 @@ from wardround.hospital.memory import Memory
 from wardround.hospital.policy import COUNTS, Policy
 from wardround.ledger.account import Ledger
 from wardround.ledger.file import LedgerFile
+from wardround.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.kinds import NoisedGradients, NotPrivate
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness
 from wardround.simulation.absences import allowed_missing, availability_of
