@@ -25,7 +25,7 @@ from wardround.randomness import Randomness
 from wardround.simulation.absences import allowed_missing, availability_of
 from wardround.simulation.availability import UnreliableChannel
 from wardround.simulation.batches import Transaction, answer_all
-from wardround.simulation.masked import masked_rounds
+from wardround.simulation.masked import masked_rounds, own_folder
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.simulation.union import JointSum
 from wardround.types import HospitalName
@@ -101,7 +101,7 @@ def federate(
             ledger=open_ledger(ledgers, name, plan, materials, epsilon_limit),
             randomness=randomness,
             workbench=materials.workbench,
-            memory=Memory(None if memory is None else memory / f"{position:05d}"),
+            memory=Memory(own_folder(memory, name)),
             num_classes=len(classes),
         )
         for position, (name, patients) in enumerate(hospitals.items())
