@@ -7,14 +7,15 @@ one role, and offers what the room that asks for it needs:
 |--------------|--------------|-------------------------------------------------------------------------------|
 | `section`    | `config`     | `SECTIONS`: the section class of each name; it imports no torch               |
 | `plan`       | `agreed`     | `part_of(study, section, hospitals, releases)`, `calibrated(plan, section)`   |
+| `simulation` | `simulation` | where pictures are released: `released_materials(...)`, `resemblance_of(...)`  |
 """
 
 from importlib import import_module
 from typing import Any, Literal
 
-PublishedPlanName = Literal["sparse-vector", "top-k"]
+PublishedPlanName = Literal["sparse-vector", "top-k", "local-pictures"]
 
-_HOMES = {"sparse-vector": "sparse_vector", "top-k": "sparse_vector"}
+_HOMES = {"sparse-vector": "sparse_vector", "top-k": "sparse_vector", "local-pictures": "pictures"}
 
 
 def published(name: str, role: str) -> Any:

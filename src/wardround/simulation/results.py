@@ -22,6 +22,7 @@ from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import statement_of
+from wardround.published import published
 from wardround.report.reading import JsonObject
 from wardround.secure_aggregation.round.witness import WITNESSES, Witness
 from wardround.simulation.absences import availability_of
@@ -33,7 +34,6 @@ from wardround.simulation.evaluation import (
     summary_of,
 )
 from wardround.simulation.federate import Federation
-from wardround.simulation.local_pictures import resemblance_of
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.simulation.references import REFERENCES, run_reference
 from wardround.training.patients import TrainingPatients
@@ -90,7 +90,9 @@ def results_of(
         "availability": None if availability is None else availability.to_json(outcome.position.round),
         "upload": None if upload is None else upload.to_json(),
         "findings": materials.images.findings.summary(),
-        "resemblance": resemblance_of(plan, materials),
+        "resemblance": published(study.privacy.plan, "simulation").resemblance_of(plan, materials)
+        if isinstance(plan.training, NoisedPictures)
+        else None,
         "released": _released(study, plan, materials),
     }
 

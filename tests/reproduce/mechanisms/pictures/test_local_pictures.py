@@ -16,7 +16,7 @@ from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, PrivacyError, RecordError, StudyError
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.records.folder import RunFolder, RunRecord, arrays_from_file
-from wardround.simulation import local_pictures
+from wardround.reproduce.mechanisms.pictures import simulation as local_pictures
 from wardround.simulation import run as simulation
 from wardround.simulation.materials import gather
 
