@@ -32,7 +32,7 @@ TO_BE_REWRITTEN = frozenset(
         "agent/memory.py",
         "agent/notes.py",
         "agent/policy.py",
-        "agent/selective.py",
+        "reproduce/mechanisms/selective/hospital.py",
         "config/data.py",
         "config/privacy.py",
         "config/section.py",

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
-from wardround.config.section import Section
+from wardround.config.section import PublishedSection, Section
+from wardround.published import PublishedStrategyName
 
 StrategyName = Literal[
     "fedsgd", "fedavg", "fedprox", "scaffold",
     "round-robin", "single-pass", "random-order", "stochastic",
-    "asynchronous", "selective", "one-shot", "ensemble", "alone", "pooled",
+    "asynchronous", PublishedStrategyName, "one-shot", "ensemble", "alone", "pooled",
 ]  # fmt: skip
 ReferenceName = Literal[
     "no-privacy", "pooled", "pooled-no-privacy", "alone", "alone-no-privacy", "ensemble", "ensemble-no-privacy"
@@ -168,21 +169,11 @@ class AsynchronousSection(LocalSection):
     timetable_seed: int = TIMETABLE_SEED
 
 
-class SelectiveSection(LocalSection):
-    """Hospitals train replicas and exchange some parameters."""
+class PublishedStrategy(PublishedSection, LocalSection):
+    """A strategy of a published system, whose own keys stand beside it: see `wardround.published`."""
 
-    strategy: Literal["selective"]
+    strategy: PublishedStrategyName
     rounds: int = Field(100, ge=1, description="Turns.")
-    download_fraction: float = Field(1.0, gt=0, le=1, description="Share of parameters fetched.")
-    upload_fraction: float = Field(0.1, gt=0, le=1, description="Share of parameters sent, at most.")
-    selection: Literal["largest", "random"] = Field(
-        "largest", description="The largest changes, or a draw of those above the threshold."
-    )
-    threshold: float = Field(0.0, ge=0, description="Changes below it are not sent.")
-    truncation: float = Field(0.001, gt=0, description="Changes are cut to this size.")
-    counter_decay: float = Field(1.0, gt=0, le=1, description="How fast old updates are forgotten.")
-    turns: Literal["fixed", "random", "stochastic"] = Field("fixed", description="Whose turn it is.")
-    timetable_seed: int = TIMETABLE_SEED
 
 
 class OneShotSection(Rounds):
@@ -193,7 +184,7 @@ class OneShotSection(Rounds):
 
 Averages: TypeAlias = Averaging | Proximal | Scaffolding
 Ring: TypeAlias = RoundRobin | SinglePass | RandomOrder | StochasticOrder
-Local: TypeAlias = Averages | Ring | AsynchronousSection | SelectiveSection
+Local: TypeAlias = Averages | Ring | AsynchronousSection | PublishedStrategy
 """Strategies in which a hospital takes steps of its own."""
 
 FederationSection: TypeAlias = Annotated[
@@ -206,7 +197,7 @@ FederationSection: TypeAlias = Annotated[
     | RandomOrder
     | StochasticOrder
     | AsynchronousSection
-    | SelectiveSection
+    | PublishedStrategy
     | OneShotSection,
     Field(discriminator="strategy"),
 ]

@@ -53,7 +53,7 @@ class Study(Section):
     model: ModelSection
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
     privacy: SerializeAsAny[PrivacySection]
-    federation: FederationSection = Field(default_factory=lambda: FederatedSGD.model_validate({}))
+    federation: SerializeAsAny[FederationSection] = Field(default_factory=lambda: FederatedSGD.model_validate({}))
     performance: PerformanceSection = Field(default_factory=PerformanceSection.model_construct)
 
     @model_validator(mode="before")
