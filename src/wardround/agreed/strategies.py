@@ -84,7 +84,7 @@ def releases_after(study: Study, rounds: int) -> int:
     A release is one noised sum of gradients, or, where updates are noised, one update. Sums whose noise is correlated
     are one release all together.
     """
-    if getattr(study.privacy, "releases_pictures", False):
+    if study.privacy.releases_pictures:
         return 1  # of all pictures, before round 1
     if study.privacy.plan == "correlated-noise":
         return min(rounds, 1)

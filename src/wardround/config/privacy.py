@@ -28,6 +28,9 @@ CLIPPING_NORM: Any = Field(1.0, gt=0, description="Bound (L2) on a patient's gra
 class PlanSection(Section):
     """The keys that every plan has."""
 
+    releases_pictures: ClassVar[bool] = False
+    """Whether noised pictures and labels are released, once, before round 1."""
+
     accountant: Literal["pld", "rdp"] = Field("pld", description="What computes epsilon; both are upper bounds.")
     images_per_patient: int = Field(8, ge=1, description="At most so many pictures of a patient are used.")
     epsilon_limit: float | None = Field(
@@ -149,9 +152,6 @@ class ClippedUpdates(PrivateSection):
 
 class PublishedPlan(PublishedSection, PrivateSection):
     """A plan of a published system, whose own keys stand beside its mechanism: see `wardround.published`."""
-
-    releases_pictures: ClassVar[bool] = False
-    """Whether noised pictures and labels are released, once, before round 1."""
 
     plan: PublishedPlanName
 

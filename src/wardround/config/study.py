@@ -118,7 +118,7 @@ class Study(Section):
         privacy = self.privacy
         if isinstance(privacy, PublishedPlan):
             privacy.check(self.data)
-        if not getattr(privacy, "releases_pictures", False) and self.training.label_correction != "forward":
+        if not privacy.releases_pictures and self.training.label_correction != "forward":
             raise ValueError("label_correction belongs to a plan that noises labels; remove it")
 
     def _unreliable(self) -> None:
