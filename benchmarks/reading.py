@@ -27,9 +27,9 @@ import numpy as np
 from PIL import Image
 
 from wardround.images.dicom.write import write_picture
+from wardround.images.layouts.readers import ReaderOptions
 from wardround.images.load import Volumes, load_images
 from wardround.images.patients import ImageSet
-from wardround.images.readers import ReaderOptions
 
 RESULT = Path(__file__).parent / "results" / "reading.json"
 THREADS = min(8, os.cpu_count() or 1)

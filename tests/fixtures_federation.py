@@ -11,11 +11,11 @@ from torch import nn
 
 from wardround.accounting.events import GaussianEvent
 from wardround.accounting.insiders import NoiseShares
-from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.terms import Trust
 from wardround.federation.channel import InProcessChannel
 from wardround.hospital.agent import Agent
 from wardround.hospital.policy import Policy
+from wardround.ledger.file import LedgerFile
 from wardround.models.network import Network, Normalise
 from wardround.per_patient.clipping_rules import ClippingKind, Flat, rule_of
 from wardround.privacy.adaptive import AdaptiveNorm

@@ -40,10 +40,10 @@ def test_the_demo_made_small_runs_with_every_comparison(cache, tmp_path, wardrou
     demo = read_study(next(path for path in EXAMPLES if path.name == "demo.toml"))
     small = demo.model_copy(
         update={
-            "data": demo.data.model_copy(
+            "data": demo.data.model_copy(update={"image_size": 32}),
+            "site": demo.site.model_copy(
                 update={
-                    "image_size": 32,
-                    "phantom": demo.data.phantom.model_copy(
+                    "phantom": demo.site.phantom.model_copy(
                         update={"patients": 60, "image_size": 32, "max_images": 2}
                     ),
                 }
@@ -70,7 +70,14 @@ def test_every_strategy_has_an_example():
 def made_small(study, cache):
     """The same study on few patients and few rounds: three hospitals where it has more."""
     federation, hospitals = study.federation, study.hospitals
-    rounds = {"rounds": min(federation.rounds, 3)} if study.federation.cycles is None else {"cycles": 1}
+    few: dict[str, object] = {"compare": ()}
+    if getattr(federation, "cycles", None) is not None:
+        few["cycles"] = 1
+    elif hasattr(federation, "rounds"):
+        few["rounds"] = min(federation.rounds, 3)
+    if hasattr(federation, "local_steps"):
+        few["local_steps"] = min(federation.local_steps, 2)
+    cohorts = {"cohorts": 2} if hasattr(study.privacy, "cohorts") else {}
     return study.model_copy(
         update={
             "data": study.data.model_copy(
@@ -82,12 +89,8 @@ def made_small(study, cache):
                 }
             ),
             "hospitals": hospitals.model_copy(update={"count": min(hospitals.count, 3)}),
-            "privacy": study.privacy.model_copy(
-                update={"accountant": "rdp", "cohorts": None if study.privacy.cohorts is None else 2}
-            ),
-            "federation": federation.model_copy(
-                update={"local_steps": min(federation.local_steps, 2), "compare": (), **rounds}
-            ),
+            "privacy": study.privacy.model_copy(update={"accountant": "rdp", **cohorts}),
+            "federation": federation.model_copy(update=few),
             "performance": study.performance.model_copy(update={"cache": cache, "threads": 1}),
         }
     )

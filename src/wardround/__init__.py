@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wardround.accounting.ledger import Ledger, LedgerFile
     from wardround.accounting.statement import Statement
     from wardround.config import Study, read_study
     from wardround.errors import WardroundError
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from wardround.federation.messages import Reply, Request
     from wardround.federation.strategy import Strategy
     from wardround.images.patients import Patient
+    from wardround.ledger.account import Ledger
+    from wardround.ledger.file import LedgerFile
     from wardround.per_patient import clipped_sum
     from wardround.privacy.plans.plan import Plan
     from wardround.records.folder import RunRecord
@@ -25,8 +26,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Channel": "wardround.federation.channel",
-    "Ledger": "wardround.accounting.ledger",
-    "LedgerFile": "wardround.accounting.ledger",
+    "Ledger": "wardround.ledger.account",
+    "LedgerFile": "wardround.ledger.file",
     "Patient": "wardround.images.patients",
     "Plan": "wardround.privacy.plans.plan",
     "Reply": "wardround.federation.messages",

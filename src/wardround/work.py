@@ -225,14 +225,14 @@ class Receive:
 
 @dataclass(frozen=True)
 class SayHello:
-    """What a hospital is, before the first round: `wardround.federation.messages.Hello`."""
+    """The facts of a hospital before the first round: `wardround.federation.messages.Hello`."""
 
     name: ClassVar[str] = "hello"
 
 
 @dataclass(frozen=True)
 class GiveReceipt:
-    """What a hospital's ledger was charged for the study: `wardround.federation.messages.Receipt`, signed."""
+    """The charges of a hospital's ledger for the study: `wardround.federation.messages.Receipt`, signed."""
 
     name: ClassVar[str] = "receipt"
 

@@ -81,7 +81,9 @@ def test_every_epsilon_that_a_plan_prints_has_its_delta_and_its_unit(wardround):
 def test_the_schema_is_json_and_takes_the_tiny_study(wardround, tiny):
     schema = json.loads(wardround("schema").out)
     assert set(tiny()) <= set(schema["properties"])
-    assert schema["properties"]["privacy"] == {"$ref": "#/$defs/PrivacySection"}
+    privacy = schema["properties"]["privacy"]
+    assert privacy["discriminator"]["mapping"]["dp-sgd"] == "#/$defs/DPSGD"
+    assert set(tiny()["privacy"]) <= set(schema["$defs"]["DPSGD"]["properties"])
 
 
 def test_the_report_of_a_run_is_one_json_object(wardround, finished):

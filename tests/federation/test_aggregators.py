@@ -13,6 +13,7 @@ ANSWERS = {
     HospitalName(name): Answer(np.array(values, dtype=np.float32), NoEvent())
     for name, values in {"a": [1.0, 2.0, 1e8], "b": [0.5, -2.0, 1.0], "c": [0.25, 1.0, -1e8]}.items()
 }
+AGGREGATORS = [PlainSum(), CoordinatorNoise(PlainSum(), lambda size, round: np.zeros(size, np.float32))]
 SILENT = Failure(FailureCode.NO_ANSWER, Stage.TRANSPORT)
 
 
@@ -23,13 +24,7 @@ def collect(aggregator, replies, round=1):
     return aggregator.collect(channel, dict.fromkeys(replies, request), 60.0)
 
 
-@pytest.mark.parametrize(
-    "aggregator",
-    [
-        PlainSum(),
-        CoordinatorNoise(PlainSum(), lambda size, round: np.zeros(size, np.float32)),
-    ],
-)
+@pytest.mark.parametrize("aggregator", AGGREGATORS)
 def test_every_aggregator_sums_in_double_precision_and_changes_no_update(aggregator):
     before = {name: answer.update.copy() for name, answer in ANSWERS.items()}
     total = collect(aggregator, ANSWERS).update
@@ -38,7 +33,9 @@ def test_every_aggregator_sums_in_double_precision_and_changes_no_update(aggrega
     assert all(np.array_equal(ANSWERS[name].update, update) for name, update in before.items())
 
 
-@pytest.mark.parametrize("aggregator", [PlainSum(), CoordinatorNoise(PlainSum(), lambda size, _: np.zeros(size))])
+@pytest.mark.parametrize(
+    "aggregator", [PlainSum(), CoordinatorNoise(PlainSum(), lambda size, _: np.zeros(size, np.float32))]
+)
 def test_a_hospital_that_fails_adds_nothing_and_is_named(aggregator):
     total = collect(aggregator, ANSWERS | {"b": SILENT})
     assert total.update.tolist() == [1.25, 3.0, 0.0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wardround.images.nifti import nifti_bytes
+from wardround.images.decode.nifti import nifti_bytes
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

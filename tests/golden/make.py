@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from tests.golden.cases import Tables, tables_of_cases, to_toml, write_volumes
 
-from wardround.accounting.ledger import LedgerFile
 from wardround.agreed.plans import plan_of
 from wardround.config import read_study
 from wardround.config.sweep import read_sweep
 from wardround.coordinator.observer import Silent
 from wardround.errors import StudyError
+from wardround.ledger.file import LedgerFile
 from wardround.records.folder import arrays_from_file, read_json, read_lines
 from wardround.simulation.run import run_study
 from wardround.simulation.sweeps.compare import compare

@@ -169,3 +169,33 @@ def expected_total(masked, request, names):
         total += cleared(mechanism, agent, request)
         total += discrete_gaussian(mechanism.dimension, mechanism.share_std, agent.noise_bytes(request))
     return total
+
+
+def decoded(masked, total):
+    """A sum of gradients as it is opened."""
+    return masked.mechanism.decode(total)[:-WITNESSES].astype(np.float32)
+
+
+def hospitals_of(federation):
+    """The hospitals of a federation without masks."""
+    return {name: Hospital(agent, CLASSES) for name, agent in federation.agents.items()}
+
+
+def ledgers(federation):
+    """What each hospital's ledger holds."""
+    return {
+        name: [(entry.event, entry.purpose, entry.release_id) for entry in agent.ledger.entries()]
+        for name, agent in federation.agents.items()
+    }
+
+
+class Watching:
+    """Another channel, which remembers the requests of every exchange."""
+
+    def __init__(self, inner):
+        self.inner, self.asked = inner, []
+        self.hospitals = inner.hospitals
+
+    def ask(self, requests, deadline_s):
+        self.asked.append(requests)
+        return self.inner.ask(requests, deadline_s)

@@ -6,7 +6,7 @@ import pytest
 from tests.fixtures_federation import STUDY, private_plan, with_training
 
 from wardround.federation.messages import Answer, Failure, FailureCode, Request, Stage
-from wardround.hospital import agent as agent_module
+from wardround.privacy.plans import releases
 from wardround.privacy.plans.costs import release_event
 from wardround.training.workbench import Workbench
 from wardround.work import CountPatients, GradientSum, LocalSteps, LocalUpdate
@@ -105,7 +105,7 @@ def test_a_hospital_answers_only_what_it_agreed_to(make_federation, change):
 def test_two_hospitals_never_share_a_noise_stream(make_federation, monkeypatch):
     federation = make_federation(plan=private_plan())
     drawn: list[np.ndarray] = []
-    original = agent_module.noised_sum
+    original = releases.noised_sum
 
     def remembering(part, clipped, stream):
         clipped.vector.zero_()
@@ -113,7 +113,7 @@ def test_two_hospitals_never_share_a_noise_stream(make_federation, monkeypatch):
         drawn.append(released)
         return released
 
-    monkeypatch.setattr(agent_module, "noised_sum", remembering)
+    monkeypatch.setattr("wardround.hospital.agent.noised_sum", remembering)
     for round in (1, 2):
         ask_all(federation, gradient_request(federation, round))
     noise = np.stack(drawn)

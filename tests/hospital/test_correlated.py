@@ -7,12 +7,12 @@ from scipy.signal import lfilter
 from tests.fixtures_federation import STUDY, private_plan, without_noise
 
 from wardround.accounting.events import GaussianEvent, NoEvent, leaves
-from wardround.accounting.ledger import LedgerFile
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.hospital.memory import Memory
+from wardround.ledger.file import LedgerFile
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.plans.releases import share_of_patients

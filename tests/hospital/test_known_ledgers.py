@@ -10,12 +10,12 @@ from tests.cases import family
 from tests.hospital.masked_rounds import MaskedFederation, ends_the_run, masked_plan
 
 from wardround.accounting.events import GaussianEvent
-from wardround.accounting.ledger import LedgerFile
-from wardround.accounting.ledger_entry import GENESIS
 from wardround.errors import LedgerError, RecordError
 from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.hospital.masked import MaskedRounds
 from wardround.hospital.notes import Notes
+from wardround.ledger.entry import GENESIS
+from wardround.ledger.file import LedgerFile
 from wardround.secure_aggregation.round.transcript import NO_ENTRY
 
 VICTIM = "hospital-3"

@@ -6,20 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
-from tests.cases import family
 from tests.errors import raises_code
 from tests.fixtures_federation import clip_by
 from tests.hospital.masked_rounds import (
-    MaskedFederation,
     announce,
+    decoded,
     ends_the_run,
     expected_total,
-    masked_plan,
     residue_bytes,
 )
+from tests.hospital.test_masked_killed import Killed
 
-from wardround.accounting.ledger import LedgerFile
-from wardround.accounting.ledger_entry import GENESIS
 from wardround.errors import FederationError, LedgerError, PrivacyError, RecordError
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.messages import Failure, FailureCode, Stage
@@ -27,11 +24,11 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.hospital.agent import Agent
 from wardround.hospital.known_ledgers import sealed_head
+from wardround.ledger.entry import GENESIS
 from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.plans.wording import clipping_terms
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.keys.secret import system_entropy
-from wardround.secure_aggregation.round.masked_sum import MaskedSum
 from wardround.secure_aggregation.round.round_key import Announcement
 from wardround.secure_aggregation.round.transcript import LedgerMark
 from wardround.secure_aggregation.round.upload import Upload
@@ -41,24 +38,6 @@ from wardround.simulation.batches import answer_all
 from wardround.work import GradientSum, LocalSteps, LocalUpdate
 
 REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
-
-
-@pytest.fixture
-def make_masked(make_federation, tmp_path):
-    def make(folder="notes", *, seed=5, federation=None, epsilon_limit=np.inf, **fields):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        if federation is None:
-            plan = masked_plan(**fields)
-            federation = make_federation(
-                hospitals=plan.hospitals, plan=plan, seed=seed, epsilon_limit=epsilon_limit
-            )
-        return MaskedFederation(federation, tmp_path / folder)
-
-    return make
-
-
-def decoded(masked, total):
-    return masked.mechanism.decode(total)[:-WITNESSES].astype(np.float32)
 
 
 def test_the_opened_sum_is_the_clear_sum_and_all_the_noise_bit_for_bit(make_masked):
@@ -347,82 +326,6 @@ def test_notes_are_the_hospital_s_own(make_masked, tmp_path):
     make_masked().ask()
     for path in (tmp_path / "notes").glob("*.json"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-# Dying ---------------------------------------------------------------------------------------------------------------
-
-STEPS = {
-    "announced": ("party", "announce"),
-    "confirmed": ("party", "confirm"),
-    "before the charge": ("before", "admit"),
-    "after the charge": ("party", "admit"),
-    "before the upload": ("before", "upload"),
-    "after sending": ("party", "upload"),
-    "after all have sent": ("total", ""),
-    "during the sum": ("add", ""),
-    "while receiving": ("before", "receive"),
-}
-
-
-class Killed(BaseException):
-    """Nothing catches it."""
-
-
-def kill_at(masked, step, monkeypatch, *, calls=3):
-    """Dies at the third call, with other hospitals before and behind."""
-    kind, name = STEPS[step]
-    left = [calls]
-
-    def dying(method, *, before):
-        def call(*arguments):
-            left[0] -= 1
-            if before and left[0] == 0:
-                raise Killed
-            result = method(*arguments)
-            if left[0] == 0:
-                raise Killed
-            return result
-
-        return call
-
-    if kind in ("party", "before"):
-        for party in masked.parties.values():
-            setattr(party, name, dying(getattr(party, name), before=kind == "before"))
-    elif kind == "add":
-        monkeypatch.setattr(MaskedSum, "add", dying(MaskedSum.add, before=True))
-    else:
-        left[0] = 1
-        monkeypatch.setattr(MaskedSum, "total", dying(MaskedSum.total, before=True))
-
-
-@pytest.mark.parametrize("seed", family([None, 5]), ids=["in earnest", "seeded"])
-@pytest.mark.parametrize("step", list(STEPS))
-def test_killed_at_any_step_nothing_left_uncharged_and_the_round_is_completed(
-    make_masked, monkeypatch, step, seed
-):
-    masked = make_masked(seed=seed)
-    masked.ask(1)
-    before = {name: masked.charges(name) for name in masked.channel.hospitals}
-    sent = len(masked.uploads)
-    with monkeypatch.context() as patch:
-        kill_at(masked, step, patch)
-        with pytest.raises(Killed):
-            masked.ask(2)
-    with LedgerFile(masked.federation.ledgers.path) as on_disk:
-        for name, _ in masked.uploads[sent:]:
-            assert len(on_disk.entries(name, "digest")) == before[name] + 1, "it left before it was charged"
-
-    again = make_masked(federation=masked.federation)  # hospitals that were restarted read their notes
-    left = {name for name, _ in masked.uploads[sent:]}
-    total = again.ask(2)
-    expected = expected_total(again, again.request(2), again.channel.hospitals)
-    if seed is not None:
-        np.testing.assert_array_equal(total.update, decoded(again, expected))
-        assert {again.charges(name) for name in again.channel.hospitals} == {2}, "a repetition is the same release"
-    else:
-        assert all(again.charges(name) >= before[name] + 1 + (name in left) for name in again.channel.hospitals)
-    transcripts = {Upload.from_bytes(content).transcript for _, content in masked.uploads[sent:] + again.uploads}
-    assert len(transcripts) == 1 + bool(left), "a repeated attempt has masks of its own"
 
 
 def test_a_ledger_that_was_put_back_is_found_on_resume(make_masked, make_federation):

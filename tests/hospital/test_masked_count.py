@@ -10,7 +10,6 @@ from tests.cases import family
 from tests.errors import raises_code
 from tests.fixtures_federation import STUDY
 from tests.hospital.masked_rounds import (
-    MaskedFederation,
     announce,
     counted_plan,
     ends_the_run,
@@ -18,10 +17,10 @@ from tests.hospital.masked_rounds import (
     masked_plan,
     noised,
 )
-from tests.hospital.test_masked import STEPS, Killed, fails_at, kill_at
+from tests.hospital.test_masked import fails_at
+from tests.hospital.test_masked_killed import STEPS, Killed, kill_at
 from tests.secure_aggregation.round.rounds import uniformity
 
-from wardround.accounting.ledger import LedgerFile
 from wardround.agreed.masks import COUNT_COORDINATES as COORDINATES
 from wardround.agreed.masks import count_mechanism_of
 from wardround.errors import FederationError, PrivacyError
@@ -30,6 +29,7 @@ from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.hospital.masked_count import counted_rows
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.releases import noised_counts
 from wardround.randomness import Randomness
@@ -47,15 +47,9 @@ REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
 
 
 @pytest.fixture
-def make_counted(make_federation, tmp_path):
-    def make(folder="notes", *, seed=5, federation=None, epsilon_limit=np.inf, plan=None, **fields):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        if federation is None:
-            plan = plan or counted_plan(**fields)
-            federation = make_federation(
-                hospitals=plan.hospitals, plan=plan, seed=seed, epsilon_limit=epsilon_limit
-            )
-        return MaskedFederation(federation, tmp_path / folder)
+def make_counted(make_masked):
+    def make(folder="notes", *, plan=None, **options):
+        return make_masked(folder, plan=plan or counted_plan(), **options)
 
     return make
 
@@ -86,6 +80,7 @@ def test_the_opened_count_is_every_patient_once_and_all_the_noise_bit_for_bit(ma
 @pytest.mark.parametrize("noise_multiplier", [0.05, 1.0, math.pi, 500.0, 60_000.0])
 def test_one_patient_more_moves_the_count_by_the_sensitivity_at_most(noise_multiplier, size):
     mechanism = count_mechanism_of(counted_plan(count_noise_multiplier=noise_multiplier))
+    assert mechanism is not None
     assert isinstance(mechanism.grid, Grid)
     count = mechanism.grid.sum_of
     moved = count(counted_rows(size + 1)) - count(counted_rows(size))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from tests.hospital.masked_rounds import MaskedFederation, announce, expected_total, masked_plan, rows_of
 
-from wardround.accounting.ledger import LedgerFile
 from wardround.errors import FederationError, LedgerError
 from wardround.federation.messages import Request
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.hospital.agent import Agent
 from wardround.hospital.notes import Notes
+from wardround.ledger.file import LedgerFile
 from wardround.secure_aggregation.integers import mechanism as mechanism_module
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.integers.grid import Grid

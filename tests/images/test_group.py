@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wardround.errors import DataError
-from wardround.images.entries import Entry, Listing
+from wardround.images.entries import Entry
 from wardround.images.group import Duplicates, digest_of, group_by_patient
+from wardround.images.listing import Listing
 
 NOBODY: frozenset[int] = frozenset()
 

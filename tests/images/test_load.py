@@ -8,13 +8,14 @@ import pytest
 from PIL import Image
 
 from wardround.errors import DataError
-from wardround.images import decode, pixels
-from wardround.images.chest_xray import patient_of_name
+from wardround.images.decode import pillow
+from wardround.images.layouts.chest_xray import patient_of_name
+from wardround.images.layouts.phantom import PhantomOptions
+from wardround.images.layouts.readers import READERS
+from wardround.images.layouts.table import read_table
 from wardround.images.load import load_images
-from wardround.images.phantom import PhantomOptions
-from wardround.images.readers import READERS
+from wardround.images.rows import pixels
 from wardround.images.store import open_store
-from wardround.images.table import read_table
 
 DATA = Path(os.environ.get("WARDROUND_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
 CHEST = DATA / "chest_xray"
@@ -34,13 +35,13 @@ def root(tmp_path):
 def decodings(monkeypatch):
     """Counts the pictures that are decoded."""
     count = [0]
-    honest = decode.decode_in_thread
+    honest = pillow.decode_in_thread
 
     def counted(*args, **kwargs):
         count[0] += 1
         return honest(*args, **kwargs)
 
-    monkeypatch.setattr(decode, "decode_in_thread", counted)
+    monkeypatch.setattr(pillow, "decode_in_thread", counted)
     return count
 
 

@@ -21,7 +21,7 @@ def test_black_grey_and_white_become_minus_two_about_zero_and_two():
 
 
 def test_normalisation_constants_are_those_of_the_preprocessing_room():
-    from wardround.images import preprocess
+    from wardround.images.rows import preprocess
 
     assert (Normalise().mean, Normalise().std) == (preprocess.PUBLIC_MEAN, preprocess.PUBLIC_STD)
 

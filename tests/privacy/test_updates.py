@@ -106,7 +106,9 @@ def test_a_mechanism_says_what_it_is():
     assert (protected.unit, protected.relation) == (mechanism.unit, mechanism.relation)
     assert release_event(protected.training) == mechanism.event
     assert protected.is_private
-    assert not protects(protected.training, GradientSum()), "sums of gradients are not noised"
+    assert not protects(protected.training, GradientSum(np.zeros(3, dtype=np.float32))), (
+        "sums of gradients are not noised"
+    )
     assert not protected.is_counted
 
 

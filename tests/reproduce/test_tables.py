@@ -9,6 +9,7 @@ import pytest
 
 from wardround.accounting.statement import Statement
 from wardround.accounting.terms import Trust
+from wardround.config.privacy import DPSGD
 from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, StudyError
 from wardround.records.folder import RunRecord
@@ -252,7 +253,7 @@ def count_body(cohort, settings, generator):
 
 
 def test_a_loop_is_run_again_exactly_when_something_of_it_changed(tiny_study, tmp_path):
-    study = tiny_study(privacy={"plan": "none", "epsilon": None})
+    study = tiny_study(privacy={"plan": "none", "epsilon": None, "clipping_norm": None})
     ran: list[int] = []
 
     class Settings(dict[str, Any]):
@@ -284,10 +285,14 @@ def test_dopamines_studies_keep_the_published_numbers(ask):
     }
     assert set(studies) == set(dopamine.FIGURE_1)
     ours = studies["Dopamine"]
+    assert isinstance(ours.privacy, DPSGD)
     assert (ours.privacy.noise_multiplier, ours.privacy.sampling_prob, ours.rounds) == (1.15, 0.03425, 3001)
     assert ours.privacy.colluders == 1
-    assert studies["FPDP"].privacy.trust == "nobody"
-    assert studies["CDP"].privacy.clipping_norm == 2.0
+    federated, central = studies["FPDP"].privacy, studies["CDP"].privacy
+    assert isinstance(federated, DPSGD)
+    assert federated.trust == "nobody"
+    assert isinstance(central, DPSGD)
+    assert central.clipping_norm == 2.0
     assert all(studies[key].privacy.plan == "none" for key in ("C", "F"))
 
 

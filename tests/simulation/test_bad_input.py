@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from tests.cases import family
 
-from wardround.accounting.ledger_store import LedgerStore
 from wardround.errors import BudgetExhausted, DataError, StudyError, WardroundError
-from wardround.images import cache as picture_cache
+from wardround.images.rows import cache as picture_cache
+from wardround.ledger.store import LedgerStore
 from wardround.records.folder import RunFolder
 
 FOLDER = {"layout": "folder"}
@@ -113,7 +113,7 @@ def table(folder, header, rows):
         ("sampling_prob = 1.0", "sampling_prob = 1.5", "study-value", "privacy.sampling_prob"),
         ("clipping_norm", "cliping_norm", "study-unknown-key", "clipping_norm?"),
         ("[privacy]", "[privacy", "study-no-toml", ""),
-        ('layout = "phantom"', 'layout = "x-ray"', "study-value", "data.layout"),
+        ('layout = "phantom"', 'layout = "x-ray"', "study-value", "site.layout"),
         # An approximation bounds nothing.
         ('accountant = "rdp"', 'accountant = "gdp"', "study-value", "privacy.accountant"),
     ],
@@ -539,6 +539,9 @@ def test_data_check_names_what_is_odd(wardround, pictures):
 
 
 def test_a_training_that_diverges_is_a_sentence(study_file, wardround, tmp_path):
-    path = study_file(federation={"learning_rate": 1e38}, privacy={"plan": "none", "epsilon": None, "delta": None})
+    path = study_file(
+        federation={"learning_rate": 1e38},
+        privacy={"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None},
+    )
     message = refusal(wardround("run", path, "--out", tmp_path / "out"))
     assert "lower the learning rate" in message

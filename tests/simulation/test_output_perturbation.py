@@ -9,6 +9,7 @@ from tests.fixtures_federation import STUDY, private_plan, without_noise
 
 from wardround.accounting.events import GaussianEvent, from_json, leaves
 from wardround.accounting.insiders import NoiseShares
+from wardround.agreed.network import build_network
 from wardround.agreed.plans import plan_of
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
@@ -25,7 +26,6 @@ from wardround.privacy.plans.noisers import ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.updates import ClippedUpdate
 from wardround.simulation.estimate import estimate
-from wardround.simulation.materials import build_network
 from wardround.simulation.run import run_study
 from wardround.training.convex import fit_head
 from wardround.work import FittedHead, GradientSum, HeadFit, LocalSteps, LocalUpdate
@@ -167,17 +167,21 @@ def test_a_network_with_more_than_a_linear_head_is_refused(tiny_study):
 @pytest.mark.parametrize(
     ("privacy", "federation", "part"),
     [
-        (PERTURBED | {"num_patients": None}, ONE_SHOT, "num_patients must be given"),
-        (PERTURBED | {"sampling_prob": 0.5}, ONE_SHOT, "fits all patients"),
-        (PERTURBED | {"trust": "coordinator"}, ONE_SHOT, "trust must be"),
-        (PERTURBED, {"strategy": "fedsgd"}, 'strategy must be "one-shot"'),
+        (PERTURBED | {"num_patients": None}, ONE_SHOT, "num_patients is missing"),
+        (PERTURBED | {"sampling_prob": 0.5}, ONE_SHOT, "remove sampling_prob"),
+        (PERTURBED | {"trust": "coordinator"}, ONE_SHOT, "trust: input should be"),
+        (PERTURBED, {"strategy": "fedsgd"}, 'what [federation] strategy = "fedsgd" asks'),
         (PERTURBED, ONE_SHOT | {"compare": ["pooled"]}, 'no reference "pooled"'),
-        (PERTURBED, ONE_SHOT | {"rounds": 4}, "one-shot has one round"),
-        (PERTURBED, {"strategy": "alone"}, "has one round, got rounds = 4"),
-        ({"plan": "dp-sgd"}, ONE_SHOT, 'strategy = "one-shot" needs plan'),
-        ({"plan": "sparse-vector"}, {"strategy": "selective"}, "needs answers"),
-        ({"plan": "top-k", "answers": 3}, {"strategy": "fedsgd"}, "noises what comes of local steps"),
-        ({"plan": "top-k", "answers": 3, "trust": "secure-aggregation"}, {"strategy": "fedavg"}, "trust must be"),
+        (PERTURBED, ONE_SHOT | {"rounds": 4}, "remove rounds"),
+        (PERTURBED, {"strategy": "alone"}, "has one round and no steps, got rounds"),
+        ({"plan": "dp-sgd"}, ONE_SHOT, "asks each hospital for (fit-head)"),
+        ({"plan": "sparse-vector"}, {"strategy": "selective"}, "answers is missing"),
+        ({"plan": "top-k", "answers": 3}, {"strategy": "fedsgd"}, 'what [federation] strategy = "fedsgd" asks'),
+        (
+            {"plan": "top-k", "answers": 3, "trust": "secure-aggregation"},
+            {"strategy": "fedavg"},
+            "trust: input should be",
+        ),
         ({"plan": "dp-sgd", "answers": 3}, {}, "answers belongs to"),
         (
             {"plan": "top-k", "answers": 3, "answer_threshold": 0.1},
@@ -187,13 +191,13 @@ def test_a_network_with_more_than_a_linear_head_is_refused(tiny_study):
         (
             {"plan": "clipped-update", "trust": "nobody"},
             {"strategy": "fedavg", "compare": ["pooled"]},
-            "makes none",
+            'use "pooled-no-privacy"',
         ),
     ],
 )
 def test_studies_that_do_not_fit_are_refused(tiny, privacy, federation, part):
     with pytest.raises(StudyError) as refused:
-        parse_study(tiny(privacy=privacy, federation=federation))
+        estimate(parse_study(tiny(privacy=privacy, federation=federation)))
     assert part in str(refused.value)
 
 

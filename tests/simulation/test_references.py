@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from wardround.accounting.ledger import LedgerFile
 from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
+from wardround.ledger.file import LedgerFile
 from wardround.simulation import references
 from wardround.simulation import run as simulation
 from wardround.simulation.materials import gather
 from wardround.simulation.references import REFERENCES, pooled
 
-NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None}
+NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None}
 
 
 def run_study(study, out):

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from tests.cases import family
 
-from wardround.accounting.ledger import LedgerFile
 from wardround.coordinator.observer import Silent
+from wardround.ledger.file import LedgerFile
 from wardround.simulation import run as simulation
 
 SETTINGS: dict[str, dict[str, dict[str, object]]] = {
@@ -68,7 +68,7 @@ SETTINGS: dict[str, dict[str, dict[str, object]]] = {
     "correlated": {"privacy": {"plan": "correlated-noise", "cohorts": 2}},
     "masked": {"privacy": {"sum": "masked", "num_patients": 32, "sampling_prob": 0.5}},
     "masked and counted": {"privacy": {"sum": "masked", "sampling_prob": 0.5}},
-    "not private": {"privacy": {"plan": "none", "epsilon": None, "delta": None}},
+    "not private": {"privacy": {"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None}},
 }
 
 LONG = {"masked and counted", "scaffold", "single pass", "repaired", "clipped update", "ensemble"}

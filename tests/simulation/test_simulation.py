@@ -7,12 +7,12 @@ import pytest
 from tests.cases import family
 
 import wardround.simulation.federate as assemble
-from wardround.accounting.ledger import LedgerFile
 from wardround.agreed.plans import plan_of
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import FederationError, StudyError
 from wardround.federation.strategies.fedsgd import FedSGD
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone
 from wardround.records.folder import RunRecord, arrays_from_file
 from wardround.simulation.absences import availability_of
@@ -32,7 +32,7 @@ def federation_of(study, tmp_path):
     ledgers = LedgerFile(tmp_path / "ledger.sqlite")
     federation = assemble.federate(
         study, plan, materials, materials.hospitals, ledgers,
-        strategy=study.federation.strategy, label="main", epsilon_limit=np.inf,
+        label="main", epsilon_limit=np.inf,
     )  # fmt: skip
     return federation, ledgers
 
@@ -41,8 +41,8 @@ def federation_of(study, tmp_path):
 def test_hospitals_answer_as_one_only_where_each_rounds_noise_is_its_own(tiny_study, tmp_path, plan, together):
     fields = {"cohorts": 2} if plan == "correlated-noise" else {}
     federation, ledgers = federation_of(tiny_study(privacy={**SECURE, "plan": plan, **fields}), tmp_path)
-    assert isinstance(federation.strategy, FedSGD)
-    assert isinstance(federation.strategy.aggregator, JointSum) == together
+    assert isinstance(federation.coordinator.strategy, FedSGD)
+    assert isinstance(federation.coordinator.strategy.aggregator, JointSum) == together
     ledgers.close()
 
 
@@ -124,11 +124,12 @@ def test_the_reference_without_privacy_has_the_same_absences(tiny_study, tmp_pat
     own = alone(plan, plan.hospitals, plan.releases)
     with LedgerFile(tmp_path / "ledger.sqlite") as ledgers:
         for strategy, away in (("fedsgd", True), ("pooled", False)):
+            section = study.federation.model_copy(update={"strategy": strategy})
+            other = study.model_copy(update={"federation": section})
             federation = assemble.federate(
-                study, own, materials, materials.hospitals, ledgers,
-                strategy=strategy, label=strategy, epsilon_limit=np.inf,
-            )  # fmt: skip
-            assert isinstance(federation.channel, UnreliableChannel) == away
+                other, own, materials, materials.hospitals, ledgers, label=strategy, epsilon_limit=np.inf
+            )
+            assert isinstance(federation.coordinator.channel, UnreliableChannel) == away
     run_study(study, tmp_path / "run", Silent())
 
 

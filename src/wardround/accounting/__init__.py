@@ -1,1 +1,1 @@
-"""What privacy costs: events, accountants, calibration, the statement and the ledger. No torch in here."""
+"""What privacy costs: events, accountants, calibration and the statement. No torch in here."""

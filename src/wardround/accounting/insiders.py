@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.discrete import Part, epsilon_of_parts
 from wardround.accounting.events import Event, JsonDict
-from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.mechanisms import check_noise_multiplier
+from wardround.accounting.numbers import number_to_json
 from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
 

@@ -13,13 +13,13 @@ from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.calibration import calibrate_noise_multiplier
 from wardround.accounting.events import Event, GaussianEvent, JsonDict, PoissonSampledEvent, SelfComposedEvent
 from wardround.accounting.insiders import InsiderRow, NoiseShares, epsilon_by_colluders
-from wardround.accounting.ledger_entry import number_to_json
 from wardround.accounting.mechanisms import (
     analytic_gaussian_noise_multiplier,
     check_delta,
     check_epsilon,
     check_noise_multiplier,
 )
+from wardround.accounting.numbers import number_to_json
 from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
 

@@ -7,7 +7,7 @@ from decimal import ROUND_CEILING, Context, Decimal
 
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.events import JsonDict
-from wardround.accounting.ledger_entry import number_from_json, number_to_json
+from wardround.accounting.numbers import number_from_json, number_to_json
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
 from wardround.errors import PrivacyError
 

@@ -4,13 +4,21 @@ Everything follows from the plan and the number of trained parameters, so that e
 same: what a hospital agrees on, what is checked before a run, and what epsilon was computed for.
 """
 
+from collections.abc import Mapping
+
+from wardround import __version__
 from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.insiders import NoiseShares
+from wardround.config import Study
 from wardround.errors import PrivacyError
 from wardround.privacy.plans.kinds import NoisedGradients
 from wardround.privacy.plans.plan import Plan
+from wardround.privacy.plans.releases import clip_of
+from wardround.privacy.plans.wording import clipping_terms
 from wardround.randomness.sampling import largest_sample
+from wardround.secure_aggregation.canonical import digest
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
+from wardround.secure_aggregation.round.agreement import Agreement
 from wardround.secure_aggregation.round.witness import WITNESSES
 
 COUNT_COORDINATES = 1 + WITNESSES
@@ -61,6 +69,30 @@ def count_mechanism_of(plan: Plan) -> IntegerMechanism | None:
     if plan.count is None or not isinstance(plan.count.noise, DiscreteShares):
         return None
     return _carrying(plan.count.noise, plan, 1.0, COUNT_COORDINATES)
+
+
+def agreement_of(study: Study, plan: Plan, parameters: int, keys: Mapping[str, bytes]) -> Agreement:
+    """Returns what the hospitals of a masked run agree on.
+
+    Args:
+        study: names the run, and how many rounds it has.
+        plan: with shares of noise.
+        parameters: trained.
+        keys: public signing keys of all hospitals, by name; they name the run.
+
+    Raises:
+        FederationError: no ring holds sums over so many patients.
+        PrivacyError: the grid cannot carry so many parameters.
+    """
+    return Agreement(
+        run=digest("wardround/v1/simulated-run", sorted(keys.items())).hex(),
+        study=study.digest,
+        mechanism=fitting(mechanism_of(plan, parameters), plan),
+        rounds=study.rounds,
+        code_version=__version__,
+        clipping=clipping_terms(clip_of(plan.training)),
+        count=count_mechanism_of(plan),
+    )
 
 
 def shares_for(

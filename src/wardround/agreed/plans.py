@@ -233,7 +233,10 @@ def _on_grid(plan: Plan) -> Plan:
     """Returns the plan with its noise in whole-number shares."""
     part = plan.training
     if not isinstance(part, NoisedGradients) or not isinstance(plan.noiser, NoiseShares):
-        raise PrivacyError("Masked sums are of noised gradients with shares of noise, and this plan has none.")
+        raise PrivacyError(
+            "Masked sums are of noised gradients with shares of noise from every hospital, and this study forms none; "
+            'use strategy = "fedsgd", or sum = "simulated".'
+        )
     shares = shares_for(part.noise.noise_multiplier, part.clip.norm, _MOST_COORDINATES, plan.noiser)
     if plan.count is None:
         return with_shares(plan, shares)

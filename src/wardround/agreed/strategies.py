@@ -95,9 +95,12 @@ def releases_after(study: Study, rounds: int) -> int:
 def asks(study: Study, plan: Plan) -> Iterator[Work]:
     """Yields one of each piece of work that hospitals are asked for, without the model: what a plan has to protect."""
     local = isinstance(study.federation, Local)
-    if getattr(study.federation, "repair", "none") in ("weighted-sampling", "weighted-loss"):
+    repair = Repair(getattr(study.federation, "repair", "none"))
+    if repair.counts_classes:
         yield CountClasses()
-    elif not study.fits_head and plan.public_size is None and not (local and _own_size(plan)):
+    elif repair is Repair.PROPORTIONAL or not (
+        study.fits_head or plan.public_size is not None or (local and _own_size(plan))
+    ):
         yield CountPatients()
     section = study.federation
     if study.fits_head:

@@ -38,7 +38,7 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
-DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [data] path.")]
+DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -262,12 +262,12 @@ def data_check(
     from tempfile import TemporaryDirectory
 
     from wardround.cli.terminal import Terminal
-    from wardround.images.guess import guess_layout
+    from wardround.images.layouts.guess import guess_layout
+    from wardround.images.layouts.readers import ReaderOptions
     from wardround.images.load import Volumes, list_entries, load_images, open_layout
     from wardround.images.quality.facts import facts_of_folder
     from wardround.images.quality.inspection import inspect
     from wardround.images.quality.lines import lines
-    from wardround.images.readers import ReaderOptions
 
     with open_layout(layout, path) as store:
         layout = layout or guess_layout(store)
@@ -310,7 +310,7 @@ def _read(path: Path, data: Path | None) -> "Study":
 
 
 def _overrides(data: Path | None) -> dict[str, dict[str, object]] | None:
-    return None if data is None else {"data": {"path": str(data.resolve())}}
+    return None if data is None else {"site": {"path": str(data.resolve())}}
 
 
 def _console(*, stderr: bool = True) -> "Console":

@@ -4,7 +4,7 @@ What changes the guarantee stands in `[privacy]`, what changes speed in `[perfor
 noise_multiplier; the other is computed and recorded. Not private is a plan too: `plan = "none"`.
 """
 
-from wardround.config.data import DataSection, HospitalsSection, PhantomSection
+from wardround.config.data import DataSection, HospitalsSection, PhantomSection, SiteSection
 from wardround.config.federation import FederationSection
 from wardround.config.model import AugmentSection, ModelSection, PerformanceSection, TrainingSection
 from wardround.config.privacy import PrivacySection
@@ -20,6 +20,7 @@ __all__ = [
     "PerformanceSection",
     "PhantomSection",
     "PrivacySection",
+    "SiteSection",
     "Study",
     "StudySection",
     "TrainingSection",

@@ -1,7 +1,7 @@
-"""`[data]` and `[hospitals]`: the pictures, and who holds them."""
+"""`[site]`, `[data]` and `[hospitals]`: where pictures are, what they become, and how patients are dealt out."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,7 @@ Millimetres = Annotated[float, Field(ge=0.05, le=50)]
 
 
 class PhantomSection(Section):
-    """`[data.phantom]`: generated radiographs, for trying things out."""
+    """`[site.phantom]`: generated radiographs, for trying things out."""
 
     patients: int = Field(600, ge=10, description="Number of generated patients.")
     max_images: int = Field(4, ge=1, le=32, description="Patients have 1 to this many pictures.")
@@ -22,13 +22,33 @@ class PhantomSection(Section):
     prevalence: float = Field(0.5, gt=0, lt=1, description="Share of patients with a lesion.")
 
 
-class DataSection(Section):
-    """`[data]`: where the pictures are and how they are read."""
+class SiteSection(Section):
+    """`[site]`: where a holder of patients keeps pictures, and how they are read; never sent, and no part of a study.
+
+    A hospital has it in a file of its own; in a simulation it is a table of the study file, and holds all hospitals'.
+    """
 
     layout: Literal["chest_xray", "folder", "aptos", "decathlon", "manifest", "dicom", "phantom"] = Field(
         description="How the pictures lie on disk."
     )
     path: Path | None = Field(None, description="The data folder, a .zip or a .tar; `--data` overrides it.")
+    labels: Path | None = Field(None, description="dicom: the table of labels; default: labels.csv in the folder.")
+    key_file: Path | None = Field(
+        None, description="dicom: the hospital's own key for pseudonyms; made where there is none."
+    )
+    reviewed: bool = Field(
+        False, description="dicom: let in pictures that may show a name in their pixels; somebody has looked."
+    )
+    skip_unreadable: bool = Field(False, description="Leave unreadable files out instead of stopping.")
+    duplicates: Literal["merge", "keep", "refuse"] = Field(
+        "merge", description="Identical pictures under two patients: one person (merge), two (keep), or stop."
+    )
+    phantom: PhantomSection = Field(default_factory=PhantomSection.model_construct)
+
+
+class DataSection(Section):
+    """`[data]`: what a picture becomes before the network sees it, and which patients are set aside."""
+
     task: Literal["binary", "subtype", "classification", "grading", "referable", "segmentation"] | None = Field(
         None, description="What the labels are read as; default: the layout's first reading."
     )
@@ -48,19 +68,8 @@ class DataSection(Section):
         None, description="Volumes: physical values that become black and white; default: percentiles of each."
     )
     view: Literal["volume", "slices"] = Field("volume", description="Volumes whole, or as axial slices.")
-    labels: Path | None = Field(None, description="dicom: the table of labels; default: labels.csv in the folder.")
-    key_file: Path | None = Field(
-        None, description="dicom: the hospital's own key for pseudonyms; made where there is none."
-    )
     segments: tuple[str, ...] | None = Field(
         None, description="dicom: labels of the segments that are classes 1, 2, ...; hospitals must agree on them."
-    )
-    reviewed: bool = Field(
-        False, description="dicom: let in pictures that may show a name in their pixels; somebody has looked."
-    )
-    skip_unreadable: bool = Field(False, description="Leave unreadable files out instead of stopping.")
-    duplicates: Literal["merge", "keep", "refuse"] = Field(
-        "merge", description="Identical pictures under two patients: one person (merge), two (keep), or stop."
     )
     test: Literal["patients", "published"] = Field(
         "patients", description="Test patients set aside, or the published split, which leaks."
@@ -69,7 +78,6 @@ class DataSection(Section):
     validation_fraction: float = Field(
         0.0, ge=0, lt=1, description="Share of the others set aside to choose settings and rounds by."
     )
-    phantom: PhantomSection = Field(default_factory=PhantomSection.model_construct)
 
     @model_validator(mode="after")
     def _volumes_fit(self) -> Self:
@@ -92,6 +100,9 @@ class HospitalsSection(Section):
     """`[hospitals]`: who holds which patients (simulated inside one data set)."""
 
     count: int = Field(5, ge=1, le=10_000, description="Number of hospitals.")
+    names: tuple[str, ...] | None = Field(
+        None, description="Their names, in the order of their turns; default: hospital-1, hospital-2, ..."
+    )
     scheme: Literal["even", "sizes", "images", "dirichlet", "label-shards", "site"] = Field(
         "even", description="How patients are dealt out."
     )
@@ -118,6 +129,8 @@ class HospitalsSection(Section):
                 f"absent_rate must be <= absent_rounds / (1 + absent_rounds), got {self.absent_rate:g}; lower it, or "
                 "raise absent_rounds"
             )
+        if self.names is not None and (len(self.names) != self.count or len(set(self.names)) != self.count):
+            raise ValueError(f"names must be {self.count} different names, one for each hospital")
         if (self.scheme == "images") != (self.images is not None):
             raise ValueError('images is given exactly when scheme = "images"')
         if self.sizes is not None and len(self.sizes) != self.count:
@@ -131,3 +144,22 @@ class HospitalsSection(Section):
     def is_reliable(self) -> bool:
         """Whether every hospital answers every round, as far as the simulation goes."""
         return self.absent_rate == 0 and self.late_rate == 0
+
+
+def with_site(tables: dict[str, Any]) -> dict[str, Any]:
+    """Returns the tables of a study file with `[data]` keys that belong to `[site]` moved there.
+
+    Files from before there was `[site]`, and short ones, have `path` and `layout` in `[data]`.
+
+    Raises:
+        ValueError: a key is given in both places.
+    """
+    data, site = tables.get("data"), tables.get("site", {})
+    if not isinstance(data, dict) or not isinstance(site, dict):
+        return tables
+    moved = {key: value for key, value in data.items() if key in SiteSection.model_fields}
+    twice = sorted(moved.keys() & site.keys())
+    if twice:
+        raise ValueError(f"{twice[0]} stands in [data] and in [site]; remove it from [data]")
+    kept = {key: value for key, value in data.items() if key not in moved}
+    return {**tables, "data": kept, "site": {**moved, **site}} if moved else tables

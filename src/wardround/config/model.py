@@ -62,3 +62,6 @@ class PerformanceSection(Section):
     threads: int | None = Field(None, ge=1, description="Threads of a matrix product; default: all cores.")
     memory_gb: float = Field(1.0, gt=0, description="Memory for per-patient gradients at one time.")
     cache: Path | None = Field(None, description="Where decoded pictures are kept (they are private).")
+    keep: Literal["last", "every-round"] = Field(
+        "last", description="Released vectors that stay in checkpoints/: the last round's, or every round's."
+    )

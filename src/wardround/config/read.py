@@ -4,13 +4,16 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from wardround.config.data import with_site
 from wardround.config.section import Section, kinds_of, tag_of, tags_of
 from wardround.config.study import Study
 from wardround.errors import StudyError
+
+_Model = TypeVar("_Model", bound=Section)
 
 
 def read_study(path: Path, overrides: Mapping[str, Mapping[str, object]] | None = None) -> Study:
@@ -43,7 +46,11 @@ def read_tables(path: Path, overrides: Mapping[str, Mapping[str, object]] | None
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{path} must be valid TOML: {error}.", code="study-no-toml") from None
-    for section, values in (overrides or {}).items():
+    try:
+        raw = with_site(raw)
+    except ValueError as error:
+        raise StudyError(f"{path} does not hold: {error}.", code="study-conflict") from None
+    for section, values in with_site(dict(overrides or {})).items():
         if isinstance(raw.setdefault(section, {}), dict):  # anything else is refused below
             raw[section].update(values)
     return raw
@@ -60,16 +67,25 @@ def parse_study(raw: Mapping[str, Any], *, source: str = "the study", base: Path
             f"A single study must have no [sweep], got {source}, which is many; run them all with: "
             f"wardround compare {source} --out FOLDER."
         )
+    study = validated(Study, raw, source)
+    return study if base is None else _resolve_paths(study, base)
+
+
+def validated(model: type[_Model], raw: Mapping[str, Any], source: str) -> _Model:
+    """Returns the tables of a file as a model of its sections.
+
+    Raises:
+        StudyError: something does not hold; the message names every reason and the nearest known key.
+    """
     try:
-        study = Study.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
         items: list[dict[str, Any]] = [dict(item) for item in error.errors()]
         codes = {_code(item["type"]) for item in items}
         raise StudyError(
-            f"{source} does not hold: " + "; ".join(map(_reason, items)) + ".",
+            f"{source} does not hold: " + "; ".join(_reason(item, model) for item in items) + ".",
             code=codes.pop() if len(codes) == 1 else "study-several",
         ) from None
-    return study if base is None else _resolve_paths(study, base)
 
 
 def _resolve_paths(study: Study, base: Path) -> Study:
@@ -79,10 +95,10 @@ def _resolve_paths(study: Study, base: Path) -> Study:
 
     return study.model_copy(
         update={
-            "data": study.data.model_copy(
-                update=resolved(study.data, "path")
-                | resolved(study.data, "labels")
-                | resolved(study.data, "key_file")
+            "site": study.site.model_copy(
+                update=resolved(study.site, "path")
+                | resolved(study.site, "labels")
+                | resolved(study.site, "key_file")
             ),
             "model": study.model.model_copy(update=resolved(study.model, "weights")),
             "privacy": study.privacy.model_copy(update=resolved(study.privacy, "ledger")),
@@ -104,9 +120,9 @@ def _code(kind: str) -> str:
     return known.get(kind, "study-value")
 
 
-def _reason(item: dict[str, Any]) -> str:
+def _reason(item: dict[str, Any], model: type[Section]) -> str:
     """Returns one failed check in words: where, what must hold, what came."""
-    parts, section, others = _place(item["loc"])
+    parts, section, others = _place(item["loc"], model)
     where = ".".join(parts)
     if item["type"] == "extra_forbidden":
         key, known = parts[-1], [] if section is None else list(section.model_fields)
@@ -131,14 +147,14 @@ def _reason(item: dict[str, Any]) -> str:
 
 
 def _place(
-    location: tuple[int | str, ...],
+    location: tuple[int | str, ...], model: type[Section]
 ) -> tuple[list[str], type[Section] | None, list[tuple[str, type[Section]]]]:
     """Returns the keys of a place in a study file, the section that the last of them is in, and its other kinds.
 
     In pydantic's place a section that is a sum of kinds is followed by the kind's tag, which no file has as a key.
     """
     parts: list[str] = []
-    section: type[Section] | None = Study
+    section: type[Section] | None = model
     others: list[tuple[str, type[Section]]] = []
     kinds: tuple[type[Section], ...] = ()
     for number, part in enumerate(map(str, location)):

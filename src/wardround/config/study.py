@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from wardround.config.data import DataSection, HospitalsSection
+from wardround.config.data import DataSection, HospitalsSection, SiteSection, with_site
 from wardround.config.federation import (
     ALONE,
     Averaging,
@@ -48,7 +48,8 @@ class Study(Section):
     """One study file, checked as a whole."""
 
     study: StudySection
-    data: DataSection
+    site: SiteSection
+    data: DataSection = Field(default_factory=DataSection.model_construct)
     hospitals: HospitalsSection = Field(default_factory=HospitalsSection.model_construct)
     model: ModelSection
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
@@ -62,7 +63,7 @@ class Study(Section):
         """Reads files from before kinds had keys of their own: another kind's key at its default asks for nothing."""
         if not isinstance(given, dict):
             return given
-        read = dict(given)
+        read = with_site(dict(given))
         for section, tag, kinds in (
             ("privacy", "plan", kinds_of(PrivacySection)),
             ("federation", "strategy", kinds_of(FederationSection)),
@@ -219,15 +220,21 @@ class Study(Section):
     def digest(self) -> str:
         """Identity of the study: a hash of everything that changes its result or its guarantee.
 
-        It does not depend on where files lie; of a weights file the name counts.
+        It does not depend on where files lie, nor on anything else of `[site]`; of a weights file the name counts.
         """
         content = self.model_dump(
             mode="json",
-            exclude={"performance": True, "data": {"path", "labels", "key_file"}, "privacy": {"ledger"}},
+            exclude={"site": True, "performance": True, "privacy": {"ledger"}},
         )
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights.name
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return _hash(content)
+
+    @property
+    def run_digest(self) -> str:
+        """Identity of a simulation: the study's, and the pictures that `[site]` names, wherever they lie."""
+        site = self.site.model_dump(mode="json", exclude={"path", "labels", "key_file"})
+        return _hash({"study": self.digest, "site": site})
 
     def to_toml(self) -> str:
         """The resolved study as TOML text; reading it back gives an equal study."""
@@ -238,6 +245,10 @@ class Study(Section):
             for key, inner in nested.items():
                 lines += [f"[{section}.{key}]", *_toml_lines(inner), ""]
         return "\n".join(lines)
+
+
+def _hash(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _is_given(section: Section, key: str) -> bool:

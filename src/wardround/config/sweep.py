@@ -21,6 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from wardround.config.data import SiteSection, with_site
 from wardround.config.read import parse_study, read_tables
 from wardround.config.section import kinds_of
 from wardround.config.study import Study
@@ -33,7 +34,7 @@ _NOT_VARIED = {
     "privacy.ledger": "charge = true gives all runs one ledger",
     "performance": "it changes no result",
 }
-_KEEPS_PATIENTS = ("data.", "hospitals.")
+_KEEPS_PATIENTS = ("site.", "data.", "hospitals.")
 _LONGEST = 64
 
 
@@ -99,7 +100,8 @@ def parse_sweep(
         raise StudyError(f"sweep.repeats must be a whole number of at least 1, got {wanted!r}; correct {source}.")
     if not isinstance(charge, bool):
         raise StudyError(f"sweep.charge must be true or false, got {charge!r}; correct {source}.")
-    lists = {key: _values(key, values, source) for key, values in flat.items()}
+    tables = with_site(tables)
+    lists = {_placed(key): _values(_placed(key), values, source) for key, values in flat.items()}
     if charge:
         _check_charge(tables, lists, source)
     found = []
@@ -125,6 +127,12 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, obj
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _placed(key: str) -> str:
+    """Returns a dotted key where the study file has it: keys of `[site]` may stand in `[data]`."""
+    section, _, rest = key.partition(".")
+    return f"site.{rest}" if section == "data" and rest.partition(".")[0] in SiteSection.model_fields else key
 
 
 def _values(key: str, values: object, source: str) -> list[object]:

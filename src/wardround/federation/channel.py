@@ -1,6 +1,6 @@
 """The seam between a strategy and the hospitals: `Channel.ask`, in one process or over a network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,7 +37,7 @@ class InProcessChannel:
     """
 
     hospitals: tuple[HospitalName, ...]
-    answer: Callable[[Requests], dict[HospitalName, Reply | Failure]]
+    answer: Callable[[Requests], Mapping[HospitalName, Reply | Failure]]
 
     def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
         """See `Channel`. Hospitals of this process are always waited for: the deadline has nothing to stop."""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
 from wardround.errors import FederationError
 from wardround.federation.messages import Receipt
 from wardround.secure_aggregation.canonical import Field, canonical

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wardround.accounting.events import Event, NoEvent
-from wardround.accounting.ledger import Ledger
-from wardround.accounting.ledger_entry import GENESIS
 from wardround.errors import BudgetExhausted, LedgerError, RecordError
 from wardround.federation.messages import Answer, Failure, FailureCode, Request, Stage
 from wardround.hospital.correlated import CorrelatedRounds
 from wardround.hospital.memory import Memory
 from wardround.hospital.policy import COUNTS, Policy, computed
+from wardround.ledger.account import Ledger
+from wardround.ledger.entry import GENESIS
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.protects import charge_of, plan_protects

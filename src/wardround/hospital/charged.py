@@ -5,8 +5,8 @@ may have been seen.
 """
 
 from wardround.accounting.events import leaves
-from wardround.accounting.ledger import Ledger
 from wardround.hospital.policy import COUNT_PURPOSES
+from wardround.ledger.account import Ledger
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan

@@ -3,11 +3,8 @@
 Whatever goes wrong, another party learns a code and a stage; the hospital's own log has the sentence and the trace.
 """
 
-import hashlib
 import logging
 from dataclasses import dataclass
-
-import numpy as np
 
 from wardround import __version__
 from wardround.errors import FederationError, LedgerError
@@ -170,13 +167,12 @@ class Hospital:
     def _hello(self) -> Hello:
         agent = self.agent
         last = None if self.masked is None else self.masked.notes.last
-        weights = np.ascontiguousarray(agent.workbench.initial_weights, dtype=np.float32)
         return Hello(
             study=agent.policy.study,
             version=__version__,
             classes=self.classes,
-            input_shape=tuple(int(side) for side in agent.workbench.input_shape),
-            weights_sha256=hashlib.sha256(weights.tobytes()).hexdigest(),
+            input_shape=agent.workbench.input_shape,
+            weights_sha256=agent.workbench.weights_sha256,
             charges=agent.ledger.position()[0],
             last_attempt=last or (0, 0),
         )

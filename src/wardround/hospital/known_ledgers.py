@@ -9,9 +9,9 @@ Released: how many charges a ledger has, and a sealed head. No patient is in eit
 import hashlib
 from dataclasses import dataclass
 
-from wardround.accounting.ledger import Ledger
-from wardround.accounting.ledger_entry import GENESIS
 from wardround.errors import FederationError
+from wardround.ledger.account import Ledger
+from wardround.ledger.entry import GENESIS
 from wardround.secure_aggregation.keys.identity import Identity
 from wardround.secure_aggregation.round.transcript import LedgerMark, Transcript
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from wardround.accounting.ledger import Ledger
 from wardround.errors import FederationError, RecordError
 from wardround.hospital.known_ledgers import KnownLedger
+from wardround.ledger.account import Ledger
 from wardround.secure_aggregation.keys.key_files import write_key_file
 from wardround.secure_aggregation.round.transcript import LedgerMark, Member
 from wardround.secure_aggregation.round.witness import Witness

@@ -1,10 +1,7 @@
-"""What every reader returns: one entry a picture or volume, before anything is decoded."""
+"""One picture or volume as a layout describes it, and what may be asked of it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
-
-from wardround.images.decode import PILLOW
-from wardround.images.raw import Decoder
 
 PICTURE_ENDINGS = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
 
@@ -74,30 +71,3 @@ class Region:
 
     name: str
     classes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Listing:
-    """All entries of a data folder, and how they are to be understood.
-
-    Args:
-        entries: in a fixed order.
-        class_names: what the labels, or the values of masks, stand for.
-        notes: what the reader wants to be known; no file names.
-        unnamed: entries that name no patient, each counted as a patient of its own.
-        target: what is predicted.
-        volumes: three-dimensional.
-        channels: of every picture; None where it is as the study asks, one or three.
-        regions: what is scored, for masks.
-        decoder: makes pictures of file contents.
-    """
-
-    entries: tuple[Entry, ...]
-    class_names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    unnamed: int = 0
-    target: Target = Target.CLASSES
-    volumes: bool = False
-    channels: int | None = None
-    regions: tuple[Region, ...] = ()
-    decoder: Decoder = PILLOW

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 from wardround.errors import DataError
-from wardround.images.entries import Entry, Listing
+from wardround.images.entries import Entry
 from wardround.images.findings import Findings, shortened
+from wardround.images.listing import Listing
 from wardround.images.patients import ImageRef, Patient
 from wardround.types import PatientId
 

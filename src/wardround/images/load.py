@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from wardround.errors import DataError
-from wardround.images.cache import Progress
-from wardround.images.entries import Listing, Target, Task
+from wardround.images.entries import Target, Task
 from wardround.images.findings import shortened
-from wardround.images.fit import Fit
 from wardround.images.group import Duplicates, digest_of, group_by_patient
+from wardround.images.layouts.phantom import PhantomOptions, list_phantom
+from wardround.images.layouts.readers import LAYOUTS, PHANTOM, READERS, ReaderOptions
+from wardround.images.listing import Listing
 from wardround.images.patients import ImageSet
-from wardround.images.phantom import PhantomOptions, list_phantom
-from wardround.images.pixels import Wanted, pixels_of_files, pixels_of_phantom
-from wardround.images.readers import LAYOUTS, PHANTOM, READERS, ReaderOptions
-from wardround.images.recipe import PictureRecipe, Recipe, View, VolumeRecipe
+from wardround.images.rows.cache import Progress
+from wardround.images.rows.fit import Fit
+from wardround.images.rows.pixels import Wanted, pixels_of_files, pixels_of_phantom
+from wardround.images.rows.recipe import PictureRecipe, Recipe, View, VolumeRecipe
 from wardround.images.store import Store, open_store
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -57,7 +58,7 @@ def load_images(
     Every file's content is hashed each time, so a changed picture is noticed; decoding happens once.
 
     Args:
-        layout: one of `wardround.images.readers.LAYOUTS`.
+        layout: one of `wardround.images.layouts.readers.LAYOUTS`.
         root: the data folder, a .zip or a .tar; None for the layout `phantom`.
         cache_dir: where decoded pictures are kept.
         image_size: height and width of pictures.
@@ -151,7 +152,7 @@ def open_layout(layout: str | None, root: Path | None) -> Iterator[Store]:
     if layout is not None and layout not in READERS:
         raise DataError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}. Choose one of them.")
     if root is None:
-        raise DataError(f"the layout {layout} must have a data folder, got none. Set data.path, or pass --data.")
+        raise DataError(f"the layout {layout} must have a data folder, got none. Set [site] path, or pass --data.")
     if not root.exists():
         raise DataError(f"the data folder must exist, got {root}. Check its path.")
     store = open_store(root)

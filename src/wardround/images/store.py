@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Protocol
 
 from wardround.errors import DataError
-from wardround.images.decode import MAX_BYTES
+
+MAX_BYTES = 1_000_000_000
+"""A larger file is not opened."""
 
 MAX_MEMBERS = 300_000
 """An archive with more members is refused."""

@@ -1,1 +1,1 @@
-"""The networks, and the one dictionary that names them."""
+"""The one dictionary that names the networks, and what every network has: stages, vectors, weights."""

@@ -16,7 +16,10 @@ import torch
 from torch import nn
 
 from wardround.errors import ModelError
-from wardround.models import (
+from wardround.models.form import Form
+from wardround.models.initialise import initialised
+from wardround.models.network import Encoder, Network, Normalise, Parts, Stage, Standardise
+from wardround.models.networks import (
     alexnet,
     densenet,
     features,
@@ -30,9 +33,6 @@ from wardround.models import (
     vit,
     voxel_features,
 )
-from wardround.models.form import Form
-from wardround.models.initialise import initialised
-from wardround.models.network import Network, Normalise, Parts, Stage, Standardise
 from wardround.models.stages import check_stage, cut, staged
 from wardround.models.weights import load_weights
 
@@ -65,7 +65,7 @@ class Builder:
 
     body: Callable[[Form], nn.Sequential]
     head: str
-    encoder: Callable[[Form], nn.Module] = lambda _: Normalise()
+    encoder: Callable[[Form], Encoder] = lambda _: Normalise()
     smallest: int = 1
     dimensions: frozenset[int] = PICTURES
     segments: bool = False

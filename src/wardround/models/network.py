@@ -8,6 +8,7 @@ Pictures are uint8, (picture, channel, *space), already of the study's size; spa
 for volumes.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,12 +25,27 @@ PUBLIC_STD = 0.25
 """Normalisation constants. They are agreed, not measured: measuring them would be a release of its own."""
 
 
-class Normalise(nn.Module):
+Constants = dict[str, str | float | bool]
+"""A normalisation as JSON holds it: `kind`, and the public numbers it subtracts and divides by."""
+
+FULL_SCALE = 255.0
+"""The brightest value of a picture."""
+
+
+class Encoder(nn.Module, ABC):
+    """A fixed public encoding: pictures, uint8, to float inputs, each from its own picture alone."""
+
+    @abstractmethod
+    def constants(self) -> Constants:
+        """Returns the numbers that the encoding normalises by, for the model card."""
+
+
+class Normalise(Encoder):
     """Pictures as floats: (picture / 255 - mean) / std.
 
     Args:
         mean: public constant, in units of full brightness; the default is that of
-            `wardround.images.preprocess`.
+            `wardround.images.rows.preprocess`.
         std: public constant, likewise.
     """
 
@@ -40,10 +56,14 @@ class Normalise(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pictures (picture, channel, *space), uint8, to the same shape in float32."""
-        return (pictures.to(torch.float32) / 255.0 - self.mean) / self.std
+        return (pictures.to(torch.float32) / FULL_SCALE - self.mean) / self.std
+
+    def constants(self) -> Constants:
+        """See `Encoder`."""
+        return {"kind": "fixed", "full_scale": FULL_SCALE, "mean": self.mean, "std": self.std}
 
 
-class Standardise(nn.Module):
+class Standardise(Encoder):
     """Each picture minus its own mean, divided by its own standard deviation.
 
     Brightness and contrast of a radiograph say more about the machine than about the lung, and as a
@@ -63,11 +83,20 @@ class Standardise(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pictures (picture, channel, *space), uint8, to the same shape in float32."""
-        values = pictures.to(torch.float32) / 255.0
+        values = pictures.to(torch.float32) / FULL_SCALE
         axes = tuple(range(2 if self.each_channel else 1, values.ndim))
         centred = values - values.mean(dim=axes, keepdim=True)
         variance = (centred * centred).mean(dim=axes, keepdim=True)
         return centred / torch.sqrt(variance + self.floor**2)
+
+    def constants(self) -> Constants:
+        """See `Encoder`."""
+        return {
+            "kind": "own-deviation",
+            "full_scale": FULL_SCALE,
+            "floor": self.floor,
+            "each_channel": self.each_channel,
+        }
 
 
 class Frozen(nn.Module):
@@ -99,7 +128,7 @@ class Parts:
         encode_once: the encoding is worth keeping even when the whole body is trained.
     """
 
-    encoder: nn.Module
+    encoder: Encoder
     body: nn.Sequential
     head: str
     encode_once: bool

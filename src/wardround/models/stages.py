@@ -38,6 +38,7 @@ def staged(
     backbone, head = cut(parts.body, parts.head)
     parts.body.requires_grad_(True).train()
     has_norms = any(isinstance(module, NORMS) for module in backbone.modules())
+    encode: nn.Module
     if stage == "all" or not any(True for _ in backbone.parameters()):
         encode, trained = parts.encoder, parts.body
     elif stage == "norms" and has_norms:

@@ -4,6 +4,7 @@ The row holds the parameters that require a gradient, in the order of `named_par
 in C order. It is the only form in which a model travels between a hospital and the coordinator.
 """
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,6 +22,11 @@ def parameters_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
     {'weight': (2, 3), 'bias': (2,)}
     """
     return {name: tuple(parameter.shape) for name, parameter in _trained(module)}
+
+
+def sha256_of(weights: Vector) -> str:
+    """Returns the hash of a vector of weights, as little-endian single precision, in hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(weights, dtype="<f4").tobytes()).hexdigest()
 
 
 def to_vector(module: nn.Module) -> Vector:

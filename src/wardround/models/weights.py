@@ -51,15 +51,15 @@ def load_weights(
     Raises:
         ModelError: the file is pickled, unreadable, or differs beyond the head. All differences are listed.
     """
-    content = _read(path)
-    found = _parse(content, path)
+    content = read_weights(path)
+    found = parsed(content, path)
     wanted = module.state_dict()
     if not absent & found.keys():
         head = head | absent
     faults: list[str] = []
     fitting: dict[str, torch.Tensor] = {}
     for name, present in wanted.items():
-        fault = _fault(found.get(name), present)
+        fault = fault_of(found.get(name), present)
         if fault is None:
             fitting[name] = found[name]
         elif name not in head:
@@ -75,7 +75,12 @@ def load_weights(
     return LoadedWeights(hashlib.sha256(content).hexdigest(), tuple(loaded), reinitialised, unused)
 
 
-def _read(path: Path) -> bytes:
+def read_weights(path: Path) -> bytes:
+    """Returns the content of a `.safetensors` file.
+
+    Raises:
+        ModelError: another kind of file, or one that cannot be read.
+    """
     if path.suffix.lower() in PICKLED:
         raise ModelError(
             f"weights must be a .safetensors file, got {path.name}, a pickle that can run code when opened. "
@@ -94,7 +99,12 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _parse(content: bytes, path: Path) -> dict[str, torch.Tensor]:
+def parsed(content: bytes, path: Path) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a file by name; the path is for the error.
+
+    Raises:
+        ModelError: the content is not in the safetensors format.
+    """
     try:
         tensors: dict[str, torch.Tensor] = parse_safetensors(content)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -105,8 +115,8 @@ def _parse(content: bytes, path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _fault(value: torch.Tensor | None, present: torch.Tensor) -> str | None:
-    """Why a file's tensor cannot stand in a parameter's place, or None."""
+def fault_of(value: torch.Tensor | None, present: torch.Tensor) -> str | None:
+    """Returns why a file's tensor cannot stand in a parameter's place, or None."""
     if value is None:
         return "missing"
     if value.shape != present.shape:

@@ -254,7 +254,7 @@ def _agrees(
     for name, ours in _deferred_sums(tape, layout):
         if not _is_close(ours, sums.pop(name), norm, tolerance, spare=True):
             return None
-    return sum(rows.numel() * rows.element_size() for rows in tape.kept.values()) // size
+    return sum(gradients.numel() * gradients.element_size() for gradients in tape.kept.values()) // size
 
 
 def _agrees_in_double(
@@ -281,10 +281,10 @@ def _deferred_sums(tape: Tape, layout: Layout) -> Iterator[tuple[str, Tensor]]:
     for use, g, saved in tape.deferred:
         into = [torch.zeros_like(layout.parameters[name], requires_grad=False) for name in use.names]
         use.add_weighted_sum(g, saved, into)
-        for names, _, rows in tape.formed:
+        for names, _, gradients in tape.formed:
             if names == use.names:
-                for total, row in zip(into, rows, strict=True):
-                    total += row.sum(0).view_as(total)
+                for total, gradient in zip(into, gradients, strict=True):
+                    total += gradient.sum(0).view_as(total)
         yield from zip(use.names, into, strict=True)
 
 

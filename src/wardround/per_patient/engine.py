@@ -75,9 +75,9 @@ def take(
     return tape
 
 
-def same(rows: Tensor) -> Tensor:
+def same(values: Tensor) -> Tensor:
     """Returns per-picture values as they are: every patient has one picture."""
-    return rows
+    return values
 
 
 class _Folded:
@@ -86,5 +86,5 @@ class _Folded:
     def __init__(self, patient: Tensor, num_patients: int) -> None:
         self._patient, self._num_patients = patient, num_patients
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        return rows.new_zeros(self._num_patients, *rows.shape[1:]).index_add_(0, self._patient, rows)
+    def __call__(self, values: Tensor) -> Tensor:
+        return values.new_zeros(self._num_patients, *values.shape[1:]).index_add_(0, self._patient, values)

@@ -64,25 +64,25 @@ def add(totals: Tensor, microbatch: Microbatch, owner: Tensor, layout: Layout, f
     elif microbatch.gradients is not None:
         for group, first, last in _ranges(owner):
             members = slice(first, last)
-            rows = factors.cleaned(microbatch.gradients[members], members)
+            gradients = factors.cleaned(microbatch.gradients[members], members)
             if factors.sections is None:
-                totals[group] += factors.of("", rows.dtype)[members] @ rows
+                totals[group] += factors.of("", gradients.dtype)[members] @ gradients
                 continue
             for name in layout.parameters:
                 place = layout.place(name)
-                totals[group, place] += factors.of(name, rows.dtype)[members] @ rows[:, place]
+                totals[group, place] += factors.of(name, gradients.dtype)[members] @ gradients[:, place]
 
 
 def _add_kept(totals: Tensor, tape: Tape, owner: Tensor, layout: Layout, factors: Factors) -> None:
     """Adds kept gradients: one product for each large parameter, one for all small ones together."""
     small, few = tape.few if tape.few is not None else ([], None)
-    large = {name: rows.reshape(len(rows), -1) for name, rows in tape.kept.items() if name not in set(small)}
+    large = {name: found.reshape(len(found), -1) for name, found in tape.kept.items() if name not in set(small)}
     for group, first, last in _ranges(owner):
         members = slice(first, last)
         places = layout.places(totals[group])
-        for name, rows in large.items():
-            clean = factors.cleaned(rows[members], members)
-            places[name].addmv_(clean.t(), factors.of(name, rows.dtype)[members])
+        for name, gradients in large.items():
+            clean = factors.cleaned(gradients[members], members)
+            places[name].addmv_(clean.t(), factors.of(name, gradients.dtype)[members])
         if few is None:
             continue
         clean = factors.cleaned(few[members], members)
@@ -99,11 +99,11 @@ def _add_formed(
     totals: Tensor, microbatch: Microbatch, tape: Tape, owner: Tensor, layout: Layout, factors: Factors
 ) -> None:
     """Adds gradients of single pictures that were left out of the deferred uses."""
-    for names, pictures, rows_of_names in tape.formed:
+    for names, pictures, gradients_of_names in tape.formed:
         patients = microbatch.patient[pictures]
-        for name, rows in zip(names, rows_of_names, strict=True):
-            clean = torch.where(factors.finite[patients][:, None], rows.reshape(len(patients), -1), 0.0)
-            clipped = factors.of(name, rows.dtype)[patients][:, None] * clean
+        for name, gradients in zip(names, gradients_of_names, strict=True):
+            clean = torch.where(factors.finite[patients][:, None], gradients.reshape(len(patients), -1), 0.0)
+            clipped = factors.of(name, gradients.dtype)[patients][:, None] * clean
             totals[:, layout.place(name)].index_add_(0, owner[patients.cpu()].to(totals.device), clipped)
 
 

@@ -92,9 +92,9 @@ class Tape:
         norms, terms = use.squared_norms(g, saved)
         cancelled = torch.nonzero(norms < MOST_CANCELLED * terms)[:, 0]
         if len(cancelled):
-            rows = use.per_patient(g[cancelled], [t[cancelled] for t in saved], _as_it_is)
-            self.formed.append((use.names, cancelled, rows))
-            norms[cancelled] = torch.stack([squared(row) for row in rows]).sum(0)
+            gradients = use.per_patient(g[cancelled], [t[cancelled] for t in saved], _as_it_is)
+            self.formed.append((use.names, cancelled, gradients))
+            norms[cancelled] = torch.stack([squared(each) for each in gradients]).sum(0)
             g, saved = _without(g, cancelled), tuple(_without(t, cancelled) for t in saved)
         self.norms[self._section(use.names[0])] += self._fold(norms)
         self.deferred.append((use, g, saved))
@@ -115,8 +115,8 @@ class Tape:
                 self.norms[self._section(name)] += squared(gradient)
 
 
-def _as_it_is(rows: Tensor) -> Tensor:
-    return rows
+def _as_it_is(values: Tensor) -> Tensor:
+    return values
 
 
 def _without(values: Tensor, pictures: Tensor) -> Tensor:

@@ -6,8 +6,9 @@
         patients.csv       who was where, under hashes that a key nobody keeps has made meaningless outside
         rounds.jsonl       one line a round
         ledger.sqlite      the hospitals' privacy ledgers (or elsewhere, when the study says so)
-        checkpoints/       the last finished round
+        checkpoints/       released vectors of the last finished round, or of every round
         model.safetensors  the final model
+        model.json         the model card
         results.json       metrics, baselines, reference runs
         released.safetensors  noised pictures and labels, where the study releases them
         certificate.json   the statement, the ledger heads, the hash of the model
@@ -45,8 +46,8 @@ _CHECKPOINT = "round-{:06d}.safetensors"
 _HALF_WRITTEN = ".*.tmp"
 _SYNC_EVERY_S = 5.0
 _FILES = (
-    "study.toml", "environment.json", "patients.csv", "rounds.jsonl", "model.safetensors", "results.json",
-    "certificate.json", "report.html", "hospitals.log", "released.safetensors",
+    "study.toml", "environment.json", "patients.csv", "rounds.jsonl", "model.safetensors", "model.json",
+    "results.json", "certificate.json", "report.html", "hospitals.log", "released.safetensors",
 )  # fmt: skip
 _OURS = {*_FILES, ".lock", "checkpoints", "hospitals", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"}
 
@@ -56,6 +57,9 @@ class RunFolder:
 
     Args:
         path: the folder; `create` makes it, `open` finds it.
+
+    Attributes:
+        keeps_every_round: checkpoints of earlier rounds stay.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,6 +69,7 @@ class RunFolder:
             rest.unlink(missing_ok=True)  # of a process that was killed while writing
         self._synced_at = 0.0
         self._synced: Path | None = None
+        self.keeps_every_round = False
 
     @classmethod
     def create(cls, path: Path, *, fresh: bool = False, forget_ledger: bool = False) -> "RunFolder":
@@ -144,14 +149,17 @@ class RunFolder:
             raise _disk_error(self.path / "rounds.jsonl", error) from None
 
     def write_checkpoint(self, round: int, arrays: Arrays) -> None:
-        """Remembers everything needed to go on after `round`; earlier checkpoints are then removed.
+        """Remembers everything needed to go on after `round`; earlier checkpoints are then removed, or kept.
 
         Survives a killed process at any moment. The disk is waited for every few seconds only, so after a
-        power cut the run goes on from the last checkpoint that reached it.
+        power cut the run goes on from the last checkpoint that reached it. Checkpoints that are kept are all waited
+        for: the round after them repairs none.
         """
         path = self.path / "checkpoints" / _CHECKPOINT.format(round)
-        durable = time.monotonic() - self._synced_at > _SYNC_EVERY_S
+        durable = self.keeps_every_round or time.monotonic() - self._synced_at > _SYNC_EVERY_S
         write_whole(path, arrays_to_bytes(arrays), durable=durable)
+        if self.keeps_every_round:
+            return
         kept = {path, self._synced}
         if durable:
             self._synced_at, self._synced, kept = time.monotonic(), path, {path}

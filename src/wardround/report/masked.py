@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from wardround.report.reading import JsonObject
+from wardround.records.json_object import JsonObject
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent, Event, from_json
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.records.folder import JsonDict, RunRecord
+from wardround.records.json_object import JsonObject
 from wardround.report.guarantee import Guarantee
-from wardround.report.reading import JsonObject
 
 _ROUNDING = 1e-6
 

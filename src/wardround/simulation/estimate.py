@@ -8,16 +8,19 @@ import numpy as np
 import torch
 
 from wardround.accounting.insiders import InsiderRow
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.agreed.masks import mechanism_of
+from wardround.agreed.network import augmentation_of, build_network, loss_of
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.config import Study
-from wardround.images.entries import Listing, Target
+from wardround.hospital.pictures import reader_options
+from wardround.images.entries import Target
+from wardround.images.layouts.phantom import PhantomOptions, list_phantom
+from wardround.images.listing import Listing
 from wardround.images.load import list_entries, open_layout
-from wardround.images.phantom import PhantomOptions, list_phantom
 from wardround.models.network import Network
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import clipped_sum
@@ -30,7 +33,7 @@ from wardround.privacy.rows import rows_of
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.absences import check_availability
 from wardround.simulation.federate import answers_as_one
-from wardround.simulation.materials import augmentation_of, build_network, loss_of, reader_options
+from wardround.simulation.references import check_references
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
 
@@ -87,6 +90,7 @@ def estimate(study: Study) -> Estimate:
     """
     check_availability(study, timetable_of(study))
     plan = plan_of(study)
+    check_references(study, plan)
     listing = _listed(study)
     patients = None if listing is None else len({entry.patient for entry in listing.entries})
     pictures = None if listing is None else len(listing.entries) * _rows_each(study)
@@ -130,15 +134,15 @@ def _share_of_a_round(study: Study) -> float:
 
 def _listed(study: Study) -> Listing | None:
     """What is there, by file names, tables and headers alone; None where no folder is named."""
-    data = study.data
-    if data.layout == "phantom":
-        phantom = data.phantom
+    site = study.site
+    if site.layout == "phantom":
+        phantom = site.phantom
         options = PhantomOptions(patients=phantom.patients, max_images=phantom.max_images, seed=phantom.seed)
         return list_phantom(options)
-    if data.path is None:
+    if site.path is None:
         return None
-    with open_layout(data.layout, data.path) as store:
-        return list_entries(data.layout, store, data.task, reader_options(study))
+    with open_layout(site.layout, site.path) as store:
+        return list_entries(site.layout, store, study.data.task, reader_options(study))
 
 
 def _rows_each(study: Study) -> int:
@@ -162,9 +166,9 @@ def _target(study: Study, listing: Listing | None) -> tuple[Target, int]:
     if listing is not None:
         return listing.target, len(listing.class_names)
     task = study.data.task
-    if study.data.layout == "decathlon" or task == "segmentation":
+    if study.site.layout == "decathlon" or task == "segmentation":
         return Target.MASKS, 3
-    if study.data.layout == "aptos" and task in (None, "grading"):
+    if study.site.layout == "aptos" and task in (None, "grading"):
         return Target.GRADES, 5
     return Target.CLASSES, 3 if task == "subtype" else 2
 

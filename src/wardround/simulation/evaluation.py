@@ -12,7 +12,7 @@ import numpy as np
 from wardround.coordinator.rounds import JsonDict
 from wardround.images.entries import Target
 from wardround.images.patients import ImageRef
-from wardround.images.shortcut import shortcut_scores
+from wardround.images.quality.shortcut import shortcut_scores
 from wardround.simulation.materials import Materials
 from wardround.training.metrics import MaskScores, Metrics, SegmentationMetrics, auroc, by_group, evaluate
 from wardround.training.patients import Rows

@@ -4,24 +4,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wardround.accounting.ledger import Ledger, LedgerFile
 from wardround.agreed.strategies import open_aggregator, strategy_of, timetable_of, works_of
 from wardround.config import Study
+from wardround.coordinator.coordinator import Coordinator
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel, InProcessChannel
-from wardround.federation.masked import MaskedAggregator, Tries
+from wardround.federation.masked import MaskedAggregator
 from wardround.federation.messages import Failure, Reply, Requests
-from wardround.federation.strategy import Strategy
 from wardround.federation.timetable import Order, Timetable
 from wardround.hospital.agent import Agent
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.memory import Memory
 from wardround.hospital.policy import COUNTS, Policy
+from wardround.ledger.account import Ledger
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.kinds import NoisedGradients, NotPrivate
 from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness
-from wardround.secure_aggregation.round.witness import Witness
 from wardround.simulation.absences import allowed_missing, availability_of
 from wardround.simulation.availability import UnreliableChannel
 from wardround.simulation.batches import Transaction, answer_all
@@ -49,38 +49,20 @@ def open_ledger(
 
 @dataclass(frozen=True)
 class Federation:
-    """Hospitals that can be asked, and the way they are asked.
+    """A coordinator and the hospitals of its process.
 
     Attributes:
+        coordinator: asks the hospitals.
         hospitals: by name.
-        channel: reaches them.
-        strategy: of the rounds.
-        masked: forms the sums, where they are masked; else None.
     """
 
+    coordinator: Coordinator
     hospitals: Mapping[HospitalName, Hospital]
-    channel: Channel
-    strategy: Strategy
-    masked: MaskedAggregator | None = None
 
     @property
     def agents(self) -> dict[HospitalName, Agent]:
         """The parts of the hospitals that hold patients."""
         return {name: hospital.agent for name, hospital in self.hospitals.items()}
-
-    def witness(self, round: int) -> Witness | None:
-        """Returns what the witness coordinates of a round showed; None where sums are not masked."""
-        return None if self.masked is None else self.masked.witnesses.get(round)
-
-    def tries(self, round: int) -> Tries | None:
-        """Returns the attempts of a round in which hospitals were missing; None where none was, or sums are open."""
-        found = None if self.masked is None else self.masked.tries.get(round)
-        return found if found is not None and found.missing else None
-
-    def close(self) -> None:
-        """Ends the rounds: the hospitals take in the sum that was opened last."""
-        if self.masked is not None:
-            self.masked.close(self.channel, deadline_s=3600.0)
 
 
 def federate(
@@ -94,7 +76,7 @@ def federate(
     epsilon_limit: float,
     memory: Path | None = None,
 ) -> Federation:
-    """Returns hospitals, channel and strategy under one plan.
+    """Returns hospitals, and a coordinator that reaches them, under one plan.
 
     Args:
         study: gives step sizes and the seed.
@@ -142,7 +124,7 @@ def federate(
         channel = UnreliableChannel(channel, availability)
     missing = allowed_missing(study, plan)
     chosen = strategy_of(study, plan, aggregator, allowed_missing=missing)
-    return Federation(answering, channel, chosen, masked)
+    return Federation(Coordinator(study, plan, channel, chosen, masked), answering)
 
 
 def answers_as_one(study: Study, plan: Plan) -> bool:

@@ -9,16 +9,12 @@ compared beforehand (`wardround keys`); here one process holds all of them, whic
 from collections.abc import Mapping
 from pathlib import Path
 
-from wardround import __version__
-from wardround.agreed.masks import count_mechanism_of, fitting, mechanism_of
+from wardround.agreed.masks import agreement_of, fitting, mechanism_of
 from wardround.config import Study
 from wardround.errors import FederationError
 from wardround.hospital.agent import Agent
 from wardround.hospital.masked import MaskedRounds
 from wardround.privacy.plans.plan import Plan
-from wardround.privacy.plans.releases import clip_of
-from wardround.privacy.plans.wording import clipping_terms
-from wardround.secure_aggregation.canonical import digest
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
@@ -50,15 +46,7 @@ def masked_rounds(
     identities = [_identity(name, own, begun) for name, own in zip(agents, folders, strict=True)]
     keys = {identity.hospital: identity.key.public for identity in identities}
     some = next(iter(agents.values()))
-    agreement = Agreement(
-        run=digest("wardround/v1/simulated-run", sorted(keys.items())).hex(),
-        study=study.digest,
-        mechanism=fitting(mechanism_of(plan, some.workbench.initial_weights.size), plan),
-        rounds=study.rounds,
-        code_version=__version__,
-        clipping=clipping_terms(clip_of(plan.training)),
-        count=count_mechanism_of(plan),
-    )
+    agreement = agreement_of(study, plan, some.workbench.initial_weights.size, keys)
     rounds: dict[HospitalName, MaskedRounds] = {}
     for agent, identity, own in zip(agents.values(), identities, folders, strict=True):
         others = Pins({name: key for name, key in keys.items() if name != identity.hospital})

@@ -1,35 +1,19 @@
 """What a study works on: its pictures, its hospitals and test patients, and its network."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
+from wardround.agreed.network import build_network
 from wardround.config import Study
 from wardround.coordinator.observer import Observer
-from wardround.errors import DataError, ModelError
-from wardround.hospitals import Scheme, Split, split_patients
-from wardround.images.entries import Target
-from wardround.images.load import Volumes, load_images
+from wardround.errors import DataError
+from wardround.hospital.pictures import read_images, workbench_of
 from wardround.images.patients import ImageSet
-from wardround.images.phantom import PhantomOptions
-from wardround.images.readers import ReaderOptions
-from wardround.images.recipe import View
-from wardround.models.catalogue import NAMES, build
-from wardround.models.network import Network
-from wardround.per_patient.validation import check_trainable
-from wardround.training.augment.augmentation import Augmentation
-from wardround.training.augment.axes import Axis
-from wardround.training.convex import linear_head
-from wardround.training.losses import LOSSES, LOSSES_FOR, Loss
+from wardround.simulation.dealing import Scheme, Split, split_patients
 from wardround.training.patients import TrainingPatients, training_patients
 from wardround.training.workbench import Workbench
 from wardround.types import HospitalName
 
 Hospitals = dict[HospitalName, TrainingPatients]
-
-DEFAULT_CACHE = Path("~/.cache/wardround")
 
 
 @dataclass(frozen=True)
@@ -63,15 +47,15 @@ def gather(study: Study, observer: Observer) -> Materials:
         ModelError: a network that does not fit the pictures, or that mixes patients.
     """
     observer.stage("reading pictures")
-    images = read_images(study, observer)
+    images = read_images(study, lambda done, total: observer.progress(done, total))
     observer.stage("dealing out patients")
-    options = study.hospitals
+    options, scheme = study.hospitals, Scheme(study.hospitals.scheme)
     split = split_patients(
         images,
         test_fraction=study.data.test_fraction,
         validation_fraction=study.data.validation_fraction,
         published=study.data.test == "published",
-        scheme=Scheme(options.scheme),
+        scheme=scheme,
         count=options.count,
         sizes=options.sizes or (),
         alpha=options.alpha,
@@ -79,6 +63,9 @@ def gather(study: Study, observer: Observer) -> Materials:
         images=options.images or 0,
         seed=options.split_seed,
     )
+    if options.names is not None and scheme is not Scheme.SITE:
+        named = dict(zip(map(HospitalName, options.names), split.hospitals.values(), strict=True))
+        split = replace(split, hospitals=named)
     if len(split.hospitals) != options.count:  # noise shares are sized by the number the study file gives
         raise DataError(
             f"hospitals.count must be the number of sites in the data, {len(split.hospitals)}, got "
@@ -100,146 +87,3 @@ def gather(study: Study, observer: Observer) -> Materials:
         validation=training_patients(split.validation, None),
         workbench=workbench,
     )
-
-
-def workbench_of(
-    study: Study, images: ImageSet, network: Network, *, loss: Loss | None = None, inputs: Tensor | None = None
-) -> Workbench:
-    """The network, and what it reads.
-
-    Args:
-        study: says how it is trained.
-        images: the pictures.
-        network: not used by anybody else.
-        loss: default: the study's.
-        inputs: of every picture, where they are not the network's own encoding.
-    """
-    return Workbench(
-        network,
-        images.pixels,
-        loss or loss_of(study, images.target),
-        int(study.performance.memory_gb * 1e9),
-        masks=images.masks,
-        augmentation=augmentation_of(study, None if images.sliced else images.spacing),
-        inputs=inputs,
-    )
-
-
-def read_images(study: Study, observer: Observer) -> ImageSet:
-    """The study's pictures, decoded once and kept in the cache."""
-    data = study.data
-    phantom = data.phantom
-    cache = (study.performance.cache or DEFAULT_CACHE).expanduser()
-    return load_images(
-        data.layout,
-        data.path if data.layout != "phantom" else None,
-        image_size=data.image_size,
-        channels=data.channels,
-        fit=data.fit,
-        circle=data.circle_crop,
-        volumes=volumes_of(study),
-        task=data.task,
-        cache_dir=cache,
-        skip_unreadable=data.skip_unreadable,
-        duplicates=data.duplicates,
-        options=reader_options(study),
-        phantom=PhantomOptions(
-            patients=phantom.patients,
-            max_images=phantom.max_images,
-            sites=phantom.sites,
-            image_size=phantom.image_size,
-            seed=phantom.seed,
-            prevalence=phantom.prevalence,
-        )
-        if data.layout == "phantom"
-        else None,
-        progress=lambda done, total: observer.progress(done, total),
-    )
-
-
-def volumes_of(study: Study) -> Volumes | None:
-    """How the study's volumes are brought to one shape; None for pictures."""
-    data = study.data
-    if data.volume_size is None:
-        return None
-    return Volumes(data.volume_size, data.spacing, data.window, View(data.view))
-
-
-def reader_options(study: Study) -> ReaderOptions:
-    """What the layout's reader may need beside the folder."""
-    data = study.data
-    key_file = data.key_file or (study.performance.cache or DEFAULT_CACHE).expanduser() / "hospital.key"
-    return ReaderOptions(key_file, data.labels, data.reviewed, data.segments)
-
-
-def loss_of(study: Study, target: Target) -> Loss:
-    """What is made small, for each picture.
-
-    Raises:
-        ModelError: a loss that does not fit what is predicted.
-    """
-    fitting = LOSSES_FOR[target]
-    name = study.training.loss or fitting[0]
-    if name not in fitting:
-        raise ModelError(f"training.loss must be one of {', '.join(fitting)} for {target}, got {name}; change it.")
-    return LOSSES[name]
-
-
-def augmentation_of(study: Study, spacing: tuple[float, ...] | None) -> Augmentation:
-    """How training pictures are varied."""
-    section = study.training.augment
-    return Augmentation(
-        flip=tuple(Axis(axis) for axis in section.flip),
-        rotate=section.rotate,
-        scale=section.scale,
-        shift=section.shift,
-        patch=section.patch,
-        brightness=section.brightness,
-        contrast=section.contrast,
-        noise=section.noise,
-        multiplicity=section.multiplicity,
-        spacing=spacing,
-    )
-
-
-def build_network(study: Study, *, target: Target, num_classes: int, shape: tuple[int, ...]) -> Network:
-    """The study's network, refused when it mixes patients.
-
-    Args:
-        study: names it.
-        target: what it is to predict.
-        num_classes: number of logits.
-        shape: (channel, *space) of a preprocessed picture.
-
-    Raises:
-        ModelError: it does not predict that, does not fit the pictures, or mixes patients.
-    """
-    name, augmentation = study.model.name, augmentation_of(study, None)
-    fitting = NAMES["segmentation" if target is Target.MASKS else "classification"]
-    if name not in fitting:
-        raise ModelError(f"model.name must be one of {', '.join(fitting)} for {target}, got {name}; change it.")
-    channels, *space = shape
-    augmentation.check(tuple(space))
-    size = tuple(space) if augmentation.patch is None else (augmentation.patch,) * len(space)
-    network = build(
-        name,
-        size=size,
-        channels=channels,
-        num_classes=num_classes,
-        train=study.model.train,
-        weights=study.model.weights,
-        width=study.model.width,
-        init_generator=torch.Generator().manual_seed(study.model.init_seed),
-    )
-    if network.encode_once and not augmentation.is_identity:
-        raise ModelError(
-            f"{name} reads features that are computed once from each picture, so training.augment would change "
-            'nothing; remove it, or choose another network or train = "all".'
-        )
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (3, channels, *size), dtype=torch.uint8, generator=generator)
-    network.trained.train()
-    check_trainable(network.trained, network.encode(noise))
-    if study.fits_head:
-        linear_head(network)
-    return network

@@ -6,20 +6,22 @@ record marks each as "released without protection".
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from wardround.accounting.ledger import LedgerFile
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
+from wardround.agreed.plans import check_fit
 from wardround.agreed.strategies import releases_after
 from wardround.config import Study
 from wardround.config.federation import ALONE, Descent, FederatedSGD
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Position, Schedule, run_rounds
+from wardround.errors import StudyError
 from wardround.federation.strategies.alone import Alone
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone, not_private
 from wardround.privacy.plans.plan import Plan
 from wardround.simulation.evaluation import evaluate_models, summary_of
@@ -75,15 +77,11 @@ def run_reference(
 ) -> dict[str, object]:
     """One reference run from first to last round; its row for the comparison."""
     reference = REFERENCES[name]
-    # "Without privacy, federated" is the main strategy itself, whatever it is.
-    strategy = study.federation.strategy if name == "no-privacy" else reference.strategy
+    strategy = _strategy_of(name, study)
     if not reference.private and materials.originals is not None:
         materials = materials.originals
     hospitals = {POOLED: pooled(materials.hospitals)} if strategy == "pooled" else materials.hospitals
-    study = _with_strategy(study, strategy)
-    releases = releases_after(study, study.rounds)
-    own = alone(plan, len(hospitals), releases)
-    own = own if reference.private else not_private(own, releases)
+    study, own = _resting_on(name, study, plan)
     schedule = Schedule(study.rounds, study.rounds, average_last_of(study))
 
     def look(round: int, models: Models | None) -> JsonDict:
@@ -95,12 +93,11 @@ def run_reference(
             study, own, materials, hospitals, ledgers,
             label=f"reference/{name}", epsilon_limit=math.inf,
         )  # fmt: skip
-        if study.fits_head and strategy in ALONE and not isinstance(federation.strategy, Alone):
-            federation = replace(federation, strategy=Alone(federation.strategy))
-        state = federation.strategy.init(materials.workbench.initial_weights, federation.channel)
-        outcome = run_rounds(
-            federation.strategy, federation.channel, schedule, Position(0, state), _Forget(), look
-        )
+        chosen, channel = federation.coordinator.strategy, federation.coordinator.channel
+        if study.fits_head and strategy in ALONE and not isinstance(chosen, Alone):
+            chosen = Alone(chosen)
+        state = chosen.init(materials.workbench.initial_weights, channel)
+        outcome = run_rounds(chosen, channel, schedule, Position(0, state), _Forget(), look)
     metrics = evaluate_models(outcome.models, materials, ensemble=strategy == "ensemble")
     return {
         "text": reference.text,
@@ -110,6 +107,36 @@ def run_reference(
         "released": "without protection: a reference in a simulation, charged to no ledger",
         "metrics": summary_of(metrics),
     }
+
+
+def check_references(study: Study, plan: Plan) -> None:
+    """Refuses, before a run has begun, reference runs that ask for answers which the plan does not protect.
+
+    Raises:
+        StudyError: names the reference, and what would fit.
+    """
+    for name in study.federation.compare:
+        try:
+            check_fit(*_resting_on(name, study, plan))
+        except StudyError:
+            raise StudyError(
+                f'The reference "{name}" must ask for answers that plan = "{study.privacy.plan}" protects, and asks '
+                f'for sums of gradients; use "{name}-no-privacy".',
+                code="study-plan-strategy",
+            ) from None
+
+
+def _resting_on(name: str, study: Study, plan: Plan) -> tuple[Study, Plan]:
+    """Returns the study and the plan of a reference run."""
+    study = _with_strategy(study, _strategy_of(name, study))
+    releases = releases_after(study, study.rounds)
+    own = alone(plan, 1 if _strategy_of(name, study) == "pooled" else study.hospitals.count, releases)
+    return study, own if REFERENCES[name].private else not_private(own, releases)
+
+
+def _strategy_of(name: str, study: Study) -> str:
+    """Returns the strategy of a reference; without privacy, federated, it is the main one, whatever that is."""
+    return study.federation.strategy if name == "no-privacy" else REFERENCES[name].strategy
 
 
 def _with_strategy(study: Study, strategy: str) -> Study:

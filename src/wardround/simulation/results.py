@@ -1,30 +1,19 @@
-"""What a finished run says about itself: results, certificate, and the table of who was where."""
+"""The results of a run: metrics, reference runs, what left to whom, and the table of patients' places."""
 
 import hashlib
 import hmac
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from functools import reduce
 
-from wardround.accounting.events import to_json as event_to_json
-from wardround.accounting.insiders import NoiseShares
-from wardround.accounting.ledger_entry import number_to_json
-from wardround.agreed.strategies import releases_after
 from wardround.agreed.upload import upload_of
 from wardround.config import Study
 from wardround.coordinator.observer import Observer
-from wardround.coordinator.rounds import JsonDict, Outcome
-from wardround.hospital.charged import charged_counts, charged_releases
+from wardround.coordinator.rounds import Outcome
 from wardround.images.entries import Target
 from wardround.images.patients import Patient
-from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
-from wardround.privacy.plans.wording import statement_of
 from wardround.published import published
-from wardround.report.reading import JsonObject
-from wardround.secure_aggregation.round.witness import WITNESSES, Witness
+from wardround.secure_aggregation.round.witness import WITNESSES
 from wardround.simulation.absences import availability_of
 from wardround.simulation.evaluation import (
     evaluate_models,
@@ -33,7 +22,6 @@ from wardround.simulation.evaluation import (
     shortcut_auroc,
     summary_of,
 )
-from wardround.simulation.federate import Federation
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.simulation.references import REFERENCES, run_reference
 from wardround.training.patients import TrainingPatients
@@ -176,105 +164,6 @@ def _released(study: Study, plan: Plan, materials: Materials) -> list[dict[str, 
             }
         )
     return rows
-
-
-def certificate_of(
-    study: Study,
-    plan: Plan,
-    federation: Federation,
-    outcome: Outcome,
-    model_sha256: str,
-    history: Sequence[JsonDict],
-) -> dict[str, object]:
-    """The promise as it was kept, and what it can be checked against.
-
-    Epsilon is the looser of two: of the rounds that ended, and of everything that some hospital's ledger was
-    charged for this study. They differ when an interrupted round was asked for again: its first answer may
-    have been seen. `history` has a line for every round, those before an interruption included.
-    """
-    done = releases_after(study, outcome.position.round)
-    releases, counts = charged(study, plan, federation)
-    repeated = max(0, releases - done)
-    seeded = study.study.seed is not None
-    statement = statement_of(plan, releases=done + repeated, counts=counts, simulated=True, seeded=seeded)
-    recounted = counts - 1 if plan.is_counted else 0
-    if repeated + recounted:
-        again = (
-            f"{repeated + recounted} of the releases were charged for rounds that were interrupted, or that lost a "
-            "hospital, and count all the same."
-        )
-        statement = replace(statement, caveats=(*statement.caveats, again))
-    return {
-        "study": study.study.name,
-        "study_digest": study.digest,
-        "statement": statement.to_json(),
-        "sentence": statement.sentence(),
-        "short": statement.short(),
-        "unit": plan.unit.value,
-        "rounds": outcome.position.round,
-        "stopped": outcome.stopped,
-        "event": event_to_json(plan.event_after(done + repeated, counts))
-        if done + repeated or plan.is_counted
-        else None,
-        "insiders": [
-            row.to_json()
-            for row in insiders_of(plan, done + repeated, counts, all_present=_all_were_present(plan, history))
-        ],
-        "ledgers": {
-            name: {
-                "head": agent.ledger.head(),
-                "epsilon_spent": number_to_json(agent.ledger.spent()),
-                "delta": plan.delta,
-            }
-            for name, agent in federation.agents.items()
-        },
-        "witness": _witness_of(history),
-        "model_sha256": model_sha256,
-        "seeded": seeded,
-    }
-
-
-def _all_were_present(plan: Plan, history: Sequence[JsonDict]) -> bool:
-    """Whether every share of the noise is known to be in every sum; who was missing is noted of masked rounds only."""
-    dropouts = plan.noiser.dropouts if isinstance(plan.noiser, NoiseShares) else 0
-    return dropouts == 0 or (plan.masked is not None and not any(line.get("missing") for line in history))
-
-
-def _witness_of(history: Sequence[JsonDict]) -> dict[str, object] | None:
-    """What the witness coordinates showed in all rounds of a masked run, else None; they depend on no patient."""
-    lines = [JsonObject(line, "rounds.jsonl").section("witness") for line in history if "witness" in line]
-    if not lines:
-        return None
-    rounds = [Witness(line.number("statistic"), line.integer("coordinates")) for line in lines]
-    whole = reduce(Witness.plus, rounds)
-    too_little, too_much = whole.tails
-    return {
-        **asdict(whole),
-        "ratio": whole.ratio,
-        "p_too_little": too_little,
-        "p_too_much": too_much,
-        "p_value": whole.p_value,
-    }
-
-
-def charged_after(study: Study, plan: Plan, federation: Federation, round: int) -> tuple[int, int]:
-    """Returns the noised sums, and the noised counts, that cost epsilon up to a round.
-
-    Under masks attempts are lost when a hospital is missing, and were charged all the same: the ledgers say how many.
-    A seeded run protects nobody, and says the same of a round whether or not it was repeated: it counts rounds.
-    """
-    done = releases_after(study, round)
-    if plan.masked is None or study.study.seed is not None:
-        return done, 1
-    releases, counts = charged(study, plan, federation)
-    return max(done, releases), counts
-
-
-def charged(study: Study, plan: Plan, federation: Federation) -> tuple[int, int]:
-    """Returns the most noised sums, and noised counts, that some hospital's ledger was charged for this study."""
-    ledgers = [agent.ledger for agent in federation.agents.values()]
-    releases = max(charged_releases(ledger, study.digest, plan) for ledger in ledgers)
-    return releases, max(1, *(charged_counts(ledger, study.digest) for ledger in ledgers))
 
 
 def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

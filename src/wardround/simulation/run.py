@@ -8,28 +8,34 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from wardround import __version__
-from wardround.accounting.ledger import LedgerFile
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
+from wardround.agreed.model_card import card_of
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
 from wardround.config import Study, read_study
+from wardround.coordinator.certificate import certificate_of
+from wardround.coordinator.coordinator import Coordinator
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Outcome, Position, Schedule, run_rounds
 from wardround.errors import BudgetExhausted, MissingExtra, RecordError
+from wardround.ledger.file import LedgerFile
+from wardround.models.card import ModelCard, WeightsCard
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
+from wardround.records.environment import describe_environment
 from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
 from wardround.report.write import write_report
 from wardround.simulation.absences import check_availability
-from wardround.simulation.environment import describe_environment, use_threads
 from wardround.simulation.evaluation import evaluate_models, summary_of
-from wardround.simulation.federate import Federation, federate, open_ledger
+from wardround.simulation.federate import federate, open_ledger
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
-from wardround.simulation.references import POOLED, average_last_of, pooled
-from wardround.simulation.results import certificate_of, charged_after, patient_table, results_of
+from wardround.simulation.references import POOLED, average_last_of, check_references, pooled
+from wardround.simulation.results import patient_table, results_of
 from wardround.types import Vector
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
@@ -45,14 +51,15 @@ def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = Fals
         WardroundError: anything in the study, the pictures, the ledger or the folder that does not hold.
     """
     RunFolder.check_free(out, fresh=fresh)
-    threads = use_threads(study.performance.threads)
+    threads = _use_threads(study.performance.threads)
     observer.stage("computing the privacy plan")
     check_availability(study, timetable_of(study))
     plan = plan_of(study)
+    check_references(study, plan)
     materials = gather(study, observer)
     check_masks(plan, materials.workbench.network.num_parameters)
     # Phantoms are nobody; the ledger of patients is kept, and asked before anything is replaced.
-    forget_ledger = fresh and study.data.layout == "phantom" and study.privacy.ledger is None
+    forget_ledger = fresh and study.site.layout == "phantom" and study.privacy.ledger is None
     _check_ledgers(study, plan, materials, out, forgotten=forget_ledger)
     folder = RunFolder.create(out, fresh=fresh, forget_ledger=forget_ledger)
     try:
@@ -82,7 +89,7 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
             record = RunRecord.read(path)
             _report(record, observer)
             return record
-        use_threads(_number_of_threads(environment))  # another number of threads may round differently
+        _use_threads(_number_of_threads(environment))  # another number of threads may round differently
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
         materials = gather(study, observer)
@@ -95,6 +102,13 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         return _train(study, plan, materials, folder, observer)
     finally:
         folder.close()
+
+
+def _use_threads(threads: int | None) -> int:
+    """Sets the threads of a matrix product; returns how many there are now."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
 
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:
@@ -169,18 +183,35 @@ def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, ob
             label="main", epsilon_limit=epsilon_limit_of(study, plan),
             memory=folder.path / "hospitals",
         )  # fmt: skip
-        outcome = _rounds(study, plan, materials, federation, folder, observer)
-        federation.close()
+        coordinator = federation.coordinator
+        coordinator.greet()
+        outcome = _rounds(coordinator, materials, folder, observer)
+        coordinator.close()
         model_sha256 = folder.write_model(_named(outcome.models, materials))
         results = results_of(study, plan, materials, hospitals, outcome, observer)
         folder.write_json("results.json", results)
         folder.forget_notes()
         history = read_lines(folder.path / "rounds.jsonl")
-        certificate = certificate_of(study, plan, federation, outcome, model_sha256, history)
+        certificate = certificate_of(study, plan, coordinator.receipts(), outcome, model_sha256, history)
+        weights = WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models))
+        folder.write_json("model.json", _card(study, materials, weights, str(certificate["short"])).to_json())
         folder.write_json("certificate.json", certificate)
     record = RunRecord.read(folder.path)
     _report(record, observer)
     return record
+
+
+def _card(study: Study, materials: Materials, weights: WeightsCard, statement: str) -> ModelCard:
+    images = materials.images
+    return card_of(
+        study, materials.workbench.network, weights,
+        target=images.target, classes=images.class_names, channels=images.pixels.shape[1], statement=statement,
+    )  # fmt: skip
+
+
+def _names_in_file(models: Models) -> tuple[str, ...]:
+    """Returns the names that parameters of several models begin with in `model.safetensors`; none for one model."""
+    return tuple(models) if len(models) > 1 else ()
 
 
 def _named(models: Models, materials: Materials) -> dict[str, Vector]:
@@ -189,7 +220,7 @@ def _named(models: Models, materials: Materials) -> dict[str, Vector]:
     Of several models, each name stands after that of its hospital.
     """
     workbench = materials.workbench
-    if len(models) == 1:
+    if not _names_in_file(models):
         return workbench.named_weights(next(iter(models.values())))
     return {
         f"{model}/{name}": value
@@ -214,30 +245,26 @@ def _report(record: RunRecord, observer: Observer) -> None:
         observer.stage(str(error))
 
 
-def _rounds(
-    study: Study,
-    plan: Plan,
-    materials: Materials,
-    federation: Federation,
-    folder: RunFolder,
-    observer: Observer,
-) -> Outcome:
-    section = study.federation
+def _rounds(coordinator: Coordinator, materials: Materials, folder: RunFolder, observer: Observer) -> Outcome:
+    study, plan, section = coordinator.study, coordinator.plan, coordinator.study.federation
     schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study))
+    folder.keeps_every_round = study.performance.keep == "every-round"
     found = folder.latest_checkpoint()
     if found is None:
         observer.stage("counting patients" if plan.is_counted else "starting")
-        state = federation.strategy.init(materials.workbench.initial_weights, federation.channel)
+        state = coordinator.strategy.init(materials.workbench.initial_weights, coordinator.channel)
         position = Position(0, state)
         folder.write_checkpoint(0, position.to_arrays())
     else:
         position = Position.from_arrays(*found)
-    observer.stage(f"training: {section.strategy}, {study.rounds} rounds, {len(federation.agents)} hospitals")
+    observer.stage(
+        f"training: {section.strategy}, {study.rounds} rounds, {len(coordinator.channel.hospitals)} hospitals"
+    )
     shown = ""
 
     def look(round: int, models: Models | None) -> JsonDict:
         nonlocal shown
-        witness, tries = federation.witness(round), federation.tries(round)
+        witness, tries = coordinator.witness(round), coordinator.tries(round)
         entry: JsonDict = {} if witness is None else {"witness": asdict(witness)}
         entry |= {} if tries is None else asdict(tries)
         if models is not None:
@@ -246,7 +273,7 @@ def _rounds(
                 validation=len(materials.validation) > 0, num_resamples=_QUICK_RESAMPLES,
             )  # fmt: skip
             summary = summary_of(metrics)
-            epsilon = plan.epsilon_after(*charged_after(study, plan, federation, round))
+            epsilon = plan.epsilon_after(*coordinator.charged_after(round))
             entry |= {
                 "epsilon": number_to_json(epsilon),
                 "measured_on": "validation" if len(materials.validation) else "test",
@@ -258,4 +285,4 @@ def _rounds(
         observer.progress(round, schedule.num_rounds, shown + again)
         return entry
 
-    return run_rounds(federation.strategy, federation.channel, schedule, position, folder, look)
+    return run_rounds(coordinator.strategy, coordinator.channel, schedule, position, folder, look)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wardround.models.network import Network
-from wardround.models.vectors import load_vector, to_vector
+from wardround.models.vectors import load_vector, sha256_of, to_vector
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Clipping
@@ -84,6 +85,11 @@ class Workbench:
         self.initial_weights = to_vector(network.trained)
         self._slotted: Slotted | None = None
         self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hash of the initial weights."""
+        return sha256_of(self.initial_weights)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import pytest
 from tests.cases import family
 
 from wardround.errors import DataError
-from wardround.images.cache import cache_key
+from wardround.images.rows.cache import cache_key
 
 pydicom = pytest.importorskip("pydicom")
 

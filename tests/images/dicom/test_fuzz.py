@@ -9,7 +9,8 @@ import pytest
 
 from wardround.errors import DataError
 from wardround.images.dicom.decoder import DicomDecoder
-from wardround.images.entries import Entry, Listing
+from wardround.images.entries import Entry
+from wardround.images.listing import Listing
 
 pydicom = pytest.importorskip("pydicom")
 

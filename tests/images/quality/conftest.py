@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wardround.images.entries import Entry, Listing, Target
+from wardround.images.entries import Entry, Target
 from wardround.images.group import Duplicates, digest_of, group_by_patient
+from wardround.images.layouts.phantom import PhantomOptions, draw_phantom, list_phantom, phantom_digests
+from wardround.images.listing import Listing
 from wardround.images.patients import ImageSet
-from wardround.images.phantom import PhantomOptions, draw_phantom, list_phantom, phantom_digests
 
 OPTIONS = PhantomOptions(patients=40, max_images=2, sites=2, image_size=64, seed=5)
 

@@ -14,11 +14,11 @@ from wardround.federation.messages import Answer
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
+from wardround.privacy.plans import releases
 from wardround.privacy.updates import ClippedUpdate
 from wardround.randomness import Randomness
 from wardround.reproduce.mechanisms.selective.hospital import chosen_changes
 from wardround.reproduce.mechanisms.selective.strategy import Selective, most_updated
-from wardround.training import local
 from wardround.work import Selection
 
 CALL = Call(STUDY)
@@ -173,13 +173,13 @@ def test_the_counter_says_how_often_each_was_sent_and_forgets():
 def test_under_noised_steps_the_replica_is_made_of_what_was_released_alone(make_federation, monkeypatch):
     """Public weights, the server's parameters and noised sums: from these alone the replicas can be computed again."""
     sums = []
-    original = local.noised_sum
+    original = releases.noised_sum
 
     def remembering(part, clipped, stream):
         sums.append(original(part, clipped, stream))
         return sums[-1]
 
-    monkeypatch.setattr(local, "noised_sum", remembering)
+    monkeypatch.setattr("wardround.training.local.noised_sum", remembering)
     federation = make_federation(plan=private_plan(), rounds=6)
     strategy = selective(sampling_prob=0.5)
     state = strategy.init(federation.weights, federation.channel)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
 
 from wardround.accounting.events import Event, canonical_json, from_json, leaves, to_json
-from wardround.accounting.ledger_entry import number_to_json
+from wardround.accounting.numbers import number_to_json
 from wardround.errors import FederationError, PrivacyError
 from wardround.federation.wire.frame import Arrays, Raw
 from wardround.federation.wire.limits import Limits

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wardround.errors import DataError
+from wardround.images.decode.raw import Hint, Raw
 from wardround.images.dicom.geometry import grid_of, planes_of, turned, turned_affine
 from wardround.images.dicom.parse import whole
 from wardround.images.dicom.pixels import MAX_VOXELS, physical_of, picture_of
 from wardround.images.dicom.quiet import sealed
 from wardround.images.dicom.segmentation import mask_of
-from wardround.images.raw import Hint, Raw
 
 if TYPE_CHECKING:
     from wardround.images.entries import Entry

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import DataError
+from wardround.images.decode.raw import Affine
 from wardround.images.dicom.values import first_with, grouped, is_grouped, num_frames, numbers, whole_number
-from wardround.images.raw import Affine
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

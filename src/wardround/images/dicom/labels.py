@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wardround.errors import DataError
-from wardround.images.decode import MAX_BYTES
 from wardround.images.findings import shortened
-from wardround.images.store import Store
+from wardround.images.store import MAX_BYTES, Store
 
 LABELS = "labels.csv"
 COLUMNS = {"patient_id": "patient", "study_uid": "study", "series_uid": "series", "sop_uid": "image"}

@@ -10,8 +10,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from wardround.errors import DataError
-from wardround.images.decode import MAX_BYTES
-from wardround.images.store import Store
+from wardround.images.store import MAX_BYTES, Store
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

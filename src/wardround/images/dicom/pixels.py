@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import DataError
-from wardround.images.decode import MAX_PIXELS, Picture
+from wardround.images.decode.pillow import MAX_PIXELS, Picture
 from wardround.images.dicom.codestream import check_frames
 from wardround.images.dicom.values import first_with, grouped, items, num_frames, numbers, text, whole_number
 

@@ -24,7 +24,8 @@ from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
 from wardround.images.dicom.quiet import require_pydicom
 from wardround.images.dicom.series import Unit, patients_of, pictures, volumes
 from wardround.images.dicom.survey import Survey, survey
-from wardround.images.entries import Entry, Listing, Region, Target, Task
+from wardround.images.entries import Entry, Region, Target, Task
+from wardround.images.listing import Listing
 from wardround.images.store import Store
 
 EXPECTED = f"DICOM files in any folders, and {LABELS} (label, patient_id) or segmentations"

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import DataError
+from wardround.images.decode.raw import Mask
 from wardround.images.dicom.geometry import Grid, Plane, planes_of
 from wardround.images.dicom.parse import whole
 from wardround.images.dicom.pixels import stored
 from wardround.images.dicom.values import first_with, grouped, items, text, whole_number
-from wardround.images.raw import Mask
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

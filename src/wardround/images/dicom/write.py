@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import DataError
-from wardround.images.decode import Picture
+from wardround.images.decode.pillow import Picture
+from wardround.images.decode.raw import Affine
 from wardround.images.dicom.quiet import QUIET, require_pydicom
-from wardround.images.raw import Affine
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

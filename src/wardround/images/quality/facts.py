@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wardround.images.nifti import spacing_of
+from wardround.images.decode.nifti import spacing_of
 from wardround.images.patients import ImageSet
 
 
@@ -33,7 +33,7 @@ def facts_of_folder(image_set: ImageSet) -> FileFacts:
         return FileFacts()
     if image_set.pixels.ndim == 5:
         return _of_volumes(image_set, image_set.root)
-    from wardround.images.decode import pillow_kept_quiet
+    from wardround.images.decode.pillow import pillow_kept_quiet
 
     sizes: dict[str, tuple[int, ...]] = {}
     num_bytes: dict[str, int] = {}
@@ -59,7 +59,7 @@ def _of_volumes(image_set: ImageSet, root: Path) -> FileFacts:
 def _size(path: Path) -> tuple[int, int] | None:
     from PIL import Image
 
-    from wardround.images.decode import FORMATS
+    from wardround.images.decode.pillow import FORMATS
 
     try:
         with Image.open(path, formats=FORMATS) as image:

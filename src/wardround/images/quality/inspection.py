@@ -7,7 +7,6 @@ screen. Only what is charged to the ledger leaves the hospital.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from wardround.images.cache import Progress
 from wardround.images.entries import Target
 from wardround.images.patients import ImageSet
 from wardround.images.quality.balance import Balance, balance_notices, balance_of
@@ -19,6 +18,7 @@ from wardround.images.quality.measure import Measures, measure
 from wardround.images.quality.notice import Level, Notice, by_level, counted
 from wardround.images.quality.outliers import LEAST_PICTURES, mask_notices, outlier_notices
 from wardround.images.quality.wrong_reasons import Shortcut, shortcut_notices, shortcuts_of
+from wardround.images.rows.cache import Progress
 
 _FEW = 20
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wardround.images.cache import Progress
 from wardround.images.patients import ImageRef, ImageSet, Patient
-from wardround.images.shortcut import border_numbers, six_numbers
+from wardround.images.quality.shortcut import border_numbers, six_numbers
+from wardround.images.rows.cache import Progress
 from wardround.types import Pictures
 
 Floats = npt.NDArray[np.float64]
@@ -30,8 +30,8 @@ class Measures:
         patients: whose each picture is.
         images: every picture.
         views: small and grey.
-        six: `wardround.images.shortcut.six_numbers`.
-        borders: `wardround.images.shortcut.border_numbers`.
+        six: `wardround.images.quality.shortcut.six_numbers`.
+        borders: `wardround.images.quality.shortcut.border_numbers`.
         colour: mean distance between the largest and the smallest channel, 0..1; zero for one channel.
         mask_shares: share of the picture that each mask class takes, (picture, class); None without masks.
     """

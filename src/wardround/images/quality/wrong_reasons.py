@@ -11,7 +11,7 @@ from wardround.images.patients import ImageSet
 from wardround.images.quality.facts import FileFacts
 from wardround.images.quality.measure import Floats, Measures
 from wardround.images.quality.notice import Level, Notice
-from wardround.images.shortcut import Rule, cross_validated_auroc
+from wardround.images.quality.shortcut import Rule, cross_validated_auroc
 
 _GUESSING = 0.5
 _WORTH_SAYING = 0.6

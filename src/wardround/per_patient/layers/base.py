@@ -131,9 +131,9 @@ def products(a: Tensor, b: Tensor, name: str, shape: Sequence[int], fold: Fold, 
     """Returns one matrix product a picture as gradients of a parameter, (patient, *shape)."""
     if buffers is None:
         return fold(torch.bmm(a, b).view(len(a), *shape))
-    rows = buffers.of(name, len(a), shape, a)
-    torch.bmm(a, b, out=rows.view(len(a), a.shape[1], b.shape[2]))
-    return rows
+    gradients = buffers.of(name, len(a), shape, a)
+    torch.bmm(a, b, out=gradients.view(len(a), a.shape[1], b.shape[2]))
+    return gradients
 
 
 def over_space(g: Tensor) -> Tensor:

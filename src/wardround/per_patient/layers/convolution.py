@@ -81,10 +81,10 @@ class Convolution(Use):
         self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
     ) -> list[Tensor]:
         """See `Use`."""
-        out = [self._weight_rows(g, saved[0], fold, buffers)] if self.trains[0] else []
+        out = [self._each_weight_gradient(g, saved[0], fold, buffers)] if self.trains[0] else []
         return out + ([fold(over_space(g))] if self.trains[1] else [])
 
-    def _weight_rows(self, g: Tensor, x: Tensor, fold: Fold, buffers: Buffers | None) -> Tensor:
+    def _each_weight_gradient(self, g: Tensor, x: Tensor, fold: Fold, buffers: Buffers | None) -> Tensor:
         """Returns the weight gradient of each patient, (patient, *shape)."""
         count, shape = g.shape[0], tuple(self.weight.shape)
         if self._is_pointwise:
@@ -98,10 +98,12 @@ class Convolution(Use):
             )
         if shape[1] < 8 or count * self.weight.numel() > 1_500_000:
             # One product a picture: folding few channels into groups is slow, and so is a huge result.
-            rows = g.new_empty(count, *shape) if buffers is None else buffers.of(self.names[0], count, shape, g)
+            gradients = (
+                g.new_empty(count, *shape) if buffers is None else buffers.of(self.names[0], count, shape, g)
+            )
             for i in range(count):
-                rows[i] = self._weight_gradient(g[i : i + 1], x[i : i + 1])
-            return rows if buffers is not None else fold(rows)
+                gradients[i] = self._weight_gradient(g[i : i + 1], x[i : i + 1])
+            return gradients if buffers is not None else fold(gradients)
         # A batch is a batch of one whose channels are (picture, channel): a group for each picture and group.
         # The groups share no channel, so each weight gradient is that of its own picture.
         wide_x = x.reshape(1, count * x.shape[1], *x.shape[2:])

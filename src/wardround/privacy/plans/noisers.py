@@ -1,4 +1,4 @@
-"""Who adds the noise to a sum, as a closed sum of three kinds, and how much each hospital adds."""
+"""The parties that add the noise to a sum, a closed sum of three kinds, and the part of each hospital."""
 
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never

@@ -38,7 +38,7 @@ from wardround.privacy.plans.releases import noiser_of
 
 @dataclass(frozen=True)
 class Plan:
-    """How a whole run protects a patient.
+    """The protection of a patient over a whole run.
 
     Attributes:
         parts: one training part, before it `NoisedCounts` where the number of patients is counted with noise.
@@ -105,18 +105,18 @@ class Plan:
 
     @property
     def is_counted(self) -> bool:
-        """Whether patients are counted before round 1 as part of the plan: with noise, or in the open."""
+        """True where patients are counted before round 1 as part of the plan: with noise, or in the open."""
         open_count = isinstance(self.training, NotPrivate) and isinstance(self.training.size, ExactCount)
         return self.count is not None or open_count
 
     @property
     def noiser(self) -> Noiser:
-        """Who adds the noise of the rounds."""
+        """The parties that add the noise of the rounds."""
         return noiser_of(self.training)
 
     @property
     def trust(self) -> Trust:
-        """Who adds noise, as a study file says it."""
+        """The trust model, as a study file says it."""
         return trust_of(self.noiser)
 
     @property

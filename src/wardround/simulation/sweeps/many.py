@@ -19,8 +19,8 @@ from typing import IO
 from wardround.config import Study, parse_study, read_study
 from wardround.coordinator.observer import Observer
 from wardround.errors import RecordError, StudyError, WardroundError
+from wardround.hospital.pictures import read_images
 from wardround.records.folder import RunRecord, read_json, write_whole
-from wardround.simulation.materials import read_images
 from wardround.simulation.sweeps import child
 from wardround.simulation.sweeps.capacity import cores, memory_of, workers_for
 
@@ -130,7 +130,7 @@ def _check(name: str, study: Study, out: Path) -> None:
     if Path(name).name != name or name in ("", ".", ".."):
         raise StudyError(f"A run's name must be a plain folder name, got {name!r}; choose another one.")
     path = out / name / "study.toml"
-    if path.is_file() and read_study(path).digest != study.digest:
+    if path.is_file() and read_study(path).run_digest != study.run_digest:
         raise RecordError(
             f"The run in {out / name} must be of the study that is asked for, and is of another one; choose "
             "another --out, or move that folder away."
@@ -154,7 +154,7 @@ def _prepared(waiting: Mapping[str, Study], observer: Observer, failures: dict[s
     memory: dict[str, int] = {}
     read: set[str] = set()
     for name, study in waiting.items():
-        pictures = study.model_dump(mode="json", include={"data": True, "performance": {"cache"}})
+        pictures = study.model_dump(mode="json", include={"site": True, "data": True, "performance": {"cache"}})
         sizes = pictures | study.model_dump(
             mode="json", include={"model", "training", "performance"}
         ) | {"hospitals": study.hospitals.count}  # fmt: skip
@@ -164,7 +164,7 @@ def _prepared(waiting: Mapping[str, Study], observer: Observer, failures: dict[s
                 memory[size_key] = memory_of(study)
             if data_key not in read:
                 observer.stage("reading pictures")
-                read_images(study, observer)
+                read_images(study, lambda done, total: observer.progress(done, total))
                 read.add(data_key)
         except WardroundError as error:
             failures[name] = str(error)

@@ -9,11 +9,11 @@ from tests.cases import family
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import PureEvent, SelfComposedEvent, from_json, leaves
-from wardround.accounting.ledger import LedgerFile
 from wardround.accounting.terms import NeighboringRelation
 from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, PrivacyError, RecordError, StudyError
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.records.folder import RunFolder, RunRecord, arrays_from_file
 from wardround.reproduce.mechanisms.pictures import simulation as local_pictures
@@ -279,8 +279,8 @@ def test_features_need_a_fixed_encoding(local_study, tmp_path):
 
 
 REFUSED = {
-    "trust": ({"trust": "secure-aggregation"}, 'trust must be "nobody"'),
-    "clipping": ({"clipping": "automatic"}, "clips no gradient"),
+    "trust": ({"trust": "secure-aggregation"}, "trust: input should be 'nobody'"),
+    "clipping": ({"clipping": "automatic"}, "remove clipping"),
     "foreign key": ({"plan": "dp-sgd", "clipping_norm": 1.0, "pictures": "dp-pix"}, "pictures belongs to"),
     "key of another mechanism": ({"pictures": "laplace-pixels", "block": 4}, "block belongs to"),
     "labels take all": ({"label_epsilon": 8.0}, "label_epsilon is a part of epsilon"),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from tests import plans
 
@@ -80,7 +81,7 @@ def test_a_plan_on_pictures_charges_them_and_nothing_afterwards():
     assert plan.is_private
     assert not plan.is_counted
     assert (plan.unit, plan.relation) == (PrivacyUnit.PATIENT, NeighboringRelation.REPLACE_ONE)
-    for work in (GradientSum(), CountPatients(), CountClasses()):
+    for work in (GradientSum(np.zeros(3, dtype=np.float32)), CountPatients(), CountClasses()):
         assert plan_protects(plan, work)
         assert charge_of(plan, work, 1) == NoEvent()
     assert plan.event_after(1) == SelfComposedEvent(PureEvent(3.0), 1)

@@ -12,6 +12,7 @@ import numpy as np
 
 from wardround.accounting.events import GaussianEvent, PureEvent
 from wardround.errors import PrivacyError
+from wardround.per_patient.margins import DOUBLE_PRECISION
 from wardround.privacy.pictures import Values
 from wardround.randomness import Stream
 from wardround.reproduce.mechanisms.pictures.noise import add_laplace
@@ -133,5 +134,5 @@ def shortened(values: Values, norm: float, *, order: int) -> Values:
     lengths = np.linalg.norm(rows / unit, ord=order, axis=1, keepdims=True)  # of numbers up to 1: no overflow
     # length * unit > norm, without a product that could overflow
     too_long = lengths > norm / unit
-    rows = np.where(too_long, rows / unit * (norm * (1 - 1e-9) / np.where(too_long, lengths, 1.0)), rows)
+    rows = np.where(too_long, rows / unit * (norm * DOUBLE_PRECISION / np.where(too_long, lengths, 1.0)), rows)
     return rows.reshape(values.shape)

@@ -13,12 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from wardround.accounting.ledger import Ledger, LedgerFile
+from wardround.agreed.network import loss_of
 from wardround.agreed.plans import epsilon_limit_of
 from wardround.config import Study
 from wardround.errors import PrivacyError, RecordError
 from wardround.hospital.charged import PICTURES, charged_pictures
+from wardround.hospital.pictures import workbench_of
 from wardround.images.entries import Target
+from wardround.ledger.account import Ledger
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.pictures import LocalRelease, PictureMechanism, Values
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
@@ -28,7 +31,7 @@ from wardround.reproduce.mechanisms.pictures.label_noise import backward_correct
 from wardround.reproduce.mechanisms.pictures.noise import to_bytes
 from wardround.reproduce.mechanisms.pictures.resemblance import coarse, reidentified, structural_similarity
 from wardround.simulation.federate import open_ledger
-from wardround.simulation.materials import Hospitals, Materials, loss_of, workbench_of
+from wardround.simulation.materials import Hospitals, Materials
 from wardround.training.losses import Loss
 from wardround.training.patients import Rows, TrainingPatients
 from wardround.types import HospitalName, Labels

@@ -1,0 +1,81 @@
+"""The card of the model that a study trained, from the study and what hospitals say of their pictures."""
+
+from wardround.config import Study
+from wardround.images.entries import Target
+from wardround.images.rows.recipe import VERSION
+from wardround.models.card import (
+    ModelCard,
+    NetworkCard,
+    PictureInput,
+    StudyReference,
+    VolumeInput,
+    WeightsCard,
+    frozen_sha256,
+    normalisation_of,
+)
+from wardround.models.catalogue import NETWORKS
+from wardround.models.network import Network
+
+
+def card_of(
+    study: Study,
+    network: Network,
+    weights: WeightsCard,
+    *,
+    target: Target,
+    classes: tuple[str, ...],
+    channels: int,
+    statement: str,
+) -> ModelCard:
+    """Returns the model card of a study's final model or models.
+
+    Args:
+        study: that trained them.
+        network: of the study; only its frozen parameters and its encoding are read.
+        weights: the file they are in.
+        target: predicted.
+        classes: names of the logits, in order.
+        channels: of a preprocessed picture or volume.
+        statement: the guarantee, one line.
+    """
+    recipe, section = _recipe(study, channels), study.model
+    return ModelCard(
+        study=StudyReference(name=study.study.name, digest=study.digest),
+        statement=statement,
+        network=NetworkCard(
+            name=section.name,
+            width=section.width or NETWORKS[section.name].width,
+            train=section.train,
+            init_seed=section.init_seed,
+            channels=recipe.shape[0],
+            size=recipe.shape[1:],
+        ),
+        target=target.value,
+        classes=classes,
+        recipe=recipe,
+        normalisation=normalisation_of(network),
+        encoder_sha256=frozen_sha256(network),
+        weights=weights,
+    )
+
+
+def _recipe(study: Study, channels: int) -> PictureInput | VolumeInput:
+    data, patch = study.data, study.training.augment.patch
+    if data.volume_size is None:
+        return PictureInput(
+            version=VERSION,
+            colour=data.colour,
+            image_size=data.image_size,
+            fit=data.fit,
+            circle_crop=data.circle_crop,
+            patch=patch,
+        )
+    return VolumeInput(
+        version=VERSION,
+        channels=channels,
+        volume_size=data.volume_size,
+        spacing=data.spacing,
+        window=data.window,
+        view=data.view,
+        patch=patch,
+    )

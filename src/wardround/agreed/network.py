@@ -1,0 +1,87 @@
+"""The network of a study, its loss, and how training pictures are varied."""
+
+import torch
+
+from wardround.config import Study
+from wardround.errors import ModelError
+from wardround.images.entries import Target
+from wardround.models.catalogue import NAMES, build
+from wardround.models.network import Network
+from wardround.per_patient.validation import check_trainable
+from wardround.training.augment.augmentation import Augmentation
+from wardround.training.augment.axes import Axis
+from wardround.training.convex import linear_head
+from wardround.training.losses import LOSSES, LOSSES_FOR, Loss
+
+
+def loss_of(study: Study, target: Target) -> Loss:
+    """Returns what is made small, for each picture.
+
+    Raises:
+        ModelError: a loss that does not fit what is predicted.
+    """
+    fitting = LOSSES_FOR[target]
+    name = study.training.loss or fitting[0]
+    if name not in fitting:
+        raise ModelError(f"training.loss must be one of {', '.join(fitting)} for {target}, got {name}; change it.")
+    return LOSSES[name]
+
+
+def augmentation_of(study: Study, spacing: tuple[float, ...] | None) -> Augmentation:
+    """Returns how training pictures are varied."""
+    section = study.training.augment
+    return Augmentation(
+        flip=tuple(Axis(axis) for axis in section.flip),
+        rotate=section.rotate,
+        scale=section.scale,
+        shift=section.shift,
+        patch=section.patch,
+        brightness=section.brightness,
+        contrast=section.contrast,
+        noise=section.noise,
+        multiplicity=section.multiplicity,
+        spacing=spacing,
+    )
+
+
+def build_network(study: Study, *, target: Target, num_classes: int, shape: tuple[int, ...]) -> Network:
+    """Returns the study's network, refused when it mixes patients.
+
+    Args:
+        study: names it.
+        target: what it is to predict.
+        num_classes: number of logits.
+        shape: (channel, *space) of a preprocessed picture.
+
+    Raises:
+        ModelError: it does not predict that, does not fit the pictures, or mixes patients.
+    """
+    name, augmentation = study.model.name, augmentation_of(study, None)
+    fitting = NAMES["segmentation" if target is Target.MASKS else "classification"]
+    if name not in fitting:
+        raise ModelError(f"model.name must be one of {', '.join(fitting)} for {target}, got {name}; change it.")
+    channels, *space = shape
+    augmentation.check(tuple(space))
+    size = tuple(space) if augmentation.patch is None else (augmentation.patch,) * len(space)
+    network = build(
+        name,
+        size=size,
+        channels=channels,
+        num_classes=num_classes,
+        train=study.model.train,
+        weights=study.model.weights,
+        width=study.model.width,
+        init_generator=torch.Generator().manual_seed(study.model.init_seed),
+    )
+    if network.encode_once and not augmentation.is_identity:
+        raise ModelError(
+            f"{name} reads features that are computed once from each picture, so training.augment would change "
+            'nothing; remove it, or choose another network or train = "all".'
+        )
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (3, channels, *size), dtype=torch.uint8, generator=generator)
+    network.trained.train()
+    check_trainable(network.trained, network.encode(noise))
+    if study.fits_head:
+        linear_head(network)
+    return network

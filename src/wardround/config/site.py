@@ -1,0 +1,68 @@
+"""A hospital's own two files, which are never sent: `site.toml` says what it holds, `policy.toml` what it allows.
+
+[hospital]                     [policy]
+name = "north"                 epsilon_limit = 8.0
+[site]
+layout = "chest_xray"
+path = "/data/xrays"
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from wardround.config.data import SiteSection
+from wardround.config.read import read_tables, validated
+from wardround.config.section import Section
+
+HospitalId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}$")]
+
+
+class HospitalSection(Section):
+    """`[hospital]`: the holder of the patients."""
+
+    name: HospitalId = Field(description="Name of the hospital, as all hospitals of a study know it.")
+
+
+class Site(Section):
+    """`site.toml`."""
+
+    hospital: HospitalSection
+    site: SiteSection
+
+
+class PolicySection(Section):
+    """`[policy]`: what the hospital allows, whatever a study says."""
+
+    epsilon_limit: float = Field(gt=0, description="Epsilon that a patient may spend over all studies.")
+
+
+class PolicyFile(Section):
+    """`policy.toml`."""
+
+    policy: PolicySection
+
+
+def read_site(path: Path) -> Site:
+    """Returns the site of a TOML file; paths in it are relative to the file.
+
+    Raises:
+        StudyError: the file is missing, is no TOML, or does not hold.
+    """
+    site = validated(Site, read_tables(path), str(path))
+    places = {
+        key: (path.parent / place.expanduser()).resolve()
+        for key in ("path", "labels", "key_file")
+        if (place := getattr(site.site, key)) is not None
+    }
+    return site.model_copy(update={"site": site.site.model_copy(update=places)})
+
+
+def read_policy(path: Path) -> PolicyFile:
+    """Returns the policy of a TOML file.
+
+    Raises:
+        StudyError: the file is missing, is no TOML, or does not hold.
+    """
+    return validated(PolicyFile, read_tables(path), str(path))

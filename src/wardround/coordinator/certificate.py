@@ -1,0 +1,100 @@
+"""The certificate of a run, from what the hospitals said: the promise as it was kept."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import reduce
+
+from wardround.accounting.events import to_json as event_to_json
+from wardround.accounting.insiders import NoiseShares
+from wardround.accounting.numbers import number_to_json
+from wardround.agreed.strategies import releases_after
+from wardround.config import Study
+from wardround.coordinator.coordinator import Receipts, charged
+from wardround.coordinator.rounds import JsonDict, Outcome
+from wardround.privacy.plans.adversaries import insiders_of
+from wardround.privacy.plans.plan import Plan
+from wardround.privacy.plans.wording import statement_of
+from wardround.records.json_object import JsonObject
+from wardround.secure_aggregation.round.witness import Witness
+
+
+def certificate_of(
+    study: Study,
+    plan: Plan,
+    receipts: Receipts,
+    outcome: Outcome,
+    model_sha256: str,
+    history: Sequence[JsonDict],
+) -> dict[str, object]:
+    """Returns the promise as it was kept, and what it can be checked against.
+
+    Epsilon is the looser of two: of the rounds that ended, and of everything that some hospital's ledger was
+    charged for this study. They differ when an interrupted round was asked for again: its first answer may
+    have been seen. `history` has a line for every round, those before an interruption included.
+    """
+    done = releases_after(study, outcome.position.round)
+    releases, counts = charged(receipts)
+    repeated = max(0, releases - done)
+    seeded = study.study.seed is not None
+    statement = statement_of(plan, releases=done + repeated, counts=counts, simulated=True, seeded=seeded)
+    recounted = counts - 1 if plan.is_counted else 0
+    if repeated + recounted:
+        again = (
+            f"{repeated + recounted} of the releases were charged for rounds that were interrupted, or that lost a "
+            "hospital, and count all the same."
+        )
+        statement = replace(statement, caveats=(*statement.caveats, again))
+    return {
+        "study": study.study.name,
+        "study_digest": study.digest,
+        "statement": statement.to_json(),
+        "sentence": statement.sentence(),
+        "short": statement.short(),
+        "unit": plan.unit.value,
+        "rounds": outcome.position.round,
+        "stopped": outcome.stopped,
+        "event": event_to_json(plan.event_after(done + repeated, counts))
+        if done + repeated or plan.is_counted
+        else None,
+        "insiders": [
+            row.to_json()
+            for row in insiders_of(plan, done + repeated, counts, all_present=_all_were_present(plan, history))
+        ],
+        "ledgers": {
+            name: {
+                "head": receipt.ledger_head,
+                "epsilon_spent": number_to_json(receipt.epsilon_spent),
+                "delta": receipt.delta,
+            }
+            for name, receipt in receipts.items()
+        },
+        "witness": _witness_of(history),
+        "model_sha256": model_sha256,
+        "seeded": seeded,
+    }
+
+
+def _all_were_present(plan: Plan, history: Sequence[JsonDict]) -> bool:
+    """Returns whether every share of the noise is known to be in every sum.
+
+    Missing hospitals are noted of masked rounds only.
+    """
+    dropouts = plan.noiser.dropouts if isinstance(plan.noiser, NoiseShares) else 0
+    return dropouts == 0 or (plan.masked is not None and not any(line.get("missing") for line in history))
+
+
+def _witness_of(history: Sequence[JsonDict]) -> dict[str, object] | None:
+    """Returns what the witness coordinates of all rounds showed, which depend on no patient; None without masks."""
+    lines = [JsonObject(line, "rounds.jsonl").section("witness") for line in history if "witness" in line]
+    if not lines:
+        return None
+    rounds = [Witness(line.number("statistic"), line.integer("coordinates")) for line in lines]
+    whole = reduce(Witness.plus, rounds)
+    too_little, too_much = whole.tails
+    return {
+        **asdict(whole),
+        "ratio": whole.ratio,
+        "p_too_little": too_little,
+        "p_too_much": too_much,
+        "p_value": whole.p_value,
+    }

@@ -1,0 +1,131 @@
+"""A run as the coordinator sees it: a channel, a strategy, and what the hospitals said of themselves.
+
+It has no picture, no ledger and no hospital's key. What it knows of a hospital is its `Hello` before round 1, its
+replies in the rounds, and its `Receipt` at the end.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from wardround.agreed.strategies import releases_after
+from wardround.config import Study
+from wardround.errors import FederationError
+from wardround.federation.channel import Channel
+from wardround.federation.masked import MaskedAggregator, Tries
+from wardround.federation.messages import Hello, Receipt, Request
+from wardround.federation.receipts import check_receipt
+from wardround.federation.strategy import Strategy
+from wardround.privacy.plans.plan import Plan
+from wardround.secure_aggregation.round.witness import Witness
+from wardround.types import HospitalName
+from wardround.work import GiveReceipt, SayHello
+
+_DEADLINE_S = 3600.0
+_Said = TypeVar("_Said", Hello, Receipt)
+
+Receipts = Mapping[HospitalName, Receipt]
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """The coordinator of one run.
+
+    Attributes:
+        study: the agreed study.
+        plan: the privacy plan that follows from it.
+        channel: reaches the hospitals.
+        strategy: of the rounds.
+        masked: forms the sums, where they are masked; else None.
+    """
+
+    study: Study
+    plan: Plan
+    channel: Channel
+    strategy: Strategy
+    masked: MaskedAggregator | None = None
+
+    def greet(self) -> Hello:
+        """Asks every hospital what it is, and returns what all of them have in common.
+
+        Raises:
+            FederationError: a hospital does not answer, or differs from another one in its study, version, classes,
+                input shape or initial weights.
+        """
+        hellos = self._said(SayHello(), Hello)
+        (first_name, first), *others = hellos.items()
+        for name, hello in others:
+            for field in ("study", "version", "classes", "input_shape", "weights_sha256"):
+                theirs, known = getattr(hello, field), getattr(first, field)
+                if theirs != known:
+                    raise FederationError(
+                        f"All hospitals must have the same {field.replace('_', ' ')}: {first_name} has {known}, "
+                        f"{name} has {theirs}. Compare the study files and versions, and begin again.",
+                        code="federation-hospitals-differ",
+                    )
+        return first
+
+    def receipts(self) -> dict[HospitalName, Receipt]:
+        """Asks every hospital what its ledger was charged for this study.
+
+        Raises:
+            FederationError: a hospital does not answer, or its receipt is of another study or hospital, or not signed
+                with the key that it names.
+        """
+        receipts = self._said(GiveReceipt(), Receipt)
+        for name, receipt in receipts.items():
+            if receipt.study != self.study.digest or receipt.hospital != name:
+                raise FederationError(
+                    f"The receipt of {name} must be its own and of this study, and is not.",
+                    code="federation-receipt",
+                )
+            if receipt.public_key:
+                check_receipt(receipt, receipt.public_key)
+        return receipts
+
+    def witness(self, round: int) -> Witness | None:
+        """Returns what the witness coordinates of a round showed; None where sums are not masked."""
+        return None if self.masked is None else self.masked.witnesses.get(round)
+
+    def tries(self, round: int) -> Tries | None:
+        """Returns the attempts of a round in which hospitals were missing; None where none was, or sums are open."""
+        found = None if self.masked is None else self.masked.tries.get(round)
+        return found if found is not None and found.missing else None
+
+    def charged_after(self, round: int) -> tuple[int, int]:
+        """Returns the noised releases, and the noised counts, that cost epsilon up to a round.
+
+        Under masks attempts are lost when a hospital is missing, and were charged all the same: the receipts say how
+        many. A seeded run protects no patient, and says the same of a round whether or not it was repeated: it counts
+        rounds.
+        """
+        done = releases_after(self.study, round)
+        if self.plan.masked is None or self.study.study.seed is not None:
+            return done, 1
+        releases, counts = charged(self.receipts())
+        return max(done, releases), counts
+
+    def close(self) -> None:
+        """Ends the rounds: the hospitals take in the sum that was opened last."""
+        if self.masked is not None:
+            self.masked.close(self.channel, _DEADLINE_S)
+
+    def _said(self, work: SayHello | GiveReceipt, kind: type[_Said]) -> dict[HospitalName, _Said]:
+        request = Request(self.study.digest, 0, 1, work)
+        replies, failures = self.channel.ask(dict.fromkeys(self.channel.hospitals, request), _DEADLINE_S)
+        if failures:
+            name, failure = next(iter(failures.items()))
+            raise FederationError(
+                f"Every hospital must say its {work.name}, and {name} did not: {failure.code} during {failure.stage}. "
+                "Its own log says why.",
+                code="federation-silent-hospital",
+            )
+        said = {name: reply for name, reply in replies.items() if isinstance(reply, kind)}
+        if len(said) < len(replies):
+            raise FederationError(f"Every hospital must reply with its {work.name}, and one replied otherwise.")
+        return said
+
+
+def charged(receipts: Receipts) -> tuple[int, int]:
+    """Returns the most noised releases, and the most noised counts, that some hospital was charged for the study."""
+    return max(r.releases for r in receipts.values()), max(1, *(r.counts for r in receipts.values()))

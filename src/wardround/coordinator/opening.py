@@ -1,0 +1,61 @@
+"""A coordinator opened from a study and a channel: it learns from the hospitals what the pictures are like."""
+
+from collections.abc import Mapping
+
+from wardround.agreed.masks import agreement_of
+from wardround.agreed.network import build_network
+from wardround.agreed.plans import plan_of
+from wardround.agreed.strategies import open_aggregator, strategy_of
+from wardround.config import Study
+from wardround.coordinator.coordinator import Coordinator
+from wardround.errors import FederationError
+from wardround.federation.aggregators import Aggregator
+from wardround.federation.channel import Channel
+from wardround.federation.masked import MaskedAggregator
+from wardround.images.entries import Target
+from wardround.models.catalogue import NAMES
+from wardround.models.vectors import sha256_of, to_vector
+from wardround.randomness import Randomness
+from wardround.types import Vector
+
+
+def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) -> tuple[Coordinator, Vector]:
+    """Returns the coordinator of a study, and the initial weights, (parameter,), that all hospitals have.
+
+    Args:
+        study: the agreed study.
+        channel: reaches the hospitals.
+        keys: public signing keys of the hospitals, by name; used where sums are masked.
+
+    Raises:
+        FederationError: hospitals differ, or have other initial weights than the study gives.
+        WardroundError: a study or a plan that does not hold.
+    """
+    plan = plan_of(study)
+    asking = Coordinator(study, plan, channel, strategy_of(study, plan, open_aggregator(plan, _NO_NOISE)))
+    hello = asking.greet()
+    is_segmentation = study.model.name in NAMES["segmentation"]
+    network = build_network(
+        study,
+        target=Target.MASKS if is_segmentation else Target.CLASSES,
+        num_classes=len(hello.classes),
+        shape=hello.input_shape,
+    )
+    weights = to_vector(network.trained)
+    if sha256_of(weights) != hello.weights_sha256:
+        raise FederationError(
+            "The hospitals must begin with the weights that the study gives, and have others; compare `[model]`, the "
+            "weights file and the versions.",
+            code="federation-weights-differ",
+        )
+    masked = None
+    aggregator: Aggregator = open_aggregator(plan, _NO_NOISE)
+    if plan.masked is not None:
+        aggregator = masked = MaskedAggregator(agreement_of(study, plan, weights.size, keys))
+    missing = getattr(plan.noiser, "dropouts", 0)
+    strategy = strategy_of(study, plan, aggregator, allowed_missing=missing)
+    return Coordinator(study, plan, channel, strategy, masked), weights
+
+
+_NO_NOISE = Randomness(None, "coordinator")
+"""A coordinator of real hospitals adds no noise: hospitals refuse plans that leave it to the coordinator."""

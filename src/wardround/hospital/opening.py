@@ -1,0 +1,166 @@
+"""A hospital opened from its own files: `site.toml`, `policy.toml`, and a study it agreed to.
+
+    folder/    site.toml  policy.toml  identity.pem (mode 0600)  pins.toml  ledger.sqlite  notes.json  memory/
+
+It reads its own pictures, computes its own digest, and keeps its own ledger and keys; of other hospitals it has names
+and public keys. All of its patients train: setting test patients aside is the simulation's.
+
+Released: nothing. What a hospital refuses, it refuses here, before a request comes and before anything is charged.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wardround import __version__
+from wardround.agreed.masks import agreement_of
+from wardround.agreed.network import build_network
+from wardround.agreed.plans import plan_of
+from wardround.agreed.strategies import timetable_of, works_of
+from wardround.config import Study
+from wardround.config.site import PolicyFile, Site
+from wardround.errors import PrivacyError, StudyError
+from wardround.federation.timetable import Order
+from wardround.hospital.agent import Agent
+from wardround.hospital.hospital import Hospital
+from wardround.hospital.masked import MaskedRounds
+from wardround.hospital.memory import Memory
+from wardround.hospital.pictures import Progress, read_images, workbench_of
+from wardround.hospital.policy import Policy
+from wardround.ledger.file import LedgerFile
+from wardround.privacy.plans.kinds import NoisedPictures
+from wardround.privacy.plans.noisers import ByEachHospital
+from wardround.privacy.plans.plan import Plan
+from wardround.randomness import Randomness
+from wardround.secure_aggregation.keys.identity import Identity, SigningKey
+from wardround.secure_aggregation.keys.pins import Pins
+from wardround.training.patients import training_patients
+from wardround.types import HospitalName
+
+
+@contextmanager
+def open_hospital(
+    folder: Path, site: Site, policy: PolicyFile, study: Study, *, progress: Progress = lambda done, total: None
+) -> Iterator[Hospital]:
+    """Opens a hospital for one study, and closes its ledger at the end.
+
+    Args:
+        folder: of the hospital; `identity.pem` and `pins.toml` must be there for masked sums (`wardround keys`).
+        site: what it holds.
+        policy: what it allows.
+        study: the study it agreed to.
+        progress: told how many pictures are read.
+
+    Guarantee:
+        The plan's, for every request: `Agent.agrees` checks, the ledger is charged, then the answer leaves.
+
+    Raises:
+        StudyError: the study has a seed and the pictures are real, or it does not name this hospital.
+        PrivacyError: the plan's noise is not in what this hospital sends.
+        WardroundError: pictures, network, keys or ledger that do not hold.
+    """
+    plan, name = plan_of(study), HospitalName(site.hospital.name)
+    check_deployable(study, plan, site)
+    own = study.model_copy(update={"site": site.site})
+    images = read_images(own, progress)
+    network = build_network(
+        own, target=images.target, num_classes=len(images.class_names), shape=images.pixels.shape[1:]
+    )
+    workbench = workbench_of(own, images, network)
+    with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledgers:
+        agent = Agent(
+            name=name,
+            patients=training_patients(images.patients, study.privacy.images_per_patient),
+            plan=plan,
+            policy=Policy(study.digest, works_of(study, plan), study.rounds, _visits(study, name)),
+            ledger=ledgers.open(
+                name,
+                images.digest,
+                epsilon_limit=policy.policy.epsilon_limit,
+                delta=plan.delta,
+                accountant=plan.accountant,
+                unit=plan.unit,
+                relation=plan.relation,
+            ),
+            randomness=Randomness(study.study.seed, f"{study.stream_name}/main"),
+            workbench=workbench,
+            memory=Memory(folder / "memory"),
+            num_classes=len(images.class_names),
+        )
+        identity = _identity(folder, name)
+        masked = None
+        if plan.masked is not None:
+            masked = _masked_rounds(folder, agent, identity, study, plan)
+        yield Hospital(agent, tuple(images.class_names), masked, identity)
+
+
+def check_deployable(study: Study, plan: Plan, site: Site) -> None:
+    """Refuses a study whose promise would not hold over a wire.
+
+    Raises:
+        StudyError: a seed on real pictures: noise and sampling could be computed by any party that has the study.
+        PrivacyError: noise that is added elsewhere, or a sum that is formed in the open.
+    """
+    if study.study.seed is not None and site.site.layout != "phantom":
+        raise StudyError(
+            "`[study] seed` must be left out between real hospitals (got one): noise and sampling could be recomputed. "
+            "Remove it.",
+            code="study-seed",
+        )
+    if isinstance(plan.training, NoisedPictures):
+        raise PrivacyError(
+            "A hospital must noise its pictures before it trains on them, and only a simulation does so yet. Use "
+            "another `[privacy] plan`.",
+            code="privacy-not-deployable",
+        )
+    if plan.masked is None and not (plan.is_private and isinstance(plan.noiser, ByEachHospital)):
+        raise PrivacyError(
+            "A hospital must send its answers under masks or with all of their noise, and "
+            f'plan = "{study.privacy.plan}" with trust = "{plan.trust}" has neither. '
+            'Set `[privacy] sum = "masked"`, or trust = "nobody".',
+            code="privacy-not-deployable",
+        )
+
+
+def _visits(study: Study, name: HospitalName) -> tuple[int, ...] | None:
+    """Returns the rounds in which the hospital is asked, by the study's public timetable; None for all of them."""
+    names = study.hospitals.names or ()
+    if name not in names:
+        raise StudyError(
+            f"`[hospitals] names` must have this hospital, {name}, and has {list(names)}; ask the coordinator for the "
+            "study file with all names.",
+            code="study-hospital-names",
+        )
+    timetable, position = timetable_of(study), names.index(name)
+    if timetable.order is Order.EVERYONE:
+        return None
+    return tuple(round for round in range(1, study.rounds + 1) if position in timetable.asked(round))
+
+
+def _identity(folder: Path, name: HospitalName) -> Identity | None:
+    path = folder / "identity.pem"
+    return Identity(name, SigningKey.read(path)) if path.exists() else None
+
+
+def _masked_rounds(
+    folder: Path, agent: Agent, identity: Identity | None, study: Study, plan: Plan
+) -> MaskedRounds:
+    """Returns the hospital's side of masked rounds, with the keys of the others that it pinned."""
+    if identity is None:
+        raise StudyError(
+            f"Masked sums need this hospital's signing key, and {folder / 'identity.pem'} is missing. Make it with: "
+            f"wardround keys new {folder / 'identity.pem'}.",
+            code="study-no-key",
+        )
+    pins = Pins.read(folder / "pins.toml")
+    others = [other for other in study.hospitals.names or () if other != agent.name]
+    missing = [other for other in others if other not in pins.keys]
+    if missing:
+        raise StudyError(
+            f"The key of {missing[0]} must be pinned, and {folder / 'pins.toml'} has none. Pin it with: wardround keys "
+            f"pin {folder / 'pins.toml'} {missing[0]} KEY.",
+            code="study-no-pin",
+        )
+    keys = {other: pins.keys[other] for other in others} | {agent.name: identity.key.public}
+    agreement = agreement_of(study, plan, agent.workbench.initial_weights.size, keys)
+    return MaskedRounds(agent, identity, Pins({n: keys[n] for n in others}), agreement, folder / "notes.json")

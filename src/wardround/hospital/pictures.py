@@ -1,0 +1,92 @@
+"""A hospital's pictures, read from its site as the study asks for, and the network that reads them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from wardround.agreed.network import augmentation_of, loss_of
+from wardround.config import Study
+from wardround.images.layouts.phantom import PhantomOptions
+from wardround.images.layouts.readers import ReaderOptions
+from wardround.images.load import Volumes, load_images
+from wardround.images.patients import ImageSet
+from wardround.images.rows.recipe import View
+from wardround.models.network import Network
+from wardround.training.losses import Loss
+from wardround.training.workbench import Workbench
+
+DEFAULT_CACHE = Path("~/.cache/wardround")
+
+Progress = Callable[[int, int], None]
+"""Told how many pictures are read, of how many."""
+
+
+def read_images(study: Study, progress: Progress) -> ImageSet:
+    """Returns the pictures of the study's site, decoded once and kept in the cache."""
+    data = study.data
+    site, phantom = study.site, study.site.phantom
+    cache = (study.performance.cache or DEFAULT_CACHE).expanduser()
+    return load_images(
+        site.layout,
+        site.path if site.layout != "phantom" else None,
+        image_size=data.image_size,
+        channels=data.channels,
+        fit=data.fit,
+        circle=data.circle_crop,
+        volumes=volumes_of(study),
+        task=data.task,
+        cache_dir=cache,
+        skip_unreadable=site.skip_unreadable,
+        duplicates=site.duplicates,
+        options=reader_options(study),
+        phantom=PhantomOptions(
+            patients=phantom.patients,
+            max_images=phantom.max_images,
+            sites=phantom.sites,
+            image_size=phantom.image_size,
+            seed=phantom.seed,
+            prevalence=phantom.prevalence,
+        )
+        if site.layout == "phantom"
+        else None,
+        progress=progress,
+    )
+
+
+def workbench_of(
+    study: Study, images: ImageSet, network: Network, *, loss: Loss | None = None, inputs: Tensor | None = None
+) -> Workbench:
+    """Returns the network, with what it reads.
+
+    Args:
+        study: says how it is trained.
+        images: the pictures.
+        network: not used by anybody else.
+        loss: default: the study's.
+        inputs: of every picture, where they are not the network's own encoding.
+    """
+    return Workbench(
+        network,
+        images.pixels,
+        loss or loss_of(study, images.target),
+        int(study.performance.memory_gb * 1e9),
+        masks=images.masks,
+        augmentation=augmentation_of(study, None if images.sliced else images.spacing),
+        inputs=inputs,
+    )
+
+
+def volumes_of(study: Study) -> Volumes | None:
+    """Returns how the study's volumes are brought to one shape; None for pictures."""
+    data = study.data
+    if data.volume_size is None:
+        return None
+    return Volumes(data.volume_size, data.spacing, data.window, View(data.view))
+
+
+def reader_options(study: Study) -> ReaderOptions:
+    """Returns what the layout's reader may need beside the folder."""
+    site = study.site
+    key_file = site.key_file or (study.performance.cache or DEFAULT_CACHE).expanduser() / "hospital.key"
+    return ReaderOptions(key_file, site.labels, site.reviewed, study.data.segments)

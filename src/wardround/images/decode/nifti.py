@@ -1,0 +1,164 @@
+"""NIfTI volumes (.nii, .nii.gz) from bytes, by nibabel: RAS+ axes, the file's own scaling, its spacing and orientation.
+
+A compressed file is unpacked no further than its limit, and the header is held against the bytes that came before an
+array is made of them. Values that are no numbers (NaN, infinity), which some scanners write outside the body, become
+the smallest number of the volume.
+"""
+
+import gzip
+import io
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wardround.errors import DataError, MissingExtra
+from wardround.images.decode.raw import Affine, Hint, Raw
+from wardround.images.entries import Entry
+
+ENDINGS = (".nii", ".nii.gz")
+
+MAX_VOLUME_BYTES = 2_000_000_000
+"""A volume that unpacks to more is refused. A whole-body CT has about half of this."""
+
+MAX_CHANNELS = 64
+
+_GZIP = b"\x1f\x8b"
+_LONGEST_HEADER = 540
+_SECOND_VERSION = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
+"""The length of its header, 540, in either byte order."""
+
+
+@dataclass(frozen=True)
+class NiftiDecoder:
+    """One file a volume, three axes or a fourth of channels; the mask a file on the same grid."""
+
+    key: str = "nifti-1"
+
+    def decode(self, entry: Entry, contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
+        """See `Decoder`."""
+        del entry, hint
+        values, affine = read_nifti(contents[0])
+        if not masks:
+            return Raw(values, None, affine)
+        classes, of_mask = read_nifti(masks[0])
+        if classes.shape != (1, *values.shape[1:]) or not np.allclose(affine, of_mask, atol=1e-2):
+            raise DataError(
+                f"a mask must lie on its volume's grid, {values.shape[1:]}, got {classes.shape[1:]} or another "
+                "orientation. Replace one of them."
+            )
+        mask = np.rint(classes[0])
+        if not np.array_equal(mask, classes[0]) or mask.min() < 0 or mask.max() > 255:
+            raise DataError("a mask must hold whole numbers from 0 to 255. Save it again as uint8.")
+        return Raw(values, mask.astype(np.uint8), affine)
+
+
+NIFTI = NiftiDecoder()
+
+
+def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affine]:
+    """Values, float32 (channel, x, y, z) with axes nearest to RAS+, and the affine from voxels to mm.
+
+    Raises:
+        DataError: not a NIfTI file, damaged, too large, or without three axes (and a fourth of channels).
+        MissingExtra: nibabel is not installed.
+    """
+    try:
+        import nibabel
+    except ImportError:
+        raise MissingExtra(
+            "NIfTI volumes must have nibabel, which is not installed; pip install 'wardround[volumes]'."
+        ) from None
+    unpacked = _unpacked(data)
+    try:
+        kind = nibabel.Nifti2Image if unpacked[:4] in _SECOND_VERSION else nibabel.Nifti1Image
+        header = kind.header_class.from_fileobj(io.BytesIO(unpacked), check=False)  # type: ignore[no-untyped-call]
+        _check_header(header, len(unpacked))
+        image = nibabel.as_closest_canonical(kind.from_bytes(unpacked))  # type: ignore[no-untyped-call]
+        values = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"), dtype=np.float32)
+        affine = np.asarray(image.affine, dtype=np.float64)
+    except DataError:
+        raise
+    except Exception:  # a damaged header comes out of nibabel as anything from KeyError to OrientationError
+        raise DataError("a NIfTI file must be whole; this one is damaged. Export it again.") from None
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise DataError("a NIfTI file must state its spacing and orientation; this one's affine is singular.")
+    finite = np.isfinite(values)
+    if not finite.all():
+        values = np.where(finite, values, values[finite].min() if finite.any() else np.float32(0))
+    values = values[None] if values.ndim == 3 else np.moveaxis(values, 3, 0)
+    return np.ascontiguousarray(values, dtype=np.float32), affine
+
+
+def spacing_of(path: Path) -> tuple[float, float, float] | None:
+    """Millimetres between voxels along the axes nearest to right, front and head; None where no header says so.
+
+    Reads the header alone, of a compressed file no more than its beginning.
+    """
+    if not path.name.lower().endswith(ENDINGS):
+        return None
+    import nibabel
+    from nibabel.orientations import io_orientation
+
+    try:
+        with path.open("rb") as file:
+            is_packed = file.read(2) == _GZIP
+        with gzip.open(path) if is_packed else path.open("rb") as stream:
+            begin = stream.read(_LONGEST_HEADER)
+        kind = nibabel.Nifti2Header if begin[:4] in _SECOND_VERSION else nibabel.Nifti1Header
+        header = kind.from_fileobj(io.BytesIO(begin), check=False)  # type: ignore[no-untyped-call]
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        axes = io_orientation(affine)[:3, 0].astype(int)  # type: ignore[no-untyped-call]
+    except Exception:  # whether it decodes is not asked here
+        return None
+    if not np.isfinite(lengths).all() or lengths.min() <= 0 or sorted(axes) != [0, 1, 2]:
+        return None
+    x, y, z = (float(lengths[list(axes).index(axis)]) for axis in range(3))
+    return x, y, z
+
+
+def nifti_bytes(values: np.ndarray[Any, Any], affine: Affine) -> bytes:
+    """A compressed NIfTI file of a volume (channel, x, y, z) or (x, y, z); integers stay integers."""
+    import nibabel
+
+    last = values if values.ndim == 3 else (values[0] if len(values) == 1 else np.moveaxis(values, 0, 3))
+    image = nibabel.Nifti1Image(np.ascontiguousarray(last), affine)  # type: ignore[no-untyped-call]
+    return gzip.compress(image.to_bytes(), 3, mtime=0)
+
+
+def _unpacked(data: bytes) -> bytes:
+    if not data.startswith(_GZIP):
+        return data
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+            unpacked = stream.read(MAX_VOLUME_BYTES + 1)
+    except (OSError, EOFError, zlib.error, MemoryError):
+        raise DataError("a compressed volume must unpack to its end; this one is damaged.") from None
+    if len(unpacked) > MAX_VOLUME_BYTES:
+        raise DataError(f"a volume must unpack to at most {MAX_VOLUME_BYTES:,} bytes. Crop it, or resample it.")
+    return unpacked
+
+
+def _check_header(header: Any, num_bytes: int) -> None:
+    """Refuse shapes that do not fit the bytes, before an array is made of them."""
+    magic = bytes(header["magic"])[:3]
+    if magic not in (b"n+1", b"n+2"):
+        raise DataError("a volume must be one NIfTI file (.nii or .nii.gz); this is none, or a header alone.")
+    shape = tuple(int(n) for n in header.get_data_shape())
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (3, 4) or min(shape) < 1 or (len(shape) == 4 and shape[3] > MAX_CHANNELS):
+        raise DataError(
+            f"a volume must have the axes x, y, z, and at most {MAX_CHANNELS} channels, got shape {shape}. "
+            "Save each picture of a series as a file of its own."
+        )
+    dtype = header.get_data_dtype()
+    if dtype.fields is not None or dtype.kind not in "iuf":
+        raise DataError(f"a volume must hold plain numbers, got {dtype}. Convert it to int16 or float32.")
+    needed = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
+    if needed + int(header["vox_offset"]) > num_bytes or int(header["vox_offset"]) < 0:
+        raise DataError("a NIfTI file must be whole; this one's header promises more voxels than came.")

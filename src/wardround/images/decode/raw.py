@@ -1,0 +1,64 @@
+"""What a decoder makes of a file's content, before it is brought to the size that a study asks for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from wardround.images.entries import Entry
+
+Values = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Mask = npt.NDArray[np.uint8]
+Affine = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """One picture or volume as its file has it.
+
+    Args:
+        values: uint8 (channel, height, width), 0..255, for pictures; float32 (channel, x, y, z), axes nearest to
+            RAS+ and in the file's physical units, for volumes.
+        mask: class index of each pixel or voxel, uint8 (*space); None where nothing is segmented.
+        affine: from voxel indices to mm in RAS+, (4, 4); None for pictures, whose size in mm nobody knows.
+    """
+
+    values: Values
+    mask: Mask | None = None
+    affine: Affine | None = None
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What a decoder may leave out, because nobody will look at it.
+
+    Args:
+        least_side: a picture may be decoded smaller as long as no side gets shorter than this.
+        is_grey: colour may be left out; its ITU-R 601 luminance is what remains.
+    """
+
+    least_side: int | None = None
+    is_grey: bool = False
+
+
+class Decoder(Protocol):
+    """How the contents of an entry's files become a `Raw`. Must be safe to call from several threads."""
+
+    @property
+    def key(self) -> str:
+        """Name and version: part of the key under which decoded pictures are kept."""
+
+    def decode(self, entry: Entry, contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
+        """One entry's picture.
+
+        Args:
+            entry: what is decoded.
+            contents: of `entry.sources`, in their order.
+            masks: of `entry.mask`, in their order.
+            hint: what may be left out; None leaves out nothing.
+
+        Raises:
+            DataError: the content is not what it should be. The sentence names no file.
+        """

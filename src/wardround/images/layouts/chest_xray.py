@@ -1,0 +1,112 @@
+"""Paediatric chest X-rays in their published layout (Kermany, Zhang and Goldbaum 2018).
+
+    {train,test[,val]}/{NORMAL,PNEUMONIA}/*.jpeg        and, if somebody made one, metadata.csv
+
+Patients are read off file names, conservatively, since the names are ambiguous: `person7` occurs as bacterial
+and as viral, and `IM-0031` with and without `NORMAL2-`. Each time both are taken for one person, because a
+person counted twice would be protected half as well. A `patient_id` column in metadata.csv goes before.
+"""
+
+import re
+
+from wardround.errors import DataError
+from wardround.images.entries import Entry, Task
+from wardround.images.findings import shortened
+from wardround.images.layouts.table import METADATA, files_in, read_table
+from wardround.images.listing import Listing
+from wardround.images.store import Store
+
+SPLITS = ("train", "val", "test")
+FOLDERS = ("NORMAL", "PNEUMONIA")
+CLASS_NAMES = {
+    Task.BINARY: ("normal", "pneumonia"),
+    Task.SUBTYPE: ("normal", "bacterial", "viral"),
+}
+EXPECTED = "{train,test}/{NORMAL,PNEUMONIA}/*.jpeg"
+
+_ILL = re.compile(r"person(\d+)_(bacteria|virus)_")
+_NORMAL = re.compile(r"(?:NORMAL\d*-)?IM-(\d+)-")
+_SUBTYPES = {"bacteria": 1, "virus": 2}
+
+
+def read_chest_xray(store: Store, task: Task) -> Listing:
+    """Every picture of the published layout, with its patient and its published part.
+
+    Raises:
+        DataError: another layout, a file name that tells no patient or no subtype, or a metadata.csv that
+            does not fit the files.
+    """
+    files, num_others = _files(store)
+    if not files:
+        raise DataError(f"the layout chest_xray must look like {EXPECTED}, but no picture lies there.")
+    patients = _patients_of_table(store, files) if METADATA in store else _patients_of_names(files)
+    labels = _labels(files, task)
+    entries = tuple(
+        Entry(file, labels[file], patients[file][0], site=patients[file][1], split=file.split("/")[0])
+        for file in files
+    )
+    notes = (f"{num_others} files that are no pictures were passed over",) if num_others else ()
+    return Listing(entries, CLASS_NAMES[task], notes)
+
+
+def patient_of_name(file: str) -> str | None:
+    """The conservative patient id that a file name tells, or None.
+
+    >>> patient_of_name("train/PNEUMONIA/person7_virus_21.jpeg")
+    'P0007'
+    >>> patient_of_name("NORMAL2-IM-0031-0001.jpeg") == patient_of_name("IM-0031-0001-0002.jpeg")
+    True
+    """
+    name = file.rsplit("/", 1)[-1]
+    for letter, rule in (("P", _ILL), ("N", _NORMAL)):
+        if found := rule.match(name):
+            return f"{letter}{int(found[1]):04d}"
+    return None
+
+
+def _files(store: Store) -> tuple[list[str], int]:
+    files: list[str] = []
+    num_others = 0
+    for split in SPLITS:
+        for folder in FOLDERS:
+            found, others = files_in(store, f"{split}/{folder}")
+            files += found
+            num_others += others
+    return files, num_others
+
+
+def _patients_of_names(files: list[str]) -> dict[str, tuple[str, str | None]]:
+    named = {file: patient_of_name(file) for file in files}
+    unknown = [file for file, patient in named.items() if patient is None]
+    if unknown:
+        raise DataError(
+            f"every file name must tell its patient (personN_bacteria_, personN_virus_ or IM-N-), "
+            f"{len(unknown)} do not: {shortened(unknown)}. "
+            f"Add a {METADATA} with the columns file and patient_id."
+        )
+    return {file: (patient, None) for file, patient in named.items() if patient is not None}
+
+
+def _patients_of_table(store: Store, files: list[str]) -> dict[str, tuple[str, str | None]]:
+    rows = {row["file"]: row for row in read_table(store, ("file", "patient_id"))}
+    unlisted = [file for file in files if file not in rows]
+    if unlisted:
+        raise DataError(
+            f"{METADATA} must list every picture, {len(unlisted)} of {len(files)} are not in it: "
+            f"{shortened(unlisted)}. Add their rows, or take the files away."
+        )
+    return {file: (rows[file]["patient_id"], rows[file].get("site") or None) for file in files}
+
+
+def _labels(files: list[str], task: Task) -> dict[str, int]:
+    ill = {file: int(file.split("/")[1] == "PNEUMONIA") for file in files}
+    if task is Task.BINARY:
+        return ill
+    found = {file: _ILL.match(file.rsplit("/", 1)[-1]) for file in files if ill[file]}
+    unknown = [file for file, match in found.items() if match is None]
+    if unknown:
+        raise DataError(
+            f"for the task subtype every name below PNEUMONIA must say bacteria or virus, {len(unknown)} do "
+            f"not: {shortened(unknown)}. Use the task binary."
+        )
+    return ill | {file: _SUBTYPES[match[2]] for file, match in found.items() if match is not None}

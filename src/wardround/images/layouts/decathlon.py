@@ -1,0 +1,167 @@
+"""The layout of the Medical Segmentation Decathlon (Antonelli et al. 2022): volumes, masks and a dataset.json.
+
+    dataset.json        name, modality, labels, training: [{"image": "./imagesTr/a.nii.gz", "label": ...}, ...]
+    imagesTr/*.nii.gz   labelsTr/*.nii.gz
+
+Nobody is named in it: a volume is taken for a patient, and a note says so. `patients.csv` (image, patient_id[, site])
+goes before, where somebody has one. Volumes without a mask (`test`) are passed over.
+"""
+
+import csv
+import io
+import json
+from pathlib import PurePosixPath
+from typing import Any
+
+from wardround.errors import DataError
+from wardround.images.decode.nifti import ENDINGS, NIFTI
+from wardround.images.entries import Entry, Region, Target, Task
+from wardround.images.findings import shortened
+from wardround.images.listing import Listing
+from wardround.images.store import Store
+
+DESCRIPTION = "dataset.json"
+PATIENTS = "patients.csv"
+EXPECTED = f"{DESCRIPTION}, imagesTr/*.nii.gz and labelsTr/*.nii.gz"
+
+_UNIONS: dict[frozenset[str], tuple[tuple[str, frozenset[str]], ...]] = {
+    # Task01: the three regions of the BraTS challenge.
+    frozenset({"edema", "non-enhancing tumor", "enhancing tumour"}): (
+        ("enhancing tumour", frozenset({"enhancing tumour"})),
+        ("tumour core", frozenset({"enhancing tumour", "non-enhancing tumor"})),
+        ("whole tumour", frozenset({"enhancing tumour", "non-enhancing tumor", "edema"})),
+    ),
+    # Task03: the liver is scored with what grows in it.
+    frozenset({"liver", "cancer"}): (
+        ("liver", frozenset({"liver", "cancer"})),
+        ("cancer", frozenset({"cancer"})),
+    ),
+}
+
+
+def read_decathlon(store: Store, task: Task) -> Listing:
+    """Every training volume with its mask.
+
+    Raises:
+        DataError: no dataset.json, or one that does not fit the files.
+    """
+    del task
+    description = _description(store)
+    pairs, problems = _pairs(store, description)
+    names = _class_names(description)
+    if problems:
+        raise DataError(
+            f"every volume of {DESCRIPTION} must have its two files, {len(problems)} problems: "
+            f"{shortened(problems)}. Restore the files, or take the entries out."
+        )
+    people = _patients(store)
+    entries = []
+    for image, mask in sorted(pairs):
+        patient, site = people.get(image, (_stem(image), None))
+        entries.append(Entry(image, 0, patient, site, split="train", mask=(mask,)))
+    notes = []
+    unnamed = sum(entry.file not in people for entry in entries)
+    if untested := len(_as_list(description.get("test"))):
+        notes.append(f"{untested} volumes without a mask were passed over")
+    return Listing(
+        tuple(entries),
+        names,
+        tuple(notes),
+        unnamed=unnamed,
+        target=Target.MASKS,
+        volumes=True,
+        channels=max(1, len(_as_dict(description.get("modality")))),
+        regions=regions_of(names),
+        decoder=NIFTI,
+    )
+
+
+def regions_of(class_names: tuple[str, ...]) -> tuple[Region, ...]:
+    """What is scored: the unions that a known task is scored by, or else each class but the background."""
+    index = {name.lower(): k for k, name in enumerate(class_names)}
+    unions = _UNIONS.get(frozenset(index) - {class_names[0].lower()})
+    if unions is None:
+        return tuple(Region(name, (k,)) for k, name in enumerate(class_names) if k)
+    return tuple(Region(name, tuple(sorted(index[part] for part in parts))) for name, parts in unions)
+
+
+def _description(store: Store) -> dict[str, Any]:
+    if DESCRIPTION not in store:
+        raise DataError(f"the layout decathlon must look like {EXPECTED}, but there is no {DESCRIPTION}.")
+    try:
+        found = json.loads(store.read(DESCRIPTION).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{DESCRIPTION} must be JSON, got: {error}. Restore it.") from None
+    if not isinstance(found, dict) or not _as_list(found.get("training")):
+        raise DataError(f"{DESCRIPTION} must list volumes under 'training', got none. Restore it.")
+    return found
+
+
+def _pairs(store: Store, description: dict[str, Any]) -> tuple[list[tuple[str, str]], list[str]]:
+    pairs, problems, seen = [], [], set[str]()
+    for number, item in enumerate(_as_list(description["training"]), start=1):
+        both = [_path(_as_dict(item).get(key)) for key in ("image", "label")]
+        image, mask = both
+        if image is None or mask is None:
+            problems.append(f"entry {number} names no image and label (.nii, .nii.gz) below the folder")
+        elif missing := [name for name in both if name not in store]:
+            problems.append(f"{' and '.join(str(name) for name in missing)} missing")
+        elif image in seen:
+            problems.append(f"{image} is listed twice")
+        else:
+            seen.add(image)
+            pairs.append((image, mask))
+    return pairs, problems
+
+
+def _class_names(description: dict[str, Any]) -> tuple[str, ...]:
+    labels = _as_dict(description.get("labels"))
+    numbered = {int(key): str(name) for key, name in labels.items() if str(key).isascii() and str(key).isdigit()}
+    if (
+        len(numbered) != len(labels)
+        or sorted(numbered) != list(range(len(numbered)))
+        or not 2 <= len(numbered) <= 256
+    ):
+        raise DataError(
+            f"{DESCRIPTION} must name the classes 0, 1, 2 ... under 'labels', 0 the background, got: "
+            f"{shortened(list(map(str, labels)))}. Correct it."
+        )
+    return tuple(numbered[k] for k in range(len(numbered)))
+
+
+def _patients(store: Store) -> dict[str, tuple[str, str | None]]:
+    if PATIENTS not in store:
+        return {}
+    try:
+        rows = list(csv.DictReader(io.StringIO(store.read(PATIENTS).decode("utf-8-sig"), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{PATIENTS} must be a table in UTF-8 with commas, got: {error}. Save it again.") from None
+    people = {}
+    for line, row in enumerate(rows, start=2):
+        image, patient = _path(row.get("image")), (row.get("patient_id") or "").strip()
+        if image is None or not patient:
+            raise DataError(f"{PATIENTS} must have image and patient_id on every row; line {line} has not.")
+        people[image] = (patient, (row.get("site") or "").strip() or None)
+    return people
+
+
+def _path(value: object) -> str | None:
+    """A name below the folder that ends as a volume does, or None."""
+    if not isinstance(value, str):
+        return None
+    path = PurePosixPath(value.strip())
+    if path.is_absolute() or ".." in path.parts or not value.strip().lower().endswith(ENDINGS):
+        return None
+    return path.as_posix()
+
+
+def _stem(file: str) -> str:
+    return file.rsplit("/", 1)[-1].split(".nii", 1)[0]
+
+
+def _as_list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _as_dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,169 @@
+"""Pictures decoded once, in a memory-mapped file that is found again by what it was made from.
+
+The name of a cache file is a hash of the files' contents and of how they were scaled: a changed picture or
+another size is another file, and nothing has to be invalidated. A file appears under its name only when it is
+complete, so a killed run leaves nothing that a later one would trust, and two runs that start at once write
+the same bytes.
+
+The folder holds medical pictures: it is created for its owner alone (mode 0700).
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from wardround.errors import DataError
+from wardround.images.rows.recipe import Prepared, Rows
+
+FORMAT = 2
+"""Raised whenever the meaning of a cache file changes."""
+
+Progress = Callable[[int, int], None]
+"""Called with how many pictures are done, and how many there are."""
+
+Fill = Callable[[], Iterator[Prepared | str]]
+"""The rows of every entry in order, or the reason why there are none."""
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Decoded pictures.
+
+    Args:
+        rows: (row, channel, *space), memory-mapped and read-only; an entry has the same number of rows as any other.
+        unreadable: entries that could not be decoded, with the reason for each; their rows are zero.
+        extents: of each entry its first row, and one past its last, that is more than padding; an entry that is
+            not in it fills all of its rows.
+    """
+
+    rows: Rows
+    unreadable: dict[int, str]
+    extents: dict[int, tuple[int, int]]
+
+
+def cache_key(recipe: Sequence[object], digests: Sequence[str]) -> str:
+    """The name under which pictures made by `recipe` from contents with these digests are kept."""
+    facts = [f"wardround cache {FORMAT}", *map(str, recipe), *digests]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:40]
+
+
+def cached_pictures(
+    cache_dir: Path,
+    key: str,
+    shape: tuple[int, ...],
+    fill: Fill,
+    progress: Progress | None,
+    rows_per_entry: int = 1,
+) -> Cached:
+    """The pictures under `key`, opened read-only; made with `fill` if they are not there yet.
+
+    Args:
+        cache_dir: created if missing.
+        key: from `cache_key`.
+        shape: (row, channel, *space).
+        fill: gives `shape[0]` rows, an equal number an entry; called only when the cache has none.
+        progress: told after every entry.
+        rows_per_entry: of every entry.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
+    path = cache_dir / f"{key}.npy"
+    found = _opened(path, shape)
+    if found is not None:
+        return found
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _check_space(cache_dir, int(np.prod(shape)))
+        with _appears_whole(path) as file:
+            notes = _write(file, shape, rows_per_entry, fill(), progress)
+            # The notes are in place before the pictures are: who finds pictures, finds their notes.
+            with _appears_whole(_notes_of(path)) as notes_file:
+                notes_file.write(json.dumps(notes, sort_keys=True).encode())
+    except OSError as error:
+        raise DataError(
+            f"the picture cache must be writable and have {np.prod(shape) / 1e6:.0f} MB of room, got: "
+            f"{error.strerror or error} ({cache_dir}). Free some space or choose another cache folder."
+        ) from error
+    written = _opened(path, shape)
+    if written is None:
+        raise DataError(f"the picture cache {path} changed while it was written. Delete it and start again.")
+    return written
+
+
+def _opened(path: Path, shape: tuple[int, ...]) -> Cached | None:
+    """A complete cache file, or None where there is none that can be used."""
+    try:
+        rows = np.lib.format.open_memmap(path, mode="r")
+        notes = json.loads(_notes_of(path).read_bytes())
+        unreadable = {int(entry): str(reason) for entry, reason in notes["unreadable"].items()}
+        extents = {int(entry): (int(first), int(end)) for entry, (first, end) in notes["extents"].items()}
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return None
+    is_as_asked = rows.shape == shape and rows.dtype == np.uint8
+    return Cached(rows, unreadable, extents) if is_as_asked else None
+
+
+def _notes_of(path: Path) -> Path:
+    return path.with_suffix(".notes.json")
+
+
+def _check_space(folder: Path, num_bytes: int) -> None:
+    """Refuse before an hour of decoding rather than after it."""
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise OSError(0, f"only {free / 1e6:.0f} MB free")
+
+
+@contextlib.contextmanager
+def _appears_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name when the block ends well, and leaves nothing when it does not."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _write(
+    file: IO[bytes],
+    shape: tuple[int, ...],
+    rows_per_entry: int,
+    entries: Iterator[Prepared | str],
+    progress: Progress | None,
+) -> dict[str, dict[str, object]]:
+    """Write a .npy front to back; a memory map would meet a full disk with SIGBUS instead of an error."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(file, header)
+    unreadable: dict[str, object] = {}
+    extents: dict[str, object] = {}
+    blank = bytes(rows_per_entry * int(np.prod(shape[1:])))
+    num_entries, done = shape[0] // rows_per_entry, 0
+    for number, entry in enumerate(entries):
+        if isinstance(entry, str):
+            unreadable[str(number)] = entry
+            file.write(blank)
+        else:
+            assert entry.rows.shape == (rows_per_entry, *shape[1:]), "every entry has the one shape"
+            file.write(entry.rows.tobytes())
+            if entry.extent != (0, rows_per_entry):
+                extents[str(number)] = entry.extent
+        done = number + 1
+        if progress is not None:
+            progress(done, num_entries)
+    assert done == num_entries, "every entry has its rows"
+    return {"unreadable": unreadable, "extents": extents}

@@ -1,0 +1,210 @@
+"""How a picture of any shape comes to the one shape that a network reads; for fundus photographs, the disc first.
+
+A place in a picture is counted in pixels from its upper left corner, so that the first pixel reaches from 0 to 1.
+Every number here is a public constant or the picture's own.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from wardround.errors import DataError
+from wardround.images.decode.pillow import Picture
+
+DISC_THRESHOLD = 0.1
+"""How far above the dark end of its own values, as a part of their range, a pixel belongs to the disc."""
+
+VALUE_QUANTILES = (0.01, 0.99)
+"""The dark and the bright end of a picture's values, past a few stray pixels."""
+
+DISC_LEAST_RANGE = 10
+"""A picture whose ends lie closer than this (of 255) shows no disc: it is all dark, or all one shade."""
+
+DISC_LEAST_EXTENT = 0.25
+"""A disc narrower than this part of the picture's shorter side is none: a reflex, or lettering."""
+
+DISC_LEAST_LINE = 0.05
+"""Bright pixels, as a part of the shorter side, that a row or column of the disc has at least; dust has fewer."""
+
+SEARCH_SIDE = 512
+"""The disc is sought among at least so many rows and columns; finer than that only its seam would show."""
+
+
+class Fit(StrEnum):
+    """What happens to a picture whose sides stand in another ratio than the ones asked for."""
+
+    CROP = "crop"
+    """The middle is kept; what juts out on the longer side is lost."""
+    PAD = "pad"
+    """All of it is kept, between black borders."""
+    STRETCH = "stretch"
+    """All of it is kept, and shapes change."""
+
+
+@dataclass(frozen=True)
+class Circle:
+    """The bright disc of a fundus photograph; it may reach beyond the picture, where a camera has cut it.
+
+    Args:
+        row: of its centre, in pixels from the upper edge.
+        column: of its centre, in pixels from the left edge.
+        radius: in pixels.
+    """
+
+    row: float
+    column: float
+    radius: float
+
+
+def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit, circle: bool) -> Picture:
+    """A picture at the size and with the channels asked for, uint8 (channels, *size).
+
+    Reduction averages over areas, so that fine structure fades instead of aliasing; enlargement is bilinear.
+    Colour becomes grey by ITU-R 601 luminance; grey becomes three equal channels.
+
+    Args:
+        picture: decoded, (channel, height, width) with one channel or three.
+        size: (height, width) of the result.
+        channels: 1 or 3.
+        fit: what happens where the sides stand in another ratio.
+        circle: crop to the bright disc first (`circle_crop`).
+
+    Raises:
+        DataError: `picture` has another shape.
+    """
+    if picture.ndim != 3 or picture.shape[0] not in (1, 3) or 0 in picture.shape:
+        raise DataError(
+            f"a picture must have the axes (channel, height, width) with 1 or 3 channels, got shape "
+            f"{picture.shape}. Use wardround.images.decode.pillow."
+        )
+    if circle:
+        picture = circle_crop(picture)
+    image = Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0))
+    image = image.convert("L" if channels == 1 else "RGB")
+    height, width = size
+    whole = (0, 0, image.width, image.height)
+    if fit is Fit.CROP:
+        made = _scaled(image, (width, height), _middle(image.size, (width, height)))
+    elif fit is Fit.STRETCH:
+        made = _scaled(image, (width, height), whole)
+    else:
+        _, _, wide, high = _middle((width, height), image.size, at_origin=True)
+        made = Image.new(image.mode, (width, height))
+        made.paste(_scaled(image, (wide, high), whole), ((width - wide) // 2, (height - high) // 2))
+    array = np.asarray(made)
+    return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def circle_crop(picture: Picture) -> Picture:
+    """The square around the bright disc, black outside of it; the picture itself where it shows no disc.
+
+    Where a camera has cut the disc, the missing parts of the square are black. A picture that is bright everywhere
+    is taken for a disc as wide as its longer side: its corners go, as those of every other picture do.
+
+    Args:
+        picture: (channel, height, width).
+
+    Returns:
+        (channel, side, side), or `picture`.
+    """
+    found = find_circle(picture)
+    return picture if found is None else within(picture, found)
+
+
+def find_circle(picture: Picture) -> Circle | None:
+    """The bright disc of a fundus photograph, or None where there is none.
+
+    The threshold lies at `DISC_THRESHOLD` of the range of the picture's own values. The longer extent is the
+    diameter; along the shorter one, where the picture's edge has cut the disc on one side, the other side tells the
+    centre.
+
+    Args:
+        picture: (channel, height, width).
+    """
+    height, width = picture.shape[1:]
+    step = max(1, min(height, width) // SEARCH_SIDE)
+    light = picture[:, ::step, ::step].max(axis=0)
+    dark, bright = np.quantile(light, VALUE_QUANTILES)
+    if bright - dark < DISC_LEAST_RANGE:
+        return None
+    inside = light > dark + DISC_THRESHOLD * (bright - dark)
+    shorter = min(inside.shape)
+    least = max(1.0, DISC_LEAST_LINE * shorter)
+    left, right = _longest_run(inside.sum(axis=0) >= least)
+    # Lettering in a corner shares rows with the disc, or columns, but never both.
+    top, bottom = _longest_run(inside[:, left:right].sum(axis=1) >= least)
+    left, right = _longest_run(inside[top:bottom].sum(axis=0) >= least)
+    diameter = max(bottom - top, right - left)
+    if diameter < DISC_LEAST_EXTENT * shorter:
+        return None
+    row = _centre(top, bottom, inside.shape[0], diameter)
+    column = _centre(left, right, inside.shape[1], diameter)
+    return Circle(row * step, column * step, diameter / 2 * step)
+
+
+def within(values: npt.NDArray[np.uint8], circle: Circle) -> npt.NDArray[np.uint8]:
+    """The square around a circle, zero outside of the circle and of the picture; for pictures and masks alike.
+
+    Args:
+        values: (channel, height, width).
+        circle: in pixels of `values`.
+
+    Returns:
+        (channel, side, side), side being the diameter in whole pixels.
+    """
+    side = max(1, round(2 * circle.radius))
+    first = (round(circle.row - circle.radius), round(circle.column - circle.radius))
+    made = np.zeros((len(values), side, side), dtype=np.uint8)
+    take, put = [slice(None)], [slice(None)]
+    for start, has in zip(first, values.shape[1:], strict=True):
+        low, high = max(start, 0), min(start + side, has)
+        take.append(slice(low, max(low, high)))
+        put.append(slice(low - start, max(low, high) - start))
+    made[tuple(put)] = values[tuple(take)]
+    rows, columns = ((np.arange(side) + 0.5 + start) for start in first)
+    far = np.square(rows - circle.row)[:, None] + np.square(columns - circle.column) > circle.radius**2
+    made[:, far] = 0
+    return made
+
+
+def _scaled(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    """A box (left, top, right, bottom) of an image at (width, height)."""
+    reduces = box[2] - box[0] >= size[0] and box[3] - box[1] >= size[1]
+    # Pillow's bilinear filter averages along an axis that it reduces; its box filter, where it enlarges, repeats.
+    return image.resize(size, Image.Resampling.BOX if reduces else Image.Resampling.BILINEAR, box=box)
+
+
+def _middle(
+    outer: tuple[int, int], ratio: tuple[int, int], *, at_origin: bool = False
+) -> tuple[int, int, int, int]:
+    """The largest box (left, top, right, bottom) of a ratio in the middle of a rectangle, both (width, height)."""
+    width, height = outer
+    if width * ratio[1] <= height * ratio[0]:
+        height = min(height, max(1, (2 * width * ratio[1] + ratio[0]) // (2 * ratio[0])))
+    else:
+        width = min(width, max(1, (2 * height * ratio[0] + ratio[1]) // (2 * ratio[1])))
+    left, top = (0, 0) if at_origin else ((outer[0] - width) // 2, (outer[1] - height) // 2)
+    return left, top, left + width, top + height
+
+
+def _longest_run(flags: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """Where the longest row of true values starts, and one past its end; (0, 0) where all are false."""
+    changes = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
+    starts, ends = changes[::2], changes[1::2]
+    if not len(starts):
+        return 0, 0
+    longest = int(np.argmax(ends - starts))
+    return int(starts[longest]), int(ends[longest])
+
+
+def _centre(first: int, last: int, length: int, diameter: int) -> float:
+    """The disc's centre along one axis, from its visible part and the edge it may have been cut by."""
+    is_cut_before, is_cut_after = first == 0, last == length
+    if is_cut_before and not is_cut_after:
+        return last - diameter / 2
+    if is_cut_after and not is_cut_before:
+        return first + diameter / 2
+    return (first + last) / 2

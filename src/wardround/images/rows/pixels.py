@@ -1,0 +1,114 @@
+"""Where the rows of a listing come from: files that are hashed and decoded, or the phantom's drawing."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from wardround.errors import DataError
+from wardround.images.decode.pillow import MAX_PIXELS, pillow_kept_quiet
+from wardround.images.decode.raw import Raw
+from wardround.images.entries import Entry, Target
+from wardround.images.layouts.phantom import PhantomOptions, draw_phantom, phantom_digests
+from wardround.images.listing import Listing
+from wardround.images.rows.cache import Cached, Fill, Progress, cache_key, cached_pictures
+from wardround.images.rows.recipe import Prepared, Recipe
+from wardround.images.store import Store
+
+_WORKERS = min(8, os.cpu_count() or 1)
+"""Threads that hash and decode; Pillow, zlib and hashlib release the interpreter lock."""
+
+_IN_FLIGHT = 256
+"""Pictures decoded at once, so that memory stays small whatever the number of files."""
+
+_VOLUMES_IN_FLIGHT = 4
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The rows that are asked for.
+
+    Args:
+        recipe: what every picture is made into.
+        cache_dir: where rows are kept.
+        progress: told how many entries are decoded.
+    """
+
+    recipe: Recipe
+    cache_dir: Path
+    progress: Progress | None = None
+
+
+def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[list[str], Cached]:
+    """Sha256 of every entry's content and its rows, in the order of the listing.
+
+    Raises:
+        DataError: a file cannot be opened, changes while it is read, or the cache cannot be written. Files
+            that open but do not decode are no error here: `Cached.unreadable` has them.
+    """
+    entries = listing.entries
+    in_flight = _VOLUMES_IN_FLIGHT if listing.volumes else _IN_FLIGHT
+    with pillow_kept_quiet(), ThreadPoolExecutor(_WORKERS) as pool:
+        digests = list(pool.map(lambda entry: _digest(store, entry), entries))
+
+        def opened(entry: Entry, digest: str) -> Prepared | str:
+            return _opened(store, entry, digest, listing, wanted.recipe)
+
+        def fill() -> Iterator[Prepared | str]:
+            for start in range(0, len(entries), in_flight):
+                batch = slice(start, start + in_flight)
+                yield from pool.map(opened, entries[batch], digests[batch])
+
+        source = (listing.decoder.key, MAX_PIXELS)
+        return digests, _cached(source, digests, wanted, fill, has_masks=listing.target is Target.MASKS)
+
+
+def pixels_of_phantom(options: PhantomOptions, wanted: Wanted) -> tuple[list[str], Cached]:
+    """The digest of every generated picture and its row, in the order of `list_phantom`."""
+    digests = phantom_digests(options)
+
+    def fill() -> Iterator[Prepared | str]:
+        for picture in draw_phantom(options):
+            yield wanted.recipe.prepare(Raw(picture))
+
+    return digests, _cached(("phantom",), digests, wanted, fill, has_masks=False)
+
+
+def _cached(
+    source: tuple[object, ...], digests: list[str], wanted: Wanted, fill: Fill, *, has_masks: bool
+) -> Cached:
+    recipe = wanted.recipe
+    key = cache_key((*source, *recipe.key, has_masks), digests)
+    channels, *space = recipe.shape
+    shape = (len(digests) * recipe.rows, channels + has_masks, *space)
+    return cached_pictures(wanted.cache_dir, key, shape, fill, wanted.progress, recipe.rows)
+
+
+def _digest(store: Store, entry: Entry) -> str:
+    """Of one file its own sha256; of several, and of a frame, a sha256 over theirs."""
+    return _joined(entry, [sha256(store.read(name)).hexdigest() for name in (*entry.files, *entry.mask)])
+
+
+def _joined(entry: Entry, parts: list[str]) -> str:
+    if len(parts) == 1 and entry.frame is None:
+        return parts[0]
+    return sha256(f"{len(entry.files)} {entry.frame} {' '.join(parts)}".encode()).hexdigest()
+
+
+def _opened(store: Store, entry: Entry, digest: str, listing: Listing, recipe: Recipe) -> Prepared | str:
+    """The rows, or the reason why there are none."""
+    contents = [store.read(name) for name in entry.files]
+    masks = [store.read(name) for name in entry.mask]
+    if _joined(entry, [sha256(content).hexdigest() for content in (*contents, *masks)]) != digest:
+        raise DataError(f"pictures must not change while they are read, but {entry.file} did. Start again.")
+    try:
+        raw = listing.decoder.decode(entry, contents, masks, recipe.hint)
+        if (raw.mask is None) == (listing.target is Target.MASKS):
+            return "a mask must lie beside every picture that is segmented, and beside no other"
+        if raw.mask is not None and raw.mask.max(initial=0) >= len(listing.class_names):
+            return f"a mask must hold the classes 0 to {len(listing.class_names) - 1}, got {raw.mask.max()}"
+        return recipe.prepare(raw)
+    except DataError as error:
+        return str(error)

@@ -1,0 +1,227 @@
+"""Raw pictures and volumes to rows of the cache: one deterministic way for training, evaluation and export.
+
+A row is uint8: the picture's channels, and one more for its mask where there is one, so that a picture and its mask
+are written, found and lost together. Nothing here looks at another picture: constants are public or the picture's own.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from wardround.errors import DataError
+from wardround.images.decode.raw import Hint, Mask, Raw
+from wardround.images.rows.fit import Fit, find_circle, fitted, within
+from wardround.images.rows.preprocess import check_shape
+
+Rows = npt.NDArray[np.uint8]
+"""(row, channel, *space): the last channel is the mask where there is one."""
+
+VERSION = 1
+"""The way a recipe makes rows; another number for the same settings to give other rows."""
+
+MAX_VOXELS = 1 << 28
+"""A volume of more voxels than this is not made."""
+
+
+class View(StrEnum):
+    """How a volume is shown to a network."""
+
+    VOLUME = "volume"
+    SLICES = "slices"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The rows of one entry.
+
+    Args:
+        rows: (row, channel, *space).
+        extent: first row, and one past the last, that shows something of the volume; the others are padding.
+    """
+
+    rows: Rows
+    extent: tuple[int, int]
+
+
+class Recipe(Protocol):
+    """What every picture of a set is made into."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Everything that changes the result: part of the key under which rows are kept."""
+
+    @property
+    def rows(self) -> int:
+        """Rows an entry."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channel, *space) of a row, without the mask."""
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Mm between neighbours along each axis of space; None where the recipe does not fix it."""
+
+    @property
+    def hint(self) -> Hint:
+        """What of a picture need not be decoded."""
+
+    def prepare(self, raw: Raw) -> Prepared:
+        """The rows of one entry; raises `DataError` where it cannot be brought to the shape."""
+
+
+@dataclass(frozen=True)
+class PictureRecipe:
+    """A picture, scaled to a square.
+
+    Args:
+        image_size: height and width.
+        channels: 1 or 3.
+        fit: what happens to a picture that is no square.
+        circle: crop to the bright disc of a fundus photograph first.
+    """
+
+    image_size: int
+    channels: int
+    fit: Fit = Fit.CROP
+    circle: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `DataError` for a shape that cannot be made."""
+        check_shape(self.image_size, self.channels)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """See `Recipe`."""
+        return ("picture", VERSION, self.image_size, self.channels, self.fit.value, self.circle)
+
+    @property
+    def rows(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channel, height, width)."""
+        return (self.channels, self.image_size, self.image_size)
+
+    @property
+    def spacing(self) -> None:
+        """Unknown: a picture's pixels have no size in mm."""
+        return None
+
+    @property
+    def hint(self) -> Hint:
+        """Twice the size leaves the averaging to the scaling, not to the JPEG decoder; a disc is sought in full."""
+        return Hint(None if self.circle else 2 * self.image_size, self.channels == 1)
+
+    def prepare(self, raw: Raw) -> Prepared:
+        """See `Recipe`."""
+        if raw.values.dtype != np.uint8:
+            raise DataError(
+                "a picture must be two-dimensional here, got a volume. Set data.volume_size, "
+                "or choose a layout of pictures."
+            )
+        picture = np.asarray(raw.values, dtype=np.uint8)
+        size = (self.image_size, self.image_size)
+        mask, circle = raw.mask, find_circle(picture) if self.circle else None
+        if circle is not None:  # the picture's own disc, for its mask as well
+            picture, mask = within(picture, circle), None if mask is None else within(mask[None], circle)[0]
+        made = fitted(picture, size, self.channels, self.fit, circle=False)
+        if mask is not None:
+            made = np.concatenate([made, self._mask(mask)[None]])
+        return Prepared(made[None], (0, 1))
+
+    def _mask(self, mask: Mask) -> Mask:
+        """Of each new pixel the class that covers most of it; padding is class 0."""
+        size = (self.image_size, self.image_size)
+        classes = np.unique(mask)
+        covers = [fitted(np.uint8(255) * (mask == k)[None], size, 1, self.fit, False)[0] for k in classes]
+        best: Mask = classes[np.argmax(covers, axis=0)].astype(np.uint8)
+        best[np.max(covers, axis=0) == 0] = 0
+        return best
+
+
+@dataclass(frozen=True)
+class VolumeRecipe:
+    """A volume in RAS+, at a fixed spacing and size: resampled, cropped or padded about its centre, 256 levels.
+
+    Args:
+        size: voxels along x, y and z.
+        channels: of every volume.
+        spacing: mm between voxels; None keeps each volume's own.
+        window: physical values that become 0 and 255, such as (-200, 250) HU; None takes the 0.5 and 99.5
+            percentiles of each channel of the volume itself.
+        view: whole, or as axial slices.
+    """
+
+    size: tuple[int, int, int]
+    channels: int = 1
+    spacing: tuple[float, float, float] | None = None
+    window: tuple[float, float] | None = None
+    view: View = View.VOLUME
+
+    def __post_init__(self) -> None:
+        """Raise `DataError` for a volume that cannot be made."""
+        if min(self.size) < 1 or np.prod(self.size) * self.channels > MAX_VOXELS:
+            raise DataError(
+                f"volume_size must be three numbers of voxels, at most {MAX_VOXELS:,} in all, got {self.size}. "
+                "Choose [64, 64, 64] to begin with."
+            )
+        if self.spacing is not None and not all(0.05 <= mm <= 50 for mm in self.spacing):
+            raise DataError(f"spacing must lie between 0.05 and 50 mm, got {self.spacing}. Choose [1, 1, 1].")
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise DataError(f"window must rise, got {self.window}. Choose [-200, 250] for a liver in CT.")
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """See `Recipe`."""
+        return ("volume", VERSION, *self.size, self.channels, self.spacing, self.window, self.view.value)
+
+    @property
+    def rows(self) -> int:
+        """One, or one a slice."""
+        return self.size[2] if self.view is View.SLICES else 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channel, x, y, z), or (channel, height, width) of an axial slice."""
+        x, y, z = self.size
+        return (self.channels, y, x) if self.view is View.SLICES else (self.channels, x, y, z)
+
+    @property
+    def hint(self) -> Hint:
+        """A volume is decoded whole."""
+        return Hint()
+
+    def prepare(self, raw: Raw) -> Prepared:
+        """See `Recipe`."""
+        if raw.affine is None:
+            raise DataError(
+                "a volume must have a spacing and an orientation, got a picture. Leave volume_size out."
+            )
+        if len(raw.values) != self.channels:
+            raise DataError(f"every volume must have {self.channels} channels, got {len(raw.values)}.")
+        from wardround.images.rows.volume import centred, levels, resampled
+
+        values, mask = np.asarray(raw.values, dtype=np.float32), raw.mask
+        if self.spacing is not None:
+            values, mask = resampled(values, mask, raw.affine, self.spacing)
+        picture = levels(values, self.window)
+        rows = picture if mask is None else np.concatenate([picture, mask[None]])
+        made, extent = centred(rows, self.size)
+        if self.view is View.VOLUME:
+            return Prepared(made[None], (0, 1))
+        return Prepared(axial(made), extent[2])
+
+
+def axial(volume: Rows) -> Rows:
+    """Slices from feet to head, (z, channel, height, width), as they are read: front up, the right on the left.
+
+    Args:
+        volume: (channel, x, y, z) in RAS+.
+    """
+    return np.ascontiguousarray(volume[:, ::-1, ::-1].transpose(3, 0, 2, 1))

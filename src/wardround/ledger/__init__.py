@@ -1,0 +1,1 @@
+"""One hospital's account of every patient: charged before release, refused past the limit, verified."""

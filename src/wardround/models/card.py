@@ -1,0 +1,225 @@
+"""The model card: everything that a picture and `model.safetensors` need to become an answer, without the run.
+
+`model.json` holds public facts only: the study's own settings, class names, hashes. No count, path or patient.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from wardround.errors import ModelError
+from wardround.models.network import Constants, Network, Stage
+
+VERSION: Final = 1
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Side = Annotated[int, Field(ge=1, le=4096)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class _Record(BaseModel):
+    """One object of the card: no other key, and no value of another type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class PictureInput(_Record):
+    """The recipe of a picture, scaled to a square.
+
+    Attributes:
+        version: of `wardround.images.rows.recipe`.
+        colour: one channel or three.
+        image_size: height and width, in pixels.
+        fit: treatment of a picture that is no square.
+        circle_crop: crop to the bright disc of a fundus photograph first.
+        patch: side of the centre that the network reads, in pixels; None for the whole picture.
+    """
+
+    kind: Literal["picture"] = "picture"
+    version: int
+    colour: Literal["grey", "rgb"]
+    image_size: Side
+    fit: Literal["crop", "pad", "stretch"]
+    circle_crop: bool
+    patch: Side | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channel, height, width) that the network reads."""
+        side = self.image_size if self.patch is None else self.patch
+        return (1 if self.colour == "grey" else 3, side, side)
+
+
+class VolumeInput(_Record):
+    """The recipe of a volume in RAS+.
+
+    Attributes:
+        version: of `wardround.images.rows.recipe`.
+        channels: of every volume.
+        volume_size: voxels along x, y and z.
+        spacing: mm between voxels along x, y and z; None keeps each volume's own.
+        window: physical values that become black and white; None takes percentiles of each volume.
+        view: the volume whole, or as axial slices.
+        patch: side of the centre that the network reads, in voxels; None for all of it.
+    """
+
+    kind: Literal["volume"] = "volume"
+    version: int
+    channels: Side
+    volume_size: tuple[Side, Side, Side]
+    spacing: tuple[float, float, float] | None
+    window: tuple[float, float] | None
+    view: Literal["volume", "slices"]
+    patch: Side | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channel, x, y, z) that the network reads, or (channel, height, width) of an axial slice."""
+        x, y, z = self.volume_size
+        space = (y, x) if self.view == "slices" else (x, y, z)
+        return (self.channels, *(space if self.patch is None else (self.patch,) * len(space)))
+
+
+class NetworkCard(_Record):
+    """The arguments of `wardround.models.catalogue.build`, but for the number of classes.
+
+    Attributes:
+        name: key of `NETWORKS`.
+        width: channels of the first level; None where it cannot be chosen.
+        train: stage that was trained.
+        init_seed: of the initial weights.
+        channels: of a picture.
+        size: of the space: (height, width), or (x, y, z).
+    """
+
+    name: Name
+    width: int | None
+    train: Stage
+    init_seed: int
+    channels: Side
+    size: tuple[Side, ...]
+
+
+class WeightsCard(_Record):
+    """The file of weights.
+
+    Attributes:
+        sha256: of the content of `model.safetensors`.
+        models: names of the models that share the file; empty for one model.
+    """
+
+    sha256: Sha256
+    models: tuple[Name, ...]
+
+
+class StudyReference(_Record):
+    """The study that trained the model."""
+
+    name: Name
+    digest: Sha256
+
+
+class ModelCard(_Record):
+    """A trained model in use: its input, its network, its answer and its provenance.
+
+    Attributes:
+        version: of the card's format.
+        study: that trained the model.
+        statement: the privacy guarantee, one line.
+        network: how the network is built.
+        target: classes, grades in an order, or a class for every pixel or voxel.
+        classes: names of the logits, in order.
+        recipe: from a decoded picture or volume to the network's input.
+        normalisation: constants of the network's encoding, see `Encoder.constants`.
+        encoder_sha256: of the frozen parameters, see `frozen_sha256`; None where every parameter was trained.
+        weights: the file of weights.
+    """
+
+    version: Literal[1] = VERSION
+    study: StudyReference
+    statement: str
+    network: NetworkCard
+    target: Literal["classes", "grades", "masks"]
+    classes: Annotated[tuple[Name, ...], Field(min_length=2)]
+    recipe: Annotated[PictureInput | VolumeInput, Field(discriminator="kind")]
+    normalisation: Constants
+    encoder_sha256: Sha256 | None
+    weights: WeightsCard
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        given = (self.network.channels, *self.network.size)
+        if self.recipe.shape != given:
+            raise ValueError(f"recipe makes {self.recipe.shape}, and network reads {given}")
+        for names in (self.classes, self.weights.models):
+            if len(set(names)) < len(names):
+                raise ValueError(f"names must differ, got {', '.join(names)}")
+        return self
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the card as JSON holds it; `from_json` gives an equal card."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, content: object) -> "ModelCard":
+        """Returns the card that some JSON holds.
+
+        Raises:
+            ModelError: no card (code `model-card`), or one of another format (`model-card-version`).
+        """
+        if not isinstance(content, dict):
+            raise _no_card(f"got {type(content).__name__}, not an object")
+        version = content.get("version")
+        if type(version) is not int or version != VERSION:
+            raise ModelError(
+                f"`version` of a model card must be {VERSION}, got {version!r}; read it with the release of wardround "
+                "that wrote it.",
+                code="model-card-version",
+            )
+        try:
+            return cls.model_validate_json(json.dumps(content))  # strict, and a JSON array is a tuple
+        except ValidationError as error:
+            faults = [
+                f"`{'.'.join(map(str, fault['loc'])) or 'card'}`: {fault['msg']}" for fault in error.errors()
+            ]
+            raise _no_card("; ".join(faults)) from None
+
+
+def read_card(path: Path) -> ModelCard:
+    """Returns the card in `model.json`.
+
+    Raises:
+        ModelError: as `ModelCard.from_json`, and for a file that is no JSON.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _no_card(f"{path.name} cannot be read ({error})") from None
+    return ModelCard.from_json(content)
+
+
+def frozen_sha256(network: Network) -> str | None:
+    """Returns the SHA-256 of the frozen parameters' names, shapes and values; None where there are none."""
+    assert network.parts is not None, "the network was made by build"
+    frozen = {n: p for n, p in network.parts.body.named_parameters() if not p.requires_grad}
+    if not frozen:
+        return None
+    sha256 = hashlib.sha256()
+    for name in sorted(frozen):
+        value = frozen[name].detach().contiguous().numpy()
+        sha256.update(f"{name} {value.shape} {value.dtype}\n".encode())
+        sha256.update(value.tobytes())
+    return sha256.hexdigest()
+
+
+def normalisation_of(network: Network) -> Constants:
+    """Returns the constants of a network's encoding."""
+    assert network.parts is not None, "the network was made by build"
+    return network.parts.encoder.constants()
+
+
+def _no_card(fault: str) -> ModelError:
+    return ModelError(f"A model card must hold what a run wrote: {fault}; restore model.json.", code="model-card")

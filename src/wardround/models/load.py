@@ -1,0 +1,96 @@
+"""A trained model from its card and its file of weights, ready to predict; no run, study or picture is needed."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wardround.errors import ModelError
+from wardround.models.card import ModelCard, frozen_sha256, normalisation_of
+from wardround.models.catalogue import build
+from wardround.models.network import Network
+from wardround.models.weights import fault_of, parsed, read_weights
+
+
+def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
+    """Returns the network of a card with its trained weights, in evaluation mode.
+
+    Args:
+        card: of the model.
+        path: its `model.safetensors`.
+        model: one of `card.weights.models`, where several models share the file.
+
+    Raises:
+        ModelError: the file is not the card's (code `model-weights-hash`), holds other parameters than the network
+            (`model-weights`) or another frozen encoder (`model-encoder`); this release normalises otherwise
+            (`model-normalisation`); or no model has that name (`model-name`).
+        MissingExtra: the network is MONAI's, which is not installed.
+    """
+    prefix = _prefix(card, model)
+    content = read_weights(path)
+    found = hashlib.sha256(content).hexdigest()
+    if found != card.weights.sha256:
+        raise ModelError(
+            f"{path.name} must have the SHA-256 of its card, {card.weights.sha256[:12]}..., got {found[:12]}...; "
+            "restore the file that was written with the card.",
+            code="model-weights-hash",
+        )
+    tensors = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in parsed(content, path).items()
+        if name.startswith(prefix)
+    }
+    network = build(
+        card.network.name,
+        size=card.network.size,
+        channels=card.network.channels,
+        num_classes=len(card.classes),
+        init_generator=torch.Generator().manual_seed(card.network.init_seed),
+        train=card.network.train,
+        width=card.network.width,
+    )
+    if normalisation_of(network) != card.normalisation:
+        raise ModelError(
+            f"`normalisation` of the card must be that of {card.network.name} here, {normalisation_of(network)}, got "
+            f"{card.normalisation}; use the release of wardround that wrote the card.",
+            code="model-normalisation",
+        )
+    _fill(network, tensors, path)
+    if frozen_sha256(network) != card.encoder_sha256:
+        raise ModelError(
+            f"The frozen parameters in {path.name} must have the `encoder_sha256` of the card, and do not; restore "
+            "both files.",
+            code="model-encoder",
+        )
+    network.trained.eval()
+    return network
+
+
+def _prefix(card: ModelCard, model: str | None) -> str:
+    """Returns the beginning of the names of one model's parameters."""
+    models = card.weights.models
+    if (model is None) != (not models) or (model is not None and model not in models):
+        known = f"one of {', '.join(models)}" if models else "left out: the file holds one model"
+        raise ModelError(f"`model` must be {known}, got {model}; change it.", code="model-name")
+    return "" if model is None else f"{model}/"
+
+
+def _fill(network: Network, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copies a file's tensors into a network whose every parameter they are."""
+    assert network.parts is not None, "the network was made by build"
+    wanted = network.parts.body.state_dict()
+    faults = [f"{name}: not in the network" for name in sorted(tensors.keys() - wanted.keys())]
+    for name, present in wanted.items():
+        fault = fault_of(tensors.get(name), present)
+        if fault is not None:
+            faults.append(f"{name}: {fault}")
+    if faults:
+        raise ModelError(
+            f"{path.name} must hold the parameters of {network.name}, and differs in {len(faults)} (first: "
+            f"{faults[0]}); take the card that was written with it.",
+            code="model-weights",
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            wanted[name].copy_(tensor)

@@ -1,0 +1,23 @@
+"""The versions and the machine that a run was made with, so that it can be repeated."""
+
+import os
+import platform
+import sys
+from importlib import metadata
+
+from wardround import __version__
+
+_PACKAGES = ("torch", "numpy", "scipy", "dp-accounting", "pillow", "safetensors", "cryptography")
+
+
+def describe_environment(threads: int) -> dict[str, object]:
+    """Versions and machine, as JSON; no host name, no user, no path."""
+    return {
+        "wardround": __version__,
+        "python": sys.version.split()[0],
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+    }

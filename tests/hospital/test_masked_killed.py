@@ -1,0 +1,97 @@
+"""Dying at every step of a masked round: nothing leaves uncharged, and the round is completed."""
+
+import numpy as np
+import pytest
+from tests.cases import family
+from tests.hospital.masked_rounds import decoded, expected_total
+
+from wardround.ledger.file import LedgerFile
+from wardround.secure_aggregation.round.masked_sum import MaskedSum
+from wardround.secure_aggregation.round.upload import Upload
+
+STEPS = {
+    "announced": ("party", "announce"),
+    "confirmed": ("party", "confirm"),
+    "before the charge": ("before", "admit"),
+    "after the charge": ("party", "admit"),
+    "before the upload": ("before", "upload"),
+    "after sending": ("party", "upload"),
+    "after all have sent": ("total", ""),
+    "during the sum": ("add", ""),
+    "while receiving": ("before", "receive"),
+}
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+def kill_at(masked, step, monkeypatch, *, calls=3):
+    """Dies at the third call, with other hospitals before and behind."""
+    kind, name = STEPS[step]
+    left = [calls]
+
+    def dying(method, *, before):
+        def call(*arguments):
+            left[0] -= 1
+            if before and left[0] == 0:
+                raise Killed
+            result = method(*arguments)
+            if left[0] == 0:
+                raise Killed
+            return result
+
+        return call
+
+    if kind in ("party", "before"):
+        for party in masked.parties.values():
+            setattr(party, name, dying(getattr(party, name), before=kind == "before"))
+    elif kind == "add":
+        monkeypatch.setattr(MaskedSum, "add", dying(MaskedSum.add, before=True))
+    else:
+        left[0] = 1
+        monkeypatch.setattr(MaskedSum, "total", dying(MaskedSum.total, before=True))
+
+
+@pytest.mark.parametrize("seed", family([None, 5]), ids=["in earnest", "seeded"])
+@pytest.mark.parametrize("step", list(STEPS))
+def test_killed_at_any_step_nothing_left_uncharged_and_the_round_is_completed(
+    make_masked, monkeypatch, step, seed
+):
+    masked = make_masked(seed=seed)
+    masked.ask(1)
+    before = {name: masked.charges(name) for name in masked.channel.hospitals}
+    sent = len(masked.uploads)
+    with monkeypatch.context() as patch:
+        kill_at(masked, step, patch)
+        with pytest.raises(Killed):
+            masked.ask(2)
+    with LedgerFile(masked.federation.ledgers.path) as on_disk:
+        for name, _ in masked.uploads[sent:]:
+            assert len(on_disk.entries(name, "digest")) == before[name] + 1, "it left before it was charged"
+
+    again = make_masked(federation=masked.federation)  # hospitals that were restarted read their notes
+    left = {name for name, _ in masked.uploads[sent:]}
+    total = again.ask(2)
+    expected = expected_total(again, again.request(2), again.channel.hospitals)
+    if seed is not None:
+        np.testing.assert_array_equal(total.update, decoded(again, expected))
+        assert {again.charges(name) for name in again.channel.hospitals} == {2}, "a repetition is the same release"
+    else:
+        assert all(again.charges(name) >= before[name] + 1 + (name in left) for name in again.channel.hospitals)
+    transcripts = {Upload.from_bytes(content).transcript for _, content in masked.uploads[sent:] + again.uploads}
+    assert len(transcripts) == 1 + bool(left), "a repeated attempt has masks of its own"
+
+
+def test_killed_while_the_sum_before_is_taken_in(make_masked, monkeypatch):
+    masked = make_masked(seed=None)
+    masked.collect(masked.request(1))
+    sent = len(masked.uploads)
+    with monkeypatch.context() as patch:
+        kill_at(masked, "while receiving", patch)
+        with pytest.raises(Killed):
+            masked.collect(masked.request(2))
+    assert len(masked.uploads) == sent
+    again = make_masked(federation=masked.federation)
+    assert again.ask(2).failures == {}
+    assert {again.charges(name) for name in again.channel.hospitals} == {2}

@@ -1,0 +1,143 @@
+"""NIfTI volumes from bytes: what nibabel reads, in RAS+, and nothing that a hostile header asks for."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nibabel.testing import data_path
+
+from wardround.errors import DataError
+from wardround.images.decode import nifti
+from wardround.images.decode.nifti import NIFTI, nifti_bytes, read_nifti
+from wardround.images.entries import Entry
+
+ENTRY = Entry("a.nii.gz", 0, "a")
+AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
+
+
+def volume(shape=(4, 5, 6), seed=0):
+    return np.random.default_rng(seed).integers(-900, 900, shape).astype(np.int16)
+
+
+@given(
+    st.permutations([0, 1, 2]),
+    st.lists(st.sampled_from([-1.0, 1.0]), min_size=3, max_size=3),
+    st.lists(st.floats(0.3, 5.0), min_size=3, max_size=3),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_voxel_keeps_its_place_in_the_body_whatever_the_axes_of_the_file(order, signs, spacing):
+    affine = np.zeros((4, 4))
+    for column, axis in enumerate(order):
+        affine[axis, column] = signs[column] * spacing[column]
+    affine[:, 3] = [7, -8, 9, 1]
+    values = volume()
+    read, placed = read_nifti(nifti_bytes(values, affine))
+    assert nibabel.aff2axcodes(placed) == ("R", "A", "S")
+    for voxel in ((0, 0, 0), (3, 4, 5), (1, 2, 3)):
+        where = affine @ [*voxel, 1]
+        found = np.rint(np.linalg.inv(placed) @ where).astype(int)[:3]
+        assert read[(0, *found)] == values[voxel]
+    np.testing.assert_allclose(sorted(np.linalg.norm(placed[:3, :3], axis=0)), sorted(spacing), rtol=1e-5)
+
+
+def test_a_file_reads_as_the_library_reads_it_with_its_own_scaling():
+    image = nibabel.Nifti1Image(volume(), AFFINE)
+    image.header.set_slope_inter(0.5, -3)
+    read, _ = read_nifti(image.to_bytes())
+    again = nibabel.Nifti1Image.from_bytes(image.to_bytes())
+    np.testing.assert_array_equal(read[0], again.get_fdata(dtype=np.float32))
+    np.testing.assert_allclose(read[0], volume() * 0.5 - 3)
+
+
+def test_the_librarys_own_sample_reads_right():
+    path = Path(str(data_path)) / "example4d.nii.gz"
+    image: Any = nibabel.as_closest_canonical(nibabel.load(path))
+    read, affine = read_nifti(path.read_bytes())
+    assert read.shape == (2, 128, 96, 24)
+    np.testing.assert_allclose(affine, image.affine)
+    np.testing.assert_array_equal(read, np.moveaxis(image.get_fdata(dtype=np.float32), 3, 0))
+
+
+def test_four_channels_come_first_and_two_versions_of_the_format_are_one():
+    values = volume((3, 4, 5, 4))
+    first = read_nifti(nibabel.Nifti1Image(values, AFFINE).to_bytes())
+    second = read_nifti(gzip.compress(nibabel.Nifti2Image(values, AFFINE).to_bytes()))
+    np.testing.assert_array_equal(first[0], np.moveaxis(values, 3, 0))
+    np.testing.assert_array_equal(first[0], second[0])
+
+
+def test_what_is_no_number_becomes_the_smallest_one():
+    values = np.array([[[np.nan, 2.0], [np.inf, -4.0]]], dtype=np.float32)
+    read, _ = read_nifti(nifti_bytes(values, AFFINE))
+    assert read.ravel().tolist() == [-4.0, 2.0, -4.0, -4.0]
+
+
+def test_a_mask_must_lie_on_its_volume():
+    values, mask = volume(), (volume() > 0).astype(np.uint8)
+    raw = NIFTI.decode(ENTRY, [nifti_bytes(values, AFFINE)], [nifti_bytes(mask, AFFINE)], None)
+    np.testing.assert_array_equal(raw.mask, mask)
+    for wrong, affine in ((mask[:3], AFFINE), (mask, np.diag([1.0, 2.0, 4.0, 1.0]))):
+        with pytest.raises(DataError, match="must lie on its volume's grid"):
+            NIFTI.decode(ENTRY, [nifti_bytes(values, AFFINE)], [nifti_bytes(wrong, affine)], None)
+    with pytest.raises(DataError, match="whole numbers from 0 to 255"):
+        NIFTI.decode(ENTRY, [nifti_bytes(values, AFFINE)], [nifti_bytes(mask * np.float32(0.5), AFFINE)], None)
+
+
+def with_header(**fields):
+    data = bytearray(nibabel.Nifti1Image(volume(), AFFINE).to_bytes())
+    header = np.frombuffer(data, dtype=nibabel.nifti1.header_dtype, count=1)
+    for name, value in fields.items():
+        header[name] = value
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no volume",
+        b"\x1f\x8b damaged",
+        with_header(dim=[3, 30000, 30000, 30000, 1, 1, 1, 1]),
+        with_header(dim=[3, -4, 5, 6, 1, 1, 1, 1]),
+        with_header(dim=[5, 4, 5, 6, 1, 2, 1, 1]),
+        with_header(vox_offset=-400),
+        with_header(vox_offset=np.nan),
+        with_header(magic=b"ni1"),
+        with_header(datatype=128),
+        with_header(datatype=9999),
+        with_header(srow_x=0, srow_y=0, srow_z=0, sform_code=1),
+    ],
+)
+def test_a_file_that_is_none_or_lies_about_itself_is_one_sentence(data):
+    with pytest.raises(DataError, match="must"):
+        read_nifti(data)
+
+
+def test_a_file_that_unpacks_without_end_is_stopped(monkeypatch):
+    monkeypatch.setattr(nifti, "MAX_VOLUME_BYTES", 1000)
+    with pytest.raises(DataError, match="must unpack to at most 1,000 bytes"):
+        read_nifti(gzip.compress(bytes(1_000_000)))
+
+
+def test_damaged_files_are_refused_or_read_and_nothing_else():
+    whole = nibabel.Nifti1Image(volume(), AFFINE).to_bytes()
+    packed = gzip.compress(whole)
+    generator = np.random.default_rng(1)
+    for number in range(300):
+        data = bytearray(packed if number % 3 == 0 else whole)
+        for _ in range(int(generator.integers(1, 12))):
+            data[int(generator.integers(0, min(len(data), 400)))] = int(generator.integers(0, 256))
+        if number % 5 == 0:
+            del data[int(generator.integers(0, len(data))) :]
+        try:
+            values, affine = read_nifti(bytes(data))
+        except DataError:
+            continue
+        assert values.ndim == 4
+        assert np.isfinite(values).all()
+        assert np.isfinite(affine).all()

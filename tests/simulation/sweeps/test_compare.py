@@ -1,0 +1,119 @@
+"""A comparison from its files to its page: what it charges, what a spent ledger stops, and what it says then."""
+
+import json
+
+import pytest
+
+from wardround.accounting.accountants import AccountantKind, epsilon_of
+from wardround.accounting.events import ComposedEvent
+from wardround.config.sweep import parse_sweep, read_sweep
+from wardround.coordinator.observer import Silent
+from wardround.errors import BudgetExhausted, StudyError, WardroundError
+from wardround.ledger.file import LedgerFile
+from wardround.records.folder import RunRecord
+from wardround.simulation.run import run_study
+from wardround.simulation.sweeps import compare as room
+from wardround.simulation.sweeps.compare import compare
+from wardround.simulation.sweeps.many import Finished
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """Runs without processes of their own, which have tests of their own; remembers how many were to go at once."""
+    at_once = []
+
+    def finish(studies, out, observer, *, workers=None):
+        at_once.append(workers)
+        out.mkdir(parents=True, exist_ok=True)
+        records, failures, spent = {}, {}, set()
+        for name, study in studies.items():
+            try:
+                done = (out / name / "certificate.json").exists()
+                records[name] = RunRecord.read(out / name) if done else run_study(study, out / name, observer)
+            except WardroundError as error:
+                failures[name] = str(error)
+                spent |= {name} if isinstance(error, BudgetExhausted) else set()
+        return Finished(records, failures, frozenset(spent))
+
+    monkeypatch.setattr(room, "finish_many", finish)
+    return at_once
+
+
+@pytest.fixture
+def sweep(tiny):
+    return lambda own, **sections: parse_sweep(tiny(federation={"rounds": 2}, **sections) | {"sweep": own})
+
+
+def test_a_comparison_has_every_configuration_and_stands_in_its_folder(sweep, tmp_path):
+    own = {"privacy.epsilon": [1, 8], "repeats": 2}
+    overview = compare([sweep(own, data={"validation_fraction": 0.2})], tmp_path, Silent())
+    assert [row.values for row in overview.rows] == [{"privacy.epsilon": 1}, {"privacy.epsilon": 8}]
+    assert [len(row.runs) for row in overview.rows] == [2, 2]
+    assert overview.best in {row.name for row in overview.rows}
+    assert overview.dealt_anew
+    assert (tmp_path / "comparison.html").exists()
+    read = json.loads((tmp_path / "comparison.json").read_text())
+    assert read["together"][0]["runs"] == 4
+    for row in overview.rows:
+        for run in row.runs:
+            assert (tmp_path / run / "results.json").exists()
+
+
+def test_a_charged_sweep_stops_when_the_limit_is_spent_and_no_patient_loses_more(sweep, tmp_path, in_this_process):
+    """Three runs of epsilon 4 in an allowance for about two: what is charged in all stays within it."""
+    limit = 7.0
+    charged = sweep({"repeats": 4, "charge": True}, privacy={"epsilon": 4.0, "epsilon_limit": limit})
+    overview = compare([charged], tmp_path, Silent())
+    assert in_this_process == [1], "one after the other"
+    assert 0 < len(overview.missing) < 4
+    assert all("has spent" in why or "must stay within" in why for why in overview.missing.values())
+    with LedgerFile(tmp_path / "ledger.sqlite") as ledgers:
+        for hospital, digest in ledgers.chains():
+            events = [entry.event for entry in ledgers.entries(hospital, digest)]
+            assert len({entry.study for entry in ledgers.entries(hospital, digest)}) > 1
+            assert epsilon_of(ComposedEvent(tuple(events)), 1e-3, AccountantKind.RDP) <= limit
+    assert overview.charge is not None
+    assert overview.charge.limit == limit
+    assert 4 < overview.charge.spent.epsilon <= limit
+    assert overview.together[0].guarantee.epsilon <= limit
+
+
+def test_a_failed_run_is_an_error_after_the_page_of_the_others(sweep, tmp_path):
+    with pytest.raises(WardroundError, match="1 of 2 did not"):
+        compare([sweep({"model.name": ["linear", "unet"]})], tmp_path, Silent())
+    read = json.loads((tmp_path / "comparison.json").read_text())
+    assert len(read["configurations"]) == 1
+    assert "model.name must be one of" in read["missing"]["tiny_name-unet"]
+
+
+def test_two_studies_of_one_name_are_refused(tiny, tmp_path):
+    with pytest.raises(StudyError, match="two are called tiny"):
+        compare([parse_sweep(tiny()), parse_sweep(tiny())], tmp_path / "out", Silent())
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_compares_files_and_prints_what_its_json_says(wardround, study_file, tmp_path):
+    open_ = {"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None}
+    paths = [
+        study_file("a.toml", federation={"rounds": 2}),
+        study_file("b.toml", study={"name": "open"}, federation={"rounds": 2}, privacy=open_),
+    ]
+    ended = wardround("compare", *paths, "--out", tmp_path / "out", "--json")
+    assert ended.code == 0, ended.err
+    answer = json.loads(ended.out)
+    assert answer == json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [row["epsilon"] for row in answer["configurations"]] == [pytest.approx(8.0, abs=0.1), "infinity"]
+    assert answer["together"][0]["runs_without_privacy"] == 1
+    printed = wardround("compare", *paths, "--out", tmp_path / "out")
+    assert printed.code == 0, printed.err
+    assert answer["together"][0]["sentence"] in printed.out
+    assert "comparison.html" in printed.out
+
+
+def test_the_command_takes_repeats_and_refuses_an_unknown_key(wardround, study_file, tmp_path):
+    path = study_file("a.toml", federation={"rounds": 1})
+    assert len(next(iter(read_sweep(path, repeats=2).configurations)).runs) == 2
+    path.write_text(path.read_text() + '\n[sweep]\n"privacy.epsilom" = [1, 2]\n')
+    ended = wardround("compare", path, "--out", tmp_path / "out")
+    assert ended.code == 2
+    assert "did you mean privacy.epsilon?" in ended.err

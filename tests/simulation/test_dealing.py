@@ -1,0 +1,310 @@
+"""Patients to hospitals: everybody in exactly one place, and the same place again from the same seed."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wardround.errors import DataError
+from wardround.images.findings import Findings
+from wardround.images.load import load_images
+from wardround.images.patients import ImageRef, ImageSet, Patient
+from wardround.simulation.dealing import Scheme, Split, check_disjoint, split_patients
+from wardround.types import HospitalName, PatientId
+
+DATA = Path(os.environ.get("WARDROUND_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
+CHEST = DATA / "chest_xray"
+EVERY_SCHEME = sorted(Scheme)
+
+
+def patient(number, label=0, site=None, splits=(None,)):
+    images = tuple(
+        ImageRef(f"{number}/{i}.png", label, row=100 * number + i, split=split, digest=f"{number}-{i}", site=site)
+        for i, split in enumerate(splits)
+    )
+    return Patient(PatientId(f"p{number:04d}"), images, site)
+
+
+def image_set(patients):
+    return ImageSet(
+        "made", None, ("a", "b"), tuple(patients), np.zeros((0, 1, 2, 2), np.uint8), Findings(), "0" * 64
+    )
+
+
+def crowd(size=100, sites=3, ill=0.3):
+    return image_set(patient(i, int(i < ill * size), f"site-{i % sites}") for i in range(size))
+
+
+def split(patients, scheme=Scheme.EVEN, **options):
+    chosen: dict[str, Any] = {"seed": 0, "count": 4, "sizes": (20, 10, 5), "images": 15} | options
+    return split_patients(patients, scheme=scheme, **chosen)
+
+
+def ids(patients):
+    return [one.id for one in patients]
+
+
+def everywhere(result):
+    return [*ids(result.test), *(one for group in result.hospitals.values() for one in ids(group))]
+
+
+@given(
+    scheme=st.sampled_from([Scheme.EVEN, Scheme.DIRICHLET, Scheme.LABEL_SHARDS]),
+    labels=st.lists(st.integers(0, 2), min_size=16, max_size=60),
+    count=st.integers(1, 6),
+    alpha=st.sampled_from([1e-3, 0.1, 1.0, 1e3]),
+    fraction=st.floats(0.1, 0.3),
+    seed=st.integers(0, 2**40),
+)
+def test_everybody_is_in_exactly_one_place(scheme, labels, count, alpha, fraction, seed):
+    everyone = image_set(patient(i, label) for i, label in enumerate(labels))
+    # Rounding within each of few labels may leave nobody to test on; that is the one refusal possible here.
+    per_label = [round(fraction * labels.count(label)) for label in set(labels)]
+    options = {"seed": seed, "count": count, "alpha": alpha, "test_fraction": fraction, "shards_per_hospital": 1}
+    if not any(per_label):
+        with pytest.raises(DataError, match="test and training must each have patients"):
+            split(everyone, scheme, **options)
+        return
+    result = split(everyone, scheme, **options)
+    assert sorted(everywhere(result)) == ids(everyone.patients)
+    assert len(result.hospitals) == count
+    assert all(result.hospitals.values())
+
+
+@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4), seed=st.integers(0, 99))
+def test_sizes_are_met_exactly_and_the_rest_is_named_as_unused(sizes, seed):
+    everyone = crowd(200)
+    result = split(everyone, Scheme.SIZES, sizes=tuple(sizes), seed=seed)
+    assert [len(group) for group in result.hospitals.values()] == sizes
+    assert len(set(everywhere(result))) == len(everywhere(result)) == 40 + sum(sizes)
+    unused = 160 - sum(sizes)
+    assert result.note == (f"{unused} patients are in no hospital and are not used." if unused else "")
+
+
+def pictured(counts):
+    """Patients with so many images each, of two labels."""
+    return image_set(patient(i, i % 2, splits=(None,) * many) for i, many in enumerate(counts))
+
+
+@given(
+    counts=st.lists(st.integers(1, 7), min_size=30, max_size=80),
+    wanted=st.integers(7, 25),
+    count=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
+def test_hospitals_get_about_as_many_images_of_whole_patients_or_are_refused(counts, wanted, count, seed):
+    everyone = pictured(counts)
+    options = {"images": wanted, "count": count, "seed": seed}
+    left = sum(counts) - sum(len(one.images) for one in split(everyone, seed=seed).test)
+    if left < count * wanted:
+        with pytest.raises(DataError, match="images enough"):
+            split(everyone, Scheme.IMAGES, **options)
+        return
+    result = split(everyone, Scheme.IMAGES, **options)
+    assert len(result.hospitals) == count
+    assert len(set(everywhere(result))) == len(everywhere(result))
+    dealt = [sum(len(one.images) for one in group) for group in result.hospitals.values()]
+    assert all(abs(images - wanted) <= max(counts) for images in dealt)
+    assert abs(sum(dealt) - count * wanted) <= max(counts) / 2
+    assert {one.id: len(one.images) for group in result.hospitals.values() for one in group}.items() <= {
+        one.id: len(one.images) for one in everyone.patients
+    }.items()
+
+
+def test_a_patient_with_more_images_than_a_hospital_is_refused():
+    with pytest.raises(DataError, match="every hospital must have a patient"):
+        split(pictured([20] * 20), Scheme.IMAGES, images=5, count=4)
+
+
+@given(count=st.integers(1, 5), seed=st.integers(0, 99))
+def test_by_site_everybody_is_where_the_data_says(count, seed):
+    everyone = crowd(100, sites=count)
+    result = split(everyone, Scheme.SITE, seed=seed)
+    assert sorted(everywhere(result)) == ids(everyone.patients)
+    for name, group in result.hospitals.items():
+        assert {one.site for one in group} == {name}
+
+
+@pytest.mark.parametrize("scheme", EVERY_SCHEME)
+def test_the_same_seed_gives_the_same_split_and_another_gives_another(scheme):
+    first, again, other = (split(crowd(), scheme, seed=seed) for seed in (7, 7, 8))
+    assert first == again
+    assert list(first.hospitals) == list(again.hospitals)
+    assert everywhere(first) != everywhere(other)
+
+
+def test_the_test_patients_do_not_depend_on_the_scheme():
+    assert len({tuple(ids(split(crowd(), scheme).test)) for scheme in EVERY_SCHEME}) == 1
+
+
+def test_the_test_part_has_the_fraction_of_each_label():
+    labels = [one.label for one in split(crowd(100, ill=0.3), test_fraction=0.2).test]
+    assert (labels.count(0), labels.count(1)) == (14, 6)
+
+
+def test_even_hospitals_differ_by_at_most_one_patient_and_share_the_labels():
+    groups = list(split(crowd(101), count=6).hospitals.values())
+    sizes = [len(group) for group in groups]
+    ill = [sum(one.label for one in group) for group in groups]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(ill) - min(ill) <= 1
+
+
+def test_a_small_alpha_makes_hospitals_differ_more_than_a_large_one():
+    def spread(alpha):
+        groups = split(crowd(600, ill=0.5), Scheme.DIRICHLET, alpha=alpha, count=6).hospitals.values()
+        return np.std([np.mean([one.label for one in group]) for group in groups])
+
+    assert spread(0.1) > 4 * spread(100.0)
+
+
+def test_one_shard_each_gives_hospitals_of_nearly_one_label():
+    groups = split(crowd(100, ill=0.5), Scheme.LABEL_SHARDS, shards_per_hospital=1).hospitals.values()
+    assert sorted({one.label for one in group} == {0} for group in groups) == [False, False, True, True]
+
+
+def test_names_are_padded_so_that_they_sort():
+    assert list(split(crowd(), count=3).hospitals) == ["hospital-1", "hospital-2", "hospital-3"]
+    names = list(split(crowd(), count=12).hospitals)
+    assert (names[0], names[-1]) == ("hospital-01", "hospital-12")
+    assert names == sorted(names)
+
+
+def test_a_patient_keeps_all_images_in_a_new_split():
+    everyone = image_set(patient(i, i % 2, splits=("train", "test")) for i in range(20))
+    result = split(everyone)
+    assert not result.leaking
+    groups = [result.test, *result.hospitals.values()]
+    assert all(len(one.images) == 2 for group in groups for one in group)
+
+
+def test_the_published_split_parts_the_images_and_is_marked_when_people_are_on_both_sides():
+    both = patient(0, splits=("train", "test", "train"))
+    rest = [patient(i, splits=("train",)) for i in range(1, 6)]
+    result = split(image_set([both, *rest, patient(6, splits=("test",))]), published=True, count=2)
+    assert ids(result.test) == ["p0000", "p0006"]
+    assert result.leaking
+    assert "1 patients are in both" in result.note
+    assert result.test[0].rows == (1,)
+    trained = [one for group in result.hospitals.values() for one in group if one.id == "p0000"]
+    assert [one.rows for one in trained] == [(0, 2)]
+
+
+def test_a_clean_published_split_is_not_marked():
+    patients = [patient(i, splits=("train" if i else "test",)) for i in range(6)]
+    result = split(image_set(patients), published=True, count=2)
+    assert (result.leaking, result.note) == (False, "")
+
+
+def test_a_patient_with_two_sites_cannot_be_split_by_site():
+    torn = patient(0, site="north")
+    torn = replace(torn, images=(*torn.images, replace(torn.images[0], site="south")), site=None)
+    everyone = image_set([torn, *(patient(i, site=f"site-{i % 2}") for i in range(1, 20))])
+    with pytest.raises(DataError, match=r"1 have images from two sites.*Give"):
+        split(everyone, Scheme.SITE)
+    assert len(set(everywhere(split(everyone)))) == 20
+
+
+def test_a_site_must_be_known_for_everybody():
+    with pytest.raises(DataError, match="1 of 20 patients have none"):
+        split(image_set(patient(i, site="north" if i else None) for i in range(20)), Scheme.SITE)
+
+
+def test_a_site_without_anybody_left_to_train_on_is_an_error():
+    everyone = image_set(patient(i, site="big" if i else "small", label=int(i == 0)) for i in range(20))
+    with pytest.raises(DataError, match="1 of 2 sites have none"):
+        split(everyone, Scheme.SITE, test_fraction=0.6)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options", "said"),
+    [
+        (Scheme.EVEN, {"test_fraction": 0.0}, "test_fraction must lie between 0 and 1, got 0.0"),
+        (Scheme.EVEN, {"test_fraction": 1.0}, "test_fraction must"),
+        (Scheme.EVEN, {"test_fraction": float("nan")}, "test_fraction must"),
+        (Scheme.EVEN, {"test_fraction": 0.001}, "test and training must each have patients, got 0"),
+        (Scheme.EVEN, {"test_fraction": 0.999}, "test and training must each have patients"),
+        (Scheme.EVEN, {"count": 0}, "number of hospitals must be >= 1"),
+        (Scheme.EVEN, {"count": 81}, "80 are left to train on and the scheme even needs 81"),
+        (Scheme.DIRICHLET, {"count": 81}, "needs 81"),
+        (Scheme.DIRICHLET, {"alpha": 0.0}, "alpha must be > 0"),
+        (Scheme.DIRICHLET, {"alpha": float("inf")}, "alpha must be > 0"),
+        (Scheme.LABEL_SHARDS, {"count": 41}, "needs 82"),
+        (Scheme.LABEL_SHARDS, {"shards_per_hospital": 0}, "shards_per_hospital must be >= 1"),
+        (Scheme.SIZES, {"sizes": ()}, "sizes must name"),
+        (Scheme.SIZES, {"sizes": (5, 0)}, "sizes must name"),
+        (Scheme.SIZES, {"sizes": (50, 31)}, "needs 81"),
+        (Scheme.EVEN, {"seed": -1}, "seed of a split must be >= 0"),
+        (Scheme.EVEN, {"published": True}, "names no test part"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_refused(scheme, options, said):
+    with pytest.raises(DataError, match=said):
+        split(crowd(), scheme, **options)
+
+
+def test_a_person_in_two_hospitals_is_an_error_with_a_number_and_no_name():
+    one, two = patient(1), patient(2)
+    hospitals: dict[HospitalName, tuple[Patient, ...]] = {HospitalName("a"): (one, two), HospitalName("b"): (two,)}
+    with pytest.raises(DataError, match="1 are in two or more") as caught:
+        check_disjoint(Split((), hospitals, leaking=True, note=""))
+    assert "p0002" not in str(caught.value)
+
+
+def test_a_person_on_both_sides_is_an_error_unless_the_split_says_it_leaks():
+    hospitals: dict[HospitalName, tuple[Patient, ...]] = {HospitalName("a"): (patient(1),)}
+    check_disjoint(Split((patient(1),), hospitals, leaking=True, note="leaking"))
+    with pytest.raises(DataError, match="1 are both"):
+        check_disjoint(Split((patient(1),), hospitals, leaking=False, note=""))
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not CHEST.is_dir(), reason="the real chest X-rays lie beside the project; here they do not")
+def test_the_published_chest_xray_split_leaks_264_people_and_a_new_one_none(tmp_path):
+    everyone = load_images("chest_xray", CHEST, image_size=8, cache_dir=tmp_path)
+    published = split(everyone, published=True)
+    assert published.leaking
+    assert "264 patients are in both" in published.note
+    assert sum(len(one.images) for one in published.test) == 624
+    fresh = split(everyone)
+    assert (fresh.leaking, len(set(everywhere(fresh)))) == (False, 2774)
+
+
+@pytest.mark.parametrize("scheme", EVERY_SCHEME)
+def test_validation_patients_are_in_no_hospital_and_leave_the_test_patients_as_they_are(scheme):
+    people = crowd()
+    without, aside = split(people, scheme), split(people, scheme, validation_fraction=0.25)
+    assert aside.test == without.test
+    assert without.validation == ()
+    assert len(aside.validation) == pytest.approx(0.25 * (100 - len(aside.test)), abs=1)
+    assert not set(ids(aside.validation)) & set(everywhere(aside))
+    assert aside.validation == split(people, Scheme.EVEN, validation_fraction=0.25).validation
+
+
+def test_the_validation_part_has_its_fraction_of_each_label():
+    aside = split(crowd(200, ill=0.3), validation_fraction=0.25)
+    assert sum(patient.label for patient in aside.validation) == pytest.approx(0.3 * len(aside.validation), abs=1)
+
+
+def test_validation_patients_of_a_published_split_come_from_its_training_part():
+    people = image_set(patient(i, i % 2, splits=("test" if i < 20 else "train",)) for i in range(100))
+    aside = split(people, published=True, validation_fraction=0.25)
+    assert ids(aside.test) == [f"p{i:04d}" for i in range(20)]
+    assert len(aside.validation) == 20
+    assert not set(ids(aside.validation)) & set(everywhere(aside))
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 0.001, 0.999])
+def test_a_validation_fraction_that_leaves_a_part_empty_is_refused(fraction):
+    with pytest.raises(DataError, match="validation"):
+        split(crowd(), validation_fraction=fraction)
+
+
+def test_a_validation_patient_in_a_hospital_is_refused():
+    with pytest.raises(DataError, match="in no hospital"):
+        check_disjoint(Split((), {HospitalName("a"): (patient(1),)}, False, "", validation=(patient(1),)))

@@ -1,0 +1,182 @@
+"""Hospitals opened from folders of their own and a coordinator without a picture, which share bytes alone."""
+
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.errors import raises_code
+
+from wardround.agreed.strategies import timetable_of
+from wardround.config import parse_study
+from wardround.config.site import read_policy, read_site
+from wardround.coordinator.certificate import certificate_of
+from wardround.coordinator.opening import open_coordinator
+from wardround.coordinator.rounds import Position, Schedule, run_rounds
+from wardround.errors import FederationError, PrivacyError, StudyError
+from wardround.federation.messages import Failure
+from wardround.federation.wire.limits import Limits
+from wardround.federation.wire.replies import decode_reply
+from wardround.federation.wire.requests import encode_request
+from wardround.hospital.opening import open_hospital
+from wardround.secure_aggregation.keys.identity import SigningKey
+from wardround.secure_aggregation.keys.pins import Pins
+from wardround.secure_aggregation.keys.secret import system_entropy
+
+NAMES = ("north", "south", "east")
+SITE = """
+[hospital]
+name = "{name}"
+[site]
+layout = "phantom"
+phantom = {{ patients = 12, sites = 1, image_size = 32, max_images = 2, seed = {seed} }}
+"""
+MASKED = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "sum": "masked", "num_patients": 36}
+ALONE = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "trust": "nobody"}
+STUDIES: dict[str, dict[str, Any]] = {
+    "masked sums": {"privacy": MASKED, "federation": {"rounds": 2}},
+    "masked sums, counted": {"privacy": MASKED | {"num_patients": None}, "federation": {"rounds": 2}},
+    "local steps": {"privacy": ALONE, "federation": {"strategy": "fedavg", "rounds": 2, "local_steps": 2}},
+    "a ring": {"privacy": ALONE, "federation": {"strategy": "round-robin", "rounds": 5}},
+}
+
+
+class Bytes:
+    """A channel over which each hospital is a function from bytes to bytes."""
+
+    def __init__(self, hospitals):
+        self.by_name = hospitals
+        self.hospitals = tuple(hospitals)
+        self.exchanges = []
+
+    def ask(self, requests, deadline_s):
+        self.exchanges.append({name: request.work.name for name, request in requests.items()})
+        replies = {
+            name: decode_reply(self.by_name[name].answer(encode_request(request)), Limits())
+            for name, request in requests.items()
+        }
+        failures = {name: reply for name, reply in replies.items() if isinstance(reply, Failure)}
+        return {n: r for n, r in replies.items() if n not in failures}, failures
+
+
+class Forget:
+    def write_checkpoint(self, round, arrays):
+        pass
+
+    def append_round(self, entry):
+        pass
+
+
+def study_of(privacy, federation, **study):
+    return parse_study(
+        {
+            "study": {"name": "three", **study},
+            "site": {"layout": "phantom"},
+            "data": {"image_size": 32},
+            "hospitals": {"count": 3, "names": list(NAMES)},
+            "model": {"name": "linear"},
+            "privacy": {key: value for key, value in privacy.items() if value is not None},
+            "federation": federation,
+        }
+    )
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A folder a hospital, with its site, policy, key, and the others' pinned keys."""
+    keys = {name: SigningKey.new(system_entropy) for name in NAMES}
+    for seed, name in enumerate(NAMES):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "site.toml").write_text(SITE.format(name=name, seed=seed))
+        (folder / "policy.toml").write_text("[policy]\nepsilon_limit = 50.0\n")
+        keys[name].write(folder / "identity.pem")
+        Pins({other: key.public for other, key in keys.items() if other != name}).write(folder / "pins.toml")
+    return {name: tmp_path / name for name in NAMES}, {name: key.public for name, key in keys.items()}
+
+
+def opened(stack, folders, study):
+    return {
+        name: stack.enter_context(
+            open_hospital(folder, read_site(folder / "site.toml"), read_policy(folder / "policy.toml"), study)
+        )
+        for name, folder in folders.items()
+    }
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_hospitals_and_coordinator_train_over_bytes(folders, name):
+    paths, keys = folders
+    study = study_of(**STUDIES[name])
+    with ExitStack() as stack:
+        channel = Bytes(opened(stack, paths, study))
+        coordinator, weights = open_coordinator(study, channel, keys)
+        state = coordinator.strategy.init(weights, channel)
+        schedule = Schedule(study.rounds, study.rounds, 0.0)
+        outcome = run_rounds(
+            coordinator.strategy, channel, schedule, Position(0, state), Forget(), lambda round, models: {}
+        )
+        coordinator.close()
+        receipts = coordinator.receipts()
+        certificate: dict[str, Any] = certificate_of(study, coordinator.plan, receipts, outcome, "0" * 64, [])
+    [model] = outcome.models.values()
+    assert np.isfinite(model).all()
+    assert not np.array_equal(model, weights)
+    visits = timetable_of(study).visits(study.rounds)
+    steps = study.local_steps
+    assert [receipt.releases for receipt in receipts.values()] == [int(visit) * steps for visit in visits]
+    assert all(receipt.public_key == keys[name] for name, receipt in receipts.items())
+    assert certificate["statement"]["epsilon"] == pytest.approx(coordinator.plan.epsilon)
+    assert set(certificate["ledgers"]) == set(NAMES)
+    for path in paths.values():
+        assert (path / "ledger.sqlite").exists(), "a hospital's ledger is in its own folder"
+
+
+def test_a_seed_on_real_pictures_is_refused(folders, tmp_path):
+    paths, _ = folders
+    site = paths["north"] / "site.toml"
+    site.write_text(site.read_text().split("[site]")[0] + '[site]\nlayout = "folder"\npath = "pictures"\n')
+    with raises_code(StudyError, "study-seed"), ExitStack() as stack:
+        opened(stack, {"north": paths["north"]}, study_of(**STUDIES["masked sums"], seed=1))
+
+
+@pytest.mark.parametrize("trust", ["secure-aggregation", "coordinator"])
+def test_noise_that_is_not_in_what_a_hospital_sends_is_refused(folders, trust):
+    paths, _ = folders
+    with raises_code(PrivacyError, "privacy-not-deployable"), ExitStack() as stack:
+        opened(stack, paths, study_of(ALONE | {"trust": trust}, {"rounds": 2}))
+
+
+def test_pictures_that_nothing_has_noised_are_refused(folders):
+    paths, _ = folders
+    privacy = {"plan": "local-pictures", "epsilon": 8.0, "delta": 1e-3, "pictures": "laplace-pixels"}
+    with raises_code(PrivacyError, "privacy-not-deployable"), ExitStack() as stack:
+        opened(stack, paths, study_of(privacy, {"rounds": 2}))
+
+
+def test_a_study_without_this_hospital_is_refused(folders):
+    paths, _ = folders
+    site = paths["north"] / "site.toml"
+    site.write_text(site.read_text().replace("north", "west"))
+    with raises_code(StudyError, "study-hospital-names"), ExitStack() as stack:
+        opened(stack, paths, study_of(**STUDIES["masked sums"]))
+
+
+@pytest.mark.parametrize(("file", "code"), [("identity.pem", "study-no-key"), ("pins.toml", "study-no-pin")])
+def test_masked_sums_need_keys(folders, file, code):
+    paths, _ = folders
+    (paths["south"] / file).unlink()
+    if file == "pins.toml":
+        Pins().write(paths["south"] / file)
+    with raises_code(StudyError, code), ExitStack() as stack:
+        opened(stack, paths, study_of(**STUDIES["masked sums"]))
+
+
+def test_hospitals_that_differ_are_found_before_the_first_round(folders):
+    paths, keys = folders
+    study, other = (study_of(**STUDIES["masked sums"], description=text) for text in ("one", "other"))
+    with ExitStack() as stack:
+        hospitals = opened(stack, paths, study)
+        hospitals["east"] = opened(stack, {"east": paths["east"]}, other)["east"]
+        with pytest.raises(FederationError):
+            open_coordinator(study, Bytes(hospitals), keys)
