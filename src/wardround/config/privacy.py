@@ -12,6 +12,8 @@ from wardround.config.data import DataSection
 from wardround.config.section import PublishedSection, Section, conflict
 from wardround.published import PublishedPlanName
 
+PLAN = "Where the noise goes."
+
 Probability = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -80,7 +82,7 @@ class PrivateSection(PlanSection):
 class DPSGD(PrivateSection):
     """`plan = "dp-sgd"`: noise on sums of clipped per-patient gradients."""
 
-    plan: Literal["dp-sgd"]
+    plan: Literal["dp-sgd"] = Field(description=PLAN)
     clipping_norm: float = CLIPPING_NORM
     clipping: Literal["flat", "per-layer", "per-layer-by-size", "automatic", "adaptive"] = Field(
         "flat", description="How gradients are brought to that norm; an adaptive norm starts there."
@@ -116,7 +118,7 @@ class DPSGD(PrivateSection):
 class CorrelatedNoise(PrivateSection):
     """`plan = "correlated-noise"`: noise on sums of gradients, of which later rounds take part back."""
 
-    plan: Literal["correlated-noise"]
+    plan: Literal["correlated-noise"] = Field(description=PLAN)
     clipping_norm: float = CLIPPING_NORM
     clipping: Literal["flat", "per-layer", "per-layer-by-size", "automatic"] = Field(
         "flat", description="How gradients are brought to that norm, the same in all rounds."
@@ -139,7 +141,7 @@ class CorrelatedNoise(PrivateSection):
 class ClippedUpdates(PrivateSection):
     """`plan = "clipped-update"`: noise on a hospital's clipped update; the unit is the hospital."""
 
-    plan: Literal["clipped-update"]
+    plan: Literal["clipped-update"] = Field(description=PLAN)
     unit: Literal["hospital"] = Field(  # type: ignore[assignment]  # another unit than other plans
         "hospital", description="Who is protected: one hospital with all its data."
     )
@@ -153,7 +155,7 @@ class ClippedUpdates(PrivateSection):
 class PublishedPlan(PublishedSection, PrivateSection):
     """A plan of a published system, whose own keys stand beside its mechanism: see `wardround.published`."""
 
-    plan: PublishedPlanName
+    plan: PublishedPlanName = Field(description=PLAN)
 
     def check(self, data: DataSection) -> None:
         """Refuses data that the plan has no use for.
@@ -166,7 +168,7 @@ class PublishedPlan(PublishedSection, PrivateSection):
 class OutputPerturbed(PrivateSection):
     """`plan = "output-perturbation"`: noise on the weights of a linear head that was fitted to the end."""
 
-    plan: Literal["output-perturbation"]
+    plan: Literal["output-perturbation"] = Field(description=PLAN)
     row_norm: float = Field(
         1.0,
         gt=0,
@@ -188,7 +190,7 @@ class OutputPerturbed(PrivateSection):
 class NoPrivacy(PlanSection):
     """`plan = "none"`: no noise; epsilon is infinity."""
 
-    plan: Literal["none"]
+    plan: Literal["none"] = Field(description=PLAN)
     delta: float | None = Field(
         None, gt=0, lt=1, description="Of the ledger, for later runs on the same patients."
     )
@@ -198,7 +200,6 @@ class NoPrivacy(PlanSection):
         1.0,
         gt=0,
         description="one-shot: bound (L2) on a picture's row of features.",
-        validation_alias=AliasChoices("row_norm", "clipping_norm"),
     )
     regularisation: float = Field(
         0.01,

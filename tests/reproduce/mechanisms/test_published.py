@@ -49,18 +49,23 @@ def test_a_published_strategy_is_read_by_its_own_class_and_written_whole(tiny, n
 
 
 @pytest.mark.parametrize(
-    ("sections", "part"),
+    ("sections", "code", "part"),
     [
         (
             {"privacy": {"plan": "top-k", "answers": 7, "answer": 3}},
-            "unknown key privacy.answer (did you mean answers?)",
+            "study-unknown-key",
+            "privacy.answer (did you mean answers?)",
         ),
-        ({"privacy": {"answers": 3}}, "privacy.answers belongs to plan = sparse-vector, top-k"),
-        ({"federation": {"upload_fraction": 0.3}}, "federation.upload_fraction belongs to strategy = selective"),
+        ({"privacy": {"answers": 3}}, "study-plan-key", "answers belongs to plan = sparse-vector, top-k"),
+        (
+            {"federation": {"upload_fraction": 0.3}},
+            "study-strategy-key",
+            "upload_fraction belongs to strategy = selective",
+        ),
     ],
 )
-def test_a_key_of_a_published_kind_is_refused_elsewhere_and_hinted_at_there(tiny, sections, part):
-    with raises_code(StudyError, "study-unknown-key") as refused:
+def test_a_key_of_a_published_kind_is_refused_elsewhere_and_hinted_at_there(tiny, sections, code, part):
+    with raises_code(StudyError, code) as refused:
         parse_study(tiny(**sections))
     assert part in str(refused.value)
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from wardround.config.data import DataSection
-from wardround.config.privacy import NUM_PATIENTS, SAMPLING_PROB, Probability, PublishedPlan
+from wardround.config.privacy import NUM_PATIENTS, PLAN, SAMPLING_PROB, Probability, PublishedPlan
 
 PictureMechanismName = Literal[
     "laplace-pixels", "gaussian-pixels", "dp-pix", "laplace-features", "gaussian-features"
@@ -19,7 +19,7 @@ class LocalPictures(PublishedPlan):
 
     releases_pictures = True
 
-    plan: Literal["local-pictures"]
+    plan: Literal["local-pictures"] = Field(description=PLAN)
     pictures: PictureMechanismName = Field("gaussian-features", description="What is noised, and how.")
     block: int | None = Field(None, ge=1, description="dp-pix: side of a block in pixels; default: 16.")
     neighbourhood: int | None = Field(

@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from wardround.config.federation import TIMETABLE_SEED, PublishedStrategy
+from wardround.config.federation import STRATEGY, TIMETABLE_SEED, PublishedStrategy
 
 
 class SelectiveSection(PublishedStrategy):
     """Hospitals train replicas and exchange some parameters."""
 
-    strategy: Literal["selective"]
+    strategy: Literal["selective"] = Field(description=STRATEGY)
     download_fraction: float = Field(1.0, gt=0, le=1, description="Share of parameters fetched.")
     upload_fraction: float = Field(0.1, gt=0, le=1, description="Share of parameters sent, at most.")
     selection: Literal["largest", "random"] = Field(
