@@ -271,7 +271,7 @@ def test_references_and_their_ledgers_are_not_masked(tiny_study):
         ({"privacy": {"trust": "nobody"}}, 'trust must be "secure-aggregation"'),
         ({"privacy": {"rounding": "patient"}}, "unknown key privacy.rounding"),
         ({"federation": {"strategy": "alone"}}, 'use strategy = "fedsgd"'),
-        ({"federation": {"strategy": "fedavg", "local_steps": 2}}, 'or use strategy = "fedsgd"'),
+        ({"federation": {"strategy": "fedavg", "local_steps": 2}}, 'use strategy = "fedsgd"'),
         ({"hospitals": {"count": 2}}, "must be >= 3"),
         ({"privacy": {"dropouts": 1}}, "must be >= 3"),
     ],
