@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from wardround.accounting.statement import (
     FLOATING_POINT_CAVEAT,
-    PUBLIC_SIZE_CAVEAT,
     SEEDED_STAMP,
     Statement,
     format_epsilon,
@@ -29,7 +28,7 @@ STATEMENT = Statement(
     released_to="every participating hospital and whoever gets the model",
     noiser=NoiseShares(5, colluders=1, dropouts=2),
     images_per_patient=4,
-    caveats=(FLOATING_POINT_CAVEAT, PUBLIC_SIZE_CAVEAT),
+    caveats=(FLOATING_POINT_CAVEAT, "The size of the training set is a public constant."),
 )
 NO_GUARANTEE = replace(STATEMENT, epsilon=math.inf, guarantee=False, reason="nothing bounds the sensitivity")
 

@@ -16,7 +16,6 @@ SEEDED_STAMP = "reproducible, not private"
 FLOATING_POINT_CAVEAT = (
     "The noise is continuous noise in floating-point arithmetic; the guarantee is proved for real numbers."
 )
-PUBLIC_SIZE_CAVEAT = "The number of patients of each hospital is treated as public."
 
 _TRUST = {
     Trust.COORDINATOR: "The coordinator adds the noise and sees every hospital's sum before it; it is trusted.",

@@ -3,7 +3,7 @@
 A key stands in the classes that have a use for it, so that no study file can give one that is ignored.
 """
 
-from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -220,11 +220,6 @@ def rounds_of(section: FederationSection, hospitals: int) -> int:
             return cycles * hospitals
         case _:
             return section.rounds
-
-
-def strategy_names() -> tuple[str, ...]:
-    """Returns the names that `[federation] strategy` may have."""
-    return get_args(StrategyName)
 
 
 def _check_cycles(cycles: int | None, rounds: int) -> None:
