@@ -40,7 +40,7 @@ class StudySection(Section):
         None,
         ge=0,
         description="Makes the run reproducible and NOT private: noise and sampling can be recomputed. "
-        "Leave it out in earnest; they then come from the operating system.",
+        "Left out, both come from the operating system.",
     )
 
 
