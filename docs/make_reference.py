@@ -1,4 +1,4 @@
-"""Writes `docs/reference-study.md`, the keys of study, site and policy files, from the classes that read them.
+"""Writes `docs/reference-study.md`, the keys of study, site and policy files, and the arrows in `docs/design.md`.
 
     python -m docs.make_reference
 """
@@ -14,6 +14,7 @@ from wardround.config.section import Section, kinds_of, tag_of, tags_of
 from wardround.config.site import HospitalSection, PolicySection
 
 PAGE = Path(__file__).with_name("reference-study.md")
+DESIGN = Path(__file__).with_name("design.md")
 
 _OPENING = """# Keys of a study file
 
@@ -24,6 +25,8 @@ A study file is TOML, one table a section. A key that a section does not have is
 as in files from before each kind had keys of its own. Which plans and strategies fit: [strategies](strategies.md#which-pairs-fit). In a
 simulation the keys of `[site]` may stand in `[data]` as well. `wardround schema` prints the same as a JSON schema.
 """
+_ARROWS = "<!-- arrows: written by docs.make_reference -->"
+_END = "<!-- end -->"
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 _SINGULAR = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
 _OWN_FILES = (
@@ -115,5 +118,22 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
+def design_page() -> str:
+    """Returns the page on the design, with its arrows as the dictionary in the tests has them."""
+    from tests.test_architecture import ARROWS
+
+    before, rest = DESIGN.read_text(encoding="utf-8").split(_ARROWS, 1)
+    after = rest.partition(_END)[2]
+    leaves = ", ".join(f"`{room}`" for room, targets in ARROWS.items() if not targets)
+    rows = [
+        f"| `{room}` | {', '.join(f'`{name}`' for name in sorted(targets))} |"
+        for room, targets in ARROWS.items()
+        if targets
+    ]
+    table = "\n".join(["| room | imports |", "|---|---|", f"| {leaves} | nothing here |", *rows])
+    return f"{before}{_ARROWS}\n{table}\n{_END}{after}"
+
+
 if __name__ == "__main__":
+    DESIGN.write_text(design_page(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
