@@ -1,6 +1,6 @@
 """Writes `docs/reference-study.md`, the keys of study, site and policy files, and the arrows in `docs/design.md`.
 
-    python -m docs.make_reference
+python -m docs.make_reference
 """
 
 from collections.abc import Iterator
@@ -20,10 +20,11 @@ _OPENING = """# Keys of a study file
 
 Written by `python -m docs.make_reference` from the classes in `wardround.config`; a test holds this page to them.
 
-A study file is TOML, one table a section. A key that a section does not have is refused with the nearest known one. In `[privacy]` the
-`plan`, and in `[federation]` the `strategy`, decides which keys there are: a key of another kind is refused, unless it is at its default,
-as in files from before each kind had keys of its own. Which plans and strategies fit: [strategies](strategies.md#which-pairs-fit). In a
-simulation the keys of `[site]` may stand in `[data]` as well. `wardround schema` prints the same as a JSON schema.
+A study file is TOML, one table a section. A key that a section does not have is refused with the nearest known one.
+In `[privacy]` the `plan`, and in `[federation]` the `strategy`, decides which keys there are: a key of another kind is
+refused, unless it is at its default, as in files from before each kind had keys of its own. Which plans and strategies
+fit: [strategies](strategies.md#which-pairs-fit). In a simulation the keys of `[site]` may stand in `[data]` as well.
+`wardround schema` prints the same as a JSON schema.
 """
 _ARROWS = "<!-- arrows: written by docs.make_reference -->"
 _END = "<!-- end -->"

@@ -56,5 +56,6 @@ def test_the_page_of_strategies_has_a_row_for_each():
 
     from wardround.config.federation import StrategyName
 
-    rows = re.findall(r"^\| `([a-z-]+)` \| ", (DOCS / "strategies.md").read_text(), flags=re.MULTILINE)
+    first = (DOCS / "strategies.md").read_text().partition("## Which pairs fit")[0]
+    rows = re.findall(r"^\| `([a-z-]+)` \| ", first, flags=re.MULTILINE)
     assert [name for name in rows if name in get_args(StrategyName)] == list(get_args(StrategyName))

@@ -191,7 +191,7 @@ def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, ob
         folder.write_json("results.json", results)
         folder.forget_notes()
         history = read_lines(folder.path / "rounds.jsonl")
-        certificate = certificate_of(study, plan, coordinator.receipts(), outcome, model_sha256, history)
+        certificate = certificate_of(coordinator, outcome, model_sha256, history)
         weights = WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models))
         folder.write_json("model.json", _card(study, materials, weights, str(certificate["short"])).to_json())
         folder.write_json("certificate.json", certificate)
