@@ -64,6 +64,9 @@ class Study(Section):
         if not isinstance(given, dict):
             return given
         read = with_site(dict(given))
+        if isinstance(read.get("privacy"), dict) and read["privacy"].get("rounding") == "patient":
+            # Its default, while there was another; files that runs left name every key.
+            read["privacy"] = {key: value for key, value in read["privacy"].items() if key != "rounding"}
         for section, tag, kinds in (
             ("privacy", "plan", kinds_of(PrivacySection)),
             ("federation", "strategy", kinds_of(FederationSection)),
