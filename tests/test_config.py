@@ -8,23 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.errors import raises_code
 
+from wardround.agreed.plans import plan_of
 from wardround.config import Study, parse_study, read_study
+from wardround.config.privacy import PrivateSection
 from wardround.errors import StudyError
 
+NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None}
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))  # a lone surrogate is no text
 
 
 def refusal(raw, code):
     """The sentence of a study that is refused with this code: it names the setting."""
     with raises_code(StudyError, code) as refused:
-        parse_study(raw)
+        plan_of(parse_study(raw))
     return str(refused.value)
+
+
+def kinds(section):
+    """The kinds of a section in a JSON schema: itself, where it is of one kind."""
+    return section.get("oneOf", [section])
 
 
 def leaves(schema):
     """Every key of every section in a JSON schema, with its own schema."""
     for name, section in schema["$defs"].items():
-        for kind in section.get("oneOf", [section]):
+        for kind in kinds(section):
             for key, field in kind["properties"].items():
                 yield f"{name}.{key}", field
 
@@ -51,7 +59,7 @@ def test_an_unknown_section_is_refused_with_the_nearest_known_one(tiny):
 def test_an_unknown_key_of_a_section_in_a_section_is_refused(tiny):
     raw = tiny()
     raw["data"]["phantom"]["patient"] = 3
-    assert "unknown key data.phantom.patient (did you mean patients?)" in refusal(raw, "study-unknown-key")
+    assert "unknown key site.phantom.patient (did you mean patients?)" in refusal(raw, "study-unknown-key")
 
 
 def test_a_key_like_no_other_is_refused_with_all_known_ones(tiny):
@@ -70,12 +78,12 @@ def test_exactly_one_of_epsilon_and_noise_multiplier_is_given(tiny, privacy):
 
 
 def test_either_of_epsilon_and_noise_multiplier_alone_is_enough(tiny):
-    given, computed = (
-        parse_study(tiny(privacy=one)).privacy.model_dump()
-        for one in ({}, {"epsilon": None, "noise_multiplier": 1.0})
-    )
-    assert given["noise_multiplier"] is None
-    assert (computed["epsilon"], computed["noise_multiplier"]) == (None, 1.0)
+    for values in ((8.0, None), (None, 1.0)):
+        privacy = parse_study(
+            tiny(privacy=dict(zip(("epsilon", "noise_multiplier"), values, strict=True)))
+        ).privacy
+        assert isinstance(privacy, PrivateSection)
+        assert (privacy.epsilon, privacy.noise_multiplier) == values
 
 
 def test_a_private_study_needs_a_delta(tiny):
@@ -84,15 +92,14 @@ def test_a_private_study_needs_a_delta(tiny):
 
 @pytest.mark.parametrize("given", ["epsilon", "noise_multiplier"])
 def test_a_study_without_privacy_promises_nothing(tiny, given):
-    none = {"plan": "none", "epsilon": None, "delta": None}
-    assert parse_study(tiny(privacy=none)).privacy.plan == "none"
-    assert given in refusal(tiny(privacy=none | {given: 1.0}), "study-no-promise")
+    assert parse_study(tiny(privacy=NOT_PRIVATE)).privacy.plan == "none"
+    assert given in refusal(tiny(privacy=NOT_PRIVATE | {given: 1.0}), "study-no-promise")
 
 
 def test_the_epsilon_of_a_study_without_privacy_is_infinity(tiny_study):
     from wardround.simulation.estimate import estimate
 
-    found = estimate(tiny_study(privacy={"plan": "none", "epsilon": None, "delta": None}))
+    found = estimate(tiny_study(privacy=NOT_PRIVATE))
     assert found.statement.epsilon == math.inf
     assert found.to_json()["epsilon"] == "infinity"
 
@@ -141,7 +148,7 @@ def test_several_mistakes_are_reported_together(tiny):
     ("sections", "code"),
     [
         ({"federation": {"local_steps": 2}}, "study-strategy-key"),
-        ({"federation": {"strategy": "fedavg"}}, "study-trust"),
+        ({"federation": {"strategy": "fedavg"}}, "study-plan-strategy"),
         ({"privacy": {"colluders": 2, "dropouts": 1}}, "study-honest-hospital"),
         ({"hospitals": {"scheme": "sizes"}}, "study-sizes"),
         ({"hospitals": {"sizes": [9, 9, 9]}}, "study-sizes"),
@@ -160,7 +167,7 @@ def test_parts_that_do_not_fit_together_are_refused(tiny, sections, code):
         {"hospitals": {"scheme": "sizes", "sizes": [5, 6, 7]}},
         {"federation": {"compare": ["pooled", "alone-no-privacy"], "average_last": 0.25}},
         {"privacy": {"epsilon": None, "noise_multiplier": 1e-2, "delta": 1e-12}},
-        {"privacy": {"plan": "none", "epsilon": None, "delta": None}},
+        {"privacy": NOT_PRIVATE},
     ],
 )
 def test_a_study_written_and_read_again_is_the_same(tiny_study, tmp_path, sections):
@@ -258,7 +265,9 @@ def test_the_schema_explains_every_key():
     schema = Study.model_json_schema()
     json.dumps(schema, allow_nan=False)
     silent = [name for name, field in leaves(schema) if not field.get("description") and "$ref" not in field]
-    # The sections themselves are explained by their class.
-    assert [name for name in silent if not name.startswith("Study.") and name != "DataSection.phantom"] == []
-    assert all(section["description"] for section in schema["$defs"].values())
+    # The sections themselves, and the plan or strategy that each is about, are explained by their class.
+    told = ("Study.", "SiteSection.phantom")
+    tags = (".plan", ".strategy")
+    assert [name for name in silent if not name.startswith(told) and not name.endswith(tags)] == []
+    assert all(kind["description"] for section in schema["$defs"].values() for kind in kinds(section))
     assert schema["additionalProperties"] is False

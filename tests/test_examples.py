@@ -40,14 +40,14 @@ def test_the_demo_made_small_runs_with_every_comparison(cache, tmp_path, wardrou
     demo = read_study(next(path for path in EXAMPLES if path.name == "demo.toml"))
     small = demo.model_copy(
         update={
-            "data": demo.data.model_copy(update={"image_size": 32}),
             "site": demo.site.model_copy(
                 update={
                     "phantom": demo.site.phantom.model_copy(
                         update={"patients": 60, "image_size": 32, "max_images": 2}
-                    ),
+                    )
                 }
             ),
+            "data": demo.data.model_copy(update={"image_size": 32}),
             "federation": demo.federation.model_copy(update={"rounds": 3}),
             "performance": demo.performance.model_copy(update={"cache": cache, "threads": 1}),
         }
@@ -80,14 +80,14 @@ def made_small(study, cache):
     cohorts = {"cohorts": 2} if hasattr(study.privacy, "cohorts") else {}
     return study.model_copy(
         update={
-            "data": study.data.model_copy(
+            "site": study.site.model_copy(
                 update={
-                    "image_size": 32,
-                    "phantom": study.data.phantom.model_copy(
+                    "phantom": study.site.phantom.model_copy(
                         update={"patients": 40, "image_size": 32, "max_images": 1}
-                    ),
+                    )
                 }
             ),
+            "data": study.data.model_copy(update={"image_size": 32}),
             "hospitals": hospitals.model_copy(update={"count": min(hospitals.count, 3)}),
             "privacy": study.privacy.model_copy(update={"accountant": "rdp", **cohorts}),
             "federation": federation.model_copy(update=few),

@@ -52,7 +52,7 @@ def test_keys_may_stand_in_quotes_or_not(sweep):
     quoted = sweep({"privacy.epsilon": [1, 2], "data.phantom.patients": [40, 50]})
     nested = sweep({"privacy": {"epsilon": [1, 2]}, "data": {"phantom": {"patients": [40, 50]}}})
     assert quoted == nested
-    assert [study.data.phantom.patients for study in runs_of(quoted).values()] == [40, 50, 40, 50]
+    assert [study.site.phantom.patients for study in runs_of(quoted).values()] == [40, 50, 40, 50]
 
 
 def test_repeats_differ_in_split_weights_and_seed_and_in_nothing_else(sweep):

@@ -45,7 +45,7 @@ def test_a_masked_round_takes_three_exchanges_and_the_end_one(make_masked):
         assert party.notes.witness == seen[1].plus(seen[2]).plus(seen[3])
 
 
-def test_the_sum_of_a_round_is_handed_out_with_the_next_announcement(make_masked):
+def test_a_sum_is_handed_out_with_the_next_announcement(make_masked):
     masked = make_masked()
     channel = Watching(masked.channel)
     masked.collect(masked.request(1), channel)
@@ -67,7 +67,7 @@ class Away(Availability):
 
 
 @pytest.mark.parametrize("back", [True, False], ids=["in round 3", "at the end"])
-def test_a_hospital_that_was_away_takes_in_the_sum_of_the_round_before(make_masked, back):
+def test_a_hospital_that_was_away_takes_in_the_sum_it_missed(make_masked, back):
     """Else it would not notice that a round that it took part in lacked noise."""
     masked = make_masked()
     channel, seen = UnreliableChannel(masked.channel, Away(5, 3)), masked.aggregator.witnesses
@@ -118,7 +118,7 @@ class Breaking:
 
 
 @pytest.mark.parametrize("kind", [Announce, Confirm, Upload])
-def test_a_broken_protocol_ends_the_run_and_another_failure_the_attempt(make_masked, kind):
+def test_a_broken_protocol_ends_the_run_a_failure_the_attempt(make_masked, kind):
     masked = make_masked()
     channel = Breaking(masked.channel, kind, FailureCode.PROTOCOL)
     with pytest.raises(FederationError, match="protocol, and hospital-2 found one that does not"):

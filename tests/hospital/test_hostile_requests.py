@@ -113,7 +113,7 @@ def test_a_message_that_is_none_is_refused_and_costs_nothing(make_masked, name):
 
 
 @pytest.mark.parametrize("name", list(UNASKED))
-def test_a_question_that_was_not_agreed_on_is_refused_and_costs_nothing(make_masked, name):
+def test_a_question_not_agreed_on_is_refused_and_costs_nothing(make_masked, name):
     masked = make_masked()
     kept = notes_of(masked)
     for hospital in masked.hospitals.values():
@@ -126,7 +126,7 @@ def by_work(work):
 
 
 @pytest.mark.parametrize("work", [Confirm((b"one",)), Upload((b"one",)), Receive(b"total")], ids=by_work)
-def test_a_step_without_an_announcement_is_refused_and_costs_nothing(make_masked, work):
+def test_a_step_without_announcement_is_refused_at_no_cost(make_masked, work):
     masked = make_masked()
     kept = notes_of(masked)
     for hospital in masked.hospitals.values():
@@ -156,7 +156,7 @@ def test_steps_that_nobody_signed_are_refused_and_cost_nothing(make_masked, work
     is_unharmed(masked, kept)
 
 
-def test_an_upload_is_sent_once_and_a_sum_of_other_bytes_is_refused(make_masked):
+def test_an_upload_is_sent_once_and_another_sum_is_refused(make_masked):
     masked = make_masked()
     channel = Watching(BytesChannel(masked.hospitals))
     masked.collect(masked.request(1), channel)
@@ -177,7 +177,7 @@ def test_a_hospital_without_masks_takes_no_masked_step(make_federation):
     assert not any(ledgers(federation).values())
 
 
-def test_an_answer_that_is_not_finite_is_not_sent_and_its_charge_stands(make_federation, monkeypatch):
+def test_an_answer_that_is_not_finite_is_charged_and_not_sent(make_federation, monkeypatch):
     federation = make_federation(plan=private_plan())
     answer = Agent.answer_alone
     monkeypatch.setattr(

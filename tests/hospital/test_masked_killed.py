@@ -83,7 +83,7 @@ def test_killed_at_any_step_nothing_left_uncharged_and_the_round_is_completed(
     assert len(transcripts) == 1 + bool(left), "a repeated attempt has masks of its own"
 
 
-def test_killed_while_a_sum_is_taken_in_with_the_next_announcement(make_masked, monkeypatch):
+def test_killed_while_the_sum_before_is_taken_in(make_masked, monkeypatch):
     masked = make_masked(seed=None)
     masked.collect(masked.request(1))
     sent = len(masked.uploads)

@@ -105,7 +105,7 @@ def masked_run(masked, channel):
     return state
 
 
-def test_by_values_and_by_bytes_a_masked_run_is_the_same_bit_for_bit(make_masked):
+def test_by_values_and_by_bytes_a_masked_run_is_the_same(make_masked):
     """The count before round 1 and three rounds: weights, charges, and what the witnesses showed."""
     values, wire = make_masked("values", plan=counted_plan()), make_masked("bytes", plan=counted_plan())
     states = [masked_run(values, values.channel), masked_run(wire, BytesChannel(wire.hospitals))]

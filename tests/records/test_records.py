@@ -207,6 +207,23 @@ def test_a_few_checkpoints_are_kept_and_no_more(folder):
     assert len(checkpoints(folder)) <= 2
 
 
+def test_every_checkpoint_is_kept_where_that_is_asked_for_and_the_last_one_is_found(folder, monkeypatch):
+    waited: list[int] = []
+    monkeypatch.setattr("os.fsync", waited.append)
+    folder.keeps_every_round = True
+    for round in range(20):
+        folder.append_round({"round": round})
+        folder.write_checkpoint(round, ARRAYS)
+    assert [path.name for path in checkpoints(folder)] == [f"round-{r:06d}.safetensors" for r in range(20)]
+    assert len(waited) == 20, "a power cut leaves each of them whole"
+    assert folder.latest_checkpoint()[0] == 19
+    folder.close()
+    folder.write_text("study.toml", "")
+    again = RunFolder.create(folder.path, fresh=True)
+    assert checkpoints(again) == []
+    again.close()
+
+
 def test_there_is_no_checkpoint_before_the_first(folder):
     assert folder.latest_checkpoint() is None
 
@@ -284,7 +301,7 @@ def test_a_folder_that_cannot_be_locked_is_refused_in_a_sentence(tmp_path):
 
 
 def test_fresh_keeps_the_ledger_and_what_is_not_ours(folder):
-    for name in ("study.toml", "results.json", "ledger.sqlite", "notes.txt"):
+    for name in ("study.toml", "results.json", "model.json", "ledger.sqlite", "notes.txt"):
         folder.write_text(name, "earlier")
     folder.write_checkpoint(3, ARRAYS)
     folder.close()

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from wardround.errors import RecordError
-from wardround.report.numbers import Score, numbers_of, summary_of_run
+from wardround.report.contents import Score
+from wardround.report.numbers import numbers_of, summary_of_run
 
 
 def test_the_summary_has_the_agreed_keys(make_record):

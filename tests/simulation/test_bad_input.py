@@ -113,7 +113,7 @@ def table(folder, header, rows):
         ("sampling_prob = 1.0", "sampling_prob = 1.5", "study-value", "privacy.sampling_prob"),
         ("clipping_norm", "cliping_norm", "study-unknown-key", "clipping_norm?"),
         ("[privacy]", "[privacy", "study-no-toml", ""),
-        ('layout = "phantom"', 'layout = "x-ray"', "study-value", "data.layout"),
+        ('layout = "phantom"', 'layout = "x-ray"', "study-value", "site.layout"),
         # An approximation bounds nothing.
         ('accountant = "rdp"', 'accountant = "gdp"', "study-value", "privacy.accountant"),
     ],

@@ -22,6 +22,8 @@ FRACTION: Any = Field(1.0, gt=0, le=1, description="Share of the hospitals asked
 SERVER_LEARNING_RATE: Any = Field(1.0, gt=0, description="Step size of the server.")
 CYCLES: Any = Field(None, ge=1, description="Instead of rounds: visits of every hospital.")
 
+_STRATEGY = "How hospitals work."
+
 Repair = Literal["none", "proportional", "weighted-sampling", "weighted-loss"]
 OptimizerState = Literal["reset", "travels"]
 
@@ -48,7 +50,7 @@ class Descent(Rounds):
 class FederatedSGD(Descent):
     """One gradient sum a round: over all hospitals, or by each hospital alone, or with all patients in one place."""
 
-    strategy: Literal["fedsgd", "alone", "ensemble", "pooled"] = "fedsgd"
+    strategy: Literal["fedsgd", "alone", "ensemble", "pooled"] = Field("fedsgd", description=_STRATEGY)
     rounds: int = Field(100, ge=1, description="Communication rounds.")
 
 
@@ -70,7 +72,7 @@ class LocalSection(Descent):
 class Averaging(LocalSection):
     """Federated averaging: local steps, then the mean of the updates, and a step of the server."""
 
-    strategy: Literal["fedavg"]
+    strategy: Literal["fedavg"] = Field(description=_STRATEGY)
     rounds: int = Field(100, ge=1, description="Communication rounds.")
     fraction: float = FRACTION
     hospital_weights: tuple[float, ...] | None = Field(
@@ -89,14 +91,14 @@ class Averaging(LocalSection):
 class Proximal(Averaging):
     """FedProx: federated averaging with a pull towards the model of the round."""
 
-    strategy: Literal["fedprox"]  # type: ignore[assignment]  # another name, the same keys and one more
+    strategy: Literal["fedprox"] = Field(description=_STRATEGY)  # type: ignore[assignment]  # another name, the same keys and one more
     proximal: float = Field(0.01, ge=0, description="mu, the pull towards the model of the round.")
 
 
 class Scaffolding(LocalSection):
     """SCAFFOLD: local steps that are corrected by how far a hospital's gradients usually are from the mean."""
 
-    strategy: Literal["scaffold"]
+    strategy: Literal["scaffold"] = Field(description=_STRATEGY)
     rounds: int = Field(100, ge=1, description="Communication rounds.")
     momentum: float = Field(0.0, ge=0, le=0, description="The source's steps are plain ones.")
     fraction: float = FRACTION
@@ -114,7 +116,7 @@ class RingSection(LocalSection):
 class RoundRobin(RingSection):
     """The hospitals' own order, over and over."""
 
-    strategy: Literal["round-robin"]
+    strategy: Literal["round-robin"] = Field(description=_STRATEGY)
     rounds: int = Field(100, ge=1, description="Hand-overs; or give cycles.")
     cycles: int | None = CYCLES
 
@@ -127,13 +129,13 @@ class RoundRobin(RingSection):
 class SinglePass(RingSection):
     """Each hospital once, in the hospitals' own order."""
 
-    strategy: Literal["single-pass"]
+    strategy: Literal["single-pass"] = Field(description=_STRATEGY)
 
 
 class RandomOrder(RingSection):
     """Each hospital once a cycle, in an order drawn anew for each cycle."""
 
-    strategy: Literal["random-order"]
+    strategy: Literal["random-order"] = Field(description=_STRATEGY)
     rounds: int = Field(100, ge=1, description="Hand-overs; or give cycles.")
     cycles: int | None = CYCLES
     timetable_seed: int = TIMETABLE_SEED
@@ -147,7 +149,7 @@ class RandomOrder(RingSection):
 class StochasticOrder(RingSection):
     """A hospital drawn anew for every hand-over."""
 
-    strategy: Literal["stochastic"]
+    strategy: Literal["stochastic"] = Field(description=_STRATEGY)
     rounds: int = Field(100, ge=1, description="Hand-overs.")
     timetable_seed: int = TIMETABLE_SEED
 
@@ -155,7 +157,7 @@ class StochasticOrder(RingSection):
 class AsynchronousSection(LocalSection):
     """Hospitals finish when they finish; late work weighs less."""
 
-    strategy: Literal["asynchronous"]
+    strategy: Literal["asynchronous"] = Field(description=_STRATEGY)
     rounds: int = Field(100, ge=1, description="Arrivals.")
     staleness: int = Field(10, ge=0, description="Rounds that a model may be old.")
     staleness_power: float = Field(0.5, ge=0, description="Late work weighs 1 / (1 + late) ** this.")
@@ -166,7 +168,7 @@ class AsynchronousSection(LocalSection):
 class SelectiveSection(LocalSection):
     """Hospitals train replicas and exchange some parameters."""
 
-    strategy: Literal["selective"]
+    strategy: Literal["selective"] = Field(description=_STRATEGY)
     rounds: int = Field(100, ge=1, description="Turns.")
     download_fraction: float = Field(1.0, gt=0, le=1, description="Share of parameters fetched.")
     upload_fraction: float = Field(0.1, gt=0, le=1, description="Share of parameters sent, at most.")
@@ -183,7 +185,7 @@ class SelectiveSection(LocalSection):
 class OneShotSection(Rounds):
     """Every hospital fits a linear head to the end, and the server takes the mean, once."""
 
-    strategy: Literal["one-shot"]
+    strategy: Literal["one-shot"] = Field(description=_STRATEGY)
 
 
 Averages: TypeAlias = Averaging | Proximal | Scaffolding

@@ -11,6 +11,8 @@ from pydantic import AliasChoices, Field, model_validator
 from wardround.config.section import PublishedSection, Section, conflict
 from wardround.published import PublishedPlanName
 
+_PLAN = "Where the noise goes."
+
 Probability = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -82,7 +84,7 @@ class PrivateSection(PlanSection):
 class DPSGD(PrivateSection):
     """`plan = "dp-sgd"`: noise on sums of clipped per-patient gradients."""
 
-    plan: Literal["dp-sgd"]
+    plan: Literal["dp-sgd"] = Field(description=_PLAN)
     clipping_norm: float = CLIPPING_NORM
     clipping: Literal["flat", "per-layer", "per-layer-by-size", "automatic", "adaptive"] = Field(
         "flat", description="How gradients are brought to that norm; an adaptive norm starts there."
@@ -118,7 +120,7 @@ class DPSGD(PrivateSection):
 class CorrelatedNoise(PrivateSection):
     """`plan = "correlated-noise"`: noise on sums of gradients, of which later rounds take part back."""
 
-    plan: Literal["correlated-noise"]
+    plan: Literal["correlated-noise"] = Field(description=_PLAN)
     clipping_norm: float = CLIPPING_NORM
     clipping: Literal["flat", "per-layer", "per-layer-by-size", "automatic"] = Field(
         "flat", description="How gradients are brought to that norm, the same in all rounds."
@@ -141,7 +143,7 @@ class CorrelatedNoise(PrivateSection):
 class ClippedUpdates(PrivateSection):
     """`plan = "clipped-update"`: noise on a hospital's clipped update; the unit is the hospital."""
 
-    plan: Literal["clipped-update"]
+    plan: Literal["clipped-update"] = Field(description=_PLAN)
     unit: Literal["hospital"] = Field(  # type: ignore[assignment]  # another unit than other plans
         "hospital", description="Who is protected: one hospital with all its data."
     )
@@ -161,7 +163,7 @@ class PublishedPlan(PublishedSection, PrivateSection):
 class OutputPerturbed(PrivateSection):
     """`plan = "output-perturbation"`: noise on the weights of a linear head that was fitted to the end."""
 
-    plan: Literal["output-perturbation"]
+    plan: Literal["output-perturbation"] = Field(description=_PLAN)
     row_norm: float = Field(
         1.0,
         gt=0,
@@ -183,7 +185,7 @@ class OutputPerturbed(PrivateSection):
 class LocalPictures(PrivateSection):
     """`plan = "local-pictures"`: noise on every picture and label, once, before any training."""
 
-    plan: Literal["local-pictures"]
+    plan: Literal["local-pictures"] = Field(description=_PLAN)
     pictures: PictureMechanismName = Field("gaussian-features", description="What is noised, and how.")
     block: int | None = Field(None, ge=1, description="dp-pix: side of a block in pixels; default: 16.")
     neighbourhood: int | None = Field(
@@ -238,7 +240,7 @@ class LocalPictures(PrivateSection):
 class NoPrivacy(PlanSection):
     """`plan = "none"`: no noise; epsilon is infinity."""
 
-    plan: Literal["none"]
+    plan: Literal["none"] = Field(description=_PLAN)
     delta: float | None = Field(
         None, gt=0, lt=1, description="Of the ledger, for later runs on the same patients."
     )
@@ -248,7 +250,6 @@ class NoPrivacy(PlanSection):
         1.0,
         gt=0,
         description="one-shot: bound (L2) on a picture's row of features.",
-        validation_alias=AliasChoices("row_norm", "clipping_norm"),
     )
     regularisation: float = Field(
         0.01,

@@ -81,7 +81,7 @@ def validated(model: type[_Model], raw: Mapping[str, Any], source: str) -> _Mode
         return model.model_validate(raw)
     except ValidationError as error:
         items: list[dict[str, Any]] = [dict(item) for item in error.errors()]
-        codes = {_code(item["type"]) for item in items}
+        codes = {_code(item, model) for item in items}
         raise StudyError(
             f"{source} does not hold: " + "; ".join(_reason(item, model) for item in items) + ".",
             code=codes.pop() if len(codes) == 1 else "study-several",
@@ -107,12 +107,15 @@ def _resolve_paths(study: Study, base: Path) -> Study:
     )
 
 
-def _code(kind: str) -> str:
+def _code(item: dict[str, Any], model: type[Section]) -> str:
     """Returns the code of one failed check, from pydantic's name for it or from ours."""
+    kind: str = item["type"]
     if kind.startswith("study-"):
         return kind
+    if kind == "extra_forbidden":
+        tag, owners = _owners(item, model)
+        return f"study-{tag}-key" if owners else "study-unknown-key"
     known = {
-        "extra_forbidden": "study-unknown-key",
         "missing": "study-missing-key",
         "union_tag_not_found": "study-missing-key",
         "value_error": "study-conflict",
@@ -120,15 +123,21 @@ def _code(kind: str) -> str:
     return known.get(kind, "study-value")
 
 
+def _owners(item: dict[str, Any], model: type[Section]) -> tuple[str, list[str]]:
+    """Returns the tag of an unknown key's section, and the section's other kinds that have such a key."""
+    parts, _, others = _place(item["loc"], model)
+    owners = {name for tag, kind in others for name in tags_of(kind, tag) if parts[-1] in kind.model_fields}
+    return (others[0][0] if others else ""), sorted(owners)
+
+
 def _reason(item: dict[str, Any], model: type[Section]) -> str:
     """Returns one failed check in words: where, what must hold, what came."""
-    parts, section, others = _place(item["loc"], model)
+    parts, section, _ = _place(item["loc"], model)
     where = ".".join(parts)
     if item["type"] == "extra_forbidden":
         key, known = parts[-1], [] if section is None else list(section.model_fields)
-        owners = sorted({name for tag, kind in others for name in tags_of(kind, tag) if key in kind.model_fields})
+        tag, owners = _owners(item, model)
         if owners:
-            tag = others[0][0]
             return f"{where} belongs to {tag} = {', '.join(owners)}; remove {key}, or change the {tag}"
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"

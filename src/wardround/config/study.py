@@ -71,6 +71,9 @@ class Study(Section):
             if isinstance(read.get(section), dict):
                 named = {"strategy": "fedsgd"} | read[section] if section == "federation" else read[section]
                 read[section] = without_defaults_of_others(named, tag, kinds)
+        if _fits_in_the_open(read) and "clipping_norm" in read["privacy"]:
+            norm = {"row_norm": read["privacy"].pop("clipping_norm")}  # its name before there was this one
+            read["privacy"] = norm | read["privacy"]
         return read
 
     @model_validator(mode="after")
@@ -94,6 +97,7 @@ class Study(Section):
         self._fitted()
         self._unreliable()
         self._masked()
+        self._trusted()
         self._honest()
         return self
 
@@ -101,6 +105,20 @@ class Study(Section):
         count, shares = self.hospitals.count, federation.hospital_weights
         if shares is not None and (len(shares) != count or min(shares) <= 0):
             raise ValueError(f"hospital_weights must be {count} numbers above 0, one for each hospital")
+
+    def _trusted(self) -> None:
+        """Refuses keys of who adds the noise where nobody shares it."""
+        privacy, strategy = self.privacy, self.federation.strategy
+        trust = getattr(privacy, "trust", None)
+        if strategy in (*ALONE, "pooled") and trust == "coordinator":
+            raise ValueError(f'{strategy} has no sum of several hospitals: trust must be "nobody"; or remove it')
+        if trust == "secure-aggregation" and strategy not in (*ALONE, "pooled"):
+            return
+        given = [key for key in ("colluders", "dropouts") if _is_given(privacy, key)]
+        if given:
+            raise ValueError(
+                f'{given[0]} belongs to trust = "secure-aggregation" and a sum over hospitals; remove {given[0]}'
+            )
 
     def _honest(self) -> None:
         """Refuses shares of noise of which none is surely there and unknown."""
@@ -171,7 +189,15 @@ class Study(Section):
     def _masked(self) -> None:
         """Refuses masked sums that would hide nothing."""
         privacy, count = self.privacy, self.hospitals.count
-        if isinstance(privacy, DPSGD) and privacy.sum == "masked" and count - privacy.dropouts < 3:
+        if not isinstance(privacy, DPSGD) or privacy.sum != "masked":
+            return
+        if self.federation.strategy != "fedsgd":
+            raise conflict(
+                "study-plan-strategy",
+                f'sum = "masked" is the sum of all hospitals in every round, and {self.federation.strategy} has none; '
+                'use strategy = "fedsgd", or sum = "simulated"',
+            )
+        if count - privacy.dropouts < 3:
             raise ValueError(
                 "of two hospitals each learns the other's vector from a masked sum: hospitals.count less dropouts must "
                 f"be >= 3, got {count} - {privacy.dropouts}; invite more hospitals, foresee fewer dropouts, or use "
@@ -255,6 +281,14 @@ class Study(Section):
             for key, inner in nested.items():
                 lines += [f"[{section}.{key}]", *_toml_lines(inner), ""]
         return "\n".join(lines)
+
+
+def _fits_in_the_open(tables: Mapping[str, Any]) -> bool:
+    """Returns whether a study fits heads without privacy."""
+    privacy, federation = tables.get("privacy"), tables.get("federation")
+    if not isinstance(privacy, dict) or not isinstance(federation, dict):
+        return False
+    return privacy.get("plan") == "none" and federation.get("strategy") == "one-shot"
 
 
 def _hash(content: Mapping[str, object]) -> str:

@@ -109,8 +109,8 @@ def check_deployable(study: Study, plan: Plan, site: Site) -> None:
         )
     if isinstance(plan.training, NoisedPictures):
         raise PrivacyError(
-            "A hospital must noise its pictures before it trains on them, and only a simulation does so yet. Use another "
-            "`[privacy] plan`.",
+            "A hospital must noise its pictures before it trains on them, and only a simulation does so yet. Use "
+            "another `[privacy] plan`.",
             code="privacy-not-deployable",
         )
     if plan.masked is None and not (plan.is_private and isinstance(plan.noiser, ByEachHospital)):

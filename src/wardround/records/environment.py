@@ -1,4 +1,4 @@
-"""What a run was made with, so that it can be repeated."""
+"""The versions and the machine that a run was made with, so that it can be repeated."""
 
 import os
 import platform

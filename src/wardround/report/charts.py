@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from wardround.report.canvas import WIDE, Chart, both, end_label, new_axes, new_figure
+from wardround.report.contents import Comparison, Insider, Look, Report
 from wardround.report.guarantee import Guarantee
-from wardround.report.numbers import Comparison, Insider, Look, Report
 from wardround.report.svg import BAND, INK, MUTED, OPEN, PAPER, PRIVATE, RULE
 
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from wardround.accounting.terms import Trust
 from wardround.report.charts import comparison_chart, insiders_chart, rounds_chart
-from wardround.report.numbers import Report, Score
+from wardround.report.contents import Report, Score
 
 _TRUST = {
     Trust.COORDINATOR: "The coordinator. It sees every hospital's sum before it adds the noise.",

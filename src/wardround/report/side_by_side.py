@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from wardround.records.folder import RunRecord
 from wardround.report.comparison import Charge, Column, Overview, Point, Row, Spread
-from wardround.report.numbers import Quality, Report, numbers_of
+from wardround.report.contents import Quality, Report
+from wardround.report.numbers import numbers_of
 from wardround.report.together import together_of
 
 

@@ -12,6 +12,7 @@ import torch
 
 from wardround import __version__
 from wardround.accounting.numbers import number_to_json
+from wardround.agreed.model_card import card_of
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
 from wardround.config import Study, read_study
@@ -21,6 +22,7 @@ from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Outcome, Position, Schedule, run_rounds
 from wardround.errors import BudgetExhausted, MissingExtra, RecordError
 from wardround.ledger.file import LedgerFile
+from wardround.models.card import ModelCard, WeightsCard
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.records.environment import describe_environment
@@ -32,7 +34,6 @@ from wardround.simulation.federate import federate, open_ledger
 from wardround.simulation.local_pictures import released_materials
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
-from wardround.simulation.model_card import card_of
 from wardround.simulation.references import POOLED, average_last_of, check_references, pooled
 from wardround.simulation.results import patient_table, results_of
 from wardround.types import Vector
@@ -191,12 +192,25 @@ def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, ob
         folder.forget_notes()
         history = read_lines(folder.path / "rounds.jsonl")
         certificate = certificate_of(study, plan, coordinator.receipts(), outcome, model_sha256, history)
-        card = card_of(study, materials, outcome.models, model_sha256, str(certificate["short"]))
-        folder.write_json("model.json", card.to_json())
+        weights = WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models))
+        folder.write_json("model.json", _card(study, materials, weights, str(certificate["short"])).to_json())
         folder.write_json("certificate.json", certificate)
     record = RunRecord.read(folder.path)
     _report(record, observer)
     return record
+
+
+def _card(study: Study, materials: Materials, weights: WeightsCard, statement: str) -> ModelCard:
+    images = materials.images
+    return card_of(
+        study, materials.workbench.network, weights,
+        target=images.target, classes=images.class_names, channels=images.pixels.shape[1], statement=statement,
+    )  # fmt: skip
+
+
+def _names_in_file(models: Models) -> tuple[str, ...]:
+    """Returns the names that parameters of several models begin with in `model.safetensors`; none for one model."""
+    return tuple(models) if len(models) > 1 else ()
 
 
 def _named(models: Models, materials: Materials) -> dict[str, Vector]:
@@ -205,7 +219,7 @@ def _named(models: Models, materials: Materials) -> dict[str, Vector]:
     Of several models, each name stands after that of its hospital.
     """
     workbench = materials.workbench
-    if len(models) == 1:
+    if not _names_in_file(models):
         return workbench.named_weights(next(iter(models.values())))
     return {
         f"{model}/{name}": value

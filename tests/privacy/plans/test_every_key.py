@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
-from tests.privacy.plans.test_fit import FITTING, PLANS, privacy_sections
+from tests.privacy.plans.test_fit import FITTING, PLANS
 
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import head_fit_of
@@ -95,9 +95,10 @@ def is_known(study, key):
     return key == "trust" and alone
 
 
-def test_every_key_is_here():
-    keys = {key for section in privacy_sections() for key in section["properties"]}
-    assert keys - ELSEWHERE == set(OTHERWISE)
+def test_every_key_is_here(tiny_study):
+    sections = {type(study.privacy) for plan in PLANS for _, study in studies(tiny_study, plan)}
+    assert len(sections) == len(PLANS)
+    assert {key for section in sections for key in section.model_fields} - ELSEWHERE == set(OTHERWISE)
 
 
 @pytest.mark.parametrize("plan", PLANS)

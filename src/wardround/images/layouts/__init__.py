@@ -1,1 +1,1 @@
-"""How pictures lie on disk: one reader a layout, and the one dictionary that names them."""
+"""One reader for each layout of pictures on disk, and the one dictionary that names them."""

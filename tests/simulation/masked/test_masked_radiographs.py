@@ -1,7 +1,7 @@
 """On the chest X-rays a masked run learns what one with simulated Gaussian shares learns, at the same noise multiplier.
 
 A seed is a split and the noise of one run; both kinds of sum get the same five seeds, so that their differences are of
-noise alone. `pytest -m slow -rP tests/simulation/test_masked_radiographs.py` prints the figures of
+noise alone. `pytest -m slow -rP tests/simulation/masked/test_masked_radiographs.py` prints the figures of
 docs/secure-aggregation.md.
 """
 

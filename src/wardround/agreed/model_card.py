@@ -1,8 +1,7 @@
-"""The card of the model that a simulation trained."""
-
-from collections.abc import Collection
+"""The card of the model that a study trained, from the study and what hospitals say of their pictures."""
 
 from wardround.config import Study
+from wardround.images.entries import Target
 from wardround.images.rows.recipe import VERSION
 from wardround.models.card import (
     ModelCard,
@@ -15,25 +14,31 @@ from wardround.models.card import (
     normalisation_of,
 )
 from wardround.models.catalogue import NETWORKS
-from wardround.simulation.materials import Materials
+from wardround.models.network import Network
 
 
 def card_of(
-    study: Study, materials: Materials, models: Collection[str], weights_sha256: str, statement: str
+    study: Study,
+    network: Network,
+    weights: WeightsCard,
+    *,
+    target: Target,
+    classes: tuple[str, ...],
+    channels: int,
+    statement: str,
 ) -> ModelCard:
-    """Returns the card of a run's final models.
+    """Returns the model card of a study's final model or models.
 
     Args:
-        study: of the run.
-        materials: of the run.
-        models: their names.
-        weights_sha256: of the content of `model.safetensors`.
+        study: that trained them.
+        network: of the study; only its frozen parameters and its encoding are read.
+        weights: the file they are in.
+        target: predicted.
+        classes: names of the logits, in order.
+        channels: of a preprocessed picture or volume.
         statement: the guarantee, one line.
     """
-    images, network = materials.images, materials.workbench.network
-    recipe = _recipe(study, images.pixels.shape[1])
-    channels, *size = recipe.shape
-    section = study.model
+    recipe, section = _recipe(study, channels), study.model
     return ModelCard(
         study=StudyReference(name=study.study.name, digest=study.digest),
         statement=statement,
@@ -42,15 +47,15 @@ def card_of(
             width=section.width or NETWORKS[section.name].width,
             train=section.train,
             init_seed=section.init_seed,
-            channels=channels,
-            size=tuple(size),
+            channels=recipe.shape[0],
+            size=recipe.shape[1:],
         ),
-        target=images.target.value,
-        classes=images.class_names,
+        target=target.value,
+        classes=classes,
         recipe=recipe,
         normalisation=normalisation_of(network),
         encoder_sha256=frozen_sha256(network),
-        weights=WeightsCard(sha256=weights_sha256, models=tuple(models) if len(models) > 1 else ()),
+        weights=weights,
     )
 
 

@@ -18,7 +18,7 @@ from contextlib import closing
 
 import pytest
 from tests.cases import family
-from tests.simulation.killed_rounds import DONE, STEPS, UNPAID
+from tests.simulation.masked.killed_rounds import DONE, STEPS, UNPAID
 from tests.simulation.test_real_data import PICTURES, ROOT
 from tests.simulation.test_resume import what_counts
 
@@ -69,11 +69,11 @@ def radiographs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed_rounds(phantoms):
-    """Runs commands in processes of their own; see `tests.simulation.killed_rounds`."""
+    """Runs commands in processes of their own; see `tests.simulation.masked.killed_rounds`."""
     paths = [str(ROOT), str(ROOT / "src")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     driver = subprocess.Popen(
-        [sys.executable, "-m", "tests.simulation.killed_rounds", phantoms(7)],
+        [sys.executable, "-m", "tests.simulation.masked.killed_rounds", phantoms(7)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
 

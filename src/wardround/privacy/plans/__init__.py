@@ -1,0 +1,1 @@
+"""Plans: the kinds of protection, their noise, what each costs and what each promises, in words."""

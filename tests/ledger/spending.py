@@ -1,0 +1,16 @@
+"""A step, a limit, and how many of the one fit under the other."""
+
+from typing import Any
+
+from wardround.accounting.calibration import calibrate_count
+from wardround.accounting.events import Event, GaussianEvent
+from wardround.ledger.account import Ledger
+
+STEP = GaussianEvent(5.0)
+LIMIT: dict[str, Any] = {"epsilon_limit": 2.0, "delta": 1e-5}
+AFFORDABLE = calibrate_count(STEP, 2.0, 1e-5)
+
+
+def spend(ledger: Ledger, count: int, study: str = "study", event: Event = STEP, **options: Any) -> None:
+    for number in range(count):
+        ledger.charge(event, study=study, release_id=f"round-{number}", purpose="training", **options)
