@@ -1,7 +1,7 @@
 """A plan and a strategy fit if the plan protects the work that the strategy asks for, and the study says the same."""
 
 import itertools
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
