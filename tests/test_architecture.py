@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "work": set(),
     # The table of what only published systems need: names alone, and the one way to `reproduce.mechanisms`.
     "published": set(),
-    "config": {"published"},
+    "config": {"published", "images.layouts.names"},
     # Five islands.
     "images": set(),
     "accounting": set(),

@@ -3,18 +3,13 @@
 A key stands in the classes that have a use for it, so that no study file can give one that is ignored.
 """
 
-from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from wardround.config.section import PublishedSection, Section
+from wardround.config.section import PublishedSection, Section, kinds_of, tags_of
 from wardround.published import PublishedStrategyName
 
-StrategyName = Literal[
-    "fedsgd", "fedavg", "fedprox", "scaffold",
-    "round-robin", "single-pass", "random-order", "stochastic",
-    "asynchronous", PublishedStrategyName, "one-shot", "ensemble", "alone", "pooled",
-]  # fmt: skip
 ReferenceName = Literal[
     "no-privacy", "pooled", "pooled-no-privacy", "alone", "alone-no-privacy", "ensemble", "ensemble-no-privacy"
 ]
@@ -224,7 +219,7 @@ def rounds_of(section: FederationSection, hospitals: int) -> int:
 
 def strategy_names() -> tuple[str, ...]:
     """Returns the names that `[federation] strategy` may have."""
-    return get_args(StrategyName)
+    return tuple(name for kind in kinds_of(FederationSection) for name in tags_of(kind, "strategy"))
 
 
 def _check_cycles(cycles: int | None, rounds: int) -> None:
