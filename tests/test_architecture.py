@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "work": set(),
     # The table of what only published systems need: names alone, and the one way to `reproduce.mechanisms`.
     "published": set(),
-    "config": {"published"},
+    "config": {"published", "images.layouts.names"},
     # Five islands.
     "images": set(),
     "accounting": set(),
@@ -53,6 +53,7 @@ ARROWS: dict[str, set[str]] = {
     # The three programs: the first two know nothing of each other; the simulation has both in one process.
     "hospital": {
         "work",
+        "published",
         "config",
         "images",
         "models",
@@ -84,6 +85,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "simulation": {
         "work",
+        "published",
         "config",
         "images",
         "accounting",
@@ -120,6 +122,16 @@ ARROWS: dict[str, set[str]] = {
         "accounting",
         "privacy",
         "randomness",
+        "images",
+        "training",
+        "records",
+        "agreed",
+        "federation",
+        "work",
+        "hospital",
+        "simulation",
+        "ledger",
+        "per_patient",
     },
     "cli": {
         "config",
@@ -250,7 +262,9 @@ def test_every_arrow_is_used(room):
     assert not unused, f"{room} imports nothing of {sorted(unused)} any more: take it out of the dictionary"
 
 
-PUBLISHED = {"sparse-vector", "top-k"}
+PUBLISHED = {"sparse-vector", "top-k", "local-pictures", "selective"}
+NAMES_OF_WORK = {"work.py": "selective"}
+"""The kinds of work are a closed sum, and this one is asked for by a published strategy alone."""
 
 
 @pytest.mark.parametrize(
@@ -265,7 +279,7 @@ def test_the_table_alone_names_what_only_published_systems_need(path):
     said = [
         node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
-    for text in set(said) - prose:
+    for text in set(said) - prose - {NAMES_OF_WORK.get(path.name)}:
         named = [name for name in PUBLISHED if name in text]
         assert not named, f"{text!r} names {named}: only wardround.published does"
         assert "wardround.reproduce" not in text, f"{text!r} is another way to reproduce"

@@ -19,10 +19,10 @@ from wardround.federation.strategies.fedavg import FedAvg
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategies.scaffold import Scaffold
-from wardround.federation.strategies.selective import Selective
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
 from wardround.privacy.updates import ClippedUpdate
+from wardround.reproduce.mechanisms.selective.strategy import Selective
 
 CALL = Call(STUDY)
 STEPS = 2

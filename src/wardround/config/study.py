@@ -23,10 +23,10 @@ from wardround.config.privacy import (
     DPSGD,
     ClippedUpdates,
     CorrelatedNoise,
-    LocalPictures,
     NoPrivacy,
     OutputPerturbed,
     PrivacySection,
+    PublishedPlan,
 )
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 
@@ -54,7 +54,7 @@ class Study(Section):
     model: ModelSection
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
     privacy: SerializeAsAny[PrivacySection]
-    federation: FederationSection = Field(default_factory=lambda: FederatedSGD.model_validate({}))
+    federation: SerializeAsAny[FederationSection] = Field(default_factory=lambda: FederatedSGD.model_validate({}))
     performance: PerformanceSection = Field(default_factory=PerformanceSection.model_construct)
 
     @model_validator(mode="before")
@@ -96,7 +96,7 @@ class Study(Section):
                 )
             if privacy.cohorts > self.rounds:
                 raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
-        self._local_pictures()
+        self._published()
         self._fitted()
         self._unreliable()
         self._masked()
@@ -135,23 +135,13 @@ class Study(Section):
                     f"got {privacy.colluders} + {dropouts}; lower one of them",
                 )
 
-    def _local_pictures(self) -> None:
-        """Refuses pictures that the mechanism cannot noise."""
-        privacy, data = self.privacy, self.data
-        if not isinstance(privacy, LocalPictures):
-            if self.training.label_correction != "forward":
-                raise ValueError('label_correction belongs to plan = "local-pictures"; remove it')
-            return
-        if data.volume_size is not None:
-            raise ValueError(
-                'plan = "local-pictures" noises pictures, and volume_size is set; use plan = "dp-sgd"'
-            )
-        if privacy.block is not None and data.image_size % privacy.block:
-            raise ValueError(f"block must divide image_size, {data.image_size}, got {privacy.block}")
-        if privacy.neighbourhood is not None and privacy.neighbourhood > data.image_size**2:
-            raise ValueError(
-                f"neighbourhood must be <= the {data.image_size**2} pixels of a picture, got {privacy.neighbourhood}"
-            )
+    def _published(self) -> None:
+        """Refuses data that a published plan has no use for."""
+        privacy = self.privacy
+        if isinstance(privacy, PublishedPlan):
+            privacy.check(self.data)
+        if not privacy.releases_pictures and self.training.label_correction != "forward":
+            raise ValueError("label_correction belongs to a plan that noises labels; remove it")
 
     def _unreliable(self) -> None:
         """Refuses absences where an answer that is missing would break something."""

@@ -12,6 +12,7 @@ from wardround.images.entries import Target
 from wardround.images.patients import Patient
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
+from wardround.published import published
 from wardround.secure_aggregation.round.witness import WITNESSES
 from wardround.simulation.absences import availability_of
 from wardround.simulation.evaluation import (
@@ -21,7 +22,6 @@ from wardround.simulation.evaluation import (
     shortcut_auroc,
     summary_of,
 )
-from wardround.simulation.local_pictures import resemblance_of
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.simulation.references import REFERENCES, run_reference
 from wardround.training.patients import TrainingPatients
@@ -78,7 +78,9 @@ def results_of(
         "availability": None if availability is None else availability.to_json(outcome.position.round),
         "upload": None if upload is None else upload.to_json(),
         "findings": materials.images.findings.summary(),
-        "resemblance": resemblance_of(plan, materials),
+        "resemblance": published(study.privacy.plan, "simulation").resemblance_of(plan, materials)
+        if isinstance(plan.training, NoisedPictures)
+        else None,
         "released": _released(study, plan, materials),
     }
 

@@ -25,13 +25,13 @@ from wardround.ledger.file import LedgerFile
 from wardround.models.card import ModelCard, WeightsCard
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
+from wardround.published import published
 from wardround.records.environment import describe_environment
 from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
 from wardround.report.write import write_report
 from wardround.simulation.absences import check_availability
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.federate import federate, open_ledger
-from wardround.simulation.local_pictures import released_materials
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
 from wardround.simulation.references import POOLED, average_last_of, check_references, pooled
@@ -175,7 +175,8 @@ def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, ob
     with LedgerFile(_ledger_path(study, folder.path), version=__version__) as ledgers, _hospital_log(folder):
         if isinstance(plan.training, NoisedPictures):
             observer.stage("noising pictures")
-            materials = released_materials(study, plan, materials, hospitals, ledgers, folder)
+            release = published(study.privacy.plan, "simulation").released_materials
+            materials = release(study, plan, materials, hospitals, ledgers, folder)
             hospitals = _hospitals(study, materials)
         federation = federate(
             study, plan, materials, hospitals, ledgers,

@@ -17,9 +17,7 @@ from wardround.per_patient.clipping_rules import Flat
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.output_perturbation import OutputPerturbation
-from wardround.privacy.pictures.features import GaussianFeatures, LaplaceFeatures
-from wardround.privacy.pictures.labels import RandomisedResponse
-from wardround.privacy.pictures.release import LocalRelease
+from wardround.privacy.pictures import LocalRelease
 from wardround.privacy.plans.kinds import (
     UNCLIPPED,
     Clip,
@@ -38,6 +36,8 @@ from wardround.privacy.plans.kinds import (
 from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.updates import ClippedUpdate
+from wardround.reproduce.mechanisms.pictures.features import GaussianFeatures, LaplaceFeatures
+from wardround.reproduce.mechanisms.pictures.labels import RandomisedResponse
 from wardround.reproduce.mechanisms.sparse_vector.mechanism import GumbelTopK, SparseVector
 from wardround.work import (
     Announce,

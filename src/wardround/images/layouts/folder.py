@@ -9,6 +9,7 @@ The last is a guess that weakens the guarantee wherever it is wrong; a finding s
 
 from wardround.errors import DataError
 from wardround.images.entries import Entry, Task
+from wardround.images.layouts.readers import Reader, plain
 from wardround.images.layouts.table import METADATA, files_in, read_table
 from wardround.images.listing import Listing
 from wardround.images.store import Store
@@ -78,3 +79,6 @@ def _numbers_first(name: str) -> tuple[bool, int, str]:
     """Grades 2 and 10 in the order of numbers, words after them in the alphabet's."""
     is_number = name.isascii() and name.isdigit()
     return (not is_number, int(name) if is_number else 0, name)
+
+
+READER = Reader(plain(read_folder), EXPECTED, (Task.CLASSIFICATION, Task.BINARY))

@@ -17,7 +17,7 @@ from wardround.per_patient.clipping_rules import Clipping, Flat
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.output_perturbation import OutputPerturbation
-from wardround.privacy.pictures.release import LocalRelease
+from wardround.privacy.pictures import LocalRelease
 from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital, Noiser
 from wardround.privacy.updates import UpdateMechanism
 

@@ -9,7 +9,7 @@ from wardround.accounting.statement import FLOATING_POINT_CAVEAT, Statement, for
 from wardround.accounting.terms import PrivacyUnit, Trust
 from wardround.per_patient.clipping_rules import Automatic, ClippingKind, PerLayer, Split
 from wardround.privacy.adaptive import AdaptiveNorm
-from wardround.privacy.pictures.release import LocalRelease
+from wardround.privacy.pictures import LocalRelease
 from wardround.privacy.plans.kinds import (
     Clip,
     CorrelatedGradients,
@@ -135,9 +135,9 @@ def words_of(plan: Plan) -> Words:
                 seen_by,
             )
         case NoisedPictures():
-            pictures, labels = part.release.pictures, format_epsilon(part.release.labels.epsilon)
+            pictures, labels = part.release.pictures, part.release.labels
             return Words(
-                f"{pictures.name} (labels: randomised response of {labels} each)",
+                f"{pictures.name} (labels: {labels.name} of {format_epsilon(labels.epsilon)} each)",
                 pictures.noise_multiplier,
                 pictures.bound,
                 "how far one replaced picture moves what is released of it",

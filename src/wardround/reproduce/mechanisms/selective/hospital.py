@@ -21,7 +21,7 @@ from wardround.work import LocalSteps, Selection
 _REPLICA = "replica"
 
 
-def selective_update(
+def update_of(
     workbench: Workbench,
     memory: Memory,
     round: int,

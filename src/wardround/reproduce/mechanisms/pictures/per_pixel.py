@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from wardround.accounting.events import GaussianEvent, PureEvent
 from wardround.errors import PrivacyError
-from wardround.privacy.pictures.mechanism import Values, add_laplace
+from wardround.privacy.pictures import Values
 from wardround.randomness import Stream
+from wardround.reproduce.mechanisms.pictures.noise import add_laplace
 
 _WHITE = 255.0
 _RELEASED = "every training picture with {} noise on each of its {:,} values, cut to 8 bits, and a noised label"

@@ -10,7 +10,7 @@ uniform windows, sample covariances and whole windows only, the customary varian
 import numpy as np
 import numpy.typing as npt
 
-from wardround.privacy.pictures.mechanism import Values
+from wardround.privacy.pictures import Values
 from wardround.types import Pictures
 
 _WINDOW = 7

@@ -18,9 +18,12 @@ import numpy.typing as npt
 from wardround.federation.channel import Channel
 from wardround.federation.local_training import LocalTraining
 from wardround.federation.strategy import State
-from wardround.federation.timetable import Timetable
+from wardround.federation.timetable import Order, Timetable
+from wardround.reproduce.mechanisms.selective.section import SelectiveSection
 from wardround.types import Vector
-from wardround.work import Selection, SelectiveUpdate
+from wardround.work import LocalSteps, Selection, SelectiveUpdate
+
+_TURNS = {"fixed": Order.FIXED, "random": Order.RANDOM, "stochastic": Order.STOCHASTIC}
 
 
 @dataclass(frozen=True)
@@ -77,3 +80,27 @@ def most_updated(counter: Vector, fraction: float) -> npt.NDArray[np.int64]:
     """Positions of that share of the parameters with the highest counts, ascending; ties go in order."""
     number = max(1, round(fraction * counter.size))
     return np.sort(np.argsort(-counter, kind="stable")[:number])
+
+
+def timetable_of(section: SelectiveSection, hospitals: int) -> Timetable:
+    """Returns the hospital asked in each round."""
+    return Timetable(hospitals, _TURNS[section.turns], seed=section.timetable_seed)
+
+
+def work_of(section: SelectiveSection, steps: LocalSteps) -> SelectiveUpdate:
+    """Returns the work that hospitals are asked for, without the model."""
+    nothing = Selection(np.zeros(0, dtype=np.int64), section.upload_fraction, False, 0.0, section.truncation)
+    return SelectiveUpdate(np.zeros(0, dtype=np.float32), steps, nothing)
+
+
+def strategy_of(section: SelectiveSection, local: LocalTraining, timetable: Timetable) -> Selective:
+    """Returns the strategy of a study."""
+    return Selective(
+        local, timetable,
+        download_fraction=section.download_fraction,
+        upload_fraction=section.upload_fraction,
+        random=section.selection == "random",
+        threshold=section.threshold,
+        truncation=section.truncation,
+        counter_decay=section.counter_decay,
+    )  # fmt: skip

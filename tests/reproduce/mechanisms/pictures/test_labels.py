@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 
 from wardround.errors import PrivacyError
-from wardround.privacy.pictures.labels import RandomisedResponse
 from wardround.randomness import Stream
-from wardround.training.label_noise import backward_corrected, forward_corrected
+from wardround.reproduce.mechanisms.pictures.label_noise import backward_corrected, forward_corrected
+from wardround.reproduce.mechanisms.pictures.labels import RandomisedResponse
 from wardround.training.losses import Focal, Loss, cross_entropy, ordinal
 
 CLASSES = (2, 3, 5)

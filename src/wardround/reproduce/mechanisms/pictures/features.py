@@ -13,8 +13,9 @@ import numpy as np
 from wardround.accounting.events import GaussianEvent, PureEvent
 from wardround.errors import PrivacyError
 from wardround.per_patient.margins import DOUBLE_PRECISION
-from wardround.privacy.pictures.mechanism import Values, add_laplace
+from wardround.privacy.pictures import Values
 from wardround.randomness import Stream
+from wardround.reproduce.mechanisms.pictures.noise import add_laplace
 
 _RELEASED = (
     "the features of every training picture, by a fixed public encoding, brought to {} norm {:g} with {} noise, and a "

@@ -22,16 +22,16 @@ from wardround.hospital.pictures import workbench_of
 from wardround.images.entries import Target
 from wardround.ledger.account import Ledger
 from wardround.ledger.file import LedgerFile
-from wardround.privacy.pictures.mechanism import PictureMechanism, Values, to_bytes
-from wardround.privacy.pictures.release import LocalRelease
-from wardround.privacy.pictures.resemblance import coarse, reidentified, structural_similarity
+from wardround.privacy.pictures import LocalRelease, PictureMechanism, Values
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness, Stream
 from wardround.records.folder import RunFolder, arrays_from_file, arrays_to_bytes, write_whole
+from wardround.reproduce.mechanisms.pictures.label_noise import backward_corrected, forward_corrected
+from wardround.reproduce.mechanisms.pictures.noise import to_bytes
+from wardround.reproduce.mechanisms.pictures.resemblance import coarse, reidentified, structural_similarity
 from wardround.simulation.federate import open_ledger
 from wardround.simulation.materials import Hospitals, Materials
-from wardround.training.label_noise import backward_corrected, forward_corrected
 from wardround.training.losses import Loss
 from wardround.training.patients import Rows, TrainingPatients
 from wardround.types import HospitalName, Labels

@@ -16,7 +16,7 @@ from wardround.errors import BudgetExhausted, PrivacyError, RecordError, StudyEr
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.records.folder import RunFolder, RunRecord, arrays_from_file
-from wardround.simulation import local_pictures
+from wardround.reproduce.mechanisms.pictures import simulation as local_pictures
 from wardround.simulation import run as simulation
 from wardround.simulation.materials import gather
 

@@ -15,8 +15,9 @@ import numpy as np
 from wardround.accounting.events import PureEvent
 from wardround.accounting.statement import format_epsilon
 from wardround.errors import PrivacyError
-from wardround.privacy.pictures.mechanism import Values, add_laplace
+from wardround.privacy.pictures import Values
 from wardround.randomness import Stream
+from wardround.reproduce.mechanisms.pictures.noise import add_laplace
 
 _WHITE = 255.0
 

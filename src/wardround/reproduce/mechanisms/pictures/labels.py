@@ -1,7 +1,7 @@
 """Randomised response: a label that its owner can always deny.
 
 Warner 1965, https://doi.org/10.1080/01621459.1965.10480775, for two answers; for k, "k-RR" of Kairouz, Bonawitz and
-Ramage 2016, https://arxiv.org/abs/1602.07387. What training does about it is in `wardround.training.label_noise`.
+Ramage 2016, https://arxiv.org/abs/1602.07387. What training does about it is in `label_noise`.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 from wardround.accounting.events import PureEvent
 from wardround.errors import PrivacyError
-from wardround.privacy.pictures.mechanism import Values
+from wardround.privacy.pictures import Values
 from wardround.randomness import Stream
 from wardround.types import Labels
 
@@ -29,6 +29,8 @@ class RandomisedResponse:
     """
 
     epsilon: float
+
+    name = "randomised response"
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""

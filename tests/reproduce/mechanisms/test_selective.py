@@ -12,13 +12,13 @@ from wardround.accounting.events import NoEvent
 from wardround.federation.local_training import LocalTraining
 from wardround.federation.messages import Answer
 from wardround.federation.strategies.ring import Ring
-from wardround.federation.strategies.selective import Selective, most_updated
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
-from wardround.hospital.selective import chosen_changes
 from wardround.privacy.plans import releases
 from wardround.privacy.updates import ClippedUpdate
 from wardround.randomness import Randomness
+from wardround.reproduce.mechanisms.selective.hospital import chosen_changes
+from wardround.reproduce.mechanisms.selective.strategy import Selective, most_updated
 from wardround.work import Selection
 
 CALL = Call(STUDY)

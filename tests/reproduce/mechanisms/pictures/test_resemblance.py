@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity as reference
 
-from wardround.privacy.pictures.resemblance import coarse, reidentified, structural_similarity
+from wardround.reproduce.mechanisms.pictures.resemblance import coarse, reidentified, structural_similarity
 
 
 @pytest.fixture

@@ -10,15 +10,16 @@ from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent, GaussianEvent, NoEvent, PureEvent, SelfComposedEvent
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
-from wardround.privacy.pictures.features import GaussianFeatures, LaplaceFeatures
-from wardround.privacy.pictures.labels import RandomisedResponse
-from wardround.privacy.pictures.per_pixel import LaplacePixels
-from wardround.privacy.pictures.release import LocalRelease, calibrated_release
+from wardround.privacy.pictures import LocalRelease
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.calibrate import not_private
 from wardround.privacy.plans.kinds import ExactCount, NoisedPictures
 from wardround.privacy.plans.protects import charge_of, plan_protects
 from wardround.privacy.plans.wording import statement_of
+from wardround.reproduce.mechanisms.pictures.features import GaussianFeatures, LaplaceFeatures
+from wardround.reproduce.mechanisms.pictures.labels import RandomisedResponse
+from wardround.reproduce.mechanisms.pictures.per_pixel import LaplacePixels
+from wardround.reproduce.mechanisms.pictures.plan import calibrated_release
 from wardround.work import CountClasses, CountPatients, GradientSum
 
 DELTA = 1e-5

@@ -11,11 +11,11 @@ from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import GaussianEvent, PureEvent
 from wardround.accounting.mechanisms import local_laplace_epsilon
 from wardround.errors import PrivacyError
-from wardround.privacy.pictures.dp_pix import DPPix
-from wardround.privacy.pictures.features import GaussianFeatures, LaplaceFeatures, shortened
-from wardround.privacy.pictures.mechanism import add_laplace, to_bytes
-from wardround.privacy.pictures.per_pixel import GaussianPixels, LaplacePixels
 from wardround.randomness import Stream
+from wardround.reproduce.mechanisms.pictures.dp_pix import DPPix
+from wardround.reproduce.mechanisms.pictures.features import GaussianFeatures, LaplaceFeatures, shortened
+from wardround.reproduce.mechanisms.pictures.noise import add_laplace, to_bytes
+from wardround.reproduce.mechanisms.pictures.per_pixel import GaussianPixels, LaplacePixels
 
 SHAPE = (1, 6, 4)
 SIZE = math.prod(SHAPE)
