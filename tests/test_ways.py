@@ -27,7 +27,7 @@ def room_of(frame):
 
 def test_study_and_plan_go_up_twice_at_most(tiny_study, tmp_path):
     """Counts what functions return to a room above; the arrows let none call one."""
-    climbs = Counter()
+    climbs: Counter[type] = Counter()
 
     def note(frame, event, returned):
         if event != "return" or type(returned) not in (Study, Plan):
