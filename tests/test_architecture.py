@@ -13,12 +13,14 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "wardround"
 MOST_LINES = 400
 MOST_FILES = 20
 
-EVERYONE = {"errors", "types", "__version__"}
+EVERYONE = {"errors", "types", "noisers", "__version__"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
     # The vocabulary of what hospitals are asked for: a leaf beside types.
     "work": set(),
+    # The parties that add noise, and what of it is relied on: a leaf beside types.
+    "noisers": set(),
     # The table of what only published systems need: names alone, and the one way to `reproduce.mechanisms`.
     "published": set(),
     "config": {"published", "images.layouts.names"},

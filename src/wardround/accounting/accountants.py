@@ -15,11 +15,9 @@ never cost more than their sum. A release of 65,536 needs no grid of that length
 Sources:
     Dong, Roth and Su 2019, https://arxiv.org/abs/1905.02383: Corollary 3.3 (Gaussian composition).
     Dwork and Roth 2014, Theorem 3.16: basic composition, https://doi.org/10.1561/0400000042.
-    McSherry 2009, Theorem 4, https://doi.org/10.1145/1559845.1559850: parallel composition.
 """
 
 import math
-from collections.abc import Iterable
 from enum import StrEnum
 from functools import lru_cache
 
@@ -88,15 +86,6 @@ def delta_of(event: Event, epsilon: float, accountant: AccountantKind = Accounta
     if _all_gaussian(items):
         return gaussian_delta(epsilon, 1 / _mu(items))
     return rdp_delta(items, epsilon) if accountant is AccountantKind.RDP else pld_delta(items, epsilon)
-
-
-def parallel(epsilons: Iterable[float]) -> float:
-    """Epsilon for a patient of any one hospital when hospitals hold disjoint patients: the largest.
-
-    Edge cases:
-        A patient known to two hospitals has the composition of both, not this. No hospital: 0.
-    """
-    return max(epsilons, default=0.0)
 
 
 @lru_cache(maxsize=8192)  # hospitals of one study ask the same question in every round

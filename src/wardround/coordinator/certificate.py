@@ -5,11 +5,11 @@ from dataclasses import asdict, replace
 from functools import reduce
 
 from wardround.accounting.events import to_json as event_to_json
-from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.strategies import releases_after
 from wardround.coordinator.coordinator import Coordinator, charged
 from wardround.coordinator.rounds import JsonDict, Outcome
+from wardround.noisers import dropouts_of
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import statement_of
@@ -74,8 +74,9 @@ def _all_were_present(plan: Plan, history: Sequence[JsonDict]) -> bool:
 
     Missing hospitals are noted of masked rounds only.
     """
-    dropouts = plan.noiser.dropouts if isinstance(plan.noiser, NoiseShares) else 0
-    return dropouts == 0 or (plan.masked is not None and not any(line.get("missing") for line in history))
+    return dropouts_of(plan.noiser) == 0 or (
+        plan.masked is not None and not any(line.get("missing") for line in history)
+    )
 
 
 def _witness_of(history: Sequence[JsonDict]) -> dict[str, object] | None:

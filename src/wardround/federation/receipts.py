@@ -6,16 +6,11 @@ from typing import Final
 from wardround.accounting.numbers import number_to_json
 from wardround.errors import FederationError
 from wardround.federation.messages import Receipt
-from wardround.secure_aggregation.canonical import Field, canonical
+from wardround.secure_aggregation.canonical import Field
 from wardround.secure_aggregation.keys.identity import Identity
 from wardround.secure_aggregation.keys.pins import verify
 
 PURPOSE: Final = "wardround/v1/receipt"
-
-
-def receipt_bytes(receipt: Receipt) -> bytes:
-    """Returns what is signed: the canonical bytes of all fields but the signature, under the purpose."""
-    return canonical((PURPOSE, *_fields(receipt)))
 
 
 def sign_receipt(receipt: Receipt, identity: Identity) -> Receipt:
@@ -30,7 +25,7 @@ def sign_receipt(receipt: Receipt, identity: Identity) -> Receipt:
             "Each hospital signs its own."
         )
     unsigned = replace(receipt, public_key=identity.key.public, signature=b"")
-    return replace(unsigned, signature=identity.key.sign(PURPOSE, *_fields(unsigned)))
+    return replace(unsigned, signature=identity.key.sign(PURPOSE, *fields_of(unsigned)))
 
 
 def check_receipt(receipt: Receipt, pinned: bytes) -> None:
@@ -43,14 +38,15 @@ def check_receipt(receipt: Receipt, pinned: bytes) -> None:
     Raises:
         FederationError: the receipt carries another key, no signature, or was changed.
     """
-    if receipt.public_key != pinned or not verify(pinned, receipt.signature, PURPOSE, *_fields(receipt)):
+    if receipt.public_key != pinned or not verify(pinned, receipt.signature, PURPOSE, *fields_of(receipt)):
         raise FederationError(
             f"The receipt of {receipt.hospital} must carry the signature of its pinned key, and does not. "
             "Ask the hospital for it again; if it fails again, compare fingerprints by telephone."
         )
 
 
-def _fields(receipt: Receipt) -> tuple[Field, ...]:
+def fields_of(receipt: Receipt) -> tuple[Field, ...]:
+    """Returns what is signed under the purpose: all fields but the signature."""
     # An infinite epsilon is a word; canonical bytes of a word and of a number differ.
     return (
         receipt.study,

@@ -73,6 +73,12 @@ class Timetable:
             case Order.STOCHASTIC:
                 return (int(self._draws(round).integers(self.hospitals)),)
 
+    def visited(self, position: int, rounds: int) -> tuple[int, ...] | None:
+        """Returns the rounds in which the hospital at a position is asked, ascending; None where it is every round."""
+        if self.order is Order.EVERYONE:
+            return None
+        return tuple(round for round in range(1, rounds + 1) if position in self.asked(round))
+
     def visits(self, rounds: int) -> Counts:
         """How often each hospital is asked in the first `rounds` rounds, (hospital,)."""
         if self.order is Order.EVERYONE:

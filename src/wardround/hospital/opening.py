@@ -20,7 +20,6 @@ from wardround.agreed.strategies import timetable_of, works_of
 from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
 from wardround.errors import PrivacyError, StudyError
-from wardround.federation.timetable import Order
 from wardround.hospital.agent import Agent
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.masked import MaskedRounds
@@ -28,8 +27,8 @@ from wardround.hospital.memory import Memory
 from wardround.hospital.pictures import Progress, read_images, workbench_of
 from wardround.hospital.policy import Policy
 from wardround.ledger.file import LedgerFile
+from wardround.noisers import ByEachHospital
 from wardround.privacy.plans.kinds import NoisedPictures
-from wardround.privacy.plans.noisers import ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
@@ -131,10 +130,7 @@ def _visits(study: Study, name: HospitalName) -> tuple[int, ...] | None:
             "study file with all names.",
             code="study-hospital-names",
         )
-    timetable, position = timetable_of(study), names.index(name)
-    if timetable.order is Order.EVERYONE:
-        return None
-    return tuple(round for round in range(1, study.rounds + 1) if position in timetable.asked(round))
+    return timetable_of(study).visited(names.index(name), study.rounds)
 
 
 def _identity(folder: Path, name: HospitalName) -> Identity | None:

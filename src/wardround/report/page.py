@@ -6,7 +6,7 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from wardround.accounting.terms import Trust
+from wardround.noisers import Trust
 from wardround.report.charts import comparison_chart, insiders_chart, rounds_chart
 from wardround.report.contents import Report, Score
 

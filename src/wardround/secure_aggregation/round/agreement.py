@@ -44,7 +44,7 @@ class Agreement:
     @property
     def minimum(self) -> int:
         """Hospitals without which no round happens: with fewer, the noise would fall short of the promise."""
-        return self.mechanism.hospitals - self.mechanism.dropouts
+        return self.mechanism.shares.hospitals - self.mechanism.shares.dropouts
 
     def mechanism_for(self, hospitals: int, round: int) -> IntegerMechanism:
         """The mechanism of an attempt at a round with that many hospitals; round 0 is the count.
@@ -61,13 +61,14 @@ class Agreement:
             raise FederationError(
                 "A count of patients must have been agreed on, and their number is public in this run; nothing is sent."
             )
-        missing = agreed.hospitals - hospitals
-        if not 0 <= missing <= agreed.dropouts:
+        shares = agreed.shares
+        missing = shares.hospitals - hospitals
+        if not 0 <= missing <= shares.dropouts:
             raise FederationError(
-                f"An attempt must have {self.minimum} to {agreed.hospitals} hospitals, got {hospitals}; "
+                f"An attempt must have {self.minimum} to {shares.hospitals} hospitals, got {hospitals}; "
                 "nothing is sent. Wait for more of them, or plan for more dropouts."
             )
-        return replace(agreed, hospitals=hospitals, dropouts=agreed.dropouts - missing)
+        return replace(agreed, shares=replace(shares, hospitals=hospitals, dropouts=shares.dropouts - missing))
 
     def terms(
         self,
