@@ -72,28 +72,20 @@ def pillow_kept_quiet() -> Iterator[None]:
         yield
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, least_side: int | None = None) -> Picture:
-    """One picture from the content of a file, upright; for use from one thread.
+def decode_in_thread(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, least_side: int | None = None, is_grey: bool = False
+) -> Picture:
+    """Returns one picture from the content of a file, upright; for threads under one `pillow_kept_quiet`.
 
     Args:
         data: the whole file.
         max_pixels: width times height that is still decoded.
         least_side: a JPEG may be decoded at a half, a quarter or an eighth as long as neither side gets
             shorter than this; None decodes every pixel.
+        is_grey: the colours of a JPEG, which stores luminance by itself, are not decoded.
 
     Raises:
         DataError: not a picture in one of `FORMATS`, damaged, too large, or without a fixed range of values.
-    """
-    with pillow_kept_quiet():
-        return decode_in_thread(data, max_pixels=max_pixels, least_side=least_side)
-
-
-def decode_in_thread(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, least_side: int | None = None, is_grey: bool = False
-) -> Picture:
-    """As `decode`, for threads under a `pillow_kept_quiet` that encloses them all.
-
-    With `is_grey` the colours of a JPEG, which stores luminance by itself, are not decoded.
     """
     with _opened(data, max_pixels) as image:
         if least_side is not None or is_grey:
