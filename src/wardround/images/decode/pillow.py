@@ -45,25 +45,15 @@ _TURNS = {
 }
 _ORIENTATION = 0x0112
 _BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
-"""What Pillow's readers let through on damaged files."""
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
+    struct.error, zlib.error,
+)  # fmt: skip
+"""Errors that Pillow's readers let through on damaged files."""
 
 
 @contextmanager
 def pillow_kept_quiet() -> Iterator[None]:
-    """Hold back Pillow's warnings about odd headers.
+    """Holds back Pillow's warnings about odd headers.
 
     Python's warning filters are global: enter this once around a pool of threads, never inside them.
     """
@@ -97,7 +87,7 @@ def decode_in_thread(
 
 
 def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Mask:
-    """Class of each pixel from the content of a file, (height, width), upright; for threads, as above.
+    """Returns the class of each pixel from the content of a file, (height, width), upright; for threads, as above.
 
     A palette's numbers are the classes, whatever its colours; a picture of 0 and 255 alone is background and class 1.
 
@@ -145,24 +135,19 @@ PILLOW = PillowDecoder()
 def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image.size, max_pixels)
+            if image.width * image.height > max_pixels:
+                raise _too_large(f"{image.width} x {image.height}", max_pixels)
             yield image
     except UnidentifiedImageError:
         raise DataError(f"a picture must be one of {', '.join(FORMATS)}; this file is none of them.") from None
     except Image.DecompressionBombError:
-        raise DataError(_too_large("more pixels than Pillow opens", max_pixels)) from None
+        raise _too_large("more pixels than Pillow opens", max_pixels) from None
     except _BROKEN as error:
         raise DataError(f"a picture must decode to its end; this one is damaged ({error}).") from error
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        raise DataError(_too_large(f"{width} x {height}", max_pixels))
-
-
-def _too_large(came: str, max_pixels: int) -> str:
-    return f"a picture must have at most {max_pixels:,} pixels, got {came}. Scale it down."
+def _too_large(came: str, max_pixels: int) -> DataError:
+    return DataError(f"a picture must have at most {max_pixels:,} pixels, got {came}. Scale it down.")
 
 
 def _upright(image: Image.Image) -> Image.Image:

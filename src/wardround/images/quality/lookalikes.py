@@ -209,7 +209,7 @@ def _fine(views: Views) -> Views:
 
 @functools.cache
 def _moved(side: int, scale: float, shift: float) -> Views:
-    """Returns the matrix that reads the inner values of a line scaled about its middle and shifted, linearly between."""
+    """Returns the matrix that reads the inner values of a line, scaled about its middle and shifted, linearly."""
     middle = (side - 1) / 2
     wanted = (np.arange(_MARGIN, side - _MARGIN) - middle) * scale + middle + shift
     distance = np.abs(np.clip(wanted, 0, side - 1)[:, None] - np.arange(side))
