@@ -133,19 +133,6 @@ TO_BE_REWRITTEN = frozenset(
         "simulation/sweeps/capacity.py",
         "simulation/sweeps/compare.py",
         "simulation/sweeps/many.py",
-        "training/augment/augmentation.py",
-        "training/augment/axes.py",
-        "training/augment/draws.py",
-        "training/augment/warp.py",
-        "training/metrics/__init__.py",
-        "training/metrics/bootstrap.py",
-        "training/metrics/calibration.py",
-        "training/metrics/classification.py",
-        "training/metrics/groups.py",
-        "training/metrics/ranking.py",
-        "training/metrics/segmentation.py",
-        "training/metrics/surfaces.py",
-        "training/workbench.py",
     }
 )
 
