@@ -271,3 +271,10 @@ def test_the_schema_explains_every_key():
     assert [name for name in silent if not name.startswith(told) and not name.endswith(tags)] == []
     assert all(kind["description"] for section in schema["$defs"].values() for kind in kinds(section))
     assert schema["additionalProperties"] is False
+
+
+def test_the_rounding_of_earlier_files_is_read(tiny_study):
+    """Every run left `rounding = "patient"`; the other rounding is gone, and refused."""
+    assert tiny_study(privacy={"rounding": "patient"}) == tiny_study()
+    with raises_code(StudyError, "study-unknown-key"):
+        tiny_study(privacy={"rounding": "sum"})

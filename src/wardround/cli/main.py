@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="wardround",
-    help="Train one diagnostic model across hospitals: no image leaves, no patient can be found in the model.",
+    help="Train one diagnostic model across hospitals: images stay, and what is revealed of one patient is bounded.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

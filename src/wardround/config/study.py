@@ -40,7 +40,7 @@ class StudySection(Section):
         None,
         ge=0,
         description="Makes the run reproducible and NOT private: noise and sampling can be recomputed. "
-        "Leave it out in earnest; they then come from the operating system.",
+        "Left out, both come from the operating system.",
     )
 
 
@@ -64,6 +64,9 @@ class Study(Section):
         if not isinstance(given, dict):
             return given
         read = with_site(dict(given))
+        if isinstance(read.get("privacy"), dict) and read["privacy"].get("rounding") == "patient":
+            # Its default, while there was another; files that runs left name every key.
+            read["privacy"] = {key: value for key, value in read["privacy"].items() if key != "rounding"}
         for section, tag, kinds in (
             ("privacy", "plan", kinds_of(PrivacySection)),
             ("federation", "strategy", kinds_of(FederationSection)),
