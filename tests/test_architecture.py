@@ -69,7 +69,6 @@ ARROWS: dict[str, set[str]] = {
         "training",
         "federation.messages",
         "federation.receipts",
-        "federation.timetable",
         "federation.wire",
     },
     "coordinator": {

@@ -94,7 +94,7 @@ class Coordinator:
 
     @property
     def counts_patients(self) -> bool:
-        """Whether patients are counted before round 1."""
+        """True where patients are counted before round 1."""
         return self.plan.is_counted
 
     def epsilon_after(self, round: int) -> float:

@@ -35,7 +35,7 @@ def cut(pictures: Tensor, corners: npt.NDArray[np.int64], size: Sequence[int]) -
     made = pictures.new_empty((*pictures.shape[:2], *size))
     for number, corner in enumerate(corners.tolist()):
         box = [slice(a, a + n) for a, n in zip(corner, size, strict=True)]
-        made[number] = pictures[(number, slice(None), *box)]
+        made[number] = pictures[number][(slice(None), *box)]
     return made
 
 
