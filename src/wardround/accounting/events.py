@@ -1,4 +1,4 @@
-"""What was done to the data of a hospital, in a closed vocabulary; the cost is the accountants' business.
+"""The closed vocabulary of what was done to a hospital's data; the cost is the accountants' business.
 
     Event = GaussianEvent | LaplaceEvent          noise on a sum
           | PureEvent                             a release that is epsilon-DP, whatever it is
@@ -133,7 +133,7 @@ def _check_noise_multiplier(noise_multiplier: float) -> None:
 
 
 def leaves(event: Event) -> Leaves:
-    """The multiset of what happened, sorted: two events that must cost the same have the same leaves.
+    """Returns the multiset of leaf events, sorted: two events that must cost the same have the same leaves.
 
     >>> step = PoissonSampledEvent(1.0, GaussianEvent(2.0))
     >>> leaves(ComposedEvent((SelfComposedEvent(step, 3), NoEvent(), GaussianEvent(2.0))))
@@ -145,12 +145,12 @@ def leaves(event: Event) -> Leaves:
 
 
 def sorted_leaves(counts: Mapping[LeafEvent, int]) -> Leaves:
-    """Counts of leaf events in the one order that accountants and caches see."""
+    """Returns counts of leaf events in the one order that accountants and caches see."""
     return tuple(sorted(((leaf, n) for leaf, n in counts.items() if n), key=lambda item: repr(item[0])))
 
 
 def event_of_leaves(items: Iterable[tuple[LeafEvent, int]]) -> Event:
-    """The event that has these leaves.
+    """Returns the event that has these leaves.
 
     >>> event_of_leaves(leaves(GaussianEvent(2.0)))
     ComposedEvent(events=(SelfComposedEvent(event=GaussianEvent(noise_multiplier=2.0), count=1),))
@@ -175,7 +175,7 @@ def _count_leaves(event: Event, times: int, counts: Counter[LeafEvent]) -> None:
 
 
 def to_json(event: Event) -> JsonDict:
-    """The event as a JSON object; `from_json` reads it back unchanged.
+    """Returns the event as a JSON object; `from_json` reads it back unchanged.
 
     >>> to_json(PoissonSampledEvent(0.05, GaussianEvent(1.2)))
     {'event': 'poisson-sampled', 'sampling_prob': 0.05, 'of': {'event': 'gaussian', 'noise_multiplier': 1.2}}
@@ -200,7 +200,7 @@ def to_json(event: Event) -> JsonDict:
 
 
 def from_json(data: Mapping[str, object]) -> Event:
-    """The event that `to_json` wrote.
+    """Returns the event that `to_json` wrote.
 
     Raises:
         PrivacyError: `data` is not an event of the vocabulary, or one of its numbers does not hold.
@@ -220,7 +220,7 @@ def from_json(data: Mapping[str, object]) -> Event:
 
 
 def canonical_json(data: Mapping[str, object]) -> str:
-    """The one text of a JSON object that is hashed and compared: sorted keys, no spaces, ASCII."""
+    """Returns the one text of a JSON object that is hashed and compared: sorted keys, no spaces, ASCII."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -96,7 +96,7 @@ class DataSection(Section):
 
 
 class HospitalsSection(Section):
-    """`[hospitals]`: who holds which patients (simulated inside one data set)."""
+    """`[hospitals]`: the holders of patients, simulated inside one data set."""
 
     count: int = Field(5, ge=1, le=10_000, description="Number of hospitals.")
     names: tuple[str, ...] | None = Field(
@@ -141,7 +141,7 @@ class HospitalsSection(Section):
 
     @property
     def is_reliable(self) -> bool:
-        """Whether every hospital answers every round, as far as the simulation goes."""
+        """True if the simulation has every hospital answer every round."""
         return self.absent_rate == 0 and self.late_rate == 0
 
 

@@ -36,7 +36,7 @@ _NOBODY = Failure(FailureCode.NO_ANSWER, Stage.TRANSPORT)
 
 @dataclass(frozen=True)
 class Availability:
-    """Who is away and who is late in each round.
+    """The hospitals that are away or late in each round.
 
     A hospital goes away and comes back by a Markov chain of two states, alike and independent for all hospitals.
 
@@ -69,12 +69,12 @@ class Availability:
 
     @property
     def _leaves(self) -> float:
-        """Probability that a hospital that is there is away in the next round."""
+        """Probability that a present hospital is away in the next round."""
         return self.absent_rate / (1 - self.absent_rate) / self.absent_rounds
 
     @cached_property
     def absent(self) -> Table:
-        """Who is away. More rounds are more rows, and change none."""
+        """The hospitals that are away. More rounds are more rows, and change none."""
         table = np.zeros((self.rounds, self.hospitals), dtype=np.bool_)
         away = np.zeros(self.hospitals, dtype=np.bool_)
         for row in range(self.rounds):
@@ -86,18 +86,18 @@ class Availability:
 
     @cached_property
     def late(self) -> Table:
-        """Who is there and answers too late."""
+        """The hospitals that are present and answer too late."""
         draws = [self._draws(row, 1) < self.late_rate for row in range(self.rounds)]
         return np.array(draws, dtype=np.bool_).reshape(self.absent.shape) & ~self.absent
 
     def missing(self, round: int) -> npt.NDArray[np.bool_]:
-        """Whose answers do not arrive in a round, (hospital,)."""
+        """Returns the hospitals whose answers do not arrive in a round, (hospital,)."""
         row = round - 1
         missing: npt.NDArray[np.bool_] = self.absent[row] | self.late[row]
         return missing
 
     def to_json(self, rounds: int) -> dict[str, object]:
-        """What came of it in the first rounds, for the record."""
+        """Returns the absences of the first rounds, for the record."""
         missing = (self.absent | self.late)[:rounds].sum(axis=1)
         return {
             "absent_rate": self.absent_rate,

@@ -23,7 +23,7 @@ _TEST, _HOSPITALS, _VALIDATION = 1, 2, 3
 
 
 class Scheme(StrEnum):
-    """How patients are shared out."""
+    """The ways of sharing patients out."""
 
     EVEN = "even"
     SIZES = "sizes"
@@ -35,7 +35,7 @@ class Scheme(StrEnum):
 
 @dataclass(frozen=True)
 class Split:
-    """Who is tested on, and who is in which hospital.
+    """The test patients, and the patients of each hospital.
 
     Args:
         test: patients that no hospital trains on.
@@ -55,7 +55,7 @@ class Split:
 
 @dataclass(frozen=True)
 class _Sharing:
-    """What the schemes are asked for: how many hospitals, and each scheme's own number."""
+    """The numbers of the schemes: of hospitals, and each scheme's own."""
 
     count: int
     sizes: tuple[int, ...]
@@ -78,11 +78,11 @@ def split_patients(
     shards_per_hospital: int = 2,
     images: int = 0,
 ) -> Split:
-    """Share the patients of a data set out, deterministically from `seed`.
+    """Shares the patients of a data set out, deterministically from `seed`.
 
     Args:
         image_set: the patients.
-        scheme: how they are shared out.
+        scheme: shares them out.
         seed: of the simulation; the draw is no secret and needs no cryptographic noise.
         count: number of hospitals; unused by the schemes `sizes` and `site`.
         test_fraction: share of patients set aside, about equal in each label; unused if `published`.
@@ -121,7 +121,7 @@ def split_patients(
 
 
 def check_disjoint(split: Split) -> None:
-    """Make sure that a patient is in exactly one hospital, and in the test part only if the split is leaking.
+    """Refuses a split unless each patient is in exactly one hospital, and in the test part only if it is leaking.
 
     Raises:
         DataError: the number of people in two hospitals, or on both sides; no names.
@@ -184,7 +184,7 @@ def _names(count: int) -> list[HospitalName]:
 
 
 def _by_label(patients: tuple[Patient, ...], generator: np.random.Generator) -> list[list[Patient]]:
-    """Patients of each label in a random order, lowest label first."""
+    """Returns patients of each label in a random order, lowest label first."""
     groups: dict[int, list[Patient]] = defaultdict(list)
     for patient in patients:
         groups[patient.label].append(patient)
@@ -194,7 +194,7 @@ def _by_label(patients: tuple[Patient, ...], generator: np.random.Generator) -> 
 def _set_aside(
     patients: tuple[Patient, ...], fraction: float, generator: np.random.Generator, what: str = "test"
 ) -> tuple[tuple[Patient, ...], tuple[Patient, ...]]:
-    """Patients set aside, about `fraction` of each label, and the others."""
+    """Returns patients set aside, about `fraction` of each label, and the others."""
     test: list[Patient] = []
     for group in _by_label(patients, generator):
         test += group[: round(fraction * len(group))]
@@ -211,7 +211,7 @@ def _set_aside(
 def _validation(
     patients: tuple[Patient, ...], fraction: float, seed: int
 ) -> tuple[tuple[Patient, ...], tuple[Patient, ...]]:
-    """Validation patients and the others; a draw of its own, so that nobody's place changes where there are none."""
+    """Returns validation patients and the others, by a draw of its own: no place changes where there are none."""
     if fraction == 0:
         return (), patients
     if not 0 < fraction < 1:
@@ -220,7 +220,7 @@ def _validation(
 
 
 def _published(image_set: ImageSet) -> tuple[tuple[Patient, ...], tuple[Patient, ...], str]:
-    """The published test part, all other images by patient, and a note if people are in both."""
+    """Returns the published test part, all other images by patient, and a note if people are in both."""
     patients = image_set.patients
     if not any(image.split == "test" for patient in patients for image in patient.images):
         raise DataError(
@@ -241,7 +241,7 @@ def _published(image_set: ImageSet) -> tuple[tuple[Patient, ...], tuple[Patient,
 
 
 def _by_site(everyone: tuple[Patient, ...], rest: tuple[Patient, ...]) -> dict[HospitalName, tuple[Patient, ...]]:
-    """The hospitals that the data names, in the alphabet's order."""
+    """Returns the hospitals that the data names, in the alphabet's order."""
     several = sum(len(patient.sites) > 1 for patient in everyone)
     if several:
         raise DataError(
@@ -270,7 +270,7 @@ def _by_site(everyone: tuple[Patient, ...], rest: tuple[Patient, ...]) -> dict[H
 def _shared_out(
     patients: tuple[Patient, ...], scheme: Scheme, sharing: _Sharing, generator: np.random.Generator
 ) -> list[list[Patient]]:
-    """One group a hospital, none of them empty."""
+    """Returns one group a hospital, none of them empty."""
     needed = {
         Scheme.SIZES: sum(sharing.sizes),
         Scheme.LABEL_SHARDS: sharing.count * sharing.shards_per_hospital,
@@ -299,7 +299,7 @@ def _shared_out(
 
 
 def _by_images(patients: list[Patient], sharing: _Sharing) -> list[list[Patient]]:
-    """Whole patients in their order, cut where the images dealt so far are nearest to a multiple of `images`."""
+    """Returns whole patients in order, cut where the images dealt so far are nearest to a multiple of `images`."""
     dealt = np.cumsum([0, *(len(patient.images) for patient in patients)])
     wanted = sharing.images * np.arange(sharing.count + 1)
     if wanted[-1] > dealt[-1]:
@@ -321,7 +321,7 @@ def _by_images(patients: list[Patient], sharing: _Sharing) -> list[list[Patient]
 def _dirichlet(
     by_label: list[list[Patient]], sharing: _Sharing, generator: np.random.Generator
 ) -> list[list[Patient]]:
-    """Each label shared out by its own Dirichlet draw; an empty hospital gets one patient of the largest."""
+    """Shares each label out by its own Dirichlet draw; an empty hospital gets one patient of the largest."""
     groups: list[list[Patient]] = [[] for _ in range(sharing.count)]
     for patients in by_label:
         shares = generator.dirichlet([sharing.alpha] * sharing.count)

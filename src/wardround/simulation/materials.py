@@ -1,4 +1,4 @@
-"""What a study works on: its pictures, its hospitals and test patients, and its network."""
+"""The materials of a study: its pictures, its hospitals and test patients, and its network."""
 
 from dataclasses import dataclass, replace
 
@@ -18,11 +18,11 @@ Hospitals = dict[HospitalName, TrainingPatients]
 
 @dataclass(frozen=True)
 class Materials:
-    """What a study works on, before its first round.
+    """The pictures, patients and network of a study, before its first round.
 
     Attributes:
         images: the patients and their decoded pictures.
-        split: who is where.
+        split: the place of each patient.
         hospitals: each hospital's patients, ready for training.
         test: the patients set aside.
         validation: those set aside to choose by; often nobody.

@@ -1,4 +1,4 @@
-"""The results of a run: metrics, reference runs, what left to whom, and the table of patients' places."""
+"""The results of a run: metrics, reference runs, releases and their readers, and the table of patients' places."""
 
 import hashlib
 import hmac
@@ -35,7 +35,7 @@ def results_of(
     outcome: Outcome,
     observer: Observer,
 ) -> dict[str, object]:
-    """Metrics of the final models, the reference runs, and what left to whom; evaluates and trains."""
+    """Returns metrics of the final models, reference runs, and releases with their readers; evaluates and trains."""
     observer.stage("evaluating")
     ensemble = study.federation.strategy == "ensemble"
     metrics = evaluate_models(outcome.models, materials, ensemble=ensemble)
@@ -81,7 +81,7 @@ def results_of(
 
 
 def _validated(outcome: Outcome, materials: Materials, ensemble: bool) -> dict[str, object] | None:
-    """Metrics of the final models on the validation patients; None where nobody was set aside for that."""
+    """Returns metrics of the final models on the validation patients; None where there are none."""
     if not len(materials.validation):
         return None
     metrics = evaluate_models(outcome.models, materials, ensemble=ensemble, validation=True)
@@ -135,7 +135,7 @@ def _released(study: Study, plan: Plan, materials: Materials) -> list[dict[str, 
 
 
 def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """Who was where, by a hash under a key that is forgotten at once: rows can be counted, not traced."""
+    """Returns each patient's place, by a hash under a key that is forgotten: rows can be counted, not traced."""
     key = os.urandom(32)
     places: list[tuple[str, tuple[Patient, ...]]] = [("test", materials.split.test)]
     places += [("validation", materials.split.validation), *materials.split.hospitals.items()]
@@ -148,7 +148,7 @@ def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[obj
 
 
 def _share(patients: TrainingPatients, materials: Materials) -> float | None:
-    """Share of pictures that are not of the first class; None where pictures have no class."""
+    """Returns the share of pictures that are not of the first class; None where pictures have no class."""
     if materials.images.target is Target.MASKS or not len(patients):
         return None
     return float((patients.labels > 0).mean())

@@ -58,7 +58,7 @@ def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = Fals
     check_references(study, plan)
     materials = gather(study, observer)
     check_masks(plan, materials.workbench.network.num_parameters)
-    # Phantoms are nobody; the ledger of patients is kept, and asked before anything is replaced.
+    # Phantoms are no persons; the ledger of patients is kept, and asked before anything is replaced.
     forget_ledger = fresh and study.site.layout == "phantom" and study.privacy.ledger is None
     _check_ledgers(study, plan, materials, out, forgotten=forget_ledger)
     folder = RunFolder.create(out, fresh=fresh, forget_ledger=forget_ledger)
@@ -112,7 +112,7 @@ def _use_threads(threads: int | None) -> int:
 
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:
-    """What must be the same on resume: a statement over two studies or two data sets would be false."""
+    """Returns what must be the same on resume: a statement over two studies or data sets would be false."""
     weights = materials.workbench.network.weights
     return {
         "study_digest": study.digest,
@@ -157,7 +157,7 @@ def _hospitals(study: Study, materials: Materials) -> Hospitals:
 
 @contextmanager
 def _hospital_log(folder: RunFolder) -> Iterator[None]:
-    """The simulated hospitals' own log; what they say about a failure elsewhere is a code and a stage."""
+    """Keeps the simulated hospitals' own log; elsewhere they report a failure as a code and a stage."""
     log = logging.getLogger("wardround.hospital")
     handler = logging.FileHandler(folder.path / "hospitals.log", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -215,7 +215,7 @@ def _names_in_file(models: Models) -> tuple[str, ...]:
 
 
 def _named(models: Models, materials: Materials) -> dict[str, Vector]:
-    """What `model.safetensors` holds: parameters by name, to be read again as `[model] weights`.
+    """Returns the content of `model.safetensors`: parameters by name, to be read again as `[model] weights`.
 
     Of several models, each name stands after that of its hospital.
     """
@@ -230,14 +230,14 @@ def _named(models: Models, materials: Materials) -> dict[str, Vector]:
 
 
 def _headline(summary: JsonDict) -> str:
-    """The first number of a row, in words; nothing where the test patients cannot give it."""
+    """Returns the first number of a row, in words; nothing where the test patients cannot give it."""
     shown: Any = summary["shown"]
     value = summary[shown[0]["key"]]
     return "" if value is None else f", {shown[0]['title']} {value:.3f}"
 
 
 def _report(record: RunRecord, observer: Observer) -> None:
-    """The page, unless what draws it is not installed: the run is complete without it."""
+    """Writes the page, unless its extra is not installed: the run is complete without it."""
     observer.stage("writing the report")
     try:
         write_report(record)

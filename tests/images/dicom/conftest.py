@@ -17,9 +17,9 @@ def dicom():
     """What every test of the reader does."""
     pytest.importorskip("pydicom")
     import pydicom
+    from tests.images.dicom.write import write_dicom, write_picture
 
     from wardround.images.dicom.reader import DicomOptions, read_dicom
-    from wardround.images.dicom.write import write_dicom, write_picture
 
     def read(root, task=Task.CLASSIFICATION, **options):
         with contextlib.closing(open_store(root)) as store:

@@ -44,7 +44,7 @@ def test_array_to_dicom_to_array(dicom, tmp_path_factory, order, flips, spacing,
     affine = turned_affine(order, flips, spacing, angles, (-90.0, 30.5, 12.25))
     generator = np.random.default_rng(seed)
     values = slope * generator.integers(-2000, 2000, (3, 4, 5)) + intercept
-    from wardround.images.dicom.write import write_dicom
+    from tests.images.dicom.write import write_dicom
 
     paths = write_dicom(values, affine, root, patient_id="x", slope=slope, intercept=intercept)
     contents = [path.read_bytes() for path in paths]
@@ -200,7 +200,7 @@ def test_pictures_and_volumes_together_need_a_choice(dicom, tmp_path):
     ],
 )
 def test_what_dicom_cannot_hold_is_not_written(dicom, tmp_path, values, affine, what):
-    from wardround.images.dicom.write import write_dicom
+    from tests.images.dicom.write import write_dicom
 
     with pytest.raises(DataError, match=what):
         write_dicom(values, affine, tmp_path, patient_id="x")

@@ -27,6 +27,7 @@ from wardround.images.dicom.survey import Survey, survey
 from wardround.images.entries import Entry, Region, Target, Task
 from wardround.images.listing import Listing
 from wardround.images.store import Store
+from wardround.images.table import numbers_first
 
 EXPECTED = f"DICOM files in any folders, and {LABELS} (label, patient_id) or segmentations"
 MAX_SEGMENTS = 255
@@ -173,7 +174,7 @@ def _labelled(
     notes += [f"{count} {what} have {why} and were left out" for why, count in sorted(counts.items())]
     if unmatched := len(table.rows) - len(matched):
         notes.append(f"{unmatched} rows of the table of labels match nothing that is read")
-    class_names = tuple(sorted({row.label for _, row in labelled}, key=_numbers_first))
+    class_names = tuple(sorted({row.label for _, row in labelled}, key=numbers_first))
     number = {name: label for label, name in enumerate(class_names)}
     entries = tuple(_entry(unit, number[row.label], row.site, row.split) for unit, row in labelled)
     return Listing(
@@ -252,9 +253,3 @@ def _entry(unit: Unit, label: int, site: str | None, split: str | None, masks: S
 def _nothing(seen: Survey, notes: tuple[str, ...]) -> str:
     why = "; ".join(notes) or "no DICOM file lies there"
     return f"a DICOM export must hold something to train on, got {seen.num_files} files and nothing of use: {why}."
-
-
-def _numbers_first(name: str) -> tuple[bool, int, str]:
-    """Grades 2 and 10 in the order of numbers, words after them in the alphabet's."""
-    is_number = name.isascii() and name.isdigit()
-    return (not is_number, int(name) if is_number else 0, name)

@@ -2,8 +2,8 @@
 
 from wardround.images.decode.nifti import ENDINGS
 from wardround.images.layouts import aptos, chest_xray, decathlon, manifest
-from wardround.images.layouts.table import METADATA, files_in
 from wardround.images.store import Store
+from wardround.images.table import METADATA, files_in
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"

@@ -8,12 +8,9 @@ the same bytes.
 The folder holds medical pictures: it is created for its owner alone (mode 0700).
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ import numpy as np
 
 from wardround.errors import DataError
 from wardround.images.rows.recipe import Prepared, Rows
+from wardround.images.whole_file import appears_whole
 
 FORMAT = 2
 """Raised whenever the meaning of a cache file changes."""
@@ -84,10 +82,10 @@ def cached_pictures(
     try:
         cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_space(cache_dir, int(np.prod(shape)))
-        with _appears_whole(path) as file:
+        with appears_whole(path) as file:
             notes = _write(file, shape, rows_per_entry, fill(), progress)
             # The notes are in place before the pictures are: who finds pictures, finds their notes.
-            with _appears_whole(_notes_of(path)) as notes_file:
+            with appears_whole(_notes_of(path)) as notes_file:
                 notes_file.write(json.dumps(notes, sort_keys=True).encode())
     except OSError as error:
         raise DataError(
@@ -122,21 +120,6 @@ def _check_space(folder: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise OSError(0, f"only {free / 1e6:.0f} MB free")
-
-
-@contextlib.contextmanager
-def _appears_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name when the block ends well, and leaves nothing when it does not."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _write(

@@ -59,7 +59,7 @@ class Circle:
     radius: float
 
 
-def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit, circle: bool) -> Picture:
+def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit) -> Picture:
     """A picture at the size and with the channels asked for, uint8 (channels, *size).
 
     Reduction averages over areas, so that fine structure fades instead of aliasing; enlargement is bilinear.
@@ -70,7 +70,6 @@ def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit, cir
         size: (height, width) of the result.
         channels: 1 or 3.
         fit: what happens where the sides stand in another ratio.
-        circle: crop to the bright disc first (`circle_crop`).
 
     Raises:
         DataError: `picture` has another shape.
@@ -80,8 +79,6 @@ def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit, cir
             f"a picture must have the axes (channel, height, width) with 1 or 3 channels, got shape "
             f"{picture.shape}. Use wardround.images.decode.pillow."
         )
-    if circle:
-        picture = circle_crop(picture)
     image = Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0))
     image = image.convert("L" if channels == 1 else "RGB")
     height, width = size
@@ -96,22 +93,6 @@ def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit, cir
         made.paste(_scaled(image, (wide, high), whole), ((width - wide) // 2, (height - high) // 2))
     array = np.asarray(made)
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
-def circle_crop(picture: Picture) -> Picture:
-    """The square around the bright disc, black outside of it; the picture itself where it shows no disc.
-
-    Where a camera has cut the disc, the missing parts of the square are black. A picture that is bright everywhere
-    is taken for a disc as wide as its longer side: its corners go, as those of every other picture do.
-
-    Args:
-        picture: (channel, height, width).
-
-    Returns:
-        (channel, side, side), or `picture`.
-    """
-    found = find_circle(picture)
-    return picture if found is None else within(picture, found)
 
 
 def find_circle(picture: Picture) -> Circle | None:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from wardround.errors import DataError
 from wardround.images.decode.raw import Hint, Mask, Raw
 from wardround.images.rows.fit import Fit, find_circle, fitted, within
-from wardround.images.rows.preprocess import check_shape
 
 Rows = npt.NDArray[np.uint8]
 """(row, channel, *space): the last channel is the mask where there is one."""
@@ -90,8 +89,13 @@ class PictureRecipe:
     circle: bool = False
 
     def __post_init__(self) -> None:
-        """Raise `DataError` for a shape that cannot be made."""
-        check_shape(self.image_size, self.channels)
+        """Raises `DataError` for a shape that cannot be made."""
+        if not 1 <= self.image_size <= 4096:
+            raise DataError(
+                f"image_size must lie between 1 and 4096, got {self.image_size}. Choose 64 to begin with."
+            )
+        if self.channels not in (1, 3):
+            raise DataError(f"channels must be 1 or 3, got {self.channels}. Choose 1 for radiographs.")
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -130,7 +134,7 @@ class PictureRecipe:
         mask, circle = raw.mask, find_circle(picture) if self.circle else None
         if circle is not None:  # the picture's own disc, for its mask as well
             picture, mask = within(picture, circle), None if mask is None else within(mask[None], circle)[0]
-        made = fitted(picture, size, self.channels, self.fit, circle=False)
+        made = fitted(picture, size, self.channels, self.fit)
         if mask is not None:
             made = np.concatenate([made, self._mask(mask)[None]])
         return Prepared(made[None], (0, 1))
@@ -139,7 +143,7 @@ class PictureRecipe:
         """Of each new pixel the class that covers most of it; padding is class 0."""
         size = (self.image_size, self.image_size)
         classes = np.unique(mask)
-        covers = [fitted(np.uint8(255) * (mask == k)[None], size, 1, self.fit, False)[0] for k in classes]
+        covers = [fitted(np.uint8(255) * (mask == k)[None], size, 1, self.fit)[0] for k in classes]
         best: Mask = classes[np.argmax(covers, axis=0)].astype(np.uint8)
         best[np.max(covers, axis=0) == 0] = 0
         return best

@@ -23,12 +23,12 @@ _PIECES_AT_ONCE = 1 << 17  # 1 MiB: in the cache of one core, and many enough fo
 
 
 def packed_bytes(coordinates: int, ring: Ring) -> int:
-    """Bytes of a packed vector: ceil(coordinates · b / 8)."""
+    """Returns the bytes of a packed vector: ceil(coordinates · b / 8)."""
     return -(-coordinates * ring.bits // 8)
 
 
 def pack(residues: Residues, ring: Ring) -> memoryview:
-    """The low b bits of every coordinate, `packed_bytes` of them.
+    """Returns the low b bits of every coordinate, `packed_bytes` of them.
 
     >>> pack(np.array([0x7ABCDE, 1], np.uint32), Ring(20)).hex()
     'debc1a0000'
@@ -53,7 +53,7 @@ def pack(residues: Residues, ring: Ring) -> memoryview:
 
 
 def unpack(content: bytes | memoryview, coordinates: int, ring: Ring) -> Residues:
-    """The coordinates of a packed vector, (coordinate,), each below 2^b.
+    """Returns the coordinates of a packed vector, (coordinate,), each below 2^b.
 
     Raises:
         FederationError: these are no packed coordinates: too few bytes, too many, or a bit set behind the last.
@@ -95,7 +95,7 @@ def check_packed(content: bytes | memoryview, coordinates: int, ring: Ring) -> N
 
 
 class _Layout(NamedTuple):
-    """How the bits of a group of coordinates lie in 64-bit words.
+    """The layout of the bits of a group of coordinates in 64-bit words.
 
     A piece is a coordinate of more than 32 bits, or two neighbours of fewer; a group is the fewest pieces that fill
     whole words.

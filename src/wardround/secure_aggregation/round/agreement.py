@@ -1,4 +1,4 @@
-"""What the hospitals of a run agree on before its first round; each makes the terms of a round from it by itself."""
+"""The agreement of a run's hospitals before its first round; each makes the terms of a round from it by itself."""
 
 import hashlib
 from collections.abc import Mapping
@@ -47,9 +47,9 @@ class Agreement:
         return self.mechanism.shares.hospitals - self.mechanism.shares.dropouts
 
     def mechanism_for(self, hospitals: int, round: int) -> IntegerMechanism:
-        """The mechanism of an attempt at a round with that many hospitals; round 0 is the count.
+        """Returns the mechanism of an attempt at a round with that many hospitals; round 0 is the count.
 
-        Who is missing was foreseen as a dropout and is one no longer, so that as many shares are relied on as before:
+        A missing hospital was foreseen as a dropout and is one no longer, so as many shares are relied on as before:
         grid, sensitivity and share stay what they were, and so does the cost of the release.
 
         Raises:
@@ -78,7 +78,7 @@ class Agreement:
         weights: npt.NDArray[np.floating[Any]] | None,
         clipping_norm: float | None = None,
     ) -> Terms:
-        """The terms of one attempt at the sum of gradients at these weights, (parameter,), or at the count.
+        """Returns the terms of one attempt at the sum of gradients at these weights, (parameter,), or at the count.
 
         `clipping_norm` is that of the round, where norms adapt.
         """
