@@ -12,8 +12,8 @@ from wardround.images.entries import Target, Task
 from wardround.images.findings import shortened
 from wardround.images.group import Duplicates, digest_of, group_by_patient
 from wardround.images.layouts.phantom import PhantomOptions, list_phantom
-from wardround.images.layouts.readers import LAYOUTS, PHANTOM, READERS, ReaderOptions
-from wardround.images.listing import Listing
+from wardround.images.layouts.readers import LAYOUTS, PHANTOM, READERS
+from wardround.images.listing import Listing, ReaderOptions
 from wardround.images.patients import ImageSet
 from wardround.images.rows.cache import Progress
 from wardround.images.rows.fit import Fit
