@@ -23,7 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "noisers": set(),
     # The table of what only published systems need: names alone, and the one way to `reproduce.mechanisms`.
     "published": set(),
-    "config": {"published"},
+    "config": {"published", "images.layouts.names"},
     # Five islands.
     "images": set(),
     "accounting": set(),
@@ -172,16 +172,14 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "load": {"entries", "findings", "store", "listing", "patients", "group", "layouts", "rows"},
     },
     "models": {
-        "form": set(),
         "initialise": set(),
         "norms": set(),
         "vectors": set(),
         "weights": set(),
         "network": {"weights"},
-        "parameter_set": {"network"},
         "stages": {"network", "norms", "weights"},
-        "networks": {"form", "network", "norms"},
-        "catalogue": {"form", "initialise", "network", "networks", "stages", "weights"},
+        "networks": {"network", "norms"},
+        "catalogue": {"initialise", "network", "networks", "stages", "weights"},
         "card": {"network"},
         "load": {"card", "catalogue", "network", "weights"},
     },

@@ -37,8 +37,8 @@ from wardround.federation.messages import (
     Signed,
     Uploaded,
 )
+from wardround.federation.wire.codecs import Record
 from wardround.federation.wire.limits import MOST_SIGNED_BYTES, Limits
-from wardround.federation.wire.records import Record
 from wardround.federation.wire.replies import REPLY, decode_reply, encode_reply
 from wardround.federation.wire.requests import REQUEST, SUMMED, WORK, decode_request, encode_request
 from wardround.work import (

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="wardround",
-    help="Train one diagnostic model across hospitals: no image leaves, no patient can be found in the model.",
+    help="Train one diagnostic model across hospitals: images stay, and what is revealed of one patient is bounded.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -257,7 +257,7 @@ def data_check(
 
     from wardround.cli.terminal import Terminal
     from wardround.images.layouts.guess import guess_layout
-    from wardround.images.layouts.readers import ReaderOptions
+    from wardround.images.listing import ReaderOptions
     from wardround.images.load import Volumes, list_entries, load_images, open_layout
     from wardround.images.quality.facts import facts_of_folder
     from wardround.images.quality.inspection import inspect

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from wardround.config.section import Section, conflict
+from wardround.images.layouts.names import LayoutName
 
 VoxelCount = Annotated[int, Field(ge=4, le=1024)]
 Millimetres = Annotated[float, Field(ge=0.05, le=50)]
@@ -28,9 +29,7 @@ class SiteSection(Section):
     A hospital has it in a file of its own; in a simulation it is a table of the study file, and holds all hospitals'.
     """
 
-    layout: Literal["chest_xray", "folder", "aptos", "decathlon", "manifest", "dicom", "phantom"] = Field(
-        description="How the pictures lie on disk."
-    )
+    layout: LayoutName = Field(description="How the pictures lie on disk.")
     path: Path | None = Field(None, description="The data folder, a .zip or a .tar; `--data` overrides it.")
     labels: Path | None = Field(None, description="dicom: the table of labels; default: labels.csv in the folder.")
     key_file: Path | None = Field(

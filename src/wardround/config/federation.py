@@ -7,14 +7,9 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from wardround.config.section import PublishedSection, Section
+from wardround.config.section import PublishedSection, Section, kinds_of, tags_of
 from wardround.published import PublishedStrategyName
 
-StrategyName = Literal[
-    "fedsgd", "fedavg", "fedprox", "scaffold",
-    "round-robin", "single-pass", "random-order", "stochastic",
-    "asynchronous", PublishedStrategyName, "one-shot", "ensemble", "alone", "pooled",
-]  # fmt: skip
 ReferenceName = Literal[
     "no-privacy", "pooled", "pooled-no-privacy", "alone", "alone-no-privacy", "ensemble", "ensemble-no-privacy"
 ]
@@ -218,3 +213,8 @@ def rounds_of(section: FederationSection, hospitals: int) -> int:
             return cycles * hospitals
         case _:
             return section.rounds
+
+
+def strategy_names() -> tuple[str, ...]:
+    """Returns the names that `[federation] strategy` may have."""
+    return tuple(name for kind in kinds_of(FederationSection) for name in tags_of(kind, "strategy"))

@@ -7,8 +7,7 @@ from functools import reduce
 from wardround.accounting.events import to_json as event_to_json
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.strategies import releases_after
-from wardround.config import Study
-from wardround.coordinator.coordinator import Receipts, charged
+from wardround.coordinator.coordinator import Coordinator, charged
 from wardround.coordinator.rounds import JsonDict, Outcome
 from wardround.noisers import dropouts_of
 from wardround.privacy.plans.adversaries import insiders_of
@@ -19,19 +18,15 @@ from wardround.secure_aggregation.round.witness import Witness
 
 
 def certificate_of(
-    study: Study,
-    plan: Plan,
-    receipts: Receipts,
-    outcome: Outcome,
-    model_sha256: str,
-    history: Sequence[JsonDict],
+    coordinator: Coordinator, outcome: Outcome, model_sha256: str, history: Sequence[JsonDict]
 ) -> dict[str, object]:
-    """Returns the promise as it was kept, and what it can be checked against.
+    """Returns the promise as it was kept, and what it can be checked against; asks every hospital for its receipt.
 
     Epsilon is the looser of two: of the rounds that ended, and of everything that some hospital's ledger was
     charged for this study. They differ when an interrupted round was asked for again: its first answer may
     have been seen. `history` has a line for every round, those before an interruption included.
     """
+    study, plan, receipts = coordinator.study, coordinator.plan, coordinator.receipts()
     done = releases_after(study, outcome.position.round)
     releases, counts = charged(receipts)
     repeated = max(0, releases - done)

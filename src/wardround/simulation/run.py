@@ -185,14 +185,14 @@ def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, ob
         )  # fmt: skip
         coordinator = federation.coordinator
         coordinator.greet()
-        outcome = _rounds(coordinator, materials, folder, observer)
+        outcome = _rounds(study, coordinator, materials, folder, observer)
         coordinator.close()
         model_sha256 = folder.write_model(_named(outcome.models, materials))
         results = results_of(study, plan, materials, hospitals, outcome, observer)
         folder.write_json("results.json", results)
         folder.forget_notes()
         history = read_lines(folder.path / "rounds.jsonl")
-        certificate = certificate_of(study, plan, coordinator.receipts(), outcome, model_sha256, history)
+        certificate = certificate_of(coordinator, outcome, model_sha256, history)
         weights = WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models))
         folder.write_json("model.json", _card(study, materials, weights, str(certificate["short"])).to_json())
         folder.write_json("certificate.json", certificate)
@@ -245,13 +245,15 @@ def _report(record: RunRecord, observer: Observer) -> None:
         observer.stage(str(error))
 
 
-def _rounds(coordinator: Coordinator, materials: Materials, folder: RunFolder, observer: Observer) -> Outcome:
-    study, plan, section = coordinator.study, coordinator.plan, coordinator.study.federation
+def _rounds(
+    study: Study, coordinator: Coordinator, materials: Materials, folder: RunFolder, observer: Observer
+) -> Outcome:
+    section = study.federation
     schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study))
     folder.keeps_every_round = study.performance.keep == "every-round"
     found = folder.latest_checkpoint()
     if found is None:
-        observer.stage("counting patients" if plan.is_counted else "starting")
+        observer.stage("counting patients" if coordinator.counts_patients else "starting")
         state = coordinator.strategy.init(materials.workbench.initial_weights, coordinator.channel)
         position = Position(0, state)
         folder.write_checkpoint(0, position.to_arrays())
@@ -273,7 +275,7 @@ def _rounds(coordinator: Coordinator, materials: Materials, folder: RunFolder, o
                 validation=len(materials.validation) > 0, num_resamples=_QUICK_RESAMPLES,
             )  # fmt: skip
             summary = summary_of(metrics)
-            epsilon = plan.epsilon_after(*coordinator.charged_after(round))
+            epsilon = coordinator.epsilon_after(round)
             entry |= {
                 "epsilon": number_to_json(epsilon),
                 "measured_on": "validation" if len(materials.validation) else "test",

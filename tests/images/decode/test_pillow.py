@@ -11,9 +11,14 @@ import pytest
 from PIL import Image, ImageFile
 
 from wardround.errors import DataError
-from wardround.images.decode.pillow import decode
+from wardround.images.decode.pillow import decode_in_thread, pillow_kept_quiet
 
 SHADES = np.arange(4 * 5, dtype=np.uint8).reshape(4, 5) * 10
+
+
+def decode(data, **options):
+    with pillow_kept_quiet():
+        return decode_in_thread(data, **options)
 
 
 def as_bytes(image, kind="PNG", **options):

@@ -1,6 +1,6 @@
 """A reply or a failure as bytes: one table from each kind to its fields."""
 
-from typing import Any, assert_never
+from typing import cast
 
 from wardround.errors import FederationError
 from wardround.federation.messages import (
@@ -15,99 +15,77 @@ from wardround.federation.messages import (
     Stage,
     Uploaded,
 )
-from wardround.federation.wire.arrays import Blob, Reals
-from wardround.federation.wire.frame import Raw, pack, unpack
-from wardround.federation.wire.limits import MOST_SIGNED_BYTES, Limits
-from wardround.federation.wire.records import OneOf, Record
-from wardround.federation.wire.values import Charged, Choice, Integer, Number, Optional, Sha256, Text, Tuple
+from wardround.federation.wire.codecs import (
+    SHA256,
+    TEXT,
+    Blob,
+    Charged,
+    Choice,
+    Codec,
+    Number,
+    OneOf,
+    Optional,
+    Reals,
+    Record,
+    Tuple,
+    decode,
+    encode,
+    integer,
+)
+from wardround.federation.wire.limits import (
+    Limits,
+    each_class,
+    each_parameter,
+    residue_bytes,
+    signed_bytes,
+    update_coordinates,
+)
 
-_KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 _MOST_SIDE = 1 << 20  # of a picture, in pixels
-_MOST_AXES = 4  # channel, and three of space
 
 
-def _check_answer(answer: Answer, limits: Limits, name: str) -> None:
-    limits.check_update(answer.update.size)
-    if answer.velocity is not None:
-        limits.check_parameters(answer.velocity.size, f"{name}.velocity")
-
-
-def _check_hello(hello: Hello, limits: Limits, name: str) -> None:
-    limits.check_classes(len(hello.classes), f"{name}.classes")
-
-
-def _check_receipt(receipt: Receipt, limits: Limits, name: str) -> None:
+def _check_receipt(receipt: Receipt, name: str) -> None:
     if bool(receipt.public_key) != bool(receipt.signature):
         raise FederationError(f"`{name}` must have a key and a signature, or neither, got one. Ask for it again.")
 
 
-_ANSWER = Record(
-    "answer",
-    Answer,
-    {"update": Reals(), "event": Charged(), "velocity": Optional(Reals())},
-    _check_answer,
-)
-_SIGNED = Record("signed", Signed, {"content": Blob(lambda limits: MOST_SIGNED_BYTES)})
-_UPLOADED = Record(
-    "uploaded",
-    Uploaded,
-    {"content": Blob(lambda limits: limits.most_residue_bytes), "event": Charged()},
-)
-_RECEIVED = Record("received", Received, {})
-_HELLO = Record(
-    "hello",
-    Hello,
-    {
-        "study": Text(),
-        "version": Text(),
-        "classes": Tuple(Text(), lambda limits: limits.most_classes),
-        "input_shape": Tuple(Integer(1, _MOST_SIDE), lambda limits: _MOST_AXES),
-        "weights_sha256": Sha256(),
-        "charges": Integer(0),
-        "last_attempt": Tuple(Integer(0), lambda limits: 2, least=2),
-    },
-    _check_hello,
-)
-_RECEIPT = Record(
-    "receipt",
-    Receipt,
-    {
-        "study": Text(),
-        "hospital": Text(),
-        "releases": Integer(0),
-        "counts": Integer(0),
-        "epsilon_spent": Number(">= 0", lambda x: x >= 0),
-        "delta": Number("in (0, 1)", lambda x: 0 < x < 1),
-        "ledger_head": Sha256(),
-        "public_key": Blob(lambda limits: _KEY_BYTES, frozenset({0, _KEY_BYTES})),
-        "signature": Blob(lambda limits: _SIGNATURE_BYTES, frozenset({0, _SIGNATURE_BYTES})),
-    },
-    _check_receipt,
-)
-_FAILURE = Record("failure", Failure, {"code": Choice(FailureCode), "stage": Choice(Stage)})
+_HELLO: dict[str, Codec] = {
+    "study": TEXT,
+    "version": TEXT,
+    "classes": Tuple(TEXT, each_class),
+    "input_shape": Tuple(integer(1, _MOST_SIDE), lambda limits: range(1, 5)),  # channel, and three axes of space
+    "weights_sha256": SHA256,
+    "charges": integer(0),
+    "last_attempt": Tuple(integer(0), lambda limits: range(2, 3)),
+}
+_RECEIPT: dict[str, Codec] = {
+    "study": TEXT,
+    "hospital": TEXT,
+    "releases": integer(0),
+    "counts": integer(0),
+    "epsilon_spent": Number(">= 0", lambda x: x >= 0),
+    "delta": Number("in (0, 1)", lambda x: 0 < x < 1),
+    "ledger_head": SHA256,
+    "public_key": Blob(range(0, 33, 32)),
+    "signature": Blob(range(0, 65, 64)),
+}
+_UPDATE: dict[str, Codec] = {
+    "update": Reals(update_coordinates),
+    "event": Charged(),
+    "velocity": Optional(Reals(each_parameter)),
+}
 
-
-def _reply(reply: Reply | Failure) -> Record[Any]:
-    match reply:
-        case Answer():
-            return _ANSWER
-        case Signed():
-            return _SIGNED
-        case Uploaded():
-            return _UPLOADED
-        case Received():
-            return _RECEIVED
-        case Hello():
-            return _HELLO
-        case Receipt():
-            return _RECEIPT
-        case Failure():
-            return _FAILURE
-        case _:
-            assert_never(reply)
-
-
-REPLY = OneOf(_reply, (_ANSWER, _SIGNED, _UPLOADED, _RECEIVED, _HELLO, _RECEIPT, _FAILURE))
+REPLY = OneOf(
+    (
+        Record("answer", Answer, _UPDATE),
+        Record("signed", Signed, {"content": Blob(signed_bytes)}),
+        Record("uploaded", Uploaded, {"content": Blob(residue_bytes), "event": Charged()}),
+        Record("received", Received, {}),
+        Record("hello", Hello, _HELLO),
+        Record("receipt", Receipt, _RECEIPT, _check_receipt),
+        Record("failure", Failure, {"code": Choice(FailureCode), "stage": Choice(Stage)}),
+    )
+)
 """Codec of all replies and of failures."""
 
 
@@ -117,22 +95,12 @@ def encode_reply(reply: Reply | Failure) -> bytes:
     Raises:
         FederationError: a field does not hold for any coordinator, such as a NaN in the update.
     """
-    arrays: list[Raw] = []
-    return pack(REPLY.write(reply, "reply", arrays), arrays)
+    return encode(REPLY, reply, "reply")
 
 
 def decode_reply(content: bytes, limits: Limits) -> Reply | Failure:
-    """Returns the reply that `encode_reply` wrote; its vectors are read-only views of `content`.
+    """Returns the reply that `encode_reply` wrote, with the guarantee of `wire.codecs.decode`.
 
     `limits.answering(work)` also holds an answer to the length that the work asks for.
-
-    Guarantee:
-        Any other bytes raise. Every vector is of float32, finite, and within `limits`.
-
-    Raises:
-        FederationError: the bytes are cut, of another version, not a reply, or outside `limits`.
     """
-    header, arrays = unpack(content, limits.most_bytes)
-    reply = REPLY.read(header, "reply", arrays, limits)
-    arrays.finish()
-    return reply
+    return cast("Reply | Failure", decode(REPLY, content, "reply", limits))

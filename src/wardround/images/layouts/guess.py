@@ -2,8 +2,8 @@
 
 from wardround.images.decode.nifti import ENDINGS
 from wardround.images.layouts import aptos, chest_xray, decathlon, manifest
-from wardround.images.layouts.table import METADATA, files_in
 from wardround.images.store import Store
+from wardround.images.table import METADATA, files_in
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
@@ -11,7 +11,7 @@ _TRIED = 20
 
 
 def guess_layout(store: Store) -> str:
-    """The name of a layout: by the file that only it has, by folders, by DICOM's mark; else `folder`."""
+    """Returns the name of a layout: by the file that only it has, by folders, by DICOM's mark; else `folder`."""
     for name, file in (
         ("decathlon", decathlon.DESCRIPTION),
         ("manifest", manifest.MANIFEST),

@@ -9,10 +9,7 @@
 Files are named below the data folder, with `/`. Every row is checked before anything is made of it.
 """
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from wardround.errors import DataError
@@ -21,8 +18,10 @@ from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.entries import PICTURE_ENDINGS, Entry, Target, Task
 from wardround.images.findings import shortened
+from wardround.images.layouts.readers import Reader, plain
 from wardround.images.listing import Listing
 from wardround.images.store import Store
+from wardround.images.table import Row, leads_outside, numbers_first, read_rows, refuse
 
 MANIFEST = "manifest.csv"
 CLASSES = "classes.csv"
@@ -32,7 +31,7 @@ LOSSY_ENDINGS = (".jpeg", ".jpg")
 
 SPLITS = ("train", "val", "test")
 BACKGROUND = "background"
-"""What class 0 of a mask is called where classes.csv leaves it out."""
+"""The name of class 0 of a mask where classes.csv leaves it out."""
 
 _GROUP = "group:"
 _WANTED = {
@@ -43,25 +42,8 @@ _WANTED = {
 _MAX_CLASSES = 256
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a table.
-
-    Args:
-        line: where it ends in the file, from 1, as editors count.
-        values: stripped, by the column's name; columns that a short row lacks are empty.
-    """
-
-    line: int
-    values: dict[str, str]
-
-    def get(self, column: str) -> str | None:
-        """A value that may be absent; None where there is no such column, or nothing in it."""
-        return self.values.get(column) or None
-
-
 def read_manifest(store: Store, task: Task) -> Listing:
-    """Every image of `manifest.csv`, with its label (classification, grading) or mask (segmentation).
+    """Returns every image of `manifest.csv`, with its label (classification, grading) or mask (segmentation).
 
     Class names are the labels, those that are numbers first and by value; for masks they are those of classes.csv.
 
@@ -105,73 +87,6 @@ def read_manifest(store: Store, task: Task) -> Listing:
     )
 
 
-def read_rows(store: Store, name: str, required: Sequence[str]) -> list[Row]:
-    """The rows of a table in the store, a byte order mark and empty lines passed over.
-
-    Raises:
-        DataError: no text in UTF-8, no table, a column that is missing or there twice, or a row with more values
-            than there are columns.
-    """
-    try:
-        text = store.read(name).decode("utf-8-sig")
-        lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = [column.strip() for column in next(lines, [])]
-        found = [(lines.line_num, [value.strip() for value in line]) for line in lines]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{name} must be a table in UTF-8 with commas, got: {error}. Save it again.", code="data-no-table"
-        ) from error
-    missing = [column for column in required if column not in header]
-    if missing:
-        raise DataError(
-            f"{name} must have the columns {', '.join(required)}; missing: {', '.join(missing)}, "
-            f"found: {', '.join(header) or 'none'}. Add them to its first line.",
-            code="data-column-missing",
-        )
-    twice = sorted({column for column in header if column and header.count(column) > 1})
-    if twice:
-        raise DataError(
-            f"{name} must have every column once, got twice: {', '.join(twice)}. Rename or remove one.",
-            code="data-column-twice",
-        )
-    filled = [(line, values) for line, values in found if any(values)]
-    too_long = [f"line {line}" for line, values in filled if any(values[len(header) :])]
-    if too_long:
-        raise DataError(
-            f"every row of {name} must have at most {len(header)} values, as its first line has; more are in: "
-            f"{shortened(too_long)}. Put values that hold a comma in quotes.",
-            code="data-row-length",
-        )
-    return [
-        Row(line, {column: values[at] if at < len(values) else "" for at, column in enumerate(header) if column})
-        for line, values in filled
-    ]
-
-
-def refuse(name: str, problems: Sequence[str]) -> None:
-    """Raise `DataError` with all problems of a table, shortened, if there are any."""
-    if problems:
-        raise DataError(
-            f"every row of {name} must hold; {len(problems)} problems: {shortened(list(problems), shown=10)}. "
-            "Correct the table.",
-            code="data-rows",
-        )
-
-
-def groups_of(row: Row) -> tuple[tuple[str, str], ...]:
-    """Name and value of every subgroup column (`group:<name>`) in which the row has a value."""
-    named = (
-        (column.removeprefix(_GROUP).strip(), value) for column, value in row.values.items() if _is_group(column)
-    )
-    return tuple((name, value) for name, value in named if name and value)
-
-
-def numbers_first(name: str) -> tuple[bool, int, str]:
-    """Sorts 2 before 10, and words after numbers, in the alphabet's order."""
-    is_number = name.isascii() and name.isdigit() and len(name) < 19
-    return (not is_number, int(name) if is_number else 0, name)
-
-
 def _entry(row: Row, number: dict[str, int]) -> Entry:
     mask = () if number else (_tidy(row.values["mask"]),)
     split = row.get("split")
@@ -182,7 +97,7 @@ def _entry(row: Row, number: dict[str, int]) -> Entry:
         site=row.get("site"),
         split=split.lower() if split else None,
         mask=mask,
-        groups=groups_of(row),
+        groups=row.groups,
     )
 
 
@@ -211,10 +126,10 @@ def _problems(rows: Sequence[Row], wanted: str, names: frozenset[str]) -> list[s
 
 
 def _wrong_file(file: str, kind: str | None, names: frozenset[str]) -> str | None:
-    """What is wrong with a file that a row names, or None."""
+    """Returns the fault of a file that a row names, or None."""
     if "\\" in file:
         return f"{file} must be written with /"
-    if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
+    if leads_outside(file):
         return f"{file} lies outside the data folder"
     own = _kind(file)
     if own is None:
@@ -226,7 +141,7 @@ def _wrong_file(file: str, kind: str | None, names: frozenset[str]) -> str | Non
 
 
 def _wrong_mask(mask: str, image: str, kind: str | None, names: frozenset[str]) -> str | None:
-    """What is wrong with the mask that a row names, or None."""
+    """Returns the fault of the mask that a row names, or None."""
     if _tidy(mask) == _tidy(image):
         return f"{mask} is named as image and as mask"
     if mask.lower().endswith(LOSSY_ENDINGS):
@@ -243,12 +158,8 @@ def _kind(file: str) -> str | None:
 
 
 def _tidy(file: str) -> str:
-    """A name as the store has it: `./a//b.png` is `a/b.png`."""
+    """Returns a name as the store has it: `./a//b.png` is `a/b.png`."""
     return str(PurePosixPath(file))
-
-
-def _is_group(column: str) -> bool:
-    return column.startswith(_GROUP)
 
 
 def _label_classes(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -263,7 +174,7 @@ def _label_classes(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _mask_classes(store: Store) -> tuple[str, ...]:
-    """Names of the values of masks, from classes.csv; value 0 is the background unless it says otherwise."""
+    """Returns the names of mask values, from classes.csv; value 0 is the background unless it says otherwise."""
     if CLASSES not in store:
         raise DataError(
             f"masks must come with a {CLASSES} (index,name) that says what their values mean, but there is none. "
@@ -298,3 +209,6 @@ def _unlisted(rows: Sequence[Row], names: frozenset[str]) -> tuple[str, ...]:
     listed = {_tidy(row.values[column]) for row in rows for column in ("image", "mask") if row.get(column)}
     count = sum(_kind(name) is not None and name not in listed for name in names)
     return (f"{count} images in the folder are not in {MANIFEST} and were passed over",) if count else ()
+
+
+READER = Reader(plain(read_manifest), EXPECTED, (Task.CLASSIFICATION, Task.GRADING, Task.SEGMENTATION))

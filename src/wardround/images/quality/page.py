@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from wardround.errors import MissingExtra
+from wardround.errors import DataError, MissingExtra
 from wardround.images.entries import Target
 from wardround.images.patients import ImageRef, ImageSet, Patient
 from wardround.images.quality.inspection import Inspection
 from wardround.images.quality.notice import Level, Notice
-from wardround.images.quality.private_file import write_private
 from wardround.images.quality.thumbnails import MASK_COLOURS, thumbnail
+from wardround.images.whole_file import appears_whole
 
 GROUPS = 12
-"""How many groups of pictures one notice shows."""
+"""Groups of pictures that one notice shows."""
 
 PER_GROUP = 4
 SAMPLES = 12
-"""How many pictures of each class are shown."""
+"""Pictures of each class that are shown."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,18 @@ def write_page(inspection: Inspection, image_set: ImageSet, path: Path) -> None:
         MissingExtra: Jinja2 is not installed.
         DataError: the page cannot be written.
     """
-    write_private(path, render(inspection, image_set).encode())
+    content = render(inspection, image_set).encode()
+    try:
+        with appears_whole(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise DataError(
+            f"the file must be writable, got: {error.strerror or error} ({path}). Choose a folder that exists."
+        ) from error
 
 
 def render(inspection: Inspection, image_set: ImageSet) -> str:
-    """The page. Names of files, patients and classes are text in it, never markup.
+    """Returns the page. Names of files, patients and classes are text in it, never markup.
 
     Raises:
         MissingExtra: Jinja2 is not installed.
@@ -93,14 +100,14 @@ class _Gallery:
         self._made: dict[int, Shown] = {}
 
     def groups(self, notice: Notice) -> tuple[Group, ...]:
-        """The first groups of a notice."""
+        """Returns the first groups of a notice."""
         return tuple(
             Group(tuple(map(self._shown, rows[:PER_GROUP])), max(0, len(rows) - PER_GROUP))
             for rows in notice.rows[:GROUPS]
         )
 
     def samples(self) -> tuple[tuple[str, tuple[Shown, ...]], ...]:
-        """A few pictures of each class, or of all where there is none; chosen by the hash of their content."""
+        """Returns a few pictures of each class, or of all where there is none; chosen by the hash of their content."""
         by_chance = sorted(self._held.values(), key=lambda pair: (pair[1].digest, pair[1].row))
         if self._set.target is Target.MASKS:
             return (("With what is drawn on them", self._first(by_chance, None)),)
@@ -119,7 +126,7 @@ class _Gallery:
 
 
 def _mask_colours(image_set: ImageSet) -> list[tuple[str, str]]:
-    """Class name and CSS colour of what is drawn."""
+    """Returns name and CSS colour of each class that is drawn."""
     if image_set.masks is None:
         return []
     return [

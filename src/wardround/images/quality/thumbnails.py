@@ -31,12 +31,7 @@ _INK = 0.45
 
 
 def thumbnail(image_set: ImageSet, row: int) -> str:
-    """One picture as a data URI, its mask laid over it.
-
-    Args:
-        image_set: the set.
-        row: of `ImageSet.pixels`.
-    """
+    """Returns one picture, by its row in `ImageSet.pixels`, as a data URI, its mask laid over it."""
     picture = np.asarray(image_set.pixels[row])
     mask = None if image_set.masks is None else np.asarray(image_set.masks[row])
     if picture.ndim == 4:
@@ -50,12 +45,12 @@ def thumbnail(image_set: ImageSet, row: int) -> str:
 
 
 def _hung(slices: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(channel, x, y) in RAS+ to (channel, row, column): y runs up and x to the left."""
+    """Turns (channel, x, y) in RAS+ to (channel, row, column): y runs up and x to the left."""
     return slices[:, ::-1, ::-1].transpose(0, 2, 1)
 
 
 def _coloured(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(height, width, 3); four channels of MR are shown by the first."""
+    """Returns (height, width, 3); four channels of MR are shown by the first."""
     shown = picture if picture.shape[0] == 3 else np.repeat(picture[:1], 3, axis=0)
     return np.ascontiguousarray(shown.transpose(1, 2, 0))
 
