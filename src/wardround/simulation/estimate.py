@@ -131,9 +131,7 @@ def _listed(study: Study) -> Listing | None:
     """Returns the entries of the data folder, by names, tables and headers alone; None where no folder is named."""
     site = study.site
     if site.layout == "phantom":
-        phantom = site.phantom
-        options = PhantomOptions(patients=phantom.patients, max_images=phantom.max_images, seed=phantom.seed)
-        return list_phantom(options)
+        return list_phantom(PhantomOptions(**site.phantom.model_dump()))
     if site.path is None:
         return None
     with open_layout(site.layout, site.path) as store:

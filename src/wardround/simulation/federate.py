@@ -43,11 +43,6 @@ class Federation:
     coordinator: Coordinator
     hospitals: Mapping[HospitalName, Hospital]
 
-    @property
-    def agents(self) -> dict[HospitalName, Agent]:
-        """The parts of the hospitals that hold patients."""
-        return {name: hospital.agent for name, hospital in self.hospitals.items()}
-
 
 def federate(
     study: Study,
