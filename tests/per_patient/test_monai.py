@@ -252,7 +252,7 @@ def test_a_network_as_it_comes_gives_the_clipped_sum_of_one_patient_backward_pas
     network = NETWORKS[name]
     model, changes = without_batch_norm(built(name), by)
     batch = three_pictures(network.picture, drawn(3, *network.labels))
-    assert bool(changes) == (network.norms is not NOTHING)
+    assert bool(changes.changes) == (network.norms is not NOTHING)
     check_trainable(model, batch.inputs)
     agrees(model, pixel_cross_entropy if network.labels else cross_entropy, batch)
 

@@ -64,9 +64,8 @@ class Study(Section):
         if not isinstance(given, dict):
             return given
         read = with_site(dict(given))
-        if isinstance(read.get("privacy"), dict) and read["privacy"].get("rounding") == "patient":
-            # Its default, while there was another; files that runs left name every key.
-            read["privacy"] = {key: value for key, value in read["privacy"].items() if key != "rounding"}
+        if isinstance(read.get("privacy"), dict) and "rounding" in read["privacy"]:
+            read["privacy"] = _rounded_by_patient(read["privacy"])
         for section, tag, kinds in (
             ("privacy", "plan", kinds_of(PrivacySection)),
             ("federation", "strategy", kinds_of(FederationSection)),
@@ -274,6 +273,17 @@ class Study(Section):
             for key, inner in nested.items():
                 lines += [f"[{section}.{key}]", *_toml_lines(inner), ""]
         return "\n".join(lines)
+
+
+def _rounded_by_patient(privacy: dict[str, Any]) -> dict[str, Any]:
+    """Returns `[privacy]` without `rounding`, a key that earlier files have; of its two values one is left."""
+    if privacy["rounding"] != "patient":
+        raise conflict(
+            "study-rounding",
+            f"each patient's gradient is rounded to the grid, and rounding = {privacy['rounding']!r} asks "
+            "for another grid; remove rounding",
+        )
+    return {key: value for key, value in privacy.items() if key != "rounding"}
 
 
 def _fits_in_the_open(tables: Mapping[str, Any]) -> bool:
