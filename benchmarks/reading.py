@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 from tests.images.dicom.write import write_picture
 
-from wardround.images.layouts.readers import ReaderOptions
+from wardround.images.listing import ReaderOptions
 from wardround.images.load import Volumes, load_images
 from wardround.images.patients import ImageSet
 

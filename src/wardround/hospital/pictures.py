@@ -8,7 +8,7 @@ from torch import Tensor
 from wardround.agreed.network import augmentation_of, loss_of
 from wardround.config import Study
 from wardround.images.layouts.phantom import PhantomOptions
-from wardround.images.layouts.readers import ReaderOptions
+from wardround.images.listing import ReaderOptions
 from wardround.images.load import Volumes, load_images
 from wardround.images.patients import ImageSet
 from wardround.images.rows.recipe import View

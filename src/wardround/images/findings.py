@@ -1,16 +1,16 @@
-"""What was noticed about a data set: lines for the hospital's own screen, counts for everyone else."""
+"""Findings about a data set: names for the hospital's own screen, counts for everyone else."""
 
 from dataclasses import dataclass
 
 from wardround.types import PatientId
 
 _SHOWN = 5
-"""How many names one line lists before it only counts."""
+"""Names that one line lists before it only counts."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a careful person would want to know before training on a data set.
+    """Facts that a careful person would want to know before training on a data set.
 
     Args:
         unreadable: files that could not be decoded and were left out.
@@ -46,7 +46,7 @@ class Findings:
 
 
 def shortened(names: tuple[str, ...] | list[str], shown: int = _SHOWN) -> str:
-    """The first few names, and how many more there are.
+    """Returns the first few names, and how many more there are.
 
     >>> shortened(["a", "b", "c"], shown=2)
     'a, b and 1 more'

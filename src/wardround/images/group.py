@@ -18,7 +18,7 @@ from wardround.types import PatientId
 
 
 class Duplicates(StrEnum):
-    """What to do about identical files under two patients."""
+    """Treatments of identical files under two patients."""
 
     MERGE = "merge"
     KEEP = "keep"
@@ -79,13 +79,13 @@ def group_by_patient(
 
 
 def is_straddling(patient: Patient) -> bool:
-    """Whether the person has images in the published test part and outside of it."""
+    """Returns True if the person has images in the published test part and outside of it."""
     parts = {image.split == "test" for image in patient.images if image.split is not None}
     return len(parts) == 2
 
 
 def digest_of(patients: Iterable[Patient]) -> str:
-    """Sha256 over contents, labels and patients, in an order that file names do not decide."""
+    """Returns sha256 over contents, labels and patients, in an order that file names do not decide."""
     files = {
         (image.file, f"{image.digest} {image.label} {patient.id}")  # once, however many slices it was cut into
         for patient in patients
@@ -105,7 +105,7 @@ def _files(group: list[Entry]) -> tuple[str, ...]:
 
 
 def _merged_ids(ids: Iterable[str], groups: list[list[Entry]]) -> dict[str, str]:
-    """For every patient id the id after merging: itself, or all merged ids joined by `+`."""
+    """Returns the id of every patient after merging: itself, or all merged ids joined by `+`."""
     member_of = {key: {key} for key in ids}
     for group in groups:
         together = set[str]().union(*(member_of[entry.patient] for entry in group))

@@ -12,8 +12,8 @@ from wardround.images.entries import Target, Task
 from wardround.images.findings import shortened
 from wardround.images.group import Duplicates, digest_of, group_by_patient
 from wardround.images.layouts.phantom import PhantomOptions, list_phantom
-from wardround.images.layouts.readers import LAYOUTS, PHANTOM, ReaderOptions, reader_of
-from wardround.images.listing import Listing
+from wardround.images.layouts.readers import LAYOUTS, PHANTOM, reader_of
+from wardround.images.listing import Listing, ReaderOptions
 from wardround.images.patients import ImageSet
 from wardround.images.rows.cache import Progress
 from wardround.images.rows.fit import Fit
@@ -28,7 +28,7 @@ NO_OPTIONS = ReaderOptions()
 
 @dataclass(frozen=True)
 class Volumes:
-    """How volumes are brought to one shape; see `VolumeRecipe`."""
+    """Settings that bring volumes to one shape; see `VolumeRecipe`."""
 
     size: tuple[int, int, int]
     spacing: tuple[float, float, float] | None = None
@@ -77,7 +77,7 @@ def load_images(
         DataError: a folder, layout, table, picture or class that is missing or does not hold.
         MissingExtra: the layout needs a package that is not installed.
     """
-    wanted_duplicates = _choice(Duplicates, duplicates, "duplicates")
+    wanted = _choice(Duplicates, duplicates, "duplicates")
     pictures = PictureRecipe(image_size, channels, _choice(Fit, fit, "fit"), circle)
     if layout == PHANTOM:
         if root is not None or task not in (None, Task.BINARY):
@@ -100,7 +100,7 @@ def load_images(
         return range(number * recipe.rows + first, number * recipe.rows + end)
 
     unreadable = frozenset(cached.unreadable)
-    patients, findings = group_by_patient(listing, digests, unreadable, wanted_duplicates, rows_of)
+    patients, findings = group_by_patient(listing, digests, unreadable, wanted, rows_of)
     _check_classes(listing, {label for patient in patients for label in patient.labels})
     has_masks = listing.target is Target.MASKS
     return ImageSet(
@@ -120,7 +120,7 @@ def load_images(
 
 
 def list_entries(layout: str, store: Store, task: str | None, options: ReaderOptions = NO_OPTIONS) -> Listing:
-    """What a folder or an archive holds, without decoding anything.
+    """Returns the entries of a folder or an archive, without decoding anything.
 
     Raises:
         DataError: it does not hold the layout.
@@ -144,7 +144,7 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
 
 @contextmanager
 def open_layout(layout: str | None, root: Path | None) -> Iterator[Store]:
-    """The data folder or archive of a known layout, or of one that is still to be guessed; closed at the end.
+    """Opens the data folder or archive of a known layout, or of one that is still to be guessed.
 
     Raises:
         DataError: an unknown layout, no folder, or an archive that is not to be trusted.
@@ -197,10 +197,9 @@ def _task(layout: str, task: str | None) -> Task:
 
 
 def _choice(kind: type[_Choice], value: str, name: str) -> _Choice:
-    try:
-        return kind(value)
-    except ValueError:
-        raise DataError(f"{name} must be one of {', '.join(kind)}, got {value!r}. Choose one of them.") from None
+    if value not in set(kind):
+        raise DataError(f"{name} must be one of {', '.join(kind)}, got {value!r}. Choose one of them.")
+    return kind(value)
 
 
 def _elsewhere(layout: str, store: Store) -> str:

@@ -57,7 +57,7 @@ class Patient:
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """Where the images lie in `ImageSet.pixels`."""
+        """The rows of the images in `ImageSet.pixels`."""
         return tuple(image.row for image in self.images)
 
     @property
@@ -104,10 +104,10 @@ class ImageSet:
 
     @property
     def sliced(self) -> bool:
-        """Whether the pictures are slices of volumes."""
+        """True if the pictures are slices of volumes."""
         return self.rows_each > 1
 
     @property
     def num_images(self) -> int:
-        """How many images the patients have together."""
+        """The number of images of all patients."""
         return sum(len(patient.images) for patient in self.patients)

@@ -166,24 +166,13 @@ def test_a_localizer_is_passed_over(dicom, tmp_path):
     assert len(dicom.read(tmp_path).entries) == 2
 
 
-def test_slices_can_be_read_as_pictures(dicom, tmp_path):
-    for number in range(2):
-        dicom.volume(tmp_path, f"s{number}", f"patient {number}", seed=number)
-    dicom.labels(tmp_path, "label,patient_id", "ill,patient 0", "well,patient 1")
-    listing = dicom.read(tmp_path, mode="images")
-    assert len(listing.entries) == 12
-    assert not listing.volumes
-    assert {raw.values.shape for raw in dicom.decode(tmp_path, listing)} == {(1, 5, 4)}
-
-
-def test_pictures_and_volumes_together_need_a_choice(dicom, tmp_path):
+def test_pictures_and_volumes_in_one_folder_are_refused(dicom, tmp_path):
     for number in range(2):
         dicom.volume(tmp_path, f"s{number}", f"patient {number}", seed=number)
         dicom.picture(tmp_path, f"x{number}", f"patient {number}")
     dicom.labels(tmp_path, "label,patient_id", "ill,patient 0", "well,patient 1")
     with pytest.raises(DataError, match="2 files of pictures and 12 of slices"):
         dicom.read(tmp_path)
-    assert len(dicom.read(tmp_path, mode="volumes").entries) == 2
 
 
 @pytest.mark.parametrize(

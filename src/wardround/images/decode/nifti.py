@@ -135,7 +135,7 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def _check_header(header: Any, num_bytes: int) -> None:
-    """Refuse shapes that do not fit the bytes, before an array is made of them."""
+    """Refuses shapes that do not fit the bytes, before an array is made of them."""
     magic = bytes(header["magic"])[:3]
     if magic not in (b"n+1", b"n+2"):
         raise DataError("a volume must be one NIfTI file (.nii or .nii.gz); this is none, or a header alone.")

@@ -56,7 +56,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Grid:
-    """How slices make a volume.
+    """The arrangement of slices in a volume.
 
     Args:
         order: index of the slice at each place along the third axis.
@@ -70,7 +70,7 @@ class Grid:
 
 
 def planes_of(found: "Dataset") -> tuple[Plane, ...]:
-    """Every frame of a file as a slice.
+    """Returns every frame of a file as a slice.
 
     Raises:
         DataError: a frame says not where it lies.
@@ -134,7 +134,7 @@ def _is_alike(plane: Plane, first: Plane) -> bool:
 
 
 def _step(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], first: Plane) -> Any:
-    """From one slice to the next, mm."""
+    """Returns the step from one slice to the next, mm."""
     if len(positions) == 1:
         if not first.thickness:
             raise DataError(_sentence(UNPLACED))
@@ -152,20 +152,20 @@ def _step(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], f
 
 
 def canonical(affine: Affine) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The axes of a grid in the order that comes nearest to right, front, top; and those that run backwards."""
+    """Returns the axes of a grid in the order nearest to right, front, top; and those that run backwards."""
     cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     order = max(permutations(range(3)), key=lambda p: sum(abs(cosines[k, p[k]]) for k in range(3)))
     return order, tuple(k for k in range(3) if cosines[k, order[k]] < 0)
 
 
 def turned(volume: npt.NDArray[Any], affine: Affine) -> npt.NDArray[Any]:
-    """A volume (column, row, slice) with its axes nearest to RAS+."""
+    """Returns a volume (column, row, slice) with its axes nearest to RAS+."""
     order, backwards = canonical(affine)
     return np.ascontiguousarray(np.flip(volume.transpose(order), backwards))
 
 
 def turned_affine(shape: tuple[int, int, int], affine: Affine) -> Affine:
-    """The affine of `turned`."""
+    """Returns the affine of `turned`."""
     order, backwards = canonical(affine)
     turn = np.zeros((4, 4))
     turn[3, 3] = 1

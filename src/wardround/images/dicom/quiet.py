@@ -56,7 +56,7 @@ QUIET = _Quiet()
 
 
 def sealed(work: Callable[[], _Made], otherwise: str) -> _Made:
-    """What `work` returns; whatever goes wrong in it becomes a `DataError` that quotes nothing.
+    """Returns the result of `work`; any error in it becomes a `DataError` that quotes nothing.
 
     The error is raised after its cause is forgotten, so that no chain of exceptions holds a header's value.
 
@@ -80,7 +80,7 @@ def sealed(work: Callable[[], _Made], otherwise: str) -> _Made:
 
 
 def require_pydicom() -> None:
-    """Raise `MissingExtra` unless pydicom is installed."""
+    """Raises `MissingExtra` unless pydicom is installed."""
     try:
         import pydicom  # noqa: F401
     except ImportError:

@@ -32,12 +32,12 @@ _TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
 def labels_of(found: "Dataset") -> tuple[str, ...]:
-    """The labels of a segmentation, in the order of its segments."""
+    """Returns the labels of a segmentation, in the order of its segments."""
     return tuple(_label(item) for item in items(found, "SegmentSequence"))
 
 
 def mask_of(contents: Sequence[bytes], grid: Grid, segments: tuple[str, ...]) -> Mask:
-    """The class of every voxel of a volume, uint8 (column, row, slice): 0, or one more than the place in `segments`.
+    """Returns the class of every voxel, uint8 (column, row, slice): 0, or one more than the place in `segments`.
 
     Args:
         contents: of the segmentation files.
@@ -63,7 +63,7 @@ def mask_of(contents: Sequence[bytes], grid: Grid, segments: tuple[str, ...]) ->
 
 
 def _frames(found: "Dataset", class_of: dict[int, int]) -> list[npt.NDArray[np.uint8]]:
-    """The class of every pixel of every frame."""
+    """Returns the class of every pixel of every frame."""
     pixels = stored(found)
     sop_class = text(found, "SOPClassUID") or text(found.file_meta, "MediaStorageSOPClassUID")
     if sop_class == LABELMAP:
@@ -82,7 +82,7 @@ def _frames(found: "Dataset", class_of: dict[int, int]) -> list[npt.NDArray[np.u
 
 
 def _lay(classes: npt.NDArray[np.uint8], plane: Plane, grid: Grid, mask: Mask) -> None:
-    """Put the classes of one frame where they lie in the volume."""
+    """Puts the classes of one frame at their place in the volume."""
     rows, columns = np.nonzero(classes)
     if not len(rows):
         return

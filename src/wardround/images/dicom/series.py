@@ -1,7 +1,7 @@
 """Files to pictures and volumes: repeats aside, patients told apart, slices of a series made one volume."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from wardround.errors import DataError
@@ -20,10 +20,10 @@ class Unit:
     """One picture or volume; every name is a pseudonym.
 
     Args:
-        file: what findings call it.
-        patient: whose it is.
+        file: its name in findings.
+        patient: of the picture or volume.
         headers: of its files; for a volume in the order of their slices.
-        frame: which frame of a file with many.
+        frame: of a file with many.
     """
 
     file: str
@@ -32,22 +32,22 @@ class Unit:
     frame: int | None = None
 
     def named(self, kind: str) -> set[str]:
-        """How a table of labels may name it."""
+        """Returns the names that a table of labels may have for it."""
         return {str(getattr(header, kind)) for header in self.headers}
 
 
-def without_repeats(headers: Iterable[Header]) -> tuple[list[Header], int]:
-    """The first file of every image, and how many came again."""
+def without_repeats(headers: Sequence[Header]) -> tuple[list[Header], int]:
+    """Returns the first file of every image, and the number of those that came again."""
     first: dict[tuple[str | None, str, str], Header] = {}
-    count = 0
     for header in headers:
-        count += 1
         first.setdefault((header.patient, header.series, header.image), header)
-    return list(first.values()), count - len(first)
+    return list(first.values()), len(headers) - len(first)
 
 
 def patients_of(headers: Iterable[Header], name_for: Callable[[str, str], str]) -> Callable[[Header], str]:
-    """Who a file belongs to: the same PatientID from two issuers is two people, unless some files name no issuer.
+    """Returns the way from a file to its patient.
+
+    The same PatientID from two issuers is two people, unless some files name no issuer.
 
     In doubt two are taken for one: a person counted twice would be protected half as well.
     """
@@ -66,24 +66,22 @@ def patients_of(headers: Iterable[Header], name_for: Callable[[str, str], str]) 
 
 
 def pictures(headers: Iterable[Header], patient: Callable[[Header], str]) -> list[Unit]:
-    """Every frame of every file as a picture of its own."""
+    """Returns every frame of every file as a picture of its own."""
     units = []
     for name, found in _by_series(headers).items():
         ordered = sorted(found, key=lambda header: (header.number, header.image))
         for number, header in enumerate(ordered, start=1):
-            file = f"{patient(header)}/s-{name}/{number:04d}"
-            if header.frames == 1:
-                units.append(Unit(file, patient(header), (header,)))
-            else:
-                units += [
-                    Unit(f"{file}/{frame + 1:04d}", patient(header), (header,), frame)
-                    for frame in range(header.frames)
-                ]
+            who = patient(header)
+            file = f"{who}/s-{name}/{number:04d}"
+            frames = (None,) if header.frames == 1 else range(header.frames)
+            for frame in frames:
+                ending = "" if frame is None else f"/{frame + 1:04d}"
+                units.append(Unit(file + ending, who, (header,), frame))
     return sorted(units, key=lambda unit: unit.file)
 
 
 def volumes(headers: Iterable[Header], patient: Callable[[Header], str]) -> tuple[list[Unit], Counter[str]]:
-    """Every series that makes a volume, and how many do not, by reason."""
+    """Returns every series that makes a volume, and the number of the others, by reason."""
     units, left_out = [], Counter[str]()
     for name, found in _by_series(headers).items():
         owners = {patient(header) for header in found}
@@ -100,7 +98,7 @@ def volumes(headers: Iterable[Header], patient: Callable[[Header], str]) -> tupl
 
 
 def _in_order(found: list[Header]) -> tuple[Header, ...] | str:
-    """Files by their first slice, or the reason why they are no volume."""
+    """Returns files by their first slice, or the reason why they are no volume."""
     owners: list[Header] = []
     planes: list[Plane] = []
     for header in found:

@@ -1,4 +1,4 @@
-"""Every file of an export looked at once: what can be used, and counts of what cannot, by reason."""
+"""Every file of an export looked at once: the headers that can be used, and counts of the others, by reason."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from wardround.images.store import Store
 
 @dataclass(frozen=True)
 class Survey:
-    """What an export holds.
+    """The content of an export.
 
     Args:
         pictures: files of two-dimensional modalities.
         slices: files of CT, MR and PT.
         segmentations: files of masks.
         notes: sentences with counts.
-        num_files: how many there were.
+        num_files: of the export.
     """
 
     pictures: tuple[Header, ...]
@@ -31,7 +31,7 @@ class Survey:
 
 
 def survey(store: Store, name_for: Callable[[str, str], str], *, reviewed: bool) -> Survey:
-    """Look at every header.
+    """Looks at every header.
 
     Args:
         store: the export.

@@ -11,7 +11,7 @@ _TRIED = 20
 
 
 def guess_layout(store: Store) -> str:
-    """The name of a layout: by the file that only it has, by folders, by DICOM's mark; else `folder`."""
+    """Returns the name of a layout: by the file that only it has, by folders, by DICOM's mark; else `folder`."""
     for name, file in (
         ("decathlon", decathlon.DESCRIPTION),
         ("manifest", manifest.MANIFEST),

@@ -16,7 +16,7 @@ from wardround.images.quality.measure import Floats, Measures
 from wardround.images.quality.notice import Level, Notice, counted
 
 FAR = 6.0
-"""How many robust standard deviations from the median a picture must lie to be called unlike the others."""
+"""Robust standard deviations from the median beyond which a picture is called unlike the others."""
 
 LEAST_PICTURES = 8
 """Fewer pictures have no "others" to be compared with."""

@@ -20,7 +20,7 @@ _Floats = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.int64]
 _RIDGE = 1e-3
 _BLOCK_VALUES = 4_000_000
-"""How many grey values are held as floating point numbers at once: 32 MB."""
+"""Grey values that are held as floating point numbers at once: 32 MB."""
 
 NUM_FOLDS = 5
 

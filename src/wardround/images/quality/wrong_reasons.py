@@ -90,7 +90,7 @@ def shortcut_notices(shortcuts: tuple[Shortcut, ...]) -> Iterator[Notice]:
 
 
 def _standard_error(auroc: float, image_set: ImageSet) -> float:
-    """Hanley and McNeil (1982), equation 1, for the smallest class against the rest, patients as the unit."""
+    """Returns equation 1 of Hanley and McNeil (1982) for the smallest class against the rest, patients as the unit."""
     counts = np.bincount([patient.label for patient in image_set.patients])
     positives = int(counts[counts > 0].min())
     negatives = max(1, len(image_set.patients) - positives)

@@ -49,7 +49,7 @@ class Cached:
 
 
 def cache_key(recipe: Sequence[object], digests: Sequence[str]) -> str:
-    """The name under which pictures made by `recipe` from contents with these digests are kept."""
+    """Returns the name under which pictures made by `recipe` from contents with these digests are kept."""
     facts = [f"wardround cache {FORMAT}", *map(str, recipe), *digests]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:40]
 
@@ -62,7 +62,7 @@ def cached_pictures(
     progress: Progress | None,
     rows_per_entry: int = 1,
 ) -> Cached:
-    """The pictures under `key`, opened read-only; made with `fill` if they are not there yet.
+    """Returns the pictures under `key`, opened read-only; made with `fill` if they are not there yet.
 
     Args:
         cache_dir: created if missing.
@@ -99,7 +99,7 @@ def cached_pictures(
 
 
 def _opened(path: Path, shape: tuple[int, ...]) -> Cached | None:
-    """A complete cache file, or None where there is none that can be used."""
+    """Returns a complete cache file, or None where there is none that can be used."""
     try:
         rows = np.lib.format.open_memmap(path, mode="r")
         notes = json.loads(_notes_of(path).read_bytes())
@@ -116,7 +116,7 @@ def _notes_of(path: Path) -> Path:
 
 
 def _check_space(folder: Path, num_bytes: int) -> None:
-    """Refuse before an hour of decoding rather than after it."""
+    """Refuses before an hour of decoding rather than after it."""
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise OSError(0, f"only {free / 1e6:.0f} MB free")
@@ -129,7 +129,7 @@ def _write(
     entries: Iterator[Prepared | str],
     progress: Progress | None,
 ) -> dict[str, dict[str, object]]:
-    """Write a .npy front to back; a memory map would meet a full disk with SIGBUS instead of an error."""
+    """Writes a .npy front to back; a memory map would meet a full disk with SIGBUS instead of an error."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(file, header)
     unreadable: dict[str, object] = {}
