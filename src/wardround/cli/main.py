@@ -262,7 +262,7 @@ def data_check(
     from tempfile import TemporaryDirectory
 
     from wardround.cli.terminal import Terminal
-    from wardround.images.layouts.guess import guess_layout
+    from wardround.images.layouts.readers import guess_layout
     from wardround.images.listing import ReaderOptions
     from wardround.images.load import Volumes, list_entries, load_images, open_layout
     from wardround.images.quality.facts import facts_of_folder

@@ -8,12 +8,13 @@ from enum import StrEnum
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from wardround.accounting.events import Event, canonical_json, from_json, leaves, to_json
 from wardround.accounting.numbers import number_to_json
 from wardround.errors import FederationError, PrivacyError
 from wardround.federation.wire.frame import Arrays, Raw, pack, unpack
-from wardround.federation.wire.limits import Limits, some_parameters
+from wardround.federation.wire.limits import Limits
 from wardround.types import Vector
 
 MOST_INTEGER: Final = (1 << 63) - 1
@@ -174,49 +175,39 @@ class Blob:
 
 
 @dataclass(frozen=True)
-class Reals:
-    """A vector of finite float32, (coordinate,); read without a copy, and read-only."""
+class Array:
+    """A vector of one type, (item,); read without a copy, and read-only.
 
+    Attributes:
+        kind: name of the type.
+        sizes: lengths that a reader accepts.
+        check: refuses values, as a `FederationError`; given the largest length, None at the sender.
+    """
+
+    kind: str
     sizes: Sizes
+    check: Callable[[Any, str, int | None], None]
 
     def write(self, value: object, name: str, arrays: list[Raw]) -> object:
         """See `Codec`."""
-        if not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.ndim != 1:
-            raise refused(name, "a vector of float32", getattr(value, "dtype", value))
-        _check_finite(value, name)
-        arrays.append(np.ascontiguousarray(value, dtype="<f4").data)
-        return {"float32": value.size}
+        if not isinstance(value, np.ndarray) or value.dtype != self.kind or value.ndim != 1:
+            raise refused(name, f"a vector of {self.kind}", getattr(value, "dtype", value))
+        self.check(value, name, None)
+        arrays.append(np.ascontiguousarray(value, dtype=np.dtype(self.kind).newbyteorder("<")).data)
+        return {self.kind: value.size}
 
-    def read(self, data: object, name: str, arrays: Arrays, limits: Limits) -> Vector:
+    def read(self, data: object, name: str, arrays: Arrays, limits: Limits) -> npt.NDArray[Any]:
         """See `Codec`."""
-        taken = _taken(data, "float32", name, arrays, self.sizes(limits))
-        vector = np.frombuffer(taken, dtype="<f4").astype(np.float32, copy=False)
-        _check_finite(vector, name)
+        sizes, own = self.sizes(limits), np.dtype(self.kind)
+        taken = _taken(data, self.kind, name, arrays, sizes)
+        vector = np.frombuffer(taken, dtype=own.newbyteorder("<")).astype(own, copy=False)
+        self.check(vector, name, sizes[-1])
         return vector
 
 
-@dataclass(frozen=True)
-class Positions:
-    """Positions of parameters, int64, ascending, each once, (position,); read-only."""
-
-    def write(self, value: object, name: str, arrays: list[Raw]) -> object:
-        """See `Codec`."""
-        if not isinstance(value, np.ndarray) or value.dtype != np.int64 or value.ndim != 1:
-            raise refused(name, "a vector of int64", getattr(value, "dtype", value))
-        arrays.append(np.ascontiguousarray(value, dtype="<i8").data)
-        return {"int64": value.size}
-
-    def read(self, data: object, name: str, arrays: Arrays, limits: Limits) -> object:
-        """See `Codec`."""
-        sizes = some_parameters(limits)
-        taken = _taken(data, "int64", name, arrays, sizes)
-        positions = np.frombuffer(taken, dtype="<i8").astype(np.int64, copy=False)
-        if positions[0] < 0 or positions[-1] >= sizes[-1] or np.any(positions[1:] <= positions[:-1]):
-            raise FederationError(
-                f"`{name}` must be ascending, each once, from 0 to {sizes[-1] - 1}, got others. "
-                "Send the request again."
-            )
-        return positions
+def reals(sizes: Sizes) -> Array:
+    """Returns the codec of a vector of finite float32, (coordinate,)."""
+    return Array("float32", sizes, _check_finite)
 
 
 @dataclass(frozen=True)
@@ -373,8 +364,21 @@ def _check_size(size: int, sizes: range, name: str) -> None:
         )
 
 
-def _check_finite(vector: Vector, name: str) -> None:
+def _check_finite(vector: Vector, name: str, longest: int | None) -> None:
     if not np.isfinite(vector).all():
         raise FederationError(
             f"`{name}` must be finite everywhere, got NaN or infinity. Lower `[federation] learning_rate`."
         )
+
+
+def _check_ascending(positions: npt.NDArray[np.int64], name: str, longest: int | None) -> None:
+    if longest is None:
+        return
+    if positions[0] < 0 or positions[-1] >= longest or np.any(positions[1:] <= positions[:-1]):
+        raise FederationError(
+            f"`{name}` must be ascending, each once, from 0 to {longest - 1}, got others. Send the request again."
+        )
+
+
+POSITIONS = Array("int64", Limits.some_parameters, _check_ascending)
+"""Positions of parameters, ascending, each once."""

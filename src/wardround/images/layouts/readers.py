@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from wardround.images.decode.nifti import ENDINGS
+from wardround.images.dicom.parse import is_dicom
 from wardround.images.dicom.pseudonyms import KEY_BYTES, load_or_create_key
 from wardround.images.dicom.reader import EXPECTED as DICOM_EXPECTED
 from wardround.images.dicom.reader import read_dicom
@@ -11,6 +13,9 @@ from wardround.images.entries import Task
 from wardround.images.layouts import aptos, chest_xray, decathlon, folder, manifest
 from wardround.images.listing import Listing, ReaderOptions
 from wardround.images.store import Store
+from wardround.images.table import METADATA, files_in
+
+_TRIED = 20
 
 
 @dataclass(frozen=True)
@@ -52,3 +57,21 @@ PHANTOM = "phantom"
 """The generated layout: it has options instead of a folder."""
 
 LAYOUTS = (*READERS, PHANTOM)
+
+
+def guess_layout(store: Store) -> str:
+    """Returns the name of a layout: by the file that only it has, by folders, by DICOM's mark; else `folder`."""
+    for name, file in (
+        ("decathlon", decathlon.DESCRIPTION),
+        ("manifest", manifest.MANIFEST),
+        ("aptos", aptos.TABLE),
+    ):
+        if file in store:
+            return name
+    tops = {tuple(name.split("/")[:2]) for name in store.names() if name.count("/") >= 2}
+    if any((split, folder) in tops for split in chest_xray.SPLITS for folder in chest_xray.FOLDERS):
+        return "chest_xray"
+    if METADATA in store or files_in(store)[0]:
+        return "folder"
+    tried = [name for name in store.names()[:_TRIED] if not name.endswith(ENDINGS)]
+    return "dicom" if any(is_dicom(store.read(name)) for name in tried) else "folder"

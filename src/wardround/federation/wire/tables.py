@@ -1,34 +1,42 @@
-"""A request as bytes, and the work that it carries: one table from each kind of work to its fields."""
+"""Requests and replies as bytes: one table from each kind of message or of work to its fields."""
 
 import math
 from typing import cast
 
 from wardround.errors import FederationError
-from wardround.federation.messages import Request
+from wardround.federation.messages import (
+    Answer,
+    Failure,
+    FailureCode,
+    Hello,
+    Receipt,
+    Received,
+    Reply,
+    Request,
+    Signed,
+    Stage,
+    Uploaded,
+)
 from wardround.federation.wire.codecs import (
     FLAG,
+    POSITIONS,
+    SHA256,
     TEXT,
     Blob,
+    Charged,
+    Choice,
     Codec,
     Number,
     OneOf,
     Optional,
-    Positions,
-    Reals,
     Record,
     Tuple,
     decode,
     encode,
     integer,
+    reals,
 )
-from wardround.federation.wire.limits import (
-    Limits,
-    each_class,
-    each_parameter,
-    residue_bytes,
-    signed_bytes,
-    some_parameters,
-)
+from wardround.federation.wire.limits import MOST_SIGNED_BYTES, Limits
 from wardround.work import (
     Announce,
     Confirm,
@@ -54,8 +62,9 @@ _POSITIVE = Number("> 0 and finite", lambda x: 0 < x < math.inf)
 _NOT_NEGATIVE = Number(">= 0 and finite", lambda x: 0 <= x < math.inf)
 _FRACTION = Number("in (0, 1]", lambda x: 0 < x <= 1)
 _NUMBER_OF = integer(1, _MOST_ROUNDS)
-_WEIGHTS = Reals(each_parameter)
-_SIGNED_BY_ALL = Tuple(Blob(signed_bytes), lambda limits: range(1, limits.most_hospitals + 1))
+_WEIGHTS = reals(Limits.each_parameter)
+_SIGNED_BYTES = Blob(lambda limits: range(MOST_SIGNED_BYTES + 1))
+_SIGNED_BY_ALL = Tuple(_SIGNED_BYTES, Limits.each_hospital)
 
 
 def _check_fetched(work: SelectiveUpdate, name: str) -> None:
@@ -78,15 +87,15 @@ _STEPS = Record(
         "correction": Optional(_WEIGHTS),
         "velocity": Optional(_WEIGHTS),
         "keep_velocity": FLAG,
-        "class_weights": Optional(Tuple(_POSITIVE, each_class)),
-        "class_sampling": Optional(Tuple(_FRACTION, each_class)),
+        "class_weights": Optional(Tuple(_POSITIVE, Limits.each_class)),
+        "class_sampling": Optional(Tuple(_FRACTION, Limits.each_class)),
     },
 )
 _SELECTION = Record(
     "selection",
     Selection,
     {
-        "positions": Positions(),
+        "positions": POSITIONS,
         "fraction": _FRACTION,
         "random": FLAG,
         "threshold": _NOT_NEGATIVE,
@@ -100,7 +109,7 @@ _FIT = Record(
 )
 _COUNT = Record(CountPatients.name, CountPatients, {})
 _GRADIENT_SUM = Record(GradientSum.name, GradientSum, {"weights": _WEIGHTS, "clipping_norm": Optional(_POSITIVE)})
-_FETCHED: dict[str, Codec] = {"weights": Reals(some_parameters), "steps": _STEPS, "selection": _SELECTION}
+_FETCHED: dict[str, Codec] = {"weights": reals(Limits.some_parameters), "steps": _STEPS, "selection": _SELECTION}
 
 SUMMED = OneOf((_COUNT, _GRADIENT_SUM))
 """Codec of the work whose sum is formed under masks."""
@@ -109,7 +118,7 @@ _ATTEMPT: dict[str, Codec] = {
     "of": SUMMED,
     "attempt": _NUMBER_OF,
     "hospitals": _NUMBER_OF,
-    "received": Optional(Blob(residue_bytes)),
+    "received": Optional(Blob(Limits.residues)),
 }
 
 WORK = OneOf(
@@ -123,7 +132,7 @@ WORK = OneOf(
         Record(Announce.name, Announce, _ATTEMPT),
         Record(Confirm.name, Confirm, {"announcements": _SIGNED_BY_ALL}),
         Record(Upload.name, Upload, {"confirmations": _SIGNED_BY_ALL}),
-        Record(Receive.name, Receive, {"total": Blob(residue_bytes)}),
+        Record(Receive.name, Receive, {"total": Blob(Limits.residues)}),
         Record(SayHello.name, SayHello, {}),
         Record(GiveReceipt.name, GiveReceipt, {}),
     )
@@ -136,6 +145,53 @@ REQUEST = Record(
     {"study": TEXT, "round": integer(0, _MOST_ROUNDS), "attempt": _NUMBER_OF, "work": WORK},
 )
 """Codec of a request."""
+
+_MOST_SIDE = 1 << 20  # of a picture, in pixels
+
+
+def _check_receipt(receipt: Receipt, name: str) -> None:
+    if bool(receipt.public_key) != bool(receipt.signature):
+        raise FederationError(f"`{name}` must have a key and a signature, or neither, got one. Ask for it again.")
+
+
+_HELLO: dict[str, Codec] = {
+    "study": TEXT,
+    "version": TEXT,
+    "classes": Tuple(TEXT, Limits.each_class),
+    "input_shape": Tuple(integer(1, _MOST_SIDE), lambda limits: range(1, 5)),  # channel, and three axes of space
+    "weights_sha256": SHA256,
+    "charges": integer(0),
+    "last_attempt": Tuple(integer(0), lambda limits: range(2, 3)),
+}
+_RECEIPT: dict[str, Codec] = {
+    "study": TEXT,
+    "hospital": TEXT,
+    "releases": integer(0),
+    "counts": integer(0),
+    "epsilon_spent": Number(">= 0", lambda x: x >= 0),
+    "delta": Number("in (0, 1)", lambda x: 0 < x < 1),
+    "ledger_head": SHA256,
+    "public_key": Blob(range(0, 33, 32)),
+    "signature": Blob(range(0, 65, 64)),
+}
+_UPDATE: dict[str, Codec] = {
+    "update": reals(Limits.coordinates),
+    "event": Charged(),
+    "velocity": Optional(reals(Limits.each_parameter)),
+}
+
+REPLY = OneOf(
+    (
+        Record("answer", Answer, _UPDATE),
+        Record("signed", Signed, {"content": _SIGNED_BYTES}),
+        Record("uploaded", Uploaded, {"content": Blob(Limits.residues), "event": Charged()}),
+        Record("received", Received, {}),
+        Record("hello", Hello, _HELLO),
+        Record("receipt", Receipt, _RECEIPT, _check_receipt),
+        Record("failure", Failure, {"code": Choice(FailureCode), "stage": Choice(Stage)}),
+    )
+)
+"""Codec of all replies and of failures."""
 
 
 def encode_request(request: Request) -> bytes:
@@ -150,3 +206,20 @@ def encode_request(request: Request) -> bytes:
 def decode_request(content: bytes, limits: Limits) -> Request:
     """Returns the request that `encode_request` wrote, with the guarantee of `wire.codecs.decode`."""
     return cast(Request, decode(REQUEST, content, "request", limits))
+
+
+def encode_reply(reply: Reply | Failure) -> bytes:
+    """Returns the bytes of a reply or a failure.
+
+    Raises:
+        FederationError: a field does not hold for any coordinator, such as a NaN in the update.
+    """
+    return encode(REPLY, reply, "reply")
+
+
+def decode_reply(content: bytes, limits: Limits) -> Reply | Failure:
+    """Returns the reply that `encode_reply` wrote, with the guarantee of `wire.codecs.decode`.
+
+    `limits.answering(work)` also holds an answer to the length that the work asks for.
+    """
+    return cast("Reply | Failure", decode(REPLY, content, "reply", limits))
