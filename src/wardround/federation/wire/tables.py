@@ -18,23 +18,23 @@ from wardround.federation.messages import (
     Uploaded,
 )
 from wardround.federation.wire.codecs import (
+    EVENT,
     FLAG,
     POSITIONS,
     SHA256,
     TEXT,
-    Blob,
-    Charged,
-    Choice,
     Codec,
-    Number,
     OneOf,
-    Optional,
     Record,
-    Tuple,
+    blob,
+    choice,
     decode,
     encode,
     integer,
+    number,
+    optional,
     reals,
+    tuple_of,
 )
 from wardround.federation.wire.limits import MOST_SIGNED_BYTES, Limits
 from wardround.work import (
@@ -58,13 +58,13 @@ from wardround.work import (
 _MOST_ROUNDS = (1 << 31) - 1
 _MOST_STEPS = 1 << 24
 
-_POSITIVE = Number("> 0 and finite", lambda x: 0 < x < math.inf)
-_NOT_NEGATIVE = Number(">= 0 and finite", lambda x: 0 <= x < math.inf)
-_FRACTION = Number("in (0, 1]", lambda x: 0 < x <= 1)
+_POSITIVE = number("> 0 and finite", lambda x: 0 < x < math.inf)
+_NOT_NEGATIVE = number(">= 0 and finite", lambda x: 0 <= x < math.inf)
+_FRACTION = number("in (0, 1]", lambda x: 0 < x <= 1)
 _NUMBER_OF = integer(1, _MOST_ROUNDS)
 _WEIGHTS = reals(Limits.each_parameter)
-_SIGNED_BYTES = Blob(lambda limits: range(MOST_SIGNED_BYTES + 1))
-_SIGNED_BY_ALL = Tuple(_SIGNED_BYTES, Limits.each_hospital)
+_SIGNED_BYTES = blob(lambda limits: range(MOST_SIGNED_BYTES + 1))
+_SIGNED_BY_ALL = tuple_of(_SIGNED_BYTES, Limits.each_hospital)
 
 
 def _check_fetched(work: SelectiveUpdate, name: str) -> None:
@@ -81,14 +81,14 @@ _STEPS = Record(
     {
         "steps": integer(1, _MOST_STEPS),
         "learning_rate": _POSITIVE,
-        "momentum": Number("in [0, 1)", lambda x: 0 <= x < 1),
-        "denominator": Optional(_POSITIVE),
+        "momentum": number("in [0, 1)", lambda x: 0 <= x < 1),
+        "denominator": optional(_POSITIVE),
         "proximal": _NOT_NEGATIVE,
-        "correction": Optional(_WEIGHTS),
-        "velocity": Optional(_WEIGHTS),
+        "correction": optional(_WEIGHTS),
+        "velocity": optional(_WEIGHTS),
         "keep_velocity": FLAG,
-        "class_weights": Optional(Tuple(_POSITIVE, Limits.each_class)),
-        "class_sampling": Optional(Tuple(_FRACTION, Limits.each_class)),
+        "class_weights": optional(tuple_of(_POSITIVE, Limits.each_class)),
+        "class_sampling": optional(tuple_of(_FRACTION, Limits.each_class)),
     },
 )
 _SELECTION = Record(
@@ -105,10 +105,10 @@ _SELECTION = Record(
 _FIT = Record(
     "fit",
     HeadFit,
-    {"regularisation": _POSITIVE, "row_norm": _POSITIVE, "num_patients": Optional(_POSITIVE)},
+    {"regularisation": _POSITIVE, "row_norm": _POSITIVE, "num_patients": optional(_POSITIVE)},
 )
 _COUNT = Record(CountPatients.name, CountPatients, {})
-_GRADIENT_SUM = Record(GradientSum.name, GradientSum, {"weights": _WEIGHTS, "clipping_norm": Optional(_POSITIVE)})
+_GRADIENT_SUM = Record(GradientSum.name, GradientSum, {"weights": _WEIGHTS, "clipping_norm": optional(_POSITIVE)})
 _FETCHED: dict[str, Codec] = {"weights": reals(Limits.some_parameters), "steps": _STEPS, "selection": _SELECTION}
 
 SUMMED = OneOf((_COUNT, _GRADIENT_SUM))
@@ -118,7 +118,7 @@ _ATTEMPT: dict[str, Codec] = {
     "of": SUMMED,
     "attempt": _NUMBER_OF,
     "hospitals": _NUMBER_OF,
-    "received": Optional(Blob(Limits.residues)),
+    "received": optional(blob(Limits.residues)),
 }
 
 WORK = OneOf(
@@ -132,7 +132,7 @@ WORK = OneOf(
         Record(Announce.name, Announce, _ATTEMPT),
         Record(Confirm.name, Confirm, {"announcements": _SIGNED_BY_ALL}),
         Record(Upload.name, Upload, {"confirmations": _SIGNED_BY_ALL}),
-        Record(Receive.name, Receive, {"total": Blob(Limits.residues)}),
+        Record(Receive.name, Receive, {"total": blob(Limits.residues)}),
         Record(SayHello.name, SayHello, {}),
         Record(GiveReceipt.name, GiveReceipt, {}),
     )
@@ -157,38 +157,40 @@ def _check_receipt(receipt: Receipt, name: str) -> None:
 _HELLO: dict[str, Codec] = {
     "study": TEXT,
     "version": TEXT,
-    "classes": Tuple(TEXT, Limits.each_class),
-    "input_shape": Tuple(integer(1, _MOST_SIDE), lambda limits: range(1, 5)),  # channel, and three axes of space
+    "classes": tuple_of(TEXT, Limits.each_class),
+    "input_shape": tuple_of(
+        integer(1, _MOST_SIDE), lambda limits: range(1, 5)
+    ),  # channel, and three axes of space
     "weights_sha256": SHA256,
     "charges": integer(0),
-    "last_attempt": Tuple(integer(0), lambda limits: range(2, 3)),
+    "last_attempt": tuple_of(integer(0), lambda limits: range(2, 3)),
 }
 _RECEIPT: dict[str, Codec] = {
     "study": TEXT,
     "hospital": TEXT,
     "releases": integer(0),
     "counts": integer(0),
-    "epsilon_spent": Number(">= 0", lambda x: x >= 0),
-    "delta": Number("in (0, 1)", lambda x: 0 < x < 1),
+    "epsilon_spent": number(">= 0", lambda x: x >= 0),
+    "delta": number("in (0, 1)", lambda x: 0 < x < 1),
     "ledger_head": SHA256,
-    "public_key": Blob(range(0, 33, 32)),
-    "signature": Blob(range(0, 65, 64)),
+    "public_key": blob(range(0, 33, 32)),
+    "signature": blob(range(0, 65, 64)),
 }
 _UPDATE: dict[str, Codec] = {
     "update": reals(Limits.coordinates),
-    "event": Charged(),
-    "velocity": Optional(reals(Limits.each_parameter)),
+    "event": EVENT,
+    "velocity": optional(reals(Limits.each_parameter)),
 }
 
 REPLY = OneOf(
     (
         Record("answer", Answer, _UPDATE),
         Record("signed", Signed, {"content": _SIGNED_BYTES}),
-        Record("uploaded", Uploaded, {"content": Blob(Limits.residues), "event": Charged()}),
+        Record("uploaded", Uploaded, {"content": blob(Limits.residues), "event": EVENT}),
         Record("received", Received, {}),
         Record("hello", Hello, _HELLO),
         Record("receipt", Receipt, _RECEIPT, _check_receipt),
-        Record("failure", Failure, {"code": Choice(FailureCode), "stage": Choice(Stage)}),
+        Record("failure", Failure, {"code": choice(FailureCode), "stage": choice(Stage)}),
     )
 )
 """Codec of all replies and of failures."""
