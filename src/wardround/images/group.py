@@ -42,7 +42,7 @@ def group_by_patient(
         rows_of: from the number of an entry to its rows in the cache: one a picture, one a slice of a volume.
 
     Raises:
-        DataError: identical files stand under two patients and `duplicates` is REFUSE.
+        DataError: identical files are under two patients and `duplicates` is REFUSE.
     """
     readable = [(number, entry) for number, entry in enumerate(listing.entries) if number not in unreadable]
     same_content: dict[str, list[Entry]] = defaultdict(list)
