@@ -16,8 +16,7 @@ from wardround.coordinator.rounds import Position, Schedule, run_rounds
 from wardround.errors import FederationError, PrivacyError, StudyError
 from wardround.federation.messages import Failure
 from wardround.federation.wire.limits import Limits
-from wardround.federation.wire.replies import decode_reply
-from wardround.federation.wire.requests import encode_request
+from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.hospital.opening import open_hospital
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.pins import Pins

@@ -24,8 +24,7 @@ from wardround.federation.messages import (
 )
 from wardround.federation.receipts import sign_receipt
 from wardround.federation.wire.limits import Limits
-from wardround.federation.wire.replies import encode_reply
-from wardround.federation.wire.requests import decode_request
+from wardround.federation.wire.tables import decode_request, encode_reply
 from wardround.hospital.agent import Agent
 from wardround.hospital.charged import charged_counts, charged_releases
 from wardround.hospital.masked import MaskedRounds
