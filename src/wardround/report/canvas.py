@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -77,9 +78,9 @@ def rows_axes(width: int, rows: int, step: int, left: int, bottom: int, right: i
 
 def write(
     axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float] = (0, 0), *,
-    within: tuple[str, str] = ("data", "data"), colour: str = INK, bold: bool = False, **style: object,
+    within: tuple[str, str] = ("data", "data"), colour: str = INK, bold: bool = False, **style: Any,
 ) -> None:  # fmt: skip
     """Writes a text at a place, `offset` by pixels; each coordinate is `within` the data or the axes' fraction."""
     weight = "bold" if bold else "normal"
     given = {"va": "center", "annotation_clip": False, "textcoords": "offset points", **style}
-    axes.annotate(text, at, offset, within, color=colour, fontweight=weight, **given)  # type: ignore[arg-type]
+    axes.annotate(text, at, offset, within, color=colour, fontweight=weight, **given)

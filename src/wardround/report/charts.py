@@ -6,6 +6,7 @@ Colours come from the Okabe-Ito palette, and a shape or a word repeats what a co
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -91,7 +92,7 @@ def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, scale: Scale, widt
     _panel(axes, f"{scale.title} on the {looks[-1].measured_on} patients", (first_round, last_round, span))
     if scale.chance is not None:
         axes.axhline(scale.chance, color=MUTED, linewidth=1, dashes=(4, 3))
-        at_end = {"va": "baseline", "ha": "right", "fontsize": 11}
+        at_end: dict[str, Any] = {"va": "baseline", "ha": "right", "fontsize": 11}
         write(axes, "chance", (1, scale.chance), (-2, 4), within=("axes fraction", "data"), colour=MUTED, **at_end)
     if values:
         write(axes, f"{values[-1]:.3f}", (x[-1], values[-1]), (9, 0), colour=colour, bold=True)
@@ -129,7 +130,7 @@ def _draw_comparison(rows: Sequence[Comparison], scale: Scale, width: int) -> Fi
     axes = rows_axes(width, len(rows), step, left, 40, right, scale.floor(lows))
     if scale.chance is not None:
         axes.axvline(scale.chance, color=MUTED, linewidth=1, dashes=(4, 3))
-        above = {"va": "baseline", "ha": "center" if wide else "left", "fontsize": 11}
+        above: dict[str, Any] = {"va": "baseline", "ha": "center" if wide else "left", "fontsize": 11}
         write(axes, "chance", (scale.chance, 1), (0, 6), within=("data", "axes fraction"), colour=MUTED, **above)
     axes.set_xlabel(f"{scale.title} on the test patients", labelpad=4)
     for y, row in enumerate(rows):
