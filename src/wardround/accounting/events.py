@@ -14,9 +14,9 @@ An event is public: it holds the parameters of a mechanism and never a fact abou
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from wardround.errors import PrivacyError
 
@@ -205,18 +205,21 @@ def from_json(data: Mapping[str, object]) -> Event:
     Raises:
         PrivacyError: `data` is not an event of the vocabulary, or one of its numbers does not hold.
     """
-    read = _READERS.get(str(data.get("event"))) if isinstance(data, Mapping) else None
-    if read is None:
+    kind = str(data.get("event")) if isinstance(data, Mapping) else None
+    if kind not in _KINDS:
         raise PrivacyError(
-            f"An event must be a JSON object whose 'event' is one of {', '.join(_READERS)}, got {data!r}. "
+            f"An event must be a JSON object whose 'event' is one of {', '.join(_KINDS)}, got {data!r}. "
             "The record may come from a newer version."
         )
     try:
-        return read(data)
+        return _read(kind, data)
     except (KeyError, TypeError, ValueError) as error:
         raise PrivacyError(
             f"The event {json.dumps(dict(data), default=repr)} is not complete: {error}."
         ) from error
+
+
+_KINDS = ("gaussian", "laplace", "pure", "poisson-sampled", "self-composed", "composed", "non-private", "none")
 
 
 def canonical_json(data: Mapping[str, object]) -> str:
@@ -231,32 +234,25 @@ def _number(data: Mapping[str, object], key: str) -> float:
     return float(value)
 
 
-def _read_inner(data: Mapping[str, object]) -> Event:
-    return from_json(data["of"])  # type: ignore[arg-type]  # from_json refuses what is no object
-
-
-def _read_sampled(data: Mapping[str, object]) -> Event:
-    return PoissonSampledEvent(_number(data, "sampling_prob"), _read_inner(data))  # type: ignore[arg-type]
-
-
-def _read_self_composed(data: Mapping[str, object]) -> Event:
-    return SelfComposedEvent(_read_inner(data), data["count"])  # type: ignore[arg-type]
-
-
-def _read_composed(data: Mapping[str, object]) -> Event:
-    items = data["of"]
-    if not isinstance(items, list | tuple):
-        raise TypeError(f"'of' must be a list, got {items!r}")
-    return ComposedEvent(tuple(from_json(item) for item in items))
-
-
-_READERS: dict[str, Callable[[Mapping[str, object]], Event]] = {
-    "gaussian": lambda data: GaussianEvent(_number(data, "noise_multiplier")),
-    "laplace": lambda data: LaplaceEvent(_number(data, "noise_multiplier")),
-    "pure": lambda data: PureEvent(_number(data, "epsilon")),
-    "poisson-sampled": _read_sampled,
-    "self-composed": _read_self_composed,
-    "composed": _read_composed,
-    "non-private": lambda _: NonPrivateEvent(),
-    "none": lambda _: NoEvent(),
-}
+def _read(kind: str, data: Mapping[str, Any]) -> Event:
+    """Returns an event of a known kind; `from_json` of an inner one refuses what is no object."""
+    match kind:
+        case "gaussian":
+            return GaussianEvent(_number(data, "noise_multiplier"))
+        case "laplace":
+            return LaplaceEvent(_number(data, "noise_multiplier"))
+        case "pure":
+            return PureEvent(_number(data, "epsilon"))
+        case "poisson-sampled":
+            inner: Any = from_json(data["of"])  # no other than it may have: refused by the event
+            return PoissonSampledEvent(_number(data, "sampling_prob"), inner)
+        case "self-composed":
+            return SelfComposedEvent(from_json(data["of"]), data["count"])
+        case "composed":
+            if not isinstance(data["of"], list | tuple):
+                raise TypeError(f"'of' must be a list, got {data['of']!r}")
+            return ComposedEvent(tuple(from_json(item) for item in data["of"]))
+        case "non-private":
+            return NonPrivateEvent()
+        case _:
+            return NoEvent()

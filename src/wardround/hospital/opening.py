@@ -21,6 +21,7 @@ from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
 from wardround.errors import PrivacyError, StudyError
 from wardround.hospital.agent import Agent
+from wardround.hospital.charged import open_ledger
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.masked import MaskedRounds
 from wardround.hospital.memory import Memory
@@ -72,15 +73,7 @@ def open_hospital(
             patients=training_patients(images.patients, study.privacy.images_per_patient),
             plan=plan,
             policy=Policy(study.digest, works_of(study, plan), study.rounds, _visits(study, name)),
-            ledger=ledgers.open(
-                name,
-                images.digest,
-                epsilon_limit=policy.policy.epsilon_limit,
-                delta=plan.delta,
-                accountant=plan.accountant,
-                unit=plan.unit,
-                relation=plan.relation,
-            ),
+            ledger=open_ledger(ledgers, name, images.digest, plan, policy.policy.epsilon_limit),
             randomness=Randomness(study.study.seed, f"{study.stream_name}/main"),
             workbench=workbench,
             memory=Memory(folder / "memory"),

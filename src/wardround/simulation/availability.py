@@ -96,6 +96,17 @@ class Availability:
         missing: npt.NDArray[np.bool_] = self.absent[row] | self.late[row]
         return missing
 
+    def silent(
+        self, hospitals: tuple[HospitalName, ...], requests: Requests
+    ) -> tuple[set[HospitalName], set[HospitalName]]:
+        """Returns the hospitals asked that are away, and those that are late; none before round 1."""
+        row = next((request.round for request in requests.values()), 0) - 1
+        if row < 0:
+            return set(), set()
+        places = {name: place for place, name in enumerate(hospitals) if name in requests}
+        absent, late = self.absent[row], self.late[row]
+        return {n for n, k in places.items() if absent[k]}, {n for n, k in places.items() if late[k]}
+
     def to_json(self, rounds: int) -> dict[str, object]:
         """Returns the absences of the first rounds, for the record."""
         missing = (self.absent | self.late)[:rounds].sum(axis=1)
@@ -113,17 +124,6 @@ class Availability:
     def _draws(self, row: int, purpose: int) -> npt.NDArray[np.float64]:
         sequence = np.random.SeedSequence(self.seed, spawn_key=(row, purpose))
         return np.random.Generator(np.random.PCG64(sequence)).random(self.hospitals)
-
-
-def places_missing(
-    availability: Availability | None, hospitals: tuple[HospitalName, ...], requests: Requests
-) -> set[HospitalName]:
-    """Returns the hospitals asked whose answers do not arrive; for what is asked before round 1, none."""
-    round = next((request.round for request in requests.values()), 0)
-    if availability is None or round == 0:
-        return set()
-    missing = availability.missing(round)
-    return {name for place, name in enumerate(hospitals) if name in requests and missing[place]}
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class UnreliableChannel:
 
     def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
         """See `Channel`. Late hospitals are asked with the others, and a refusal of theirs is in time."""
-        absent, late = self._missing(requests)
+        absent, late = self.availability.silent(self.hospitals, requests)
         reached = {name: request for name, request in requests.items() if name not in absent}
         replies, failures = self.inner.ask(reached, deadline_s) if reached else ({}, {})
         lost = {name for name in late if isinstance(replies.get(name), Answer | Uploaded)}
@@ -158,13 +158,3 @@ class UnreliableChannel:
             {name: replies[name] for name in requests if name in replies and name not in silent},
             {name: failures[name] for name in requests if name in failures},
         )
-
-    def _missing(self, requests: Requests) -> tuple[set[HospitalName], set[HospitalName]]:
-        """Returns the hospitals asked that are away, and those that are late."""
-        round = next((request.round for request in requests.values()), 0)
-        if round == 0:
-            return set(), set()
-        row = round - 1
-        places = {name: k for k, name in enumerate(self.hospitals) if name in requests}
-        absent, late = self.availability.absent[row], self.availability.late[row]
-        return {n for n, k in places.items() if absent[k]}, {n for n, k in places.items() if late[k]}

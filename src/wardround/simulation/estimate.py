@@ -88,12 +88,14 @@ def estimate(study: Study) -> Estimate:
     Raises:
         WardroundError: whatever `run` would refuse before it opens an image.
     """
-    check_availability(study, timetable_of(study))
+    timetable = timetable_of(study)
+    check_availability(study, timetable)
     plan = plan_of(study)
     check_references(study, plan)
     listing = _listed(study)
     patients = None if listing is None else len({entry.patient for entry in listing.entries})
-    pictures = None if listing is None else len(listing.entries) * _rows_each(study)
+    rows_each = study.data.volume_size[2] if study.data.volume_size and study.data.view == "slices" else 1
+    pictures = None if listing is None else len(listing.entries) * rows_each  # at most
     shape = _shape(study, listing)
     target, classes = _target(study, listing)
     network = build_network(study, target=target, num_classes=classes, shape=shape)
@@ -101,14 +103,13 @@ def estimate(study: Study) -> Estimate:
     seconds = None
     if pictures is not None:
         trained_on = (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
-        each_round = pictures * trained_on * share_of_patients(plan.training) * _share_of_a_round(study)
+        passes = study.local_steps * timetable.at_once / timetable.hospitals
+        each_round = pictures * trained_on * share_of_patients(plan.training) * passes
         runs = [(per_picture, 0.0)] * (1 + len(study.federation.compare))
         if plan.masked is not None:  # of the main run alone: references are summed in the open
             sample = math.ceil(each_round / study.hospitals.count)
             runs[0] = _masked_probe(study, plan, network, target, shape, sample)
-        seconds = study.rounds * sum(
-            picture * each_round + fixed * timetable_of(study).at_once for picture, fixed in runs
-        )
+        seconds = study.rounds * sum(picture * each_round + fixed * timetable.at_once for picture, fixed in runs)
     cache = (pictures or 0) * math.prod(shape)
     inputs = cache * 4 if network.encode_once else 0
     vectors = 1 if answers_as_one(study, plan) else study.hospitals.count
@@ -126,12 +127,6 @@ def estimate(study: Study) -> Estimate:
     )
 
 
-def _share_of_a_round(study: Study) -> float:
-    """Returns the number of times that a round goes through a sample of all hospitals' patients."""
-    timetable = timetable_of(study)
-    return study.local_steps * timetable.at_once / timetable.hospitals
-
-
 def _listed(study: Study) -> Listing | None:
     """Returns the entries of the data folder, by names, tables and headers alone; None where no folder is named."""
     site = study.site
@@ -143,12 +138,6 @@ def _listed(study: Study) -> Listing | None:
         return None
     with open_layout(site.layout, site.path) as store:
         return list_entries(site.layout, store, study.data.task, reader_options(study))
-
-
-def _rows_each(study: Study) -> int:
-    """Returns the pictures that an entry is at most cut into."""
-    data = study.data
-    return data.volume_size[2] if data.volume_size is not None and data.view == "slices" else 1
 
 
 def _shape(study: Study, listing: Listing | None) -> tuple[int, ...]:

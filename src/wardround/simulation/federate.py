@@ -12,10 +12,10 @@ from wardround.federation.channel import Channel, InProcessChannel
 from wardround.federation.masked import MaskedAggregator
 from wardround.federation.messages import Failure, Reply, Requests
 from wardround.hospital.agent import Agent
+from wardround.hospital.charged import open_ledger
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.memory import Memory
 from wardround.hospital.policy import COUNTS, Policy
-from wardround.ledger.account import Ledger
 from wardround.ledger.file import LedgerFile
 from wardround.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.kinds import NoisedGradients, NotPrivate
@@ -29,21 +29,6 @@ from wardround.simulation.materials import Hospitals, Materials
 from wardround.simulation.union import JointSum
 from wardround.types import HospitalName
 from wardround.work import Answered, Upload
-
-
-def open_ledger(
-    ledgers: LedgerFile, hospital: HospitalName, plan: Plan, materials: Materials, epsilon_limit: float
-) -> Ledger:
-    """Returns a hospital's ledger for these pictures, at the plan's delta, accountant and unit."""
-    return ledgers.open(
-        hospital,
-        materials.images.digest,
-        epsilon_limit=epsilon_limit,
-        delta=plan.delta,
-        accountant=plan.accountant,
-        unit=plan.unit,
-        relation=plan.relation,
-    )
 
 
 @dataclass(frozen=True)
@@ -97,7 +82,7 @@ def federate(
             patients=patients,
             plan=plan,
             policy=Policy(study.digest, works, study.rounds, timetable.visited(position, study.rounds)),
-            ledger=open_ledger(ledgers, name, plan, materials, epsilon_limit),
+            ledger=open_ledger(ledgers, name, materials.images.digest, plan, epsilon_limit),
             randomness=randomness,
             workbench=materials.workbench,
             memory=Memory(own_folder(memory, name)),

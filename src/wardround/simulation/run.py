@@ -21,6 +21,7 @@ from wardround.coordinator.coordinator import Coordinator
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Outcome, Position, Schedule, run_rounds
 from wardround.errors import BudgetExhausted, MissingExtra, RecordError
+from wardround.hospital.charged import open_ledger
 from wardround.ledger.file import LedgerFile
 from wardround.models.card import ModelCard, WeightsCard
 from wardround.privacy.plans.kinds import NoisedPictures
@@ -31,7 +32,7 @@ from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
 from wardround.report.write import write_report
 from wardround.simulation.absences import check_availability
 from wardround.simulation.evaluation import evaluate_models, summary_of
-from wardround.simulation.federate import federate, open_ledger
+from wardround.simulation.federate import federate
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
 from wardround.simulation.references import POOLED, average_last_of, check_references, pooled
@@ -134,7 +135,7 @@ def _check_ledgers(study: Study, plan: Plan, materials: Materials, out: Path, *,
     limit = epsilon_limit_of(study, plan)
     with LedgerFile(path, version=__version__) as ledgers:
         for name in _hospitals(study, materials):
-            ledger = open_ledger(ledgers, name, plan, materials, limit)
+            ledger = open_ledger(ledgers, name, materials.images.digest, plan, limit)
             if study.study.seed is not None and ledger.charged(study.digest):
                 continue  # it repeats its releases, at no new cost
             if ledger.remaining(plan.event_after(releases_after(study, 1)), at_most=1) == 0:

@@ -32,7 +32,10 @@ class Pins:
         """Refuses what cannot be a name or a key, and one key under two names."""
         for hospital, public in self.keys.items():
             check_name(hospital)
-            check_public(public, hospital)
+            if len(public) != KEY_BYTES:
+                raise FederationError(
+                    f"The public key of {hospital} must be {KEY_BYTES} bytes, got {len(public)}."
+                )
         if len(set(self.keys.values())) != len(self.keys):
             raise FederationError(
                 "Every hospital must have a key of its own, and one is pinned twice; remove one."
@@ -147,9 +150,3 @@ def check_fingerprint(public: bytes, heard: str, hospital: str) -> None:
             f"The key of {hospital} must have the fingerprint that was read aloud, {heard!r}, and has "
             f"{spoken_fingerprint(public)}; nothing was pinned. One of the two is not theirs."
         )
-
-
-def check_public(public: bytes, hospital: str) -> None:
-    """Refuses what is not 32 bytes long."""
-    if len(public) != KEY_BYTES:
-        raise FederationError(f"The public key of {hospital} must be {KEY_BYTES} bytes, got {len(public)}.")

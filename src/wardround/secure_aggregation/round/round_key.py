@@ -4,7 +4,7 @@ The key is drawn from the operating system, kept in memory only, and used for on
 restarted announces another one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -53,8 +53,13 @@ class Announcement:
             FederationError: these are not the bytes of an announcement, not all of them, or of one that cannot be.
         """
         match from_wire(content, _FORMAT, MOST_BYTES, "An announcement"):
-            case ((*member,), bytes(terms), bytes(signature)) if (len(terms), len(signature)) == (32, 64):
-                return cls(_member(member), terms, signature)
+            case (
+                (str(name), bytes(identity), bytes(round_key), (int(entries), str(head)), (*seen,)),
+                bytes(terms),
+                bytes(signature),
+            ) if (len(terms), len(signature)) == (32, 64):
+                ledger, others = LedgerMark(entries, head), tuple(map(_seen, seen))
+                return cls(Member(name, identity, round_key, ledger, others), terms, signature)
         raise malformed("An announcement")
 
     def check(self, terms: Terms, pins: Pins) -> None:
@@ -83,24 +88,10 @@ class Announcement:
             )
 
 
-def _member(fields: Sequence[Field]) -> Member:
-    match fields:
-        case (str(hospital), bytes(identity), bytes(round_key), (*ledger,), (*seen,)):
-            return Member(hospital, identity, round_key, _mark(ledger), tuple(map(_seen, seen)))
-    raise malformed("An announcement")
-
-
 def _seen(fields: Field) -> tuple[str, LedgerMark]:
     match fields:
-        case (str(hospital), (*mark,)):
-            return hospital, _mark(mark)
-    raise malformed("An announcement")
-
-
-def _mark(fields: Sequence[Field]) -> LedgerMark:
-    match fields:
-        case (int(entries), str(head)):
-            return LedgerMark(entries, head)
+        case (str(hospital), (int(entries), str(head))):
+            return hospital, LedgerMark(entries, head)
     raise malformed("An announcement")
 
 
