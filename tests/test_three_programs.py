@@ -161,6 +161,13 @@ def test_a_study_without_this_hospital_is_refused(folders):
         opened(stack, paths, study_of(**STUDIES["masked sums"]))
 
 
+def test_a_hospital_without_a_key_is_refused(folders):
+    paths, _ = folders
+    (paths["south"] / "identity.pem").unlink()
+    with raises_code(StudyError, "study-no-key"), ExitStack() as stack:
+        opened(stack, paths, study_of(**STUDIES["local steps"]))
+
+
 @pytest.mark.parametrize(("file", "code"), [("identity.pem", "study-no-key"), ("pins.toml", "study-no-pin")])
 def test_masked_sums_need_keys(folders, file, code):
     paths, _ = folders
