@@ -149,6 +149,10 @@ def test_several_mistakes_are_reported_together(tiny):
     [
         ({"federation": {"local_steps": 2}}, "study-strategy-key"),
         ({"federation": {"strategy": "fedavg"}}, "study-plan-strategy"),
+        (
+            {"federation": {"strategy": "fedavg"}, "privacy": {"trust": "nobody", "clipping": "adaptive"}},
+            "study-plan-strategy",
+        ),
         ({"privacy": {"colluders": 2, "dropouts": 1}}, "study-honest-hospital"),
         ({"hospitals": {"scheme": "sizes"}}, "study-sizes"),
         ({"hospitals": {"sizes": [9, 9, 9]}}, "study-sizes"),

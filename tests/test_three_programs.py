@@ -16,8 +16,7 @@ from wardround.coordinator.rounds import Position, Schedule, run_rounds
 from wardround.errors import FederationError, PrivacyError, StudyError
 from wardround.federation.messages import Failure
 from wardround.federation.wire.limits import Limits
-from wardround.federation.wire.replies import decode_reply
-from wardround.federation.wire.requests import encode_request
+from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.hospital.opening import open_hospital
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
@@ -160,6 +159,13 @@ def test_a_study_without_this_hospital_is_refused(folders):
     site.write_text(site.read_text().replace("north", "west"))
     with raises_code(StudyError, "study-hospital-names"), ExitStack() as stack:
         opened(stack, paths, study_of(**STUDIES["masked sums"]))
+
+
+def test_a_hospital_without_a_key_is_refused(folders):
+    paths, _ = folders
+    (paths["south"] / "identity.pem").unlink()
+    with raises_code(StudyError, "study-no-key"), ExitStack() as stack:
+        opened(stack, paths, study_of(**STUDIES["local steps"]))
 
 
 @pytest.mark.parametrize(("file", "code"), [("identity.pem", "study-no-key"), ("pins.toml", "study-no-pin")])

@@ -8,7 +8,7 @@ from wardround.errors import FederationError
 from wardround.federation.messages import Receipt
 from wardround.federation.receipts import PURPOSE, check_receipt, sign_receipt, signed_fields
 from wardround.federation.wire.limits import Limits
-from wardround.federation.wire.replies import decode_reply, encode_reply
+from wardround.federation.wire.tables import decode_reply, encode_reply
 from wardround.secure_aggregation.canonical import canonical
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.types import HospitalName

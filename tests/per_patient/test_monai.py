@@ -264,7 +264,7 @@ def test_surgery_replaces_every_batch_norm_of_a_network_and_nothing_else(name):
     others = [type(m) for where, m in model.named_modules() if where not in channels]
     for by in NETWORKS[name].norms:
         changed, changes = without_batch_norm(model, by)
-        assert [change.name for change in changes] == list(channels)
+        assert [change.name for change in changes.changes] == list(channels)
         assert [type(m) for where, m in changed.named_modules() if where not in channels] == others
         put_in = {where: changed.get_submodule(where) for where in channels}
         if by is Norm.GROUP:
@@ -294,7 +294,7 @@ def test_batch_norms_in_the_blocks_of_a_resnet_whose_norm_was_chosen_as_group_ar
         check_trainable(model, pictures)
     changed, changes = without_batch_norm(model)
     check_trainable(changed, pictures)
-    assert len(changes) == 11
+    assert len(changes.changes) == 11
 
 
 # Losses.

@@ -38,7 +38,7 @@ def test_after_surgery_every_network_is_accepted_and_before_it_is_not(by):
         check_trainable(model, PICTURES)
     changed, changes = without_batch_norm(model, by)
     check_trainable(changed.train(), PICTURES)
-    assert [change.name for change in changes] == ["1", "3.1"]
+    assert [change.name for change in changes.changes] == ["1", "3.1"]
     assert isinstance(model[1], nn.BatchNorm2d)  # the original is left alone
 
 
@@ -56,7 +56,7 @@ def test_group_norm_takes_the_largest_divisor_up_to_32():
     changed = as_layers(made)
     assert changed[1].num_groups == 24
     assert changed[3][1].num_groups == 7
-    assert changes[0].after == "GroupNorm with 24 groups of 48 channels"
+    assert changes.changes[0].after == "GroupNorm with 24 groups of 48 channels"
 
 
 def test_a_frozen_batch_norm_is_the_batch_norm_in_evaluation_and_stays_it():

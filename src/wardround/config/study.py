@@ -83,6 +83,12 @@ class Study(Section):
         privacy, federation = self.privacy, self.federation
         if isinstance(federation, Averaging):
             self._averaging(federation)
+        if isinstance(federation, Local) and getattr(privacy, "clipping", "flat") == "adaptive":
+            raise conflict(
+                "study-plan-strategy",
+                f"an adaptive clipping norm follows the sum of a round, and {federation.strategy} has none; "
+                'use strategy = "fedsgd", or clipping = "flat"',
+            )
         if getattr(federation, "repair", "none") != "none" and privacy.public_size is not None:
             raise ValueError(
                 "repair follows each hospital's patients, counted before round 1, and num_patients is public: remove "

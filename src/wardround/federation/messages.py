@@ -127,7 +127,7 @@ class Receipt:
         counts: noised counts that were charged for the study.
         epsilon_spent: of everything in the ledger, at `delta`.
         delta: of the ledger.
-        ledger_head: hash of the ledger's last entry.
+        ledger_head: hash of the ledger's last entry, sealed where the receipt is signed (`hospital.known_ledgers`).
         public_key: Ed25519, 32 bytes; empty where the hospital has no key.
         signature: over the canonical form of the other fields; empty where the hospital has no key.
     """

@@ -5,7 +5,7 @@ Whatever goes wrong, another party learns a code and a stage; the hospital's own
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from wardround import __version__
@@ -24,10 +24,10 @@ from wardround.federation.messages import (
 )
 from wardround.federation.receipts import sign_receipt
 from wardround.federation.wire.limits import Limits
-from wardround.federation.wire.replies import encode_reply
-from wardround.federation.wire.requests import decode_request
+from wardround.federation.wire.tables import decode_request, encode_reply
 from wardround.hospital.agent import Agent
 from wardround.hospital.charged import charged_counts, charged_releases
+from wardround.hospital.known_ledgers import sealed_head
 from wardround.hospital.masked import MaskedRounds
 from wardround.secure_aggregation.keys.identity import Identity
 from wardround.work import (
@@ -53,7 +53,8 @@ class Hospital:
         agent: its patients, plan, policy, ledger and network.
         classes: names of the classes, in order.
         masked: its side of masked rounds; None where sums are not masked.
-        identity: its signing key; None where it has none.
+        identity: its signing key; None for a hospital of a simulation, whose receipts have no signature and the head
+            of its ledger as it is.
     """
 
     agent: Agent
@@ -156,7 +157,10 @@ class Hospital:
             delta=agent.plan.delta,
             ledger_head=agent.ledger.head(),
         )
-        return receipt if self.identity is None else sign_receipt(receipt, self.identity)
+        if self.identity is None:
+            return receipt
+        sealed = sealed_head(receipt.ledger_head, self.identity)
+        return sign_receipt(replace(receipt, ledger_head=sealed), self.identity)
 
 
 def _step(masked: MaskedRounds, request: Request) -> Signed | Received | Failure:

@@ -45,7 +45,7 @@ def open_hospital(
     """Opens a hospital for one study, and closes its ledger at the end.
 
     Args:
-        folder: of the hospital; `identity.pem` and `pins.toml` must be there for masked sums (`wardround keys`).
+        folder: of the hospital, with `identity.pem`; for masked sums `pins.toml` as well (`wardround keys`).
         site: what it holds.
         policy: what it allows.
         study: the study it agreed to.
@@ -126,21 +126,19 @@ def _visits(study: Study, name: HospitalName) -> tuple[int, ...] | None:
     return timetable_of(study).visited(names.index(name), study.rounds)
 
 
-def _identity(folder: Path, name: HospitalName) -> Identity | None:
+def _identity(folder: Path, name: HospitalName) -> Identity:
+    """Returns the hospital's key, which signs its receipts and seals the head of its ledger in them."""
     path = folder / "identity.pem"
-    return Identity(name, SigningKey.read(path)) if path.exists() else None
-
-
-def _masked_rounds(
-    folder: Path, agent: Agent, identity: Identity | None, study: Study, plan: Plan
-) -> MaskedRounds:
-    """Returns the hospital's side of masked rounds, with the keys of the others that it pinned."""
-    if identity is None:
+    if not path.exists():
         raise StudyError(
-            f"Masked sums need this hospital's signing key, and {folder / 'identity.pem'} is missing. Make it with: "
-            f"wardround keys new {folder / 'identity.pem'}.",
+            f"A hospital needs its own signing key, and {path} is missing. Make it with: wardround keys new {path}.",
             code="study-no-key",
         )
+    return Identity(name, SigningKey.read(path))
+
+
+def _masked_rounds(folder: Path, agent: Agent, identity: Identity, study: Study, plan: Plan) -> MaskedRounds:
+    """Returns the hospital's side of masked rounds, with the keys of the others that it pinned."""
     pins = Pins.read(folder / "pins.toml")
     others = [other for other in study.hospitals.names or () if other != agent.name]
     missing = [other for other in others if other not in pins.keys]

@@ -34,15 +34,9 @@ class Findings:
 
     def summary(self) -> dict[str, int]:
         """Returns counts, without any name."""
-        return {
-            "unreadable": len(self.unreadable),
-            "shared_pictures": len(self.shared_pictures),
-            "two_labels": len(self.two_labels),
-            "straddling": len(self.straddling),
-            "conflicting_duplicates": len(self.conflicting_duplicates),
-            "repeated_pictures": self.repeated_pictures,
-            "unnamed": self.unnamed,
-        }
+        counts = {name: value if isinstance(value, int) else len(value) for name, value in vars(self).items()}
+        del counts["notes"]
+        return counts
 
 
 def shortened(names: tuple[str, ...] | list[str], shown: int = _SHOWN) -> str:

@@ -42,7 +42,7 @@ def group_by_patient(
         rows_of: from the number of an entry to its rows in the cache: one a picture, one a slice of a volume.
 
     Raises:
-        DataError: identical files stand under two patients and `duplicates` is REFUSE.
+        DataError: identical files are under two patients and `duplicates` is REFUSE.
     """
     readable = [(number, entry) for number, entry in enumerate(listing.entries) if number not in unreadable]
     same_content: dict[str, list[Entry]] = defaultdict(list)
@@ -69,19 +69,17 @@ def group_by_patient(
         unreadable=tuple(listing.entries[number].file for number in sorted(unreadable)),
         shared_pictures=tuple(map(_files, shared)),
         two_labels=tuple(patient.id for patient in patients if len(set(patient.labels)) > 1),
-        straddling=tuple(patient.id for patient in patients if is_straddling(patient)),
+        straddling=tuple(
+            patient.id
+            for patient in patients
+            if len({image.split == "test" for image in patient.images if image.split is not None}) == 2
+        ),
         conflicting_duplicates=tuple(_files(group) for group in copies if len({one.label for one in group}) > 1),
         repeated_pictures=sum(len(group) - 1 for group in copies),
         notes=listing.notes,
         unnamed=listing.unnamed,
     )
     return patients, findings
-
-
-def is_straddling(patient: Patient) -> bool:
-    """Returns True if the person has images in the published test part and outside of it."""
-    parts = {image.split == "test" for image in patient.images if image.split is not None}
-    return len(parts) == 2
 
 
 def digest_of(patients: Iterable[Patient]) -> str:

@@ -2,8 +2,8 @@
 
 An archive is judged as a whole when it is opened and refused with one sentence: names that lead elsewhere, links,
 devices, names that a file system might take for one, encryption, sizes that no collection of pictures has. No
-sentence here names a member, for names may hold names of people. Reading then stops at a limit, whatever the archive
-says about itself.
+sentence here names a member, for names may hold names of people. Reading then stops at a limit, which the
+archive cannot change.
 
 In a folder, a link that leads outside is refused: passed over in silence it would be a picture less than somebody
 believes. Links within the folder to files are files; links to folders are not followed, for they lead to pictures

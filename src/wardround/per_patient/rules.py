@@ -56,8 +56,11 @@ def _convolution(dims: int) -> Rule:
                 x = F.pad(x, [side for p in reversed(both) for side in (p // 2, p - p // 2)])
                 both = [0] * dims
             padding = [p // 2 for p in both]
-        sizes = (_many(stride, dims), _many(padding, dims), dilations, False, (0,) * dims)
-        return recorder.use(Convolution(*recorder.trained(weight, bias), *sizes, groups), x)
+        use = Convolution(
+            *recorder.trained(weight, bias), _many(stride, dims), _many(padding, dims), dilations,
+            False, (0,) * dims, groups,
+        )  # fmt: skip
+        return recorder.use(use, x)
 
     return rule
 
@@ -70,14 +73,11 @@ def _transposed(dims: int) -> Rule:
     ) -> Any:  # fmt: skip
         if x.ndim != dims + 2:
             return NotImplemented
-        sizes = (
-            _many(stride, dims),
-            _many(padding, dims),
-            _many(dilation, dims),
-            True,
-            _many(output_padding, dims),
-        )
-        return recorder.use(Convolution(*recorder.trained(weight, bias), *sizes, groups), x)
+        use = Convolution(
+            *recorder.trained(weight, bias), _many(stride, dims), _many(padding, dims), _many(dilation, dims),
+            True, _many(output_padding, dims), groups,
+        )  # fmt: skip
+        return recorder.use(use, x)
 
     return rule
 

@@ -167,8 +167,8 @@ def _described(module: nn.Module) -> tuple[str, int | None]:
     """Returns the replacement in words, and its number of groups of one picture's channels."""
     if isinstance(module, nn.GroupNorm):
         return f"GroupNorm with {module.num_groups} groups of {module.num_channels} channels", module.num_groups
-    is_instance_norm = isinstance(module, nn.modules.instancenorm._InstanceNorm)
-    return type(module).__name__, module.num_features if is_instance_norm else None
+    groups = module.num_features if isinstance(module, nn.modules.instancenorm._InstanceNorm) else None
+    return type(module).__name__, groups
 
 
 def _kept(before: nn.Module, after: nn.Module) -> int:

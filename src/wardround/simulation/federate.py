@@ -89,10 +89,8 @@ def federate(
     availability = availability_of(study)
     masked = None
     if plan.masked is not None:
-        agreement, rounds, identities = masked_rounds(study, plan, agents, memory)
-        answering = {
-            name: Hospital(agent, classes, rounds[name], identities[name]) for name, agent in agents.items()
-        }
+        agreement, rounds = masked_rounds(study, plan, agents, memory)
+        answering = {name: Hospital(agent, classes, rounds[name]) for name, agent in agents.items()}
         aggregator = masked = MaskedAggregator(agreement)
     else:
         answering = {name: Hospital(agent, classes) for name, agent in agents.items()}

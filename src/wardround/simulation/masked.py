@@ -27,8 +27,8 @@ _PINS = "pins.toml"
 
 def masked_rounds(
     study: Study, plan: Plan, agents: Mapping[HospitalName, Agent], folder: Path | None
-) -> tuple[Agreement, dict[HospitalName, MaskedRounds], dict[HospitalName, Identity]]:
-    """Returns what the hospitals of a masked run agree on, and each one's side of it with its key.
+) -> tuple[Agreement, dict[HospitalName, MaskedRounds]]:
+    """Returns what the hospitals of a masked run agree on, and each one's side of it.
 
     Args:
         study: names the run, and how many rounds it has.
@@ -53,7 +53,7 @@ def masked_rounds(
         others = Pins({name: key for name, key in keys.items() if name != identity.hospital})
         notes = None if own is None else own / "notes.json"
         rounds[agent.name] = MaskedRounds(agent, identity, _pinned(others, own), agreement, notes)
-    return agreement, rounds, dict(zip(agents, identities, strict=True))
+    return agreement, rounds
 
 
 def own_folder(folder: Path | None, name: HospitalName) -> Path | None:

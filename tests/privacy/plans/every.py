@@ -147,6 +147,7 @@ WORKS: tuple[Work, ...] = (
     FittedHead(FIT),
     FittedHead(HeadFit(0.01, 1.0, 50.0)),
     *(Announce(of, 1, 5) for of in (CountPatients(), *SUMS)),
+    Announce(CountClasses(), 1, 5),  # type: ignore[arg-type]  # no sum that is opened, and never protected
     Confirm(()),
     Upload(()),
     Receive(b""),

@@ -248,6 +248,7 @@ def test_patients_are_counted_just_where_a_private_plan_counts_them():
     for plan in plans():
         if not plan.is_private or isinstance(plan.training, NoisedPictures):
             continue
+        assert not plan_protects(plan, Announce(CountClasses(), 1, 5))  # type: ignore[arg-type]
         direct = [plan_protects(plan, work) for work in (CountPatients(), CountClasses())]
         masked = plan_protects(plan, Announce(CountPatients(), 1, 5))
         assert direct == [plan.count is not None and plan.masked is None] * 2

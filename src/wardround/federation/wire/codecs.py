@@ -5,21 +5,25 @@ import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from wardround.accounting.events import Event, canonical_json, from_json, leaves, to_json
 from wardround.accounting.numbers import number_to_json
 from wardround.errors import FederationError, PrivacyError
 from wardround.federation.wire.frame import Arrays, Raw, pack, unpack
-from wardround.federation.wire.limits import Limits, some_parameters
+from wardround.federation.wire.limits import Limits
 from wardround.types import Vector
 
 MOST_INTEGER: Final = (1 << 63) - 1
 
 Sizes: TypeAlias = Callable[[Limits], range]
 """Lengths that a reader accepts."""
+
+Write: TypeAlias = Callable[[Any, str, list[Raw]], Any]
+Read: TypeAlias = Callable[[Any, str, Arrays, Limits], Any]
 
 M = TypeVar("M")
 _KIND = "kind"
@@ -35,224 +39,171 @@ class Codec(Protocol):
     refuse other values with a `FederationError` that names the field.
     """
 
-    def write(self, value: object, name: str, arrays: list[Raw]) -> object:
-        """Returns the value as JSON; appends its arrays."""
+    @property
+    def write(self) -> Write:
+        """Function from a value, its name and the arrays so far to JSON; appends its arrays."""
         ...
 
-    def read(self, data: object, name: str, arrays: Arrays, limits: Limits) -> object:
-        """Returns the value that `write` made JSON of; takes its arrays."""
+    @property
+    def read(self) -> Read:
+        """Function from JSON, a name, the arrays and the limits to the value; takes its arrays."""
         ...
 
 
 @dataclass(frozen=True)
-class Plain:
-    """A value that is its own JSON.
+class Pair:
+    """A codec as two functions; see `Codec`."""
 
-    Attributes:
-        wording: of the values that are accepted.
-        holds: accepts a value.
-    """
+    write: Write
+    read: Read
 
-    wording: str
-    holds: Callable[[Any], bool]
 
-    def write(self, value: object, name: str, arrays: list[Raw]) -> object:
-        """See `Codec`."""
-        if not self.holds(value):
-            raise refused(name, self.wording, value)
+def plain(wording: str, holds: Callable[[Any], bool]) -> Pair:
+    """Returns the codec of a value that is its own JSON."""
+
+    def checked(value: Any, name: str, *_: object) -> Any:
+        if not holds(value):
+            raise refused(name, wording, value)
         return value
 
-    def read(self, data: object, name: str, arrays: Arrays, limits: Limits) -> object:
-        """See `Codec`."""
-        return self.write(data, name, [])
+    return Pair(checked, checked)
 
 
-def integer(least: int, most: int = MOST_INTEGER) -> Plain:
+def integer(least: int, most: int = MOST_INTEGER) -> Pair:
     """Returns the codec of a whole number in a range; a truth value is none."""
     # Not isinstance: True is an int.
-    return Plain(f"a whole number from {least} to {most}", lambda x: type(x) is int and least <= x <= most)
+    return plain(f"a whole number from {least} to {most}", lambda x: type(x) is int and least <= x <= most)
 
 
-FLAG = Plain("true or false", lambda x: isinstance(x, bool))
-TEXT = Plain(
+FLAG = plain("true or false", lambda x: isinstance(x, bool))
+TEXT = plain(
     "1 to 100 printable characters", lambda x: isinstance(x, str) and 1 <= len(x) <= 100 and x.isprintable()
 )
-SHA256 = Plain(
+SHA256 = plain(
     "64 lower-case hexadecimal digits",
     lambda x: isinstance(x, str) and len(x) == 64 and set(x) <= set("0123456789abcdef"),
 )
 
 
-@dataclass(frozen=True)
-class Number:
-    """A real number in a range; NaN is in none.
+def number(wording: str, holds: Callable[[float], bool]) -> Pair:
+    """Returns the codec of a real number in a range; NaN is in none, and infinity is a word in JSON."""
 
-    Attributes:
-        wording: of the range.
-        holds: accepts a number.
-    """
-
-    wording: str
-    holds: Callable[[float], bool]
-
-    def write(self, value: object, name: str, arrays: list[Raw]) -> float | str:
-        """See `Codec`. Infinity is a word: JSON has no number for it."""
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not self.holds(float(value)):
-            raise refused(name, f"a number {self.wording}", value)
+    def write(value: Any, name: str, arrays: list[Raw]) -> float | str:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not holds(float(value)):
+            raise refused(name, f"a number {wording}", value)
         return number_to_json(float(value))
 
-    def read(self, data: object, name: str, arrays: Arrays, limits: Limits) -> float:
-        """See `Codec`."""
-        number = math.inf if data == _INFINITY else data
-        if type(number) is not float or not self.holds(number):
-            raise refused(name, f"a number {self.wording}", data)
-        return number
+    def read(data: Any, name: str, arrays: Arrays, limits: Limits) -> float:
+        value = math.inf if data == _INFINITY else data
+        if type(value) is not float or not holds(value):
+            raise refused(name, f"a number {wording}", data)
+        return value
+
+    return Pair(write, read)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A member of an enumeration of words."""
+def choice(words: type[StrEnum]) -> Pair:
+    """Returns the codec of a member of an enumeration of words."""
+    wording = f"one of {', '.join(words)}"
 
-    words: type[StrEnum]
+    def read(data: Any, name: str, arrays: Arrays, limits: Limits) -> StrEnum:
+        if not isinstance(data, str) or data not in set(words):
+            raise refused(name, wording, data)
+        return words(data)
 
-    def write(self, value: object, name: str, arrays: list[Raw]) -> str:
-        """See `Codec`."""
-        if not isinstance(value, self.words):
-            raise refused(name, f"one of {', '.join(self.words)}", value)
-        return value.value
-
-    def read(self, data: object, name: str, arrays: Arrays, limits: Limits) -> StrEnum:
-        """See `Codec`."""
-        if not isinstance(data, str) or data not in set(self.words):
-            raise refused(name, f"one of {', '.join(self.words)}", data)
-        return self.words(data)
+    member = plain(wording, lambda x: isinstance(x, words))
+    return Pair(lambda value, name, arrays: member.write(value, name, arrays).value, read)
 
 
-@dataclass(frozen=True)
-class Charged:
-    """An event, as the ledger was charged for it."""
-
-    def write(self, value: object, name: str, arrays: list[Raw]) -> object:
-        """See `Codec`."""
-        if not isinstance(value, Event):
-            raise refused(name, "an event", value)
-        return to_json(value)
-
-    def read(self, data: object, name: str, arrays: Arrays, limits: Limits) -> Event:
-        """See `Codec`."""
-        try:
-            event = from_json(data)  # type: ignore[arg-type]  # from_json refuses what is no object
-            # from_json overlooks keys that it does not know, and takes 1 for 1.0.
-            same = canonical_json(to_json(event)) == canonical_json(data)  # type: ignore[arg-type]  # likewise
-            same = same and all(count <= _MOST_RELEASES for _, count in leaves(event))
-        except PrivacyError:
-            same = False
-        if not same:
-            raise refused(name, "an event of the accountants' vocabulary", data)
-        return event
+def _read_event(data: Any, name: str, arrays: Arrays, limits: Limits) -> Event:
+    try:
+        event = from_json(data)
+        # from_json overlooks keys that it does not know, and takes 1 for 1.0.
+        same = canonical_json(to_json(event)) == canonical_json(data)
+        same = same and all(count <= _MOST_RELEASES for _, count in leaves(event))
+    except PrivacyError:
+        same = False
+    if not same:
+        raise refused(name, "an event of the accountants' vocabulary", data)
+    return event
 
 
-@dataclass(frozen=True)
-class Blob:
-    """Bytes whose inside has a format of its own; a `range` of sizes holds for the sender as well."""
+_AN_EVENT = plain("an event", lambda x: isinstance(x, Event))
+EVENT = Pair(lambda value, name, arrays: to_json(_AN_EVENT.write(value, name, arrays)), _read_event)
+"""An event, as the ledger was charged for it."""
 
-    sizes: Sizes | range
 
-    def write(self, value: object, name: str, arrays: list[Raw]) -> object:
-        """See `Codec`."""
+def blob(sizes: Sizes | range) -> Pair:
+    """Returns the codec of bytes with a format of their own; a `range` of sizes holds for the sender as well."""
+
+    def write(value: Any, name: str, arrays: list[Raw]) -> object:
         if not isinstance(value, bytes):
             raise refused(name, "bytes", value)
-        if isinstance(self.sizes, range):
-            _check_size(len(value), self.sizes, name)
+        if isinstance(sizes, range):
+            _check_size(len(value), sizes, name)
         arrays.append(value)
         return {"bytes": len(value)}
 
-    def read(self, data: object, name: str, arrays: Arrays, limits: Limits) -> bytes:
-        """See `Codec`."""
-        sizes = self.sizes if isinstance(self.sizes, range) else self.sizes(limits)
-        return bytes(_taken(data, "bytes", name, arrays, sizes))
+    def read(data: Any, name: str, arrays: Arrays, limits: Limits) -> bytes:
+        return bytes(_taken(data, "bytes", name, arrays, sizes if isinstance(sizes, range) else sizes(limits)))
+
+    return Pair(write, read)
 
 
-@dataclass(frozen=True)
-class Reals:
-    """A vector of finite float32, (coordinate,); read without a copy, and read-only."""
+def vector(kind: str, sizes: Sizes, check: Callable[[Any, str, int | None], None]) -> Pair:
+    """Returns the codec of a vector of one type, (item,); read without a copy, and read-only.
 
-    sizes: Sizes
+    Args:
+        kind: name of the type.
+        sizes: lengths that a reader accepts.
+        check: refuses values, as a `FederationError`; given the largest length, None at the sender.
+    """
+    own, sent = np.dtype(kind), np.dtype(kind).newbyteorder("<")
 
-    def write(self, value: object, name: str, arrays: list[Raw]) -> object:
-        """See `Codec`."""
-        if not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.ndim != 1:
-            raise refused(name, "a vector of float32", getattr(value, "dtype", value))
-        _check_finite(value, name)
-        arrays.append(np.ascontiguousarray(value, dtype="<f4").data)
-        return {"float32": value.size}
+    def write(value: Any, name: str, arrays: list[Raw]) -> object:
+        if not isinstance(value, np.ndarray) or value.dtype != own or value.ndim != 1:
+            raise refused(name, f"a vector of {kind}", getattr(value, "dtype", value))
+        check(value, name, None)
+        arrays.append(np.ascontiguousarray(value, dtype=sent).data)
+        return {kind: value.size}
 
-    def read(self, data: object, name: str, arrays: Arrays, limits: Limits) -> Vector:
-        """See `Codec`."""
-        taken = _taken(data, "float32", name, arrays, self.sizes(limits))
-        vector = np.frombuffer(taken, dtype="<f4").astype(np.float32, copy=False)
-        _check_finite(vector, name)
-        return vector
+    def read(data: Any, name: str, arrays: Arrays, limits: Limits) -> npt.NDArray[Any]:
+        lengths = sizes(limits)
+        values = np.frombuffer(_taken(data, kind, name, arrays, lengths), dtype=sent).astype(own, copy=False)
+        check(values, name, lengths[-1])
+        return values
 
-
-@dataclass(frozen=True)
-class Positions:
-    """Positions of parameters, int64, ascending, each once, (position,); read-only."""
-
-    def write(self, value: object, name: str, arrays: list[Raw]) -> object:
-        """See `Codec`."""
-        if not isinstance(value, np.ndarray) or value.dtype != np.int64 or value.ndim != 1:
-            raise refused(name, "a vector of int64", getattr(value, "dtype", value))
-        arrays.append(np.ascontiguousarray(value, dtype="<i8").data)
-        return {"int64": value.size}
-
-    def read(self, data: object, name: str, arrays: Arrays, limits: Limits) -> object:
-        """See `Codec`."""
-        sizes = some_parameters(limits)
-        taken = _taken(data, "int64", name, arrays, sizes)
-        positions = np.frombuffer(taken, dtype="<i8").astype(np.int64, copy=False)
-        if positions[0] < 0 or positions[-1] >= sizes[-1] or np.any(positions[1:] <= positions[:-1]):
-            raise FederationError(
-                f"`{name}` must be ascending, each once, from 0 to {sizes[-1] - 1}, got others. "
-                "Send the request again."
-            )
-        return positions
+    return Pair(write, read)
 
 
-@dataclass(frozen=True)
-class Optional:
-    """A value or None."""
-
-    codec: Codec
-
-    def write(self, value: object, name: str, arrays: list[Raw]) -> object:
-        """See `Codec`."""
-        return None if value is None else self.codec.write(value, name, arrays)
-
-    def read(self, data: object, name: str, arrays: Arrays, limits: Limits) -> object:
-        """See `Codec`."""
-        return None if data is None else self.codec.read(data, name, arrays, limits)
+def reals(sizes: Sizes) -> Pair:
+    """Returns the codec of a vector of finite float32, (coordinate,)."""
+    return vector("float32", sizes, _check_finite)
 
 
-@dataclass(frozen=True)
-class Tuple:
-    """A tuple of values of one kind."""
+def optional(codec: Codec) -> Pair:
+    """Returns the codec of a value or None."""
+    return Pair(
+        lambda value, name, arrays: None if value is None else codec.write(value, name, arrays),
+        lambda data, name, arrays, limits: None if data is None else codec.read(data, name, arrays, limits),
+    )
 
-    codec: Codec
-    sizes: Sizes
 
-    def write(self, value: object, name: str, arrays: list[Raw]) -> object:
-        """See `Codec`."""
+def tuple_of(codec: Codec, sizes: Sizes) -> Pair:
+    """Returns the codec of a tuple of values of one kind."""
+
+    def write(value: Any, name: str, arrays: list[Raw]) -> object:
         if not isinstance(value, tuple):
             raise refused(name, "a tuple", value)
-        return [self.codec.write(item, name, arrays) for item in value]
+        return [codec.write(item, name, arrays) for item in value]
 
-    def read(self, data: object, name: str, arrays: Arrays, limits: Limits) -> object:
-        """See `Codec`."""
+    def read(data: Any, name: str, arrays: Arrays, limits: Limits) -> tuple[Any, ...]:
         if not isinstance(data, list):
             raise refused(name, "a list", data)
-        _check_size(len(data), self.sizes(limits), name)
-        return tuple(self.codec.read(item, name, arrays, limits) for item in data)
+        _check_size(len(data), sizes(limits), name)
+        return tuple(codec.read(item, name, arrays, limits) for item in data)
+
+    return Pair(write, read)
 
 
 @dataclass(frozen=True)
@@ -359,7 +310,7 @@ def _taken(data: object, kind: str, name: str, arrays: Arrays, sizes: range) -> 
     """Returns the bytes of the next array, whose length in the header is one of `sizes`."""
     if not isinstance(data, dict) or data.keys() != {kind}:
         raise refused(name, f"an array of {kind}", data)
-    count = cast(int, integer(0).write(data[kind], name, []))
+    count: int = integer(0).write(data[kind], name, [])
     _check_size(count, sizes, name)
     return arrays.take(kind, count, name)
 
@@ -373,8 +324,21 @@ def _check_size(size: int, sizes: range, name: str) -> None:
         )
 
 
-def _check_finite(vector: Vector, name: str) -> None:
+def _check_finite(vector: Vector, name: str, longest: int | None) -> None:
     if not np.isfinite(vector).all():
         raise FederationError(
             f"`{name}` must be finite everywhere, got NaN or infinity. Lower `[federation] learning_rate`."
         )
+
+
+def _check_ascending(positions: npt.NDArray[np.int64], name: str, longest: int | None) -> None:
+    if longest is None:
+        return
+    if positions[0] < 0 or positions[-1] >= longest or np.any(positions[1:] <= positions[:-1]):
+        raise FederationError(
+            f"`{name}` must be ascending, each once, from 0 to {longest - 1}, got others. Send the request again."
+        )
+
+
+POSITIONS = vector("int64", Limits.some_parameters, _check_ascending)
+"""Positions of parameters, ascending, each once."""

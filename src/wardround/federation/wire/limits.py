@@ -75,36 +75,29 @@ class Limits:
         """Bytes of the longest sum under masks: 8 a coordinate, its witnesses, name and signature."""
         return _BYTES_PER_RESIDUE * self.most_coordinates + MOST_SIGNED_BYTES
 
+    def each_parameter(self) -> range:
+        """Returns the lengths of a vector with one coordinate for each parameter."""
+        return _exactly(self.parameters, self.most_parameters)
 
-def each_parameter(limits: Limits) -> range:
-    """Returns the lengths of a vector with one coordinate for each parameter."""
-    return _exactly(limits.parameters, limits.most_parameters)
+    def some_parameters(self) -> range:
+        """Returns the lengths of a vector with a coordinate for some of the parameters."""
+        return range(1, self.most_coordinates)
 
+    def coordinates(self) -> range:
+        """Returns the lengths of an update."""
+        return _exactly(self.update, self.most_coordinates)
 
-def some_parameters(limits: Limits) -> range:
-    """Returns the lengths of a vector with a coordinate for some of the parameters."""
-    return range(1, limits.most_coordinates)
+    def each_class(self) -> range:
+        """Returns the lengths of a tuple with one entry for each class."""
+        return _exactly(self.classes, self.most_classes)
 
+    def each_hospital(self) -> range:
+        """Returns the lengths of a tuple with one entry for each hospital of an attempt."""
+        return range(1, self.most_hospitals + 1)
 
-def update_coordinates(limits: Limits) -> range:
-    """Returns the lengths of an update."""
-    return _exactly(limits.update, limits.most_coordinates)
-
-
-def each_class(limits: Limits) -> range:
-    """Returns the lengths of a tuple with one entry for each class."""
-    return _exactly(limits.classes, limits.most_classes)
-
-
-def signed_bytes(limits: Limits) -> range:
-    """Returns the lengths of an announcement or a confirmation."""
-    del limits
-    return range(MOST_SIGNED_BYTES + 1)
-
-
-def residue_bytes(limits: Limits) -> range:
-    """Returns the lengths of a sum under masks."""
-    return range(limits.most_residue_bytes + 1)
+    def residues(self) -> range:
+        """Returns the lengths of a sum under masks, in bytes."""
+        return range(self.most_residue_bytes + 1)
 
 
 def _exactly(exact: int | None, most: int) -> range:

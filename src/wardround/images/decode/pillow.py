@@ -2,9 +2,9 @@
 
 Size is judged from the header before a pixel is decoded; a file that cannot be decoded to its end is an
 error, never a half-grey picture. Pillow's settings are left alone: its own limits and `LOAD_TRUNCATED_IMAGES`
-are global to the process and belong to whoever runs it.
+are global to the process and belong to its user.
 
-16-bit greys are scaled from 0..65535 to 0..255 whatever the picture holds, so that two exposures stay
+16-bit greys are scaled from 0..65535 to 0..255 in every picture, so that two exposures stay
 comparable; 12-bit data stored without scaling comes out dark. Transparent pixels become black.
 """
 
@@ -89,10 +89,10 @@ def decode_in_thread(
 def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Mask:
     """Returns the class of each pixel from the content of a file, (height, width), upright; for threads, as above.
 
-    A palette's numbers are the classes, whatever its colours; a picture of 0 and 255 alone is background and class 1.
+    A palette's numbers are the classes, in any colours; a picture of 0 and 255 alone is background and class 1.
 
     Raises:
-        DataError: as `decode`, or a picture in colour, whose colours stand for nothing that is known here.
+        DataError: as `decode`, or a picture in colour, whose colours have no known meaning.
     """
     with _opened(data, max_pixels) as image:
         image.load()

@@ -22,7 +22,7 @@ class Raw:
         values: uint8 (channel, height, width), 0..255, for pictures; float32 (channel, x, y, z), axes nearest to
             RAS+ and in the file's physical units, for volumes.
         mask: class index of each pixel or voxel, uint8 (*space); None where nothing is segmented.
-        affine: from voxel indices to mm in RAS+, (4, 4); None for pictures, whose size in mm nobody knows.
+        affine: from voxel indices to mm in RAS+, (4, 4); None for pictures, whose size in mm is unknown.
     """
 
     values: Values

@@ -1,4 +1,4 @@
-"""Bytes to a pydicom data set, within limits that hold whatever the file says.
+"""Bytes to a pydicom data set, within limits that hold for every file.
 
 Only files with the DICM mark are read. A header is sought in the first bytes and has a largest size; a data set that
 was deflated as a whole is unpacked up to a limit before pydicom sees it, for pydicom would unpack all of it.
@@ -38,7 +38,7 @@ def header_of(store: Store, name: str, keywords: tuple[str, ...]) -> "tuple[Data
 
     Raises:
         DataError: the header is too long.
-        Exception: whatever pydicom lets through; call it within `sealed`.
+        Exception: any that pydicom lets through; call it within `sealed`.
     """
     from pydicom.tag import Tag
 
@@ -65,7 +65,7 @@ def whole(data: bytes) -> "Dataset":
 
     Raises:
         DataError: no DICOM, or a header that is too long.
-        Exception: whatever pydicom lets through; call it within `sealed`.
+        Exception: any that pydicom lets through; call it within `sealed`.
     """
     if not is_dicom(data):
         raise DataError("a DICOM file must begin with its mark, this one does not. Copy it again.")

@@ -2,7 +2,7 @@
 
 A picture (X-ray, mammography, ultrasound ...) goes through the modality look-up table or rescaling, then through its
 first VOI look-up table or window, to 0..255; MONOCHROME1 is inverted, colours become RGB. Without a window, pictures
-of 8 bits are taken as they stand, and others run from the smallest to the largest value of the picture itself, so
+of 8 bits are taken as they are, and others run from the smallest to the largest value of the picture itself, so
 that two exposures are not comparable. What the header calls padding becomes black, and so does everything outside the
 regions of an ultrasound picture, where names are written.
 """

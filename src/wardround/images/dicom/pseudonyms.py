@@ -1,7 +1,7 @@
 """Names that only the hospital can give: HMAC-SHA256 under a key that it keeps.
 
 The key makes guessing useless: a patient number has few digits, and a plain hash of it is found by trying them all.
-Who loses the key loses the way from a pseudonym back to a patient; who changes it changes every pseudonym.
+Without the key there is no way from a pseudonym back to a patient; another key changes every pseudonym.
 """
 
 import contextlib

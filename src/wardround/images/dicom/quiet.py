@@ -1,4 +1,4 @@
-"""Nothing that pydicom says gets out: its warnings, logs and exceptions quote what stands in headers.
+"""Silence for pydicom: its warnings, logs and exceptions quote values of headers.
 
 Warning filters and loggers belong to the whole process, so they are held back while any thread is inside and given
 back when the last one leaves.

@@ -5,7 +5,7 @@
 
 Identities of persons stop here. An entry is called `p-<patient>/s-<series>[/<number>[/<frame>]]` by pseudonyms
 under the hospital's own key; its sources are files as the store counts them. Notes count and give reasons; they name
-nothing and nobody. X-rays, mammograms and ultrasound are pictures, every frame one; series of CT, MR and PT are
+no file and no person. X-rays, mammograms and ultrasound are pictures, every frame one; series of CT, MR and PT are
 volumes.
 """
 

@@ -2,7 +2,7 @@
 
 A segment becomes the class of its SegmentLabel. Labels are public: they name what is segmented in the study file, in
 reports and to the coordinator, so a hospital must not write anything about a patient into them. Where two segments
-overlap, the class with the higher index stands.
+overlap, the class with the higher index is kept.
 Source: DICOM PS3.3 C.8.20.
 """
 
@@ -46,7 +46,7 @@ def mask_of(contents: Sequence[bytes], grid: Grid, segments: tuple[str, ...]) ->
 
     Raises:
         DataError: a segmentation on another grid.
-        Exception: whatever pydicom lets through; call it within `sealed`.
+        Exception: any that pydicom lets through; call it within `sealed`.
     """
     mask = np.zeros(grid.shape, dtype=np.uint8)
     for content in contents:

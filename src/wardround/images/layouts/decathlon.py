@@ -3,8 +3,8 @@
     dataset.json        name, modality, labels, training: [{"image": "./imagesTr/a.nii.gz", "label": ...}, ...]
     imagesTr/*.nii.gz   labelsTr/*.nii.gz
 
-Nobody is named in it: a volume is taken for a patient, and a note says so. `patients.csv` (image, patient_id[, site])
-goes before, where somebody has one. Volumes without a mask (`test`) are passed over.
+No patient is named in it: a volume is taken for a patient, and a note says so. `patients.csv`
+(image, patient_id[, site]) goes before, where somebody has one. Volumes without a mask (`test`) are passed over.
 """
 
 import json

@@ -27,7 +27,7 @@ MANIFEST = "manifest.csv"
 CLASSES = "classes.csv"
 EXPECTED = f"{MANIFEST} (image,patient and label or mask)"
 LOSSY_ENDINGS = (".jpeg", ".jpg")
-"""A mask in one of these would have classes that nobody drew."""
+"""A mask in one of these would have classes that no person drew."""
 
 SPLITS = ("train", "val", "test")
 BACKGROUND = "background"
@@ -190,7 +190,7 @@ def _mask_classes(store: Store) -> tuple[str, ...]:
     refuse(CLASSES, problems)
     named: dict[int, str] = {}
     for row in rows:
-        # A long index is out of range whatever it says, and Python converts no number of thousands of digits.
+        # A long index is out of range in any case, and Python converts no number of thousands of digits.
         index = int(row.values["index"][:9])
         if named.setdefault(index, row.values["name"]) != row.values["name"]:
             problems.append(f"line {row.line}: index {index} has two names")

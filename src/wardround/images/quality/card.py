@@ -80,12 +80,12 @@ class DataCard:
     """Everything about a set on one page.
 
     Guarantee: none for the card as a whole. Its counts and hashes are private facts of the hospital: a hash of all
-    contents confirms to whoever holds all patients but one that this one is among them. Only what is charged to
+    contents confirms to a holder of all patients but one that this one is among them. Only what is charged to
     the ledger leaves the hospital; `shareable` is the part that holds no such fact.
 
     Args:
         id: `ImageSet.digest`, by which the privacy ledger knows the set.
-        checksum: sha256 over the sorted sha256 of all files, whatever their labels and patients.
+        checksum: sha256 over the sorted sha256 of all files; labels and patients are not in it.
         stated: by people.
         schema: by the study.
         images: in number.

@@ -50,5 +50,5 @@ def _size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path, formats=FORMATS) as image:
             return image.height, image.width
-    except Exception:  # Pillow raises whatever a damaged header makes it raise
+    except Exception:  # a damaged header makes Pillow raise many kinds
         return None

@@ -13,7 +13,7 @@ from wardround.images.quality.balance import Balance, balance_notices, balance_o
 from wardround.images.quality.card import NOT_STATED, STATEMENTS, DataCard, data_card
 from wardround.images.quality.facts import FileFacts
 from wardround.images.quality.found import found_notices
-from wardround.images.quality.lookalikes import Lookalike, Search, search_lookalikes
+from wardround.images.quality.lookalikes import Lookalike, search_lookalikes
 from wardround.images.quality.measure import Measures, measure
 from wardround.images.quality.notice import Level, Notice, counted
 from wardround.images.quality.outliers import LEAST_PICTURES, mask_notices, outlier_notices
@@ -76,11 +76,11 @@ def inspect(
     measures = measure(image_set, progress)
     balance = balance_of(image_set, measures)
     card = data_card(image_set, balance)
-    search = search_lookalikes(image_set, measures)
+    pairs, passed_over = search_lookalikes(image_set, measures)
     shortcuts = shortcuts_of(image_set, measures, known)
     notices = [
         *found_notices(image_set),
-        *_lookalike_notices(search.pairs),
+        *_lookalike_notices(pairs),
         *shortcut_notices(shortcuts),
         *outlier_notices(measures, known, image_set.pixels.shape[2:]),
         *mask_notices(measures),
@@ -88,8 +88,8 @@ def inspect(
         *_card_notices(card),
     ]
     gravest_first = sorted(notices, key=lambda notice: list(Level).index(notice.level))
-    not_checked = tuple(_not_checked(image_set, measures, known, shortcuts, search))
-    return Inspection(card, balance, tuple(gravest_first), shortcuts, search.pairs, not_checked)
+    not_checked = tuple(_not_checked(image_set, measures, known, shortcuts, passed_over))
+    return Inspection(card, balance, tuple(gravest_first), shortcuts, pairs, not_checked)
 
 
 def _lookalike_notices(pairs: tuple[Lookalike, ...]) -> Iterator[Notice]:
@@ -136,7 +136,7 @@ def _card_notices(card: DataCard) -> Iterator[Notice]:
 
 
 def _not_checked(
-    image_set: ImageSet, measures: Measures, facts: FileFacts, shortcuts: tuple[Shortcut, ...], search: Search
+    image_set: ImageSet, measures: Measures, facts: FileFacts, shortcuts: tuple[Shortcut, ...], passed_over: int
 ) -> Iterator[str]:
     if not facts.sizes:
         yield "sizes and shapes of the files: not at hand, only the grid that pictures were brought to"
@@ -150,6 +150,6 @@ def _not_checked(
         yield "the shortcut: too few patients in a class for five folds"
     if len(measures.images) < LEAST_PICTURES:
         yield f"pictures unlike the others: fewer than {LEAST_PICTURES} pictures"
-    if search.passed_over:
-        yield f"{search.passed_over:,} more pairs that are alike, but less than those looked at"
+    if passed_over:
+        yield f"{passed_over:,} more pairs that are alike, but less than those looked at"
     yield "mirrored, turned, shifted and cropped copies"

@@ -7,7 +7,7 @@ correlation. All pairs are compared, block by block, and none is lost to a coars
 million products of a few hundred numbers. The likeliest pairs are looked at again, larger and laid over each other
 as well as small shifts and scalings allow, and judged by `SAME`.
 
-Exact copies are the reader's finding, and two pictures of one patient in one published part are nobody's leak:
+Exact copies are the reader's finding, and two pictures of one patient in one published part leak nothing:
 neither is a lookalike here. Out of scope: mirrored or turned copies, and copies cropped by more than about two
 hundredths of their side.
 """
@@ -68,21 +68,11 @@ class Lookalike:
     crosses_parts: bool
 
 
-@dataclass(frozen=True)
-class Search:
-    """The result of a search for lookalikes.
+def search_lookalikes(image_set: ImageSet, measures: Measures) -> tuple[tuple[Lookalike, ...], int]:
+    """Returns the pairs of nearly identical pictures of two patients, or across the published parts.
 
-    Args:
-        pairs: the most alike first.
-        passed_over: likely pairs that got no closer look, for there were more than `MAX_CLOSE`.
+    The most alike come first; beside them the number of likely pairs beyond `MAX_CLOSE`, which got no closer look.
     """
-
-    pairs: tuple[Lookalike, ...]
-    passed_over: int
-
-
-def search_lookalikes(image_set: ImageSet, measures: Measures) -> Search:
-    """Returns the pairs of nearly identical pictures of two patients, or across the published parts."""
     usable = np.flatnonzero(~measures.is_constant)
     images = [measures.images[place] for place in usable]
     people = [measures.patients[place].id for place in usable]
@@ -110,7 +100,7 @@ def search_lookalikes(image_set: ImageSet, measures: Measures) -> Search:
         if correlation >= same - _LESS
     ]
     pairs = tuple(sorted(found, key=lambda pair: (-pair.correlation, pair.rows)))
-    return Search(pairs, max(0, len(likely) - MAX_CLOSE))
+    return pairs, max(0, len(likely) - MAX_CLOSE)
 
 
 def least_of_copies(correlations: npt.NDArray[np.float64]) -> float:

@@ -1,7 +1,7 @@
 """One pass over the pictures: the few numbers and the small grey views that every check is made of.
 
 A picture has one view, a volume three: its middle slices across, from front to back and from side to side. Views
-are averages over areas, 32 by 32 whatever the size of the pictures, so that the checks cost the same for all.
+are averages over areas, 32 by 32 for pictures of every size, so that the checks cost the same for all.
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Measures:
 def measure(image_set: ImageSet, progress: Progress | None) -> Measures:
     """Looks at every picture once, a block at a time: no more than a block is in memory.
 
-    Slices that share a file are one volume, and the middle one stands for it; its mask is that of all slices.
+    Slices that share a file are one volume, and the middle one represents it; its mask is that of all slices.
     """
     volumes: dict[tuple[str, str], list[tuple[Patient, ImageRef]]] = {}
     for patient in image_set.patients:

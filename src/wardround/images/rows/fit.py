@@ -69,7 +69,7 @@ def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit) -> 
         picture: decoded, (channel, height, width) with one channel or three.
         size: (height, width) of the result.
         channels: 1 or 3.
-        fit: what happens where the sides stand in another ratio.
+        fit: treatment of sides in another ratio.
 
     Raises:
         DataError: `picture` has another shape.

@@ -21,7 +21,7 @@ _WORKERS = min(8, os.cpu_count() or 1)
 """Threads that hash and decode; Pillow, zlib and hashlib release the interpreter lock."""
 
 _IN_FLIGHT = 256
-"""Pictures decoded at once, so that memory stays small whatever the number of files."""
+"""Pictures decoded at once, so that memory stays small for any number of files."""
 
 _VOLUMES_IN_FLIGHT = 4
 

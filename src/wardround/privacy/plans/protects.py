@@ -32,6 +32,7 @@ from wardround.work import (
     Receive,
     SayHello,
     SelectiveUpdate,
+    Summed,
     Upload,
     Work,
 )
@@ -47,7 +48,7 @@ def protects(part: Part, work: Work) -> bool:
         case LocalUpdate() | SelectiveUpdate() if work.steps.steps < 1:
             return False
         case Announce():
-            return _masks(part) and _covers(part, work.of)
+            return _masks(part) and isinstance(work.of, Summed) and _covers(part, work.of)
         case Confirm() | Upload() | Receive():
             return _masks(part)  # of the attempt that was announced
         case SayHello() | GiveReceipt():

@@ -34,8 +34,8 @@ def cut(pictures: Tensor, corners: npt.NDArray[np.int64], size: Sequence[int]) -
     """Returns the box of a size, (axis,), at each picture's own corner, (picture, axis)."""
     made = pictures.new_empty((*pictures.shape[:2], *size))
     for number, corner in enumerate(corners.tolist()):
-        box = [slice(a, a + n) for a, n in zip(corner, size, strict=True)]
-        made[number] = pictures[number][(slice(None), *box)]
+        box = (slice(None), *(slice(a, a + n) for a, n in zip(corner, size, strict=True)))
+        made[number] = pictures[number][box]
     return made
 
 
