@@ -86,7 +86,7 @@ def estimate(study: Study) -> Estimate:
     """Checks a study and foresees its promise, time and memory.
 
     Raises:
-        WardroundError: whatever `run` would refuse before it opens an image.
+        WardroundError: anything that `run` would refuse before it opens an image.
     """
     timetable = timetable_of(study)
     check_availability(study, timetable)

@@ -1,6 +1,6 @@
 """Models against the patients set aside.
 
-Released without protection, to whoever reads the record: these numbers are computed from the test and validation
+Released without protection, to readers of the record: these numbers are computed from the test and validation
 patients themselves. They are never trained on, so the guarantee of the training patients is untouched.
 """
 
