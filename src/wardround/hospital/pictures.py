@@ -50,12 +50,7 @@ def workbench_of(
 ) -> Workbench:
     """Returns the network, with what it reads.
 
-    Args:
-        study: says how it is trained.
-        images: the pictures.
-        network: not used by anybody else.
-        loss: default: the study's.
-        inputs: of every picture, where they are not the network's own encoding.
+    The loss is the study's by default. `inputs` are of every picture, where they are not the network's own encoding.
     """
     return Workbench(
         network,

@@ -192,13 +192,7 @@ def _masked_probe(
 ) -> tuple[float, float]:
     """Returns seconds a picture and seconds a hospital and round of masked sums, by what a hospital does.
 
-    Args:
-        study: gives sizes and limits.
-        plan: with shares.
-        network: is trained.
-        target: of the network.
-        shape: of a picture.
-        sample: pictures of a hospital in a round; fewer are timed where each takes long.
+    Fewer pictures than the `sample` of a hospital in a round are timed where each takes long.
     """
     mechanism = mechanism_of(plan, network.num_parameters)
     clip = clip_of(plan.training)
