@@ -19,8 +19,7 @@ from wardround.images.dicom.headers import Header
 from wardround.images.dicom.labels import LABELS, LabelTable, read_labels
 from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
 from wardround.images.dicom.quiet import require_pydicom
-from wardround.images.dicom.series import Unit, patients_of, pictures, volumes
-from wardround.images.dicom.survey import Survey, survey
+from wardround.images.dicom.series import Survey, Unit, patients_of, pictures, survey, volumes
 from wardround.images.entries import Entry, Region, Target, Task
 from wardround.images.listing import Listing, ReaderOptions
 from wardround.images.store import Store
