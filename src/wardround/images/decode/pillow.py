@@ -165,12 +165,8 @@ def _as_array(image: Image.Image, *, is_png: bool) -> Picture:
             "Convert it to 8 or 16 bits."
         )
     if image.has_transparency_data:
-        image = _over_black(image)
+        solid = image.convert("RGBA")
+        seen = Image.alpha_composite(Image.new("RGBA", solid.size, (0, 0, 0, 255)), solid).convert("RGB")
+        image = seen.convert("L") if image.mode in _GREY else seen
     array = np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
-def _over_black(image: Image.Image) -> Image.Image:
-    solid = image.convert("RGBA")
-    seen = Image.alpha_composite(Image.new("RGBA", solid.size, (0, 0, 0, 255)), solid).convert("RGB")
-    return seen.convert("L") if image.mode in _GREY else seen
