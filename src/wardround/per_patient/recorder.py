@@ -46,11 +46,7 @@ class Recorder(TorchFunctionMode):
     """
 
     def __init__(
-        self,
-        parameters: Mapping[str, nn.Parameter],
-        num_pictures: int,
-        tape: Tape,
-        rules: Mapping[Any, Rule],
+        self, parameters: Mapping[str, nn.Parameter], num_pictures: int, tape: Tape, rules: Mapping[Any, Rule]
     ) -> None:
         super().__init__()
         self.num_pictures, self.tape = num_pictures, tape

@@ -53,10 +53,7 @@ class Together:
         )
         left = [
             f"{count} {what}{'' if count == 1 else 's'}"
-            for count, what in (
-                (self.without, "unprotected run"),
-                (self.references, "unprotected reference run"),
-            )
+            for count, what in ((self.without, "unprotected run"), (self.references, "unprotected reference run"))
             if count
         ]
         if left:
