@@ -36,14 +36,7 @@ _MOVES = {torch.flip, Tensor.flip, torch.roll, Tensor.roll}
 
 
 class Recorder(TorchFunctionMode):
-    """Torch mode that sends every function that reads a trained parameter to its rule.
-
-    Args:
-        parameters: trained parameters, by name.
-        num_pictures: length of the first axis of everything that is batched.
-        tape: where uses are written down.
-        rules: by torch function; see `rules`.
-    """
+    """Torch mode that sends every function that reads a trained parameter to its rule, which writes to the tape."""
 
     def __init__(
         self, parameters: Mapping[str, nn.Parameter], num_pictures: int, tape: Tape, rules: Mapping[Any, Rule]

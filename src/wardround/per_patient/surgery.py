@@ -34,13 +34,9 @@ class Norm(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One module that was replaced.
+    """One module that was replaced: its name (empty for the network itself), its class, and the replacement in words.
 
-    Attributes:
-        name: of the module in the network; empty for the network itself.
-        before: its class.
-        after: the replacement, in words.
-        groups: number of groups of one picture's channels; None for frozen statistics.
+    `groups` is the number of groups of one picture's channels; None for frozen statistics.
     """
 
     name: str
@@ -69,11 +65,7 @@ class SurgeryReport:
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm that uses its statistics and never changes them, in training mode too.
-
-    Args:
-        source: batch norm whose statistics, scale and offset are shared, not copied.
-    """
+    """Batch norm that uses its source's statistics and never changes them, in training mode too; nothing is copied."""
 
     def __init__(self, source: nn.modules.batchnorm._BatchNorm) -> None:
         super().__init__()

@@ -16,13 +16,8 @@ _FEW = 1 << 12
 class Tape:
     """Result of a backward pass, use by use.
 
-    Args:
-        num_patients: patients in the microbatch.
-        sections: section of each parameter whose norms are taken apart; None takes the norm of all.
-        fold: sums per-picture values over each patient's pictures.
-        single: no patient has two pictures.
-        materialise: form every per-patient gradient, and take no norms.
-        buffers: memory for large per-patient gradients, used where pictures and patients are the same.
+    Norms are taken of each section, or of all. `single`: no patient has two pictures. `materialise`: every per-patient
+    gradient is formed, and no norm is taken. Large gradients go to `buffers`, where pictures and patients are the same.
 
     Attributes:
         norms: squared norm of each section of each patient's gradient so far, (section, patient), float64.

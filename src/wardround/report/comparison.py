@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from wardround.records.folder import JsonDict
+from wardround.report.contents import Measure
 from wardround.report.guarantee import Guarantee
 from wardround.report.together import Together
 
@@ -51,23 +52,6 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A measure: its key in the records, its title, and the unit of its values."""
-
-    key: str
-    title: str
-    unit: str
-
-
-@dataclass(frozen=True)
-class Point:
-    """One look during training, over the repeats."""
-
-    round: int
-    score: Spread
-
-
-@dataclass(frozen=True)
 class Row:
     """One configuration.
 
@@ -82,7 +66,7 @@ class Row:
         stopped: number of repeats that a spent budget ended early.
         scores: by key of the measure, on test patients.
         validation: the headline on validation patients; None where there are none.
-        curve: the headline during training.
+        curve: the headline during training, as pairs of a round and its spread.
         measured_on: patients of the curve, "test" or "validation".
         majority: accuracy of always answering the commonest class.
         shortcut: AUROC of six brightness and border numbers alone.
@@ -100,7 +84,7 @@ class Row:
     hospitals: int
     scores: Mapping[str, Spread]
     validation: Spread | None
-    curve: tuple[Point, ...]
+    curve: tuple[tuple[int, Spread], ...]
     measured_on: str
     majority: Spread | None
     shortcut: Spread | None
@@ -132,7 +116,7 @@ class Row:
             "hospitals": self.hospitals,
             "test": {key: spread.to_json() for key, spread in self.scores.items()},
             "validation": _json(self.validation),
-            "curve": [{"round": point.round, **point.score.to_json()} for point in self.curve],
+            "curve": [{"round": round, **score.to_json()} for round, score in self.curve],
             "curve_measured_on": self.measured_on,
             "majority_accuracy": _json(self.majority),
             "shortcut_auroc": _json(self.shortcut),
@@ -172,7 +156,7 @@ class Overview:
     """
 
     title: str
-    columns: tuple[Column, ...]
+    columns: tuple[Measure, ...]
     rows: tuple[Row, ...]
     together: tuple[Together, ...]
     dealt_anew: bool
@@ -182,7 +166,7 @@ class Overview:
     missing: Mapping[str, str]
 
     @property
-    def headline(self) -> Column:
+    def headline(self) -> Measure:
         """Measure to name where there is room for one."""
         return self.columns[0]
 
