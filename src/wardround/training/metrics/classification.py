@@ -1,6 +1,7 @@
 """Metrics of a model that calls classes, on test patients, with intervals over patients."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -106,8 +107,12 @@ def evaluate(
     point = _numbers(scores, labels, called, once)
     draws = picture_weights(patient, generator, num_resamples) if patient.max() > 0 else ()
     parts = [_numbers(scores, labels, called, weights) for weights in draws]
-    known = [name for name in point if parts and not np.isnan(point[name][0])]
-    intervals = {name: interval(np.concatenate([part[name] for part in parts])) for name in known}
+    numbers: dict[str, Any] = {}
+    for name, values in point.items():
+        known = (grades or name != "quadratic_kappa") and not np.isnan(values[0])
+        numbers[name] = float(values[0]) if known else None
+        drawn = [part[name] for part in parts]
+        numbers[f"{name}_interval"] = interval(np.concatenate(drawn)) if known and drawn else None
     recalls = [number(recall) for recall in confusion.recalls(table)[0]]
     bins = calibration.reliability(scores, labels)
     counts = np.bincount(labels, minlength=num_classes)
@@ -115,22 +120,12 @@ def evaluate(
     return Metrics(
         n_pictures=len(labels),
         n_patients=int(patient.max()) + 1,
-        accuracy=float(point["accuracy"][0]),
-        accuracy_interval=intervals.get("accuracy"),
         majority_accuracy=float(counts.max() / len(labels)),
-        balanced_accuracy=float(point["balanced_accuracy"][0]),
-        auroc=number(point["auroc"][0]),
-        auroc_interval=intervals.get("auroc"),
         sensitivity=recalls[1] if two else None,
         specificity=recalls[0] if two else None,
         grades=grades,
-        balanced_accuracy_interval=intervals.get("balanced_accuracy"),
         class_shares=tuple((counts / len(labels)).tolist()),
-        auprc=number(point["auprc"][0]),
-        auprc_interval=intervals.get("auprc"),
         matthews=confusion.matthews(labels, called),
-        quadratic_kappa=number(point["quadratic_kappa"][0]) if grades else None,
-        quadratic_kappa_interval=intervals.get("quadratic_kappa") if grades else None,
         calibration_error=calibration.calibration_error(bins),
         brier=calibration.brier(scores, labels),
         sensitivity_at_fixed_specificity=(
@@ -138,6 +133,7 @@ def evaluate(
         ),
         fixed_specificity=FIXED_SPECIFICITY,
         reliability=bins,
+        **numbers,
     )
 
 
