@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from wardround.errors import PrivacyError
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipping_rules import Clipping, Flat
-from wardround.per_patient.layers import in_full_precision
+from wardround.per_patient.layers.base import in_full_precision
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.margins import LEAST_CLIPPING_NORM
 from wardround.per_patient.microbatches import Microbatch, microbatches

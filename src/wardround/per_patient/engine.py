@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wardround.per_patient.batch import Loss, PatientBatch, losses_of
-from wardround.per_patient.layers import Buffers, Fold
+from wardround.per_patient.layers.base import Buffers, Fold
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
 from wardround.per_patient.rules import RULES

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wardround.per_patient.anatomy import anatomy_of, distrusted
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.engine import Anatomy, take
-from wardround.per_patient.layers import Buffers
+from wardround.per_patient.layers.base import Buffers
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.slow_path import gradient_in_parts, slow_gradients
 from wardround.per_patient.tape import Tape

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wardround.per_patient.layers import squared
+from wardround.per_patient.layers.base import squared
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import Microbatch
 from wardround.per_patient.tape import Tape

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wardround.per_patient.layers import Buffers, Fold, Use, in_full_precision, squared, widened
+from wardround.per_patient.layers.base import Buffers, Fold, Use, in_full_precision, squared, widened
 from wardround.per_patient.margins import MOST_CANCELLED
 
 _FEW = 1 << 12
