@@ -103,11 +103,8 @@ class ModelCard(_Record):
     """A trained model in use: its input, its network, its answer and its provenance.
 
     Attributes:
-        statement: the privacy guarantee, one line.
-        network: how the network is built.
         target: classes, grades in an order, or a class for every pixel or voxel.
         classes: names of the logits, in order.
-        recipe: from a decoded picture or volume to the network's input.
         normalisation: constants of the network's encoding, see `Encoder.constants`.
         encoder_sha256: of the frozen parameters, see `frozen_sha256`; None where every parameter was trained.
     """

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from wardround.per_patient.batch import Loss, NotPerPicture, PatientBatch, losses_of
-from wardround.per_patient.engine import Anatomy, same, take
-from wardround.per_patient.layers.base import squared
+from wardround.per_patient.engine import Anatomy, take
+from wardround.per_patient.layers.base import same, squared
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
 from wardround.per_patient.rules import RULES

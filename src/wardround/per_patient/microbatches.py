@@ -24,7 +24,6 @@ class Microbatch:
     """Some whole patients and their gradients.
 
     Attributes:
-        patients: their indices in the batch, a range.
         patient: patient of each picture within the microbatch, (picture,).
         tape: result of the engine, or None.
         gradients: or each patient's gradient, (patient, parameter); neither where they have no pictures.

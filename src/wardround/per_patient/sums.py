@@ -35,7 +35,6 @@ class Factors:
         values: (section, patient), float64; zero for a patient who is left out.
         finite: which patients' gradients are finite, (patient,). The others contribute exactly zero: as 0 * NaN is
             NaN, their values are replaced before anything is multiplied.
-        all_finite: whether all are.
         sections: section of each parameter; None is one for all.
     """
 

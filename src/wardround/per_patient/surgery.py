@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wardround.errors import ModelError
+from wardround.per_patient.validation import BATCH_NORMS
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _MOST_GROUPS = 32
 
 
@@ -118,7 +118,7 @@ def without_batch_norm(model: nn.Module, by: Norm = Norm.GROUP) -> tuple[nn.Modu
 def _replacement(module: nn.Module, by: Norm) -> nn.Module | None:
     if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
         return _with_weights(type(module)(module.num_features, module.eps, affine=module.affine), module)
-    if not isinstance(module, _BATCH_NORMS):
+    if not isinstance(module, BATCH_NORMS):
         return None
     channels, eps, affine = module.num_features, module.eps, module.affine
     if by is Norm.FROZEN:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wardround.per_patient.layers.base import Buffers, Fold, Use, in_full_precision, squared, widened
+from wardround.per_patient.layers.base import Buffers, Fold, Use, in_full_precision, same, squared, widened
 from wardround.per_patient.margins import MOST_CANCELLED
 
 _FEW = 1 << 12
@@ -87,7 +87,7 @@ class Tape:
         norms, terms = use.squared_norms(g, saved)
         cancelled = torch.nonzero(norms < MOST_CANCELLED * terms)[:, 0]
         if len(cancelled):
-            gradients = use.per_patient(g[cancelled], [t[cancelled] for t in saved], _as_it_is, None)
+            gradients = use.per_patient(g[cancelled], [t[cancelled] for t in saved], same, None)
             self.formed.append((use.names, cancelled, gradients))
             norms[cancelled] = torch.stack([squared(each) for each in gradients]).sum(0)
             g, saved = _without(g, cancelled), tuple(_without(t, cancelled) for t in saved)
@@ -108,10 +108,6 @@ class Tape:
             is_new = self._sections is not None if self._is_small(gradient) else self.reads[name] > 1
             if is_new:
                 self.norms[self._section(name)] += squared(gradient)
-
-
-def _as_it_is(values: Tensor) -> Tensor:
-    return values
 
 
 def _without(values: Tensor, pictures: Tensor) -> Tensor:

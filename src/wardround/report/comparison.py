@@ -56,13 +56,9 @@ class Row:
     """One configuration.
 
     Attributes:
-        name: of the configuration.
         source: the study file it comes from; empty where there is one only.
         values: what is varied, by dotted key.
-        runs: its repeats.
         guarantee: the loosest of the repeats.
-        promise: in one line.
-        seeded: the runs are reproducible, not private.
         stopped: number of repeats that a spent budget ended early.
         scores: by key of the measure, on test patients.
         validation: the headline on validation patients; None where there are none.
@@ -102,14 +98,11 @@ class Row:
 
     def to_json(self) -> JsonDict:
         """Returns the row as a JSON object."""
-        guarantee = self.guarantee
         return {
             "name": self.name,
             "values": dict(self.values),
             "runs": list(self.runs),
-            "epsilon": guarantee.epsilon if guarantee.holds else "infinity",
-            "delta": guarantee.delta if guarantee.holds else None,
-            "unit": guarantee.unit,
+            **self.guarantee.to_json(),
             "promise": self.promise,
             "seeded": self.seeded,
             "stopped": self.stopped,
@@ -144,11 +137,8 @@ class Overview:
     """Everything the comparison shows.
 
     Attributes:
-        title: of the comparison.
         columns: every measure, the headline first.
         rows: the configurations, in the order in which they were asked for.
-        together: cost of all runs to one patient.
-        dealt_anew: some runs have other test patients than others.
         charge: the shared ledger; None where there is none.
         best: name of the best configuration by its validation figure; None where that cannot be said.
         choice: sentence about the choice, or about its absence.

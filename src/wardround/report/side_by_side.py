@@ -19,8 +19,6 @@ class Entry:
         run: its name, and that of its folder beside the page.
         configuration: of which it is a repeat.
         source: the study file it comes from, by its study's name; empty where there is one file only.
-        values: of the varied keys, by dotted key.
-        record: of the run.
     """
 
     run: str

@@ -22,14 +22,9 @@ _ROW_BYTES = 64 << 20
 
 
 class Slotted:
-    """Pictures of a small network by slot (`wardround.per_patient.fixed_shape`).
+    """Pictures of a small network by slot (`wardround.per_patient.fixed_shape`); arguments as `Workbench` has them.
 
-    Args:
-        network: with the weights that gradients are taken at, in training mode.
-        loss: loss of each picture, unreduced.
-        pixels: the picture cache, (picture, channel, *space), uint8.
-        inputs: of every picture, (picture, ...), where they are kept.
-        memory_bytes: as for `wardround.per_patient.clipped_sum.clipped_sum`.
+    Gradients are taken at the weights of the network, in training mode.
     """
 
     def __init__(

@@ -25,8 +25,6 @@ class Metrics:
     is None, and where fewer than half of the resamples can give it.
 
     Attributes:
-        n_pictures: pictures in the test set.
-        n_patients: patients they belong to.
         accuracy: share of pictures called right.
         majority_accuracy: of calling every picture the test set's commonest class.
         balanced_accuracy: mean over the classes that occur of the share called right.
@@ -43,8 +41,6 @@ class Metrics:
         brier: half the mean squared distance of the probabilities from the truth.
         sensitivity_at_fixed_specificity: the highest sensitivity of a threshold with at least
             `fixed_specificity`, found on the test pictures; None unless there are two classes and both occur.
-        fixed_specificity: the specificity that is meant.
-        reliability: confidence and accuracy by bins of confidence.
     """
 
     n_pictures: int
@@ -87,13 +83,7 @@ def evaluate(
 ) -> Metrics:
     """Returns metrics of a model on a test set, with intervals over patients.
 
-    Args:
-        scores: class probabilities, (picture, class).
-        labels: class indices, (picture,).
-        patients: patient of each picture, (picture,); any integers.
-        generator: draws the resamples.
-        num_resamples: for the intervals.
-        grades: the classes are in an order.
+    `patients` is the patient of each picture, (picture,), any integers; `grades` says that the classes are in an order.
 
     Raises:
         DataError: no pictures, or shapes or labels that do not fit together.

@@ -40,12 +40,10 @@ class RegionMetrics:
     fewer than two patients, where the number is None, and where fewer than half of the resamples can give it.
 
     Attributes:
-        name: of the region.
         n_patients: patients with a Dice: the others neither have the region nor were given it.
         n_both_empty: pictures without the region, in truth and prediction; in no mean.
         n_missed: pictures with the region, in which none was predicted: Dice 0, no HD95.
         n_imagined: pictures without the region, in which one was predicted: Dice 0, no HD95.
-        dice: mean Dice.
         hd95: mean of the 95th percentile of surface distances, in `unit`.
         surface_dice: mean share of the surfaces within the tolerance.
         true_size: mean size of the true region, in `size_unit`.
@@ -72,12 +70,9 @@ class SegmentationMetrics:
     """Quality of masks on one test set; Dice, HD95 and surface Dice are means over the regions that have one.
 
     Attributes:
-        n_pictures: pictures or volumes.
-        n_patients: patients they belong to.
         unit: of distances: "mm", or "pixels" where pictures have no size in mm.
         size_unit: of sizes: "mm3", "mm2" or "pixels".
         tolerance: of the surface Dice, in `unit`.
-        regions: each by itself.
     """
 
     n_pictures: int
