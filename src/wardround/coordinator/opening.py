@@ -23,10 +23,7 @@ from wardround.types import Vector
 def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) -> tuple[Coordinator, Vector]:
     """Returns the coordinator of a study, and the initial weights, (parameter,), that all hospitals have.
 
-    Args:
-        study: the agreed study.
-        channel: reaches the hospitals.
-        keys: public signing keys of the hospitals, by name; used where sums are masked.
+    `keys` are the public signing keys of the hospitals, by name; used where sums are masked.
 
     Raises:
         FederationError: hospitals differ, or have other initial weights than the study gives.
