@@ -25,13 +25,20 @@ def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) 
     Args:
         study: the agreed study.
         channel: reaches the hospitals.
-        keys: public signing keys of the hospitals, by name; used where sums are masked.
+        keys: public signing keys of all hospitals, by name: receipts must be signed with them.
 
     Raises:
         FederationError: hospitals differ, or have other initial weights than the study gives.
         WardroundError: a study or a plan that does not hold.
     """
     plan = plan_of(study)
+    missing = [name for name in channel.hospitals if name not in keys]
+    if missing:
+        raise FederationError(
+            f"The coordinator needs the public key of every hospital, and has none of {missing[0]}; its receipt could "
+            "be another's.",
+            code="federation-no-key",
+        )
     asking = Coordinator(study, plan, channel, strategy_of(study, plan, open_aggregator(plan, _NO_NOISE)))
     hello = asking.greet()
     is_segmentation = study.model.name in NAMES["segmentation"]
@@ -52,9 +59,8 @@ def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) 
     aggregator: Aggregator = open_aggregator(plan, _NO_NOISE)
     if plan.masked is not None:
         aggregator = masked = MaskedAggregator(agreement_of(study, plan, weights.size, keys))
-    missing = getattr(plan.noiser, "dropouts", 0)
-    strategy = strategy_of(study, plan, aggregator, allowed_missing=missing)
-    return Coordinator(study, plan, channel, strategy, masked), weights
+    strategy = strategy_of(study, plan, aggregator, allowed_missing=getattr(plan.noiser, "dropouts", 0))
+    return Coordinator(study, plan, channel, strategy, masked, keys), weights
 
 
 _NO_NOISE = Randomness(None, "coordinator")
