@@ -93,16 +93,27 @@ def load_images(
             listing = list_entries(layout, store, task, options)
             recipe = _recipe(listing, pictures, volumes)
             digests, cached = pixels_of_files(store, listing, Wanted(recipe, cache_dir, progress))
-    _check_readable(listing, cached.unreadable, skip_unreadable)
+    unreadable = cached.unreadable
+    if unreadable and not skip_unreadable:
+        names = [f"{listing.entries[row].file} ({unreadable[row].rstrip('.')})" for row in sorted(unreadable)]
+        raise DataError(
+            f"every picture must be readable, {len(names)} of {len(listing.entries)} are not: "
+            f"{shortened(names, shown=3)}. Replace them, or set skip_unreadable to leave them out."
+        )
 
     def rows_of(number: int) -> range:
         first, end = cached.extents.get(number, (0, recipe.rows))
         return range(number * recipe.rows + first, number * recipe.rows + end)
 
-    unreadable = frozenset(cached.unreadable)
-    patients, findings = group_by_patient(listing, digests, unreadable, wanted, rows_of)
-    _check_classes(listing, {label for patient in patients for label in patient.labels})
+    patients, findings = group_by_patient(listing, digests, frozenset(unreadable), wanted, rows_of)
     has_masks = listing.target is Target.MASKS
+    present = {label for patient in patients for label in patient.labels}
+    absent = [name for label, name in enumerate(listing.class_names) if label not in present]
+    if absent and not has_masks:
+        raise DataError(
+            f"every class must have at least one patient, got none of: {', '.join(absent)}. "
+            "Check the folder, or choose a task without this class."
+        )
     return ImageSet(
         name=layout,
         root=root,
@@ -174,17 +185,6 @@ def _recipe(listing: Listing, pictures: PictureRecipe, volumes: Volumes | None) 
     return VolumeRecipe(volumes.size, listing.channels or 1, volumes.spacing, volumes.window, volumes.view)
 
 
-def _check_classes(listing: Listing, present: set[int]) -> None:
-    if listing.target is Target.MASKS:
-        return
-    absent = [name for label, name in enumerate(listing.class_names) if label not in present]
-    if absent:
-        raise DataError(
-            f"every class must have at least one patient, got none of: {', '.join(absent)}. "
-            "Check the folder, or choose a task without this class."
-        )
-
-
 def _task(layout: str, task: str | None) -> Task:
     known = reader_of(layout).tasks
     if task is None:
@@ -207,12 +207,3 @@ def _elsewhere(layout: str, store: Store) -> str:
     tops = sorted({name.split("/", 1)[0] + "/" * ("/" in name) for name in store.names()})
     found = shortened(tops) or "nothing"
     return f"In {store.root} lies: {found}. Correct the folder, or choose another layout ({others})."
-
-
-def _check_readable(listing: Listing, unreadable: dict[int, str], skip_unreadable: bool) -> None:
-    if unreadable and not skip_unreadable:
-        names = [f"{listing.entries[row].file} ({unreadable[row].rstrip('.')})" for row in sorted(unreadable)]
-        raise DataError(
-            f"every picture must be readable, {len(names)} of {len(listing.entries)} are not: "
-            f"{shortened(names, shown=3)}. Replace them, or set skip_unreadable to leave them out."
-        )

@@ -106,8 +106,3 @@ class ImageSet:
     def sliced(self) -> bool:
         """True if the pictures are slices of volumes."""
         return self.rows_each > 1
-
-    @property
-    def num_images(self) -> int:
-        """The number of images of all patients."""
-        return sum(len(patient.images) for patient in self.patients)

@@ -23,10 +23,12 @@ class Row:
     Args:
         line: of its end in the file, from 1, as editors count.
         values: stripped, by the column's name; columns that a short row lacks are empty.
+        is_too_long: it has a value beyond the last column.
     """
 
     line: int
     values: dict[str, str]
+    is_too_long: bool = False
 
     def get(self, column: str) -> str | None:
         """Returns a value that may be absent; None where there is no such column, or nothing in it."""
@@ -43,8 +45,8 @@ class Row:
         return tuple((name, value) for name, value in named if name and value)
 
 
-def parsed(data: bytes) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Returns the columns of a table, and line and values of every row that has some.
+def parsed(data: bytes) -> tuple[list[str], list[Row]]:
+    """Returns the columns of a table, and every row that has some value.
 
     Raises:
         UnicodeDecodeError: no UTF-8.
@@ -52,14 +54,13 @@ def parsed(data: bytes) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """
     lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
     header = [column.strip() for column in next(lines, [])]
-    found = [(lines.line_num, [value.strip() for value in line]) for line in lines]
-    return header, [(line, values) for line, values in found if any(values)]
-
-
-def by_column(header: Sequence[str], line: int, values: Sequence[str]) -> Row:
-    """Returns a row with the names of its columns."""
-    named = {column: values[at] if at < len(values) else "" for at, column in enumerate(header) if column}
-    return Row(line, named)
+    rows = []
+    for line in lines:
+        values = [value.strip() for value in line]
+        named = {column: values[at] if at < len(values) else "" for at, column in enumerate(header) if column}
+        if any(values):
+            rows.append(Row(lines.line_num, named, any(values[len(header) :])))
+    return header, rows
 
 
 def read_rows(store: Store, name: str, required: Sequence[str]) -> list[Row]:
@@ -70,7 +71,7 @@ def read_rows(store: Store, name: str, required: Sequence[str]) -> list[Row]:
             than there are columns.
     """
     try:
-        header, filled = parsed(store.read(name))
+        header, rows = parsed(store.read(name))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{name} must be a table in UTF-8 with commas, got: {error}. Save it again.", code="data-no-table"
@@ -88,14 +89,14 @@ def read_rows(store: Store, name: str, required: Sequence[str]) -> list[Row]:
             f"{name} must have every column once, got twice: {', '.join(twice)}. Rename or remove one.",
             code="data-column-twice",
         )
-    too_long = [f"line {line}" for line, values in filled if any(values[len(header) :])]
+    too_long = [f"line {row.line}" for row in rows if row.is_too_long]
     if too_long:
         raise DataError(
             f"every row of {name} must have at most {len(header)} values, as its first line has; more are in: "
             f"{shortened(too_long)}. Put values that hold a comma in quotes.",
             code="data-row-length",
         )
-    return [by_column(header, line, values) for line, values in filled]
+    return rows
 
 
 def refuse(name: str, problems: Sequence[str]) -> None:

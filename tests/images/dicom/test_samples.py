@@ -10,7 +10,7 @@ from tests.cases import family
 
 from wardround.errors import DataError
 from wardround.images.dicom.decoder import DicomDecoder
-from wardround.images.dicom.survey import survey
+from wardround.images.dicom.series import survey
 from wardround.images.entries import Entry
 from wardround.images.store import open_store
 

@@ -173,23 +173,3 @@ def test_pictures_and_volumes_in_one_folder_are_refused(dicom, tmp_path):
     dicom.labels(tmp_path, "label,patient_id", "ill,patient 0", "well,patient 1")
     with pytest.raises(DataError, match="2 files of pictures and 12 of slices"):
         dicom.read(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("values", "affine", "what"),
-    [
-        (np.full((2, 2, 2), 1e6), np.eye(4), "16 bits"),
-        (np.full((2, 2, 2), np.nan), np.eye(4), "16 bits"),
-        (np.zeros((2, 2)), np.eye(4), "volume"),
-        (
-            np.zeros((2, 2, 2)),
-            np.array([[1, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]),
-            "right angles",
-        ),
-    ],
-)
-def test_what_dicom_cannot_hold_is_not_written(dicom, tmp_path, values, affine, what):
-    from tests.images.dicom.write import write_dicom
-
-    with pytest.raises(DataError, match=what):
-        write_dicom(values, affine, tmp_path, patient_id="x")

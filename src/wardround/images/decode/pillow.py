@@ -62,14 +62,11 @@ def pillow_kept_quiet() -> Iterator[None]:
         yield
 
 
-def decode_in_thread(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, least_side: int | None = None, is_grey: bool = False
-) -> Picture:
+def decode_in_thread(data: bytes, *, least_side: int | None = None, is_grey: bool = False) -> Picture:
     """Returns one picture from the content of a file, upright; for threads under one `pillow_kept_quiet`.
 
     Args:
         data: the whole file.
-        max_pixels: width times height that is still decoded.
         least_side: a JPEG may be decoded at a half, a quarter or an eighth as long as neither side gets
             shorter than this; None decodes every pixel.
         is_grey: the colours of a JPEG, which stores luminance by itself, are not decoded.
@@ -77,7 +74,7 @@ def decode_in_thread(
     Raises:
         DataError: not a picture in one of `FORMATS`, damaged, too large, or without a fixed range of values.
     """
-    with _opened(data, max_pixels) as image:
+    with _opened(data) as image:
         if least_side is not None or is_grey:
             # Pillow never goes below the size asked for.
             size = image.size if least_side is None else (least_side, least_side)
@@ -86,7 +83,7 @@ def decode_in_thread(
         return _as_array(_upright(image), is_png=image.format == "PNG")
 
 
-def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Mask:
+def decode_mask(data: bytes) -> Mask:
     """Returns the class of each pixel from the content of a file, (height, width), upright; for threads, as above.
 
     A palette's numbers are the classes, in any colours; a picture of 0 and 255 alone is background and class 1.
@@ -94,7 +91,7 @@ def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Mask:
     Raises:
         DataError: as `decode`, or a picture in colour, whose colours have no known meaning.
     """
-    with _opened(data, max_pixels) as image:
+    with _opened(data) as image:
         image.load()
         if image.mode not in ("1", "L", "P"):
             raise DataError(
@@ -132,22 +129,22 @@ PILLOW = PillowDecoder()
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(data: bytes) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise _too_large(f"{image.width} x {image.height}", max_pixels)
+            if image.width * image.height > MAX_PIXELS:
+                raise _too_large(f"{image.width} x {image.height}")
             yield image
     except UnidentifiedImageError:
         raise DataError(f"a picture must be one of {', '.join(FORMATS)}; this file is none of them.") from None
     except Image.DecompressionBombError:
-        raise _too_large("more pixels than Pillow opens", max_pixels) from None
+        raise _too_large("more pixels than Pillow opens") from None
     except _BROKEN as error:
         raise DataError(f"a picture must decode to its end; this one is damaged ({error}).") from error
 
 
-def _too_large(came: str, max_pixels: int) -> DataError:
-    return DataError(f"a picture must have at most {max_pixels:,} pixels, got {came}. Scale it down.")
+def _too_large(came: str) -> DataError:
+    return DataError(f"a picture must have at most {MAX_PIXELS:,} pixels, got {came}. Scale it down.")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -165,12 +162,8 @@ def _as_array(image: Image.Image, *, is_png: bool) -> Picture:
             "Convert it to 8 or 16 bits."
         )
     if image.has_transparency_data:
-        image = _over_black(image)
+        solid = image.convert("RGBA")
+        seen = Image.alpha_composite(Image.new("RGBA", solid.size, (0, 0, 0, 255)), solid).convert("RGB")
+        image = seen.convert("L") if image.mode in _GREY else seen
     array = np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
-def _over_black(image: Image.Image) -> Image.Image:
-    solid = image.convert("RGBA")
-    seen = Image.alpha_composite(Image.new("RGBA", solid.size, (0, 0, 0, 255)), solid).convert("RGB")
-    return seen.convert("L") if image.mode in _GREY else seen

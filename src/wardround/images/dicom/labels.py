@@ -11,11 +11,12 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from wardround.errors import DataError
 from wardround.images.findings import shortened
 from wardround.images.store import MAX_BYTES, Store
-from wardround.images.table import Row, by_column, parsed
+from wardround.images.table import Row, parsed
 
 LABELS = "labels.csv"
 COLUMNS = {"patient_id": "patient", "study_uid": "study", "series_uid": "series", "sop_uid": "image"}
@@ -31,17 +32,8 @@ class Label:
     split: str | None
 
 
-@dataclass(frozen=True)
-class LabelTable:
-    """A table of labels.
-
-    Args:
-        kind: "patient", "study", "series" or "image".
-        rows: by pseudonym.
-    """
-
-    kind: str
-    rows: dict[str, Label]
+LabelTable: TypeAlias = tuple[str, dict[str, Label]]
+"""A kind, "patient", "study", "series" or "image", and the rows of the table by pseudonym."""
 
 
 def read_labels(store: Store, path: Path | None, name_for: Callable[[str, str], str]) -> LabelTable | None:
@@ -55,7 +47,7 @@ def read_labels(store: Store, path: Path | None, name_for: Callable[[str, str], 
     header: list[str] | None = None
     # Raised outside, so that no chain of exceptions quotes the table.
     with contextlib.suppress(OSError, UnicodeDecodeError, csv.Error):
-        header, filled = parsed(store.read(LABELS) if path is None else _from_disk(path))
+        header, rows = parsed(store.read(LABELS) if path is None else _from_disk(path))
     if header is None:
         raise DataError("the table of labels must be readable, in UTF-8 and with commas. Save it again.")
     columns = [name for name in COLUMNS if name in header]
@@ -64,7 +56,7 @@ def read_labels(store: Store, path: Path | None, name_for: Callable[[str, str], 
             f"the first line of the table of labels must name the columns label and one of {', '.join(COLUMNS)}, "
             "each once; it names others. Add them."
         )
-    return _checked([by_column(header, line, values) for line, values in filled], columns[0], name_for)
+    return _checked(rows, columns[0], name_for)
 
 
 def _from_disk(path: Path) -> bytes:
@@ -90,4 +82,4 @@ def _checked(table: list[Row], column: str, name_for: Callable[[str, str], str])
             f"every row of the table of labels must have a {column} and a label, and agree with the others; "
             f"{len(problems)} problems: {shortened(problems, shown=10)}. Correct the table."
         )
-    return LabelTable(COLUMNS[column], rows)
+    return COLUMNS[column], rows

@@ -4,11 +4,11 @@ Warning filters and loggers belong to the whole process, so they are held back w
 back when the last one leaves.
 """
 
+import contextlib
 import logging
 import threading
 import warnings
 from collections.abc import Callable
-from types import TracebackType
 from typing import TypeVar
 
 from wardround.errors import DataError, MissingExtra
@@ -25,31 +25,23 @@ class _Quiet:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._levels: dict[str, int] = {}
-        self._warnings = warnings.catch_warnings()
+        self._restore = contextlib.ExitStack()
 
     def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
-            if self._inside > 1:
-                return
-            self._warnings = warnings.catch_warnings()
-            self._warnings.__enter__()
-            warnings.simplefilter("ignore")
-            self._levels = {name: logging.getLogger(name).level for name in _LOGGERS}
-            for name in _LOGGERS:
-                logging.getLogger(name).setLevel(_SILENT)
+            if self._inside == 1:
+                self._restore.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                for logger in map(logging.getLogger, _LOGGERS):
+                    self._restore.callback(logger.setLevel, logger.level)
+                    logger.setLevel(_SILENT)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
-            if self._inside:
-                return
-            for name, level in self._levels.items():
-                logging.getLogger(name).setLevel(level)
-            self._warnings.__exit__(kind, error, trace)
+            if not self._inside:
+                self._restore.close()
 
 
 QUIET = _Quiet()

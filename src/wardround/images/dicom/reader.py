@@ -19,8 +19,7 @@ from wardround.images.dicom.headers import Header
 from wardround.images.dicom.labels import LABELS, LabelTable, read_labels
 from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
 from wardround.images.dicom.quiet import require_pydicom
-from wardround.images.dicom.series import Unit, patients_of, pictures, volumes
-from wardround.images.dicom.survey import Survey, survey
+from wardround.images.dicom.series import Survey, Unit, patients_of, pictures, survey, volumes
 from wardround.images.entries import Entry, Region, Target, Task
 from wardround.images.listing import Listing, ReaderOptions
 from wardround.images.store import Store
@@ -114,20 +113,21 @@ def _units(seen: Survey, name_for: Callable[[str, str], str]) -> tuple[list[Unit
 def _labelled(
     units: Sequence[Unit], table: LabelTable, target: Target, notes: list[str], *, are_volumes: bool
 ) -> Listing:
+    kind, rows = table
     matched: set[str] = set()
     labelled = []
     counts: Counter[str] = Counter()
     for unit in units:
-        keys = unit.named(table.kind) & table.rows.keys()
+        keys = unit.named(kind) & rows.keys()
         matched |= keys
-        rows = {table.rows[key] for key in keys}
-        if len(rows) == 1:
-            labelled.append((unit, rows.pop()))
+        found = {rows[key] for key in keys}
+        if len(found) == 1:
+            labelled.append((unit, found.pop()))
         else:
-            counts["two labels" if rows else "no label"] += 1
+            counts["two labels" if found else "no label"] += 1
     what = "volumes" if are_volumes else "pictures"
     notes += [f"{count} {what} have {why} and were left out" for why, count in sorted(counts.items())]
-    if unmatched := len(table.rows) - len(matched):
+    if unmatched := len(rows) - len(matched):
         notes.append(f"{unmatched} rows of the table of labels match nothing that is read")
     class_names = tuple(sorted({row.label for _, row in labelled}, key=numbers_first))
     number = {name: label for label, name in enumerate(class_names)}

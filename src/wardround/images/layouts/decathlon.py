@@ -57,7 +57,7 @@ def read_decathlon(store: Store, task: Task) -> Listing:
     people = _patients(store)
     entries = []
     for image, mask in sorted(pairs):
-        patient, site = people.get(image, (_stem(image), None))
+        patient, site = people.get(image, (image.rsplit("/", 1)[-1].split(".nii", 1)[0], None))
         entries.append(Entry(image, 0, patient, site, split="train", mask=(mask,)))
     notes = []
     unnamed = sum(entry.file not in people for entry in entries)
@@ -151,10 +151,6 @@ def _path(value: object) -> str | None:
     if leads_outside(name) or not name.lower().endswith(ENDINGS):
         return None
     return PurePosixPath(name).as_posix()
-
-
-def _stem(file: str) -> str:
-    return file.rsplit("/", 1)[-1].split(".nii", 1)[0]
 
 
 def _as_list(value: object) -> list[Any]:

@@ -57,18 +57,12 @@ def _by_folders(store: Store) -> Listing:
     folders = sorted({name.split("/", 1)[0] for name in store.names() if "/" in name})
     found = {folder: files_in(store, folder) for folder in folders}
     class_names = tuple(sorted((name for name, (files, _) in found.items() if files), key=numbers_first))
-    entries = tuple(
-        Entry(file, label, _patient_of(file)) for label, name in enumerate(class_names) for file in found[name][0]
-    )
+    parts = [(label, file, file.split("/")) for label, name in enumerate(class_names) for file in found[name][0]]
+    entries = tuple(Entry(file, label, path[1] if len(path) > 2 else file) for label, file, path in parts)
     num_others = sum(others for _, others in found.values())
     notes = (f"{num_others} files that are no pictures were passed over",) if num_others else ()
     unnamed = sum(entry.patient == entry.file for entry in entries)
     return Listing(entries, class_names, notes, unnamed=unnamed)
-
-
-def _patient_of(file: str) -> str:
-    parts = file.split("/")
-    return parts[1] if len(parts) > 2 else file
 
 
 READER = Reader(plain(read_folder), EXPECTED, (Task.CLASSIFICATION, Task.BINARY))

@@ -73,7 +73,14 @@ def read_manifest(store: Store, task: Task) -> Listing:
     refuse(MANIFEST, _problems(rows, wanted, names))
     rows.sort(key=lambda row: _tidy(row.values["image"]))
     is_mask = wanted == "mask"
-    class_names = _mask_classes(store) if is_mask else _label_classes(rows)
+    labels = {row.values["label"] for row in rows} if not is_mask else set()
+    class_names = _mask_classes(store) if is_mask else tuple(sorted(labels, key=numbers_first))
+    if len(class_names) < 2:
+        raise DataError(
+            f"{MANIFEST} must have two labels or more, found: {', '.join(class_names) or 'none'}. "
+            "Add images of a second class.",
+            code="data-one-class",
+        )
     number = {} if is_mask else {name: label for label, name in enumerate(class_names)}
     entries = tuple(_entry(row, number) for row in rows)
     volumes = bool(entries) and entries[0].file.lower().endswith(VOLUME_ENDINGS)
@@ -160,17 +167,6 @@ def _kind(file: str) -> str | None:
 def _tidy(file: str) -> str:
     """Returns a name as the store has it: `./a//b.png` is `a/b.png`."""
     return str(PurePosixPath(file))
-
-
-def _label_classes(rows: Sequence[Row]) -> tuple[str, ...]:
-    class_names = tuple(sorted({row.values["label"] for row in rows}, key=numbers_first))
-    if len(class_names) < 2:
-        raise DataError(
-            f"{MANIFEST} must have two labels or more, found: {', '.join(class_names) or 'none'}. "
-            "Add images of a second class.",
-            code="data-one-class",
-        )
-    return class_names
 
 
 def _mask_classes(store: Store) -> tuple[str, ...]:

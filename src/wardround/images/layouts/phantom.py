@@ -55,15 +55,8 @@ class PhantomOptions:
 
     def __post_init__(self) -> None:
         """Raises `DataError` for a population that cannot be drawn."""
-        for name, least in (
-            ("patients", 2),
-            ("max_images", 1),
-            ("sites", 1),
-            ("image_size", 16),
-            ("seed", 0),
-        ):
-            value = getattr(self, name)
-            if value < least:
+        for name, least in {"patients": 2, "max_images": 1, "sites": 1, "image_size": 16, "seed": 0}.items():
+            if (value := getattr(self, name)) < least:
                 raise DataError(f"{name} of a phantom must be >= {least}, got {value}. Choose a larger number.")
         if not 0 < self.prevalence < 1:
             raise DataError(
@@ -122,7 +115,9 @@ def draw_phantom(options: PhantomOptions) -> Iterator[Pictures]:
     for number in range(options.patients):
         person = _person(options, number)
         for image in range(person.num_images):
-            yield _picture(options, person, np.random.default_rng([options.seed, number, image + 1]))
+            generator = np.random.default_rng([options.seed, number, image + 1])
+            x, y = _posed_grid(options.image_size, generator)
+            yield _exposed(options, person.site, _scene(person, x, y), generator)[None]
 
 
 def _person(options: PhantomOptions, number: int) -> _Person:
@@ -155,12 +150,6 @@ def _lesion(generator: np.random.Generator) -> _Lesion:
         strength=generator.uniform(0.8, 1.3),
         waves=_waves(generator, count=7, shortest=0.11, longest=0.20),
     )
-
-
-def _picture(options: PhantomOptions, person: _Person, generator: np.random.Generator) -> Pictures:
-    x, y = _posed_grid(options.image_size, generator)
-    scene = _scene(person, x, y)
-    return _exposed(options, person.site, scene, generator)[None]
 
 
 def _posed_grid(size: int, generator: np.random.Generator) -> tuple[Field, Field]:

@@ -81,7 +81,9 @@ def cached_pictures(
         return found
     try:
         cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _check_space(cache_dir, int(np.prod(shape)))
+        # Refused before an hour of decoding rather than after it.
+        if (free := shutil.disk_usage(cache_dir).free) < np.prod(shape):
+            raise OSError(0, f"only {free / 1e6:.0f} MB free")
         with appears_whole(path) as file:
             notes = _write(file, shape, rows_per_entry, fill(), progress)
             # The notes are in place before the pictures are: who finds pictures, finds their notes.
@@ -113,13 +115,6 @@ def _opened(path: Path, shape: tuple[int, ...]) -> Cached | None:
 
 def _notes_of(path: Path) -> Path:
     return path.with_suffix(".notes.json")
-
-
-def _check_space(folder: Path, num_bytes: int) -> None:
-    """Refuses before an hour of decoding rather than after it."""
-    free = shutil.disk_usage(folder).free
-    if free < num_bytes:
-        raise OSError(0, f"only {free / 1e6:.0f} MB free")
 
 
 def _write(
