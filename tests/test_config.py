@@ -149,6 +149,10 @@ def test_several_mistakes_are_reported_together(tiny):
     [
         ({"federation": {"local_steps": 2}}, "study-strategy-key"),
         ({"federation": {"strategy": "fedavg"}}, "study-plan-strategy"),
+        (
+            {"federation": {"strategy": "fedavg"}, "privacy": {"trust": "nobody", "clipping": "adaptive"}},
+            "study-plan-strategy",
+        ),
         ({"privacy": {"colluders": 2, "dropouts": 1}}, "study-honest-hospital"),
         ({"hospitals": {"scheme": "sizes"}}, "study-sizes"),
         ({"hospitals": {"sizes": [9, 9, 9]}}, "study-sizes"),
@@ -271,3 +275,38 @@ def test_the_schema_explains_every_key():
     assert [name for name in silent if not name.startswith(told) and not name.endswith(tags)] == []
     assert all(kind["description"] for section in schema["$defs"].values() for kind in kinds(section))
     assert schema["additionalProperties"] is False
+
+
+EARLIER = {
+    "privacy": {
+        "plan": "dp-sgd", "unit": "patient", "epsilon": 8.0, "delta": 0.001, "clipping_norm": 0.5,
+        "answer_threshold": 0.0, "values_share": 0.5, "regularisation": 0.01, "clipping": "flat",
+        "clipping_quantile": 0.5, "sampling_prob": 1.0, "images_per_patient": 8, "accountant": "rdp",
+        "trust": "secure-aggregation", "colluders": 1, "dropouts": 0, "sum": "masked", "rounding": "patient",
+    },
+    "federation": {
+        "strategy": "fedsgd", "rounds": 3, "local_steps": 1, "learning_rate": 1.0, "momentum": 0.9,
+        "optimizer_state": "reset", "average_last": 0.0, "fraction": 1.0, "server_optimizer": "momentum",
+        "server_learning_rate": 1.0, "server_momentum": 0.0, "proximal": 0.01, "repair": "none",
+        "timetable_seed": 0, "staleness": 10, "staleness_power": 0.5, "mixing": 0.6, "download_fraction": 1.0,
+        "upload_fraction": 0.1, "selection": "largest", "threshold": 0.0, "truncation": 0.001, "counter_decay": 1.0,
+        "turns": "fixed", "evaluate_every": 2, "compare": [],
+    },
+}  # fmt: skip
+"""What an earlier version wrote into a run's folder: every key of every kind, most at their defaults."""
+
+
+def test_a_resolved_study_of_an_earlier_version_is_read(tiny):
+    short = tiny(hospitals={"count": 3}) | {
+        "privacy": {key: EARLIER["privacy"][key] for key in ("plan", "epsilon", "delta", "accountant", "sum")}
+        | {"clipping_norm": 0.5},
+        "federation": {"rounds": 3, "evaluate_every": 2},
+    }
+    assert parse_study(tiny(hospitals={"count": 3}) | EARLIER) == parse_study(short)
+
+
+@pytest.mark.parametrize("rounding", ["sum", 3])
+def test_rows_are_rounded_patient_by_patient_alone(tiny, rounding):
+    raw = tiny(hospitals={"count": 3}) | EARLIER
+    raw["privacy"] = raw["privacy"] | {"rounding": rounding}
+    assert "remove rounding" in refusal(raw, "study-rounding")

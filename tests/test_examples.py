@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from tests.cases import family
 
 from wardround.config import read_study
-from wardround.config.federation import StrategyName
+from wardround.config.federation import strategy_names
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 STRATEGIES = sorted((FOLDER / "strategies").glob("*.toml"))
@@ -64,7 +64,7 @@ def test_the_demo_made_small_runs_with_every_comparison(cache, tmp_path, wardrou
 
 
 def test_every_strategy_has_an_example():
-    assert {read_study(path).federation.strategy for path in EXAMPLES} == set(get_args(StrategyName))
+    assert {read_study(path).federation.strategy for path in EXAMPLES} == set(strategy_names())
 
 
 def made_small(study, cache):

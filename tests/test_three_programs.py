@@ -117,7 +117,7 @@ def test_hospitals_and_coordinator_train_over_bytes(folders, name):
         )
         coordinator.close()
         receipts = coordinator.receipts()
-        certificate: dict[str, Any] = certificate_of(study, coordinator.plan, receipts, outcome, "0" * 64, [])
+        certificate: dict[str, Any] = certificate_of(coordinator, outcome, "0" * 64, [])
     [model] = outcome.models.values()
     assert np.isfinite(model).all()
     assert not np.array_equal(model, weights)
@@ -159,6 +159,13 @@ def test_a_study_without_this_hospital_is_refused(folders):
     site.write_text(site.read_text().replace("north", "west"))
     with raises_code(StudyError, "study-hospital-names"), ExitStack() as stack:
         opened(stack, paths, study_of(**STUDIES["masked sums"]))
+
+
+def test_a_hospital_without_a_key_is_refused(folders):
+    paths, _ = folders
+    (paths["south"] / "identity.pem").unlink()
+    with raises_code(StudyError, "study-no-key"), ExitStack() as stack:
+        opened(stack, paths, study_of(**STUDIES["local steps"]))
 
 
 @pytest.mark.parametrize(("file", "code"), [("identity.pem", "study-no-key"), ("pins.toml", "study-no-pin")])

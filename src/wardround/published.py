@@ -7,14 +7,23 @@ one role, and offers what the room that asks for it needs:
 |--------------|--------------|-------------------------------------------------------------------------------|
 | `section`    | `config`     | `SECTIONS`: the section class of each name; it imports no torch               |
 | `plan`       | `agreed`     | `part_of(study, section, hospitals, releases)`, `calibrated(plan, section)`   |
+| `strategy`   | `agreed`     | `timetable_of(...)`, `work_of(section, steps)`, `strategy_of(...)`            |
+| `hospital`   | `hospital`   | `update_of(...)`: the update that answers the strategy's work, noised         |
+| `simulation` | `simulation` | where pictures are released: `released_materials(...)`, `resemblance_of(...)`  |
 """
 
 from importlib import import_module
 from typing import Any, Literal
 
-PublishedPlanName = Literal["sparse-vector", "top-k"]
+PublishedStrategyName = Literal["selective"]
+PublishedPlanName = Literal["sparse-vector", "top-k", "local-pictures"]
 
-_HOMES = {"sparse-vector": "sparse_vector", "top-k": "sparse_vector"}
+_HOMES = {
+    "sparse-vector": "sparse_vector",
+    "top-k": "sparse_vector",
+    "local-pictures": "pictures",
+    "selective": "selective",
+}
 
 
 def published(name: str, role: str) -> Any:

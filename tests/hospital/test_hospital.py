@@ -18,6 +18,7 @@ from wardround.errors import FederationError
 from wardround.federation.masked import MaskedAggregator
 from wardround.federation.messages import Request
 from wardround.federation.receipts import check_receipt
+from wardround.hospital.known_ledgers import sealed_head
 from wardround.work import (
     GiveReceipt,
     SayHello,
@@ -46,7 +47,11 @@ def test_a_receipt_is_signed_and_says_what_the_ledger_holds(make_masked):
         check_receipt(receipt, masked.parties[name]._identity.key.public)
         assert (receipt.hospital, receipt.study, receipt.releases, receipt.counts) == (name, STUDY, 2, 1)
         ledger = hospital.agent.ledger
-        assert receipt.ledger_head == ledger.head()
+        assert receipt.ledger_head == sealed_head(ledger.head(), hospital.identity)
+        heads = {entry.hash for entry in ledger.entries()}
+        assert receipt.ledger_head not in heads, (
+            "a head is a hash over the data set: two cases can be tried against it"
+        )
         events = ComposedEvent(tuple(entry.event for entry in ledger.entries()))
         assert receipt.epsilon_spent == pytest.approx(
             epsilon_of(events, receipt.delta, hospital.agent.plan.accountant)

@@ -13,21 +13,21 @@ from tests.hospital.masked_rounds import (
     ledgers,
 )
 
-from wardround.accounting.terms import Trust
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.channel import InProcessChannel
 from wardround.federation.local_training import LocalTraining, Repair
 from wardround.federation.strategies.fedavg import FedAvg
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategies.one_shot import OneShot
-from wardround.federation.strategies.selective import Selective
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
+from wardround.noisers import Trust
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.plans.kinds import NoisedHead
 from wardround.privacy.plans.plan import Plan
+from wardround.reproduce.mechanisms.selective.strategy import Selective
 from wardround.work import (
     HeadFit,
 )

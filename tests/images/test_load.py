@@ -11,7 +11,7 @@ from wardround.errors import DataError
 from wardround.images.decode import pillow
 from wardround.images.layouts.chest_xray import patient_of_name
 from wardround.images.layouts.phantom import PhantomOptions
-from wardround.images.layouts.readers import READERS
+from wardround.images.layouts.readers import LAYOUTS
 from wardround.images.load import load_images
 from wardround.images.rows import pixels
 from wardround.images.store import open_store
@@ -118,7 +118,7 @@ def test_a_missing_folder_is_named(tmp_path):
         load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("layout", sorted(READERS.keys() - {"dicom"}))  # which names no file, ever
+@pytest.mark.parametrize("layout", sorted({*LAYOUTS} - {"dicom", "phantom"}))  # which names no file, ever
 def test_an_empty_folder_says_what_was_expected_and_which_layouts_there_are(layout, tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(DataError, match=rf"{layout} must look like.*lies: nothing\..*phantom"):

@@ -8,8 +8,7 @@ from wardround.images.entries import Target
 from wardround.models.catalogue import NAMES, build
 from wardround.models.network import Network
 from wardround.per_patient.validation import check_trainable
-from wardround.training.augment.augmentation import Augmentation
-from wardround.training.augment.axes import Axis
+from wardround.training.augment.augmentation import Augmentation, Axis
 from wardround.training.convex import linear_head
 from wardround.training.losses import LOSSES, LOSSES_FOR, Loss
 

@@ -7,10 +7,7 @@ from typing import assert_never
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.calibration import calibrate_noise_multiplier
 from wardround.accounting.events import Event, GaussianEvent, SelfComposedEvent
-from wardround.accounting.insiders import NoiseShares
-from wardround.accounting.terms import Trust
 from wardround.agreed.masks import COUNT_COORDINATES, shares_for
-from wardround.agreed.picture_mechanisms import local_release_of
 from wardround.agreed.strategies import asks, head_fit_of, releases_after, timetable_of
 from wardround.config import Study
 from wardround.config.federation import FederatedSGD
@@ -18,13 +15,13 @@ from wardround.config.privacy import (
     DPSGD,
     ClippedUpdates,
     CorrelatedNoise,
-    LocalPictures,
     NoPrivacy,
     OutputPerturbed,
     PlanSection,
     PublishedPlan,
 )
 from wardround.errors import PrivacyError, StudyError
+from wardround.noisers import ByCoordinator, ByEachHospital, Noiser, NoiseShares, Trust
 from wardround.per_patient.clipping_rules import ClippingKind, rule_of
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
@@ -47,7 +44,6 @@ from wardround.privacy.plans.kinds import (
     Size,
     Training,
 )
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital, Noiser
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.protects import plan_protects
 from wardround.privacy.toeplitz import best_bands
@@ -106,7 +102,7 @@ def _remedy(study: Study, plan: Plan, work: Work) -> str:
 
 
 def noiser_of(study: Study) -> Noiser:
-    """Returns who adds noise in a study's main run; each hospital, where it is a federation of one."""
+    """Returns the noiser of a study's main run; each hospital, where it is a federation of one."""
     hospitals, privacy = timetable_of(study).hospitals, study.privacy
     of_one = study.federation.strategy in ("alone", "ensemble", "pooled")
     if of_one or not isinstance(privacy, DPSGD | CorrelatedNoise | ClippedUpdates | OutputPerturbed):
@@ -144,12 +140,8 @@ def _draft(study: Study) -> Plan:
         case OutputPerturbed():
             head = OutputPerturbation(head_fit_of(study), section.noise_multiplier or 1.0)
             return _plan(section, NoisedHead(head, _shared(noiser)))
-        case LocalPictures():
-            release = local_release_of(study, section)
-            part = NoisedPictures(release, section.sampling_prob, _open_size(section), noiser.hospitals)
-            return _plan(section, part)
         case NoPrivacy():
-            size_ = _open_size(section)
+            size_ = ExactCount() if section.num_patients is None else PublicSize(section.num_patients)
             return _plan(section, NotPrivate(UNCLIPPED, section.sampling_prob, releases, size_, noiser.hospitals))
         case _:
             assert_never(section)
@@ -163,7 +155,7 @@ def _calibrated(study: Study, plan: Plan) -> Plan:
             return noised(plan, section.epsilon, section.noise_multiplier, masked=section.sum == "masked")
         case CorrelatedNoise():
             return noised(plan, section.epsilon, section.noise_multiplier, masked=False)
-        case LocalPictures() | NoPrivacy():
+        case NoPrivacy():
             return plan
         case PublishedPlan():
             found: Plan = published(section.plan, "plan").calibrated(plan, section)
@@ -227,10 +219,6 @@ def _clip(section: DPSGD | CorrelatedNoise) -> Clip:
 
 def _size(num_patients: int | None) -> Size:
     return NoisyCount() if num_patients is None else PublicSize(num_patients)
-
-
-def _open_size(section: LocalPictures | NoPrivacy) -> PublicSize | ExactCount:
-    return ExactCount() if section.num_patients is None else PublicSize(section.num_patients)
 
 
 def _shared(noiser: Noiser) -> ByEachHospital | NoiseShares:

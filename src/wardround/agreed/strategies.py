@@ -13,10 +13,10 @@ from wardround.config.federation import (
     Local,
     OneShotSection,
     Proximal,
+    PublishedStrategy,
     RandomOrder,
     RoundRobin,
     Scaffolding,
-    SelectiveSection,
     SinglePass,
     StochasticOrder,
 )
@@ -31,13 +31,13 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategies.one_shot import OneShot
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategies.scaffold import Scaffold
-from wardround.federation.strategies.selective import Selective
 from wardround.federation.strategy import Call, Strategy
 from wardround.federation.timetable import Order, Timetable
+from wardround.noisers import ByCoordinator
 from wardround.privacy.plans.kinds import NoisedUpdates
-from wardround.privacy.plans.noisers import ByCoordinator
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, coordinator_noise, share_of_patients
+from wardround.published import published
 from wardround.randomness import Randomness
 from wardround.types import Vector
 from wardround.work import (
@@ -47,12 +47,9 @@ from wardround.work import (
     GradientSum,
     HeadFit,
     LocalUpdate,
-    Selection,
-    SelectiveUpdate,
     Work,
 )
 
-_TURNS = {"fixed": Order.FIXED, "random": Order.RANDOM, "stochastic": Order.STOCHASTIC}
 _NO_WEIGHTS = np.zeros(0, dtype=np.float32)
 
 
@@ -74,8 +71,9 @@ def timetable_of(study: Study) -> Timetable:
             return Timetable(count, Order.RANDOM, seed=section.timetable_seed)
         case StochasticOrder() | AsynchronousSection():
             return Timetable(count, Order.STOCHASTIC, seed=section.timetable_seed)
-        case SelectiveSection():
-            return Timetable(count, _TURNS[section.turns], seed=section.timetable_seed)
+        case PublishedStrategy():
+            turns: Timetable = published(section.strategy, "strategy").timetable_of(section, count)
+            return turns
         case _:
             assert_never(section)
 
@@ -86,7 +84,7 @@ def releases_after(study: Study, rounds: int) -> int:
     A release is one noised sum of gradients, or, where updates are noised, one update. Sums whose noise is correlated
     are one release all together.
     """
-    if study.privacy.plan == "local-pictures":
+    if study.privacy.releases_pictures:
         return 1  # of all pictures, before round 1
     if study.privacy.plan == "correlated-noise":
         return min(rounds, 1)
@@ -107,9 +105,9 @@ def asks(study: Study, plan: Plan) -> Iterator[Work]:
     section = study.federation
     if study.fits_head:
         yield FittedHead(head_fit_of(study))
-    elif isinstance(section, SelectiveSection):
-        nothing = Selection(np.zeros(0, dtype=np.int64), section.upload_fraction, False, 0.0, section.truncation)
-        yield SelectiveUpdate(_NO_WEIGHTS, _local(study, plan, Call("")).steps_for(_ONE, 0), nothing)
+    elif isinstance(section, PublishedStrategy):
+        steps = _local(study, plan, Call("")).steps_for(_ONE, 0)
+        yield published(section.strategy, "strategy").work_of(section, steps)
     elif isinstance(section, Local):
         yield LocalUpdate(_NO_WEIGHTS, _local(study, plan, Call("")).steps_for(_ONE, 0))
     else:
@@ -172,16 +170,10 @@ def strategy_of(study: Study, plan: Plan, aggregator: Aggregator, *, allowed_mis
         case AsynchronousSection():
             local = _local(study, plan, call)
             return Asynchronous(local, timetable, section.mixing, section.staleness, section.staleness_power)
-        case SelectiveSection():
-            return Selective(
-                _local(study, plan, call), timetable,
-                download_fraction=section.download_fraction,
-                upload_fraction=section.upload_fraction,
-                random=section.selection == "random",
-                threshold=section.threshold,
-                truncation=section.truncation,
-                counter_decay=section.counter_decay,
-            )  # fmt: skip
+        case PublishedStrategy():
+            local, module = _local(study, plan, call), published(section.strategy, "strategy")
+            made: Strategy = module.strategy_of(section, local, timetable)
+            return made
         case _:
             assert_never(section)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from wardround.config.section import Section, conflict
+from wardround.images.layouts.names import LayoutName
 
 VoxelCount = Annotated[int, Field(ge=4, le=1024)]
 Millimetres = Annotated[float, Field(ge=0.05, le=50)]
@@ -28,9 +29,7 @@ class SiteSection(Section):
     A hospital has it in a file of its own; in a simulation it is a table of the study file, and holds all hospitals'.
     """
 
-    layout: Literal["chest_xray", "folder", "aptos", "decathlon", "manifest", "dicom", "phantom"] = Field(
-        description="How the pictures lie on disk."
-    )
+    layout: LayoutName = Field(description="How the pictures lie on disk.")
     path: Path | None = Field(None, description="The data folder, a .zip or a .tar; `--data` overrides it.")
     labels: Path | None = Field(None, description="dicom: the table of labels; default: labels.csv in the folder.")
     key_file: Path | None = Field(
@@ -97,7 +96,7 @@ class DataSection(Section):
 
 
 class HospitalsSection(Section):
-    """`[hospitals]`: who holds which patients (simulated inside one data set)."""
+    """`[hospitals]`: the holders of patients, simulated inside one data set."""
 
     count: int = Field(5, ge=1, le=10_000, description="Number of hospitals.")
     names: tuple[str, ...] | None = Field(
@@ -142,7 +141,7 @@ class HospitalsSection(Section):
 
     @property
     def is_reliable(self) -> bool:
-        """Whether every hospital answers every round, as far as the simulation goes."""
+        """True if the simulation has every hospital answer every round."""
         return self.absent_rate == 0 and self.late_rate == 0
 
 

@@ -3,17 +3,13 @@
 A key stands in the classes that have a use for it, so that no study file can give one that is ignored.
 """
 
-from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from wardround.config.section import Section
+from wardround.config.section import PublishedSection, Section, kinds_of, tags_of
+from wardround.published import PublishedStrategyName
 
-StrategyName = Literal[
-    "fedsgd", "fedavg", "fedprox", "scaffold",
-    "round-robin", "single-pass", "random-order", "stochastic",
-    "asynchronous", "selective", "one-shot", "ensemble", "alone", "pooled",
-]  # fmt: skip
 ReferenceName = Literal[
     "no-privacy", "pooled", "pooled-no-privacy", "alone", "alone-no-privacy", "ensemble", "ensemble-no-privacy"
 ]
@@ -25,9 +21,8 @@ OPTIMIZER_STATE: Any = Field(
 REPAIR: Any = Field("none", description="How unequal hospitals are made up for.")
 FRACTION: Any = Field(1.0, gt=0, le=1, description="Share of the hospitals asked in a round, drawn in public.")
 SERVER_LEARNING_RATE: Any = Field(1.0, gt=0, description="Step size of the server.")
-CYCLES: Any = Field(None, ge=1, description="Instead of rounds: visits of every hospital.")
 
-_STRATEGY = "How hospitals work."
+STRATEGY = "How hospitals work."
 
 Repair = Literal["none", "proportional", "weighted-sampling", "weighted-loss"]
 OptimizerState = Literal["reset", "travels"]
@@ -55,7 +50,7 @@ class Descent(Rounds):
 class FederatedSGD(Descent):
     """One gradient sum a round: over all hospitals, or by each hospital alone, or with all patients in one place."""
 
-    strategy: Literal["fedsgd", "alone", "ensemble", "pooled"] = Field("fedsgd", description=_STRATEGY)
+    strategy: Literal["fedsgd", "alone", "ensemble", "pooled"] = Field("fedsgd", description=STRATEGY)
     rounds: int = Field(100, ge=1, description="Communication rounds.")
 
 
@@ -77,7 +72,7 @@ class LocalSection(Descent):
 class Averaging(LocalSection):
     """Federated averaging: local steps, then the mean of the updates, and a step of the server."""
 
-    strategy: Literal["fedavg"] = Field(description=_STRATEGY)
+    strategy: Literal["fedavg"] = Field(description=STRATEGY)
     rounds: int = Field(100, ge=1, description="Communication rounds.")
     fraction: float = FRACTION
     hospital_weights: tuple[float, ...] | None = Field(
@@ -96,14 +91,14 @@ class Averaging(LocalSection):
 class Proximal(Averaging):
     """FedProx: federated averaging with a pull towards the model of the round."""
 
-    strategy: Literal["fedprox"] = Field(description=_STRATEGY)  # type: ignore[assignment]  # another name, the same keys and one more
+    strategy: Literal["fedprox"] = Field(description=STRATEGY)  # type: ignore[assignment]  # another name, the same keys and one more
     proximal: float = Field(0.01, ge=0, description="mu, the pull towards the model of the round.")
 
 
 class Scaffolding(LocalSection):
     """SCAFFOLD: local steps that are corrected by how far a hospital's gradients usually are from the mean."""
 
-    strategy: Literal["scaffold"] = Field(description=_STRATEGY)
+    strategy: Literal["scaffold"] = Field(description=STRATEGY)
     rounds: int = Field(100, ge=1, description="Communication rounds.")
     momentum: float = Field(0.0, ge=0, le=0, description="The source's steps are plain ones.")
     fraction: float = FRACTION
@@ -118,43 +113,42 @@ class RingSection(LocalSection):
     repair: Repair = REPAIR
 
 
-class RoundRobin(RingSection):
-    """The hospitals' own order, over and over."""
+class Cycled(RingSection):
+    """The keys of strategies that visit every hospital once a cycle."""
 
-    strategy: Literal["round-robin"] = Field(description=_STRATEGY)
     rounds: int = Field(100, ge=1, description="Hand-overs; or give cycles.")
-    cycles: int | None = CYCLES
+    cycles: int | None = Field(None, ge=1, description="Instead of rounds: visits of every hospital.")
 
     @model_validator(mode="after")
     def _cycles_fit(self) -> Self:
-        _check_cycles(self.cycles, self.rounds)
+        if self.cycles is not None and self.rounds != 100:
+            raise ValueError("give rounds (hand-overs) or cycles, not both")
         return self
+
+
+class RoundRobin(Cycled):
+    """The hospitals' own order, over and over."""
+
+    strategy: Literal["round-robin"] = Field(description=STRATEGY)
 
 
 class SinglePass(RingSection):
     """Each hospital once, in the hospitals' own order."""
 
-    strategy: Literal["single-pass"] = Field(description=_STRATEGY)
+    strategy: Literal["single-pass"] = Field(description=STRATEGY)
 
 
-class RandomOrder(RingSection):
+class RandomOrder(Cycled):
     """Each hospital once a cycle, in an order drawn anew for each cycle."""
 
-    strategy: Literal["random-order"] = Field(description=_STRATEGY)
-    rounds: int = Field(100, ge=1, description="Hand-overs; or give cycles.")
-    cycles: int | None = CYCLES
+    strategy: Literal["random-order"] = Field(description=STRATEGY)
     timetable_seed: int = TIMETABLE_SEED
-
-    @model_validator(mode="after")
-    def _cycles_fit(self) -> Self:
-        _check_cycles(self.cycles, self.rounds)
-        return self
 
 
 class StochasticOrder(RingSection):
     """A hospital drawn anew for every hand-over."""
 
-    strategy: Literal["stochastic"] = Field(description=_STRATEGY)
+    strategy: Literal["stochastic"] = Field(description=STRATEGY)
     rounds: int = Field(100, ge=1, description="Hand-overs.")
     timetable_seed: int = TIMETABLE_SEED
 
@@ -162,7 +156,7 @@ class StochasticOrder(RingSection):
 class AsynchronousSection(LocalSection):
     """Hospitals finish when they finish; late work weighs less."""
 
-    strategy: Literal["asynchronous"] = Field(description=_STRATEGY)
+    strategy: Literal["asynchronous"] = Field(description=STRATEGY)
     rounds: int = Field(100, ge=1, description="Arrivals.")
     staleness: int = Field(10, ge=0, description="Rounds that a model may be old.")
     staleness_power: float = Field(0.5, ge=0, description="Late work weighs 1 / (1 + late) ** this.")
@@ -170,32 +164,22 @@ class AsynchronousSection(LocalSection):
     timetable_seed: int = TIMETABLE_SEED
 
 
-class SelectiveSection(LocalSection):
-    """Hospitals train replicas and exchange some parameters."""
+class PublishedStrategy(PublishedSection, LocalSection):
+    """A strategy of a published system, whose own keys stand beside it: see `wardround.published`."""
 
-    strategy: Literal["selective"] = Field(description=_STRATEGY)
+    strategy: PublishedStrategyName = Field(description=STRATEGY)
     rounds: int = Field(100, ge=1, description="Turns.")
-    download_fraction: float = Field(1.0, gt=0, le=1, description="Share of parameters fetched.")
-    upload_fraction: float = Field(0.1, gt=0, le=1, description="Share of parameters sent, at most.")
-    selection: Literal["largest", "random"] = Field(
-        "largest", description="The largest changes, or a draw of those above the threshold."
-    )
-    threshold: float = Field(0.0, ge=0, description="Changes below it are not sent.")
-    truncation: float = Field(0.001, gt=0, description="Changes are cut to this size.")
-    counter_decay: float = Field(1.0, gt=0, le=1, description="How fast old updates are forgotten.")
-    turns: Literal["fixed", "random", "stochastic"] = Field("fixed", description="Whose turn it is.")
-    timetable_seed: int = TIMETABLE_SEED
 
 
 class OneShotSection(Rounds):
     """Every hospital fits a linear head to the end, and the server takes the mean, once."""
 
-    strategy: Literal["one-shot"] = Field(description=_STRATEGY)
+    strategy: Literal["one-shot"] = Field(description=STRATEGY)
 
 
 Averages: TypeAlias = Averaging | Proximal | Scaffolding
 Ring: TypeAlias = RoundRobin | SinglePass | RandomOrder | StochasticOrder
-Local: TypeAlias = Averages | Ring | AsynchronousSection | SelectiveSection
+Local: TypeAlias = Averages | Ring | AsynchronousSection | PublishedStrategy
 """Strategies in which a hospital takes steps of its own."""
 
 FederationSection: TypeAlias = Annotated[
@@ -208,7 +192,7 @@ FederationSection: TypeAlias = Annotated[
     | RandomOrder
     | StochasticOrder
     | AsynchronousSection
-    | SelectiveSection
+    | PublishedStrategy
     | OneShotSection,
     Field(discriminator="strategy"),
 ]
@@ -233,9 +217,4 @@ def rounds_of(section: FederationSection, hospitals: int) -> int:
 
 def strategy_names() -> tuple[str, ...]:
     """Returns the names that `[federation] strategy` may have."""
-    return get_args(StrategyName)
-
-
-def _check_cycles(cycles: int | None, rounds: int) -> None:
-    if cycles is not None and rounds != 100:
-        raise ValueError("give rounds (hand-overs) or cycles, not both")
+    return tuple(name for kind in kinds_of(FederationSection) for name in tags_of(kind, "strategy"))

@@ -51,7 +51,7 @@ class TrainingSection(Section):
         None, description="Default: cross_entropy for classes and grades, dice_ce for masks."
     )
     label_correction: Literal["forward", "backward", "none"] = Field(
-        "forward", description="local-pictures: how the loss makes up for labels that were noised."
+        "forward", description="Noised labels: how the loss makes up for them."
     )
     augment: AugmentSection = Field(default_factory=AugmentSection.model_construct)
 

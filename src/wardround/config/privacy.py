@@ -4,23 +4,17 @@ A key stands in the classes that have a use for it, so that no study file can gi
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import AliasChoices, Field, model_validator
 
+from wardround.config.data import DataSection
 from wardround.config.section import PublishedSection, Section, conflict
 from wardround.published import PublishedPlanName
 
-_PLAN = "Where the noise goes."
+PLAN = "Where the noise goes."
 
 Probability = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-
-PictureMechanismName = Literal[
-    "laplace-pixels", "gaussian-pixels", "dp-pix", "laplace-features", "gaussian-features"
-]
-FEATURE_PLANS = ("gaussian-features", "laplace-features")
-"""Mechanisms that noise a network's fixed encoding of a picture instead of its pixels."""
 
 SAMPLING_PROB: Any = Field(1.0, description="Poisson probability of a patient in one step; 1 = everyone.")
 NUM_PATIENTS: Any = Field(
@@ -34,6 +28,9 @@ CLIPPING_NORM: Any = Field(1.0, gt=0, description="Bound (L2) on a patient's gra
 
 class PlanSection(Section):
     """The keys that every plan has."""
+
+    releases_pictures: ClassVar[bool] = False
+    """Whether noised pictures and labels are released, once, before round 1."""
 
     accountant: Literal["pld", "rdp"] = Field("pld", description="What computes epsilon; both are upper bounds.")
     images_per_patient: int = Field(8, ge=1, description="At most so many pictures of a patient are used.")
@@ -84,7 +81,7 @@ class PrivateSection(PlanSection):
 class DPSGD(PrivateSection):
     """`plan = "dp-sgd"`: noise on sums of clipped per-patient gradients."""
 
-    plan: Literal["dp-sgd"] = Field(description=_PLAN)
+    plan: Literal["dp-sgd"] = Field(description=PLAN)
     clipping_norm: float = CLIPPING_NORM
     clipping: Literal["flat", "per-layer", "per-layer-by-size", "automatic", "adaptive"] = Field(
         "flat", description="How gradients are brought to that norm; an adaptive norm starts there."
@@ -120,7 +117,7 @@ class DPSGD(PrivateSection):
 class CorrelatedNoise(PrivateSection):
     """`plan = "correlated-noise"`: noise on sums of gradients, of which later rounds take part back."""
 
-    plan: Literal["correlated-noise"] = Field(description=_PLAN)
+    plan: Literal["correlated-noise"] = Field(description=PLAN)
     clipping_norm: float = CLIPPING_NORM
     clipping: Literal["flat", "per-layer", "per-layer-by-size", "automatic"] = Field(
         "flat", description="How gradients are brought to that norm, the same in all rounds."
@@ -143,7 +140,7 @@ class CorrelatedNoise(PrivateSection):
 class ClippedUpdates(PrivateSection):
     """`plan = "clipped-update"`: noise on a hospital's clipped update; the unit is the hospital."""
 
-    plan: Literal["clipped-update"] = Field(description=_PLAN)
+    plan: Literal["clipped-update"] = Field(description=PLAN)
     unit: Literal["hospital"] = Field(  # type: ignore[assignment]  # another unit than other plans
         "hospital", description="Who is protected: one hospital with all its data."
     )
@@ -157,13 +154,20 @@ class ClippedUpdates(PrivateSection):
 class PublishedPlan(PublishedSection, PrivateSection):
     """A plan of a published system, whose own keys stand beside its mechanism: see `wardround.published`."""
 
-    plan: PublishedPlanName
+    plan: PublishedPlanName = Field(description=PLAN)
+
+    def check(self, data: DataSection) -> None:
+        """Refuses data that the plan has no use for.
+
+        Raises:
+            ValueError: what must hold between the two.
+        """
 
 
 class OutputPerturbed(PrivateSection):
     """`plan = "output-perturbation"`: noise on the weights of a linear head that was fitted to the end."""
 
-    plan: Literal["output-perturbation"] = Field(description=_PLAN)
+    plan: Literal["output-perturbation"] = Field(description=PLAN)
     row_norm: float = Field(
         1.0,
         gt=0,
@@ -182,65 +186,10 @@ class OutputPerturbed(PrivateSection):
     dropouts: int = DROPOUTS
 
 
-class LocalPictures(PrivateSection):
-    """`plan = "local-pictures"`: noise on every picture and label, once, before any training."""
-
-    plan: Literal["local-pictures"] = Field(description=_PLAN)
-    pictures: PictureMechanismName = Field("gaussian-features", description="What is noised, and how.")
-    block: int | None = Field(None, ge=1, description="dp-pix: side of a block in pixels; default: 16.")
-    neighbourhood: int | None = Field(
-        None,
-        ge=1,
-        description="dp-pix: pixels in which two versions of a picture differ, for the published promise.",
-    )
-    feature_norm: float | None = Field(
-        None, gt=0, description="Noised features: the norm they are brought to (L2; laplace: L1); default: 1."
-    )
-    label_epsilon: float | None = Field(
-        None, gt=0, description="Of epsilon, the labels' part; default: a quarter."
-    )
-    sampling_prob: Probability = SAMPLING_PROB
-    num_patients: int | None = NUM_PATIENTS
-    trust: Literal["nobody"] = Field("nobody", description="Each hospital noises its own pictures.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_defaults(cls, given: Any) -> Any:
-        """Fills in what the mechanism needs, so that the resolved study says it."""
-        if not isinstance(given, dict):
-            return given
-        pictures, epsilon = given.get("pictures") or "gaussian-features", given.get("epsilon")
-        own: dict[str, Any] = {}
-        if pictures == "dp-pix":
-            own["block"] = 16
-        if pictures in FEATURE_PLANS:
-            own["feature_norm"] = 1.0
-        if isinstance(epsilon, int | float) and given.get("noise_multiplier") is None:
-            own["label_epsilon"] = epsilon / 4
-        return own | given
-
-    @model_validator(mode="after")
-    def _keys_fit(self) -> Self:
-        for key, kinds in (
-            ("block", ("dp-pix",)),
-            ("neighbourhood", ("dp-pix",)),
-            ("feature_norm", FEATURE_PLANS),
-        ):
-            if getattr(self, key) is not None and self.pictures not in kinds:
-                raise ValueError(f'{key} belongs to pictures = "{kinds[0]}", got "{self.pictures}"; remove it')
-        if self.label_epsilon is None and self.noise_multiplier is not None:
-            raise ValueError("labels are noised too: with noise_multiplier, label_epsilon must be given")
-        if self.epsilon is not None and self.label_epsilon is not None and self.label_epsilon >= self.epsilon:
-            raise ValueError(
-                f"label_epsilon is a part of epsilon: it must be < {self.epsilon:g}, got {self.label_epsilon:g}"
-            )
-        return self
-
-
 class NoPrivacy(PlanSection):
     """`plan = "none"`: no noise; epsilon is infinity."""
 
-    plan: Literal["none"] = Field(description=_PLAN)
+    plan: Literal["none"] = Field(description=PLAN)
     delta: float | None = Field(
         None, gt=0, lt=1, description="Of the ledger, for later runs on the same patients."
     )
@@ -271,7 +220,7 @@ class NoPrivacy(PlanSection):
 
 
 PrivacySection: TypeAlias = Annotated[
-    DPSGD | CorrelatedNoise | ClippedUpdates | PublishedPlan | OutputPerturbed | LocalPictures | NoPrivacy,
+    DPSGD | CorrelatedNoise | ClippedUpdates | PublishedPlan | OutputPerturbed | NoPrivacy,
     Field(discriminator="plan"),
 ]
 """`[privacy]`, one class for each plan."""

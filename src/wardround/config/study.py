@@ -23,10 +23,10 @@ from wardround.config.privacy import (
     DPSGD,
     ClippedUpdates,
     CorrelatedNoise,
-    LocalPictures,
     NoPrivacy,
     OutputPerturbed,
     PrivacySection,
+    PublishedPlan,
 )
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 
@@ -40,7 +40,7 @@ class StudySection(Section):
         None,
         ge=0,
         description="Makes the run reproducible and NOT private: noise and sampling can be recomputed. "
-        "Leave it out in earnest; they then come from the operating system.",
+        "Left out, both come from the operating system.",
     )
 
 
@@ -54,7 +54,7 @@ class Study(Section):
     model: ModelSection
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
     privacy: SerializeAsAny[PrivacySection]
-    federation: FederationSection = Field(default_factory=lambda: FederatedSGD.model_validate({}))
+    federation: SerializeAsAny[FederationSection] = Field(default_factory=lambda: FederatedSGD.model_validate({}))
     performance: PerformanceSection = Field(default_factory=PerformanceSection.model_construct)
 
     @model_validator(mode="before")
@@ -64,6 +64,8 @@ class Study(Section):
         if not isinstance(given, dict):
             return given
         read = with_site(dict(given))
+        if isinstance(read.get("privacy"), dict) and "rounding" in read["privacy"]:
+            read["privacy"] = _rounded_by_patient(read["privacy"])
         for section, tag, kinds in (
             ("privacy", "plan", kinds_of(PrivacySection)),
             ("federation", "strategy", kinds_of(FederationSection)),
@@ -81,6 +83,12 @@ class Study(Section):
         privacy, federation = self.privacy, self.federation
         if isinstance(federation, Averaging):
             self._averaging(federation)
+        if isinstance(federation, Local) and getattr(privacy, "clipping", "flat") == "adaptive":
+            raise conflict(
+                "study-plan-strategy",
+                f"an adaptive clipping norm follows the sum of a round, and {federation.strategy} has none; "
+                'use strategy = "fedsgd", or clipping = "flat"',
+            )
         if getattr(federation, "repair", "none") != "none" and privacy.public_size is not None:
             raise ValueError(
                 "repair follows each hospital's patients, counted before round 1, and num_patients is public: remove "
@@ -93,7 +101,7 @@ class Study(Section):
                 )
             if privacy.cohorts > self.rounds:
                 raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
-        self._local_pictures()
+        self._published()
         self._fitted()
         self._unreliable()
         self._masked()
@@ -107,7 +115,7 @@ class Study(Section):
             raise ValueError(f"hospital_weights must be {count} numbers above 0, one for each hospital")
 
     def _trusted(self) -> None:
-        """Refuses keys of who adds the noise where nobody shares it."""
+        """Refuses keys of shared noise where no noise is shared."""
         privacy, strategy = self.privacy, self.federation.strategy
         trust = getattr(privacy, "trust", None)
         if strategy in (*ALONE, "pooled") and trust == "coordinator":
@@ -121,7 +129,7 @@ class Study(Section):
             )
 
     def _honest(self) -> None:
-        """Refuses shares of noise of which none is surely there and unknown."""
+        """Refuses shares of noise if none is surely added by an honest hospital."""
         privacy, count = self.privacy, self.hospitals.count
         if self.shares_noise and isinstance(privacy, DPSGD | ClippedUpdates | OutputPerturbed | CorrelatedNoise):
             dropouts = 0 if isinstance(privacy, CorrelatedNoise) else privacy.dropouts
@@ -132,23 +140,13 @@ class Study(Section):
                     f"got {privacy.colluders} + {dropouts}; lower one of them",
                 )
 
-    def _local_pictures(self) -> None:
-        """Refuses pictures that the mechanism cannot noise."""
-        privacy, data = self.privacy, self.data
-        if not isinstance(privacy, LocalPictures):
-            if self.training.label_correction != "forward":
-                raise ValueError('label_correction belongs to plan = "local-pictures"; remove it')
-            return
-        if data.volume_size is not None:
-            raise ValueError(
-                'plan = "local-pictures" noises pictures, and volume_size is set; use plan = "dp-sgd"'
-            )
-        if privacy.block is not None and data.image_size % privacy.block:
-            raise ValueError(f"block must divide image_size, {data.image_size}, got {privacy.block}")
-        if privacy.neighbourhood is not None and privacy.neighbourhood > data.image_size**2:
-            raise ValueError(
-                f"neighbourhood must be <= the {data.image_size**2} pixels of a picture, got {privacy.neighbourhood}"
-            )
+    def _published(self) -> None:
+        """Refuses data that a published plan has no use for."""
+        privacy = self.privacy
+        if isinstance(privacy, PublishedPlan):
+            privacy.check(self.data)
+        if not privacy.releases_pictures and self.training.label_correction != "forward":
+            raise ValueError("label_correction belongs to a plan that noises labels; remove it")
 
     def _unreliable(self) -> None:
         """Refuses absences where an answer that is missing would break something."""
@@ -206,12 +204,12 @@ class Study(Section):
 
     @property
     def shares_noise(self) -> bool:
-        """Whether each hospital adds a share of the noise to a sum of all, which alone is seen."""
+        """True if each hospital adds a share of the noise to a sum of all, which alone is seen."""
         return getattr(self.privacy, "trust", "nobody") == "secure-aggregation" and self.forms_sums
 
     @property
     def forms_sums(self) -> bool:
-        """Whether the answers of all hospitals in a round are summed, and no single one is needed."""
+        """True if the answers of all hospitals in a round are summed, and no single one is needed."""
         match self.federation:
             case FederatedSGD(strategy="fedsgd") | OneShotSection():
                 return True
@@ -225,7 +223,7 @@ class Study(Section):
 
     @property
     def fits_head(self) -> bool:
-        """Whether each hospital fits a linear head to the end, once."""
+        """True if each hospital fits a linear head to the end, once."""
         strategy = self.federation.strategy
         return strategy == "one-shot" or (isinstance(self.privacy, OutputPerturbed) and strategy in ALONE)
 
@@ -281,6 +279,17 @@ class Study(Section):
             for key, inner in nested.items():
                 lines += [f"[{section}.{key}]", *_toml_lines(inner), ""]
         return "\n".join(lines)
+
+
+def _rounded_by_patient(privacy: dict[str, Any]) -> dict[str, Any]:
+    """Returns `[privacy]` without `rounding`, a key that earlier files have; of its two values one is left."""
+    if privacy["rounding"] != "patient":
+        raise conflict(
+            "study-rounding",
+            f"each patient's gradient is rounded to the grid, and rounding = {privacy['rounding']!r} asks "
+            "for another grid; remove rounding",
+        )
+    return {key: value for key, value in privacy.items() if key != "rounding"}
 
 
 def _fits_in_the_open(tables: Mapping[str, Any]) -> bool:

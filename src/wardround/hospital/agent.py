@@ -16,7 +16,6 @@ from wardround.federation.messages import Answer, Failure, FailureCode, Request,
 from wardround.hospital.correlated import CorrelatedRounds
 from wardround.hospital.memory import Memory
 from wardround.hospital.policy import COUNTS, Policy, computed
-from wardround.hospital.selective import selective_update
 from wardround.ledger.account import Ledger
 from wardround.ledger.entry import GENESIS
 from wardround.per_patient.clipped_sum import ClippedSum
@@ -31,6 +30,7 @@ from wardround.privacy.plans.releases import (
     noised_update,
     sample,
 )
+from wardround.published import published
 from wardround.randomness import Randomness, Stream
 from wardround.training.convex import fit_head
 from wardround.training.local import class_of_patients, local_steps
@@ -187,7 +187,7 @@ class Agent:
                 fitted = fit_head(self.workbench, self.patients, work.fit)
                 return Answer(noised_head(part, fitted, noise), event)
             case SelectiveUpdate():
-                update = selective_update(
+                update: Vector = published(work.name, "hospital").update_of(
                     self.workbench, self.memory, request.round, work.weights, self.patients, part,
                     work.steps, work.selection,
                     sampling=self._stream("sampling", request), noise=noise,

@@ -28,7 +28,7 @@ _ROUND, _COHORTS, _NOISE, _RELEASE, _ASKED = "round", "cohorts", "noise", "relea
 
 @dataclass(frozen=True)
 class CorrelatedRounds:
-    """What a hospital remembers of a run.
+    """A hospital's notes of a run with correlated noise.
 
     Attributes:
         memory: its notes; round 0 stands for the draw of the cohorts.
@@ -39,7 +39,7 @@ class CorrelatedRounds:
     correlation: Correlation
 
     def has_begun(self, round: int) -> bool:
-        """Whether this run was charged: cohorts are drawn after that, before anything is computed.
+        """Returns whether this run was charged: cohorts are drawn after that, before anything is computed.
 
         Raises:
             RecordError: the notes cannot be read.
@@ -71,7 +71,7 @@ class CorrelatedRounds:
         return notes[_RELEASE].astype(np.float32, copy=False)
 
     def chosen(self, round: int, num_patients: int, stream: Stream) -> Indices:
-        """The round's patients; the first round draws every patient's cohort and writes it down.
+        """Returns the round's patients; the first round draws every patient's cohort and writes it down.
 
         Args:
             round: from 1.

@@ -1,4 +1,4 @@
-"""What a hospital keeps for itself between two rounds. It is the hospital's own, and nothing of it is ever sent.
+"""A hospital's own notes between two rounds; they are never sent.
 
 Some strategies need it: selective sharing trains a replica of which only parts are uploaded, and correlated noise
 is made of earlier noise. A note belongs to the round that wrote it, and the notes of the round before stay
@@ -28,7 +28,7 @@ class Memory:
     """A hospital's notes, by round.
 
     Args:
-        folder: where they are kept; None keeps them in this process, for runs that are not resumed.
+        folder: of the notes; None keeps them in this process, for runs that are not resumed.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -37,7 +37,7 @@ class Memory:
         self._forgot = False
 
     def before(self, round: int) -> dict[str, npt.NDArray[np.floating]]:
-        """The last notes that a round before this one wrote; empty if none did.
+        """Returns the last notes that a round before this one wrote; empty if none did.
 
         Raises:
             RecordError: the notes on disk cannot be read, or were forgotten since.
@@ -51,7 +51,7 @@ class Memory:
         return self._read(max(earlier)) if earlier else {}
 
     def of(self, round: int) -> dict[str, npt.NDArray[np.floating]]:
-        """The notes that this round itself wrote, if it was answered before; else empty."""
+        """Returns the notes that this round itself wrote, if it was answered before; else empty."""
         return self._read(round) if round in self._rounds() else {}
 
     def write(self, round: int, arrays: Arrays) -> None:

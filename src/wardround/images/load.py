@@ -12,7 +12,7 @@ from wardround.images.entries import Target, Task
 from wardround.images.findings import shortened
 from wardround.images.group import Duplicates, digest_of, group_by_patient
 from wardround.images.layouts.phantom import PhantomOptions, list_phantom
-from wardround.images.layouts.readers import LAYOUTS, PHANTOM, READERS
+from wardround.images.layouts.readers import LAYOUTS, PHANTOM, reader_of
 from wardround.images.listing import Listing, ReaderOptions
 from wardround.images.patients import ImageSet
 from wardround.images.rows.cache import Progress
@@ -136,7 +136,7 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
     Raises:
         DataError: it does not hold the layout.
     """
-    reader = READERS[layout]
+    reader = reader_of(layout)
     try:
         listing = reader.read(store, _task(layout, task), options)
     except OSError as error:
@@ -160,7 +160,7 @@ def open_layout(layout: str | None, root: Path | None) -> Iterator[Store]:
     Raises:
         DataError: an unknown layout, no folder, or an archive that is not to be trusted.
     """
-    if layout is not None and layout not in READERS:
+    if layout is not None and (layout == PHANTOM or layout not in LAYOUTS):
         raise DataError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}. Choose one of them.")
     if root is None:
         raise DataError(f"the layout {layout} must have a data folder, got none. Set [site] path, or pass --data.")
@@ -186,7 +186,7 @@ def _recipe(listing: Listing, pictures: PictureRecipe, volumes: Volumes | None) 
 
 
 def _task(layout: str, task: str | None) -> Task:
-    known = READERS[layout].tasks
+    known = reader_of(layout).tasks
     if task is None:
         return known[0]
     if task not in known:

@@ -1,4 +1,4 @@
-"""Group norms: what normalises one picture by itself.
+"""Group norms, which normalise one picture by itself.
 
 A batch norm would let the pictures of a batch meet, so no network here has one. MONAI's networks are asked for
 group or instance norms by their constructors' `norm`; its ResNet hands that to the stem alone (MONAI 1.4 to 1.6),
@@ -17,7 +17,7 @@ NORMS = (nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm, nn.m
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """A group norm with the largest number of groups, up to 32, that divides the channels.
+    """Returns a group norm with the largest number of groups, up to 32, that divides the channels.
 
     >>> group_norm(64).num_groups, group_norm(48).num_groups, group_norm(7).num_groups
     (32, 24, 7)
@@ -27,7 +27,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 def group_normalised(network: nn.Module) -> nn.Module:
-    """The same network, its batch norms replaced in place by group norms of the same scale and offset.
+    """Returns the same network, its batch norms replaced in place by group norms of the same scale and offset.
 
     Weights keep their values, dtype and device (also torch's `meta` device); running statistics are dropped.
     """
@@ -35,8 +35,7 @@ def group_normalised(network: nn.Module) -> nn.Module:
         if not isinstance(module, nn.modules.batchnorm._BatchNorm):
             continue
         norm = group_norm(module.num_features)
-        norm.eps = module.eps
-        norm.affine = module.affine
+        norm.eps, norm.affine = module.eps, module.affine
         for key in ("weight", "bias"):
             old = getattr(module, key)
             with torch.no_grad():

@@ -4,7 +4,7 @@
 |----------------------------------------------------------|---------------|----------------------------------------|
 | per-patient gradients in a `clipped_sum`                 | C (1 - 2^-12) | `SINGLE_PRECISION`                     |
 | one float64 vector: `privacy.updates`, `training.convex` | C (1 - 1e-9)  | `DOUBLE_PRECISION`                     |
-| the same, on pictures: `privacy.pictures.features`       | C (1 - 1e-9)  | `DOUBLE_PRECISION`                     |
+| the same, on features: `reproduce.mechanisms.pictures`   | C (1 - 1e-9)  | `DOUBLE_PRECISION`                     |
 | one vector before a grid: `privacy.rows`                 | C             | the grid checks the norm, exactly      |
 | one vector on a grid: `secure_aggregation` `Grid`        | D - sqrt(d)/2 | rounding to whole steps; then checked  |
 

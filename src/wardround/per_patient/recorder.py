@@ -7,6 +7,7 @@ module under `torch.func.vmap`, exact and slow; a module that cannot be run so l
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -123,7 +124,7 @@ class Recorder(TorchFunctionMode):
     def vmapping(self, modules: Sequence[nn.Module]) -> Iterator[None]:
         """Runs some modules as one use each, under `torch.func.vmap`."""
         for module in modules:
-            module.forward = _Whole(self, module, module.forward)
+            module.forward = partial(self._whole, module, module.forward)
         try:
             yield
         finally:
@@ -139,10 +140,12 @@ class Recorder(TorchFunctionMode):
         finally:
             self._paused = before
 
-    @property
-    def is_paused(self) -> bool:
-        """True while functions pass unrecorded."""
-        return self._paused
+    def _whole(self, module: nn.Module, forward: Any, *inputs: Any) -> Any:
+        """Replaces a module's forward: one use for all functions inside."""
+        if self._paused:
+            return forward(*inputs)
+        trained = {name: p for name, p in module.named_parameters() if self.is_trained(p)}
+        return self.tape.apply(ModuleUse(self.names(*trained.values()), self, module, list(trained)), *inputs)
 
     def _entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._running.append(module)
@@ -169,21 +172,6 @@ class Recorder(TorchFunctionMode):
         if isinstance(result, Tensor):
             self.bytes_seen += result.numel() * result.element_size()
         return result
-
-
-class _Whole:
-    """Replacement of a module's forward: one use for all functions inside."""
-
-    def __init__(self, recorder: Recorder, module: nn.Module, forward: Any) -> None:
-        self._recorder, self._module, self._forward = recorder, module, forward
-
-    def __call__(self, *inputs: Any) -> Any:
-        if self._recorder.is_paused:
-            return self._forward(*inputs)
-        names = {id(p): name for name, p in self._module.named_parameters() if self._recorder.is_trained(p)}
-        owned = [p for p in self._module.parameters() if id(p) in names]
-        use = ModuleUse(self._recorder.names(*owned), self._recorder, self._module, [names[id(p)] for p in owned])
-        return self._recorder.tape.apply(use, *inputs)
 
 
 class ModuleUse(Use):
@@ -227,9 +215,7 @@ class ModuleUse(Use):
         self._found = None
         return inputs
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         _, values = self._gradients(g, saved)
         return [fold(values[name]) for name in self._inner_names]

@@ -92,7 +92,7 @@ class Tape:
         norms, terms = use.squared_norms(g, saved)
         cancelled = torch.nonzero(norms < MOST_CANCELLED * terms)[:, 0]
         if len(cancelled):
-            gradients = use.per_patient(g[cancelled], [t[cancelled] for t in saved], _as_it_is)
+            gradients = use.per_patient(g[cancelled], [t[cancelled] for t in saved], _as_it_is, None)
             self.formed.append((use.names, cancelled, gradients))
             norms[cancelled] = torch.stack([squared(each) for each in gradients]).sum(0)
             g, saved = _without(g, cancelled), tuple(_without(t, cancelled) for t in saved)

@@ -23,7 +23,7 @@ _VARIABLES = {
 
 
 def inline_svg(figure: Figure, label: str, css_class: str) -> str:
-    """The figure as an `<svg>` element for an HTML page.
+    """Returns the figure as an `<svg>` element for an HTML page.
 
     Nothing in it refers to anything, inside or outside: markers that matplotlib defines once and reuses are
     copied, clipping is left out (the charts draw inside their axes), metadata and its addresses are dropped.

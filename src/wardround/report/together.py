@@ -1,4 +1,4 @@
-"""What several runs on the same patients cost one of them together: guarantees add up, choosing among runs is use.
+"""Cost of several runs to one patient of theirs: guarantees add up, and choosing among runs is use.
 
 Everything that was released under a guarantee is composed, each event as often as it happened in the hospital that
 was asked most often. Repeats deal patients to other hospitals, so a patient may have been in that hospital in every
@@ -30,7 +30,7 @@ class Together:
         without: runs on the same patients that give no guarantee; they are in no number.
         references: reference runs on the same patients, likewise.
         guarantee: of all private runs together.
-        relation: which data sets are neighbours.
+        relation: of neighbouring data sets.
         is_sum: epsilons and deltas were simply added, as some event does not tell all.
         seeded: a run was reproducible, not private.
     """
@@ -44,7 +44,7 @@ class Together:
     seeded: bool
 
     def sentence(self) -> str:
-        """The composed guarantee, and what it leaves out."""
+        """Returns the composed guarantee, and what it leaves out."""
         said = f"All {self.runs} private runs together" if self.runs > 1 else "The one private run"
         how = ", by adding epsilons and deltas" if self.is_sum else ""
         text = (
@@ -66,7 +66,7 @@ class Together:
         return text
 
     def to_json(self) -> JsonDict:
-        """As a JSON object."""
+        """Returns the entry as a JSON object."""
         return {
             "runs": self.runs,
             "runs_without_privacy": self.without,
@@ -93,7 +93,7 @@ class _Run:
 
     @property
     def is_told_by_its_event(self) -> bool:
-        """Whether the event alone gives at least the epsilon that was stated."""
+        """True if the event alone gives at least the epsilon that was stated."""
         stated = self.statement
         if self.event is None:
             return stated.epsilon == 0
@@ -102,7 +102,7 @@ class _Run:
 
 
 def together_of(records: Sequence[RunRecord]) -> tuple[Together, ...]:
-    """One entry for all runs on the same patients whose guarantees are of one unit and relation.
+    """Returns one entry for all runs on the same patients whose guarantees are of one unit and relation.
 
     Guarantee:
         An epsilon here holds for the models of all private runs, whichever was chosen after seeing which, at the
@@ -124,7 +124,7 @@ def together_of(records: Sequence[RunRecord]) -> tuple[Together, ...]:
 
 
 def _composed(runs: Sequence[_Run], unit: str) -> tuple[Guarantee, bool]:
-    """Everything composed; where an event does not tell all, the sum, which holds for whatever was done."""
+    """Returns everything composed; where an event does not tell all, the sum, which holds for any mechanism."""
     statements = [run.statement for run in runs]
     if all(run.is_told_by_its_event for run in runs):
         delta = min(one.delta for one in statements)
@@ -135,7 +135,7 @@ def _composed(runs: Sequence[_Run], unit: str) -> tuple[Guarantee, bool]:
 
 
 def _by_people(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    """Runs on the same patients: with a digest of the pictures or a data folder in common, however indirectly."""
+    """Returns runs by their patients: with a digest of the pictures or a data folder in common, however indirectly."""
     groups: list[tuple[set[str], list[RunRecord]]] = []
     for record in records:
         marks, members = _marks(record), [record]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wardround.coordinator.observer import Observer
 from wardround.errors import DataError
-from wardround.images.layouts.readers import guess_layout
+from wardround.images.layouts.guess import guess_layout
 from wardround.images.load import open_layout
 from wardround.reproduce.loops import Found, Loop, run_loops
 from wardround.reproduce.page import PHANTOMS

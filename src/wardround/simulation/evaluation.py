@@ -14,7 +14,10 @@ from wardround.images.entries import Target
 from wardround.images.patients import ImageRef
 from wardround.images.quality.shortcut import shortcut_scores
 from wardround.simulation.materials import Materials
-from wardround.training.metrics import MaskScores, Metrics, SegmentationMetrics, auroc, by_group, evaluate
+from wardround.training.metrics.classification import Metrics, evaluate
+from wardround.training.metrics.groups import by_group
+from wardround.training.metrics.mask_scores import MaskScores, SegmentationMetrics
+from wardround.training.metrics.ranking import auroc
 from wardround.training.patients import Rows
 from wardround.types import Masks, Vector
 

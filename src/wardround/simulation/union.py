@@ -27,7 +27,7 @@ from wardround.federation.messages import Failure, FailureCode, Request, Request
 from wardround.hospital.agent import Agent
 from wardround.privacy.plans.releases import clip_of, noised_counts, noised_sum
 from wardround.randomness.sampling import Indices
-from wardround.simulation.availability import Availability, places_missing
+from wardround.simulation.availability import Availability
 from wardround.simulation.batches import Transaction, admit_all
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample
@@ -56,7 +56,9 @@ class JointSum:
     def collect(self, channel: Channel, requests: Requests, deadline_s: float) -> Total:
         """See `Aggregator`."""
         request = next(iter(requests.values()))
-        missing = places_missing(self.availability, channel.hospitals, requests)
+        missing: set[HospitalName] = set()
+        if self.availability is not None:
+            missing = set().union(*self.availability.silent(channel.hospitals, requests))
         in_time = {name: asked for name, asked in requests.items() if name not in missing}
         if not in_time or not isinstance(request.work, CountPatients | GradientSum):
             return self.otherwise.collect(channel, requests, deadline_s)

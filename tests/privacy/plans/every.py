@@ -10,16 +10,14 @@ import numpy as np
 
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.events import GaussianEvent
-from wardround.accounting.insiders import NoiseShares
 from wardround.agreed.masks import COUNT_COORDINATES, shares_for
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator, ByEachHospital, NoiseShares
 from wardround.per_patient.clipping_rules import Flat
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.output_perturbation import OutputPerturbation
-from wardround.privacy.pictures.features import GaussianFeatures, LaplaceFeatures
-from wardround.privacy.pictures.labels import RandomisedResponse
-from wardround.privacy.pictures.release import LocalRelease
+from wardround.privacy.pictures import LocalRelease
 from wardround.privacy.plans.kinds import (
     UNCLIPPED,
     Clip,
@@ -35,9 +33,10 @@ from wardround.privacy.plans.kinds import (
     Part,
     PublicSize,
 )
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.updates import ClippedUpdate
+from wardround.reproduce.mechanisms.pictures.features import GaussianFeatures, LaplaceFeatures
+from wardround.reproduce.mechanisms.pictures.labels import RandomisedResponse
 from wardround.reproduce.mechanisms.sparse_vector.mechanism import GumbelTopK, SparseVector
 from wardround.work import (
     Announce,
@@ -148,6 +147,7 @@ WORKS: tuple[Work, ...] = (
     FittedHead(FIT),
     FittedHead(HeadFit(0.01, 1.0, 50.0)),
     *(Announce(of, 1, 5) for of in (CountPatients(), *SUMS)),
+    Announce(CountClasses(), 1, 5),  # type: ignore[arg-type]  # no sum that is opened, and never protected
     Confirm(()),
     Upload(()),
     Receive(b""),

@@ -9,7 +9,7 @@ import pytest
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import asks, head_fit_of
 from wardround.config import Study
-from wardround.config.federation import StrategyName
+from wardround.config.federation import strategy_names
 from wardround.errors import StudyError
 from wardround.privacy.plans.protects import plan_protects
 from wardround.published import PublishedPlanName
@@ -38,7 +38,7 @@ FITTING = {"output-perturbation": "one-shot"} | dict.fromkeys(
     ("clipped-update", "sparse-vector", "top-k"), "fedavg"
 )
 """A strategy that surely fits; for the others it is fedsgd."""
-STRATEGIES = get_args(StrategyName)
+STRATEGIES = strategy_names()
 LOCAL = set(STRATEGIES) - {"fedsgd", "alone", "ensemble", "pooled", "one-shot"}
 """Strategies in which a hospital takes steps of its own."""
 NOT_OFFERED = {("correlated-noise", "alone"), ("correlated-noise", "ensemble")}

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 from wardround.errors import DataError
 from wardround.images.entries import Entry, Target, Task
+from wardround.images.layouts.readers import Reader, plain
 from wardround.images.listing import Listing
 from wardround.images.store import Store
 from wardround.images.table import Row, read_rows, refuse
@@ -143,3 +144,6 @@ def _notes(store: Store, rows: Sequence[Row], pictures: Mapping[str, Sequence[st
     if num_unlisted:
         notes.append(f"{num_unlisted} pictures in {FOLDER} are not in {TABLE} and were passed over")
     return tuple(notes)
+
+
+READER = Reader(plain(read_aptos), EXPECTED, (Task.GRADING, Task.REFERABLE))

@@ -12,6 +12,7 @@ import re
 from wardround.errors import DataError
 from wardround.images.entries import Entry, Task
 from wardround.images.findings import shortened
+from wardround.images.layouts.readers import Reader, plain
 from wardround.images.listing import Listing
 from wardround.images.store import Store
 from wardround.images.table import METADATA, files_in, read_metadata
@@ -100,3 +101,6 @@ def _labels(files: list[str], task: Task) -> dict[str, int]:
             f"not: {shortened(unknown)}. Use the task binary."
         )
     return ill | {file: _SUBTYPES[match[2]] for file, match in found.items() if match is not None}
+
+
+READER = Reader(plain(read_chest_xray), EXPECTED, (Task.BINARY, Task.SUBTYPE))

@@ -15,6 +15,7 @@ from wardround.errors import DataError
 from wardround.images.decode.nifti import ENDINGS, NIFTI
 from wardround.images.entries import Entry, Region, Target, Task
 from wardround.images.findings import shortened
+from wardround.images.layouts.readers import Reader, plain
 from wardround.images.listing import Listing
 from wardround.images.store import Store
 from wardround.images.table import leads_outside, read_rows, refuse
@@ -158,3 +159,6 @@ def _as_list(value: object) -> list[Any]:
 
 def _as_dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+READER = Reader(plain(read_decathlon), EXPECTED, (Task.SEGMENTATION,))

@@ -9,6 +9,7 @@ The last is a guess that weakens the guarantee wherever it is wrong; a finding s
 
 from wardround.errors import DataError
 from wardround.images.entries import Entry, Task
+from wardround.images.layouts.readers import Reader, plain
 from wardround.images.listing import Listing
 from wardround.images.store import Store
 from wardround.images.table import METADATA, files_in, numbers_first, read_metadata
@@ -62,3 +63,6 @@ def _by_folders(store: Store) -> Listing:
     notes = (f"{num_others} files that are no pictures were passed over",) if num_others else ()
     unnamed = sum(entry.patient == entry.file for entry in entries)
     return Listing(entries, class_names, notes, unnamed=unnamed)
+
+
+READER = Reader(plain(read_folder), EXPECTED, (Task.CLASSIFICATION, Task.BINARY))

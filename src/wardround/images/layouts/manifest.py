@@ -18,6 +18,7 @@ from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.entries import PICTURE_ENDINGS, Entry, Target, Task
 from wardround.images.findings import shortened
+from wardround.images.layouts.readers import Reader, plain
 from wardround.images.listing import Listing
 from wardround.images.store import Store
 from wardround.images.table import Row, leads_outside, numbers_first, read_rows, refuse
@@ -204,3 +205,6 @@ def _unlisted(rows: Sequence[Row], names: frozenset[str]) -> tuple[str, ...]:
     listed = {_tidy(row.values[column]) for row in rows for column in ("image", "mask") if row.get(column)}
     count = sum(_kind(name) is not None and name not in listed for name in names)
     return (f"{count} images in the folder are not in {MANIFEST} and were passed over",) if count else ()
+
+
+READER = Reader(plain(read_manifest), EXPECTED, (Task.CLASSIFICATION, Task.GRADING, Task.SEGMENTATION))

@@ -74,9 +74,7 @@ class Use:
         """Returns the gradients of the inputs."""
         raise NotImplementedError
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """Returns the gradients of the parameters, each (patient, *shape); a large one in `buffers`, if given."""
         raise NotImplementedError
 

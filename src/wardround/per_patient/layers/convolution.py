@@ -77,9 +77,7 @@ class Convolution(Use):
         """
         return self.groups == 1 and self.weight.ndim == 5 and math.prod(self.weight.shape[1:]) <= 64
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         out = [self._each_weight_gradient(g, saved[0], fold, buffers)] if self.trains[0] else []
         return out + ([fold(over_space(g))] if self.trains[1] else [])

@@ -27,9 +27,7 @@ class Scale(Use):
         (x,) = saved
         return ((g * self.weight).sum_to_size(x.shape),)
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         return [fold(sum_like(g * saved[0], self.weight))]
 
@@ -54,9 +52,7 @@ class Shift(Use):
         """See `Use`."""
         return (g.sum_to_size(self._of_input),) if self.shape is None else ()
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         return [fold(self.sign * sum_like(g, self.weight))]
 
@@ -86,9 +82,7 @@ class Slope(Use):
         gradient: Tensor = torch.ops.aten.leaky_relu_backward(g, saved[0], float(self.weight), False)
         return (gradient,)
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         below = saved[0].clamp(max=0)
         return [fold((g * below).flatten(1).sum(1).reshape(-1, *self.weight.shape))]
@@ -111,9 +105,7 @@ class Embedding(Use):
         """See `Use`."""
         return (None,)
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         index = saved[0].reshape(g.shape[0], -1)
         rows = g.reshape(g.shape[0], index.shape[1], -1)

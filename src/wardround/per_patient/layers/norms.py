@@ -50,9 +50,7 @@ class GroupNorm(Use):
         )  # fmt: skip
         return (gradients[0],)
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         x, mean, rstd = saved
         count, channels = x.shape[:2]
@@ -117,9 +115,7 @@ class LayerNorm(Use):
         )
         return (gradients[0],)
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         x, mean, rstd = saved
         out = []

@@ -4,6 +4,7 @@ from typing import assert_never
 
 from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.events import Event, NoEvent, NonPrivateEvent, SelfComposedEvent
+from wardround.noisers import ByEachHospital
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.kinds import (
@@ -17,7 +18,6 @@ from wardround.privacy.plans.kinds import (
     Part,
     Training,
 )
-from wardround.privacy.plans.noisers import ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, correlation_of
 from wardround.work import (
@@ -32,6 +32,7 @@ from wardround.work import (
     Receive,
     SayHello,
     SelectiveUpdate,
+    Summed,
     Upload,
     Work,
 )
@@ -47,7 +48,7 @@ def protects(part: Part, work: Work) -> bool:
         case LocalUpdate() | SelectiveUpdate() if work.steps.steps < 1:
             return False
         case Announce():
-            return _masks(part) and _covers(part, work.of)
+            return _masks(part) and isinstance(work.of, Summed) and _covers(part, work.of)
         case Confirm() | Upload() | Receive():
             return _masks(part)  # of the attempt that was announced
         case SayHello() | GiveReceipt():

@@ -45,12 +45,12 @@ class Share(NamedTuple):
 
 
 def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, num_bytes: int) -> bytes:
-    """HKDF with SHA-256 (RFC 5869)."""
+    """Returns HKDF with SHA-256 (RFC 5869)."""
     return HKDF(SHA256(), num_bytes, salt, info).derive(secret)
 
 
 def pair_key(secret: bytes, transcript: bytes, fingerprints: tuple[bytes, bytes]) -> bytes:
-    """AES-256 key of a pair of hospitals, for one transcript.
+    """Returns the AES-256 key of a pair of hospitals, for one transcript.
 
     Args:
         secret: what X25519 gave both of them, 32 bytes.
@@ -76,7 +76,7 @@ class Masks:
         self._shares = Once(tuple(shares), "A set of masks")
 
     def hide(self, vector: Residues) -> Residues:
-        """The vector and the check coordinates under all masks, (length + check coordinates,).
+        """Returns the vector and the check coordinates under all masks, (length + check coordinates,).
 
         Args:
             vector: noised integers modulo 2^b, in whole words, (length,). Nothing here adds noise.
@@ -108,7 +108,7 @@ class Masks:
 
 
 def check_coordinates(ring: Ring) -> int:
-    """How many coordinates the check takes: ceil(128 / b), which have 128 bits or more.
+    """Returns the coordinates of the check: ceil(128 / b), which have 128 bits or more.
 
     A sum of masks that do not cancel is uniform, and passes with probability 2^-(b ceil(128 / b)): 2^-128 in the rings
     of 16, 32 and 64 bits, 2^-155 in that of 31, and never more than 2^-128.

@@ -70,7 +70,7 @@ def _both(one: Finished, other: Finished) -> Finished:
 
 
 def _entries(sweeps: Sequence[Sweep], records: Mapping[str, RunRecord]) -> list[Entry]:
-    """What finished, in the order in which it was asked for."""
+    """Returns the finished runs, in the order in which they were asked for."""
     entries = []
     for sweep in sweeps:
         for configuration in sweep.configurations:

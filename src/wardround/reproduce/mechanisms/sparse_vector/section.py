@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import AliasChoices, Field
 
-from wardround.config.privacy import SAMPLING_PROB, Probability, PublishedPlan
+from wardround.config.privacy import PLAN, SAMPLING_PROB, Probability, PublishedPlan
 
 
 class ChoosingSection(PublishedPlan):
@@ -30,7 +30,7 @@ class ChoosingSection(PublishedPlan):
 class SparseVectors(ChoosingSection):
     """`plan = "sparse-vector"`: coordinates are gone through in a random order until enough were large."""
 
-    plan: Literal["sparse-vector"]
+    plan: Literal["sparse-vector"] = Field(description=PLAN)
     answer_threshold: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="Changes from this size on are released."
     )
@@ -39,7 +39,7 @@ class SparseVectors(ChoosingSection):
 class TopK(ChoosingSection):
     """`plan = "top-k"`: the largest coordinates by the exponential mechanism."""
 
-    plan: Literal["top-k"]
+    plan: Literal["top-k"] = Field(description=PLAN)
 
 
 SECTIONS = {"sparse-vector": SparseVectors, "top-k": TopK}

@@ -1,0 +1,30 @@
+"""The layout that a folder most likely has, for commands that were not told."""
+
+from wardround.images.decode.nifti import ENDINGS
+from wardround.images.dicom.parse import is_dicom
+from wardround.images.layouts import aptos, chest_xray, decathlon, manifest
+from wardround.images.store import Store
+from wardround.images.table import METADATA, files_in
+
+_TRIED = 20
+
+
+def guess_layout(store: Store) -> str:
+    """Returns the name of a layout: by the file that only it has, by folders, by DICOM's mark; else `folder`."""
+    for name, file in (
+        ("decathlon", decathlon.DESCRIPTION),
+        ("manifest", manifest.MANIFEST),
+        ("aptos", aptos.TABLE),
+    ):
+        if file in store:
+            return name
+    tops = {tuple(name.split("/")[:2]) for name in store.names() if name.count("/") >= 2}
+    if any((split, folder) in tops for split in chest_xray.SPLITS for folder in chest_xray.FOLDERS):
+        return "chest_xray"
+    if (
+        METADATA not in store
+        and not files_in(store)[0]
+        and any(not name.endswith(ENDINGS) and is_dicom(store.read(name)) for name in store.names()[:_TRIED])
+    ):
+        return "dicom"
+    return "folder"

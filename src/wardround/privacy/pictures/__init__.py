@@ -1,1 +1,0 @@
-"""Local differential privacy of pictures: each hospital releases noised pictures once; all training comes after."""

@@ -1,0 +1,75 @@
+"""Randomised response: a label that its owner can always deny.
+
+Warner 1965, https://doi.org/10.1080/01621459.1965.10480775, for two answers; for k, "k-RR" of Kairouz, Bonawitz and
+Ramage 2016, https://arxiv.org/abs/1602.07387. What training does about it is in `label_noise`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from wardround.accounting.events import PureEvent
+from wardround.errors import PrivacyError
+from wardround.privacy.pictures import Values
+from wardround.randomness import Stream
+from wardround.types import Labels
+
+
+@dataclass(frozen=True)
+class RandomisedResponse:
+    """The true label with probability e^epsilon / (e^epsilon + k - 1), else one of the other k - 1 at random.
+
+    Guarantee:
+        epsilon-DP for one label replaced by any other: no answer is more than e^epsilon times likelier under one
+        label than under another.
+
+    Attributes:
+        epsilon: of one label.
+    """
+
+    epsilon: float
+
+    name = "randomised response"
+
+    def __post_init__(self) -> None:
+        """Refuses fields that promise nothing."""
+        if not 0 < self.epsilon < math.inf:
+            raise PrivacyError(
+                f"The labels' epsilon must be > 0 and finite, got {self.epsilon}; give label_epsilon."
+            )
+
+    @property
+    def event(self) -> PureEvent:
+        """What the release of one label costs."""
+        return PureEvent(self.epsilon)
+
+    def keep_prob(self, num_classes: int) -> float:
+        """Probability of the true label.
+
+        >>> round(RandomisedResponse(math.log(3)).keep_prob(2), 12)
+        0.75
+        """
+        return 1 / (1 + (num_classes - 1) * math.exp(-self.epsilon))
+
+    def transition(self, num_classes: int) -> Values:
+        """P(released | true), (true class, released class); public."""
+        kept = self.keep_prob(num_classes)
+        matrix = np.full((num_classes, num_classes), (1 - kept) / max(1, num_classes - 1))
+        np.fill_diagonal(matrix, kept)
+        return matrix
+
+    def release(self, labels: Labels, num_classes: int, stream: Stream) -> Labels:
+        """What leaves, (picture,).
+
+        Raises:
+            PrivacyError: a label that is no class: its release would tell of it.
+        """
+        if num_classes < 2 or (labels.size and not (labels.min() >= 0 and labels.max() < num_classes)):
+            raise PrivacyError(
+                f"Labels must be classes 0 to {num_classes - 1} of at least two, and are not; check the data."
+            )
+        kept = stream.uniform(labels.size) < self.keep_prob(num_classes)
+        others = num_classes - 1
+        steps = 1 + np.minimum(np.floor(stream.uniform(labels.size) * others), others - 1).astype(np.int64)
+        return np.where(kept, labels, (labels + steps) % num_classes).astype(np.int64)

@@ -1,0 +1,220 @@
+"""Noised pictures, before any training: each hospital charges its ledger, noises once, and lets go of the result.
+
+What is released: `released.safetensors`, by hospital: noised pictures or features, noised labels, and where each
+patient's begin. To whom: everybody. When: only after the charge is on disk. A run that goes on after an interruption
+reads the file again; where it was interrupted before the file was whole, the charge stands and is made once more.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from wardround.agreed.network import loss_of
+from wardround.agreed.plans import epsilon_limit_of
+from wardround.config import Study
+from wardround.errors import PrivacyError, RecordError
+from wardround.hospital.charged import PICTURES, charged_pictures, open_ledger
+from wardround.hospital.pictures import workbench_of
+from wardround.images.entries import Target
+from wardround.ledger.account import Ledger
+from wardround.ledger.file import LedgerFile
+from wardround.privacy.pictures import LocalRelease, PictureMechanism, Values
+from wardround.privacy.plans.kinds import NoisedPictures
+from wardround.privacy.plans.plan import Plan
+from wardround.randomness import Randomness, Stream
+from wardround.records.folder import RunFolder, arrays_from_file, arrays_to_bytes, write_whole
+from wardround.reproduce.mechanisms.pictures.label_noise import backward_corrected, forward_corrected
+from wardround.reproduce.mechanisms.pictures.noise import to_bytes
+from wardround.reproduce.mechanisms.pictures.resemblance import coarse, reidentified, structural_similarity
+from wardround.simulation.materials import Hospitals, Materials
+from wardround.training.losses import Loss
+from wardround.training.patients import Rows, TrainingPatients
+from wardround.types import HospitalName, Labels
+
+FILE = "released.safetensors"
+_AT_ONCE = 256
+_COMPARED = 1000
+
+Array = npt.NDArray[np.generic]
+
+
+def released_materials(
+    study: Study,
+    plan: Plan,
+    materials: Materials,
+    hospitals: Hospitals,
+    ledgers: LedgerFile,
+    folder: RunFolder,
+) -> Materials:
+    """What training sees: noised pictures and labels for training patients, the originals for all others.
+
+    Args:
+        study: names the mechanism.
+        plan: noises pictures.
+        materials: the originals.
+        hospitals: who releases which patients.
+        ledgers: the file with the hospitals' ledgers.
+        folder: where the release is kept.
+
+    Guarantee:
+        The release of `NoisedPictures`, for every training patient; test and validation patients are never released.
+
+    Raises:
+        PrivacyError: pictures that the mechanism cannot noise, or a ledger that refuses.
+    """
+    part = plan.training
+    assert isinstance(part, NoisedPictures), "only a plan on pictures releases them"
+    release = part.release
+    _check(release.pictures, materials)
+    path = folder.path / FILE
+    limit = epsilon_limit_of(study, plan)
+    accounts = {name: open_ledger(ledgers, name, materials.images.digest, plan, limit) for name in hospitals}
+    _charge(study, plan, ledgers, accounts, again=not path.exists())
+    if not path.exists():
+        write_whole(path, arrays_to_bytes(_noised(study, release, materials, hospitals)))
+    return _in_place(study, release, materials, hospitals, arrays_from_file(path))
+
+
+def _check(mechanism: PictureMechanism, materials: Materials) -> None:
+    if materials.images.target is Target.MASKS:
+        raise PrivacyError(
+            'plan = "local-pictures" noises one label a picture, and the data has masks; use plan = "dp-sgd".'
+        )
+    if mechanism.reads_features and materials.workbench.kept_inputs is None:
+        raise PrivacyError(
+            f"Noised features need a network with a fixed encoding, got {materials.workbench.network.name}; use "
+            'model.name = "features", train = "head" with public weights, or noise pixels.'
+        )
+
+
+def _charge(
+    study: Study, plan: Plan, ledgers: LedgerFile, accounts: Mapping[HospitalName, Ledger], *, again: bool
+) -> None:
+    """All hospitals' charges, on disk when it returns; `again` also for those that were charged before."""
+    with ledgers.transaction():
+        for ledger in accounts.values():
+            if again or not charged_pictures(ledger, study.digest):
+                ledger.charge(
+                    plan.event_after(1), study=study.digest, release_id=PICTURES, purpose=PICTURES,
+                    seeded=study.study.seed is not None,
+                )  # fmt: skip
+
+
+def _noised(
+    study: Study, release: LocalRelease, materials: Materials, hospitals: Hospitals
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The release, by hospital; nothing else of the originals leaves this function."""
+    randomness = Randomness(study.study.seed, f"{study.stream_name}/{PICTURES}")
+    num_classes = len(materials.images.class_names)
+    found: dict[str, Array] = {}
+    for name, patients in hospitals.items():
+        found[f"{name}/pictures"] = _pictures(
+            release.pictures, materials, patients.rows, randomness.stream(name, "pictures")
+        )
+        labels = randomness.stream(name, "labels")
+        found[f"{name}/labels"] = release.labels.release(patients.labels, num_classes, labels)
+        found[f"{name}/patients"] = patients.starts
+    return found  # type: ignore[return-value]  # safetensors keep every array's own type
+
+
+def _pictures(mechanism: PictureMechanism, materials: Materials, rows: Rows, stream: Stream) -> Array:
+    parts: list[Array] = []
+    for at in range(0, max(1, len(rows)), _AT_ONCE):
+        noisy = mechanism.release(_originals(mechanism, materials, rows[at : at + _AT_ONCE]), stream)
+        parts.append(noisy.astype(np.float32) if mechanism.reads_features else to_bytes(noisy))
+    return np.concatenate(parts)
+
+
+def _originals(mechanism: PictureMechanism, materials: Materials, rows: Rows) -> Values:
+    if mechanism.reads_features:
+        return materials.workbench.inputs_of(rows).numpy().astype(np.float64)
+    return np.asarray(materials.images.pixels[rows], dtype=np.float64)
+
+
+def _in_place(
+    study: Study,
+    release: LocalRelease,
+    materials: Materials,
+    hospitals: Hospitals,
+    found: Mapping[str, Array],
+) -> Materials:
+    """The materials with what was released where the originals stood: all that follows is post-processing."""
+    images, inputs = materials.images, materials.workbench.kept_inputs
+    reads_features = release.pictures.reads_features
+    pixels = images.pixels if reads_features else np.array(images.pixels)
+    inputs = inputs.clone() if reads_features and inputs is not None else None
+    labels = np.full(len(images.pixels), -1, dtype=np.int64)
+    for name, patients in hospitals.items():
+        values = _as_stored(found, f"{name}/pictures", len(patients.rows))
+        labels[patients.rows] = _as_stored(found, f"{name}/labels", len(patients.rows))
+        if inputs is not None:
+            inputs[torch.from_numpy(patients.rows)] = torch.from_numpy(values)
+        else:
+            pixels[patients.rows] = values
+    noised = replace(images, pixels=pixels)
+    transition = release.labels.transition(len(images.class_names))
+    workbench = workbench_of(
+        study, noised, copy.deepcopy(materials.workbench.network),
+        loss=_corrected(study, loss_of(study, images.target), transition), inputs=inputs,
+    )  # fmt: skip
+    return replace(
+        materials,
+        images=noised,
+        hospitals={name: _relabelled(p, labels) for name, p in materials.hospitals.items()},
+        workbench=workbench,
+        originals=materials,
+    )
+
+
+def _as_stored(found: Mapping[str, Array], name: str, count: int) -> Array:
+    if name not in found or len(found[name]) != count:
+        raise RecordError(f"{FILE} must hold {count} rows of {name}, and does not; start a new run.")
+    return found[name]
+
+
+def _relabelled(patients: TrainingPatients, labels: Labels) -> TrainingPatients:
+    return replace(patients, labels=labels[patients.rows])
+
+
+def _corrected(study: Study, loss: Loss, transition: npt.NDArray[np.float64]) -> Loss:
+    match study.training.label_correction:
+        case "forward":
+            return forward_corrected(loss, transition)
+        case "backward":
+            return backward_corrected(loss, transition)
+        case "none":
+            return loss
+
+
+def resemblance_of(plan: Plan, materials: Materials) -> dict[str, object] | None:
+    """How much the released pictures resemble their originals; None where none were released.
+
+    Guarantee: none. It needs the originals, and is a reference of a simulation. Of a thousand pictures at most.
+    """
+    originals = materials.originals
+    part = plan.training
+    if not isinstance(part, NoisedPictures) or originals is None:
+        return None
+    rows = np.concatenate([patients.rows for patients in materials.hospitals.values()])
+    some = rows[:_COMPARED]
+    similarity = None
+    if part.release.pictures.reads_features:
+        first, second = (_features(each, part) for each, part in ((originals, rows), (materials, some)))
+    else:
+        before, after = originals.images.pixels, materials.images.pixels
+        first, second = coarse(before[rows]), coarse(after[some])
+        similarity = float(structural_similarity(before[some], after[some]).mean())
+    return {
+        "ssim": similarity,
+        "reidentified": reidentified(first, second),
+        "chance": 1 / max(1, len(rows)),
+        "compared": len(some),
+    }
+
+
+def _features(materials: Materials, rows: Rows) -> Values:
+    return materials.workbench.inputs_of(rows).numpy().reshape(len(rows), -1).astype(np.float64)

@@ -1,0 +1,1 @@
+"""Selective sharing: hospitals train replicas of their own, and exchange only some parameters with a server."""
