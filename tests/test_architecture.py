@@ -32,7 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "per_patient": set(),
     # One hospital's account of every patient.
     "ledger": {"accounting"},
-    "models": set(),
+    "models": {"per_patient"},
     "privacy": {"work", "per_patient", "accounting", "randomness"},
     "training": {"work", "per_patient", "privacy", "models", "images", "randomness"},
     "records": {"accounting.numbers"},

@@ -1,6 +1,7 @@
 """Hospitals opened from folders of their own and a coordinator without a picture, which share bytes alone."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from wardround.coordinator.opening import open_coordinator
 from wardround.coordinator.rounds import Position, Schedule, run_rounds
 from wardround.errors import FederationError, PrivacyError, StudyError
 from wardround.federation.messages import Failure
+from wardround.federation.receipts import sign_receipt
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.hospital.opening import open_hospital
-from wardround.secure_aggregation.keys.identity import SigningKey
+from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
 
@@ -129,6 +131,45 @@ def test_hospitals_and_coordinator_train_over_bytes(folders, name):
     assert set(certificate["ledgers"]) == set(NAMES)
     for path in paths.values():
         assert (path / "ledger.sqlite").exists(), "a hospital's ledger is in its own folder"
+
+
+@pytest.mark.parametrize("forged", ["unsigned", "signed by another"])
+def test_a_receipt_that_its_hospital_did_not_sign_is_refused(folders, monkeypatch, forged):
+    paths, keys = folders
+    study = study_of(**STUDIES["local steps"])
+    with ExitStack() as stack:
+        channel = Bytes(opened(stack, paths, study))
+        coordinator, _ = open_coordinator(study, channel, keys)
+        [honest] = (receipt for name, receipt in coordinator.receipts().items() if name == "north")
+        less = replace(honest, releases=0, public_key=b"", signature=b"")
+        if forged == "signed by another":
+            less = sign_receipt(less, Identity("north", SigningKey.new(system_entropy)))
+        answering = channel.ask
+        monkeypatch.setattr(
+            channel, "ask", lambda asked, deadline_s: (answering(asked, deadline_s)[0] | {"north": less}, {})
+        )
+        with pytest.raises(FederationError, match="signature of its pinned key"):
+            coordinator.receipts()
+
+
+def test_a_coordinator_needs_the_keys_of_all_hospitals(folders):
+    paths, keys = folders
+    study = study_of(**STUDIES["local steps"])
+    with ExitStack() as stack:
+        channel = Bytes(opened(stack, paths, study))
+        with raises_code(FederationError, "federation-no-key"):
+            open_coordinator(study, channel, {"north": keys["north"]})
+
+
+def test_no_study_says_where_a_hospital_keeps_its_pictures(folders, tmp_path):
+    paths, _ = folders
+    study = study_of(**STUDIES["local steps"])
+    study = study.model_copy(
+        update={"performance": study.performance.model_copy(update={"cache": tmp_path / "c"})}
+    )
+    with ExitStack() as stack:
+        opened(stack, paths, study)
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_seed_on_real_pictures_is_refused(folders, tmp_path):

@@ -155,14 +155,18 @@ def test_steps_that_nobody_signed_are_refused_and_cost_nothing(make_masked, work
     is_unharmed(masked, kept)
 
 
-def test_an_upload_is_sent_once_and_another_sum_is_refused(make_masked):
-    masked = make_masked()
+@pytest.mark.parametrize("seed", [None, 5], ids=["in earnest", "seeded"])
+def test_an_upload_is_sent_once_and_another_sum_is_refused(make_masked, seed):
+    masked = make_masked(seed=seed)
     channel = Watching(BytesChannel(masked.hospitals))
     masked.collect(masked.request(1), channel)
     upload, sent = channel.asked[3], len(masked.uploads)
     for name, request in upload.items():
         assert reply_to(masked.hospitals[name], request) == PROTOCOL
     assert len(masked.uploads) == sent == 5
+    assert {len(entries) for entries in ledgers(masked.federation).values()} == {1}, (
+        "what is not sent costs nothing"
+    )
     for hospital in masked.hospitals.values():
         assert reply_to(hospital, replace(GRADIENTS, work=Receive(b"total"))) == PROTOCOL
     assert masked.collect(masked.request(2), channel).failures == {}

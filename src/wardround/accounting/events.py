@@ -1,7 +1,7 @@
 """The closed vocabulary of what was done to a hospital's data; the cost is the accountants' business.
 
     Event = GaussianEvent | LaplaceEvent          noise on a sum
-          | PureEvent                             a release that is epsilon-DP, whatever it is
+          | PureEvent                             any release that is epsilon-DP
           | PoissonSampledEvent                   noise on a sum over a secret Poisson sample
           | SelfComposedEvent | ComposedEvent     the same again, or several; later may depend on earlier
           | NonPrivateEvent | NoEvent             released without protection, or nothing released

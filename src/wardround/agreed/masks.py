@@ -30,10 +30,6 @@ def mechanism_of(plan: Plan, parameters: int) -> IntegerMechanism:
 
     The ring is the widest; `fitting` takes the smallest that does.
 
-    Args:
-        plan: with shares of noise.
-        parameters: trained.
-
     Raises:
         PrivacyError: the plan's sums are not masked, or its grid cannot carry so many parameters.
     """

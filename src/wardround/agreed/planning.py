@@ -24,7 +24,7 @@ def masked_plan(question: PlanQuestion) -> PlanAnswer:
     The number of patients is a public constant, and one patient is added or removed.
 
     Raises:
-        PrivacyError: masks would hide nobody, the grid cannot carry the noise, or no noise keeps the promise.
+        PrivacyError: masks would hide no hospital, the grid cannot carry the noise, or no noise keeps the promise.
     """
     noiser = question.noiser
     if not isinstance(noiser, NoiseShares):

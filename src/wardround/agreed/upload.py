@@ -56,11 +56,6 @@ class MaskedUpload:
 def upload_of(plan: Plan, parameters: int, hospitals: Iterable[str]) -> MaskedUpload | None:
     """Returns the upload of each hospital; None where sums are not masked.
 
-    Args:
-        plan: the privacy plan.
-        parameters: trained.
-        hospitals: their names, which stand in what is sent.
-
     Raises:
         FederationError: no ring holds sums over so many patients.
         PrivacyError: the plan's grid cannot carry so many parameters.

@@ -5,7 +5,7 @@ replies in the rounds, and its `Receipt` at the end.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from wardround.agreed.strategies import releases_after
@@ -37,6 +37,7 @@ class Coordinator:
         channel: reaches the hospitals.
         strategy: of the rounds.
         masked: forms the sums, where they are masked; else None.
+        keys: public signing keys of the hospitals, by name; empty in a simulation, whose receipts have no signature.
     """
 
     study: Study
@@ -44,6 +45,7 @@ class Coordinator:
     channel: Channel
     strategy: Strategy
     masked: MaskedAggregator | None = None
+    keys: Mapping[str, bytes] = field(default_factory=dict)
 
     def greet(self) -> Hello:
         """Asks every hospital what it is, and returns what all of them have in common.
@@ -55,11 +57,11 @@ class Coordinator:
         hellos = self._said(SayHello(), Hello)
         (first_name, first), *others = hellos.items()
         for name, hello in others:
-            for field in ("study", "version", "classes", "input_shape", "weights_sha256"):
-                theirs, known = getattr(hello, field), getattr(first, field)
+            for what in ("study", "version", "classes", "input_shape", "weights_sha256"):
+                theirs, known = getattr(hello, what), getattr(first, what)
                 if theirs != known:
                     raise FederationError(
-                        f"All hospitals must have the same {field.replace('_', ' ')}: {first_name} has {known}, "
+                        f"All hospitals must have the same {what.replace('_', ' ')}: {first_name} has {known}, "
                         f"{name} has {theirs}. Compare the study files and versions, and begin again.",
                         code="federation-hospitals-differ",
                     )
@@ -70,7 +72,7 @@ class Coordinator:
 
         Raises:
             FederationError: a hospital does not answer, or its receipt is of another study or hospital, or not signed
-                with the key that it names.
+                with its key.
         """
         receipts = self._said(GiveReceipt(), Receipt)
         for name, receipt in receipts.items():
@@ -79,8 +81,8 @@ class Coordinator:
                     f"The receipt of {name} must be its own and of this study, and is not.",
                     code="federation-receipt",
                 )
-            if receipt.public_key:
-                check_receipt(receipt, receipt.public_key)
+            if name in self.keys:
+                check_receipt(receipt, self.keys[name])
         return receipts
 
     def witness(self, round: int) -> Witness | None:

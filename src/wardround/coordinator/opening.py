@@ -26,13 +26,20 @@ def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) 
     Args:
         study: the agreed study.
         channel: reaches the hospitals.
-        keys: public signing keys of the hospitals, by name; used where sums are masked.
+        keys: public signing keys of all hospitals, by name: receipts must be signed with them.
 
     Raises:
         FederationError: hospitals differ, or have other initial weights than the study gives.
         WardroundError: a study or a plan that does not hold.
     """
     plan = plan_of(study)
+    missing = [name for name in channel.hospitals if name not in keys]
+    if missing:
+        raise FederationError(
+            f"The coordinator needs the public key of every hospital, and has none of {missing[0]}; its receipt could "
+            "be another's.",
+            code="federation-no-key",
+        )
     asking = Coordinator(study, plan, channel, strategy_of(study, plan, open_aggregator(plan, _NO_NOISE)))
     hello = asking.greet()
     is_segmentation = study.model.name in NAMES["segmentation"]
@@ -54,7 +61,7 @@ def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) 
     if plan.masked is not None:
         aggregator = masked = MaskedAggregator(agreement_of(study, plan, weights.size, keys))
     strategy = strategy_of(study, plan, aggregator, allowed_missing=dropouts_of(plan.noiser))
-    return Coordinator(study, plan, channel, strategy, masked), weights
+    return Coordinator(study, plan, channel, strategy, masked, keys), weights
 
 
 _NO_NOISE = Randomness(None, "coordinator")

@@ -49,7 +49,7 @@ class LocalTraining:
         num_patients: public size of the training set over all hospitals, taken to be spread evenly; None asks
             every hospital for a private count before round 1.
         own_size: each hospital divides by its own number of patients, which leaves it only through a mechanism on
-            its whole update; nobody is counted.
+            its whole update; no patient is counted.
         proximal: FedProx's mu.
         keep_velocity: the velocity travels with the model; else it starts from rest at every visit.
         repair: compensates for unequal hospitals.

@@ -8,7 +8,6 @@ Sources: round robin and single pass, Yuan et al. and Chang et al. 2018 (https:/
 stochastic transfer, Darzidehkalani et al. 2024; a fraction of the clients, McMahan et al. 2017, Algorithm 1.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -82,15 +81,8 @@ class Timetable:
 
     def visits(self, rounds: int) -> Counts:
         """Returns the number of times that each hospital is asked in the first `rounds` rounds, (hospital,)."""
-        if self.order is Order.EVERYONE:
-            return np.full(self.hospitals, rounds)
-        if self.order in (Order.FIXED, Order.RANDOM):
-            whole, rest = divmod(rounds, self.hospitals)
-            counts = np.full(self.hospitals, whole)
-            for turn in range(rest):
-                counts[self.asked(whole * self.hospitals + turn + 1)[0]] += 1
-            return counts
-        return np.bincount(list(self._all_asked(rounds)), minlength=self.hospitals).astype(np.int64)
+        asked = [position for round in range(1, rounds + 1) for position in self.asked(round)]
+        return np.bincount(asked, minlength=self.hospitals).astype(np.int64)
 
     def most_visits(self, rounds: int) -> int:
         """Returns the number of times that the hospital asked most often is asked in the first `rounds` rounds."""
@@ -99,10 +91,6 @@ class Timetable:
         if self.order in (Order.FIXED, Order.RANDOM):
             return -(-rounds // self.hospitals)
         return int(self.visits(rounds).max())
-
-    def _all_asked(self, rounds: int) -> Iterator[int]:
-        for round in range(1, rounds + 1):
-            yield from self.asked(round)
 
     def _draws(self, number: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(number,))))

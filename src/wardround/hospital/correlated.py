@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wardround.errors import RecordError
-from wardround.hospital.memory import Arrays, Memory
+from wardround.hospital.memory import Memory
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.plans.kinds import Training
@@ -101,20 +101,16 @@ class CorrelatedRounds:
         notes = self.memory.before(round)
         earlier = list(notes.get(_NOISE, np.zeros((0, clipped.vector.numel()), dtype=np.float32)))
         release, noise = correlated_sum(part, clipped, earlier, stream)
-        self.memory.write(round, self._notes(round, work, notes, release, [noise, *earlier]))
-        return release
-
-    def _notes(
-        self, round: int, work: GradientSum, before: Arrays, release: Vector, noises: list[Vector]
-    ) -> Arrays:
-        kept = noises[: self.correlation.bands - 1]
-        return {
+        kept = [noise, *earlier][: self.correlation.bands - 1]
+        now = {
             _ROUND: np.array([float(round)]),
-            _COHORTS: before[_COHORTS],
+            _COHORTS: notes[_COHORTS],
             _NOISE: np.stack(kept) if kept else np.zeros((0, release.size), dtype=np.float32),
             _RELEASE: release,
             _ASKED: _asked(work),
         }
+        self.memory.write(round, now)
+        return release
 
 
 def _asked(work: GradientSum) -> Vector:

@@ -128,8 +128,13 @@ class MaskedRounds:
         return confirm(transcript, self._identity).to_bytes()
 
     def admit(self, confirmations: Sequence[bytes]) -> Event | Failure:
-        """Charges its ledger if all have confirmed the same; returns the event of the charge."""
+        """Charges its ledger if all have confirmed the same; returns what it was charged.
+
+        Raises:
+            FederationError: the attempt was uploaded: its key hides one vector, and no second one will leave.
+        """
         attempt = self._under_way()
+        check_follows(attempt.terms, self._last_before(attempt.terms.round))
         told = [Confirmation.from_bytes(confirmation) for confirmation in confirmations]
         agreed = check_agreement(self._transcript(attempt), told)
         refusal = self._agent.admit(attempt.request)

@@ -5,16 +5,16 @@ is made of earlier noise. A note belongs to the round that wrote it, and the not
 beside it: a round that is asked for again after an interruption finds what it found the first time.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from wardround.errors import RecordError
+from wardround.secure_aggregation.keys.key_files import write_key_file
 
 Arrays = Mapping[str, npt.NDArray[np.floating]]
 
@@ -60,17 +60,8 @@ class Memory:
             self._notes[round] = dict(arrays)
         else:
             self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._path(round)
-            partial = path.with_suffix(".partial")
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-            folder = os.open(self._folder, os.O_RDONLY)  # the name as well: what is sent next rests on it
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+            write_key_file(self._path(round), content, mode=0o600, replace=True)
         for old in sorted(self._rounds())[:-_KEPT]:
             self._forget(old)
 

@@ -1,6 +1,6 @@
 """A hospital opened from its own files: `site.toml`, `policy.toml`, and a study it agreed to.
 
-    folder/    site.toml  policy.toml  identity.pem (mode 0600)  pins.toml  ledger.sqlite  notes.json  memory/
+    folder/    site.toml  policy.toml  identity.pem (mode 0600)  pins.toml  ledger.sqlite  notes.json  memory/  cache/
 
 It reads its own pictures, computes its own digest, and keeps its own ledger and keys; of other hospitals it has names
 and public keys. All of its patients train: setting test patients aside is the simulation's.
@@ -61,7 +61,8 @@ def open_hospital(
     """
     plan, name = plan_of(study), HospitalName(site.hospital.name)
     check_deployable(study, plan, site)
-    own = study.model_copy(update={"site": site.site})
+    cache = study.performance.model_copy(update={"cache": folder / "cache"})
+    own = study.model_copy(update={"site": site.site, "performance": cache})
     images = read_images(own, progress)
     network = build_network(
         own, target=images.target, num_classes=len(images.class_names), shape=images.pixels.shape[1:]

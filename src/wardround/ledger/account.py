@@ -69,7 +69,15 @@ class Ledger:
                 return earlier
             self._check_affordable(event, max(1, planned))
             attempt = earlier.attempt + 1 if earlier else 1
-            entry = self._entry(event, study, release_id, attempt, purpose, seeded)
+            promise = self._promise
+            entry = LedgerEntry(
+                hospital=self.hospital, dataset_digest=self.dataset_digest, sequence=self._sequence + 1,
+                study=study, release_id=release_id, attempt=attempt, purpose=purpose, event=event, seeded=seeded,
+                unit=promise.unit, relation=promise.relation, epsilon_limit=promise.epsilon_limit,
+                delta=promise.delta, accountant=promise.accountant,
+                created_utc=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                version=self._version, previous=self._head,
+            )  # fmt: skip
             self._take_in(entry, self._store.append(entry))
             return entry
 
@@ -158,29 +166,6 @@ class Ledger:
 
     def _epsilon_of(self, counts: Counter[LeafEvent]) -> float:
         return epsilon_of(event_of_leaves(sorted_leaves(counts)), self._promise.delta, self._promise.accountant)
-
-    def _entry(
-        self, event: Event, study: str, release_id: str, attempt: int, purpose: str, seeded: bool
-    ) -> LedgerEntry:
-        return LedgerEntry(
-            hospital=self.hospital,
-            dataset_digest=self.dataset_digest,
-            sequence=self._sequence + 1,
-            study=study,
-            release_id=release_id,
-            attempt=attempt,
-            purpose=purpose,
-            event=event,
-            seeded=seeded,
-            unit=self._promise.unit,
-            relation=self._promise.relation,
-            epsilon_limit=self._promise.epsilon_limit,
-            delta=self._promise.delta,
-            accountant=self._promise.accountant,
-            created_utc=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            version=self._version,
-            previous=self._head,
-        )
 
     def _forget(self) -> None:
         self._generation = self._store.generation

@@ -111,7 +111,7 @@ class LedgerStore:
     def head(self, chain: Chain) -> tuple[int, str] | None:
         """Returns the sequence number and hash of the last entry of a chain."""
         with self._lock:
-            if not self._depth:  # inside a transaction nobody else can write
+            if not self._depth:  # inside a transaction no other connection can write
                 self._notice_others()
             if chain not in self._heads:
                 rows = self._rows(f"SELECT sequence, hash {_SELECT} ORDER BY sequence DESC LIMIT 1", chain)

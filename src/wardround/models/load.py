@@ -16,10 +16,7 @@ from wardround.models.weights import faults_of, parsed, read_weights
 def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
     """Returns the network of a card with its trained weights, in evaluation mode.
 
-    Args:
-        card: of the model.
-        path: its `model.safetensors`.
-        model: one of `card.weights.models`, where several models share the file.
+    The path is that of its `model.safetensors`; where several models share the file, `model` is one of their names.
 
     Raises:
         ModelError: the file is not the card's (code `model-weights-hash`), holds other parameters than the network

@@ -147,15 +147,12 @@ class Network:
     """A named network, cut where private training begins.
 
     Attributes:
-        name: its key in `wardround.models.catalogue.NETWORKS`.
         encode: fixed and public: pictures (picture, channel, *space), uint8, to float inputs
             (picture, ...). No trained parameter, and no picture's inputs depend on another picture.
         trained: inputs to logits: (picture, class), or (picture, class, *space) if it segments. Those of its
             parameters that require a gradient are the model that hospitals train.
         encode_once: the inputs are small enough, and dear enough, to be computed once and kept.
         weights: what was loaded from a user's file, None for a network that starts from its initialisation.
-        segments: it gives logits of every pixel or voxel.
-        stage: what of it is trained.
         parts: what it was cut from; None for a network that was not made by `build`.
     """
 

@@ -51,9 +51,7 @@ def check_stage(stage: str) -> None:
 def cut(body: nn.Sequential, head: str) -> tuple[nn.Sequential, nn.Sequential]:
     """Returns backbone and head of a body, sharing its layers; every parameter keeps its name in both.
 
-    Args:
-        body: layers in the order in which they run.
-        head: dotted name of the first layer of the head.
+    The head begins at the layer of that dotted name, in the order in which layers run.
     """
     first, _, rest = head.partition(".")
     before: OrderedDict[str, nn.Module] = OrderedDict()

@@ -5,7 +5,6 @@ in C order. It is the only form in which a model travels between a hospital and 
 """
 
 import hashlib
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -22,9 +21,7 @@ def sha256_of(weights: Vector) -> str:
 
 def to_vector(module: nn.Module) -> Vector:
     """Returns a copy of the trained parameters in one row, (parameter,), float32."""
-    rows = [
-        parameter.detach().to(device="cpu", dtype=torch.float32).reshape(-1) for _, parameter in _trained(module)
-    ]
+    rows = [p.detach().to(device="cpu", dtype=torch.float32).reshape(-1) for p in _trained(module)]
     return torch.cat(rows).numpy() if rows else np.zeros(0, dtype=np.float32)
 
 
@@ -34,7 +31,7 @@ def load_vector(module: nn.Module, vector: Vector) -> None:
     Raises:
         ModelError: the vector's shape is not (number of trained parameters,). The module is then unchanged.
     """
-    sizes = [parameter.numel() for _, parameter in _trained(module)]
+    sizes = [parameter.numel() for parameter in _trained(module)]
     if vector.shape != (sum(sizes),):
         raise ModelError(
             f"a parameter vector must have shape ({sum(sizes)},) for this network, got {vector.shape}. "
@@ -42,11 +39,9 @@ def load_vector(module: nn.Module, vector: Vector) -> None:
         )
     values = torch.from_numpy(np.array(vector, dtype=np.float32))
     with torch.no_grad():
-        for (_, parameter), piece in zip(_trained(module), torch.split(values, sizes), strict=True):
+        for parameter, piece in zip(_trained(module), torch.split(values, sizes), strict=True):
             parameter.copy_(piece.reshape(parameter.shape))
 
 
-def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            yield name, parameter
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]

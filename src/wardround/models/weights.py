@@ -24,10 +24,8 @@ class LoadedWeights:
 
     Attributes:
         sha256: of the file's bytes, in hexadecimal.
-        loaded: parameters that now hold the file's values.
         reinitialised: parameters of the classifier head that the file lacks or holds in another shape, and those
             of a U-Net's way up when the file is that of its encoder.
-        unused: names in the file that this network does not have.
     """
 
     sha256: str

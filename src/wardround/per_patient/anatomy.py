@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from wardround.per_patient.batch import Loss, NotPerPicture, PatientBatch, losses_of
-from wardround.per_patient.engine import Anatomy, same, take
-from wardround.per_patient.layers import squared
+from wardround.per_patient.engine import Anatomy, take
+from wardround.per_patient.layers.base import same, squared
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
 from wardround.per_patient.rules import RULES
@@ -66,12 +66,7 @@ class _Subject:
 def anatomy_of(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
     """Returns the findings about a network, studied once for each state of its switches.
 
-    Args:
-        model: the network.
-        layout: of its trained parameters.
-        loss: loss of each picture.
-        inputs: at least one picture, for shapes and (of integers) admissible values only.
-        labels: at least one label, likewise.
+    Inputs and labels are read for shapes and (of integers) admissible values only.
     """
     switches = (
         tuple(layout.parameters),

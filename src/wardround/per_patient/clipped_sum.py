@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from wardround.errors import PrivacyError
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipping_rules import Clipping, Flat
-from wardround.per_patient.layers import in_full_precision
+from wardround.per_patient.layers.base import in_full_precision
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.margins import LEAST_CLIPPING_NORM
 from wardround.per_patient.microbatches import Microbatch, microbatches
@@ -101,7 +101,7 @@ def clipped_sum(
     )[0]  # fmt: skip
 
 
-@one_at_a_time
+@one_at_a_time()
 def clipped_sums_by_group(
     model: nn.Module,
     loss: Loss,
@@ -173,7 +173,7 @@ def _zeros(shape: tuple[int, int], layout: Layout, out: Tensor | None) -> Tensor
     return torch.zeros(shape, dtype=layout.dtype, device=layout.device) if out is None else out.zero_()
 
 
-@one_at_a_time
+@one_at_a_time()
 def per_patient_gradients(
     model: nn.Module, loss: Loss, batch: PatientBatch, *, memory_bytes: int = 1 << 30, dropout_seed: int = 0
 ) -> Tensor:

@@ -104,25 +104,20 @@ def gradients_of_slots(
 
     Guarantee: none. A gradient depends on its picture, its slot and its masks, and on no other picture (see above).
     """
-    count = len(inputs)
-    batch = PatientBatch(inputs, labels, torch.arange(count), count)
-    gradients: npt.NDArray[np.float32] = per_patient_gradients(
-        model, loss, batch, memory_bytes=memory_bytes, dropout_seed=dropout_seed
-    ).numpy()
-    return gradients
+    batch = PatientBatch(inputs, labels, torch.arange(len(inputs)), len(inputs))
+    found = per_patient_gradients(model, loss, batch, memory_bytes=memory_bytes, dropout_seed=dropout_seed)
+    return np.asarray(found.numpy())
 
 
 def mean_of(gradients: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Returns a patient's gradient: the mean over their pictures' gradients, added up in order in float64."""
     if len(gradients) == 1:
-        only: npt.NDArray[np.float32] = gradients[0]
-        return only
+        return np.asarray(gradients[0])
     total = np.zeros(gradients.shape[1])
     with np.errstate(invalid="ignore", over="ignore"):
         for gradient in gradients:
             total += gradient
-        mean: npt.NDArray[np.float32] = (total / max(1, len(gradients))).astype(gradients.dtype)
-    return mean
+        return np.asarray((total / max(1, len(gradients))).astype(gradients.dtype))
 
 
 def stays_apart(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, count: int) -> bool:

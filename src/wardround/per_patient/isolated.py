@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from wardround.per_patient.anatomy import anatomy_of
-from wardround.per_patient.batch import Loss, PatientBatch, losses_of
+from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.process import dropout_from, one_thread
+from wardround.per_patient.slow_path import gradient_in_parts
 
 
 @one_thread()
@@ -37,20 +38,12 @@ def isolated_gradient(
     """
     if len(inputs) == 0:
         return layout.flat([None] * len(layout.parameters))
-    parameters = list(layout.parameters.values())
     # Studied with zeros: the number of pictures at a time must not depend on a picture.
     anatomy = anatomy_of(model, layout, loss, torch.zeros_like(inputs[:1]), torch.zeros_like(labels[:1]))
     at_once = 1 if anatomy.whole else max(1, memory_bytes // max(1, anatomy.bytes_per_picture))
-    formed: list[Tensor | None] = [None] * len(parameters)
-    with dropout_from(dropout_seed, layout.device), torch.enable_grad():
-        for at in range(0, len(inputs), at_once):
-            part, targets = inputs[at : at + at_once], labels[at : at + at_once]
-            value = losses_of(loss, model(part), targets, len(part)).sum() / len(inputs)
-            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-            formed = [
-                b if a is None else a if b is None else a + b for a, b in zip(formed, gradients, strict=True)
-            ]
-    return layout.flat(formed)
+    patient = PatientBatch(inputs, labels, torch.zeros(len(inputs), dtype=torch.int64), 1)
+    with dropout_from(dropout_seed, layout.device):
+        return gradient_in_parts(model, layout, loss, patient, at_once)[0]
 
 
 def patients_of(batch: PatientBatch) -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wardround.per_patient.anatomy import anatomy_of, distrusted
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.engine import Anatomy, take
-from wardround.per_patient.layers import Buffers
+from wardround.per_patient.layers.base import Buffers
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.slow_path import gradient_in_parts, slow_gradients
 from wardround.per_patient.tape import Tape
@@ -24,7 +24,6 @@ class Microbatch:
     """Some whole patients and their gradients.
 
     Attributes:
-        patients: their indices in the batch, a range.
         patient: patient of each picture within the microbatch, (picture,).
         tape: result of the engine, or None.
         gradients: or each patient's gradient, (patient, parameter); neither where they have no pictures.

@@ -16,7 +16,7 @@ from torch.func import functional_call, vjp, vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from wardround.per_patient.layers import Buffers, Fold, Use
+from wardround.per_patient.layers.base import Buffers, Fold, Use
 from wardround.per_patient.tape import Tape
 
 Rule = Callable[..., Any]
@@ -36,21 +36,10 @@ _MOVES = {torch.flip, Tensor.flip, torch.roll, Tensor.roll}
 
 
 class Recorder(TorchFunctionMode):
-    """Torch mode that sends every function that reads a trained parameter to its rule.
-
-    Args:
-        parameters: trained parameters, by name.
-        num_pictures: length of the first axis of everything that is batched.
-        tape: where uses are written down.
-        rules: by torch function; see `rules`.
-    """
+    """Torch mode that sends every function that reads a trained parameter to its rule, which writes to the tape."""
 
     def __init__(
-        self,
-        parameters: Mapping[str, nn.Parameter],
-        num_pictures: int,
-        tape: Tape,
-        rules: Mapping[Any, Rule],
+        self, parameters: Mapping[str, nn.Parameter], num_pictures: int, tape: Tape, rules: Mapping[Any, Rule]
     ) -> None:
         super().__init__()
         self.num_pictures, self.tape = num_pictures, tape
@@ -110,14 +99,12 @@ class Recorder(TorchFunctionMode):
     @contextmanager
     def running(self, model: nn.Module) -> Iterator[None]:
         """Keeps the stack of running modules, so that a use without a rule can be ascribed to the innermost one."""
-        handles = []
-        for module in model.modules():
-            handles.append(module.register_forward_pre_hook(self._entered))
-            handles.append(module.register_forward_hook(self._left))
+        entering = [m.register_forward_pre_hook(lambda m, _: self._running.append(m)) for m in model.modules()]
+        leaving = [m.register_forward_hook(lambda *_: self._left()) for m in model.modules()]
         try:
             yield
         finally:
-            for handle in handles:
+            for handle in (*entering, *leaving):
                 handle.remove()
 
     @contextmanager
@@ -147,10 +134,7 @@ class Recorder(TorchFunctionMode):
         trained = {name: p for name, p in module.named_parameters() if self.is_trained(p)}
         return self.tape.apply(ModuleUse(self.names(*trained.values()), self, module, list(trained)), *inputs)
 
-    def _entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._running.append(module)
-
-    def _left(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def _left(self) -> None:
         self._running.pop()
 
     def _moves_pictures(self, args: Any, kwargs: Any) -> bool:

@@ -13,7 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.per_patient.layers import Convolution, Embedding, GroupNorm, LayerNorm, Linear, Scale, Shift, Slope
+from wardround.per_patient.layers.convolution import Convolution
+from wardround.per_patient.layers.elementwise import Embedding, Scale, Shift, Slope
+from wardround.per_patient.layers.linear import Linear
+from wardround.per_patient.layers.norms import GroupNorm, LayerNorm
 from wardround.per_patient.recorder import Recorder, Rule
 
 Maybe = Tensor | None

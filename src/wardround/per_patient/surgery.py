@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wardround.errors import ModelError
+from wardround.per_patient.validation import BATCH_NORMS
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _MOST_GROUPS = 32
 
 
@@ -34,13 +34,9 @@ class Norm(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One module that was replaced.
+    """One module that was replaced: its name (empty for the network itself), its class, and the replacement in words.
 
-    Attributes:
-        name: of the module in the network; empty for the network itself.
-        before: its class.
-        after: the replacement, in words.
-        groups: number of groups of one picture's channels; None for frozen statistics.
+    `groups` is the number of groups of one picture's channels; None for frozen statistics.
     """
 
     name: str
@@ -69,11 +65,7 @@ class SurgeryReport:
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm that uses its statistics and never changes them, in training mode too.
-
-    Args:
-        source: batch norm whose statistics, scale and offset are shared, not copied.
-    """
+    """Batch norm that uses its source's statistics and never changes them, in training mode too; nothing is copied."""
 
     def __init__(self, source: nn.modules.batchnorm._BatchNorm) -> None:
         super().__init__()
@@ -126,7 +118,7 @@ def without_batch_norm(model: nn.Module, by: Norm = Norm.GROUP) -> tuple[nn.Modu
 def _replacement(module: nn.Module, by: Norm) -> nn.Module | None:
     if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
         return _with_weights(type(module)(module.num_features, module.eps, affine=module.affine), module)
-    if not isinstance(module, _BATCH_NORMS):
+    if not isinstance(module, BATCH_NORMS):
         return None
     channels, eps, affine = module.num_features, module.eps, module.affine
     if by is Norm.FROZEN:

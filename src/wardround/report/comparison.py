@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from wardround.records.folder import JsonDict
+from wardround.report.contents import Measure
 from wardround.report.guarantee import Guarantee
 from wardround.report.together import Together
 
@@ -51,38 +52,17 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A measure: its key in the records, its title, and the unit of its values."""
-
-    key: str
-    title: str
-    unit: str
-
-
-@dataclass(frozen=True)
-class Point:
-    """One look during training, over the repeats."""
-
-    round: int
-    score: Spread
-
-
-@dataclass(frozen=True)
 class Row:
     """One configuration.
 
     Attributes:
-        name: of the configuration.
         source: the study file it comes from; empty where there is one only.
         values: what is varied, by dotted key.
-        runs: its repeats.
         guarantee: the loosest of the repeats.
-        promise: in one line.
-        seeded: the runs are reproducible, not private.
         stopped: number of repeats that a spent budget ended early.
         scores: by key of the measure, on test patients.
         validation: the headline on validation patients; None where there are none.
-        curve: the headline during training.
+        curve: the headline during training, as pairs of a round and its spread.
         measured_on: patients of the curve, "test" or "validation".
         majority: accuracy of always answering the commonest class.
         shortcut: AUROC of six brightness and border numbers alone.
@@ -100,7 +80,7 @@ class Row:
     hospitals: int
     scores: Mapping[str, Spread]
     validation: Spread | None
-    curve: tuple[Point, ...]
+    curve: tuple[tuple[int, Spread], ...]
     measured_on: str
     majority: Spread | None
     shortcut: Spread | None
@@ -118,21 +98,18 @@ class Row:
 
     def to_json(self) -> JsonDict:
         """Returns the row as a JSON object."""
-        guarantee = self.guarantee
         return {
             "name": self.name,
             "values": dict(self.values),
             "runs": list(self.runs),
-            "epsilon": guarantee.epsilon if guarantee.holds else "infinity",
-            "delta": guarantee.delta if guarantee.holds else None,
-            "unit": guarantee.unit,
+            **self.guarantee.to_json(),
             "promise": self.promise,
             "seeded": self.seeded,
             "stopped": self.stopped,
             "hospitals": self.hospitals,
             "test": {key: spread.to_json() for key, spread in self.scores.items()},
             "validation": _json(self.validation),
-            "curve": [{"round": point.round, **point.score.to_json()} for point in self.curve],
+            "curve": [{"round": round, **score.to_json()} for round, score in self.curve],
             "curve_measured_on": self.measured_on,
             "majority_accuracy": _json(self.majority),
             "shortcut_auroc": _json(self.shortcut),
@@ -160,11 +137,8 @@ class Overview:
     """Everything the comparison shows.
 
     Attributes:
-        title: of the comparison.
         columns: every measure, the headline first.
         rows: the configurations, in the order in which they were asked for.
-        together: cost of all runs to one patient.
-        dealt_anew: some runs have other test patients than others.
         charge: the shared ledger; None where there is none.
         best: name of the best configuration by its validation figure; None where that cannot be said.
         choice: sentence about the choice, or about its absence.
@@ -172,7 +146,7 @@ class Overview:
     """
 
     title: str
-    columns: tuple[Column, ...]
+    columns: tuple[Measure, ...]
     rows: tuple[Row, ...]
     together: tuple[Together, ...]
     dealt_anew: bool
@@ -182,7 +156,7 @@ class Overview:
     missing: Mapping[str, str]
 
     @property
-    def headline(self) -> Column:
+    def headline(self) -> Measure:
         """Measure to name where there is room for one."""
         return self.columns[0]
 

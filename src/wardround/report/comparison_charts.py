@@ -65,8 +65,7 @@ def hospitals_chart(overview: Overview) -> Chart | None:
 
 def curves_chart(overview: Overview) -> Chart | None:
     """Returns the headline during training, mean over repeats; None when no round was looked at."""
-    curved = [row for row in overview.rows if row.curve]
-    series = [_Series(row.label, tuple((point.round, point.score) for point in row.curve)) for row in curved]
+    series = [_Series(row.label, row.curve) for row in overview.rows if row.curve]
     if not series or max(len(one.points) for one in series) < 2:
         return None
     chance = [level for level in _baselines(overview) if level.label == _GUESSING]

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import format_epsilon
 
 SAYS_LITTLE_ABOVE = 4.0
@@ -61,6 +62,11 @@ class Guarantee:
     def text(self) -> str:
         """The number and its condition."""
         return f"ε = {self.value} {self.condition}"
+
+    def to_json(self) -> dict[str, object]:
+        """Returns epsilon (infinity in words), delta (null where nothing is promised: none would help) and unit."""
+        delta = self.delta if self.holds else None
+        return {"epsilon": number_to_json(self.epsilon), "delta": delta, "unit": self.unit}
 
     @property
     def guess_ceiling(self) -> str | None:

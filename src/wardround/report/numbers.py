@@ -5,7 +5,6 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.errors import PrivacyError, RecordError
 from wardround.records.folder import JsonDict, RunRecord
@@ -112,14 +111,11 @@ def numbers_of(record: RunRecord) -> Report:
 
 
 def summary_of_run(record: RunRecord) -> JsonDict:
-    """Returns the numbers of a run as one JSON object; an infinite epsilon is the string 'infinity'.
-
-    A run without a guarantee has delta = null: no delta would help.
-    """
+    """Returns the numbers of a run as one JSON object; an infinite epsilon is the string 'infinity'."""
     report = numbers_of(record)
     return {
         "study": report.name,
-        **_guarantee_json(report.guarantee),
+        **report.guarantee.to_json(),
         "statement": report.sentence,
         "seeded": report.seeded,
         "rounds": report.rounds,
@@ -127,7 +123,7 @@ def summary_of_run(record: RunRecord) -> JsonDict:
         **_quality_json(report.quality),
         "comparisons": {
             row.key: {"text": row.text, "private": row.private}
-            | _guarantee_json(row.guarantee)
+            | row.guarantee.to_json()
             | _quality_json(row.quality)
             for row in report.comparisons
         },
@@ -138,14 +134,6 @@ def summary_of_run(record: RunRecord) -> JsonDict:
         "lost_attempts": None if report.lost is None else report.lost.attempts,
         "model_sha256": report.model_sha256,
         "report": str(record.path / "report.html"),
-    }
-
-
-def _guarantee_json(guarantee: Guarantee) -> JsonDict:
-    return {
-        "epsilon": number_to_json(guarantee.epsilon),
-        "delta": guarantee.delta if guarantee.holds else None,
-        "unit": guarantee.unit,
     }
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wardround.records.folder import RunRecord
-from wardround.report.comparison import Charge, Column, Overview, Point, Row, Spread
-from wardround.report.contents import Quality, Report
+from wardround.report.comparison import Charge, Overview, Row, Spread
+from wardround.report.contents import Measure, Quality, Report
 from wardround.report.numbers import numbers_of
 from wardround.report.together import together_of
 
@@ -19,8 +19,6 @@ class Entry:
         run: its name, and that of its folder beside the page.
         configuration: of which it is a repeat.
         source: the study file it comes from, by its study's name; empty where there is one file only.
-        values: of the varied keys, by dotted key.
-        record: of the run.
     """
 
     run: str
@@ -42,7 +40,7 @@ def overview_of(
     for entry in entries:
         grouped.setdefault(entry.configuration, []).append(entry)
     reports = {entry.run: numbers_of(entry.record) for entry in entries}
-    columns = {m.key: Column(m.key, m.title, m.unit) for r in reports.values() for m in r.quality.measures}
+    columns = {m.key: m for r in reports.values() for m in r.quality.measures}
     rows = tuple(_row(group, [reports[entry.run] for entry in group], columns) for group in grouped.values())
     together = together_of([entry.record for entry in entries])
     datasets = {str(entry.record.environment.get("dataset")) for entry in entries}
@@ -64,7 +62,7 @@ def _dealt_anew(entries: Sequence[Entry]) -> bool:
     return len(drawn) > 1
 
 
-def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str, Column]) -> Row:
+def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str, Measure]) -> Row:
     loosest = max(zip(reports, group, strict=True), key=lambda pair: pair[0].guarantee.epsilon)
     qualities = [report.quality for report in reports]
     checked = [report.validation.quality for report in reports if report.validation is not None]
@@ -100,16 +98,16 @@ def _spread(values: Sequence[float | None]) -> Spread | None:
     return Spread(known) if known and len(known) == len(values) else None
 
 
-def _curve(reports: Sequence[Report]) -> tuple[Point, ...]:
+def _curve(reports: Sequence[Report]) -> tuple[tuple[int, Spread], ...]:
     rounds = dict.fromkeys(look.round for report in reports for look in report.looks)
     spreads = {
         round: _spread([look.score.value for report in reports for look in report.looks if look.round == round])
         for round in sorted(rounds)
     }
-    return tuple(Point(round, score) for round, score in spreads.items() if score is not None)
+    return tuple((round, score) for round, score in spreads.items() if score is not None)
 
 
-def _best(rows: Sequence[Row], headline: Column, *, one_data_set: bool) -> tuple[str | None, str]:
+def _best(rows: Sequence[Row], headline: Measure, *, one_data_set: bool) -> tuple[str | None, str]:
     """Returns the best by validation patients alone, and a sentence about its reach."""
     if len(rows) < 2:
         return None, "There is one configuration only, so there is nothing to choose."

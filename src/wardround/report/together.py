@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent, Event, from_json
-from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.records.folder import JsonDict, RunRecord
 from wardround.records.json_object import JsonObject
@@ -26,13 +25,9 @@ class Together:
     """All runs on the same patients with guarantees of one kind.
 
     Attributes:
-        runs: number of private runs composed.
         without: runs on the same patients that give no guarantee; they are in no number.
         references: reference runs on the same patients, likewise.
-        guarantee: of all private runs together.
-        relation: of neighbouring data sets.
         is_sum: epsilons and deltas were simply added, as some event does not tell all.
-        seeded: a run was reproducible, not private.
     """
 
     runs: int
@@ -53,10 +48,7 @@ class Together:
         )
         left = [
             f"{count} {what}{'' if count == 1 else 's'}"
-            for count, what in (
-                (self.without, "unprotected run"),
-                (self.references, "unprotected reference run"),
-            )
+            for count, what in ((self.without, "unprotected run"), (self.references, "unprotected reference run"))
             if count
         ]
         if left:
@@ -71,9 +63,7 @@ class Together:
             "runs": self.runs,
             "runs_without_privacy": self.without,
             "reference_runs": self.references,
-            "epsilon": number_to_json(self.guarantee.epsilon),
-            "delta": self.guarantee.delta,
-            "unit": self.guarantee.unit,
+            **self.guarantee.to_json(),
             "relation": self.relation,
             "by": "sum" if self.is_sum else "composition of all events",
             "seeded": self.seeded,

@@ -1,7 +1,7 @@
 """Hospitals that are away or late, by a public timetable: a feature of simulation, drawn from a public seed.
 
 A hospital that is away in a round is never reached: it is asked nothing, computes nothing and is charged nothing. A
-hospital that is late was asked: its charge stands, and its answer is thrown away unopened. Charging what nobody uses is
+hospital that is late was asked: its charge stands, and its answer is thrown away unopened. Charging an unused answer is
 the looser count, and the right one: the answer had left the hospital. Either way the coordinator sees a failure, as of
 a hospital that does not answer, and goes on if the plan foresaw as many missing noise shares.
 

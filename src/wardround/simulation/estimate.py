@@ -86,7 +86,7 @@ def estimate(study: Study) -> Estimate:
     """Checks a study and foresees its promise, time and memory.
 
     Raises:
-        WardroundError: whatever `run` would refuse before it opens an image.
+        WardroundError: anything that `run` would refuse before it opens an image.
     """
     timetable = timetable_of(study)
     check_availability(study, timetable)
@@ -131,9 +131,7 @@ def _listed(study: Study) -> Listing | None:
     """Returns the entries of the data folder, by names, tables and headers alone; None where no folder is named."""
     site = study.site
     if site.layout == "phantom":
-        phantom = site.phantom
-        options = PhantomOptions(patients=phantom.patients, max_images=phantom.max_images, seed=phantom.seed)
-        return list_phantom(options)
+        return list_phantom(PhantomOptions(**site.phantom.model_dump()))
     if site.path is None:
         return None
     with open_layout(site.layout, site.path) as store:
@@ -194,13 +192,7 @@ def _masked_probe(
 ) -> tuple[float, float]:
     """Returns seconds a picture and seconds a hospital and round of masked sums, by what a hospital does.
 
-    Args:
-        study: gives sizes and limits.
-        plan: with shares.
-        network: is trained.
-        target: of the network.
-        shape: of a picture.
-        sample: pictures of a hospital in a round; fewer are timed where each takes long.
+    Fewer pictures than the `sample` of a hospital in a round are timed where each takes long.
     """
     mechanism = mechanism_of(plan, network.num_parameters)
     clip = clip_of(plan.training)

@@ -43,11 +43,6 @@ class Federation:
     coordinator: Coordinator
     hospitals: Mapping[HospitalName, Hospital]
 
-    @property
-    def agents(self) -> dict[HospitalName, Agent]:
-        """The parts of the hospitals that hold patients."""
-        return {name: hospital.agent for name, hospital in self.hospitals.items()}
-
 
 def federate(
     study: Study,
@@ -62,15 +57,8 @@ def federate(
 ) -> Federation:
     """Returns hospitals, and a coordinator that reaches them, under one plan.
 
-    Args:
-        study: gives step sizes and the seed.
-        plan: the privacy plan; every part takes its numbers from here.
-        materials: pictures and network.
-        hospitals: each one's patients.
-        ledgers: the file with the hospitals' ledgers.
-        label: part of every stream's name, so that the runs of one study share no noise.
-        epsilon_limit: what each ledger allows.
-        memory: folder of the simulated hospitals' own notes; None keeps them in this process.
+    `label` is part of every stream's name, so that the runs of one study share no noise. `memory` is the folder of the
+    simulated hospitals' own notes; None keeps them in this process.
     """
     randomness = Randomness(study.study.seed, f"{study.stream_name}/{label}")
     works = frozenset({*COUNTS, *works_of(study, plan)})

@@ -30,11 +30,7 @@ def masked_rounds(
 ) -> tuple[Agreement, dict[HospitalName, MaskedRounds]]:
     """Returns what the hospitals of a masked run agree on, and each one's side of it.
 
-    Args:
-        study: names the run, and how many rounds it has.
-        plan: with shares of noise.
-        agents: by hospital; they share one network.
-        folder: of the hospitals' own folders; None keeps keys and notes in this process.
+    `folder` has the hospitals' own folders; None keeps keys and notes in this process.
 
     Raises:
         FederationError: a key file or a pin is damaged, open to others, or not the one of this run.

@@ -25,7 +25,7 @@ class Materials:
         split: the place of each patient.
         hospitals: each hospital's patients, ready for training.
         test: the patients set aside.
-        validation: those set aside to choose by; often nobody.
+        validation: those set aside to choose by; often none.
         workbench: the one copy of the network.
         originals: the materials before noise was put on pictures and labels; None where none was.
     """

@@ -27,7 +27,7 @@ from wardround.models.card import ModelCard, WeightsCard
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
-from wardround.records.environment import describe_environment
+from wardround.records.environment import describe_environment, threads_of
 from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
 from wardround.report.write import write_report
 from wardround.simulation.absences import check_availability
@@ -90,7 +90,7 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
             record = RunRecord.read(path)
             _report(record, observer)
             return record
-        _use_threads(_number_of_threads(environment))  # another number of threads may round differently
+        _use_threads(threads_of(environment))  # another number of threads may round differently
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
         materials = gather(study, observer)
@@ -120,11 +120,6 @@ def _identity(study: Study, materials: Materials) -> dict[str, str | None]:
         "dataset": materials.images.digest,
         "weights_sha256": None if weights is None else weights.sha256,
     }
-
-
-def _number_of_threads(environment: JsonDict) -> int | None:
-    threads = environment.get("threads")
-    return threads if isinstance(threads, int) and threads > 0 else None
 
 
 def _check_ledgers(study: Study, plan: Plan, materials: Materials, out: Path, *, forgotten: bool) -> None:

@@ -1,6 +1,6 @@
 """Hospitals of one process answering as one: the sum of their answers, without the answers.
 
-Released: under a sum that nobody opens, the noised sum of the clipped gradients (or of the counts) of all hospitals
+Released: under a sum whose parts no party sees, the noised sum of clipped gradients (or of counts) of all hospitals
 that answer, and nothing else; a single hospital's reply never exists here, which is what the statement says of it.
 
 Why it is the same release as the sum of single replies. Each hospital samples its own patients from its own stream,
@@ -11,7 +11,7 @@ add up to a normal variate of std s sqrt(m): it is drawn once, from a stream of 
 neither patients nor noise, as before. Seeded, the noise differs in value from that of single replies, not in law.
 
 What stays hospital by hospital: admission and the charge on disk, before any gradient is computed. This serves
-simulation: where hospitals are real, each draws its part itself, as whoever draws the whole noise can subtract it.
+simulation: where hospitals are real, each draws its part itself, as a party that draws the whole noise can subtract it.
 """
 
 import logging

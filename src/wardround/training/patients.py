@@ -17,12 +17,9 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TrainingPatients:
-    """Patients of one hospital, their pictures laid end to end.
+    """Patients of one hospital, their pictures end to end: each one's row in the cache and its class, (picture,).
 
-    Attributes:
-        rows: position of each picture in the cache, (picture,).
-        labels: class of each picture, (picture,).
-        starts: position in `rows` of each patient's first picture, (patient + 1,).
+    `starts` is the position in `rows` of each patient's first picture, (patient + 1,).
     """
 
     rows: Rows

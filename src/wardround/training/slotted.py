@@ -1,6 +1,7 @@
 """Gradients of a hospital's patients in batches of a fixed shape: pictures into slots, and each patient's mean."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +22,9 @@ _ROW_BYTES = 64 << 20
 
 
 class Slotted:
-    """Pictures of a small network by slot (`wardround.per_patient.fixed_shape`).
+    """Pictures of a small network by slot (`wardround.per_patient.fixed_shape`); arguments as `Workbench` has them.
 
-    Args:
-        network: with the weights that gradients are taken at, in training mode.
-        loss: loss of each picture, unreduced.
-        pixels: the picture cache, (picture, channel, *space), uint8.
-        inputs: of every picture, (picture, ...), where they are kept.
-        memory_bytes: as for `wardround.per_patient.clipped_sum.clipped_sum`.
+    Gradients are taken at the weights of the network, in training mode.
     """
 
     def __init__(
@@ -57,10 +53,10 @@ class Slotted:
 
         Guarantee: none. Other patients do not change a bit of a gradient.
         """
-        ends, size = np.cumsum(counts).tolist(), self._network.num_parameters
+        ends, size = [0, *np.cumsum(counts).tolist()], self._network.num_parameters
         number = 0
         for first, last in patient_ranges(counts.tolist(), max(self.count, _ROW_BYTES // (4 * size))):
-            start, stop = ends[first] - int(counts[first]), ends[last - 1]
+            start, stop = ends[first], ends[last]
             own, classes = rows[start:stop], torch.from_numpy(labels[start:stop])
             found = np.zeros((stop - start, size), dtype=np.float32)
             with one_thread():
@@ -72,8 +68,8 @@ class Slotted:
                         memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + number,
                     )[is_taken]  # fmt: skip
                     number += 1
-            for end, pictures in zip(ends[first:last], counts[first:last].tolist(), strict=True):
-                yield fixed_shape.mean_of(found[end - pictures - start : end - start])
+            for begin, end in pairwise(ends[first : last + 1]):
+                yield fixed_shape.mean_of(found[begin - start : end - start])
 
     def _slots_of(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Returns the slot of each picture, from its stored bytes."""

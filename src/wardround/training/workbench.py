@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Clipping
 from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
+from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import one_thread
 from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, views
@@ -162,23 +164,18 @@ class Workbench:
     def _gradients_alone(self, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
         """Yields each patient's gradient, computed alone; dropout masks follow from a patient's place."""
         layout, places = Layout.of(self.network.trained), iter(sample.chosen.tolist())
-        for batch in self._one_by_one(sample, dropout_seed):
-            for inputs, labels in patients_of(batch):
-                gradient = isolated_gradient(
-                    self.network.trained, layout, self._loss, inputs, labels,
-                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places),
-                )  # fmt: skip
-                yield gradient.cpu().numpy()
-
-    def _one_by_one(self, sample: Sample, seed: int) -> Iterator[PatientBatch]:
-        """Yields each patient of a sample in a batch of their own, made by one thread."""
-        batches = self._batches([sample], seed, at_once=1)
+        batches = self._batches([sample], dropout_seed, at_once=1)
         while True:
             with one_thread():
                 found = next(batches, None)
             if found is None:
                 return
-            yield found[0]
+            for inputs, labels in patients_of(found[0]):
+                gradient = isolated_gradient(
+                    self.network.trained, layout, self._loss, inputs, labels,
+                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places),
+                )  # fmt: skip
+                yield gradient.cpu().numpy()
 
     def probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Scores:
         """Returns class probabilities of some pictures, (picture, class); of several models their mean."""
@@ -243,16 +240,12 @@ class Workbench:
         labels = torch.from_numpy(np.concatenate([part[1] for part in drawn]))
         patient = torch.cat([part[2] + int(shift) for part, shift in zip(drawn, shifts, strict=False)])
         group = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(sizes))
-        ends = torch.cumsum(torch.bincount(patient, minlength=int(shifts[-1])), 0).tolist()
-        first = start = 0
-        while first < len(ends):
-            last = first + 1
-            while last < len(ends) and ends[last] - start <= most:
-                last += 1
-            members = slice(start, ends[last - 1])
+        counts = torch.bincount(patient, minlength=int(shifts[-1])).tolist()
+        ends = [0, *accumulate(counts)]
+        for first, last in patient_ranges(counts, most):
+            members = slice(ends[first], ends[last])
             batch = self._batch(rows[members], labels[members], patient[members] - first, last - first, seed)
             yield batch, group[first:last]
-            first, start = last, ends[last - 1]
 
     def _add_plain_sums(
         self, loss: Loss, batch: PatientBatch, group: Tensor, totals: list[Tensor | None], dropout_seed: int

@@ -269,7 +269,7 @@ def test_references_and_their_ledgers_are_not_masked(tiny_study):
         ({"privacy": {"trust": "coordinator"}}, 'trust must be "secure-aggregation"'),
         ({"privacy": {"plan": "correlated-noise", "cohorts": 2}}, "sum belongs to plan = dp-sgd"),
         ({"privacy": {"trust": "nobody"}}, 'trust must be "secure-aggregation"'),
-        ({"privacy": {"rounding": "sum"}}, "unknown key privacy.rounding"),
+        ({"privacy": {"rounding": "sum"}}, "remove rounding"),
         ({"federation": {"strategy": "alone"}}, 'use strategy = "fedsgd"'),
         ({"federation": {"strategy": "fedavg", "local_steps": 2}}, 'use strategy = "fedsgd", or sum'),
         ({"hospitals": {"count": 2}}, "must be >= 3"),

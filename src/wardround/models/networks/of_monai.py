@@ -10,7 +10,8 @@ from torch import nn
 
 from wardround.errors import MissingExtra
 from wardround.models.network import Form
-from wardround.models.norms import MOST_GROUPS, group_normalised
+from wardround.models.norms import MOST_GROUPS
+from wardround.per_patient.surgery import without_batch_norm
 
 VIT_PATCH = 16
 VIT_DEVIATION = 0.02
@@ -48,7 +49,8 @@ def resnet18(form: Form) -> nn.Sequential:
         spatial_dims=form.dimensions, n_input_channels=form.channels, num_classes=form.num_classes,
         conv1_t_stride=2, bias_downsample=False,
     )  # fmt: skip
-    children = OrderedDict(group_normalised(network).named_children())
+    # The constructor's `norm` reaches the stem alone (MONAI 1.4 to 1.6).
+    children = OrderedDict(without_batch_norm(network)[0].named_children())
     head = children.pop("fc")
     return nn.Sequential(OrderedDict([*children.items(), ("flatten", nn.Flatten()), ("fc", head)]))
 

@@ -30,6 +30,11 @@ STORE_BYTES = 96 << 20
 _BLOCK = 1024
 
 
+def same(values: Tensor) -> Tensor:
+    """Returns per-picture values as they are: every patient has one picture."""
+    return values
+
+
 def widened(values: Tensor) -> Tensor:
     """Returns half precision as float32, other types unchanged."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

@@ -19,13 +19,11 @@ class Scale(Use):
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
-        (x,) = inputs
-        return x * self.weight, (x,)
+        return inputs[0] * self.weight, inputs
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
-        (x,) = saved
-        return ((g * self.weight).sum_to_size(x.shape),)
+        return ((g * self.weight).sum_to_size(saved[0].shape),)
 
     def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
@@ -74,13 +72,11 @@ class Slope(Use):
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
-        (x,) = inputs
-        return F.leaky_relu(x, float(self.weight)), (x,)
+        return F.leaky_relu(inputs[0], float(self.weight)), inputs
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
-        gradient: Tensor = torch.ops.aten.leaky_relu_backward(g, saved[0], float(self.weight), False)
-        return (gradient,)
+        return (torch.ops.aten.leaky_relu_backward(g, saved[0], float(self.weight), False),)
 
     def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
@@ -98,8 +94,7 @@ class Embedding(Use):
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
-        (index,) = inputs
-        return F.embedding(index, self.weight), (index,)
+        return F.embedding(inputs[0], self.weight), inputs
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""

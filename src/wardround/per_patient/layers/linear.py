@@ -25,7 +25,7 @@ class Linear(Use):
         (x,) = inputs
         weight = self.weight.t() if self.columns else self.weight
         if x.ndim == 2:
-            return F.linear(x, weight, self.bias), (x,)
+            return F.linear(x, weight, self.bias), inputs
         if torch.is_autocast_enabled(x.device.type):
             return F.linear(x, weight, self.bias).clone(), (x,)
         # F.linear would return a view of a flat product, and a view may not be changed in place afterwards.

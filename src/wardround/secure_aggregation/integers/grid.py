@@ -78,7 +78,7 @@ class Grid:
             gradient: of one patient. Coordinates that it lacks at its end are zeros.
 
         Guarantee:
-            The squares of the row add up to at most `bound`², in whole numbers, whatever the gradient holds. Private.
+            The squares of the row add up to at most `bound`², in whole numbers, for any gradient. Private.
 
         Edge cases:
             | gradient                                              | row                          |

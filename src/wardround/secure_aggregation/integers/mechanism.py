@@ -9,7 +9,7 @@
 with h = `NoiseShares.honest` shares that the attacker does not know and that are surely in the total. The share
 is fixed and the grid carries z: a smaller noise multiplier means a larger D, hence a finer grid.
 
-Released: A, to whoever sees the model. A single Y has one share only: it may leave its hospital masked, never alone.
+Released: A, to any party that sees the model. A single Y has one share only: it leaves masked, never alone.
 Sensitivity: one patient, added or removed with all their pictures, moves A by a vector of L2 norm at most D.
 What it is worth: `wardround.accounting.discrete`, with shares of 2^K, h and D. The 9 is the smoothing it gives up, so
 that its noise multiplier is at least z. Who knows more shares than foreseen has less noise against them.
@@ -109,7 +109,7 @@ class IntegerMechanism:
         """This mechanism in the smallest ring in which no sum over that many patients or fewer wraps around.
 
         Args:
-            patients: B, from public numbers alone: the ring is agreed on, and seen by whoever relays. More of them can
+            patients: B, from public numbers alone: the ring is agreed on, and seen by relays. More of them can
                 cost the model a wrong sum, and cost no patient anything: it is computed from what was noised.
 
         Raises:

@@ -4,7 +4,7 @@ The bytes, read as one little-endian number, are the sum of x_i 2^(b i) over the
 fill up the last byte are zero. One vector has one row of bytes, and a row of bytes stands for one vector or for none.
 Modulo 2^32 and 2^64 it is the words themselves.
 
-Secrecy is that of the words. A masked word is uniform over 2^w whatever it hides, so its low b bits are uniform over
+Secrecy is that of the words. A masked word is uniform over 2^w for any vector, so its low b bits are uniform over
 2^b; the bits above them do not leave the hospital.
 """
 

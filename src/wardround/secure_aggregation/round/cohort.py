@@ -77,7 +77,7 @@ def check_follows(terms: Terms, last: tuple[int, int] | None) -> None:
             announced and never used is gone when the next is made, so that its attempt may be asked for again.
 
     Raises:
-        FederationError: whoever coordinates asks for something again, which would be another release.
+        FederationError: the coordinator asks for something again, which would be another release.
     """
     if last is not None and (terms.round, terms.attempt) <= last:
         raise FederationError(

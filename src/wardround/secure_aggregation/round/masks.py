@@ -4,12 +4,12 @@
     masked = vector + streams shared with later hospitals - streams shared with earlier ones   (mod 2^w, w = 32 or 64)
 
 Guarantee: computational. Under the usual assumptions on X25519, HKDF and AES, the masked vectors of a transcript's
-honest hospitals tell whoever relays them, together with any number of colluding hospitals, the sum of the honest ones
+honest hospitals tell a relay, together with any number of colluding hospitals, the sum of the honest ones
 and nothing else; with an honest one missing, nothing at all. There is no phase in which a mask is opened.
 Masks give no differential privacy; that is the noise's part.
 
 In a ring of b < w bits the low b bits of each masked word are sent and the others are not. That is a function of the
-masked words alone, so that whoever could tell two vectors apart by it could by the words; the low bits of a uniform
+masked words alone, so an attacker who tells two vectors apart by it could do so by the words; the low bits of a uniform
 word are uniform; and keeping them is a homomorphism (`ring`), so that masks cancel modulo 2^b as they do modulo 2^w.
 
 Sources: pairwise masks as in Bonawitz et al. 2017 (https://doi.org/10.1145/3133956.3133982, section 4), without their

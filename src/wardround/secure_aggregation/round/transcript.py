@@ -200,13 +200,13 @@ class Transcript:
         Raises:
             FederationError: it takes no part.
         """
-        for member in self.members:
-            if member.hospital == hospital:
-                return member
-        raise FederationError(
-            f"{hospital!r} must be one of the round's hospitals ({', '.join(m.hospital for m in self.members)}); "
-            "leave it out, or begin an attempt with it."
-        )
+        members = {member.hospital: member for member in self.members}
+        if hospital not in members:
+            raise FederationError(
+                f"{hospital!r} must be one of the round's hospitals ({', '.join(members)}); leave it out, or begin an "
+                "attempt with it."
+            )
+        return members[hospital]
 
 
 def check_hash(value: str, name: str) -> None:

@@ -37,7 +37,7 @@ def memory_of(study: Study) -> int:
     """Returns the bytes that a run of this study takes at its peak, libraries and all.
 
     Raises:
-        WardroundError: whatever the run would refuse before it opens an image.
+        WardroundError: anything that the run would refuse before it opens an image.
     """
     return estimate(study).memory_bytes + _LIBRARIES_BYTES
 

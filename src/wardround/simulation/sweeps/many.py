@@ -20,6 +20,7 @@ from wardround.config import Study, parse_study, read_study
 from wardround.coordinator.observer import Observer
 from wardround.errors import RecordError, StudyError, WardroundError
 from wardround.hospital.pictures import read_images
+from wardround.records.environment import threads_of
 from wardround.records.folder import RunRecord, read_json, write_whole
 from wardround.simulation.sweeps import child
 from wardround.simulation.sweeps.capacity import cores, memory_of, workers_for
@@ -144,8 +145,7 @@ def _is_finished(folder: Path) -> bool:
 def _threads(study: Study, folder: Path) -> int | None:
     """Returns the threads that a run insists on: those it began with, for another number may round differently."""
     if (folder / "study.toml").is_file():
-        threads = read_json(folder / "environment.json").get("threads")
-        return threads if isinstance(threads, int) and threads > 0 else None
+        return threads_of(read_json(folder / "environment.json"))
     return study.performance.threads
 
 

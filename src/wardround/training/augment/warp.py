@@ -69,15 +69,9 @@ def warped(
 ) -> Tensor:
     """Returns a box of every picture, turned, scaled and shifted, float32 (picture, channel, *size).
 
-    Beyond the edge of a picture or mask, its nearest pixel is seen.
-
-    Args:
-        values: (picture, channel, *space).
-        matrices: of `pull_matrix`, (picture, axis, axis).
-        shifts: of things, in pixels, (picture, axis).
-        corners: first pixel of each box, (picture, axis).
-        size: of the boxes, (axis,).
-        nearest: take the nearest pixel's value (masks) instead of weighing its neighbours'.
+    Beyond the edge of a picture or mask, its nearest pixel is seen. Matrices are those of `pull_matrix`, (picture,
+    axis, axis); shifts of things in pixels, and corners of the boxes, are (picture, axis). `nearest` takes the nearest
+    pixel's value (masks) instead of weighing its neighbours'.
     """
     grid = _grid(tuple(values.shape[2:]), matrices, shifts, corners, size).to(values.device)
     mode = "nearest" if nearest else "bilinear"

@@ -1,6 +1,7 @@
 """Metrics of a model that calls classes, on test patients, with intervals over patients."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,6 @@ class Metrics:
     is None, and where fewer than half of the resamples can give it.
 
     Attributes:
-        n_pictures: pictures in the test set.
-        n_patients: patients they belong to.
         accuracy: share of pictures called right.
         majority_accuracy: of calling every picture the test set's commonest class.
         balanced_accuracy: mean over the classes that occur of the share called right.
@@ -42,8 +41,6 @@ class Metrics:
         brier: half the mean squared distance of the probabilities from the truth.
         sensitivity_at_fixed_specificity: the highest sensitivity of a threshold with at least
             `fixed_specificity`, found on the test pictures; None unless there are two classes and both occur.
-        fixed_specificity: the specificity that is meant.
-        reliability: confidence and accuracy by bins of confidence.
     """
 
     n_pictures: int
@@ -86,13 +83,7 @@ def evaluate(
 ) -> Metrics:
     """Returns metrics of a model on a test set, with intervals over patients.
 
-    Args:
-        scores: class probabilities, (picture, class).
-        labels: class indices, (picture,).
-        patients: patient of each picture, (picture,); any integers.
-        generator: draws the resamples.
-        num_resamples: for the intervals.
-        grades: the classes are in an order.
+    `patients` is the patient of each picture, (picture,), any integers; `grades` says that the classes are in an order.
 
     Raises:
         DataError: no pictures, or shapes or labels that do not fit together.
@@ -106,8 +97,12 @@ def evaluate(
     point = _numbers(scores, labels, called, once)
     draws = picture_weights(patient, generator, num_resamples) if patient.max() > 0 else ()
     parts = [_numbers(scores, labels, called, weights) for weights in draws]
-    known = [name for name in point if parts and not np.isnan(point[name][0])]
-    intervals = {name: interval(np.concatenate([part[name] for part in parts])) for name in known}
+    numbers: dict[str, Any] = {}
+    for name, values in point.items():
+        known = (grades or name != "quadratic_kappa") and not np.isnan(values[0])
+        numbers[name] = float(values[0]) if known else None
+        drawn = [part[name] for part in parts]
+        numbers[f"{name}_interval"] = interval(np.concatenate(drawn)) if known and drawn else None
     recalls = [number(recall) for recall in confusion.recalls(table)[0]]
     bins = calibration.reliability(scores, labels)
     counts = np.bincount(labels, minlength=num_classes)
@@ -115,22 +110,12 @@ def evaluate(
     return Metrics(
         n_pictures=len(labels),
         n_patients=int(patient.max()) + 1,
-        accuracy=float(point["accuracy"][0]),
-        accuracy_interval=intervals.get("accuracy"),
         majority_accuracy=float(counts.max() / len(labels)),
-        balanced_accuracy=float(point["balanced_accuracy"][0]),
-        auroc=number(point["auroc"][0]),
-        auroc_interval=intervals.get("auroc"),
         sensitivity=recalls[1] if two else None,
         specificity=recalls[0] if two else None,
         grades=grades,
-        balanced_accuracy_interval=intervals.get("balanced_accuracy"),
         class_shares=tuple((counts / len(labels)).tolist()),
-        auprc=number(point["auprc"][0]),
-        auprc_interval=intervals.get("auprc"),
         matthews=confusion.matthews(labels, called),
-        quadratic_kappa=number(point["quadratic_kappa"][0]) if grades else None,
-        quadratic_kappa_interval=intervals.get("quadratic_kappa") if grades else None,
         calibration_error=calibration.calibration_error(bins),
         brier=calibration.brier(scores, labels),
         sensitivity_at_fixed_specificity=(
@@ -138,6 +123,7 @@ def evaluate(
         ),
         fixed_specificity=FIXED_SPECIFICITY,
         reliability=bins,
+        **numbers,
     )
 
 

@@ -104,11 +104,7 @@ def each_group(
 ) -> dict[str, Groups[M]]:
     """Returns what `metrics_of` says of the rows of each value of each column.
 
-    Args:
-        patients: patient of each row, (row,).
-        groups: for each column the value of each row.
-        metrics_of: metrics of some rows, by their positions.
-        min_patients: the fewest patients of a shown group; public.
+    Patients are of each row, (row,), and so are the values of each column. `min_patients` is public.
 
     Raises:
         DataError: a column without one value a row, or a minimum below one.

@@ -7,6 +7,7 @@ Dice of a slice is another number, and one without anything in it has none.
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,12 +40,10 @@ class RegionMetrics:
     fewer than two patients, where the number is None, and where fewer than half of the resamples can give it.
 
     Attributes:
-        name: of the region.
         n_patients: patients with a Dice: the others neither have the region nor were given it.
         n_both_empty: pictures without the region, in truth and prediction; in no mean.
         n_missed: pictures with the region, in which none was predicted: Dice 0, no HD95.
         n_imagined: pictures without the region, in which one was predicted: Dice 0, no HD95.
-        dice: mean Dice.
         hd95: mean of the 95th percentile of surface distances, in `unit`.
         surface_dice: mean share of the surfaces within the tolerance.
         true_size: mean size of the true region, in `size_unit`.
@@ -71,12 +70,9 @@ class SegmentationMetrics:
     """Quality of masks on one test set; Dice, HD95 and surface Dice are means over the regions that have one.
 
     Attributes:
-        n_pictures: pictures or volumes.
-        n_patients: patients they belong to.
         unit: of distances: "mm", or "pixels" where pictures have no size in mm.
         size_unit: of sizes: "mm3", "mm2" or "pixels".
         tolerance: of the surface Dice, in `unit`.
-        regions: each by itself.
     """
 
     n_pictures: int
@@ -179,29 +175,23 @@ class MaskScores:
         )
         weights = patient_weights(len(each), generator, num_resamples)
         point, draws = _weighted_means(each, np.ones((1, len(each))))[0], _weighted_means(each, weights)
-        mean = _Estimates(_known_mean(point), _known_mean(draws), len(each))
         return SegmentationMetrics(
             n_pictures=len(rows),
             n_patients=len(each),
             unit="pixels" if self._spacing is None else "mm",
             size_unit="pixels" if self._spacing is None else f"mm{self._axes}",
             tolerance=self._tolerance,
-            dice=mean.value("dice"),
-            dice_interval=mean.interval("dice"),
-            hd95=mean.value("hd95"),
-            hd95_interval=mean.interval("hd95"),
-            surface_dice=mean.value("surface_dice"),
-            surface_dice_interval=mean.interval("surface_dice"),
             regions=tuple(
                 self._region(
-                    i, [line[i] for line in chosen], patient, _Estimates(point[i], draws[:, i], len(each))
+                    i, [line[i] for line in chosen], patient, _estimates(point[i], draws[:, i], len(each))
                 )
                 for i in range(len(self._regions))
             ),
+            **_estimates(_known_mean(point), _known_mean(draws), len(each)),
         )
 
     def _region(
-        self, which: int, overlaps: Sequence[Overlap], patient: Indices, estimates: "_Estimates"
+        self, which: int, overlaps: Sequence[Overlap], patient: Indices, estimates: dict[str, Any]
     ) -> RegionMetrics:
         pixel = 1.0 if self._spacing is None else float(np.prod(self._spacing))
         sizes = np.array([[o.true, o.predicted] for o in overlaps], dtype=np.float64)
@@ -213,38 +203,19 @@ class MaskScores:
             n_both_empty=int((~has & ~given).sum()),
             n_missed=int((has & ~given).sum()),
             n_imagined=int((~has & given).sum()),
-            dice=estimates.value("dice"),
-            dice_interval=estimates.interval("dice"),
-            hd95=estimates.value("hd95"),
-            hd95_interval=estimates.interval("hd95"),
-            surface_dice=estimates.value("surface_dice"),
-            surface_dice_interval=estimates.interval("surface_dice"),
             true_size=float(true_size),
             predicted_size=float(predicted_size),
+            **estimates,
         )
 
 
-@dataclass(frozen=True)
-class _Estimates:
-    """Dice, HD95 and surface Dice.
-
-    Attributes:
-        point: of the test set, (measure,).
-        draws: of each resample, (resample, measure).
-        num_patients: drawn from.
-    """
-
-    point: Floats
-    draws: Floats
-    num_patients: int
-
-    def value(self, measure: str) -> float | None:
-        return number(self.point[_MEASURES.index(measure)])
-
-    def interval(self, measure: str) -> Interval | None:
-        if self.num_patients < 2 or self.value(measure) is None:
-            return None
-        return interval(self.draws[:, _MEASURES.index(measure)])
+def _estimates(point: Floats, draws: Floats, num_patients: int) -> dict[str, Any]:
+    """Returns measures, (measure,), and their intervals, from (resample, measure), by field of the metrics."""
+    found: dict[str, Any] = {}
+    for name, value, drawn in zip(_MEASURES, point, draws.T, strict=True):
+        found[name] = number(value)
+        found[f"{name}_interval"] = None if num_patients < 2 or found[name] is None else interval(drawn)
+    return found
 
 
 def _part(mask: Mask, region: Region) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,6 @@ here (0.05 s). What is computed once comes from scikit-learn, and tests hold the
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -16,17 +15,9 @@ import numpy.typing as npt
 from wardround.training.metrics.bootstrap import Floats, number, ratio
 from wardround.types import Labels, Scores
 
-
-@dataclass(frozen=True)
-class Ranked:
-    """Weights of the class and of the others at each distinct score, lowest first, (resample, score)."""
-
-    positives: Floats
-    negatives: Floats
-
-
-Curve: TypeAlias = Callable[[Ranked], Floats]
-"""A number for each resample, (resample,); NaN where the class or the rest has no weight."""
+Curve: TypeAlias = Callable[[Floats, Floats], Floats]
+"""A number for each resample, (resample,), from the weights of the class and of the others at each distinct score,
+lowest first, (resample, score); NaN where one of them has no weight."""
 
 
 def auroc(scores: Scores, labels: Labels) -> float | None:
@@ -45,11 +36,11 @@ def ranking_numbers(scores: Scores, labels: Labels, weights: Floats, curves: tup
     columns = []
     for k in classes:
         ranks = _ranked(scores[:, k], labels == k, weights)
-        columns.append([curve(ranks) for curve in curves])
+        columns.append([curve(*ranks) for curve in curves])
     return [np.mean(values, axis=0) for values in zip(*columns, strict=True)]
 
 
-def _ranked(score: Floats, is_positive: npt.NDArray[np.bool_], weights: Floats) -> Ranked:
+def _ranked(score: Floats, is_positive: npt.NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
     """Returns weights, (resample, picture), gathered by score, (picture,)."""
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))
@@ -58,27 +49,27 @@ def _ranked(score: Floats, is_positive: npt.NDArray[np.bool_], weights: Floats) 
     negatives = ordered - positives
     if len(starts) < len(order):
         positives, negatives = (np.add.reduceat(part, starts, axis=1) for part in (positives, negatives))
-    return Ranked(positives, negatives)
+    return positives, negatives
 
 
-def area(ranks: Ranked) -> Floats:
+def area(positives: Floats, negatives: Floats) -> Floats:
     """Returns the chance that a positive picture scores above a negative one, plus half the chance of a tie.
 
     The Mann-Whitney form of the area (Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747).
     """
-    below = np.cumsum(ranks.negatives, axis=1)
-    below -= 0.5 * ranks.negatives
-    wins = np.einsum("rs,rs->r", ranks.positives, below)
-    return ratio(wins, ranks.positives.sum(axis=1) * ranks.negatives.sum(axis=1))
+    below = np.cumsum(negatives, axis=1)
+    below -= 0.5 * negatives
+    wins = np.einsum("rs,rs->r", positives, below)
+    return ratio(wins, positives.sum(axis=1) * negatives.sum(axis=1))
 
 
-def average_precision(ranks: Ranked) -> Floats:
+def average_precision(positives: Floats, negatives: Floats) -> Floats:
     """Returns the area under precision over recall: the sum of precision times each score's addition to recall.
 
     No line is drawn between the points of the curve: that would promise what no threshold reaches (Davis and
     Goadrich 2006, https://doi.org/10.1145/1143844.1143874).
     """
-    positives, negatives = ranks.positives[:, ::-1], ranks.negatives[:, ::-1]
+    positives, negatives = positives[:, ::-1], negatives[:, ::-1]
     found = np.cumsum(positives, axis=1)
     called = np.cumsum(positives + negatives, axis=1)
     precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)

@@ -38,8 +38,6 @@ class Overlap:
     """One region of one picture.
 
     Attributes:
-        predicted: pixels or voxels predicted.
-        true: pixels or voxels of the truth.
         dice: Dice's coefficient; NaN when both are empty.
         hd95: the larger of the two 95th percentiles of distances from one surface to the other; NaN when either is
             empty.
