@@ -35,12 +35,12 @@ class Entry:
         file: the name that findings, errors and hashes use: a path below the data folder, with `/`; for DICOM a
             pseudonym.
         label: index into the listing's class names; 0 where the target is a mask.
-        patient: whose picture it is.
+        patient: of the picture.
         site: the hospital it comes from, where the layout says so.
         split: the published part it lies in (`train`, `test`, `val`), where the layout has one.
         sources: files it is decoded from; empty means `file` itself.
         mask: files of its mask.
-        frame: which frame of a source with many; None for all.
+        frame: of a source with many; None for all.
         groups: column and value of each subgroup that the layout states, such as ("sex", "F").
     """
 

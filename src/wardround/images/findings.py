@@ -18,7 +18,7 @@ class Findings:
         two_labels: patients whose pictures carry two or more labels.
         straddling: patients with pictures in the published training and test parts.
         conflicting_duplicates: groups of identical files with different labels.
-        repeated_pictures: how many pictures equal another one that was counted before.
+        repeated_pictures: number of pictures that equal another one, counted before.
         notes: sentences of the reader, without file names.
         unnamed: pictures or volumes that name no patient, each counted as a patient of its own.
     """

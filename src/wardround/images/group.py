@@ -35,10 +35,10 @@ def group_by_patient(
     """Patients sorted by id, and what was noticed while grouping.
 
     Args:
-        listing: what a reader found.
+        listing: entries of a reader.
         digests: sha256 of each entry's content.
         unreadable: numbers of the entries to leave out.
-        duplicates: what to do about identical files under two patients.
+        duplicates: treatment of identical files under two patients.
         rows_of: from the number of an entry to its rows in the cache: one a picture, one a slice of a volume.
 
     Raises:

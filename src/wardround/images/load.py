@@ -60,17 +60,17 @@ def load_images(
     Args:
         layout: one of `wardround.images.layouts.readers.LAYOUTS`.
         root: the data folder, a .zip or a .tar; None for the layout `phantom`.
-        cache_dir: where decoded pictures are kept.
+        cache_dir: folder of decoded pictures.
         image_size: height and width of pictures.
         channels: 1 or 3, of pictures.
-        fit: what happens to a picture that is no square: `crop`, `pad` or `stretch`.
+        fit: treatment of a picture that is no square: `crop`, `pad` or `stretch`.
         circle: crop to the bright disc of a fundus photograph first.
-        volumes: how volumes are brought to one shape; needed for a layout of volumes, and for no other.
+        volumes: shape that volumes are brought to; needed for a layout of volumes, and for no other.
         task: one of the layout's own; None takes its first.
         skip_unreadable: leave files out that cannot be decoded, as a finding, instead of refusing the set.
         duplicates: identical files under two patients: `merge` the patients, `keep` them or `refuse` the set.
         phantom: the population of the layout `phantom`; None takes the default one.
-        options: what the layout's reader may need beside the folder.
+        options: of the layout's reader.
         progress: told how many pictures are decoded, while there is something to decode.
 
     Raises:

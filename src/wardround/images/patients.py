@@ -15,7 +15,7 @@ class ImageRef:
     Args:
         file: path below the data folder, with `/`, or a pseudonym; slices of one volume share it.
         label: index into the class names of the set.
-        row: where its picture lies in `ImageSet.pixels`.
+        row: of its picture in `ImageSet.pixels`.
         split: the published part (`train`, `test`, `val`), where there is one.
         digest: sha256 of the file's content, in hexadecimal.
         site: the hospital this image comes from, where the layout says so.
@@ -78,12 +78,12 @@ class ImageSet:
         patients: sorted by id.
         pixels: uint8, (picture, channel, *space), memory-mapped and read-only. `ImageRef.row` points
             into it; rows of unreadable pictures are zero, and no `ImageRef` points at them.
-        findings: what was noticed on the way.
+        findings: of the reader and the grouping.
         digest: sha256 of contents, labels and patients; the privacy ledger knows the data set by it. It does
             not depend on file names, on the order of files or on how pictures are scaled.
-        target: what is predicted.
+        target: of the predictions.
         masks: class of each pixel or voxel, (picture, *space); None unless the target is masks.
-        regions: what of the masks is scored.
+        regions: unions of mask classes that are scored.
         spacing: mm between neighbours along x, y and z; None where it is unknown, or each volume's own.
         rows_each: rows of one volume: 1, or as many as it has axial slices, which share a file and are neighbours,
             feet first; a slice's height is the rest of its row by this number.

@@ -109,6 +109,20 @@ def refuse(name: str, problems: Sequence[str]) -> None:
         )
 
 
+def patient_rows(name: str, rows: Sequence[Row], key: str) -> dict[str, Row]:
+    """Returns the row with the patient of each value of a column; refuses rows without either, or that disagree."""
+    people: dict[str, Row] = {}
+    problems = []
+    for row in rows:
+        value, patient = row.values[key], row.values["patient_id"]
+        if not value or not patient:
+            problems.append(f"line {row.line} has no {'patient_id' if value else key}")
+        elif people.setdefault(value, row).values["patient_id"] != patient:
+            problems.append(f"line {row.line}: {value} has another patient in line {people[value].line}")
+    refuse(name, problems)
+    return people
+
+
 def read_metadata(store: Store, required: tuple[str, ...]) -> list[Row]:
     """Returns the rows of `metadata.csv`, one a picture, `file` among the required columns.
 

@@ -54,10 +54,10 @@ class Decoder(Protocol):
         """Returns one entry's picture.
 
         Args:
-            entry: what is decoded.
+            entry: the picture or volume.
             contents: of `entry.sources`, in their order.
             masks: of `entry.mask`, in their order.
-            hint: what may be left out; None leaves out nothing.
+            hint: parts that may be left out; None leaves out nothing.
 
         Raises:
             DataError: the content is not what it should be. The sentence names no file.

@@ -35,6 +35,16 @@ _TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _SAME_MM = 1e-3
 
 
+class NoStack(DataError):
+    """Slices that make no volume, for one of the reasons above."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"a series must be one stack of even slices, this one has {reason}. Leave it out, or export it again."
+        )
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Plane:
     """One slice.
@@ -73,10 +83,10 @@ def planes_of(found: "Dataset") -> tuple[Plane, ...]:
     """Returns every frame of a file as a slice.
 
     Raises:
-        DataError: a frame says not where it lies.
+        NoStack: a frame does not say its place.
     """
     if num_frames(found) != 1 and not is_grouped(found):
-        raise _no_stack(UNPLACED)
+        raise NoStack(UNPLACED)
     size = (whole_number(found, "Rows", 0), whole_number(found, "Columns", 0))
     return tuple(_plane(groups, size) for groups in grouped(found))
 
@@ -89,11 +99,11 @@ def _plane(groups: "list[Dataset]", size: tuple[int, int]) -> Plane:
     position, spacing = said("ImagePositionPatient", 3), said("PixelSpacing", 2)
     orientation = said("ImageOrientationPatient", 6)
     if position is None or orientation is None or spacing is None or min(spacing) <= 0:
-        raise _no_stack(UNPLACED)
+        raise NoStack(UNPLACED)
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if not np.allclose(lengths, 1, atol=1e-2) or abs(row @ column) > 1e-2:
-        raise _no_stack(UNPLACED)
+        raise NoStack(UNPLACED)
     unit = (*(row / lengths[0]).tolist(), *(column / lengths[1]).tolist())
     thickness = said("SpacingBetweenSlices", 1) or said("SliceThickness", 1)
     return Plane(position, unit, spacing, size, abs(thickness[0]) if thickness else None)
@@ -103,7 +113,7 @@ def grid_of(planes: Sequence[Plane]) -> Grid:
     """Slices in the order of their positions along their common normal.
 
     Raises:
-        DataError: they make no volume; the sentence holds `MIXED`, `REPEATED`, `UNEVEN`, `TILTED` or `UNPLACED`.
+        NoStack: they make no volume: `MIXED`, `REPEATED`, `UNEVEN`, `TILTED` or `UNPLACED`.
     """
     first = planes[0]
     if not all(
@@ -112,7 +122,7 @@ def grid_of(planes: Sequence[Plane]) -> Grid:
         and np.allclose(plane.spacing, first.spacing, rtol=1e-3)
         for plane in planes
     ):
-        raise _no_stack(MIXED)
+        raise NoStack(MIXED)
     row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     normal = np.cross(row, column)
     normal /= np.linalg.norm(normal)
@@ -132,17 +142,17 @@ def _step(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], f
     """Returns the step from one slice to the next, mm."""
     if len(positions) == 1:
         if not first.thickness:
-            raise _no_stack(UNPLACED)
+            raise NoStack(UNPLACED)
         return normal * first.thickness
     heights = positions @ normal
     if np.diff(heights).min() < _SAME_MM:
-        raise _no_stack(REPEATED)
+        raise NoStack(REPEATED)
     places = np.linspace(heights[0], heights[-1], len(heights))
     if np.abs(heights - places).max() > UNEVENNESS * (places[1] - places[0]):
-        raise _no_stack(UNEVEN)
+        raise NoStack(UNEVEN)
     sideways = positions - positions[0] - np.outer(heights - heights[0], normal)
     if np.linalg.norm(sideways, axis=1).max() > max(first.spacing):
-        raise _no_stack(TILTED)
+        raise NoStack(TILTED)
     return (positions[-1] - positions[0]) / (len(positions) - 1)
 
 
@@ -170,9 +180,3 @@ def turned_affine(shape: tuple[int, int, int], affine: Affine) -> Affine:
             turn[old, 3] = shape[old] - 1
     made: Affine = affine @ turn
     return made
-
-
-def _no_stack(what: str) -> DataError:
-    return DataError(
-        f"a series must be one stack of even slices, this one has {what}. Leave it out, or export it again."
-    )

@@ -39,7 +39,7 @@ class Header:
         source: the file as the store counts it.
         kind: of its content; where that is nothing to train on, the rest is empty.
         patient: by PatientID alone; None where there is none.
-        issuer: who gave the PatientID, where the header says so.
+        issuer: of the PatientID, where the header says so.
         study: its examination.
         series: its series.
         image: the object itself.
@@ -169,7 +169,7 @@ def refusal(found: "Dataset", sop_class: str) -> str | None:
 
     Args:
         found: its header.
-        sop_class: what kind of object it is.
+        sop_class: its kind of object.
     """
     if text(found, "BurnedInAnnotation").upper() == "YES":
         return BURNED_IN

@@ -30,7 +30,7 @@ def pseudonym(key: bytes, kind: str, value: str) -> str:
 
     Args:
         key: of `KEY_BYTES` bytes, from `load_or_create_key`.
-        kind: what is named, such as "patient".
+        kind: of the value, such as "patient".
         value: as the header has it; blanks and NULs around it, which DICOM pads with, do not count.
     """
     assert "\0" not in kind, "the NUL keeps kinds and values apart"

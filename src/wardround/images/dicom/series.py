@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from wardround.errors import DataError
-from wardround.images.dicom import geometry
-from wardround.images.dicom.geometry import Plane, grid_of
+from wardround.images.dicom.geometry import UNPLACED, NoStack, Plane, grid_of
 from wardround.images.dicom.headers import Header, Kind, read_header
 from wardround.images.dicom.labels import LABELS
 from wardround.images.dicom.pixels import MAX_VOXELS
@@ -14,7 +13,6 @@ from wardround.images.store import Store
 
 _TWO_PATIENTS = "files of two patients under one series"
 _TOO_LARGE = f"more than {MAX_VOXELS:,} voxels"
-_REASONS = (geometry.MIXED, geometry.REPEATED, geometry.UNEVEN, geometry.TILTED, geometry.UNPLACED)
 _USED = (Kind.PICTURE, Kind.SLICE, Kind.SEGMENTATION)
 _DAMAGED = "damaged DICOM files"
 _NOBODYS = "files without a PatientID, who belong to nobody that could be protected,"
@@ -146,33 +144,27 @@ def volumes(headers: Iterable[Header], patient: Callable[[Header], str]) -> tupl
     units, left_out = [], Counter[str]()
     for name, found in _by_series(headers).items():
         owners = {patient(header) for header in found}
-        if len(owners) > 1:
-            left_out[_TWO_PATIENTS] += 1
-            continue
-        ordered = _in_order(found)
-        if isinstance(ordered, str):
-            left_out[ordered] += 1
-        else:
-            owner = owners.pop()
-            units.append(Unit(f"{owner}/s-{name}", owner, ordered))
+        try:
+            if len(owners) > 1:
+                raise NoStack(_TWO_PATIENTS)
+            units.append(Unit(f"{min(owners)}/s-{name}", min(owners), _in_order(found)))
+        except NoStack as error:
+            left_out[error.reason] += 1
     return sorted(units, key=lambda unit: unit.file), left_out
 
 
-def _in_order(found: list[Header]) -> tuple[Header, ...] | str:
-    """Returns files by their first slice, or the reason why they are no volume."""
+def _in_order(found: list[Header]) -> tuple[Header, ...]:
+    """Returns files by their first slice; raises `NoStack` where they are no volume."""
     owners: list[Header] = []
     planes: list[Plane] = []
     for header in found:
         if header.planes is None:
-            return geometry.UNPLACED
+            raise NoStack(UNPLACED)
         owners += [header] * len(header.planes)
         planes += header.planes
     if sum(plane.size[0] * plane.size[1] for plane in planes) > MAX_VOXELS:
-        return _TOO_LARGE
-    try:
-        grid = grid_of(planes)
-    except DataError as error:
-        return next(reason for reason in _REASONS if reason in str(error))
+        raise NoStack(_TOO_LARGE)
+    grid = grid_of(planes)
     return tuple({owners[index].source: owners[index] for index in grid.order}.values())
 
 

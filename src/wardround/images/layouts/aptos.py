@@ -18,7 +18,7 @@ from wardround.images.entries import Entry, Target, Task
 from wardround.images.layouts.readers import Reader, plain
 from wardround.images.listing import Listing
 from wardround.images.store import Store
-from wardround.images.table import Row, read_rows, refuse
+from wardround.images.table import Row, patient_rows, read_rows, refuse
 
 TABLE = "train.csv"
 FOLDER = "train_images"
@@ -122,15 +122,7 @@ def _people(store: Store, rows: Sequence[Row]) -> dict[str, Row]:
         table, listed = TABLE, list(rows)
     else:
         return {}
-    people: dict[str, Row] = {}
-    problems = []
-    for row in listed:
-        code, patient = row.values["id_code"], row.values["patient_id"]
-        if not code or not patient:
-            problems.append(f"line {row.line} has no {'patient_id' if code else 'id_code'}")
-        elif people.setdefault(code, row).values["patient_id"] != patient:
-            problems.append(f"line {row.line}: {code} has another patient in line {people[code].line}")
-    refuse(table, problems)
+    people = patient_rows(table, listed, "id_code")
     refuse(table, [f"{row.values['id_code']} has no row" for row in rows if row.values["id_code"] not in people])
     return people
 

@@ -18,7 +18,7 @@ from wardround.images.findings import shortened
 from wardround.images.layouts.readers import Reader, plain
 from wardround.images.listing import Listing
 from wardround.images.store import Store
-from wardround.images.table import leads_outside, read_rows, refuse
+from wardround.images.table import leads_outside, patient_rows, read_rows, refuse
 
 DESCRIPTION = "dataset.json"
 PATIENTS = "patients.csv"
@@ -133,12 +133,12 @@ def _patients(store: Store) -> dict[str, tuple[str, str | None]]:
     if PATIENTS not in store:
         return {}
     people, problems = {}, []
-    for row in read_rows(store, PATIENTS, ("image", "patient_id")):
-        image, patient = _path(row.values["image"]), row.values["patient_id"]
-        if image is None or not patient:
-            problems.append(f"line {row.line} has no image, or no patient_id")
+    for name, row in patient_rows(PATIENTS, read_rows(store, PATIENTS, ("image", "patient_id")), "image").items():
+        image = _path(name)
+        if image is None:
+            problems.append(f"line {row.line} names no volume below the folder")
         else:
-            people[image] = (patient, row.get("site"))
+            people[image] = (row.values["patient_id"], row.get("site"))
     refuse(PATIENTS, problems)
     return people
 

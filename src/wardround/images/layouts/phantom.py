@@ -38,9 +38,9 @@ class PhantomOptions:
     """The population to generate.
 
     Args:
-        patients: how many people.
+        patients: number of people.
         max_images: a patient has 1 to `max_images` pictures, each number equally likely.
-        sites: how many hospitals, each with a scanner of its own.
+        sites: number of hospitals, each with a scanner of its own.
         image_size: height and width of a picture, in pixels.
         seed: everything is drawn from it.
         prevalence: the probability that a patient has lesions.

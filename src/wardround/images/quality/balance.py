@@ -41,7 +41,7 @@ class Balance:
         patients: people.
         classes: in the order of the labels. With masks: the images in which a class is drawn.
         sites: by name; empty where the layout names none.
-        images_per_patient: how many patients have 1, 2, ... images: (images, patients), ascending.
+        images_per_patient: number of images, and of the patients who have as many, ascending.
         has_background: class 0 is the part that no mask covers, and not a finding.
     """
 

@@ -31,8 +31,8 @@ class Wanted:
     """The rows that are asked for.
 
     Args:
-        recipe: what every picture is made into.
-        cache_dir: where rows are kept.
+        recipe: of every picture.
+        cache_dir: folder of the rows.
         progress: told how many entries are decoded.
     """
 

@@ -52,7 +52,7 @@ class PictureRecipe:
     Args:
         image_size: height and width.
         channels: 1 or 3.
-        fit: what happens to a picture that is no square.
+        fit: treatment of a picture that is no square.
         circle: crop to the bright disc of a fundus photograph first.
     """
 
