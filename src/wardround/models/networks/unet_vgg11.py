@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wardround.models.network import Form
+from wardround.models.network import Form, group_norm
 from wardround.models.networks.vgg import VGG11, convolutions
-from wardround.models.norms import group_norm
 
 _BESIDE = (512, 512, 256, 128, 0)
 _WIDTHS = (256, 128, 64, 32, 16)
