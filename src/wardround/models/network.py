@@ -85,11 +85,8 @@ class Standardise(Encoder):
 
     Brightness and contrast of a radiograph say more about the machine than about the lung, and as a
     shortcut they predict the label; this removes both, from each picture alone. A constant picture
-    becomes zero: `FLOOR` is added in quadrature to the deviation.
-
-    Args:
-        each_channel: every channel by itself, for channels that are measurements of different kinds (the sequences
-            of a magnetic resonance examination); else all channels of a picture together.
+    becomes zero: `FLOOR` is added in quadrature to the deviation. `each_channel` takes every channel by itself, for
+    measurements of different kinds (the sequences of a magnetic resonance examination).
     """
 
     FLOOR = 0.01

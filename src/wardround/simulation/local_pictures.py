@@ -22,6 +22,7 @@ from wardround.hospital.pictures import workbench_of
 from wardround.images.entries import Target
 from wardround.ledger.account import Ledger
 from wardround.ledger.file import LedgerFile
+from wardround.per_patient.batch import Loss
 from wardround.privacy.pictures.mechanism import PictureMechanism, Values, to_bytes
 from wardround.privacy.pictures.release import LocalRelease
 from wardround.privacy.pictures.resemblance import coarse, reidentified, structural_similarity
@@ -32,7 +33,6 @@ from wardround.records.folder import RunFolder, arrays_from_file, arrays_to_byte
 from wardround.simulation.federate import open_ledger
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.training.label_noise import backward_corrected, forward_corrected
-from wardround.training.losses import Loss
 from wardround.training.patients import Rows, TrainingPatients
 from wardround.types import HospitalName, Labels
 

@@ -99,10 +99,8 @@ class SegmentationMetrics:
 class MaskScores:
     """A few numbers of predicted and true masks, which are added one by one.
 
-    Args:
-        regions: what is scored; at least one, of different names.
-        spacing: size of a pixel along each axis, in mm; None for pictures without one, distances are then in
-            pixels.
+    At least one region is scored. `spacing` is the size of a pixel along each axis, in mm; None for pictures without
+    one, whose distances are in pixels.
     """
 
     def __init__(self, regions: Sequence[Region], spacing: Sequence[float] | None) -> None:
