@@ -8,8 +8,7 @@ from torch import nn
 
 from wardround.errors import ModelError
 from wardround.models.catalogue import build
-from wardround.models.network import Stage
-from wardround.models.norms import NORMS
+from wardround.models.network import NORMS, Stage
 from wardround.models.stages import cut
 from wardround.models.vectors import load_vector, to_vector
 

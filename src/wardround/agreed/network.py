@@ -7,10 +7,11 @@ from wardround.errors import ModelError
 from wardround.images.entries import Target
 from wardround.models.catalogue import NAMES, build
 from wardround.models.network import Network
+from wardround.per_patient.batch import Loss
 from wardround.per_patient.validation import check_trainable
 from wardround.training.augment.augmentation import Augmentation, Axis
 from wardround.training.convex import linear_head
-from wardround.training.losses import LOSSES, LOSSES_FOR, Loss
+from wardround.training.losses import LOSSES, LOSSES_FOR
 
 
 def loss_of(study: Study, target: Target) -> Loss:

@@ -13,7 +13,7 @@ from wardround.images.load import Volumes, load_images
 from wardround.images.patients import ImageSet
 from wardround.images.rows.recipe import View
 from wardround.models.network import Network
-from wardround.training.losses import Loss
+from wardround.per_patient.batch import Loss
 from wardround.training.workbench import Workbench
 
 DEFAULT_CACHE = Path("~/.cache/wardround")

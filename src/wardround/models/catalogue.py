@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -27,7 +27,7 @@ from wardround.models.networks.squeezenet import squeezenet
 from wardround.models.networks.unet import unet
 from wardround.models.networks.unet_vgg11 import unet_vgg11
 from wardround.models.networks.voxel_features import VoxelFeatures, voxel_features
-from wardround.models.stages import check_stage, cut, staged
+from wardround.models.stages import cut, staged
 from wardround.models.weights import load_weights
 
 PICTURES = frozenset({2})
@@ -172,7 +172,8 @@ def build(
     builder = NETWORKS[name]
     form = Form(tuple(size), channels, num_classes, _width(name, builder, width))
     _check(name, builder, form)
-    check_stage(train)
+    if train not in get_args(Stage):
+        raise ModelError(f"train must be 'all', 'norms' or 'head', got {train!r}. Choose what is trained.")
     with torch.device("meta"):
         names = builder.body(form)
     head = frozenset(key for key, _ in cut(names, builder.head)[1].named_parameters())

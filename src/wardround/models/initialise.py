@@ -54,9 +54,8 @@ def initialised(
             raise ModelError(
                 f"A network here must have parameters only, got the buffer {buffer!r}; build it elsewhere."
             )
-        for name, parameter in network.named_parameters():
-            if name in zero:
-                parameter.zero_()
+        for name in zero:
+            network.get_parameter(name).zero_()
     return network
 
 

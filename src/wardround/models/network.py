@@ -31,6 +31,12 @@ Constants = dict[str, str | float | bool]
 FULL_SCALE = 255.0
 """The brightest value of a picture."""
 
+MOST_GROUPS = 32
+"""Wu and He 2018, https://arxiv.org/abs/1803.08494, section 3.2."""
+
+NORMS = (nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm, nn.modules.batchnorm._BatchNorm)
+"""Layers whose scale and offset are trained by `train="norms"`."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -79,11 +85,8 @@ class Standardise(Encoder):
 
     Brightness and contrast of a radiograph say more about the machine than about the lung, and as a
     shortcut they predict the label; this removes both, from each picture alone. A constant picture
-    becomes zero: `FLOOR` is added in quadrature to the deviation.
-
-    Args:
-        each_channel: every channel by itself, for channels that are measurements of different kinds (the sequences
-            of a magnetic resonance examination); else all channels of a picture together.
+    becomes zero: `FLOOR` is added in quadrature to the deviation. `each_channel` takes every channel by itself, for
+    measurements of different kinds (the sequences of a magnetic resonance examination).
     """
 
     FLOOR = 0.01
@@ -173,3 +176,13 @@ class Network:
     def whole(self) -> nn.Module:
         """Returns one module from uint8 pictures to logits; it shares its parameters with this network."""
         return nn.Sequential(self.encode, self.trained)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Returns a group norm with the largest number of groups, up to 32, that divides the channels.
+
+    >>> group_norm(64).num_groups, group_norm(48).num_groups, group_norm(7).num_groups
+    (32, 24, 7)
+    """
+    groups = max(g for g in range(1, min(MOST_GROUPS, channels) + 1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)

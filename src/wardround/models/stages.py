@@ -4,12 +4,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from wardround.errors import ModelError
-from wardround.models.network import Frozen, Network, Parts, Stage
-from wardround.models.norms import NORMS
+from wardround.models.network import NORMS, Frozen, Network, Parts, Stage
 from wardround.models.weights import LoadedWeights
-
-STAGES: tuple[Stage, ...] = ("all", "norms", "head")
 
 
 def staged(
@@ -23,7 +19,6 @@ def staged(
 
     The parts are used as they are, and the body's parameters are told here which of them require a gradient.
     """
-    check_stage(stage)
     backbone, head = cut(parts.body, parts.head)
     parts.body.requires_grad_(True).train()
     norms = [module for module in backbone.modules() if isinstance(module, NORMS)]
@@ -40,12 +35,6 @@ def staged(
         encode, trained = nn.Sequential(parts.encoder, Frozen(backbone)), head
     once = parts.encode_once or (trained is head and not segments)
     return Network(name, encode, trained, once, weights, segments, stage, parts)
-
-
-def check_stage(stage: str) -> None:
-    """Refuses a stage that does not exist, with a `ModelError`."""
-    if stage not in STAGES:
-        raise ModelError(f"train must be 'all', 'norms' or 'head', got {stage!r}. Choose what is trained.")
 
 
 def cut(body: nn.Sequential, head: str) -> tuple[nn.Sequential, nn.Sequential]:

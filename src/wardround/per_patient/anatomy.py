@@ -196,13 +196,9 @@ def _agrees(subject: _Subject, anatomy: Anatomy) -> int | None:
     """
     size, layout = _PROBES[-1], subject.layout
     batch = subject.made_up(size)
-    singles = [
-        PatientBatch(x[None], y[None], batch.patient[:1], 1)
-        for x, y in zip(batch.inputs, batch.labels, strict=True)
-    ]
     try:
         tape = take(subject.model, layout, subject.loss, batch, anatomy, materialise=False)
-        apart = torch.cat([subject.losses(single) for single in singles])
+        apart = torch.cat([subject.losses(one) for one in batch.singles()])
     except NotPerPicture:
         raise
     except Exception:  # any error of a module that cannot take one picture

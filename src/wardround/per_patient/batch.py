@@ -29,6 +29,11 @@ class PatientBatch:
     patient: Tensor
     num_patients: int
 
+    def singles(self) -> "list[PatientBatch]":
+        """Returns every picture in a batch of its own."""
+        pairs = zip(self.inputs, self.labels, strict=True)
+        return [PatientBatch(x[None], y[None], self.patient[:1] * 0, 1) for x, y in pairs]
+
 
 def losses_of(loss: Loss, output: Tensor, labels: Tensor, count: int) -> Tensor:
     """Returns the loss of each picture, (picture,).

@@ -24,7 +24,6 @@ class Clipping:
 
     def sections(self, names: Sequence[str]) -> dict[str, int] | None:
         """Returns the section of each parameter, counted from 0; None puts all into one."""
-        del names
         return None
 
     def check(self, clipping_norm: float) -> None:
@@ -33,7 +32,6 @@ class Clipping:
         Raises:
             PrivacyError: why.
         """
-        del clipping_norm
 
     def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
         """Returns the factor of each section of each patient's gradient, from its L2 norm, (section, patient).
@@ -52,7 +50,6 @@ class Flat(Clipping):
 
     def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
         """See `Clipping`."""
-        del sizes
         return torch.clamp(clipping_norm * SINGLE_PRECISION / norms, max=1.0)
 
 
@@ -129,14 +126,12 @@ class Automatic(Clipping):
 
     def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
         """See `Clipping`."""
-        del sizes
         return clipping_norm * SINGLE_PRECISION / (norms + self.stability)
 
 
 def rule_of(kind: ClippingKind) -> Clipping:
     """Returns the rule of a kind; with an adaptive norm the clip is flat."""
-    if kind is ClippingKind.PER_LAYER:
-        return PerLayer()
-    if kind is ClippingKind.PER_LAYER_BY_SIZE:
-        return PerLayer(Split.SIZE)
+    layered = {ClippingKind.PER_LAYER: Split.EQUAL, ClippingKind.PER_LAYER_BY_SIZE: Split.SIZE}
+    if kind in layered:
+        return PerLayer(layered[kind])
     return Automatic() if kind is ClippingKind.AUTOMATIC else Flat()

@@ -5,6 +5,7 @@ gradient; the backward pass of each use writes to a `Tape` what belongs to each 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ def take(
     counts = torch.bincount(batch.patient, minlength=batch.num_patients)
     single = bool((counts <= 1).all())
     identity = single and len(batch.patient) == batch.num_patients
-    fold: Fold = same if identity else _Folded(batch.patient, batch.num_patients)
+    fold: Fold = same if identity else partial(_folded, batch.patient, batch.num_patients)
     buffers = buffers if identity else None
     tape = Tape(
         batch.num_patients, fold, batch.inputs.device,
@@ -75,11 +76,6 @@ def take(
     return tape
 
 
-class _Folded:
-    """Sum of per-picture values over each patient's pictures."""
-
-    def __init__(self, patient: Tensor, num_patients: int) -> None:
-        self._patient, self._num_patients = patient, num_patients
-
-    def __call__(self, values: Tensor) -> Tensor:
-        return values.new_zeros(self._num_patients, *values.shape[1:]).index_add_(0, self._patient, values)
+def _folded(patient: Tensor, num_patients: int, values: Tensor) -> Tensor:
+    """Returns the sum of per-picture values over each patient's pictures."""
+    return values.new_zeros(num_patients, *values.shape[1:]).index_add_(0, patient, values)

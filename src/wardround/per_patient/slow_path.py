@@ -47,11 +47,7 @@ def slow_gradients(model: nn.Module, layout: Layout, loss: Loss, part: PatientBa
     """Returns each patient's gradient, (patient, parameter); `loop` takes one picture at a time."""
     counts = torch.bincount(part.patient, minlength=part.num_patients).clamp(min=1)
     if loop:
-        pictures = [
-            PatientBatch(x[None], y[None], part.patient[:1], 1)
-            for x, y in zip(part.inputs, part.labels, strict=True)
-        ]
-        gradients = torch.cat([gradient_in_parts(model, layout, loss, picture, 1) for picture in pictures])
+        gradients = torch.cat([gradient_in_parts(model, layout, loss, one, 1) for one in part.singles()])
     else:
         gradients = functional_gradients(model, layout, loss, part)
     sums = gradients.new_zeros(part.num_patients, gradients.shape[1]).index_add_(0, part.patient, gradients)

@@ -58,8 +58,8 @@ def add(totals: Tensor, microbatch: Microbatch, owner: Tensor, layout: Layout, f
     """Adds a microbatch's clipped gradients to the totals, (group, parameter), of the groups that own its patients."""
     if microbatch.tape is not None:
         _add_kept(totals, microbatch.tape, owner, layout, factors)
-        _add_formed(totals, microbatch, microbatch.tape, owner, layout, factors)
-        _add_deferred(totals, microbatch, microbatch.tape, owner, layout, factors)
+        _add_formed(totals, microbatch.tape, microbatch.patient, owner, layout, factors)
+        _add_deferred(totals, microbatch.tape, microbatch.patient, owner, layout, factors)
     elif microbatch.gradients is not None:
         for group, first, last in _ranges(owner):
             members = slice(first, last)
@@ -95,11 +95,11 @@ def _add_kept(totals: Tensor, tape: Tape, owner: Tensor, layout: Layout, factors
 
 
 def _add_formed(
-    totals: Tensor, microbatch: Microbatch, tape: Tape, owner: Tensor, layout: Layout, factors: Factors
+    totals: Tensor, tape: Tape, patient: Tensor, owner: Tensor, layout: Layout, factors: Factors
 ) -> None:
     """Adds gradients of single pictures that were left out of the deferred uses."""
     for names, pictures, gradients_of_names in tape.formed:
-        patients = microbatch.patient[pictures]
+        patients = patient[pictures]
         for name, gradients in zip(names, gradients_of_names, strict=True):
             clean = torch.where(factors.finite[patients][:, None], gradients.reshape(len(patients), -1), 0.0)
             clipped = factors.of(name, gradients.dtype)[patients][:, None] * clean
@@ -107,14 +107,14 @@ def _add_formed(
 
 
 def _add_deferred(
-    totals: Tensor, microbatch: Microbatch, tape: Tape, owner: Tensor, layout: Layout, factors: Factors
+    totals: Tensor, tape: Tape, patient: Tensor, owner: Tensor, layout: Layout, factors: Factors
 ) -> None:
     """Adds deferred uses: one product for each, the factors multiplied into its output gradient."""
-    ranges = _ranges(owner[microbatch.patient.cpu()])
+    ranges = _ranges(owner[patient.cpu()])
     for use, g, saved in tape.deferred:
-        weights = factors.of(use.names[0], g.dtype)[microbatch.patient]
-        weighted = factors.cleaned(g, microbatch.patient) * weights.view(-1, *(1,) * (g.ndim - 1))
-        tensors = [weighted, *(factors.cleaned(tensor, microbatch.patient) for tensor in saved)]
+        weights = factors.of(use.names[0], g.dtype)[patient]
+        weighted = factors.cleaned(g, patient) * weights.view(-1, *(1,) * (g.ndim - 1))
+        tensors = [weighted, *(factors.cleaned(tensor, patient) for tensor in saved)]
         for group, first, last in ranges:
             part = [t if last - first == len(t) else t[first:last] for t in tensors]
             into = [totals[group, layout.place(name)].view(layout.parameters[name].shape) for name in use.names]

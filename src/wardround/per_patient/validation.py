@@ -11,11 +11,9 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def check_trainable(model: nn.Module, example: Tensor) -> None:
-    """Refuses a network that mixes patients, by its structure and by its behaviour.
+    """Refuses a network that mixes patients, by its structure and by its behaviour on an example.
 
-    Args:
-        model: maps inputs to logits, (picture, class).
-        example: one batch of at least two encoded pictures, (picture, *shape); public or random values.
+    The example is a batch of at least two encoded pictures, (picture, *shape), of public or random values.
 
     Raises:
         ModelError: a layer computes statistics over the batch, keeps running statistics of the pictures, or

@@ -51,7 +51,7 @@ def epsilon_chart(overview: Overview) -> Chart | None:
     ]
     conditions = {row.guarantee.condition for row in private}
     condition = conditions.pop() if len(conditions) == 1 else "at the δ of its row"
-    return _drawn(overview, series, [*levels, *_baselines(overview)], f"ε {condition}", logarithmic=True)
+    return _drawn(overview, series, [*levels, *_baselines(overview)], f"ε {condition}")
 
 
 def hospitals_chart(overview: Overview) -> Chart | None:
@@ -60,7 +60,7 @@ def hospitals_chart(overview: Overview) -> Chart | None:
     if len({row.hospitals for row in rows}) < 2:
         return None
     series = _series(overview, rows, ("hospitals.count",), lambda row: row.hospitals)
-    return _drawn(overview, series, _baselines(overview), "hospitals", logarithmic=True)
+    return _drawn(overview, series, _baselines(overview), "hospitals")
 
 
 def curves_chart(overview: Overview) -> Chart | None:
@@ -70,7 +70,7 @@ def curves_chart(overview: Overview) -> Chart | None:
         return None
     chance = [level for level in _baselines(overview) if level.label == _GUESSING]
     levels = _baselines(overview) if overview.rows[0].measured_on == "test" else chance
-    return _drawn(overview, series, levels, "round", logarithmic=False, dots=False)
+    return _drawn(overview, series, levels, "round")
 
 
 def spread_chart(overview: Overview) -> Chart | None:
@@ -125,15 +125,7 @@ def _words(spread: Spread) -> str:
     return f"mean {spread.mean:.3f}, from {spread.low:.3f} to {spread.high:.3f} over {len(spread.values)} runs"
 
 
-def _drawn(
-    overview: Overview,
-    series: Sequence[_Series],
-    levels: Sequence[_Level],
-    along: str,
-    *,
-    logarithmic: bool,
-    dots: bool = True,
-) -> Chart:
+def _drawn(overview: Overview, series: Sequence[_Series], levels: Sequence[_Level], along: str) -> Chart:
     on = overview.rows[0].measured_on if along == "round" else "test"
     title = f"{overview.headline.title} on the {on} patients"
     said = "; ".join(
@@ -141,16 +133,14 @@ def _drawn(
         for one in series
     )
     floors = "".join(f"; {level.label}: {level.value:.3f}" for level in levels)
-    return both(
-        lambda width: _draw(_scale(overview), series, levels, title, along, width, logarithmic, dots),
-        f"{title} against {along}. {said}{floors}.",
-    )
+    label = f"{title} against {along}. {said}{floors}."
+    return both(lambda width: _draw(_scale(overview), series, levels, title, along, width), label)
 
 
 def _draw(
-    scale: Scale, series: Sequence[_Series], levels: Sequence[_Level], title: str, along: str, width: int,
-    logarithmic: bool, dots: bool,
-) -> Figure:  # fmt: skip
+    scale: Scale, series: Sequence[_Series], levels: Sequence[_Level], title: str, along: str, width: int
+) -> Figure:
+    """Draws the series and levels: rounds on a linear axis without single runs, else on a logarithmic axis."""
     columns = 2 if width >= WIDE else 1
     entries = len(series) + len(levels)
     key_height = _LINE_HEIGHT * math.ceil(entries / columns) + 8
@@ -162,13 +152,16 @@ def _draw(
     axes.set_title(title, loc="left", fontsize=13, pad=12, color=INK, x=-38 / (width - 58))
     axes.grid(axis="y", color=RULE, linewidth=1)
     places = sorted({x for one in series for x, _ in one.points})
-    if logarithmic:
-        _logarithmic(axes, places)
-    else:
+    if along == "round":
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    else:
+        axes.set_xscale("log")
+        axes.set_xticks(places, [f"{place:.3g}" for place in places])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(places[0] / 1.15, places[-1] * 1.15)
     axes.set_xlabel(along)
     for number, one in enumerate(series):
-        _draw_series(axes, one, number, dots=dots)
+        _draw_series(axes, one, number, dots=along != "round")
     for number, level in enumerate(levels):
         axes.axhline(level.value, color=level.colour, linewidth=1.4, dashes=(4 + 4 * number, 3), label=level.label)
     figure.legend(
@@ -176,13 +169,6 @@ def _draw(
         borderaxespad=0.2, handlelength=2.6, labelspacing=0.45,
     )  # fmt: skip
     return figure
-
-
-def _logarithmic(axes: Axes, places: Sequence[float]) -> None:
-    axes.set_xscale("log")
-    axes.set_xticks(places, [f"{place:.3g}" for place in places])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(places[0] / 1.15, places[-1] * 1.15)
 
 
 def _draw_series(axes: Axes, one: _Series, number: int, *, dots: bool) -> None:

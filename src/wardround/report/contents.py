@@ -122,10 +122,8 @@ class Released:
 
 
 @dataclass(frozen=True)
-class TestSet:
-    """The patients set aside."""
-
-    __test__ = False  # not a test class, whatever its name says to pytest
+class Aside:
+    """The test patients, who were set aside."""
 
     patients: int
     images: int
@@ -176,7 +174,7 @@ class Report:
     quality: Quality
     classes: tuple[str, ...]
     parameters: int
-    test: TestSet
+    test: Aside
     looks: tuple[Look, ...]
     comparisons: tuple[Comparison, ...]
     insiders: tuple[Insider, ...]
@@ -195,8 +193,3 @@ class Report:
     witness: NoiseWitness | None = None
     upload: str = ""
     lost: LostAttempts | None = None
-
-    @property
-    def has_references(self) -> bool:
-        """True if anything stands beside the main run."""
-        return len(self.comparisons) > 1

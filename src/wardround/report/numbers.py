@@ -10,6 +10,7 @@ from wardround.errors import PrivacyError, RecordError
 from wardround.records.folder import JsonDict, RunRecord
 from wardround.records.json_object import JsonObject
 from wardround.report.contents import (
+    Aside,
     Comparison,
     Hospital,
     Insider,
@@ -22,7 +23,6 @@ from wardround.report.contents import (
     Report,
     Score,
     Subgroup,
-    TestSet,
     Validation,
 )
 from wardround.report.guarantee import Guarantee
@@ -84,7 +84,7 @@ def numbers_of(record: RunRecord) -> Report:
         quality=quality,
         classes=results.texts("classes"),
         parameters=results.integer("parameters"),
-        test=TestSet(
+        test=Aside(
             test.integer("patients"), test.integer("images"), test.flag("leaking"), test.text("note", "")
         ),
         looks=_looks(record),

@@ -53,13 +53,12 @@ def overview_of(
 
 def _dealt_anew(entries: Sequence[Entry]) -> bool:
     """Returns whether the runs differ in their test patients."""
-    drawn = set()
-    for entry in entries:
-        study = tomllib.loads(entry.record.study)
-        data, hospitals = study.get("data", {}), study.get("hospitals", {})
-        aside = [data.get(key) for key in ("test", "test_fraction", "validation_fraction")]
-        drawn.add((hospitals.get("split_seed"), *aside))
-    return len(drawn) > 1
+    places = [
+        ("hospitals", "split_seed"),
+        *(("data", key) for key in ("test", "test_fraction", "validation_fraction")),
+    ]
+    studies = [tomllib.loads(entry.record.study) for entry in entries]
+    return len({tuple(study.get(table, {}).get(key) for table, key in places) for study in studies}) > 1
 
 
 def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str, Measure]) -> Row:

@@ -11,17 +11,12 @@ Pixels and classes of one picture are averaged. All is computed in single precis
 Constants (gamma, smoothing) are public: nothing is weighted by the frequency of a class, a fact about patients.
 """
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wardround.errors import ModelError
-
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Logits (picture, class, *space) and labels (picture, *space) to losses (picture,)."""
+from wardround.per_patient.batch import Loss
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

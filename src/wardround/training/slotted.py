@@ -33,15 +33,12 @@ class Slotted:
         self._network, self._loss, self._memory_bytes = network, loss, memory_bytes
         self._pixels, self._inputs = pixels, inputs
         self._known: dict[int, int] = {}
-        with one_thread():
-            self.count = self._slots()
-
-    def _slots(self) -> int:
-        """Returns the slots of a batch, for every round the same; 0 where gradients are computed alone."""
-        if len(self._pixels) == 0:
-            return 0
-        one = self._by_slot(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
-        return fixed_shape.slots_for(self._network.trained, self._loss, one, torch.zeros(1, dtype=torch.int64))
+        self.count = 0
+        """Slots of a batch, for every round the same; 0 where gradients are computed alone."""
+        if len(pixels):
+            with one_thread():
+                one = self._by_slot(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
+                self.count = fixed_shape.slots_for(network.trained, loss, one, torch.zeros(1, dtype=torch.int64))
 
     def gradients(
         self, rows: Rows, labels: Labels, counts: npt.NDArray[np.int64], dropout_seed: int

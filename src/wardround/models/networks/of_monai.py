@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from wardround.errors import MissingExtra
-from wardround.models.network import Form
-from wardround.models.norms import MOST_GROUPS
+from wardround.models.network import MOST_GROUPS, Form
 from wardround.per_patient.surgery import without_batch_norm
 
 VIT_PATCH = 16

@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wardround.models.network import Form
+from wardround.models.network import Form, group_norm
 from wardround.models.networks.vgg import VGG11, convolutions
-from wardround.models.norms import group_norm
 
 _BESIDE = (512, 512, 256, 128, 0)
 _WIDTHS = (256, 128, 64, 32, 16)
@@ -37,15 +36,12 @@ class VggMaps(nn.Sequential):
         return [*maps, x]
 
 
-class TwoConvolutions(nn.Sequential):
-    """Two convolutions of 3x3, each with a group norm and a ReLU."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        layers: list[nn.Module] = []
-        for before in (channels, width):
-            convolution = nn.Conv2d(before, width, kernel_size=3, padding=1, bias=False)
-            layers += [convolution, group_norm(width), nn.ReLU()]
-        super().__init__(*layers)
+def two_convolutions(channels: int, width: int) -> nn.Sequential:
+    """Returns two convolutions of 3x3, each with a group norm and a ReLU."""
+    first, second = (
+        nn.Conv2d(before, width, kernel_size=3, padding=1, bias=False) for before in (channels, width)
+    )
+    return nn.Sequential(first, group_norm(width), nn.ReLU(), second, group_norm(width), nn.ReLU())
 
 
 class Decoder(nn.Module):
@@ -53,10 +49,10 @@ class Decoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.center = TwoConvolutions(512, 512)
+        self.center = two_convolutions(512, 512)
         below = (512, *_WIDTHS[:-1])
         self.blocks = nn.ModuleList(
-            TwoConvolutions(under + beside, width)
+            two_convolutions(under + beside, width)
             for under, beside, width in zip(below, _BESIDE, _WIDTHS, strict=True)
         )
 

@@ -15,8 +15,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from wardround.models.network import Form
-from wardround.models.norms import group_norm
+from wardround.models.network import Form, group_norm
 
 NUM_FEATURES = 512 * 7 * 7
 

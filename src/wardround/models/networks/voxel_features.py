@@ -95,14 +95,11 @@ def voxel_features(form: Form) -> nn.Sequential:
 
 
 def gaussian(side: int, width: float, *, order: int = 0, shift: float = 0.0) -> Tensor:
-    """Returns a Gaussian filter along one axis as a matrix, (out, in).
+    """Returns a Gaussian filter along one axis as a matrix, (out, in); width (standard deviation) and shift in pixels.
 
-    Args:
-        side: of the axis.
-        width: standard deviation in pixels.
-        order: 0 blurs, and every row sums to one. 1 and 2 are the first and second derivative, times width and
-            width**2 so that all widths give numbers of one size; every row sums to zero, at the borders too.
-        shift: of a row's centre from its own place, in pixels. Outside, the nearest place answers.
+    Order 0 blurs, and every row sums to one. Orders 1 and 2 are the first and second derivative, times width and
+    width**2 so that all widths give numbers of one size; every row sums to zero, at the borders too. A row's centre is
+    shifted from its own place; outside, the nearest place answers.
     """
     place = torch.arange(side, dtype=torch.float32)
     distance = (place[None, :] - place[:, None] - shift) / width

@@ -15,6 +15,7 @@ Conventions: the first axis of every input is the picture; `fold` sums per-pictu
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -88,7 +89,6 @@ class Use:
 
         `single`: no patient has two pictures in this batch.
         """
-        del g, saved, single
         return False
 
     def squared_norms(self, g: Tensor, saved: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -102,6 +102,14 @@ class Use:
     def add_weighted_sum(self, g: Tensor, saved: Sequence[Tensor], into: Sequence[Tensor]) -> None:
         """Adds the gradients of the parameters over all pictures; weights are already multiplied into `g`."""
         raise NotImplementedError
+
+
+@dataclass
+class Weighted(Use):
+    """Use of one parameter, and perhaps a second one; a norm without a scale has None."""
+
+    names: tuple[str, ...]
+    weight: Tensor
 
 
 def squared(rows: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from wardround.per_patient.layers.base import (
     STORE_BYTES,
     Buffers,
     Fold,
-    Use,
+    Weighted,
     over_space,
     product,
     products,
@@ -22,11 +22,9 @@ from wardround.per_patient.layers.base import (
 
 
 @dataclass
-class Convolution(Use):
+class Convolution(Weighted):
     """Convolution or transposed convolution in any number of dimensions, zero-padded."""
 
-    names: tuple[str, ...]
-    weight: Tensor
     bias: Tensor | None
     trains: tuple[bool, bool]
     stride: tuple[int, ...]

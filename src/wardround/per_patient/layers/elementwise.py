@@ -7,15 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.per_patient.layers.base import Buffers, Fold, Use
+from wardround.per_patient.layers.base import Buffers, Fold, Weighted
 
 
 @dataclass
-class Scale(Use):
+class Scale(Weighted):
     """Product x * w with a broadcast parameter that has no values of its own for single pictures."""
-
-    names: tuple[str, ...]
-    weight: Tensor
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
@@ -31,11 +28,9 @@ class Scale(Use):
 
 
 @dataclass
-class Shift(Use):
+class Shift(Weighted):
     """Sum x + w or x - w, likewise; without an x, the parameter expanded over the pictures."""
 
-    names: tuple[str, ...]
-    weight: Tensor
     sign: float
     shape: tuple[int, ...] | None = None
 
@@ -64,11 +59,8 @@ def sum_like(g: Tensor, weight: Tensor) -> Tensor:
 
 
 @dataclass
-class Slope(Use):
+class Slope(Weighted):
     """Parametric ReLU whose one slope all channels share."""
-
-    names: tuple[str, ...]
-    weight: Tensor
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
@@ -85,11 +77,9 @@ class Slope(Use):
 
 
 @dataclass
-class Embedding(Use):
+class Embedding(Weighted):
     """Lookup in an embedding table."""
 
-    names: tuple[str, ...]
-    weight: Tensor
     padding_idx: int | None
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

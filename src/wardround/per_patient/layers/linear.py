@@ -7,15 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.per_patient.layers.base import Buffers, Fold, Use, product, products, squared
+from wardround.per_patient.layers.base import Buffers, Fold, Weighted, product, products, squared
 
 
 @dataclass
-class Linear(Use):
+class Linear(Weighted):
     """Product x W^T + b, on any number of middle axes; `columns` says that W is stored transposed (x @ W)."""
 
-    names: tuple[str, ...]
-    weight: Tensor
     bias: Tensor | None
     trains: tuple[bool, bool]
     columns: bool = False

@@ -8,15 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wardround.per_patient.layers.base import Buffers, Fold, Use, over_space, widened
+from wardround.per_patient.layers.base import Buffers, Fold, Weighted, over_space, widened
 
 
 @dataclass
-class GroupNorm(Use):
+class GroupNorm(Weighted):
     """Group normalisation with a trained scale and offset; one group a channel is instance normalisation."""
 
-    names: tuple[str, ...]
-    weight: Tensor | None
     bias: Tensor | None
     trains: tuple[bool, bool]
     groups: int
@@ -89,11 +87,9 @@ def _format_of(x: Tensor) -> torch.memory_format:
 
 
 @dataclass
-class LayerNorm(Use):
+class LayerNorm(Weighted):
     """Layer normalisation over the last axes, with a trained scale and offset."""
 
-    names: tuple[str, ...]
-    weight: Tensor | None
     bias: Tensor | None
     trains: tuple[bool, bool]
     shape: tuple[int, ...]

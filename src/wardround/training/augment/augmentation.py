@@ -70,12 +70,9 @@ class Draws:
 
 
 def draws_of(seed: int, row: int, view: int = 0) -> Draws:
-    """Returns the draws of one view of one picture.
+    """Returns the draws of one view (from 0) of one picture, from the step's seed, 0 to 2^64 - 1.
 
-    Args:
-        seed: of the step, 0 to 2^64 - 1.
-        row: of the picture; any number >= 0 that does not depend on other patients' pictures in the batch.
-        view: one of the picture's views, from 0.
+    The row is any number >= 0 that does not depend on other patients' pictures in the batch.
 
     Raises:
         DataError: a number out of range.

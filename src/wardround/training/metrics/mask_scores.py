@@ -29,6 +29,9 @@ from wardround.training.metrics.surfaces import Overlap, overlap
 Mask = npt.NDArray[np.uint8]
 """Class of each pixel or voxel, (*space)."""
 
+TOLERANCE = 1.0
+"""Of the surface Dice, in mm, or in pixels where pictures have no size in mm."""
+
 _MEASURES = ("dice", "hd95", "surface_dice")
 
 
@@ -96,14 +99,11 @@ class SegmentationMetrics:
 class MaskScores:
     """A few numbers of predicted and true masks, which are added one by one.
 
-    Args:
-        regions: what is scored; at least one, of different names.
-        spacing: size of a pixel along each axis, in mm; None for pictures without one, distances are then in
-            pixels.
-        tolerance: of the surface Dice, in mm (or pixels).
+    At least one region is scored. `spacing` is the size of a pixel along each axis, in mm; None for pictures without
+    one, whose distances are in pixels.
     """
 
-    def __init__(self, regions: Sequence[Region], spacing: Sequence[float] | None, tolerance: float = 1.0) -> None:
+    def __init__(self, regions: Sequence[Region], spacing: Sequence[float] | None) -> None:
         if not regions or len({region.name for region in regions}) < len(regions):
             raise DataError(
                 "masks must be scored by at least one region, each of another name, "
@@ -111,11 +111,7 @@ class MaskScores:
             )
         if spacing is not None and not all(0 < length < np.inf for length in spacing):
             raise DataError(f"spacing must be > 0 mm along each axis, got {tuple(spacing)}. Check the headers.")
-        if not 0 <= tolerance < np.inf:
-            raise DataError(
-                f"the tolerance of the surface Dice must be at least 0, got {tolerance}. Give it in mm."
-            )
-        self._regions, self._spacing, self._tolerance = tuple(regions), spacing, float(tolerance)
+        self._regions, self._spacing = tuple(regions), spacing
         self._patients: dict[Hashable, int] = {}
         self._patient: list[int] = []
         self._overlaps: list[list[Overlap]] = []
@@ -140,7 +136,7 @@ class MaskScores:
         self._axes = true.ndim
         spacing = self._spacing or (1.0,) * true.ndim
         pairs = [(_part(predicted, region), _part(true, region)) for region in self._regions]
-        self._overlaps.append([overlap(*pair, spacing, self._tolerance) for pair in pairs])
+        self._overlaps.append([overlap(*pair, spacing, TOLERANCE) for pair in pairs])
         self._patient.append(self._patients.setdefault(patient, len(self._patients)))
 
     def result(self, *, generator: np.random.Generator, num_resamples: int = 1000) -> SegmentationMetrics:
@@ -180,7 +176,7 @@ class MaskScores:
             n_patients=len(each),
             unit="pixels" if self._spacing is None else "mm",
             size_unit="pixels" if self._spacing is None else f"mm{self._axes}",
-            tolerance=self._tolerance,
+            tolerance=TOLERANCE,
             regions=tuple(
                 self._region(
                     i, [line[i] for line in chosen], patient, _estimates(point[i], draws[:, i], len(each))

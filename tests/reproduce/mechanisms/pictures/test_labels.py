@@ -8,10 +8,11 @@ import torch
 from scipy import stats
 
 from wardround.errors import PrivacyError
+from wardround.per_patient.batch import Loss
 from wardround.randomness import Stream
 from wardround.reproduce.mechanisms.pictures.label_noise import backward_corrected, forward_corrected
 from wardround.reproduce.mechanisms.pictures.labels import RandomisedResponse
-from wardround.training.losses import Loss, cross_entropy, focal, ordinal
+from wardround.training.losses import cross_entropy, focal, ordinal
 
 CLASSES = (2, 3, 5)
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "focal": focal, "ordinal": ordinal}

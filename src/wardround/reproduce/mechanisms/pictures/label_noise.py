@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.training.losses import Loss
+from wardround.per_patient.batch import Loss
 
 Matrix = npt.NDArray[np.float64]
 

@@ -22,6 +22,7 @@ from wardround.hospital.pictures import workbench_of
 from wardround.images.entries import Target
 from wardround.ledger.account import Ledger
 from wardround.ledger.file import LedgerFile
+from wardround.per_patient.batch import Loss
 from wardround.privacy.pictures import LocalRelease, PictureMechanism, Values
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
@@ -31,7 +32,6 @@ from wardround.reproduce.mechanisms.pictures.label_noise import backward_correct
 from wardround.reproduce.mechanisms.pictures.noise import to_bytes
 from wardround.reproduce.mechanisms.pictures.resemblance import coarse, reidentified, structural_similarity
 from wardround.simulation.materials import Hospitals, Materials
-from wardround.training.losses import Loss
 from wardround.training.patients import Rows, TrainingPatients
 from wardround.types import HospitalName, Labels
 

@@ -1,6 +1,6 @@
 import pytest
 
-from wardround.models.norms import group_norm
+from wardround.models.network import group_norm
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 24), (96, 32), (37, 1), (7, 7), (8, 8)])
