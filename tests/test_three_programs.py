@@ -91,7 +91,7 @@ def folders(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "site.toml").write_text(SITE.format(name=name, seed=seed))
-        (folder / "policy.toml").write_text("[policy]\nepsilon_limit = 50.0\n")
+        (folder / "policy.toml").write_text("[policy]\nepsilon_limit = 50.0\ndelta = 1e-3\n")
         keys[name].write(folder / "identity.pem")
         Pins({other: key.public for other, key in keys.items() if other != name}).write(folder / "pins.toml")
     return {name: tmp_path / name for name in NAMES}, {name: key.public for name, key in keys.items()}
@@ -179,6 +179,13 @@ def test_a_seed_on_real_pictures_is_refused(folders, tmp_path):
     site.write_text(site.read_text().split("[site]")[0] + '[site]\nlayout = "folder"\npath = "pictures"\n')
     with raises_code(StudyError, "study-seed"), ExitStack() as stack:
         opened(stack, {"north": paths["north"]}, study_of(**STUDIES["masked sums"], seed=1))
+
+
+def test_a_limit_holds_at_the_hospitals_own_delta(folders):
+    """At a larger delta every epsilon is smaller, whatever is released."""
+    paths, _ = folders
+    with raises_code(PrivacyError, "privacy-policy-delta"), ExitStack() as stack:
+        opened(stack, paths, study_of(ALONE | {"delta": 0.01}, STUDIES["local steps"]["federation"]))
 
 
 @pytest.mark.parametrize("trust", ["secure-aggregation", "coordinator"])
