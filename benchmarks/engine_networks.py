@@ -250,7 +250,7 @@ def _catalogue(name: str) -> Callable[[tuple[int, ...]], nn.Module]:
 
         network = catalogue.build(
             name,
-            image_size=shape[-1],
+            size=shape[1:],
             channels=shape[0],
             num_classes=CLASSES,
             init_generator=torch.Generator().manual_seed(1),

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from tests.images.dicom.write import write_picture
 
-from wardround.images.dicom.write import write_picture
-from wardround.images.layouts.readers import ReaderOptions
+from wardround.images.listing import ReaderOptions
 from wardround.images.load import Volumes, load_images
 from wardround.images.patients import ImageSet
 
@@ -106,7 +106,7 @@ def dicom_export(folder: Path, count: int) -> list[Path]:
     rows = ["label,patient_id"]
     for number in range(count):
         picture = generator.integers(0, 256, (1, 512, 512)).astype(np.uint8)
-        write_picture(picture, folder / f"{number:04d}", patient_id=f"p{number}")
+        write_picture(picture, folder / f"{number:04d}", patient_id=f"p{number}")  # type: ignore[no-untyped-call]
         rows.append(f"{'ill' if number % 2 else 'well'},p{number}")
     (folder / "labels.csv").write_text("\n".join(rows))
     return sorted(path for path in folder.iterdir() if path.suffix != ".csv")

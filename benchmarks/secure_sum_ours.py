@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from wardround.noisers import NoiseShares
 from wardround.randomness import Stream
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.integers.ring import WIDEST, Ring
@@ -60,7 +61,7 @@ class Clock:
 
 def mechanism_for(length: int, hospitals: int, noise_multiplier: float, ring: Ring = WIDEST) -> IntegerMechanism:
     """Over parameters and witnesses."""
-    return IntegerMechanism(1.0, noise_multiplier, length + WITNESSES, hospitals, ring=ring)
+    return IntegerMechanism(1.0, noise_multiplier, length + WITNESSES, NoiseShares(hospitals), ring=ring)
 
 
 def rings_for(mechanism: IntegerMechanism, patients: Sequence[int]) -> list[Ring]:

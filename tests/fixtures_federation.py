@@ -10,13 +10,12 @@ import torch
 from torch import nn
 
 from wardround.accounting.events import GaussianEvent
-from wardround.accounting.insiders import NoiseShares
-from wardround.accounting.terms import Trust
 from wardround.federation.channel import InProcessChannel
 from wardround.hospital.agent import Agent
 from wardround.hospital.policy import Policy
 from wardround.ledger.file import LedgerFile
 from wardround.models.network import Network, Normalise
+from wardround.noisers import ByCoordinator, ByEachHospital, NoiseShares, Trust
 from wardround.per_patient.clipping_rules import ClippingKind, Flat, rule_of
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.plans.calibrate import not_private
@@ -30,7 +29,6 @@ from wardround.privacy.plans.kinds import (
     NoisyCount,
     PublicSize,
 )
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness
 from wardround.simulation.batches import answer_all

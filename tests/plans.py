@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from wardround.accounting.events import GaussianEvent
-from wardround.accounting.insiders import NoiseShares
 from wardround.agreed.masks import COUNT_COORDINATES, shares_for
+from wardround.noisers import ByEachHospital, NoiseShares
 from wardround.privacy.plans.calibrate import with_shares
 from wardround.privacy.plans.kinds import (
     Clip,
@@ -16,7 +16,6 @@ from wardround.privacy.plans.kinds import (
     PublicSize,
     Training,
 )
-from wardround.privacy.plans.noisers import ByEachHospital
 from wardround.privacy.plans.plan import Plan
 
 DELTA = 1e-5

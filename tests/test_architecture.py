@@ -13,12 +13,14 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "wardround"
 MOST_LINES = 400
 MOST_FILES = 20
 
-EVERYONE = {"errors", "types", "__version__"}
+EVERYONE = {"errors", "types", "noisers", "__version__"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
     # The vocabulary of what hospitals are asked for: a leaf beside types.
     "work": set(),
+    # The parties that add noise, and what of it is relied on: a leaf beside types.
+    "noisers": set(),
     # The table of what only published systems need: names alone, and the one way to `reproduce.mechanisms`.
     "published": set(),
     "config": {"published", "images.layouts.names"},
@@ -30,7 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "per_patient": set(),
     # One hospital's account of every patient.
     "ledger": {"accounting"},
-    "models": set(),
+    "models": {"per_patient"},
     "privacy": {"work", "per_patient", "accounting", "randomness"},
     "training": {"work", "per_patient", "privacy", "models", "images", "randomness"},
     "records": {"accounting.numbers"},
@@ -67,7 +69,6 @@ ARROWS: dict[str, set[str]] = {
         "training",
         "federation.messages",
         "federation.receipts",
-        "federation.timetable",
         "federation.wire",
     },
     "coordinator": {
@@ -160,27 +161,27 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "entries": set(),
         "findings": set(),
         "store": set(),
+        "whole_file": set(),
+        "table": {"entries", "findings", "store"},
         "decode": {"entries"},
         "listing": {"entries", "decode"},
         "patients": {"entries", "findings"},
         "group": {"entries", "findings", "listing", "patients"},
-        "dicom": {"entries", "findings", "store", "decode", "listing"},
-        "layouts": {"entries", "findings", "store", "decode", "listing", "dicom"},
-        "rows": {"entries", "store", "decode", "listing", "layouts"},
-        "quality": {"entries", "findings", "decode", "patients", "rows"},
+        "dicom": {"entries", "store", "table", "decode", "listing", "findings"},
+        "layouts": {"entries", "findings", "store", "table", "decode", "listing", "dicom"},
+        "rows": {"entries", "store", "whole_file", "decode", "listing", "layouts"},
+        "quality": {"entries", "findings", "whole_file", "decode", "patients", "rows"},
         "load": {"entries", "findings", "store", "listing", "patients", "group", "layouts", "rows"},
     },
     "models": {
-        "form": set(),
         "initialise": set(),
         "norms": set(),
         "vectors": set(),
         "weights": set(),
         "network": {"weights"},
-        "parameter_set": {"network"},
         "stages": {"network", "norms", "weights"},
-        "networks": {"form", "network", "norms"},
-        "catalogue": {"form", "initialise", "network", "networks", "stages", "weights"},
+        "networks": {"network", "norms"},
+        "catalogue": {"initialise", "network", "networks", "stages", "weights"},
         "card": {"network"},
         "load": {"card", "catalogue", "network", "weights"},
     },

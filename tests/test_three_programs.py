@@ -18,8 +18,7 @@ from wardround.errors import FederationError, PrivacyError, StudyError
 from wardround.federation.messages import Failure
 from wardround.federation.receipts import sign_receipt
 from wardround.federation.wire.limits import Limits
-from wardround.federation.wire.replies import decode_reply
-from wardround.federation.wire.requests import encode_request
+from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.hospital.opening import open_hospital
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
@@ -120,7 +119,7 @@ def test_hospitals_and_coordinator_train_over_bytes(folders, name):
         )
         coordinator.close()
         receipts = coordinator.receipts()
-        certificate: dict[str, Any] = certificate_of(study, coordinator.plan, receipts, outcome, "0" * 64, [])
+        certificate: dict[str, Any] = certificate_of(coordinator, outcome, "0" * 64, [])
     [model] = outcome.models.values()
     assert np.isfinite(model).all()
     assert not np.array_equal(model, weights)

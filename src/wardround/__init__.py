@@ -1,4 +1,4 @@
-"""Train one diagnostic model across hospitals; no image leaves, no patient can be found in the model.
+"""Trains one diagnostic model across hospitals; images stay, and what is revealed of one patient is bounded.
 
 The names below are the public surface. They are loaded when first used, so that importing `wardround` costs
 nothing and the command line starts at once.

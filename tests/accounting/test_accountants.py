@@ -7,7 +7,6 @@ from wardround.accounting.accountants import (
     AccountantKind,
     delta_of,
     epsilon_of,
-    parallel,
     rough_epsilon_of,
 )
 from wardround.accounting.events import (
@@ -137,8 +136,3 @@ def test_the_accountants_write_nothing_to_the_log(caplog):
         epsilon_of(training(0.170648, 2.0, 1_251), 1e-4, RDP)
     assert not caplog.records
     assert not logging.getLogger("absl").disabled
-
-
-def test_disjoint_hospitals_cost_the_largest():
-    assert parallel([1.0, 3.0, 2.0]) == 3.0
-    assert parallel([]) == 0.0

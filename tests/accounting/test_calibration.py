@@ -7,7 +7,7 @@ from wardround.accounting import accountants
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.calibration import (
     SMALLEST_NOISE_MULTIPLIER,
-    calibrate_count,
+    affordable_count,
     calibrate_noise_multiplier,
 )
 from wardround.accounting.events import (
@@ -83,17 +83,21 @@ def test_calibration_refuses_what_cannot_be_asked(epsilon, delta, tolerance):
         calibrate_noise_multiplier(GaussianEvent, epsilon, delta, tolerance=tolerance)
 
 
+def affordable(event, epsilon, at_most=1_000_000):
+    return affordable_count(None, event, epsilon, 1e-5, accountant=AccountantKind.PLD, at_most=at_most)
+
+
 @pytest.mark.parametrize("event", [GaussianEvent(20.0), PoissonSampledEvent(0.05, GaussianEvent(1.1))])
 def test_the_affordable_count_is_the_last_that_fits(event):
-    count = calibrate_count(event, 2.0, 1e-5)
+    count = affordable(event, 2.0)
     assert epsilon_of(SelfComposedEvent(event, count), 1e-5) <= 2.0
     assert epsilon_of(SelfComposedEvent(event, count + 1), 1e-5) > 2.0
 
 
 def test_the_affordable_count_has_its_edges():
-    assert calibrate_count(GaussianEvent(0.1), 1.0, 1e-5) == 0
-    assert calibrate_count(NoEvent(), 1.0, 1e-5, at_most=7) == 7
-    assert calibrate_count(GaussianEvent(100.0), 1.0, 1e-5, at_most=7) == 7
+    assert affordable(GaussianEvent(0.1), 1.0) == 0
+    assert affordable(NoEvent(), 1.0, at_most=7) == 7
+    assert affordable(GaussianEvent(100.0), 1.0, at_most=7) == 7
 
 
 @pytest.mark.parametrize("limit", [1, 2, 17, 99, 100])

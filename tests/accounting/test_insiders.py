@@ -4,9 +4,9 @@ import pytest
 from tests.cases import family
 
 from wardround.accounting.events import GaussianEvent, PoissonSampledEvent, SelfComposedEvent
-from wardround.accounting.insiders import InsiderRow, NoiseShares, epsilon_by_colluders
-from wardround.accounting.terms import Trust
+from wardround.accounting.insiders import InsiderRow, epsilon_by_colluders
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator, ByEachHospital, NoiseShares, Trust, inflation_of, noiser_of
 
 
 def training(noise_multiplier: float) -> SelfComposedEvent:
@@ -14,15 +14,7 @@ def training(noise_multiplier: float) -> SelfComposedEvent:
 
 
 def table(hospitals: int, colluders: int, dropouts: int = 0) -> dict[tuple[int, int], InsiderRow]:
-    rows = epsilon_by_colluders(
-        training,
-        1.0,
-        delta=1e-5,
-        hospitals=hospitals,
-        colluders=colluders,
-        dropouts=dropouts,
-        trust=Trust.SECURE_AGGREGATION,
-    )
+    rows = epsilon_by_colluders(training, 1.0, NoiseShares(hospitals, colluders, dropouts), delta=1e-5)
     return {(row.colluders, row.missing): row for row in rows}
 
 
@@ -60,14 +52,14 @@ def test_no_unknown_noise_is_no_guarantee():
 
 
 def test_a_trusted_coordinator_itself_sees_everything():
-    outsider, coordinator = epsilon_by_colluders(training, 1.0, delta=1e-5, hospitals=5, trust=Trust.COORDINATOR)
+    outsider, coordinator = epsilon_by_colluders(training, 1.0, ByCoordinator(5), delta=1e-5)
     assert outsider.epsilon == pytest.approx(5.62, abs=0.01)
     assert (coordinator.adversary, coordinator.epsilon) == ("the coordinator", math.inf)
     assert coordinator.to_json()["epsilon"] == "infinity"
 
 
 def test_who_trusts_nobody_has_one_promise_against_everyone():
-    [everyone] = epsilon_by_colluders(training, 1.0, delta=1e-5, hospitals=5, trust=Trust.NOBODY)
+    [everyone] = epsilon_by_colluders(training, 1.0, ByEachHospital(5), delta=1e-5)
     assert everyone.colluders == 4
     assert everyone.epsilon == pytest.approx(5.62, abs=0.01)
 
@@ -75,10 +67,20 @@ def test_who_trusts_nobody_has_one_promise_against_everyone():
 def test_shares_add_up_to_the_promise():
     shares = NoiseShares(hospitals=10, colluders=2, dropouts=1)
     assert math.sqrt(shares.honest) * shares.share(1.15) == pytest.approx(1.15)
-    assert math.sqrt(10) * shares.share(1.15) == pytest.approx(1.15 * shares.inflation)
+    assert math.sqrt(10) * shares.share(1.15) == pytest.approx(1.15 * inflation_of(shares))
 
 
-@pytest.mark.parametrize(("hospitals", "colluders", "dropouts"), [(0, 0, 0), (3, -1, 0), (3, 0, -1), (3, 2, 1)])
+@pytest.mark.parametrize(
+    ("hospitals", "colluders", "dropouts"), [(0, 0, 0), (1, 1, 0), (3, -1, 0), (3, 0, -1), (3, 2, 1)]
+)
 def test_a_federation_without_an_honest_hospital_is_refused(hospitals, colluders, dropouts):
     with pytest.raises(PrivacyError, match=r"must be .* got"):
         NoiseShares(hospitals, colluders, dropouts)
+
+
+@pytest.mark.parametrize("trust", [Trust.COORDINATOR, Trust.NOBODY])
+def test_numbers_of_shares_are_refused_where_none_are_added(trust):
+    assert noiser_of(trust, 3).hospitals == 3
+    for given in ({"colluders": 1}, {"dropouts": 1}):
+        with pytest.raises(PrivacyError, match="must be 0"):
+            noiser_of(trust, 3, **given)

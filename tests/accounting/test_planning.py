@@ -6,11 +6,11 @@ import pytest
 
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
 from wardround.accounting.planning import PlanQuestion, plan
-from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator, ByEachHospital, NoiseShares
 
 QUESTION = PlanQuestion(
-    patients=2_000, hospitals=5, delta=1e-5, rounds=200, sampling_prob=0.05, epsilon=4.0, parameters=544
+    patients=2_000, noiser=NoiseShares(5), delta=1e-5, rounds=200, sampling_prob=0.05, epsilon=4.0, parameters=544
 )
 
 
@@ -31,17 +31,17 @@ def test_noise_and_epsilon_are_two_sides_of_one_plan():
 
 
 @pytest.mark.parametrize(
-    ("trust", "inflation"),
-    [(Trust.COORDINATOR, 1.0), (Trust.SECURE_AGGREGATION, math.sqrt(5 / 4)), (Trust.NOBODY, math.sqrt(5))],
+    ("noiser", "inflation"),
+    [(ByCoordinator(5), 1.0), (NoiseShares(5), math.sqrt(5 / 4)), (ByEachHospital(5), math.sqrt(5))],
 )
-def test_who_is_trusted_decides_how_much_noise_the_mean_carries(trust, inflation):
-    answer = plan(replace(QUESTION, epsilon=None, noise_multiplier=1.0, trust=trust, colluders=None))
+def test_who_is_trusted_decides_how_much_noise_the_mean_carries(noiser, inflation):
+    answer = plan(replace(QUESTION, epsilon=None, noise_multiplier=1.0, noiser=noiser))
     assert answer.mean_noise_std == pytest.approx(inflation / 100)
 
 
 @pytest.mark.parametrize(("rounds", "noise_multiplier"), [(1, 3.730632), (100, 37.30632)])
 def test_full_batch_rounds_are_one_gaussian_release(rounds, noise_multiplier):
-    answer = plan(PlanQuestion(2_846, 1, 1e-5, rounds, epsilon=1.0))
+    answer = plan(PlanQuestion(2_846, ByEachHospital(1), 1e-5, rounds, epsilon=1.0))
     assert answer.noise_multiplier == pytest.approx(noise_multiplier, rel=2e-3)
 
 
@@ -49,7 +49,7 @@ def test_full_batch_rounds_are_one_gaussian_release(rounds, noise_multiplier):
     ("patients", "verdict"), [(3_000, "expected to learn"), (700, "doubtful"), (200, "not expected to learn")]
 )
 def test_feasibility_follows_the_measured_rule(patients, verdict):
-    question = PlanQuestion(patients, 1, 1e-5, 100, epsilon=1.0, parameters=544)
+    question = PlanQuestion(patients, ByEachHospital(1), 1e-5, 100, epsilon=1.0, parameters=544)
     answer = plan(question)
     assert answer.rho == pytest.approx(
         math.sqrt(544) * analytic_gaussian_noise_multiplier(1.0, 1e-5) / patients, rel=2e-3
@@ -58,7 +58,7 @@ def test_feasibility_follows_the_measured_rule(patients, verdict):
 
 
 def test_an_answer_is_plain_json():
-    answer = plan(replace(QUESTION, trust=Trust.COORDINATOR, colluders=None))
+    answer = plan(replace(QUESTION, noiser=ByCoordinator(5)))
     data = json.loads(json.dumps(answer.to_json(), allow_nan=False))
     assert data["insiders"][-1]["epsilon"] == "infinity"
     assert data["trust"] == "coordinator"
@@ -77,10 +77,7 @@ def test_an_answer_is_plain_json():
         {"sampling_prob": 1.5},
         {"rounds": 0},
         {"patients": 0},
-        {"hospitals": 0},
         {"parameters": 0},
-        {"colluders": 3, "dropouts": 2},
-        {"colluders": -1},
     ],
 )
 def test_a_question_that_cannot_be_answered_is_refused(wrong):

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from wardround.accounting.statement import (
     FLOATING_POINT_CAVEAT,
-    PUBLIC_SIZE_CAVEAT,
     SEEDED_STAMP,
     Statement,
     format_epsilon,
 )
-from wardround.accounting.terms import PrivacyUnit, Trust
+from wardround.accounting.terms import PrivacyUnit
 from wardround.errors import PrivacyError
+from wardround.noisers import NoiseShares
 
 STATEMENT = Statement(
     epsilon=3.9987,
@@ -26,12 +26,9 @@ STATEMENT = Statement(
     releases=3_000,
     released_what="the noised sum of clipped gradients of every round",
     released_to="every participating hospital and whoever gets the model",
-    trust=Trust.SECURE_AGGREGATION,
-    hospitals=5,
-    colluders=1,
-    dropouts=2,
+    noiser=NoiseShares(5, colluders=1, dropouts=2),
     images_per_patient=4,
-    caveats=(FLOATING_POINT_CAVEAT, PUBLIC_SIZE_CAVEAT),
+    caveats=(FLOATING_POINT_CAVEAT, "The size of the training set is a public constant."),
 )
 NO_GUARANTEE = replace(STATEMENT, epsilon=math.inf, guarantee=False, reason="nothing bounds the sensitivity")
 

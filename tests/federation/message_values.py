@@ -30,8 +30,7 @@ from wardround.federation.messages import (
     Uploaded,
 )
 from wardround.federation.wire.limits import Limits
-from wardround.federation.wire.replies import decode_reply, encode_reply
-from wardround.federation.wire.requests import decode_request, encode_request
+from wardround.federation.wire.tables import decode_reply, decode_request, encode_reply, encode_request
 from wardround.types import HospitalName
 from wardround.work import (
     Announce,

@@ -9,7 +9,6 @@ from tests.cases import family
 from tests.federation.known import local_sgd, ordinary_sgd, rounds, state_after
 from tests.fixtures_federation import STUDY, private_plan, without_noise
 
-from wardround.accounting.terms import Trust
 from wardround.errors import BudgetExhausted
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.local_training import LocalTraining, Repair
@@ -21,6 +20,7 @@ from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategies.scaffold import Scaffold
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
+from wardround.noisers import Trust
 from wardround.privacy.updates import ClippedUpdate
 from wardround.reproduce.mechanisms.selective.strategy import Selective
 

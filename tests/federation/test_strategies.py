@@ -7,7 +7,6 @@ from tests.federation.known import ordinary_sgd, rounds
 from tests.fixtures_federation import STUDY, clip_by, private_plan, with_training, without_noise
 
 from wardround.accounting.events import NoEvent
-from wardround.accounting.terms import Trust
 from wardround.errors import BudgetExhausted, FederationError
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.channel import InProcessChannel
@@ -18,6 +17,7 @@ from wardround.federation.strategies.fedavg import FedAvg
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Timetable
+from wardround.noisers import Trust
 from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.simulation.batches import answer_all

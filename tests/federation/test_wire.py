@@ -37,10 +37,18 @@ from wardround.federation.messages import (
     Signed,
     Uploaded,
 )
+from wardround.federation.wire.codecs import Record
 from wardround.federation.wire.limits import MOST_SIGNED_BYTES, Limits
-from wardround.federation.wire.records import Record
-from wardround.federation.wire.replies import REPLY, decode_reply, encode_reply
-from wardround.federation.wire.requests import REQUEST, SUMMED, WORK, decode_request, encode_request
+from wardround.federation.wire.tables import (
+    REPLY,
+    REQUEST,
+    SUMMED,
+    WORK,
+    decode_reply,
+    decode_request,
+    encode_reply,
+    encode_request,
+)
 from wardround.work import (
     Announce,
     CountClasses,

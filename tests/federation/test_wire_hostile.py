@@ -23,8 +23,7 @@ from tests.federation.message_values import (
 from wardround.errors import FederationError
 from wardround.federation.wire.frame import DEEPEST, MOST_HEADER_BYTES, VERSION
 from wardround.federation.wire.limits import Limits
-from wardround.federation.wire.replies import decode_reply, encode_reply
-from wardround.federation.wire.requests import decode_request, encode_request
+from wardround.federation.wire.tables import decode_reply, decode_request, encode_reply, encode_request
 
 PREFIX = struct.Struct("<10sHI")
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from wardround.images.decode.nifti import nifti_bytes
+from tests.images.nifti_files import nifti_bytes
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

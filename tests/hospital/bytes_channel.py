@@ -6,8 +6,7 @@ from typing import Any
 
 from wardround.federation.messages import Failure, Failures, Replies, Request, Requests
 from wardround.federation.wire.limits import Limits
-from wardround.federation.wire.replies import decode_reply
-from wardround.federation.wire.requests import encode_request
+from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.hospital.hospital import Hospital
 from wardround.types import HospitalName
 from wardround.work import Answered, Work

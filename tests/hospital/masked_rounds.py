@@ -10,7 +10,6 @@ from tests.errors import raises_code
 from tests.fixtures_federation import STUDY, private_plan
 from tests.secure_aggregation.round.rounds import entropy_of
 
-from wardround.accounting.terms import Trust
 from wardround.agreed.masks import COUNT_COORDINATES, count_mechanism_of, fitting, mechanism_of, shares_for
 from wardround.errors import FederationError
 from wardround.federation.channel import InProcessChannel
@@ -19,6 +18,7 @@ from wardround.federation.messages import Request
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.masked import MaskedRounds, _Attempt
 from wardround.hospital.masked_count import counted_rows
+from wardround.noisers import Trust
 from wardround.privacy.plans.calibrate import with_shares
 from wardround.privacy.plans.wording import clipping_terms
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian

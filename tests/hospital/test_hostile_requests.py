@@ -13,8 +13,7 @@ from tests.hospital.masked_rounds import (
 )
 
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
-from wardround.federation.wire.replies import decode_reply
-from wardround.federation.wire.requests import encode_request
+from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.hospital.agent import Agent
 from wardround.work import (
     Announce,

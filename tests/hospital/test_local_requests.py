@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.fixtures_federation import STUDY, private_plan, without_noise
 
-from wardround.accounting.terms import Trust
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
+from wardround.noisers import Trust
 from wardround.privacy.updates import ClippedUpdate
 from wardround.work import CountClasses, CountPatients, LocalSteps, LocalUpdate, Selection, SelectiveUpdate
 

@@ -13,7 +13,6 @@ from tests.hospital.masked_rounds import (
     ledgers,
 )
 
-from wardround.accounting.terms import Trust
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.channel import InProcessChannel
 from wardround.federation.local_training import LocalTraining, Repair
@@ -22,6 +21,7 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategies.one_shot import OneShot
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
+from wardround.noisers import Trust
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.output_perturbation import OutputPerturbation

@@ -11,19 +11,10 @@ SEEN = Findings(
 )
 
 
-def test_lines_name_a_few_files_and_count_the_rest():
-    lines = SEEN.lines()
-    assert lines[0] == "1 unreadable pictures left out: secret/a.png"
-    assert "secret/b.png = secret/c.png" in lines[1]
-    assert lines[2].endswith("and 2 more")
-    assert lines[3] == SEEN.notes[0]
-
-
 def test_the_summary_holds_numbers_and_no_name():
     assert SEEN.summary()["two_labels"] == 7
     assert "secret" not in repr(SEEN.summary())
 
 
 def test_nothing_found_says_nothing():
-    assert Findings().lines() == []
     assert not any(Findings().summary().values())

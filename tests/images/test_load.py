@@ -12,10 +12,10 @@ from wardround.images.decode import pillow
 from wardround.images.layouts.chest_xray import patient_of_name
 from wardround.images.layouts.phantom import PhantomOptions
 from wardround.images.layouts.readers import LAYOUTS
-from wardround.images.layouts.table import read_table
 from wardround.images.load import load_images
 from wardround.images.rows import pixels
 from wardround.images.store import open_store
+from wardround.images.table import read_metadata
 
 DATA = Path(os.environ.get("WARDROUND_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
 CHEST = DATA / "chest_xray"
@@ -178,20 +178,22 @@ def test_the_phantom_needs_no_folder_and_is_cached(tmp_path, monkeypatch):
 @pytest.mark.skipif(not CHEST.is_dir(), reason="the real chest X-rays lie beside the project; here they do not")
 class TestRealChestXrays:
     def test_names_and_table_agree_on_every_patient(self):
-        rows = read_table(open_store(CHEST), ("file", "patient_id"))
+        rows = read_metadata(open_store(CHEST), ("file", "patient_id"))
         assert len(rows) == 5840
-        assert [row["file"] for row in rows if patient_of_name(row["file"]) != row["patient_id"]] == []
-        assert len({row["patient_id"] for row in rows}) == 2775
+        assert [
+            row.values for row in rows if patient_of_name(row.values["file"]) != row.values["patient_id"]
+        ] == []
+        assert len({row.values["patient_id"] for row in rows}) == 2775
 
     def test_counts_are_the_known_ones_and_a_second_load_decodes_nothing(self, tmp_path, decodings):
         image_set = load_images("chest_xray", CHEST, image_size=16, cache_dir=tmp_path, duplicates="keep")
         assert decodings == [5840]
-        assert image_set.num_images == 5840
+        assert sum(len(patient.images) for patient in image_set.patients) == 5840
         assert len(image_set.patients) == 2775
         assert max(len(patient.images) for patient in image_set.patients) == 31
         found = image_set.findings.summary()
         assert (found["straddling"], found["repeated_pictures"], found["shared_pictures"]) == (264, 32, 1)
-        groups = {row["dup_group"] for row in read_table(open_store(CHEST), ("file", "dup_group"))}
+        groups = {row.values["dup_group"] for row in read_metadata(open_store(CHEST), ("file", "dup_group"))}
         assert len({image.digest for patient in image_set.patients for image in patient.images}) == len(groups)
         # One picture stands under two names, so by default two names are one person.
         merged = load_images("chest_xray", CHEST, image_size=16, cache_dir=tmp_path)

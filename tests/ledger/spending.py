@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from wardround.accounting.calibration import calibrate_count
+from wardround.accounting.accountants import AccountantKind
+from wardround.accounting.calibration import affordable_count
 from wardround.accounting.events import Event, GaussianEvent
 from wardround.ledger.account import Ledger
 
 STEP = GaussianEvent(5.0)
 LIMIT: dict[str, Any] = {"epsilon_limit": 2.0, "delta": 1e-5}
-AFFORDABLE = calibrate_count(STEP, 2.0, 1e-5)
+AFFORDABLE = affordable_count(None, STEP, 2.0, 1e-5, accountant=AccountantKind.PLD, at_most=1_000_000)
 
 
 def spend(ledger: Ledger, count: int, study: str = "study", event: Event = STEP, **options: Any) -> None:

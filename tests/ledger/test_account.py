@@ -10,7 +10,7 @@ from tests.cases import family
 from tests.ledger.spending import AFFORDABLE, LIMIT, STEP, spend
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
-from wardround.accounting.calibration import calibrate_count
+from wardround.accounting.calibration import affordable_count
 from wardround.accounting.events import (
     GaussianEvent,
     NonPrivateEvent,
@@ -63,7 +63,7 @@ def test_the_limit_holds_for_sampled_events_by_every_bound(ledger_file, accounta
     with pytest.raises(BudgetExhausted):
         spend(ledger, 1_000, event=step, planned=1_000)
     count = len(ledger.entries())
-    assert count == calibrate_count(step, 1.5, 1e-5, accountant)
+    assert count == affordable_count(None, step, 1.5, 1e-5, accountant=accountant, at_most=1_000_000)
     assert 0 < count < 1_000
 
 

@@ -26,8 +26,8 @@ from wardround.models.card import (
     read_card,
 )
 from wardround.models.catalogue import NETWORKS, build
-from wardround.models.form import Form
 from wardround.models.load import load
+from wardround.models.network import Form
 
 PICTURE = PictureInput(version=1, colour="grey", image_size=16, fit="crop", circle_crop=False, patch=None)
 VOLUME = VolumeInput(

@@ -4,17 +4,26 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.cases import family
+from tests.models.shapes import parameters_of
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from wardround.errors import ModelError
-from wardround.models.catalogue import NAMES, NETWORKS, SEGMENTS, build
-from wardround.models.form import Form
-from wardround.models.vectors import load_vector, parameters_of, to_vector
+from wardround.models.catalogue import NAMES, NETWORKS, build
+from wardround.models.network import Form
+from wardround.models.vectors import load_vector, to_vector
 
 SIZE = 64
 WITHOUT_A_BACKBONE = ["linear", "features"]
-WITH_A_BACKBONE = ["small_cnn", "squeezenet", "vgg11_gn", "resnet18", "densenet121", "vit_tiny", *sorted(SEGMENTS)]
+WITH_A_BACKBONE = [
+    "small_cnn",
+    "squeezenet",
+    "vgg11_gn",
+    "resnet18",
+    "densenet121",
+    "vit_tiny",
+    *sorted(NAMES["segmentation"]),
+]
 HUGE = ["alexnet", "vgg11", "vgg16"]
 """Of these a draw takes seconds and a picture's gradient 250 to 550 MB; their shapes are tested in
 `test_published`."""
@@ -62,7 +71,7 @@ def pictures(count=3, channels=1, size=(SIZE, SIZE)):
 
 
 def logits_shape(name, count=3, classes=3):
-    return (count, classes, *(size_of(name) if name in SEGMENTS else ()))
+    return (count, classes, *(size_of(name) if name in NAMES["segmentation"] else ()))
 
 
 @pytest.mark.parametrize("train", family(["all", "norms", "head"]))
@@ -136,7 +145,7 @@ def test_a_head_at_zero_gives_every_class_the_same_chance(name):
     assert not net.trained(net.encode(pictures(size=size_of(name)))).any()
 
 
-@pytest.mark.parametrize("name", family(sorted(SEGMENTS), keep=["small_unet"]))
+@pytest.mark.parametrize("name", family(sorted(NAMES["segmentation"]), keep=["small_unet"]))
 def test_a_head_of_pixels_starts_with_classes_that_differ(name):
     head = made(name).trained.get_parameter("classifier.weight")
     assert (head[1] - head[2]).abs().max() > 0.01
@@ -204,7 +213,7 @@ def test_pictures_of_64_pixels_and_of_224_reach_the_logits_of_every_network(name
 
 def test_names_are_grouped_by_what_the_networks_answer():
     assert [name for group in NAMES.values() for name in group] == list(NETWORKS)
-    assert set(NAMES["segmentation"]) == SEGMENTS == {name for name in NETWORKS if NETWORKS[name].segments}
+    assert set(NAMES["segmentation"]) == {name for name in NETWORKS if NETWORKS[name].segments}
     assert made("small_unet").segments
     assert not made("small_cnn").segments
 
@@ -241,15 +250,6 @@ def test_volumes_and_pictures_are_refused_by_the_networks_of_the_other():
         made("linear", size=(64,))
     with pytest.raises(ModelError, match="must be square for features, got 64 x 32"):
         made("features", size=(64, 32))
-
-
-def test_one_number_is_a_square():
-    with pytest.raises(ModelError, match="Either size or image_size"):
-        made("linear", size=(32, 32), image_size=32)
-    with pytest.raises(ModelError, match="Either size or image_size"):
-        made("linear", size=None)
-    ours, theirs = made("linear", image_size=32), made("linear", size=(32, 32))
-    assert parameters_of(ours.trained) == parameters_of(theirs.trained)
 
 
 def test_a_width_is_for_the_networks_that_have_one():

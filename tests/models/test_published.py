@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from wardround.models.catalogue import NETWORKS
-from wardround.models.form import Form
+from wardround.models.network import Form
 
 
 def on_meta(name, classes, channels=3, size=(224, 224), width=None):

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from tests.models.shapes import parameters_of
 from torch import nn
 
 from wardround.errors import ModelError
-from wardround.models.vectors import load_vector, parameters_of, to_vector
+from wardround.models.vectors import load_vector, to_vector
 
 
 def module():

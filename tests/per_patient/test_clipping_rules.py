@@ -28,7 +28,7 @@ from wardround.per_patient import sums
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Automatic, Flat, PerLayer, Split
-from wardround.per_patient.layers import Buffers
+from wardround.per_patient.layers.base import Buffers
 from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 from wardround.per_patient.slow_path import SlowPath
 

@@ -11,8 +11,7 @@ from wardround.models.catalogue import build
 from wardround.models.network import Network, Normalise
 from wardround.per_patient.fixed_shape import EMPTY, in_slots, mean_of, placed, slot_of, slots_for, stays_apart
 from wardround.training import slotted as slotted_gradients
-from wardround.training.augment.augmentation import Augmentation
-from wardround.training.augment.axes import Axis
+from wardround.training.augment.augmentation import Augmentation, Axis
 from wardround.training.losses import cross_entropy
 from wardround.training.slotted import Slotted
 from wardround.training.workbench import Sample, Workbench

@@ -252,7 +252,7 @@ def test_a_network_as_it_comes_gives_the_clipped_sum_of_one_patient_backward_pas
     network = NETWORKS[name]
     model, changes = without_batch_norm(built(name), by)
     batch = three_pictures(network.picture, drawn(3, *network.labels))
-    assert bool(changes) == (network.norms is not NOTHING)
+    assert bool(changes.changes) == (network.norms is not NOTHING)
     check_trainable(model, batch.inputs)
     agrees(model, pixel_cross_entropy if network.labels else cross_entropy, batch)
 
@@ -264,7 +264,7 @@ def test_surgery_replaces_every_batch_norm_of_a_network_and_nothing_else(name):
     others = [type(m) for where, m in model.named_modules() if where not in channels]
     for by in NETWORKS[name].norms:
         changed, changes = without_batch_norm(model, by)
-        assert [change.name for change in changes] == list(channels)
+        assert [change.name for change in changes.changes] == list(channels)
         assert [type(m) for where, m in changed.named_modules() if where not in channels] == others
         put_in = {where: changed.get_submodule(where) for where in channels}
         if by is Norm.GROUP:
@@ -294,7 +294,7 @@ def test_batch_norms_in_the_blocks_of_a_resnet_whose_norm_was_chosen_as_group_ar
         check_trainable(model, pictures)
     changed, changes = without_batch_norm(model)
     check_trainable(changed, pictures)
-    assert len(changes) == 11
+    assert len(changes.changes) == 11
 
 
 # Losses.

@@ -13,7 +13,7 @@ from wardround.training.losses import cross_entropy
 
 def run_away(seed):
     network = build(
-        "small_cnn", num_classes=2, image_size=32, channels=1, init_generator=torch.Generator().manual_seed(seed)
+        "small_cnn", num_classes=2, size=(32, 32), channels=1, init_generator=torch.Generator().manual_seed(seed)
     ).trained
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

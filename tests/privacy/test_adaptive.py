@@ -8,13 +8,13 @@ from tests import plans
 from torch import Tensor, nn
 
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sum
 from wardround.per_patient.clipping_rules import Automatic, Flat, PerLayer, Split
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.plans.calibrate import calibrated, not_private
 from wardround.privacy.plans.kinds import UNCLIPPED, Clip, PublicSize
-from wardround.privacy.plans.noisers import ByCoordinator
 from wardround.privacy.plans.wording import statement_of
 
 

@@ -9,16 +9,15 @@ from scipy import stats
 from tests import plans
 
 from wardround.accounting.events import GaussianEvent, leaves
-from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator, ByEachHospital, NoiseShares
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.calibrate import calibrated, not_private
 from wardround.privacy.plans.kinds import Clip, CorrelatedGradients, PublicSize
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.releases import correlated_sum, correlation_of, noised_sum, sample, share_of_patients
 from wardround.privacy.plans.wording import statement_of
 from wardround.privacy.toeplitz import inverse_coefficients

@@ -9,17 +9,16 @@ from scipy import stats
 from tests import plans
 
 from wardround.accounting.events import GaussianEvent
-from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.mechanisms import gaussian_epsilon
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.agreed.plans import plan_of
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator, ByEachHospital, NoiseShares
 from wardround.privacy.output_perturbation import OutputPerturbation, tolerance_of
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.calibrate import not_private
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.kinds import NoisedHead
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.releases import noised_head, noised_update
 from wardround.privacy.plans.wording import statement_of
 from wardround.randomness import Randomness

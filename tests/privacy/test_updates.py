@@ -13,9 +13,9 @@ from wardround.accounting.events import GaussianEvent, SelfComposedEvent
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.agreed.plans import plan_of
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.kinds import NoisedUpdates
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.protects import protects
 from wardround.privacy.updates import ClippedUpdate, clipped_to
 from wardround.randomness import Randomness

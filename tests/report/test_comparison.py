@@ -69,7 +69,7 @@ def test_a_row_is_the_mean_and_the_range_over_its_runs(entry):
     assert row.shortcut.values == (0.61,) * 3
     assert row.majority is not None
     assert row.majority.values == (0.6,) * 3
-    assert [(point.round, point.score.values) for point in row.curve] == [(2, (0.8,) * 3), (4, (0.88,) * 3)]
+    assert [(round, score.values) for round, score in row.curve] == [(2, (0.8,) * 3), (4, (0.88,) * 3)]
     assert len(row.runs) == 3
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from wardround.accounting.statement import Statement
-from wardround.accounting.terms import Trust
 from wardround.config.privacy import DPSGD
 from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, StudyError
+from wardround.noisers import ByEachHospital
 from wardround.records.folder import RunRecord
 from wardround.reproduce import dopamine, epsilons, exchange, linear, repaired, yuan
 from wardround.reproduce.as_published.statement import no_guarantee
@@ -60,7 +60,7 @@ def one_group(monkeypatch):
 def promise(**keys):
     fields: dict[str, Any] = dict(
         epsilon=2.0, delta=1e-5, sampler="", mechanism="", noise_multiplier=1.0, clipping_norm=1.0, releases=1,
-        released_what="", released_to="", trust=Trust.NOBODY, hospitals=2,
+        released_what="", released_to="", noiser=ByEachHospital(2),
     )  # fmt: skip
     return Statement(**(fields | keys))
 

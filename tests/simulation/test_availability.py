@@ -5,7 +5,6 @@ import pytest
 from scipy import stats
 from tests.fixtures_federation import EVERY_WORK, STUDY, private_plan, without_noise
 
-from wardround.accounting.terms import Trust
 from wardround.errors import FederationError
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.local_training import LocalTraining
@@ -15,6 +14,7 @@ from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategy import Call
 from wardround.federation.timetable import Order, Timetable
 from wardround.hospital.policy import Policy
+from wardround.noisers import Trust
 from wardround.simulation.availability import Availability, UnreliableChannel
 from wardround.simulation.union import JointSum
 from wardround.work import CountPatients, GradientSum

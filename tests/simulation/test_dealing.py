@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from wardround.config.data import DataSection, HospitalsSection
 from wardround.errors import DataError
 from wardround.images.findings import Findings
 from wardround.images.load import load_images
@@ -41,8 +43,10 @@ def crowd(size=100, sites=3, ill=0.3):
 
 
 def split(patients, scheme=Scheme.EVEN, **options):
-    chosen: dict[str, Any] = {"seed": 0, "count": 4, "sizes": (20, 10, 5), "images": 15} | options
-    return split_patients(patients, scheme=scheme, **chosen)
+    chosen: dict[str, Any] = {"split_seed": 0, "count": 4, "sizes": (20, 10, 5), "images": 15} | options
+    aside = {key: chosen.pop(key) for key in ("test_fraction", "validation_fraction", "test") if key in chosen}
+    hospitals = HospitalsSection.model_construct(scheme=scheme.value, **chosen)  # numbers of every scheme at once
+    return split_patients(patients, DataSection(**aside), hospitals)
 
 
 def ids(patients):
@@ -65,7 +69,13 @@ def test_everybody_is_in_exactly_one_place(scheme, labels, count, alpha, fractio
     everyone = image_set(patient(i, label) for i, label in enumerate(labels))
     # Rounding within each of few labels may leave nobody to test on; that is the one refusal possible here.
     per_label = [round(fraction * labels.count(label)) for label in set(labels)]
-    options = {"seed": seed, "count": count, "alpha": alpha, "test_fraction": fraction, "shards_per_hospital": 1}
+    options = {
+        "split_seed": seed,
+        "count": count,
+        "alpha": alpha,
+        "test_fraction": fraction,
+        "shards_per_hospital": 1,
+    }
     if not any(per_label):
         with pytest.raises(DataError, match="test and training must each have patients"):
             split(everyone, scheme, **options)
@@ -79,7 +89,7 @@ def test_everybody_is_in_exactly_one_place(scheme, labels, count, alpha, fractio
 @given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4), seed=st.integers(0, 99))
 def test_sizes_are_met_exactly_and_the_rest_is_named_as_unused(sizes, seed):
     everyone = crowd(200)
-    result = split(everyone, Scheme.SIZES, sizes=tuple(sizes), seed=seed)
+    result = split(everyone, Scheme.SIZES, sizes=tuple(sizes), split_seed=seed)
     assert [len(group) for group in result.hospitals.values()] == sizes
     assert len(set(everywhere(result))) == len(everywhere(result)) == 40 + sum(sizes)
     unused = 160 - sum(sizes)
@@ -99,8 +109,8 @@ def pictured(counts):
 )
 def test_hospitals_get_about_as_many_images_of_whole_patients_or_are_refused(counts, wanted, count, seed):
     everyone = pictured(counts)
-    options = {"images": wanted, "count": count, "seed": seed}
-    left = sum(counts) - sum(len(one.images) for one in split(everyone, seed=seed).test)
+    options = {"images": wanted, "count": count, "split_seed": seed}
+    left = sum(counts) - sum(len(one.images) for one in split(everyone, split_seed=seed).test)
     if left < count * wanted:
         with pytest.raises(DataError, match="images enough"):
             split(everyone, Scheme.IMAGES, **options)
@@ -124,7 +134,7 @@ def test_a_patient_with_more_images_than_a_hospital_is_refused():
 @given(count=st.integers(1, 5), seed=st.integers(0, 99))
 def test_by_site_everybody_is_where_the_data_says(count, seed):
     everyone = crowd(100, sites=count)
-    result = split(everyone, Scheme.SITE, seed=seed)
+    result = split(everyone, Scheme.SITE, split_seed=seed)
     assert sorted(everywhere(result)) == ids(everyone.patients)
     for name, group in result.hospitals.items():
         assert {one.site for one in group} == {name}
@@ -132,7 +142,7 @@ def test_by_site_everybody_is_where_the_data_says(count, seed):
 
 @pytest.mark.parametrize("scheme", EVERY_SCHEME)
 def test_the_same_seed_gives_the_same_split_and_another_gives_another(scheme):
-    first, again, other = (split(crowd(), scheme, seed=seed) for seed in (7, 7, 8))
+    first, again, other = (split(crowd(), scheme, split_seed=seed) for seed in (7, 7, 8))
     assert first == again
     assert list(first.hospitals) == list(again.hospitals)
     assert everywhere(first) != everywhere(other)
@@ -186,7 +196,7 @@ def test_a_patient_keeps_all_images_in_a_new_split():
 def test_the_published_split_parts_the_images_and_is_marked_when_people_are_on_both_sides():
     both = patient(0, splits=("train", "test", "train"))
     rest = [patient(i, splits=("train",)) for i in range(1, 6)]
-    result = split(image_set([both, *rest, patient(6, splits=("test",))]), published=True, count=2)
+    result = split(image_set([both, *rest, patient(6, splits=("test",))]), test="published", count=2)
     assert ids(result.test) == ["p0000", "p0006"]
     assert result.leaking
     assert "1 patients are in both" in result.note
@@ -197,7 +207,7 @@ def test_the_published_split_parts_the_images_and_is_marked_when_people_are_on_b
 
 def test_a_clean_published_split_is_not_marked():
     patients = [patient(i, splits=("train" if i else "test",)) for i in range(6)]
-    result = split(image_set(patients), published=True, count=2)
+    result = split(image_set(patients), test="published", count=2)
     assert (result.leaking, result.note) == (False, "")
 
 
@@ -224,28 +234,36 @@ def test_a_site_without_anybody_left_to_train_on_is_an_error():
 @pytest.mark.parametrize(
     ("scheme", "options", "said"),
     [
-        (Scheme.EVEN, {"test_fraction": 0.0}, "test_fraction must lie between 0 and 1, got 0.0"),
-        (Scheme.EVEN, {"test_fraction": 1.0}, "test_fraction must"),
-        (Scheme.EVEN, {"test_fraction": float("nan")}, "test_fraction must"),
         (Scheme.EVEN, {"test_fraction": 0.001}, "test and training must each have patients, got 0"),
         (Scheme.EVEN, {"test_fraction": 0.999}, "test and training must each have patients"),
-        (Scheme.EVEN, {"count": 0}, "number of hospitals must be >= 1"),
         (Scheme.EVEN, {"count": 81}, "80 are left to train on and the scheme even needs 81"),
         (Scheme.DIRICHLET, {"count": 81}, "needs 81"),
-        (Scheme.DIRICHLET, {"alpha": 0.0}, "alpha must be > 0"),
-        (Scheme.DIRICHLET, {"alpha": float("inf")}, "alpha must be > 0"),
         (Scheme.LABEL_SHARDS, {"count": 41}, "needs 82"),
-        (Scheme.LABEL_SHARDS, {"shards_per_hospital": 0}, "shards_per_hospital must be >= 1"),
         (Scheme.SIZES, {"sizes": ()}, "sizes must name"),
         (Scheme.SIZES, {"sizes": (5, 0)}, "sizes must name"),
         (Scheme.SIZES, {"sizes": (50, 31)}, "needs 81"),
-        (Scheme.EVEN, {"seed": -1}, "seed of a split must be >= 0"),
-        (Scheme.EVEN, {"published": True}, "names no test part"),
+        (Scheme.EVEN, {"test": "published"}, "names no test part"),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused(scheme, options, said):
     with pytest.raises(DataError, match=said):
         split(crowd(), scheme, **options)
+
+
+@pytest.mark.parametrize(
+    ("section", "options"),
+    [
+        (DataSection, {"test_fraction": 0.0}), (DataSection, {"test_fraction": 1.0}),
+        (DataSection, {"test_fraction": float("nan")}), (DataSection, {"validation_fraction": -0.1}),
+        (DataSection, {"validation_fraction": 1.0}), (HospitalsSection, {"count": 0}),
+        (HospitalsSection, {"alpha": 0.0}), (HospitalsSection, {"alpha": float("inf")}),
+        (HospitalsSection, {"shards_per_hospital": 0}), (HospitalsSection, {"split_seed": -1}),
+        (HospitalsSection, {"scheme": "images", "images": 0}),
+    ],
+)  # fmt: skip
+def test_numbers_that_share_nothing_out_are_refused_by_the_study(section, options):
+    with pytest.raises(ValidationError):
+        section(**options)
 
 
 def test_a_person_in_two_hospitals_is_an_error_with_a_number_and_no_name():
@@ -267,7 +285,7 @@ def test_a_person_on_both_sides_is_an_error_unless_the_split_says_it_leaks():
 @pytest.mark.skipif(not CHEST.is_dir(), reason="the real chest X-rays lie beside the project; here they do not")
 def test_the_published_chest_xray_split_leaks_264_people_and_a_new_one_none(tmp_path):
     everyone = load_images("chest_xray", CHEST, image_size=8, cache_dir=tmp_path)
-    published = split(everyone, published=True)
+    published = split(everyone, test="published")
     assert published.leaking
     assert "264 patients are in both" in published.note
     assert sum(len(one.images) for one in published.test) == 624
@@ -293,13 +311,13 @@ def test_the_validation_part_has_its_fraction_of_each_label():
 
 def test_validation_patients_of_a_published_split_come_from_its_training_part():
     people = image_set(patient(i, i % 2, splits=("test" if i < 20 else "train",)) for i in range(100))
-    aside = split(people, published=True, validation_fraction=0.25)
+    aside = split(people, test="published", validation_fraction=0.25)
     assert ids(aside.test) == [f"p{i:04d}" for i in range(20)]
     assert len(aside.validation) == 20
     assert not set(ids(aside.validation)) & set(everywhere(aside))
 
 
-@pytest.mark.parametrize("fraction", [-0.1, 1.0, 0.001, 0.999])
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
 def test_a_validation_fraction_that_leaves_a_part_empty_is_refused(fraction):
     with pytest.raises(DataError, match="validation"):
         split(crowd(), validation_fraction=fraction)

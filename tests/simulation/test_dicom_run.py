@@ -8,7 +8,7 @@ import pytest
 
 pydicom = pytest.importorskip("pydicom")
 
-from wardround.images.dicom.write import write_dicom, write_picture  # noqa: E402
+from tests.images.dicom.write import write_dicom, write_picture  # noqa: E402
 
 CANARY = "CANARY"
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from wardround.config import ModelSection, read_study
+from wardround.config import read_study
+from wardround.config.model import ModelSection
 from wardround.coordinator.observer import Silent
 from wardround.models.catalogue import NAMES, NETWORKS
 from wardround.simulation.run import run_study

@@ -8,7 +8,6 @@ import pytest
 from tests.fixtures_federation import STUDY, private_plan, without_noise
 
 from wardround.accounting.events import GaussianEvent, from_json, leaves
-from wardround.accounting.insiders import NoiseShares
 from wardround.agreed.network import build_network
 from wardround.agreed.plans import plan_of
 from wardround.config import parse_study
@@ -19,10 +18,10 @@ from wardround.federation.messages import FailureCode, Request
 from wardround.federation.strategies.one_shot import OneShot
 from wardround.federation.strategy import Call
 from wardround.images.entries import Target
+from wardround.noisers import ByEachHospital, NoiseShares
 from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.kinds import NoisedHead
-from wardround.privacy.plans.noisers import ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.updates import ClippedUpdate
 from wardround.simulation.estimate import estimate

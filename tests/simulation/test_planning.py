@@ -11,14 +11,14 @@ from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.discrete import DiscreteShares, epsilon_of_shares
 from wardround.accounting.events import PoissonSampledEvent, SelfComposedEvent
 from wardround.accounting.planning import PlanQuestion, plan
-from wardround.accounting.terms import Trust
 from wardround.agreed.planning import masked_plan
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator, ByEachHospital, NoiseShares
 from wardround.report.numbers import numbers_of
 from wardround.report.page import render
 
 ASKED = PlanQuestion(
-    2_000, 5, 1e-5, rounds=40, sampling_prob=0.1, noise_multiplier=1.0, colluders=1, dropouts=1, parameters=500
+    2_000, NoiseShares(5, 1, 1), 1e-5, rounds=40, sampling_prob=0.1, noise_multiplier=1.0, parameters=500
 )
 TINY = ("--patients", 32, "--hospitals", 3, "--delta", 1e-3, "--rounds", 4, "--accountant", "rdp")
 
@@ -80,10 +80,10 @@ def test_plan_check_certificate_and_page_have_one_table(wardround, study_file, t
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ({"trust": Trust.NOBODY, "colluders": 0}, "trust must be secure-aggregation"),
-        ({"trust": Trust.COORDINATOR, "colluders": 0}, "trust must be secure-aggregation"),
-        ({"hospitals": 3}, "must be >= 3"),
-        ({"hospitals": 2, "dropouts": 0}, "must be >= 3"),
+        ({"noiser": ByEachHospital(5)}, "trust must be secure-aggregation"),
+        ({"noiser": ByCoordinator(5)}, "trust must be secure-aggregation"),
+        ({"noiser": NoiseShares(3, 1, 1)}, "must be >= 3"),
+        ({"noiser": NoiseShares(2, 1, 0)}, "must be >= 3"),
         ({"noise_multiplier": 0.01}, r"2\^26"),
     ],
 )

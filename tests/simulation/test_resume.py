@@ -336,7 +336,7 @@ def test_changed_weights_are_refused(tiny_study, tmp_path, wardround):
     def save(seed):
         network = build(
             "small_cnn",
-            image_size=16,
+            size=(16, 16),
             channels=1,
             num_classes=2,
             init_generator=torch.Generator().manual_seed(seed),

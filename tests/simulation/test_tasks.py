@@ -9,11 +9,11 @@ from PIL import Image
 from safetensors.numpy import load_file
 from tests.cases import family
 from tests.images.layouts.test_decathlon import AFFINE
+from tests.images.nifti_files import nifti_bytes
 
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, ModelError, StudyError
-from wardround.images.decode.nifti import nifti_bytes
 from wardround.report.numbers import numbers_of
 from wardround.report.page import render
 from wardround.simulation.estimate import estimate

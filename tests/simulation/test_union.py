@@ -8,7 +8,6 @@ from scipy import stats
 from tests.fixtures_federation import EVERY_WORK, STUDY, private_plan, without_noise
 from torch import nn
 
-from wardround.accounting.terms import Trust
 from wardround.errors import BudgetExhausted, FederationError
 from wardround.federation.aggregators import PlainSum, sum_of
 from wardround.federation.messages import Failure, FailureCode, Replies, Request, Stage, Total
@@ -17,6 +16,7 @@ from wardround.federation.strategy import Call
 from wardround.hospital.agent import Agent
 from wardround.hospital.policy import Policy
 from wardround.models.network import Network, Normalise
+from wardround.noisers import Trust
 from wardround.per_patient.clipping_rules import Automatic, Flat, PerLayer
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.plans.costs import release_event

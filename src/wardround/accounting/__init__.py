@@ -1,1 +1,1 @@
-"""What privacy costs: events, accountants, calibration and the statement. No torch in here."""
+"""The cost of privacy: events, accountants, calibration and the statement. No torch in here."""

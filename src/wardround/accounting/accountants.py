@@ -1,12 +1,11 @@
-"""What a composition of events costs: epsilon at a delta or delta at an epsilon, by two accountants.
+"""Epsilon at a delta, or delta at an epsilon, of a composition of events, by two accountants.
 
 | accountant | method                                                            | upper bound? |
 |------------|-------------------------------------------------------------------|--------------|
 | pld        | privacy loss distributions; exact closed form for Gaussians alone | yes          |
 | rdp        | Rényi differential privacy                                        | yes, looser  |
 
-Both: neighbouring data sets differ as the events have it, by adding or removing one unit if nothing else is
-said.
+Both: neighbouring data sets differ as the events have it, by adding or removing one unit by default.
 
 Basic composition, by which epsilons and deltas add, stands beside them where it is as good and cheaper: a `PureEvent`
 of epsilon `LARGE` or more is put aside and its epsilon added to what the others cost, and events that are all pure
@@ -15,11 +14,9 @@ never cost more than their sum. A release of 65,536 needs no grid of that length
 Sources:
     Dong, Roth and Su 2019, https://arxiv.org/abs/1905.02383: Corollary 3.3 (Gaussian composition).
     Dwork and Roth 2014, Theorem 3.16: basic composition, https://doi.org/10.1561/0400000042.
-    McSherry 2009, Theorem 4, https://doi.org/10.1145/1559845.1559850: parallel composition.
 """
 
 import math
-from collections.abc import Iterable
 from enum import StrEnum
 from functools import lru_cache
 
@@ -41,18 +38,18 @@ LARGE = 20.0
 
 
 class AccountantKind(StrEnum):
-    """Which accountant turns events into epsilon."""
+    """The accountants that turn events into epsilon."""
 
     PLD = "pld"
     RDP = "rdp"
 
 
 def epsilon_of(event: Event, delta: float, accountant: AccountantKind = AccountantKind.PLD) -> float:
-    """Epsilon of `event` at `delta`: infinite if anything left without protection, 0 if nothing left.
+    """Returns epsilon of `event` at `delta`: infinite if anything left without protection, 0 if nothing left.
 
     Guarantee:
-        Whatever did what `event` says is (epsilon, delta)-DP for
-        one unit added or removed, also when each part was chosen after seeing the earlier ones.
+        A mechanism that `event` describes is (epsilon, delta)-DP for one unit added or removed, also when each part was
+        chosen after seeing the earlier ones.
 
     >>> round(epsilon_of(GaussianEvent(1.993812), 1e-5), 4)
     2.0
@@ -62,13 +59,13 @@ def epsilon_of(event: Event, delta: float, accountant: AccountantKind = Accounta
 
 
 def rough_epsilon_of(event: Event, delta: float, accountant: AccountantKind, width: float) -> float:
-    """`epsilon_of` on a grid `width` times as wide: still an upper bound, a little looser, much faster."""
+    """Returns `epsilon_of` on a grid `width` times as wide: still an upper bound, a little looser, much faster."""
     check_delta(delta)
     return _epsilon(leaves(event), delta, accountant, width)
 
 
 def delta_of(event: Event, epsilon: float, accountant: AccountantKind = AccountantKind.PLD) -> float:
-    """Delta of `event` at `epsilon`: 1 when anything was released without protection, 0 when nothing was."""
+    """Returns delta of `event` at `epsilon`: 1 when anything was released without protection, 0 when nothing was."""
     if not epsilon >= 0:
         raise PrivacyError(f"epsilon must be >= 0, got {epsilon}. Give the epsilon at which delta is wanted.")
     items = leaves(event)
@@ -90,15 +87,6 @@ def delta_of(event: Event, epsilon: float, accountant: AccountantKind = Accounta
     return rdp_delta(items, epsilon) if accountant is AccountantKind.RDP else pld_delta(items, epsilon)
 
 
-def parallel(epsilons: Iterable[float]) -> float:
-    """Epsilon for a patient of any one hospital when hospitals hold disjoint patients: the largest.
-
-    Edge cases:
-        A patient known to two hospitals has the composition of both, not this. No hospital: 0.
-    """
-    return max(epsilons, default=0.0)
-
-
 @lru_cache(maxsize=8192)  # hospitals of one study ask the same question in every round
 def _epsilon(items: Leaves, delta: float, accountant: AccountantKind, width: float) -> float:
     if not items:
@@ -118,13 +106,13 @@ def _epsilon(items: Leaves, delta: float, accountant: AccountantKind, width: flo
 
 
 def _put_aside(items: Leaves) -> tuple[float, Leaves]:
-    """The summed epsilon of the large pure events, and all the others."""
+    """Returns the summed epsilon of the large pure events, and all the others."""
     large = tuple(item for item in items if isinstance(item[0], PureEvent) and item[0].epsilon >= LARGE)
     return _pure_sum(large), tuple(item for item in items if item not in large)
 
 
 def _pure_sum(items: Leaves) -> float:
-    """Epsilon at delta 0 of events that are all pure; infinity if one is not."""
+    """Returns epsilon at delta 0 of events that are all pure; infinity if one is not."""
     return math.fsum(count * leaf.epsilon if isinstance(leaf, PureEvent) else math.inf for leaf, count in items)
 
 

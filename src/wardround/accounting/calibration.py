@@ -70,27 +70,6 @@ def calibrate_noise_multiplier(
     return close_in(fine, _widen(fine, start, factor, epsilon), epsilon, tolerance).private
 
 
-def calibrate_count(
-    event: Event,
-    epsilon: float,
-    delta: float,
-    accountant: AccountantKind = AccountantKind.PLD,
-    at_most: int = 1_000_000,
-) -> int:
-    """Largest number of times that `event` can be released at a total of `epsilon` and `delta`.
-
-    Edge cases:
-        Not even once: 0. A free event, or an infinite epsilon: `at_most`.
-
-    >>> from wardround.accounting.events import GaussianEvent
-    >>> calibrate_count(GaussianEvent(1.993812), 7.6, 1e-5)
-    10
-    """
-    check_epsilon(epsilon)
-    check_delta(delta)
-    return affordable_count(None, event, epsilon, delta, accountant=accountant, at_most=at_most)
-
-
 def affordable_count(
     already: Event | None,
     event: Event,

@@ -1,4 +1,4 @@
-"""What sums of discrete Gaussian shares cost: by the accountants of the continuous Gaussian, and a computed slack.
+"""The cost of sums of discrete Gaussian shares: by the accountants of the continuous Gaussian, and a computed slack.
 
 A sum of whole numbers x, which one unit moves by at most D in L2 norm, is released with h independent shares of noise,
 each a discrete Gaussian N_Z(σ²) in each of d coordinates. A sum of discrete Gaussians is no discrete Gaussian, and a
@@ -106,7 +106,7 @@ Part: TypeAlias = tuple[DiscreteShares, Callable[[GaussianEvent], Event]]
 
 
 def slack_of_shares(share_std: float, shares: int) -> float:
-    """Bound on |ln| of the sum of that many discrete Gaussians over one discrete Gaussian, in one coordinate.
+    """Returns a bound on |ln| of the sum of that many discrete Gaussians over one discrete Gaussian, in one coordinate.
 
     >>> slack_of_shares(8.0, 10) < 1e-200
     True
@@ -121,7 +121,7 @@ def slack_of_shares(share_std: float, shares: int) -> float:
 
 
 def slack_of_smoothing(smoothing: float) -> float:
-    """Bound on |ln| of a discrete Gaussian over a continuous one smoothed back to whole numbers, in one coordinate."""
+    """Returns a bound, in one coordinate, on |ln| of a discrete Gaussian over a continuous one smoothed to integers."""
     return math.log1p(_excess(smoothing)) + _minus_log1m(_excess(smoothing))
 
 
@@ -131,14 +131,14 @@ def epsilon_of_shares(
     delta: float,
     accountant: AccountantKind = AccountantKind.PLD,
 ) -> float:
-    """Epsilon at `delta` of sums noised by discrete Gaussian shares: that of Gaussians plus 2Tη, at exp(-Tη) delta.
+    """Returns epsilon at `delta` of sums of discrete Gaussian shares: that of Gaussians plus 2Tη, at exp(-Tη) delta.
 
     Args:
         release: one noised sum, as the adversary sees it.
         make_event: all that is released, given what one sum is: for training, a Poisson-sampled event composed T
             times. T is counted in it.
         delta: the target.
-        accountant: what computes epsilon of the Gaussians.
+        accountant: computes epsilon of the Gaussians.
 
     Guarantee:
         With an accountant that is an upper bound: (epsilon, delta)-DP for one unit added or removed, later sums free
@@ -158,12 +158,12 @@ def epsilon_of_shares(
 def epsilon_of_parts(
     parts: Sequence[Part], delta: float, accountant: AccountantKind = AccountantKind.PLD
 ) -> float:
-    """Epsilon at `delta` of unlike sums together, each noised by shares of its own: a count and training, say.
+    """Returns epsilon at `delta` of unlike sums together, each noised by shares of its own: a count and training, say.
 
     Args:
         parts: the kinds of sums; the slack of each is counted in its own event.
         delta: the target.
-        accountant: what computes epsilon of the Gaussians.
+        accountant: computes epsilon of the Gaussians.
 
     Guarantee:
         As `epsilon_of_shares`, of all of them composed, in any order.
@@ -183,7 +183,7 @@ def delta_of_shares(
     epsilon: float,
     accountant: AccountantKind = AccountantKind.PLD,
 ) -> float:
-    """Delta at `epsilon` of sums noised by discrete Gaussian shares; the arguments of `epsilon_of_shares`."""
+    """Returns delta at `epsilon` of sums noised by discrete Gaussian shares; the arguments of `epsilon_of_shares`."""
     event, slack = _composed([(release, make_event)])
     left = math.nextafter(epsilon - 2 * slack, 0)
     if epsilon < 2 * slack:
@@ -192,7 +192,7 @@ def delta_of_shares(
 
 
 def _composed(parts: Sequence[Part]) -> tuple[Event, float]:
-    """The Gaussians that stand in for all parts, and the slack of all of their releases."""
+    """Returns the Gaussians that stand in for all parts, and the slack of all of their releases."""
     events = tuple(make_event(release.event) for release, make_event in parts)
     counts = [_releases_in(event, release) for event, (release, _) in zip(events, parts, strict=True)]
     slack = sum(count * release.slack for count, (release, _) in zip(counts, parts, strict=True))

@@ -1,7 +1,7 @@
-"""What was done to the data of a hospital, in a closed vocabulary; the cost is the accountants' business.
+"""The closed vocabulary of what was done to a hospital's data; the cost is the accountants' business.
 
     Event = GaussianEvent | LaplaceEvent          noise on a sum
-          | PureEvent                             a release that is epsilon-DP, whatever it is
+          | PureEvent                             any release that is epsilon-DP
           | PoissonSampledEvent                   noise on a sum over a secret Poisson sample
           | SelfComposedEvent | ComposedEvent     the same again, or several; later may depend on earlier
           | NonPrivateEvent | NoEvent             released without protection, or nothing released
@@ -14,9 +14,9 @@ An event is public: it holds the parameters of a mechanism and never a fact abou
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from wardround.errors import PrivacyError
 
@@ -133,7 +133,7 @@ def _check_noise_multiplier(noise_multiplier: float) -> None:
 
 
 def leaves(event: Event) -> Leaves:
-    """The multiset of what happened, sorted: two events that must cost the same have the same leaves.
+    """Returns the multiset of leaf events, sorted: two events that must cost the same have the same leaves.
 
     >>> step = PoissonSampledEvent(1.0, GaussianEvent(2.0))
     >>> leaves(ComposedEvent((SelfComposedEvent(step, 3), NoEvent(), GaussianEvent(2.0))))
@@ -145,12 +145,12 @@ def leaves(event: Event) -> Leaves:
 
 
 def sorted_leaves(counts: Mapping[LeafEvent, int]) -> Leaves:
-    """Counts of leaf events in the one order that accountants and caches see."""
+    """Returns counts of leaf events in the one order that accountants and caches see."""
     return tuple(sorted(((leaf, n) for leaf, n in counts.items() if n), key=lambda item: repr(item[0])))
 
 
 def event_of_leaves(items: Iterable[tuple[LeafEvent, int]]) -> Event:
-    """The event that has these leaves.
+    """Returns the event that has these leaves.
 
     >>> event_of_leaves(leaves(GaussianEvent(2.0)))
     ComposedEvent(events=(SelfComposedEvent(event=GaussianEvent(noise_multiplier=2.0), count=1),))
@@ -175,7 +175,7 @@ def _count_leaves(event: Event, times: int, counts: Counter[LeafEvent]) -> None:
 
 
 def to_json(event: Event) -> JsonDict:
-    """The event as a JSON object; `from_json` reads it back unchanged.
+    """Returns the event as a JSON object; `from_json` reads it back unchanged.
 
     >>> to_json(PoissonSampledEvent(0.05, GaussianEvent(1.2)))
     {'event': 'poisson-sampled', 'sampling_prob': 0.05, 'of': {'event': 'gaussian', 'noise_multiplier': 1.2}}
@@ -200,27 +200,30 @@ def to_json(event: Event) -> JsonDict:
 
 
 def from_json(data: Mapping[str, object]) -> Event:
-    """The event that `to_json` wrote.
+    """Returns the event that `to_json` wrote.
 
     Raises:
         PrivacyError: `data` is not an event of the vocabulary, or one of its numbers does not hold.
     """
-    read = _READERS.get(str(data.get("event"))) if isinstance(data, Mapping) else None
-    if read is None:
+    kind = str(data.get("event")) if isinstance(data, Mapping) else None
+    if kind not in _KINDS:
         raise PrivacyError(
-            f"An event must be a JSON object whose 'event' is one of {', '.join(_READERS)}, got {data!r}. "
+            f"An event must be a JSON object whose 'event' is one of {', '.join(_KINDS)}, got {data!r}. "
             "The record may come from a newer version."
         )
     try:
-        return read(data)
+        return _read(kind, data)
     except (KeyError, TypeError, ValueError) as error:
         raise PrivacyError(
             f"The event {json.dumps(dict(data), default=repr)} is not complete: {error}."
         ) from error
 
 
+_KINDS = ("gaussian", "laplace", "pure", "poisson-sampled", "self-composed", "composed", "non-private", "none")
+
+
 def canonical_json(data: Mapping[str, object]) -> str:
-    """The one text of a JSON object that is hashed and compared: sorted keys, no spaces, ASCII."""
+    """Returns the one text of a JSON object that is hashed and compared: sorted keys, no spaces, ASCII."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -231,32 +234,25 @@ def _number(data: Mapping[str, object], key: str) -> float:
     return float(value)
 
 
-def _read_inner(data: Mapping[str, object]) -> Event:
-    return from_json(data["of"])  # type: ignore[arg-type]  # from_json refuses what is no object
-
-
-def _read_sampled(data: Mapping[str, object]) -> Event:
-    return PoissonSampledEvent(_number(data, "sampling_prob"), _read_inner(data))  # type: ignore[arg-type]
-
-
-def _read_self_composed(data: Mapping[str, object]) -> Event:
-    return SelfComposedEvent(_read_inner(data), data["count"])  # type: ignore[arg-type]
-
-
-def _read_composed(data: Mapping[str, object]) -> Event:
-    items = data["of"]
-    if not isinstance(items, list | tuple):
-        raise TypeError(f"'of' must be a list, got {items!r}")
-    return ComposedEvent(tuple(from_json(item) for item in items))
-
-
-_READERS: dict[str, Callable[[Mapping[str, object]], Event]] = {
-    "gaussian": lambda data: GaussianEvent(_number(data, "noise_multiplier")),
-    "laplace": lambda data: LaplaceEvent(_number(data, "noise_multiplier")),
-    "pure": lambda data: PureEvent(_number(data, "epsilon")),
-    "poisson-sampled": _read_sampled,
-    "self-composed": _read_self_composed,
-    "composed": _read_composed,
-    "non-private": lambda _: NonPrivateEvent(),
-    "none": lambda _: NoEvent(),
-}
+def _read(kind: str, data: Mapping[str, Any]) -> Event:
+    """Returns an event of a known kind; `from_json` of an inner one refuses what is no object."""
+    match kind:
+        case "gaussian":
+            return GaussianEvent(_number(data, "noise_multiplier"))
+        case "laplace":
+            return LaplaceEvent(_number(data, "noise_multiplier"))
+        case "pure":
+            return PureEvent(_number(data, "epsilon"))
+        case "poisson-sampled":
+            inner: Any = from_json(data["of"])  # no other than it may have: refused by the event
+            return PoissonSampledEvent(_number(data, "sampling_prob"), inner)
+        case "self-composed":
+            return SelfComposedEvent(from_json(data["of"]), data["count"])
+        case "composed":
+            if not isinstance(data["of"], list | tuple):
+                raise TypeError(f"'of' must be a list, got {data['of']!r}")
+            return ComposedEvent(tuple(from_json(item) for item in data["of"]))
+        case "non-private":
+            return NonPrivateEvent()
+        case _:
+            return NoEvent()

@@ -12,7 +12,7 @@ Sources:
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from wardround.errors import PrivacyError
 
@@ -100,28 +100,6 @@ def analytic_gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
     return _smallest(lambda z: gaussian_delta(epsilon, z) <= delta, low, high)
 
 
-def classical_gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
-    """The textbook sqrt(2 ln(1.25/δ)) / ε, kept to compare with; its proof needs epsilon < 1.
-
-    >>> round(classical_gaussian_noise_multiplier(0.5, 1e-5), 4)
-    9.6896
-    """
-    check_epsilon(epsilon)
-    check_delta(delta)
-    if epsilon >= 1:
-        raise PrivacyError(
-            f"epsilon must be < 1 for the classical Gaussian mechanism, got {epsilon}: beyond it "
-            "the formula can add too little noise. Use analytic_gaussian_noise_multiplier."
-        )
-    return math.sqrt(2 * math.log(1.25 / delta)) / epsilon
-
-
-def laplace_delta(epsilon: float, noise_multiplier: float) -> float:
-    """Smallest delta of one Laplace release at `epsilon`: max(0, 1 - exp((ε - 1/b) / 2)), exact."""
-    check_noise_multiplier(noise_multiplier)
-    return max(0.0, -math.expm1((epsilon - 1 / noise_multiplier) / 2))
-
-
 def laplace_epsilon(noise_multiplier: float, delta: float = 0.0) -> float:
     """Smallest epsilon of one Laplace release: 1/b with delta 0, and 1/b + 2 ln(1 - δ) with delta.
 
@@ -132,12 +110,6 @@ def laplace_epsilon(noise_multiplier: float, delta: float = 0.0) -> float:
     if delta:
         check_delta(delta)
     return max(0.0, 1 / noise_multiplier + 2 * math.log1p(-delta))
-
-
-def laplace_noise_multiplier(epsilon: float) -> float:
-    """Noise multiplier of an (epsilon, 0) Laplace release."""
-    check_epsilon(epsilon)
-    return 1 / epsilon
 
 
 def local_laplace_epsilon(dimension: int, scale: float) -> float:
@@ -165,15 +137,6 @@ def gdp_epsilon(mu: float, delta: float) -> float:
         check_delta(delta)
         return 0.0
     return math.inf if mu == math.inf else gaussian_epsilon(1 / mu, delta)
-
-
-def composed_noise_multiplier(noise_multipliers: Iterable[float]) -> float:
-    """The one Gaussian release that equals all of these in a row: 1 / sqrt(Σ 1/σ²), exact.
-
-    >>> round(gaussian_epsilon(composed_noise_multiplier([1.993] * 10), 1e-5), 2)
-    7.54
-    """
-    return 1 / math.sqrt(math.fsum((1 / z) * (1 / z) for z in noise_multipliers))
 
 
 def group_epsilon(mu: float, delta: float, group_size: int) -> float:

@@ -1,4 +1,4 @@
-"""Before any data is touched: the noise that a study needs, its size in the mean, and whether it can learn.
+"""The noise that a study needs, its size in the mean, and the outlook for learning, before any data is touched.
 
 Sources:
     Dong, Roth and Su 2019, https://arxiv.org/abs/1905.02383 (μ of a Gaussian release).
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.calibration import calibrate_noise_multiplier
 from wardround.accounting.events import Event, GaussianEvent, JsonDict, PoissonSampledEvent, SelfComposedEvent
-from wardround.accounting.insiders import InsiderRow, NoiseShares, epsilon_by_colluders
+from wardround.accounting.insiders import InsiderRow, epsilon_by_colluders
 from wardround.accounting.mechanisms import (
     analytic_gaussian_noise_multiplier,
     check_delta,
@@ -20,8 +20,8 @@ from wardround.accounting.mechanisms import (
     check_noise_multiplier,
 )
 from wardround.accounting.numbers import number_to_json
-from wardround.accounting.terms import Trust
 from wardround.errors import PrivacyError
+from wardround.noisers import Noiser, colluders_of, dropouts_of, inflation_of, trust_of
 
 DOUBTFUL_RHO, HOPELESS_RHO = 0.12, 0.25
 
@@ -32,25 +32,24 @@ class PlanQuestion:
 
     Attributes:
         patients: in all hospitals together.
+        noiser: adds the noise, among the hospitals of a round.
         parameters: trained parameters of the model, when feasibility is asked for.
     """
 
     patients: int
-    hospitals: int
+    noiser: Noiser
     delta: float
     rounds: int
     sampling_prob: float = 1.0
     epsilon: float | None = None
     noise_multiplier: float | None = None
-    trust: Trust = Trust.SECURE_AGGREGATION
-    colluders: int | None = None
-    dropouts: int = 0
     parameters: int | None = None
     accountant: AccountantKind = AccountantKind.PLD
 
     def __post_init__(self) -> None:
+        """Refuses a question that has no answer."""
         check_delta(self.delta)
-        for name in ("patients", "hospitals", "rounds", "parameters"):
+        for name in ("patients", "rounds", "parameters"):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise PrivacyError(f"{name} must be >= 1, got {number}. Give the number the study will have.")
@@ -64,32 +63,23 @@ class PlanQuestion:
         if self.noise_multiplier is not None:
             check_noise_multiplier(self.noise_multiplier)
         PoissonSampledEvent(self.sampling_prob, GaussianEvent(1.0))  # refuses what is no probability
-        if self.colluders is None:
-            shared = self.trust is Trust.SECURE_AGGREGATION and self.hospitals > 1
-            object.__setattr__(self, "colluders", int(shared))
-        _ = self.shares
-
-    @property
-    def shares(self) -> NoiseShares:
-        """How the noise is shared out."""
-        return NoiseShares(self.hospitals, self.colluders or 0, self.dropouts)
 
     def event(self, noise_multiplier: float) -> Event:
-        """What the whole study releases at a noise multiplier."""
+        """Returns the release of the whole study at a noise multiplier."""
         step = PoissonSampledEvent(self.sampling_prob, GaussianEvent(noise_multiplier))
         return SelfComposedEvent(step, self.rounds)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanAnswer:
-    """What the study would promise, and what it would cost in noise.
+    """A promise that a study can make, and its cost in noise.
 
     Attributes:
         epsilon: by the accountant asked for; `rdp_epsilon` is the cross-check by another method.
         patients_per_round: expected.
         mean_noise_std: std of the noise in one coordinate of the mean gradient, in clipping norms.
         rho: sqrt(parameters) / (μ patients), with the noise that is really added; None when not asked for.
-        slack: what noise in whole numbers, under masks, has added to epsilon; None where it is continuous.
+        slack: added to epsilon by noise in whole numbers, under masks; None where noise is continuous.
     """
 
     question: PlanQuestion
@@ -104,7 +94,7 @@ class PlanAnswer:
 
     @property
     def feasibility(self) -> str | None:
-        """What `rho` means, in words."""
+        """The meaning of `rho` in words; None where it was not asked for."""
         if self.rho is None:
             return None
         if self.rho > HOPELESS_RHO:
@@ -112,17 +102,17 @@ class PlanAnswer:
         return "doubtful" if self.rho > DOUBTFUL_RHO else "expected to learn"
 
     def to_json(self) -> JsonDict:
-        """The answer with its question as a JSON object."""
+        """Returns the answer with its question as a JSON object."""
         question = self.question
         return {
             "patients": question.patients,
-            "hospitals": question.hospitals,
+            "hospitals": question.noiser.hospitals,
             "rounds": question.rounds,
             "sampling_prob": question.sampling_prob,
             "delta": question.delta,
-            "trust": question.trust.value,
-            "colluders": question.colluders,
-            "dropouts": question.dropouts,
+            "trust": trust_of(question.noiser).value,
+            "colluders": colluders_of(question.noiser),
+            "dropouts": dropouts_of(question.noiser),
             "parameters": question.parameters,
             "sum": "simulated" if self.slack is None else "masked",
             "accountant": question.accountant.value,
@@ -139,9 +129,10 @@ class PlanAnswer:
 
 
 def plan(question: PlanQuestion) -> PlanAnswer:
-    """The answer to a question about a study.
+    """Returns the answer to a question about a study.
 
-    >>> answer = plan(PlanQuestion(2_000, 5, 1e-5, rounds=200, sampling_prob=0.05, epsilon=4.0))
+    >>> from wardround.noisers import NoiseShares
+    >>> answer = plan(PlanQuestion(2_000, NoiseShares(5), 1e-5, rounds=200, sampling_prob=0.05, epsilon=4.0))
     >>> round(answer.noise_multiplier, 2), answer.patients_per_round
     (1.09, 100.0)
     """
@@ -160,30 +151,16 @@ def plan(question: PlanQuestion) -> PlanAnswer:
         epsilon=epsilon,
         rdp_epsilon=epsilon_of(event, question.delta, AccountantKind.RDP),
         patients_per_round=expected,
-        mean_noise_std=noise_multiplier * _inflation(question) / expected,
+        mean_noise_std=noise_multiplier * inflation_of(question.noiser) / expected,
         insiders=epsilon_by_colluders(
             question.event,
             noise_multiplier,
+            question.noiser,
             delta=question.delta,
-            hospitals=question.hospitals,
-            colluders=question.colluders or 0,
-            dropouts=question.dropouts,
-            trust=question.trust,
             accountant=question.accountant,
         ),
         rho=_rho(question, epsilon),
     )
-
-
-def _inflation(question: PlanQuestion) -> float:
-    """Std of the noise in the sum over what whoever sees the model was promised."""
-    match question.trust:
-        case Trust.COORDINATOR:
-            return 1.0
-        case Trust.NOBODY:
-            return math.sqrt(question.hospitals)
-        case Trust.SECURE_AGGREGATION:
-            return question.shares.inflation
 
 
 def _rho(question: PlanQuestion, epsilon: float) -> float | None:
@@ -192,4 +169,4 @@ def _rho(question: PlanQuestion, epsilon: float) -> float | None:
     if epsilon == 0:
         return math.inf
     mu = 1 / analytic_gaussian_noise_multiplier(epsilon, question.delta)
-    return math.sqrt(question.parameters) * _inflation(question) / (mu * question.patients)
+    return math.sqrt(question.parameters) * inflation_of(question.noiser) / (mu * question.patients)

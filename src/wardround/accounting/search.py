@@ -15,7 +15,7 @@ class Bracket:
     spent_epsilon: float
 
     def guess(self, target: float) -> float:
-        """Where epsilon should be `target` if log epsilon is linear in log x; inside, away from both ends."""
+        """Returns the x at which epsilon is `target` if log epsilon is linear in log x; away from both ends."""
         low, high = math.log(self.private), math.log(self.spent)
         share = 0.5
         if 0 < self.private_epsilon < self.spent_epsilon < math.inf:
@@ -25,7 +25,7 @@ class Bracket:
 
 
 def close_in(epsilon_at: Callable[[float], float], bracket: Bracket, limit: float, tolerance: float) -> Bracket:
-    """A bracket whose private end lies within `limit` × `tolerance` below `limit`, or that is one point wide.
+    """Returns a bracket whose private end lies within `limit` × `tolerance` below `limit`, or that is one point wide.
 
     `epsilon_at` is monotone. The guess aims at the middle of the tolerance, so the last evaluation
     usually is the answer; every third guess halves, so a curved epsilon cannot stall it.
@@ -45,7 +45,7 @@ def close_in(epsilon_at: Callable[[float], float], bracket: Bracket, limit: floa
 
 
 def largest_count(epsilon_at: Callable[[int], float], limit: float, at_most: int) -> int:
-    """Largest count in 0..at_most with epsilon_at(count) <= limit; `epsilon_at` is monotone.
+    """Returns the largest count in 0..at_most with epsilon_at(count) <= limit; `epsilon_at` is monotone.
 
     Edge cases:
         Not even one is affordable: 0. All of them are: `at_most`, after one evaluation.

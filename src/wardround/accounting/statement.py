@@ -8,14 +8,14 @@ from decimal import ROUND_CEILING, Context, Decimal
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.events import JsonDict
 from wardround.accounting.numbers import number_from_json, number_to_json
-from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
+from wardround.noisers import Noiser, NoiseShares, Trust, colluders_of, dropouts_of, noiser_of, trust_of
 
 SEEDED_STAMP = "reproducible, not private"
 FLOATING_POINT_CAVEAT = (
     "The noise is continuous noise in floating-point arithmetic; the guarantee is proved for real numbers."
 )
-PUBLIC_SIZE_CAVEAT = "The number of patients of each hospital is treated as public."
 
 _TRUST = {
     Trust.COORDINATOR: "The coordinator adds the noise and sees every hospital's sum before it; it is trusted.",
@@ -35,9 +35,10 @@ class Statement:
     Attributes:
         sampler: how patients were drawn, such as "Poisson sampling with probability 0.05".
         mechanism: such as "Gaussian".
-        releases: how many noised results the epsilon covers, all together.
+        releases: noised results that epsilon covers, all together.
         released_what: such as "the noised sum of clipped gradients of every round".
-        released_to: who sees it, such as "every participating hospital and whoever gets the model".
+        released_to: the parties that see it, such as "every participating hospital and whoever gets the model".
+        noiser: adds the noise, among how many hospitals.
         guarantee: False for schemes that are known to give none; `reason` then says why, and epsilon is
             infinite.
         caveats: whole sentences.
@@ -53,10 +54,7 @@ class Statement:
     releases: int
     released_what: str
     released_to: str
-    trust: Trust
-    hospitals: int
-    colluders: int = 0
-    dropouts: int = 0
+    noiser: Noiser
     images_per_patient: int | None = None
     unit: PrivacyUnit = PrivacyUnit.PATIENT
     relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE
@@ -78,10 +76,16 @@ class Statement:
                 "A finite number would be read as a promise."
             )
 
+    @property
+    def trust(self) -> Trust:
+        """The trust model that the noiser stands for."""
+        return trust_of(self.noiser)
+
     def short(self) -> str:
         """One line that cannot be quoted without its delta and unit.
 
-        >>> short_of = Statement(3.9987, 1e-5, "", "", 1.1, 1.0, 200, "", "", Trust.NOBODY, 5)
+        >>> from wardround.noisers import ByEachHospital
+        >>> short_of = Statement(3.9987, 1e-5, "", "", 1.1, 1.0, 200, "", "", ByEachHospital(5))
         >>> short_of.short()
         'epsilon = 4.00 at delta = 1e-05 for one patient (add-or-remove-one, pld)'
         """
@@ -104,11 +108,16 @@ class Statement:
 
     def to_json(self) -> JsonDict:
         """The statement as a JSON object; an infinite epsilon is the string 'infinity'."""
-        data: JsonDict = {field.name: getattr(self, field.name) for field in fields(self)}
+        data: JsonDict = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name != "noiser"
+        }
         return data | {
             "epsilon": number_to_json(self.epsilon),
             "clipping_norm": number_to_json(self.clipping_norm),
             "trust": self.trust.value,
+            "hospitals": self.noiser.hospitals,
+            "colluders": colluders_of(self.noiser),
+            "dropouts": dropouts_of(self.noiser),
             "unit": self.unit.value,
             "relation": self.relation.value,
             "accountant": self.accountant.value,
@@ -123,12 +132,14 @@ class Statement:
             PrivacyError: a field is missing, unknown or out of its range.
         """
         try:
+            rest = dict(data)
+            trust, *numbers = (rest.pop(key) for key in ("trust", "hospitals", "colluders", "dropouts"))
             return cls(
                 **{  # type: ignore[arg-type]  # a missing or unknown key is a TypeError, caught below
-                    **data,
+                    **rest,
                     "epsilon": number_from_json(data["epsilon"]),
                     "clipping_norm": number_from_json(data["clipping_norm"]),
-                    "trust": Trust(str(data["trust"])),
+                    "noiser": noiser_of(Trust(str(trust)), *map(_whole, numbers)),
                     "unit": PrivacyUnit(str(data["unit"])),
                     "relation": NeighboringRelation(str(data["relation"])),
                     "accountant": AccountantKind(str(data["accountant"])),
@@ -173,11 +184,11 @@ class Statement:
     def _trust_sentence(self) -> str:
         if not self._holds:
             return ""
-        assumed = f" This holds among {_count(self.hospitals, 'hospital')}"
-        if self.trust is Trust.SECURE_AGGREGATION:
+        assumed = f" This holds among {_count(self.noiser.hospitals, 'hospital')}"
+        if isinstance(self.noiser, NoiseShares):
             assumed += (
-                f", against at most {_count(self.colluders, 'colluding hospital')}, "
-                f"with at most {_count(self.dropouts, 'dropout')} in a round"
+                f", against at most {_count(self.noiser.colluders, 'colluding hospital')}, "
+                f"with at most {_count(self.noiser.dropouts, 'dropout')} in a round"
             )
         return f"{_TRUST[self.trust]}{assumed}."
 
@@ -194,6 +205,12 @@ def format_epsilon(epsilon: float) -> str:
     if rounded and rounded.adjusted() < 2:
         rounded = rounded.quantize(Decimal(1).scaleb(rounded.adjusted() - 2))
     return f"{rounded:f}"
+
+
+def _whole(number: object) -> int:
+    if type(number) is not int:
+        raise TypeError(f"a number of hospitals is no whole number: {number!r}")
+    return number
 
 
 def _count(number: int, noun: str) -> str:

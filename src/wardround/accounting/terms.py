@@ -18,11 +18,3 @@ class PrivacyUnit(StrEnum):
     PATIENT = "patient"
     IMAGE = "image"
     HOSPITAL = "hospital"
-
-
-class Trust(StrEnum):
-    """Who adds the noise, and so against whom the guarantee holds."""
-
-    COORDINATOR = "coordinator"
-    SECURE_AGGREGATION = "secure-aggregation"
-    NOBODY = "nobody"

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from wardround import __version__
 from wardround.accounting.discrete import DiscreteShares
-from wardround.accounting.insiders import NoiseShares
 from wardround.config import Study
 from wardround.errors import PrivacyError
+from wardround.noisers import NoiseShares
 from wardround.privacy.plans.kinds import NoisedGradients
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of
@@ -29,10 +29,6 @@ def mechanism_of(plan: Plan, parameters: int) -> IntegerMechanism:
     """Returns the mechanism of a plan's masked sums over that many parameters, an adaptive norm's count and witnesses.
 
     The ring is the widest; `fitting` takes the smallest that does.
-
-    Args:
-        plan: with shares of noise.
-        parameters: trained.
 
     Raises:
         PrivacyError: the plan's sums are not masked, or its grid cannot carry so many parameters.
@@ -109,8 +105,8 @@ def shares_for(
     Raises:
         PrivacyError: the grid cannot carry the noise.
     """
-    mechanism = _mechanism(noise_multiplier, clipping_norm, 1, noiser)
-    return DiscreteShares(mechanism.share_std, mechanism.honest, mechanism.sensitivity, coordinates)
+    mechanism = IntegerMechanism(clipping_norm, noise_multiplier, 1, noiser)
+    return DiscreteShares(mechanism.share_std, noiser.honest, mechanism.sensitivity, coordinates)
 
 
 def _carrying(shares: DiscreteShares, plan: Plan, clipping_norm: float, dimension: int) -> IntegerMechanism:
@@ -119,19 +115,11 @@ def _carrying(shares: DiscreteShares, plan: Plan, clipping_norm: float, dimensio
         raise PrivacyError(
             "Masked sums have shares of noise from every hospital, and this plan has another noiser."
         )
-    mechanism = _mechanism(shares.noise_multiplier, clipping_norm, dimension, plan.noiser)
-    found = (mechanism.share_std, mechanism.honest, mechanism.sensitivity)
+    mechanism = IntegerMechanism(clipping_norm, shares.noise_multiplier, dimension, plan.noiser)
+    found = (mechanism.share_std, plan.noiser.honest, mechanism.sensitivity)
     if found != (shares.share_std, shares.shares, shares.sensitivity) or dimension > shares.dimension:
         raise PrivacyError(
             f"The mechanism must be the one that epsilon was computed for, {shares}, got {mechanism}.",
             code="privacy-other-mechanism",
         )
     return mechanism
-
-
-def _mechanism(
-    noise_multiplier: float, clipping_norm: float, dimension: int, noiser: NoiseShares
-) -> IntegerMechanism:
-    return IntegerMechanism(
-        clipping_norm, noise_multiplier, dimension, noiser.hospitals, noiser.colluders, noiser.dropouts
-    )

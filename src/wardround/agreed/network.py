@@ -8,8 +8,7 @@ from wardround.images.entries import Target
 from wardround.models.catalogue import NAMES, build
 from wardround.models.network import Network
 from wardround.per_patient.validation import check_trainable
-from wardround.training.augment.augmentation import Augmentation
-from wardround.training.augment.axes import Axis
+from wardround.training.augment.augmentation import Augmentation, Axis
 from wardround.training.convex import linear_head
 from wardround.training.losses import LOSSES, LOSSES_FOR, Loss
 
@@ -30,18 +29,8 @@ def loss_of(study: Study, target: Target) -> Loss:
 def augmentation_of(study: Study, spacing: tuple[float, ...] | None) -> Augmentation:
     """Returns how training pictures are varied."""
     section = study.training.augment
-    return Augmentation(
-        flip=tuple(Axis(axis) for axis in section.flip),
-        rotate=section.rotate,
-        scale=section.scale,
-        shift=section.shift,
-        patch=section.patch,
-        brightness=section.brightness,
-        contrast=section.contrast,
-        noise=section.noise,
-        multiplicity=section.multiplicity,
-        spacing=spacing,
-    )
+    flip = tuple(Axis(axis) for axis in section.flip)
+    return Augmentation(**section.model_dump(exclude={"flip"}), flip=flip, spacing=spacing)
 
 
 def build_network(study: Study, *, target: Target, num_classes: int, shape: tuple[int, ...]) -> Network:

@@ -1,14 +1,13 @@
-"""What masked sums will cost a study that does not exist yet, from the plan that a run of it would have."""
+"""The cost of masked sums for a study that does not exist yet, from the plan that a run of it would have."""
 
 from dataclasses import replace
 
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.events import GaussianEvent
-from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.planning import PlanAnswer, PlanQuestion, plan
-from wardround.accounting.terms import Trust
 from wardround.agreed.plans import noised
 from wardround.errors import PrivacyError
+from wardround.noisers import NoiseShares, trust_of
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.kinds import Clip, NoisedCounts, NoisedGradients, NoisyCount, PublicSize
 from wardround.privacy.plans.plan import Plan
@@ -18,25 +17,25 @@ _FEWEST = 3
 
 
 def masked_plan(question: PlanQuestion) -> PlanAnswer:
-    """The answer to a question about a study with `sum = "masked"`.
+    """Returns the answer to a question about a study with `sum = "masked"`.
 
     Epsilon, here and against each adversary, is that of discrete shares on the grid, slack included
     (`wardround.accounting.discrete`): the numbers of `wardround check` for that study, as they come from the same plan.
     The number of patients is a public constant, and one patient is added or removed.
 
     Raises:
-        PrivacyError: masks would hide nobody, the grid cannot carry the noise, or no noise keeps the promise.
+        PrivacyError: masks would hide no hospital, the grid cannot carry the noise, or no noise keeps the promise.
     """
-    if question.trust is not Trust.SECURE_AGGREGATION:
+    noiser = question.noiser
+    if not isinstance(noiser, NoiseShares):
         raise PrivacyError(
-            f"trust must be secure-aggregation for masked sums, got {question.trust}; leave it out."
+            f"trust must be secure-aggregation for masked sums, got {trust_of(noiser)}; leave it out."
         )
-    if question.hospitals - question.dropouts < _FEWEST:
+    if noiser.hospitals - noiser.dropouts < _FEWEST:
         raise PrivacyError(
-            f"hospitals less dropouts must be >= {_FEWEST} for masked sums, got {question.hospitals} - "
-            f"{question.dropouts}. Invite more hospitals, or foresee fewer dropouts."
+            f"hospitals less dropouts must be >= {_FEWEST} for masked sums, got {noiser.hospitals} - "
+            f"{noiser.dropouts}. Invite more hospitals, or foresee fewer dropouts."
         )
-    noiser = NoiseShares(question.hospitals, question.colluders or 0, question.dropouts)
     unit, counted = GaussianEvent(question.noise_multiplier or 1.0), question.patients is None
     size = NoisyCount() if question.patients is None else PublicSize(question.patients)
     sums = NoisedGradients(Clip(1.0), unit, question.sampling_prob, question.rounds, size, noiser)

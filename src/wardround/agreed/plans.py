@@ -7,8 +7,6 @@ from typing import assert_never
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.calibration import calibrate_noise_multiplier
 from wardround.accounting.events import Event, GaussianEvent, SelfComposedEvent
-from wardround.accounting.insiders import NoiseShares
-from wardround.accounting.terms import Trust
 from wardround.agreed.masks import COUNT_COORDINATES, shares_for
 from wardround.agreed.strategies import asks, head_fit_of, releases_after, timetable_of
 from wardround.config import Study
@@ -23,6 +21,7 @@ from wardround.config.privacy import (
     PublishedPlan,
 )
 from wardround.errors import PrivacyError, StudyError
+from wardround.noisers import ByCoordinator, ByEachHospital, Noiser, NoiseShares, Trust
 from wardround.per_patient.clipping_rules import ClippingKind, rule_of
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
@@ -45,7 +44,6 @@ from wardround.privacy.plans.kinds import (
     Size,
     Training,
 )
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital, Noiser
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.protects import plan_protects
 from wardround.privacy.toeplitz import best_bands
@@ -104,7 +102,7 @@ def _remedy(study: Study, plan: Plan, work: Work) -> str:
 
 
 def noiser_of(study: Study) -> Noiser:
-    """Returns who adds noise in a study's main run; each hospital, where it is a federation of one."""
+    """Returns the noiser of a study's main run; each hospital, where it is a federation of one."""
     hospitals, privacy = timetable_of(study).hospitals, study.privacy
     of_one = study.federation.strategy in ("alone", "ensemble", "pooled")
     if of_one or not isinstance(privacy, DPSGD | CorrelatedNoise | ClippedUpdates | OutputPerturbed):

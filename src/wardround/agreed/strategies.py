@@ -33,8 +33,8 @@ from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategies.scaffold import Scaffold
 from wardround.federation.strategy import Call, Strategy
 from wardround.federation.timetable import Order, Timetable
+from wardround.noisers import ByCoordinator
 from wardround.privacy.plans.kinds import NoisedUpdates
-from wardround.privacy.plans.noisers import ByCoordinator
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, coordinator_noise, share_of_patients
 from wardround.published import published

@@ -1,4 +1,4 @@
-"""What a hospital sends in a round of masked sums, foreseen from public numbers alone."""
+"""The upload of a hospital in a round of masked sums, foreseen from public numbers alone."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class MaskedUpload:
         return self.num_bytes / (_SINGLE_PRECISION_BYTES * self.parameters)
 
     def sentence(self) -> str:
-        """For whoever plans a network."""
+        """Returns the size in words, for a reader who plans a network."""
         counted = (
             "" if self.count_bytes is None else f", and {_size(self.count_bytes)} before round 1 to count patients"
         )
@@ -43,7 +43,7 @@ class MaskedUpload:
         )
 
     def to_json(self) -> dict[str, object]:
-        """As a JSON object."""
+        """Returns the upload as a JSON object."""
         return {
             "sentence": self.sentence(),
             "bytes": self.num_bytes,
@@ -54,12 +54,7 @@ class MaskedUpload:
 
 
 def upload_of(plan: Plan, parameters: int, hospitals: Iterable[str]) -> MaskedUpload | None:
-    """What each hospital will send; None where sums are not masked.
-
-    Args:
-        plan: the privacy plan.
-        parameters: trained.
-        hospitals: their names, which stand in what is sent.
+    """Returns the upload of each hospital; None where sums are not masked.
 
     Raises:
         FederationError: no ring holds sums over so many patients.
@@ -77,7 +72,7 @@ def upload_of(plan: Plan, parameters: int, hospitals: Iterable[str]) -> MaskedUp
 
 
 def _size(num_bytes: int) -> str:
-    """Three digits and a unit."""
+    """Returns a size in three digits and a unit."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if num_bytes >= 0.9995 * size:
             return f"{num_bytes / size:.3g} {unit}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from wardround.cli.keys import keys_app
+from wardround.cli.keys import AsJson, keys_app
 from wardround.errors import WardroundError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="wardround",
-    help="Train one diagnostic model across hospitals: no image leaves, no patient can be found in the model.",
+    help="Train one diagnostic model across hospitals: images stay, and what is revealed of one patient is bounded.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,7 +39,7 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+AGAIN = "Give the same command again to go on."
 
 
 @app.command()
@@ -120,12 +120,14 @@ def plan(
     from wardround.accounting.accountants import AccountantKind
     from wardround.accounting.planning import PlanQuestion
     from wardround.accounting.planning import plan as answer_to
-    from wardround.accounting.terms import Trust
+    from wardround.noisers import Trust, noiser_of
 
+    kind = _choice(Trust, trust, "--trust")
+    if colluders is None:
+        colluders = int(kind is Trust.SECURE_AGGREGATION and hospitals > 1)
     question = PlanQuestion(
-        patients=patients, hospitals=hospitals, delta=delta, rounds=rounds, sampling_prob=sampling_prob,
-        epsilon=epsilon, noise_multiplier=noise_multiplier, trust=_choice(Trust, trust, "--trust"),
-        colluders=colluders, dropouts=dropouts, parameters=parameters,
+        patients=patients, noiser=noiser_of(kind, hospitals, colluders, dropouts), delta=delta, rounds=rounds,
+        sampling_prob=sampling_prob, epsilon=epsilon, noise_multiplier=noise_multiplier, parameters=parameters,
         accountant=_choice(AccountantKind, accountant, "--accountant"),
     )  # fmt: skip
     if masked:
@@ -181,12 +183,8 @@ def compare(
     from wardround.simulation.sweeps.compare import compare as compare_all
 
     sweeps = [read_sweep(path, _overrides(data), repeats) for path in studies]
-    try:
-        with Terminal(_console()) as terminal:
-            overview = compare_all(sweeps, out, terminal, workers=workers)
-    except KeyboardInterrupt:
-        print("Interrupted. Give the same command again to go on.", file=sys.stderr)
-        raise SystemExit(130) from None
+    with _interruptible(AGAIN), Terminal(_console()) as terminal:
+        overview = compare_all(sweeps, out, terminal, workers=workers)
     if as_json:
         print(json.dumps(overview.to_json()))
         return
@@ -222,13 +220,9 @@ def reproduce(
         print(json.dumps(listed) if as_json else plain)
         return
     chosen, folder = reproduction(name), out or Path("runs") / f"reproduce-{name}"
-    try:
-        with Terminal(_console()) as terminal:
-            table = chosen.run(Request(data, folder, Scale(scale), terminal, repeats, workers))
-            page = write_table(table, folder)
-    except KeyboardInterrupt:
-        print("Interrupted. Give the same command again to go on.", file=sys.stderr)
-        raise SystemExit(130) from None
+    with _interruptible(AGAIN), Terminal(_console()) as terminal:
+        table = chosen.run(Request(data, folder, Scale(scale), terminal, repeats, workers))
+        page = write_table(table, folder)
     if as_json:
         print(json.dumps(table.to_json()))
         return
@@ -263,7 +257,7 @@ def data_check(
 
     from wardround.cli.terminal import Terminal
     from wardround.images.layouts.guess import guess_layout
-    from wardround.images.layouts.readers import ReaderOptions
+    from wardround.images.listing import ReaderOptions
     from wardround.images.load import Volumes, list_entries, load_images, open_layout
     from wardround.images.quality.facts import facts_of_folder
     from wardround.images.quality.inspection import inspect
@@ -320,15 +314,15 @@ def _console(*, stderr: bool = True) -> "Console":
 
 
 @contextmanager
-def _interruptible(folder: Path) -> Iterator[None]:
-    """Ctrl-C ends a run with the way back into it, where there is one."""
+def _interruptible(way_back: str | Path) -> Iterator[None]:
+    """Ends an interrupted command with the way back: a sentence, or how to resume the run in a folder, if one began."""
     try:
         yield
     except KeyboardInterrupt:
-        can_go_on = (folder / "study.toml").is_file()
-        print(
-            f"Interrupted. Go on with: wardround resume {folder}" if can_go_on else "Interrupted.", file=sys.stderr
-        )
+        if isinstance(way_back, Path):
+            begun = (way_back / "study.toml").is_file()
+            way_back = f"Go on with: wardround resume {way_back}" if begun else ""
+        print(f"Interrupted. {way_back}".strip(), file=sys.stderr)
         raise SystemExit(130) from None
 
 

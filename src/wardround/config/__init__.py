@@ -4,26 +4,7 @@ What changes the guarantee stands in `[privacy]`, what changes speed in `[perfor
 noise_multiplier; the other is computed and recorded. Not private is a plan too: `plan = "none"`.
 """
 
-from wardround.config.data import DataSection, HospitalsSection, PhantomSection, SiteSection
-from wardround.config.federation import FederationSection
-from wardround.config.model import AugmentSection, ModelSection, PerformanceSection, TrainingSection
-from wardround.config.privacy import PrivacySection
 from wardround.config.read import parse_study, read_study
-from wardround.config.study import Study, StudySection
+from wardround.config.study import Study
 
-__all__ = [
-    "AugmentSection",
-    "DataSection",
-    "FederationSection",
-    "HospitalsSection",
-    "ModelSection",
-    "PerformanceSection",
-    "PhantomSection",
-    "PrivacySection",
-    "SiteSection",
-    "Study",
-    "StudySection",
-    "TrainingSection",
-    "parse_study",
-    "read_study",
-]
+__all__ = ["Study", "parse_study", "read_study"]

@@ -19,7 +19,7 @@ class PhantomSection(Section):
     max_images: int = Field(4, ge=1, le=32, description="Patients have 1 to this many pictures.")
     sites: int = Field(5, ge=1, description="Number of scanners, each with its own shift.")
     image_size: int = Field(96, ge=32, le=512, description="Side of a generated picture, in pixels.")
-    seed: int = Field(0, ge=0, description="Which phantoms. Public: phantoms are nobody.")
+    seed: int = Field(0, ge=0, description="Which phantoms. Public: phantoms are no persons.")
     prevalence: float = Field(0.5, gt=0, lt=1, description="Share of patients with a lesion.")
 
 
@@ -96,7 +96,7 @@ class DataSection(Section):
 
 
 class HospitalsSection(Section):
-    """`[hospitals]`: who holds which patients (simulated inside one data set)."""
+    """`[hospitals]`: the holders of patients, simulated inside one data set."""
 
     count: int = Field(5, ge=1, le=10_000, description="Number of hospitals.")
     names: tuple[str, ...] | None = Field(
@@ -141,7 +141,7 @@ class HospitalsSection(Section):
 
     @property
     def is_reliable(self) -> bool:
-        """Whether every hospital answers every round, as far as the simulation goes."""
+        """True if the simulation has every hospital answer every round."""
         return self.absent_rate == 0 and self.late_rate == 0
 
 

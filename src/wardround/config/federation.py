@@ -21,7 +21,6 @@ OPTIMIZER_STATE: Any = Field(
 REPAIR: Any = Field("none", description="How unequal hospitals are made up for.")
 FRACTION: Any = Field(1.0, gt=0, le=1, description="Share of the hospitals asked in a round, drawn in public.")
 SERVER_LEARNING_RATE: Any = Field(1.0, gt=0, description="Step size of the server.")
-CYCLES: Any = Field(None, ge=1, description="Instead of rounds: visits of every hospital.")
 
 STRATEGY = "How hospitals work."
 
@@ -114,17 +113,23 @@ class RingSection(LocalSection):
     repair: Repair = REPAIR
 
 
-class RoundRobin(RingSection):
-    """The hospitals' own order, over and over."""
+class Cycled(RingSection):
+    """The keys of strategies that visit every hospital once a cycle."""
 
-    strategy: Literal["round-robin"] = Field(description=STRATEGY)
     rounds: int = Field(100, ge=1, description="Hand-overs; or give cycles.")
-    cycles: int | None = CYCLES
+    cycles: int | None = Field(None, ge=1, description="Instead of rounds: visits of every hospital.")
 
     @model_validator(mode="after")
     def _cycles_fit(self) -> Self:
-        _check_cycles(self.cycles, self.rounds)
+        if self.cycles is not None and self.rounds != 100:
+            raise ValueError("give rounds (hand-overs) or cycles, not both")
         return self
+
+
+class RoundRobin(Cycled):
+    """The hospitals' own order, over and over."""
+
+    strategy: Literal["round-robin"] = Field(description=STRATEGY)
 
 
 class SinglePass(RingSection):
@@ -133,18 +138,11 @@ class SinglePass(RingSection):
     strategy: Literal["single-pass"] = Field(description=STRATEGY)
 
 
-class RandomOrder(RingSection):
+class RandomOrder(Cycled):
     """Each hospital once a cycle, in an order drawn anew for each cycle."""
 
     strategy: Literal["random-order"] = Field(description=STRATEGY)
-    rounds: int = Field(100, ge=1, description="Hand-overs; or give cycles.")
-    cycles: int | None = CYCLES
     timetable_seed: int = TIMETABLE_SEED
-
-    @model_validator(mode="after")
-    def _cycles_fit(self) -> Self:
-        _check_cycles(self.cycles, self.rounds)
-        return self
 
 
 class StochasticOrder(RingSection):
@@ -220,8 +218,3 @@ def rounds_of(section: FederationSection, hospitals: int) -> int:
 def strategy_names() -> tuple[str, ...]:
     """Returns the names that `[federation] strategy` may have."""
     return tuple(name for kind in kinds_of(FederationSection) for name in tags_of(kind, "strategy"))
-
-
-def _check_cycles(cycles: int | None, rounds: int) -> None:
-    if cycles is not None and rounds != 100:
-        raise ValueError("give rounds (hand-overs) or cycles, not both")

@@ -15,7 +15,6 @@ from wardround.published import PublishedPlanName
 PLAN = "Where the noise goes."
 
 Probability = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 
 SAMPLING_PROB: Any = Field(1.0, description="Poisson probability of a patient in one step; 1 = everyone.")
 NUM_PATIENTS: Any = Field(

@@ -88,23 +88,20 @@ def validated(model: type[_Model], raw: Mapping[str, Any], source: str) -> _Mode
         ) from None
 
 
-def _resolve_paths(study: Study, base: Path) -> Study:
-    def resolved(section: Section, field: str) -> dict[str, Path]:
-        value: Path | None = getattr(section, field)
-        return {} if value is None else {field: (base / value.expanduser()).resolve()}
+_PATHS = {
+    "site": ("path", "labels", "key_file"), "model": ("weights",), "privacy": ("ledger",), "performance": ("cache",),
+}  # fmt: skip
+"""Keys that hold a path, by section."""
 
-    return study.model_copy(
-        update={
-            "site": study.site.model_copy(
-                update=resolved(study.site, "path")
-                | resolved(study.site, "labels")
-                | resolved(study.site, "key_file")
-            ),
-            "model": study.model.model_copy(update=resolved(study.model, "weights")),
-            "privacy": study.privacy.model_copy(update=resolved(study.privacy, "ledger")),
-            "performance": study.performance.model_copy(update=resolved(study.performance, "cache")),
-        }
-    )
+
+def _resolve_paths(study: Study, base: Path) -> Study:
+    resolved = {}
+    for name, keys in _PATHS.items():
+        section: Section = getattr(study, name)
+        given = {key: getattr(section, key) for key in keys if getattr(section, key) is not None}
+        absolute = {key: (base / path.expanduser()).resolve() for key, path in given.items()}
+        resolved[name] = section.model_copy(update=absolute)
+    return study.model_copy(update=resolved)
 
 
 def _code(item: dict[str, Any], model: type[Section]) -> str:

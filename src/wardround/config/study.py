@@ -40,7 +40,7 @@ class StudySection(Section):
         None,
         ge=0,
         description="Makes the run reproducible and NOT private: noise and sampling can be recomputed. "
-        "Leave it out in earnest; they then come from the operating system.",
+        "Left out, both come from the operating system.",
     )
 
 
@@ -115,7 +115,7 @@ class Study(Section):
             raise ValueError(f"hospital_weights must be {count} numbers above 0, one for each hospital")
 
     def _trusted(self) -> None:
-        """Refuses keys of who adds the noise where nobody shares it."""
+        """Refuses keys of shared noise where no noise is shared."""
         privacy, strategy = self.privacy, self.federation.strategy
         trust = getattr(privacy, "trust", None)
         if strategy in (*ALONE, "pooled") and trust == "coordinator":
@@ -129,7 +129,7 @@ class Study(Section):
             )
 
     def _honest(self) -> None:
-        """Refuses shares of noise of which none is surely there and unknown."""
+        """Refuses shares of noise if none is surely added by an honest hospital."""
         privacy, count = self.privacy, self.hospitals.count
         if self.shares_noise and isinstance(privacy, DPSGD | ClippedUpdates | OutputPerturbed | CorrelatedNoise):
             dropouts = 0 if isinstance(privacy, CorrelatedNoise) else privacy.dropouts
@@ -204,12 +204,12 @@ class Study(Section):
 
     @property
     def shares_noise(self) -> bool:
-        """Whether each hospital adds a share of the noise to a sum of all, which alone is seen."""
+        """True if each hospital adds a share of the noise to a sum of all, which alone is seen."""
         return getattr(self.privacy, "trust", "nobody") == "secure-aggregation" and self.forms_sums
 
     @property
     def forms_sums(self) -> bool:
-        """Whether the answers of all hospitals in a round are summed, and no single one is needed."""
+        """True if the answers of all hospitals in a round are summed, and no single one is needed."""
         match self.federation:
             case FederatedSGD(strategy="fedsgd") | OneShotSection():
                 return True
@@ -223,7 +223,7 @@ class Study(Section):
 
     @property
     def fits_head(self) -> bool:
-        """Whether each hospital fits a linear head to the end, once."""
+        """True if each hospital fits a linear head to the end, once."""
         strategy = self.federation.strategy
         return strategy == "one-shot" or (isinstance(self.privacy, OutputPerturbed) and strategy in ALONE)
 

@@ -5,12 +5,11 @@ from dataclasses import asdict, replace
 from functools import reduce
 
 from wardround.accounting.events import to_json as event_to_json
-from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.strategies import releases_after
-from wardround.config import Study
-from wardround.coordinator.coordinator import Receipts, charged
+from wardround.coordinator.coordinator import Coordinator, charged
 from wardround.coordinator.rounds import JsonDict, Outcome
+from wardround.noisers import dropouts_of
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import statement_of
@@ -19,19 +18,15 @@ from wardround.secure_aggregation.round.witness import Witness
 
 
 def certificate_of(
-    study: Study,
-    plan: Plan,
-    receipts: Receipts,
-    outcome: Outcome,
-    model_sha256: str,
-    history: Sequence[JsonDict],
+    coordinator: Coordinator, outcome: Outcome, model_sha256: str, history: Sequence[JsonDict]
 ) -> dict[str, object]:
-    """Returns the promise as it was kept, and what it can be checked against.
+    """Returns the promise as it was kept, and what it can be checked against; asks every hospital for its receipt.
 
     Epsilon is the looser of two: of the rounds that ended, and of everything that some hospital's ledger was
     charged for this study. They differ when an interrupted round was asked for again: its first answer may
     have been seen. `history` has a line for every round, those before an interruption included.
     """
+    study, plan, receipts = coordinator.study, coordinator.plan, coordinator.receipts()
     done = releases_after(study, outcome.position.round)
     releases, counts = charged(receipts)
     repeated = max(0, releases - done)
@@ -79,8 +74,9 @@ def _all_were_present(plan: Plan, history: Sequence[JsonDict]) -> bool:
 
     Missing hospitals are noted of masked rounds only.
     """
-    dropouts = plan.noiser.dropouts if isinstance(plan.noiser, NoiseShares) else 0
-    return dropouts == 0 or (plan.masked is not None and not any(line.get("missing") for line in history))
+    return dropouts_of(plan.noiser) == 0 or (
+        plan.masked is not None and not any(line.get("missing") for line in history)
+    )
 
 
 def _witness_of(history: Sequence[JsonDict]) -> dict[str, object] | None:

@@ -94,8 +94,13 @@ class Coordinator:
         found = None if self.masked is None else self.masked.tries.get(round)
         return found if found is not None and found.missing else None
 
-    def charged_after(self, round: int) -> tuple[int, int]:
-        """Returns the noised releases, and the noised counts, that cost epsilon up to a round.
+    @property
+    def counts_patients(self) -> bool:
+        """True where patients are counted before round 1."""
+        return self.plan.is_counted
+
+    def epsilon_after(self, round: int) -> float:
+        """Returns the epsilon of everything that was charged up to a round.
 
         Under masks attempts are lost when a hospital is missing, and were charged all the same: the receipts say how
         many. A seeded run protects no patient, and says the same of a round whether or not it was repeated: it counts
@@ -103,9 +108,9 @@ class Coordinator:
         """
         done = releases_after(self.study, round)
         if self.plan.masked is None or self.study.study.seed is not None:
-            return done, 1
+            return self.plan.epsilon_after(done)
         releases, counts = charged(self.receipts())
-        return max(done, releases), counts
+        return self.plan.epsilon_after(max(done, releases), counts)
 
     def close(self) -> None:
         """Ends the rounds: the hospitals take in the sum that was opened last."""

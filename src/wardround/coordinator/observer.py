@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it."""
+"""The progress of a run, for a terminal or another observer."""
 
 from typing import Protocol
 
@@ -7,11 +7,11 @@ class Observer(Protocol):
     """Watches a run. Contract: nothing it does changes the run."""
 
     def stage(self, text: str) -> None:
-        """A new part of the work has begun."""
+        """Takes in that a new part of the work has begun."""
         ...
 
     def progress(self, done: int, total: int, detail: str = "") -> None:
-        """How far the current part has come."""
+        """Takes in the progress of the current part."""
         ...
 
 

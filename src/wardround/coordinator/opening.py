@@ -15,6 +15,7 @@ from wardround.federation.masked import MaskedAggregator
 from wardround.images.entries import Target
 from wardround.models.catalogue import NAMES
 from wardround.models.vectors import sha256_of, to_vector
+from wardround.noisers import dropouts_of
 from wardround.randomness import Randomness
 from wardround.types import Vector
 
@@ -59,7 +60,7 @@ def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) 
     aggregator: Aggregator = open_aggregator(plan, _NO_NOISE)
     if plan.masked is not None:
         aggregator = masked = MaskedAggregator(agreement_of(study, plan, weights.size, keys))
-    strategy = strategy_of(study, plan, aggregator, allowed_missing=getattr(plan.noiser, "dropouts", 0))
+    strategy = strategy_of(study, plan, aggregator, allowed_missing=dropouts_of(plan.noiser))
     return Coordinator(study, plan, channel, strategy, masked, keys), weights
 
 

@@ -21,7 +21,7 @@ JsonDict = dict[str, object]
 
 
 class Journal(Protocol):
-    """Where a run is remembered. Contract: a checkpoint is whole on disk, or it is the one before."""
+    """The memory of a run. Contract: a checkpoint is whole on disk, or it is the one before."""
 
     def write_checkpoint(self, round: int, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
         """Remembers everything needed to go on after `round`."""
@@ -34,7 +34,7 @@ class Journal(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long, and how often to look.
+    """The length of a run, and the rounds that are evaluated.
 
     Attributes:
         num_rounds: rounds in all.
@@ -54,13 +54,13 @@ class Schedule:
         return min(self.num_rounds, 1 + round(self.num_rounds * (1 - self.average_last)))
 
     def evaluates(self, round: int) -> bool:
-        """Whether patients set aside are looked at after this round."""
+        """Returns whether patients set aside are looked at after this round."""
         return round % self.evaluate_every == 0 or round == self.num_rounds
 
 
 @dataclass
 class Position:
-    """Where a run stands: what a checkpoint holds.
+    """The state of a run between two rounds, as a checkpoint holds it.
 
     Attributes:
         round: the last finished round; 0 before the first.
@@ -73,13 +73,13 @@ class Position:
     means: Models = field(default_factory=dict)
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.float32]]:
-        """As named arrays."""
+        """Returns the position as named arrays."""
         state = {f"state:{key}": value for key, value in self.state.items()}
         return state | {f"mean:{key}": value for key, value in self.means.items()}
 
     @classmethod
     def from_arrays(cls, round: int, arrays: Mapping[str, npt.NDArray[np.float32]]) -> "Position":
-        """Back from named arrays."""
+        """Returns the position that `to_arrays` wrote."""
 
         def part(prefix: str) -> Models:
             return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
@@ -89,10 +89,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the rounds ended.
+    """The end of the rounds.
 
     Attributes:
-        position: where.
+        position: after the last round.
         models: the final models.
         stopped: a sentence when the budget ended the run before its last round, else None.
     """
@@ -110,16 +110,16 @@ def run_rounds(
     journal: Journal,
     look: Callable[[int, Models | None], JsonDict],
 ) -> Outcome:
-    """Every round after `position`, until the last one or until a hospital's budget is spent.
+    """Runs every round after `position`, until the last one or until a hospital's budget is spent.
 
     Args:
-        strategy: what a round is.
-        channel: how hospitals are reached.
-        schedule: how many rounds, and when to look.
-        position: where to start, from `Strategy.init` or from a checkpoint.
-        journal: where the run is remembered.
+        strategy: asks and updates, once a round.
+        channel: reaches the hospitals.
+        schedule: number of rounds, and those that are evaluated.
+        position: the start, from `Strategy.init` or from a checkpoint.
+        journal: remembers the run.
         look: called after every round with the models when it is time to evaluate them, else with None;
-            returns what the history should say.
+            returns the entry of the history.
     """
     stopped = None
     for round in range(position.round + 1, schedule.num_rounds + 1):

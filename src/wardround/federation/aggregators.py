@@ -1,4 +1,4 @@
-"""How the sum of the hospitals' updates is formed. Each aggregator is a small value; a new behaviour wraps another."""
+"""Aggregators form the sum of the hospitals' updates. Each is a small value; a new behaviour wraps another."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

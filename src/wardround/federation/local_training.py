@@ -1,4 +1,4 @@
-"""What every strategy with local steps asks a hospital for, and the public numbers it needs before round 1."""
+"""Local training as every strategy with local steps asks for it, and the public numbers needed before round 1."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +16,7 @@ Counts = npt.NDArray[np.float32]
 
 
 class Repair(StrEnum):
-    """How unequal hospitals are made up for, by public or privately counted numbers.
+    """Compensation for unequal hospitals, by public or privately counted numbers.
 
     Source: Balachandar et al. 2020, https://doi.org/10.1093/jamia/ocaa017: proportional local training iterations,
     locally weighted mini-batch sampling, cyclically weighted loss.
@@ -32,7 +32,7 @@ class Repair(StrEnum):
 
     @property
     def counts_classes(self) -> bool:
-        """Whether it needs each hospital's patients by class."""
+        """True if it needs each hospital's patients by class."""
         return self in (Repair.WEIGHTED_SAMPLING, Repair.WEIGHTED_LOSS)
 
 
@@ -41,7 +41,7 @@ class LocalTraining:
     """Local steps at one hospital, as a strategy asks for them.
 
     Attributes:
-        call: how hospitals are asked.
+        call: asks hospitals.
         steps: steps of a hospital in a visit, at most.
         learning_rate: step size.
         momentum: heavy ball.
@@ -49,10 +49,10 @@ class LocalTraining:
         num_patients: public size of the training set over all hospitals, taken to be spread evenly; None asks
             every hospital for a private count before round 1.
         own_size: each hospital divides by its own number of patients, which leaves it only through a mechanism on
-            its whole update; nobody is counted.
+            its whole update; no patient is counted.
         proximal: FedProx's mu.
         keep_velocity: the velocity travels with the model; else it starts from rest at every visit.
-        repair: how unequal hospitals are made up for.
+        repair: compensates for unequal hospitals.
     """
 
     call: Call
@@ -67,7 +67,7 @@ class LocalTraining:
     repair: Repair = Repair.NONE
 
     def counts(self, channel: Channel) -> State:
-        """Patients of each hospital, (hospital,), and by class, (hospital, class), as far as they are needed."""
+        """Returns patients of each hospital, (hospital,), and by class, (hospital, class), as far as needed."""
         hospitals = channel.hospitals
         if self.repair.counts_classes:
             replies = self.call.ask(channel, {h: self.call.request(CountClasses(), 0) for h in hospitals})
@@ -83,7 +83,7 @@ class LocalTraining:
         return {"num_patients": np.maximum(np.array(found, dtype=np.float32), 1)}
 
     def steps_of(self, state: State, position: int) -> int:
-        """Steps that the hospital at that position takes in a visit."""
+        """Returns the steps that the hospital at that position takes in a visit."""
         if self.repair is not Repair.PROPORTIONAL:
             return self.steps
         counts = state["num_patients"]
@@ -99,7 +99,7 @@ class LocalTraining:
         correction: Vector | None = None,
         velocity: Vector | None = None,
     ) -> Request:
-        """Returns what the hospital at that position is asked in a round."""
+        """Returns the request to the hospital at that position in a round."""
         work = LocalUpdate(weights, self.steps_for(state, position, correction=correction, velocity=velocity))
         return self.call.request(work, round)
 
@@ -122,7 +122,7 @@ class LocalTraining:
         )
 
     def _class_shares(self, state: State, position: int) -> tuple[float, ...] | None:
-        """The rarest class's number over each class's number at one hospital: at most 1."""
+        """Returns the rarest class's number over each class's number at one hospital: at most 1."""
         if not self.repair.counts_classes:
             return None
         counts = state["class_counts"][position]

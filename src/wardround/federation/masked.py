@@ -180,7 +180,7 @@ class MaskedAggregator:
         word = opened.dtype.newbyteorder("<")
         self._owed.update(dict.fromkeys(names, _Owed(request, opened.astype(word, copy=False).tobytes())))
         lifted = mechanism.lifted(opened)
-        variance = mechanism.hospitals * mechanism.share_std**2
+        variance = mechanism.shares.hospitals * mechanism.share_std**2
         self.witnesses[request.round] = Witness.of(lifted[-WITNESSES:], variance)
         update = mechanism.decode(lifted)[:-WITNESSES]
         events = {name: upload.event for name, upload in uploads.items()}

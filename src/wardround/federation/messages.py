@@ -1,4 +1,4 @@
-"""The messages between the coordinator and a hospital; nothing else travels.
+"""The messages between the coordinator and a hospital; nothing else is sent.
 
 A request carries work; a reply carries what the work asks for and the event it was charged as. A failure is a code and
 a stage: never a path, an id or a sentence, because those may say something about a patient. The hospital's own log has
@@ -15,7 +15,7 @@ from wardround.work import Work
 
 
 class FailureCode(StrEnum):
-    """Why a hospital did not answer."""
+    """The reason for which a hospital did not answer."""
 
     REFUSED_BUDGET = "refused-budget"
     REFUSED_POLICY = "refused-policy"
@@ -28,7 +28,7 @@ class FailureCode(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where in answering it stopped."""
+    """The part of an answer in which it stopped."""
 
     ADMISSION = "admission"
     TRAINING = "training"
@@ -43,7 +43,7 @@ class Request:
         study: digest of the study file; a hospital answers only for the study it agreed to.
         round: from 1; 0 is before the first round.
         attempt: from 1; a repeated attempt of an unseeded run is a new release, and is charged as one.
-        work: what is asked.
+        work: asked for.
     """
 
     study: str
@@ -118,7 +118,7 @@ class Hello:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a hospital's ledger was charged for one study.
+    """The charges of a hospital's ledger for one study.
 
     Attributes:
         study: digest of the study file.

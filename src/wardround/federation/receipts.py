@@ -1,21 +1,16 @@
 """A receipt under a hospital's signature: what its ledger was charged for a study, for others to check."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Final
 
 from wardround.accounting.numbers import number_to_json
 from wardround.errors import FederationError
 from wardround.federation.messages import Receipt
-from wardround.secure_aggregation.canonical import Field, canonical
+from wardround.secure_aggregation.canonical import Field
 from wardround.secure_aggregation.keys.identity import Identity
 from wardround.secure_aggregation.keys.pins import verify
 
 PURPOSE: Final = "wardround/v1/receipt"
-
-
-def receipt_bytes(receipt: Receipt) -> bytes:
-    """Returns what is signed: the canonical bytes of all fields but the signature, under the purpose."""
-    return canonical((PURPOSE, *_fields(receipt)))
 
 
 def sign_receipt(receipt: Receipt, identity: Identity) -> Receipt:
@@ -30,7 +25,7 @@ def sign_receipt(receipt: Receipt, identity: Identity) -> Receipt:
             "Each hospital signs its own."
         )
     unsigned = replace(receipt, public_key=identity.key.public, signature=b"")
-    return replace(unsigned, signature=identity.key.sign(PURPOSE, *_fields(unsigned)))
+    return replace(unsigned, signature=identity.key.sign(PURPOSE, *signed_fields(unsigned)))
 
 
 def check_receipt(receipt: Receipt, pinned: bytes) -> None:
@@ -43,22 +38,16 @@ def check_receipt(receipt: Receipt, pinned: bytes) -> None:
     Raises:
         FederationError: the receipt carries another key, no signature, or was changed.
     """
-    if receipt.public_key != pinned or not verify(pinned, receipt.signature, PURPOSE, *_fields(receipt)):
+    if receipt.public_key != pinned or not verify(pinned, receipt.signature, PURPOSE, *signed_fields(receipt)):
         raise FederationError(
             f"The receipt of {receipt.hospital} must carry the signature of its pinned key, and does not. "
             "Ask the hospital for it again; if it fails again, compare fingerprints by telephone."
         )
 
 
-def _fields(receipt: Receipt) -> tuple[Field, ...]:
+def signed_fields(receipt: Receipt) -> tuple[Field, ...]:
+    """Returns the values that are signed: of all fields but the signature, in order."""
     # An infinite epsilon is a word; canonical bytes of a word and of a number differ.
-    return (
-        receipt.study,
-        receipt.hospital,
-        receipt.releases,
-        receipt.counts,
-        number_to_json(receipt.epsilon_spent),
-        float(receipt.delta),
-        receipt.ledger_head,
-        receipt.public_key,
-    )
+    numbers = {"epsilon_spent": number_to_json(receipt.epsilon_spent), "delta": float(receipt.delta)}
+    values = vars(receipt) | numbers
+    return tuple(values[field.name] for field in fields(receipt) if field.name != "signature")

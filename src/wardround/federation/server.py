@@ -1,4 +1,4 @@
-"""What the server does with the mean of the hospitals' updates. It sees nothing else, so all of it is free.
+"""The server's step along the mean of the hospitals' updates. It reads nothing else, so it costs no epsilon.
 
 Source: Reddi et al. 2020, Algorithm 2, https://arxiv.org/abs/2003.00295. `momentum` with beta 0 and rate 1 is plain
 averaging.
@@ -32,14 +32,14 @@ class ServerOptimizer:
     epsilon: float = 1e-3
 
     def init(self, weights: Vector) -> State:
-        """The state at rest."""
+        """Returns the state at rest."""
         state = {"first_moment": np.zeros_like(weights)}
         if self.kind != "momentum":
             state["second_moment"] = np.full_like(weights, self.epsilon**2)
         return state
 
     def step(self, state: State, weights: Vector, update: Vector) -> tuple[Vector, State]:
-        """The weights after a step along `update`, and the state after it.
+        """Returns the weights after a step along `update`, and the state after it.
 
         Args:
             state: from `init` or an earlier step.
@@ -61,5 +61,5 @@ class ServerOptimizer:
 
 
 def own_part(state: State) -> State:
-    """The server optimizer's arrays of a strategy's state."""
+    """Returns the server optimizer's arrays of a strategy's state."""
     return {name: array for name, array in state.items() if name in ("first_moment", "second_moment")}

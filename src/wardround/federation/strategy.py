@@ -19,7 +19,7 @@ State = Mapping[str, npt.NDArray[np.float32]]
 
 
 class Strategy(Protocol):
-    """How hospitals make one model together.
+    """An algorithm by which hospitals make one model together.
 
     Contract: `init` and `update` draw nothing at random themselves and change nothing but what they return, so
     that a run resumed from a checkpoint is the run that was never interrupted.

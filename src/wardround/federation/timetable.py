@@ -1,13 +1,13 @@
-"""Who is asked in which round. A timetable is public: it is drawn from a public seed and is known before round 1.
+"""Timetables of the hospitals asked in each round.
 
-Nothing is gained for privacy by not being asked in a round: no hospital is hidden by a draw that everybody can
-repeat. What counts is how often a hospital answers at most, and a timetable says that beforehand.
+A timetable is public: it is drawn from a public seed and is known before round 1.
+A hospital that is not asked in a round gains no privacy by it: any party can repeat the draw. The guarantee depends on
+the largest number of answers of a hospital, which a timetable gives beforehand.
 
 Sources: round robin and single pass, Yuan et al. and Chang et al. 2018 (https://doi.org/10.1093/jamia/ocy017);
 stochastic transfer, Darzidehkalani et al. 2024; a fraction of the clients, McMahan et al. 2017, Algorithm 1.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,7 +18,7 @@ Counts = npt.NDArray[np.int64]
 
 
 class Order(StrEnum):
-    """In which order hospitals take their turns."""
+    """The order in which hospitals take their turns."""
 
     EVERYONE = "everyone"
     """All of them in every round."""
@@ -58,7 +58,7 @@ class Timetable:
         return 1
 
     def asked(self, round: int) -> tuple[int, ...]:
-        """Positions of the hospitals asked in a round (from 1), ascending."""
+        """Returns the positions of the hospitals asked in a round (from 1), ascending."""
         match self.order:
             case Order.EVERYONE:
                 return tuple(range(self.hospitals))
@@ -73,29 +73,24 @@ class Timetable:
             case Order.STOCHASTIC:
                 return (int(self._draws(round).integers(self.hospitals)),)
 
-    def visits(self, rounds: int) -> Counts:
-        """How often each hospital is asked in the first `rounds` rounds, (hospital,)."""
+    def visited(self, position: int, rounds: int) -> tuple[int, ...] | None:
+        """Returns the rounds in which the hospital at a position is asked, ascending; None where it is every round."""
         if self.order is Order.EVERYONE:
-            return np.full(self.hospitals, rounds)
-        if self.order in (Order.FIXED, Order.RANDOM):
-            whole, rest = divmod(rounds, self.hospitals)
-            counts = np.full(self.hospitals, whole)
-            for turn in range(rest):
-                counts[self.asked(whole * self.hospitals + turn + 1)[0]] += 1
-            return counts
-        return np.bincount(list(self._all_asked(rounds)), minlength=self.hospitals).astype(np.int64)
+            return None
+        return tuple(round for round in range(1, rounds + 1) if position in self.asked(round))
+
+    def visits(self, rounds: int) -> Counts:
+        """Returns the number of times that each hospital is asked in the first `rounds` rounds, (hospital,)."""
+        asked = [position for round in range(1, rounds + 1) for position in self.asked(round)]
+        return np.bincount(asked, minlength=self.hospitals).astype(np.int64)
 
     def most_visits(self, rounds: int) -> int:
-        """How often the hospital asked most often is asked in the first `rounds` rounds."""
+        """Returns the number of times that the hospital asked most often is asked in the first `rounds` rounds."""
         if self.order is Order.EVERYONE:
             return rounds
         if self.order in (Order.FIXED, Order.RANDOM):
             return -(-rounds // self.hospitals)
         return int(self.visits(rounds).max())
-
-    def _all_asked(self, rounds: int) -> Iterator[int]:
-        for round in range(1, rounds + 1):
-            yield from self.asked(round)
 
     def _draws(self, number: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(number,))))

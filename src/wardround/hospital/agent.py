@@ -159,7 +159,8 @@ class Agent:
 
     def gradients(self, request: Request, weights: Vector) -> Iterator[Vector]:
         """Yields the gradient of each patient of this round, drawn in secret, not clipped. Private, each of them."""
-        yield from self.workbench.patient_gradients(weights, self.sample(request), self._dropout(request))
+        dropout = self.randomness.stream(self.name, "dropout", request.round, request.attempt).seed()
+        yield from self.workbench.patient_gradients(weights, self.sample(request), dropout)
 
     def noise_bytes(self, request: Request) -> Callable[[int], bytes]:
         """Returns the source of a whole-number share of noise, in pieces of 8 bytes; for one request only."""
@@ -203,9 +204,6 @@ class Agent:
                 return Answer(update, event, velocity if work.steps.keep_velocity else None)
             case _:
                 raise ValueError(f"{work.name} is not answered with a noised vector")
-
-    def _dropout(self, request: Request) -> int:
-        return self.randomness.stream(self.name, "dropout", request.round, request.attempt).seed()
 
     def _stream(self, purpose: str, request: Request) -> Stream:
         name = computed(request.work).name

@@ -7,6 +7,7 @@ may have been seen.
 from wardround.accounting.events import leaves
 from wardround.hospital.policy import COUNT_PURPOSES
 from wardround.ledger.account import Ledger
+from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
@@ -33,3 +34,13 @@ def charged_counts(ledger: Ledger, study: str) -> int:
 def charged_pictures(ledger: Ledger, study: str) -> int:
     """Returns how often a ledger was charged for a study's pictures."""
     return sum(entry.study == study and entry.purpose == PICTURES for entry in ledger.entries())
+
+
+def open_ledger(
+    ledgers: LedgerFile, hospital: str, dataset_digest: str, plan: Plan, epsilon_limit: float
+) -> Ledger:
+    """Returns a hospital's ledger for its pictures, at the plan's delta, accountant, unit and relation."""
+    return ledgers.open(
+        hospital, dataset_digest, epsilon_limit=epsilon_limit,
+        delta=plan.delta, accountant=plan.accountant, unit=plan.unit, relation=plan.relation,
+    )  # fmt: skip

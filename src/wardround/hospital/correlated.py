@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wardround.errors import RecordError
-from wardround.hospital.memory import Arrays, Memory
+from wardround.hospital.memory import Memory
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.plans.kinds import Training
@@ -28,7 +28,7 @@ _ROUND, _COHORTS, _NOISE, _RELEASE, _ASKED = "round", "cohorts", "noise", "relea
 
 @dataclass(frozen=True)
 class CorrelatedRounds:
-    """What a hospital remembers of a run.
+    """A hospital's notes of a run with correlated noise.
 
     Attributes:
         memory: its notes; round 0 stands for the draw of the cohorts.
@@ -39,7 +39,7 @@ class CorrelatedRounds:
     correlation: Correlation
 
     def has_begun(self, round: int) -> bool:
-        """Whether this run was charged: cohorts are drawn after that, before anything is computed.
+        """Returns whether this run was charged: cohorts are drawn after that, before anything is computed.
 
         Raises:
             RecordError: the notes cannot be read.
@@ -71,7 +71,7 @@ class CorrelatedRounds:
         return notes[_RELEASE].astype(np.float32, copy=False)
 
     def chosen(self, round: int, num_patients: int, stream: Stream) -> Indices:
-        """The round's patients; the first round draws every patient's cohort and writes it down.
+        """Returns the round's patients; the first round draws every patient's cohort and writes it down.
 
         Args:
             round: from 1.
@@ -101,20 +101,16 @@ class CorrelatedRounds:
         notes = self.memory.before(round)
         earlier = list(notes.get(_NOISE, np.zeros((0, clipped.vector.numel()), dtype=np.float32)))
         release, noise = correlated_sum(part, clipped, earlier, stream)
-        self.memory.write(round, self._notes(round, work, notes, release, [noise, *earlier]))
-        return release
-
-    def _notes(
-        self, round: int, work: GradientSum, before: Arrays, release: Vector, noises: list[Vector]
-    ) -> Arrays:
-        kept = noises[: self.correlation.bands - 1]
-        return {
+        kept = [noise, *earlier][: self.correlation.bands - 1]
+        now = {
             _ROUND: np.array([float(round)]),
-            _COHORTS: before[_COHORTS],
+            _COHORTS: notes[_COHORTS],
             _NOISE: np.stack(kept) if kept else np.zeros((0, release.size), dtype=np.float32),
             _RELEASE: release,
             _ASKED: _asked(work),
         }
+        self.memory.write(round, now)
+        return release
 
 
 def _asked(work: GradientSum) -> Vector:

@@ -4,12 +4,13 @@ Whatever goes wrong, another party learns a code and a stage; the hospital's own
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from wardround import __version__
 from wardround.errors import FederationError, LedgerError
 from wardround.federation.messages import (
-    Answer,
     Failure,
     FailureCode,
     Hello,
@@ -23,8 +24,7 @@ from wardround.federation.messages import (
 )
 from wardround.federation.receipts import sign_receipt
 from wardround.federation.wire.limits import Limits
-from wardround.federation.wire.replies import encode_reply
-from wardround.federation.wire.requests import decode_request
+from wardround.federation.wire.tables import decode_request, encode_reply
 from wardround.hospital.agent import Agent
 from wardround.hospital.charged import charged_counts, charged_releases
 from wardround.hospital.known_ledgers import sealed_head
@@ -33,20 +33,15 @@ from wardround.secure_aggregation.keys.identity import Identity
 from wardround.work import (
     Announce,
     Confirm,
-    CountClasses,
-    CountPatients,
-    FittedHead,
     GiveReceipt,
-    GradientSum,
-    LocalUpdate,
     Receive,
     SayHello,
-    SelectiveUpdate,
     Upload,
 )
 
 _log = logging.getLogger("wardround.hospital")
 
+_Made = TypeVar("_Made")
 _REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
 
 
@@ -89,82 +84,54 @@ class Hospital:
         """Returns the reply to one request, as a value."""
         try:
             match request.work:
-                case Announce() | Confirm() | Upload() | Receive():
-                    return self._masked(request)
+                case Upload():
+                    return self.admit_upload(request) or self.upload()
+                case Announce() | Confirm() | Receive():
+                    return (
+                        self._in_attempt(lambda masked: _step(masked, request))
+                        if self._agrees(request)
+                        else _REFUSED
+                    )
                 case SayHello():
                     return self._hello() if self.agent.policy.allows(request) else _REFUSED
                 case GiveReceipt():
                     return self._receipt() if self.agent.policy.allows(request) else _REFUSED
-                case work:
-                    return self._answer(request, work)
+                case _:  # a noised vector
+                    agent = self.agent
+                    return agent.admit(request) or agent.repeated(request) or agent.answer_alone(request)
         except Exception:
             _log.exception("%s cannot answer", self.agent.name)
             return Failure(FailureCode.INTERNAL, Stage.TRAINING)
 
-    def _answer(
-        self,
-        request: Request,
-        work: CountPatients | CountClasses | GradientSum | LocalUpdate | SelectiveUpdate | FittedHead,
-    ) -> Answer | Failure:
-        del work  # a noised vector, as the type says
-        refusal = self.agent.admit(request)
-        if refusal is not None:
-            return refusal
-        return self.agent.repeated(request) or self.agent.answer_alone(request)
-
-    def _masked(self, request: Request) -> Reply | Failure:
-        """Takes the next step of a masked attempt."""
-        if self.masked is None or not self.agent.agrees(request):
-            return _REFUSED
-        if isinstance(request.work, Upload):
-            admitted = self.admit_upload(request)
-            return admitted if isinstance(admitted, Failure) else self.upload()
-        return self.step(request)
-
-    def step(self, request: Request) -> Reply | Failure:
-        """Takes a step of a masked attempt that costs nothing."""
-        masked, work = self.masked, request.work
-        if masked is None:
-            return _REFUSED
-        try:
-            match work:
-                case Announce():
-                    announced = masked.announce(request, work)
-                    return announced if isinstance(announced, Failure) else Signed(announced)
-                case Confirm():
-                    return Signed(masked.confirm(work.announcements))
-                case Receive():
-                    masked.receive(work.total)
-                    return Received()
-                case _:
-                    return _REFUSED
-        except (FederationError, LedgerError, ValueError) as error:
-            return self._end(error)
-
     def admit_upload(self, request: Request) -> Failure | None:
         """Checks and charges the upload of the attempt under way; None once the charge is in the ledger."""
         work = request.work
-        if self.masked is None or not isinstance(work, Upload):
+        if not isinstance(work, Upload) or not self._agrees(request):
             return _REFUSED
-        try:
-            admitted = self.masked.admit(work.confirmations)
-        except (FederationError, LedgerError, ValueError) as error:
-            return self._end(error)
+        admitted = self._in_attempt(lambda masked: masked.admit(work.confirmations))
         return admitted if isinstance(admitted, Failure) else None
 
     def upload(self) -> Uploaded | Failure:
         """Computes, noises and masks the sum of the attempt that was admitted."""
+
+        def uploaded(masked: MaskedRounds) -> Uploaded | Failure:
+            event, content = masked.event, masked.upload()
+            return content if isinstance(content, Failure) else Uploaded(content, event)
+
+        return self._in_attempt(uploaded)
+
+    def _agrees(self, request: Request) -> bool:
+        return self.masked is not None and self.agent.agrees(request)
+
+    def _in_attempt(self, step: Callable[[MaskedRounds], _Made]) -> _Made | Failure:
+        """Returns the outcome of a step of a masked attempt; a party that breaks the protocol ends the run."""
         if self.masked is None:
             return _REFUSED
         try:
-            event, uploaded = self.masked.event, self.masked.upload()
+            return step(self.masked)
         except (FederationError, LedgerError, ValueError) as error:
-            return self._end(error)
-        return uploaded if isinstance(uploaded, Failure) else Uploaded(uploaded, event)
-
-    def _end(self, error: Exception) -> Failure:
-        _log.error("%s ends the run: %s", self.agent.name, error)
-        return Failure(FailureCode.PROTOCOL, Stage.ADMISSION)
+            _log.error("%s ends the run: %s", self.agent.name, error)
+            return Failure(FailureCode.PROTOCOL, Stage.ADMISSION)
 
     def _hello(self) -> Hello:
         agent = self.agent
@@ -180,8 +147,7 @@ class Hospital:
         )
 
     def _receipt(self) -> Receipt:
-        agent = self.agent
-        study = agent.policy.study
+        agent, study = self.agent, self.agent.policy.study
         receipt = Receipt(
             study=study,
             hospital=agent.name,
@@ -195,3 +161,18 @@ class Hospital:
             return receipt
         sealed = sealed_head(receipt.ledger_head, self.identity)
         return sign_receipt(replace(receipt, ledger_head=sealed), self.identity)
+
+
+def _step(masked: MaskedRounds, request: Request) -> Signed | Received | Failure:
+    """Takes a step of a masked attempt that costs nothing."""
+    match request.work:
+        case Announce() as work:
+            announced = masked.announce(request, work)
+            return announced if isinstance(announced, Failure) else Signed(announced)
+        case Confirm(announcements):
+            return Signed(masked.confirm(announcements))
+        case Receive(total):
+            masked.receive(total)
+            return Received()
+        case _:
+            return _REFUSED

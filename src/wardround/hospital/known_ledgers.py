@@ -1,7 +1,7 @@
-"""What hospitals tell each other of their ledgers, and what each remembers: a ledger that was put back is found twice.
+"""Positions of ledgers that hospitals announce and remember: two checks find a ledger that was put back.
 
-By the others, who keep the furthest they saw of it: fewer charges now, or other ones, are refused. And by the hospital
-itself, whose own memory may have been put back with the ledger: the others tell it what they saw, and it looks that up.
+The others keep the furthest position that they saw, and refuse fewer charges or other ones. The hospital itself, whose
+own memory may have been put back with the ledger, looks up in its ledger the positions that the others saw.
 
 Released: how many charges a ledger has, and a sealed head. No patient is in either.
 """
@@ -17,10 +17,10 @@ from wardround.secure_aggregation.round.transcript import LedgerMark, Transcript
 
 
 def sealed_head(head: str, identity: Identity) -> str:
-    """What a hospital announces of its ledger: the same for the same head, and nothing to whoever lacks its key.
+    """Returns the announced form of a ledger's head: equal for equal heads, and useless without the hospital's key.
 
-    A head is a hash over the digest of the data set, so that whoever knows all patients but one could try both cases
-    against it. Sealed it is the hash of the hospital's signature over it, which is deterministic; shown later, the
+    A head is a hash over the digest of the data set: an attacker who knows all patients but one could try both cases
+    against it. Sealed, it is the hash of the hospital's signature over it, which is deterministic; shown later, the
     signature proves which head it was. An empty ledger has nothing to hide.
     """
     if head == GENESIS:
@@ -29,13 +29,13 @@ def sealed_head(head: str, identity: Identity) -> str:
 
 
 def mark_of(ledger: Ledger, identity: Identity) -> LedgerMark:
-    """How far a hospital's own ledger is, as the others are told."""
+    """Returns the position of a hospital's own ledger, as it is announced."""
     entries, head = ledger.position()
     return LedgerMark(entries, sealed_head(head, identity))
 
 
 def check_own(ledger: Ledger, identity: Identity, transcript: Transcript) -> None:
-    """Holds a hospital's own ledger against what the others say they saw of it.
+    """Refuses to go on if a hospital's own ledger lacks a charge that another one saw.
 
     Raises:
         FederationError: it does not contain the charges that one of them saw.
@@ -57,7 +57,7 @@ def check_own(ledger: Ledger, identity: Identity, transcript: Transcript) -> Non
 
 @dataclass(frozen=True)
 class KnownLedger:
-    """What a hospital remembers of another's ledger.
+    """The position of another hospital's ledger, as a hospital remembers it.
 
     Attributes:
         mark: the furthest that was announced.

@@ -50,7 +50,7 @@ _log = logging.getLogger("wardround.hospital")
 
 @dataclass
 class _Attempt:
-    """What a hospital holds while an attempt is under way; `charged`: agreed on by all, and charged to the ledger.
+    """An attempt under way, as a hospital holds it; `charged`: agreed on by all, and charged to the ledger.
 
     `ledger`: entries and head of the ledger with that charge, which must still be so when the upload leaves.
     """
@@ -75,8 +75,8 @@ class MaskedRounds:
         identity: its signing key.
         pins: of the other hospitals.
         agreement: as it knows it, from its own study file.
-        notes: where it keeps them; None keeps them in this process, for runs that are not resumed.
-        entropy: where round keys come from.
+        notes: the file that keeps them; None keeps them in this process, for runs that are not resumed.
+        entropy: source of round keys.
 
     Raises:
         LedgerError: the ledger has lost a charge that the notes know of.
@@ -145,7 +145,7 @@ class MaskedRounds:
 
     @property
     def event(self) -> Event:
-        """What the attempt under way is charged as."""
+        """The event that the attempt under way is charged as."""
         return self._agent.event_of(self._under_way().request)
 
     def upload(self) -> bytes | Failure:
@@ -200,7 +200,7 @@ class MaskedRounds:
         return mechanism.encode(self._rows(mechanism, attempt), self._agent.noise_bytes(attempt.request))
 
     def _rows(self, mechanism: IntegerMechanism, attempt: _Attempt) -> Iterator[Row]:
-        """Yields what each patient adds to the sum; what it lacks, the witnesses, are zeros on the grid."""
+        """Yields the row that each patient adds to the sum; the witnesses, which it lacks, are zeros on the grid."""
         agent, work = self._agent, attempt.of
         rows: Iterator[Row]
         match work:
@@ -220,7 +220,7 @@ class MaskedRounds:
         return [member for member in transcript.members if member.hospital != self._identity.hospital]
 
     def _last_before(self, round: int) -> tuple[int, int] | None:
-        """The last attempt, unless it belongs to a later round: a run that goes on from a checkpoint repeats rounds."""
+        """Returns the last attempt, unless it is of a later round: a run resumed from a checkpoint repeats some."""
         last = self.notes.last
         return None if last is None or last[0] > round else last
 

@@ -1,6 +1,6 @@
 """The number of patients as a masked sum: every patient is a row with a one in it, on a grid of its own.
 
-Released, to the coordinator, every hospital and whoever they tell: the noised number of patients of all hospitals
+Released, to the coordinator, every hospital and any party they tell: the noised number of patients of all hospitals
 together, before round 1. Sensitivity: one patient, added or removed with all their pictures, moves the sum by one row,
 of integer L2 norm at most D; the row is the same for everybody. Worth: that of
 `NoisedCounts`, by `wardround.accounting.discrete`.

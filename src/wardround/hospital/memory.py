@@ -1,20 +1,20 @@
-"""What a hospital keeps for itself between two rounds. It is the hospital's own, and nothing of it is ever sent.
+"""A hospital's own notes between two rounds; they are never sent.
 
 Some strategies need it: selective sharing trains a replica of which only parts are uploaded, and correlated noise
 is made of earlier noise. A note belongs to the round that wrote it, and the notes of the round before stay
 beside it: a round that is asked for again after an interruption finds what it found the first time.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from wardround.errors import RecordError
+from wardround.secure_aggregation.keys.key_files import write_key_file
 
 Arrays = Mapping[str, npt.NDArray[np.floating]]
 
@@ -28,7 +28,7 @@ class Memory:
     """A hospital's notes, by round.
 
     Args:
-        folder: where they are kept; None keeps them in this process, for runs that are not resumed.
+        folder: of the notes; None keeps them in this process, for runs that are not resumed.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -37,7 +37,7 @@ class Memory:
         self._forgot = False
 
     def before(self, round: int) -> dict[str, npt.NDArray[np.floating]]:
-        """The last notes that a round before this one wrote; empty if none did.
+        """Returns the last notes that a round before this one wrote; empty if none did.
 
         Raises:
             RecordError: the notes on disk cannot be read, or were forgotten since.
@@ -51,7 +51,7 @@ class Memory:
         return self._read(max(earlier)) if earlier else {}
 
     def of(self, round: int) -> dict[str, npt.NDArray[np.floating]]:
-        """The notes that this round itself wrote, if it was answered before; else empty."""
+        """Returns the notes that this round itself wrote, if it was answered before; else empty."""
         return self._read(round) if round in self._rounds() else {}
 
     def write(self, round: int, arrays: Arrays) -> None:
@@ -60,17 +60,8 @@ class Memory:
             self._notes[round] = dict(arrays)
         else:
             self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._path(round)
-            partial = path.with_suffix(".partial")
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-            folder = os.open(self._folder, os.O_RDONLY)  # the name as well: what is sent next rests on it
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+            write_key_file(self._path(round), content, mode=0o600, replace=True)
         for old in sorted(self._rounds())[:-_KEPT]:
             self._forget(old)
 

@@ -1,4 +1,4 @@
-"""What a hospital remembers of masked rounds, on disk before its next upload leaves: one small file of its own.
+"""A hospital's notes of masked rounds, in one small file that is on disk before its next upload leaves.
 
 The last attempt it took part in, so that none is answered twice; the head of its ledger after that charge, so that a
 ledger put back to an earlier copy is found; how far it saw the ledgers of others, for the same reason; and what the
@@ -48,7 +48,7 @@ class Notes:
         return None if self.attempt == 0 else (self.round, self.attempt)
 
     def witness_before(self, round: int) -> Witness:
-        """What the witnesses have shown without this round, which may be opened again after an interruption.
+        """Returns the witnesses without this round, which may be opened again after an interruption.
 
         Nothing, where it lies before the last that was opened: a seeded repetition is the same, and counts once.
         """
@@ -76,13 +76,13 @@ class Notes:
                 self.peers[member.hospital].check(member.hospital, member.ledger)
 
     def with_peers(self, others: Sequence[Member], *, is_charged: bool) -> "Notes":
-        """These, and how far the ledgers of others are that were checked; `is_charged`: see `KnownLedger`."""
+        """Returns these with the positions of other ledgers that were checked; `is_charged`: see `KnownLedger`."""
         now = {member.hospital: KnownLedger(member.ledger, is_charged) for member in others}
         return replace(self, peers={**self.peers, **now})
 
     @classmethod
     def read(cls, path: Path) -> "Notes":
-        """The notes of a file; empty ones where there is none.
+        """Returns the notes of a file; empty ones where there is none.
 
         Raises:
             RecordError: the file is damaged.

@@ -20,16 +20,16 @@ from wardround.agreed.strategies import timetable_of, works_of
 from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
 from wardround.errors import PrivacyError, StudyError
-from wardround.federation.timetable import Order
 from wardround.hospital.agent import Agent
+from wardround.hospital.charged import open_ledger
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.masked import MaskedRounds
 from wardround.hospital.memory import Memory
 from wardround.hospital.pictures import Progress, read_images, workbench_of
 from wardround.hospital.policy import Policy
 from wardround.ledger.file import LedgerFile
+from wardround.noisers import ByEachHospital
 from wardround.privacy.plans.kinds import NoisedPictures
-from wardround.privacy.plans.noisers import ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
@@ -80,15 +80,7 @@ def open_hospital(
             patients=training_patients(images.patients, study.privacy.images_per_patient),
             plan=plan,
             policy=Policy(study.digest, works_of(study, plan), study.rounds, _visits(study, name)),
-            ledger=ledgers.open(
-                name,
-                images.digest,
-                epsilon_limit=policy.policy.epsilon_limit,
-                delta=plan.delta,
-                accountant=plan.accountant,
-                unit=plan.unit,
-                relation=plan.relation,
-            ),
+            ledger=open_ledger(ledgers, name, images.digest, plan, policy.policy.epsilon_limit),
             randomness=Randomness(study.study.seed, f"{study.stream_name}/main"),
             workbench=workbench,
             memory=Memory(folder / "memory"),
@@ -138,10 +130,7 @@ def _visits(study: Study, name: HospitalName) -> tuple[int, ...] | None:
             "study file with all names.",
             code="study-hospital-names",
         )
-    timetable, position = timetable_of(study), names.index(name)
-    if timetable.order is Order.EVERYONE:
-        return None
-    return tuple(round for round in range(1, study.rounds + 1) if position in timetable.asked(round))
+    return timetable_of(study).visited(names.index(name), study.rounds)
 
 
 def _identity(folder: Path, name: HospitalName) -> Identity:

@@ -8,7 +8,7 @@ from torch import Tensor
 from wardround.agreed.network import augmentation_of, loss_of
 from wardround.config import Study
 from wardround.images.layouts.phantom import PhantomOptions
-from wardround.images.layouts.readers import ReaderOptions
+from wardround.images.listing import ReaderOptions
 from wardround.images.load import Volumes, load_images
 from wardround.images.patients import ImageSet
 from wardround.images.rows.recipe import View
@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 def read_images(study: Study, progress: Progress) -> ImageSet:
     """Returns the pictures of the study's site, decoded once and kept in the cache."""
     data = study.data
-    site, phantom = study.site, study.site.phantom
+    site = study.site
     cache = (study.performance.cache or DEFAULT_CACHE).expanduser()
     return load_images(
         site.layout,
@@ -40,16 +40,7 @@ def read_images(study: Study, progress: Progress) -> ImageSet:
         skip_unreadable=site.skip_unreadable,
         duplicates=site.duplicates,
         options=reader_options(study),
-        phantom=PhantomOptions(
-            patients=phantom.patients,
-            max_images=phantom.max_images,
-            sites=phantom.sites,
-            image_size=phantom.image_size,
-            seed=phantom.seed,
-            prevalence=phantom.prevalence,
-        )
-        if site.layout == "phantom"
-        else None,
+        phantom=PhantomOptions(**site.phantom.model_dump()) if site.layout == "phantom" else None,
         progress=progress,
     )
 
@@ -59,12 +50,7 @@ def workbench_of(
 ) -> Workbench:
     """Returns the network, with what it reads.
 
-    Args:
-        study: says how it is trained.
-        images: the pictures.
-        network: not used by anybody else.
-        loss: default: the study's.
-        inputs: of every picture, where they are not the network's own encoding.
+    The loss is the study's by default. `inputs` are of every picture, where they are not the network's own encoding.
     """
     return Workbench(
         network,

@@ -7,7 +7,7 @@ PICTURE_ENDINGS = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
 
 
 class Task(StrEnum):
-    """What the labels of a layout are read as."""
+    """The readings of a layout's labels."""
 
     BINARY = "binary"
     SUBTYPE = "subtype"
@@ -18,7 +18,7 @@ class Task(StrEnum):
 
 
 class Target(StrEnum):
-    """What a model is to predict."""
+    """The kind of a model's predictions."""
 
     CLASSES = "classes"
     GRADES = "grades"
@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Where its picture is read from."""
+        """The files that its picture is read from."""
         return self.sources or (self.file,)
 
 

@@ -1,16 +1,16 @@
-"""What was noticed about a data set: lines for the hospital's own screen, counts for everyone else."""
+"""Findings about a data set: names for the hospital's own screen, counts for everyone else."""
 
 from dataclasses import dataclass
 
 from wardround.types import PatientId
 
 _SHOWN = 5
-"""How many names one line lists before it only counts."""
+"""Names that one line lists before it only counts."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a careful person would want to know before training on a data set.
+    """Facts that a careful person would want to know before training on a data set.
 
     Args:
         unreadable: files that could not be decoded and were left out.
@@ -32,44 +32,18 @@ class Findings:
     notes: tuple[str, ...] = ()
     unnamed: int = 0
 
-    def lines(self) -> list[str]:
-        """Sentences with file names and patient ids: for the hospital's own screen only."""
-        named = (
-            ("unreadable pictures left out", self.unreadable),
-            ("groups of identical pictures under two patients", _joined(self.shared_pictures)),
-            ("patients with two labels", self.two_labels),
-            ("patients in both published parts", self.straddling),
-            ("groups of identical pictures with different labels", _joined(self.conflicting_duplicates)),
-        )
-        lines = [f"{len(names)} {what}: {shortened(names)}" for what, names in named if names]
-        if self.repeated_pictures:
-            lines.append(f"{self.repeated_pictures} pictures are exact copies of another one")
-        if self.unnamed:
-            lines.append(f"{self.unnamed} name no patient: each is counted as a patient of its own")
-        return [*lines, *self.notes]
-
     def summary(self) -> dict[str, int]:
-        """The same as counts, without any name."""
-        return {
-            "unreadable": len(self.unreadable),
-            "shared_pictures": len(self.shared_pictures),
-            "two_labels": len(self.two_labels),
-            "straddling": len(self.straddling),
-            "conflicting_duplicates": len(self.conflicting_duplicates),
-            "repeated_pictures": self.repeated_pictures,
-            "unnamed": self.unnamed,
-        }
+        """Returns counts, without any name."""
+        counts = {name: value if isinstance(value, int) else len(value) for name, value in vars(self).items()}
+        del counts["notes"]
+        return counts
 
 
 def shortened(names: tuple[str, ...] | list[str], shown: int = _SHOWN) -> str:
-    """The first few names, and how many more there are.
+    """Returns the first few names, and how many more there are.
 
     >>> shortened(["a", "b", "c"], shown=2)
     'a, b and 1 more'
     """
     rest = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _joined(groups: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
-    return tuple(" = ".join(group) for group in groups)

@@ -18,7 +18,7 @@ from wardround.types import PatientId
 
 
 class Duplicates(StrEnum):
-    """What to do about identical files under two patients."""
+    """Treatments of identical files under two patients."""
 
     MERGE = "merge"
     KEEP = "keep"
@@ -42,7 +42,7 @@ def group_by_patient(
         rows_of: from the number of an entry to its rows in the cache: one a picture, one a slice of a volume.
 
     Raises:
-        DataError: identical files stand under two patients and `duplicates` is REFUSE.
+        DataError: identical files are under two patients and `duplicates` is REFUSE.
     """
     readable = [(number, entry) for number, entry in enumerate(listing.entries) if number not in unreadable]
     same_content: dict[str, list[Entry]] = defaultdict(list)
@@ -69,7 +69,11 @@ def group_by_patient(
         unreadable=tuple(listing.entries[number].file for number in sorted(unreadable)),
         shared_pictures=tuple(map(_files, shared)),
         two_labels=tuple(patient.id for patient in patients if len(set(patient.labels)) > 1),
-        straddling=tuple(patient.id for patient in patients if is_straddling(patient)),
+        straddling=tuple(
+            patient.id
+            for patient in patients
+            if len({image.split == "test" for image in patient.images if image.split is not None}) == 2
+        ),
         conflicting_duplicates=tuple(_files(group) for group in copies if len({one.label for one in group}) > 1),
         repeated_pictures=sum(len(group) - 1 for group in copies),
         notes=listing.notes,
@@ -78,14 +82,8 @@ def group_by_patient(
     return patients, findings
 
 
-def is_straddling(patient: Patient) -> bool:
-    """Whether the person has images in the published test part and outside of it."""
-    parts = {image.split == "test" for image in patient.images if image.split is not None}
-    return len(parts) == 2
-
-
 def digest_of(patients: Iterable[Patient]) -> str:
-    """Sha256 over contents, labels and patients, in an order that file names do not decide."""
+    """Returns sha256 over contents, labels and patients, in an order that file names do not decide."""
     files = {
         (image.file, f"{image.digest} {image.label} {patient.id}")  # once, however many slices it was cut into
         for patient in patients
@@ -105,7 +103,7 @@ def _files(group: list[Entry]) -> tuple[str, ...]:
 
 
 def _merged_ids(ids: Iterable[str], groups: list[list[Entry]]) -> dict[str, str]:
-    """For every patient id the id after merging: itself, or all merged ids joined by `+`."""
+    """Returns the id of every patient after merging: itself, or all merged ids joined by `+`."""
     member_of = {key: {key} for key in ids}
     for group in groups:
         together = set[str]().union(*(member_of[entry.patient] for entry in group))

@@ -12,8 +12,8 @@ from wardround.images.entries import Target, Task
 from wardround.images.findings import shortened
 from wardround.images.group import Duplicates, digest_of, group_by_patient
 from wardround.images.layouts.phantom import PhantomOptions, list_phantom
-from wardround.images.layouts.readers import LAYOUTS, PHANTOM, ReaderOptions, reader_of
-from wardround.images.listing import Listing
+from wardround.images.layouts.readers import LAYOUTS, PHANTOM, reader_of
+from wardround.images.listing import Listing, ReaderOptions
 from wardround.images.patients import ImageSet
 from wardround.images.rows.cache import Progress
 from wardround.images.rows.fit import Fit
@@ -28,7 +28,7 @@ NO_OPTIONS = ReaderOptions()
 
 @dataclass(frozen=True)
 class Volumes:
-    """How volumes are brought to one shape; see `VolumeRecipe`."""
+    """Settings that bring volumes to one shape; see `VolumeRecipe`."""
 
     size: tuple[int, int, int]
     spacing: tuple[float, float, float] | None = None
@@ -77,7 +77,7 @@ def load_images(
         DataError: a folder, layout, table, picture or class that is missing or does not hold.
         MissingExtra: the layout needs a package that is not installed.
     """
-    wanted_duplicates = _choice(Duplicates, duplicates, "duplicates")
+    wanted = _choice(Duplicates, duplicates, "duplicates")
     pictures = PictureRecipe(image_size, channels, _choice(Fit, fit, "fit"), circle)
     if layout == PHANTOM:
         if root is not None or task not in (None, Task.BINARY):
@@ -93,16 +93,27 @@ def load_images(
             listing = list_entries(layout, store, task, options)
             recipe = _recipe(listing, pictures, volumes)
             digests, cached = pixels_of_files(store, listing, Wanted(recipe, cache_dir, progress))
-    _check_readable(listing, cached.unreadable, skip_unreadable)
+    unreadable = cached.unreadable
+    if unreadable and not skip_unreadable:
+        names = [f"{listing.entries[row].file} ({unreadable[row].rstrip('.')})" for row in sorted(unreadable)]
+        raise DataError(
+            f"every picture must be readable, {len(names)} of {len(listing.entries)} are not: "
+            f"{shortened(names, shown=3)}. Replace them, or set skip_unreadable to leave them out."
+        )
 
     def rows_of(number: int) -> range:
         first, end = cached.extents.get(number, (0, recipe.rows))
         return range(number * recipe.rows + first, number * recipe.rows + end)
 
-    unreadable = frozenset(cached.unreadable)
-    patients, findings = group_by_patient(listing, digests, unreadable, wanted_duplicates, rows_of)
-    _check_classes(listing, {label for patient in patients for label in patient.labels})
+    patients, findings = group_by_patient(listing, digests, frozenset(unreadable), wanted, rows_of)
     has_masks = listing.target is Target.MASKS
+    present = {label for patient in patients for label in patient.labels}
+    absent = [name for label, name in enumerate(listing.class_names) if label not in present]
+    if absent and not has_masks:
+        raise DataError(
+            f"every class must have at least one patient, got none of: {', '.join(absent)}. "
+            "Check the folder, or choose a task without this class."
+        )
     return ImageSet(
         name=layout,
         root=root,
@@ -120,7 +131,7 @@ def load_images(
 
 
 def list_entries(layout: str, store: Store, task: str | None, options: ReaderOptions = NO_OPTIONS) -> Listing:
-    """What a folder or an archive holds, without decoding anything.
+    """Returns the entries of a folder or an archive, without decoding anything.
 
     Raises:
         DataError: it does not hold the layout.
@@ -144,7 +155,7 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
 
 @contextmanager
 def open_layout(layout: str | None, root: Path | None) -> Iterator[Store]:
-    """The data folder or archive of a known layout, or of one that is still to be guessed; closed at the end.
+    """Opens the data folder or archive of a known layout, or of one that is still to be guessed.
 
     Raises:
         DataError: an unknown layout, no folder, or an archive that is not to be trusted.
@@ -174,17 +185,6 @@ def _recipe(listing: Listing, pictures: PictureRecipe, volumes: Volumes | None) 
     return VolumeRecipe(volumes.size, listing.channels or 1, volumes.spacing, volumes.window, volumes.view)
 
 
-def _check_classes(listing: Listing, present: set[int]) -> None:
-    if listing.target is Target.MASKS:
-        return
-    absent = [name for label, name in enumerate(listing.class_names) if label not in present]
-    if absent:
-        raise DataError(
-            f"every class must have at least one patient, got none of: {', '.join(absent)}. "
-            "Check the folder, or choose a task without this class."
-        )
-
-
 def _task(layout: str, task: str | None) -> Task:
     known = reader_of(layout).tasks
     if task is None:
@@ -197,10 +197,9 @@ def _task(layout: str, task: str | None) -> Task:
 
 
 def _choice(kind: type[_Choice], value: str, name: str) -> _Choice:
-    try:
-        return kind(value)
-    except ValueError:
-        raise DataError(f"{name} must be one of {', '.join(kind)}, got {value!r}. Choose one of them.") from None
+    if value not in set(kind):
+        raise DataError(f"{name} must be one of {', '.join(kind)}, got {value!r}. Choose one of them.")
+    return kind(value)
 
 
 def _elsewhere(layout: str, store: Store) -> str:
@@ -208,12 +207,3 @@ def _elsewhere(layout: str, store: Store) -> str:
     tops = sorted({name.split("/", 1)[0] + "/" * ("/" in name) for name in store.names()})
     found = shortened(tops) or "nothing"
     return f"In {store.root} lies: {found}. Correct the folder, or choose another layout ({others})."
-
-
-def _check_readable(listing: Listing, unreadable: dict[int, str], skip_unreadable: bool) -> None:
-    if unreadable and not skip_unreadable:
-        names = [f"{listing.entries[row].file} ({unreadable[row].rstrip('.')})" for row in sorted(unreadable)]
-        raise DataError(
-            f"every picture must be readable, {len(names)} of {len(listing.entries)} are not: "
-            f"{shortened(names, shown=3)}. Replace them, or set skip_unreadable to leave them out."
-        )

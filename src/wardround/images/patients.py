@@ -57,7 +57,7 @@ class Patient:
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """Where the images lie in `ImageSet.pixels`."""
+        """The rows of the images in `ImageSet.pixels`."""
         return tuple(image.row for image in self.images)
 
     @property
@@ -74,10 +74,10 @@ class ImageSet:
     Args:
         name: the layout it was read with.
         root: the data folder; None for a generated set.
-        class_names: what the labels stand for.
+        class_names: of the labels.
         patients: sorted by id.
         pixels: uint8, (picture, channel, *space), memory-mapped and read-only. `ImageRef.row` points
-            into it; rows of unreadable pictures are zero and nobody points at them.
+            into it; rows of unreadable pictures are zero, and no `ImageRef` points at them.
         findings: what was noticed on the way.
         digest: sha256 of contents, labels and patients; the privacy ledger knows the data set by it. It does
             not depend on file names, on the order of files or on how pictures are scaled.
@@ -85,7 +85,7 @@ class ImageSet:
         masks: class of each pixel or voxel, (picture, *space); None unless the target is masks.
         regions: what of the masks is scored.
         spacing: mm between neighbours along x, y and z; None where it is unknown, or each volume's own.
-        rows_each: rows of one volume: 1, or as many as it has axial slices, which share a file and stand together,
+        rows_each: rows of one volume: 1, or as many as it has axial slices, which share a file and are neighbours,
             feet first; a slice's height is the rest of its row by this number.
     """
 
@@ -104,10 +104,5 @@ class ImageSet:
 
     @property
     def sliced(self) -> bool:
-        """Whether the pictures are slices of volumes."""
+        """True if the pictures are slices of volumes."""
         return self.rows_each > 1
-
-    @property
-    def num_images(self) -> int:
-        """How many images the patients have together."""
-        return sum(len(patient.images) for patient in self.patients)

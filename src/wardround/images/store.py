@@ -1,9 +1,9 @@
-"""Where files lie: a folder, a .zip or a .tar, read member by member and never unpacked to disk.
+"""The store of files: a folder, a .zip or a .tar, read member by member and never unpacked to disk.
 
 An archive is judged as a whole when it is opened and refused with one sentence: names that lead elsewhere, links,
 devices, names that a file system might take for one, encryption, sizes that no collection of pictures has. No
-sentence here names a member, for names may hold names of people. Reading then stops at a limit, whatever the archive
-says about itself.
+sentence here names a member, for names may hold names of people. Reading then stops at a limit, which the
+archive cannot change.
 
 In a folder, a link that leads outside is refused: passed over in silence it would be a picture less than somebody
 believes. Links within the folder to files are files; links to folders are not followed, for they lead to pictures
@@ -22,7 +22,6 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from wardround.errors import DataError
 
@@ -36,68 +35,99 @@ MAX_TOTAL_BYTES = 2_000_000_000_000
 """An archive that says it unpacks to more is refused."""
 
 MAX_RATIO = 250
-"""How far a large archive may shrink as a whole: one mask shrinks a thousandfold, a collection does not."""
+"""The most that a large archive may shrink as a whole: one mask shrinks a thousandfold, a collection does not."""
 
 _SMALL_BYTES = 200_000_000
 _MAX_DIRECTORY_BYTES = 64_000_000
 _MAX_NAME = 1024
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".gz", ".7z", ".rar")
 _BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    ArithmeticError,
-    MemoryError,
-    NotImplementedError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    tarfile.TarError,
-)
-"""What zipfile and tarfile let through on damaged archives."""
+    OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError,
+    struct.error, zlib.error, zipfile.BadZipFile, tarfile.TarError,
+)  # fmt: skip
+"""Errors that zipfile and tarfile let through on damaged archives."""
 
 
-class Store(Protocol):
-    """Files by name. Safe to read from several threads."""
+class Store:
+    """Files by name. Safe to read from several threads.
 
-    @property
-    def root(self) -> Path:
-        """The folder or archive."""
+    Args:
+        root: the folder or archive.
+        source: reader of its members.
+    """
+
+    def __init__(self, root: Path, source: "_Folder | _Zip | _Tar"):
+        self.root = root
+        self._source = source
+        self._sizes = dict(sorted(source.sizes.items()))
+        count = len(self._sizes)
+        self._alias = {name: f"file {number} of {count}" for number, name in enumerate(self._sizes, start=1)}
+        self._named = {alias: name for name, alias in self._alias.items()}
+        if self._named.keys() & self._sizes.keys():
+            raise DataError(
+                "no file may be called 'file N of M', for files are counted so. Rename it.", code="data-file-name"
+            )
 
     def names(self) -> list[str]:
-        """Every file, relative, with `/`, sorted; dot files and the Mac's shadows are passed over."""
+        """Returns every file, relative, with `/`, sorted; dot files and the Mac's shadows are passed over."""
+        return list(self._sizes)
 
     def size(self, name: str) -> int:
-        """Bytes of a file, uncompressed, as the store states them."""
+        """Returns the bytes of a file, uncompressed, as the store states them."""
+        return self._sizes[self._real(name)]
 
     def read(self, name: str) -> bytes:
-        """A whole file; raises `DataError` where it is missing, damaged or above `MAX_BYTES`."""
+        """Returns a whole file; raises `DataError` where it is missing, damaged or above `MAX_BYTES`."""
+        # The store may state less than there is.
+        if self.size(name) > MAX_BYTES or len(data := self.head(name, MAX_BYTES + 1)) > MAX_BYTES:
+            raise DataError(
+                f"a file must have at most {MAX_BYTES:,} bytes, {name} has more. Leave it out.",
+                code="data-file-size",
+            )
+        return data
 
     def head(self, name: str, num_bytes: int) -> bytes:
-        """The first bytes of a file."""
+        """Returns the first bytes of a file."""
+        try:
+            return self._source.read(self._real(name), num_bytes)
+        except PermissionError:
+            reason = "its permissions forbid it"
+        except _BROKEN:
+            reason = "it is damaged or was taken away"
+        raise DataError(
+            f"every file must be readable, {name} is not: {reason}. Check it, or copy it again.",
+            code="data-file-unreadable",
+        )
 
     def alias(self, name: str) -> str:
-        """A name that says nothing, `file 12 of 300`; every method takes it for the file's own."""
+        """Returns a name that says nothing, `file 12 of 300`; every method takes it for the file's own."""
+        return self._alias[self._real(name)]
 
-    def __contains__(self, name: object) -> bool: ...
+    def __contains__(self, name: object) -> bool:
+        return name in self._sizes or name in self._named
 
     def close(self) -> None:
-        """Let go of the archive."""
+        """Closes the archive."""
+        self._source.close()
+
+    def _real(self, name: str) -> str:
+        real = self._named.get(name, name)
+        if real not in self._sizes:
+            raise DataError(
+                f"every file that is read must be there, {name} is not. Check the folder.",
+                code="data-file-missing",
+            )
+        return real
 
 
 def open_store(path: Path) -> Store:
-    """The files of a folder, a .zip or an uncompressed .tar.
+    """Opens the files of a folder, a .zip or an uncompressed .tar.
 
     Raises:
         DataError: anything else, or an archive that is not to be trusted.
     """
     if path.is_dir():
-        return _Opened(path, _Folder(path.resolve()))
+        return Store(path, _Folder(path.resolve()))
     ending = path.name.lower()
     if not path.is_file():
         raise DataError(f"the data folder must exist, got {path}. Check its path.", code="data-no-folder")
@@ -113,7 +143,7 @@ def open_store(path: Path) -> Store:
         )
     damaged = f"the archive {path.name} must be whole, got one that is damaged or of another kind. Copy it again."
     try:
-        return _Opened(path, _archive(path, _Zip if ending.endswith(".zip") else _Tar))
+        return Store(path, _archive(path, _Zip if ending.endswith(".zip") else _Tar))
     except _BROKEN:
         # Their messages quote members' names.
         raise DataError(damaged, code="data-archive-damaged") from None
@@ -126,83 +156,6 @@ def _archive(path: Path, kind: "type[_Zip] | type[_Tar]") -> "_Zip | _Tar":
     except BaseException:
         file.close()
         raise
-
-
-class _Source(Protocol):
-    """One kind of place."""
-
-    sizes: dict[str, int]
-
-    def read(self, name: str, limit: int) -> bytes: ...
-
-    def close(self) -> None: ...
-
-
-class _Opened:
-    """See `Store`."""
-
-    def __init__(self, root: Path, source: _Source):
-        self.root = root
-        self._source = source
-        self._sizes = dict(source.sizes)
-        self._names = sorted(self._sizes)
-        count = len(self._names)
-        self._alias = {name: f"file {number} of {count}" for number, name in enumerate(self._names, start=1)}
-        self._named = {alias: name for name, alias in self._alias.items()}
-        if self._named.keys() & self._sizes.keys():
-            raise DataError(
-                "no file may be called 'file N of M', for files are counted so. Rename it.", code="data-file-name"
-            )
-
-    def names(self) -> list[str]:
-        return list(self._names)
-
-    def size(self, name: str) -> int:
-        return self._sizes[self._real(name)]
-
-    def read(self, name: str) -> bytes:
-        if self.size(name) > MAX_BYTES:
-            raise DataError(
-                f"a file must have at most {MAX_BYTES:,} bytes, {name} has more. Leave it out.",
-                code="data-file-size",
-            )
-        data = self.head(name, MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise DataError(
-                f"a file must have at most {MAX_BYTES:,} bytes, {name} has more. Leave it out.",
-                code="data-file-size",
-            )
-        return data
-
-    def head(self, name: str, num_bytes: int) -> bytes:
-        try:
-            return self._source.read(self._real(name), num_bytes)
-        except PermissionError:
-            reason = "its permissions forbid it"
-        except _BROKEN:
-            reason = "it is damaged or was taken away"
-        raise DataError(
-            f"every file must be readable, {name} is not: {reason}. Check it, or copy it again.",
-            code="data-file-unreadable",
-        )
-
-    def alias(self, name: str) -> str:
-        return self._alias[self._real(name)]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._sizes or name in self._named
-
-    def close(self) -> None:
-        self._source.close()
-
-    def _real(self, name: str) -> str:
-        real = self._named.get(name, name)
-        if real not in self._sizes:
-            raise DataError(
-                f"every file that is read must be there, {name} is not. Check the folder.",
-                code="data-file-missing",
-            )
-        return real
 
 
 class _Folder:
@@ -336,7 +289,7 @@ class _Members:
         return name.removeprefix("./").rstrip("/")
 
     def add(self, name: str, size: int, *, is_folder: bool) -> bool:
-        """Whether the member is one that is read."""
+        """Returns True if the member is one that is read."""
         self._count += 1
         if self._count > MAX_MEMBERS:
             raise _refused("members", f"more than {MAX_MEMBERS:,} members")

@@ -19,7 +19,7 @@ from wardround.ledger.store import LedgerStore
 
 
 class Ledger:
-    """What one hospital has spent on one data set; made by `LedgerFile.open`."""
+    """One hospital's account for one data set; made by `LedgerFile.open`."""
 
     def __init__(
         self, store: LedgerStore, hospital: str, dataset_digest: str, promise: Promise, version: str | None
@@ -48,11 +48,11 @@ class Ledger:
             writer can enter.
 
         Args:
-            event: what is about to be done.
-            study: whose release this is.
-            release_id: which release of the study, such as "round-12".
+            event: about to be done.
+            study: that the release belongs to.
+            release_id: of the release in the study, such as "round-12".
             purpose: a word for the reader of the ledger.
-            planned: how many such charges are foreseen, this one included: they are then checked at once, and
+            planned: such charges that are foreseen, this one included: they are then checked at once, and
                 the following ones need no accountant. It changes the time this takes, never what is allowed.
             seeded: the release is bit for bit the same whenever it is made, so making it again costs nothing.
                 The same `release_id` and event then return the entry that is there; unseeded they are a new
@@ -69,41 +69,49 @@ class Ledger:
                 return earlier
             self._check_affordable(event, max(1, planned))
             attempt = earlier.attempt + 1 if earlier else 1
-            entry = self._entry(event, study, release_id, attempt, purpose, seeded)
+            promise = self._promise
+            entry = LedgerEntry(
+                hospital=self.hospital, dataset_digest=self.dataset_digest, sequence=self._sequence + 1,
+                study=study, release_id=release_id, attempt=attempt, purpose=purpose, event=event, seeded=seeded,
+                unit=promise.unit, relation=promise.relation, epsilon_limit=promise.epsilon_limit,
+                delta=promise.delta, accountant=promise.accountant,
+                created_utc=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                version=self._version, previous=self._head,
+            )  # fmt: skip
             self._take_in(entry, self._store.append(entry))
             return entry
 
     def spent(self) -> float:
-        """Epsilon of everything charged so far, at the ledger's delta."""
+        """Returns epsilon of everything charged so far, at the ledger's delta."""
         self._catch_up()
         return self._epsilon_of(self._counts)
 
     def remaining(self, event: Event, at_most: int = 1_000_000) -> int:
-        """How many more times `event` can be charged; `at_most` also when there is no limit."""
+        """Returns the number of times that `event` can still be charged; `at_most` also when there is no limit."""
         self._catch_up()
         return self._affordable(event, at_most)
 
     def charged(self, study: str) -> dict[str, int]:
-        """Releases that were charged for a study so far, by purpose."""
+        """Returns the releases that were charged for a study so far, by purpose."""
         self._catch_up()
         return {purpose: count for (whose, purpose), count in self._charged.items() if whose == study}
 
     def entries(self) -> list[LedgerEntry]:
-        """All entries, oldest first."""
+        """Returns all entries, oldest first."""
         return [entry for entry, _ in self._store.read(self._chain, 0)]
 
     def head(self) -> str:
-        """Hash of the last entry: whoever keeps it can later tell that nothing before it was changed."""
+        """Returns the hash of the last entry: a party that keeps it can later find a change before it."""
         self._catch_up()
         return self._head
 
     def position(self) -> tuple[int, str]:
-        """How many entries there are, and the hash of the last one."""
+        """Returns the number of entries, and the hash of the last one."""
         self._catch_up()
         return self._sequence, self._head
 
     def head_after(self, entries: int) -> str | None:
-        """What `head` was after so many entries; None if there are fewer."""
+        """Returns the `head` after so many entries; None if there are fewer."""
         self._catch_up()
         return GENESIS if entries == 0 else self._store.hash_of(self._chain, entries)
 
@@ -159,29 +167,6 @@ class Ledger:
     def _epsilon_of(self, counts: Counter[LeafEvent]) -> float:
         return epsilon_of(event_of_leaves(sorted_leaves(counts)), self._promise.delta, self._promise.accountant)
 
-    def _entry(
-        self, event: Event, study: str, release_id: str, attempt: int, purpose: str, seeded: bool
-    ) -> LedgerEntry:
-        return LedgerEntry(
-            hospital=self.hospital,
-            dataset_digest=self.dataset_digest,
-            sequence=self._sequence + 1,
-            study=study,
-            release_id=release_id,
-            attempt=attempt,
-            purpose=purpose,
-            event=event,
-            seeded=seeded,
-            unit=self._promise.unit,
-            relation=self._promise.relation,
-            epsilon_limit=self._promise.epsilon_limit,
-            delta=self._promise.delta,
-            accountant=self._promise.accountant,
-            created_utc=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            version=self._version,
-            previous=self._head,
-        )
-
     def _forget(self) -> None:
         self._generation = self._store.generation
         self._sequence, self._head = 0, GENESIS
@@ -232,5 +217,5 @@ def _plus(counts: Counter[LeafEvent], one: Counter[LeafEvent], times: int) -> Co
 
 
 def _covers(certified: Counter[LeafEvent], counts: Counter[LeafEvent]) -> bool:
-    """Whether `counts` is part of what was certified: doing less never costs more."""
+    """Returns whether `counts` is part of what was certified: doing less never costs more."""
     return all(certified[leaf] >= count for leaf, count in counts.items())

@@ -59,11 +59,11 @@ class LedgerEntry:
 
     @property
     def hash(self) -> str:
-        """What the next entry is chained to."""
+        """The hash that the next entry is chained to."""
         return chained_hash(self.previous, canonical_json(self.to_json()))
 
     def to_json(self) -> JsonDict:
-        """The entry as a JSON object; an infinite limit is the string 'infinity'."""
+        """Returns the entry as a JSON object; an infinite limit is the string 'infinity'."""
         data: JsonDict = {field.name: getattr(self, field.name) for field in fields(self)}
         return data | {
             "event": to_json(self.event),
@@ -76,7 +76,7 @@ class LedgerEntry:
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> "LedgerEntry":
-        """The entry that `to_json` wrote.
+        """Returns the entry that `to_json` wrote.
 
         Raises:
             LedgerError: a field is missing, unknown or out of its range.
@@ -101,5 +101,5 @@ class LedgerEntry:
 
 
 def chained_hash(previous: str, body: str) -> str:
-    """Hash of an entry by its text, as it was written."""
+    """Returns the hash of an entry by its text, as it was written."""
     return hashlib.sha256((previous + body).encode()).hexdigest()

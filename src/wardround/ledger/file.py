@@ -1,4 +1,4 @@
-"""What each hospital has spent on each of its data sets, across all runs and studies: checked, then spent.
+"""The accounts of hospitals for each of their data sets, across all runs and studies: checked, then spent.
 
     LedgerFile          one SQLite file; `transaction` makes the charges of a whole round one write
       └── Ledger        one hospital's view of one data set; `charge` before every release
@@ -57,11 +57,11 @@ class LedgerFile:
             yield
 
     def chains(self) -> list[tuple[str, str]]:
-        """Hospital and data set digest of every ledger in the file, sorted."""
+        """Returns hospital and data set digest of every ledger in the file, sorted."""
         return self._store.chains()
 
     def entries(self, hospital: str, dataset_digest: str) -> list[LedgerEntry]:
-        """All entries of one ledger, oldest first, without a promise to check them against."""
+        """Returns all entries of one ledger, oldest first, without a promise to check them against."""
         return [entry for entry, _ in self._store.read((hospital, dataset_digest), 0)]
 
     def open(
@@ -76,7 +76,7 @@ class LedgerFile:
         relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE,
         new_dataset: bool = False,
     ) -> Ledger:
-        """The ledger of one hospital for one data set, its chain of hashes checked.
+        """Returns the ledger of one hospital for one data set, its chain of hashes checked.
 
         Raises:
             LedgerError: the chain is broken; or the hospital has entries under other data sets only and

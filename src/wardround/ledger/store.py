@@ -109,9 +109,9 @@ class LedgerStore:
         return entry_hash
 
     def head(self, chain: Chain) -> tuple[int, str] | None:
-        """Sequence number and hash of the last entry of a chain."""
+        """Returns the sequence number and hash of the last entry of a chain."""
         with self._lock:
-            if not self._depth:  # inside a transaction nobody else can write
+            if not self._depth:  # inside a transaction no other connection can write
                 self._notice_others()
             if chain not in self._heads:
                 rows = self._rows(f"SELECT sequence, hash {_SELECT} ORDER BY sequence DESC LIMIT 1", chain)
@@ -119,32 +119,32 @@ class LedgerStore:
             return self._heads[chain]
 
     def read(self, chain: Chain, after: int) -> Iterator[tuple[LedgerEntry, str]]:
-        """Entries of a chain beyond the sequence number `after`, in order, each with its recorded hash."""
+        """Yields entries of a chain beyond the sequence number `after`, in order, each with its recorded hash."""
         query = f"SELECT {_COLUMNS} {_SELECT} AND sequence > ? ORDER BY sequence"
         for row in self._rows(query, (*chain, after)):
             yield self._entry(row), row[5]
 
     def latest(self, chain: Chain, study: str, release_id: str) -> LedgerEntry | None:
-        """The last attempt at a release."""
+        """Returns the last attempt at a release."""
         query = f"SELECT {_COLUMNS} {_SELECT} AND study = ? AND release_id = ? ORDER BY sequence DESC LIMIT 1"
         rows = self._rows(query, (*chain, study, release_id))
         return self._entry(rows[0]) if rows else None
 
     def hash_of(self, chain: Chain, sequence: int) -> str | None:
-        """Hash of one entry of a chain; None where there is none of that number."""
+        """Returns the hash of one entry of a chain; None where there is none of that number."""
         rows = self._rows(f"SELECT hash {_SELECT} AND sequence = ?", (*chain, sequence))
         return rows[0][0] if rows else None
 
     def contains(self, chain: Chain, entry_hash: str) -> bool:
-        """Whether an entry of a chain has this hash."""
+        """Returns whether an entry of a chain has this hash."""
         return bool(self._rows(f"SELECT 1 {_SELECT} AND hash = ?", (*chain, entry_hash)))
 
     def chains(self) -> list[Chain]:
-        """Every hospital and data set that has entries, sorted."""
+        """Returns every hospital and data set that has entries, sorted."""
         return self._rows("SELECT DISTINCT hospital, dataset_digest FROM entries ORDER BY 1, 2", ())
 
     def digests_of(self, hospital: str) -> list[str]:
-        """Every data set for which a hospital has entries, sorted."""
+        """Returns every data set for which a hospital has entries, sorted."""
         query = "SELECT DISTINCT dataset_digest FROM entries WHERE hospital = ? ORDER BY 1"
         return [digest for (digest,) in self._rows(query, (hospital,))]
 
@@ -217,7 +217,7 @@ class LedgerStore:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns what SQLite says into one sentence that says what to do."""
+        """Turns an error of SQLite into one sentence with its remedy."""
         try:
             yield
         except sqlite3.Error as error:
@@ -229,7 +229,7 @@ def _place(entry: LedgerEntry) -> tuple[str, str, int, str, str]:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """The statements of a script one by one, as `executescript` would commit the transaction around them."""
+    """Yields the statements of a script one by one, as `executescript` would commit the transaction around them."""
     statement = ""
     for line in script.strip().splitlines():
         statement += line + "\n"

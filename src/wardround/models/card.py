@@ -27,15 +27,9 @@ class _Record(BaseModel):
 
 
 class PictureInput(_Record):
-    """The recipe of a picture, scaled to a square.
+    """The recipe of a picture, scaled to a square; the words are those of `wardround.images.rows.recipe`.
 
-    Attributes:
-        version: of `wardround.images.rows.recipe`.
-        colour: one channel or three.
-        image_size: height and width, in pixels.
-        fit: treatment of a picture that is no square.
-        circle_crop: crop to the bright disc of a fundus photograph first.
-        patch: side of the centre that the network reads, in pixels; None for the whole picture.
+    `patch` is the side of the centre that the network reads, in pixels; None for the whole picture.
     """
 
     kind: Literal["picture"] = "picture"
@@ -54,12 +48,9 @@ class PictureInput(_Record):
 
 
 class VolumeInput(_Record):
-    """The recipe of a volume in RAS+.
+    """The recipe of a volume in RAS+; the words are those of `wardround.images.rows.recipe`.
 
     Attributes:
-        version: of `wardround.images.rows.recipe`.
-        channels: of every volume.
-        volume_size: voxels along x, y and z.
         spacing: mm between voxels along x, y and z; None keeps each volume's own.
         window: physical values that become black and white; None takes percentiles of each volume.
         view: the volume whole, or as axial slices.
@@ -84,16 +75,7 @@ class VolumeInput(_Record):
 
 
 class NetworkCard(_Record):
-    """The arguments of `wardround.models.catalogue.build`, but for the number of classes.
-
-    Attributes:
-        name: key of `NETWORKS`.
-        width: channels of the first level; None where it cannot be chosen.
-        train: stage that was trained.
-        init_seed: of the initial weights.
-        channels: of a picture.
-        size: of the space: (height, width), or (x, y, z).
-    """
+    """The arguments of `wardround.models.catalogue.build`, but for the number of classes."""
 
     name: Name
     width: int | None
@@ -104,12 +86,7 @@ class NetworkCard(_Record):
 
 
 class WeightsCard(_Record):
-    """The file of weights.
-
-    Attributes:
-        sha256: of the content of `model.safetensors`.
-        models: names of the models that share the file; empty for one model.
-    """
+    """SHA-256 of `model.safetensors`, and the names of the models that share it; none for one model."""
 
     sha256: Sha256
     models: tuple[Name, ...]
@@ -126,16 +103,10 @@ class ModelCard(_Record):
     """A trained model in use: its input, its network, its answer and its provenance.
 
     Attributes:
-        version: of the card's format.
-        study: that trained the model.
-        statement: the privacy guarantee, one line.
-        network: how the network is built.
         target: classes, grades in an order, or a class for every pixel or voxel.
         classes: names of the logits, in order.
-        recipe: from a decoded picture or volume to the network's input.
         normalisation: constants of the network's encoding, see `Encoder.constants`.
         encoder_sha256: of the frozen parameters, see `frozen_sha256`; None where every parameter was trained.
-        weights: the file of weights.
     """
 
     version: Literal[1] = VERSION

@@ -1,7 +1,7 @@
 """The one dictionary that names the networks, and `build`, which makes one.
 
 Every body is a Sequential whose layers run in the order of their names. From the layer that its builder calls
-`head` on, all is the head; what stands before is the backbone. `wardround.models.stages` says which of them is
+`head` on, all is the head; the layers before it are the backbone. `wardround.models.stages` says which of them is
 trained.
 """
 
@@ -10,29 +10,23 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from wardround.errors import ModelError
-from wardround.models.form import Form
 from wardround.models.initialise import initialised
-from wardround.models.network import Encoder, Network, Normalise, Parts, Stage, Standardise
-from wardround.models.networks import (
-    alexnet,
-    densenet,
-    features,
-    resnet,
-    segresnet,
-    small_cnn,
-    squeezenet,
-    unet,
-    unet_vgg11,
-    vgg,
-    vit,
-    voxel_features,
-)
+from wardround.models.network import Encoder, Form, Network, Normalise, Parts, Stage, Standardise
+from wardround.models.networks import features, of_monai, vgg
+from wardround.models.networks.alexnet import WIDTH, alexnet
+from wardround.models.networks.small_cnn import small_cnn
+from wardround.models.networks.squeezenet import squeezenet
+from wardround.models.networks.unet import unet
+from wardround.models.networks.unet_vgg11 import unet_vgg11
+from wardround.models.networks.voxel_features import VoxelFeatures, voxel_features
 from wardround.models.stages import check_stage, cut, staged
 from wardround.models.weights import load_weights
 
@@ -43,13 +37,13 @@ EITHER = PICTURES | VOLUMES
 
 @dataclass(frozen=True)
 class Builder:
-    """How one network of the catalogue is made.
+    """The making of one network of the catalogue.
 
     Attributes:
         body: the network behind the encoding.
         head: dotted name of the layer where the head begins.
         encoder: the fixed encoding of pictures.
-        smallest: the least size along each axis, in pixels or voxels, that the network can read.
+        smallest: the least size along each axis, in pixels or voxels: below it, a pooling has nothing to pool.
         dimensions: which of 2 (pictures) and 3 (volumes) it reads.
         segments: its logits are (picture, class, *space), else (picture, class).
         divisor: every size must be a multiple of it.
@@ -90,103 +84,54 @@ def _feature_head(form: Form) -> nn.Sequential:
     return nn.Sequential(OrderedDict(classifier=classifier))
 
 
+def _segmenter(body: Callable[[Form], nn.Sequential], dimensions: frozenset[int] = EITHER, **more: Any) -> Builder:
+    return Builder(body, "classifier", segments=True, starts_at_zero=False, dimensions=dimensions, **more)
+
+
+def _each_channel(_: Form) -> Encoder:
+    # Each channel by itself: the sequences of a magnetic resonance examination share no scale.
+    return Standardise(each_channel=True)
+
+
 def _unet(depth: int, width: int, dimensions: frozenset[int]) -> Builder:
-    return Builder(
-        lambda form: unet.unet(form, depth),
-        unet.HEAD,
-        # Each channel by itself: the sequences of a magnetic resonance examination share no scale.
-        encoder=lambda _: Standardise(each_channel=True),
+    return _segmenter(
+        partial(unet, depth=depth), dimensions, encoder=_each_channel, divisor=1 << depth, width=width,
         smallest=2 << depth,  # an instance norm leaves nothing of a single pixel
-        dimensions=dimensions,
-        segments=True,
-        starts_at_zero=False,
-        divisor=1 << depth,
-        width=width,
-    )
-
-
-def _vgg(body: Callable[[Form], nn.Sequential], head: str) -> Builder:
-    return Builder(body, head, smallest=vgg.SMALLEST_SIDE)
+    )  # fmt: skip
 
 
 NETWORKS: dict[str, Builder] = {
     # One answer for each picture.
     "linear": Builder(_linear, "classifier", dimensions=EITHER),
     "features": Builder(
-        _feature_head,
-        "classifier",
-        encoder=lambda form: features.HogRows(form.size[0]),
-        smallest=features.SMALLEST_SIDE,
-        square=True,
-        encode_once=True,
+        _feature_head, "classifier", encoder=lambda form: features.HogRows(form.size[0]),
+        smallest=2 * features.CELLS, square=True, encode_once=True,
     ),
-    "small_cnn": Builder(
-        small_cnn.small_cnn, small_cnn.HEAD, encoder=lambda _: Standardise(), smallest=small_cnn.SMALLEST_SIDE
-    ),
+    "small_cnn": Builder(small_cnn, "classifier", encoder=lambda _: Standardise(), smallest=16),
     # A last convolution at zero, followed by a ReLU, would have no gradient and stay there.
-    "squeezenet": Builder(
-        lambda form: squeezenet.squeezenet(form.channels, form.num_classes),
-        squeezenet.HEAD,
-        smallest=squeezenet.SMALLEST_SIDE,
-        starts_at_zero=False,
-    ),
-    "alexnet": Builder(
-        lambda form: alexnet.alexnet(form.channels, form.num_classes, form.width),
-        alexnet.HEAD,
-        smallest=alexnet.SMALLEST_SIDE,
-        width=alexnet.WIDTH,
-    ),
-    "vgg11": _vgg(lambda form: vgg.vgg(form.channels, form.num_classes, vgg.VGG11), vgg.HEAD),
-    "vgg11_gn": _vgg(lambda form: vgg.vgg11_gn(form.channels, form.num_classes), vgg.HEAD_OF_ONE_LAYER),
-    "vgg16": _vgg(lambda form: vgg.vgg(form.channels, form.num_classes, vgg.VGG16), vgg.HEAD),
-    "resnet18": Builder(resnet.resnet18, resnet.HEAD, smallest=resnet.SMALLEST_SIDE, dimensions=EITHER),
-    "densenet121": Builder(
-        densenet.densenet121, densenet.HEAD, smallest=densenet.SMALLEST_SIDE, dimensions=EITHER
-    ),
+    "squeezenet": Builder(squeezenet, "classifier.1", smallest=17, starts_at_zero=False),
+    "alexnet": Builder(alexnet, "classifier.6", smallest=63, width=WIDTH),
+    "vgg11": Builder(partial(vgg.vgg, plan=vgg.VGG11), "classifier.6", smallest=32),
+    "vgg11_gn": Builder(vgg.vgg11_gn, "classifier.0", smallest=32),
+    "vgg16": Builder(partial(vgg.vgg, plan=vgg.VGG16), "classifier.6", smallest=32),
+    "resnet18": Builder(of_monai.resnet18, "fc", smallest=32, dimensions=EITHER),
+    "densenet121": Builder(of_monai.densenet121, "class_layers.out", smallest=32, dimensions=EITHER),
     "vit_tiny": Builder(
-        vit.vit_tiny, vit.HEAD, smallest=vit.SMALLEST_SIDE, divisor=vit.PATCH, linear_deviation=vit.DEVIATION
+        of_monai.vit_tiny, "classifier", smallest=of_monai.VIT_PATCH, divisor=of_monai.VIT_PATCH,
+        linear_deviation=of_monai.VIT_DEVIATION,
     ),
     # One answer for each pixel or voxel.
-    "voxel_features": Builder(
-        voxel_features.voxel_features,
-        voxel_features.HEAD,
-        encoder=lambda _: voxel_features.VoxelFeatures(),
-        dimensions=EITHER,
-        segments=True,
-        starts_at_zero=False,
-        width=16,
-    ),
+    "voxel_features": _segmenter(voxel_features, encoder=lambda _: VoxelFeatures(), width=16),
     "unet": _unet(depth=3, width=16, dimensions=EITHER),
     "unet3d": _unet(depth=3, width=8, dimensions=VOLUMES),
     "small_unet": _unet(depth=2, width=8, dimensions=EITHER),
-    "unet_vgg11": Builder(
-        lambda form: unet_vgg11.unet_vgg11(form.channels, form.num_classes),
-        unet_vgg11.HEAD,
-        smallest=unet_vgg11.DIVISOR,
-        segments=True,
-        starts_at_zero=False,
-        divisor=unet_vgg11.DIVISOR,
-        absent="decoder.",
-    ),
-    "segresnet": Builder(
-        segresnet.segresnet,
-        segresnet.HEAD,
-        encoder=lambda _: Standardise(each_channel=True),
-        smallest=segresnet.DIVISOR,
-        dimensions=EITHER,
-        segments=True,
-        starts_at_zero=False,
-        divisor=segresnet.DIVISOR,
-        width=8,
-    ),
-}
-
-SEGMENTS: frozenset[str] = frozenset(name for name, builder in NETWORKS.items() if builder.segments)
-"""Networks whose logits are (picture, class, *space)."""
+    "unet_vgg11": _segmenter(unet_vgg11, PICTURES, smallest=32, divisor=32, absent="decoder."),
+    "segresnet": _segmenter(of_monai.segresnet, encoder=_each_channel, smallest=8, divisor=8, width=8),
+}  # fmt: skip
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "classification": tuple(name for name in NETWORKS if name not in SEGMENTS),
-    "segmentation": tuple(name for name in NETWORKS if name in SEGMENTS),
+    "classification": tuple(name for name, builder in NETWORKS.items() if not builder.segments),
+    "segmentation": tuple(name for name, builder in NETWORKS.items() if builder.segments),
 }
 """The names by what they answer; each can stand in a study file's `[model] name`."""
 
@@ -194,8 +139,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 def build(
     name: str,
     *,
-    size: tuple[int, ...] | None = None,
-    image_size: int | None = None,
+    size: tuple[int, ...],
     channels: int,
     num_classes: int,
     init_generator: torch.Generator,
@@ -203,12 +147,11 @@ def build(
     weights: Path | None = None,
     width: int | None = None,
 ) -> Network:
-    """A network by name, initialised, with a user's weights if there are any.
+    """Returns a network by name, initialised, with a user's weights if there are any.
 
     Args:
         name: a key of `NETWORKS`.
         size: of the pictures, (height, width) in pixels, or of the volumes, (x, y, z) in voxels.
-        image_size: instead of `size`: height and width of square pictures.
         channels: of the pictures: 1 for grey, 3 for colour.
         num_classes: number of logits; a network that segments counts the background.
         init_generator: the only source of the starting values.
@@ -221,8 +164,13 @@ def build(
         ModelError: an unknown name, pictures of a size that the network cannot read, or weights that do not fit.
         MissingExtra: the network is MONAI's, which is not installed.
     """
-    builder = _builder(name)
-    form = Form(_size(size, image_size), channels, num_classes, _width(name, builder, width))
+    if name not in NETWORKS:
+        nearest = difflib.get_close_matches(name, NETWORKS, n=1, cutoff=0.0)[0]
+        raise ModelError(
+            f"network must be one of {', '.join(NETWORKS)}, got {name!r}. The nearest known one is {nearest!r}."
+        )
+    builder = NETWORKS[name]
+    form = Form(tuple(size), channels, num_classes, _width(name, builder, width))
     _check(name, builder, form)
     check_stage(train)
     with torch.device("meta"):
@@ -238,21 +186,6 @@ def build(
     report = None if weights is None else load_weights(body, weights, head=head, absent=absent)
     parts = Parts(builder.encoder(form), body, builder.head, builder.encode_once)
     return staged(name, parts, train, segments=builder.segments, weights=report)
-
-
-def _builder(name: str) -> Builder:
-    if name in NETWORKS:
-        return NETWORKS[name]
-    nearest = difflib.get_close_matches(name, NETWORKS, n=1, cutoff=0.0)[0]
-    raise ModelError(
-        f"network must be one of {', '.join(NETWORKS)}, got {name!r}. The nearest known one is {nearest!r}."
-    )
-
-
-def _size(size: tuple[int, ...] | None, image_size: int | None) -> tuple[int, ...]:
-    if (size is None) == (image_size is None):
-        raise ModelError(f"Either size or image_size must be given, got {size} and {image_size}; leave one out.")
-    return (image_size, image_size) if image_size is not None else tuple(size or ())
 
 
 def _width(name: str, builder: Builder, width: int | None) -> int:

@@ -25,18 +25,18 @@ def initialised(
     zero: frozenset[str],
     linear_deviation: float | None = None,
 ) -> nn.Sequential:
-    """Build a network and draw its parameters, without touching torch's global generator.
+    """Builds a network and draws its parameters, without touching torch's global generator.
 
     Convolutions and linear layers are drawn from N(0, 2 / fan_in), biases are zero (He et al. 2015,
     https://arxiv.org/abs/1502.01852, section 2.2, equation 10); norms start as the identity. The fan-in of a
     transposed convolution is the number of inputs that reach one output.
 
     Args:
-        build: returns the network; it runs on torch's `meta` device, which skips
-            the layers' own draw from the global generator.
+        build: returns the network; run on torch's `meta` device, without the layers' own draw from the global
+            generator.
         generator: the only source of randomness. The same state gives the same parameters, bit for bit.
-        zero: names of parameters that start at zero. A head at zero gives every class the same
-            probability, so the first private gradients are bounded and no direction is preferred.
+        zero: names of parameters that start at zero. A head at zero gives every class the same probability, so the
+            first private gradients are bounded and no direction is preferred.
         linear_deviation: of linear layers, where the network's authors say another than He's.
 
     Raises:
@@ -64,16 +64,13 @@ def _initialise(module: nn.Module, generator: torch.Generator, linear_deviation:
     own = dict(module.named_parameters(recurse=False))
     if isinstance(module, _CONVOLUTIONS | _TRANSPOSED | nn.Linear):
         deviation = math.sqrt(2.0 / _fan_in(module))
-        if isinstance(module, nn.Linear) and linear_deviation is not None:
-            deviation = linear_deviation
+        deviation = linear_deviation if linear_deviation and isinstance(module, nn.Linear) else deviation
         module.weight.normal_(0.0, deviation, generator=generator)
         if module.bias is not None:
             module.bias.zero_()
     elif isinstance(module, _NORMS):
-        if "weight" in own:
-            own["weight"].fill_(1.0)
-        if "bias" in own:
-            own["bias"].zero_()
+        for name, parameter in own.items():
+            parameter.fill_(float(name == "weight"))
     elif own.keys() <= _TOKENS:
         for name in sorted(own):
             own[name].normal_(0.0, _TOKEN_DEVIATION, generator=generator)
@@ -85,7 +82,7 @@ def _initialise(module: nn.Module, generator: torch.Generator, linear_deviation:
 
 
 def _fan_in(layer: nn.Module) -> float:
-    """How many inputs one output is the sum of."""
+    """Returns the number of inputs that one output is the sum of."""
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)
     if isinstance(layer, _TRANSPOSED):  # (input, output / groups, *kernel), spread over stride outputs a side

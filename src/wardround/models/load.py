@@ -10,16 +10,13 @@ from wardround.errors import ModelError
 from wardround.models.card import ModelCard, frozen_sha256, normalisation_of
 from wardround.models.catalogue import build
 from wardround.models.network import Network
-from wardround.models.weights import fault_of, parsed, read_weights
+from wardround.models.weights import faults_of, parsed, read_weights
 
 
 def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
     """Returns the network of a card with its trained weights, in evaluation mode.
 
-    Args:
-        card: of the model.
-        path: its `model.safetensors`.
-        model: one of `card.weights.models`, where several models share the file.
+    The path is that of its `model.safetensors`; where several models share the file, `model` is one of their names.
 
     Raises:
         ModelError: the file is not the card's (code `model-weights-hash`), holds other parameters than the network
@@ -36,11 +33,8 @@ def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
             "restore the file that was written with the card.",
             code="model-weights-hash",
         )
-    tensors = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in parsed(content, path).items()
-        if name.startswith(prefix)
-    }
+    named = parsed(content, path)
+    tensors = {name.removeprefix(prefix): named[name] for name in named if name.startswith(prefix)}
     network = build(
         card.network.name,
         size=card.network.size,
@@ -81,10 +75,7 @@ def _fill(network: Network, tensors: dict[str, Tensor], path: Path) -> None:
     assert network.parts is not None, "the network was made by build"
     wanted = network.parts.body.state_dict()
     faults = [f"{name}: not in the network" for name in sorted(tensors.keys() - wanted.keys())]
-    for name, present in wanted.items():
-        fault = fault_of(tensors.get(name), present)
-        if fault is not None:
-            faults.append(f"{name}: {fault}")
+    faults += [f"{name}: {fault}" for name, fault in faults_of(tensors, wanted).items()]
     if faults:
         raise ModelError(
             f"{path.name} must hold the parameters of {network.name}, and differs in {len(faults)} (first: "

@@ -1,8 +1,8 @@
-"""The value every network is: a fixed public encoding of one picture, and the part that is trained.
+"""The value of every network: a fixed public encoding of one picture, and the part that is trained.
 
-A network is cut in two because the two halves have different owners. The encoding is public: it depends
-on nothing but the one picture it is given, so it costs no privacy and may be computed once and kept. The
-trained part is where a patient could be found, and only its parameters are clipped, noised and sent.
+The encoding is public: it depends on nothing but the one picture it is given, so it costs no privacy and may be
+computed once and kept. A patient could be found in the trained part, and only its parameters are clipped, noised and
+sent.
 
 Pictures are uint8, (picture, channel, *space), already of the study's size; space is (height, width), or (x, y, z)
 for volumes.
@@ -32,6 +32,28 @@ FULL_SCALE = 255.0
 """The brightest value of a picture."""
 
 
+@dataclass(frozen=True)
+class Form:
+    """The shape of a network's pictures and of its answer, from which its layers are sized.
+
+    Attributes:
+        size: of the space: (height, width) of a picture in pixels, or (x, y, z) of a volume in voxels.
+        channels: 1 for grey, 3 for colour, 4 for four sequences of one examination.
+        num_classes: number of logits, for each picture or for each of its pixels.
+        width: channels of the first level, for the networks whose width can be chosen; 0 for the others.
+    """
+
+    size: tuple[int, ...]
+    channels: int
+    num_classes: int
+    width: int = 0
+
+    @property
+    def dimensions(self) -> int:
+        """Number of axes: 2 for pictures, 3 for volumes."""
+        return len(self.size)
+
+
 class Encoder(nn.Module, ABC):
     """A fixed public encoding: pictures, uint8, to float inputs, each from its own picture alone."""
 
@@ -41,26 +63,15 @@ class Encoder(nn.Module, ABC):
 
 
 class Normalise(Encoder):
-    """Pictures as floats: (picture / 255 - mean) / std.
-
-    Args:
-        mean: public constant, in units of full brightness; the default is that of
-            `wardround.images.rows.preprocess`.
-        std: public constant, likewise.
-    """
-
-    def __init__(self, mean: float = PUBLIC_MEAN, std: float = PUBLIC_STD) -> None:
-        super().__init__()
-        self.mean = mean
-        self.std = std
+    """Pictures as floats: (picture / 255 - mean) / std, with public constants."""
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Pictures (picture, channel, *space), uint8, to the same shape in float32."""
-        return (pictures.to(torch.float32) / FULL_SCALE - self.mean) / self.std
+        """Maps pictures (picture, channel, *space), uint8, to the same shape in float32."""
+        return (pictures.to(torch.float32) / FULL_SCALE - PUBLIC_MEAN) / PUBLIC_STD
 
     def constants(self) -> Constants:
         """See `Encoder`."""
-        return {"kind": "fixed", "full_scale": FULL_SCALE, "mean": self.mean, "std": self.std}
+        return {"kind": "fixed", "full_scale": FULL_SCALE, "mean": PUBLIC_MEAN, "std": PUBLIC_STD}
 
 
 class Standardise(Encoder):
@@ -68,35 +79,32 @@ class Standardise(Encoder):
 
     Brightness and contrast of a radiograph say more about the machine than about the lung, and as a
     shortcut they predict the label; this removes both, from each picture alone. A constant picture
-    becomes zero: `floor` (in units of full brightness) is added in quadrature to the deviation.
+    becomes zero: `FLOOR` is added in quadrature to the deviation.
 
     Args:
-        floor: see above.
         each_channel: every channel by itself, for channels that are measurements of different kinds (the sequences
             of a magnetic resonance examination); else all channels of a picture together.
     """
 
-    def __init__(self, floor: float = 0.01, *, each_channel: bool = False) -> None:
+    FLOOR = 0.01
+    """In units of full brightness."""
+
+    def __init__(self, *, each_channel: bool = False) -> None:
         super().__init__()
-        self.floor = floor
         self.each_channel = each_channel
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Pictures (picture, channel, *space), uint8, to the same shape in float32."""
+        """Maps pictures (picture, channel, *space), uint8, to the same shape in float32."""
         values = pictures.to(torch.float32) / FULL_SCALE
         axes = tuple(range(2 if self.each_channel else 1, values.ndim))
         centred = values - values.mean(dim=axes, keepdim=True)
         variance = (centred * centred).mean(dim=axes, keepdim=True)
-        return centred / torch.sqrt(variance + self.floor**2)
+        return centred / torch.sqrt(variance + self.FLOOR**2)
 
     def constants(self) -> Constants:
         """See `Encoder`."""
-        return {
-            "kind": "own-deviation",
-            "full_scale": FULL_SCALE,
-            "floor": self.floor,
-            "each_channel": self.each_channel,
-        }
+        own: Constants = {"kind": "own-deviation", "full_scale": FULL_SCALE, "floor": self.FLOOR}
+        return own | {"each_channel": self.each_channel}
 
 
 class Frozen(nn.Module):
@@ -107,11 +115,11 @@ class Frozen(nn.Module):
         self.inner = inner.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Frozen":
-        """Stay in evaluation mode: a frozen backbone has no dropout."""
+        """Stays in evaluation mode: a frozen backbone has no dropout."""
         return super().train(False)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """What the inner module returns, without a gradient."""
+        """Returns the output of the inner module, without a gradient."""
         with torch.no_grad():
             outputs: torch.Tensor = self.inner(inputs)
         return outputs
@@ -119,7 +127,7 @@ class Frozen(nn.Module):
 
 @dataclass(frozen=True)
 class Parts:
-    """What a network is cut from, kept so that it can be cut anew.
+    """All layers of a network and the encoding before them: what it is cut from.
 
     Attributes:
         encoder: the fixed encoding without any layer of the body.
@@ -139,15 +147,12 @@ class Network:
     """A named network, cut where private training begins.
 
     Attributes:
-        name: its key in `wardround.models.catalogue.NETWORKS`.
         encode: fixed and public: pictures (picture, channel, *space), uint8, to float inputs
             (picture, ...). No trained parameter, and no picture's inputs depend on another picture.
         trained: inputs to logits: (picture, class), or (picture, class, *space) if it segments. Those of its
             parameters that require a gradient are the model that hospitals train.
         encode_once: the inputs are small enough, and dear enough, to be computed once and kept.
         weights: what was loaded from a user's file, None for a network that starts from its initialisation.
-        segments: it gives logits of every pixel or voxel.
-        stage: what of it is trained.
         parts: what it was cut from; None for a network that was not made by `build`.
     """
 
@@ -166,5 +171,5 @@ class Network:
         return sum(parameter.numel() for parameter in self.trained.parameters() if parameter.requires_grad)
 
     def whole(self) -> nn.Module:
-        """One module from uint8 pictures to logits; it shares its parameters with this network."""
+        """Returns one module from uint8 pictures to logits; it shares its parameters with this network."""
         return nn.Sequential(self.encode, self.trained)

@@ -5,7 +5,6 @@ in C order. It is the only form in which a model travels between a hospital and 
 """
 
 import hashlib
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -15,41 +14,24 @@ from wardround.errors import ModelError
 from wardround.types import Vector
 
 
-def parameters_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the trained parameters, in the order of the vector.
-
-    >>> parameters_of(nn.Linear(3, 2))
-    {'weight': (2, 3), 'bias': (2,)}
-    """
-    return {name: tuple(parameter.shape) for name, parameter in _trained(module)}
-
-
 def sha256_of(weights: Vector) -> str:
     """Returns the hash of a vector of weights, as little-endian single precision, in hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(weights, dtype="<f4").tobytes()).hexdigest()
 
 
 def to_vector(module: nn.Module) -> Vector:
-    """A copy of the trained parameters in one row, (parameter,), float32."""
-    rows = [
-        parameter.detach().to(device="cpu", dtype=torch.float32).reshape(-1) for _, parameter in _trained(module)
-    ]
-    if not rows:
-        return np.zeros(0, dtype=np.float32)
-    return torch.cat(rows).numpy()
+    """Returns a copy of the trained parameters in one row, (parameter,), float32."""
+    rows = [p.detach().to(device="cpu", dtype=torch.float32).reshape(-1) for p in _trained(module)]
+    return torch.cat(rows).numpy() if rows else np.zeros(0, dtype=np.float32)
 
 
 def load_vector(module: nn.Module, vector: Vector) -> None:
-    """Write a row of numbers into the trained parameters, in place.
-
-    Args:
-        module: receives the values; its parameter objects, dtypes and devices stay.
-        vector: (parameter,), as `to_vector` returns it.
+    """Writes a row of numbers, (parameter,), into the trained parameters in place; objects, dtypes and devices stay.
 
     Raises:
         ModelError: the vector's shape is not (number of trained parameters,). The module is then unchanged.
     """
-    sizes = [parameter.numel() for _, parameter in _trained(module)]
+    sizes = [parameter.numel() for parameter in _trained(module)]
     if vector.shape != (sum(sizes),):
         raise ModelError(
             f"a parameter vector must have shape ({sum(sizes)},) for this network, got {vector.shape}. "
@@ -57,11 +39,9 @@ def load_vector(module: nn.Module, vector: Vector) -> None:
         )
     values = torch.from_numpy(np.array(vector, dtype=np.float32))
     with torch.no_grad():
-        for (_, parameter), piece in zip(_trained(module), torch.split(values, sizes), strict=True):
+        for parameter, piece in zip(_trained(module), torch.split(values, sizes), strict=True):
             parameter.copy_(piece.reshape(parameter.shape))
 
 
-def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            yield name, parameter
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -1,7 +1,7 @@
-"""Weights that a user brings: one `.safetensors` file, read strictly.
+"""Weights that a user brings: one `.safetensors` file, read strictly, its SHA-256 recorded.
 
-A file is data, never a program: pickled weights (`.pt`, `.pth`, `.bin`) can run code when they are opened,
-so they are refused. Where the weights come from is the user's to say; this room records their SHA-256.
+A file is data, never a program: pickled weights (`.pt`, `.pth`, `.bin`) can run code when they are opened, so they are
+refused.
 """
 
 import hashlib
@@ -20,14 +20,12 @@ PICKLED = frozenset({".pt", ".pth", ".bin", ".pkl", ".ckpt"})
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What became of a weights file.
+    """Report of a weights file that was loaded.
 
     Attributes:
-        sha256: of the file's bytes, in hexadecimal. loaded: parameters that now hold the file's values.
+        sha256: of the file's bytes, in hexadecimal.
         reinitialised: parameters of the classifier head that the file lacks or holds in another shape, and those
-        of a
-            U-Net's way up when the file is that of its encoder.
-        unused: names in the file that this network does not have.
+            of a U-Net's way up when the file is that of its encoder.
     """
 
     sha256: str
@@ -39,7 +37,7 @@ class LoadedWeights:
 def load_weights(
     module: nn.Module, path: Path, *, head: frozenset[str], absent: frozenset[str] = frozenset()
 ) -> LoadedWeights:
-    """Copy a file's tensors into a freshly initialised module, and say what was done.
+    """Copies a file's tensors into a freshly initialised module.
 
     Args:
         module: the whole network; changed only when every tensor fits.
@@ -56,23 +54,22 @@ def load_weights(
     wanted = module.state_dict()
     if not absent & found.keys():
         head = head | absent
-    faults: list[str] = []
-    fitting: dict[str, torch.Tensor] = {}
-    for name, present in wanted.items():
-        fault = fault_of(found.get(name), present)
-        if fault is None:
-            fitting[name] = found[name]
-        elif name not in head:
-            faults.append(f"{name}: {fault}")
-    reinitialised = tuple(name for name in wanted if name in head and not head <= fitting.keys())
+    faults = faults_of(found, wanted)
     unused = tuple(sorted(found.keys() - wanted.keys()))
-    if faults:
-        raise ModelError(_report(path, faults, unused))
-    loaded = {name: value for name, value in fitting.items() if name not in reinitialised}
+    if faults.keys() - head:
+        lines = [f"{name}: {fault}" for name, fault in faults.items() if name not in head]
+        lines += [f"in the file and not in the network: {', '.join(unused)}"] * bool(unused)
+        raise ModelError(
+            "weights must fit the network in every name and shape but the classifier head's; "
+            f"{path.name} differs:" + "".join(f"\n  {line}" for line in lines) + "\n"
+            "Choose the network, channels and image size that the file was trained with."
+        )
+    reinitialised = tuple(name for name in wanted if faults and name in head)
+    loaded = tuple(name for name in wanted if name not in reinitialised)
     with torch.no_grad():
-        for name, value in loaded.items():
-            wanted[name].copy_(value)
-    return LoadedWeights(hashlib.sha256(content).hexdigest(), tuple(loaded), reinitialised, unused)
+        for name in loaded:
+            wanted[name].copy_(found[name])
+    return LoadedWeights(hashlib.sha256(content).hexdigest(), loaded, reinitialised, unused)
 
 
 def read_weights(path: Path) -> bytes:
@@ -115,8 +112,13 @@ def parsed(content: bytes, path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def fault_of(value: torch.Tensor | None, present: torch.Tensor) -> str | None:
-    """Returns why a file's tensor cannot stand in a parameter's place, or None."""
+def faults_of(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Returns for each parameter whose place a file's tensor cannot take, the reason."""
+    faults = {name: _fault_of(found.get(name), present) for name, present in wanted.items()}
+    return {name: fault for name, fault in faults.items() if fault is not None}
+
+
+def _fault_of(value: torch.Tensor | None, present: torch.Tensor) -> str | None:
     if value is None:
         return "missing"
     if value.shape != present.shape:
@@ -126,14 +128,3 @@ def fault_of(value: torch.Tensor | None, present: torch.Tensor) -> str | None:
     if not bool(torch.isfinite(value).all()):
         return "contains NaN or infinity"
     return None
-
-
-def _report(path: Path, faults: list[str], unused: tuple[str, ...]) -> str:
-    lines = "".join(f"\n  {fault}" for fault in faults)
-    if unused:
-        lines += f"\n  in the file and not in the network: {', '.join(unused)}"
-    return (
-        "weights must fit the network in every name and shape but the classifier head's; "
-        f"{path.name} differs:{lines}\n"
-        "Choose the network, channels and image size that the file was trained with."
-    )

@@ -7,15 +7,17 @@ passes. The engine never runs a network whose gradients disagree.
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from wardround.per_patient.batch import Loss, NotPerPicture, PatientBatch, losses_of
-from wardround.per_patient.engine import Anatomy, same, take
-from wardround.per_patient.layers import squared
+from wardround.per_patient.engine import Anatomy, take
+from wardround.per_patient.layers.base import same, squared
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
 from wardround.per_patient.rules import RULES
@@ -33,15 +35,38 @@ _ALIKE = 1e-2
 _KNOWN: "WeakKeyDictionary[nn.Module, dict[object, Anatomy]]" = WeakKeyDictionary()
 
 
+@dataclass(frozen=True)
+class _Subject:
+    """A network with its trained parameters, its loss, and examples whose shapes made-up pictures and labels take."""
+
+    model: nn.Module
+    layout: Layout
+    loss: Loss
+    inputs: Tensor
+    labels: Tensor
+
+    def made_up(self, size: int) -> PatientBatch:
+        """Returns pictures of noise, one each patient; integers are the example's in another order."""
+        generator = torch.Generator().manual_seed(size)  # on the processor, wherever the pictures are
+        targets = self.labels[:1].expand(size, *self.labels.shape[1:])
+        shape, device = self.inputs.shape[1:], self.inputs.device
+        if self.inputs.is_floating_point():
+            pictures = torch.randn((size, *shape), dtype=self.inputs.dtype, generator=generator).to(device)
+        else:
+            values = self.inputs[0].reshape(-1)
+            orders = [torch.randperm(len(values), generator=generator).to(device) for _ in range(size)]
+            pictures = torch.stack([values[order].view(shape) for order in orders])
+        return PatientBatch(pictures, targets, torch.arange(size, device=device), size)
+
+    def losses(self, batch: PatientBatch) -> Tensor:
+        """Returns the loss of each picture, (picture,)."""
+        return losses_of(self.loss, self.model(batch.inputs), batch.labels, len(batch.inputs))
+
+
 def anatomy_of(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
     """Returns the findings about a network, studied once for each state of its switches.
 
-    Args:
-        model: the network.
-        layout: of its trained parameters.
-        loss: loss of each picture.
-        inputs: at least one picture, for shapes and (of integers) admissible values only.
-        labels: at least one label, likewise.
+    Inputs and labels are read for shapes and (of integers) admissible values only.
     """
     switches = (
         tuple(layout.parameters),
@@ -51,8 +76,7 @@ def anatomy_of(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, lab
     known = _KNOWN.setdefault(model, {})
     if switches not in known:
         with torch.autocast(inputs.device.type, enabled=False):  # whose rounding would hide what is compared
-            anatomy = _study(model, layout, loss, inputs, labels)
-        known[switches] = anatomy
+            known[switches] = _study(_Subject(model, layout, loss, inputs, labels))
     return known[switches]
 
 
@@ -64,17 +88,18 @@ def distrusted(model: nn.Module, anatomy: Anatomy) -> Anatomy:
     return changed
 
 
-def _study(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
+def _study(subject: _Subject) -> Anatomy:
+    model = subject.model
     resting = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.training]
     for module in resting:
         module.eval()  # masks differ from call to call; what is compared here must not
     state = torch.random.get_rng_state()
     try:
-        anatomy = _with_rules(model, layout, loss, inputs, labels, resting)
+        anatomy = _with_rules(subject, resting)
         if not anatomy.whole:
-            kept = _agrees(model, layout, loss, inputs, labels, anatomy)
+            kept = _agrees(subject, anatomy)
             if kept is None:
-                kept = _agrees_in_double(model, loss, inputs, labels, anatomy)
+                kept = _agrees_in_double(subject, anatomy)
             if kept is None:
                 warn_of_slow_path(
                     model, "the whole network (its gradients did not agree with one-picture backward passes)"
@@ -82,17 +107,16 @@ def _study(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels:
                 anatomy = Anatomy(True, (), anatomy.bytes_per_picture)
             else:
                 anatomy = replace(anatomy, kept_per_picture=kept)
-        return replace(anatomy, loop=anatomy.whole and not _can_be_mapped(model, layout, loss, inputs, labels))
+        return replace(anatomy, loop=anatomy.whole and not _can_be_mapped(subject))
     finally:
         torch.random.set_rng_state(state)
         for module in resting:
             module.train()
 
 
-def _can_be_mapped(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> bool:
-    pictures, targets = _made_up(inputs, labels, 2)
+def _can_be_mapped(subject: _Subject) -> bool:
     try:
-        functional_gradients(model, layout, loss, PatientBatch(pictures, targets, _one_each(pictures), 2))
+        functional_gradients(subject.model, subject.layout, subject.loss, subject.made_up(2))
     except NotPerPicture:
         raise
     except Exception:  # no batching rule, or code that looks at values: it is then done picture by picture
@@ -100,116 +124,69 @@ def _can_be_mapped(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor,
     return True
 
 
-def _with_rules(
-    model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor, resting: Sequence[nn.Module]
-) -> Anatomy:
+def _with_rules(subject: _Subject, resting: Sequence[nn.Module]) -> Anatomy:
     """Runs both probes until every use has a rule or lies in a module that is run as one use."""
-    pictures, _ = _made_up(inputs, labels, _PROBES[0])
-    with torch.no_grad(), _Marks(model, _PROBES[0]):
-        model(pictures)
+    model = subject.model
+    with torch.no_grad(), _taking_pictures(model, _PROBES[0]) as taking:
+        model(subject.made_up(_PROBES[0]).inputs)
     vmapped: list[nn.Module] = []
     while True:
         try:
             for size in _PROBES:
-                seen = _probe(model, layout, loss, inputs, labels, size, vmapped)
+                seen = _probe(subject, size, vmapped)
             return Anatomy(False, tuple(vmapped), seen // _PROBES[-1])
         except Unruled as unruled:
-            module = _stand_in(model, unruled, vmapped, resting)
+            module = _stand_in(model, unruled, taking - set(vmapped), resting)
             if module is None:
                 warn_of_slow_path(model, f"the whole network ({unruled})")
                 return Anatomy(True, (), 0)
             names = {id(m): name for name, m in model.named_modules()}
             warn_of_slow_path(model, f"module {names[id(module)]!r}, {type(module).__name__} ({unruled})")
-            inside = {id(m) for m in module.modules()}
-            vmapped = [m for m in vmapped if id(m) not in inside] + [module]
+            inside = set(module.modules())
+            vmapped = [m for m in vmapped if m not in inside] + [module]
 
 
 def _stand_in(
-    model: nn.Module, unruled: Unruled, vmapped: Sequence[nn.Module], resting: Sequence[nn.Module]
+    model: nn.Module, unruled: Unruled, taking: set[nn.Module], resting: Sequence[nn.Module]
 ) -> nn.Module | None:
     """Returns the innermost running module that can be run as one use: below the root, without random masks."""
-    for module in reversed(unruled.modules):
-        if module is model:
-            return None
-        blocked = {id(m) for m in (*resting, *vmapped)}
-        takes_pictures = getattr(module, "_wardround_takes_pictures", False)
-        if (
-            takes_pictures
-            and id(module) not in {id(m) for m in vmapped}
-            and not ({id(m) for m in module.modules()} & blocked & {id(m) for m in resting})
-        ):
-            return module
-    return None
+    below = takewhile(lambda module: module is not model, reversed(unruled.modules))
+    return next((m for m in below if m in taking and set(m.modules()).isdisjoint(resting)), None)
 
 
-def _probe(
-    model: nn.Module,
-    layout: Layout,
-    loss: Loss,
-    inputs: Tensor,
-    labels: Tensor,
-    size: int,
-    vmapped: Sequence[nn.Module],
-) -> int:
+def _probe(subject: _Subject, size: int, vmapped: Sequence[nn.Module]) -> int:
     """Runs one forward pass on made-up pictures; returns the bytes of all activations."""
-    pictures, targets = _made_up(inputs, labels, size)
-    tape = Tape(size, same, inputs.device, single=True, materialise=True)
-    recorder = Recorder(layout.parameters, size, tape, RULES)
-    with torch.enable_grad(), recorder.running(model), recorder.vmapping(vmapped), recorder:
-        output = model(pictures)
-    losses_of(loss, output, targets, size)
+    batch = subject.made_up(size)
+    tape = Tape(size, same, batch.inputs.device, single=True, materialise=True)
+    recorder = Recorder(subject.layout.parameters, size, tape, RULES)
+    with torch.enable_grad(), recorder.running(subject.model), recorder.vmapping(vmapped), recorder:
+        output = subject.model(batch.inputs)
+    losses_of(subject.loss, output, batch.labels, size)
     return recorder.bytes_seen
 
 
-class _Marks:
-    """Hooks that note which modules take tensors and give one tensor, all with the batch first."""
+@contextmanager
+def _taking_pictures(model: nn.Module, size: int) -> Iterator[set[nn.Module]]:
+    """Notes the modules that take tensors and give one tensor, all with the batch first, at their last call."""
+    taking: set[nn.Module] = set()
 
-    def __init__(self, model: nn.Module, size: int) -> None:
-        self._model, self._size = model, size
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+    def is_batched(value: object) -> bool:
+        fits = isinstance(value, Tensor) and value.ndim >= 1 and value.shape[0] == size
+        return isinstance(value, Tensor) and fits and value.is_floating_point()
 
-    def __enter__(self) -> None:
-        for module in self._model.modules():
-            self._handles.append(module.register_forward_hook(self._note, with_kwargs=True))
+    def note(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
+        fits = bool(args) and not kwargs and all(is_batched(value) for value in (*args, output))
+        (taking.add if fits else taking.discard)(module)
 
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
+    handles = [module.register_forward_hook(note, with_kwargs=True) for module in model.modules()]
+    try:
+        yield taking
+    finally:
+        for handle in handles:
             handle.remove()
 
-    def _note(
-        self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object
-    ) -> None:
-        fits = bool(args) and not kwargs and all(self._is_batched(value) for value in (*args, output))
-        object.__setattr__(module, "_wardround_takes_pictures", fits)
 
-    def _is_batched(self, value: object) -> bool:
-        return (
-            isinstance(value, Tensor)
-            and value.ndim >= 1
-            and value.shape[0] == self._size
-            and value.is_floating_point()
-        )
-
-
-def _made_up(inputs: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Returns pictures of noise in the shape of the real ones; integers are the first's in another order."""
-    generator = torch.Generator().manual_seed(size)  # on the processor, wherever the pictures are
-    targets = labels[:1].expand(size, *labels.shape[1:])
-    if not inputs.is_floating_point():
-        values = inputs[0].reshape(-1)
-        orders = [torch.randperm(len(values), generator=generator).to(values.device) for _ in range(size)]
-        return torch.stack([values[order].view(inputs.shape[1:]) for order in orders]), targets
-    shape = (size, *inputs.shape[1:])
-    return torch.randn(shape, dtype=inputs.dtype, generator=generator).to(inputs.device), targets
-
-
-def _one_each(pictures: Tensor) -> Tensor:
-    return torch.arange(len(pictures), device=pictures.device)
-
-
-def _agrees(
-    model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy
-) -> int | None:
+def _agrees(subject: _Subject, anatomy: Anatomy) -> int | None:
     """Returns the bytes kept of a picture's gradients if they equal backward passes of one loss each; else None.
 
     Norms and kept gradients are compared picture by picture, deferred ones by their sum. No gradient is held longer
@@ -217,14 +194,15 @@ def _agrees(
     pass is that of the whole batch, whose rounding the engine shares. A second comparison, of loss values, tests that
     a picture's loss does not depend on the other pictures.
     """
-    size = _PROBES[-1]
-    pictures, targets = _made_up(inputs, labels, size)
-    batch = PatientBatch(pictures, targets, _one_each(pictures), size)
+    size, layout = _PROBES[-1], subject.layout
+    batch = subject.made_up(size)
+    singles = [
+        PatientBatch(x[None], y[None], batch.patient[:1], 1)
+        for x, y in zip(batch.inputs, batch.labels, strict=True)
+    ]
     try:
-        tape = take(model, layout, loss, batch, anatomy, materialise=False)
-        apart = torch.cat(
-            [losses_of(loss, model(pictures[i : i + 1]), targets[i : i + 1], 1) for i in range(size)]
-        )
+        tape = take(subject.model, layout, subject.loss, batch, anatomy, materialise=False)
+        apart = torch.cat([subject.losses(single) for single in singles])
     except NotPerPicture:
         raise
     except Exception:  # any error of a module that cannot take one picture
@@ -232,11 +210,11 @@ def _agrees(
     if tape is None:
         return None
     with torch.enable_grad():
-        together = losses_of(loss, model(pictures), targets, size)
+        together = subject.losses(batch)
         each, total = together.unbind(), together.sum()
     if not torch.allclose(apart, together.detach(), rtol=_ALIKE, atol=_ALIKE):
         return None
-    tolerance = 1e-8 if inputs.dtype is torch.float64 else 1e-3
+    tolerance = 1e-8 if batch.inputs.dtype is torch.float64 else 1e-3
     deferred = {name for use, _, _ in tape.deferred for name in use.names}
     trained = list(layout.parameters.values())
     for i in range(size):
@@ -257,23 +235,21 @@ def _agrees(
     return sum(gradients.numel() * gradients.element_size() for gradients in tape.kept.values()) // size
 
 
-def _agrees_in_double(
-    model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, anatomy: Anatomy
-) -> int | None:
+def _agrees_in_double(subject: _Subject, anatomy: Anatomy) -> int | None:
     """Repeats the comparison in float64: an ill-conditioned network may disagree with itself in float32.
 
     Weights are scaled down to 1. Those of a diverged run saturate the loss, whose gradient is then a difference of
     almost equal numbers, in float64 too. Which rule a layer needs does not depend on the weights.
     """
-    if anatomy.vmapped or inputs.dtype not in (torch.float32, torch.float64):
+    if anatomy.vmapped or subject.inputs.dtype not in (torch.float32, torch.float64):
         return None
-    double = copy.deepcopy(model).double()
+    double = copy.deepcopy(subject.model).double()
     layout = Layout.of(double)
     with torch.no_grad():
         for parameter in layout.parameters.values():
             if parameter.numel():
                 parameter.div_(parameter.abs().amax().clamp(min=1.0))
-    return _agrees(double, layout, loss, inputs.double(), labels, anatomy)
+    return _agrees(replace(subject, model=double, layout=layout, inputs=subject.inputs.double()), anatomy)
 
 
 def _deferred_sums(tape: Tape, layout: Layout) -> Iterator[tuple[str, Tensor]]:

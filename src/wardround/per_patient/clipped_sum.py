@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from wardround.errors import PrivacyError
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipping_rules import Clipping, Flat
-from wardround.per_patient.layers import in_full_precision
+from wardround.per_patient.layers.base import in_full_precision
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.margins import LEAST_CLIPPING_NORM
 from wardround.per_patient.microbatches import Microbatch, microbatches
@@ -94,15 +94,14 @@ def clipped_sum(
         PrivacyError: clipping_norm is not positive, or too small to be measured in the network's precision.
     """
     groups = torch.zeros(batch.num_patients, dtype=torch.int64)
-    sums = clipped_sums_by_group(
+    return clipped_sums_by_group(
         model, loss, batch, groups, 1,
         clipping_norm=clipping_norm, clipping=clipping, memory_bytes=memory_bytes, dropout_seed=dropout_seed,
         out=None if out is None else out[None],
-    )  # fmt: skip
-    return sums[0]
+    )[0]  # fmt: skip
 
 
-@one_at_a_time
+@one_at_a_time()
 def clipped_sums_by_group(
     model: nn.Module,
     loss: Loss,
@@ -118,19 +117,9 @@ def clipped_sums_by_group(
 ) -> list[ClippedSum]:
     """Returns the `clipped_sum` of each group of patients, evaluated in common batches.
 
-    A simulation of many hospitals on one machine costs this way as much as one large hospital.
-
-    Args:
-        model: see `clipped_sum`; so are `loss`, `batch` and the keyword arguments.
-        loss: as there.
-        batch: the patients of all groups.
-        group: group (hospital) of each patient, (num_patients,), in [0, num_groups).
-        num_groups: number of sums; a group without patients gets zeros.
-        clipping_norm: as there.
-        clipping: as there.
-        memory_bytes: as there.
-        dropout_seed: as there.
-        out: as there, (num_groups, parameter).
+    A simulation of many hospitals on one machine costs this way as much as one large hospital. `group` is the group
+    (hospital) of each patient, (num_patients,), in [0, num_groups); a group without patients gets zeros. `out` is
+    (num_groups, parameter); the other arguments are those of `clipped_sum`.
 
     Guarantee:
         That of `clipped_sum`, for each group: a patient moves the sum of their own group only.
@@ -184,26 +173,16 @@ def _zeros(shape: tuple[int, int], layout: Layout, out: Tensor | None) -> Tensor
     return torch.zeros(shape, dtype=layout.dtype, device=layout.device) if out is None else out.zero_()
 
 
-@one_at_a_time
+@one_at_a_time()
 def per_patient_gradients(
-    model: nn.Module,
-    loss: Loss,
-    batch: PatientBatch,
-    *,
-    memory_bytes: int = 1 << 30,
-    dropout_seed: int = 0,
+    model: nn.Module, loss: Loss, batch: PatientBatch, *, memory_bytes: int = 1 << 30, dropout_seed: int = 0
 ) -> Tensor:
     """Returns every patient's gradient, not clipped, (patient, parameter); for audits.
 
     Gradients are computed in common batches, whose size decides the last bits of each. Where a gradient must not depend
-    on the other patients, use `wardround.per_patient.isolated` or `wardround.per_patient.fixed_shape`.
-
-    Args:
-        model: see `clipped_sum`; so are the others.
-        loss: as there.
-        batch: as there; a patient without pictures has a gradient of zeros.
-        memory_bytes: as there; the result itself is not counted.
-        dropout_seed: as there.
+    on the other patients, use `wardround.per_patient.isolated` or `wardround.per_patient.fixed_shape`. Arguments are
+    those of `clipped_sum`; `memory_bytes` does not count the result. A patient without pictures has a gradient
+    of zeros.
 
     Guarantee: none. Each gradient is one patient's, and private.
     """

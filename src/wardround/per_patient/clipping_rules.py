@@ -36,12 +36,9 @@ class Clipping:
         del clipping_norm
 
     def factors(self, norms: Tensor, sizes: Sequence[int], clipping_norm: float) -> Tensor:
-        """Returns the factor of each section of each patient's gradient, (section, patient).
+        """Returns the factor of each section of each patient's gradient, from its L2 norm, (section, patient).
 
-        Args:
-            norms: L2 norm of each section of each patient, (section, patient), finite, float64.
-            sizes: numbers in each section.
-            clipping_norm: C, the bound on the norm of the whole.
+        Norms are finite, in float64; `sizes` are the numbers in each section, and C bounds the norm of the whole.
         """
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wardround.per_patient.batch import Loss, PatientBatch, losses_of
-from wardround.per_patient.layers import Buffers, Fold
+from wardround.per_patient.layers.base import Buffers, Fold, same
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
 from wardround.per_patient.rules import RULES
@@ -73,11 +73,6 @@ def take(
             torch.autograd.backward((losses / counts[batch.patient]).sum())
     tape.finish()
     return tape
-
-
-def same(values: Tensor) -> Tensor:
-    """Returns per-picture values as they are: every patient has one picture."""
-    return values
 
 
 class _Folded:

@@ -48,11 +48,7 @@ _STRANGERS = (0.0, 1e3, -1e30, float("inf"), float("nan"))
 def slots_for(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor) -> int:
     """Returns the number of slots of a batch, a power of two; 0 where gradients are to be isolated.
 
-    Args:
-        model: as in `wardround.per_patient.clipped_sum.clipped_sum`; so is the loss.
-        loss: of each picture.
-        inputs: at least one encoded picture, for its shape only.
-        labels: at least one label, likewise.
+    Model and loss are as in `wardround.per_patient.clipped_sum.clipped_sum`; of inputs and labels the shape is read.
 
     Guarantee: public: pixel values are not read.
 
@@ -79,12 +75,7 @@ def slot_of(picture: npt.NDArray[np.generic], count: int) -> int:
 
 
 def placed(slots: Ints, count: int) -> Iterator[Ints]:
-    """Yields the pictures of each batch by slot, (slot,); `EMPTY` in empty slots.
-
-    Args:
-        slots: of each picture, (picture,).
-        count: slots of a batch.
-    """
+    """Yields the pictures of each batch by slot, (slot,), from the slot of each picture; `EMPTY` in empty slots."""
     order = np.argsort(slots, kind="stable")
     taken = slots[order]
     before = np.arange(len(slots)) - np.searchsorted(taken, taken)
@@ -96,9 +87,7 @@ def placed(slots: Ints, count: int) -> Iterator[Ints]:
 def in_slots(values: Tensor, batch: Ints) -> Tensor:
     """Returns values by slot, (slot, ...), zeros in empty ones, in new memory, so that the alignment is always equal.
 
-    Args:
-        values: of the pictures in this batch, in the order of their slots.
-        batch: as `placed` gives it.
+    The values are of the pictures in a batch of `placed`, in the order of their slots.
     """
     filled = torch.zeros(len(batch), *values.shape[1:], dtype=values.dtype)
     filled[torch.from_numpy(batch != EMPTY)] = values
@@ -111,35 +100,24 @@ def gradients_of_slots(
 ) -> npt.NDArray[np.float32]:
     """Returns the gradient of each slot's picture, (slot, parameter).
 
-    Args:
-        model: see `slots_for`; so is the loss.
-        loss: of each picture.
-        inputs: encoded, (slot, ...), of as many slots as at every other call.
-        labels: (slot, ...).
-        memory_bytes: as for `clipped_sum`.
-        dropout_seed: of this batch, and of no other.
+    Inputs and labels are (slot, ...), of as many slots as at every other call; the seed is of this batch alone.
 
     Guarantee: none. A gradient depends on its picture, its slot and its masks, and on no other picture (see above).
     """
-    count = len(inputs)
-    batch = PatientBatch(inputs, labels, torch.arange(count), count)
-    gradients: npt.NDArray[np.float32] = per_patient_gradients(
-        model, loss, batch, memory_bytes=memory_bytes, dropout_seed=dropout_seed
-    ).numpy()
-    return gradients
+    batch = PatientBatch(inputs, labels, torch.arange(len(inputs)), len(inputs))
+    found = per_patient_gradients(model, loss, batch, memory_bytes=memory_bytes, dropout_seed=dropout_seed)
+    return np.asarray(found.numpy())
 
 
 def mean_of(gradients: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Returns a patient's gradient: the mean over their pictures' gradients, added up in order in float64."""
     if len(gradients) == 1:
-        only: npt.NDArray[np.float32] = gradients[0]
-        return only
+        return np.asarray(gradients[0])
     total = np.zeros(gradients.shape[1])
     with np.errstate(invalid="ignore", over="ignore"):
         for gradient in gradients:
             total += gradient
-        mean: npt.NDArray[np.float32] = (total / max(1, len(gradients))).astype(gradients.dtype)
-    return mean
+        return np.asarray((total / max(1, len(gradients))).astype(gradients.dtype))
 
 
 def stays_apart(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, count: int) -> bool:

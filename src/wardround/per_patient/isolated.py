@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from wardround.per_patient.anatomy import anatomy_of
-from wardround.per_patient.batch import Loss, PatientBatch, losses_of
+from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.process import dropout_from, one_thread
+from wardround.per_patient.slow_path import gradient_in_parts
 
 
 @one_thread()
@@ -28,35 +29,21 @@ def isolated_gradient(
     memory_bytes: int = 1 << 30,
     dropout_seed: int = 0,
 ) -> Tensor:
-    """Returns the gradient of the mean loss over one patient's pictures, (parameter,).
+    """Returns the gradient of the mean loss over one patient's pictures, (parameter,); zero without pictures.
 
-    Args:
-        model: as in `wardround.per_patient.clipped_sum.clipped_sum`; so is the loss.
-        layout: of its trained parameters.
-        loss: of each picture.
-        inputs: the patient's encoded pictures, (picture, ...); without any, the gradient is zero.
-        labels: of these, (picture, ...).
-        memory_bytes: for activations at one time; public, like all arguments but the pictures and labels.
-        dropout_seed: of this patient's masks, and of no other patient's.
+    Arguments are those of `wardround.per_patient.clipped_sum.clipped_sum`, with inputs and labels of one patient. All
+    are public but the pictures and labels. The seed is of this patient's masks, and of no other patient's.
 
     Guarantee: none: the gradient is private. It depends on this patient only, bit for bit.
     """
     if len(inputs) == 0:
         return layout.flat([None] * len(layout.parameters))
-    parameters, names = list(layout.parameters.values()), list(layout.parameters)
     # Studied with zeros: the number of pictures at a time must not depend on a picture.
     anatomy = anatomy_of(model, layout, loss, torch.zeros_like(inputs[:1]), torch.zeros_like(labels[:1]))
     at_once = 1 if anatomy.whole else max(1, memory_bytes // max(1, anatomy.bytes_per_picture))
-    formed: dict[str, Tensor] = {}
-    with dropout_from(dropout_seed, layout.device), torch.enable_grad():
-        for at in range(0, len(inputs), at_once):
-            part, targets = inputs[at : at + at_once], labels[at : at + at_once]
-            value = losses_of(loss, model(part), targets, len(part)).sum() / len(inputs)
-            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-            for name, gradient in zip(names, gradients, strict=True):
-                if gradient is not None:
-                    formed[name] = formed[name] + gradient if name in formed else gradient
-    return layout.flat([formed.get(name) for name in names])
+    patient = PatientBatch(inputs, labels, torch.zeros(len(inputs), dtype=torch.int64), 1)
+    with dropout_from(dropout_seed, layout.device):
+        return gradient_in_parts(model, layout, loss, patient, at_once)[0]
 
 
 def patients_of(batch: PatientBatch) -> Iterator[tuple[Tensor, Tensor]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +10,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Layout:
-    """Trained parameters of a network, in the order of `named_parameters`.
-
-    Attributes:
-        parameters: by name.
-        starts: where each begins in the vector.
-        size: length of the vector.
-    """
+    """Trained parameters of a network, in the order of `named_parameters`, and each one's first place in the vector."""
 
     parameters: dict[str, nn.Parameter]
     starts: dict[str, int]
@@ -25,25 +20,18 @@ class Layout:
     def of(cls, model: nn.Module) -> "Layout":
         """Returns the layout of a network. A large network takes milliseconds: ask once a call."""
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        starts, size = {}, 0
-        for name, parameter in parameters.items():
-            starts[name] = size
-            size += parameter.numel()
-        return cls(parameters, starts, size)
+        *starts, size = accumulate((p.numel() for p in parameters.values()), initial=0)
+        return cls(parameters, dict(zip(parameters, starts, strict=True)), size)
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the network."""
-        return self._first.dtype
+        return next(iter(self.parameters.values())).dtype
 
     @property
     def device(self) -> torch.device:
         """Device of the network."""
-        return self._first.device
-
-    @property
-    def _first(self) -> nn.Parameter:
-        return next(iter(self.parameters.values()))
+        return next(iter(self.parameters.values())).device
 
     def place(self, name: str) -> slice:
         """Returns a parameter's slice of the vector."""
@@ -51,16 +39,13 @@ class Layout:
 
     def places(self, vector: Tensor) -> dict[str, Tensor]:
         """Returns every parameter's part of a vector, as flat views."""
-        return dict(zip(self.parameters, torch.split(vector, self._sizes), strict=True))
+        sizes = [parameter.numel() for parameter in self.parameters.values()]
+        return dict(zip(self.parameters, torch.split(vector, sizes), strict=True))
 
     def flat(self, gradients: Iterable[Tensor | None]) -> Tensor:
         """Returns gradients in the order of the parameters as one vector; None is zero."""
         pairs = zip(self.parameters.values(), gradients, strict=True)
         return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in pairs])
-
-    @property
-    def _sizes(self) -> list[int]:
-        return [parameter.numel() for parameter in self.parameters.values()]
 
     def sizes_of(self, sections: dict[str, int] | None) -> list[int]:
         """Returns how many numbers each section of the vector has; None is one section."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wardround.per_patient.anatomy import anatomy_of, distrusted
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.engine import Anatomy, take
-from wardround.per_patient.layers import Buffers
+from wardround.per_patient.layers.base import Buffers
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.slow_path import gradient_in_parts, slow_gradients
 from wardround.per_patient.tape import Tape
@@ -24,7 +24,6 @@ class Microbatch:
     """Some whole patients and their gradients.
 
     Attributes:
-        patients: their indices in the batch, a range.
         patient: patient of each picture within the microbatch, (picture,).
         tape: result of the engine, or None.
         gradients: or each patient's gradient, (patient, parameter); neither where they have no pictures.
@@ -48,14 +47,8 @@ def microbatches(
 ) -> Iterator[Microbatch]:
     """Yields whole patients in their order, as many as fit; the next microbatch overwrites the memory of the last.
 
-    Args:
-        model: the network.
-        layout: of its trained parameters.
-        loss: of each picture.
-        batch: all patients.
-        memory_bytes: for activations and per-patient gradients at one time.
-        sections: of the parameters, whose norms are taken apart; None takes the norm of all.
-        materialise: form every gradient, and take no norms.
+    Norms are taken of each section apart, or of all; `materialise` forms every gradient and takes no norms.
+    `memory_bytes` are for activations and per-patient gradients at one time.
     """
     if len(batch.inputs) == 0:
         yield Microbatch(slice(0, batch.num_patients), batch.patient)
@@ -67,9 +60,7 @@ def microbatches(
     ends = torch.cumsum(counts, 0).tolist()
     single = not bool((counts > 1).any())
     chunk = _pictures_at_once(anatomy, layout, memory_bytes, materialise=materialise, single=single)
-    buffers = (
-        _BUFFERS.pop(model, None) or Buffers()
-    )  # taken, not shared: another thread on this network gets its own
+    buffers = _BUFFERS.pop(model, None) or Buffers()  # not shared: another thread on this network gets its own
     for first, last in patient_ranges(counts.tolist(), chunk):
         start, end = ends[first] - int(counts[first]), ends[last - 1]
         pictures, members = slice(start, end), slice(first, last)
@@ -78,21 +69,17 @@ def microbatches(
             yield Microbatch(members, part.patient)
         elif last - first == 1 and end - start > chunk:
             yield Microbatch(members, part.patient, gradients=gradient_in_parts(model, layout, loss, part, chunk))
-        elif anatomy.whole:
-            yield Microbatch(
-                members, part.patient, gradients=slow_gradients(model, layout, loss, part, loop=anatomy.loop)
-            )
         else:
-            tape = take(
+            tape = None if anatomy.whole else take(
                 model, layout, loss, part, anatomy, sections=sections, materialise=materialise, buffers=buffers
-            )
+            )  # fmt: skip
             if tape is not None:
                 yield Microbatch(members, part.patient, tape=tape)
-            else:  # the network did something new at this size
+                continue
+            if not anatomy.whole:  # the network did something new at this size
                 anatomy = distrusted(model, anatomy)
-                yield Microbatch(
-                    members, part.patient, gradients=slow_gradients(model, layout, loss, part, loop=True)
-                )
+            gradients = slow_gradients(model, layout, loss, part, loop=anatomy.loop)
+            yield Microbatch(members, part.patient, gradients=gradients)
     _BUFFERS[model] = buffers
 
 

@@ -1,10 +1,8 @@
 """Torch state that a whole process shares: random generators and the number of threads. One caller at a time."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
-from typing import ParamSpec, TypeVar
 
 import torch
 
@@ -12,19 +10,12 @@ _ONE_AT_A_TIME = threading.RLock()
 """Dropout draws from a generator that the whole process shares, and `functional_call` exchanges a module's parameters
 while it runs: another thread must not even ask for a network's parameters meanwhile."""
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
-
-def one_at_a_time(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Returns the function, entered by one thread at a time."""
-
-    @wraps(function)
-    def alone(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        with _ONE_AT_A_TIME:
-            return function(*args, **kwargs)
-
-    return alone
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Lets one thread in at a time."""
+    with _ONE_AT_A_TIME:
+        yield
 
 
 @contextmanager

@@ -7,6 +7,7 @@ module under `torch.func.vmap`, exact and slow; a module that cannot be run so l
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.func import functional_call, vjp, vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from wardround.per_patient.layers import Buffers, Fold, Use
+from wardround.per_patient.layers.base import Buffers, Fold, Use
 from wardround.per_patient.tape import Tape
 
 Rule = Callable[..., Any]
@@ -35,21 +36,10 @@ _MOVES = {torch.flip, Tensor.flip, torch.roll, Tensor.roll}
 
 
 class Recorder(TorchFunctionMode):
-    """Torch mode that sends every function that reads a trained parameter to its rule.
-
-    Args:
-        parameters: trained parameters, by name.
-        num_pictures: length of the first axis of everything that is batched.
-        tape: where uses are written down.
-        rules: by torch function; see `rules`.
-    """
+    """Torch mode that sends every function that reads a trained parameter to its rule, which writes to the tape."""
 
     def __init__(
-        self,
-        parameters: Mapping[str, nn.Parameter],
-        num_pictures: int,
-        tape: Tape,
-        rules: Mapping[Any, Rule],
+        self, parameters: Mapping[str, nn.Parameter], num_pictures: int, tape: Tape, rules: Mapping[Any, Rule]
     ) -> None:
         super().__init__()
         self.num_pictures, self.tape = num_pictures, tape
@@ -109,21 +99,19 @@ class Recorder(TorchFunctionMode):
     @contextmanager
     def running(self, model: nn.Module) -> Iterator[None]:
         """Keeps the stack of running modules, so that a use without a rule can be ascribed to the innermost one."""
-        handles = []
-        for module in model.modules():
-            handles.append(module.register_forward_pre_hook(self._entered))
-            handles.append(module.register_forward_hook(self._left))
+        entering = [m.register_forward_pre_hook(lambda m, _: self._running.append(m)) for m in model.modules()]
+        leaving = [m.register_forward_hook(lambda *_: self._left()) for m in model.modules()]
         try:
             yield
         finally:
-            for handle in handles:
+            for handle in (*entering, *leaving):
                 handle.remove()
 
     @contextmanager
     def vmapping(self, modules: Sequence[nn.Module]) -> Iterator[None]:
         """Runs some modules as one use each, under `torch.func.vmap`."""
         for module in modules:
-            module.forward = _Whole(self, module, module.forward)
+            module.forward = partial(self._whole, module, module.forward)
         try:
             yield
         finally:
@@ -139,15 +127,14 @@ class Recorder(TorchFunctionMode):
         finally:
             self._paused = before
 
-    @property
-    def is_paused(self) -> bool:
-        """True while functions pass unrecorded."""
-        return self._paused
+    def _whole(self, module: nn.Module, forward: Any, *inputs: Any) -> Any:
+        """Replaces a module's forward: one use for all functions inside."""
+        if self._paused:
+            return forward(*inputs)
+        trained = {name: p for name, p in module.named_parameters() if self.is_trained(p)}
+        return self.tape.apply(ModuleUse(self.names(*trained.values()), self, module, list(trained)), *inputs)
 
-    def _entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._running.append(module)
-
-    def _left(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def _left(self) -> None:
         self._running.pop()
 
     def _moves_pictures(self, args: Any, kwargs: Any) -> bool:
@@ -169,21 +156,6 @@ class Recorder(TorchFunctionMode):
         if isinstance(result, Tensor):
             self.bytes_seen += result.numel() * result.element_size()
         return result
-
-
-class _Whole:
-    """Replacement of a module's forward: one use for all functions inside."""
-
-    def __init__(self, recorder: Recorder, module: nn.Module, forward: Any) -> None:
-        self._recorder, self._module, self._forward = recorder, module, forward
-
-    def __call__(self, *inputs: Any) -> Any:
-        if self._recorder.is_paused:
-            return self._forward(*inputs)
-        names = {id(p): name for name, p in self._module.named_parameters() if self._recorder.is_trained(p)}
-        owned = [p for p in self._module.parameters() if id(p) in names]
-        use = ModuleUse(self._recorder.names(*owned), self._recorder, self._module, [names[id(p)] for p in owned])
-        return self._recorder.tape.apply(use, *inputs)
 
 
 class ModuleUse(Use):
@@ -227,9 +199,7 @@ class ModuleUse(Use):
         self._found = None
         return inputs
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         _, values = self._gradients(g, saved)
         return [fold(values[name]) for name in self._inner_names]

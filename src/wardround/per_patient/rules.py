@@ -13,46 +13,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.per_patient.layers import (
-    Convolution,
-    Embedding,
-    GroupNorm,
-    LayerNorm,
-    Linear,
-    Scale,
-    Shift,
-    Slope,
-)
+from wardround.per_patient.layers.convolution import Convolution
+from wardround.per_patient.layers.elementwise import Embedding, Scale, Shift, Slope
+from wardround.per_patient.layers.linear import Linear
+from wardround.per_patient.layers.norms import GroupNorm, LayerNorm
 from wardround.per_patient.recorder import Recorder, Rule
 
-
-def _linear(recorder: Recorder, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
-    if not recorder.is_batched(x) or x.ndim < 2:
-        return NotImplemented
-    return recorder.use(Linear(*recorder.trained(weight, bias)), x)
+Maybe = Tensor | None
 
 
+def _batched(rule: Rule) -> Rule:
+    """Returns a rule for inputs whose first axis is the picture; others take the slow path."""
+
+    def of_batches(recorder: Recorder, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return rule(recorder, x, *args, **kwargs) if recorder.is_batched(x) else NotImplemented
+
+    return of_batches
+
+
+@_batched
+def _linear(recorder: Recorder, x: Tensor, weight: Tensor, bias: Maybe = None) -> Any:
+    return recorder.use(Linear(*recorder.trained(weight, bias)), x) if x.ndim >= 2 else NotImplemented
+
+
+@_batched
 def _matmul(recorder: Recorder, x: Tensor, weight: Tensor) -> Any:
-    if recorder.is_trained(x) or not recorder.is_trained(weight) or weight.ndim != 2 or not recorder.is_batched(x):
+    if recorder.is_trained(x) or not recorder.is_trained(weight) or weight.ndim != 2 or x.ndim < 2:
         return NotImplemented
-    names, value, bias, trains = recorder.trained(weight, None)
-    return recorder.use(Linear(names, value, bias, trains, columns=True), x) if x.ndim >= 2 else NotImplemented
+    return recorder.use(Linear(*recorder.trained(weight, None), columns=True), x)
 
 
-def _convolution(dims: int, *, transposed: bool) -> Rule:
+def _convolution(dims: int) -> Rule:
+    @_batched
     def rule(
-        recorder: Recorder,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-    ) -> Any:
-        if not recorder.is_batched(x) or x.ndim != dims + 2:
+        recorder: Recorder, x: Tensor, weight: Tensor, bias: Maybe = None,
+        stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    ) -> Any:  # fmt: skip
+        if x.ndim != dims + 2:
             return NotImplemented
-        strides, dilations = _many(stride, dims), _many(dilation, dims)
+        dilations = _many(dilation, dims)
         if isinstance(padding, str):
             kernel = weight.shape[2:]
             both = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilations, kernel, strict=True)]
@@ -61,31 +60,21 @@ def _convolution(dims: int, *, transposed: bool) -> Rule:
                 both = [0] * dims
             padding = [p // 2 for p in both]
         use = Convolution(
-            *recorder.trained(weight, bias),
-            strides,
-            _many(padding, dims),
-            dilations,
-            transposed,
-            (0,) * dims,
-            groups,
-        )
+            *recorder.trained(weight, bias), _many(stride, dims), _many(padding, dims), dilations,
+            False, (0,) * dims, groups,
+        )  # fmt: skip
         return recorder.use(use, x)
 
-    if not transposed:
-        return rule
+    return rule
 
-    def transposed_rule(
-        recorder: Recorder,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        output_padding: Any = 0,
-        groups: int = 1,
-        dilation: Any = 1,
-    ) -> Any:
-        if not recorder.is_batched(x) or x.ndim != dims + 2:
+
+def _transposed(dims: int) -> Rule:
+    @_batched
+    def rule(
+        recorder: Recorder, x: Tensor, weight: Tensor, bias: Maybe = None,
+        stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+    ) -> Any:  # fmt: skip
+        if x.ndim != dims + 2:
             return NotImplemented
         use = Convolution(
             *recorder.trained(weight, bias), _many(stride, dims), _many(padding, dims), _many(dilation, dims),
@@ -93,77 +82,54 @@ def _convolution(dims: int, *, transposed: bool) -> Rule:
         )  # fmt: skip
         return recorder.use(use, x)
 
-    return transposed_rule
+    return rule
 
 
 def _many(value: Any, dims: int) -> tuple[int, ...]:
-    return (
-        (value,) * dims if isinstance(value, int) else tuple(value) if len(value) == dims else tuple(value) * dims
-    )
+    if isinstance(value, int):
+        return (value,) * dims
+    return tuple(value) if len(value) == dims else tuple(value) * dims
 
 
+@_batched
 def _group_norm(
-    recorder: Recorder,
-    x: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
+    recorder: Recorder, x: Tensor, groups: int, weight: Maybe = None, bias: Maybe = None, eps: float = 1e-5
 ) -> Any:
-    if not recorder.is_batched(x):
-        return NotImplemented
-    return recorder.use(GroupNorm(*recorder.trained(weight, bias), num_groups, eps), x)
+    return recorder.use(GroupNorm(*recorder.trained(weight, bias), groups, eps), x)
 
 
+@_batched
 def _instance_norm(
-    recorder: Recorder,
-    x: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Any:
-    if not use_input_stats or running_mean is not None or not recorder.is_batched(x):
+    recorder: Recorder, x: Tensor, running_mean: Maybe = None, running_var: Maybe = None,
+    weight: Maybe = None, bias: Maybe = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    if not use_input_stats or running_mean is not None:
         return NotImplemented
     return recorder.use(GroupNorm(*recorder.trained(weight, bias), x.shape[1], eps), x)
 
 
+@_batched
 def _layer_norm(
-    recorder: Recorder,
-    x: Tensor,
-    normalized_shape: Any,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
+    recorder: Recorder, x: Tensor, shape: Any, weight: Maybe = None, bias: Maybe = None, eps: float = 1e-5
 ) -> Any:
-    if not recorder.is_batched(x) or len(normalized_shape) >= x.ndim:
+    if len(shape) >= x.ndim:
         return NotImplemented
-    return recorder.use(LayerNorm(*recorder.trained(weight, bias), tuple(normalized_shape), eps), x)
+    return recorder.use(LayerNorm(*recorder.trained(weight, bias), tuple(shape), eps), x)
 
 
-def _rms_norm(
-    recorder: Recorder, x: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
-) -> Any:
-    if weight is None or not recorder.is_batched(x) or len(normalized_shape) >= x.ndim:
+@_batched
+def _rms_norm(recorder: Recorder, x: Tensor, shape: Any, weight: Maybe = None, eps: float | None = None) -> Any:
+    if weight is None or len(shape) >= x.ndim:
         return NotImplemented
-    return recorder.use(Scale(recorder.names(weight), weight.detach()), F.rms_norm(x, normalized_shape, None, eps))
+    return recorder.use(Scale(recorder.names(weight), weight.detach()), F.rms_norm(x, shape, None, eps))
 
 
+@_batched
 def _batch_norm(
-    recorder: Recorder,
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Any:
-    if training or running_mean is None or not recorder.is_batched(x):
+    recorder: Recorder, x: Tensor, running_mean: Maybe, running_var: Maybe,
+    weight: Maybe = None, bias: Maybe = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    if training or running_mean is None:
         return NotImplemented  # statistics of the batch are refused before this point
     y = F.batch_norm(x, running_mean, running_var, None, None, False, momentum, eps)
     shape = (1, -1) + (1,) * (x.ndim - 2)
@@ -176,9 +142,8 @@ def _batch_norm(
     return y
 
 
+@_batched
 def _prelu(recorder: Recorder, x: Tensor, weight: Tensor) -> Any:
-    if not recorder.is_batched(x):
-        return NotImplemented
     value = weight.detach()
     if value.numel() == 1:
         return recorder.use(Slope(recorder.names(weight), value), x)
@@ -186,17 +151,12 @@ def _prelu(recorder: Recorder, x: Tensor, weight: Tensor) -> Any:
     return F.relu(x) + recorder.use(Scale(recorder.names(weight), value), torch.clamp(x, max=0))
 
 
+@_batched
 def _embedding(
-    recorder: Recorder,
-    index: Tensor,
-    weight: Tensor,
-    padding_idx: int | None = None,
-    max_norm: float | None = None,
-    norm_type: float = 2.0,
-    scale_grad_by_freq: bool = False,
-    sparse: bool = False,
-) -> Any:
-    if max_norm is not None or scale_grad_by_freq or not recorder.is_batched(index):
+    recorder: Recorder, index: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
+) -> Any:  # fmt: skip
+    if max_norm is not None or scale_grad_by_freq:
         return NotImplemented
     if padding_idx is not None and padding_idx < 0:
         padding_idx += weight.shape[0]
@@ -243,12 +203,12 @@ def _expand(recorder: Recorder, weight: Tensor, *sizes: Any) -> Any:
 
 RULES: dict[Any, Rule] = {
     F.linear: _linear,
-    F.conv1d: _convolution(1, transposed=False),
-    F.conv2d: _convolution(2, transposed=False),
-    F.conv3d: _convolution(3, transposed=False),
-    F.conv_transpose1d: _convolution(1, transposed=True),
-    F.conv_transpose2d: _convolution(2, transposed=True),
-    F.conv_transpose3d: _convolution(3, transposed=True),
+    F.conv1d: _convolution(1),
+    F.conv2d: _convolution(2),
+    F.conv3d: _convolution(3),
+    F.conv_transpose1d: _transposed(1),
+    F.conv_transpose2d: _transposed(2),
+    F.conv_transpose3d: _transposed(3),
     F.group_norm: _group_norm,
     F.instance_norm: _instance_norm,
     F.layer_norm: _layer_norm,

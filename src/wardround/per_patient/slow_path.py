@@ -33,14 +33,14 @@ def functional_gradients(model: nn.Module, layout: Layout, loss: Loss, batch: Pa
 
 def gradient_in_parts(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, chunk: int) -> Tensor:
     """Returns the gradient of one patient, (1, parameter), by ordinary backward passes of `chunk` pictures each."""
-    total = torch.zeros(1, layout.size, dtype=layout.dtype, device=layout.device)
+    formed: list[Tensor | None] = [None] * len(layout.parameters)
     for at in range(0, len(part.inputs), chunk):
-        place = slice(at, at + chunk)
+        inputs, labels = part.inputs[at : at + chunk], part.labels[at : at + chunk]
         with torch.enable_grad():
-            inputs, labels = part.inputs[place], part.labels[place]
             value = losses_of(loss, model(inputs), labels, len(inputs)).sum() / len(part.inputs)
-        total[0] += layout.flat(torch.autograd.grad(value, list(layout.parameters.values()), allow_unused=True))
-    return total
+        found = torch.autograd.grad(value, list(layout.parameters.values()), allow_unused=True)
+        formed = [b if a is None else a if b is None else a + b for a, b in zip(formed, found, strict=True)]
+    return layout.flat(formed)[None]
 
 
 def slow_gradients(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, *, loop: bool) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wardround.per_patient.layers import squared
+from wardround.per_patient.layers.base import squared
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import Microbatch
 from wardround.per_patient.tape import Tape
@@ -35,7 +35,6 @@ class Factors:
         values: (section, patient), float64; zero for a patient who is left out.
         finite: which patients' gradients are finite, (patient,). The others contribute exactly zero: as 0 * NaN is
             NaN, their values are replaced before anything is multiplied.
-        all_finite: whether all are.
         sections: section of each parameter; None is one for all.
     """
 

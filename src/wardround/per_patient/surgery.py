@@ -5,18 +5,17 @@ and its running statistics would be released without noise. Nothing here reads a
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wardround.errors import ModelError
+from wardround.per_patient.validation import BATCH_NORMS
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _MOST_GROUPS = 32
 
 
@@ -35,13 +34,9 @@ class Norm(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One module that was replaced.
+    """One module that was replaced: its name (empty for the network itself), its class, and the replacement in words.
 
-    Attributes:
-        name: of the module in the network; empty for the network itself.
-        before: its class.
-        after: the replacement, in words.
-        groups: number of groups of one picture's channels; None for frozen statistics.
+    `groups` is the number of groups of one picture's channels; None for frozen statistics.
     """
 
     name: str
@@ -51,11 +46,11 @@ class Change:
 
 
 @dataclass(frozen=True)
-class SurgeryReport(Sequence[Change]):
-    """Report of the changes to a network: a sequence, in the order of `named_modules`.
+class SurgeryReport:
+    """Report of the changes to a network.
 
     Attributes:
-        changes: one for each module that was replaced.
+        changes: one for each module that was replaced, in the order of `named_modules`.
         kept: numbers in parameters that kept name, values, dtype and device.
         dropped: names of the running statistics that are gone.
     """
@@ -64,30 +59,13 @@ class SurgeryReport(Sequence[Change]):
     kept: int
     dropped: tuple[str, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.changes)
-
-    def __iter__(self) -> Iterator[Change]:
-        return iter(self.changes)
-
-    @overload
-    def __getitem__(self, index: int) -> Change: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Change, ...]: ...
-    def __getitem__(self, index: int | slice) -> Change | tuple[Change, ...]:
-        return self.changes[index]
-
     def __str__(self) -> str:
         lines = [f"{change.name or 'the network'}: {change.before} -> {change.after}" for change in self.changes]
         return "\n".join([*lines, f"{self.kept} weights kept, {len(self.dropped)} running statistics dropped"])
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm that uses its statistics and never changes them, in training mode too.
-
-    Args:
-        source: batch norm whose statistics, scale and offset are shared, not copied.
-    """
+    """Batch norm that uses its source's statistics and never changes them, in training mode too; nothing is copied."""
 
     def __init__(self, source: nn.modules.batchnorm._BatchNorm) -> None:
         super().__init__()
@@ -108,12 +86,8 @@ class FrozenBatchNorm(nn.Module):
 def without_batch_norm(model: nn.Module, by: Norm = Norm.GROUP) -> tuple[nn.Module, SurgeryReport]:
     """Returns a copy of a network in which no layer mixes patients, and a report of the changes.
 
-    Args:
-        model: not changed.
-        by: replacement of every batch norm. Instance norms with running statistics lose those.
-
-    Returns:
-        The copy, with the same parameter names where the replacement has a scale and an offset, and the report.
+    Every batch norm is replaced `by` another; instance norms with running statistics lose those. Parameters keep their
+    names where the replacement has a scale and an offset.
 
     Raises:
         ModelError: a lazy layer, whose size is not known yet; a batch norm without statistics to freeze.
@@ -130,19 +104,21 @@ def without_batch_norm(model: nn.Module, by: Norm = Norm.GROUP) -> tuple[nn.Modu
         after = made[module]
         if after is None:
             continue
-        changes.append(Change(name, type(module).__name__, _described(after), _groups_of(after)))
-        if not name:
-            changed = after
-            continue
+        changes.append(Change(name, type(module).__name__, *_described(after)))
         parent, _, child = name.rpartition(".")
-        setattr(changed.get_submodule(parent), child, after)
-    return changed, SurgeryReport(tuple(changes), _kept(model, changed), _dropped(model, changed))
+        if name:
+            setattr(changed.get_submodule(parent), child, after)
+        else:
+            changed = after
+    left = {name for name, _ in changed.named_buffers()}
+    dropped = tuple(name for name, _ in model.named_buffers() if name not in left)
+    return changed, SurgeryReport(tuple(changes), _kept(model, changed), dropped)
 
 
 def _replacement(module: nn.Module, by: Norm) -> nn.Module | None:
     if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
         return _with_weights(type(module)(module.num_features, module.eps, affine=module.affine), module)
-    if not isinstance(module, _BATCH_NORMS):
+    if not isinstance(module, BATCH_NORMS):
         return None
     channels, eps, affine = module.num_features, module.eps, module.affine
     if by is Norm.FROZEN:
@@ -179,17 +155,12 @@ def _with_weights(after: nn.Module, before: nn.Module) -> nn.Module:
     return after.train(before.training)
 
 
-def _described(module: nn.Module) -> str:
+def _described(module: nn.Module) -> tuple[str, int | None]:
+    """Returns the replacement in words, and its number of groups of one picture's channels."""
     if isinstance(module, nn.GroupNorm):
-        return f"GroupNorm with {module.num_groups} groups of {module.num_channels} channels"
-    return type(module).__name__
-
-
-def _groups_of(module: nn.Module) -> int | None:
-    """Returns the number of groups of one picture's channels; None for frozen statistics."""
-    if isinstance(module, nn.GroupNorm):
-        return module.num_groups
-    return module.num_features if isinstance(module, nn.modules.instancenorm._InstanceNorm) else None
+        return f"GroupNorm with {module.num_groups} groups of {module.num_channels} channels", module.num_groups
+    groups = module.num_features if isinstance(module, nn.modules.instancenorm._InstanceNorm) else None
+    return type(module).__name__, groups
 
 
 def _kept(before: nn.Module, after: nn.Module) -> int:
@@ -204,8 +175,3 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     if (a.dtype, a.device, a.shape) != (b.dtype, b.device, b.shape):
         return False
     return a.is_meta or bool(((a == b) | (a.isnan() & b.isnan())).all())
-
-
-def _dropped(before: nn.Module, after: nn.Module) -> tuple[str, ...]:
-    left = {name for name, _ in after.named_buffers()}
-    return tuple(name for name, _ in before.named_buffers() if name not in left)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wardround.per_patient.layers import Buffers, Fold, Use, in_full_precision, squared, widened
+from wardround.per_patient.layers.base import Buffers, Fold, Use, in_full_precision, same, squared, widened
 from wardround.per_patient.margins import MOST_CANCELLED
 
 _FEW = 1 << 12
@@ -16,13 +16,8 @@ _FEW = 1 << 12
 class Tape:
     """Result of a backward pass, use by use.
 
-    Args:
-        num_patients: patients in the microbatch.
-        sections: section of each parameter whose norms are taken apart; None takes the norm of all.
-        fold: sums per-picture values over each patient's pictures.
-        single: no patient has two pictures.
-        materialise: form every per-patient gradient, and take no norms.
-        buffers: memory for large per-patient gradients, used where pictures and patients are the same.
+    Norms are taken of each section, or of all. `single`: no patient has two pictures. `materialise`: every per-patient
+    gradient is formed, and no norm is taken. Large gradients go to `buffers`, where pictures and patients are the same.
 
     Attributes:
         norms: squared norm of each section of each patient's gradient so far, (section, patient), float64.
@@ -92,7 +87,7 @@ class Tape:
         norms, terms = use.squared_norms(g, saved)
         cancelled = torch.nonzero(norms < MOST_CANCELLED * terms)[:, 0]
         if len(cancelled):
-            gradients = use.per_patient(g[cancelled], [t[cancelled] for t in saved], _as_it_is)
+            gradients = use.per_patient(g[cancelled], [t[cancelled] for t in saved], same, None)
             self.formed.append((use.names, cancelled, gradients))
             norms[cancelled] = torch.stack([squared(each) for each in gradients]).sum(0)
             g, saved = _without(g, cancelled), tuple(_without(t, cancelled) for t in saved)
@@ -113,10 +108,6 @@ class Tape:
             is_new = self._sections is not None if self._is_small(gradient) else self.reads[name] > 1
             if is_new:
                 self.norms[self._section(name)] += squared(gradient)
-
-
-def _as_it_is(values: Tensor) -> Tensor:
-    return values
 
 
 def _without(values: Tensor, pictures: Tensor) -> Tensor:

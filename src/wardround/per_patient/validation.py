@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from wardround.errors import ModelError
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def check_trainable(model: nn.Module, example: Tensor) -> None:
@@ -22,7 +22,7 @@ def check_trainable(model: nn.Module, example: Tensor) -> None:
             the logits of one picture move when another picture changes; or nothing is left to train.
     """
     for name, module in model.named_modules():
-        if isinstance(module, _BATCH_NORMS) and module.training:
+        if isinstance(module, BATCH_NORMS) and module.training:
             raise ModelError(
                 f"Every layer must treat each patient alone, got {type(module).__name__} at {name!r} in training "
                 "mode. It normalises a picture by the other pictures in the batch, so clipping one patient's "

@@ -4,8 +4,7 @@ An island on numpy and `cryptography`. Every function that draws takes a `Stream
 """
 
 from wardround.randomness.sampling import LARGER_SAMPLE, Indices, largest_sample, poisson_sample
-from wardround.randomness.streams import Randomness, Stream
-from wardround.randomness.variates import gumbel, laplace
+from wardround.randomness.streams import Randomness, Stream, gumbel, laplace
 
 __all__ = [
     "LARGER_SAMPLE",

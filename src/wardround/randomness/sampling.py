@@ -1,5 +1,7 @@
 """Poisson sampling of patients. A patient is taken with all their images, or not at all."""
 
+from bisect import bisect_left
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,15 +15,12 @@ LARGER_SAMPLE = 1e-12
 
 
 def poisson_sample(num_patients: int, sampling_prob: float, stream: Stream) -> Indices:
-    """Returns the indices of the patients in one step, each taken independently with probability `sampling_prob`.
+    """Returns ascending indices of the patients in one step, each taken independently with probability `sampling_prob`.
 
     Args:
-        num_patients: patients this hospital holds.
+        num_patients: of this hospital.
         sampling_prob: in (0, 1]; 1 takes everyone and draws nothing.
         stream: secret from every party that sees the release; amplification by sampling rests on that.
-
-    Returns:
-        Ascending indices, (sampled patients,); possibly none.
 
     Guarantee:
         Matches `PoissonSampledEvent`: inclusion is independent between patients, and the number of
@@ -40,10 +39,6 @@ def largest_sample(num_patients: int, sampling_prob: float) -> int:
 
     The size is Binomial(num_patients, sampling_prob). Public: computed from these two numbers, not from a sample.
 
-    Args:
-        num_patients: public number of patients of all hospitals.
-        sampling_prob: in (0, 1]; with 1 the answer is everyone.
-
     >>> largest_sample(5000, 0.05), largest_sample(5000, 1.0)
     (365, 5000)
     """
@@ -55,11 +50,5 @@ def largest_sample(num_patients: int, sampling_prob: float) -> int:
             f"A sample must be of 0 patients or more with sampling_prob in (0, 1], got {num_patients} and "
             f"{sampling_prob}."
         )
-    low, high = 0, num_patients
-    while low < high:
-        middle = (low + high) // 2
-        if bdtrc(middle, num_patients, sampling_prob) <= LARGER_SAMPLE:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    sizes = range(num_patients)
+    return bisect_left(sizes, True, key=lambda size: bdtrc(size, num_patients, sampling_prob) <= LARGER_SAMPLE)

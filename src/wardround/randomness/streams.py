@@ -9,7 +9,9 @@ Arithmetic caveat, printed in every statement: the normal variates are floating 
 63-bit uniform, so the tail reaches 9.3 standard deviations), not samples of an exact discrete distribution. Onto an
 array of single precision they are drawn in single precision, which takes half the work (`_add_single`). The
 floating-point attack of Mironov (2012, https://doi.org/10.1145/2382196.2382264) is answered by the integer
-mechanism of secure aggregation, not here.
+mechanism of secure aggregation, not here. Laplace and Gumbel variates are logarithms of uniforms of 52 bits: they lie
+on a coarse set of floating-point numbers whose tail ends (a Laplace variate at 37 scales, which a real one passes once
+in 1e16 draws), and the same attack applies to sums with them.
 """
 
 import hashlib
@@ -97,6 +99,20 @@ class Stream:
     def seed(self) -> int:
         """Returns one 63-bit integer, for a library that takes a seed."""
         return int(self.words(1)[0] >> np.uint64(1))
+
+
+def laplace(stream: Stream, count: int) -> Float64:
+    """Returns independent Laplace variates of scale 1, (count,): an exponential one with a fair sign."""
+    signs = np.where(stream.words(count) >> np.uint64(63), 1.0, -1.0)
+    return np.asarray(signs * -np.log(stream.uniform(count)), dtype=np.float64)
+
+
+def gumbel(stream: Stream, count: int) -> Float64:
+    """Returns independent standard Gumbel variates, (count,).
+
+    The largest of a_i + gumbel_i is number i with probability exp(a_i) / sum of exp(a_j).
+    """
+    return np.asarray(-np.log(-np.log(stream.uniform(count))), dtype=np.float64)
 
 
 def _normal_chunk(key: bytes, index: int, count: int) -> Float64:

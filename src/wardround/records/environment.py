@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 
 from wardround import __version__
@@ -10,8 +11,14 @@ from wardround import __version__
 _PACKAGES = ("torch", "numpy", "scipy", "dp-accounting", "pillow", "safetensors", "cryptography")
 
 
+def threads_of(environment: Mapping[str, object]) -> int | None:
+    """Returns the threads that a run began with, by its record."""
+    threads = environment.get("threads")
+    return threads if isinstance(threads, int) and threads > 0 else None
+
+
 def describe_environment(threads: int) -> dict[str, object]:
-    """Versions and machine, as JSON; no host name, no user, no path."""
+    """Returns versions and machine, as JSON; no host name, no user, no path."""
     return {
         "wardround": __version__,
         "python": sys.version.split()[0],

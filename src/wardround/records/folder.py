@@ -1,9 +1,9 @@
-"""What a run leaves on disk, and reads back: JSON, safetensors and SQLite; nothing is ever unpickled.
+"""The folder of a run on disk: JSON, safetensors and SQLite; nothing is ever unpickled.
 
     runs/<study>/
         study.toml         the resolved study
         environment.json   versions, machine, what the run needs to be repeated
-        patients.csv       who was where, under hashes that a key nobody keeps has made meaningless outside
+        patients.csv       the place of each patient, under a hash whose key was forgotten
         rounds.jsonl       one line a round
         ledger.sqlite      the hospitals' privacy ledgers (or elsewhere, when the study says so)
         checkpoints/       released vectors of the last finished round, or of every round
@@ -73,7 +73,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, *, fresh: bool = False, forget_ledger: bool = False) -> "RunFolder":
-        """A new run folder. `fresh` first removes an earlier run's files from it, all but its ledger.
+        """Returns a new run folder. `fresh` first removes an earlier run's files from it, all but its ledger.
 
         `forget_ledger` removes that too: what was spent is forgotten, which is right for generated patients only.
 
@@ -89,7 +89,7 @@ class RunFolder:
 
     @staticmethod
     def check_free(path: Path, *, fresh: bool = False) -> None:
-        """Whether `create` would find room for a new run; touches nothing.
+        """Refuses a folder in which `create` finds no room for a new run; touches nothing.
 
         Raises:
             RecordError: a run is already there, or something else is.
@@ -110,7 +110,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """An existing run folder.
+        """Returns an existing run folder.
 
         Raises:
             RecordError: there is no run there, or another process is writing it.
@@ -168,7 +168,7 @@ class RunFolder:
                 other.unlink()
 
     def latest_checkpoint(self) -> tuple[int, dict[str, npt.NDArray[np.float32]]] | None:
-        """The last finished round and its arrays; None before the first. Later lines of the history are cut.
+        """Returns the last finished round and its arrays; None before the first. Later lines of the history are cut.
 
         Raises:
             RecordError: there are checkpoints, and each of them is damaged.
@@ -234,7 +234,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, path: Path) -> "RunRecord":
-        """The record of a finished run.
+        """Returns the record of a finished run.
 
         Raises:
             RecordError: there is no run there, it is not finished, or a file of it is damaged.
@@ -254,7 +254,7 @@ class RunRecord:
 
 
 def read_json(path: Path) -> JsonDict:
-    """One JSON object from a file.
+    """Returns the JSON object of a file.
 
     Raises:
         RecordError: the file is missing or holds no JSON object.
@@ -271,7 +271,7 @@ def read_json(path: Path) -> JsonDict:
 
 
 def read_lines(path: Path) -> list[JsonDict]:
-    """One JSON object a line; a last line cut off by a crash is left out.
+    """Returns the JSON objects of a file, one a line; a last line cut off by a crash is left out.
 
     Raises:
         RecordError: any other line holds something else.
@@ -308,7 +308,7 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 
 def arrays_to_bytes(arrays: Arrays) -> bytes:
-    """Named arrays as safetensors, with a checksum among its metadata."""
+    """Returns named arrays as safetensors, with a checksum among its metadata."""
     from safetensors.numpy import save
 
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -317,7 +317,7 @@ def arrays_to_bytes(arrays: Arrays) -> bytes:
 
 
 def arrays_from_file(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """Named arrays from a safetensors file.
+    """Returns the named arrays of a safetensors file.
 
     Raises:
         RecordError: the file is no safetensors file, or its arrays are not those that were written.

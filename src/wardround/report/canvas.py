@@ -1,13 +1,15 @@
-"""What every chart is drawn on: twice, for a wide column and for a phone, in the page's own fonts and colours."""
+"""The canvas of every chart: drawn twice, for a wide column and for a phone, in the page's own fonts and colours."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from wardround.report.svg import INK, MUTED, inline_svg
+from wardround.report.svg import INK, MUTED, RULE, inline_svg
 
 WIDE, NARROW = 760, 340
 """Widths in CSS pixels."""
@@ -22,7 +24,7 @@ class Chart:
 
 
 def both(draw: Callable[[int], Figure], label: str) -> Chart:
-    """The chart in both widths; `label` is what a screen reader says instead."""
+    """Returns the chart in both widths; a screen reader says the label instead."""
     with mpl.rc_context(
         {
             "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and printed sharply
@@ -40,12 +42,12 @@ def both(draw: Callable[[int], Figure], label: str) -> Chart:
 
 
 def new_figure(width: int, height: int) -> Figure:
-    """A figure whose unit is one CSS pixel."""
+    """Returns a figure whose unit is one CSS pixel."""
     return Figure(figsize=(width / 72, height / 72), dpi=72)
 
 
 def new_axes(figure: Figure, left: float, bottom: float, right: float, top: float) -> Axes:
-    """Axes with margins in pixels, ruled horizontally, without a frame."""
+    """Returns axes with margins in pixels, without a frame."""
     width, height = figure.get_size_inches() * 72
     axes = figure.add_axes(
         (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
@@ -56,9 +58,29 @@ def new_axes(figure: Figure, left: float, bottom: float, right: float, top: floa
     return axes
 
 
-def end_label(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
-    """The last value of a line, at its end."""
-    axes.annotate(
-        text, (x, y), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontweight="bold",
-        annotation_clip=False,
-    )  # fmt: skip
+def figure_of(axes: Axes) -> Figure:
+    """Returns the figure that axes are drawn on."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def rows_axes(width: int, rows: int, step: int, left: int, bottom: int, right: int, floor: float) -> Axes:
+    """Returns axes of a new figure with one horizontal line a row, `step` pixels each, and a score along x."""
+    axes = new_axes(new_figure(width, step * rows + bottom + 22), left, bottom, right, 22)
+    axes.set_xlim(floor, 1.0)
+    axes.set_ylim(rows - 0.5, -0.5)
+    axes.set_yticks([])
+    axes.xaxis.set_major_locator(MaxNLocator(6 if width >= WIDE else 5, steps=[1, 2, 5, 10]))
+    axes.grid(axis="x", color=RULE, linewidth=1)
+    return axes
+
+
+def write(
+    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float] = (0, 0), *,
+    within: tuple[str, str] = ("data", "data"), colour: str = INK, bold: bool = False, **style: Any,
+) -> None:  # fmt: skip
+    """Writes a text at a place, `offset` by pixels; each coordinate is `within` the data or the axes' fraction."""
+    weight = "bold" if bold else "normal"
+    given = {"va": "center", "annotation_clip": False, "textcoords": "offset points", **style}
+    axes.annotate(text, at, offset, within, color=colour, fontweight=weight, **given)

@@ -1,53 +1,55 @@
 """The charts: rounds, comparison, adversaries. Each is drawn twice, for a wide column and for a phone.
 
-Colours come from the Okabe-Ito palette, and whatever colour says, shape or a word says too.
+Colours come from the Okabe-Ito palette, and a shape or a word repeats what a colour says.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from wardround.report.canvas import WIDE, Chart, both, end_label, new_axes, new_figure
+from wardround.report.canvas import WIDE, Chart, both, figure_of, new_axes, new_figure, rows_axes, write
 from wardround.report.contents import Comparison, Insider, Look, Report
 from wardround.report.guarantee import Guarantee
 from wardround.report.svg import BAND, INK, MUTED, OPEN, PAPER, PRIVATE, RULE
 
+CHANCE = {"auroc": 0.5, "quadratic_kappa": 0.0}
+"""What guessing reaches, by key of the measure."""
+
 
 @dataclass(frozen=True)
 class Scale:
-    """What is drawn: the headline's title, and what guessing reaches; None where that means nothing."""
+    """The headline's title, and the score of guessing; None where that means nothing."""
 
     title: str
     chance: float | None
 
     def floor(self, lows: Sequence[float]) -> float:
-        """Lower end of its axis: under chance, and under everything shown."""
+        """Returns the lower end of the axis: under chance, and under everything shown."""
         least = min([0.0 if self.chance is None else self.chance, *lows])
         return 0.0 if self.chance is None and least >= 0 else math.floor((least - 0.04) * 20) / 20
 
 
 def _scale(report: Report) -> Scale:
     headline = report.quality.headline
-    return Scale(headline.title, {"auroc": 0.5, "quadratic_kappa": 0.0}.get(headline.key))
+    return Scale(headline.title, CHANCE.get(headline.key))
 
 
 def rounds_chart(report: Report) -> Chart | None:
-    """The headline, and under it epsilon, against rounds; None when no round was looked at."""
+    """Returns the headline, and under it epsilon, against rounds; None when no round was looked at."""
     looks, scale = report.looks, _scale(report)
     if not looks:
         return None
-    return both(
-        lambda width: _draw_rounds(looks, report.guarantee, scale, width),
-        _rounds_label(looks, report.guarantee, scale),
-    )
+    label = _rounds_label(looks, report.guarantee, scale)
+    return both(lambda width: _draw_rounds(looks, report.guarantee, scale, width), label)
 
 
 def comparison_chart(report: Report) -> Chart | None:
-    """The headline of the main run and its references; None when none is known."""
+    """Returns the headline of the main run and its references; None when none is known."""
     scale = _scale(report)
     rows = tuple(row for row in report.comparisons if row.quality.headline.score.value is not None)
     if not rows:
@@ -60,7 +62,7 @@ def comparison_chart(report: Report) -> Chart | None:
 
 
 def insiders_chart(report: Report) -> Chart | None:
-    """Epsilon by adversary; None when there are fewer than two."""
+    """Returns epsilon by adversary; None when there are fewer than two."""
     rows = report.insiders
     if len(rows) < 2:
         return None
@@ -90,12 +92,10 @@ def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, scale: Scale, widt
     _panel(axes, f"{scale.title} on the {looks[-1].measured_on} patients", (first_round, last_round, span))
     if scale.chance is not None:
         axes.axhline(scale.chance, color=MUTED, linewidth=1, dashes=(4, 3))
-        axes.annotate(
-            "chance", (1, scale.chance), xycoords=("axes fraction", "data"), xytext=(-2, 4),
-            textcoords="offset points", ha="right", color=MUTED, fontsize=11,
-        )  # fmt: skip
+        at_end: dict[str, Any] = {"va": "baseline", "ha": "right", "fontsize": 11}
+        write(axes, "chance", (1, scale.chance), (-2, 4), within=("axes fraction", "data"), colour=MUTED, **at_end)
     if values:
-        end_label(axes, x[-1], values[-1], f"{values[-1]:.3f}", colour)
+        write(axes, f"{values[-1]:.3f}", (x[-1], values[-1]), (9, 0), colour=colour, bold=True)
     if not guarantee.holds:
         axes.set_xlabel("round")
         return figure
@@ -106,55 +106,41 @@ def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, scale: Scale, widt
     below.set_ylim(0, max(spent) * 1.12 or 1.0)
     below.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     _panel(below, f"ε spent so far, {guarantee.condition}", (first_round, last_round, span))
-    end_label(below, last_round, spent[-1], Guarantee(spent[-1], guarantee.delta, guarantee.unit).value, INK)
+    last = Guarantee(spent[-1], guarantee.delta, guarantee.unit).value
+    write(below, last, (last_round, spent[-1]), (9, 0), bold=True)
     below.set_xlabel("round")
     return figure
 
 
 def _panel(axes: Axes, title: str, rounds: tuple[int, int, int]) -> None:
     first, last, span = rounds
-    axes.set_title(title, loc="left", fontsize=13, pad=12, color=INK, x=-38 / _axes_width(axes))
+    axes_width = axes.get_position().width * figure_of(axes).get_size_inches()[0] * 72
+    axes.set_title(title, loc="left", fontsize=13, pad=12, color=INK, x=-38 / axes_width)
     axes.set_xlim(first - 0.02 * span, last + 0.02 * span)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color=RULE, linewidth=1)
 
 
-def _axes_width(axes: Axes) -> float:
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    return float(axes.get_position().width * figure.get_size_inches()[0] * 72)
-
-
 def _draw_comparison(rows: Sequence[Comparison], scale: Scale, width: int) -> Figure:
-    """One line a row; names stand left of it when there is room, else above."""
+    """Draws one line a row, its name left of it when there is room, else above."""
     wide = width >= WIDE
     step, left, right = (36, 268, 56) if wide else (50, 8, 48)
-    figure = new_figure(width, step * len(rows) + 62)
-    axes = new_axes(figure, left, 40, right, 22)
     scores = [row.quality.headline.score for row in rows]
     lows = [end for score in scores for end in (score.low, score.value) if end is not None]
-    axes.set_xlim(scale.floor(lows), 1.0)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_yticks([])
-    axes.xaxis.set_major_locator(MaxNLocator(6 if wide else 5, steps=[1, 2, 5, 10]))
-    axes.grid(axis="x", color=RULE, linewidth=1)
+    axes = rows_axes(width, len(rows), step, left, 40, right, scale.floor(lows))
     if scale.chance is not None:
         axes.axvline(scale.chance, color=MUTED, linewidth=1, dashes=(4, 3))
-        axes.annotate(
-            "chance", (scale.chance, 1), xycoords=("data", "axes fraction"), xytext=(0, 6),
-            textcoords="offset points", ha="center" if wide else "left", color=MUTED, fontsize=11,
-        )  # fmt: skip
+        above: dict[str, Any] = {"va": "baseline", "ha": "center" if wide else "left", "fontsize": 11}
+        write(axes, "chance", (scale.chance, 1), (0, 6), within=("data", "axes fraction"), colour=MUTED, **above)
     axes.set_xlabel(f"{scale.title} on the test patients", labelpad=4)
     for y, row in enumerate(rows):
-        _draw_row(axes, y + (0 if wide else 0.2), row)
-        weight = "bold" if row.is_main else "normal"
-        axes.annotate(
-            _name(row), (0, y + (0 if wide else 0.2)), xycoords=("axes fraction", "data"),
-            xytext=(-left, 0) if wide else (0, 15), textcoords="offset points", va="center",
-            fontweight=weight, color=INK, annotation_clip=False,
-            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
+        height = y + (0 if wide else 0.2)
+        _draw_row(axes, height, row)
+        write(
+            axes, _name(row), (0, height), (-left, 0) if wide else (0, 15), within=("axes fraction", "data"),
+            bold=row.is_main, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
         )  # fmt: skip
-    return figure
+    return figure_of(axes)
 
 
 def _draw_row(axes: Axes, y: float, row: Comparison) -> None:
@@ -172,14 +158,11 @@ def _draw_row(axes: Axes, y: float, row: Comparison) -> None:
         [score.value], [y], color=colour, marker=marker, markersize=size, linestyle="none",
         markerfacecolor=colour if row.private else PAPER, markeredgewidth=2,
     )  # fmt: skip
-    axes.annotate(
-        f"{score.value:.3f}", (1, y), xycoords=("axes fraction", "data"), xytext=(8, 0),
-        textcoords="offset points", va="center", fontweight="bold" if row.is_main else "normal", color=INK,
-    )  # fmt: skip
+    write(axes, f"{score.value:.3f}", (1, y), (8, 0), within=("axes fraction", "data"), bold=row.is_main)
 
 
 def _draw_insiders(rows: Sequence[Insider], width: int) -> Figure:
-    """One bar a row, its adversary above it; no bound is a bar without an end."""
+    """Draws one bar a row, its adversary above it; no bound is a bar without an end."""
     figure = new_figure(width, 50 * len(rows) + 42)
     axes = new_axes(figure, 2, 34, 62, 6)
     finite = [row.guarantee.epsilon for row in rows if row.guarantee.holds]
@@ -195,18 +178,12 @@ def _draw_insiders(rows: Sequence[Insider], width: int) -> Figure:
             y + 0.2, length, height=0.3, color=colour if row.covered else PAPER, edgecolor=colour, linewidth=1.5,
             linestyle="-" if bounded else (0, (4, 3)),
         )  # fmt: skip
-        axes.annotate(
-            row.adversary[:1].upper() + row.adversary[1:], (0, y - 0.18), va="center", color=INK,
-            fontsize=12.5 if width >= WIDE else 11.5,
-        )  # fmt: skip
-        axes.annotate(
-            row.guarantee.value if bounded else "no limit", (length, y + 0.2), xytext=(7, 0),
-            textcoords="offset points", va="center", fontweight="bold", color=INK, annotation_clip=False,
-        )  # fmt: skip
-    axes.annotate(
-        f"ε {next((row.guarantee for row in rows if row.guarantee.holds), rows[0].guarantee).condition}", (0, 0),
-        xycoords="axes fraction", xytext=(0, -20), textcoords="offset points", color=MUTED,
-    )  # fmt: skip
+        named = row.adversary[:1].upper() + row.adversary[1:]
+        write(axes, named, (0, y - 0.18), fontsize=12.5 if width >= WIDE else 11.5)
+        write(axes, row.guarantee.value if bounded else "no limit", (length, y + 0.2), (7, 0), bold=True)
+    condition = next((row.guarantee for row in rows if row.guarantee.holds), rows[0].guarantee).condition
+    corner = ("axes fraction", "axes fraction")
+    write(axes, f"ε {condition}", (0, 0), (0, -20), within=corner, colour=MUTED, va="baseline")
     return figure
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from wardround.records.folder import JsonDict
+from wardround.report.contents import Measure
 from wardround.report.guarantee import Guarantee
 from wardround.report.together import Together
 
@@ -27,44 +28,27 @@ class Spread:
 
     @property
     def mean(self) -> float:
-        """Over the repeats."""
+        """Mean over the repeats."""
         return statistics.fmean(self.values)
 
     @property
     def low(self) -> float:
-        """The least."""
+        """Least of the repeats."""
         return min(self.values)
 
     @property
     def high(self) -> float:
-        """The most."""
+        """Most of the repeats."""
         return max(self.values)
 
     @property
     def sd(self) -> float | None:
-        """Standard deviation over the repeats, None of one."""
+        """Standard deviation over the repeats; None of one."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def to_json(self) -> JsonDict:
-        """As a JSON object."""
+        """Returns the spread as a JSON object."""
         return {"mean": self.mean, "low": self.low, "high": self.high, "sd": self.sd, "values": list(self.values)}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A measure: its key in the records, its title, and the unit of its values."""
-
-    key: str
-    title: str
-    unit: str
-
-
-@dataclass(frozen=True)
-class Point:
-    """One look during training, over the repeats."""
-
-    round: int
-    score: Spread
 
 
 @dataclass(frozen=True)
@@ -72,19 +56,14 @@ class Row:
     """One configuration.
 
     Attributes:
-        name: of the configuration.
         source: the study file it comes from; empty where there is one only.
         values: what is varied, by dotted key.
-        runs: its repeats.
         guarantee: the loosest of the repeats.
-        promise: in one line.
-        seeded: the runs are reproducible, not private.
-        stopped: how many repeats a spent budget ended early.
-        hospitals: how many.
+        stopped: number of repeats that a spent budget ended early.
         scores: by key of the measure, on test patients.
         validation: the headline on validation patients; None where there are none.
-        curve: the headline during training.
-        measured_on: whom the curve saw, "test" or "validation".
+        curve: the headline during training, as pairs of a round and its spread.
+        measured_on: patients of the curve, "test" or "validation".
         majority: accuracy of always answering the commonest class.
         shortcut: AUROC of six brightness and border numbers alone.
         location: Dice of where the regions usually lie, without any picture.
@@ -101,7 +80,7 @@ class Row:
     hospitals: int
     scores: Mapping[str, Spread]
     validation: Spread | None
-    curve: tuple[Point, ...]
+    curve: tuple[tuple[int, Spread], ...]
     measured_on: str
     majority: Spread | None
     shortcut: Spread | None
@@ -109,31 +88,28 @@ class Row:
 
     @property
     def label(self) -> str:
-        """For a reader."""
+        """Name for a reader."""
         return self.label_without(()) or self.name
 
     def label_without(self, keys: Collection[str]) -> str:
-        """The source and every varied value but those of `keys`; empty if nothing is left."""
+        """Returns the source and every varied value but those of `keys`; empty if nothing is left."""
         values = ", ".join(f"{key} = {value}" for key, value in self.values.items() if key not in keys)
         return ": ".join(part for part in (self.source, values) if part)
 
     def to_json(self) -> JsonDict:
-        """As a JSON object."""
-        guarantee = self.guarantee
+        """Returns the row as a JSON object."""
         return {
             "name": self.name,
             "values": dict(self.values),
             "runs": list(self.runs),
-            "epsilon": guarantee.epsilon if guarantee.holds else "infinity",
-            "delta": guarantee.delta if guarantee.holds else None,
-            "unit": guarantee.unit,
+            **self.guarantee.to_json(),
             "promise": self.promise,
             "seeded": self.seeded,
             "stopped": self.stopped,
             "hospitals": self.hospitals,
             "test": {key: spread.to_json() for key, spread in self.scores.items()},
             "validation": _json(self.validation),
-            "curve": [{"round": point.round, **point.score.to_json()} for point in self.curve],
+            "curve": [{"round": round, **score.to_json()} for round, score in self.curve],
             "curve_measured_on": self.measured_on,
             "majority_accuracy": _json(self.majority),
             "shortcut_auroc": _json(self.shortcut),
@@ -149,7 +125,7 @@ class Charge:
     spent: Guarantee
 
     def sentence(self) -> str:
-        """Limit and what was spent of it."""
+        """Returns the limit, and the part of it that was spent."""
         return (
             f"Runs were charged to one ledger. At delta = {self.spent.delta:g} for one {self.spent.unit} it allows "
             f"{self.limit:g}, and the hospital that spent most of it has spent {self.spent.value}."
@@ -161,19 +137,16 @@ class Overview:
     """Everything the comparison shows.
 
     Attributes:
-        title: of the comparison.
         columns: every measure, the headline first.
         rows: the configurations, in the order in which they were asked for.
-        together: what all runs cost a patient together.
-        dealt_anew: some runs have other test patients than others.
         charge: the shared ledger; None where there is none.
         best: name of the best configuration by its validation figure; None where that cannot be said.
-        choice: how it was chosen, or why none is called best.
+        choice: sentence about the choice, or about its absence.
         missing: sentences about runs that are not here, by name.
     """
 
     title: str
-    columns: tuple[Column, ...]
+    columns: tuple[Measure, ...]
     rows: tuple[Row, ...]
     together: tuple[Together, ...]
     dealt_anew: bool
@@ -183,12 +156,12 @@ class Overview:
     missing: Mapping[str, str]
 
     @property
-    def headline(self) -> Column:
-        """The measure to name where there is room for one."""
+    def headline(self) -> Measure:
+        """Measure to name where there is room for one."""
         return self.columns[0]
 
     def to_json(self) -> JsonDict:
-        """As a JSON object; an infinite epsilon is the string 'infinity'."""
+        """Returns the comparison as a JSON object; an infinite epsilon is the string 'infinity'."""
         return {
             "title": self.title,
             "headline": self.headline.key,

@@ -11,12 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from wardround.report.canvas import WIDE, Chart, both, new_axes, new_figure
-from wardround.report.charts import Scale
+from wardround.report.canvas import WIDE, Chart, both, figure_of, new_axes, new_figure, rows_axes, write
+from wardround.report.charts import CHANCE, Scale
 from wardround.report.comparison import Overview, Row, Spread
 from wardround.report.svg import INK, MUTED, OPEN, PAPER, PRIVATE, RULE, SERIES
 
-_CHANCE = {"auroc": 0.5, "quadratic_kappa": 0.0}
 _MARKERS = "os^DvP"
 _PROMISES = ("privacy.epsilon", "privacy.noise_multiplier", "privacy.plan")
 _LINE_HEIGHT = 20
@@ -39,7 +38,7 @@ class _Level:
 
 
 def epsilon_chart(overview: Overview) -> Chart | None:
-    """The headline against epsilon; None unless two promises differ."""
+    """Returns the headline against epsilon; None unless two promises differ."""
     rows = _scored(overview)
     private = [row for row in rows if row.guarantee.holds and row.guarantee.epsilon > 0]
     if len({row.guarantee.epsilon for row in private}) < 2:
@@ -56,7 +55,7 @@ def epsilon_chart(overview: Overview) -> Chart | None:
 
 
 def hospitals_chart(overview: Overview) -> Chart | None:
-    """The headline against the number of hospitals; None unless two numbers differ."""
+    """Returns the headline against the number of hospitals; None unless two numbers differ."""
     rows = _scored(overview)
     if len({row.hospitals for row in rows}) < 2:
         return None
@@ -65,12 +64,8 @@ def hospitals_chart(overview: Overview) -> Chart | None:
 
 
 def curves_chart(overview: Overview) -> Chart | None:
-    """The headline during training, mean over repeats; None when no round was looked at."""
-    series = [
-        _Series(row.label, tuple((point.round, point.score) for point in row.curve))
-        for row in overview.rows
-        if row.curve
-    ]
+    """Returns the headline during training, mean over repeats; None when no round was looked at."""
+    series = [_Series(row.label, row.curve) for row in overview.rows if row.curve]
     if not series or max(len(one.points) for one in series) < 2:
         return None
     chance = [level for level in _baselines(overview) if level.label == _GUESSING]
@@ -79,7 +74,7 @@ def curves_chart(overview: Overview) -> Chart | None:
 
 
 def spread_chart(overview: Overview) -> Chart | None:
-    """Every run's headline on test patients, a line for each configuration; None when no run has it."""
+    """Returns every run's headline on test patients, a line for each configuration; None when no run has it."""
     rows = _scored(overview)
     if not rows:
         return None
@@ -97,32 +92,26 @@ def _score(overview: Overview, row: Row) -> Spread:
 
 
 def _scale(overview: Overview) -> Scale:
-    return Scale(overview.headline.title, _CHANCE.get(overview.headline.key))
+    return Scale(overview.headline.title, CHANCE.get(overview.headline.key))
 
 
 def _baselines(overview: Overview) -> list[_Level]:
-    """What is reached without learning anything from the pictures' contents, as far as it is on the same scale."""
-    key, found = overview.headline.key, []
-    if key == "auroc" and (shortcut := _mean([row.shortcut for row in overview.rows])) is not None:
-        found.append(_Level("brightness and border numbers alone", shortcut, MUTED))
-    if key == "accuracy" and (majority := _mean([row.majority for row in overview.rows])) is not None:
-        found.append(_Level("always the commonest class", majority, MUTED))
-    if key == "dice" and (location := _mean([row.location for row in overview.rows])) is not None:
-        found.append(_Level("where the regions usually lie", location, MUTED))
-    if key in _CHANCE:
-        found.append(_Level(_GUESSING, _CHANCE[key], MUTED))
-    return found
-
-
-def _mean(spreads: Sequence[Spread | None]) -> float | None:
+    """Returns baselines that learn nothing from the pictures' contents, as far as they are on the same scale."""
+    key, rows = overview.headline.key, overview.rows
+    label, spreads = {
+        "auroc": ("brightness and border numbers alone", [row.shortcut for row in rows]),
+        "accuracy": ("always the commonest class", [row.majority for row in rows]),
+        "dice": ("where the regions usually lie", [row.location for row in rows]),
+    }.get(key, ("", []))
     known = [spread.mean for spread in spreads if spread is not None]
-    return math.fsum(known) / len(known) if known else None
+    found = [_Level(label, math.fsum(known) / len(known), MUTED)] if known else []
+    return found + ([_Level(_GUESSING, CHANCE[key], MUTED)] if key in CHANCE else [])
 
 
 def _series(
     overview: Overview, rows: Sequence[Row], along: Sequence[str], position: Callable[[Row], float]
 ) -> list[_Series]:
-    """Rows that differ by what is `along` the axis alone, as one series."""
+    """Returns rows that differ by what is `along` the axis alone, as one series."""
     groups: dict[str, list[tuple[float, Spread]]] = {}
     for row in rows:
         name = row.label_without(along) or "mean of the runs"
@@ -207,28 +196,16 @@ def _draw_series(axes: Axes, one: _Series, number: int, *, dots: bool) -> None:
     for x, score in one.points if dots else ():
         if len(score.values) > 1:
             axes.plot([x, x], [score.low, score.high], color=colour, linewidth=1.5)
-            axes.plot(
-                [x] * len(score.values),
-                score.values,
-                color=colour,
-                linestyle="none",
-                marker=marker,
-                markersize=3.5,
-            )
+            every = [x] * len(score.values)
+            axes.plot(every, score.values, color=colour, linestyle="none", marker=marker, markersize=3.5)
 
 
 def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Figure:
-    """A line for each configuration, its name above it, a mark for each run and a bar at the mean."""
-    scale, step = _scale(overview), 46
-    figure = new_figure(width, step * len(rows) + 66)
-    axes = new_axes(figure, 8, 44, 56, 22)
+    """Draws a line for each configuration, its name above it, a mark for each run and a bar at the mean."""
     scores = [_score(overview, row) for row in rows]
     baselines = _baselines(overview)
-    axes.set_xlim(scale.floor([*(score.low for score in scores), *(level.value for level in baselines)]), 1.0)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_yticks([])
-    axes.xaxis.set_major_locator(MaxNLocator(6 if width >= WIDE else 5, steps=[1, 2, 5, 10]))
-    axes.grid(axis="x", color=RULE, linewidth=1)
+    floor = _scale(overview).floor([*(score.low for score in scores), *(level.value for level in baselines)])
+    axes = rows_axes(width, len(rows), 46, 8, 44, 56, floor)
     for level in baselines:
         axes.axvline(level.value, color=MUTED, linewidth=1, dashes=(4, 3))
     axes.set_xlabel(f"{overview.headline.title} on the test patients", labelpad=4)
@@ -244,13 +221,9 @@ def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Figure:
         axes.plot(
             [score.mean], [y + 0.2], color=INK, linestyle="none", marker="|", markersize=16, markeredgewidth=2
         )
-        axes.annotate(
-            row.label, (0, y - 0.18), xycoords=("axes fraction", "data"), va="center", color=INK,
-            fontsize=12 if width >= WIDE else 11, fontweight="bold" if row.name == overview.best else "normal",
-            annotation_clip=False, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
+        write(
+            axes, row.label, (0, y - 0.18), within=("axes fraction", "data"), bold=row.name == overview.best,
+            fontsize=12 if width >= WIDE else 11, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
         )  # fmt: skip
-        axes.annotate(
-            f"{score.mean:.3f}", (1, y + 0.2), xycoords=("axes fraction", "data"), xytext=(8, 0),
-            textcoords="offset points", va="center", color=INK,
-        )  # fmt: skip
-    return figure
+        write(axes, f"{score.mean:.3f}", (1, y + 0.2), (8, 0), within=("axes fraction", "data"))
+    return figure_of(axes)

@@ -4,16 +4,10 @@ from wardround.report.comparison import DEALT_ANEW, NOT_CHARGED, Overview, Row, 
 
 
 def lines_of(overview: Overview) -> list[str]:
-    """A table, and under it what must be said about it."""
+    """Returns a table, and under it the caveats that belong to it."""
     title = overview.headline.title
     validated = any(row.validation is not None for row in overview.rows)
-    header = [
-        "configuration",
-        "runs",
-        "promise",
-        *([f"{title}, validation"] if validated else []),
-        f"{title}, test",
-    ]
+    header = ["configuration", "runs", "promise", *[f"{title}, validation"] * validated, f"{title}, test"]
     table = [header, *(_cells(overview, row, validated=validated) for row in overview.rows)]
     widths = [max(len(cells[column]) for cells in table) for column in range(len(header))]
     lines = [
@@ -39,7 +33,7 @@ def _cells(overview: Overview, row: Row, *, validated: bool) -> list[str]:
 
 
 def _baselines(overview: Overview) -> list[str]:
-    """What is reached without learning from the pictures, over all runs."""
+    """Returns baselines that learn nothing from the pictures, over all runs."""
     named = (
         ("accuracy of always the commonest class", [row.majority for row in overview.rows]),
         ("AUROC of brightness and border numbers alone", [row.shortcut for row in overview.rows]),

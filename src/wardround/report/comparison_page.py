@@ -1,49 +1,37 @@
 """The comparison as one self-contained page, in the manner of a run's report."""
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from wardround.report.canvas import Chart
 from wardround.report.comparison import DEALT_ANEW, NOT_CHARGED, Overview, Spread
 from wardround.report.comparison_charts import curves_chart, epsilon_chart, hospitals_chart, spread_chart
-from wardround.report.page import decimals, page_file
+from wardround.report.page import markup_of, rendered
 
 _CHANCE, _NOTHING = Spread((0.5,)), Spread((0.0,))
 
 
 def render_comparison(overview: Overview) -> str:
-    """The page. Everything that came with the studies is text in it, never markup."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["decimals"] = decimals
-    # The style sheet and the charts are ours: the charts' own texts were escaped when they were written as XML.
-    charts = {
-        "spread": _markup(spread_chart(overview)),
-        "epsilon": _markup(epsilon_chart(overview)),
-        "hospitals": _markup(hospitals_chart(overview)),
-        "curves": _markup(curves_chart(overview)),
+    """Returns the page. Everything that came with the studies is text in it, never markup."""
+    drawers = {
+        "spread": spread_chart,
+        "epsilon": epsilon_chart,
+        "hospitals": hospitals_chart,
+        "curves": curves_chart,
     }
-    return environment.from_string(page_file("comparison.html.j2")).render(
+    conditions = {row.guarantee.condition for row in overview.rows if row.guarantee.holds}
+    return rendered(
+        "comparison.html.j2",
         o=overview,
         runs=sum(len(row.runs) for row in overview.rows),
         repeats=max(len(row.runs) for row in overview.rows),
         validated=any(row.validation is not None for row in overview.rows),
-        condition=_condition(overview),
-        baselines=baselines_of(overview),
-        charts=charts,
+        condition=conditions.pop() if len(conditions) == 1 else "",
+        baselines=_baselines(overview),
+        charts={name: markup_of(drawn(overview)) for name, drawn in drawers.items()},
         not_charged=NOT_CHARGED,
         dealt_anew=DEALT_ANEW,
-        style=Markup(page_file("report.css")),
     )
 
 
-def _condition(overview: Overview) -> str:
-    """What stands beside every epsilon; empty where they differ in that."""
-    conditions = {row.guarantee.condition for row in overview.rows if row.guarantee.holds}
-    return conditions.pop() if len(conditions) == 1 else ""
-
-
-def baselines_of(overview: Overview) -> list[tuple[str, dict[str, Spread]]]:
-    """What is reached without learning from the pictures: title, and figures by key of their measure."""
+def _baselines(overview: Overview) -> list[tuple[str, dict[str, Spread]]]:
+    """Returns baselines that learn nothing from the pictures: title, and figures by key of their measure."""
     found = []
     if location := _all([row.location for row in overview.rows]):
         found.append(("Where the regions usually lie, without any picture", {"dice": location}))
@@ -57,10 +45,6 @@ def baselines_of(overview: Overview) -> list[tuple[str, dict[str, Spread]]]:
 
 
 def _all(spreads: list[Spread | None]) -> Spread | None:
-    """Over all runs of all configurations, each different value once."""
+    """Returns the spread over all runs of all configurations, each different value once."""
     values = dict.fromkeys(value for spread in spreads if spread is not None for value in spread.values)
     return Spread(tuple(values)) if values else None
-
-
-def _markup(chart: Chart | None) -> Markup | None:
-    return None if chart is None else Markup(f"{chart.wide}{chart.narrow}")

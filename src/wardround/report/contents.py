@@ -4,17 +4,13 @@ from dataclasses import dataclass
 
 from wardround.accounting.statement import Statement
 from wardround.report.guarantee import Guarantee
-from wardround.report.masked import LostAttempts, NoiseWitness
 
 
 @dataclass(frozen=True)
 class Score:
-    """One metric.
+    """One metric: a model's own value with its 95 % interval, or the mean over several models with their range.
 
-    Attributes:
-        value: a model's own, or the mean over several models; None when the test set cannot give it.
-        low: lower end of the 95 % interval of one model, or of the range over several.
-        high: the upper end.
+    The value is None when the test set cannot give it.
     """
 
     value: float | None
@@ -24,14 +20,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric with its name.
-
-    Attributes:
-        key: in the record.
-        title: for a reader.
-        unit: of its values; empty for a share.
-        score: its value.
-    """
+    """A metric with its key in the record, its title for a reader, and its unit; empty for a share."""
 
     key: str
     title: str
@@ -41,12 +30,9 @@ class Measure:
 
 @dataclass(frozen=True)
 class Quality:
-    """Metrics of one model, or of several together (`models` > 1: their mean and range).
+    """Metrics of one model, or of several together (`models` > 1: their mean and range), the headline first.
 
-    Attributes:
-        models: how many.
-        measures: the headline first.
-        majority_accuracy: what always answering the commonest class reaches; None where nothing is classified.
+    `majority_accuracy` is that of always answering the commonest class; None where nothing is classified.
     """
 
     models: int
@@ -55,24 +41,17 @@ class Quality:
 
     @property
     def headline(self) -> Measure:
-        """The one to name where there is room for one."""
+        """Measure to name where there is room for one."""
         return self.measures[0]
 
     def score(self, key: str) -> Score | None:
-        """The score of one measure; None where it is not among them."""
+        """Returns the score of one measure; None where it is not among them."""
         return next((measure.score for measure in self.measures if measure.key == key), None)
 
 
 @dataclass(frozen=True)
 class Subgroup:
-    """Quality within one value of a column: a site, an age group.
-
-    Attributes:
-        column: such as "site".
-        value: such as "hospital 2", or how many rare values stand together.
-        patients: of the test set.
-        score: of the headline.
-    """
+    """Headline of the test patients with one value of a column (such as "site"), or with several rare values."""
 
     column: str
     value: str
@@ -82,7 +61,7 @@ class Subgroup:
 
 @dataclass(frozen=True)
 class Look:
-    """One evaluation during training: the headline, what epsilon was spent by then, and which patients were seen."""
+    """One evaluation during training: the headline, the epsilon spent by then, and the patients that were seen."""
 
     round: int
     epsilon: float
@@ -92,11 +71,9 @@ class Look:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row of the comparison: the main run, or a reference beside it.
+    """One row of the comparison: the main run (key "federated"), or a reference beside it (its name).
 
-    Attributes:
-        key: "federated" for the main run, else the reference's name.
-        place: where the patients' data were, such as "Each hospital alone".
+    `place` is that of the patients' data, such as "Each hospital alone".
     """
 
     key: str
@@ -162,6 +139,23 @@ class Validation:
 
     patients: int
     quality: Quality
+
+
+@dataclass(frozen=True)
+class NoiseWitness:
+    """Coordinates of noise alone in a masked run: their number, their variance over that of all shares, and p."""
+
+    coordinates: int
+    ratio: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class LostAttempts:
+    """Attempts of a masked run that missing hospitals made vain, and the rounds that they belong to."""
+
+    attempts: int
+    rounds: int
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""An epsilon that cannot be printed alone, and what it means for an attacker."""
+"""An epsilon that cannot be printed alone, and its meaning for an attacker."""
 
 import math
 from dataclasses import dataclass
 
+from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import format_epsilon
 
 SAYS_LITTLE_ABOVE = 4.0
@@ -18,7 +19,7 @@ class Guarantee:
     Attributes:
         epsilon: infinite when nothing is promised.
         delta: means nothing when epsilon is infinite.
-        unit: who is protected, such as "patient".
+        unit: one protected person, such as "patient".
     """
 
     epsilon: float
@@ -27,12 +28,12 @@ class Guarantee:
 
     @property
     def holds(self) -> bool:
-        """Whether anything is promised."""
+        """True if anything is promised."""
         return self.epsilon < math.inf
 
     @property
     def value(self) -> str:
-        """The epsilon, for a place where `condition` stands beside it.
+        """Epsilon, for a place where `condition` stands beside it.
 
         >>> Guarantee(7.9959, 1e-5, "patient").value
         '8.00'
@@ -41,7 +42,7 @@ class Guarantee:
 
     @property
     def condition(self) -> str:
-        """What must stand beside the number.
+        """Delta and unit, which must stand beside the number.
 
         >>> Guarantee(7.9959, 1e-5, "patient").condition
         'at δ = 1e-05, for one patient'
@@ -62,9 +63,14 @@ class Guarantee:
         """The number and its condition."""
         return f"ε = {self.value} {self.condition}"
 
+    def to_json(self) -> dict[str, object]:
+        """Returns epsilon (infinity in words), delta (null where nothing is promised: none would help) and unit."""
+        delta = self.delta if self.holds else None
+        return {"epsilon": number_to_json(self.epsilon), "delta": delta, "unit": self.unit}
+
     @property
     def guess_ceiling(self) -> str | None:
-        """How often, at most, an attacker guesses right whether one `unit` took part; None above epsilon 10.
+        """Highest share of right guesses of an attacker whether one `unit` took part; None above epsilon 10.
 
         Before, a coin toss decides; the attacker knows everybody else's data and sees everything released.
         The two error rates of any test satisfy a + exp(epsilon) b >= 1 - delta both ways round (Kairouz, Oh and
@@ -81,12 +87,12 @@ class Guarantee:
 
     @property
     def says_little(self) -> bool:
-        """Whether the ceiling is so near certainty that it says little by itself."""
+        """True if the ceiling is so near certainty that it says little by itself."""
         return self.epsilon > SAYS_LITTLE_ABOVE
 
 
 def percent_up(share: float) -> str:
-    """A share as a percentage, rounded up, with more digits near certainty.
+    """Returns a share as a percentage, rounded up, with more digits near certainty.
 
     >>> percent_up(0.5), percent_up(0.99966), percent_up(0.999955)
     ('50.0 %', '99.97 %', '99.996 %')

@@ -2,9 +2,9 @@
 
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import asdict
 
-from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.errors import PrivacyError, RecordError
 from wardround.records.folder import JsonDict, RunRecord
@@ -14,7 +14,9 @@ from wardround.report.contents import (
     Hospital,
     Insider,
     Look,
+    LostAttempts,
     Measure,
+    NoiseWitness,
     Quality,
     Released,
     Report,
@@ -24,7 +26,6 @@ from wardround.report.contents import (
     Validation,
 )
 from wardround.report.guarantee import Guarantee
-from wardround.report.masked import lost_of, upload_of, witness_of
 
 _PLACES = {"pooled": "All patients in one place", "alone": "Each hospital alone"}
 _ORDER = ("All patients in one place", "Federated", "Each hospital alone")
@@ -38,7 +39,7 @@ _FIRST_MEASURES = (
     ("sensitivity", "Sensitivity"),
     ("specificity", "Specificity"),
 )
-"""What records showed before they said so themselves."""
+"""Measures of records that do not name theirs."""
 
 _FINDINGS = {
     "unreadable": "unreadable pictures, left out",
@@ -51,7 +52,7 @@ _FINDINGS = {
 
 
 def numbers_of(record: RunRecord) -> Report:
-    """Everything the page shows, from a finished run.
+    """Returns everything that the page shows, from a finished run.
 
     Raises:
         RecordError: a file of the record has another shape than this version writes.
@@ -87,13 +88,12 @@ def numbers_of(record: RunRecord) -> Report:
             test.integer("patients"), test.integer("images"), test.flag("leaking"), test.text("note", "")
         ),
         looks=_looks(record),
-        comparisons=tuple(sorted((main, *references), key=_place_of_row)),
+        comparisons=tuple(
+            sorted((main, *references), key=lambda row: (_ORDER.index(row.place), row.private, row.is_main))
+        ),
         insiders=_insiders(certificate, statement),
         hospitals=_hospitals(results, certificate, guarantee),
-        released=tuple(
-            Released(row.text("what"), row.text("to"), row.text("protected_by"))
-            for row in results.objects("released")
-        ),
+        released=tuple(Released(*map(row.text, ("what", "to", "protected_by"))) for row in results.objects("released")),
         findings=_findings(results.section("findings")),
         environment=_environment(record.environment),
         settings=_FOLDERS.sub(r'\1 = "…/\2"', record.study.strip()),
@@ -104,21 +104,18 @@ def numbers_of(record: RunRecord) -> Report:
         location_dice=results.maybe_number("location_dice") if "location_dice" in results.values else None,
         subgroups=_subgroups(results, quality.headline.key),
         validation=_validation(results),
-        witness=witness_of(certificate),
-        upload=upload_of(results).text("sentence", ""),
-        lost=lost_of(_lines(record)),
+        witness=_witness(certificate),
+        upload=_upload(results).text("sentence", ""),
+        lost=_lost(_lines(record)),
     )  # fmt: skip
 
 
 def summary_of_run(record: RunRecord) -> JsonDict:
-    """The numbers of a run as one JSON object; an infinite epsilon is the string 'infinity'.
-
-    A run without a guarantee has delta = null: no delta would help.
-    """
+    """Returns the numbers of a run as one JSON object; an infinite epsilon is the string 'infinity'."""
     report = numbers_of(record)
     return {
         "study": report.name,
-        **_guarantee_json(report.guarantee),
+        **report.guarantee.to_json(),
         "statement": report.sentence,
         "seeded": report.seeded,
         "rounds": report.rounds,
@@ -126,25 +123,17 @@ def summary_of_run(record: RunRecord) -> JsonDict:
         **_quality_json(report.quality),
         "comparisons": {
             row.key: {"text": row.text, "private": row.private}
-            | _guarantee_json(row.guarantee)
+            | row.guarantee.to_json()
             | _quality_json(row.quality)
             for row in report.comparisons
         },
         "shortcut_auroc": report.shortcut_auroc,
         "location_dice": report.location_dice,
         "witness": None if report.witness is None else asdict(report.witness),
-        "upload": dict(upload_of(JsonObject(record.results, "results.json")).values) or None,
+        "upload": dict(_upload(JsonObject(record.results, "results.json")).values) or None,
         "lost_attempts": None if report.lost is None else report.lost.attempts,
         "model_sha256": report.model_sha256,
         "report": str(record.path / "report.html"),
-    }
-
-
-def _guarantee_json(guarantee: Guarantee) -> JsonDict:
-    return {
-        "epsilon": number_to_json(guarantee.epsilon),
-        "delta": guarantee.delta if guarantee.holds else None,
-        "unit": guarantee.unit,
     }
 
 
@@ -224,16 +213,11 @@ def _lines(record: RunRecord) -> tuple[JsonObject, ...]:
 
 
 def _looks(record: RunRecord) -> tuple[Look, ...]:
-    return tuple(
-        Look(
-            line.integer("round"),
-            line.number("epsilon"),
-            _quality(line.section("metrics")).headline.score,
-            line.text("measured_on", "test"),
-        )
-        for line in _lines(record)
-        if "metrics" in line.values
-    )
+    def look(line: JsonObject) -> Look:
+        score = _quality(line.section("metrics")).headline.score
+        return Look(line.integer("round"), line.number("epsilon"), score, line.text("measured_on", "test"))
+
+    return tuple(look(line) for line in _lines(record) if "metrics" in line.values)
 
 
 def _comparison(name: str, row: JsonObject, main: Comparison) -> Comparison:
@@ -243,47 +227,50 @@ def _comparison(name: str, row: JsonObject, main: Comparison) -> Comparison:
     return Comparison(name, place, row.flag("private"), row.text("text"), False, guarantee, quality)
 
 
-def _place_of_row(row: Comparison) -> tuple[int, bool, bool]:
-    return _ORDER.index(row.place), row.private, row.is_main
-
-
 def _insiders(certificate: JsonObject, statement: Statement) -> tuple[Insider, ...]:
-    return tuple(
-        Insider(
-            adversary=row.text("adversary"),
-            guarantee=Guarantee(row.number("epsilon"), statement.delta, statement.unit.value),
-            noise_multiplier=row.number("noise_multiplier"),
-            covered=row.number("noise_multiplier") >= statement.noise_multiplier * (1 - 1e-9),
-        )
-        for row in certificate.objects("insiders")
-    )
+    def insider(row: JsonObject) -> Insider:
+        guarantee = Guarantee(row.number("epsilon"), statement.delta, statement.unit.value)
+        left = row.number("noise_multiplier")
+        return Insider(row.text("adversary"), guarantee, left, left >= statement.noise_multiplier * (1 - 1e-9))
+
+    return tuple(map(insider, certificate.objects("insiders")))
 
 
 def _hospitals(results: JsonObject, certificate: JsonObject, promised: Guarantee) -> tuple[Hospital, ...]:
     ledgers = certificate.named_objects("ledgers")
-    rows = []
-    for row in results.objects("hospitals"):
-        name = row.text("name")
-        ledger = ledgers.get(name)
-        rows.append(
-            Hospital(
-                name=name,
-                patients=row.integer("patients"),
-                images=row.integer("images"),
-                share=row.maybe_number("share_not_first_class"),
-                spent=Guarantee(ledger.number("epsilon_spent"), promised.delta, promised.unit) if ledger else None,
-                ledger_head=ledger.text("head") if ledger else None,
-            )
-        )
-    return tuple(rows)
+
+    def hospital(row: JsonObject) -> Hospital:
+        ledger, counts = ledgers.get(row.text("name")), (row.integer("patients"), row.integer("images"))
+        spent = Guarantee(ledger.number("epsilon_spent"), promised.delta, promised.unit) if ledger else None
+        head = ledger.text("head") if ledger else None
+        return Hospital(row.text("name"), *counts, row.maybe_number("share_not_first_class"), spent, head)
+
+    return tuple(map(hospital, results.objects("hospitals")))
 
 
 def _findings(row: JsonObject) -> tuple[tuple[str, int], ...]:
     return tuple((_FINDINGS.get(key, key.replace("_", " ")), row.integer(key)) for key in row.values)
 
 
+def _witness(certificate: JsonObject) -> NoiseWitness | None:
+    if certificate.values.get("witness") is None:
+        return None
+    row = certificate.section("witness")
+    return NoiseWitness(row.integer("coordinates"), row.number("ratio"), row.number("p_value"))
+
+
+def _upload(results: JsonObject) -> JsonObject:
+    """Returns the hospital's upload in a masked round; empty where sums were not masked."""
+    return JsonObject({}, "results.json") if results.values.get("upload") is None else results.section("upload")
+
+
+def _lost(lines: Iterable[JsonObject]) -> LostAttempts | None:
+    again = [line.integer("attempts") - 1 for line in lines if "attempts" in line.values]
+    return LostAttempts(sum(again), len(again)) if again else None
+
+
 def _environment(environment: JsonDict) -> tuple[tuple[str, str], ...]:
-    """Versions and machine; not the digest of the data, which would let a guess at the data be checked."""
+    """Returns versions and machine; not the digest of the data, which would let a guess at the data be checked."""
     packages = JsonObject(environment, "environment.json").section("packages").values
     own = {k: v for k, v in environment.items() if k not in ("packages", "dataset", "study_digest")}
     return tuple((key, str(value)) for key, value in {**own, **packages}.items())

@@ -1,12 +1,12 @@
 """The report as one self-contained page: no script, no request, nothing that a hospital would have to allow."""
 
-from collections.abc import Mapping
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from wardround.accounting.terms import Trust
+from wardround.noisers import Trust
+from wardround.report.canvas import Chart
 from wardround.report.charts import comparison_chart, insiders_chart, rounds_chart
 from wardround.report.contents import Report, Score
 
@@ -19,26 +19,29 @@ _TRUST = {
 
 
 def render(report: Report) -> str:
-    """The page. Everything that came with the study is text in it, never markup."""
+    """Returns the page. Everything that came with the study is text in it, never markup."""
+    return rendered(
+        "report.html.j2", r=report, s=report.statement, g=report.guarantee, trust=_TRUST,
+        rounds_chart=markup_of(rounds_chart(report)), comparison_chart=markup_of(comparison_chart(report)),
+        insiders_chart=markup_of(insiders_chart(report)),
+    )  # fmt: skip
+
+
+def rendered(template: str, **values: object) -> str:
+    """Returns a page of this package, with the style sheet in it."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"decimals": decimals, "percent": percent, "spread": spread, "duration": duration}
-    environment.filters["capitalize_first"] = capitalize_first
-    charts = {
-        "rounds_chart": rounds_chart(report),
-        "comparison_chart": comparison_chart(report),
-        "insiders_chart": insiders_chart(report),
-    }
-    # The style sheet and the charts are ours: the charts' own texts were escaped when they were written as XML.
-    markup: Mapping[str, object] = {
-        name: chart and Markup(f"{chart.wide}{chart.narrow}") for name, chart in charts.items()
-    }
-    style = Markup(page_file("report.css"))
-    page = environment.from_string(page_file("report.html.j2"))
-    return page.render(r=report, s=report.statement, g=report.guarantee, trust=_TRUST, style=style, **markup)
+    for each in (decimals, percent, spread, duration, capitalize_first):
+        environment.filters[each.__name__] = each
+    return environment.from_string(_file(template)).render(style=Markup(_file("report.css")), **values)
+
+
+def markup_of(chart: Chart | None) -> Markup | None:
+    """Returns a chart as markup: its texts were escaped when they were written as XML."""
+    return None if chart is None else Markup(f"{chart.wide}{chart.narrow}")
 
 
 def decimals(value: float | None) -> str:
-    """Three decimals, or a dash for what the test set cannot tell.
+    """Returns three decimals, or a dash for what the test set cannot tell.
 
     >>> decimals(0.93264), decimals(None)
     ('0.933', '–')
@@ -47,7 +50,7 @@ def decimals(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage.
+    """Returns a share as a percentage.
 
     >>> percent(0.56)
     '56.0 %'
@@ -56,7 +59,7 @@ def percent(value: float | None) -> str:
 
 
 def spread(score: Score) -> str:
-    """The interval or range of a score; empty when it has none.
+    """Returns the interval or range of a score; empty when it has none.
 
     >>> spread(Score(0.9, 0.85, 0.94))
     '0.850 to 0.940'
@@ -65,7 +68,7 @@ def spread(score: Score) -> str:
 
 
 def capitalize_first(text: str) -> str:
-    """A text whose first letter is a capital; the rest stays as it is, unlike with `str.capitalize`.
+    """Returns a text whose first letter is a capital; the rest stays as it is, unlike with `str.capitalize`.
 
     >>> capitalize_first("one noised count, by PLD")
     'One noised count, by PLD'
@@ -74,7 +77,7 @@ def capitalize_first(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time a person can picture.
+    """Returns a time that a person can picture.
 
     >>> duration(16.4), duration(400), duration(9000)
     ('16 seconds', '7 minutes', '2.5 hours')
@@ -84,6 +87,5 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
-def page_file(name: str) -> str:
-    """A template or style sheet that comes with this package."""
+def _file(name: str) -> str:
     return (resources.files("wardround.report") / name).read_text(encoding="utf-8")

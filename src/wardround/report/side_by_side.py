@@ -1,12 +1,12 @@
-"""From finished runs to their comparison: means over repeats, and which configuration may be called best."""
+"""From finished runs to their comparison: means over repeats, and the configuration that may be called best."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wardround.records.folder import RunRecord
-from wardround.report.comparison import Charge, Column, Overview, Point, Row, Spread
-from wardround.report.contents import Quality, Report
+from wardround.report.comparison import Charge, Overview, Row, Spread
+from wardround.report.contents import Measure, Quality, Report
 from wardround.report.numbers import numbers_of
 from wardround.report.together import together_of
 
@@ -17,10 +17,8 @@ class Entry:
 
     Attributes:
         run: its name, and that of its folder beside the page.
-        configuration: what it is a repeat of.
+        configuration: of which it is a repeat.
         source: the study file it comes from, by its study's name; empty where there is one file only.
-        values: what is varied, by dotted key.
-        record: what it left.
     """
 
     run: str
@@ -31,13 +29,9 @@ class Entry:
 
 
 def overview_of(
-    title: str,
-    entries: Sequence[Entry],
-    *,
-    charge: Charge | None = None,
-    missing: Mapping[str, str] | None = None,
+    title: str, entries: Sequence[Entry], *, charge: Charge | None = None, missing: Mapping[str, str] | None = None
 ) -> Overview:
-    """The comparison of some finished runs; there is at least one.
+    """Returns the comparison of some finished runs; there is at least one.
 
     Raises:
         RecordError: a file of a record has another shape than this version writes.
@@ -46,7 +40,7 @@ def overview_of(
     for entry in entries:
         grouped.setdefault(entry.configuration, []).append(entry)
     reports = {entry.run: numbers_of(entry.record) for entry in entries}
-    columns = {m.key: Column(m.key, m.title, m.unit) for r in reports.values() for m in r.quality.measures}
+    columns = {m.key: m for r in reports.values() for m in r.quality.measures}
     rows = tuple(_row(group, [reports[entry.run] for entry in group], columns) for group in grouped.values())
     together = together_of([entry.record for entry in entries])
     datasets = {str(entry.record.environment.get("dataset")) for entry in entries}
@@ -58,7 +52,7 @@ def overview_of(
 
 
 def _dealt_anew(entries: Sequence[Entry]) -> bool:
-    """Whether who is tested on differs between the runs."""
+    """Returns whether the runs differ in their test patients."""
     drawn = set()
     for entry in entries:
         study = tomllib.loads(entry.record.study)
@@ -68,7 +62,7 @@ def _dealt_anew(entries: Sequence[Entry]) -> bool:
     return len(drawn) > 1
 
 
-def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str, Column]) -> Row:
+def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str, Measure]) -> Row:
     loosest = max(zip(reports, group, strict=True), key=lambda pair: pair[0].guarantee.epsilon)
     qualities = [report.quality for report in reports]
     checked = [report.validation.quality for report in reports if report.validation is not None]
@@ -99,24 +93,22 @@ def _scores(qualities: Sequence[Quality], key: str) -> Spread | None:
 
 
 def _spread(values: Sequence[float | None]) -> Spread | None:
-    """Over all repeats; None unless each of them has the figure."""
+    """Returns the spread over all repeats; None unless each of them has the figure."""
     known = tuple(value for value in values if value is not None)
     return Spread(known) if known and len(known) == len(values) else None
 
 
-def _curve(reports: Sequence[Report]) -> tuple[Point, ...]:
+def _curve(reports: Sequence[Report]) -> tuple[tuple[int, Spread], ...]:
     rounds = dict.fromkeys(look.round for report in reports for look in report.looks)
-    points = []
-    for round in sorted(rounds):
-        looks = [look for report in reports for look in report.looks if look.round == round]
-        score = _spread([look.score.value for look in looks])
-        if score is not None:
-            points.append(Point(round, score))
-    return tuple(points)
+    spreads = {
+        round: _spread([look.score.value for report in reports for look in report.looks if look.round == round])
+        for round in sorted(rounds)
+    }
+    return tuple((round, score) for round, score in spreads.items() if score is not None)
 
 
-def _best(rows: Sequence[Row], headline: Column, *, one_data_set: bool) -> tuple[str | None, str]:
-    """The best by validation patients alone, and how far that goes."""
+def _best(rows: Sequence[Row], headline: Measure, *, one_data_set: bool) -> tuple[str | None, str]:
+    """Returns the best by validation patients alone, and a sentence about its reach."""
     if len(rows) < 2:
         return None, "There is one configuration only, so there is nothing to choose."
     known = [(row.validation, row) for row in rows if row.validation is not None]

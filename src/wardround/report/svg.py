@@ -23,15 +23,11 @@ _VARIABLES = {
 
 
 def inline_svg(figure: Figure, label: str, css_class: str) -> str:
-    """The figure as an `<svg>` element for an HTML page.
+    """Returns the figure as an `<svg>` element for an HTML page.
 
     Nothing in it refers to anything, inside or outside: markers that matplotlib defines once and reuses are
-    copied, clipping is left out (the charts draw inside their axes), metadata and its addresses are dropped.
-
-    Args:
-        figure: what to show; drawn with the colours of this module.
-        label: what a screen reader says instead.
-        css_class: class of the element.
+    copied, clipping is left out (the charts draw inside their axes), metadata and its addresses are dropped. A screen
+    reader says the label instead.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -1,4 +1,4 @@
-"""What several runs on the same patients cost one of them together: guarantees add up, choosing among runs is use.
+"""Cost of several runs to one patient of theirs: guarantees add up, and choosing among runs is use.
 
 Everything that was released under a guarantee is composed, each event as often as it happened in the hospital that
 was asked most often. Repeats deal patients to other hospitals, so a patient may have been in that hospital in every
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent, Event, from_json
-from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.records.folder import JsonDict, RunRecord
 from wardround.records.json_object import JsonObject
@@ -26,13 +25,9 @@ class Together:
     """All runs on the same patients with guarantees of one kind.
 
     Attributes:
-        runs: number of private runs composed.
         without: runs on the same patients that give no guarantee; they are in no number.
         references: reference runs on the same patients, likewise.
-        guarantee: of all private runs together.
-        relation: which data sets are neighbours.
         is_sum: epsilons and deltas were simply added, as some event does not tell all.
-        seeded: a run was reproducible, not private.
     """
 
     runs: int
@@ -44,7 +39,7 @@ class Together:
     seeded: bool
 
     def sentence(self) -> str:
-        """The composed guarantee, and what it leaves out."""
+        """Returns the composed guarantee, and what it leaves out."""
         said = f"All {self.runs} private runs together" if self.runs > 1 else "The one private run"
         how = ", by adding epsilons and deltas" if self.is_sum else ""
         text = (
@@ -53,10 +48,7 @@ class Together:
         )
         left = [
             f"{count} {what}{'' if count == 1 else 's'}"
-            for count, what in (
-                (self.without, "unprotected run"),
-                (self.references, "unprotected reference run"),
-            )
+            for count, what in ((self.without, "unprotected run"), (self.references, "unprotected reference run"))
             if count
         ]
         if left:
@@ -66,14 +58,12 @@ class Together:
         return text
 
     def to_json(self) -> JsonDict:
-        """As a JSON object."""
+        """Returns the entry as a JSON object."""
         return {
             "runs": self.runs,
             "runs_without_privacy": self.without,
             "reference_runs": self.references,
-            "epsilon": number_to_json(self.guarantee.epsilon),
-            "delta": self.guarantee.delta,
-            "unit": self.guarantee.unit,
+            **self.guarantee.to_json(),
             "relation": self.relation,
             "by": "sum" if self.is_sum else "composition of all events",
             "seeded": self.seeded,
@@ -93,7 +83,7 @@ class _Run:
 
     @property
     def is_told_by_its_event(self) -> bool:
-        """Whether the event alone gives at least the epsilon that was stated."""
+        """True if the event alone gives at least the epsilon that was stated."""
         stated = self.statement
         if self.event is None:
             return stated.epsilon == 0
@@ -102,7 +92,7 @@ class _Run:
 
 
 def together_of(records: Sequence[RunRecord]) -> tuple[Together, ...]:
-    """One entry for all runs on the same patients whose guarantees are of one unit and relation.
+    """Returns one entry for all runs on the same patients whose guarantees are of one unit and relation.
 
     Guarantee:
         An epsilon here holds for the models of all private runs, whichever was chosen after seeing which, at the
@@ -124,7 +114,7 @@ def together_of(records: Sequence[RunRecord]) -> tuple[Together, ...]:
 
 
 def _composed(runs: Sequence[_Run], unit: str) -> tuple[Guarantee, bool]:
-    """Everything composed; where an event does not tell all, the sum, which holds for whatever was done."""
+    """Returns everything composed; where an event does not tell all, the sum, which holds for any mechanism."""
     statements = [run.statement for run in runs]
     if all(run.is_told_by_its_event for run in runs):
         delta = min(one.delta for one in statements)
@@ -135,7 +125,7 @@ def _composed(runs: Sequence[_Run], unit: str) -> tuple[Guarantee, bool]:
 
 
 def _by_people(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    """Runs on the same patients: with a digest of the pictures or a data folder in common, however indirectly."""
+    """Returns runs by their patients: with a digest of the pictures or a data folder in common, however indirectly."""
     groups: list[tuple[set[str], list[RunRecord]]] = []
     for record in records:
         marks, members = _marks(record), [record]

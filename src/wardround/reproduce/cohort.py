@@ -11,7 +11,7 @@ from wardround.coordinator.observer import Silent
 from wardround.reproduce.as_published.plain import Labelled, predict
 from wardround.simulation.evaluation import shortcut_auroc
 from wardround.simulation.materials import Materials, gather
-from wardround.training.metrics import Metrics, evaluate
+from wardround.training.metrics.classification import Metrics, evaluate
 from wardround.training.patients import TrainingPatients
 
 _NO_INTERVALS = 2

@@ -11,7 +11,6 @@ from functools import partial
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import Event, GaussianEvent, PoissonSampledEvent, SelfComposedEvent
-from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.mechanisms import (
     analytic_gaussian_noise_multiplier,
     gdp_epsilon,
@@ -20,6 +19,7 @@ from wardround.accounting.mechanisms import (
     local_laplace_epsilon,
 )
 from wardround.accounting.rdp import rdp_epsilon_2020
+from wardround.noisers import NoiseShares
 from wardround.reproduce.accounting import (
     central_limit_epsilon,
     fixed_batch_epsilon,

@@ -1,10 +1,10 @@
 """Absences as a study describes them, and how many of them its rounds and its privacy plan can bear."""
 
-from wardround.accounting.insiders import NoiseShares
 from wardround.config import Study
 from wardround.config.federation import Averages
 from wardround.errors import FederationError
 from wardround.federation.timetable import Timetable
+from wardround.noisers import NoiseShares
 from wardround.privacy.plans.plan import Plan
 from wardround.simulation.availability import Availability
 

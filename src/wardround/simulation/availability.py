@@ -1,7 +1,7 @@
 """Hospitals that are away or late, by a public timetable: a feature of simulation, drawn from a public seed.
 
 A hospital that is away in a round is never reached: it is asked nothing, computes nothing and is charged nothing. A
-hospital that is late was asked: its charge stands, and its answer is thrown away unopened. Charging what nobody uses is
+hospital that is late was asked: its charge stands, and its answer is thrown away unopened. Charging an unused answer is
 the looser count, and the right one: the answer had left the hospital. Either way the coordinator sees a failure, as of
 a hospital that does not answer, and goes on if the plan foresaw as many missing noise shares.
 
@@ -36,7 +36,7 @@ _NOBODY = Failure(FailureCode.NO_ANSWER, Stage.TRANSPORT)
 
 @dataclass(frozen=True)
 class Availability:
-    """Who is away and who is late in each round.
+    """The hospitals that are away or late in each round.
 
     A hospital goes away and comes back by a Markov chain of two states, alike and independent for all hospitals.
 
@@ -69,12 +69,12 @@ class Availability:
 
     @property
     def _leaves(self) -> float:
-        """Probability that a hospital that is there is away in the next round."""
+        """Probability that a present hospital is away in the next round."""
         return self.absent_rate / (1 - self.absent_rate) / self.absent_rounds
 
     @cached_property
     def absent(self) -> Table:
-        """Who is away. More rounds are more rows, and change none."""
+        """The hospitals that are away. More rounds are more rows, and change none."""
         table = np.zeros((self.rounds, self.hospitals), dtype=np.bool_)
         away = np.zeros(self.hospitals, dtype=np.bool_)
         for row in range(self.rounds):
@@ -86,18 +86,29 @@ class Availability:
 
     @cached_property
     def late(self) -> Table:
-        """Who is there and answers too late."""
+        """The hospitals that are present and answer too late."""
         draws = [self._draws(row, 1) < self.late_rate for row in range(self.rounds)]
         return np.array(draws, dtype=np.bool_).reshape(self.absent.shape) & ~self.absent
 
     def missing(self, round: int) -> npt.NDArray[np.bool_]:
-        """Whose answers do not arrive in a round, (hospital,)."""
+        """Returns the hospitals whose answers do not arrive in a round, (hospital,)."""
         row = round - 1
         missing: npt.NDArray[np.bool_] = self.absent[row] | self.late[row]
         return missing
 
+    def silent(
+        self, hospitals: tuple[HospitalName, ...], requests: Requests
+    ) -> tuple[set[HospitalName], set[HospitalName]]:
+        """Returns the hospitals asked that are away, and those that are late; none before round 1."""
+        row = next((request.round for request in requests.values()), 0) - 1
+        if row < 0:
+            return set(), set()
+        places = {name: place for place, name in enumerate(hospitals) if name in requests}
+        absent, late = self.absent[row], self.late[row]
+        return {n for n, k in places.items() if absent[k]}, {n for n, k in places.items() if late[k]}
+
     def to_json(self, rounds: int) -> dict[str, object]:
-        """What came of it in the first rounds, for the record."""
+        """Returns the absences of the first rounds, for the record."""
         missing = (self.absent | self.late)[:rounds].sum(axis=1)
         return {
             "absent_rate": self.absent_rate,
@@ -113,17 +124,6 @@ class Availability:
     def _draws(self, row: int, purpose: int) -> npt.NDArray[np.float64]:
         sequence = np.random.SeedSequence(self.seed, spawn_key=(row, purpose))
         return np.random.Generator(np.random.PCG64(sequence)).random(self.hospitals)
-
-
-def places_missing(
-    availability: Availability | None, hospitals: tuple[HospitalName, ...], requests: Requests
-) -> set[HospitalName]:
-    """Returns the hospitals asked whose answers do not arrive; for what is asked before round 1, none."""
-    round = next((request.round for request in requests.values()), 0)
-    if availability is None or round == 0:
-        return set()
-    missing = availability.missing(round)
-    return {name for place, name in enumerate(hospitals) if name in requests and missing[place]}
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class UnreliableChannel:
 
     def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
         """See `Channel`. Late hospitals are asked with the others, and a refusal of theirs is in time."""
-        absent, late = self._missing(requests)
+        absent, late = self.availability.silent(self.hospitals, requests)
         reached = {name: request for name, request in requests.items() if name not in absent}
         replies, failures = self.inner.ask(reached, deadline_s) if reached else ({}, {})
         lost = {name for name in late if isinstance(replies.get(name), Answer | Uploaded)}
@@ -158,13 +158,3 @@ class UnreliableChannel:
             {name: replies[name] for name in requests if name in replies and name not in silent},
             {name: failures[name] for name in requests if name in failures},
         )
-
-    def _missing(self, requests: Requests) -> tuple[set[HospitalName], set[HospitalName]]:
-        """Returns the hospitals asked that are away, and those that are late."""
-        round = next((request.round for request in requests.values()), 0)
-        if round == 0:
-            return set(), set()
-        row = round - 1
-        places = {name: k for k, name in enumerate(self.hospitals) if name in requests}
-        absent, late = self.availability.absent[row], self.availability.late[row]
-        return {n for n, k in places.items() if absent[k]}, {n for n, k in places.items() if late[k]}

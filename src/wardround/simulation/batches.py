@@ -30,13 +30,7 @@ def admit_all(agents: Mapping[HospitalName, Agent], requests: Requests, transact
 def answer_all(
     agents: Mapping[HospitalName, Agent], requests: Requests, transaction: Transaction
 ) -> dict[HospitalName, Answer | Failure]:
-    """Returns the answers of several hospitals, each as if it were alone.
-
-    Args:
-        agents: by hospital; they share one workbench.
-        requests: what each is asked.
-        transaction: of the ledger file.
-    """
+    """Returns the answers of several hospitals, each as if it were alone."""
     refusals = admit_all(agents, requests, transaction)
     admitted = {name: request for name, request in requests.items() if name not in refusals}
     answers: dict[HospitalName, Answer | Failure] = {**refusals}

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from wardround.config.data import DataSection, HospitalsSection
 from wardround.errors import DataError
 from wardround.images.patients import ImageSet, Patient
 from wardround.types import HospitalName
@@ -23,7 +24,7 @@ _TEST, _HOSPITALS, _VALIDATION = 1, 2, 3
 
 
 class Scheme(StrEnum):
-    """How patients are shared out."""
+    """The ways of sharing patients out."""
 
     EVEN = "even"
     SIZES = "sizes"
@@ -35,7 +36,7 @@ class Scheme(StrEnum):
 
 @dataclass(frozen=True)
 class Split:
-    """Who is tested on, and who is in which hospital.
+    """The test patients, and the patients of each hospital.
 
     Args:
         test: patients that no hospital trains on.
@@ -53,75 +54,44 @@ class Split:
     validation: tuple[Patient, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Sharing:
-    """What the schemes are asked for: how many hospitals, and each scheme's own number."""
+def split_patients(image_set: ImageSet, data: DataSection, hospitals: HospitalsSection) -> Split:
+    """Shares the patients of a data set out, deterministically from public seeds.
 
-    count: int
-    sizes: tuple[int, ...]
-    alpha: float
-    shards_per_hospital: int
-    images: int
-
-
-def split_patients(
-    image_set: ImageSet,
-    *,
-    scheme: Scheme,
-    seed: int,
-    count: int = 5,
-    test_fraction: float = 0.2,
-    validation_fraction: float = 0.0,
-    published: bool = False,
-    sizes: tuple[int, ...] = (),
-    alpha: float = 0.5,
-    shards_per_hospital: int = 2,
-    images: int = 0,
-) -> Split:
-    """Share the patients of a data set out, deterministically from `seed`.
+    The draw is no secret and needs no cryptographic noise. Patients set aside are about equal in each label. Of the
+    scheme `images`, whole patients are dealt, so a hospital misses its number by no more than one patient's images.
 
     Args:
         image_set: the patients.
-        scheme: how they are shared out.
-        seed: of the simulation; the draw is no secret and needs no cryptographic noise.
-        count: number of hospitals; unused by the schemes `sizes` and `site`.
-        test_fraction: share of patients set aside, about equal in each label; unused if `published`.
-        validation_fraction: share of the patients left then, about equal in each label; 0 sets nobody aside.
-        published: take the data set's own test part instead.
-        sizes: patients of each hospital, for the scheme `sizes`.
-        alpha: concentration for `dirichlet`; small means that labels differ much between hospitals.
-        shards_per_hospital: for `label-shards`, how many runs of like-labelled patients a hospital gets.
-        images: for `images`, about how many images a hospital gets: whole patients are dealt, so a hospital misses it
-            by no more than one patient's images.
+        data: shares of patients set aside, or the published test part instead.
+        hospitals: scheme, seed, and the numbers that the scheme needs.
 
     Raises:
-        DataError: a number out of range, more hospitals or images than there are, a hospital without patients, no
-            published or named hospitals where they are asked for, or a person in two hospitals.
+        DataError: more hospitals or images than there are, a hospital without patients, no published or named hospitals
+            where they are asked for, or a person in two hospitals.
     """
-    sharing = _Sharing(count, tuple(sizes), alpha, shards_per_hospital, images)
-    _check(sharing, scheme, test_fraction)
-    if published:
+    scheme, seed = Scheme(hospitals.scheme), hospitals.split_seed
+    if data.test == "published":
         test, rest, note = _published(image_set)
     else:
-        test, rest = _set_aside(image_set.patients, test_fraction, _generator(seed, _TEST))
+        test, rest = _set_aside(image_set.patients, data.test_fraction, _generator(seed, _TEST))
         note = ""
     leaking = bool(note)
-    validation, rest = _validation(rest, validation_fraction, seed)
+    validation, rest = _validation(rest, data.validation_fraction, seed)
     if scheme is Scheme.SITE:
-        hospitals = _by_site(image_set.patients, rest)
+        dealt = _by_site(image_set.patients, rest)
     else:
-        groups = _shared_out(rest, scheme, sharing, _generator(seed, _HOSPITALS))
-        hospitals = {name: _in_order(group) for name, group in zip(_names(len(groups)), groups, strict=True)}
+        groups = _shared_out(rest, scheme, hospitals, _generator(seed, _HOSPITALS))
+        dealt = {name: _in_order(group) for name, group in zip(_names(len(groups)), groups, strict=True)}
         unused = len(rest) - sum(map(len, groups))
         if unused:
             note = f"{note} {unused} patients are in no hospital and are not used.".strip()
-    split = Split(test, hospitals, leaking, note, validation)
+    split = Split(test, dealt, leaking, note, validation)
     check_disjoint(split)
     return split
 
 
 def check_disjoint(split: Split) -> None:
-    """Make sure that a patient is in exactly one hospital, and in the test part only if the split is leaking.
+    """Refuses a split unless each patient is in exactly one hospital, and in the test part only if it is leaking.
 
     Raises:
         DataError: the number of people in two hospitals, or on both sides; no names.
@@ -144,34 +114,7 @@ def check_disjoint(split: Split) -> None:
 
 
 def _generator(seed: int, stream: int) -> np.random.Generator:
-    if seed < 0:
-        raise DataError(f"the seed of a split must be >= 0, got {seed}. Choose any natural number.")
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream,))))
-
-
-def _check(sharing: _Sharing, scheme: Scheme, test_fraction: float) -> None:
-    needs_sizes = scheme is Scheme.SIZES
-    rules: tuple[tuple[bool, str, object, str], ...] = (
-        (0 < test_fraction < 1, "test_fraction must lie between 0 and 1", test_fraction, "Choose 0.2"),
-        (sharing.count >= 1, "the number of hospitals must be >= 1", sharing.count, "Choose 5"),
-        (0 < sharing.alpha < np.inf, "alpha must be > 0 and finite", sharing.alpha, "Choose 0.5"),
-        (
-            sharing.shards_per_hospital >= 1,
-            "shards_per_hospital must be >= 1",
-            sharing.shards_per_hospital,
-            "Choose 2",
-        ),
-        (
-            not needs_sizes or min(sharing.sizes, default=0) >= 1,
-            "sizes must name at least one patient for each hospital",
-            list(sharing.sizes),
-            "Write for example [500, 300]",
-        ),
-        (scheme is not Scheme.IMAGES or sharing.images >= 1, "images must be >= 1", sharing.images, "Choose 200"),
-    )
-    for holds, rule, came, remedy in rules:
-        if not holds:
-            raise DataError(f"{rule}, got {came}. {remedy}.")
 
 
 def _in_order(patients: list[Patient]) -> tuple[Patient, ...]:
@@ -184,7 +127,7 @@ def _names(count: int) -> list[HospitalName]:
 
 
 def _by_label(patients: tuple[Patient, ...], generator: np.random.Generator) -> list[list[Patient]]:
-    """Patients of each label in a random order, lowest label first."""
+    """Returns patients of each label in a random order, lowest label first."""
     groups: dict[int, list[Patient]] = defaultdict(list)
     for patient in patients:
         groups[patient.label].append(patient)
@@ -194,7 +137,7 @@ def _by_label(patients: tuple[Patient, ...], generator: np.random.Generator) -> 
 def _set_aside(
     patients: tuple[Patient, ...], fraction: float, generator: np.random.Generator, what: str = "test"
 ) -> tuple[tuple[Patient, ...], tuple[Patient, ...]]:
-    """Patients set aside, about `fraction` of each label, and the others."""
+    """Returns patients set aside, about `fraction` of each label, and the others."""
     test: list[Patient] = []
     for group in _by_label(patients, generator):
         test += group[: round(fraction * len(group))]
@@ -211,16 +154,14 @@ def _set_aside(
 def _validation(
     patients: tuple[Patient, ...], fraction: float, seed: int
 ) -> tuple[tuple[Patient, ...], tuple[Patient, ...]]:
-    """Validation patients and the others; a draw of its own, so that nobody's place changes where there are none."""
+    """Returns validation patients and the others, by a draw of its own: no place changes where there are none."""
     if fraction == 0:
         return (), patients
-    if not 0 < fraction < 1:
-        raise DataError(f"validation_fraction must be at least 0 and below 1, got {fraction}. Choose 0.1.")
     return _set_aside(patients, fraction, _generator(seed, _VALIDATION), "validation")
 
 
 def _published(image_set: ImageSet) -> tuple[tuple[Patient, ...], tuple[Patient, ...], str]:
-    """The published test part, all other images by patient, and a note if people are in both."""
+    """Returns the published test part, all other images by patient, and a note if people are in both."""
     patients = image_set.patients
     if not any(image.split == "test" for patient in patients for image in patient.images):
         raise DataError(
@@ -241,7 +182,7 @@ def _published(image_set: ImageSet) -> tuple[tuple[Patient, ...], tuple[Patient,
 
 
 def _by_site(everyone: tuple[Patient, ...], rest: tuple[Patient, ...]) -> dict[HospitalName, tuple[Patient, ...]]:
-    """The hospitals that the data names, in the alphabet's order."""
+    """Returns the hospitals that the data names, in the alphabet's order."""
     several = sum(len(patient.sites) > 1 for patient in everyone)
     if several:
         raise DataError(
@@ -268,11 +209,16 @@ def _by_site(everyone: tuple[Patient, ...], rest: tuple[Patient, ...]) -> dict[H
 
 
 def _shared_out(
-    patients: tuple[Patient, ...], scheme: Scheme, sharing: _Sharing, generator: np.random.Generator
+    patients: tuple[Patient, ...], scheme: Scheme, sharing: HospitalsSection, generator: np.random.Generator
 ) -> list[list[Patient]]:
-    """One group a hospital, none of them empty."""
+    """Returns one group a hospital, none of them empty."""
+    sizes = sharing.sizes or ()
+    if scheme is Scheme.SIZES and min(sizes, default=0) < 1:
+        raise DataError(
+            f"sizes must name at least one patient for each hospital, got {list(sizes)}. Write for example [500, 300]."
+        )
     needed = {
-        Scheme.SIZES: sum(sharing.sizes),
+        Scheme.SIZES: sum(sizes),
         Scheme.LABEL_SHARDS: sharing.count * sharing.shards_per_hospital,
     }.get(scheme, sharing.count)
     if needed > len(patients):
@@ -286,8 +232,8 @@ def _shared_out(
         return [in_turn[first :: sharing.count] for first in range(sharing.count)]
     if scheme is Scheme.SIZES:
         mixed = [in_turn[i] for i in generator.permutation(len(in_turn))]
-        ends = np.cumsum(sharing.sizes)
-        return [mixed[end - size : end] for end, size in zip(ends, sharing.sizes, strict=True)]
+        ends = np.cumsum(sizes)
+        return [mixed[end - size : end] for end, size in zip(ends, sizes, strict=True)]
     if scheme is Scheme.IMAGES:
         mixed = [in_turn[i] for i in generator.permutation(len(in_turn))]
         return _by_images(mixed, sharing)
@@ -298,10 +244,10 @@ def _shared_out(
     return _dirichlet(by_label, sharing, generator)
 
 
-def _by_images(patients: list[Patient], sharing: _Sharing) -> list[list[Patient]]:
-    """Whole patients in their order, cut where the images dealt so far are nearest to a multiple of `images`."""
+def _by_images(patients: list[Patient], sharing: HospitalsSection) -> list[list[Patient]]:
+    """Returns whole patients in order, cut where the images dealt so far are nearest to a multiple of `images`."""
     dealt = np.cumsum([0, *(len(patient.images) for patient in patients)])
-    wanted = sharing.images * np.arange(sharing.count + 1)
+    wanted = (sharing.images or 0) * np.arange(sharing.count + 1)
     if wanted[-1] > dealt[-1]:
         raise DataError(
             f"the hospitals must find images enough, {dealt[-1]} are left to train on and {sharing.count} hospitals "
@@ -319,9 +265,9 @@ def _by_images(patients: list[Patient], sharing: _Sharing) -> list[list[Patient]
 
 
 def _dirichlet(
-    by_label: list[list[Patient]], sharing: _Sharing, generator: np.random.Generator
+    by_label: list[list[Patient]], sharing: HospitalsSection, generator: np.random.Generator
 ) -> list[list[Patient]]:
-    """Each label shared out by its own Dirichlet draw; an empty hospital gets one patient of the largest."""
+    """Shares each label out by its own Dirichlet draw; an empty hospital gets one patient of the largest."""
     groups: list[list[Patient]] = [[] for _ in range(sharing.count)]
     for patients in by_label:
         shares = generator.dirichlet([sharing.alpha] * sharing.count)

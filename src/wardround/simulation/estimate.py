@@ -1,4 +1,4 @@
-"""What a study will promise and what it will take, without opening an image."""
+"""The promise, time and memory of a study, foreseen without opening an image."""
 
 import math
 import time
@@ -44,15 +44,15 @@ class Estimate:
 
     Attributes:
         plan: the calibrated plan.
-        statement: what will be promised at the end.
-        insiders: against whom.
+        statement: the promise at the end.
+        insiders: epsilon against each attacker.
         parameters: trained parameters of the network.
         patients: in the data folder, by its file names and tables; None where nothing is there to list.
         pictures: likewise.
         seconds: of training, from timed steps on random numbers; None without pictures to count. Of masked sums it has
             gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network.
         memory_bytes: of training at its peak, beside the libraries themselves.
-        upload: what a hospital sends in a round; None where sums are not masked.
+        upload: of a hospital in a round; None where sums are not masked.
     """
 
     plan: Plan
@@ -66,7 +66,7 @@ class Estimate:
     upload: MaskedUpload | None
 
     def to_json(self) -> dict[str, object]:
-        """As a JSON object."""
+        """Returns the estimate as a JSON object."""
         return {
             "epsilon": number_to_json(self.statement.epsilon),
             "delta": self.statement.delta,
@@ -86,14 +86,16 @@ def estimate(study: Study) -> Estimate:
     """Checks a study and foresees its promise, time and memory.
 
     Raises:
-        WardroundError: whatever `run` would refuse before it opens an image.
+        WardroundError: anything that `run` would refuse before it opens an image.
     """
-    check_availability(study, timetable_of(study))
+    timetable = timetable_of(study)
+    check_availability(study, timetable)
     plan = plan_of(study)
     check_references(study, plan)
     listing = _listed(study)
     patients = None if listing is None else len({entry.patient for entry in listing.entries})
-    pictures = None if listing is None else len(listing.entries) * _rows_each(study)
+    rows_each = study.data.volume_size[2] if study.data.volume_size and study.data.view == "slices" else 1
+    pictures = None if listing is None else len(listing.entries) * rows_each  # at most
     shape = _shape(study, listing)
     target, classes = _target(study, listing)
     network = build_network(study, target=target, num_classes=classes, shape=shape)
@@ -101,14 +103,13 @@ def estimate(study: Study) -> Estimate:
     seconds = None
     if pictures is not None:
         trained_on = (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
-        each_round = pictures * trained_on * share_of_patients(plan.training) * _share_of_a_round(study)
+        passes = study.local_steps * timetable.at_once / timetable.hospitals
+        each_round = pictures * trained_on * share_of_patients(plan.training) * passes
         runs = [(per_picture, 0.0)] * (1 + len(study.federation.compare))
         if plan.masked is not None:  # of the main run alone: references are summed in the open
             sample = math.ceil(each_round / study.hospitals.count)
             runs[0] = _masked_probe(study, plan, network, target, shape, sample)
-        seconds = study.rounds * sum(
-            picture * each_round + fixed * timetable_of(study).at_once for picture, fixed in runs
-        )
+        seconds = study.rounds * sum(picture * each_round + fixed * timetable.at_once for picture, fixed in runs)
     cache = (pictures or 0) * math.prod(shape)
     inputs = cache * 4 if network.encode_once else 0
     vectors = 1 if answers_as_one(study, plan) else study.hospitals.count
@@ -126,33 +127,19 @@ def estimate(study: Study) -> Estimate:
     )
 
 
-def _share_of_a_round(study: Study) -> float:
-    """How often a round goes through a sample of all hospitals' patients."""
-    timetable = timetable_of(study)
-    return study.local_steps * timetable.at_once / timetable.hospitals
-
-
 def _listed(study: Study) -> Listing | None:
-    """What is there, by file names, tables and headers alone; None where no folder is named."""
+    """Returns the entries of the data folder, by names, tables and headers alone; None where no folder is named."""
     site = study.site
     if site.layout == "phantom":
-        phantom = site.phantom
-        options = PhantomOptions(patients=phantom.patients, max_images=phantom.max_images, seed=phantom.seed)
-        return list_phantom(options)
+        return list_phantom(PhantomOptions(**site.phantom.model_dump()))
     if site.path is None:
         return None
     with open_layout(site.layout, site.path) as store:
         return list_entries(site.layout, store, study.data.task, reader_options(study))
 
 
-def _rows_each(study: Study) -> int:
-    """Pictures that an entry is at most cut into."""
-    data = study.data
-    return data.volume_size[2] if data.volume_size is not None and data.view == "slices" else 1
-
-
 def _shape(study: Study, listing: Listing | None) -> tuple[int, ...]:
-    """(channel, *space) of a preprocessed picture."""
+    """Returns (channel, *space) of a preprocessed picture."""
     data = study.data
     if data.volume_size is None:
         return (data.channels, data.image_size, data.image_size)
@@ -162,7 +149,7 @@ def _shape(study: Study, listing: Listing | None) -> tuple[int, ...]:
 
 
 def _target(study: Study, listing: Listing | None) -> tuple[Target, int]:
-    """What is predicted, and of how many classes; guessed where there is nothing to read."""
+    """Returns the target and the number of classes; guessed where there is nothing to read."""
     if listing is not None:
         return listing.target, len(listing.class_names)
     task = study.data.task
@@ -174,7 +161,7 @@ def _target(study: Study, listing: Listing | None) -> tuple[Target, int]:
 
 
 def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...]) -> tuple[float, int]:
-    """Seconds a picture of one private gradient sum, and the memory of the gradients at one time."""
+    """Returns seconds a picture of one private gradient sum, and the memory of the gradients at one time."""
     limit = int(study.performance.memory_gb * 1e9)
     loss = loss_of(study, target)
 
@@ -203,15 +190,9 @@ def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...
 def _masked_probe(
     study: Study, plan: Plan, network: Network, target: Target, shape: tuple[int, ...], sample: int
 ) -> tuple[float, float]:
-    """Seconds a picture and seconds a hospital and round of masked sums, by what a hospital does.
+    """Returns seconds a picture and seconds a hospital and round of masked sums, by what a hospital does.
 
-    Args:
-        study: gives sizes and limits.
-        plan: with shares.
-        network: is trained.
-        target: of the network.
-        shape: of a picture.
-        sample: pictures of a hospital in a round; fewer are timed where each takes long.
+    Fewer pictures than the `sample` of a hospital in a round are timed where each takes long.
     """
     mechanism = mechanism_of(plan, network.num_parameters)
     clip = clip_of(plan.training)

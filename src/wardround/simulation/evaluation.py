@@ -1,6 +1,6 @@
 """Models against the patients set aside.
 
-Released without protection, to whoever reads the record: these numbers are computed from the test and validation
+Released without protection, to readers of the record: these numbers are computed from the test and validation
 patients themselves. They are never trained on, so the guarantee of the training patients is untouched.
 """
 
@@ -14,7 +14,10 @@ from wardround.images.entries import Target
 from wardround.images.patients import ImageRef
 from wardround.images.quality.shortcut import shortcut_scores
 from wardround.simulation.materials import Materials
-from wardround.training.metrics import MaskScores, Metrics, SegmentationMetrics, auroc, by_group, evaluate
+from wardround.training.metrics.classification import Metrics, evaluate
+from wardround.training.metrics.groups import by_group
+from wardround.training.metrics.mask_scores import MaskScores, SegmentationMetrics
+from wardround.training.metrics.ranking import auroc
 from wardround.training.patients import Rows
 from wardround.types import Masks, Vector
 
@@ -50,7 +53,8 @@ def evaluate_models(
 
 def evaluate_subgroups(weights: Vector, materials: Materials) -> dict[str, object]:
     """Metrics of a model by site and by every column of subgroups that the data states, as JSON."""
-    columns = _columns([image for patient in materials.split.test for image in _volumes(patient.images)])
+    volumes = [volume[0] for patient in materials.split.test for volume in _by_volume(patient.images)]
+    columns = _columns(volumes)
     if not columns:
         return {}
     if materials.images.target is Target.MASKS:
@@ -160,26 +164,18 @@ def _scored(materials: Materials, predict: Callable[[Rows], Masks], validation: 
             rows = np.array([image.row for image in volume], dtype=np.int64)
             predicted, true = predict(rows), workbench.true_masks(rows)
             if images.sliced:
-                predicted, true = _from_slices(predicted), _from_slices(true)
+                # (slice, height, width) to (x, y, z): distances depend on the steps of an axis, not on its direction.
+                predicted, true = predicted.transpose(2, 1, 0), true.transpose(2, 1, 0)
             else:
                 predicted, true = predicted[0], true[0]
             scores.add(predicted, true, number)
     return scores
 
 
-def _from_slices(slices: Masks) -> Masks:
-    """(slice, height, width) to (x, y, z): distances do not ask which way an axis runs, only how long its steps are."""
-    return slices.transpose(2, 1, 0)
-
-
 def _by_volume(images: Sequence[ImageRef]) -> Iterator[list[ImageRef]]:
     """Slices of one volume share its file and stand together."""
     for _, volume in groupby(images, key=lambda image: image.file):
         yield list(volume)
-
-
-def _volumes(images: Sequence[ImageRef]) -> list[ImageRef]:
-    return [volume[0] for volume in _by_volume(images)]
 
 
 def _columns(images: Sequence[ImageRef]) -> dict[str, list[str]]:

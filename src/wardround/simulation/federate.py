@@ -11,40 +11,24 @@ from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel, InProcessChannel
 from wardround.federation.masked import MaskedAggregator
 from wardround.federation.messages import Failure, Reply, Requests
-from wardround.federation.timetable import Order, Timetable
 from wardround.hospital.agent import Agent
+from wardround.hospital.charged import open_ledger
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.memory import Memory
 from wardround.hospital.policy import COUNTS, Policy
-from wardround.ledger.account import Ledger
 from wardround.ledger.file import LedgerFile
+from wardround.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.kinds import NoisedGradients, NotPrivate
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness
 from wardround.simulation.absences import allowed_missing, availability_of
 from wardround.simulation.availability import UnreliableChannel
 from wardround.simulation.batches import Transaction, answer_all
-from wardround.simulation.masked import masked_rounds
+from wardround.simulation.masked import masked_rounds, own_folder
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.simulation.union import JointSum
 from wardround.types import HospitalName
 from wardround.work import Answered, Upload
-
-
-def open_ledger(
-    ledgers: LedgerFile, hospital: HospitalName, plan: Plan, materials: Materials, epsilon_limit: float
-) -> Ledger:
-    """Returns a hospital's ledger for these pictures, at the plan's delta, accountant and unit."""
-    return ledgers.open(
-        hospital,
-        materials.images.digest,
-        epsilon_limit=epsilon_limit,
-        delta=plan.delta,
-        accountant=plan.accountant,
-        unit=plan.unit,
-        relation=plan.relation,
-    )
 
 
 @dataclass(frozen=True)
@@ -58,11 +42,6 @@ class Federation:
 
     coordinator: Coordinator
     hospitals: Mapping[HospitalName, Hospital]
-
-    @property
-    def agents(self) -> dict[HospitalName, Agent]:
-        """The parts of the hospitals that hold patients."""
-        return {name: hospital.agent for name, hospital in self.hospitals.items()}
 
 
 def federate(
@@ -78,30 +57,23 @@ def federate(
 ) -> Federation:
     """Returns hospitals, and a coordinator that reaches them, under one plan.
 
-    Args:
-        study: gives step sizes and the seed.
-        plan: the privacy plan; every part takes its numbers from here.
-        materials: pictures and network.
-        hospitals: each one's patients.
-        ledgers: the file with the hospitals' ledgers.
-        label: part of every stream's name, so that the runs of one study share no noise.
-        epsilon_limit: what each ledger allows.
-        memory: folder of the simulated hospitals' own notes; None keeps them in this process.
+    `label` is part of every stream's name, so that the runs of one study share no noise. `memory` is the folder of the
+    simulated hospitals' own notes; None keeps them in this process.
     """
     randomness = Randomness(study.study.seed, f"{study.stream_name}/{label}")
     works = frozenset({*COUNTS, *works_of(study, plan)})
-    visits = _visits(timetable_of(study), study.rounds)
+    timetable = timetable_of(study)
     classes = materials.images.class_names
     agents = {
         name: Agent(
             name=name,
             patients=patients,
             plan=plan,
-            policy=Policy(study.digest, works, study.rounds, visits[position] if visits else None),
-            ledger=open_ledger(ledgers, name, plan, materials, epsilon_limit),
+            policy=Policy(study.digest, works, study.rounds, timetable.visited(position, study.rounds)),
+            ledger=open_ledger(ledgers, name, materials.images.digest, plan, epsilon_limit),
             randomness=randomness,
             workbench=materials.workbench,
-            memory=Memory(None if memory is None else memory / f"{position:05d}"),
+            memory=Memory(own_folder(memory, name)),
             num_classes=len(classes),
         )
         for position, (name, patients) in enumerate(hospitals.items())
@@ -158,14 +130,3 @@ def answer_exchanges(
         return {name: hospitals[name].reply(request) for name, request in requests.items()}
 
     return answer
-
-
-def _visits(timetable: Timetable, rounds: int) -> list[tuple[int, ...]] | None:
-    """Returns the rounds in which each hospital is asked; None where that is every round."""
-    if timetable.order is Order.EVERYONE:
-        return None
-    visits: list[list[int]] = [[] for _ in range(timetable.hospitals)]
-    for round in range(1, rounds + 1):
-        for position in timetable.asked(round):
-            visits[position].append(round)
-    return [tuple(mine) for mine in visits]

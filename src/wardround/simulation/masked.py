@@ -1,6 +1,6 @@
 """Hospitals of one process that exchange nothing but what masked hospitals exchange; each has keys of its own.
 
-    hospitals/<position>/    identity.pem (mode 0600), pins.toml (the others' keys), notes.json
+    hospitals/<name>/    identity.pem (mode 0600), pins.toml (the others' keys), notes.json
 
 Keys are made when a run begins and go with the folder when it has ended. Between real hospitals they are made and
 compared beforehand (`wardround keys`); here one process holds all of them, which the statement says.
@@ -8,6 +8,7 @@ compared beforehand (`wardround keys`); here one process holds all of them, whic
 
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from wardround.agreed.masks import agreement_of, fitting, mechanism_of
 from wardround.config import Study
@@ -29,17 +30,13 @@ def masked_rounds(
 ) -> tuple[Agreement, dict[HospitalName, MaskedRounds]]:
     """Returns what the hospitals of a masked run agree on, and each one's side of it.
 
-    Args:
-        study: names the run, and how many rounds it has.
-        plan: with shares of noise.
-        agents: by hospital; they share one network.
-        folder: of the hospitals' own folders; None keeps keys and notes in this process.
+    `folder` has the hospitals' own folders; None keeps keys and notes in this process.
 
     Raises:
         FederationError: a key file or a pin is damaged, open to others, or not the one of this run.
         LedgerError: a ledger has lost a charge that its hospital knows of.
     """
-    folders = [None if folder is None else folder / f"{position:05d}" for position in range(len(agents))]
+    folders = [own_folder(folder, name) for name in agents]
     begun = any(
         own is not None and (own / _PINS).exists() for own in folders
     )  # keys are all made before any is pinned
@@ -53,6 +50,11 @@ def masked_rounds(
         notes = None if own is None else own / "notes.json"
         rounds[agent.name] = MaskedRounds(agent, identity, _pinned(others, own), agreement, notes)
     return agreement, rounds
+
+
+def own_folder(folder: Path | None, name: HospitalName) -> Path | None:
+    """Returns the folder of a simulated hospital, named by it in a form that no name leaves; None without a folder."""
+    return None if folder is None else folder / quote(name, safe="").replace(".", "%2E")
 
 
 def check_masks(plan: Plan, parameters: int) -> None:

@@ -1,4 +1,4 @@
-"""What a study works on: its pictures, its hospitals and test patients, and its network."""
+"""The materials of a study: its pictures, its hospitals and test patients, and its network."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,7 @@ from wardround.coordinator.observer import Observer
 from wardround.errors import DataError
 from wardround.hospital.pictures import read_images, workbench_of
 from wardround.images.patients import ImageSet
-from wardround.simulation.dealing import Scheme, Split, split_patients
+from wardround.simulation.dealing import Split, split_patients
 from wardround.training.patients import TrainingPatients, training_patients
 from wardround.training.workbench import Workbench
 from wardround.types import HospitalName
@@ -18,14 +18,14 @@ Hospitals = dict[HospitalName, TrainingPatients]
 
 @dataclass(frozen=True)
 class Materials:
-    """What a study works on, before its first round.
+    """The pictures, patients and network of a study, before its first round.
 
     Attributes:
         images: the patients and their decoded pictures.
-        split: who is where.
+        split: the place of each patient.
         hospitals: each hospital's patients, ready for training.
         test: the patients set aside.
-        validation: those set aside to choose by; often nobody.
+        validation: those set aside to choose by; often none.
         workbench: the one copy of the network.
         originals: the materials before noise was put on pictures and labels; None where none was.
     """
@@ -49,21 +49,9 @@ def gather(study: Study, observer: Observer) -> Materials:
     observer.stage("reading pictures")
     images = read_images(study, lambda done, total: observer.progress(done, total))
     observer.stage("dealing out patients")
-    options, scheme = study.hospitals, Scheme(study.hospitals.scheme)
-    split = split_patients(
-        images,
-        test_fraction=study.data.test_fraction,
-        validation_fraction=study.data.validation_fraction,
-        published=study.data.test == "published",
-        scheme=scheme,
-        count=options.count,
-        sizes=options.sizes or (),
-        alpha=options.alpha,
-        shards_per_hospital=options.shards_per_hospital,
-        images=options.images or 0,
-        seed=options.split_seed,
-    )
-    if options.names is not None and scheme is not Scheme.SITE:
+    options = study.hospitals
+    split = split_patients(images, study.data, options)
+    if options.names is not None and options.scheme != "site":
         named = dict(zip(map(HospitalName, options.names), split.hospitals.values(), strict=True))
         split = replace(split, hospitals=named)
     if len(split.hospitals) != options.count:  # noise shares are sized by the number the study file gives

@@ -1,4 +1,4 @@
-"""The results of a run: metrics, reference runs, what left to whom, and the table of patients' places."""
+"""The results of a run: metrics, reference runs, releases and their readers, and the table of patients' places."""
 
 import hashlib
 import hmac
@@ -35,7 +35,7 @@ def results_of(
     outcome: Outcome,
     observer: Observer,
 ) -> dict[str, object]:
-    """Metrics of the final models, the reference runs, and what left to whom; evaluates and trains."""
+    """Returns metrics of the final models, reference runs, and releases with their readers; evaluates and trains."""
     observer.stage("evaluating")
     ensemble = study.federation.strategy == "ensemble"
     metrics = evaluate_models(outcome.models, materials, ensemble=ensemble)
@@ -67,13 +67,8 @@ def results_of(
             "note": materials.split.note,
         },
         "hospitals": [
-            {
-                "name": name,
-                "patients": len(p),
-                "images": len(p.rows),
-                "share_not_first_class": _share(p, materials),
-            }
-            for name, p in hospitals.items()
+            {"name": n, "patients": len(p), "images": len(p.rows), "share_not_first_class": _share(p, materials)}
+            for n, p in hospitals.items()
         ],
         "availability": None if availability is None else availability.to_json(outcome.position.round),
         "upload": None if upload is None else upload.to_json(),
@@ -86,7 +81,7 @@ def results_of(
 
 
 def _validated(outcome: Outcome, materials: Materials, ensemble: bool) -> dict[str, object] | None:
-    """Metrics of the final models on the validation patients; None where nobody was set aside for that."""
+    """Returns metrics of the final models on the validation patients; None where there are none."""
     if not len(materials.validation):
         return None
     metrics = evaluate_models(outcome.models, materials, ensemble=ensemble, validation=True)
@@ -98,76 +93,49 @@ def _validated(outcome: Outcome, materials: Materials, ensemble: bool) -> dict[s
 
 
 def _released(study: Study, plan: Plan, materials: Materials) -> list[dict[str, str]]:
-    """What left, to whom, and what protects it."""
+    """Returns each release of a run: its content, its readers, and its protection."""
     guarded = "the statement" if plan.is_private else "nothing: the study asks for no privacy"
-    rows = [
-        {"what": "the model of every round and the final model", "to": "whoever gets it", "protected_by": guarded},
-    ]
+    readers, reference = "readers of this record", "nothing: a reference of a simulation, charged to no ledger"
+    rows = [("the model of every round and the final model", "whoever gets it", guarded)]
     if isinstance(plan.training, NoisedPictures):
         what = "noised training pictures or features, noised labels, and which belong to one patient"
-        rows.insert(0, {"what": what, "to": "everybody", "protected_by": guarded})
-        rows.append(
-            {
-                "what": "how much noised pictures resemble their originals",
-                "to": "readers of this record",
-                "protected_by": "nothing: a reference of a simulation, charged to no ledger",
-            }
-        )
+        rows.insert(0, (what, "everybody", guarded))
+        rows.append(("how much noised pictures resemble their originals", readers, reference))
     if plan.masked is not None:
-        rows.append(
-            {
-                "what": f"{WITNESSES} coordinates of noise alone behind every sum, public keys, signatures, how "
-                "many charges each ledger has, and its sealed head",
-                "to": "the coordinator and every hospital",
-                "protected_by": "nothing: none of it depends on a patient",
-            }
+        what = (
+            f"{WITNESSES} coordinates of noise alone behind every sum, public keys, signatures, how many charges each "
+            "ledger has, and its sealed head"
         )
+        rows.append((what, "the coordinator and every hospital", "nothing: none of it depends on a patient"))
     if plan.count is not None:
         to = "the coordinator" if plan.masked is None else "the coordinator and every hospital"
-        rows.append({"what": "the number of training patients", "to": to, "protected_by": guarded})
-    rows.append(
-        {
-            "what": "metrics on the validation patients, round by round, and on the test patients at the end"
-            if len(materials.validation)
-            else "metrics on the test patients, round by round",
-            "to": "readers of this record",
-            "protected_by": "nothing: test patients stand outside the guarantee"
-            + ("" if materials.split.leaking else " and were never trained on"),
-        }
+        rows.append(("the number of training patients", to, guarded))
+    trained_on = "" if materials.split.leaking else " and were never trained on"
+    what = (
+        "metrics on the validation patients, round by round, and on the test patients at the end"
+        if len(materials.validation)
+        else "metrics on the test patients, round by round"
     )
-    rows.append(
-        {
-            "what": "the table of hospitals (patients, images, class shares), the counts of findings in the "
-            "pictures, and the digest of the data set",
-            "to": "readers of this record",
-            "protected_by": "nothing: known because this machine simulates every hospital",
-        }
+    rows.append((what, readers, f"nothing: test patients stand outside the guarantee{trained_on}"))
+    what = (
+        "the table of hospitals (patients, images, class shares), the counts of findings in the pictures, and the "
+        "digest of the data set"
     )
+    rows.append((what, readers, "nothing: known because this machine simulates every hospital"))
     baseline = (
         "the Dice of the mask that training patients have most often at each place"
         if materials.images.target is Target.MASKS
         else "the AUROC of six brightness and border numbers alone, fitted to the training pictures"
     )
-    rows.append(
-        {
-            "what": baseline,
-            "to": "readers of this record",
-            "protected_by": "nothing: a reference of a simulation, charged to no ledger",
-        }
-    )
+    rows.append((baseline, readers, reference))
     if study.federation.compare:
-        rows.append(
-            {
-                "what": "reference runs and their metrics",
-                "to": "readers of this record",
-                "protected_by": "nothing: references of a simulation, charged to no ledger",
-            }
-        )
-    return rows
+        unprotected = "nothing: references of a simulation, charged to no ledger"
+        rows.append(("reference runs and their metrics", readers, unprotected))
+    return [{"what": what, "to": to, "protected_by": guard} for what, to, guard in rows]
 
 
 def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """Who was where, by a hash under a key that is forgotten at once: rows can be counted, not traced."""
+    """Returns each patient's place, by a hash under a key that is forgotten: rows can be counted, not traced."""
     key = os.urandom(32)
     places: list[tuple[str, tuple[Patient, ...]]] = [("test", materials.split.test)]
     places += [("validation", materials.split.validation), *materials.split.hospitals.items()]
@@ -180,7 +148,7 @@ def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[obj
 
 
 def _share(patients: TrainingPatients, materials: Materials) -> float | None:
-    """Share of pictures that are not of the first class; None where pictures have no class."""
+    """Returns the share of pictures that are not of the first class; None where pictures have no class."""
     if materials.images.target is Target.MASKS or not len(patients):
         return None
     return float((patients.labels > 0).mean())

@@ -21,17 +21,18 @@ from wardround.coordinator.coordinator import Coordinator
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Outcome, Position, Schedule, run_rounds
 from wardround.errors import BudgetExhausted, MissingExtra, RecordError
+from wardround.hospital.charged import open_ledger
 from wardround.ledger.file import LedgerFile
 from wardround.models.card import ModelCard, WeightsCard
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
-from wardround.records.environment import describe_environment
+from wardround.records.environment import describe_environment, threads_of
 from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
 from wardround.report.write import write_report
 from wardround.simulation.absences import check_availability
 from wardround.simulation.evaluation import evaluate_models, summary_of
-from wardround.simulation.federate import federate, open_ledger
+from wardround.simulation.federate import federate
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
 from wardround.simulation.references import POOLED, average_last_of, check_references, pooled
@@ -58,7 +59,7 @@ def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = Fals
     check_references(study, plan)
     materials = gather(study, observer)
     check_masks(plan, materials.workbench.network.num_parameters)
-    # Phantoms are nobody; the ledger of patients is kept, and asked before anything is replaced.
+    # Phantoms are no persons; the ledger of patients is kept, and asked before anything is replaced.
     forget_ledger = fresh and study.site.layout == "phantom" and study.privacy.ledger is None
     _check_ledgers(study, plan, materials, out, forgotten=forget_ledger)
     folder = RunFolder.create(out, fresh=fresh, forget_ledger=forget_ledger)
@@ -89,7 +90,7 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
             record = RunRecord.read(path)
             _report(record, observer)
             return record
-        _use_threads(_number_of_threads(environment))  # another number of threads may round differently
+        _use_threads(threads_of(environment))  # another number of threads may round differently
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
         materials = gather(study, observer)
@@ -112,18 +113,13 @@ def _use_threads(threads: int | None) -> int:
 
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:
-    """What must be the same on resume: a statement over two studies or two data sets would be false."""
+    """Returns what must be the same on resume: a statement over two studies or data sets would be false."""
     weights = materials.workbench.network.weights
     return {
         "study_digest": study.digest,
         "dataset": materials.images.digest,
         "weights_sha256": None if weights is None else weights.sha256,
     }
-
-
-def _number_of_threads(environment: JsonDict) -> int | None:
-    threads = environment.get("threads")
-    return threads if isinstance(threads, int) and threads > 0 else None
 
 
 def _check_ledgers(study: Study, plan: Plan, materials: Materials, out: Path, *, forgotten: bool) -> None:
@@ -134,7 +130,7 @@ def _check_ledgers(study: Study, plan: Plan, materials: Materials, out: Path, *,
     limit = epsilon_limit_of(study, plan)
     with LedgerFile(path, version=__version__) as ledgers:
         for name in _hospitals(study, materials):
-            ledger = open_ledger(ledgers, name, plan, materials, limit)
+            ledger = open_ledger(ledgers, name, materials.images.digest, plan, limit)
             if study.study.seed is not None and ledger.charged(study.digest):
                 continue  # it repeats its releases, at no new cost
             if ledger.remaining(plan.event_after(releases_after(study, 1)), at_most=1) == 0:
@@ -157,7 +153,7 @@ def _hospitals(study: Study, materials: Materials) -> Hospitals:
 
 @contextmanager
 def _hospital_log(folder: RunFolder) -> Iterator[None]:
-    """The simulated hospitals' own log; what they say about a failure elsewhere is a code and a stage."""
+    """Keeps the simulated hospitals' own log; elsewhere they report a failure as a code and a stage."""
     log = logging.getLogger("wardround.hospital")
     handler = logging.FileHandler(folder.path / "hospitals.log", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -185,14 +181,14 @@ def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, ob
         )  # fmt: skip
         coordinator = federation.coordinator
         coordinator.greet()
-        outcome = _rounds(coordinator, materials, folder, observer)
+        outcome = _rounds(study, coordinator, materials, folder, observer)
         coordinator.close()
         model_sha256 = folder.write_model(_named(outcome.models, materials))
         results = results_of(study, plan, materials, hospitals, outcome, observer)
         folder.write_json("results.json", results)
         folder.forget_notes()
         history = read_lines(folder.path / "rounds.jsonl")
-        certificate = certificate_of(study, plan, coordinator.receipts(), outcome, model_sha256, history)
+        certificate = certificate_of(coordinator, outcome, model_sha256, history)
         weights = WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models))
         folder.write_json("model.json", _card(study, materials, weights, str(certificate["short"])).to_json())
         folder.write_json("certificate.json", certificate)
@@ -215,7 +211,7 @@ def _names_in_file(models: Models) -> tuple[str, ...]:
 
 
 def _named(models: Models, materials: Materials) -> dict[str, Vector]:
-    """What `model.safetensors` holds: parameters by name, to be read again as `[model] weights`.
+    """Returns the content of `model.safetensors`: parameters by name, to be read again as `[model] weights`.
 
     Of several models, each name stands after that of its hospital.
     """
@@ -230,14 +226,14 @@ def _named(models: Models, materials: Materials) -> dict[str, Vector]:
 
 
 def _headline(summary: JsonDict) -> str:
-    """The first number of a row, in words; nothing where the test patients cannot give it."""
+    """Returns the first number of a row, in words; nothing where the test patients cannot give it."""
     shown: Any = summary["shown"]
     value = summary[shown[0]["key"]]
     return "" if value is None else f", {shown[0]['title']} {value:.3f}"
 
 
 def _report(record: RunRecord, observer: Observer) -> None:
-    """The page, unless what draws it is not installed: the run is complete without it."""
+    """Writes the page, unless its extra is not installed: the run is complete without it."""
     observer.stage("writing the report")
     try:
         write_report(record)
@@ -245,13 +241,15 @@ def _report(record: RunRecord, observer: Observer) -> None:
         observer.stage(str(error))
 
 
-def _rounds(coordinator: Coordinator, materials: Materials, folder: RunFolder, observer: Observer) -> Outcome:
-    study, plan, section = coordinator.study, coordinator.plan, coordinator.study.federation
+def _rounds(
+    study: Study, coordinator: Coordinator, materials: Materials, folder: RunFolder, observer: Observer
+) -> Outcome:
+    section = study.federation
     schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study))
     folder.keeps_every_round = study.performance.keep == "every-round"
     found = folder.latest_checkpoint()
     if found is None:
-        observer.stage("counting patients" if plan.is_counted else "starting")
+        observer.stage("counting patients" if coordinator.counts_patients else "starting")
         state = coordinator.strategy.init(materials.workbench.initial_weights, coordinator.channel)
         position = Position(0, state)
         folder.write_checkpoint(0, position.to_arrays())
@@ -273,7 +271,7 @@ def _rounds(coordinator: Coordinator, materials: Materials, folder: RunFolder, o
                 validation=len(materials.validation) > 0, num_resamples=_QUICK_RESAMPLES,
             )  # fmt: skip
             summary = summary_of(metrics)
-            epsilon = plan.epsilon_after(*coordinator.charged_after(round))
+            epsilon = coordinator.epsilon_after(round)
             entry |= {
                 "epsilon": number_to_json(epsilon),
                 "measured_on": "validation" if len(materials.validation) else "test",

@@ -1,6 +1,6 @@
 """Hospitals of one process answering as one: the sum of their answers, without the answers.
 
-Released: under a sum that nobody opens, the noised sum of the clipped gradients (or of the counts) of all hospitals
+Released: under a sum whose parts no party sees, the noised sum of clipped gradients (or of counts) of all hospitals
 that answer, and nothing else; a single hospital's reply never exists here, which is what the statement says of it.
 
 Why it is the same release as the sum of single replies. Each hospital samples its own patients from its own stream,
@@ -11,7 +11,7 @@ add up to a normal variate of std s sqrt(m): it is drawn once, from a stream of 
 neither patients nor noise, as before. Seeded, the noise differs in value from that of single replies, not in law.
 
 What stays hospital by hospital: admission and the charge on disk, before any gradient is computed. This serves
-simulation: where hospitals are real, each draws its part itself, as whoever draws the whole noise can subtract it.
+simulation: where hospitals are real, each draws its part itself, as a party that draws the whole noise can subtract it.
 """
 
 import logging
@@ -27,7 +27,7 @@ from wardround.federation.messages import Failure, FailureCode, Request, Request
 from wardround.hospital.agent import Agent
 from wardround.privacy.plans.releases import clip_of, noised_counts, noised_sum
 from wardround.randomness.sampling import Indices
-from wardround.simulation.availability import Availability, places_missing
+from wardround.simulation.availability import Availability
 from wardround.simulation.batches import Transaction, admit_all
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample
@@ -56,7 +56,9 @@ class JointSum:
     def collect(self, channel: Channel, requests: Requests, deadline_s: float) -> Total:
         """See `Aggregator`."""
         request = next(iter(requests.values()))
-        missing = places_missing(self.availability, channel.hospitals, requests)
+        missing: set[HospitalName] = set()
+        if self.availability is not None:
+            missing = set().union(*self.availability.silent(channel.hospitals, requests))
         in_time = {name: asked for name, asked in requests.items() if name not in missing}
         if not in_time or not isinstance(request.work, CountPatients | GradientSum):
             return self.otherwise.collect(channel, requests, deadline_s)

@@ -26,7 +26,7 @@ _AT_ONCE = 512
 
 
 def linear_head(network: Network) -> nn.Linear:
-    """The one layer that is trained, if all before it is fixed and it gives the logits.
+    """Returns the one layer that is trained, if all before it is fixed and it gives the logits.
 
     Raises:
         ModelError: something else is trained, or the features are not computed for each picture alone.
@@ -43,12 +43,12 @@ def linear_head(network: Network) -> nn.Linear:
 
 
 def fit_head(workbench: Workbench, patients: TrainingPatients, fit: HeadFit) -> Float64:
-    """Weights, then biases, at which the objective's gradient has norm at most tau, (parameter,), float64.
+    """Returns weights, then biases, where the objective's gradient has norm at most tau, (parameter,), float64.
 
     Guarantee:
         With a public `fit.num_patients`, neighbours that differ by one patient get weights that are at most
-        `OutputPerturbation.sensitivity` apart, however many patients there are and whatever the pictures show. Fixed
-        features, rows of norm at most `fit.row_norm`, one mean a patient: see `privacy.output_perturbation`.
+        `OutputPerturbation.sensitivity` apart, for any number of patients and any pictures.
+        Fixed features, rows of norm at most `fit.row_norm`, one mean a patient: see `privacy.output_perturbation`.
 
     Edge cases:
         No patient: zeros. Without a public number of patients: divided by the hospital's own, which has no guarantee.
@@ -74,7 +74,7 @@ def fit_head(workbench: Workbench, patients: TrainingPatients, fit: HeadFit) -> 
 def feature_rows(
     workbench: Workbench, rows: npt.NDArray[np.int64], row_norm: float, *, with_bias: bool
 ) -> Float64:
-    """Rows that the head sees, the constant 1 for its bias among them, cut to norm `row_norm`, (picture, feature)."""
+    """Returns the rows that the head sees, with 1 for its bias, cut to norm `row_norm`, (picture, feature)."""
     parts = [
         workbench.inputs_of(rows[at : at + _AT_ONCE]).flatten(1).to(torch.float64).numpy()
         for at in range(0, len(rows), _AT_ONCE)
@@ -93,10 +93,10 @@ def feature_rows(
 def regularised_loss(
     rows: Float64, labels: npt.NDArray[np.int64], each: Float64, classes: int, regularisation: float
 ) -> Objective:
-    """Sum of `each` times the pictures' cross-entropies, plus half of `regularisation` times the squared weights.
+    """Returns a function of the weights, (class * feature,), to a loss and its gradient.
 
-    Returns:
-        A function of the weights, (class * feature,), to its value and gradient.
+    The loss is the sum of `each` times the pictures' cross-entropies, plus half of `regularisation` times the squared
+    weights.
     """
     truth = np.eye(classes)[labels]
 
@@ -112,7 +112,7 @@ def regularised_loss(
 
 
 def _minimiser(objective: Objective, size: int, tolerance: float, smoothness: float) -> Float64:
-    """A point whose gradient has norm at most `tolerance`: by L-BFGS, and plain steps for what that leaves."""
+    """Returns a point whose gradient has norm at most `tolerance`: by L-BFGS, and plain steps for what that leaves."""
     from scipy.optimize import minimize
 
     found = minimize(

@@ -1,4 +1,4 @@
-"""A hospital's patients as training sees them: rows of pictures and labels, at most a fixed number each."""
+"""A hospital's patients in training: rows of pictures and labels, at most a fixed number each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,9 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TrainingPatients:
-    """Patients of one hospital, their pictures laid end to end.
+    """Patients of one hospital, their pictures end to end: each one's row in the cache and its class, (picture,).
 
-    Attributes:
-        rows: position of each picture in the cache, (picture,).
-        labels: class of each picture, (picture,).
-        starts: where each patient's pictures begin in `rows`, (patient + 1,).
+    `starts` is the position in `rows` of each patient's first picture, (patient + 1,).
     """
 
     rows: Rows
@@ -39,7 +36,7 @@ class TrainingPatients:
         return np.diff(self.starts)
 
     def pictures_of(self, patients: npt.NDArray[np.int64]) -> tuple[Rows, Labels, Tensor]:
-        """Rows, labels and patient position (0, 1, ... in the order given) of the pictures of some patients."""
+        """Returns rows, labels and patient position (0, 1, ... in the order given) of some patients' pictures."""
         counts = self.counts[patients]
         offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         at = np.repeat(self.starts[patients], counts) + offsets
@@ -47,7 +44,7 @@ class TrainingPatients:
 
 
 def training_patients(patients: Sequence[Patient], images_per_patient: int | None) -> TrainingPatients:
-    """Patients with at most `images_per_patient` pictures each, spread evenly over their fixed order.
+    """Returns patients with at most `images_per_patient` pictures each, spread evenly over their fixed order.
 
     Of a volume's slices this takes some from its whole length. The bound depends on the patient's own pictures
     alone, so it couples no two patients. None keeps all pictures, which is meant for test patients.

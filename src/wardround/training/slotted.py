@@ -1,6 +1,7 @@
-"""Gradients of a hospital's patients in batches of a fixed shape: which pictures, in which slots, and their mean."""
+"""Gradients of a hospital's patients in batches of a fixed shape: pictures into slots, and each patient's mean."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -8,16 +9,9 @@ import torch
 from torch import Tensor
 
 from wardround.models.network import Network
+from wardround.per_patient import fixed_shape
 from wardround.per_patient.batch import Loss
-from wardround.per_patient.fixed_shape import (
-    EMPTY,
-    gradients_of_slots,
-    in_slots,
-    mean_of,
-    placed,
-    slot_of,
-    slots_for,
-)
+from wardround.per_patient.fixed_shape import EMPTY, gradients_of_slots, in_slots
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import one_thread
 from wardround.training.patients import Rows
@@ -28,14 +22,9 @@ _ROW_BYTES = 64 << 20
 
 
 class Slotted:
-    """Pictures of a small network by slot (`wardround.per_patient.fixed_shape`).
+    """Pictures of a small network by slot (`wardround.per_patient.fixed_shape`); arguments as `Workbench` has them.
 
-    Args:
-        network: with the weights that gradients are taken at, in training mode.
-        loss: loss of each picture, unreduced.
-        pixels: the picture cache, (picture, channel, *space), uint8.
-        inputs: of every picture, (picture, ...), where they are kept.
-        memory_bytes: as for `wardround.per_patient.clipped_sum.clipped_sum`.
+    Gradients are taken at the weights of the network, in training mode.
     """
 
     def __init__(
@@ -48,33 +37,30 @@ class Slotted:
             self.count = self._slots()
 
     def _slots(self) -> int:
-        """Slots of a batch, for every round the same; 0 where gradients are computed alone."""
+        """Returns the slots of a batch, for every round the same; 0 where gradients are computed alone."""
         if len(self._pixels) == 0:
             return 0
         one = self._by_slot(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
-        return slots_for(self._network.trained, self._loss, one, torch.zeros(1, dtype=torch.int64))
+        return fixed_shape.slots_for(self._network.trained, self._loss, one, torch.zeros(1, dtype=torch.int64))
 
     def gradients(
         self, rows: Rows, labels: Labels, counts: npt.NDArray[np.int64], dropout_seed: int
     ) -> Iterator[Vector]:
-        """Gradient of each patient, (parameter,); some patients at a time, with all their pictures.
+        """Yields the gradient of each patient, (parameter,); some patients at a time, with all their pictures.
 
-        Args:
-            rows: position of each picture in the cache, (picture,), the patients one after the other.
-            labels: class of each picture, (picture,).
-            counts: pictures of each patient, (patient,); of one without any the gradient is zero.
-            dropout_seed: seeds dropout masks.
+        Rows and labels are of the pictures, (picture,), the patients one after the other; `counts` are the pictures of
+        each patient, (patient,). Of a patient without pictures the gradient is zero.
 
-        Guarantee: none. Who else is there does not change a bit of a gradient.
+        Guarantee: none. Other patients do not change a bit of a gradient.
         """
-        ends, size = np.cumsum(counts).tolist(), self._network.num_parameters
+        ends, size = [0, *np.cumsum(counts).tolist()], self._network.num_parameters
         number = 0
         for first, last in patient_ranges(counts.tolist(), max(self.count, _ROW_BYTES // (4 * size))):
-            start, stop = ends[first] - int(counts[first]), ends[last - 1]
+            start, stop = ends[first], ends[last]
             own, classes = rows[start:stop], torch.from_numpy(labels[start:stop])
             found = np.zeros((stop - start, size), dtype=np.float32)
             with one_thread():
-                for batch in placed(self._slots_of(own), self.count):
+                for batch in fixed_shape.placed(self._slots_of(own), self.count):
                     is_taken = batch != EMPTY
                     at = batch[is_taken]
                     found[at] = gradients_of_slots(
@@ -82,18 +68,18 @@ class Slotted:
                         memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + number,
                     )[is_taken]  # fmt: skip
                     number += 1
-            for end, pictures in zip(ends[first:last], counts[first:last].tolist(), strict=True):
-                yield mean_of(found[end - pictures - start : end - start])
+            for begin, end in pairwise(ends[first : last + 1]):
+                yield fixed_shape.mean_of(found[begin - start : end - start])
 
     def _slots_of(self, rows: Rows) -> npt.NDArray[np.int64]:
-        """The slot of each picture, from what is stored of it."""
+        """Returns the slot of each picture, from its stored bytes."""
         for row in set(rows.tolist()) - self._known.keys():
             stored = self._pixels[row] if self._inputs is None else self._inputs[row].numpy()
-            self._known[row] = slot_of(stored, self.count)
+            self._known[row] = fixed_shape.slot_of(stored, self.count)
         return np.array([self._known[row] for row in rows.tolist()], dtype=np.int64)
 
     def _by_slot(self, rows: Rows, batch: npt.NDArray[np.int64]) -> Tensor:
-        """Inputs by slot; those that are not kept are encoded there, as that is a kernel as well."""
+        """Returns inputs by slot; those that are not kept are encoded there, as that is a kernel as well."""
         if self._inputs is not None:
             return in_slots(self._inputs[torch.from_numpy(rows)], batch)
         with torch.no_grad():

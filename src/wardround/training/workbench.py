@@ -1,9 +1,10 @@
-"""One network in memory, however many hospitals use it: the arithmetic of a round and of an evaluation."""
+"""The arithmetic of a round and of an evaluation, on one network in memory that all hospitals use."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,10 @@ from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Clipping
 from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
+from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import one_thread
 from wardround.randomness import Indices
-from wardround.training.augment.augmentation import Augmentation
-from wardround.training.augment.views import views
+from wardround.training.augment.augmentation import Augmentation, views
 from wardround.training.losses import weighted
 from wardround.training.patients import Rows, TrainingPatients
 from wardround.training.slotted import Slotted
@@ -44,7 +45,7 @@ class Sample:
 
 
 class Workbench:
-    """Holds the one copy of the network and the pictures it reads.
+    """The one copy of the network, and the pictures that it reads.
 
     Args:
         network: its trained part is overwritten by every call that takes weights.
@@ -52,8 +53,8 @@ class Workbench:
         loss: loss of each picture, unreduced.
         memory_bytes: memory for per-patient gradients at one time.
         masks: class of each pixel or voxel, (picture, *space), where that is predicted; else labels are.
-        augmentation: how training pictures are varied; each from its own row and the step's seed alone, so
-            that no patient's input depends on another patient.
+        augmentation: of training pictures; each is varied by its own row and the step's seed alone, so that no
+            patient's input depends on another patient.
         inputs: of every picture, (picture, ...), where they are not what the network's encoding gives: features that
             were noised before they came here.
 
@@ -73,12 +74,8 @@ class Workbench:
         augmentation: Augmentation = _NOT_AUGMENTED,
         inputs: Tensor | None = None,
     ) -> None:
-        self.network = network
-        self._pixels = pixels
-        self._masks = masks
-        self._loss = loss
-        self._memory_bytes = memory_bytes
-        self._augmentation = augmentation
+        self.network, self._pixels, self._masks, self._loss = network, pixels, masks, loss
+        self._memory_bytes, self._augmentation = memory_bytes, augmentation
         pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
         self._loaded: Vector | None = None
@@ -88,7 +85,7 @@ class Workbench:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hash of the initial weights."""
+        """SHA-256 of the initial weights."""
         return sha256_of(self.initial_weights)
 
     @property
@@ -110,14 +107,14 @@ class Workbench:
         rule: Clipping | None = None,
         class_weights: tuple[float, ...] | None = None,
     ) -> list[ClippedSum]:
-        """The clipped gradient sum of each sample, evaluated in common batches.
+        """Returns the clipped gradient sum of each sample, evaluated in common batches.
 
         Args:
-            weights: where the gradient is taken, (parameter,).
+            weights: at which the gradient is taken, (parameter,).
             samples: one for each hospital; may be empty.
             clipping_norm: as in `wardround.per_patient.clipped_sum.clipped_sum`; infinity turns clipping off.
             dropout_seed: seeds dropout masks.
-            rule: how gradients are brought to that norm; flat if not given.
+            rule: by which gradients are brought to that norm; flat if not given.
             class_weights: weight of each class's pictures in the loss, (class,), public; one if not given.
 
         Guarantee:
@@ -147,12 +144,7 @@ class Workbench:
         ]
 
     def patient_gradients(self, weights: Vector, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
-        """Gradient of each patient of a sample, not clipped, (parameter,), in the sample's order.
-
-        Args:
-            weights: where it is taken, (parameter,).
-            sample: may be empty.
-            dropout_seed: seeds dropout masks.
+        """Yields the gradient of each patient of a sample, not clipped, (parameter,), in the sample's order.
 
         Guarantee: none. Each gradient is one patient's, and no bit of it depends on the other patients of the sample.
             Small networks compute it in batches of a fixed shape (`wardround.per_patient.fixed_shape`), others and
@@ -172,62 +164,58 @@ class Workbench:
     def _gradients_alone(self, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
         """Yields each patient's gradient, computed alone; dropout masks follow from a patient's place."""
         layout, places = Layout.of(self.network.trained), iter(sample.chosen.tolist())
-        for batch in self._one_by_one(sample, dropout_seed):
-            for inputs, labels in patients_of(batch):
+        batches = self._batches([sample], dropout_seed, at_once=1)
+        while True:
+            with one_thread():
+                found = next(batches, None)
+            if found is None:
+                return
+            for inputs, labels in patients_of(found[0]):
                 gradient = isolated_gradient(
                     self.network.trained, layout, self._loss, inputs, labels,
                     memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places),
                 )  # fmt: skip
                 yield gradient.cpu().numpy()
 
-    def _one_by_one(self, sample: Sample, seed: int) -> Iterator[PatientBatch]:
-        """Each patient of a sample in a batch of their own, made by one thread."""
-        batches = self._batches([sample], seed, at_once=1)
-        while True:
-            with one_thread():
-                found = next(batches, None)
-            if found is None:
-                return
-            yield found[0]
-
     def probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Scores:
-        """Class probabilities of some pictures, (picture, class); of several models their mean."""
+        """Returns class probabilities of some pictures, (picture, class); of several models their mean."""
         return torch.cat([part for _, part in self._probabilities(weights, rows)]).numpy()
 
     def inputs_of(self, rows: Rows) -> Tensor:
-        """What the trained part reads of some pictures, (picture, ...): fixed, public, and of each picture alone."""
-        return self._encoded(rows)
+        """Returns inputs of the trained part, (picture, ...): fixed, public, and of each picture alone."""
+        if self._inputs is not None:
+            return self._inputs[torch.from_numpy(rows)]
+        return self._encode(self._augmentation.centre(torch.from_numpy(self._pixels[rows]))[0])
 
     def named_weights(self, weights: Vector) -> dict[str, npt.NDArray[np.float32]]:
-        """Every parameter of the network by name, frozen ones too, as `wardround.models.weights` reads them."""
+        """Returns every parameter of the network by name, frozen ones too, as `wardround.models.weights` reads them."""
         self._load(weights)
         body = self.network.trained if self.network.parts is None else self.network.parts.body
         return {name: value.detach().to(torch.float32).numpy().copy() for name, value in body.state_dict().items()}
 
     def predicted_masks(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Iterator[tuple[Rows, Masks]]:
-        """Some rows, and the likeliest class of each of their pixels or voxels, (row, *space); then the next."""
+        """Yields some rows, and the likeliest class of each of their pixels or voxels, (row, *space)."""
         for part, probabilities in self._probabilities(weights, rows):
             yield part, probabilities.argmax(dim=1).to(torch.uint8).numpy()
 
     def true_masks(self, rows: Rows) -> Masks:
-        """The class of each pixel or voxel that `predicted_masks` is held against, (row, *space)."""
+        """Returns the true class of each pixel or voxel, against `predicted_masks`, (row, *space)."""
         assert self._masks is not None, "only segmentation has masks"
         masks = torch.from_numpy(self._masks[rows])
         return self._augmentation.centre(masks[:, None])[0][:, 0].numpy()
 
     def _probabilities(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
-        """Some rows and the class probabilities of each, (row, class, *space), float64; then the next."""
+        """Yields some rows and the class probabilities of each, (row, class, *space), float64."""
         models = weights if isinstance(weights, tuple) else (weights,)
         for part in np.array_split(rows, max(1, math.ceil(len(rows) / self._at_once))):
-            total: Tensor | None = None
+            total: float | Tensor = 0.0
             for model in models:
                 self._load(model)
                 self.network.trained.eval()
                 with torch.no_grad():
-                    logits = self.network.trained(self._encoded(part))
-                one = torch.softmax(logits.to(torch.float64), dim=1)
-                total = one if total is None else total + one
-            assert total is not None, "an ensemble has models"
+                    logits = self.network.trained(self.inputs_of(part))
+                total = total + torch.softmax(logits.to(torch.float64), dim=1)
+            assert isinstance(total, Tensor), "an ensemble has models"
             yield part, total / len(models)
 
     def _load(self, weights: Vector) -> None:
@@ -252,16 +240,12 @@ class Workbench:
         labels = torch.from_numpy(np.concatenate([part[1] for part in drawn]))
         patient = torch.cat([part[2] + int(shift) for part, shift in zip(drawn, shifts, strict=False)])
         group = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(sizes))
-        ends = torch.cumsum(torch.bincount(patient, minlength=int(shifts[-1])), 0).tolist()
-        first = start = 0
-        while first < len(ends):
-            last = first + 1
-            while last < len(ends) and ends[last] - start <= most:
-                last += 1
-            members = slice(start, ends[last - 1])
+        counts = torch.bincount(patient, minlength=int(shifts[-1])).tolist()
+        ends = [0, *accumulate(counts)]
+        for first, last in patient_ranges(counts, most):
+            members = slice(ends[first], ends[last])
             batch = self._batch(rows[members], labels[members], patient[members] - first, last - first, seed)
             yield batch, group[first:last]
-            first, start = last, ends[last - 1]
 
     def _add_plain_sums(
         self, loss: Loss, batch: PatientBatch, group: Tensor, totals: list[Tensor | None], dropout_seed: int
@@ -281,44 +265,35 @@ class Workbench:
                 totals[hospital] = _added(totals[hospital], torch.cat([g.reshape(-1) for g in gradients]))
 
     def _batch(self, rows: Rows, labels: Tensor, patient: Tensor, num_patients: int, seed: int) -> PatientBatch:
-        """Some pictures and what they are to give, varied if that is asked for."""
+        """Returns some pictures and their targets, varied if that is asked for."""
         masks = None if self._masks is None else torch.from_numpy(self._masks[rows])
         if self._augmentation.is_identity:
             targets = labels if masks is None else masks.long()
-            return PatientBatch(self._encoded(rows), targets, patient, num_patients)
-        seen = views(rows, patient, self._augmentation.multiplicity)
-        of = torch.from_numpy(seen.of)
+            return PatientBatch(self.inputs_of(rows), targets, patient, num_patients)
+        at, view = views(len(rows), self._augmentation.multiplicity)
+        of = torch.from_numpy(at)
         pictures, masks = self._augmentation(
-            torch.from_numpy(self._pixels[seen.rows]),
-            None if masks is None else masks[of],
-            rows=seen.rows, seed=seed, view=seen.view,
+            torch.from_numpy(self._pixels[rows[at]]), None if masks is None else masks[of],
+            rows=rows[at], seed=seed, view=view,
         )  # fmt: skip
-        with torch.no_grad():
-            inputs: Tensor = self.network.encode(pictures)
-        return PatientBatch(inputs, labels[of] if masks is None else masks.long(), seen.patient, num_patients)
+        targets = labels[of] if masks is None else masks.long()
+        return PatientBatch(self._encode(pictures), targets, patient[of], num_patients)
 
-    def _encoded(self, rows: Rows) -> Tensor:
-        """Inputs of some pictures, (picture, ...)."""
-        if self._inputs is not None:
-            return self._inputs[torch.from_numpy(rows)]
-        pictures, _ = self._augmentation.centre(torch.from_numpy(self._pixels[rows]))
+    def _encode(self, pictures: Tensor) -> Tensor:
         with torch.no_grad():
             inputs: Tensor = self.network.encode(pictures)
         return inputs
 
     def _encode_all(self) -> Tensor:
-        """Inputs of every picture, computed once: the encoding is fixed, public, and of each picture alone.
+        """Returns inputs of every picture, computed once: the encoding is fixed, public, and of each picture alone.
 
-        By a frozen network one at a time: in a batch, its last bits would follow from how many others there are.
+        A frozen network takes one picture at a time: in a batch, its last bits would follow from the batch's size.
         """
         at_once = 256 if next(self.network.encode.parameters(), None) is None else 1
-        with torch.no_grad():
-            return torch.cat(
-                [
-                    self.network.encode(torch.from_numpy(np.array(self._pixels[at : at + at_once])))
-                    for at in range(0, len(self._pixels), at_once)
-                ]
-            )
+        starts = range(0, len(self._pixels), at_once)
+        return torch.cat(
+            [self._encode(torch.from_numpy(np.array(self._pixels[at : at + at_once]))) for at in starts]
+        )
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:

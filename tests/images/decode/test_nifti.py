@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.testing import data_path
+from tests.images.nifti_files import nifti_bytes
 
 from wardround.errors import DataError
 from wardround.images.decode import nifti
-from wardround.images.decode.nifti import NIFTI, nifti_bytes, read_nifti
+from wardround.images.decode.nifti import NIFTI, read_nifti
 from wardround.images.entries import Entry
 
 ENTRY = Entry("a.nii.gz", 0, "a")

@@ -11,9 +11,15 @@ import pytest
 from PIL import Image, ImageFile
 
 from wardround.errors import DataError
-from wardround.images.decode.pillow import decode
+from wardround.images.decode import pillow
+from wardround.images.decode.pillow import decode_in_thread, pillow_kept_quiet
 
 SHADES = np.arange(4 * 5, dtype=np.uint8).reshape(4, 5) * 10
+
+
+def decode(data, **options):
+    with pillow_kept_quiet():
+        return decode_in_thread(data, **options)
 
 
 def as_bytes(image, kind="PNG", **options):
@@ -138,7 +144,8 @@ def test_a_truncated_jpeg_is_an_error_and_no_half_grey_picture():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
-def test_no_damage_gets_past_the_one_exception(kind):
+def test_no_damage_gets_past_the_one_exception(kind, monkeypatch):
+    monkeypatch.setattr(pillow, "MAX_PIXELS", 100_000)
     generator = np.random.default_rng(1)
     whole = as_bytes(Image.fromarray(generator.integers(0, 256, (24, 31, 3), dtype=np.uint8)), kind)
     for _ in range(150):
@@ -146,7 +153,7 @@ def test_no_damage_gets_past_the_one_exception(kind):
         for place in generator.integers(0, len(damaged), 4):
             damaged[place] = generator.integers(0, 256)
         with contextlib.suppress(DataError):
-            assert decode(bytes(damaged), max_pixels=100_000).shape[0] in (1, 3)
+            assert decode(bytes(damaged)).shape[0] in (1, 3)
 
 
 @pytest.mark.parametrize("data", [b"", b"patient,label\n", b"GIF89a" + bytes(40), b"%PDF-1.4"])

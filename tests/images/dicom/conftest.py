@@ -17,13 +17,14 @@ def dicom():
     """What every test of the reader does."""
     pytest.importorskip("pydicom")
     import pydicom
+    from tests.images.dicom.write import write_dicom, write_picture
 
-    from wardround.images.dicom.reader import DicomOptions, read_dicom
-    from wardround.images.dicom.write import write_dicom, write_picture
+    from wardround.images.dicom.reader import read_dicom
+    from wardround.images.listing import ReaderOptions
 
     def read(root, task=Task.CLASSIFICATION, **options):
         with contextlib.closing(open_store(root)) as store:
-            return read_dicom(store, task, key=KEY, options=DicomOptions(**options))
+            return read_dicom(store, task, key=KEY, options=ReaderOptions(**options))
 
     def decode(root, listing):
         with contextlib.closing(open_store(root)) as store:

@@ -105,7 +105,7 @@ def test_a_modality_table_maps_stored_values(ramp):
 
 
 def test_colour_keeps_its_channels(dicom, tmp_path):
-    from wardround.images.dicom.write import write_picture
+    from tests.images.dicom.write import write_picture
 
     colours = np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8)
     path = write_picture(colours, tmp_path / "x.dcm", patient_id="x")

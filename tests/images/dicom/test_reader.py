@@ -190,11 +190,12 @@ def test_a_study_under_two_patients_is_said(dicom, export):
 
 def test_another_key_gives_other_names_for_the_same_pictures(dicom, export):
     from wardround.images.dicom.reader import read_dicom
+    from wardround.images.listing import ReaderOptions
     from wardround.images.store import open_store
 
     dicom.labels(export, "label,patient_id", "ill,ann", "well,bob", "well,cas")
     one = dicom.read(export)
-    two = read_dicom(open_store(export), Task.CLASSIFICATION, key=bytes(32))
+    two = read_dicom(open_store(export), Task.CLASSIFICATION, key=bytes(32), options=ReaderOptions())
     assert not {entry.patient for entry in one.entries} & {entry.patient for entry in two.entries}
     assert sorted(entry.sources for entry in one.entries) == sorted(entry.sources for entry in two.entries)
 
@@ -202,10 +203,11 @@ def test_another_key_gives_other_names_for_the_same_pictures(dicom, export):
 @pytest.mark.parametrize("key", [b"", b"short", bytes(33)])
 def test_a_key_of_another_size_is_refused(export, key):
     from wardround.images.dicom.reader import read_dicom
+    from wardround.images.listing import ReaderOptions
     from wardround.images.store import open_store
 
     with pytest.raises(DataError, match="32 bytes"):
-        read_dicom(open_store(export), Task.CLASSIFICATION, key=key)
+        read_dicom(open_store(export), Task.CLASSIFICATION, key=key, options=ReaderOptions())
 
 
 def test_without_pydicom_the_sentence_says_what_to_install(dicom, export, monkeypatch):

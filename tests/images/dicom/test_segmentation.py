@@ -110,7 +110,7 @@ def expected_of(raw, values, masks):
 )
 def test_a_mask_lies_where_its_segments_do(dicom, tmp_path, how):
     values = np.random.default_rng(0).permutation(4 * 5 * 6).reshape(4, 5, 6).astype(float) - 60
-    from wardround.images.dicom.write import write_dicom
+    from tests.images.dicom.write import write_dicom
 
     masks = {"tumour": values > 40, "liver": (values > 0) & (values <= 40)}
     paths = write_dicom(values, AFFINE, tmp_path / "s", patient_id="ann")

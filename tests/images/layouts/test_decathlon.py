@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.images.nifti_files import nifti_bytes
 
 from wardround.errors import DataError
-from wardround.images.decode.nifti import nifti_bytes
 from wardround.images.entries import Target, Task
 from wardround.images.layouts.decathlon import read_decathlon, regions_of
 from wardround.images.load import Volumes, load_images

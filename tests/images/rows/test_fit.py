@@ -7,10 +7,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wardround.errors import DataError
-from wardround.images.rows.fit import Circle, Fit, circle_crop, find_circle, fitted, within
+from wardround.images.rows.fit import Circle, Fit, find_circle, within
+from wardround.images.rows.fit import fitted as fitted_alone
 
 sides = st.integers(1, 40)
 counts = st.sampled_from([1, 3])
+
+
+def circle_crop(picture):
+    found = find_circle(picture)
+    return picture if found is None else within(picture, found)
+
+
+def fitted(picture, size, channels, fit, circle):
+    return fitted_alone(circle_crop(picture) if circle else picture, size, channels, fit)
 
 
 def noise(height, width, channels=1, seed=0):
@@ -90,7 +100,7 @@ def test_a_square_of_the_size_asked_for_is_left_as_it_is(side, channels, fit):
 @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 3), (1, 0, 4)])
 def test_axes_in_another_order_are_refused(shape):
     with pytest.raises(DataError, match="channel, height, width"):
-        fitted(np.zeros(shape, dtype=np.uint8), (2, 2), 1, Fit.PAD, True)
+        fitted(np.zeros(shape, dtype=np.uint8), (2, 2), 1, Fit.PAD, False)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wardround.errors import DataError
-from wardround.images.decode.pillow import decode
+from wardround.images.decode.pillow import decode_in_thread, pillow_kept_quiet
 from wardround.images.decode.raw import Raw
-from wardround.images.rows.preprocess import PUBLIC_MEAN, PUBLIC_STD, normalise, preprocess
+from wardround.images.rows.preprocess import PUBLIC_MEAN, PUBLIC_STD, normalise
 from wardround.images.rows.recipe import PictureRecipe
+
+
+def preprocess(picture, *, image_size, channels):
+    return PictureRecipe(image_size, channels).prepare(Raw(picture)).rows[0]
+
+
+def decode(data, **options):
+    with pillow_kept_quiet():
+        return decode_in_thread(data, **options)
 
 
 def test_a_picture_of_the_size_asked_for_is_left_as_it_is():

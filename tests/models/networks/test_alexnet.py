@@ -1,7 +1,8 @@
 import torch
 from torch.func import functional_call, grad, vmap
 
-from wardround.models.networks.alexnet import alexnet
+from wardround.models.network import Form
+from wardround.models.networks.alexnet import WIDTH, alexnet
 
 PUBLISHED = {
     "features.0": (96, 3, 11, 11),
@@ -18,7 +19,7 @@ PUBLISHED = {
 
 def on_meta(classes):
     with torch.device("meta"):
-        return alexnet(3, classes)
+        return alexnet(Form((224, 224), 3, classes, WIDTH))
 
 
 def test_names_shapes_and_order_are_those_published():
@@ -62,7 +63,7 @@ def test_per_picture_gradients_have_the_parameters_shapes():
 
 def test_a_narrow_one_has_the_same_layers_in_the_same_proportions():
     with torch.device("meta"):
-        narrow = alexnet(1, 2, width=12)
+        narrow = alexnet(Form((224, 224), 1, 2, 12))
     shapes = {name.removesuffix(".weight"): tuple(value.shape) for name, value in narrow.state_dict().items()}
     assert shapes["features.0"] == (12, 1, 11, 11)
     assert shapes["features.3"] == (32, 6, 5, 5)

@@ -5,7 +5,7 @@ import torch
 
 from wardround.errors import MissingExtra
 from wardround.models.catalogue import build
-from wardround.models.networks.extras import optional
+from wardround.models.networks.of_monai import optional
 
 
 def without(missing):

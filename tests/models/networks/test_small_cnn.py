@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from wardround.models.form import Form
+from wardround.models.network import Form
 from wardround.models.networks.small_cnn import small_cnn
 
 

@@ -1,5 +1,6 @@
 import torch
 
+from wardround.models.network import Form
 from wardround.models.networks.squeezenet import squeezenet
 
 FIRES = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128)} | {
@@ -28,24 +29,24 @@ def zoo(num_classes):
 
 
 def test_names_shapes_and_order_are_the_zoos():
-    network = squeezenet(3, 1000)
+    network = squeezenet(Form((224, 224), 3, 1000))
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     assert list(shapes.items()) == list(zoo(1000).items())
 
 
 def test_it_has_the_published_number_of_parameters():
     def count(classes):
-        return sum(parameter.numel() for parameter in squeezenet(3, classes).parameters())
+        return sum(parameter.numel() for parameter in squeezenet(Form((224, 224), 3, classes)).parameters())
 
     assert count(5) == 725_061
     assert count(1000) == 1_235_496
 
 
 def test_dropout_stands_before_the_last_convolution():
-    assert isinstance(squeezenet(3, 5).get_submodule("classifier.0"), torch.nn.Dropout)
+    assert isinstance(squeezenet(Form((224, 224), 3, 5)).get_submodule("classifier.0"), torch.nn.Dropout)
 
 
 def test_other_picture_sizes_pass():
-    network = squeezenet(3, 5)
+    network = squeezenet(Form((224, 224), 3, 5))
     for size in (17, 63, 64, 224):
         assert network(torch.zeros(1, 3, size, size)).shape == (1, 5)

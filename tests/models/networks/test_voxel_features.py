@@ -18,7 +18,7 @@ from wardround.models.networks.voxel_features import (
     num_features,
 )
 from wardround.per_patient import PatientBatch, SlowPath, clipped_sum
-from wardround.training.losses import DiceCE
+from wardround.training.losses import dice_ce
 
 # Three different sides, so that a swapped axis cannot hide.
 SIZES = [(12, 17), (12, 17, 9)]
@@ -192,7 +192,7 @@ def test_the_clipped_sum_is_that_of_each_picture_by_itself(size):
     parameters = dict(net.trained.named_parameters())
     gradients = []
     for k in range(4):
-        loss = DiceCE()(functional_call(net.trained, parameters, (inputs[k : k + 1],)), masks[k : k + 1])
+        loss = dice_ce(functional_call(net.trained, parameters, (inputs[k : k + 1],)), masks[k : k + 1])
         parts = torch.autograd.grad(loss.sum(), list(parameters.values()))
         gradients.append(torch.cat([part.reshape(-1) for part in parts]))
     rows = torch.stack(gradients)
@@ -201,7 +201,7 @@ def test_the_clipped_sum_is_that_of_each_picture_by_itself(size):
     with warnings.catch_warnings():
         warnings.simplefilter("error", SlowPath)
         ours = clipped_sum(
-            net.trained, DiceCE(), PatientBatch(inputs, masks, torch.arange(4), 4), clipping_norm=clipping_norm
+            net.trained, dice_ce, PatientBatch(inputs, masks, torch.arange(4), 4), clipping_norm=clipping_norm
         )
     # The clip aims 2**-12 of itself below the norm.
     torch.testing.assert_close(ours.vector, expected, rtol=1e-3, atol=1e-4)

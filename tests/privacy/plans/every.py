@@ -10,9 +10,9 @@ import numpy as np
 
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.events import GaussianEvent
-from wardround.accounting.insiders import NoiseShares
 from wardround.agreed.masks import COUNT_COORDINATES, shares_for
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator, ByEachHospital, NoiseShares
 from wardround.per_patient.clipping_rules import Flat
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
@@ -33,7 +33,6 @@ from wardround.privacy.plans.kinds import (
     Part,
     PublicSize,
 )
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.updates import ClippedUpdate
 from wardround.reproduce.mechanisms.pictures.features import GaussianFeatures, LaplaceFeatures

@@ -7,7 +7,8 @@ import pytest
 from tests.privacy.plans.every import WORKS, parts, plans
 
 from wardround.accounting.events import ComposedEvent, SelfComposedEvent, leaves
-from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
+from wardround.noisers import ByEachHospital, Noiser, Trust, hospital_std, trust_of
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.plans.adversaries import against, insiders_of
 from wardround.privacy.plans.calibrate import alone, not_private
@@ -20,7 +21,6 @@ from wardround.privacy.plans.costs import (
     unit_of,
 )
 from wardround.privacy.plans.kinds import Clip, NoisedPictures, NotPrivate, Part, Training
-from wardround.privacy.plans.noisers import ByEachHospital, Noiser, hospital_std, trust_of
 from wardround.privacy.plans.protects import charge_of, protects
 from wardround.privacy.plans.releases import clip_of, noiser_of, participation_of, share_of_patients
 from wardround.privacy.plans.wording import statement_of, words_of

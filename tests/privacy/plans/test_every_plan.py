@@ -11,8 +11,8 @@ from tests.privacy.plans.every import NORM, WORKS, parts, plans
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.events import GaussianEvent, NonPrivateEvent, SelfComposedEvent, leaves
-from wardround.accounting.insiders import NoiseShares
 from wardround.errors import PrivacyError
+from wardround.noisers import ByEachHospital, NoiseShares
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.costs import release_event
@@ -30,7 +30,6 @@ from wardround.privacy.plans.kinds import (
     Part,
     Training,
 )
-from wardround.privacy.plans.noisers import ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.protects import charge_of, plan_protects, protects
 from wardround.privacy.plans.releases import (

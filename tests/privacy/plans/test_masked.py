@@ -12,17 +12,16 @@ from tests.cases import family
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.discrete import DiscreteShares, epsilon_of_parts, epsilon_of_shares
 from wardround.accounting.events import GaussianEvent, PoissonSampledEvent, SelfComposedEvent, leaves
-from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.statement import FLOATING_POINT_CAVEAT
 from wardround.agreed.masks import COUNT_COORDINATES, count_mechanism_of, fitting, mechanism_of, shares_for
 from wardround.agreed.plans import plan_of
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator, ByEachHospital, NoiseShares
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.calibrate import not_private, with_shares
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.kinds import PublicSize
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.releases import noised_counts, noised_sum
 from wardround.privacy.plans.wording import statement_of
 from wardround.randomness import Randomness
@@ -73,8 +72,8 @@ def test_a_promised_epsilon_is_kept_and_hardly_undercut(
 def test_the_mechanism_of_a_plan_has_its_sensitivity_and_its_noise():
     plan = plans.masked()
     mechanism, shares = mechanism_of(plan, 34), shares_of(plan)
-    assert (mechanism.sensitivity, mechanism.honest) == (shares.sensitivity, shares.shares)
-    variance = mechanism.honest * mechanism.share_std**2 - shares.smoothing**2
+    assert (mechanism.sensitivity, mechanism.shares.honest) == (shares.sensitivity, shares.shares)
+    variance = mechanism.shares.honest * mechanism.share_std**2 - shares.smoothing**2
     assert math.sqrt(variance) / mechanism.sensitivity >= shares.noise_multiplier
     with pytest.raises(PrivacyError, match="the one that epsilon was computed for"):
         mechanism_of(plan, 1 << 31)
@@ -109,7 +108,7 @@ def test_where_patients_are_counted_the_ring_stays_the_widest():
 )
 def test_the_rings_on_the_page(sampling_prob, in_a_round, bits):
     assert largest_sample(4684, sampling_prob) == in_a_round
-    mechanism = IntegerMechanism(1.0, 1.0, 1, hospitals=10).for_patients(in_a_round)
+    mechanism = IntegerMechanism(1.0, 1.0, 1, NoiseShares(10)).for_patients(in_a_round)
     assert mechanism.ring.bits == bits
     assert mechanism.for_patients(2 * in_a_round).ring.bits <= bits + 1
 
@@ -154,10 +153,10 @@ def test_the_count_is_worth_what_its_shares_give_and_no_less(noise_multiplier):
     plan = plans.masked_and_counted(noise_multiplier=noise_multiplier)
     mechanism, shares = count_mechanism_of(plan), count_of(plan)
     assert mechanism is not None
-    assert (shares.share_std, shares.shares) == (mechanism.share_std, mechanism.honest)
+    assert (shares.share_std, shares.shares) == (mechanism.share_std, mechanism.shares.honest)
     assert (shares.sensitivity, shares.dimension) == (mechanism.sensitivity, mechanism.dimension)
     assert noise_multiplier <= shares.noise_multiplier < noise_multiplier * (1 + 2 / mechanism.sensitivity)
-    variance = mechanism.honest * mechanism.share_std**2 - shares.smoothing**2
+    variance = mechanism.shares.honest * mechanism.share_std**2 - shares.smoothing**2
     assert shares.noise_multiplier <= math.sqrt(variance) / mechanism.sensitivity * (1 + 1e-15)
 
 

@@ -11,14 +11,13 @@ from tests import plans
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import GaussianEvent, NonPrivateEvent, PoissonSampledEvent, SelfComposedEvent
-from wardround.accounting.insiders import NoiseShares
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator, ByEachHospital, NoiseShares
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.calibrate import alone, calibrated, not_private, with_noise
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.kinds import Clip, NotPrivate, PublicSize
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.releases import coordinator_noise, noised_counts, noised_sum, sample
 from wardround.privacy.plans.wording import statement_of
 from wardround.randomness import Randomness
@@ -149,8 +148,8 @@ def test_alone_each_hospital_adds_all_of_the_noise_to_its_own():
         (lambda: replace(SUMS, noise=GaussianEvent(0.0)), "noise_multiplier"),
         (lambda: replace(SUMS, noise=GaussianEvent(math.inf)), "noise_multiplier"),
         (lambda: replace(SUMS, noiser=NoiseShares(5, 4, 1)), "hospitals"),
-        (lambda: replace(SUMS, noiser=ByEachHospital(0)), "at least one hospital"),
-        (lambda: replace(SUMS, noiser=ByCoordinator(0)), "at least one hospital"),
+        (lambda: replace(SUMS, noiser=ByEachHospital(0)), "hospitals must be >= 1"),
+        (lambda: replace(SUMS, noiser=ByCoordinator(0)), "hospitals must be >= 1"),
         (lambda: replace(SUMS, size=PublicSize(0)), "num_patients"),
         (lambda: replace(PLAN, delta=0.0), "delta"),
         (lambda: replace(PLAN, delta=1.0), "delta"),

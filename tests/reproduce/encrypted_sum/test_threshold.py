@@ -9,6 +9,7 @@ from tests.reproduce.encrypted_sum.schemes import InTheClear, with_openfhe
 from tests.secure_aggregation.round.rounds import Round, entropy_of, make_round
 
 from wardround.errors import FederationError
+from wardround.noisers import NoiseShares
 from wardround.reproduce.encrypted_sum.threshold import (
     FIRST,
     Signed,
@@ -81,7 +82,7 @@ def test_the_total_is_the_sum_of_the_numbers_exactly(begin, count):
 
 
 def test_noised_vectors_give_the_total_that_masks_give(begin):
-    terms = IntegerMechanism(0.5, 1.0, dimension=300, hospitals=3)
+    terms = IntegerMechanism(0.5, 1.0, dimension=300, shares=NoiseShares(3))
     samples = [np.random.default_rng(n).normal(size=(n, 300)) for n in range(3)]  # one of them empty
     noised = [terms.in_ring(terms.encode(sample, entropy_of(f"noise {n}"))) for n, sample in enumerate(samples)]
     attempt = begin(length=300, mechanism=terms.parameters)

@@ -11,13 +11,12 @@ from tests.cases import family
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import ComposedEvent, GaussianEvent, PureEvent, SelfComposedEvent
-from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.agreed.plans import plan_of
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator, ByEachHospital, NoiseShares
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.kinds import NoisedUpdates
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.protects import protects
 from wardround.privacy.plans.wording import statement_of
 from wardround.randomness import Randomness, gumbel, laplace

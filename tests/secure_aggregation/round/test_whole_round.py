@@ -3,6 +3,7 @@
 import numpy as np
 from tests.secure_aggregation.round.rounds import IN_RINGS, entropy_of, make_round
 
+from wardround.noisers import NoiseShares
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.integers.grid import Grid
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
@@ -12,7 +13,7 @@ from wardround.secure_aggregation.round.upload import Upload
 
 @IN_RINGS
 def test_the_opened_sum_is_the_clear_sum_and_all_the_noise(ring):
-    terms = IntegerMechanism(0.5, 1.0, dimension=300, hospitals=4, ring=ring)
+    terms = IntegerMechanism(0.5, 1.0, dimension=300, shares=NoiseShares(4), ring=ring)
     samples = [np.random.default_rng(n).normal(size=(n, 300)) for n in range(4)]  # one of them empty
     masked = make_round(4, length=300, ring=ring, mechanism=terms.parameters)
 

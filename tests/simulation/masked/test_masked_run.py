@@ -43,6 +43,8 @@ from wardround.simulation import run as simulation
 from wardround.simulation.absences import availability_of
 from wardround.simulation.estimate import estimate
 from wardround.simulation.federate import answers_as_one
+from wardround.simulation.masked import own_folder
+from wardround.types import HospitalName
 
 MASKED = {"sum": "masked", "num_patients": 32}
 
@@ -108,11 +110,19 @@ def test_a_run_that_is_not_masked_has_no_witness(finished):
     assert "witness" not in (finished / "rounds.jsonl").read_text()
 
 
+def test_a_hospital_keeps_to_its_folder_whatever_its_name(tmp_path):
+    names = ["north", "a/b", "a b", "..", ".", "Søndre", "a%2Fb"]
+    folders = [own_folder(tmp_path, HospitalName(name)) for name in names]
+    assert len(set(folders)) == len(names)
+    assert all(folder is not None and folder.resolve().parent == tmp_path.resolve() for folder in folders)
+    assert own_folder(None, HospitalName("north")) is None
+
+
 def test_every_hospital_has_a_key_of_its_own_and_the_others_pinned(tiny_study, tmp_path):
     out = tmp_path / "run"
     interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(2))
     folders = sorted((out / "hospitals").iterdir())
-    assert [folder.name for folder in folders] == ["00000", "00001", "00002"]
+    assert [folder.name for folder in folders] == ["hospital-1", "hospital-2", "hospital-3"]
     assert len({(folder / "identity.pem").read_bytes() for folder in folders}) == 3
     for folder in folders:
         assert stat.S_IMODE((folder / "identity.pem").stat().st_mode) == 0o600
@@ -161,8 +171,8 @@ def test_killed_without_a_warning_it_resumes_and_nothing_is_forgotten(study_file
 def test_a_key_that_was_replaced_is_refused_on_resume(tiny_study, tmp_path):
     out = tmp_path / "run"
     interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(2))
-    (out / "hospitals" / "00001" / "identity.pem").unlink()
-    SigningKey.new(system_entropy).write(out / "hospitals" / "00001" / "identity.pem")
+    (out / "hospitals" / "hospital-2" / "identity.pem").unlink()
+    SigningKey.new(system_entropy).write(out / "hospitals" / "hospital-2" / "identity.pem")
     with pytest.raises(FederationError, match="keep to the protocol"):
         resume_run(out)
     assert "key that is pinned" in (out / "hospitals.log").read_text()
@@ -261,7 +271,7 @@ def test_references_and_their_ledgers_are_not_masked(tiny_study):
         ({"privacy": {"trust": "nobody"}}, 'trust must be "secure-aggregation"'),
         ({"privacy": {"rounding": "sum"}}, "remove rounding"),
         ({"federation": {"strategy": "alone"}}, 'use strategy = "fedsgd"'),
-        ({"federation": {"strategy": "fedavg", "local_steps": 2}}, 'use strategy = "fedsgd"'),
+        ({"federation": {"strategy": "fedavg", "local_steps": 2}}, 'use strategy = "fedsgd", or sum'),
         ({"hospitals": {"count": 2}}, "must be >= 3"),
         ({"privacy": {"dropouts": 1}}, "must be >= 3"),
     ],
@@ -300,7 +310,7 @@ def test_what_hospitals_keep_is_refused_by_its_file_if_it_is_lost_or_damaged(tin
     out = tmp_path / "run"
     interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(2))
     before = charges(out / "ledger.sqlite")
-    damage(out / "hospitals" / "00001")
+    damage(out / "hospitals" / "hospital-2")
     with pytest.raises(WardroundError, match=why):
         resume_run(out)
     assert charges(out / "ledger.sqlite") == before
@@ -312,7 +322,7 @@ def test_a_run_killed_while_keys_were_made_makes_the_rest(tiny_study, tmp_path):
     interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(1))
     for folder in (out / "hospitals").iterdir():
         (folder / "pins.toml").unlink()
-    (out / "hospitals" / "00002" / "identity.pem").unlink()
+    (out / "hospitals" / "hospital-3" / "identity.pem").unlink()
     assert resume_run(out).certificate["rounds"] == 4
 
 
@@ -474,7 +484,7 @@ def test_seeded_a_run_stopped_between_count_and_round_1_is_the_run_that_was_not(
     study, out = tiny_study(privacy=COUNTED), tmp_path / "run"
     run_study(study, tmp_path / "whole")
     stopped_after_the_count(study, out, monkeypatch)
-    notes = json.loads((out / "hospitals" / "00000" / "notes.json").read_text())
+    notes = json.loads((out / "hospitals" / "hospital-1" / "notes.json").read_text())
     assert (notes["round"], notes["attempt"]) == (0, 1)
     resume_run(out)
     assert what_counts(out) == what_counts(tmp_path / "whole")

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
-from wardround.training.metrics import evaluate
 from wardround.training.metrics.calibration import brier, calibration_error, reliability
+from wardround.training.metrics.classification import evaluate
 
 
 def drawn(pictures, classes, seed=0):

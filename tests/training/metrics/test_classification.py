@@ -15,8 +15,8 @@ from sklearn.metrics import (
 )
 
 from wardround.errors import DataError, ModelError
-from wardround.training.metrics import Interval, Metrics, auroc, evaluate
-from wardround.training.metrics.ranking import sensitivity_at
+from wardround.training.metrics.classification import Metrics, evaluate
+from wardround.training.metrics.ranking import auroc, sensitivity_at
 
 
 def generator(seed=0):
@@ -147,15 +147,6 @@ def test_the_intervals_are_those_of_drawing_patients_by_hand():
         assert [interval.low, interval.high] == pytest.approx(expected, abs=0.3 * np.ptp(expected)), name
 
 
-def test_the_headline_is_the_auroc_of_classes_and_the_agreement_on_grades():
-    of_classes = evaluate(*mediocre(50, 3), generator=generator(), num_resamples=20)
-    of_grades = evaluate(*mediocre(50, 3), generator=generator(), num_resamples=20, grades=True)
-    assert of_classes.headline == ("AUROC", of_classes.auroc, of_classes.auroc_interval)
-    assert of_grades.headline.name == "quadratic-weighted kappa"
-    assert of_grades.headline.value == of_grades.quadratic_kappa
-    assert isinstance(of_grades.headline.interval, Interval)
-
-
 def test_a_model_that_calls_everything_one_class_has_no_correlation():
     metrics = evaluate(
         binary([0.1, 0.2, 0.3]), np.array([0, 1, 0]), np.arange(3), generator=generator(), grades=True
@@ -167,7 +158,6 @@ def test_a_model_that_calls_everything_one_class_has_no_correlation():
 def test_grades_that_chance_could_not_miss_have_no_agreement():
     metrics = evaluate(binary([0.1, 0.2]), np.zeros(2, int), np.arange(2), generator=generator(), grades=True)
     assert (metrics.quadratic_kappa, metrics.quadratic_kappa_interval) == (None, None)
-    assert metrics.headline.value is None
 
 
 def test_pictures_of_one_patient_do_not_narrow_the_interval():

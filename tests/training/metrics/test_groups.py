@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wardround.errors import DataError
-from wardround.training.metrics import by_group, evaluate
-from wardround.training.metrics.groups import each_group
+from wardround.training.metrics.classification import evaluate
+from wardround.training.metrics.groups import by_group, each_group
 
 
 class Rows(list[int]):

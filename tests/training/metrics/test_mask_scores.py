@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from wardround.errors import DataError
 from wardround.images.entries import Region
-from wardround.training.metrics import MaskScores
+from wardround.training.metrics.mask_scores import MaskScores
 from wardround.training.metrics.surfaces import overlap
 
 HEAD, TAIL = Region("head", (1,)), Region("tail", (2,))
@@ -107,11 +107,6 @@ def test_what_is_empty_is_counted_and_in_no_mean_that_it_cannot_give():
 def test_one_patient_has_no_interval():
     metrics = result_of([("p", (mask(0), mask(1)))] * 3)
     assert metrics.dice_interval is metrics.regions[0].hd95_interval is None
-
-
-def test_the_headline_is_the_mean_dice():
-    metrics = result_of([(i, (mask(i), mask(i + 9))) for i in range(5)])
-    assert metrics.headline == ("mean Dice", metrics.dice, metrics.dice_interval)
 
 
 def test_metrics_survive_json_without_nan():

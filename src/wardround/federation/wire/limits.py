@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
-from wardround.errors import FederationError
 from wardround.work import (
     Answered,
     CountClasses,
@@ -76,23 +75,30 @@ class Limits:
         """Bytes of the longest sum under masks: 8 a coordinate, its witnesses, name and signature."""
         return _BYTES_PER_RESIDUE * self.most_coordinates + MOST_SIGNED_BYTES
 
-    def check_parameters(self, size: int, name: str) -> None:
-        """Refuses a vector that has not one coordinate for each parameter, as a `FederationError`."""
-        _check_size(size, self.parameters, self.most_parameters, name, "coordinates, one for each parameter")
+    def each_parameter(self) -> range:
+        """Returns the lengths of a vector with one coordinate for each parameter."""
+        return _exactly(self.parameters, self.most_parameters)
 
-    def check_update(self, size: int) -> None:
-        """Refuses an update of another length than was asked for, as a `FederationError`."""
-        _check_size(size, self.update, self.most_coordinates, "update", "coordinates")
+    def some_parameters(self) -> range:
+        """Returns the lengths of a vector with a coordinate for some of the parameters."""
+        return range(1, self.most_coordinates)
 
-    def check_classes(self, size: int, name: str) -> None:
-        """Refuses a tuple that has not one entry for each class, as a `FederationError`."""
-        _check_size(size, self.classes, self.most_classes, name, "entries, one for each class")
+    def coordinates(self) -> range:
+        """Returns the lengths of an update."""
+        return _exactly(self.update, self.most_coordinates)
+
+    def each_class(self) -> range:
+        """Returns the lengths of a tuple with one entry for each class."""
+        return _exactly(self.classes, self.most_classes)
+
+    def each_hospital(self) -> range:
+        """Returns the lengths of a tuple with one entry for each hospital of an attempt."""
+        return range(1, self.most_hospitals + 1)
+
+    def residues(self) -> range:
+        """Returns the lengths of a sum under masks, in bytes."""
+        return range(self.most_residue_bytes + 1)
 
 
-def _check_size(size: int, exact: int | None, most: int, name: str, what: str) -> None:
-    if size != exact if exact is not None else not 1 <= size <= most:
-        expected = f"1 to {most}" if exact is None else f"{exact}"
-        raise FederationError(
-            f"`{name}` must have {expected} {what}, got {size}. Compare the `[model]` and `[data]` sections of the "
-            "study files."
-        )
+def _exactly(exact: int | None, most: int) -> range:
+    return range(1, most + 1) if exact is None else range(exact, exact + 1)

@@ -121,15 +121,6 @@ def spacing_of(path: Path) -> tuple[float, float, float] | None:
     return x, y, z
 
 
-def nifti_bytes(values: np.ndarray[Any, Any], affine: Affine) -> bytes:
-    """A compressed NIfTI file of a volume (channel, x, y, z) or (x, y, z); integers stay integers."""
-    import nibabel
-
-    last = values if values.ndim == 3 else (values[0] if len(values) == 1 else np.moveaxis(values, 0, 3))
-    image = nibabel.Nifti1Image(np.ascontiguousarray(last), affine)  # type: ignore[no-untyped-call]
-    return gzip.compress(image.to_bytes(), 3, mtime=0)
-
-
 def _unpacked(data: bytes) -> bytes:
     if not data.startswith(_GZIP):
         return data
@@ -144,7 +135,7 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def _check_header(header: Any, num_bytes: int) -> None:
-    """Refuse shapes that do not fit the bytes, before an array is made of them."""
+    """Refuses shapes that do not fit the bytes, before an array is made of them."""
     magic = bytes(header["magic"])[:3]
     if magic not in (b"n+1", b"n+2"):
         raise DataError("a volume must be one NIfTI file (.nii or .nii.gz); this is none, or a header alone.")

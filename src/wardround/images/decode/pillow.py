@@ -2,9 +2,9 @@
 
 Size is judged from the header before a pixel is decoded; a file that cannot be decoded to its end is an
 error, never a half-grey picture. Pillow's settings are left alone: its own limits and `LOAD_TRUNCATED_IMAGES`
-are global to the process and belong to whoever runs it.
+are global to the process and belong to its user.
 
-16-bit greys are scaled from 0..65535 to 0..255 whatever the picture holds, so that two exposures stay
+16-bit greys are scaled from 0..65535 to 0..255 in every picture, so that two exposures stay
 comparable; 12-bit data stored without scaling comes out dark. Transparent pixels become black.
 """
 
@@ -45,25 +45,15 @@ _TURNS = {
 }
 _ORIENTATION = 0x0112
 _BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
-"""What Pillow's readers let through on damaged files."""
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
+    struct.error, zlib.error,
+)  # fmt: skip
+"""Errors that Pillow's readers let through on damaged files."""
 
 
 @contextmanager
 def pillow_kept_quiet() -> Iterator[None]:
-    """Hold back Pillow's warnings about odd headers.
+    """Holds back Pillow's warnings about odd headers.
 
     Python's warning filters are global: enter this once around a pool of threads, never inside them.
     """
@@ -72,30 +62,19 @@ def pillow_kept_quiet() -> Iterator[None]:
         yield
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, least_side: int | None = None) -> Picture:
-    """One picture from the content of a file, upright; for use from one thread.
+def decode_in_thread(data: bytes, *, least_side: int | None = None, is_grey: bool = False) -> Picture:
+    """Returns one picture from the content of a file, upright; for threads under one `pillow_kept_quiet`.
 
     Args:
         data: the whole file.
-        max_pixels: width times height that is still decoded.
         least_side: a JPEG may be decoded at a half, a quarter or an eighth as long as neither side gets
             shorter than this; None decodes every pixel.
+        is_grey: the colours of a JPEG, which stores luminance by itself, are not decoded.
 
     Raises:
         DataError: not a picture in one of `FORMATS`, damaged, too large, or without a fixed range of values.
     """
-    with pillow_kept_quiet():
-        return decode_in_thread(data, max_pixels=max_pixels, least_side=least_side)
-
-
-def decode_in_thread(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, least_side: int | None = None, is_grey: bool = False
-) -> Picture:
-    """As `decode`, for threads under a `pillow_kept_quiet` that encloses them all.
-
-    With `is_grey` the colours of a JPEG, which stores luminance by itself, are not decoded.
-    """
-    with _opened(data, max_pixels) as image:
+    with _opened(data) as image:
         if least_side is not None or is_grey:
             # Pillow never goes below the size asked for.
             size = image.size if least_side is None else (least_side, least_side)
@@ -104,15 +83,15 @@ def decode_in_thread(
         return _as_array(_upright(image), is_png=image.format == "PNG")
 
 
-def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Mask:
-    """Class of each pixel from the content of a file, (height, width), upright; for threads, as above.
+def decode_mask(data: bytes) -> Mask:
+    """Returns the class of each pixel from the content of a file, (height, width), upright; for threads, as above.
 
-    A palette's numbers are the classes, whatever its colours; a picture of 0 and 255 alone is background and class 1.
+    A palette's numbers are the classes, in any colours; a picture of 0 and 255 alone is background and class 1.
 
     Raises:
-        DataError: as `decode`, or a picture in colour, whose colours stand for nothing that is known here.
+        DataError: as `decode`, or a picture in colour, whose colours have no known meaning.
     """
-    with _opened(data, max_pixels) as image:
+    with _opened(data) as image:
         image.load()
         if image.mode not in ("1", "L", "P"):
             raise DataError(
@@ -150,27 +129,22 @@ PILLOW = PillowDecoder()
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(data: bytes) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image.size, max_pixels)
+            if image.width * image.height > MAX_PIXELS:
+                raise _too_large(f"{image.width} x {image.height}")
             yield image
     except UnidentifiedImageError:
         raise DataError(f"a picture must be one of {', '.join(FORMATS)}; this file is none of them.") from None
     except Image.DecompressionBombError:
-        raise DataError(_too_large("more pixels than Pillow opens", max_pixels)) from None
+        raise _too_large("more pixels than Pillow opens") from None
     except _BROKEN as error:
         raise DataError(f"a picture must decode to its end; this one is damaged ({error}).") from error
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        raise DataError(_too_large(f"{width} x {height}", max_pixels))
-
-
-def _too_large(came: str, max_pixels: int) -> str:
-    return f"a picture must have at most {max_pixels:,} pixels, got {came}. Scale it down."
+def _too_large(came: str) -> DataError:
+    return DataError(f"a picture must have at most {MAX_PIXELS:,} pixels, got {came}. Scale it down.")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -188,12 +162,8 @@ def _as_array(image: Image.Image, *, is_png: bool) -> Picture:
             "Convert it to 8 or 16 bits."
         )
     if image.has_transparency_data:
-        image = _over_black(image)
+        solid = image.convert("RGBA")
+        seen = Image.alpha_composite(Image.new("RGBA", solid.size, (0, 0, 0, 255)), solid).convert("RGB")
+        image = seen.convert("L") if image.mode in _GREY else seen
     array = np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
-def _over_black(image: Image.Image) -> Image.Image:
-    solid = image.convert("RGBA")
-    seen = Image.alpha_composite(Image.new("RGBA", solid.size, (0, 0, 0, 255)), solid).convert("RGB")
-    return seen.convert("L") if image.mode in _GREY else seen

@@ -1,4 +1,4 @@
-"""What a decoder makes of a file's content, before it is brought to the size that a study asks for."""
+"""Decoders: from a file's content to values, before they are brought to the size that a study asks for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Raw:
         values: uint8 (channel, height, width), 0..255, for pictures; float32 (channel, x, y, z), axes nearest to
             RAS+ and in the file's physical units, for volumes.
         mask: class index of each pixel or voxel, uint8 (*space); None where nothing is segmented.
-        affine: from voxel indices to mm in RAS+, (4, 4); None for pictures, whose size in mm nobody knows.
+        affine: from voxel indices to mm in RAS+, (4, 4); None for pictures, whose size in mm is unknown.
     """
 
     values: Values
@@ -32,7 +32,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Hint:
-    """What a decoder may leave out, because nobody will look at it.
+    """Parts of a picture that a decoder may leave out, because no later step reads them.
 
     Args:
         least_side: a picture may be decoded smaller as long as no side gets shorter than this.
@@ -44,14 +44,14 @@ class Hint:
 
 
 class Decoder(Protocol):
-    """How the contents of an entry's files become a `Raw`. Must be safe to call from several threads."""
+    """The way from the contents of an entry's files to a `Raw`. Must be safe to call from several threads."""
 
     @property
     def key(self) -> str:
         """Name and version: part of the key under which decoded pictures are kept."""
 
     def decode(self, entry: Entry, contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
-        """One entry's picture.
+        """Returns one entry's picture.
 
         Args:
             entry: what is decoded.

@@ -1,4 +1,4 @@
-"""How large a compressed frame really is: its own codestream against the header, before a decoder makes room for it.
+"""The true size of a compressed frame: its codestream against the header, before a decoder makes room for it.
 
 A header may say 512 x 512 and the codestream 60,000 x 60,000. Processes that DICOM does not use, progressive JPEG
 among them, are refused: their files can make a decoder work for hours on little data.
@@ -26,7 +26,7 @@ _ALONE = (0x01, *range(0xD0, 0xD9))
 
 
 def check_frames(found: "Dataset", syntax: str, frame: int | None) -> None:
-    """Raise `DataError` unless each compressed frame, or the one named, has the size that the header gives.
+    """Raises `DataError` unless each compressed frame, or the one named, has the size that the header gives.
 
     Args:
         found: with `PixelData`, encapsulated.

@@ -1,21 +1,39 @@
-"""The contents of DICOM files to a picture, or to a volume with its mask."""
+"""The contents of DICOM files to a picture, or to a volume with its mask.
+
+The frames of every segment (DICOM SEG) are laid on the grid of the volume they belong to. A segment becomes the class
+of its SegmentLabel. Labels are public: they name what is segmented in the study file, in reports and to the
+coordinator, so a hospital must not write anything about a patient into them. Where two segments overlap, the class
+with the higher index is kept.
+Source: DICOM PS3.3 C.8.20.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from wardround.errors import DataError
-from wardround.images.decode.raw import Hint, Raw
-from wardround.images.dicom.geometry import grid_of, planes_of, turned, turned_affine
+from wardround.images.decode.raw import Hint, Mask, Raw
+from wardround.images.dicom.geometry import Grid, Plane, grid_of, planes_of, turned, turned_affine
 from wardround.images.dicom.parse import whole
-from wardround.images.dicom.pixels import MAX_VOXELS, physical_of, picture_of
+from wardround.images.dicom.pixels import MAX_VOXELS, physical_of, picture_of, stored
 from wardround.images.dicom.quiet import sealed
-from wardround.images.dicom.segmentation import mask_of
+from wardround.images.dicom.values import first_with, grouped, items, text, whole_number
 
 if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
     from wardround.images.entries import Entry
+
+LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", LABELMAP)
+
+OFF_GRID = 0.25
+"""Of a voxel: how far a segmentation's pixels may lie from the volume's voxels."""
+
+_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -62,3 +80,79 @@ class DicomDecoder:
                 index += 1
         mask = turned(mask_of(masks, grid, self.segments), grid.affine) if masks else None
         return Raw(turned(values, grid.affine)[None], mask, turned_affine(grid.shape, grid.affine))
+
+
+def labels_of(found: "Dataset") -> tuple[str, ...]:
+    """Returns the labels of a segmentation, in the order of its segments."""
+    return tuple(_label(item) for item in items(found, "SegmentSequence"))
+
+
+def mask_of(contents: Sequence[bytes], grid: Grid, segments: tuple[str, ...]) -> Mask:
+    """Returns the class of every voxel, uint8 (column, row, slice): 0, or one more than the place in `segments`.
+
+    Args:
+        contents: of the segmentation files.
+        grid: of the volume.
+        segments: the labels that are classes; segments of other labels are background.
+
+    Raises:
+        DataError: a segmentation on another grid.
+        Exception: any that pydicom lets through; call it within `sealed`.
+    """
+    mask = np.zeros(grid.shape, dtype=np.uint8)
+    for content in contents:
+        found = whole(content)
+        class_of = {
+            whole_number(item, "SegmentNumber", 0): segments.index(_label(item)) + 1
+            for item in items(found, "SegmentSequence")
+            if _label(item) in segments
+        }
+        for classes, plane in zip(_frames(found, class_of), planes_of(found), strict=True):
+            _lay(classes, plane, grid, mask)
+    return mask
+
+
+def _frames(found: "Dataset", class_of: dict[int, int]) -> list[npt.NDArray[np.uint8]]:
+    """Returns the class of every pixel of every frame."""
+    pixels = stored(found)
+    sop_class = text(found, "SOPClassUID") or text(found.file_meta, "MediaStorageSOPClassUID")
+    if sop_class == LABELMAP:
+        table = np.zeros(1 << 16, dtype=np.uint8)
+        for number, index in class_of.items():
+            table[number] = index
+        return [table[frame] for frame in pixels]
+    is_fractional = text(found, "SegmentationType").upper() == "FRACTIONAL"
+    half = whole_number(found, "MaximumFractionalValue", 255) / 2 if is_fractional else 1
+    made = []
+    for frame, groups in zip(pixels, grouped(found), strict=True):
+        place = first_with(groups, "ReferencedSegmentNumber")
+        index = 0 if place is None else class_of.get(whole_number(place, "ReferencedSegmentNumber", 0), 0)
+        made.append(np.where(frame >= half, index, 0).astype(np.uint8))
+    return made
+
+
+def _lay(classes: npt.NDArray[np.uint8], plane: Plane, grid: Grid, mask: Mask) -> None:
+    """Puts the classes of one frame at their place in the volume."""
+    rows, columns = np.nonzero(classes)
+    if not len(rows):
+        return
+    to_voxels = np.linalg.inv(grid.affine)
+    axes = np.stack(
+        [np.array(plane.orientation[:3]) * plane.spacing[1], np.array(plane.orientation[3:]) * plane.spacing[0]]
+    )
+    steps = to_voxels[:3, :3] @ (axes * _TO_RAS).T
+    start = to_voxels[:3, :3] @ (np.array(plane.position) * _TO_RAS) + to_voxels[:3, 3]
+    places = start[:, None] + steps @ np.stack([columns, rows])
+    voxels = np.rint(places)
+    if np.abs(places - voxels).max() > OFF_GRID:
+        raise DataError("a segmentation must lie on the grid of its volume, this one lies between. Resample it.")
+    i, j, k = voxels.astype(np.int64)
+    if voxels.min() < 0 or (voxels.max(axis=1) >= mask.shape).any():
+        raise DataError("a segmentation must lie within its volume, this one reaches beyond. Export both again.")
+    # Several pixels of one frame never fall into one voxel: neighbours are a voxel apart.
+    mask[i, j, k] = np.maximum(mask[i, j, k], classes[rows, columns])
+
+
+def _label(item: "Dataset") -> str:
+    label = " ".join(text(item, "SegmentLabel").split())
+    return label if label.isprintable() else ""

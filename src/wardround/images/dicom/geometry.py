@@ -56,7 +56,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Grid:
-    """How slices make a volume.
+    """The arrangement of slices in a volume.
 
     Args:
         order: index of the slice at each place along the third axis.
@@ -70,35 +70,33 @@ class Grid:
 
 
 def planes_of(found: "Dataset") -> tuple[Plane, ...]:
-    """Every frame of a file as a slice.
+    """Returns every frame of a file as a slice.
 
     Raises:
         DataError: a frame says not where it lies.
     """
     if num_frames(found) != 1 and not is_grouped(found):
-        raise DataError(_sentence(UNPLACED))
+        raise _no_stack(UNPLACED)
     size = (whole_number(found, "Rows", 0), whole_number(found, "Columns", 0))
     return tuple(_plane(groups, size) for groups in grouped(found))
 
 
 def _plane(groups: "list[Dataset]", size: tuple[int, int]) -> Plane:
-    position = _numbers(groups, "ImagePositionPatient", 3)
-    orientation = _numbers(groups, "ImageOrientationPatient", 6)
-    spacing = _numbers(groups, "PixelSpacing", 2)
+    def said(keyword: str, count: int) -> tuple[float, ...] | None:
+        place = first_with(groups, keyword)
+        return None if place is None else numbers(place, keyword, count)
+
+    position, spacing = said("ImagePositionPatient", 3), said("PixelSpacing", 2)
+    orientation = said("ImageOrientationPatient", 6)
     if position is None or orientation is None or spacing is None or min(spacing) <= 0:
-        raise DataError(_sentence(UNPLACED))
+        raise _no_stack(UNPLACED)
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if not np.allclose(lengths, 1, atol=1e-2) or abs(row @ column) > 1e-2:
-        raise DataError(_sentence(UNPLACED))
+        raise _no_stack(UNPLACED)
     unit = (*(row / lengths[0]).tolist(), *(column / lengths[1]).tolist())
-    thickness = _numbers(groups, "SpacingBetweenSlices", 1) or _numbers(groups, "SliceThickness", 1)
+    thickness = said("SpacingBetweenSlices", 1) or said("SliceThickness", 1)
     return Plane(position, unit, spacing, size, abs(thickness[0]) if thickness else None)
-
-
-def _numbers(groups: "list[Dataset]", keyword: str, count: int) -> tuple[float, ...] | None:
-    place = first_with(groups, keyword)
-    return None if place is None else numbers(place, keyword, count)
 
 
 def grid_of(planes: Sequence[Plane]) -> Grid:
@@ -108,8 +106,13 @@ def grid_of(planes: Sequence[Plane]) -> Grid:
         DataError: they make no volume; the sentence holds `MIXED`, `REPEATED`, `UNEVEN`, `TILTED` or `UNPLACED`.
     """
     first = planes[0]
-    if not all(_is_alike(plane, first) for plane in planes):
-        raise DataError(_sentence(MIXED))
+    if not all(
+        plane.size == first.size
+        and np.allclose(plane.orientation, first.orientation, atol=1e-3)
+        and np.allclose(plane.spacing, first.spacing, rtol=1e-3)
+        for plane in planes
+    ):
+        raise _no_stack(MIXED)
     row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     normal = np.cross(row, column)
     normal /= np.linalg.norm(normal)
@@ -125,47 +128,39 @@ def grid_of(planes: Sequence[Plane]) -> Grid:
     return Grid(tuple(order.tolist()), shape, affine)
 
 
-def _is_alike(plane: Plane, first: Plane) -> bool:
-    return (
-        plane.size == first.size
-        and np.allclose(plane.orientation, first.orientation, atol=1e-3)
-        and np.allclose(plane.spacing, first.spacing, rtol=1e-3)
-    )
-
-
 def _step(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], first: Plane) -> Any:
-    """From one slice to the next, mm."""
+    """Returns the step from one slice to the next, mm."""
     if len(positions) == 1:
         if not first.thickness:
-            raise DataError(_sentence(UNPLACED))
+            raise _no_stack(UNPLACED)
         return normal * first.thickness
     heights = positions @ normal
     if np.diff(heights).min() < _SAME_MM:
-        raise DataError(_sentence(REPEATED))
+        raise _no_stack(REPEATED)
     places = np.linspace(heights[0], heights[-1], len(heights))
     if np.abs(heights - places).max() > UNEVENNESS * (places[1] - places[0]):
-        raise DataError(_sentence(UNEVEN))
+        raise _no_stack(UNEVEN)
     sideways = positions - positions[0] - np.outer(heights - heights[0], normal)
     if np.linalg.norm(sideways, axis=1).max() > max(first.spacing):
-        raise DataError(_sentence(TILTED))
+        raise _no_stack(TILTED)
     return (positions[-1] - positions[0]) / (len(positions) - 1)
 
 
 def canonical(affine: Affine) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The axes of a grid in the order that comes nearest to right, front, top; and those that run backwards."""
+    """Returns the axes of a grid in the order nearest to right, front, top; and those that run backwards."""
     cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     order = max(permutations(range(3)), key=lambda p: sum(abs(cosines[k, p[k]]) for k in range(3)))
     return order, tuple(k for k in range(3) if cosines[k, order[k]] < 0)
 
 
 def turned(volume: npt.NDArray[Any], affine: Affine) -> npt.NDArray[Any]:
-    """A volume (column, row, slice) with its axes nearest to RAS+."""
+    """Returns a volume (column, row, slice) with its axes nearest to RAS+."""
     order, backwards = canonical(affine)
     return np.ascontiguousarray(np.flip(volume.transpose(order), backwards))
 
 
 def turned_affine(shape: tuple[int, int, int], affine: Affine) -> Affine:
-    """The affine of `turned`."""
+    """Returns the affine of `turned`."""
     order, backwards = canonical(affine)
     turn = np.zeros((4, 4))
     turn[3, 3] = 1
@@ -177,5 +172,7 @@ def turned_affine(shape: tuple[int, int, int], affine: Affine) -> Affine:
     return made
 
 
-def _sentence(what: str) -> str:
-    return f"a series must be one stack of even slices, this one has {what}. Leave it out, or export it again."
+def _no_stack(what: str) -> DataError:
+    return DataError(
+        f"a series must be one stack of even slices, this one has {what}. Leave it out, or export it again."
+    )

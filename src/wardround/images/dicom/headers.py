@@ -1,17 +1,17 @@
-"""What is kept of a header: pseudonyms, geometry and counts. The header itself is forgotten as soon as it was read."""
+"""The part of a header that is kept: pseudonyms, geometry and counts. The header itself is forgotten once read."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from wardround.errors import DataError, MissingExtra
+from wardround.images.dicom.decoder import SEGMENTATIONS, labels_of
 from wardround.images.dicom.geometry import Plane, planes_of
 from wardround.images.dicom.parse import header_of
 from wardround.images.dicom.pixels import check_size
 from wardround.images.dicom.quiet import sealed
-from wardround.images.dicom.review import refusal
-from wardround.images.dicom.segmentation import SEGMENTATIONS, labels_of
 from wardround.images.dicom.values import items, num_frames, text, texts, whole_number
 from wardround.images.store import Store
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Kind(Enum):
-    """What a file holds."""
+    """The content of a file."""
 
     NO_DICOM = "files that are not DICOM"
     NO_PICTURE = "DICOM files without pictures (directories, reports, plans, doses)"
@@ -37,17 +37,17 @@ class Header:
 
     Args:
         source: the file as the store counts it.
-        kind: what it holds; where that is nothing to train on, the rest is empty.
+        kind: of its content; where that is nothing to train on, the rest is empty.
         patient: by PatientID alone; None where there is none.
         issuer: who gave the PatientID, where the header says so.
         study: its examination.
         series: its series.
         image: the object itself.
         number: its place in the series as the scanner counted, to order pictures only.
-        frames: how many pictures it holds.
-        planes: where its frames lie, for slices and segmentations; None where it does not say.
-        frame_of_reference: what positions are measured against.
-        refusal: why somebody must look at it first.
+        frames: in number.
+        planes: places of its frames, for slices and segmentations; None where it does not say.
+        frame_of_reference: origin of its positions.
+        refusal: reason to look at it first.
         is_silent: does not say whether text is burned in.
         of_series: the series that a segmentation belongs to.
         segments: labels of a segmentation, which are public.
@@ -71,11 +71,11 @@ class Header:
 
 
 def read_header(store: Store, name: str, name_for: Callable[[str, str], str]) -> Header:
-    """What is kept of one file.
+    """Returns the part of one file that is kept.
 
     Args:
-        store: where it lies.
-        name: which.
+        store: the export.
+        name: of the file.
         name_for: from a kind and a value to a pseudonym.
 
     Raises:
@@ -103,6 +103,10 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
         value = text(found, keyword)
         return name_for(what, value) if value else None
 
+    planes = None
+    if kind is not Kind.PICTURE:
+        with contextlib.suppress(DataError):
+            planes = planes_of(found)
     frames = num_frames(found)
     rows, columns = whole_number(found, "Rows", 0), whole_number(found, "Columns", 0)
     check_size(rows, columns, 1 if kind is Kind.PICTURE else frames)
@@ -118,7 +122,7 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
         image=image,
         number=whole_number(found, "InstanceNumber", 0),
         frames=frames,
-        planes=_planes(found) if kind is not Kind.PICTURE else None,
+        planes=planes,
         frame_of_reference=named("frame", "FrameOfReferenceUID"),
         refusal=None if kind is Kind.SEGMENTATION else refusal(found, sop_class),
         is_silent=not text(found, "BurnedInAnnotation"),
@@ -160,53 +164,47 @@ def _is_readable(found: "Dataset") -> bool:
     return True
 
 
-def _planes(found: "Dataset") -> tuple[Plane, ...] | None:
-    try:
-        return planes_of(found)
-    except DataError:
-        return None
+def refusal(found: "Dataset", sop_class: str) -> str | None:
+    """Returns the reason to look at a picture before it is used, which may show a name in its pixels; or None.
 
+    Args:
+        found: its header.
+        sop_class: what kind of object it is.
+    """
+    if text(found, "BurnedInAnnotation").upper() == "YES":
+        return BURNED_IN
+    if _is_of(sop_class, _CAPTURES) or text(found, "ConversionType"):
+        return CAPTURED
+    image_type = [value.upper() for value in texts(found, "ImageType")]
+    if image_type[:2] == ["DERIVED", "SECONDARY"] or any("SCREEN" in value for value in image_type):
+        return DERIVED
+    is_ultrasound = text(found, "Modality").upper() in _ULTRASOUND_MODALITIES or _is_of(sop_class, _ULTRASOUND)
+    if is_ultrasound and not items(found, "SequenceOfUltrasoundRegions"):
+        return WITHOUT_REGIONS
+    return None
+
+
+def _is_of(sop_class: str, families: tuple[str, ...]) -> bool:
+    return any(sop_class == family or sop_class.startswith(f"{family}.") for family in families)
+
+
+BURNED_IN = "their header says that text is burned in"
+CAPTURED = "secondary captures of a screen, a film or a document"
+DERIVED = "derived secondary images, as saved screens are"
+WITHOUT_REGIONS = "ultrasound without a mask of its regions"
+
+_CAPTURES = ("1.2.840.10008.5.1.4.1.1.7",)
+_ULTRASOUND = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6")
+_ULTRASOUND_MODALITIES = ("US", "IVUS")
 
 _VOLUMES = ("CT", "MR", "PT")
 _NO_PICTURES = (
-    "SR",
-    "PR",
-    "KO",
-    "REG",
-    "DOC",
-    "RTSTRUCT",
-    "RTPLAN",
-    "RTDOSE",
-    "RTRECORD",
-    "ECG",
-    "AU",
-    "HD",
-    "RWV",
-)
+    "SR", "PR", "KO", "REG", "DOC", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "ECG", "AU", "HD", "RWV",
+)  # fmt: skip
 _KEYWORDS = (
-    "ImageType",
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "Modality",
-    "ConversionType",
-    "PatientID",
-    "IssuerOfPatientID",
-    "SliceThickness",
-    "SpacingBetweenSlices",
-    "SequenceOfUltrasoundRegions",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "InstanceNumber",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "FrameOfReferenceUID",
-    "ReferencedSeriesSequence",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "BurnedInAnnotation",
-    "SegmentSequence",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-)
+    "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "ConversionType", "PatientID", "IssuerOfPatientID",
+    "SliceThickness", "SpacingBetweenSlices", "SequenceOfUltrasoundRegions", "StudyInstanceUID", "SeriesInstanceUID",
+    "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID",
+    "ReferencedSeriesSequence", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BurnedInAnnotation",
+    "SegmentSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip

@@ -6,15 +6,17 @@ What it names becomes pseudonyms as it is read. No sentence here quotes it, not 
 patient's where somebody forgot the names of the columns.
 """
 
+import contextlib
 import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from wardround.errors import DataError
 from wardround.images.findings import shortened
 from wardround.images.store import MAX_BYTES, Store
+from wardround.images.table import Row, parsed
 
 LABELS = "labels.csv"
 COLUMNS = {"patient_id": "patient", "study_uid": "study", "series_uid": "series", "sop_uid": "image"}
@@ -22,44 +24,30 @@ COLUMNS = {"patient_id": "patient", "study_uid": "study", "series_uid": "series"
 
 
 @dataclass(frozen=True)
-class Row:
-    """What the table says of one patient, study, series or image."""
+class Label:
+    """The row of one patient, study, series or image."""
 
     label: str
     site: str | None
     split: str | None
 
 
-@dataclass(frozen=True)
-class LabelTable:
-    """A table of labels.
-
-    Args:
-        kind: "patient", "study", "series" or "image".
-        rows: by pseudonym.
-    """
-
-    kind: str
-    rows: dict[str, Row]
+LabelTable: TypeAlias = tuple[str, dict[str, Label]]
+"""A kind, "patient", "study", "series" or "image", and the rows of the table by pseudonym."""
 
 
 def read_labels(store: Store, path: Path | None, name_for: Callable[[str, str], str]) -> LabelTable | None:
-    """The table at `path`, or `labels.csv` at the top of the store; None where neither is given or there.
+    """Returns the table at `path`, or `labels.csv` at the top of the store; None where neither is given or there.
 
     Raises:
         DataError: it cannot be read or does not hold; the sentence names lines by number only.
     """
     if path is None and LABELS not in store:
         return None
-    try:
-        data = store.read(LABELS) if path is None else _from_disk(path)
-        lines = io.StringIO(data.decode("utf-8-sig"), newline="")
-        reader = csv.DictReader(lines, strict=True)
-        header = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = header
-        table = [{k: (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error):
-        table, header = [], None
+    header: list[str] | None = None
+    # Raised outside, so that no chain of exceptions quotes the table.
+    with contextlib.suppress(OSError, UnicodeDecodeError, csv.Error):
+        header, rows = parsed(store.read(LABELS) if path is None else _from_disk(path))
     if header is None:
         raise DataError("the table of labels must be readable, in UTF-8 and with commas. Save it again.")
     columns = [name for name in COLUMNS if name in header]
@@ -68,7 +56,7 @@ def read_labels(store: Store, path: Path | None, name_for: Callable[[str, str], 
             f"the first line of the table of labels must name the columns label and one of {', '.join(COLUMNS)}, "
             "each once; it names others. Add them."
         )
-    return _checked(table, columns[0], name_for)
+    return _checked(rows, columns[0], name_for)
 
 
 def _from_disk(path: Path) -> bytes:
@@ -79,19 +67,19 @@ def _from_disk(path: Path) -> bytes:
     return data
 
 
-def _checked(table: list[dict[str, str]], column: str, name_for: Callable[[str, str], str]) -> LabelTable:
-    rows: dict[str, Row] = {}
+def _checked(table: list[Row], column: str, name_for: Callable[[str, str], str]) -> LabelTable:
+    rows: dict[str, Label] = {}
     problems = []
-    for line, found in enumerate(table, start=2):
-        if not found[column] or not found["label"]:
-            problems.append(f"line {line} is incomplete")
+    for row in table:
+        if not row.values[column] or not row.values["label"]:
+            problems.append(f"line {row.line} is incomplete")
             continue
-        row = Row(found["label"], found.get("site") or None, found.get("split") or None)
-        if rows.setdefault(name_for(COLUMNS[column], found[column]), row) != row:
-            problems.append(f"line {line} contradicts an earlier one")
+        label = Label(row.values["label"], row.get("site"), row.get("split"))
+        if rows.setdefault(name_for(COLUMNS[column], row.values[column]), label) != label:
+            problems.append(f"line {row.line} contradicts an earlier one")
     if problems:
         raise DataError(
             f"every row of the table of labels must have a {column} and a label, and agree with the others; "
             f"{len(problems)} problems: {shortened(problems, shown=10)}. Correct the table."
         )
-    return LabelTable(COLUMNS[column], rows)
+    return COLUMNS[column], rows

@@ -1,4 +1,4 @@
-"""Bytes to a pydicom data set, within limits that hold whatever the file says.
+"""Bytes to a pydicom data set, within limits that hold for every file.
 
 Only files with the DICM mark are read. A header is sought in the first bytes and has a largest size; a data set that
 was deflated as a whole is unpacked up to a limit before pydicom sees it, for pydicom would unpack all of it.
@@ -29,16 +29,16 @@ _PLAIN_META = bytes(128) + b"DICM" + struct.pack("<HH2sH", 2, 0x10, b"UI", 20) +
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file begins as DICOM files do."""
+    """Returns True if a file begins as DICOM files do."""
     return head[128:132] == b"DICM"
 
 
 def header_of(store: Store, name: str, keywords: tuple[str, ...]) -> "tuple[Dataset, bool] | None":
-    """The named elements of a file's header, and whether pixels follow it; None where the file is no DICOM.
+    """Returns the named elements of a header, and True if pixels follow it; None where the file is no DICOM.
 
     Raises:
         DataError: the header is too long.
-        Exception: whatever pydicom lets through; call it within `sealed`.
+        Exception: any that pydicom lets through; call it within `sealed`.
     """
     from pydicom.tag import Tag
 
@@ -61,11 +61,11 @@ def header_of(store: Store, name: str, keywords: tuple[str, ...]) -> "tuple[Data
 
 
 def whole(data: bytes) -> "Dataset":
-    """The data set of a whole file, pixels included, and nothing that follows them.
+    """Returns the data set of a whole file, pixels included, and nothing that follows them.
 
     Raises:
         DataError: no DICOM, or a header that is too long.
-        Exception: whatever pydicom lets through; call it within `sealed`.
+        Exception: any that pydicom lets through; call it within `sealed`.
     """
     if not is_dicom(data):
         raise DataError("a DICOM file must begin with its mark, this one does not. Copy it again.")
@@ -79,7 +79,7 @@ _TOO_LONG = f"a DICOM header must have at most {MAX_HEADER_BYTES:,} bytes, this 
 
 
 def _parsed(data: bytes, tags: list[int] | None) -> "tuple[Dataset, int | None]":
-    """A data set, up to its pixels where tags are given, and the first tag that was not read."""
+    """Returns a data set, up to its pixels where tags are given, and the first tag that was not read."""
     from pydicom.filereader import read_partial
     from pydicom.tag import BaseTag
 
@@ -101,7 +101,7 @@ def _parsed(data: bytes, tags: list[int] | None) -> "tuple[Dataset, int | None]"
 
 
 def _inflated(data: bytes, limit: int) -> bytes:
-    """A file whose data set is not deflated, with the same data set as far as the limit allows."""
+    """Returns a file whose data set is not deflated, with the same data set as far as the limit allows."""
     from pydicom.filereader import read_dataset
 
     file = io.BytesIO(data)
@@ -117,7 +117,7 @@ def _inflated(data: bytes, limit: int) -> bytes:
 
 
 def _guessed(found: "Dataset") -> "UID":
-    """The uncompressed transfer syntax that pydicom read a file with that names none."""
+    """Returns the uncompressed transfer syntax that pydicom read a file with that names none."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     is_implicit, is_little = found.original_encoding

@@ -2,7 +2,7 @@
 
 A picture (X-ray, mammography, ultrasound ...) goes through the modality look-up table or rescaling, then through its
 first VOI look-up table or window, to 0..255; MONOCHROME1 is inverted, colours become RGB. Without a window, pictures
-of 8 bits are taken as they stand, and others run from the smallest to the largest value of the picture itself, so
+of 8 bits are taken as they are, and others run from the smallest to the largest value of the picture itself, so
 that two exposures are not comparable. What the header calls padding becomes black, and so does everything outside the
 regions of an ultrasound picture, where names are written.
 """
@@ -30,7 +30,7 @@ _Physical = npt.NDArray[np.float64]
 
 
 def stored(found: "Dataset", frame: int | None = None) -> _Array:
-    """Decoded pixels, (rows, columns[, 3]) of one frame, or (frames, rows, columns) of all.
+    """Returns decoded pixels, (rows, columns[, 3]) of one frame, or (frames, rows, columns) of all.
 
     Raises:
         DataError: more pixels than are decoded, or a compressed frame of another size than the header's.
@@ -63,7 +63,7 @@ def stored(found: "Dataset", frame: int | None = None) -> _Array:
 
 
 def check_size(rows: int, columns: int, frames: int) -> None:
-    """Raise `DataError` where a picture, or a volume, has more pixels than are decoded."""
+    """Raises `DataError` where a picture, or a volume, has more pixels than are decoded."""
     if min(rows, columns) < 1 or rows * columns > MAX_PIXELS or rows * columns * frames > MAX_VOXELS:
         raise DataError(
             f"a picture must have 1 to {MAX_PIXELS:,} pixels and a volume at most {MAX_VOXELS:,}, this has more or "
@@ -72,7 +72,7 @@ def check_size(rows: int, columns: int, frames: int) -> None:
 
 
 def picture_of(found: "Dataset", frame: int) -> Picture:
-    """One frame as a picture, uint8 (channel, rows, columns)."""
+    """Returns one frame as a picture, uint8 (channel, rows, columns)."""
     kind = text(found, "PhotometricInterpretation")
     pixels = stored(found, frame)
     if kind in _GREY and pixels.ndim == 2:
@@ -87,7 +87,7 @@ def picture_of(found: "Dataset", frame: int) -> Picture:
 
 
 def physical_of(found: "Dataset") -> list[npt.NDArray[np.float32]]:
-    """Every frame in physical units (Hounsfield units, activity, the scanner's own), float32 (rows, columns)."""
+    """Returns every frame in physical units (Hounsfield, activity, the scanner's own), float32 (rows, columns)."""
     if text(found, "PhotometricInterpretation") not in _GREY:
         raise DataError("a volume must be made of grey slices, this one is not. Leave it out.")
     frames = stored(found)
@@ -116,7 +116,7 @@ def windowed(values: _Physical, center: float, width: float, function: str) -> _
 def _grey(
     pixels: _Array, found: "Dataset", groups: "list[Dataset]", *, is_inverted: bool
 ) -> npt.NDArray[np.uint8]:
-    """Grey levels of every pixel; computed once for each value that occurs, where values are few."""
+    """Returns grey levels of every pixel; computed once for each value that occurs, where values are few."""
     if pixels.dtype.kind not in "iu" or pixels.size == 0:
         return _grey_each(pixels, found, groups, is_inverted=is_inverted)
     lowest, highest = int(pixels.min()), int(pixels.max())
@@ -203,7 +203,7 @@ def _as_it_stands(
 
 
 def _padding(pixels: _Array, found: "Dataset") -> npt.NDArray[np.bool_]:
-    """Where the header says that nothing was taken. Source: DICOM PS3.3 C.7.5.1.1.2."""
+    """Returns the padding that the header declares. Source: DICOM PS3.3 C.7.5.1.1.2."""
     padding = numbers(found, "PixelPaddingValue", 1)
     if padding is None:
         return np.zeros(pixels.shape, dtype=np.bool_)
@@ -233,7 +233,7 @@ def _coloured(pixels: npt.NDArray[np.uint8]) -> Picture:
 
 
 def _regions_only(picture: Picture, found: "Dataset") -> Picture:
-    """Black outside the regions of ultrasound, whose corners are both inside. Source: DICOM PS3.3 C.8.5.5.1.1."""
+    """Blackens all but the regions of ultrasound, whose corners are both inside. Source: DICOM PS3.3 C.8.5.5.1.1."""
     regions = items(found, "SequenceOfUltrasoundRegions")
     if not regions:
         return picture

@@ -1,7 +1,7 @@
 """Names that only the hospital can give: HMAC-SHA256 under a key that it keeps.
 
 The key makes guessing useless: a patient number has few digits, and a plain hash of it is found by trying them all.
-Who loses the key loses the way from a pseudonym back to a patient; who changes it changes every pseudonym.
+Without the key there is no way from a pseudonym back to a patient; another key changes every pseudonym.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _PADDING = " \t\r\n\0"
 
 
 def pseudonym(key: bytes, kind: str, value: str) -> str:
-    """A name for `value` that tells nothing without the key; the same value of another kind has another name.
+    """Returns a name for `value` that tells nothing without the key; of another kind it has another name.
 
     >>> pseudonym(bytes(32), "patient", "12345") == pseudonym(bytes(32), "study", "12345")
     False
@@ -39,7 +39,7 @@ def pseudonym(key: bytes, kind: str, value: str) -> str:
 
 
 def load_or_create_key(path: Path) -> bytes:
-    """The hospital's own key; made from the operating system's randomness where there is none.
+    """Returns the hospital's own key; made from the operating system's randomness where there is none.
 
     The file appears whole and for its owner alone (mode 0600); of two who make it at once, both get the same key.
 

@@ -1,14 +1,14 @@
-"""Nothing that pydicom says gets out: its warnings, logs and exceptions quote what stands in headers.
+"""Silence for pydicom: its warnings, logs and exceptions quote values of headers.
 
 Warning filters and loggers belong to the whole process, so they are held back while any thread is inside and given
 back when the last one leaves.
 """
 
+import contextlib
 import logging
 import threading
 import warnings
 from collections.abc import Callable
-from types import TracebackType
 from typing import TypeVar
 
 from wardround.errors import DataError, MissingExtra
@@ -25,38 +25,30 @@ class _Quiet:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._levels: dict[str, int] = {}
-        self._warnings = warnings.catch_warnings()
+        self._restore = contextlib.ExitStack()
 
     def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
-            if self._inside > 1:
-                return
-            self._warnings = warnings.catch_warnings()
-            self._warnings.__enter__()
-            warnings.simplefilter("ignore")
-            self._levels = {name: logging.getLogger(name).level for name in _LOGGERS}
-            for name in _LOGGERS:
-                logging.getLogger(name).setLevel(_SILENT)
+            if self._inside == 1:
+                self._restore.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                for logger in map(logging.getLogger, _LOGGERS):
+                    self._restore.callback(logger.setLevel, logger.level)
+                    logger.setLevel(_SILENT)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
-            if self._inside:
-                return
-            for name, level in self._levels.items():
-                logging.getLogger(name).setLevel(level)
-            self._warnings.__exit__(kind, error, trace)
+            if not self._inside:
+                self._restore.close()
 
 
 QUIET = _Quiet()
 
 
 def sealed(work: Callable[[], _Made], otherwise: str) -> _Made:
-    """What `work` returns; whatever goes wrong in it becomes a `DataError` that quotes nothing.
+    """Returns the result of `work`; any error in it becomes a `DataError` that quotes nothing.
 
     The error is raised after its cause is forgotten, so that no chain of exceptions holds a header's value.
 
@@ -80,7 +72,7 @@ def sealed(work: Callable[[], _Made], otherwise: str) -> _Made:
 
 
 def require_pydicom() -> None:
-    """Raise `MissingExtra` unless pydicom is installed."""
+    """Raises `MissingExtra` unless pydicom is installed."""
     try:
         import pydicom  # noqa: F401
     except ImportError:

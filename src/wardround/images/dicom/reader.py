@@ -3,18 +3,15 @@
     **/*            DICOM files of any kind; what holds no picture is passed over and counted
     labels.csv      label, and one of patient_id, study_uid, series_uid, sop_uid[, site[, split]]
 
-What identifies a person stops here. An entry is called `p-<patient>/s-<series>[/<number>[/<frame>]]` by pseudonyms
+Identities of persons stop here. An entry is called `p-<patient>/s-<series>[/<number>[/<frame>]]` by pseudonyms
 under the hospital's own key; its sources are files as the store counts them. Notes count and give reasons; they name
-nothing and nobody. X-rays, mammograms and ultrasound are pictures, every frame one; series of CT, MR and PT are
+no file and no person. X-rays, mammograms and ultrasound are pictures, every frame one; series of CT, MR and PT are
 volumes.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
-from pathlib import Path
 
 from wardround.errors import DataError
 from wardround.images.dicom.decoder import DicomDecoder
@@ -22,49 +19,15 @@ from wardround.images.dicom.headers import Header
 from wardround.images.dicom.labels import LABELS, LabelTable, read_labels
 from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
 from wardround.images.dicom.quiet import require_pydicom
-from wardround.images.dicom.series import Unit, patients_of, pictures, volumes
-from wardround.images.dicom.survey import Survey, survey
+from wardround.images.dicom.series import Survey, Unit, patients_of, pictures, survey, volumes
 from wardround.images.entries import Entry, Region, Target, Task
-from wardround.images.listing import Listing
+from wardround.images.listing import Listing, ReaderOptions
 from wardround.images.store import Store
+from wardround.images.table import numbers_first
 
 EXPECTED = f"DICOM files in any folders, and {LABELS} (label, patient_id) or segmentations"
 MAX_SEGMENTS = 255
 
-
-class Mode(StrEnum):
-    """What files are read as."""
-
-    IMAGES = "images"
-    VOLUMES = "volumes"
-
-
-@dataclass(frozen=True)
-class DicomOptions:
-    """How an export is read.
-
-    Args:
-        labels: the table of labels; None takes `labels.csv` at the top of the export.
-        reviewed: somebody has looked at the pictures that may show a name, and lets them in.
-        mode: read slices as pictures of their own, or volumes only; None decides by what is there.
-        segments: the segments that are classes 1, 2, ..., by label; None takes all that occur, in the alphabet's
-            order. Hospitals that train together must name them.
-    """
-
-    labels: Path | None = None
-    reviewed: bool = False
-    mode: Mode | None = None
-    segments: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        """Raise `DataError` for a mode that there is not."""
-        if self.mode not in (None, *Mode):
-            raise DataError(
-                f"mode must be one of {', '.join(Mode)}, got {self.mode!r}. Choose one, or leave it out."
-            )
-
-
-DEFAULTS = DicomOptions()
 
 _TARGETS = {
     Task.CLASSIFICATION: Target.CLASSES,
@@ -74,14 +37,14 @@ _TARGETS = {
 }
 
 
-def read_dicom(store: Store, task: Task, *, key: bytes, options: DicomOptions = DEFAULTS) -> Listing:
-    """Every picture or volume of an export that has a patient, and a label or a segmentation.
+def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) -> Listing:
+    """Returns every picture or volume of an export that has a patient, and a label or a segmentation.
 
     Args:
         store: the export.
         task: classification, binary or grading by a table of labels, or segmentation by DICOM SEG.
         key: the hospital's own, from `load_or_create_key`.
-        options: see `DicomOptions`.
+        options: see `ReaderOptions`.
 
     Raises:
         DataError: there is nothing to train on, or the table of labels does not hold. Nothing is quoted.
@@ -102,10 +65,14 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: DicomOptions = 
     if table is None and target is not Target.MASKS:
         raise DataError(f"DICOM without segmentations must come with a table of labels, got none. Add {LABELS}.")
     seen = survey(store, name_for, reviewed=options.reviewed)
-    are_volumes = _are_volumes(seen, options.mode)
-    units, notes = _units(seen, name_for, are_volumes=are_volumes)
+    if seen.slices and seen.pictures:
+        raise DataError(
+            f"a data set must hold pictures or volumes, got {len(seen.pictures)} files of pictures and "
+            f"{len(seen.slices)} of slices. Lay them into two folders."
+        )
+    units, notes = _units(seen, name_for)
     if table is None:
-        if not are_volumes:
+        if not seen.slices:
             raise DataError(
                 "segmentations must belong to series of CT, MR or PT, got pictures. Choose another task."
             )
@@ -113,9 +80,12 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: DicomOptions = 
     else:
         if seen.segmentations:
             notes.append(f"{len(seen.segmentations)} segmentations were passed over: the task is {task.value}")
-        listing = _labelled(units, table, target, notes, are_volumes=are_volumes)
+        listing = _labelled(units, table, target, notes, are_volumes=bool(seen.slices))
     if not listing.entries:
-        raise DataError(_nothing(seen, listing.notes))
+        why = "; ".join(listing.notes) or "no DICOM file lies there"
+        raise DataError(
+            f"a DICOM export must hold something to train on, got {seen.num_files} files and nothing of use: {why}."
+        )
     if (task is Task.BINARY and len(listing.class_names) != 2) or len(listing.class_names) < 2:
         raise DataError(
             f"the task {task.value} must have {'two' if task is Task.BINARY else 'two or more'} classes, got "
@@ -124,32 +94,17 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: DicomOptions = 
     return listing
 
 
-def _are_volumes(seen: Survey, mode: Mode | None) -> bool:
-    if mode is not None:
-        return mode == Mode.VOLUMES
-    if seen.slices and seen.pictures:
-        raise DataError(
-            f"a data set must hold pictures or volumes, got {len(seen.pictures)} files of pictures and "
-            f"{len(seen.slices)} of slices. Set the mode to volumes, or to images to read slices as pictures."
-        )
-    return bool(seen.slices)
-
-
-def _units(
-    seen: Survey, name_for: Callable[[str, str], str], *, are_volumes: bool
-) -> tuple[list[Unit], list[str]]:
-    patient = patients_of((*seen.pictures, *seen.slices, *seen.segmentations), name_for)
+def _units(seen: Survey, name_for: Callable[[str, str], str]) -> tuple[list[Unit], list[str]]:
+    used = seen.slices or seen.pictures
+    patient = patients_of((*used, *seen.segmentations), name_for)
     notes = list(seen.notes)
-    used = seen.slices if are_volumes else (*seen.pictures, *seen.slices)
     owners: dict[str, set[str]] = {}
     for header in used:
         owners.setdefault(header.study, set()).add(patient(header))
     if shared := sum(len(people) > 1 for study, people in owners.items() if study):
         notes.append(f"{shared} studies stand under two patients or more, who may be one person")
-    if not are_volumes:
+    if not seen.slices:
         return pictures(used, patient), notes
-    if seen.pictures:
-        notes.append(f"{len(seen.pictures)} files of pictures were passed over: volumes are read")
     units, left_out = volumes(used, patient)
     notes += [f"{count} series were left out: {reason}" for reason, count in sorted(left_out.items())]
     return units, notes
@@ -158,22 +113,23 @@ def _units(
 def _labelled(
     units: Sequence[Unit], table: LabelTable, target: Target, notes: list[str], *, are_volumes: bool
 ) -> Listing:
+    kind, rows = table
     matched: set[str] = set()
     labelled = []
     counts: Counter[str] = Counter()
     for unit in units:
-        keys = unit.named(table.kind) & table.rows.keys()
+        keys = unit.named(kind) & rows.keys()
         matched |= keys
-        rows = {table.rows[key] for key in keys}
-        if len(rows) == 1:
-            labelled.append((unit, rows.pop()))
+        found = {rows[key] for key in keys}
+        if len(found) == 1:
+            labelled.append((unit, found.pop()))
         else:
-            counts["two labels" if rows else "no label"] += 1
+            counts["two labels" if found else "no label"] += 1
     what = "volumes" if are_volumes else "pictures"
     notes += [f"{count} {what} have {why} and were left out" for why, count in sorted(counts.items())]
-    if unmatched := len(table.rows) - len(matched):
+    if unmatched := len(rows) - len(matched):
         notes.append(f"{unmatched} rows of the table of labels match nothing that is read")
-    class_names = tuple(sorted({row.label for _, row in labelled}, key=_numbers_first))
+    class_names = tuple(sorted({row.label for _, row in labelled}, key=numbers_first))
     number = {name: label for label, name in enumerate(class_names)}
     entries = tuple(_entry(unit, number[row.label], row.site, row.split) for unit, row in labelled)
     return Listing(
@@ -199,16 +155,13 @@ def _segmented(
         else:
             unmatched += 1
     chosen = [unit for unit in units if unit.file in masks]
-    for count, what in (
-        (unmatched, "segmentations belong to no series that is read, or to several, and were passed over"),
-        (len(units) - len(chosen), "volumes have no segmentation and were left out"),
-        (
-            sum(len(several) > 1 for several in masks.values()),
-            "volumes have several segmentations, laid over each other",
-        ),
-    ):
-        if count:
-            notes.append(f"{count} {what}")
+    overlaid = sum(len(several) > 1 for several in masks.values())
+    counts = {
+        "segmentations belong to no series that is read, or to several, and were passed over": unmatched,
+        "volumes have no segmentation and were left out": len(units) - len(chosen),
+        "volumes have several segmentations, laid over each other": overlaid,
+    }
+    notes += [f"{count} {what}" for what, count in counts.items() if count]
     labels = {label for several in masks.values() for found in several for label in found.segments if label}
     segments = tuple(sorted(labels)) if wanted is None else wanted
     if len(segments) > MAX_SEGMENTS or len(set(segments)) != len(segments):
@@ -247,14 +200,3 @@ def _entry(unit: Unit, label: int, site: str | None, split: str | None, masks: S
         mask=tuple(header.source for header in masks),
         frame=unit.frame,
     )
-
-
-def _nothing(seen: Survey, notes: tuple[str, ...]) -> str:
-    why = "; ".join(notes) or "no DICOM file lies there"
-    return f"a DICOM export must hold something to train on, got {seen.num_files} files and nothing of use: {why}."
-
-
-def _numbers_first(name: str) -> tuple[bool, int, str]:
-    """Grades 2 and 10 in the order of numbers, words after them in the alphabet's."""
-    is_number = name.isascii() and name.isdigit()
-    return (not is_number, int(name) if is_number else 0, name)

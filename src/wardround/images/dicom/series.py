@@ -1,4 +1,4 @@
-"""Files to pictures and volumes: repeats aside, patients told apart, slices of a series made one volume."""
+"""Files to pictures and volumes: all looked at once, patients told apart, slices of a series made one volume."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -7,12 +7,81 @@ from dataclasses import dataclass
 from wardround.errors import DataError
 from wardround.images.dicom import geometry
 from wardround.images.dicom.geometry import Plane, grid_of
-from wardround.images.dicom.headers import Header
+from wardround.images.dicom.headers import Header, Kind, read_header
+from wardround.images.dicom.labels import LABELS
 from wardround.images.dicom.pixels import MAX_VOXELS
+from wardround.images.store import Store
 
 _TWO_PATIENTS = "files of two patients under one series"
 _TOO_LARGE = f"more than {MAX_VOXELS:,} voxels"
 _REASONS = (geometry.MIXED, geometry.REPEATED, geometry.UNEVEN, geometry.TILTED, geometry.UNPLACED)
+_USED = (Kind.PICTURE, Kind.SLICE, Kind.SEGMENTATION)
+_DAMAGED = "damaged DICOM files"
+_NOBODYS = "files without a PatientID, who belong to nobody that could be protected,"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The content of an export.
+
+    Args:
+        pictures: files of two-dimensional modalities.
+        slices: files of CT, MR and PT.
+        segmentations: files of masks.
+        notes: sentences with counts.
+        num_files: of the export.
+    """
+
+    pictures: tuple[Header, ...]
+    slices: tuple[Header, ...]
+    segmentations: tuple[Header, ...]
+    notes: tuple[str, ...]
+    num_files: int
+
+
+def survey(store: Store, name_for: Callable[[str, str], str], *, reviewed: bool) -> Survey:
+    """Looks at every header.
+
+    Args:
+        store: the export.
+        name_for: from a kind and a value to a pseudonym.
+        reviewed: somebody has looked at pictures that may show a name.
+
+    Raises:
+        MissingExtra: a compression needs a decoder that is not installed.
+    """
+    names = [name for name in store.names() if name != LABELS]
+    counts: Counter[str] = Counter()
+    headers = []
+    for name in names:
+        try:
+            header = read_header(store, name, name_for)
+        except DataError:
+            counts[_DAMAGED] += 1
+            continue
+        if header.kind not in _USED:
+            counts[header.kind.value] += 1
+        elif header.patient is None:
+            counts[_NOBODYS] += 1
+        else:
+            headers.append(header)
+    first: dict[tuple[str | None, str, str], Header] = {}
+    for header in headers:
+        first.setdefault((header.patient, header.series, header.image), header)
+    kept, repeats = first.values(), len(headers) - len(first)
+    refused = Counter(header.refusal for header in kept if header.refusal is not None)
+    notes = [f"{count} {what} were passed over" for what, count in sorted(counts.items())]
+    if repeats:
+        notes.append(f"{repeats} files repeat an image that was there before and were passed over")
+    for reason, count in sorted(refused.items()):
+        verdict = "let in as reviewed" if reviewed else "refused; look at them, and set reviewed to let them in"
+        notes.append(f"{count} images ({reason}) were {verdict}")
+    used = [header for header in kept if reviewed or header.refusal is None]
+    silent = sum(header.is_silent for header in used if header.kind is not Kind.SEGMENTATION)
+    if silent:
+        notes.append(f"{silent} images do not say whether text is burned in; look at some of them")
+    pictures, slices, segmentations = (tuple(h for h in used if h.kind is kind) for kind in _USED)
+    return Survey(pictures, slices, segmentations, tuple(notes), len(names))
 
 
 @dataclass(frozen=True)
@@ -20,10 +89,10 @@ class Unit:
     """One picture or volume; every name is a pseudonym.
 
     Args:
-        file: what findings call it.
-        patient: whose it is.
+        file: its name in findings.
+        patient: of the picture or volume.
         headers: of its files; for a volume in the order of their slices.
-        frame: which frame of a file with many.
+        frame: of a file with many.
     """
 
     file: str
@@ -32,22 +101,14 @@ class Unit:
     frame: int | None = None
 
     def named(self, kind: str) -> set[str]:
-        """How a table of labels may name it."""
+        """Returns the names that a table of labels may have for it."""
         return {str(getattr(header, kind)) for header in self.headers}
 
 
-def without_repeats(headers: Iterable[Header]) -> tuple[list[Header], int]:
-    """The first file of every image, and how many came again."""
-    first: dict[tuple[str | None, str, str], Header] = {}
-    count = 0
-    for header in headers:
-        count += 1
-        first.setdefault((header.patient, header.series, header.image), header)
-    return list(first.values()), count - len(first)
-
-
 def patients_of(headers: Iterable[Header], name_for: Callable[[str, str], str]) -> Callable[[Header], str]:
-    """Who a file belongs to: the same PatientID from two issuers is two people, unless some files name no issuer.
+    """Returns the way from a file to its patient.
+
+    The same PatientID from two issuers is two people, unless some files name no issuer.
 
     In doubt two are taken for one: a person counted twice would be protected half as well.
     """
@@ -66,24 +127,22 @@ def patients_of(headers: Iterable[Header], name_for: Callable[[str, str], str]) 
 
 
 def pictures(headers: Iterable[Header], patient: Callable[[Header], str]) -> list[Unit]:
-    """Every frame of every file as a picture of its own."""
+    """Returns every frame of every file as a picture of its own."""
     units = []
     for name, found in _by_series(headers).items():
         ordered = sorted(found, key=lambda header: (header.number, header.image))
         for number, header in enumerate(ordered, start=1):
-            file = f"{patient(header)}/s-{name}/{number:04d}"
-            if header.frames == 1:
-                units.append(Unit(file, patient(header), (header,)))
-            else:
-                units += [
-                    Unit(f"{file}/{frame + 1:04d}", patient(header), (header,), frame)
-                    for frame in range(header.frames)
-                ]
+            who = patient(header)
+            file = f"{who}/s-{name}/{number:04d}"
+            frames = (None,) if header.frames == 1 else range(header.frames)
+            for frame in frames:
+                ending = "" if frame is None else f"/{frame + 1:04d}"
+                units.append(Unit(file + ending, who, (header,), frame))
     return sorted(units, key=lambda unit: unit.file)
 
 
 def volumes(headers: Iterable[Header], patient: Callable[[Header], str]) -> tuple[list[Unit], Counter[str]]:
-    """Every series that makes a volume, and how many do not, by reason."""
+    """Returns every series that makes a volume, and the number of the others, by reason."""
     units, left_out = [], Counter[str]()
     for name, found in _by_series(headers).items():
         owners = {patient(header) for header in found}
@@ -100,7 +159,7 @@ def volumes(headers: Iterable[Header], patient: Callable[[Header], str]) -> tupl
 
 
 def _in_order(found: list[Header]) -> tuple[Header, ...] | str:
-    """Files by their first slice, or the reason why they are no volume."""
+    """Returns files by their first slice, or the reason why they are no volume."""
     owners: list[Header] = []
     planes: list[Plane] = []
     for header in found:

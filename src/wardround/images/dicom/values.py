@@ -14,17 +14,17 @@ MAX_FRAMES = 20_000
 
 
 def text(found: "Dataset", keyword: str) -> str:
-    """An element as text, without padding; empty where there is none. Several values are joined as they stand."""
+    """Returns an element as text, without padding; empty where there is none. Several values are joined."""
     return "\\".join(texts(found, keyword))
 
 
 def texts(found: "Dataset", keyword: str) -> list[str]:
-    """Every value of an element as text."""
+    """Returns every value of an element as text."""
     return [str(value).strip(" \t\r\n\0") for value in _values(found, keyword)]
 
 
 def numbers(found: "Dataset", keyword: str, count: int | None = None) -> tuple[float, ...] | None:
-    """Every value of an element as a finite number; None where there is none.
+    """Returns every value of an element as a finite number; None where there is none.
 
     Raises:
         DataError: another count, or something that is no number.
@@ -38,13 +38,13 @@ def numbers(found: "Dataset", keyword: str, count: int | None = None) -> tuple[f
 
 
 def whole_number(found: "Dataset", keyword: str, default: int) -> int:
-    """The first value of an element as an integer, or the default where there is none."""
+    """Returns the first value of an element as an integer, or the default where there is none."""
     values = numbers(found, keyword)
     return int(values[0]) if values else default
 
 
 def items(found: "Dataset | None", keyword: str) -> "list[Dataset]":
-    """The items of a sequence; none where there is no sequence."""
+    """Returns the items of a sequence; none where there is no sequence."""
     from pydicom.dataset import Dataset
 
     value = None if found is None else found.get(keyword)
@@ -57,7 +57,7 @@ def items(found: "Dataset | None", keyword: str) -> "list[Dataset]":
 
 
 def num_frames(found: "Dataset") -> int:
-    """How many frames a file says it has.
+    """Returns the number of frames that a file says it has.
 
     Raises:
         DataError: fewer than one or more than `MAX_FRAMES`.
@@ -69,7 +69,7 @@ def num_frames(found: "Dataset") -> int:
 
 
 def grouped(found: "Dataset") -> "list[list[Dataset]]":
-    """For every frame where its values are looked for, in order: its own functional groups, the shared ones, the file.
+    """Returns the places of every frame's values, in order: its own functional groups, the shared ones, the file.
 
     Source: DICOM PS3.3 C.7.6.16. The macros of a group lie side by side in one list.
 
@@ -89,12 +89,12 @@ def _macros(groups: "list[Dataset]") -> "list[Dataset]":
 
 
 def is_grouped(found: "Dataset") -> bool:
-    """Whether each frame of a file has functional groups of its own."""
+    """Returns True if each frame of a file has functional groups of its own."""
     return bool(found.get("PerFrameFunctionalGroupsSequence"))
 
 
 def first_with(groups: "Iterable[Dataset]", *keywords: str) -> "Dataset | None":
-    """The first place that has every one of the elements."""
+    """Returns the first place that has every one of the elements."""
     return next((group for group in groups if all(group.get(k) not in (None, "") for k in keywords)), None)
 
 

@@ -15,10 +15,10 @@ from pathlib import PurePosixPath
 
 from wardround.errors import DataError
 from wardround.images.entries import Entry, Target, Task
-from wardround.images.layouts.manifest import Row, groups_of, read_rows, refuse
 from wardround.images.layouts.readers import Reader, plain
 from wardround.images.listing import Listing
 from wardround.images.store import Store
+from wardround.images.table import Row, read_rows, refuse
 
 TABLE = "train.csv"
 FOLDER = "train_images"
@@ -31,6 +31,8 @@ EXPECTED = f"{TABLE} (id_code,diagnosis) and {FOLDER}/<id_code>.png"
 GRADES = ("no DR", "mild", "moderate", "severe", "proliferative")
 """The international clinical scale: Wilkinson et al. 2003, table 2, https://doi.org/10.1016/S0161-6420(03)00475-5."""
 
+_GRADES = {str(grade) for grade in range(len(GRADES))}
+
 REFERABLE_FROM = 2
 """The grade from which an ophthalmologist should see the patient: moderate or worse."""
 
@@ -38,7 +40,7 @@ CLASS_NAMES = {Task.GRADING: GRADES, Task.REFERABLE: ("not referable", "referabl
 
 
 def read_aptos(store: Store, task: Task) -> Listing:
-    """Every graded photograph: with its grade (grading), or whether it is moderate or worse (referable).
+    """Returns every graded photograph: with its grade (grading), or whether it is moderate or worse (referable).
 
     Raises:
         DataError: another layout or task, or everything that is wrong with a table: pictures that are missing or
@@ -78,12 +80,12 @@ def _entry(row: Row, pictures: Mapping[str, Sequence[str]], people: Mapping[str,
         grade if task is Task.GRADING else int(grade >= REFERABLE_FROM),
         person.values["patient_id"] if person else file,
         site=row.get("site"),
-        groups=((("eye", eye),) if eye else ()) + groups_of(row),
+        groups=((("eye", eye),) if eye else ()) + row.groups,
     )
 
 
 def _pictures(store: Store) -> dict[str, list[str]]:
-    """The pictures of each id_code; more than one is a problem of the table's."""
+    """Returns the pictures of each id_code; more than one is a problem of the table's."""
     pictures: dict[str, list[str]] = defaultdict(list)
     for name in store.names():
         path = PurePosixPath(name)
@@ -97,7 +99,7 @@ def _problems(rows: Sequence[Row], pictures: Mapping[str, Sequence[str]]) -> lis
     seen: dict[str, int] = {}
     for row in rows:
         code, grade = row.values["id_code"], row.values["diagnosis"]
-        if not _is_grade(grade):
+        if grade.removesuffix(".0") not in _GRADES:  # 2.0 is what a spreadsheet makes of 2
             problems.append(
                 f"line {row.line}: diagnosis must be a grade from 0 to {len(GRADES) - 1}, got {grade!r}"
             )
@@ -112,13 +114,8 @@ def _problems(rows: Sequence[Row], pictures: Mapping[str, Sequence[str]]) -> lis
     return problems
 
 
-def _is_grade(text: str) -> bool:
-    """Whether it is a grade; `2.0` is what a spreadsheet makes of 2."""
-    return text.removesuffix(".0") in {str(grade) for grade in range(len(GRADES))}
-
-
 def _people(store: Store, rows: Sequence[Row]) -> dict[str, Row]:
-    """For each id_code the row that names its patient: of patients.csv, else of train.csv; none if neither does."""
+    """Returns the row that names the patient of each id_code: of patients.csv, else of train.csv, else none."""
     if PATIENTS in store:
         table, listed = PATIENTS, read_rows(store, PATIENTS, ("id_code", "patient_id"))
     elif rows and "patient_id" in rows[0].values:
@@ -134,8 +131,7 @@ def _people(store: Store, rows: Sequence[Row]) -> dict[str, Row]:
         elif people.setdefault(code, row).values["patient_id"] != patient:
             problems.append(f"line {row.line}: {code} has another patient in line {people[code].line}")
     refuse(table, problems)
-    without = [f"{row.values['id_code']} has no row" for row in rows if row.values["id_code"] not in people]
-    refuse(table, without)
+    refuse(table, [f"{row.values['id_code']} has no row" for row in rows if row.values["id_code"] not in people])
     return people
 
 

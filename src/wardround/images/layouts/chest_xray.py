@@ -13,9 +13,9 @@ from wardround.errors import DataError
 from wardround.images.entries import Entry, Task
 from wardround.images.findings import shortened
 from wardround.images.layouts.readers import Reader, plain
-from wardround.images.layouts.table import METADATA, files_in, read_table
 from wardround.images.listing import Listing
 from wardround.images.store import Store
+from wardround.images.table import METADATA, files_in, read_metadata
 
 SPLITS = ("train", "val", "test")
 FOLDERS = ("NORMAL", "PNEUMONIA")
@@ -31,13 +31,14 @@ _SUBTYPES = {"bacteria": 1, "virus": 2}
 
 
 def read_chest_xray(store: Store, task: Task) -> Listing:
-    """Every picture of the published layout, with its patient and its published part.
+    """Returns every picture of the published layout, with its patient and its published part.
 
     Raises:
         DataError: another layout, a file name that tells no patient or no subtype, or a metadata.csv that
             does not fit the files.
     """
-    files, num_others = _files(store)
+    parts = [files_in(store, f"{split}/{folder}") for split in SPLITS for folder in FOLDERS]
+    files, num_others = [file for found, _ in parts for file in found], sum(others for _, others in parts)
     if not files:
         raise DataError(f"the layout chest_xray must look like {EXPECTED}, but no picture lies there.")
     patients = _patients_of_table(store, files) if METADATA in store else _patients_of_names(files)
@@ -51,7 +52,7 @@ def read_chest_xray(store: Store, task: Task) -> Listing:
 
 
 def patient_of_name(file: str) -> str | None:
-    """The conservative patient id that a file name tells, or None.
+    """Returns the conservative patient id that a file name tells, or None.
 
     >>> patient_of_name("train/PNEUMONIA/person7_virus_21.jpeg")
     'P0007'
@@ -63,17 +64,6 @@ def patient_of_name(file: str) -> str | None:
         if found := rule.match(name):
             return f"{letter}{int(found[1]):04d}"
     return None
-
-
-def _files(store: Store) -> tuple[list[str], int]:
-    files: list[str] = []
-    num_others = 0
-    for split in SPLITS:
-        for folder in FOLDERS:
-            found, others = files_in(store, f"{split}/{folder}")
-            files += found
-            num_others += others
-    return files, num_others
 
 
 def _patients_of_names(files: list[str]) -> dict[str, tuple[str, str | None]]:
@@ -89,14 +79,14 @@ def _patients_of_names(files: list[str]) -> dict[str, tuple[str, str | None]]:
 
 
 def _patients_of_table(store: Store, files: list[str]) -> dict[str, tuple[str, str | None]]:
-    rows = {row["file"]: row for row in read_table(store, ("file", "patient_id"))}
+    rows = {row.values["file"]: row for row in read_metadata(store, ("file", "patient_id"))}
     unlisted = [file for file in files if file not in rows]
     if unlisted:
         raise DataError(
             f"{METADATA} must list every picture, {len(unlisted)} of {len(files)} are not in it: "
             f"{shortened(unlisted)}. Add their rows, or take the files away."
         )
-    return {file: (rows[file]["patient_id"], rows[file].get("site") or None) for file in files}
+    return {file: (rows[file].values["patient_id"], rows[file].get("site")) for file in files}
 
 
 def _labels(files: list[str], task: Task) -> dict[str, int]:

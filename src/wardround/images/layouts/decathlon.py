@@ -3,12 +3,10 @@
     dataset.json        name, modality, labels, training: [{"image": "./imagesTr/a.nii.gz", "label": ...}, ...]
     imagesTr/*.nii.gz   labelsTr/*.nii.gz
 
-Nobody is named in it: a volume is taken for a patient, and a note says so. `patients.csv` (image, patient_id[, site])
-goes before, where somebody has one. Volumes without a mask (`test`) are passed over.
+No patient is named in it: a volume is taken for a patient, and a note says so. `patients.csv`
+(image, patient_id[, site]) goes before, where somebody has one. Volumes without a mask (`test`) are passed over.
 """
 
-import csv
-import io
 import json
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,6 +18,7 @@ from wardround.images.findings import shortened
 from wardround.images.layouts.readers import Reader, plain
 from wardround.images.listing import Listing
 from wardround.images.store import Store
+from wardround.images.table import leads_outside, read_rows, refuse
 
 DESCRIPTION = "dataset.json"
 PATIENTS = "patients.csv"
@@ -41,7 +40,7 @@ _UNIONS: dict[frozenset[str], tuple[tuple[str, frozenset[str]], ...]] = {
 
 
 def read_decathlon(store: Store, task: Task) -> Listing:
-    """Every training volume with its mask.
+    """Returns every training volume with its mask.
 
     Raises:
         DataError: no dataset.json, or one that does not fit the files.
@@ -58,7 +57,7 @@ def read_decathlon(store: Store, task: Task) -> Listing:
     people = _patients(store)
     entries = []
     for image, mask in sorted(pairs):
-        patient, site = people.get(image, (_stem(image), None))
+        patient, site = people.get(image, (image.rsplit("/", 1)[-1].split(".nii", 1)[0], None))
         entries.append(Entry(image, 0, patient, site, split="train", mask=(mask,)))
     notes = []
     unnamed = sum(entry.file not in people for entry in entries)
@@ -78,7 +77,7 @@ def read_decathlon(store: Store, task: Task) -> Listing:
 
 
 def regions_of(class_names: tuple[str, ...]) -> tuple[Region, ...]:
-    """What is scored: the unions that a known task is scored by, or else each class but the background."""
+    """Returns the unions that a known task is scored by, or else each class but the background."""
     index = {name.lower(): k for k, name in enumerate(class_names)}
     unions = _UNIONS.get(frozenset(index) - {class_names[0].lower()})
     if unions is None:
@@ -133,31 +132,25 @@ def _class_names(description: dict[str, Any]) -> tuple[str, ...]:
 def _patients(store: Store) -> dict[str, tuple[str, str | None]]:
     if PATIENTS not in store:
         return {}
-    try:
-        rows = list(csv.DictReader(io.StringIO(store.read(PATIENTS).decode("utf-8-sig"), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{PATIENTS} must be a table in UTF-8 with commas, got: {error}. Save it again.") from None
-    people = {}
-    for line, row in enumerate(rows, start=2):
-        image, patient = _path(row.get("image")), (row.get("patient_id") or "").strip()
+    people, problems = {}, []
+    for row in read_rows(store, PATIENTS, ("image", "patient_id")):
+        image, patient = _path(row.values["image"]), row.values["patient_id"]
         if image is None or not patient:
-            raise DataError(f"{PATIENTS} must have image and patient_id on every row; line {line} has not.")
-        people[image] = (patient, (row.get("site") or "").strip() or None)
+            problems.append(f"line {row.line} has no image, or no patient_id")
+        else:
+            people[image] = (patient, row.get("site"))
+    refuse(PATIENTS, problems)
     return people
 
 
 def _path(value: object) -> str | None:
-    """A name below the folder that ends as a volume does, or None."""
+    """Returns a name below the folder that ends as a volume does, or None."""
     if not isinstance(value, str):
         return None
-    path = PurePosixPath(value.strip())
-    if path.is_absolute() or ".." in path.parts or not value.strip().lower().endswith(ENDINGS):
+    name = value.strip()
+    if leads_outside(name) or not name.lower().endswith(ENDINGS):
         return None
-    return path.as_posix()
-
-
-def _stem(file: str) -> str:
-    return file.rsplit("/", 1)[-1].split(".nii", 1)[0]
+    return PurePosixPath(name).as_posix()
 
 
 def _as_list(value: object) -> list[Any]:

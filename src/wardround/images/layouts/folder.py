@@ -10,15 +10,15 @@ The last is a guess that weakens the guarantee wherever it is wrong; a finding s
 from wardround.errors import DataError
 from wardround.images.entries import Entry, Task
 from wardround.images.layouts.readers import Reader, plain
-from wardround.images.layouts.table import METADATA, files_in, read_table
 from wardround.images.listing import Listing
 from wardround.images.store import Store
+from wardround.images.table import METADATA, files_in, numbers_first, read_metadata
 
 EXPECTED = f"{METADATA} (file,label,patient_id), or <class>/[<patient>/]picture.png with two classes or more"
 
 
 def read_folder(store: Store, task: Task) -> Listing:
-    """Every picture with its class and patient, by the table if there is one, by folders otherwise.
+    """Returns every picture with its class and patient, by the table if there is one, by folders otherwise.
 
     Raises:
         DataError: the table does not hold, or there are fewer than two classes.
@@ -34,51 +34,35 @@ def read_folder(store: Store, task: Task) -> Listing:
 
 
 def _by_table(store: Store) -> Listing:
-    rows = read_table(store, ("file", "label", "patient_id"))
-    class_names = tuple(sorted({row["label"] for row in rows}, key=_numbers_first))
+    rows = read_metadata(store, ("file", "label", "patient_id"))
+    class_names = tuple(sorted({row.values["label"] for row in rows}, key=numbers_first))
     number = {name: label for label, name in enumerate(class_names)}
     entries = tuple(
         Entry(
-            row["file"],
-            number[row["label"]],
-            row["patient_id"],
-            site=row.get("site") or None,
-            split=row.get("split") or None,
+            row.values["file"],
+            number[row.values["label"]],
+            row.values["patient_id"],
+            site=row.get("site"),
+            split=row.get("split"),
         )
-        for row in sorted(rows, key=lambda row: row["file"])
+        for row in sorted(rows, key=lambda row: row.values["file"])
     )
-    return Listing(entries, class_names, _unlisted(store, {entry.file for entry in entries}))
-
-
-def _unlisted(store: Store, listed: set[str]) -> tuple[str, ...]:
+    listed = {entry.file for entry in entries}
     count = sum(file not in listed for file in files_in(store)[0])
-    return (f"{count} pictures in the folder are not in {METADATA} and were passed over",) if count else ()
+    notes = (f"{count} pictures in the folder are not in {METADATA} and were passed over",) if count else ()
+    return Listing(entries, class_names, notes)
 
 
 def _by_folders(store: Store) -> Listing:
     folders = sorted({name.split("/", 1)[0] for name in store.names() if "/" in name})
     found = {folder: files_in(store, folder) for folder in folders}
-    class_names = tuple(sorted((name for name, (files, _) in found.items() if files), key=_numbers_first))
-    entries = tuple(
-        Entry(file, label, _patient_of(file)) for label, name in enumerate(class_names) for file in found[name][0]
-    )
-    notes = []
+    class_names = tuple(sorted((name for name, (files, _) in found.items() if files), key=numbers_first))
+    parts = [(label, file, file.split("/")) for label, name in enumerate(class_names) for file in found[name][0]]
+    entries = tuple(Entry(file, label, path[1] if len(path) > 2 else file) for label, file, path in parts)
     num_others = sum(others for _, others in found.values())
-    if num_others:
-        notes.append(f"{num_others} files that are no pictures were passed over")
+    notes = (f"{num_others} files that are no pictures were passed over",) if num_others else ()
     unnamed = sum(entry.patient == entry.file for entry in entries)
-    return Listing(entries, class_names, tuple(notes), unnamed=unnamed)
-
-
-def _patient_of(file: str) -> str:
-    parts = file.split("/")
-    return parts[1] if len(parts) > 2 else file
-
-
-def _numbers_first(name: str) -> tuple[bool, int, str]:
-    """Grades 2 and 10 in the order of numbers, words after them in the alphabet's."""
-    is_number = name.isascii() and name.isdigit()
-    return (not is_number, int(name) if is_number else 0, name)
+    return Listing(entries, class_names, notes, unnamed=unnamed)
 
 
 READER = Reader(plain(read_folder), EXPECTED, (Task.CLASSIFICATION, Task.BINARY))

@@ -1,17 +1,16 @@
-"""Which layout a folder most likely has, for commands that were not told."""
+"""The layout that a folder most likely has, for commands that were not told."""
 
 from wardround.images.decode.nifti import ENDINGS
+from wardround.images.dicom.parse import is_dicom
 from wardround.images.layouts import aptos, chest_xray, decathlon, manifest
-from wardround.images.layouts.table import METADATA, files_in
 from wardround.images.store import Store
+from wardround.images.table import METADATA, files_in
 
-_PREAMBLE = 128
-_MAGIC = b"DICM"
 _TRIED = 20
 
 
 def guess_layout(store: Store) -> str:
-    """The name of a layout: by the file that only it has, by folders, by DICOM's mark; else `folder`."""
+    """Returns the name of a layout: by the file that only it has, by folders, by DICOM's mark; else `folder`."""
     for name, file in (
         ("decathlon", decathlon.DESCRIPTION),
         ("manifest", manifest.MANIFEST),
@@ -25,11 +24,7 @@ def guess_layout(store: Store) -> str:
     if (
         METADATA not in store
         and not files_in(store)[0]
-        and any(_is_dicom(store, name) for name in store.names()[:_TRIED])
+        and any(not name.endswith(ENDINGS) and is_dicom(store.read(name)) for name in store.names()[:_TRIED])
     ):
         return "dicom"
     return "folder"
-
-
-def _is_dicom(store: Store, name: str) -> bool:
-    return not name.endswith(ENDINGS) and store.read(name)[_PREAMBLE : _PREAMBLE + len(_MAGIC)] == _MAGIC

@@ -9,10 +9,7 @@
 Files are named below the data folder, with `/`. Every row is checked before anything is made of it.
 """
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from wardround.errors import DataError
@@ -24,16 +21,17 @@ from wardround.images.findings import shortened
 from wardround.images.layouts.readers import Reader, plain
 from wardround.images.listing import Listing
 from wardround.images.store import Store
+from wardround.images.table import Row, leads_outside, numbers_first, read_rows, refuse
 
 MANIFEST = "manifest.csv"
 CLASSES = "classes.csv"
 EXPECTED = f"{MANIFEST} (image,patient and label or mask)"
 LOSSY_ENDINGS = (".jpeg", ".jpg")
-"""A mask in one of these would have classes that nobody drew."""
+"""A mask in one of these would have classes that no person drew."""
 
 SPLITS = ("train", "val", "test")
 BACKGROUND = "background"
-"""What class 0 of a mask is called where classes.csv leaves it out."""
+"""The name of class 0 of a mask where classes.csv leaves it out."""
 
 _GROUP = "group:"
 _WANTED = {
@@ -44,25 +42,8 @@ _WANTED = {
 _MAX_CLASSES = 256
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a table.
-
-    Args:
-        line: where it ends in the file, from 1, as editors count.
-        values: stripped, by the column's name; columns that a short row lacks are empty.
-    """
-
-    line: int
-    values: dict[str, str]
-
-    def get(self, column: str) -> str | None:
-        """A value that may be absent; None where there is no such column, or nothing in it."""
-        return self.values.get(column) or None
-
-
 def read_manifest(store: Store, task: Task) -> Listing:
-    """Every image of `manifest.csv`, with its label (classification, grading) or mask (segmentation).
+    """Returns every image of `manifest.csv`, with its label (classification, grading) or mask (segmentation).
 
     Class names are the labels, those that are numbers first and by value; for masks they are those of classes.csv.
 
@@ -92,7 +73,14 @@ def read_manifest(store: Store, task: Task) -> Listing:
     refuse(MANIFEST, _problems(rows, wanted, names))
     rows.sort(key=lambda row: _tidy(row.values["image"]))
     is_mask = wanted == "mask"
-    class_names = _mask_classes(store) if is_mask else _label_classes(rows)
+    labels = {row.values["label"] for row in rows} if not is_mask else set()
+    class_names = _mask_classes(store) if is_mask else tuple(sorted(labels, key=numbers_first))
+    if len(class_names) < 2:
+        raise DataError(
+            f"{MANIFEST} must have two labels or more, found: {', '.join(class_names) or 'none'}. "
+            "Add images of a second class.",
+            code="data-one-class",
+        )
     number = {} if is_mask else {name: label for label, name in enumerate(class_names)}
     entries = tuple(_entry(row, number) for row in rows)
     volumes = bool(entries) and entries[0].file.lower().endswith(VOLUME_ENDINGS)
@@ -106,73 +94,6 @@ def read_manifest(store: Store, task: Task) -> Listing:
     )
 
 
-def read_rows(store: Store, name: str, required: Sequence[str]) -> list[Row]:
-    """The rows of a table in the store, a byte order mark and empty lines passed over.
-
-    Raises:
-        DataError: no text in UTF-8, no table, a column that is missing or there twice, or a row with more values
-            than there are columns.
-    """
-    try:
-        text = store.read(name).decode("utf-8-sig")
-        lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = [column.strip() for column in next(lines, [])]
-        found = [(lines.line_num, [value.strip() for value in line]) for line in lines]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{name} must be a table in UTF-8 with commas, got: {error}. Save it again.", code="data-no-table"
-        ) from error
-    missing = [column for column in required if column not in header]
-    if missing:
-        raise DataError(
-            f"{name} must have the columns {', '.join(required)}; missing: {', '.join(missing)}, "
-            f"found: {', '.join(header) or 'none'}. Add them to its first line.",
-            code="data-column-missing",
-        )
-    twice = sorted({column for column in header if column and header.count(column) > 1})
-    if twice:
-        raise DataError(
-            f"{name} must have every column once, got twice: {', '.join(twice)}. Rename or remove one.",
-            code="data-column-twice",
-        )
-    filled = [(line, values) for line, values in found if any(values)]
-    too_long = [f"line {line}" for line, values in filled if any(values[len(header) :])]
-    if too_long:
-        raise DataError(
-            f"every row of {name} must have at most {len(header)} values, as its first line has; more are in: "
-            f"{shortened(too_long)}. Put values that hold a comma in quotes.",
-            code="data-row-length",
-        )
-    return [
-        Row(line, {column: values[at] if at < len(values) else "" for at, column in enumerate(header) if column})
-        for line, values in filled
-    ]
-
-
-def refuse(name: str, problems: Sequence[str]) -> None:
-    """Raise `DataError` with all problems of a table, shortened, if there are any."""
-    if problems:
-        raise DataError(
-            f"every row of {name} must hold; {len(problems)} problems: {shortened(list(problems), shown=10)}. "
-            "Correct the table.",
-            code="data-rows",
-        )
-
-
-def groups_of(row: Row) -> tuple[tuple[str, str], ...]:
-    """Name and value of every subgroup column (`group:<name>`) in which the row has a value."""
-    named = (
-        (column.removeprefix(_GROUP).strip(), value) for column, value in row.values.items() if _is_group(column)
-    )
-    return tuple((name, value) for name, value in named if name and value)
-
-
-def numbers_first(name: str) -> tuple[bool, int, str]:
-    """Sorts 2 before 10, and words after numbers, in the alphabet's order."""
-    is_number = name.isascii() and name.isdigit() and len(name) < 19
-    return (not is_number, int(name) if is_number else 0, name)
-
-
 def _entry(row: Row, number: dict[str, int]) -> Entry:
     mask = () if number else (_tidy(row.values["mask"]),)
     split = row.get("split")
@@ -183,7 +104,7 @@ def _entry(row: Row, number: dict[str, int]) -> Entry:
         site=row.get("site"),
         split=split.lower() if split else None,
         mask=mask,
-        groups=groups_of(row),
+        groups=row.groups,
     )
 
 
@@ -212,10 +133,10 @@ def _problems(rows: Sequence[Row], wanted: str, names: frozenset[str]) -> list[s
 
 
 def _wrong_file(file: str, kind: str | None, names: frozenset[str]) -> str | None:
-    """What is wrong with a file that a row names, or None."""
+    """Returns the fault of a file that a row names, or None."""
     if "\\" in file:
         return f"{file} must be written with /"
-    if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
+    if leads_outside(file):
         return f"{file} lies outside the data folder"
     own = _kind(file)
     if own is None:
@@ -227,7 +148,7 @@ def _wrong_file(file: str, kind: str | None, names: frozenset[str]) -> str | Non
 
 
 def _wrong_mask(mask: str, image: str, kind: str | None, names: frozenset[str]) -> str | None:
-    """What is wrong with the mask that a row names, or None."""
+    """Returns the fault of the mask that a row names, or None."""
     if _tidy(mask) == _tidy(image):
         return f"{mask} is named as image and as mask"
     if mask.lower().endswith(LOSSY_ENDINGS):
@@ -244,27 +165,12 @@ def _kind(file: str) -> str | None:
 
 
 def _tidy(file: str) -> str:
-    """A name as the store has it: `./a//b.png` is `a/b.png`."""
+    """Returns a name as the store has it: `./a//b.png` is `a/b.png`."""
     return str(PurePosixPath(file))
 
 
-def _is_group(column: str) -> bool:
-    return column.startswith(_GROUP)
-
-
-def _label_classes(rows: Sequence[Row]) -> tuple[str, ...]:
-    class_names = tuple(sorted({row.values["label"] for row in rows}, key=numbers_first))
-    if len(class_names) < 2:
-        raise DataError(
-            f"{MANIFEST} must have two labels or more, found: {', '.join(class_names) or 'none'}. "
-            "Add images of a second class.",
-            code="data-one-class",
-        )
-    return class_names
-
-
 def _mask_classes(store: Store) -> tuple[str, ...]:
-    """Names of the values of masks, from classes.csv; value 0 is the background unless it says otherwise."""
+    """Returns the names of mask values, from classes.csv; value 0 is the background unless it says otherwise."""
     if CLASSES not in store:
         raise DataError(
             f"masks must come with a {CLASSES} (index,name) that says what their values mean, but there is none. "
@@ -280,7 +186,7 @@ def _mask_classes(store: Store) -> tuple[str, ...]:
     refuse(CLASSES, problems)
     named: dict[int, str] = {}
     for row in rows:
-        # A long index is out of range whatever it says, and Python converts no number of thousands of digits.
+        # A long index is out of range in any case, and Python converts no number of thousands of digits.
         index = int(row.values["index"][:9])
         if named.setdefault(index, row.values["name"]) != row.values["name"]:
             problems.append(f"line {row.line}: index {index} has two names")

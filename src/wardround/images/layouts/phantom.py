@@ -54,16 +54,9 @@ class PhantomOptions:
     prevalence: float = 0.5
 
     def __post_init__(self) -> None:
-        """Raise `DataError` for a population that cannot be drawn."""
-        for name, least in (
-            ("patients", 2),
-            ("max_images", 1),
-            ("sites", 1),
-            ("image_size", 16),
-            ("seed", 0),
-        ):
-            value = getattr(self, name)
-            if value < least:
+        """Raises `DataError` for a population that cannot be drawn."""
+        for name, least in {"patients": 2, "max_images": 1, "sites": 1, "image_size": 16, "seed": 0}.items():
+            if (value := getattr(self, name)) < least:
                 raise DataError(f"{name} of a phantom must be >= {least}, got {value}. Choose a larger number.")
         if not 0 < self.prevalence < 1:
             raise DataError(
@@ -74,7 +67,7 @@ class PhantomOptions:
 
 @dataclass(frozen=True)
 class _Lesion:
-    """Where a lesion lies, how large and how dense it is, and the waves that make its grain."""
+    """Place, size and density of a lesion, and the waves that make its grain."""
 
     centre: tuple[float, float]
     radius: tuple[float, float]
@@ -84,7 +77,7 @@ class _Lesion:
 
 @dataclass(frozen=True)
 class _Person:
-    """What all pictures of one patient share."""
+    """The traits that all pictures of one patient share."""
 
     label: int
     site: int
@@ -95,7 +88,7 @@ class _Person:
 
 
 def list_phantom(options: PhantomOptions) -> Listing:
-    """The entries of a phantom population, one a picture; nothing is drawn yet."""
+    """Returns the entries of a phantom population, one a picture; nothing is drawn yet."""
     entries = []
     for number in range(options.patients):
         person = _person(options, number)
@@ -112,17 +105,19 @@ def list_phantom(options: PhantomOptions) -> Listing:
 
 
 def phantom_digests(options: PhantomOptions) -> list[str]:
-    """Sha256 of everything each picture is a function of, in the order of `list_phantom`."""
+    """Returns sha256 of everything each picture is a function of, in the order of `list_phantom`."""
     recipe = f"phantom {VERSION} {options.seed} {options.sites} {options.prevalence} {options.image_size}"
     return [sha256(f"{recipe} {entry.file}".encode()).hexdigest() for entry in list_phantom(options).entries]
 
 
 def draw_phantom(options: PhantomOptions) -> Iterator[Pictures]:
-    """Every picture, uint8 (1, height, width), in the order of `list_phantom`."""
+    """Returns every picture, uint8 (1, height, width), in the order of `list_phantom`."""
     for number in range(options.patients):
         person = _person(options, number)
         for image in range(person.num_images):
-            yield _picture(options, person, np.random.default_rng([options.seed, number, image + 1]))
+            generator = np.random.default_rng([options.seed, number, image + 1])
+            x, y = _posed_grid(options.image_size, generator)
+            yield _exposed(options, person.site, _scene(person, x, y), generator)[None]
 
 
 def _person(options: PhantomOptions, number: int) -> _Person:
@@ -140,7 +135,7 @@ def _person(options: PhantomOptions, number: int) -> _Person:
 
 
 def _waves(generator: np.random.Generator, *, count: int, shortest: float, longest: float) -> Field:
-    """Random plane waves in every direction: rows of x-frequency, y-frequency and phase, in radians."""
+    """Returns random plane waves in every direction: rows of x-frequency, y-frequency and phase, in radians."""
     angle = generator.uniform(0, 2 * np.pi, count)
     frequency = 2 * np.pi / generator.uniform(shortest, longest, count)
     phase = generator.uniform(0, 2 * np.pi, count)
@@ -157,14 +152,8 @@ def _lesion(generator: np.random.Generator) -> _Lesion:
     )
 
 
-def _picture(options: PhantomOptions, person: _Person, generator: np.random.Generator) -> Pictures:
-    x, y = _posed_grid(options.image_size, generator)
-    scene = _scene(person, x, y)
-    return _exposed(options, person.site, scene, generator)[None]
-
-
 def _posed_grid(size: int, generator: np.random.Generator) -> tuple[Field, Field]:
-    """Unit coordinates of every pixel, turned, shifted and scaled as people stand before a detector."""
+    """Returns unit coordinates of every pixel, turned, shifted and scaled as people stand before a detector."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
     turn, shift_x, shift_y, scale = generator.uniform(-1, 1, 4)
     cos, sin = np.cos(0.10 * turn), np.sin(0.10 * turn)
@@ -178,12 +167,12 @@ def _posed_grid(size: int, generator: np.random.Generator) -> tuple[Field, Field
 
 
 def _soft(inside: Field, edge: float) -> Field:
-    """0 outside and 1 inside a shape (`inside` > 0), with an edge of about that width."""
+    """Returns 0 outside and 1 inside a shape (`inside` > 0), with an edge of about that width."""
     return np.asarray(np.clip(0.5 + inside / (2 * edge), 0, 1), dtype=np.float32)
 
 
 def _ripple(waves: Field, x: Field, y: Field) -> Field:
-    """The sum of plane waves, scaled to a spread of about one."""
+    """Returns the sum of plane waves, scaled to a spread of about one."""
     total = np.zeros(x.shape, dtype=np.float32)
     for across, down, phase in waves:
         total += np.cos(across * x + down * y + phase)
@@ -191,7 +180,7 @@ def _ripple(waves: Field, x: Field, y: Field) -> Field:
 
 
 def _scene(person: _Person, x: Field, y: Field) -> Field:
-    """What the rays would meet without a scanner's noise, brighter where denser."""
+    """Returns the scene without a scanner's noise, brighter where denser."""
     b = person.build
     aside = np.abs(x)
     thorax = _soft(1 - (aside / (0.92 + 0.05 * b[0])) ** 4 - (y / 1.15) ** 4, 0.12)
@@ -211,7 +200,7 @@ def _scene(person: _Person, x: Field, y: Field) -> Field:
 
 
 def _disease(lesions: tuple[_Lesion, ...], lungs: Field, x: Field, y: Field) -> tuple[Field, Field]:
-    """How far lesions hide the ribs, 0..1, and the grain they add."""
+    """Returns the opacity of lesions over the ribs, 0..1, and the grain they add."""
     hidden, grain = np.zeros_like(lungs), np.zeros_like(lungs)
     for lesion in lesions:
         away_x = (x - lesion.centre[0]) / np.float32(lesion.radius[0])
@@ -223,7 +212,7 @@ def _disease(lesions: tuple[_Lesion, ...], lungs: Field, x: Field, y: Field) -> 
 
 
 def _exposed(options: PhantomOptions, site: int, scene: Field, generator: np.random.Generator) -> Pictures:
-    """The scene through one site's scanner: blur, exposure, gamma and noise, as uint8 (height, width)."""
+    """Returns the scene through one site's scanner: blur, exposure, gamma and noise, as uint8 (height, width)."""
     scanner = np.random.default_rng([options.seed, 2**31 + site]).random(4)
     exposure, contrast, grade = generator.uniform(-1, 1, 3)
     scene = _blurred(scene, pixels=0.15 + 0.45 * scanner[0])
@@ -238,7 +227,7 @@ def _exposed(options: PhantomOptions, site: int, scene: Field, generator: np.ran
 
 
 def _blurred(scene: Field, *, pixels: float) -> Field:
-    """A Gaussian blur with that standard deviation, by two passes of a short kernel."""
+    """Returns a Gaussian blur with that standard deviation, by two passes of a short kernel."""
     weight = np.exp(-0.5 / pixels**2)
     side, middle = np.float32(weight / (1 + 2 * weight)), np.float32(1 / (1 + 2 * weight))
     padded = np.pad(scene, 1, mode="edge")

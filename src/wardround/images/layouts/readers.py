@@ -3,36 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import get_args
 
 from wardround.images.entries import Task
 from wardround.images.layouts.names import LayoutName
-from wardround.images.listing import Listing
+from wardround.images.listing import Listing, ReaderOptions
 from wardround.images.store import Store
 
 
 @dataclass(frozen=True)
-class ReaderOptions:
-    """What a reader may need beside the folder.
-
-    Args:
-        key_file: the hospital's own key, for pseudonyms; made if it is not there. None takes a key that is
-            forgotten, so that no later run finds the same pseudonyms.
-        labels: a table of labels that lies elsewhere.
-        reviewed: somebody has looked at pictures that may show a name in their pixels, and lets them in.
-        segments: of DICOM segmentations, the labels that are classes 1, 2, ...; None takes all there are.
-    """
-
-    key_file: Path | None = None
-    labels: Path | None = None
-    reviewed: bool = False
-    segments: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
 class Reader:
-    """How one layout is read.
+    """The reader of one layout.
 
     Args:
         read: from the data folder and the task to the pictures it holds; decodes nothing.

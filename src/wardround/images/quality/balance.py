@@ -1,4 +1,4 @@
-"""Who there is: images and patients of each class and each hospital, and how many images a patient has."""
+"""Images and patients of each class and each hospital, and the number of images of a patient."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,22 +16,20 @@ _SMALL_SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class ClassCount:
-    """One class: its images, and the patients with at least one of them."""
+class Count:
+    """The images of one class or one hospital, and the patients with at least one of them.
+
+    Args:
+        name: of the class or the hospital.
+        images: in number.
+        patients: in number.
+        images_of_class: of a hospital, for each class.
+    """
 
     name: str
     images: int
     patients: int
-
-
-@dataclass(frozen=True)
-class SiteCount:
-    """One hospital named in the data: its images, its patients, and the images of each class."""
-
-    name: str
-    images: int
-    patients: int
-    images_of_class: tuple[int, ...]
+    images_of_class: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,116 +42,91 @@ class Balance:
         classes: in the order of the labels. With masks: the images in which a class is drawn.
         sites: by name; empty where the layout names none.
         images_per_patient: how many patients have 1, 2, ... images: (images, patients), ascending.
-        has_background: class 0 is what no mask covers, and nobody's finding.
+        has_background: class 0 is the part that no mask covers, and not a finding.
     """
 
     images: int
     patients: int
-    classes: tuple[ClassCount, ...]
-    sites: tuple[SiteCount, ...]
+    classes: tuple[Count, ...]
+    sites: tuple[Count, ...]
     images_per_patient: tuple[tuple[int, int], ...]
     has_background: bool = False
 
     @property
-    def shown(self) -> tuple[ClassCount, ...]:
+    def shown(self) -> tuple[Count, ...]:
         """The classes that a person asks about."""
-        return self.classes[1:] if self.has_background else self.classes
+        return self.classes[self.has_background :]
 
     @property
     def range_per_patient(self) -> str:
-        """From the fewest to the most images of one patient, in words."""
+        """The fewest to the most images of one patient, in words."""
         least, most = self.images_per_patient[0][0], self.images_per_patient[-1][0]
         return f"{least} each" if least == most else f"{least} to {most} each"
 
 
 def balance_of(image_set: ImageSet, measures: Measures) -> Balance:
-    """The counts of a set."""
-    labels_of = list(_labels_of_images(image_set, measures))
+    """Returns the counts of a set."""
+    held = list(zip(measures.patients, measures.images, strict=True))
+    people = [patient.id for patient, _ in held]
+    labels = [{image.label} for _, image in held]
+    if image_set.target is Target.MASKS and measures.mask_shares is not None:
+        labels = [set(shares.nonzero()[0].tolist()) for shares in measures.mask_shares]
+    sites = [image.site or patient.site for patient, image in held]
     numbers = range(len(image_set.class_names))
-    people = [patient.id for patient in measures.patients]
-    classes = tuple(
-        ClassCount(
-            name=image_set.class_names[label],
-            images=sum(label in labels for labels in labels_of),
-            patients=len({who for who, labels in zip(people, labels_of, strict=True) if label in labels}),
-        )
-        for label in numbers
-    )
-    site_of = [
-        image.site or patient.site for patient, image in zip(measures.patients, measures.images, strict=True)
-    ]
-    sites = []
-    for site in sorted({site for site in site_of if site is not None}):
-        places = [place for place, name in enumerate(site_of) if name == site]
-        sites.append(
-            SiteCount(
-                name=site,
-                images=len(places),
-                patients=len({people[place] for place in places}),
-                images_of_class=tuple(sum(label in labels_of[place] for place in places) for label in numbers),
-            )
-        )
-    counts = Counter(Counter(people).values())
+
+    def count(name: str, places: list[int], is_site: bool) -> Count:
+        of_class = tuple(sum(label in labels[place] for place in places) for label in numbers) if is_site else ()
+        return Count(name, len(places), len({people[place] for place in places}), of_class)
+
     return Balance(
-        images=len(measures.images),
+        images=len(held),
         patients=len(image_set.patients),
-        classes=classes,
-        sites=tuple(sites),
-        images_per_patient=tuple(sorted(counts.items())),
+        classes=tuple(
+            count(image_set.class_names[label], [place for place, of in enumerate(labels) if label in of], False)
+            for label in numbers
+        ),
+        sites=tuple(
+            count(site, [place for place, of in enumerate(sites) if of == site], True)
+            for site in sorted({site for site in sites if site is not None})
+        ),
+        images_per_patient=tuple(sorted(Counter(Counter(people).values()).items())),
         has_background=image_set.target is Target.MASKS,
     )
 
 
 def balance_notices(balance: Balance) -> Iterator[Notice]:
-    """Small classes, classes that a hospital lacks, and sets in which nobody has two pictures."""
-    start = len(balance.classes) - len(balance.shown)
-    for label, one in list(enumerate(balance.classes))[start:]:
+    """Yields small classes, classes that a hospital lacks, and a set in which each patient has one picture."""
+    shown = list(enumerate(balance.classes))[balance.has_background :]
+    for label, one in shown:
         if one.patients < FEW_PATIENTS or one.images < _SMALL_SHARE * balance.images:
-            yield _small_class(label, one, balance)
+            yield Notice(
+                f"small_class_{label}", Level.LOOK, one.images,
+                f"The class {one.name} has {counted(one.images, 'image')} of {counted(one.patients, 'patient')}, "
+                f"{100 * one.images / balance.images:.1f} % of all",
+                "a model that never gives this answer has a high accuracy; few patients teach little, and with noise "
+                "for privacy less.",
+                "judge by balanced accuracy and AUROC, or join classes.",
+            )  # fmt: skip
     lacking = [
-        f"{site.name} has no {balance.classes[label].name}"
+        f"{site.name} has no {one.name}"
         for site in balance.sites
-        for label in range(start, len(balance.classes))
-        if site.images_of_class[label] == 0
+        for label, one in shown
+        if not site.images_of_class[label]
     ]
     if lacking:
         yield Notice(
-            code="class_missing_at_site",
-            level=Level.LOOK,
-            count=len(lacking),
-            what=f"A class is missing at a hospital, {counted(len(lacking), 'time')}",
-            meaning="where one class is missing, the scanner of that hospital tells the label, and a model "
-            "trained there alone learns to give one answer.",
-            advice="report quality per hospital, and read the shortcut check below.",
+            "class_missing_at_site", Level.LOOK, len(lacking),
+            f"A class is missing at a hospital, {counted(len(lacking), 'time')}",
+            "where one class is missing, the scanner of that hospital tells the label, and a model trained there "
+            "alone learns to give one answer.",
+            "report quality per hospital, and read the shortcut check below.",
             names=tuple(lacking),
-        )
+        )  # fmt: skip
     if balance.images_per_patient[-1][0] == 1 and balance.patients >= 20:
         yield Notice(
-            code="one_image_each",
-            level=Level.NOTE,
-            count=balance.patients,
-            what=f"All {balance.patients:,} patients have one picture",
-            meaning="either this is so, or the pictures of one person were counted as several people; then the "
-            "guarantee holds for a picture and not for the person.",
-            advice="make sure that patient ids were read where there are any.",
-        )
-
-
-def _small_class(label: int, one: ClassCount, balance: Balance) -> Notice:
-    return Notice(
-        code=f"small_class_{label}",
-        level=Level.LOOK,
-        count=one.images,
-        what=f"The class {one.name} has {counted(one.images, 'image')} of {counted(one.patients, 'patient')}, "
-        f"{100 * one.images / balance.images:.1f} % of all",
-        meaning="a model that never gives this answer has a high accuracy; few patients teach little, and with "
-        "noise for privacy less.",
-        advice="judge by balanced accuracy and AUROC, or join classes.",
-    )
-
-
-def _labels_of_images(image_set: ImageSet, measures: Measures) -> Iterator[tuple[int, ...]]:
-    if image_set.target is Target.MASKS and measures.mask_shares is not None:
-        yield from (tuple(int(label) for label in shares.nonzero()[0]) for shares in measures.mask_shares)
-    else:
-        yield from ((image.label,) for image in measures.images)
+            "one_image_each", Level.NOTE, balance.patients,
+            f"All {balance.patients:,} patients have one picture",
+            "either this is so, or the pictures of one person were counted as several people; then the guarantee "
+            "holds for a picture and not for the person.",
+            "make sure that patient ids were read where there are any.",
+        )  # fmt: skip

@@ -1,13 +1,13 @@
-"""The data card: what the set is, where it comes from, and under which terms it may be used.
+"""The data card: form, origin and terms of use of a set.
 
-What the hospital states stands in `dataset.toml` beside the data, or in a `dataset.json` as the Decathlon has it:
+The hospital states them in `dataset.toml` beside the data, or in a `dataset.json` as the Decathlon has it:
 
     title = "Chest X-rays of children"
     licence = "CC BY 4.0"
     citation = "Kermany, Zhang and Goldbaum 2018"
     source = "https://doi.org/10.17632/rscbjbr9sj.2"
 
-What is not there is "not stated"; nothing is guessed.
+An absent word is "not stated"; nothing is guessed.
 """
 
 import hashlib
@@ -21,11 +21,9 @@ from wardround import __version__
 from wardround.errors import DataError
 from wardround.images.patients import ImageSet
 from wardround.images.quality.balance import Balance
-from wardround.images.quality.private_file import write_private
 
 NOT_STATED = "not stated"
 STATEMENTS = ("dataset.toml", "dataset.json")
-CARD = "data-card.json"
 
 _WORDS = {
     "title": ("title", "name"),
@@ -39,13 +37,13 @@ _MAX_BYTES = 16_000_000
 
 @dataclass(frozen=True)
 class Stated:
-    """What people say about a set, in their words; cut after 500 characters, on one line.
+    """A set in the words of people, each cut after 500 characters, on one line.
 
     Args:
         title: its name.
-        licence: under which terms it may be used.
-        citation: what to cite.
-        source: where it comes from.
+        licence: terms under which it may be used.
+        citation: publication to cite.
+        source: place it comes from.
     """
 
     title: str = NOT_STATED
@@ -60,8 +58,8 @@ class Schema:
 
     Args:
         layout: the reader's name.
-        target: what is learnt.
-        classes: what the labels stand for.
+        target: classes, grades or masks.
+        classes: names of the labels.
         axes: of one picture.
         shape: of one picture on the grid that is trained on.
         spacing_mm: of that grid; None for pictures without a size in mm.
@@ -82,19 +80,19 @@ class DataCard:
     """Everything about a set on one page.
 
     Guarantee: none for the card as a whole. Its counts and hashes are private facts of the hospital: a hash of all
-    contents confirms to whoever holds all patients but one that this one is among them. Only what is charged to
+    contents confirms to a holder of all patients but one that this one is among them. Only what is charged to
     the ledger leaves the hospital; `shareable` is the part that holds no such fact.
 
     Args:
         id: `ImageSet.digest`, by which the privacy ledger knows the set.
-        checksum: sha256 over the sorted sha256 of all files, whatever their labels and patients.
+        checksum: sha256 over the sorted sha256 of all files; labels and patients are not in it.
         stated: by people.
         schema: by the study.
-        images: how many.
-        patients: how many.
-        images_of_class: how many of each class.
-        patients_of_site: how many at each hospital that the data name.
-        created_by: what wrote the card.
+        images: in number.
+        patients: in number.
+        images_of_class: by name.
+        patients_of_site: by each hospital that the data name.
+        created_by: program and version that wrote the card.
     """
 
     id: str
@@ -108,40 +106,39 @@ class DataCard:
     created_by: str
 
     def to_json(self) -> dict[str, object]:
-        """The whole card, for the hospital alone."""
+        """Returns the whole card, for the hospital alone."""
         return asdict(self)
 
     def shareable(self) -> dict[str, object]:
-        """What people stated and the study fixes: no count, no hash, no name of a hospital, no path.
+        """Returns the words of people and the form that the study fixes: no count, hash, path or hospital.
 
-        Nothing here was computed from a picture or a patient, so it costs no privacy. What people wrote into their
-        statement is passed on word for word: a count in the title would be their own release.
+        Nothing here was computed from a picture or a patient, so it costs no privacy. The statement
+        is passed on word for word: a count in the title would be their own release.
         """
         return {"stated": asdict(self.stated), "schema": asdict(self.schema), "created_by": self.created_by}
 
-    def write(self, folder: Path) -> Path:
-        """Writes `data-card.json`, readable by its owner alone; returns its path.
-
-        Raises:
-            DataError: the folder cannot be written.
-        """
-        path = folder / CARD
-        write_private(path, (json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n").encode())
-        return path
-
 
 def data_card(image_set: ImageSet, balance: Balance) -> DataCard:
-    """The card of a set, with what stands in its folder.
+    """Returns the card of a set, with the statement in its folder.
 
     Raises:
         DataError: the statement beside the data cannot be read.
     """
     contents = sorted(image.digest for patient in image_set.patients for image in patient.images)
+    is_volume = image_set.pixels.ndim == 5
     return DataCard(
         id=image_set.digest,
         checksum=hashlib.sha256("\n".join(contents).encode()).hexdigest(),
         stated=read_stated(image_set.root),
-        schema=_schema(image_set),
+        schema=Schema(
+            layout=image_set.name,
+            target=str(image_set.target),
+            classes=image_set.class_names,
+            axes=("channel", "x", "y", "z") if is_volume else ("channel", "height", "width"),
+            shape=image_set.pixels.shape[1:],
+            spacing_mm=image_set.spacing,
+            dtype=str(image_set.pixels.dtype),
+        ),
         images=balance.images,
         patients=balance.patients,
         images_of_class={one.name: one.images for one in balance.classes},
@@ -151,17 +148,20 @@ def data_card(image_set: ImageSet, balance: Balance) -> DataCard:
 
 
 def read_stated(root: Path | None) -> Stated:
-    """What `dataset.toml`, or else `dataset.json`, in the data folder states.
+    """Returns the statement of `dataset.toml`, or else of `dataset.json`, in the data folder.
 
     Raises:
         DataError: the file is damaged, too large or no table of words.
     """
-    for name in STATEMENTS if root is not None and root.is_dir() else ():
-        assert root is not None, "the loop is empty without a folder"
-        path = root / name
-        if path.is_file():
-            return _stated(_table(path))
-    return Stated()
+    path = next((root / name for name in STATEMENTS if (root / name).is_file()), None) if root else None
+    if path is None:
+        return Stated()
+    table = _table(path)
+    words = {}
+    for field, names in _WORDS.items():
+        found = next((word for name in names if isinstance(word := table.get(name), str)), "")
+        words[field] = " ".join(found.split())[:_LONGEST] or NOT_STATED
+    return Stated(**words)
 
 
 def _table(path: Path) -> Mapping[str, object]:
@@ -179,25 +179,3 @@ def _table(path: Path) -> Mapping[str, object]:
     if not isinstance(read, dict):
         raise DataError(f"{path.name} must be one table of names and values, got a list or a value. Correct it.")
     return read
-
-
-def _stated(table: Mapping[str, object]) -> Stated:
-    words = {}
-    for field, names in _WORDS.items():
-        found = [table[name] for name in names if isinstance(table.get(name), str)]
-        text = " ".join(str(found[0]).split())[:_LONGEST] if found else ""
-        words[field] = text or NOT_STATED
-    return Stated(**words)
-
-
-def _schema(image_set: ImageSet) -> Schema:
-    is_volume = image_set.pixels.ndim == 5
-    return Schema(
-        layout=image_set.name,
-        target=str(image_set.target),
-        classes=image_set.class_names,
-        axes=("channel", "x", "y", "z") if is_volume else ("channel", "height", "width"),
-        shape=image_set.pixels.shape[1:],
-        spacing_mm=image_set.spacing,
-        dtype=str(image_set.pixels.dtype),
-    )

@@ -1,4 +1,4 @@
-"""Everything that is looked at before a set is trained on, in one value.
+"""An inspection: all checks of a set before it is trained on, in one value.
 
 Guarantee: none. An inspection holds private facts, names of files and of patients: it is for the hospital's own
 screen. Only what is charged to the ledger leaves the hospital.
@@ -13,9 +13,9 @@ from wardround.images.quality.balance import Balance, balance_notices, balance_o
 from wardround.images.quality.card import NOT_STATED, STATEMENTS, DataCard, data_card
 from wardround.images.quality.facts import FileFacts
 from wardround.images.quality.found import found_notices
-from wardround.images.quality.lookalikes import Lookalike, Search, search_lookalikes
+from wardround.images.quality.lookalikes import Lookalike, search_lookalikes
 from wardround.images.quality.measure import Measures, measure
-from wardround.images.quality.notice import Level, Notice, by_level, counted
+from wardround.images.quality.notice import Level, Notice, counted
 from wardround.images.quality.outliers import LEAST_PICTURES, mask_notices, outlier_notices
 from wardround.images.quality.wrong_reasons import Shortcut, shortcut_notices, shortcuts_of
 from wardround.images.rows.cache import Progress
@@ -25,13 +25,13 @@ _FEW = 20
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in a set, and what was not looked for.
+    """The notices of a set, and the checks that were not made.
 
     Args:
-        card: what the set is.
-        balance: who there is.
+        card: form, origin and counts of the set.
+        balance: counts by class and hospital.
         notices: the gravest first.
-        shortcuts: what brightness, borders and file sizes alone predict; empty where nothing is to be predicted.
+        shortcuts: AUROCs of brightness, borders and file sizes alone; empty where nothing is to be predicted.
         lookalikes: pairs of pictures that are nearly one.
         not_checked: sentences.
     """
@@ -44,11 +44,11 @@ class Inspection:
     not_checked: tuple[str, ...]
 
     def num_of(self, level: Level) -> int:
-        """How many notices there are of one level."""
+        """Returns the number of notices of one level."""
         return sum(notice.level is level for notice in self.notices)
 
     def to_json(self) -> dict[str, object]:
-        """Counts and figures without the name of a file or patient; private facts of the hospital all the same."""
+        """Returns counts and figures without the name of a file or patient; private facts all the same."""
         return {
             "patients": self.balance.patients,
             "images": self.balance.images,
@@ -76,73 +76,67 @@ def inspect(
     measures = measure(image_set, progress)
     balance = balance_of(image_set, measures)
     card = data_card(image_set, balance)
-    search = search_lookalikes(image_set, measures)
+    pairs, passed_over = search_lookalikes(image_set, measures)
     shortcuts = shortcuts_of(image_set, measures, known)
     notices = [
         *found_notices(image_set),
-        *_lookalike_notices(search.pairs),
+        *_lookalike_notices(pairs),
         *shortcut_notices(shortcuts),
         *outlier_notices(measures, known, image_set.pixels.shape[2:]),
         *mask_notices(measures),
         *balance_notices(balance),
         *_card_notices(card),
     ]
-    not_checked = tuple(_not_checked(image_set, measures, known, shortcuts, search))
-    return Inspection(card, balance, by_level(notices), shortcuts, search.pairs, not_checked)
+    gravest_first = sorted(notices, key=lambda notice: list(Level).index(notice.level))
+    not_checked = tuple(_not_checked(image_set, measures, known, shortcuts, passed_over))
+    return Inspection(card, balance, tuple(gravest_first), shortcuts, pairs, not_checked)
 
 
 def _lookalike_notices(pairs: tuple[Lookalike, ...]) -> Iterator[Notice]:
-    leaking = [pair for pair in pairs if pair.is_copy and pair.crosses_parts]
-    apart = [pair for pair in pairs if pair.is_copy and not pair.crosses_parts]
+    def notice(
+        code: str, level: Level, found: list[Lookalike], what: str, meaning: str, advice: str
+    ) -> Iterator[Notice]:
+        if found:
+            rows = tuple(pair.rows for pair in found)
+            yield Notice(
+                code, level, len(found), f"{counted(len(found), 'pair')} of {what}", meaning, advice, rows
+            )
+
+    copies = [pair for pair in pairs if pair.is_copy]
     alike = [pair for pair in pairs if not pair.is_copy]
-    if leaking:
-        yield Notice(
-            code="lookalikes_across_parts",
-            level=Level.LOOK,
-            count=len(leaking),
-            what=f"{counted(len(leaking), 'pair')} of near-identical pictures, one in each published part",
-            meaning="if they are one picture encoded twice, the published test set leaks.",
-            advice="compare them below; set test = 'patients', and give both the same patient id if they are one.",
-            rows=tuple(pair.rows for pair in leaking),
-        )
-    if apart:
-        yield Notice(
-            code="lookalikes",
-            level=Level.LOOK,
-            count=len(apart),
-            what=f"{counted(len(apart), 'pair')} of near-identical pictures under two patients",
-            meaning="if the two are one person, that person is protected half as well as promised, and may be in "
-            "training and test at once.",
-            advice="compare them below; give both the same patient id if they are one person.",
-            rows=tuple(pair.rows for pair in apart),
-        )
-    if 0 < len(alike) <= _FEW:  # where many are alike, being alike says nothing
-        yield Notice(
-            code="alike",
-            level=Level.NOTE,
-            count=len(alike),
-            what=f"{counted(len(alike), 'pair')} of pictures under two patients, alike but less so than copies are",
-            meaning="now and then two exposures of one person who was entered twice.",
-            advice="give the first few a glance.",
-            rows=tuple(pair.rows for pair in alike),
-        )
+    yield from notice(
+        "lookalikes_across_parts", Level.LOOK, [pair for pair in copies if pair.crosses_parts],
+        "near-identical pictures, one in each published part",
+        "if they are one picture encoded twice, the published test set leaks.",
+        "compare them below; set test = 'patients', and give both the same patient id if they are one.",
+    )  # fmt: skip
+    yield from notice(
+        "lookalikes", Level.LOOK, [pair for pair in copies if not pair.crosses_parts],
+        "near-identical pictures under two patients",
+        "if the two are one person, that person is protected half as well as promised, and may be in training and "
+        "test at once.",
+        "compare them below; give both the same patient id if they are one person.",
+    )  # fmt: skip
+    if len(alike) <= _FEW:  # where many are alike, being alike says nothing
+        yield from notice(
+            "alike", Level.NOTE, alike, "pictures under two patients, alike but less so than copies are",
+            "now and then two exposures of one person who was entered twice.",
+            "give the first few a glance.",
+        )  # fmt: skip
 
 
 def _card_notices(card: DataCard) -> Iterator[Notice]:
     missing = [name for name in ("licence", "source", "citation") if getattr(card.stated, name) == NOT_STATED]
     if missing:
         yield Notice(
-            code="not_stated",
-            level=Level.NOTE,
-            count=len(missing),
-            what=f"Not stated: {', '.join(missing)}",
-            meaning="nobody can tell from the data whether they may be used for this.",
-            advice=f"write {' and '.join(missing)} into a {STATEMENTS[0]} beside the data.",
-        )
+            "not_stated", Level.NOTE, len(missing), f"Not stated: {', '.join(missing)}",
+            "nobody can tell from the data whether they may be used for this.",
+            f"write {' and '.join(missing)} into a {STATEMENTS[0]} beside the data.",
+        )  # fmt: skip
 
 
 def _not_checked(
-    image_set: ImageSet, measures: Measures, facts: FileFacts, shortcuts: tuple[Shortcut, ...], search: Search
+    image_set: ImageSet, measures: Measures, facts: FileFacts, shortcuts: tuple[Shortcut, ...], passed_over: int
 ) -> Iterator[str]:
     if not facts.sizes:
         yield "sizes and shapes of the files: not at hand, only the grid that pictures were brought to"
@@ -156,6 +150,6 @@ def _not_checked(
         yield "the shortcut: too few patients in a class for five folds"
     if len(measures.images) < LEAST_PICTURES:
         yield f"pictures unlike the others: fewer than {LEAST_PICTURES} pictures"
-    if search.passed_over:
-        yield f"{search.passed_over:,} more pairs that are alike, but less than those looked at"
+    if passed_over:
+        yield f"{passed_over:,} more pairs that are alike, but less than those looked at"
     yield "mirrored, turned, shifted and cropped copies"

@@ -1,4 +1,4 @@
-"""An inspection for the terminal: what there is, what is odd, what it means and what to do."""
+"""An inspection as lines for the terminal."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,13 +13,13 @@ _WORDS = {Level.STOP: "STOP", Level.LOOK: "LOOK", Level.NOTE: "note"}
 
 
 def lines(inspection: Inspection, image_set: ImageSet) -> list[str]:
-    """What `wardround data check` prints. Names files and patients: for the hospital's own screen."""
+    """Returns the lines that `wardround data check` prints. Names files and patients: for the hospital's own screen."""
     file_of = {image.row: image.file for patient in image_set.patients for image in patient.images}
     return [printable(line) for line in _lines(inspection, file_of)]
 
 
 def printable(text: str) -> str:
-    r"""One line without control characters: a file name must not move the cursor.
+    r"""Returns one line without control characters: a file name must not move the cursor.
 
     >>> printable("a\x1b[2Jb")
     'a?[2Jb'

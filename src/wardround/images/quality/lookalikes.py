@@ -7,14 +7,15 @@ correlation. All pairs are compared, block by block, and none is lost to a coars
 million products of a few hundred numbers. The likeliest pairs are looked at again, larger and laid over each other
 as well as small shifts and scalings allow, and judged by `SAME`.
 
-Exact copies are the reader's finding, and two pictures of one patient in one published part are nobody's leak:
+Exact copies are the reader's finding, and two pictures of one patient in one published part leak nothing:
 neither is a lookalike here. Out of scope: mirrored or turned copies, and copies cropped by more than about two
 hundredths of their side.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,7 @@ _ENOUGH = 50
 _LESS = 0.07
 
 MAX_CLOSE = 5000
-"""How many pairs get a closer look, the likeliest first: about seven seconds."""
+"""Pairs that get a closer look, the likeliest first: about seven seconds."""
 
 _LOWEST, _HIGHEST = 3.0, 16.0
 _BLOCK = 1024
@@ -67,26 +68,29 @@ class Lookalike:
     crosses_parts: bool
 
 
-@dataclass(frozen=True)
-class Search:
-    """What a search for lookalikes gave.
+def search_lookalikes(image_set: ImageSet, measures: Measures) -> tuple[tuple[Lookalike, ...], int]:
+    """Returns the pairs of nearly identical pictures of two patients, or across the published parts.
 
-    Args:
-        pairs: the most alike first.
-        passed_over: how many likely pairs got no closer look, for there were more than `MAX_CLOSE`.
+    The most alike come first; beside them the number of likely pairs beyond `MAX_CLOSE`, which got no closer look.
     """
-
-    pairs: tuple[Lookalike, ...]
-    passed_over: int
-
-
-def search_lookalikes(image_set: ImageSet, measures: Measures) -> Search:
-    """Pairs of nearly identical pictures of two patients, or across the published parts."""
     usable = np.flatnonzero(~measures.is_constant)
-    likely = _likely_pairs(signatures(measures.views[usable]), _Apart(measures, usable))
+    images = [measures.images[place] for place in usable]
+    people = [measures.patients[place].id for place in usable]
+    content, person, part = (
+        np.unique(names, return_inverse=True)[1]
+        for names in ([image.digest for image in images], people, [_part(image) for image in images])
+    )
+
+    def matter(first: slice, second: slice) -> npt.NDArray[np.bool_]:
+        """Compares two blocks, (first, second): different contents, of two patients or in two published parts."""
+        differ = [names[first, None] != names[None, second] for names in (content, person, part)]
+        matters: npt.NDArray[np.bool_] = differ[0] & (differ[1] | differ[2])
+        return matters
+
+    likely = _likely_pairs(signatures(measures.views[usable]), matter)
     seen = []
     for first, second in likely[:MAX_CLOSE]:
-        one, other = measures.images[usable[first]], measures.images[usable[second]]
+        one, other = images[first], images[second]
         views = small_views(image_set.pixels[[one.row, other.row]], _CLOSE_SIDE)
         seen.append((laid_over(*views), one, other))
     same = least_of_copies(np.array([correlation for correlation, _, _ in seen]))
@@ -96,11 +100,11 @@ def search_lookalikes(image_set: ImageSet, measures: Measures) -> Search:
         if correlation >= same - _LESS
     ]
     pairs = tuple(sorted(found, key=lambda pair: (-pair.correlation, pair.rows)))
-    return Search(pairs, max(0, len(likely) - MAX_CLOSE))
+    return pairs, max(0, len(likely) - MAX_CLOSE)
 
 
 def least_of_copies(correlations: npt.NDArray[np.float64]) -> float:
-    """How alike two pictures must be to be called copies, within the limits of `SAME`.
+    """Returns the least correlation of two pictures that are called copies, within the limits of `SAME`.
 
     In a set whose pictures are all alike, different pictures come near to what copies reach elsewhere; there copies
     must lie far above the median of all likely pairs (in robust standard deviations of Fisher's z).
@@ -117,7 +121,7 @@ def least_of_copies(correlations: npt.NDArray[np.float64]) -> float:
 
 
 def signatures(views: Views) -> Views:
-    """One row of length one a picture: weighted frequencies of its views, float32 (picture, number).
+    """Returns one row of length one a picture: weighted frequencies of its views, float32 (picture, number).
 
     Brightness and contrast of the whole picture do not matter: the lowest frequencies are left out, and the length
     is one.
@@ -139,47 +143,20 @@ def _part(image: ImageRef) -> str:
     return "test" if image.split == "test" else "other"
 
 
-class _Apart:
-    """Which pairs matter: different contents, of two patients or in two published parts."""
-
-    def __init__(self, measures: Measures, usable: npt.NDArray[np.intp]) -> None:
-        def numbered(names: list[str]) -> npt.NDArray[np.intp]:
-            return np.unique(names, return_inverse=True)[1][usable]
-
-        self._content = numbered([image.digest for image in measures.images])
-        self._person = numbered([patient.id for patient in measures.patients])
-        self._part = numbered([_part(image) for image in measures.images])
-
-    def matter(self, first: slice, second: slice) -> npt.NDArray[np.bool_]:
-        """Two blocks of pictures against each other, (first, second)."""
-
-        def differ(names: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-            unequal: npt.NDArray[np.bool_] = names[first, None] != names[None, second]
-            return unequal
-
-        return differ(self._content) & (differ(self._person) | differ(self._part))
-
-
-def _likely_pairs(rows: Views, apart: _Apart) -> list[_Pair]:
-    """Pairs above `LIKELY`, the likeliest first."""
+def _likely_pairs(rows: Views, matter: Callable[[slice, slice], npt.NDArray[np.bool_]]) -> list[_Pair]:
+    """Returns the pairs above `LIKELY` that matter, the likeliest first."""
     found: list[tuple[float, int, int]] = []
-    for start, other in _blocks(len(rows)):
+    for start, other in combinations_with_replacement(range(0, len(rows), _BLOCK), 2):
         first, second = slice(start, start + _BLOCK), slice(other, other + _BLOCK)
         products = rows[first] @ rows[second].T
-        for i, j in np.argwhere((products >= LIKELY) & apart.matter(first, second)):
+        for i, j in np.argwhere((products >= LIKELY) & matter(first, second)):
             if start + i < other + j:
                 found.append((-float(products[i, j]), start + int(i), other + int(j)))
     return [(i, j) for _, i, j in sorted(found)]
 
 
-def _blocks(count: int) -> Iterator[_Pair]:
-    for start in range(0, count, _BLOCK):
-        for other in range(start, count, _BLOCK):
-            yield start, other
-
-
 def laid_over(first: Views, second: Views) -> float:
-    """The highest correlation of the fine structure of two pictures over small shifts and scalings, -1..1.
+    """Returns the highest correlation of the fine structure of two pictures over small shifts and scalings, -1..1.
 
     Fine structure: what is left after a wide blur is taken away; without it any two chests correlate.
 
@@ -201,7 +178,7 @@ def laid_over(first: Views, second: Views) -> float:
 def _likeness(
     fixed: Views, fine: Views, scale: float, downs: tuple[float, ...], rights: tuple[float, ...]
 ) -> npt.NDArray[np.float64]:
-    """Correlation of `fixed` with `fine` scaled and shifted in each way, (down, right)."""
+    """Returns the correlation of `fixed` with `fine` scaled and shifted in each way, (down, right)."""
     side, inner = fine.shape[-1], fixed.shape[-1]
     rows = np.concatenate([_moved(side, scale, down) for down in downs])
     columns = np.concatenate([_moved(side, scale, right) for right in rights])
@@ -222,7 +199,7 @@ def _fine(views: Views) -> Views:
 
 @functools.cache
 def _moved(side: int, scale: float, shift: float) -> Views:
-    """The matrix that reads the inner values of a line scaled about its middle and shifted, linearly between."""
+    """Returns the matrix that reads the inner values of a line, scaled about its middle and shifted, linearly."""
     middle = (side - 1) / 2
     wanted = (np.arange(_MARGIN, side - _MARGIN) - middle) * scale + middle + shift
     distance = np.abs(np.clip(wanted, 0, side - 1)[:, None] - np.arange(side))

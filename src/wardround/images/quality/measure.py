@@ -1,7 +1,7 @@
 """One pass over the pictures: the few numbers and the small grey views that every check is made of.
 
 A picture has one view, a volume three: its middle slices across, from front to back and from side to side. Views
-are averages over areas, 32 by 32 whatever the size of the pictures, so that the checks cost the same for all.
+are averages over areas, 32 by 32 for pictures of every size, so that the checks cost the same for all.
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ _BLOCK_VALUES = 16_000_000
 
 @dataclass(frozen=True)
 class Measures:
-    """What is known of every picture that a patient has; all arrays in the order of `images`.
+    """The numbers of every picture of every patient; all arrays in the order of `images`.
 
     Args:
-        patients: whose each picture is.
+        patients: of each picture.
         images: every picture.
         views: small and grey.
         six: `wardround.images.quality.shortcut.six_numbers`.
@@ -45,13 +45,8 @@ class Measures:
     mask_shares: Floats | None
 
     @property
-    def rows(self) -> list[int]:
-        """Where each picture lies in `ImageSet.pixels`."""
-        return [image.row for image in self.images]
-
-    @property
     def is_constant(self) -> npt.NDArray[np.bool_]:
-        """Whether nine tenths of a picture are one grey, within three of 255 levels."""
+        """True if nine tenths of a picture are one grey, within three of 255 levels."""
         constant: npt.NDArray[np.bool_] = self.six[:, 3] - self.six[:, 2] < 3 / 255
         return constant
 
@@ -59,7 +54,7 @@ class Measures:
 def measure(image_set: ImageSet, progress: Progress | None) -> Measures:
     """Looks at every picture once, a block at a time: no more than a block is in memory.
 
-    Slices that share a file are one volume, and the middle one stands for it; its mask is that of all slices.
+    Slices that share a file are one volume, and the middle one represents it; its mask is that of all slices.
     """
     volumes: dict[tuple[str, str], list[tuple[Patient, ImageRef]]] = {}
     for patient in image_set.patients:
@@ -91,7 +86,7 @@ def measure(image_set: ImageSet, progress: Progress | None) -> Measures:
 
 
 def small_views(pictures: Pictures, side: int = SIDE) -> Views:
-    """Grey views by averaging over areas, float32 (picture, view, side, side), 0..1.
+    """Returns grey views by averaging over areas, float32 (picture, view, side, side), 0..1.
 
     >>> small_views(np.full((2, 3, 50, 40), 255, dtype=np.uint8)).shape
     (2, 1, 32, 32)
@@ -110,7 +105,7 @@ def small_views(pictures: Pictures, side: int = SIDE) -> Views:
 
 
 def _averages(length: int, side: int) -> Views:
-    """The matrix that averages `length` values over `side` equal stretches, (side, length); rows sum to one."""
+    """Returns the matrix that averages `length` values over `side` equal stretches, (side, length); rows sum to one."""
     edges = np.arange(side + 1) * (length / side)
     starts = np.arange(length)
     overlap = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)

@@ -1,12 +1,11 @@
-"""One thing that was noticed: how much it matters, what it means and what to do about it."""
+"""One thing that was noticed: how much it matters, its meaning, and the advice."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How much a notice matters, most first."""
+    """Weight of a notice, the gravest first."""
 
     STOP = "stop"
     """Training or testing on the data as they are would give a wrong figure or a wrong promise."""
@@ -18,13 +17,13 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Notice:
-    """One sentence each of what there is, what it means and what to do.
+    """One sentence each of the fact, its meaning and the advice.
 
     Args:
         code: a short name that does not change, for programs.
         level: how much it matters.
         count: of what the first sentence counts.
-        what: what there is, with the count.
+        what: the fact, with the count.
         meaning: what follows from it.
         advice: what to do.
         rows: pictures in question, in groups to be shown side by side; rows of `ImageSet.pixels`.
@@ -41,14 +40,8 @@ class Notice:
     names: tuple[str, ...] = ()
 
 
-def by_level(notices: Sequence[Notice]) -> tuple[Notice, ...]:
-    """The gravest first; within one level in the order given."""
-    order = list(Level)
-    return tuple(sorted(notices, key=lambda notice: order.index(notice.level)))
-
-
 def counted(count: int, one: str, many: str | None = None) -> str:
-    """A count with its noun.
+    """Returns a count with its noun.
 
     >>> counted(1, "picture"), counted(1234, "picture"), counted(2, "class", "classes")
     ('1 picture', '1,234 pictures', '2 classes')

@@ -6,6 +6,7 @@ cannot move. None of these figures normalises anything: they are for the hospita
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from wardround.images.quality.measure import Floats, Measures
 from wardround.images.quality.notice import Level, Notice, counted
 
 FAR = 6.0
-"""How many robust standard deviations from the median a picture must lie to be called unlike the others."""
+"""Robust standard deviations from the median beyond which a picture is called unlike the others."""
 
 LEAST_PICTURES = 8
 """Fewer pictures have no "others" to be compared with."""
@@ -27,9 +28,12 @@ _COLOURED = 0.04
 _RARE = 0.2
 _TINY = 0.05
 
+_Flags = npt.NDArray[np.bool_]
+_Fact = TypeVar("_Fact")
+
 
 def outlier_notices(measures: Measures, facts: FileFacts, grid: tuple[int, ...]) -> Iterator[Notice]:
-    """Everything that one picture alone, or one against the others, gives away.
+    """Yields the oddities of one picture alone, and of one against the others.
 
     Args:
         measures: of all pictures.
@@ -37,12 +41,11 @@ def outlier_notices(measures: Measures, facts: FileFacts, grid: tuple[int, ...])
         grid: the size that pictures were brought to.
     """
     constant = measures.is_constant
-    if constant.any():
-        yield _pictures(
-            measures, constant, "constant", "almost constant, nine tenths are one grey",
-            "nothing can be learnt from them but that they are empty, which may well tell the label.",
-            "look at the originals, and leave them out if they show nothing.",
-        )  # fmt: skip
+    yield from _pictures(
+        measures, constant, "constant", "almost constant, nine tenths are one grey",
+        "nothing can be learnt from them but that they are empty, which may well tell the label.",
+        "look at the originals, and leave them out if they show nothing.",
+    )  # fmt: skip
     if len(measures.images) >= LEAST_PICTURES:
         yield from _exposure(measures, ~constant)
         yield from _layout(measures, ~constant)
@@ -52,7 +55,7 @@ def outlier_notices(measures: Measures, facts: FileFacts, grid: tuple[int, ...])
 
 
 def robust_z(values: Floats, floor: float) -> Floats:
-    """Distance from the median in robust standard deviations (1.4826 times the median distance).
+    """Returns the distance from the median in robust standard deviations (1.4826 times the median distance).
 
     >>> robust_z(np.array([1.0, 2.0, 3.0, 4.0, 50.0]), floor=0.1).round(1).tolist()
     [-1.3, -0.7, 0.0, 0.7, 31.7]
@@ -62,48 +65,40 @@ def robust_z(values: Floats, floor: float) -> Floats:
     return z
 
 
-def _exposure(measures: Measures, usable: npt.NDArray[np.bool_]) -> Iterator[Notice]:
+def _exposure(measures: Measures, usable: _Flags) -> Iterator[Notice]:
     far = np.zeros(len(usable), dtype=bool)
     for column in (0, 1):
         far[usable] |= np.abs(robust_z(measures.six[usable, column], _FLOOR)) > FAR
-    if far.any():
-        yield _pictures(
-            measures, far, "exposure", "far darker, brighter, flatter or harsher than the others",
-            "another device, a wrong window or a picture of something else.",
-            "look at them; a whole group from one source is a shortcut if it goes with one class.",
-        )  # fmt: skip
+    yield from _pictures(
+        measures, far, "exposure", "far darker, brighter, flatter or harsher than the others",
+        "another device, a wrong window or a picture of something else.",
+        "look at them; a whole group from one source is a shortcut if it goes with one class.",
+    )  # fmt: skip
 
 
-def _layout(measures: Measures, usable: npt.NDArray[np.bool_]) -> Iterator[Notice]:
-    """Inverted pictures, and pictures of something else: by correlation with the typical picture."""
-    likeness = np.ones(len(usable))
+def _layout(measures: Measures, usable: _Flags) -> Iterator[Notice]:
+    """Yields inverted pictures, and pictures of something else: by correlation with the typical picture."""
     if usable.sum() < LEAST_PICTURES:
         return
+    likeness = np.ones(len(usable))
     likeness[usable] = likeness_to_typical(measures.views[usable].reshape(int(usable.sum()), -1))
     if np.median(likeness) < 0.5:
         return  # the set has no common layout to differ from
     inverted = likeness < -0.3
-    other = ~inverted & (likeness < 0.1)
-    if inverted.any():
-        yield _pictures(
-            measures, inverted, "inverted", "the negative of the others, dark where they are bright",
-            "most likely the photometric interpretation was lost on export (MONOCHROME1).",
-            "invert them, or leave them out.",
-        )  # fmt: skip
-    if other.any():
-        yield _pictures(
-            measures, other, "another_view", "arranged unlike the others",
-            "another view, another part of the body, a turned picture, or a scan of paper.",
-            "look at them, and leave out what does not belong.",
-        )  # fmt: skip
+    yield from _pictures(
+        measures, inverted, "inverted", "the negative of the others, dark where they are bright",
+        "most likely the photometric interpretation was lost on export (MONOCHROME1).",
+        "invert them, or leave them out.",
+    )  # fmt: skip
+    yield from _pictures(
+        measures, ~inverted & (likeness < 0.1), "another_view", "arranged unlike the others",
+        "another view, another part of the body, a turned picture, or a scan of paper.",
+        "look at them, and leave out what does not belong.",
+    )  # fmt: skip
 
 
 def likeness_to_typical(views: npt.NDArray[np.float32]) -> Floats:
-    """Correlation of each picture with the median of all, -1..1.
-
-    Args:
-        views: (picture, value).
-    """
+    """Returns the correlation of each picture (picture, value) with the median of all, -1..1."""
     centred = views - views.mean(axis=1, keepdims=True)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True) + 1e-9
     typical = np.median(centred, axis=0)
@@ -115,8 +110,8 @@ def likeness_to_typical(views: npt.NDArray[np.float32]) -> Floats:
 def _colour(measures: Measures) -> Iterator[Notice]:
     coloured = measures.colour > _COLOURED
     for odd, what in ((coloured, "in colour among grey ones"), (~coloured, "grey among coloured ones")):
-        if 0 < odd.mean() <= _RARE:
-            yield _pictures(
+        if odd.mean() <= _RARE:
+            yield from _pictures(
                 measures, odd, "colour", what,
                 "another kind of picture, a photograph of a screen, or marks drawn by hand.",
                 "look at them; marks that go with one class are a shortcut.",
@@ -124,83 +119,79 @@ def _colour(measures: Measures) -> Iterator[Notice]:
 
 
 def _sizes(measures: Measures, sizes: Mapping[str, tuple[int, ...]], grid: tuple[int, ...]) -> Iterator[Notice]:
-    known = np.array([image.file in sizes for image in measures.images])
-    if not known.any():
+    known, found = _known(measures, sizes)
+    if not found:
         return
-    extents = np.array(
-        [sizes[image.file] for image, is_known in zip(measures.images, known, strict=True) if is_known], float
-    )
+    extents = np.array(found, float)
     small = np.zeros(len(known), dtype=bool)
     small[known] = (extents < np.array(grid)).any(axis=1)
-    if small.any():
-        yield _pictures(
-            measures, small, "smaller_than_grid",
-            f"smaller than the {' x '.join(map(str, grid))} they are used at, and were enlarged",
-            "they are blurred beside the others, and the blur may tell the label.",
-            "use a smaller image_size, or find the originals.",
-        )  # fmt: skip
-    if known.sum() < LEAST_PICTURES:
+    yield from _pictures(
+        measures, small, "smaller_than_grid",
+        f"smaller than the {' x '.join(map(str, grid))} they are used at, and were enlarged",
+        "they are blurred beside the others, and the blur may tell the label.",
+        "use a smaller image_size, or find the originals.",
+    )  # fmt: skip
+    if len(found) < LEAST_PICTURES:
         return
     aspects = np.log2(extents[:, 0] / extents[:, -1])
     areas = np.log2(extents.prod(axis=1))
     far = np.zeros(len(known), dtype=bool)
     far[known] = (np.abs(robust_z(aspects, 0.05)) > FAR) | (np.abs(robust_z(areas, 0.35)) > FAR)
-    if far.any():
-        yield _pictures(
-            measures, far, "size", "a size or shape far from the others'",
-            "another device, a cropped or a stitched picture.",
-            "look at them, and at how much of them is cut off.",
-        )  # fmt: skip
+    yield from _pictures(
+        measures, far, "size", "a size or shape far from the others'",
+        "another device, a cropped or a stitched picture.",
+        "look at them, and at how much of them is cut off.",
+    )  # fmt: skip
 
 
 def _spacings(measures: Measures, spacings_mm: Mapping[str, tuple[float, ...]]) -> Iterator[Notice]:
-    known = np.array([image.file in spacings_mm for image in measures.images])
-    if known.sum() < LEAST_PICTURES:
+    known, found = _known(measures, spacings_mm)
+    if len(found) < LEAST_PICTURES:
         return
-    logs = np.log2(
-        [spacings_mm[image.file] for image, is_known in zip(measures.images, known, strict=True) if is_known]
-    )
+    logs = np.log2(found)
     far = np.zeros(len(known), dtype=bool)
     far[known] = (np.abs(logs - np.median(logs, axis=0)) > 1).any(axis=1)
-    if far.any():
-        commonest = Counter(spacings_mm.values()).most_common(1)[0][0]
-        yield _pictures(
-            measures, far, "spacing", "voxels twice or half as long as usual along an axis "
-            f"(commonest: {' x '.join(f'{mm:.3g}' for mm in commonest)} mm)",
-            "after resampling their fine structure is made up or lost.",
-            "look at the protocol, and report quality with and without them.",
-        )  # fmt: skip
+    commonest = Counter(spacings_mm.values()).most_common(1)[0][0]
+    yield from _pictures(
+        measures, far, "spacing", "voxels twice or half as long as usual along an axis "
+        f"(commonest: {' x '.join(f'{mm:.3g}' for mm in commonest)} mm)",
+        "after resampling their fine structure is made up or lost.",
+        "look at the protocol, and report quality with and without them.",
+    )  # fmt: skip
+
+
+def _known(measures: Measures, facts: Mapping[str, _Fact]) -> tuple[_Flags, list[_Fact]]:
+    """Returns which pictures have a fact, and the facts of those."""
+    files = [image.file for image in measures.images]
+    return np.array([file in facts for file in files]), [facts[file] for file in files if file in facts]
 
 
 def mask_notices(measures: Measures) -> Iterator[Notice]:
-    """Pictures whose mask is empty, or far smaller than usual for a class."""
+    """Yields pictures whose mask is empty, or far smaller than usual for a class."""
     if measures.mask_shares is None:
         return
     drawn = measures.mask_shares[:, 1:]
-    empty = drawn.sum(axis=1) == 0
-    if empty.any():
-        yield _pictures(
-            measures, empty, "empty_mask", "an empty mask",
-            "either nothing is there to be found, or nobody drew it; Dice is not defined for them.",
-            "make sure which of the two it is.",
-        )  # fmt: skip
+    yield from _pictures(
+        measures, drawn.sum(axis=1) == 0, "empty_mask", "an empty mask",
+        "either nothing is there to be found, or nobody drew it; Dice is not defined for them.",
+        "make sure which of the two it is.",
+    )  # fmt: skip
     tiny = np.zeros(len(drawn), dtype=bool)
     for shares in drawn.T:
         if (shares > 0).sum() >= LEAST_PICTURES:
             tiny |= (shares > 0) & (shares < _TINY * np.median(shares[shares > 0]))
-    if tiny.any():
-        yield _pictures(
-            measures, tiny, "tiny_mask", "the mask of a class is under a twentieth of the usual size",
-            "a slip of the pen, or a finding so small that resampling may remove it.",
-            "look at them at full size.",
-        )  # fmt: skip
+    yield from _pictures(
+        measures, tiny, "tiny_mask", "the mask of a class is under a twentieth of the usual size",
+        "a slip of the pen, or a finding so small that resampling may remove it.",
+        "look at them at full size.",
+    )  # fmt: skip
 
 
 def _pictures(
-    measures: Measures, chosen: npt.NDArray[np.bool_], code: str, what: str, meaning: str, advice: str
-) -> Notice:
+    measures: Measures, chosen: _Flags, code: str, what: str, meaning: str, advice: str
+) -> Iterator[Notice]:
     rows = tuple((measures.images[place].row,) for place in np.flatnonzero(chosen))
-    return Notice(
-        code=code, level=Level.LOOK, count=len(rows), rows=rows, meaning=meaning, advice=advice,
-        what=f"{counted(len(rows), 'picture')}: {what}",
-    )  # fmt: skip
+    if rows:
+        yield Notice(
+            code, Level.LOOK, len(rows), f"{counted(len(rows), 'picture')}: {what}", meaning, advice, rows
+        )

@@ -1,24 +1,25 @@
 """An inspection as one self-contained page with thumbnails: no script, no request; for a hospital's own screen."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from wardround.errors import MissingExtra
+from wardround.errors import DataError, MissingExtra
 from wardround.images.entries import Target
-from wardround.images.patients import ImageRef, ImageSet, Patient
+from wardround.images.patients import ImageSet
 from wardround.images.quality.inspection import Inspection
 from wardround.images.quality.notice import Level, Notice
-from wardround.images.quality.private_file import write_private
 from wardround.images.quality.thumbnails import MASK_COLOURS, thumbnail
+from wardround.images.whole_file import appears_whole
 
 GROUPS = 12
-"""How many groups of pictures one notice shows."""
+"""Groups of pictures that one notice shows."""
 
 PER_GROUP = 4
 SAMPLES = 12
-"""How many pictures of each class are shown."""
+"""Pictures of each class that are shown."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,18 @@ def write_page(inspection: Inspection, image_set: ImageSet, path: Path) -> None:
         MissingExtra: Jinja2 is not installed.
         DataError: the page cannot be written.
     """
-    write_private(path, render(inspection, image_set).encode())
+    content = render(inspection, image_set).encode()
+    try:
+        with appears_whole(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise DataError(
+            f"the file must be writable, got: {error.strerror or error} ({path}). Choose a folder that exists."
+        ) from error
 
 
 def render(inspection: Inspection, image_set: ImageSet) -> str:
-    """The page. Names of files, patients and classes are text in it, never markup.
+    """Returns the page. Names of files, patients and classes are text in it, never markup.
 
     Raises:
         MissingExtra: Jinja2 is not installed.
@@ -65,7 +73,20 @@ def render(inspection: Inspection, image_set: ImageSet) -> str:
             "Install it with: pip install 'wardround[report]'."
         ) from None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    gallery = _Gallery(image_set)
+    held = {image.row: (patient, image) for patient in image_set.patients for image in patient.images}
+
+    @functools.cache
+    def shown(row: int) -> Shown:
+        patient, image = held[row]
+        label = "" if image_set.target is Target.MASKS else image_set.class_names[image.label]
+        return Shown(thumbnail(image_set, row), image.file, patient.id, label, image.split)
+
+    def groups(notice: Notice) -> list[Group]:
+        return [
+            Group(tuple(map(shown, rows[:PER_GROUP])), max(0, len(rows) - PER_GROUP))
+            for rows in notice.rows[:GROUPS]
+        ]
+
     # The style sheet is ours; everything else is escaped.
     return environment.from_string(_file("page.html.j2")).render(
         i=inspection,
@@ -73,8 +94,8 @@ def render(inspection: Inspection, image_set: ImageSet) -> str:
         balance=inspection.balance,
         levels=list(Level),
         num_of={level: inspection.num_of(level) for level in Level},
-        groups={notice.code: gallery.groups(notice) for notice in inspection.notices},
-        samples=gallery.samples(),
+        groups={notice.code: groups(notice) for notice in inspection.notices},
+        samples=[(name, list(map(shown, rows))) for name, rows in _samples(image_set)],
         mask_colours=_mask_colours(image_set),
         strongest=max(inspection.shortcuts, key=lambda shortcut: shortcut.auroc, default=None),
         most=max(1, *(one.images for one in inspection.balance.shown)),
@@ -82,44 +103,19 @@ def render(inspection: Inspection, image_set: ImageSet) -> str:
     )
 
 
-class _Gallery:
-    """The pictures of a set by row; thumbnails are made when they are first shown, and once."""
-
-    def __init__(self, image_set: ImageSet) -> None:
-        self._set = image_set
-        self._held: Mapping[int, tuple[Patient, ImageRef]] = {
-            image.row: (patient, image) for patient in image_set.patients for image in patient.images
-        }
-        self._made: dict[int, Shown] = {}
-
-    def groups(self, notice: Notice) -> tuple[Group, ...]:
-        """The first groups of a notice."""
-        return tuple(
-            Group(tuple(map(self._shown, rows[:PER_GROUP])), max(0, len(rows) - PER_GROUP))
-            for rows in notice.rows[:GROUPS]
-        )
-
-    def samples(self) -> tuple[tuple[str, tuple[Shown, ...]], ...]:
-        """A few pictures of each class, or of all where there is none; chosen by the hash of their content."""
-        by_chance = sorted(self._held.values(), key=lambda pair: (pair[1].digest, pair[1].row))
-        if self._set.target is Target.MASKS:
-            return (("With what is drawn on them", self._first(by_chance, None)),)
-        return tuple((name, self._first(by_chance, label)) for label, name in enumerate(self._set.class_names))
-
-    def _first(self, held: list[tuple[Patient, ImageRef]], label: int | None) -> tuple[Shown, ...]:
-        rows = [image.row for _, image in held if label is None or image.label == label]
-        return tuple(map(self._shown, rows[:SAMPLES]))
-
-    def _shown(self, row: int) -> Shown:
-        if row not in self._made:
-            patient, image = self._held[row]
-            label = "" if self._set.target is Target.MASKS else self._set.class_names[image.label]
-            self._made[row] = Shown(thumbnail(self._set, row), image.file, patient.id, label, image.split)
-        return self._made[row]
+def _samples(image_set: ImageSet) -> Iterator[tuple[str, list[int]]]:
+    """Yields a few rows of each class, or of all where there is none; chosen by the hash of their content."""
+    images = [image for patient in image_set.patients for image in patient.images]
+    by_chance = sorted(images, key=lambda image: (image.digest, image.row))
+    if image_set.target is Target.MASKS:
+        yield "With what is drawn on them", [image.row for image in by_chance[:SAMPLES]]
+        return
+    for label, name in enumerate(image_set.class_names):
+        yield name, [image.row for image in by_chance if image.label == label][:SAMPLES]
 
 
 def _mask_colours(image_set: ImageSet) -> list[tuple[str, str]]:
-    """Class name and CSS colour of what is drawn."""
+    """Returns name and CSS colour of each class that is drawn."""
     if image_set.masks is None:
         return []
     return [

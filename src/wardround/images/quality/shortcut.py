@@ -1,4 +1,4 @@
-"""How far the wrong reasons go: a few numbers of brightness and border, and what they alone predict.
+"""Predictions for the wrong reasons: by a few numbers of brightness and border alone.
 
 A picture set may be easy because sick patients were photographed by another machine. A model that looks good
 on such a set has shown little; its figures belong beside what these six numbers reach.
@@ -8,7 +8,7 @@ a reference in a simulation.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 import numpy as np
@@ -20,20 +20,20 @@ _Floats = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.int64]
 _RIDGE = 1e-3
 _BLOCK_VALUES = 4_000_000
-"""How many grey values are held as floating point numbers at once: 32 MB."""
+"""Grey values that are held as floating point numbers at once: 32 MB."""
 
 NUM_FOLDS = 5
 
 
 class Rule(StrEnum):
-    """What a logistic regression is given."""
+    """Columns of a logistic regression: the numbers, or their squares as well."""
 
     LINEAR = "linear"
     SQUARES = "squares"
 
 
 def six_numbers(pictures: Pictures) -> _Floats:
-    """Brightness, contrast, dark and bright ends, and brightness and contrast of the border, (picture, 6).
+    """Returns brightness, contrast, dark and bright ends, brightness and contrast of the border, (picture, 6).
 
     The border is the outermost eighth along each axis of space. Values are in units of full brightness.
 
@@ -43,68 +43,60 @@ def six_numbers(pictures: Pictures) -> _Floats:
     lengths: tuple[int, ...] = pictures.shape[2:]
     inside = np.zeros(lengths, dtype=bool)
     inside[tuple(slice(max(1, length // 8), length - max(1, length // 8)) for length in lengths)] = True
-    block = max(1, _BLOCK_VALUES // max(1, int(np.prod(pictures.shape[1:]))))
-    parts = [_six_of(pictures[start : start + block], inside) for start in range(0, len(pictures), block)]
-    return np.concatenate(parts) if parts else np.zeros((0, 6))
 
+    def six(values: _Floats) -> list[_Floats]:
+        flat, border = values.reshape(len(values), -1), values[:, ~inside]
+        dark, bright = np.quantile(flat, [0.05, 0.95], axis=1)
+        return [flat.mean(1), flat.std(1), dark, bright, border.mean(1), border.std(1)]
 
-def _six_of(pictures: Pictures, inside: npt.NDArray[np.bool_]) -> _Floats:
-    values = pictures.astype(np.float64).mean(axis=1) / 255.0
-    border = values[:, ~inside]
-    flat = values.reshape(len(values), -1)
-    dark, bright = np.quantile(flat, [0.05, 0.95], axis=1)
-    numbers = [flat.mean(1), flat.std(1), dark, bright, border.mean(1), border.std(1)]
-    return np.stack(numbers, axis=1)
+    return _by_blocks(pictures, six, 6)
 
 
 def border_numbers(pictures: Pictures) -> _Floats:
-    """Brightness, contrast, and the brightness of each border by itself: (picture, 6), or 8 for volumes.
+    """Returns brightness, contrast, and the brightness of each border by itself: (picture, 6), or 8 for volumes.
 
     A border is the outermost eighth on one side of one axis of space. Values are in units of full brightness.
 
     Args:
         pictures: uint8, (picture, channel, *space), pictures or volumes.
     """
+
+    def borders(values: _Floats) -> list[_Floats]:
+        flat = values.reshape(len(values), -1)
+        numbers = [flat.mean(1), flat.std(1)]
+        for axis in range(1, values.ndim):
+            width = max(1, values.shape[axis] // 8)
+            for border in (slice(width), slice(-width, None)):
+                outermost: _Floats = values[(slice(None),) * axis + (border,)]
+                numbers.append(outermost.reshape(len(values), -1).mean(axis=1))
+        return numbers
+
+    return _by_blocks(pictures, borders, 2 * pictures.ndim - 2)
+
+
+def _by_blocks(pictures: Pictures, numbers_of: Callable[[_Floats], list[_Floats]], count: int) -> _Floats:
+    """Returns numbers of grey pictures, (picture, count), of as many pictures at once as `_BLOCK_VALUES` allows."""
     block = max(1, _BLOCK_VALUES // max(1, int(np.prod(pictures.shape[1:]))))
-    parts = [_borders_of(pictures[start : start + block]) for start in range(0, len(pictures), block)]
-    return np.concatenate(parts) if parts else np.zeros((0, 2 * pictures.ndim - 2))
-
-
-def _borders_of(pictures: Pictures) -> _Floats:
-    values = pictures.astype(np.float64).mean(axis=1) / 255.0
-    flat = values.reshape(len(values), -1)
-    numbers = [flat.mean(1), flat.std(1)]
-    for axis in range(1, values.ndim):
-        width = max(1, values.shape[axis] // 8)
-        for border in (slice(width), slice(-width, None)):
-            outermost: _Floats = values[(slice(None),) * axis + (border,)]
-            numbers.append(outermost.reshape(len(values), -1).mean(axis=1))
-    return np.stack(numbers, axis=1)
+    parts = [np.zeros((0, count))]
+    for start in range(0, len(pictures), block):
+        values = pictures[start : start + block].astype(np.float64).mean(axis=1) / 255.0
+        parts.append(np.stack(numbers_of(values), axis=1))
+    return np.concatenate(parts)
 
 
 def shortcut_scores(pictures: Pictures, labels: Labels, test_pictures: Pictures, num_classes: int) -> Scores:
-    """Class probabilities of test pictures by logistic regression on `six_numbers` and their squares.
-
-    Args:
-        pictures: training pictures, (picture, channel, *space).
-        labels: their classes, (picture,).
-        test_pictures: pictures to score.
-        num_classes: number of classes.
-
-    Returns:
-        (test picture, class).
-    """
+    """Returns class probabilities of test pictures by `six_numbers` and their squares, (test picture, class)."""
     return scores_of_numbers(six_numbers(pictures), labels, six_numbers(test_pictures), num_classes, Rule.SQUARES)
 
 
 def scores_of_numbers(train: _Floats, labels: Labels, test: _Floats, num_classes: int, rule: Rule) -> Scores:
-    """Class probabilities by logistic regression on a few numbers a picture, (test picture, class).
+    """Returns class probabilities by logistic regression on a few numbers a picture, (test picture, class).
 
     Args:
         train: the numbers of the training pictures, (picture, number).
         labels: their classes, (picture,).
         test: the numbers of the pictures to score, (test picture, number).
-        num_classes: number of classes.
+        num_classes: of the labels, and more where a class is not in `train`.
         rule: the numbers alone, or their squares as well.
     """
     mean, std = train.mean(axis=0), train.std(axis=0) + 1e-9
@@ -115,7 +107,7 @@ def scores_of_numbers(train: _Floats, labels: Labels, test: _Floats, num_classes
 def cross_validated_auroc(
     numbers: _Floats, labels: Labels, patients: Sequence[str], num_classes: int, rule: Rule
 ) -> float | None:
-    """AUROC of predictions for patients that the rule has not seen, over five folds of patients.
+    """Returns the AUROC of predictions for patients that the rule has not seen, over five folds of patients.
 
     All pictures of a patient are in one fold. The folds are fixed by the patients' ids, so that two looks at one
     set print one figure. With three classes or more: the mean over the classes, each against the rest.
@@ -123,12 +115,12 @@ def cross_validated_auroc(
     Args:
         numbers: (picture, number).
         labels: class indices, (picture,).
-        patients: whose each picture is.
+        patients: of each picture.
         num_classes: number of classes.
         rule: the numbers alone, or their squares as well.
 
     Returns:
-        None where it cannot be told: fewer than two classes, or a class with fewer patients than folds.
+        None for fewer than two classes, or a class with fewer patients than folds.
     """
     folds = _folds(labels, patients)
     people = [len({p for p, one in zip(patients, labels, strict=True) if one == label}) for label in set(labels)]
@@ -144,7 +136,7 @@ def cross_validated_auroc(
 
 
 def _folds(labels: Labels, patients: Sequence[str]) -> _Indices:
-    """One fold a picture; patients are dealt out class by class, in the order of a hash of their ids."""
+    """Returns one fold a picture; patients are dealt out class by class, in the order of a hash of their ids."""
     highest: dict[str, int] = {}
     for patient, label in zip(patients, labels.tolist(), strict=True):
         highest[patient] = max(label, highest.get(patient, 0))
@@ -154,7 +146,7 @@ def _folds(labels: Labels, patients: Sequence[str]) -> _Indices:
 
 
 def _auroc(scores: _Floats, is_positive: npt.NDArray[np.bool_]) -> float:
-    """Chance that a positive scores above a negative, ties counted half (Mann and Whitney 1947)."""
+    """Returns the chance that a positive scores above a negative, ties counted half (Mann and Whitney 1947)."""
     from scipy.stats import rankdata
 
     positives = int(is_positive.sum())
@@ -170,7 +162,7 @@ def _expanded(numbers: _Floats, rule: Rule) -> _Floats:
 
 
 def _logistic(rows: _Floats, labels: Labels, num_classes: int) -> _Floats:
-    """Ridge-penalised multinomial logistic regression, (column, class)."""
+    """Returns the weights of ridge-penalised multinomial logistic regression, (column, class)."""
     from scipy.optimize import minimize
 
     wanted = np.eye(num_classes)[labels]

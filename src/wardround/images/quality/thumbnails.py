@@ -31,40 +31,26 @@ _INK = 0.45
 
 
 def thumbnail(image_set: ImageSet, row: int) -> str:
-    """One picture as a data URI, its mask laid over it.
-
-    Args:
-        image_set: the set.
-        row: of `ImageSet.pixels`.
-    """
+    """Returns one picture, by its row in `ImageSet.pixels`, as a data URI, its mask laid over it."""
     picture = np.asarray(image_set.pixels[row])
     mask = None if image_set.masks is None else np.asarray(image_set.masks[row])
     if picture.ndim == 4:
         z = picture.shape[3] // 2 if mask is None or not mask.any() else int((mask > 0).sum(axis=(0, 1)).argmax())
         picture = _hung(picture[..., z])
         mask = None if mask is None else _hung(mask[None, ..., z])[0]
-    coloured = _coloured(picture)
+    # Four channels of MR are shown by the first.
+    shown = picture if picture.shape[0] == 3 else np.repeat(picture[:1], 3, axis=0)
+    coloured = np.ascontiguousarray(shown.transpose(1, 2, 0))
     if mask is not None:
-        coloured = _drawn_over(coloured, mask)
+        colours = np.array(MASK_COLOURS)[(mask.astype(int) - 1) % len(MASK_COLOURS)]
+        mixed = (1 - _INK) * coloured + _INK * colours
+        coloured = np.where((mask > 0)[..., None], mixed, coloured).astype(np.uint8)
     return _data_uri(coloured)
 
 
 def _hung(slices: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(channel, x, y) in RAS+ to (channel, row, column): y runs up and x to the left."""
+    """Turns (channel, x, y) in RAS+ to (channel, row, column): y runs up and x to the left."""
     return slices[:, ::-1, ::-1].transpose(0, 2, 1)
-
-
-def _coloured(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(height, width, 3); four channels of MR are shown by the first."""
-    shown = picture if picture.shape[0] == 3 else np.repeat(picture[:1], 3, axis=0)
-    return np.ascontiguousarray(shown.transpose(1, 2, 0))
-
-
-def _drawn_over(picture: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    colours = np.array(MASK_COLOURS)[(mask.astype(int) - 1) % len(MASK_COLOURS)]
-    mixed = (1 - _INK) * picture + _INK * colours
-    over: npt.NDArray[np.uint8] = np.where((mask > 0)[..., None], mixed, picture).astype(np.uint8)
-    return over
 
 
 def _data_uri(picture: npt.NDArray[np.uint8]) -> str:
@@ -72,10 +58,6 @@ def _data_uri(picture: npt.NDArray[np.uint8]) -> str:
     image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
     buffer = io.BytesIO()
     # Small pictures are worth their exact pixels; large ones would make the page slow to open.
-    if max(image.size) <= 64:
-        image.save(buffer, "PNG")
-        kind = "png"
-    else:
-        image.save(buffer, "JPEG", quality=88)
-        kind = "jpeg"
+    kind = "png" if max(image.size) <= 64 else "jpeg"
+    image.save(buffer, kind, **({} if kind == "png" else {"quality": 88}))
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

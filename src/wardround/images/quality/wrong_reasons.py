@@ -1,4 +1,4 @@
-"""The shortcut check: what a model could reach without seeing anything a physician would look at."""
+"""The shortcut check: the AUROC that a model could reach without seeing anything a physician would look at."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from wardround.images.entries import Target
 from wardround.images.patients import ImageSet
 from wardround.images.quality.facts import FileFacts
-from wardround.images.quality.measure import Floats, Measures
+from wardround.images.quality.measure import Measures
 from wardround.images.quality.notice import Level, Notice
 from wardround.images.quality.shortcut import Rule, cross_validated_auroc
 
@@ -20,7 +20,7 @@ _WORTH_SAYING = 0.6
 
 @dataclass(frozen=True)
 class Shortcut:
-    """What a few numbers alone predict.
+    """The predictions of a few numbers alone.
 
     Args:
         name: short, for programs.
@@ -36,12 +36,12 @@ class Shortcut:
 
     @property
     def is_there(self) -> bool:
-        """Whether the label is predicted better than chance would by far."""
+        """True if the label is predicted better than chance would by far."""
         return self.auroc - self.margin > _WORTH_SAYING
 
     @property
     def sentence(self) -> str:
-        """What the figure means for a model."""
+        """The meaning of the figure for a model."""
         if self.auroc - self.margin <= _GUESSING:
             return "Not surely better than guessing (0.5) with this many patients."
         if not self.is_there:
@@ -50,7 +50,7 @@ class Shortcut:
 
 
 def shortcuts_of(image_set: ImageSet, measures: Measures, facts: FileFacts) -> tuple[Shortcut, ...]:
-    """Brightness and borders, weaker rules first; the size of the file where it is known."""
+    """Returns the shortcuts by brightness and borders, weaker rules first; by the size of the file where known."""
     if image_set.target is Target.MASKS:
         return ()
     tried = [
@@ -58,53 +58,39 @@ def shortcuts_of(image_set: ImageSet, measures: Measures, facts: FileFacts) -> t
         ("linear", "brightness, contrast, dark and bright ends, border; linear", measures.six, Rule.LINEAR),
         ("squares", "the same with their squares", measures.six, Rule.SQUARES),
     ]
-    sizes = [facts.num_bytes.get(image.file, 0) for image in measures.images]
-    if min(sizes) > 0:
-        tried.append(
-            ("file_size", "the size of the file alone", np.log(np.array(sizes, float))[:, None], Rule.SQUARES)
-        )
+    sizes = np.array([facts.num_bytes.get(image.file, 0) for image in measures.images], float)
+    if sizes.min() > 0:
+        tried.append(("file_size", "the size of the file alone", np.log(sizes)[:, None], Rule.SQUARES))
+    labels = np.array([image.label for image in measures.images], dtype=np.int64)
+    people = [str(patient.id) for patient in measures.patients]
     found = []
     for name, what, numbers, rule in tried:
-        auroc = _auroc(image_set, measures, numbers, rule)
+        auroc = cross_validated_auroc(numbers, labels, people, len(image_set.class_names), rule)
         if auroc is not None:
             found.append(Shortcut(name, what, auroc, 1.96 * _standard_error(auroc, image_set)))
     return tuple(found)
 
 
 def shortcut_notices(shortcuts: tuple[Shortcut, ...]) -> Iterator[Notice]:
-    """One notice for the strongest shortcut, if it is worth saying."""
-    there = [shortcut for shortcut in shortcuts if shortcut.is_there]
+    """Yields one notice for the strongest shortcut, if it is worth saying."""
+    there = {shortcut.name: shortcut.auroc for shortcut in shortcuts if shortcut.is_there}
     if not there:
         return
-    weakest, strongest = min(shortcut.auroc for shortcut in there), max(shortcut.auroc for shortcut in there)
+    weakest, strongest = min(there.values()), max(there.values())
     reach = f"{strongest:.2f}" if len(there) == 1 else f"{weakest:.2f} to {strongest:.2f}"
-    numbers = " and ".join(
-        name
-        for name, is_meant in (
-            ("brightness and borders", any(shortcut.name != "file_size" for shortcut in there)),
-            ("the size of the file", any(shortcut.name == "file_size" for shortcut in there)),
-        )
-        if is_meant
-    )
+    numbers = ["brightness and borders"] * bool(there.keys() - {"file_size"})
+    numbers += ["the size of the file"] * ("file_size" in there)
     yield Notice(
-        code="shortcut",
-        level=Level.LOOK,
-        count=1,
-        what=f"The label can be told without looking at the patient: AUROC {reach} from {numbers} alone",
-        meaning="the classes differ in device, exposure or processing, and guessing would give 0.5: a model must "
-        f"beat {strongest:.2f} before its AUROC says anything about what a physician looks at.",
-        advice="report these figures beside every result, and test on another hospital's pictures.",
-    )
-
-
-def _auroc(image_set: ImageSet, measures: Measures, numbers: Floats, rule: Rule) -> float | None:
-    labels = np.array([image.label for image in measures.images], dtype=np.int64)
-    people = [str(patient.id) for patient in measures.patients]
-    return cross_validated_auroc(numbers, labels, people, len(image_set.class_names), rule)
+        "shortcut", Level.LOOK, 1,
+        f"The label can be told without looking at the patient: AUROC {reach} from {' and '.join(numbers)} alone",
+        "the classes differ in device, exposure or processing, and guessing would give 0.5: a model must beat "
+        f"{strongest:.2f} before its AUROC says anything about what a physician looks at.",
+        "report these figures beside every result, and test on another hospital's pictures.",
+    )  # fmt: skip
 
 
 def _standard_error(auroc: float, image_set: ImageSet) -> float:
-    """Hanley and McNeil (1982), equation 1, for the smallest class against the rest, patients as the unit."""
+    """Returns equation 1 of Hanley and McNeil (1982) for the smallest class against the rest, patients as the unit."""
     counts = np.bincount([patient.label for patient in image_set.patients])
     positives = int(counts[counts > 0].min())
     negatives = max(1, len(image_set.patients) - positives)

@@ -8,12 +8,9 @@ the same bytes.
 The folder holds medical pictures: it is created for its owner alone (mode 0700).
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ import numpy as np
 
 from wardround.errors import DataError
 from wardround.images.rows.recipe import Prepared, Rows
+from wardround.images.whole_file import appears_whole
 
 FORMAT = 2
 """Raised whenever the meaning of a cache file changes."""
@@ -51,7 +49,7 @@ class Cached:
 
 
 def cache_key(recipe: Sequence[object], digests: Sequence[str]) -> str:
-    """The name under which pictures made by `recipe` from contents with these digests are kept."""
+    """Returns the name under which pictures made by `recipe` from contents with these digests are kept."""
     facts = [f"wardround cache {FORMAT}", *map(str, recipe), *digests]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:40]
 
@@ -64,7 +62,7 @@ def cached_pictures(
     progress: Progress | None,
     rows_per_entry: int = 1,
 ) -> Cached:
-    """The pictures under `key`, opened read-only; made with `fill` if they are not there yet.
+    """Returns the pictures under `key`, opened read-only; made with `fill` if they are not there yet.
 
     Args:
         cache_dir: created if missing.
@@ -83,11 +81,13 @@ def cached_pictures(
         return found
     try:
         cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _check_space(cache_dir, int(np.prod(shape)))
-        with _appears_whole(path) as file:
+        # Refused before an hour of decoding rather than after it.
+        if (free := shutil.disk_usage(cache_dir).free) < np.prod(shape):
+            raise OSError(0, f"only {free / 1e6:.0f} MB free")
+        with appears_whole(path) as file:
             notes = _write(file, shape, rows_per_entry, fill(), progress)
             # The notes are in place before the pictures are: who finds pictures, finds their notes.
-            with _appears_whole(_notes_of(path)) as notes_file:
+            with appears_whole(_notes_of(path)) as notes_file:
                 notes_file.write(json.dumps(notes, sort_keys=True).encode())
     except OSError as error:
         raise DataError(
@@ -101,7 +101,7 @@ def cached_pictures(
 
 
 def _opened(path: Path, shape: tuple[int, ...]) -> Cached | None:
-    """A complete cache file, or None where there is none that can be used."""
+    """Returns a complete cache file, or None where there is none that can be used."""
     try:
         rows = np.lib.format.open_memmap(path, mode="r")
         notes = json.loads(_notes_of(path).read_bytes())
@@ -117,28 +117,6 @@ def _notes_of(path: Path) -> Path:
     return path.with_suffix(".notes.json")
 
 
-def _check_space(folder: Path, num_bytes: int) -> None:
-    """Refuse before an hour of decoding rather than after it."""
-    free = shutil.disk_usage(folder).free
-    if free < num_bytes:
-        raise OSError(0, f"only {free / 1e6:.0f} MB free")
-
-
-@contextlib.contextmanager
-def _appears_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name when the block ends well, and leaves nothing when it does not."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def _write(
     file: IO[bytes],
     shape: tuple[int, ...],
@@ -146,7 +124,7 @@ def _write(
     entries: Iterator[Prepared | str],
     progress: Progress | None,
 ) -> dict[str, dict[str, object]]:
-    """Write a .npy front to back; a memory map would meet a full disk with SIGBUS instead of an error."""
+    """Writes a .npy front to back; a memory map would meet a full disk with SIGBUS instead of an error."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(file, header)
     unreadable: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""How a picture of any shape comes to the one shape that a network reads; for fundus photographs, the disc first.
+"""Pictures of any shape at the one shape that a network reads; for fundus photographs, the disc first.
 
 A place in a picture is counted in pixels from its upper left corner, so that the first pixel reaches from 0 to 1.
 Every number here is a public constant or the picture's own.
@@ -15,7 +15,7 @@ from wardround.errors import DataError
 from wardround.images.decode.pillow import Picture
 
 DISC_THRESHOLD = 0.1
-"""How far above the dark end of its own values, as a part of their range, a pixel belongs to the disc."""
+"""Height above the dark end of a picture's values, as a part of their range, from which pixels are of the disc."""
 
 VALUE_QUANTILES = (0.01, 0.99)
 """The dark and the bright end of a picture's values, past a few stray pixels."""
@@ -34,7 +34,7 @@ SEARCH_SIDE = 512
 
 
 class Fit(StrEnum):
-    """What happens to a picture whose sides stand in another ratio than the ones asked for."""
+    """Treatments of a picture whose sides are in another ratio than the ones asked for."""
 
     CROP = "crop"
     """The middle is kept; what juts out on the longer side is lost."""
@@ -59,8 +59,8 @@ class Circle:
     radius: float
 
 
-def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit, circle: bool) -> Picture:
-    """A picture at the size and with the channels asked for, uint8 (channels, *size).
+def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit) -> Picture:
+    """Returns a picture at the size and with the channels asked for, uint8 (channels, *size).
 
     Reduction averages over areas, so that fine structure fades instead of aliasing; enlargement is bilinear.
     Colour becomes grey by ITU-R 601 luminance; grey becomes three equal channels.
@@ -69,8 +69,7 @@ def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit, cir
         picture: decoded, (channel, height, width) with one channel or three.
         size: (height, width) of the result.
         channels: 1 or 3.
-        fit: what happens where the sides stand in another ratio.
-        circle: crop to the bright disc first (`circle_crop`).
+        fit: treatment of sides in another ratio.
 
     Raises:
         DataError: `picture` has another shape.
@@ -80,8 +79,6 @@ def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit, cir
             f"a picture must have the axes (channel, height, width) with 1 or 3 channels, got shape "
             f"{picture.shape}. Use wardround.images.decode.pillow."
         )
-    if circle:
-        picture = circle_crop(picture)
     image = Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0))
     image = image.convert("L" if channels == 1 else "RGB")
     height, width = size
@@ -98,24 +95,8 @@ def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit, cir
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def circle_crop(picture: Picture) -> Picture:
-    """The square around the bright disc, black outside of it; the picture itself where it shows no disc.
-
-    Where a camera has cut the disc, the missing parts of the square are black. A picture that is bright everywhere
-    is taken for a disc as wide as its longer side: its corners go, as those of every other picture do.
-
-    Args:
-        picture: (channel, height, width).
-
-    Returns:
-        (channel, side, side), or `picture`.
-    """
-    found = find_circle(picture)
-    return picture if found is None else within(picture, found)
-
-
 def find_circle(picture: Picture) -> Circle | None:
-    """The bright disc of a fundus photograph, or None where there is none.
+    """Returns the bright disc of a fundus photograph, or None where there is none.
 
     The threshold lies at `DISC_THRESHOLD` of the range of the picture's own values. The longer extent is the
     diameter; along the shorter one, where the picture's edge has cut the disc on one side, the other side tells the
@@ -146,7 +127,7 @@ def find_circle(picture: Picture) -> Circle | None:
 
 
 def within(values: npt.NDArray[np.uint8], circle: Circle) -> npt.NDArray[np.uint8]:
-    """The square around a circle, zero outside of the circle and of the picture; for pictures and masks alike.
+    """Returns the square around a circle, zero outside of the circle and of the picture.
 
     Args:
         values: (channel, height, width).
@@ -171,7 +152,7 @@ def within(values: npt.NDArray[np.uint8], circle: Circle) -> npt.NDArray[np.uint
 
 
 def _scaled(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
-    """A box (left, top, right, bottom) of an image at (width, height)."""
+    """Returns a box (left, top, right, bottom) of an image at (width, height)."""
     reduces = box[2] - box[0] >= size[0] and box[3] - box[1] >= size[1]
     # Pillow's bilinear filter averages along an axis that it reduces; its box filter, where it enlarges, repeats.
     return image.resize(size, Image.Resampling.BOX if reduces else Image.Resampling.BILINEAR, box=box)
@@ -180,7 +161,7 @@ def _scaled(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int,
 def _middle(
     outer: tuple[int, int], ratio: tuple[int, int], *, at_origin: bool = False
 ) -> tuple[int, int, int, int]:
-    """The largest box (left, top, right, bottom) of a ratio in the middle of a rectangle, both (width, height)."""
+    """Returns the largest box (left, top, right, bottom) of a ratio in the middle of a rectangle (width, height)."""
     width, height = outer
     if width * ratio[1] <= height * ratio[0]:
         height = min(height, max(1, (2 * width * ratio[1] + ratio[0]) // (2 * ratio[0])))
@@ -191,7 +172,7 @@ def _middle(
 
 
 def _longest_run(flags: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """Where the longest row of true values starts, and one past its end; (0, 0) where all are false."""
+    """Returns the start of the longest row of true values, and one past its end; (0, 0) where all are false."""
     changes = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
     starts, ends = changes[::2], changes[1::2]
     if not len(starts):
@@ -201,7 +182,7 @@ def _longest_run(flags: npt.NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def _centre(first: int, last: int, length: int, diameter: int) -> float:
-    """The disc's centre along one axis, from its visible part and the edge it may have been cut by."""
+    """Returns the disc's centre along one axis, from its visible part and the edge it may have been cut by."""
     is_cut_before, is_cut_after = first == 0, last == length
     if is_cut_before and not is_cut_after:
         return last - diameter / 2

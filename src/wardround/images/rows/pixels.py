@@ -1,4 +1,4 @@
-"""Where the rows of a listing come from: files that are hashed and decoded, or the phantom's drawing."""
+"""The rows of a listing: from files that are hashed and decoded, or from the phantom's drawing."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _WORKERS = min(8, os.cpu_count() or 1)
 """Threads that hash and decode; Pillow, zlib and hashlib release the interpreter lock."""
 
 _IN_FLIGHT = 256
-"""Pictures decoded at once, so that memory stays small whatever the number of files."""
+"""Pictures decoded at once, so that memory stays small for any number of files."""
 
 _VOLUMES_IN_FLIGHT = 4
 
@@ -42,7 +42,7 @@ class Wanted:
 
 
 def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[list[str], Cached]:
-    """Sha256 of every entry's content and its rows, in the order of the listing.
+    """Returns sha256 of every entry's content and its rows, in the order of the listing.
 
     Raises:
         DataError: a file cannot be opened, changes while it is read, or the cache cannot be written. Files
@@ -66,7 +66,7 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
 
 
 def pixels_of_phantom(options: PhantomOptions, wanted: Wanted) -> tuple[list[str], Cached]:
-    """The digest of every generated picture and its row, in the order of `list_phantom`."""
+    """Returns the digest of every generated picture and its row, in the order of `list_phantom`."""
     digests = phantom_digests(options)
 
     def fill() -> Iterator[Prepared | str]:
@@ -87,7 +87,7 @@ def _cached(
 
 
 def _digest(store: Store, entry: Entry) -> str:
-    """Of one file its own sha256; of several, and of a frame, a sha256 over theirs."""
+    """Returns one file's own sha256; for several, and for a frame, a sha256 over theirs."""
     return _joined(entry, [sha256(store.read(name)).hexdigest() for name in (*entry.files, *entry.mask)])
 
 
@@ -98,7 +98,7 @@ def _joined(entry: Entry, parts: list[str]) -> str:
 
 
 def _opened(store: Store, entry: Entry, digest: str, listing: Listing, recipe: Recipe) -> Prepared | str:
-    """The rows, or the reason why there are none."""
+    """Returns the rows, or the reason why there are none."""
     contents = [store.read(name) for name in entry.files]
     masks = [store.read(name) for name in entry.mask]
     if _joined(entry, [sha256(content).hexdigest() for content in (*contents, *masks)]) != digest:

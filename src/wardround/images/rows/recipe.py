@@ -6,7 +6,7 @@ are written, found and lost together. Nothing here looks at another picture: con
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,6 @@ import numpy.typing as npt
 from wardround.errors import DataError
 from wardround.images.decode.raw import Hint, Mask, Raw
 from wardround.images.rows.fit import Fit, find_circle, fitted, within
-from wardround.images.rows.preprocess import check_shape
 
 Rows = npt.NDArray[np.uint8]
 """(row, channel, *space): the last channel is the mask where there is one."""
@@ -27,7 +26,7 @@ MAX_VOXELS = 1 << 28
 
 
 class View(StrEnum):
-    """How a volume is shown to a network."""
+    """The form in which a volume is shown to a network."""
 
     VOLUME = "volume"
     SLICES = "slices"
@@ -46,33 +45,6 @@ class Prepared:
     extent: tuple[int, int]
 
 
-class Recipe(Protocol):
-    """What every picture of a set is made into."""
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """Everything that changes the result: part of the key under which rows are kept."""
-
-    @property
-    def rows(self) -> int:
-        """Rows an entry."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(channel, *space) of a row, without the mask."""
-
-    @property
-    def spacing(self) -> tuple[float, ...] | None:
-        """Mm between neighbours along each axis of space; None where the recipe does not fix it."""
-
-    @property
-    def hint(self) -> Hint:
-        """What of a picture need not be decoded."""
-
-    def prepare(self, raw: Raw) -> Prepared:
-        """The rows of one entry; raises `DataError` where it cannot be brought to the shape."""
-
-
 @dataclass(frozen=True)
 class PictureRecipe:
     """A picture, scaled to a square.
@@ -84,42 +56,39 @@ class PictureRecipe:
         circle: crop to the bright disc of a fundus photograph first.
     """
 
+    rows: ClassVar[int] = 1
+    spacing: ClassVar[None] = None
     image_size: int
     channels: int
     fit: Fit = Fit.CROP
     circle: bool = False
 
     def __post_init__(self) -> None:
-        """Raise `DataError` for a shape that cannot be made."""
-        check_shape(self.image_size, self.channels)
+        """Raises `DataError` for a shape that cannot be made."""
+        if not 1 <= self.image_size <= 4096:
+            raise DataError(
+                f"image_size must lie between 1 and 4096, got {self.image_size}. Choose 64 to begin with."
+            )
+        if self.channels not in (1, 3):
+            raise DataError(f"channels must be 1 or 3, got {self.channels}. Choose 1 for radiographs.")
 
     @property
     def key(self) -> tuple[object, ...]:
-        """See `Recipe`."""
+        """Everything that changes the rows: part of the key under which they are kept."""
         return ("picture", VERSION, self.image_size, self.channels, self.fit.value, self.circle)
 
     @property
-    def rows(self) -> int:
-        """One."""
-        return 1
-
-    @property
     def shape(self) -> tuple[int, ...]:
-        """(channel, height, width)."""
+        """(channel, height, width) of a row, without the mask."""
         return (self.channels, self.image_size, self.image_size)
 
     @property
-    def spacing(self) -> None:
-        """Unknown: a picture's pixels have no size in mm."""
-        return None
-
-    @property
     def hint(self) -> Hint:
-        """Twice the size leaves the averaging to the scaling, not to the JPEG decoder; a disc is sought in full."""
+        """The parts that need not be decoded: twice the size leaves the averaging to the scaling, not to JPEG."""
         return Hint(None if self.circle else 2 * self.image_size, self.channels == 1)
 
     def prepare(self, raw: Raw) -> Prepared:
-        """See `Recipe`."""
+        """Returns the rows of one entry; raises `DataError` where it cannot be brought to the shape."""
         if raw.values.dtype != np.uint8:
             raise DataError(
                 "a picture must be two-dimensional here, got a volume. Set data.volume_size, "
@@ -130,16 +99,16 @@ class PictureRecipe:
         mask, circle = raw.mask, find_circle(picture) if self.circle else None
         if circle is not None:  # the picture's own disc, for its mask as well
             picture, mask = within(picture, circle), None if mask is None else within(mask[None], circle)[0]
-        made = fitted(picture, size, self.channels, self.fit, circle=False)
+        made = fitted(picture, size, self.channels, self.fit)
         if mask is not None:
             made = np.concatenate([made, self._mask(mask)[None]])
         return Prepared(made[None], (0, 1))
 
     def _mask(self, mask: Mask) -> Mask:
-        """Of each new pixel the class that covers most of it; padding is class 0."""
+        """Returns the class that covers most of each new pixel; padding is class 0."""
         size = (self.image_size, self.image_size)
         classes = np.unique(mask)
-        covers = [fitted(np.uint8(255) * (mask == k)[None], size, 1, self.fit, False)[0] for k in classes]
+        covers = [fitted(np.uint8(255) * (mask == k)[None], size, 1, self.fit)[0] for k in classes]
         best: Mask = classes[np.argmax(covers, axis=0)].astype(np.uint8)
         best[np.max(covers, axis=0) == 0] = 0
         return best
@@ -158,6 +127,7 @@ class VolumeRecipe:
         view: whole, or as axial slices.
     """
 
+    hint: ClassVar[Hint] = Hint()
     size: tuple[int, int, int]
     channels: int = 1
     spacing: tuple[float, float, float] | None = None
@@ -165,7 +135,7 @@ class VolumeRecipe:
     view: View = View.VOLUME
 
     def __post_init__(self) -> None:
-        """Raise `DataError` for a volume that cannot be made."""
+        """Raises `DataError` for a volume that cannot be made."""
         if min(self.size) < 1 or np.prod(self.size) * self.channels > MAX_VOXELS:
             raise DataError(
                 f"volume_size must be three numbers of voxels, at most {MAX_VOXELS:,} in all, got {self.size}. "
@@ -178,12 +148,12 @@ class VolumeRecipe:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """See `Recipe`."""
+        """Everything that changes the rows: part of the key under which they are kept."""
         return ("volume", VERSION, *self.size, self.channels, self.spacing, self.window, self.view.value)
 
     @property
     def rows(self) -> int:
-        """One, or one a slice."""
+        """Rows an entry: one, or one a slice."""
         return self.size[2] if self.view is View.SLICES else 1
 
     @property
@@ -192,13 +162,8 @@ class VolumeRecipe:
         x, y, z = self.size
         return (self.channels, y, x) if self.view is View.SLICES else (self.channels, x, y, z)
 
-    @property
-    def hint(self) -> Hint:
-        """A volume is decoded whole."""
-        return Hint()
-
     def prepare(self, raw: Raw) -> Prepared:
-        """See `Recipe`."""
+        """Returns the rows of one entry; raises `DataError` where it cannot be brought to the shape."""
         if raw.affine is None:
             raise DataError(
                 "a volume must have a spacing and an orientation, got a picture. Leave volume_size out."
@@ -218,8 +183,12 @@ class VolumeRecipe:
         return Prepared(axial(made), extent[2])
 
 
+Recipe: TypeAlias = PictureRecipe | VolumeRecipe
+"""The rows that every picture of a set is made into."""
+
+
 def axial(volume: Rows) -> Rows:
-    """Slices from feet to head, (z, channel, height, width), as they are read: front up, the right on the left.
+    """Returns slices from feet to head, (z, channel, height, width): front up, the right on the left.
 
     Args:
         volume: (channel, x, y, z) in RAS+.

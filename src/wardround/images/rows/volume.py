@@ -19,7 +19,7 @@ PERCENTILES = (0.5, 99.5)
 def resampled(
     values: Values, mask: Mask | None, affine: Affine, spacing: tuple[float, float, float]
 ) -> tuple[Values, Mask | None]:
-    """A volume and its mask on a grid of the given spacing, linear and nearest, axes as they were.
+    """Returns a volume and its mask on a grid of the given spacing, linear and nearest, axes as they were.
 
     Source: `monai.transforms.Spacing`.
 
@@ -58,7 +58,7 @@ def resampled(
 
 
 def levels(values: Values, window: tuple[float, float] | None) -> Rows:
-    """256 grey levels between the window's ends, or between the volume's own percentiles, each channel alone.
+    """Returns 256 grey levels between the window's ends, or the volume's own percentiles, each channel alone.
 
     Args:
         values: (channel, ...), finite.
@@ -73,7 +73,7 @@ def levels(values: Values, window: tuple[float, float] | None) -> Rows:
 
 
 def centred(volume: Rows, size: tuple[int, int, int]) -> tuple[Rows, list[tuple[int, int]]]:
-    """The middle of a volume at a fixed size, zeros where it is smaller; and where on each axis it lies.
+    """Returns the middle of a volume at a fixed size, zeros where it is smaller; and its extent on each axis.
 
     Args:
         volume: (channel, x, y, z).

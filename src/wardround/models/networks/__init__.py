@@ -1,1 +1,1 @@
-"""The networks, one a file, cut into a fixed public encoding and what may be trained."""
+"""The networks, cut into a fixed public encoding and what may be trained."""

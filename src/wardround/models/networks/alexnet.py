@@ -16,11 +16,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-SMALLEST_SIDE = 63
-"""Below this the last pooling window is larger than what it pools."""
-
-HEAD = "classifier.6"
-"""The last fully connected layer."""
+from wardround.models.network import Form
 
 SLOPE = 0.01
 
@@ -28,20 +24,17 @@ WIDTH = 96
 """Channels of the first convolution as published."""
 
 
-def alexnet(channels: int, num_classes: int, width: int = WIDTH) -> nn.Sequential:
-    """`features`, the pool to 6x6, then `classifier`, numbered as in the zoo.
+def alexnet(form: Form) -> nn.Sequential:
+    """Returns `features`, the pool to 6x6, then `classifier`, numbered as in the zoo.
 
-    Args:
-        channels: of a picture.
-        num_classes: number of logits.
-        width: channels of the first convolution; all other layers shrink or grow with it, to even numbers.
+    All layers shrink or grow with the width of the first convolution, to even numbers.
     """
 
     def wide(published: int) -> int:
-        return 2 * max(1, round(published * width / WIDTH / 2))
+        return 2 * max(1, round(published * form.width / WIDTH / 2))
 
     features = nn.Sequential(
-        nn.Conv2d(channels, wide(96), kernel_size=11, stride=4, padding=2),
+        nn.Conv2d(form.channels, wide(96), kernel_size=11, stride=4, padding=2),
         nn.LeakyReLU(SLOPE),
         nn.MaxPool2d(kernel_size=3, stride=2),
         nn.Conv2d(wide(96), wide(256), kernel_size=5, padding=2, groups=2),
@@ -62,7 +55,7 @@ def alexnet(channels: int, num_classes: int, width: int = WIDTH) -> nn.Sequentia
         nn.Dropout(0.5),
         nn.Linear(wide(4096), wide(4096)),
         nn.LeakyReLU(SLOPE),
-        nn.Linear(wide(4096), num_classes),
+        nn.Linear(wide(4096), form.num_classes),
     )
     pool = nn.AdaptiveAvgPool2d(6)
     return nn.Sequential(OrderedDict(features=features, pool=pool, flatten=nn.Flatten(), classifier=classifier))

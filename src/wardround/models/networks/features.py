@@ -1,4 +1,4 @@
-"""Fixed public features: histograms of oriented gradients, and the rows a private linear head is trained on.
+"""Fixed public features: histograms of oriented gradients, and the rows that a private linear head is trained on.
 
 With a few thousand patients a linear head on fixed features beats every convolutional network trained
 privately from scratch (Tramèr and Boneh 2021, https://arxiv.org/abs/2011.11660): there is less to add noise
@@ -20,8 +20,6 @@ BLOCK = 2
 CELLS = 8
 """Cells along one side of a picture; a cell is `image_size // CELLS` pixels wide."""
 
-SMALLEST_SIDE = 2 * CELLS
-
 BIAS = 0.3
 """Weight of the constant feature beside a row of norm one, before both are scaled to norm one together."""
 
@@ -42,7 +40,7 @@ class Hog(nn.Module):
         self.cell = cell
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Values 0..255, (picture, channel, height, width), to (picture, row, column, 2, 2, orientation)."""
+        """Maps values 0..255, (picture, channel, height, width), to (picture, row, column, 2, 2, orientation)."""
         down, across, magnitude = _gradients(values)
         # Bin k holds the angles in [k, k + 1) * 180 / ORIENTATIONS degrees: those past its first edge
         # and not past the next one. Sums over cells are linear, so they are taken before the difference.
@@ -72,7 +70,7 @@ class HogRows(Encoder):
         self.hog = Hog(image_size // CELLS)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Pictures (picture, channel, height, width), uint8, to rows (picture, feature), float32."""
+        """Maps pictures (picture, channel, height, width), uint8, to rows (picture, feature), float32."""
         histograms = self.hog(pictures.to(torch.float32)).flatten(1)
         centred = histograms - histograms.mean(dim=1, keepdim=True)
         directions = centred / torch.sqrt((centred * centred).sum(dim=1, keepdim=True) + 1e-12)
@@ -80,12 +78,12 @@ class HogRows(Encoder):
         return rows / torch.sqrt((rows * rows).sum(dim=1, keepdim=True))
 
     def constants(self) -> Constants:
-        """See `Encoder`: a row is normalised by its own mean and norm."""
+        """Returns what a row is normalised by: its own mean and norm."""
         return {"kind": "hog-rows", "cell": self.hog.cell, "bias": BIAS}
 
 
 def num_features(image_size: int) -> int:
-    """Length of a row of `HogRows`, the constant included.
+    """Returns the length of a row of `HogRows`, the constant included.
 
     >>> num_features(64)
     1765
@@ -95,10 +93,9 @@ def num_features(image_size: int) -> int:
 
 
 def _gradients(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Vertical and horizontal gradient and its magnitude, each (picture, 1, height, width).
+    """Returns the vertical and horizontal gradient and its magnitude, each (picture, 1, height, width).
 
-    The gradient is that of the channel where it is largest, turned so that its angle lies in [0, 180)
-    degrees.
+    The gradient is that of the channel where it is largest, turned so that its angle lies in [0, 180) degrees.
     """
     down = F.pad(values[:, :, 2:] - values[:, :, :-2], (0, 0, 1, 1))
     across = F.pad(values[:, :, :, 2:] - values[:, :, :, :-2], (1, 1))
@@ -113,7 +110,7 @@ def _gradients(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 
 def _normalised_blocks(cells: torch.Tensor) -> torch.Tensor:
-    """Cells (picture, row, column, orientation) to blocks of 2x2 cells, "L2-Hys" normalised."""
+    """Maps cells (picture, row, column, orientation) to blocks of 2x2 cells, "L2-Hys" normalised."""
     rows, columns = cells.shape[1] - BLOCK + 1, cells.shape[2] - BLOCK + 1
     parts = [cells[:, i : i + rows, j : j + columns] for i in range(BLOCK) for j in range(BLOCK)]
     stacked = torch.stack(parts, dim=3)

@@ -11,17 +11,13 @@ from collections import OrderedDict
 
 from torch import nn
 
-from wardround.models.form import Form
-
-SMALLEST_SIDE = 16
-
-HEAD = "classifier"
+from wardround.models.network import Form
 
 GROUPS = 8
 
 
 def small_cnn(form: Form) -> nn.Sequential:
-    """`features`, flattened, then one linear `classifier`; inputs are (picture, channel, height, width)."""
+    """Returns `features`, flattened, then one linear `classifier`; inputs are (picture, channel, height, width)."""
     pixels = math.prod(_halved(_halved(side // 4, 4), 3) for side in form.size)
     features = nn.Sequential(
         nn.Conv2d(form.channels, 16, kernel_size=8, stride=4, padding=2),
@@ -39,5 +35,5 @@ def small_cnn(form: Form) -> nn.Sequential:
 
 
 def _halved(side: int, kernel: int) -> int:
-    """Width after a convolution of stride 2 and padding 1."""
+    """Returns the width after a convolution of stride 2 and padding 1."""
     return (side + 2 - kernel) // 2 + 1

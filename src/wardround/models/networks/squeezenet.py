@@ -14,15 +14,11 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-SMALLEST_SIDE = 17
-"""Below this a pooling window is larger than what it pools."""
-
-HEAD = "classifier.1"
-"""The last convolution, after the dropout."""
+from wardround.models.network import Form
 
 
 class Fire(nn.Module):
-    """Squeeze to few channels by 1x1, expand by 1x1 and 3x3 side by side (Iandola et al., section 3.2)."""
+    """A squeeze to few channels by 1x1, then an expansion by 1x1 and 3x3 side by side (Iandola et al., section 3.2)."""
 
     def __init__(self, channels: int, squeeze: int, expand: int) -> None:
         super().__init__()
@@ -31,15 +27,15 @@ class Fire(nn.Module):
         self.expand3x3 = nn.Conv2d(squeeze, expand, kernel_size=3, padding=1)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Inputs (picture, channels, height, width) to (picture, 2 * expand, height, width)."""
+        """Maps inputs (picture, channels, height, width) to (picture, 2 * expand, height, width)."""
         squeezed = torch.relu(self.squeeze(inputs))
         return torch.relu(torch.cat([self.expand1x1(squeezed), self.expand3x3(squeezed)], dim=1))
 
 
-def squeezenet(channels: int, num_classes: int) -> nn.Sequential:
-    """`features` then `classifier`, each with the zoo's numbering, which counts layers without parameters."""
+def squeezenet(form: Form) -> nn.Sequential:
+    """Returns `features` then `classifier`, each with the zoo's numbering, which counts layers without parameters."""
     features = nn.Sequential(
-        nn.Conv2d(channels, 64, kernel_size=3, stride=2),
+        nn.Conv2d(form.channels, 64, kernel_size=3, stride=2),
         nn.ReLU(),
         nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True),
         Fire(64, 16, 64),
@@ -55,7 +51,7 @@ def squeezenet(channels: int, num_classes: int) -> nn.Sequential:
     )
     classifier = nn.Sequential(
         nn.Dropout(0.5),
-        nn.Conv2d(512, num_classes, kernel_size=1),
+        nn.Conv2d(512, form.num_classes, kernel_size=1),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),

@@ -12,14 +12,13 @@ weights file could not express, so the levels are joined here. Names: `encoder.L
 """
 
 from collections import OrderedDict
+from itertools import pairwise
 
 import torch
 from torch import nn
 
-from wardround.models.form import Form
-from wardround.models.networks.extras import optional
-
-HEAD = "classifier"
+from wardround.models.network import Form
+from wardround.models.networks.of_monai import optional
 
 _NORM = ("instance", {"affine": True})
 _ACTIVATION = ("leakyrelu", {"inplace": False, "negative_slope": 0.01})
@@ -29,7 +28,7 @@ class Encoder(nn.ModuleList):
     """The way down."""
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Pictures (picture, channel, *space) to the maps of all levels, finest first."""
+        """Maps pictures (picture, channel, *space) to the maps of all levels, finest first."""
         maps = []
         for block in self:
             x = block(x)
@@ -41,7 +40,7 @@ class Decoder(nn.ModuleList):
     """The way up: each block takes the map from below and the one from its own level."""
 
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        """Maps of all levels, finest first, to (picture, width, *space)."""
+        """Joins the maps of all levels, finest first, to (picture, width, *space)."""
         x = maps[-1]
         for block, beside in zip(self, reversed(maps[:-1]), strict=True):
             x = block(x, beside)
@@ -49,35 +48,26 @@ class Decoder(nn.ModuleList):
 
 
 def unet(form: Form, depth: int) -> nn.Sequential:
-    """`encoder`, `decoder` and a `classifier` of each pixel.
+    """Returns `encoder`, `decoder` and a `classifier` of each pixel, with depth + 1 levels.
 
-    Args:
-        form: its size must be divisible by 2 ** depth.
-        depth: number of transposed convolutions; there are depth + 1 levels.
+    Sizes must be divisible by 2 ** depth, the number of transposed convolutions.
     """
     blocks = optional("monai.networks.blocks.dynunet_block")
     widths = [form.width * 2**level for level in range(depth + 1)]
     space = form.dimensions
 
-    def down(level: int) -> nn.Module:
-        before = form.channels if level == 0 else widths[level - 1]
-        stride = 1 if level == 0 else 2
-        block: nn.Module = blocks.UnetBasicBlock(space, before, widths[level], 3, stride, _NORM, _ACTIVATION)
-        return block
-
-    def up(level: int) -> nn.Module:
-        block: nn.Module = blocks.UnetUpBlock(space, widths[level + 1], widths[level], 3, 1, 2, _NORM, _ACTIVATION)
-        return block
-
-    return nn.Sequential(
-        OrderedDict(
-            encoder=Encoder([down(level) for level in range(depth + 1)]),
-            decoder=Decoder([up(level) for level in reversed(range(depth))]),
-            classifier=pointwise(space, form.width, form.num_classes),
-        )
-    )
+    down = [
+        blocks.UnetBasicBlock(space, before, width, 3, 1 if level == 0 else 2, _NORM, _ACTIVATION)
+        for level, (before, width) in enumerate(pairwise([form.channels, *widths]))
+    ]
+    up = [
+        blocks.UnetUpBlock(space, below, width, 3, 1, 2, _NORM, _ACTIVATION)
+        for below, width in pairwise(reversed(widths))
+    ]
+    classifier = pointwise(space, form.width, form.num_classes)
+    return nn.Sequential(OrderedDict(encoder=Encoder(down), decoder=Decoder(up), classifier=classifier))
 
 
 def pointwise(dimensions: int, channels: int, num_classes: int) -> nn.Module:
-    """The same linear layer at every pixel or voxel."""
+    """Returns one linear layer, applied at every pixel or voxel."""
     return (nn.Conv2d if dimensions == 2 else nn.Conv3d)(channels, num_classes, kernel_size=1)

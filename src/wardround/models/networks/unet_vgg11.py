@@ -16,22 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from wardround.models.network import Form
 from wardround.models.networks.vgg import VGG11, convolutions
 from wardround.models.norms import group_norm
-
-DIVISOR = 32
-
-HEAD = "classifier"
 
 _BESIDE = (512, 512, 256, 128, 0)
 _WIDTHS = (256, 128, 64, 32, 16)
 
 
 class VggMaps(nn.Sequential):
-    """The convolutional layers of a VGG, which returns its maps as well."""
+    """The convolutional layers of a VGG, with its maps."""
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Pictures (picture, channel, height, width) to the maps before each pooling and the last one after."""
+        """Maps pictures (picture, channel, height, width) to the maps before each pooling and the last one after."""
         maps = []
         for layer in self:
             if isinstance(layer, nn.MaxPool2d):
@@ -46,11 +43,8 @@ class TwoConvolutions(nn.Sequential):
     def __init__(self, channels: int, width: int) -> None:
         layers: list[nn.Module] = []
         for before in (channels, width):
-            layers += [
-                nn.Conv2d(before, width, kernel_size=3, padding=1, bias=False),
-                group_norm(width),
-                nn.ReLU(),
-            ]
+            convolution = nn.Conv2d(before, width, kernel_size=3, padding=1, bias=False)
+            layers += [convolution, group_norm(width), nn.ReLU()]
         super().__init__(*layers)
 
 
@@ -67,7 +61,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        """Maps of the encoder, finest first, to (picture, 16, height, width)."""
+        """Maps the encoder's maps, finest first, to (picture, 16, height, width)."""
         x: torch.Tensor = self.center(maps[-1])
         # The map of full resolution is not used.
         for block, beside in zip(self.blocks, [*reversed(maps[1:-1]), None], strict=True):
@@ -76,12 +70,12 @@ class Decoder(nn.Module):
         return x
 
 
-def unet_vgg11(channels: int, num_classes: int) -> nn.Sequential:
-    """`features` with the zoo's numbering, `decoder` and a `classifier` of each pixel."""
+def unet_vgg11(form: Form) -> nn.Sequential:
+    """Returns `features` with the zoo's numbering, `decoder` and a `classifier` of each pixel."""
     return nn.Sequential(
         OrderedDict(
-            features=VggMaps(*convolutions(channels, VGG11, normalised=True)),
+            features=VggMaps(*convolutions(form.channels, VGG11, normalised=True)),
             decoder=Decoder(),
-            classifier=nn.Conv2d(_WIDTHS[-1], num_classes, kernel_size=3, padding=1),
+            classifier=nn.Conv2d(_WIDTHS[-1], form.num_classes, kernel_size=3, padding=1),
         )
     )

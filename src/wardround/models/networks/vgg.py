@@ -15,13 +15,8 @@ from collections import OrderedDict
 
 from torch import nn
 
+from wardround.models.network import Form
 from wardround.models.norms import group_norm
-
-SMALLEST_SIDE = 32
-"""Below this the last of five poolings has nothing to pool."""
-
-HEAD = "classifier.6"
-HEAD_OF_ONE_LAYER = "classifier.0"
 
 NUM_FEATURES = 512 * 7 * 7
 
@@ -31,7 +26,7 @@ VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
 
 
 def convolutions(channels: int, plan: tuple[tuple[int, ...], ...], *, normalised: bool) -> list[nn.Module]:
-    """The convolutional layers in the zoo's order, a pooling that halves each side after each level."""
+    """Returns the convolutional layers in the zoo's order, a pooling that halves each side after each level."""
     layers: list[nn.Module] = []
     for level in plan:
         for width in level:
@@ -44,8 +39,8 @@ def convolutions(channels: int, plan: tuple[tuple[int, ...], ...], *, normalised
     return layers
 
 
-def vgg(channels: int, num_classes: int, plan: tuple[tuple[int, ...], ...]) -> nn.Sequential:
-    """`features`, the pool to 7x7, then `classifier`, numbered as in the zoo."""
+def vgg(form: Form, plan: tuple[tuple[int, ...], ...]) -> nn.Sequential:
+    """Returns `features`, the pool to 7x7, then `classifier`, numbered as in the zoo."""
     classifier = nn.Sequential(
         nn.Linear(NUM_FEATURES, 4096),
         nn.ReLU(),
@@ -53,20 +48,17 @@ def vgg(channels: int, num_classes: int, plan: tuple[tuple[int, ...], ...]) -> n
         nn.Linear(4096, 4096),
         nn.ReLU(),
         nn.Dropout(0.5),
-        nn.Linear(4096, num_classes),
+        nn.Linear(4096, form.num_classes),
     )
-    return _assembled(convolutions(channels, plan, normalised=False), classifier)
+    return _assembled(convolutions(form.channels, plan, normalised=False), classifier)
 
 
-def vgg11_gn(channels: int, num_classes: int) -> nn.Sequential:
-    """VGG-11 with group norms (the zoo's numbering of its VGG-11 with batch norms) and one linear layer."""
-    classifier = nn.Sequential(nn.Linear(NUM_FEATURES, num_classes))
-    return _assembled(convolutions(channels, VGG11, normalised=True), classifier)
+def vgg11_gn(form: Form) -> nn.Sequential:
+    """Returns VGG-11 with group norms (the zoo's numbering of its VGG-11 with batch norms) and one linear layer."""
+    classifier = nn.Sequential(nn.Linear(NUM_FEATURES, form.num_classes))
+    return _assembled(convolutions(form.channels, VGG11, normalised=True), classifier)
 
 
 def _assembled(features: list[nn.Module], classifier: nn.Sequential) -> nn.Sequential:
-    pool = nn.AdaptiveAvgPool2d(7)
-    parts = OrderedDict(
-        features=nn.Sequential(*features), avgpool=pool, flatten=nn.Flatten(), classifier=classifier
-    )
-    return nn.Sequential(parts)
+    before = OrderedDict(features=nn.Sequential(*features), avgpool=nn.AdaptiveAvgPool2d(7), flatten=nn.Flatten())
+    return nn.Sequential(OrderedDict([*before.items(), ("classifier", classifier)]))

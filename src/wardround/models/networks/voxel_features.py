@@ -1,8 +1,8 @@
 """Fixed public features of every pixel or voxel, and the small network that is trained on them.
 
-What `features` is to pictures with one answer: private noise grows with the square root of the number of
+Private noise grows with the square root of the number of
 parameters, and a U-Net spends hundreds of thousands of them on learning blurs and edges that can be written down
-(Tramèr and Boneh 2021, https://arxiv.org/abs/2011.11660). Here the filters are Gaussians and their derivatives at
+(Tramèr and Boneh 2021, https://arxiv.org/abs/2011.11660). The filters are Gaussians and their derivatives at
 public widths (the local jet, Koenderink and van Doorn 1987, https://doi.org/10.1007/BF00318371), looks to either
 side, and the place in the picture. Trained are a hidden layer and the classes, the same at every voxel: some 700
 parameters for a grey volume with two regions.
@@ -18,11 +18,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from wardround.models.form import Form
-from wardround.models.network import Constants, Encoder, Standardise
+from wardround.models.network import Constants, Encoder, Form, Standardise
 from wardround.models.networks.unet import pointwise
-
-HEAD = "classifier"
 
 WIDTHS = (1.0, 2.0, 4.0, 8.0)
 """Standard deviations of the Gaussians, in pixels or voxels, each the double of the one before."""
@@ -42,7 +39,7 @@ _STEEPNESS_OFFSET = 0.5
 
 
 class VoxelFeatures(Encoder):
-    """Pictures to the features of each pixel or voxel.
+    """The features of each pixel or voxel.
 
     Of each channel, standardised by the picture's own mean and deviation, in this order: the five bands between the
     widths, finest first; for each width of `SLOPED`, the slope along each axis and their length; for each width of
@@ -59,12 +56,13 @@ class VoxelFeatures(Encoder):
         self.standardise = Standardise(each_channel=True)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures (picture, channel, *space), uint8, to (picture, feature, *space), float32."""
+        """Maps pictures (picture, channel, *space), uint8, to (picture, feature, *space), float32."""
         values = self.standardise(pictures)
         features = [*_bands(values)]
         for width in SLOPED:
             slopes = [_DERIVATIVE_GAIN * part for part in _along_one_axis_each(values, width, order=1)]
-            features += [*slopes, _length(slopes) - _STEEPNESS_OFFSET]
+            length = torch.stack([slope * slope for slope in slopes]).sum(dim=0).sqrt()
+            features += [*slopes, length - _STEEPNESS_OFFSET]
         for width in CURVED:
             features += [_DERIVATIVE_GAIN * part for part in _along_one_axis_each(values, width, order=2)]
         for width, distance in AFAR:
@@ -74,12 +72,12 @@ class VoxelFeatures(Encoder):
         return torch.cat(features, dim=1)
 
     def constants(self) -> Constants:
-        """See `Encoder`: the normalisation comes before the filters, whose widths and gains are the network's own."""
+        """Returns the normalisation before the filters; their widths and gains are the network's own."""
         return self.standardise.constants() | {"kind": "voxel-features"}
 
 
 def num_features(dimensions: int, channels: int) -> int:
-    """Number of features of one pixel or voxel.
+    """Returns the number of features of one pixel or voxel.
 
     >>> num_features(3, 1), num_features(2, 1)
     (41, 29)
@@ -89,26 +87,22 @@ def num_features(dimensions: int, channels: int) -> int:
 
 
 def voxel_features(form: Form) -> nn.Sequential:
-    """A `hidden` layer and a `classifier` of each pixel or voxel; inputs are (picture, feature, *space)."""
+    """Returns a `hidden` layer and a `classifier` of each pixel or voxel; inputs are (picture, feature, *space)."""
     space = form.dimensions
-    return nn.Sequential(
-        OrderedDict(
-            hidden=pointwise(space, num_features(space, form.channels), form.width),
-            activation=nn.ReLU(),
-            classifier=pointwise(space, form.width, form.num_classes),
-        )
-    )
+    hidden = pointwise(space, num_features(space, form.channels), form.width)
+    classifier = pointwise(space, form.width, form.num_classes)
+    return nn.Sequential(OrderedDict(hidden=hidden, activation=nn.ReLU(), classifier=classifier))
 
 
 def gaussian(side: int, width: float, *, order: int = 0, shift: float = 0.0) -> Tensor:
-    """A Gaussian filter along one axis as a matrix, (out, in).
+    """Returns a Gaussian filter along one axis as a matrix, (out, in).
 
     Args:
-        side: length of the axis.
+        side: of the axis.
         width: standard deviation in pixels.
         order: 0 blurs, and every row sums to one. 1 and 2 are the first and second derivative, times width and
             width**2 so that all widths give numbers of one size; every row sums to zero, at the borders too.
-        shift: where a row looks, in pixels from its own place. A place outside is answered by what lies nearest.
+        shift: of a row's centre from its own place, in pixels. Outside, the nearest place answers.
     """
     place = torch.arange(side, dtype=torch.float32)
     distance = (place[None, :] - place[:, None] - shift) / width
@@ -121,40 +115,28 @@ def gaussian(side: int, width: float, *, order: int = 0, shift: float = 0.0) -> 
 
 
 def _filtered(values: Tensor, filters: list[Tensor]) -> Tensor:
-    """Values (picture, channel, *space) after one matrix along each axis of space."""
+    """Returns values (picture, channel, *space) after one matrix along each axis of space."""
     for axis, matrix in enumerate(filters, start=2):
         values = (values.transpose(axis, -1) @ matrix.to(values.device).T).transpose(axis, -1)
     return values
 
 
 def _bands(values: Tensor) -> list[Tensor]:
-    """What each width removes that the one before it left, and what the last one leaves."""
+    """Returns the band that each width removes and the one before it left, and what the last width leaves."""
     blurred = [_filtered(values, [gaussian(side, width) for side in values.shape[2:]]) for width in WIDTHS]
     bands = [finer - coarser for finer, coarser in zip([values, *blurred], blurred, strict=False)]
     return [gain * band for gain, band in zip(_BAND_GAINS, [*bands, blurred[-1]], strict=True)]
 
 
 def _along_one_axis_each(values: Tensor, width: float, *, order: int = 0, shift: float = 0.0) -> list[Tensor]:
-    """Blurred in all directions, derived or shifted along one axis: one result for each axis."""
-    sides = values.shape[2:]
-    return [
-        _filtered(
-            values,
-            [
-                gaussian(side, width, order=order, shift=shift) if axis == special else gaussian(side, width)
-                for axis, side in enumerate(sides)
-            ],
-        )
-        for special in range(len(sides))
-    ]
-
-
-def _length(slopes: list[Tensor]) -> Tensor:
-    return torch.stack([slope * slope for slope in slopes]).sum(dim=0).sqrt()
+    """Returns for each axis the values blurred along all, and derived or shifted along this one."""
+    plain = [gaussian(side, width) for side in values.shape[2:]]
+    special = [gaussian(side, width, order=order, shift=shift) for side in values.shape[2:]]
+    return [_filtered(values, [*plain[:axis], special[axis], *plain[axis + 1 :]]) for axis in range(len(plain))]
 
 
 def _places(values: Tensor) -> Tensor:
-    """Coordinates of the pixels' centres between the borders -1 and 1, squares and products, (1, place, *space)."""
+    """Returns the centres' coordinates between the borders -1 and 1, squares and products, (1, place, *space)."""
     sides = values.shape[2:]
     axes = [(2 * torch.arange(side, device=values.device) + 1) / side - 1 for side in sides]
     grid = torch.meshgrid(*axes, indexing="ij")

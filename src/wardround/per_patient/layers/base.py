@@ -30,6 +30,11 @@ STORE_BYTES = 96 << 20
 _BLOCK = 1024
 
 
+def same(values: Tensor) -> Tensor:
+    """Returns per-picture values as they are: every patient has one picture."""
+    return values
+
+
 def widened(values: Tensor) -> Tensor:
     """Returns half precision as float32, other types unchanged."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
@@ -74,9 +79,7 @@ class Use:
         """Returns the gradients of the inputs."""
         raise NotImplementedError
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """Returns the gradients of the parameters, each (patient, *shape); a large one in `buffers`, if given."""
         raise NotImplementedError
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,25 +38,22 @@ class Convolution(Use):
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
-        (x,) = inputs
         y = torch.convolution(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.transposed,
+            inputs[0], self.weight, self.bias, self.stride, self.padding, self.dilation, self.transposed,
             self.output_padding, self.groups,
         )  # fmt: skip
-        return y, (x,)
+        return y, inputs
 
     def _backward(self, g: Tensor, x: Tensor, weight: Tensor, groups: int, *, for_weight: bool) -> Tensor:
-        gradients: Any = torch.ops.aten.convolution_backward(
+        gradients: list[Tensor] = torch.ops.aten.convolution_backward(
             g, x, weight, None, self.stride, self.padding, self.dilation, self.transposed,
             self.output_padding, groups, (not for_weight, for_weight, False),
         )  # fmt: skip
-        found: Tensor = gradients[1 if for_weight else 0]
-        return found
+        return gradients[1 if for_weight else 0]
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
-        (x,) = saved
-        return (self._backward(g, x.to(g.dtype), self.weight.to(g.dtype), self.groups, for_weight=False),)
+        return (self._backward(g, saved[0].to(g.dtype), self.weight.to(g.dtype), self.groups, for_weight=False),)
 
     @property
     def _is_pointwise(self) -> bool:
@@ -77,9 +73,7 @@ class Convolution(Use):
         """
         return self.groups == 1 and self.weight.ndim == 5 and math.prod(self.weight.shape[1:]) <= 64
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         out = [self._each_weight_gradient(g, saved[0], fold, buffers)] if self.trains[0] else []
         return out + ([fold(over_space(g))] if self.trains[1] else [])
@@ -98,9 +92,7 @@ class Convolution(Use):
             )
         if shape[1] < 8 or count * self.weight.numel() > 1_500_000:
             # One product a picture: folding few channels into groups is slow, and so is a huge result.
-            gradients = (
-                g.new_empty(count, *shape) if buffers is None else buffers.of(self.names[0], count, shape, g)
-            )
+            gradients = (buffers or Buffers()).of(self.names[0], count, shape, g)
             for i in range(count):
                 gradients[i] = self._weight_gradient(g[i : i + 1], x[i : i + 1])
             return gradients if buffers is not None else fold(gradients)

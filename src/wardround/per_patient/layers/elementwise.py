@@ -19,17 +19,13 @@ class Scale(Use):
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
-        (x,) = inputs
-        return x * self.weight, (x,)
+        return inputs[0] * self.weight, inputs
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
-        (x,) = saved
-        return ((g * self.weight).sum_to_size(x.shape),)
+        return ((g * self.weight).sum_to_size(saved[0].shape),)
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         return [fold(sum_like(g * saved[0], self.weight))]
 
@@ -54,9 +50,7 @@ class Shift(Use):
         """See `Use`."""
         return (g.sum_to_size(self._of_input),) if self.shape is None else ()
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         return [fold(self.sign * sum_like(g, self.weight))]
 
@@ -78,17 +72,13 @@ class Slope(Use):
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
-        (x,) = inputs
-        return F.leaky_relu(x, float(self.weight)), (x,)
+        return F.leaky_relu(inputs[0], float(self.weight)), inputs
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
-        gradient: Tensor = torch.ops.aten.leaky_relu_backward(g, saved[0], float(self.weight), False)
-        return (gradient,)
+        return (torch.ops.aten.leaky_relu_backward(g, saved[0], float(self.weight), False),)
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         below = saved[0].clamp(max=0)
         return [fold((g * below).flatten(1).sum(1).reshape(-1, *self.weight.shape))]
@@ -104,16 +94,13 @@ class Embedding(Use):
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
-        (index,) = inputs
-        return F.embedding(index, self.weight), (index,)
+        return F.embedding(inputs[0], self.weight), inputs
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
         return (None,)
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         index = saved[0].reshape(g.shape[0], -1)
         rows = g.reshape(g.shape[0], index.shape[1], -1)

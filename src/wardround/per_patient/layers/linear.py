@@ -25,7 +25,7 @@ class Linear(Use):
         (x,) = inputs
         weight = self.weight.t() if self.columns else self.weight
         if x.ndim == 2:
-            return F.linear(x, weight, self.bias), (x,)
+            return F.linear(x, weight, self.bias), inputs
         if torch.is_autocast_enabled(x.device.type):
             return F.linear(x, weight, self.bias).clone(), (x,)
         # F.linear would return a view of a flat product, and a view may not be changed in place afterwards.
@@ -47,9 +47,7 @@ class Linear(Use):
         g3, x3 = g.reshape(g.shape[0], -1, g.shape[-1]), x.reshape(x.shape[0], -1, x.shape[-1])
         return (x3, g3) if self.columns else (g3, x3)
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         rows, columns = self._tokens(g, saved[0])
         out = []

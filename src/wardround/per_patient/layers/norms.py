@@ -25,8 +25,7 @@ class GroupNorm(Use):
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
-        (x,) = inputs
-        x = widened(x)
+        x = widened(inputs[0])
         if _format_of(x) is torch.contiguous_format:
             x = x.contiguous()
         count, channels = x.shape[:2]
@@ -50,9 +49,7 @@ class GroupNorm(Use):
         )  # fmt: skip
         return (gradients[0],)
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         x, mean, rstd = saved
         count, channels = x.shape[:2]
@@ -104,8 +101,7 @@ class LayerNorm(Use):
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
-        (x,) = inputs
-        x = widened(x).contiguous()
+        x = widened(inputs[0]).contiguous()
         y, mean, rstd = torch.native_layer_norm(x, self.shape, self.weight, self.bias, self.eps)
         return y, (x, mean, rstd)
 
@@ -117,9 +113,7 @@ class LayerNorm(Use):
         )
         return (gradients[0],)
 
-    def per_patient(
-        self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None = None
-    ) -> list[Tensor]:
+    def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         x, mean, rstd = saved
         out = []

@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import assert_never
 
 from wardround.accounting.events import ComposedEvent, Event, GaussianEvent
-from wardround.accounting.insiders import InsiderRow, NoiseShares, epsilon_by_colluders
-from wardround.accounting.terms import Trust
+from wardround.accounting.insiders import InsiderRow, epsilon_by_colluders
+from wardround.noisers import NoiseShares
 from wardround.privacy.plans.costs import event_of
 from wardround.privacy.plans.kinds import (
     CorrelatedGradients,
@@ -56,18 +56,14 @@ def insiders_of(
         left = plan.count.noise.noise_multiplier * (noise_multiplier / promised)
         return ComposedEvent((event_of(against(plan.count, left), counts), steps))
 
-    shares = plan.noiser if isinstance(plan.noiser, NoiseShares) else None
     rows = epsilon_by_colluders(
         event,
         promised,
+        plan.noiser,
         delta=plan.delta,
-        hospitals=plan.hospitals,
-        colluders=0 if shares is None else shares.colluders,
-        dropouts=0 if shares is None else shares.dropouts,
-        trust=plan.trust,
         accountant=plan.accountant,
         parts=() if plan.masked is None else plan.discrete_after(done, counts),
     )
-    if all_present or plan.trust is not Trust.SECURE_AGGREGATION or shares is None:
+    if all_present or not isinstance(plan.noiser, NoiseShares):
         return rows
-    return tuple(row for row in rows if row.missing == shares.dropouts)
+    return tuple(row for row in rows if row.missing == plan.noiser.dropouts)

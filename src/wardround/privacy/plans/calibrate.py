@@ -8,6 +8,7 @@ from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.events import ComposedEvent, Event, GaussianEvent
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
 from wardround.errors import PrivacyError
+from wardround.noisers import ByEachHospital
 from wardround.privacy.plans.costs import event_of
 from wardround.privacy.plans.kinds import (
     CorrelatedGradients,
@@ -20,7 +21,6 @@ from wardround.privacy.plans.kinds import (
     NotPrivate,
     PublicSize,
 )
-from wardround.privacy.plans.noisers import ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, participation_of
 

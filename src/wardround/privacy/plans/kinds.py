@@ -10,15 +10,14 @@ from typing import TypeAlias
 
 from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.events import GaussianEvent
-from wardround.accounting.insiders import NoiseShares
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator, ByEachHospital, Noiser, NoiseShares
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.per_patient.clipping_rules import Clipping, Flat
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.pictures import LocalRelease
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital, Noiser
 from wardround.privacy.updates import UpdateMechanism
 
 Noise: TypeAlias = GaussianEvent | DiscreteShares

@@ -17,8 +17,9 @@ from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.discrete import DiscreteShares, epsilon_of_parts
 from wardround.accounting.discrete import Part as DiscretePart
 from wardround.accounting.events import ComposedEvent, Event, NonPrivateEvent, SelfComposedEvent
-from wardround.accounting.terms import NeighboringRelation, PrivacyUnit, Trust
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
+from wardround.noisers import Noiser, Trust, trust_of
 from wardround.privacy.plans.costs import discrete_part, event_of, planned_releases, relation_of, unit_of
 from wardround.privacy.plans.kinds import (
     CorrelatedGradients,
@@ -32,7 +33,6 @@ from wardround.privacy.plans.kinds import (
     PublicSize,
     Training,
 )
-from wardround.privacy.plans.noisers import Noiser, trust_of
 from wardround.privacy.plans.releases import noiser_of
 
 

@@ -4,6 +4,7 @@ from typing import assert_never
 
 from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.events import Event, NoEvent, NonPrivateEvent, SelfComposedEvent
+from wardround.noisers import ByEachHospital
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.kinds import (
@@ -17,7 +18,6 @@ from wardround.privacy.plans.kinds import (
     Part,
     Training,
 )
-from wardround.privacy.plans.noisers import ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, correlation_of
 from wardround.work import (

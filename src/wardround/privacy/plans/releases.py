@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from wardround.accounting.discrete import DiscreteShares
 from wardround.errors import PrivacyError
+from wardround.noisers import ByCoordinator, ByEachHospital, Noiser, hospital_std
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.correlated import Noise as RoundNoise
@@ -25,7 +26,6 @@ from wardround.privacy.plans.kinds import (
     Part,
     Training,
 )
-from wardround.privacy.plans.noisers import ByCoordinator, ByEachHospital, Noiser, hospital_std
 from wardround.randomness import Stream
 from wardround.randomness.sampling import Indices, poisson_sample
 from wardround.types import Vector

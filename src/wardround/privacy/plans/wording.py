@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import assert_never
 
 from wardround.accounting.accountants import epsilon_of
-from wardround.accounting.insiders import NoiseShares
 from wardround.accounting.statement import FLOATING_POINT_CAVEAT, Statement, format_epsilon
-from wardround.accounting.terms import PrivacyUnit, Trust
+from wardround.accounting.terms import PrivacyUnit
+from wardround.noisers import Trust
 from wardround.per_patient.clipping_rules import Automatic, ClippingKind, PerLayer, Split
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.pictures import LocalRelease
@@ -168,8 +168,7 @@ def statement_of(
         seeded: noise and sampling came from a seed.
     """
     done = plan.releases if releases is None else releases
-    words, noiser = words_of(plan), plan.noiser
-    shares = noiser if isinstance(noiser, NoiseShares) else None
+    words = words_of(plan)
     return Statement(
         epsilon=plan.epsilon_after(done, counts),
         delta=plan.delta,
@@ -181,10 +180,7 @@ def statement_of(
         releases=done + (counts if plan.count is not None else 0),
         released_what=words.released + (_counted(counts) if plan.count is not None else ""),
         released_to=words.released_to,
-        trust=plan.trust,
-        hospitals=plan.hospitals,
-        colluders=0 if shares is None else shares.colluders,
-        dropouts=0 if shares is None else shares.dropouts,
+        noiser=plan.noiser,
         images_per_patient=plan.images_per_patient if plan.unit is PrivacyUnit.PATIENT else None,
         unit=plan.unit,
         relation=plan.relation,

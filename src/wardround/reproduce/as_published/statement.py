@@ -3,7 +3,7 @@
 import math
 
 from wardround.accounting.statement import Statement
-from wardround.accounting.terms import Trust
+from wardround.noisers import ByEachHospital
 
 
 def no_guarantee(reason: str, mechanism: str, released_what: str, hospitals: int = 1) -> Statement:
@@ -18,8 +18,7 @@ def no_guarantee(reason: str, mechanism: str, released_what: str, hospitals: int
         releases=1,
         released_what=released_what,
         released_to="whoever gets it",
-        trust=Trust.NOBODY,
-        hospitals=hospitals,
+        noiser=ByEachHospital(hospitals),
         simulated=True,
         guarantee=False,
         reason=reason,

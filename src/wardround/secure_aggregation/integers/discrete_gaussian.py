@@ -16,7 +16,7 @@ variation to add to delta. Assumed: words of the source are uniform, and log and
 by less than 16 units in the last place (they are held to that by a test).
 
 Guarantee: this file adds noise and promises nothing about data; `wardround.accounting.discrete` says what the noise is
-worth. Bytes drawn for a `count` are the same whatever comes out, but for those extra bits and once in 2^40 chunks of
+worth. Bytes drawn for a `count` are the same for all outcomes, but for those extra bits and once in 2^40 chunks of
 samples. Time is not constant to the last cycle; it depends on the noise alone, never on a patient.
 """
 

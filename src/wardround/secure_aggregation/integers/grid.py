@@ -72,13 +72,13 @@ class Grid:
         return (self.bound - math.sqrt(self.dimension) / 2) / self.clipping_norm
 
     def row_of(self, gradient: Gradient) -> Int64:
-        """One patient's gradient, clipped and rounded to the nearest grid points, (parameter,).
+        """Returns one patient's gradient, clipped and rounded to the nearest grid points, (parameter,).
 
         Args:
             gradient: of one patient. Coordinates that it lacks at its end are zeros.
 
         Guarantee:
-            The squares of the row add up to at most `bound`², in whole numbers, whatever the gradient holds. Private.
+            The squares of the row add up to at most `bound`², in whole numbers, for any gradient. Private.
 
         Edge cases:
             | gradient                                              | row                          |
@@ -93,7 +93,7 @@ class Grid:
         return row.astype(np.int64)
 
     def sum_of(self, gradients: Iterable[Gradient]) -> Int64:
-        """Sum of the patients' rows, (parameter,); zeros for an empty sample.
+        """Returns the sum of the patients' rows, (parameter,); zeros for an empty sample.
 
         Guarantee:
             Relation: add or remove one patient. The sum moves by one row, of L2 norm at most `bound`. It does not
@@ -145,7 +145,7 @@ class Grid:
         return self._squares(gradient, start, half, scratch) + self._squares(gradient, half, stop, scratch)
 
     def _is_within(self, squares: float) -> bool:
-        """Whether whole numbers, whose squares add up to this in double precision, have at most the bound as norm.
+        """Returns whether whole numbers, whose squares add up to this in double precision, keep to the bound.
 
         Decided exactly: every partial sum of squares below 2^53 is exact, in any order; one that passes 2^53 never
         comes back below it, as rounding is monotone; and the squared bound is at most 2^52. What is no number is not

@@ -18,7 +18,7 @@ class LazyUniform:
         self._leading, self._bits, self._more_bits = leading, bits, more_bits
 
     def is_below_exp(self, exponent: Fraction) -> bool:
-        """Whether the uniform is below exp(-exponent), for an exponent >= 0."""
+        """Returns whether the uniform is below exp(-exponent), for an exponent >= 0."""
         if exponent == 0:
             return True
         while True:
@@ -32,7 +32,7 @@ class LazyUniform:
 
 
 def exp_bounds(exponent: Fraction, bits: int) -> tuple[int, int]:
-    """Whole numbers around 2^bits · exp(-exponent), for an exponent >= 0.
+    """Returns whole numbers around 2^bits · exp(-exponent), for an exponent >= 0.
 
     The series of exp(exponent) has positive terms only. Rounded down its sum is a lower bound; rounded up, and with
     the last term twice where each is less than half of the one before, an upper bound.

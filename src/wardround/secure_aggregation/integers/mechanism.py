@@ -6,10 +6,10 @@
     A  sum of Y over the hospitals                                                          the total
     A C / (D - sqrt(d)/2)                                                                   a sum of gradients
 
-with h = hospitals - colluders - dropouts shares that the adversary does not know and that are surely there. The share
+with h = `NoiseShares.honest` shares that the attacker does not know and that are surely in the total. The share
 is fixed and the grid carries z: a smaller noise multiplier means a larger D, hence a finer grid.
 
-Released: A, to whoever sees the model. A single Y has one share only: it may leave its hospital masked, never alone.
+Released: A, to any party that sees the model. A single Y has one share only: it leaves masked, never alone.
 Sensitivity: one patient, added or removed with all their pictures, moves A by a vector of L2 norm at most D.
 What it is worth: `wardround.accounting.discrete`, with shares of 2^K, h and D. The 9 is the smoothing it gives up, so
 that its noise multiplier is at least z. Who knows more shares than foreseen has less noise against them.
@@ -28,6 +28,7 @@ from functools import cached_property
 import numpy as np
 
 from wardround.errors import PrivacyError
+from wardround.noisers import NoiseShares
 from wardround.secure_aggregation.integers.discrete_gaussian import RandomBytes, discrete_gaussian
 from wardround.secure_aggregation.integers.grid import Float64, Gradient, Grid, Int64
 from wardround.secure_aggregation.integers.ring import WIDEST, Residues, Ring
@@ -49,23 +50,18 @@ class IntegerMechanism:
         clipping_norm: L2 norm C > 0 of a patient's gradient.
         noise_multiplier: z > 0, std of the noise that is surely there and unknown, over the sensitivity.
         dimension: parameters d.
-        hospitals: those that add to the sum.
-        colluders: hospitals that may tell the coordinator their share of the noise.
-        dropouts: hospitals whose share may be missing.
+        shares: of the noise, one from each hospital that adds to the sum.
         grid_bits: K; the share of a hospital is a discrete Gaussian of parameter 2^K grid steps.
         ring: that sums are formed in; `for_patients` takes the smallest that holds them.
 
     Raises:
-        PrivacyError: a parameter that does not hold, no honest hospital left, or a sensitivity that the grid cannot
-            carry.
+        PrivacyError: a parameter that does not hold, or a sensitivity that the grid cannot carry.
     """
 
     clipping_norm: float
     noise_multiplier: float
     dimension: int
-    hospitals: int
-    colluders: int = 1
-    dropouts: int = 0
+    shares: NoiseShares
     grid_bits: int = 20
     ring: Ring = WIDEST
 
@@ -75,24 +71,9 @@ class IntegerMechanism:
         object.__setattr__(self, "noise_multiplier", float(self.noise_multiplier))
         if not 0 < self.noise_multiplier < math.inf:
             raise PrivacyError(f"noise_multiplier must be > 0 and finite, got {self.noise_multiplier}.")
-        if self.colluders < 0 or self.dropouts < 0:
-            raise PrivacyError(
-                f"colluders and dropouts must be >= 0, got {self.colluders} and {self.dropouts}. "
-                "Use 0 to foresee none."
-            )
-        if self.honest < 1:
-            raise PrivacyError(
-                f"colluders + dropouts must be < hospitals, got {self.colluders} + {self.dropouts} of "
-                f"{self.hospitals}. Someone honest has to be left to add noise."
-            )
         if not 2 <= self.grid_bits <= _MOST_GRID_BITS:
             raise PrivacyError(f"grid_bits must be between 2 and {_MOST_GRID_BITS}, got {self.grid_bits}. Use 20.")
         _ = self.grid
-
-    @property
-    def honest(self) -> int:
-        """Shares h that are surely there and unknown to the adversary."""
-        return self.hospitals - self.colluders - self.dropouts
 
     @property
     def share_std(self) -> int:
@@ -102,7 +83,7 @@ class IntegerMechanism:
     @cached_property
     def sensitivity(self) -> int:
         """D: L2 bound on one patient's row, in grid steps; the largest whole number with D z <= sqrt(h 4^K - 9)."""
-        variance = self.honest * self.share_std**2 - SMOOTHING_SQUARED
+        variance = self.shares.honest * self.share_std**2 - SMOOTHING_SQUARED
         return math.isqrt(math.floor(variance / Fraction(self.noise_multiplier) ** 2))
 
     @cached_property
@@ -116,7 +97,7 @@ class IntegerMechanism:
         The noise of a coordinate is beyond its part with a chance below 2 exp(-72) = 1.1e-31: a discrete Gaussian is
         subgaussian as the continuous one is, E exp(sX) = exp(s²σ²/2) ρ(Z - sσ²) / ρ(Z) <= exp(s²σ²/2).
         """
-        return patients * self.sensitivity + TAIL * self.share_std * (math.isqrt(self.hospitals) + 1)
+        return patients * self.sensitivity + TAIL * self.share_std * (math.isqrt(self.shares.hospitals) + 1)
 
     @property
     def largest_sample(self) -> int:
@@ -128,7 +109,7 @@ class IntegerMechanism:
         """This mechanism in the smallest ring in which no sum over that many patients or fewer wraps around.
 
         Args:
-            patients: B, from public numbers alone: the ring is agreed on, and seen by whoever relays. More of them can
+            patients: B, from public numbers alone: the ring is agreed on, and seen by relays. More of them can
                 cost the model a wrong sum, and cost no patient anything: it is computed from what was noised.
 
         Raises:
@@ -138,8 +119,15 @@ class IntegerMechanism:
 
     @property
     def parameters(self) -> dict[str, int | float | str]:
-        """Every field by name, the ring by its bits: what is hashed into a round's transcript."""
-        return {**asdict(self), "ring": self.ring.bits}
+        """Every number by its name, the ring by its bits, as they are hashed into a round's transcript."""
+        return {
+            "clipping_norm": self.clipping_norm,
+            "noise_multiplier": self.noise_multiplier,
+            "dimension": self.dimension,
+            **asdict(self.shares),
+            "grid_bits": self.grid_bits,
+            "ring": self.ring.bits,
+        }
 
     def encode(self, gradients: Iterable[Gradient], random_bytes: RandomBytes) -> Int64:
         """One hospital's sum and its share of the noise, (parameter,), in grid steps.

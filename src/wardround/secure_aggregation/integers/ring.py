@@ -7,7 +7,7 @@ post-processing of the masked vectors.
 Arithmetic is in whole words of w = 32 or 64 bits, modulo 2^w, and b <= w. As 2^b divides 2^w, keeping the low b bits
 of a word is a homomorphism of rings: low bits of a sum are the sum of low bits, modulo 2^b, whatever stood above
 them. So a word stands for its low b bits, these alone are sent (`packing`), and what is above them in a word is
-nobody's: it is never looked at.
+unused: it is never read.
 """
 
 import math

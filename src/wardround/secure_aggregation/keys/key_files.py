@@ -13,7 +13,7 @@ def write_key_file(path: Path, content: bytes, *, mode: int, replace: bool) -> N
         path: in a folder that exists.
         content: all of it.
         mode: permissions, never wider for a moment.
-        replace: whether an old file may go.
+        replace: an old file may go.
 
     Raises:
         FederationError: it exists and must not go, or cannot be written.
@@ -53,7 +53,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def is_private_key(path: Path) -> bool:
-    """Whether a file begins as a key file does, in PEM; False if it cannot be opened."""
+    """Returns whether a file begins as a key file does, in PEM; False if it cannot be opened."""
     try:
         with path.open("rb") as file:
             return file.read(10) == b"-----BEGIN"

@@ -1,7 +1,7 @@
 """The identities a hospital trusts: names and public keys, in a file of its own, compared out of band.
 
-Nobody distributes trust. A name is pinned after two people have read its fingerprint to each other; a key that
-differs from the pinned one is refused, whoever brings it.
+Trust is not distributed. A name is pinned after two people have read its fingerprint to each other; a key that
+differs from the pinned one is refused.
 """
 
 import json
@@ -32,7 +32,10 @@ class Pins:
         """Refuses what cannot be a name or a key, and one key under two names."""
         for hospital, public in self.keys.items():
             check_name(hospital)
-            check_public(public, hospital)
+            if len(public) != KEY_BYTES:
+                raise FederationError(
+                    f"The public key of {hospital} must be {KEY_BYTES} bytes, got {len(public)}."
+                )
         if len(set(self.keys.values())) != len(self.keys):
             raise FederationError(
                 "Every hospital must have a key of its own, and one is pinned twice; remove one."
@@ -40,7 +43,7 @@ class Pins:
         object.__setattr__(self, "keys", MappingProxyType(dict(self.keys)))
 
     def with_pin(self, hospital: str, public: bytes) -> "Pins":
-        """These and one more; the pinned key again changes nothing.
+        """Returns these and one more; the pinned key again changes nothing.
 
         Raises:
             FederationError: the name has another key, or the key another name.
@@ -61,7 +64,7 @@ class Pins:
         return Pins({**self.keys, hospital: public})
 
     def public_of(self, hospital: str) -> bytes:
-        """The pinned key of a hospital.
+        """Returns the pinned key of a hospital.
 
         Raises:
             FederationError: it has none.
@@ -76,7 +79,7 @@ class Pins:
 
     @classmethod
     def read(cls, path: Path) -> "Pins":
-        """The pins of a TOML file, `name = "64 hexadecimal digits"` a line.
+        """Returns the pins of a TOML file, `name = "64 hexadecimal digits"` a line.
 
         Raises:
             FederationError: the file is missing, or holds something else.
@@ -111,7 +114,7 @@ class Pins:
 
 
 def verify(public: bytes, signature: bytes, purpose: str, *fields: Field) -> bool:
-    """Whether an Ed25519 key signed these fields under this purpose."""
+    """Returns whether an Ed25519 key signed these fields under this purpose."""
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, canonical((purpose, *fields)))
     except (InvalidSignature, ValueError):
@@ -120,7 +123,7 @@ def verify(public: bytes, signature: bytes, purpose: str, *fields: Field) -> boo
 
 
 def parse_public(text: object, hospital: str) -> bytes:
-    """A public key from 64 hexadecimal digits.
+    """Returns a public key from 64 hexadecimal digits.
 
     Raises:
         FederationError: they are not.
@@ -147,9 +150,3 @@ def check_fingerprint(public: bytes, heard: str, hospital: str) -> None:
             f"The key of {hospital} must have the fingerprint that was read aloud, {heard!r}, and has "
             f"{spoken_fingerprint(public)}; nothing was pinned. One of the two is not theirs."
         )
-
-
-def check_public(public: bytes, hospital: str) -> None:
-    """Refuses what is not 32 bytes long."""
-    if len(public) != KEY_BYTES:
-        raise FederationError(f"The public key of {hospital} must be {KEY_BYTES} bytes, got {len(public)}.")

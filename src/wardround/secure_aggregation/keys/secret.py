@@ -1,4 +1,4 @@
-"""Where keys come from, and how one is used once."""
+"""The source of keys, and secrets that are used once."""
 
 import os
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _Secret = TypeVar("_Secret")
 
 
 def system_entropy(num_bytes: int) -> bytes:
-    """Random bytes from the operating system; never fewer, and never from anywhere else.
+    """Returns random bytes from the operating system; never fewer, and never from anywhere else.
 
     Raises:
         FederationError: the system has none to give.
@@ -43,7 +43,7 @@ class Once(Generic[_Secret]):
         self._left, self._name, self._process = [secret], name, os.getpid()
 
     def take(self) -> _Secret:
-        """The secret, the first time.
+        """Returns the secret, the first time.
 
         Raises:
             FederationError: it was taken before, or belongs to the process that this one was forked from.

@@ -1,4 +1,4 @@
-"""What the hospitals of a run agree on before its first round; each makes the terms of a round from it by itself."""
+"""The agreement of a run's hospitals before its first round; each makes the terms of a round from it by itself."""
 
 import hashlib
 from collections.abc import Mapping
@@ -44,12 +44,12 @@ class Agreement:
     @property
     def minimum(self) -> int:
         """Hospitals without which no round happens: with fewer, the noise would fall short of the promise."""
-        return self.mechanism.hospitals - self.mechanism.dropouts
+        return self.mechanism.shares.hospitals - self.mechanism.shares.dropouts
 
     def mechanism_for(self, hospitals: int, round: int) -> IntegerMechanism:
-        """The mechanism of an attempt at a round with that many hospitals; round 0 is the count.
+        """Returns the mechanism of an attempt at a round with that many hospitals; round 0 is the count.
 
-        Who is missing was foreseen as a dropout and is one no longer, so that as many shares are relied on as before:
+        A missing hospital was foreseen as a dropout and is one no longer, so as many shares are relied on as before:
         grid, sensitivity and share stay what they were, and so does the cost of the release.
 
         Raises:
@@ -61,13 +61,14 @@ class Agreement:
             raise FederationError(
                 "A count of patients must have been agreed on, and their number is public in this run; nothing is sent."
             )
-        missing = agreed.hospitals - hospitals
-        if not 0 <= missing <= agreed.dropouts:
+        shares = agreed.shares
+        missing = shares.hospitals - hospitals
+        if not 0 <= missing <= shares.dropouts:
             raise FederationError(
-                f"An attempt must have {self.minimum} to {agreed.hospitals} hospitals, got {hospitals}; "
+                f"An attempt must have {self.minimum} to {shares.hospitals} hospitals, got {hospitals}; "
                 "nothing is sent. Wait for more of them, or plan for more dropouts."
             )
-        return replace(agreed, hospitals=hospitals, dropouts=agreed.dropouts - missing)
+        return replace(agreed, shares=replace(shares, hospitals=hospitals, dropouts=shares.dropouts - missing))
 
     def terms(
         self,
@@ -77,7 +78,7 @@ class Agreement:
         weights: npt.NDArray[np.floating[Any]] | None,
         clipping_norm: float | None = None,
     ) -> Terms:
-        """The terms of one attempt at the sum of gradients at these weights, (parameter,), or at the count.
+        """Returns the terms of one attempt at the sum of gradients at these weights, (parameter,), or at the count.
 
         `clipping_norm` is that of the round, where norms adapt.
         """

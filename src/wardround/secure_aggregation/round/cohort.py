@@ -1,4 +1,4 @@
-"""Whom a hospital takes part with: it decides for itself, from its own pins and its own smallest cohort."""
+"""A hospital's own decision on the others of a round, from its own pins and its own smallest cohort."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from wardround.secure_aggregation.round.transcript import Member, Terms, Transcr
 
 @dataclass(frozen=True)
 class CohortRule:
-    """What a hospital demands of a cohort before it sends anything.
+    """A hospital's demands on a cohort before it sends anything.
 
     Attributes:
         pins: the hospitals it knows, its own key among them or not.
@@ -30,7 +30,7 @@ class CohortRule:
             )
 
     def form(self, terms: Terms, announcements: Sequence[Announcement], own: Announcement) -> Transcript:
-        """The transcript of a round that this hospital will take part in.
+        """Returns the transcript of a round that this hospital will take part in.
 
         Args:
             terms: as this hospital was told them.
@@ -64,7 +64,7 @@ class CohortRule:
 
 
 def transcript_of(terms: Terms, members: Sequence[Member]) -> Transcript:
-    """The terms and the members in their order; who is trusted was decided before."""
+    """Returns the terms and the members in their order; trust was decided before."""
     return Transcript(terms, tuple(sorted(members, key=lambda member: member.hospital)))
 
 
@@ -77,7 +77,7 @@ def check_follows(terms: Terms, last: tuple[int, int] | None) -> None:
             announced and never used is gone when the next is made, so that its attempt may be asked for again.
 
     Raises:
-        FederationError: whoever coordinates asks for something again, which would be another release.
+        FederationError: the coordinator asks for something again, which would be another release.
     """
     if last is not None and (terms.round, terms.attempt) <= last:
         raise FederationError(

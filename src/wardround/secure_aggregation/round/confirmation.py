@@ -17,7 +17,7 @@ _PURPOSE = "wardround/v1/confirmation"
 _FORMAT = b"wrconf\x00\x01"
 
 MOST_BYTES = 1 << 10
-"""Of a confirmation."""
+"""The size of a confirmation."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Confirmation:
     signature: bytes
 
     def to_bytes(self) -> bytes:
-        """The bytes that are sent."""
+        """Returns the bytes that are sent."""
         return to_wire(_FORMAT, (self.hospital, self.transcript, self.signature))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Confirmation":
-        """What was sent; nothing of it has been checked but its form (`check_agreement`).
+        """Returns the confirmation of these bytes, checked for its form only (`check_agreement`).
 
         Raises:
             FederationError: these are not the bytes of a confirmation, or not all of them.
@@ -49,7 +49,7 @@ class Confirmation:
 
 
 def confirm(transcript: Transcript, identity: Identity) -> Confirmation:
-    """What this hospital tells the others: the hash of its transcript, signed."""
+    """Returns this hospital's confirmation: the hash of its transcript, signed."""
     signature = identity.key.sign(_PURPOSE, transcript.digest, identity.hospital)
     return Confirmation(identity.hospital, transcript.digest, signature)
 
@@ -78,7 +78,7 @@ class Agreed:
 
 
 def check_agreement(transcript: Transcript, confirmations: Sequence[Confirmation]) -> Agreed:
-    """The transcript as agreed on, when every hospital in it has confirmed it, and nobody else.
+    """Returns the transcript as agreed on, when every hospital in it has confirmed it, and no other one.
 
     Raises:
         FederationError: see `Agreed`.

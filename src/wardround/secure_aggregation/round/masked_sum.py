@@ -11,8 +11,8 @@ from wardround.secure_aggregation.round.upload import Upload, num_coordinates
 class MaskedSum:
     """Adds uploads up as they arrive, each checked before it is added.
 
-    Released, to whoever holds this object: the sum of the hospitals' noised vectors, once the last upload is in.
-    Until then it holds residues that are uniform to whoever lacks a key of a missing hospital.
+    Released, to the holder of this object: the sum of the hospitals' noised vectors, once the last upload is in.
+    Until then it holds residues that are uniform to any party without the key of a missing hospital.
 
     Args:
         transcript: of the attempt.

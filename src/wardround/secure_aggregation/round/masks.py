@@ -4,12 +4,12 @@
     masked = vector + streams shared with later hospitals - streams shared with earlier ones   (mod 2^w, w = 32 or 64)
 
 Guarantee: computational. Under the usual assumptions on X25519, HKDF and AES, the masked vectors of a transcript's
-honest hospitals tell whoever relays them, together with any number of colluding hospitals, the sum of the honest ones
+honest hospitals tell a relay, together with any number of colluding hospitals, the sum of the honest ones
 and nothing else; with an honest one missing, nothing at all. There is no phase in which a mask is opened.
 Masks give no differential privacy; that is the noise's part.
 
 In a ring of b < w bits the low b bits of each masked word are sent and the others are not. That is a function of the
-masked words alone, so that whoever could tell two vectors apart by it could by the words; the low bits of a uniform
+masked words alone, so an attacker who tells two vectors apart by it could do so by the words; the low bits of a uniform
 word are uniform; and keeping them is a homomorphism (`ring`), so that masks cancel modulo 2^b as they do modulo 2^w.
 
 Sources: pairwise masks as in Bonawitz et al. 2017 (https://doi.org/10.1145/3133956.3133982, section 4), without their
@@ -45,12 +45,12 @@ class Share(NamedTuple):
 
 
 def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, num_bytes: int) -> bytes:
-    """HKDF with SHA-256 (RFC 5869)."""
+    """Returns HKDF with SHA-256 (RFC 5869)."""
     return HKDF(SHA256(), num_bytes, salt, info).derive(secret)
 
 
 def pair_key(secret: bytes, transcript: bytes, fingerprints: tuple[bytes, bytes]) -> bytes:
-    """AES-256 key of a pair of hospitals, for one transcript.
+    """Returns the AES-256 key of a pair of hospitals, for one transcript.
 
     Args:
         secret: what X25519 gave both of them, 32 bytes.
@@ -76,7 +76,7 @@ class Masks:
         self._shares = Once(tuple(shares), "A set of masks")
 
     def hide(self, vector: Residues) -> Residues:
-        """The vector and the check coordinates under all masks, (length + check coordinates,).
+        """Returns the vector and the check coordinates under all masks, (length + check coordinates,).
 
         Args:
             vector: noised integers modulo 2^b, in whole words, (length,). Nothing here adds noise.
@@ -108,7 +108,7 @@ class Masks:
 
 
 def check_coordinates(ring: Ring) -> int:
-    """How many coordinates the check takes: ceil(128 / b), which have 128 bits or more.
+    """Returns the coordinates of the check: ceil(128 / b), which have 128 bits or more.
 
     A sum of masks that do not cancel is uniform, and passes with probability 2^-(b ceil(128 / b)): 2^-128 in the rings
     of 16, 32 and 64 bits, 2^-155 in that of 31, and never more than 2^-128.

@@ -4,7 +4,7 @@ The key is drawn from the operating system, kept in memory only, and used for on
 restarted announces another one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -29,7 +29,7 @@ MOST_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Announcement:
-    """What a hospital tells the others before a round; all of it public.
+    """A hospital's announcement to the others before a round; all of it public.
 
     Attributes:
         member: its name, identity, round key, how far its ledger is, and how far it saw those of others.
@@ -42,19 +42,24 @@ class Announcement:
     signature: bytes
 
     def to_bytes(self) -> bytes:
-        """The bytes that are sent."""
+        """Returns the bytes that are sent."""
         return to_wire(_FORMAT, (self.member.fields, self.terms, self.signature))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Announcement":
-        """What was sent; nothing of it has been checked but its form (`check`).
+        """Returns the announcement of these bytes, checked for its form only (`check`).
 
         Raises:
             FederationError: these are not the bytes of an announcement, not all of them, or of one that cannot be.
         """
         match from_wire(content, _FORMAT, MOST_BYTES, "An announcement"):
-            case ((*member,), bytes(terms), bytes(signature)) if (len(terms), len(signature)) == (32, 64):
-                return cls(_member(member), terms, signature)
+            case (
+                (str(name), bytes(identity), bytes(round_key), (int(entries), str(head)), (*seen,)),
+                bytes(terms),
+                bytes(signature),
+            ) if (len(terms), len(signature)) == (32, 64):
+                ledger, others = LedgerMark(entries, head), tuple(map(_seen, seen))
+                return cls(Member(name, identity, round_key, ledger, others), terms, signature)
         raise malformed("An announcement")
 
     def check(self, terms: Terms, pins: Pins) -> None:
@@ -83,24 +88,10 @@ class Announcement:
             )
 
 
-def _member(fields: Sequence[Field]) -> Member:
-    match fields:
-        case (str(hospital), bytes(identity), bytes(round_key), (*ledger,), (*seen,)):
-            return Member(hospital, identity, round_key, _mark(ledger), tuple(map(_seen, seen)))
-    raise malformed("An announcement")
-
-
 def _seen(fields: Field) -> tuple[str, LedgerMark]:
     match fields:
-        case (str(hospital), (*mark,)):
-            return hospital, _mark(mark)
-    raise malformed("An announcement")
-
-
-def _mark(fields: Sequence[Field]) -> LedgerMark:
-    match fields:
-        case (int(entries), str(head)):
-            return LedgerMark(entries, head)
+        case (str(hospital), (int(entries), str(head))):
+            return hospital, LedgerMark(entries, head)
     raise malformed("An announcement")
 
 
@@ -111,7 +102,7 @@ class RoundKey:
         identity: signs the announcement.
         terms: that the key is for.
         ledger: how far the hospital's own is.
-        entropy: where the key comes from; `system_entropy`, outside of tests.
+        entropy: source of the key; `system_entropy`, outside of tests.
         seen: how far it saw those of others, by their names.
 
     Raises:
@@ -135,7 +126,7 @@ class RoundKey:
         self._secret = Once(secret, f"The round key of {identity.hospital}")
 
     def masks(self, agreed: Agreed) -> Masks:
-        """This hospital's masks for one vector; the key is gone afterwards, whether that succeeds or not.
+        """Returns this hospital's masks for one vector; the key is gone afterwards, whether that succeeds or not.
 
         The i-th hospital adds the stream it shares with the j-th for j > i and subtracts it for j < i, so that in the
         sum of all of them every stream stands once with either sign.
@@ -162,7 +153,7 @@ class RoundKey:
 
 
 def shared_secret(secret: X25519PrivateKey, peer: Member) -> bytes:
-    """X25519 (RFC 7748) of a secret key and a peer's round key, 32 bytes.
+    """Returns X25519 (RFC 7748) of a secret key and a peer's round key, 32 bytes.
 
     Raises:
         FederationError: the peer's key is a point of small order, with which the secret would be known to all.

@@ -1,12 +1,12 @@
 """All that the hospitals of a round must agree on, in one hash; every mask is bound to it.
 
-    Terms         what is asked: run, study, what is summed, round, attempt, model, mechanism, ring, code version
-    Member        who takes part: name, pinned identity, round key, how far its privacy ledger is, and others' were
+    Terms         the attempt: run, study, what is summed, round, attempt, model, mechanism, ring, code version
+    Member        a hospital: name, pinned identity, round key, positions of its privacy ledger and of others'
     Transcript    the terms and the sorted members
 
 Two transcripts that differ in anything differ in their hash (`wardround.secure_aggregation.canonical`, and the
 collision resistance of SHA-256). Hospitals that were told different things derive different masks, and their sum
-is noise: whoever relays the messages gains nothing by telling them apart.
+is noise: a party that relays the messages gains nothing by telling them different things.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _MOST_ENTRIES = (1 << 63) - 1  # what a ledger's file can number
 
 
 class Summed(StrEnum):
-    """What a masked sum adds up; an upload of one kind can be taken for no other."""
+    """The kind of thing that a masked sum adds up; an upload of one kind can be taken for no other."""
 
     COUNT = "count"
     """Patients, each as one: round 0."""
@@ -40,7 +40,7 @@ class Summed(StrEnum):
 
 @dataclass(frozen=True)
 class Terms:
-    """What a hospital is asked to take part in; all of it public, and none of it about a patient.
+    """The attempt that a hospital is asked to take part in; all of it public, and none of it about a patient.
 
     Attributes:
         run: names one run of a study, and no other.
@@ -49,7 +49,7 @@ class Terms:
         round: from 1; 0 is the count before the first.
         attempt: of this round, from 1; another set of hospitals is another attempt.
         model: hash of the global model's weights, 64 hexadecimal digits; of no bytes where no model is sent.
-        hospitals: how many take part; every share of noise is sized for this number.
+        hospitals: taking part; every share of noise is sized for this number.
         mechanism: every parameter of the clipping, of the noise and of the grid, by name.
         length: coordinates of the vector that is summed.
         ring: that it is summed in.
@@ -98,7 +98,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class LedgerMark:
-    """How far a hospital's privacy ledger is. Public, and nothing about a patient: how often it was charged.
+    """The position of a hospital's privacy ledger. Public, and nothing about a patient: the number of charges.
 
     Attributes:
         entries: charges in it, those of the hospital's other runs on the same patients included.
@@ -195,18 +195,18 @@ class Transcript:
         return digest("wardround/v3/transcript", self.terms.fields, [member.fields for member in self.members])
 
     def member(self, hospital: str) -> Member:
-        """The hospital of this name.
+        """Returns the hospital of this name.
 
         Raises:
             FederationError: it takes no part.
         """
-        for member in self.members:
-            if member.hospital == hospital:
-                return member
-        raise FederationError(
-            f"{hospital!r} must be one of the round's hospitals ({', '.join(m.hospital for m in self.members)}); "
-            "leave it out, or begin an attempt with it."
-        )
+        members = {member.hospital: member for member in self.members}
+        if hospital not in members:
+            raise FederationError(
+                f"{hospital!r} must be one of the round's hospitals ({', '.join(members)}); leave it out, or begin an "
+                "attempt with it."
+            )
+        return members[hospital]
 
 
 def check_hash(value: str, name: str) -> None:

@@ -31,7 +31,7 @@ _SIGNATURE_BYTES = 64
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """What a hospital sends.
+    """The masked vector that a hospital sends.
 
     Attributes:
         hospital: its name.
@@ -51,7 +51,7 @@ class Upload:
 
     @classmethod
     def signed(cls, residues: Residues, agreed: Agreed, identity: Identity) -> "Upload":
-        """The upload of a masked vector (`Masks.hide`). Charge the ledger before it leaves the hospital."""
+        """Returns the upload of a masked vector (`Masks.hide`). Charge the ledger before it leaves the hospital."""
         transcript = agreed.transcript
         ring = transcript.terms.ring
         if residues.shape != (num_coordinates(transcript),) or residues.dtype != ring.dtype:
@@ -98,14 +98,14 @@ class Upload:
             )
 
     def to_bytes(self) -> bytes:
-        """The bytes that are sent."""
+        """Returns the bytes that are sent."""
         name = self.hospital.encode()
         head = _HEADER.pack(_FORMAT, self.transcript, self.ring.bits, self.coordinates, len(name))
         return b"".join((head, name, self.signature, self.payload))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Upload":
-        """What was sent; nothing of it has been checked but its form (`check`). The payload shares the bytes.
+        """Returns the upload of these bytes, checked for its form only (`check`). The payload shares the bytes.
 
         Raises:
             FederationError: these are not the bytes of an upload, or not all of them.
@@ -127,17 +127,17 @@ class Upload:
 
 
 def num_coordinates(transcript: Transcript) -> int:
-    """Coordinates of an upload: those of the vector, and the check."""
+    """Returns the coordinates of an upload: those of the vector, and the check."""
     return transcript.terms.length + check_coordinates(transcript.terms.ring)
 
 
 def upload_bytes(transcript: Transcript, hospital: str) -> int:
-    """Size of the upload of a hospital in a round."""
+    """Returns the size of the upload of a hospital in a round."""
     return size_of_upload(transcript.terms.length, transcript.terms.ring, hospital)
 
 
 def size_of_upload(length: int, ring: Ring, hospital: str) -> int:
-    """Bytes of an upload: ceil((length + ceil(128 / b)) b / 8), the header, the hospital's name and a signature.
+    """Returns the bytes of an upload: ceil((length + ceil(128 / b)) b / 8), header, hospital's name and signature.
 
     >>> size_of_upload(1025, Ring(64), "hospital-1")
     8341

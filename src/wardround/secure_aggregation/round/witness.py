@@ -1,4 +1,4 @@
-"""Coordinates that carry nothing but noise, so that every hospital can see whether all of it was added.
+"""Noise-only coordinates, by which every hospital tests that all shares of the noise were added.
 
 Behind every vector stand `WITNESSES` coordinates in which each patient's row is zero. Opened, they are a sum of n
 shares of parameter s, and the sum of their squares over n s² is chi-squared. Each hospital holds it against both tails,
@@ -19,7 +19,7 @@ from wardround.errors import FederationError
 from wardround.secure_aggregation.integers.grid import Int64
 
 WITNESSES = 1024
-"""Of one missing share in five they have seen enough after two or three rounds; 4 KiB of an upload in the ring 2^32."""
+"""Two or three rounds of so many show one missing share in five; 4 KiB of an upload in the ring 2^32."""
 
 FALSE_ALARM = 1e-9
 """Chance that a run in which every share is added is stopped all the same, over all its rounds and tests."""
@@ -41,11 +41,11 @@ class Witness:
 
     @classmethod
     def of(cls, values: Int64, variance: int) -> "Witness":
-        """Of one round; `values` and `variance` as for `after`."""
+        """Returns the witness of one round; `values` and `variance` as for `after`."""
         return cls(float(np.sum(np.square(values.astype(np.float64)))) / variance, values.size)
 
     def plus(self, other: "Witness") -> "Witness":
-        """These rounds and others."""
+        """Returns these rounds and others."""
         return Witness(self.statistic + other.statistic, self.coordinates + other.coordinates)
 
     @property
@@ -68,7 +68,7 @@ class Witness:
         return min(1.0, 2 * min(self.tails))
 
     def after(self, values: Int64, variance: int, rounds: int) -> "Witness":
-        """These and the coordinates of one round more.
+        """Returns these and the coordinates of one round more.
 
         Args:
             values: the opened witness coordinates, in grid steps.

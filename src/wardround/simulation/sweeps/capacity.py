@@ -1,4 +1,4 @@
-"""How many runs this machine can hold at once."""
+"""The number of runs that this machine can hold at once."""
 
 import os
 from collections.abc import Collection
@@ -12,7 +12,7 @@ _LIBRARIES_BYTES = 700_000_000
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Returns the cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on this system
@@ -20,7 +20,7 @@ def cores() -> int:
 
 
 def free_memory() -> int | None:
-    """Bytes that can be had without swapping; None where the system does not say."""
+    """Returns the bytes that can be had without swapping; None where the system does not say."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -34,19 +34,19 @@ def free_memory() -> int | None:
 
 
 def memory_of(study: Study) -> int:
-    """Bytes that a run of this study takes at its peak, libraries and all.
+    """Returns the bytes that a run of this study takes at its peak, libraries and all.
 
     Raises:
-        WardroundError: whatever the run would refuse before it opens an image.
+        WardroundError: anything that the run would refuse before it opens an image.
     """
     return estimate(study).memory_bytes + _LIBRARIES_BYTES
 
 
 def workers_for(runs: int, memory: Collection[int], threads: Collection[int], asked: int | None) -> int:
-    """Runs at once: as many as asked for, cores, and memory allow; at least one.
+    """Returns the runs at once: as many as asked for, cores, and memory allow; at least one.
 
     Args:
-        runs: how many there are.
+        runs: in all.
         memory: bytes that they take, as far as known.
         threads: numbers of threads that some of them insist on.
         asked: at most this many; None asks for no fewer than possible.

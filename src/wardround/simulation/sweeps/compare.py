@@ -37,10 +37,9 @@ def compare(sweeps: Sequence[Sweep], out: Path, observer: Observer, *, workers: 
         raise StudyError(f"Every run must have a name of its own, and two are called {twice[0]}; rename a study.")
     free = {name: study for sweep, name, study in studies if not sweep.charge}
     charged = {name: _on_ledger(study, out) for sweep, name, study in studies if sweep.charge}
-    found = _both(
-        finish_many(free, out, observer, workers=workers) if free else Finished({}, {}),
-        finish_many(charged, out, observer, workers=1) if charged else Finished({}, {}),
-    )
+    one = finish_many(free, out, observer, workers=workers) if free else Finished({}, {})
+    other = finish_many(charged, out, observer, workers=1) if charged else Finished({}, {})
+    found = Finished(one.records | other.records, one.failures | other.failures, one.spent | other.spent)
     failed = {name: why for name, why in found.failures.items() if not (name in found.spent and name in charged)}
     if not found.records:
         raise WardroundError(sentence_of(found))
@@ -65,12 +64,8 @@ def _on_ledger(study: Study, out: Path) -> Study:
     return study.model_copy(update={"privacy": study.privacy.model_copy(update={"ledger": ledger})})
 
 
-def _both(one: Finished, other: Finished) -> Finished:
-    return Finished(one.records | other.records, one.failures | other.failures, one.spent | other.spent)
-
-
 def _entries(sweeps: Sequence[Sweep], records: Mapping[str, RunRecord]) -> list[Entry]:
-    """What finished, in the order in which it was asked for."""
+    """Returns the finished runs, in the order in which they were asked for."""
     entries = []
     for sweep in sweeps:
         for configuration in sweep.configurations:

@@ -1,6 +1,6 @@
 """Several studies, each in a process of its own: what is finished is read, what was interrupted goes on.
 
-    out/NAME.toml  the study     out/NAME.log  what its process said     out/NAME/  its run folder
+    out/NAME.toml  the study     out/NAME.log  its process's output     out/NAME/  its run folder
 
 A study's seed, its noise and its ledger are its own: how many runs go on at once changes no result.
 """
@@ -20,6 +20,7 @@ from wardround.config import Study, parse_study, read_study
 from wardround.coordinator.observer import Observer
 from wardround.errors import RecordError, StudyError, WardroundError
 from wardround.hospital.pictures import read_images
+from wardround.records.environment import threads_of
 from wardround.records.folder import RunRecord, read_json, write_whole
 from wardround.simulation.sweeps import child
 from wardround.simulation.sweeps.capacity import cores, memory_of, workers_for
@@ -30,7 +31,7 @@ _GRACE_S = 10.0
 
 @dataclass(frozen=True)
 class Finished:
-    """How several runs ended.
+    """The end of several runs.
 
     Attributes:
         records: of those that ended well, in the order in which they were asked for.
@@ -68,7 +69,7 @@ def run_many(
 
 
 def sentence_of(finished: Finished) -> str:
-    """Which runs failed, and why."""
+    """Returns a sentence that names the runs that failed, and the reasons."""
     why = " ".join(f"{name}: {reason}" for name, reason in finished.failures.items())
     return (
         f"Every run must end well, and {len(finished.failures)} of "
@@ -142,10 +143,9 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _threads(study: Study, folder: Path) -> int | None:
-    """Threads that a run insists on: those it began with, for another number may round differently."""
+    """Returns the threads that a run insists on: those it began with, for another number may round differently."""
     if (folder / "study.toml").is_file():
-        threads = read_json(folder / "environment.json").get("threads")
-        return threads if isinstance(threads, int) and threads > 0 else None
+        return threads_of(read_json(folder / "environment.json"))
     return study.performance.threads
 
 
@@ -236,7 +236,7 @@ def _stdin(process: subprocess.Popen[bytes]) -> IO[bytes]:
 
 
 def _reason(job: _Job, code: int) -> str:
-    """A refused run's own sentence; of anything else, the last line and where the rest is."""
+    """Returns a refused run's own sentence; of anything else, the last line and where the rest is."""
     lines = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = lines[-1] if lines else "it said nothing"
     if code in (child.REFUSED, child.SPENT):

@@ -2,11 +2,16 @@
 
 Every number is public, and nothing is measured on a data set. The affine part is one `grid_sample` for the batch:
 MONAI's transforms take pictures one by one, at 3 ms for a small one against 0.1. The tests hold it against MONAI's.
+
+The random numbers of one view of one picture are a function of the seed, the picture's row and the view alone. The
+generator is Philox (Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405), which has no state to share: the key
+is (seed, row), and each view counts from a start of its own. No global generator is read or moved.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +19,9 @@ import torch
 from torch import Tensor
 
 from wardround.errors import DataError
-from wardround.training.augment import draws
-from wardround.training.augment.axes import AXES, Axis, Padding
-from wardround.training.augment.draws import Draws, draws_of
 from wardround.training.augment.warp import cut, flipped, pull_matrix, warped
 
+Float64 = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 PUBLIC_GREY = 127.5
@@ -27,13 +30,76 @@ PUBLIC_GREY = 127.5
 LIMITS = {"rotate": 180.0, "scale": 0.9, "shift": 1.0, "brightness": 1.0, "contrast": 1.0, "noise": 1.0}
 """How far each range may go. A picture scaled down by all of its size would be gone."""
 
+# Each kind of change has its own places among a picture's uniforms, so that no option moves the draws of another.
+FLIP, ROTATE, SHIFT, PATCH = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 12)
+SCALE, BRIGHTNESS, CONTRAST = 12, 13, 14
+_COUNT = 16
+
 _VALUES_AT_ONCE = 1 << 23
 """Single-precision values of pictures that are in memory at one time."""
 
 
+class Axis(StrEnum):
+    """An axis of space that pictures may be flipped along.
+
+    A flip says that sides do not matter. In a chest X-ray they do: the heart would be on the right. Along x a volume
+    has left and right, along y back and front, along z feet and head.
+    """
+
+    HORIZONTAL = "horizontal"
+    VERTICAL = "vertical"
+    X = "x"
+    Y = "y"
+    Z = "z"
+
+
+AXES: dict[int, tuple[Axis, ...]] = {2: (Axis.VERTICAL, Axis.HORIZONTAL), 3: (Axis.X, Axis.Y, Axis.Z)}
+"""The axes of space in the order of the array: (height, width) of a picture, (x, y, z) of a volume."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one picture: uniforms in [0, 1), (16,), and the generator past them, for noise."""
+
+    uniform: Float64
+    rest: np.random.Generator
+
+    def between(self, place: int | slice, reach: float) -> Float64:
+        """Returns uniform draws from [-reach, reach), at a place or some."""
+        return np.asarray((2.0 * self.uniform[place] - 1.0) * reach)
+
+
+def draws_of(seed: int, row: int, view: int = 0) -> Draws:
+    """Returns the draws of one view of one picture.
+
+    Args:
+        seed: of the step, 0 to 2^64 - 1.
+        row: of the picture; any number >= 0 that does not depend on other patients' pictures in the batch.
+        view: one of the picture's views, from 0.
+
+    Raises:
+        DataError: a number out of range.
+    """
+    if not 0 <= seed < 1 << 64 or row < 0 or view < 0:
+        raise DataError(f"seed, row and view must be whole numbers >= 0 of 64 bits, got {seed}, {row} and {view}.")
+    key = np.array([seed, row], dtype=np.uint64)
+    bits = np.random.Philox(key=key, counter=np.array([0, 0, 0, view], dtype=np.uint64))
+    uniform = (bits.random_raw(_COUNT) >> np.uint64(11)) * 2.0**-53
+    return Draws(np.asarray(uniform, dtype=np.float64), np.random.Generator(bits))
+
+
+def views(num_pictures: int, multiplicity: int) -> tuple[Ints, Ints]:
+    """Returns the picture and the number of each view, (view,): views of one picture, and of a patient, side by side.
+
+    >>> views(2, 3)
+    (array([0, 0, 0, 1, 1, 1]), array([0, 1, 2, 0, 1, 2]))
+    """
+    return np.repeat(np.arange(num_pictures), multiplicity), np.tile(np.arange(multiplicity), num_pictures)
+
+
 @dataclass(frozen=True)
 class Augmentation:
-    """How far each change may go; every draw is uniform within its range, and 0 changes nothing.
+    """Ranges of the changes; every draw is uniform within its range, and 0 changes nothing.
 
     Args:
         flip: axes along which half of the pictures are flipped; see `Axis` before naming a side.
@@ -44,9 +110,11 @@ class Augmentation:
         brightness: part of the range of values (0..255) that is added or taken.
         contrast: part by which the distance from `PUBLIC_GREY` grows or shrinks.
         noise: standard deviation of normal noise on every value, as a part of the range.
-        padding: what is seen beyond the edge of a turned or shifted picture.
         spacing: mm between neighbours along each axis, so that turning a volume keeps its shapes; None says equal.
-        multiplicity: views of each picture in one step; see `views`.
+        multiplicity: views of each picture in one step. Since every picture is seen equally often, a patient's mean
+            over views is the mean over pictures of the mean over views, and one gradient a patient is clipped as
+            before. Source: De et al. 2022, section 3.1 ("augmentation multiplicity"),
+            https://arxiv.org/abs/2204.13650, with the patient in place of the picture.
 
     Raises:
         DataError: a number out of its range.
@@ -60,12 +128,11 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     noise: float = 0.0
-    padding: Padding = Padding.BORDER
     spacing: tuple[float, ...] | None = None
     multiplicity: int = 1
 
     def __post_init__(self) -> None:
-        """Raise `DataError` for a range that is none."""
+        """Raises `DataError` for a range that is none."""
         for name, limit in LIMITS.items():
             value = getattr(self, name)
             if not 0 <= value <= limit:  # refuses NaN as well
@@ -80,30 +147,30 @@ class Augmentation:
 
     @property
     def is_affine(self) -> bool:
-        """Whether pictures are read between their pixels."""
+        """True if pictures are read between their pixels."""
         return bool(self.rotate or self.scale or self.shift)
 
     @property
     def is_intensity(self) -> bool:
-        """Whether values change where they stand."""
+        """True if values change in their places."""
         return bool(self.brightness or self.contrast or self.noise)
 
     @property
     def is_identity(self) -> bool:
-        """Whether every picture stays as it is, and is seen once."""
+        """True if every picture stays as it is, and is seen once."""
         return not (self.flip or self.patch or self.is_affine or self.is_intensity) and self.multiplicity == 1
 
     def __call__(
         self, pictures: Tensor, masks: Tensor | None, *, rows: Ints, seed: int, view: Ints | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The pictures of a training step, changed, and their masks moved alike.
+        """Returns the pictures of a training step, changed, and their masks moved alike.
 
         Args:
             pictures: uint8 (picture, channel, *space); not written to.
             masks: class of each pixel, uint8 (picture, *space), or None.
             rows: a number >= 0 for each picture that no other patient has a say in, such as its row in the cache.
             seed: of this step, 0 to 2^64 - 1.
-            view: which view of its picture each one is (`Views.view`); None says the first of all.
+            view: number of each one's view of its picture; None says the first of all.
 
         Returns:
             uint8 (picture, channel, *side) and (picture, *side), side being `patch` where there is one.
@@ -140,12 +207,7 @@ class Augmentation:
         return torch.cat(made), None if masks is None else torch.cat(classes)
 
     def centre(self, pictures: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """What evaluation sees: the middle patch of every picture and mask, or all of it where there is no patch.
-
-        Args:
-            pictures: (picture, channel, *space).
-            masks: (picture, *space), or None.
-        """
+        """Returns the middle patch of every picture and mask, for evaluation, or all of it where there is no patch."""
         space = tuple(pictures.shape[2:])
         self.check(space)
         for axis, (has, wants) in enumerate(zip(space, self._size(space), strict=True)):
@@ -154,7 +216,7 @@ class Augmentation:
         return pictures, masks
 
     def check(self, space: tuple[int, ...]) -> None:
-        """Raise `DataError` unless pictures with these sides can be augmented so."""
+        """Raises `DataError` unless pictures with these sides can be augmented so."""
         if len(space) not in AXES:
             raise DataError(f"pictures must have two or three axes of space, got the sides {space}.")
         unknown = [axis for axis in self.flip if axis not in AXES[len(space)]]
@@ -175,38 +237,29 @@ class Augmentation:
         return space if self.patch is None else (self.patch,) * len(space)
 
     def _moved(self, values: Tensor, drawn: Sequence[Draws], size: tuple[int, ...], *, nearest: bool) -> Tensor:
-        """Flipped, turned, scaled, shifted, cut: (picture, channel, *size), float32 where read between pixels."""
+        """Returns values flipped, turned, scaled, shifted, cut: (picture, channel, *size); affine ones in float32."""
         space = tuple(values.shape[2:])
         num_axes = len(space)
         allowed = np.array([axis in self.flip for axis in AXES[num_axes]])
-        values = flipped(values, np.stack([(one.uniform[draws.FLIP][:num_axes] < 0.5) & allowed for one in drawn]))
+        values = flipped(values, np.stack([(one.uniform[FLIP][:num_axes] < 0.5) & allowed for one in drawn]))
         free = np.array(space) - size + 1
-        corners = np.stack([np.floor(one.uniform[draws.PATCH][:num_axes] * free) for one in drawn]).astype(
-            np.int64
-        )
+        corners = np.stack([np.floor(one.uniform[PATCH][:num_axes] * free) for one in drawn]).astype(np.int64)
         if not self.is_affine:
             return values if size == space else cut(values, corners, size)
         spacing = self.spacing or (1.0,) * num_axes
-        matrices = np.stack(
-            [
-                pull_matrix(
-                    [math.radians(angle) for angle in one.between(draws.ROTATE, self.rotate)],
-                    1.0 + float(one.between(draws.SCALE, self.scale)),
-                    spacing,
-                )
-                for one in drawn
-            ]
-        )
-        shifts = np.stack([one.between(draws.SHIFT, self.shift)[:num_axes] * space for one in drawn])
-        return warped(values, matrices, shifts, corners, size, self.padding, nearest=nearest)
+        angles = [[math.radians(angle) for angle in one.between(ROTATE, self.rotate)] for one in drawn]
+        zooms = [1.0 + float(one.between(SCALE, self.scale)) for one in drawn]
+        matrices = np.stack([pull_matrix(*each, spacing) for each in zip(angles, zooms, strict=True)])
+        shifts = np.stack([one.between(SHIFT, self.shift)[:num_axes] * space for one in drawn])
+        return warped(values, matrices, shifts, corners, size, nearest=nearest)
 
     def _lit(self, values: Tensor, drawn: Sequence[Draws]) -> Tensor:
-        """Contrast, brightness and noise; then whole numbers, 0..255."""
+        """Returns values with contrast, brightness and noise, as whole numbers, 0..255."""
         if not self.is_intensity:
             return values if values.dtype == torch.uint8 else values.round_().clamp_(0, 255).to(torch.uint8)
         values = values.to(torch.float32)
-        gain = [1.0 + float(one.between(draws.CONTRAST, self.contrast)) for one in drawn]
-        added = [255.0 * float(one.between(draws.BRIGHTNESS, self.brightness)) for one in drawn]
+        gain = [1.0 + float(one.between(CONTRAST, self.contrast)) for one in drawn]
+        added = [255.0 * float(one.between(BRIGHTNESS, self.brightness)) for one in drawn]
         for number, one in enumerate(drawn):
             picture = values[number]
             picture.mul_(gain[number]).add_(PUBLIC_GREY * (1.0 - gain[number]) + added[number])

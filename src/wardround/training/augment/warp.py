@@ -1,8 +1,7 @@
 """Pictures flipped, cut and read between their pixels: a whole batch at once, each picture by its own numbers.
 
-Everything is element by element, or within one picture: what becomes of a picture does not depend, in any bit, on
-which others are in the batch. So sums of products are written out; a matrix product may choose its order by the
-batch's size.
+Everything is element by element, or within one picture: no bit of a result depends on the other pictures in the batch.
+So sums of products are written out; a matrix product may choose its order by the batch's size.
 
 A place in a picture is counted in pixels along each axis of space, 0 being the middle of the first pixel.
 """
@@ -16,18 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.training.augment.axes import Padding
-
 Float64 = npt.NDArray[np.float64]
 
 
 def flipped(pictures: Tensor, chosen: npt.NDArray[np.bool_]) -> Tensor:
-    """Pictures flipped along the axes chosen for each.
-
-    Args:
-        pictures: (picture, channel, *space).
-        chosen: (picture, axis of space).
-    """
+    """Returns pictures (picture, channel, *space) flipped along the axes chosen for each, (picture, axis of space)."""
     if not chosen.any():
         return pictures
     made = pictures.clone()
@@ -39,27 +31,20 @@ def flipped(pictures: Tensor, chosen: npt.NDArray[np.bool_]) -> Tensor:
 
 
 def cut(pictures: Tensor, corners: npt.NDArray[np.int64], size: Sequence[int]) -> Tensor:
-    """From every picture the box of a size at a corner of its own.
-
-    Args:
-        pictures: (picture, channel, *space).
-        corners: first pixel of each box, (picture, axis of space).
-        size: of the boxes, (axis of space,).
-    """
+    """Returns the box of a size, (axis,), at each picture's own corner, (picture, axis)."""
     made = pictures.new_empty((*pictures.shape[:2], *size))
     for number, corner in enumerate(corners.tolist()):
-        made[number] = pictures[number][
-            (slice(None), *(slice(a, a + n) for a, n in zip(corner, size, strict=True)))
-        ]
+        box = (slice(None), *(slice(a, a + n) for a, n in zip(corner, size, strict=True)))
+        made[number] = pictures[number][box]
     return made
 
 
 def pull_matrix(angles: Sequence[float], zoom: float, spacing: Sequence[float]) -> Float64:
-    """Where a pixel's value comes from, about the middle: the inverse of turning and growing, in pixels.
+    """Returns the inverse of turning and growing about the middle, in pixels: the place that a pixel is read from.
 
     Args:
         angles: radians; of a picture the one in its plane, of a volume those about x, y and z, in this order.
-        zoom: how many times as large things get.
+        zoom: factor by which things grow.
         spacing: between neighbours along each axis, in any one unit.
 
     Returns:
@@ -79,39 +64,24 @@ def warped(
     shifts: Float64,
     corners: npt.NDArray[np.int64],
     size: Sequence[int],
-    padding: Padding,
     *,
     nearest: bool,
 ) -> Tensor:
-    """A box of every picture after it was turned, scaled and shifted, float32 (picture, channel, *size).
+    """Returns a box of every picture, turned, scaled and shifted, float32 (picture, channel, *size).
 
-    Args:
-        values: (picture, channel, *space).
-        matrices: of `pull_matrix`, (picture, axis, axis).
-        shifts: how far things move, in pixels, (picture, axis).
-        corners: first pixel of each box, (picture, axis).
-        size: of the boxes, (axis,).
-        padding: what is seen beyond the edge.
-        nearest: take the nearest pixel's value (masks) instead of weighing its neighbours'.
+    Beyond the edge of a picture or mask, its nearest pixel is seen. Matrices are those of `pull_matrix`, (picture,
+    axis, axis); shifts of things in pixels, and corners of the boxes, are (picture, axis). `nearest` takes the nearest
+    pixel's value (masks) instead of weighing its neighbours'.
     """
     grid = _grid(tuple(values.shape[2:]), matrices, shifts, corners, size).to(values.device)
-    return F.grid_sample(
-        values.to(torch.float32),
-        grid,
-        mode="nearest" if nearest else "bilinear",
-        padding_mode=padding.value,
-        align_corners=False,
-    )
+    mode = "nearest" if nearest else "bilinear"
+    return F.grid_sample(values.to(torch.float32), grid, mode, padding_mode="border", align_corners=False)
 
 
 def _grid(
-    space: tuple[int, ...],
-    matrices: Float64,
-    shifts: Float64,
-    corners: npt.NDArray[np.int64],
-    size: Sequence[int],
+    space: tuple[int, ...], matrices: Float64, shifts: Float64, corners: npt.NDArray[np.int64], size: Sequence[int]
 ) -> Tensor:
-    """Where each pixel of the boxes is read, -1 and 1 being the edges: (picture, *size, axis from the last)."""
+    """Returns the place where each pixel is read, -1 and 1 being the edges, (picture, *size, axis from the last)."""
     sides = np.asarray(space, dtype=np.float64)
     middle = (sides - 1) / 2
     # In pixels: source = matrix (target - shift - middle) + middle.
@@ -131,7 +101,7 @@ def _grid(
 
 
 def _turn(angle: float, num_axes: int, plane: tuple[int, int]) -> Float64:
-    """A rotation in a plane, its first axis towards its second."""
+    """Returns a rotation in a plane, its first axis towards its second."""
     turn = np.eye(num_axes)
     a, b = plane
     turn[a, a] = turn[b, b] = math.cos(angle)

@@ -1,11 +1,7 @@
-"""Intervals by drawing patients with replacement; all pictures of a patient who is drawn follow.
-
-Resampling pictures would treat two views of one child as two children, and promise too much.
-"""
+"""Intervals by drawing patients with replacement; all pictures of a patient who is drawn follow."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,27 +22,16 @@ class Interval:
     high: float
 
 
-class Headline(NamedTuple):
-    """The one number to show where there is room for one."""
-
-    name: str
-    value: float | None
-    interval: Interval | None
-
-
 def patient_weights(num_patients: int, generator: np.random.Generator, num_resamples: int) -> Floats:
-    """How often each patient is drawn in each resample, (resample, patient)."""
+    """Returns the number of times that each patient is drawn in each resample, (resample, patient)."""
     chance = np.full(num_patients, 1.0 / num_patients)
     return generator.multinomial(num_patients, chance, size=num_resamples).astype(np.float64)
 
 
 def picture_weights(patient: Indices, generator: np.random.Generator, num_resamples: int) -> Iterator[Floats]:
-    """How often each picture occurs in each resample, (resample, picture), some resamples at a time.
+    """Yields the number of times that each picture occurs in each resample, (resample, picture), some at a time.
 
-    Args:
-        patient: position 0, 1, ... of each picture's patient, (picture,); every patient has a picture.
-        generator: draws the resamples.
-        num_resamples: how many.
+    `patient` is the position 0, 1, ... of each picture's patient, (picture,); every patient has a picture.
     """
     num_patients = int(patient.max()) + 1
     at_once = max(1, _CHUNK // len(patient))
@@ -55,7 +40,7 @@ def picture_weights(patient: Indices, generator: np.random.Generator, num_resamp
 
 
 def interval(values: Floats) -> Interval | None:
-    """The percentile interval of resampled values, NaN where a resample could not give one.
+    """Returns the percentile interval of resampled values, NaN where a resample could not give one.
 
     None when fewer than half of the resamples gave a value.
     """
@@ -67,12 +52,12 @@ def interval(values: Floats) -> Interval | None:
 
 
 def number(value: float) -> float | None:
-    """A number, or None for NaN: what a test set cannot give is never a number."""
+    """Returns a number, or None for NaN."""
     return None if np.isnan(value) else float(value)
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Elementwise quotient, NaN where the denominator is zero."""
+    """Returns the elementwise quotient, NaN where the denominator is zero."""
     unknown = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
     quotient: Floats = np.divide(numerator, denominator, out=unknown, where=denominator != 0)
     return quotient

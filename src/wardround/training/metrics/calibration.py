@@ -1,4 +1,4 @@
-"""Whether probabilities can be taken at their word.
+"""Calibration: the reliability of probabilities.
 
 The bins are of the confidence in the class that was called, and count pictures: scikit-learn's `calibration_curve` is
 of the probability of one class, and gives no counts.
@@ -19,12 +19,7 @@ BINS = 15
 class ReliabilityBin:
     """The pictures called with a confidence in (low, high]; confidence is the highest probability.
 
-    Attributes:
-        low: of the confidence.
-        high: of the confidence.
-        count: pictures.
-        mean_confidence: None without pictures.
-        accuracy: share called right; None without pictures.
+    Without pictures, mean confidence and accuracy (the share called right) are None.
     """
 
     low: float
@@ -34,20 +29,14 @@ class ReliabilityBin:
     accuracy: float | None
 
 
-def reliability(scores: Scores, labels: Labels, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
-    """The reliability table, bins of equal width from 0 to 1.
-
-    Args:
-        scores: class probabilities, (picture, class).
-        labels: class indices, (picture,).
-        bins: how many.
-    """
+def reliability(scores: Scores, labels: Labels) -> tuple[ReliabilityBin, ...]:
+    """Returns the reliability table, bins of equal width from 0 to 1."""
     confidence, right = scores.max(axis=1), scores.argmax(axis=1) == labels
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    place: Indices = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    confidences = np.bincount(place, confidence, minlength=bins)
-    rights = np.bincount(place, right, minlength=bins)
+    edges = np.linspace(0.0, 1.0, BINS + 1)
+    place: Indices = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1)
+    counts = np.bincount(place, minlength=BINS)
+    confidences = np.bincount(place, confidence, minlength=BINS)
+    rights = np.bincount(place, right, minlength=BINS)
     return tuple(
         ReliabilityBin(
             low=float(edges[i]),
@@ -56,12 +45,12 @@ def reliability(scores: Scores, labels: Labels, bins: int = BINS) -> tuple[Relia
             mean_confidence=float(confidences[i] / counts[i]) if counts[i] else None,
             accuracy=float(rights[i] / counts[i]) if counts[i] else None,
         )
-        for i in range(bins)
+        for i in range(BINS)
     )
 
 
 def calibration_error(table: tuple[ReliabilityBin, ...]) -> float:
-    """Expected calibration error: mean distance of confidence and accuracy over the bins, weighted by pictures.
+    """Returns the expected calibration error: mean distance of confidence and accuracy, weighted by pictures.
 
     Source: Guo et al. 2017, equation 3, https://arxiv.org/abs/1706.04599. With few pictures it is above zero even
     for a model that is calibrated.
@@ -76,7 +65,7 @@ def calibration_error(table: tuple[ReliabilityBin, ...]) -> float:
 
 
 def brier(scores: Scores, labels: Labels) -> float:
-    """Half the mean squared distance of the probabilities from the truth: 0 is perfect, 1 is surely wrong.
+    """Returns half the mean squared distance of the probabilities from the truth: 0 is perfect, 1 is surely wrong.
 
     Brier 1950, halved, so that with two classes it is the squared error of the probability of class 1. scikit-learn's
     warns of probabilities in single precision, whose sums are off by 1e-7.

@@ -1,20 +1,13 @@
-"""How good a model that calls classes is on test patients, with intervals over patients."""
+"""Metrics of a model that calls classes, on test patients, with intervals over patients."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from wardround.errors import DataError, ModelError
 from wardround.training.metrics import calibration, confusion, ranking
-from wardround.training.metrics.bootstrap import (
-    Floats,
-    Headline,
-    Indices,
-    Interval,
-    interval,
-    number,
-    picture_weights,
-)
+from wardround.training.metrics.bootstrap import Floats, Indices, Interval, interval, number, picture_weights
 from wardround.types import Labels, Scores
 
 FIXED_SPECIFICITY = 0.90
@@ -28,35 +21,26 @@ class Metrics:
     With two classes, class 1 is the disease: a picture is called positive when its probability exceeds 0.5.
     The threshold is fixed beforehand; one chosen on private data would be a release of its own.
 
-    Intervals are 95 %, over patients; None with fewer than two patients, where the number itself is None, and
-    where fewer than half of the resamples can give it.
+    `X_interval` is the 95 % interval of `X` over patients; None with fewer than two patients, where the number itself
+    is None, and where fewer than half of the resamples can give it.
 
     Attributes:
-        n_pictures: pictures in the test set.
-        n_patients: patients they belong to.
         accuracy: share of pictures called right.
-        accuracy_interval: its interval.
-        majority_accuracy: what calling every picture the test set's commonest class would reach.
+        majority_accuracy: of calling every picture the test set's commonest class.
         balanced_accuracy: mean over the classes that occur of the share called right.
         auroc: area under the receiver operating curve; with more classes the unweighted mean of one class
             against the rest. None when a class does not occur, so that nothing can be ranked.
-        auroc_interval: its interval, over the resamples in which every class occurs.
         sensitivity: share of class 1 called positive; None unless there are two classes and 1 occurs.
         specificity: share of class 0 called negative; None unless there are two classes and 0 occurs.
         grades: the classes are in an order.
-        balanced_accuracy_interval: its interval.
         class_shares: share of each class among the pictures; of class 1, it is what chance reaches in `auprc`.
         auprc: average precision, of classes as `auroc`; None where that is.
-        auprc_interval: its interval.
         matthews: Matthews' correlation; None when all pictures are of one class, or were called one.
         quadratic_kappa: agreement on grades; None without grades, and where chance could not disagree.
-        quadratic_kappa_interval: its interval.
         calibration_error: expected calibration error over the bins of `reliability`.
         brier: half the mean squared distance of the probabilities from the truth.
         sensitivity_at_fixed_specificity: the highest sensitivity of a threshold with at least
             `fixed_specificity`, found on the test pictures; None unless there are two classes and both occur.
-        fixed_specificity: the specificity that is meant.
-        reliability: confidence and accuracy by bins of confidence.
     """
 
     n_pictures: int
@@ -83,27 +67,9 @@ class Metrics:
     fixed_specificity: float
     reliability: tuple[calibration.ReliabilityBin, ...]
 
-    @property
-    def headline(self) -> Headline:
-        """The number to name first: agreement for grades, the AUROC for other classes."""
-        if self.grades:
-            return Headline("quadratic-weighted kappa", self.quadratic_kappa, self.quadratic_kappa_interval)
-        return Headline("AUROC", self.auroc, self.auroc_interval)
-
     def to_json(self) -> dict[str, object]:
-        """The fields as values that `json.dumps` takes; an interval is {"low": ..., "high": ...}."""
+        """Returns the fields as values that `json.dumps` takes; an interval is {"low": ..., "high": ...}."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class _Resampled:
-    """What is computed for each row of weights, (resample,) each; names are those of `Metrics`."""
-
-    accuracy: Floats
-    balanced_accuracy: Floats
-    auroc: Floats
-    auprc: Floats
-    quadratic_kappa: Floats
 
 
 def evaluate(
@@ -115,15 +81,9 @@ def evaluate(
     num_resamples: int = 1000,
     grades: bool = False,
 ) -> Metrics:
-    """Metrics of a model on a test set, with intervals over patients.
+    """Returns metrics of a model on a test set, with intervals over patients.
 
-    Args:
-        scores: class probabilities, (picture, class).
-        labels: class indices, (picture,).
-        patients: which patient each picture belongs to, (picture,); any integers.
-        generator: draws the resamples.
-        num_resamples: for the intervals.
-        grades: the classes are in an order.
+    `patients` is the patient of each picture, (picture,), any integers; `grades` says that the classes are in an order.
 
     Raises:
         DataError: no pictures, or shapes or labels that do not fit together.
@@ -136,7 +96,13 @@ def evaluate(
     table = confusion.confusions(labels, called, num_classes, once)
     point = _numbers(scores, labels, called, once)
     draws = picture_weights(patient, generator, num_resamples) if patient.max() > 0 else ()
-    intervals = _intervals(point, [_numbers(scores, labels, called, weights) for weights in draws])
+    parts = [_numbers(scores, labels, called, weights) for weights in draws]
+    numbers: dict[str, Any] = {}
+    for name, values in point.items():
+        known = (grades or name != "quadratic_kappa") and not np.isnan(values[0])
+        numbers[name] = float(values[0]) if known else None
+        drawn = [part[name] for part in parts]
+        numbers[f"{name}_interval"] = interval(np.concatenate(drawn)) if known and drawn else None
     recalls = [number(recall) for recall in confusion.recalls(table)[0]]
     bins = calibration.reliability(scores, labels)
     counts = np.bincount(labels, minlength=num_classes)
@@ -144,22 +110,12 @@ def evaluate(
     return Metrics(
         n_pictures=len(labels),
         n_patients=int(patient.max()) + 1,
-        accuracy=float(point.accuracy[0]),
-        accuracy_interval=intervals.get("accuracy"),
         majority_accuracy=float(counts.max() / len(labels)),
-        balanced_accuracy=float(point.balanced_accuracy[0]),
-        auroc=number(point.auroc[0]),
-        auroc_interval=intervals.get("auroc"),
         sensitivity=recalls[1] if two else None,
         specificity=recalls[0] if two else None,
         grades=grades,
-        balanced_accuracy_interval=intervals.get("balanced_accuracy"),
         class_shares=tuple((counts / len(labels)).tolist()),
-        auprc=number(point.auprc[0]),
-        auprc_interval=intervals.get("auprc"),
         matthews=confusion.matthews(labels, called),
-        quadratic_kappa=number(point.quadratic_kappa[0]) if grades else None,
-        quadratic_kappa_interval=intervals.get("quadratic_kappa") if grades else None,
         calibration_error=calibration.calibration_error(bins),
         brier=calibration.brier(scores, labels),
         sensitivity_at_fixed_specificity=(
@@ -167,28 +123,19 @@ def evaluate(
         ),
         fixed_specificity=FIXED_SPECIFICITY,
         reliability=bins,
+        **numbers,
     )
 
 
-def _numbers(scores: Scores, labels: Labels, called: Indices, weights: Floats) -> _Resampled:
+def _numbers(scores: Scores, labels: Labels, called: Indices, weights: Floats) -> dict[str, Floats]:
+    """Returns the numbers for each row of weights, (resample,) each, by their names in `Metrics`."""
     table = confusion.confusions(labels, called, scores.shape[1], weights)
     curves = (ranking.area, ranking.average_precision)
     auroc, auprc = ranking.ranking_numbers(scores, labels, weights, curves)
-    return _Resampled(
-        accuracy=confusion.accuracy(table),
-        balanced_accuracy=confusion.balanced_accuracy(table),
-        auroc=auroc,
-        auprc=auprc,
-        quadratic_kappa=confusion.quadratic_kappa(table),
-    )
-
-
-def _intervals(point: _Resampled, parts: list[_Resampled]) -> dict[str, Interval | None]:
-    """The interval of each number that the test set can give, where there are resamples."""
-    if not parts:
-        return {}
-    names = [field.name for field in fields(_Resampled) if not np.isnan(getattr(point, field.name)[0])]
-    return {name: interval(np.concatenate([getattr(part, name) for part in parts])) for name in names}
+    return {
+        "accuracy": confusion.accuracy(table), "balanced_accuracy": confusion.balanced_accuracy(table),
+        "auroc": auroc, "auprc": auprc, "quadratic_kappa": confusion.quadratic_kappa(table),
+    }  # fmt: skip
 
 
 def _check(scores: Scores, labels: Labels, patients: Indices) -> None:

@@ -11,14 +11,7 @@ from wardround.types import Labels
 
 
 def confusions(labels: Labels, called: Indices, num_classes: int, weights: Floats) -> Floats:
-    """Weight of the pictures of each class called each class, (resample, true class, called class).
-
-    Args:
-        labels: class indices, (picture,).
-        called: class indices, (picture,).
-        num_classes: of both.
-        weights: (resample, picture).
-    """
+    """Returns the weight of the pictures of each class called each class, (resample, true class, called class)."""
     cells, cell = np.unique(labels * num_classes + called, return_inverse=True)
     table = np.zeros((len(weights), num_classes**2))
     table[:, cells] = weights @ (cell[:, None] == np.arange(len(cells))).astype(np.float64)
@@ -26,17 +19,17 @@ def confusions(labels: Labels, called: Indices, num_classes: int, weights: Float
 
 
 def recalls(table: Floats) -> Floats:
-    """Share of each class called right, (resample, class)."""
+    """Returns the share of each class called right, (resample, class)."""
     return ratio(np.diagonal(table, axis1=1, axis2=2), table.sum(axis=2))
 
 
 def accuracy(table: Floats) -> Floats:
-    """Share called right."""
+    """Returns the share called right."""
     return ratio(np.trace(table, axis1=1, axis2=2), table.sum(axis=(1, 2)))
 
 
 def balanced_accuracy(table: Floats) -> Floats:
-    """Mean over the classes that occur of the share called right."""
+    """Returns the mean over the classes that occur of the share called right."""
     shares = recalls(table)
     occurs = ~np.isnan(shares)
     return ratio(np.where(occurs, shares, 0.0).sum(axis=1), occurs.sum(axis=1).astype(np.float64))
@@ -55,7 +48,7 @@ def matthews(labels: Labels, called: Indices) -> float | None:
 
 
 def quadratic_kappa(table: Floats) -> Floats:
-    """Agreement beyond chance on grades, a disagreement counted by the square of its distance.
+    """Returns the agreement beyond chance on grades, a disagreement counted by the square of its distance.
 
     Weighted kappa of Cohen 1968, https://doi.org/10.1037/h0026256, with squared distances: 1 for agreement, 0 for
     chance; unknown when chance could not disagree, all pictures being of one grade and called that.

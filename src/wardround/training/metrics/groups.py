@@ -1,4 +1,4 @@
-"""Metrics apart for each site and each subgroup, of groups that are large enough to be shown.
+"""Metrics of each site and each subgroup that is large enough to be shown apart.
 
 A number about few patients tells about each of them, and a group that is left out can be worked out from the whole
 and the groups beside it. So the values with too few patients are scored together, and if they are still too few,
@@ -39,7 +39,7 @@ class Groups(Generic[M]):
     Attributes:
         shown: metrics of each value that has enough patients.
         together: metrics of all other values as one; None when there are none, or too few patients even so.
-        num_together: how many values that are. They are not named: a rare value can be a name by itself.
+        num_together: number of those values. They are not named: a rare value can be a name by itself.
         min_patients: the fewest patients a shown group may have.
     """
 
@@ -50,7 +50,7 @@ class Groups(Generic[M]):
 
     @property
     def reason(self) -> str | None:
-        """Why some values are not shown apart; None when all are."""
+        """Sentence about values that are not shown apart; None when all are."""
         if not self.num_together:
             return None
         return (
@@ -80,20 +80,10 @@ def by_group(
     grades: bool = False,
     min_patients: int = MIN_PATIENTS,
 ) -> dict[str, Groups[Metrics]]:
-    """Metrics of each value of each column.
-
-    Args:
-        scores: class probabilities, (picture, class).
-        labels: class indices, (picture,).
-        patients: which patient each picture belongs to, (picture,).
-        groups: for each column the value of each picture.
-        generator: draws the resamples.
-        num_resamples: for the intervals.
-        grades: the classes are in an order.
-        min_patients: the fewest patients of a shown group; public.
+    """Returns metrics of each value of each column; arguments as `evaluate` and `each_group` take them.
 
     Raises:
-        DataError: as `evaluate`; a column without one value a picture.
+        DataError: as they do.
     """
 
     def of(rows: Indices) -> Metrics:
@@ -112,13 +102,12 @@ def each_group(
     *,
     min_patients: int = MIN_PATIENTS,
 ) -> dict[str, Groups[M]]:
-    """What `metrics_of` says of the rows of each value of each column.
+    """Returns what `metrics_of` says of the rows of each value of each column.
 
-    Args:
-        patients: which patient each row belongs to, (row,).
-        groups: for each column the value of each row.
-        metrics_of: metrics of some rows, by their positions.
-        min_patients: the fewest patients of a shown group; public.
+    Patients are of each row, (row,), and so are the values of each column. `min_patients` is public.
+
+    Raises:
+        DataError: a column without one value a row, or a minimum below one.
     """
     if min_patients < 1:
         raise DataError(f"a shown group must have at least 1 patient, got a minimum of {min_patients}. Raise it.")
@@ -139,18 +128,14 @@ def _column(
 ) -> Groups[M]:
     rows = {str(value): np.flatnonzero(values == value) for value in np.unique(values)}
     folded = _too_few(patients, rows, least)
-    together = np.sort(np.concatenate([rows[value] for value in folded])) if folded else None
-    enough = together is not None and _count(patients, together) >= least
-    return Groups(
-        shown={value: metrics_of(at) for value, at in rows.items() if value not in folded},
-        together=metrics_of(together) if together is not None and enough else None,
-        num_together=len(folded),
-        min_patients=least,
-    )
+    shown = {value: metrics_of(at) for value, at in rows.items() if value not in folded}
+    together = np.sort(np.concatenate([np.zeros(0, np.int64), *(rows[value] for value in folded)]))
+    enough = _count(patients, together) >= least
+    return Groups(shown, metrics_of(together) if enough else None, len(folded), least)
 
 
 def _too_few(patients: Indices, rows: Mapping[str, Indices], least: int) -> set[str]:
-    """The values that cannot be shown apart."""
+    """Returns the values that cannot be shown apart."""
     counts = {value: _count(patients, at) for value, at in rows.items()}
     by_size = sorted(counts, key=lambda value: (counts[value], value))
     folded = [value for value in by_size if counts[value] < least]

@@ -1,4 +1,4 @@
-"""How well one predicted region covers a true one: their volumes, and how far their surfaces lie apart.
+"""Cover of a true region by a predicted one: their volumes, and the distances between their surfaces.
 
 The surface of a region are its pixels or voxels that touch another one by a side, or the border of the picture.
 Distances are Euclidean, between centres, in mm where a spacing is known.
@@ -25,7 +25,7 @@ from scipy import ndimage, spatial
 from wardround.training.metrics.bootstrap import Floats
 
 Region = npt.NDArray[np.bool_]
-"""Whether each pixel or voxel is part of it, (*space)."""
+"""True for each pixel or voxel that is part of it, (*space)."""
 
 PERCENTILE = 95.0
 
@@ -38,8 +38,6 @@ class Overlap:
     """One region of one picture.
 
     Attributes:
-        predicted: pixels or voxels predicted.
-        true: pixels or voxels of the truth.
         dice: Dice's coefficient; NaN when both are empty.
         hd95: the larger of the two 95th percentiles of distances from one surface to the other; NaN when either is
             empty.
@@ -56,14 +54,7 @@ class Overlap:
 
 
 def overlap(predicted: Region, true: Region, spacing: Sequence[float], tolerance: float) -> Overlap:
-    """Volumes, overlap and distances of two regions on one grid.
-
-    Args:
-        predicted: (*space).
-        true: (*space).
-        spacing: size of a pixel along each axis.
-        tolerance: of the surface Dice, in the same unit.
-    """
+    """Returns volumes, overlap and distances of two regions on one grid, (*space); the tolerance is in its unit."""
     sizes = int(np.count_nonzero(predicted)), int(np.count_nonzero(true))
     if 0 in sizes:
         nothing = np.nan if sizes == (0, 0) else 0.0
@@ -82,14 +73,14 @@ def overlap(predicted: Region, true: Region, spacing: Sequence[float], tolerance
 
 
 def _surface(region: Region, spacing: Sequence[float]) -> Floats:
-    """Centres of the surface pixels, (pixel, axis)."""
+    """Returns the centres of the surface pixels, (pixel, axis)."""
     inner = ndimage.binary_erosion(region)
     centres: Floats = np.argwhere(region & ~inner).astype(np.float64) * np.asarray(spacing, dtype=np.float64)
     return centres
 
 
 def _distances(first: Floats, second: Floats) -> tuple[Floats, Floats]:
-    """From each point of one surface to the nearest of the other, both ways.
+    """Returns the distances from each point of one surface to the nearest of the other, both ways.
 
     Trees of the surface points take time for surfaces, where a distance transform takes it for volumes: for organs
     half as much, for speckle twice as much.

@@ -11,10 +11,10 @@ from wardround.errors import PrivacyError
 from wardround.randomness import Stream
 from wardround.reproduce.mechanisms.pictures.label_noise import backward_corrected, forward_corrected
 from wardround.reproduce.mechanisms.pictures.labels import RandomisedResponse
-from wardround.training.losses import Focal, Loss, cross_entropy, ordinal
+from wardround.training.losses import Loss, cross_entropy, focal, ordinal
 
 CLASSES = (2, 3, 5)
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "focal": Focal(), "ordinal": ordinal}
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "focal": focal, "ordinal": ordinal}
 
 
 def stream():

@@ -23,12 +23,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 def forward_corrected(loss: Loss, transition: Matrix) -> Loss:
-    """The loss of probabilities as the noise would change them.
-
-    Args:
-        loss: of each picture, from logits.
-        transition: P(released | true), (true class, released class).
-    """
+    """Returns the loss of probabilities changed by noise of chances P(released | true), (true, released class)."""
     logarithms = torch.log(torch.from_numpy(transition))
 
     def corrected(logits: Tensor, labels: Tensor) -> Tensor:
@@ -41,7 +36,7 @@ def forward_corrected(loss: Loss, transition: Matrix) -> Loss:
 
 
 def backward_corrected(loss: Loss, transition: Matrix) -> Loss:
-    """The unbiased combination of the losses of all classes; arguments as `forward_corrected`."""
+    """Returns the unbiased combination of the losses of all classes; arguments as `forward_corrected`."""
     inverse = torch.from_numpy(np.linalg.inv(transition))
 
     def corrected(logits: Tensor, labels: Tensor) -> Tensor:

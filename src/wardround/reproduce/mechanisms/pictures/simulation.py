@@ -17,7 +17,7 @@ from wardround.agreed.network import loss_of
 from wardround.agreed.plans import epsilon_limit_of
 from wardround.config import Study
 from wardround.errors import PrivacyError, RecordError
-from wardround.hospital.charged import PICTURES, charged_pictures
+from wardround.hospital.charged import PICTURES, charged_pictures, open_ledger
 from wardround.hospital.pictures import workbench_of
 from wardround.images.entries import Target
 from wardround.ledger.account import Ledger
@@ -30,7 +30,6 @@ from wardround.records.folder import RunFolder, arrays_from_file, arrays_to_byte
 from wardround.reproduce.mechanisms.pictures.label_noise import backward_corrected, forward_corrected
 from wardround.reproduce.mechanisms.pictures.noise import to_bytes
 from wardround.reproduce.mechanisms.pictures.resemblance import coarse, reidentified, structural_similarity
-from wardround.simulation.federate import open_ledger
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.training.losses import Loss
 from wardround.training.patients import Rows, TrainingPatients
@@ -73,7 +72,7 @@ def released_materials(
     _check(release.pictures, materials)
     path = folder.path / FILE
     limit = epsilon_limit_of(study, plan)
-    accounts = {name: open_ledger(ledgers, name, plan, materials, limit) for name in hospitals}
+    accounts = {name: open_ledger(ledgers, name, materials.images.digest, plan, limit) for name in hospitals}
     _charge(study, plan, ledgers, accounts, again=not path.exists())
     if not path.exists():
         write_whole(path, arrays_to_bytes(_noised(study, release, materials, hospitals)))

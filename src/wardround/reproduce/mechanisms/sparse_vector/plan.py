@@ -6,8 +6,8 @@ from dataclasses import replace
 from wardround.accounting.calibration import calibrate_noise_multiplier
 from wardround.accounting.events import Event, PureEvent, SelfComposedEvent
 from wardround.config import Study
+from wardround.noisers import ByEachHospital
 from wardround.privacy.plans.kinds import NoisedUpdates
-from wardround.privacy.plans.noisers import ByEachHospital
 from wardround.privacy.plans.plan import Plan
 from wardround.reproduce.mechanisms.sparse_vector.mechanism import GumbelTopK, SparseVector
 from wardround.reproduce.mechanisms.sparse_vector.section import SparseVectors, TopK
