@@ -15,7 +15,7 @@ from wardround.coordinator.certificate import certificate_of
 from wardround.coordinator.opening import open_coordinator
 from wardround.coordinator.rounds import Position, Schedule, run_rounds
 from wardround.errors import FederationError, PrivacyError, StudyError
-from wardround.federation.messages import Failure
+from wardround.federation.messages import Answer, Failure, Request
 from wardround.federation.receipts import sign_receipt
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_reply, encode_request
@@ -23,6 +23,7 @@ from wardround.hospital.opening import open_hospital
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.work import GradientSum
 
 NAMES = ("north", "south", "east")
 SITE = """
@@ -178,6 +179,26 @@ def test_a_seed_on_real_pictures_is_refused(folders, tmp_path):
     site.write_text(site.read_text().split("[site]")[0] + '[site]\nlayout = "folder"\npath = "pictures"\n')
     with raises_code(StudyError, "study-seed"), ExitStack() as stack:
         opened(stack, {"north": paths["north"]}, study_of(**STUDIES["masked sums"], seed=1))
+
+
+def test_notes_of_one_study_are_not_those_of_another(folders):
+    """Under correlated noise the first round pays for the run: going on with another study's run would cost nothing."""
+    paths, _ = folders
+    weak, strong = (
+        study_of(
+            {"plan": "correlated-noise", "noise_multiplier": z, "delta": 1e-3, "cohorts": 2, "bands": 2,
+             "trust": "nobody", "num_patients": 36},
+            {"rounds": 4},
+        )
+        for z in (1.0, 4.0)
+    )  # fmt: skip
+    for study, round in ((strong, 1), (weak, 2)):
+        with ExitStack() as stack:
+            [hospital] = opened(stack, {"north": paths["north"]}, study).values()
+            asked = Request(study.digest, round, 1, GradientSum(hospital.agent.workbench.initial_weights))
+            reply = hospital.reply(asked)
+            charged = hospital.agent.ledger.charged(study.digest)
+        assert isinstance(reply, Answer) == bool(charged) == (study is strong)
 
 
 def test_a_limit_holds_at_the_hospitals_own_delta(folders):

@@ -83,7 +83,7 @@ def open_hospital(
             ledger=open_ledger(ledgers, name, images.digest, plan, policy.policy.epsilon_limit),
             randomness=Randomness(study.study.seed, f"{study.stream_name}/main"),
             workbench=workbench,
-            memory=Memory(folder / "memory"),
+            memory=Memory(folder / "memory" / study.digest),
             num_classes=len(images.class_names),
         )
         identity = _identity(folder, name)
