@@ -15,7 +15,7 @@ from wardround.coordinator.certificate import certificate_of
 from wardround.coordinator.opening import open_coordinator
 from wardround.coordinator.rounds import Position, Schedule, run_rounds
 from wardround.errors import FederationError, PrivacyError, StudyError
-from wardround.federation.messages import Failure
+from wardround.federation.messages import Answer, Failure, Request
 from wardround.federation.receipts import sign_receipt
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_reply, encode_request
@@ -23,6 +23,7 @@ from wardround.hospital.opening import open_hospital
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.work import GradientSum
 
 NAMES = ("north", "south", "east")
 SITE = """
@@ -90,7 +91,7 @@ def folders(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "site.toml").write_text(SITE.format(name=name, seed=seed))
-        (folder / "policy.toml").write_text("[policy]\nepsilon_limit = 50.0\n")
+        (folder / "policy.toml").write_text("[policy]\nepsilon_limit = 50.0\ndelta = 1e-3\n")
         keys[name].write(folder / "identity.pem")
         Pins({other: key.public for other, key in keys.items() if other != name}).write(folder / "pins.toml")
     return {name: tmp_path / name for name in NAMES}, {name: key.public for name, key in keys.items()}
@@ -178,6 +179,33 @@ def test_a_seed_on_real_pictures_is_refused(folders, tmp_path):
     site.write_text(site.read_text().split("[site]")[0] + '[site]\nlayout = "folder"\npath = "pictures"\n')
     with raises_code(StudyError, "study-seed"), ExitStack() as stack:
         opened(stack, {"north": paths["north"]}, study_of(**STUDIES["masked sums"], seed=1))
+
+
+def test_notes_of_one_study_are_not_those_of_another(folders):
+    """Under correlated noise the first round pays for the run: going on with another study's run would cost nothing."""
+    paths, _ = folders
+    weak, strong = (
+        study_of(
+            {"plan": "correlated-noise", "noise_multiplier": z, "delta": 1e-3, "cohorts": 2, "bands": 2,
+             "trust": "nobody", "num_patients": 36},
+            {"rounds": 4},
+        )
+        for z in (1.0, 4.0)
+    )  # fmt: skip
+    for study, round in ((strong, 1), (weak, 2)):
+        with ExitStack() as stack:
+            [hospital] = opened(stack, {"north": paths["north"]}, study).values()
+            asked = Request(study.digest, round, 1, GradientSum(hospital.agent.workbench.initial_weights))
+            reply = hospital.reply(asked)
+            charged = hospital.agent.ledger.charged(study.digest)
+        assert isinstance(reply, Answer) == bool(charged) == (study is strong)
+
+
+def test_a_limit_holds_at_the_hospitals_own_delta(folders):
+    """At a larger delta every epsilon is smaller, whatever is released."""
+    paths, _ = folders
+    with raises_code(PrivacyError, "privacy-policy-delta"), ExitStack() as stack:
+        opened(stack, paths, study_of(ALONE | {"delta": 0.01}, STUDIES["local steps"]["federation"]))
 
 
 @pytest.mark.parametrize("trust", ["secure-aggregation", "coordinator"])

@@ -149,13 +149,16 @@ def test_nothing_leaves_before_its_notes_are_written(make_federation, monkeypatc
     assert set(failures.values()) == {Failure(FailureCode.INTERNAL, Stage.TRAINING)}
 
 
-def test_a_run_that_began_but_is_not_in_the_ledger_is_refused(make_federation, tmp_path):
+@pytest.mark.parametrize("held", ["nothing", "another study"])
+def test_a_run_that_began_but_is_not_in_the_ledger_is_refused(make_federation, tmp_path, held):
     federation = federation_of(make_federation)
     updates(federation, 1)
     with LedgerFile(tmp_path / "another.sqlite") as ledgers:
         for name, agent in federation.agents.items():
-            empty = ledgers.open(name, "digest", epsilon_limit=np.inf, delta=1e-5)
-            federation.agents[name] = replace(agent, ledger=empty)
+            other = ledgers.open(name, "digest", epsilon_limit=np.inf, delta=1e-5)
+            if held == "another study":
+                other.charge(GaussianEvent(1.0), study="another", release_id="1", purpose="gradient-sum")
+            federation.agents[name] = replace(agent, ledger=other)
         assert set(ask(federation, 2)[1].values()) == {Failure(FailureCode.LEDGER, Stage.ADMISSION)}
 
 

@@ -2,7 +2,7 @@
 
 [hospital]                     [policy]
 name = "north"                 epsilon_limit = 8.0
-[site]
+[site]                         delta = 1e-5
 layout = "chest_xray"
 path = "/data/xrays"
 """
@@ -36,6 +36,7 @@ class PolicySection(Section):
     """`[policy]`: what the hospital allows, whatever a study says."""
 
     epsilon_limit: float = Field(gt=0, description="Epsilon that a patient may spend over all studies.")
+    delta: float = Field(gt=0, lt=1, description="The largest delta at which a study may say its epsilon.")
 
 
 class PolicyFile(Section):

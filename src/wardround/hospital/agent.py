@@ -17,7 +17,6 @@ from wardround.hospital.correlated import CorrelatedRounds
 from wardround.hospital.memory import Memory
 from wardround.hospital.policy import COUNTS, Policy, computed
 from wardround.ledger.account import Ledger
-from wardround.ledger.entry import GENESIS
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.protects import charge_of, plan_protects
@@ -123,9 +122,9 @@ class Agent:
         rounds, seeded = self.correlated, not self.randomness.is_private
         if rounds is None or seeded or isinstance(request.work, COUNTS) or not rounds.has_begun(request.round):
             return self.event_of(request)  # a seeded repetition finds its own charge
-        if self.ledger.head() == GENESIS:
+        if not self.ledger.charged(request.study).get(GradientSum.name):
             raise LedgerError(
-                "A run that has begun must stand in the ledger, and it is empty; restore it.", code="ledger-empty"
+                "A run that has begun must stand in the ledger, and does not; restore it.", code="ledger-empty"
             )
         return NoEvent()
 

@@ -56,11 +56,17 @@ def open_hospital(
 
     Raises:
         StudyError: the study has a seed and the pictures are real, or it does not name this hospital.
-        PrivacyError: the plan's noise is not in what this hospital sends.
+        PrivacyError: the plan's noise is not in what this hospital sends, or its delta is above the policy's.
         WardroundError: pictures, network, keys or ledger that do not hold.
     """
     plan, name = plan_of(study), HospitalName(site.hospital.name)
     check_deployable(study, plan, site)
+    if plan.delta > policy.policy.delta:
+        raise PrivacyError(
+            f"A study must say its epsilon at a delta of {policy.policy.delta:g} or less here, got {plan.delta:g}: the "
+            "limit on epsilon would not hold. Ask for another `[privacy] delta`, or change this hospital's policy.",
+            code="privacy-policy-delta",
+        )
     cache = study.performance.model_copy(update={"cache": folder / "cache"})
     own = study.model_copy(update={"site": site.site, "performance": cache})
     images = read_images(own, progress)
@@ -77,7 +83,7 @@ def open_hospital(
             ledger=open_ledger(ledgers, name, images.digest, plan, policy.policy.epsilon_limit),
             randomness=Randomness(study.study.seed, f"{study.stream_name}/main"),
             workbench=workbench,
-            memory=Memory(folder / "memory"),
+            memory=Memory(folder / "memory" / study.digest),
             num_classes=len(images.class_names),
         )
         identity = _identity(folder, name)
