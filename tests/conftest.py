@@ -21,7 +21,7 @@ from wardround.config import parse_study
 pytest_plugins = ["tests.fixtures_federation"]
 
 # No deadline: a busy machine is no reason to fail.
-settings.register_profile("developer", max_examples=25, deadline=None)
+settings.register_profile("developer", max_examples=15, deadline=None)
 settings.register_profile("thorough", max_examples=100, deadline=None)
 
 

@@ -58,9 +58,8 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize("path", sorted(FOUND.keys() - TO_BE_REWRITTEN))
-def test_no_docstring_opens_with_a_clause_or_a_fragment(path):
-    assert FOUND[path] == []
+def test_no_docstring_opens_with_a_clause_or_a_fragment():
+    assert {path: found for path, found in FOUND.items() if found and path not in TO_BE_REWRITTEN} == {}
 
 
 def test_a_file_that_was_rewritten_leaves_the_list():

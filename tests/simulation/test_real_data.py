@@ -24,6 +24,7 @@ def run_example(name, tmp_path, data=None, **federation):
     return run_study(read_study(ROOT / "examples" / name, overrides), tmp_path / "run", Silent())
 
 
+@pytest.mark.thorough
 @pytest.mark.real_data
 def test_fixed_features_reach_097_at_epsilon_8_on_held_out_patients(tmp_path):
     record = run_example("chest_xray.toml", tmp_path)
@@ -42,6 +43,7 @@ def test_a_small_network_from_scratch_reaches_090_at_epsilon_8(tmp_path):
     assert record.certificate["statement"]["epsilon"] <= 8
 
 
+@pytest.mark.thorough
 @pytest.mark.real_data
 def test_the_published_split_is_offered_and_marked_as_leaking(tmp_path):
     record = run_example("chest_xray.toml", tmp_path, data={"test": "published"}, rounds=2)

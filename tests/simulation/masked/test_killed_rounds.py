@@ -182,6 +182,7 @@ def whole(killed_rounds, study, folder):
     return what_counts(run.out)
 
 
+@pytest.mark.thorough
 @SEEDS
 def test_a_run_killed_at_one_step_after_another_is_completed_and_nothing_left_uncharged(
     killed_rounds, phantoms, tmp_path, seed
