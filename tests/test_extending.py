@@ -135,9 +135,7 @@ def test_what_a_section_adds_passes_its_tests_in_a_copy(title, tmp_path):
     section, patches, copy = SECTIONS[title], patches_of(title), copied(tmp_path)
     apply(patches, copy)
     tests = [p.path for p in patches if p.is_new and p.path.startswith("tests/")]
-    source = [p.path.removeprefix("src/wardround/") for p in patches if re.match(r"src/.*\.py", p.path)]
-    arrows = [f"tests/test_architecture.py::{name}" for name in CLOSED]
-    arrows += ["tests/test_architecture.py::test_imports_follow_the_arrows"]
+    arrows = [f"tests/test_architecture.py::{name}" for name in (*CLOSED, "test_imports_follow_the_arrows")]
     assert tests, "a change without a test"
     options = ("-q", "-m", "", "-p", "no:cacheprovider", *section.options)
     run(copy, "pytest", *options, *tests, *arrows, *section.also)
