@@ -118,6 +118,7 @@ def updates():
     return np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32) * np.geomspace(1e-3, 1, 6, dtype="f4")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("beta", [0.0, 0.9])
 def test_momentum_at_the_server_is_that_of_torch(updates, beta):
     known = torch.linspace(-1, 1, 6, requires_grad=True)

@@ -185,6 +185,7 @@ class TestRealChestXrays:
         ] == []
         assert len({row.values["patient_id"] for row in rows}) == 2775
 
+    @pytest.mark.thorough
     def test_counts_are_the_known_ones_and_a_second_load_decodes_nothing(self, tmp_path, decodings):
         image_set = load_images("chest_xray", CHEST, image_size=16, cache_dir=tmp_path, duplicates="keep")
         assert decodings == [5840]

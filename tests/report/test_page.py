@@ -189,6 +189,7 @@ def test_no_id_is_used_twice(page_of):
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.thorough
 def test_the_same_record_gives_the_same_page(make_record):
     record = make_record()
     assert write_report(record).read_bytes() == write_report(record).read_bytes()

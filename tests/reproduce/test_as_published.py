@@ -226,6 +226,7 @@ def test_an_accountant_made_anew_every_round_never_notices():
     assert dopamine.stated_epsilon(long) > 9 * dopamine.reset_epsilon(long)
 
 
+@pytest.mark.thorough
 def test_what_the_division_costs_is_more_than_what_was_stated():
     published = dopamine.Settings(3001, 0.03425, 1.15, 2.0, 0.002, 0.9, 1e-4)
     assert dopamine.stated_epsilon(published) == pytest.approx(10.877, abs=0.006)

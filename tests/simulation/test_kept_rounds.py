@@ -56,6 +56,7 @@ def family_of_settings(*keep):
     return family(cases, keep=keep)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("setting", family_of_settings("fedsgd", "selective"))
 def test_a_resumed_run_keeps_the_same_rounds(tiny_study, tmp_path, setting):
     study = keeping(tiny_study, setting)

@@ -148,6 +148,7 @@ def charges(path):
         }
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("finished")  # the pictures are in the cache: every run says the same
 @pytest.mark.parametrize(
     "federation", family([{"rounds": 2}, {"rounds": 3, "average_last": 0.5, "compare": ["pooled-no-privacy"]}])

@@ -173,6 +173,7 @@ def test_training_on_the_release_costs_nothing_whatever_the_strategy(local_study
         assert sum(bool(leaves(entry.event)) for entry in entries) == 1
 
 
+@pytest.mark.thorough
 def test_a_run_without_privacy_beside_it_reads_the_originals(local_study, tmp_path):
     federation = {"rounds": 4, "compare": ("no-privacy", "pooled"), "evaluate_every": 4}
     noised = local_study({"epsilon": 0.1}, federation=federation)
@@ -262,6 +263,7 @@ def test_a_damaged_release_stops_the_run(local_study, tmp_path):
         resume_run(tmp_path / "run", Silent())
 
 
+@pytest.mark.thorough
 def test_resemblance_stands_in_the_results(run, local_study, tmp_path):
     # 160 patients: of 40, chance alone moves the ratio below by half of itself.
     study = local_study(MECHANISMS["published scale"], data={"phantom": {"patients": 160, "image_size": 32}})
