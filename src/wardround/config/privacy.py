@@ -30,7 +30,7 @@ class PlanSection(Section):
     """The keys that every plan has."""
 
     releases_pictures: ClassVar[bool] = False
-    """Whether noised pictures and labels are released, once, before round 1."""
+    """True where noised pictures and labels are released, once, before round 1."""
 
     accountant: Literal["pld", "rdp"] = Field("pld", description="What computes epsilon; both are upper bounds.")
     images_per_patient: int = Field(8, ge=1, description="At most so many pictures of a patient are used.")

@@ -14,7 +14,7 @@ from wardround.work import (
 )
 
 MOST_SIGNED_BYTES: Final = 1 << 20
-"""Of an announcement or a confirmation of a masked attempt."""
+"""Most bytes of an announcement or a confirmation of a masked attempt."""
 
 _BYTES_PER_PARAMETER = 20  # positions, weights, correction and velocity of a selective update
 _BYTES_PER_RESIDUE = 8

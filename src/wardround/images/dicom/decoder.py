@@ -31,7 +31,7 @@ LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", LABELMAP)
 
 OFF_GRID = 0.25
-"""Of a voxel: how far a segmentation's pixels may lie from the volume's voxels."""
+"""Largest distance of a segmentation's pixels from the volume's voxels, in voxels."""
 
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
 

@@ -14,7 +14,7 @@ from wardround.per_patient.surgery import without_batch_norm
 
 VIT_PATCH = 16
 VIT_DEVIATION = 0.02
-"""Of the starting values of all linear layers, the class token and the positions (DeiT)."""
+"""Standard deviation of the starting values: linear layers, class token, positions (DeiT)."""
 
 _VIT_TOKEN = 192
 

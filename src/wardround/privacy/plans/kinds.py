@@ -272,7 +272,7 @@ class NotPrivate:
 Training: TypeAlias = (
     NoisedGradients | CorrelatedGradients | NoisedUpdates | NoisedHead | NoisedPictures | NotPrivate
 )
-"""What protects the answers of rounds 1, 2, ...; a plan has exactly one."""
+"""The part that protects the answers of rounds 1, 2, ...; a plan has exactly one."""
 
 Part: TypeAlias = NoisedCounts | Training
 """One part of a plan."""

@@ -24,7 +24,7 @@ _PURPOSE = "wardround/v2/round-key"
 _FORMAT = b"wrannc\x00\x01"
 
 MOST_BYTES = 1 << 20
-"""Of an announcement: room for what a hospital has seen of thousands of others."""
+"""Most bytes of an announcement: room for the views of thousands of other hospitals."""
 
 
 @dataclass(frozen=True)
