@@ -25,7 +25,7 @@ from wardround.types import Vector
 
 @dataclass(frozen=True)
 class AdaptiveNorm:
-    """How the norm follows.
+    """The rule by which the norm follows.
 
     Attributes:
         quantile: share of patients whose gradients should be left as they are.
@@ -46,7 +46,7 @@ class AdaptiveNorm:
             )
 
     def gradient_norm(self, clipping_norm: float) -> float:
-        """What gradients are clipped to in a round of that clipping norm."""
+        """The norm that gradients are clipped to in a round of that clipping norm."""
         return clipping_norm * math.sqrt(1 - self.share)
 
     def extended(self, clipped: ClippedSum, num_patients: int, clipping_norm: float, unit: float) -> ClippedSum:

@@ -33,7 +33,7 @@ Cohorts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Correlation:
-    """How the noise of a run's rounds hangs together, and who takes part when. All of it is public.
+    """The correlation of the noise of a run's rounds, and each patient's turns. All of it is public.
 
     Attributes:
         rounds: of the whole run; no round after them is answered.

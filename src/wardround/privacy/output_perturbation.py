@@ -74,7 +74,7 @@ class OutputPerturbation:
 
     @property
     def sensitivity(self) -> float:
-        """Of the fitted weights in L2 norm: (L/n + 2 tau) / lambda."""
+        """The fitted weights' sensitivity in L2 norm: (L/n + 2 tau) / lambda."""
         patients = self.fit.num_patients
         assert patients is not None, "checked when made"
         return (self.fit.lipschitz / patients + 2 * tolerance_of(self.fit, patients)) / self.fit.regularisation
@@ -106,7 +106,7 @@ class OutputPerturbation:
         raise PrivacyError("Output perturbation must be given a fitted head, got an update of another kind.")
 
     def release_fitted(self, minimiser: npt.NDArray[np.float64], share: Share, stream: Stream) -> Vector:
-        """What leaves of the fitted weights, (parameter,): noised in double precision, then rounded."""
+        """Releases the fitted weights, (parameter,): noised in double precision, then rounded."""
         noisy = minimiser.copy()
         stream.add_normal(noisy, share(self.noise_multiplier * self.sensitivity))
         return noisy.astype(np.float32)

@@ -52,7 +52,7 @@ def momentum_sums(rounds: int, momentum: float) -> Coefficients:
 
 
 def sensitivity(coefficients: Coefficients, rounds: int, cohorts: int) -> float:
-    """How far one patient moves the encoded sequence of all rounds, in units of the clipping norm.
+    """The largest distance that one patient moves the encoded sequence of all rounds, in units of the clipping norm.
 
     A patient of cohort j takes part in rounds j, j + b, j + 2b, ... with b = `cohorts`, each time with a gradient of
     norm at most 1. The columns of these rounds are b apart and at most b long, so no two of them share a row, and the

@@ -26,7 +26,7 @@ Share = Callable[[float], float]
 
 
 class UpdateMechanism(Protocol):
-    """What stands between a hospital's update and the wire.
+    """The mechanism between a hospital's update and the wire.
 
     Contract: `release` is the only use of the update, draws everything random from `stream`, and costs `event` for
     one `unit` under `relation`, whatever the update is: not finite, zero, or a million times too long.
@@ -34,7 +34,7 @@ class UpdateMechanism(Protocol):
 
     @property
     def unit(self) -> PrivacyUnit:
-        """Who is protected."""
+        """The unit that is protected."""
         ...
 
     @property
@@ -44,7 +44,7 @@ class UpdateMechanism(Protocol):
 
     @property
     def event(self) -> Event:
-        """What one release costs."""
+        """The cost of one release."""
         ...
 
     @property
@@ -59,21 +59,21 @@ class UpdateMechanism(Protocol):
 
     @property
     def selects(self) -> bool:
-        """Whether it chooses by itself which parameters are released, and cuts them to size."""
+        """True where it chooses by itself which parameters are released, and cuts them to size."""
         ...
 
     @property
     def name(self) -> str:
-        """Of the mechanism, for the statement, such as "Gaussian"."""
+        """The mechanism's name for the statement, such as "Gaussian"."""
         ...
 
     @property
     def what(self) -> str:
-        """What is released, for the statement."""
+        """The released quantity, for the statement."""
         ...
 
     def release(self, update: Vector, share: Share, stream: Stream) -> Vector:
-        """What leaves, (parameter,)."""
+        """Releases the update, (parameter,)."""
         ...
 
 

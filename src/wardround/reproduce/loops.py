@@ -102,7 +102,7 @@ def repeated_loops(
 
 
 def baselines_of(found: Sequence[Found]) -> dict[str, Score]:
-    """What to read all loops' numbers against, over splits that differ."""
+    """The baselines to read all loops' numbers against, over splits that differ."""
     distinct = {json.dumps(numbers["baselines"], sort_keys=True): numbers["baselines"] for numbers in found}
     repeats = list(distinct.values())
     return {key: Score.of([one[key] for one in repeats if key in one]) for key in repeats[0]}

@@ -80,7 +80,7 @@ def row_of(repaired: Repaired, records: Sequence[RunRecord]) -> Row:
 
 
 def statement_of(record: RunRecord) -> Statement:
-    """What a finished run promises."""
+    """The statement of a finished run."""
     content: Any = record.certificate["statement"]
     return Statement.from_json(content)
 

@@ -1,4 +1,4 @@
-"""What a reproduction is asked for, and the pictures it takes: the given ones, or phantoms, and then it says so."""
+"""The request for a reproduction, and the pictures it takes: the given ones, or phantoms, and then it says so."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ _PHANTOM_IMAGES = 2
 
 @dataclass(frozen=True)
 class Request:
-    """How a reproduction is to be run.
+    """The settings of a reproduction.
 
     Attributes:
         data: folder or archive of the real set; None for phantoms.
@@ -57,7 +57,7 @@ class Request:
 
     @property
     def sentence(self) -> str:
-        """What pictures there are."""
+        """The sentence that names the pictures."""
         if self.data is None:
             return (
                 f"No data was given: everything of ours ran on {PHANTOMS}, generated pictures of nobody. Published "

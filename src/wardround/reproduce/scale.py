@@ -26,7 +26,7 @@ class Scale:
 
     @property
     def shrunk(self) -> tuple[Shrunk, ...]:
-        """What is not as published, in the order in which it was asked for."""
+        """The settings that are not as published, in the order in which it was asked for."""
         return tuple(self._said.values())
 
     def count(self, name: str, published: int, *, least: int = 1, by: float | None = None) -> int:

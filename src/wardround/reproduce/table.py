@@ -1,4 +1,4 @@
-"""What a reproduction finds: rows that cannot be read without what they guarantee."""
+"""The results of a reproduction: rows that cannot be read without what they guarantee."""
 
 import math
 import statistics
@@ -30,7 +30,7 @@ class Score:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Score":
-        """Of the numbers of all repeats.
+        """Summarises the numbers of all repeats.
 
         >>> Score.of([0.5, 0.7]).text
         '0.600 ± 0.141'
@@ -72,12 +72,12 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """Whether it promises anything."""
+        """True where it promises anything."""
         return self.statement.guarantee and self.statement.epsilon < math.inf
 
     @property
     def unit(self) -> str:
-        """Who is protected; a dash where nobody is."""
+        """The unit that is protected; a dash where none is."""
         return str(self.statement.unit) if self.holds else "–"
 
     @property
@@ -141,7 +141,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Figure:
-    """What is drawn: lines over numbers, or over settings when `ticks` names them."""
+    """A figure to be drawn: lines over numbers, or over settings when `ticks` names them."""
 
     x_title: str
     y_title: str
@@ -189,7 +189,7 @@ class Table:
         return tuple(f"{reason[:1].upper()}{reason[1:]}." for reason in found)
 
     def said(self, row: Row) -> str:
-        """What a row guarantees, in a few words; of a row that promises nothing, which of `reasons` is why."""
+        """A row's guarantee in a few words; of a row that promises nothing, which of `reasons` is why."""
         if row.holds:
             return row.guarantee
         claimed = f", claimed: {row.claimed}" if row.claimed else ""

@@ -10,7 +10,7 @@ _WIDTH_OF_FILES = 220
 
 
 def show(table: Table, console: Console) -> None:
-    """What pictures, what was shrunk, every row with what it guarantees, and the notes."""
+    """Shows the pictures, what was shrunk, every row with what it guarantees, and the notes."""
     if not console.is_terminal:
         console.width = _WIDTH_OF_FILES
     console.print(f"[bold]{table.title}[/bold]\n{table.source}\n{table.data}\n", highlight=False)

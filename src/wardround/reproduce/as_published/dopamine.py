@@ -96,13 +96,13 @@ def rounds(
 
 
 def stated_epsilon(settings: Settings) -> float:
-    """What the paper's accountant says: a sum of all hospitals over a constant, by the conversion of 2020."""
+    """The epsilon of the paper's accountant: a sum of all hospitals over a constant, by the conversion of 2020."""
     step = PoissonSampledEvent(settings.sampling_prob, GaussianEvent(settings.noise_multiplier))
     return rdp_epsilon_2020(SelfComposedEvent(step, settings.rounds), settings.delta)
 
 
 def reset_epsilon(settings: Settings) -> float:
-    """What an accountant that is made anew every round goes on to say: one round's epsilon, however many there were."""
+    """The epsilon of an accountant that is made anew every round: one round's, however many there were."""
     step = PoissonSampledEvent(settings.sampling_prob, GaussianEvent(settings.noise_multiplier))
     return rdp_epsilon_2020(step, settings.delta)
 
@@ -125,7 +125,7 @@ def effective_noise_multiplier(settings: Settings, batches: Sequence[int], posit
 
 
 def indicated_epsilon(settings: Settings, patients: int, hospitals: int, draws: int = 200) -> float:
-    """What the division by the drawn batch costs, composed over the multipliers that its draws lead to.
+    """The cost of dividing by the drawn batch, composed over the multipliers that its draws lead to.
 
     An indication and no bound: it takes the batch sizes as fixed beforehand, and the noise as Gaussian with the
     effective multiplier of each draw. Multipliers are rounded down to twentieths, which only raises it.

@@ -36,7 +36,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Steps:
-    """How a loop steps.
+    """The steps of a loop.
 
     Attributes:
         epochs: passes over all pictures.

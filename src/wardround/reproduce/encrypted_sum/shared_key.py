@@ -28,7 +28,7 @@ SCALE = 1000
 
 @dataclass(frozen=True)
 class SharedKey:
-    """What is handed out before the first round.
+    """The keys that are handed out before the first round.
 
     Attributes:
         hospitals: the parameters and the secret key; the same bytes for every hospital.

@@ -71,12 +71,12 @@ class DPPix:
 
     @property
     def epsilon(self) -> float:
-        """Of one picture replaced by any other."""
+        """Epsilon of one picture replaced by any other."""
         return self.means / self.scale
 
     @property
     def neighbourhood_epsilon(self) -> float:
-        """Of one neighbourhood of one picture, as published; of the whole picture where none is given.
+        """Epsilon of one neighbourhood of one picture, as published; of the whole picture where none is given.
 
         >>> DPPix(scale=16 / 256, block=16, shape=(1, 256, 256), neighbourhood=16).neighbourhood_epsilon
         1.0

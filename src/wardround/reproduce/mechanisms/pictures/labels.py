@@ -41,7 +41,7 @@ class RandomisedResponse:
 
     @property
     def event(self) -> PureEvent:
-        """What the release of one label costs."""
+        """The cost of releasing one label."""
         return PureEvent(self.epsilon)
 
     def keep_prob(self, num_classes: int) -> float:
@@ -60,7 +60,7 @@ class RandomisedResponse:
         return matrix
 
     def release(self, labels: Labels, num_classes: int, stream: Stream) -> Labels:
-        """What leaves, (picture,).
+        """Releases the labels, (picture,).
 
         Raises:
             PrivacyError: a label that is no class: its release would tell of it.

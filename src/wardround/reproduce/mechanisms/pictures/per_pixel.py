@@ -54,7 +54,7 @@ class LaplacePixels:
 
     @property
     def epsilon(self) -> float:
-        """Of one picture."""
+        """Epsilon of one picture."""
         return self.dimension / self.scale
 
     @property

@@ -1,4 +1,4 @@
-"""How much of a picture is still to be seen behind its noise: measures for the eye, and no guarantee.
+"""Resemblance of a noised picture to its original: measures for the eye, and no guarantee.
 
 A noised picture can look like nothing and be a recognisable person to a computer; the epsilon is what holds. These
 numbers need the originals, so they are computed where those are, and released by nobody but a simulation.

@@ -50,7 +50,7 @@ def released_materials(
     ledgers: LedgerFile,
     folder: RunFolder,
 ) -> Materials:
-    """What training sees: noised pictures and labels for training patients, the originals for all others.
+    """The materials that training sees: noised pictures and labels for training patients, the originals for all others.
 
     Args:
         study: names the mechanism.
@@ -191,7 +191,7 @@ def _corrected(study: Study, loss: Loss, transition: npt.NDArray[np.float64]) ->
 
 
 def resemblance_of(plan: Plan, materials: Materials) -> dict[str, object] | None:
-    """How much the released pictures resemble their originals; None where none were released.
+    """The resemblance of the released pictures to their originals; None where none were released.
 
     Guarantee: none. It needs the originals, and is a reference of a simulation. Of a thousand pictures at most.
     """

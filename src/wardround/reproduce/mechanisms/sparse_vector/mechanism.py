@@ -73,7 +73,7 @@ class SparseVector:
 
     @property
     def epsilons(self) -> tuple[float, float, float]:
-        """Of the threshold, of all sizes together, and of all values together; their sum is `epsilon`."""
+        """The epsilons of the threshold, of all sizes and of all values; their sum is `epsilon`."""
         ratio = (2 * self.answers) ** (2 / 3)
         choosing = self.epsilon * (1 - self.values_share)
         return choosing / (1 + ratio), choosing * ratio / (1 + ratio), self.epsilon * self.values_share
