@@ -15,7 +15,7 @@ from wardround.accounting.search import Bracket, close_in, largest_count
 from wardround.errors import PrivacyError
 
 SMALLEST_NOISE_MULTIPLIER, LARGEST_NOISE_MULTIPLIER = 1e-2, 1e7
-"""Where the search for a noise multiplier stops: beyond these it is not noise, or not a signal."""
+"""Bounds of the search for a noise multiplier: beyond these it is not noise, or not a signal."""
 
 
 def calibrate_noise_multiplier(

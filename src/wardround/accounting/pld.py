@@ -30,7 +30,7 @@ SMALLEST_DELTA = 1e-12
 """Below it the rounding errors of the convolutions, near 1e-15 each, are no longer negligible."""
 
 ROUNDING = 2.0**-52
-"""Of a delta, for each release composed; measured against exact binomial sums, it is a third of that at most."""
+"""Slack of a delta, for each release composed; measured against exact binomial sums, it is a third of that at most."""
 
 FINE, COARSE = 1.0, 4.0
 """Width of the grid relative to the one that answers are given with; the coarse one brackets a search."""

@@ -18,7 +18,7 @@ from torch import nn
 from wardround.models.weights import LoadedWeights
 
 Stage = Literal["all", "norms", "head"]
-"""What is trained: everything; the head and the scale and offset of every norm; or the head alone."""
+"""The trained parameters: everything; the head and the scale and offset of every norm; or the head alone."""
 
 PUBLIC_MEAN = 0.5
 PUBLIC_STD = 0.25

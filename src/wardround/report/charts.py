@@ -18,7 +18,7 @@ from wardround.report.guarantee import Guarantee
 from wardround.report.svg import BAND, INK, MUTED, OPEN, PAPER, PRIVATE, RULE
 
 CHANCE = {"auroc": 0.5, "quadratic_kappa": 0.0}
-"""What guessing reaches, by key of the measure."""
+"""The value that guessing reaches, by key of the measure."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from wardround.reproduce.table import Origin, Row, Score, Table
 
 METRICS = (("dice", "Dice"), ("surface_dice", "surface Dice"))
 SLICE_MU = 0.0384
-"""Of one liver slice, by the published settings and the central limit approximation."""
+"""The mu (Gaussian DP) of one liver slice, by the published settings and the central limit approximation."""
 ROUNDS = 200
 LAYOUT = "decathlon"
 

@@ -26,7 +26,7 @@ UNEVEN = "a slice missing, or slices at uneven distances"
 TILTED = "slices that shift sideways, as with a tilted gantry"
 
 UNEVENNESS = 0.2
-"""Of the distance between slices: how far one may lie from its place.
+"""Largest distance of a slice from its place, as a share of the distance between slices.
 
 Positions are often rounded to 0.1 mm; where a slice is missing, another lies a third away at least.
 """

@@ -13,7 +13,7 @@ Values = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.uint8]
 
 PERCENTILES = (0.5, 99.5)
-"""Of a volume's own values: what becomes black and white where no window is given. Public."""
+"""Percentiles of a volume's own values that become black and white without a window. Public."""
 
 
 def resampled(

@@ -36,7 +36,7 @@ from wardround.secure_aggregation.round.confirmation import Agreed
 from wardround.secure_aggregation.round.transcript import Transcript
 
 FIRST = bytes(32)
-"""What the first link follows."""
+"""The value that the first link follows."""
 
 CHECK_NUMBERS = 4
 """Zeros encrypted behind every vector. In the sum they are zeros again if all secrets belong to the key: 160 bits."""

@@ -8,7 +8,7 @@ from wardround.config import Study
 from wardround.simulation.estimate import estimate
 
 _LIBRARIES_BYTES = 700_000_000
-"""What a process holds before it has read a picture: mostly torch."""
+"""Memory of a process that has read no picture: mostly torch."""
 
 
 def cores() -> int:

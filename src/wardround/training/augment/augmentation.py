@@ -25,10 +25,10 @@ Float64 = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 PUBLIC_GREY = 127.5
-"""What contrast is turned about: the middle of 0..255, not the mean of anybody's picture."""
+"""The grey value that contrast is turned about: the middle of 0..255, not the mean of anybody's picture."""
 
 LIMITS = {"rotate": 180.0, "scale": 0.9, "shift": 1.0, "brightness": 1.0, "contrast": 1.0, "noise": 1.0}
-"""How far each range may go. A picture scaled down by all of its size would be gone."""
+"""Largest size of each range. A picture scaled down by all of its size would be gone."""
 
 # Each kind of change has its own places among a picture's uniforms, so that no option moves the draws of another.
 FLIP, ROTATE, SHIFT, PATCH = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 12)

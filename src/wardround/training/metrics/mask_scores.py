@@ -30,7 +30,7 @@ Mask = npt.NDArray[np.uint8]
 """Class of each pixel or voxel, (*space)."""
 
 TOLERANCE = 1.0
-"""Of the surface Dice, in mm, or in pixels where pictures have no size in mm."""
+"""Tolerance of the surface Dice, in mm, or in pixels where pictures have no size in mm."""
 
 _MEASURES = ("dice", "hd95", "surface_dice")
 
