@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "wardround"
-REFUSED = {"how", "of", "what", "when", "where", "whether", "who"}
+REFUSED = {"how", "of", "what", "when", "where", "whether", "who", "whoever", "whose"}
 """A docstring that opens with one of these is a clause or a fragment, and an engineer who searches does not find it."""
 
 

@@ -13,7 +13,7 @@ class NeighboringRelation(StrEnum):
 
 
 class PrivacyUnit(StrEnum):
-    """Whose whole contribution is added or removed between neighbouring data sets."""
+    """The unit whose whole contribution is added or removed between neighbouring data sets."""
 
     PATIENT = "patient"
     IMAGE = "image"

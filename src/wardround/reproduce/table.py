@@ -12,7 +12,7 @@ JsonDict = dict[str, object]
 
 
 class Origin(StrEnum):
-    """Whose number a row is."""
+    """The origin of a row's number."""
 
     PUBLISHED = "published"
     AS_PUBLISHED = "ours, as published"

@@ -1,12 +1,11 @@
 """Graded fundus photographs in the layout of APTOS 2019."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.images.held import Held
 
 from wardround.errors import DataError
 from wardround.images.entries import Target, Task
@@ -183,34 +182,6 @@ def test_the_disc_is_cut_out_where_it_is_asked_for(root):
     plain, cut = (load(root, circle=circle).pixels for circle in (False, True))
     assert plain[:, :, 0].max() < 120
     assert cut[:, :, 0, 1].min() > 150
-
-
-class Held:
-    """A store in memory."""
-
-    def __init__(self, files):
-        self.root, self._files = Path("held"), files
-
-    def names(self):
-        return sorted(self._files)
-
-    def size(self, name):
-        return len(self._files[name])
-
-    def read(self, name):
-        return self._files[name]
-
-    def head(self, name, num_bytes):
-        return self._files[name][:num_bytes]
-
-    def alias(self, name):
-        return name
-
-    def __contains__(self, name):
-        return name in self._files
-
-    def close(self):
-        pass
 
 
 CELLS = ["id_code", "diagnosis", "patient_id", "eye", "a", "b", "0", "4", "5", '"', ""]

@@ -1,13 +1,12 @@
 """Any data, as one table says it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tests.errors import raises_code
+from tests.images.held import Held
 
 from wardround.errors import DataError
 from wardround.images.decode.nifti import NIFTI
@@ -273,34 +272,6 @@ def test_volumes_come_with_their_masks_from_end_to_end(root):
     assert image_set.masks is not None
     expected = np.random.default_rng(0).normal(size=(4, 5, 6)) > 0
     np.testing.assert_array_equal(image_set.masks[image_set.patients[0].rows[0]], expected)
-
-
-class Held:
-    """A store in memory."""
-
-    def __init__(self, files):
-        self.root, self._files = Path("held"), files
-
-    def names(self):
-        return sorted(self._files)
-
-    def size(self, name):
-        return len(self._files[name])
-
-    def read(self, name):
-        return self._files[name]
-
-    def head(self, name, num_bytes):
-        return self._files[name][:num_bytes]
-
-    def alias(self, name):
-        return name
-
-    def __contains__(self, name):
-        return name in self._files
-
-    def close(self):
-        pass
 
 
 CELLS = [

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
+from wardround.secure_aggregation.round.round_key import MOST_BYTES
 from wardround.work import (
     Answered,
     CountClasses,
@@ -13,8 +14,8 @@ from wardround.work import (
     SelectiveUpdate,
 )
 
-MOST_SIGNED_BYTES: Final = 1 << 20
-"""Most bytes of an announcement or a confirmation of a masked attempt."""
+MOST_SIGNED_BYTES: Final = MOST_BYTES
+"""Most bytes of an announcement or a confirmation of a masked attempt: an announcement is the longer."""
 
 _BYTES_PER_PARAMETER = 20  # positions, weights, correction and velocity of a selective update
 _BYTES_PER_RESIDUE = 8

@@ -1,4 +1,4 @@
-"""Whose model the server reads, alone and with one hospital: the published sum, masks, and the threshold repair.
+"""The models that the server reads, alone and with one hospital: the published sum, masks, and the threshold repair.
 
 Every scheme adds up the same whole numbers of ten hospitals, and the sum must be exact. Then the server, and the server
 with all that one hospital has, try to read every other hospital's numbers; counted is the share read exactly. From the
