@@ -46,12 +46,12 @@ class Slotted:
         """Yields the gradient of each patient, (parameter,); some patients at a time, with all their pictures.
 
         Rows and labels are of the pictures, (picture,), the patients one after the other; `counts` are the pictures of
-        each patient, (patient,). Of a patient without pictures the gradient is zero.
+        each patient, (patient,). Of a patient without pictures the gradient is zero. A picture's draws follow from the
+        seed of the step and its row.
 
         Guarantee: none. Other patients do not change a bit of a gradient.
         """
         ends, size = [0, *np.cumsum(counts).tolist()], self._network.num_parameters
-        number = 0
         for first, last in patient_ranges(counts.tolist(), max(self.count, _ROW_BYTES // (4 * size))):
             start, stop = ends[first], ends[last]
             own, classes = rows[start:stop], torch.from_numpy(labels[start:stop])
@@ -62,9 +62,9 @@ class Slotted:
                     at = batch[is_taken]
                     found[at] = gradients_of_slots(
                         self._network.trained, self._loss, self._by_slot(own[at], batch), in_slots(classes[at], batch),
-                        memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + number,
+                        np.where(is_taken, own[batch], EMPTY).tolist(),
+                        memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
                     )[is_taken]  # fmt: skip
-                    number += 1
             for begin, end in pairwise(ends[first : last + 1]):
                 yield fixed_shape.mean_of(found[begin - start : end - start])
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wardround.models.network import Network
 from wardround.models.vectors import load_vector, sha256_of, to_vector
+from wardround.per_patient.anatomy import Independence
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Clipping
@@ -79,6 +80,8 @@ class Workbench:
         pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
         self._loaded: Vector | None = None
+        # A network that `build` did not make is not known to keep patients apart.
+        self._independence = Independence.CHECKED if network.parts else Independence.BY_CONSTRUCTION
         self.initial_weights = to_vector(network.trained)
         self._slotted: Slotted | None = None
         self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
@@ -113,7 +116,7 @@ class Workbench:
             weights: at which the gradient is taken, (parameter,).
             samples: one for each hospital; may be empty.
             clipping_norm: as in `wardround.per_patient.clipped_sum.clipped_sum`; infinity turns clipping off.
-            dropout_seed: seeds dropout masks.
+            dropout_seed: of this step; a patient's masks follow from it and the patient's own key.
             rule: by which gradients are brought to that norm; flat if not given.
             class_weights: weight of each class's pictures in the loss, (class,), public; one if not given.
 
@@ -133,7 +136,8 @@ class Workbench:
             sums = clipped_sums_by_group(
                 self.network.trained, loss, batch, local, len(present),
                 clipping_norm=clipping_norm, clipping=rule,
-                memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + number,
+                memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
+                independence=self._independence,
             )  # fmt: skip
             for hospital, clipped in zip(present.tolist(), sums, strict=True):
                 totals[hospital] = _added(totals[hospital], clipped.vector)
@@ -162,8 +166,8 @@ class Workbench:
         yield from self._gradients_alone(sample, dropout_seed)
 
     def _gradients_alone(self, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
-        """Yields each patient's gradient, computed alone; dropout masks follow from a patient's place."""
-        layout, places = Layout.of(self.network.trained), iter(sample.chosen.tolist())
+        """Yields each patient's gradient, computed alone; dropout masks follow from the patient's own key."""
+        layout, keys = Layout.of(self.network.trained), iter(_keys_of(sample))
         batches = self._batches([sample], dropout_seed, at_once=1)
         while True:
             with one_thread():
@@ -173,7 +177,8 @@ class Workbench:
             for inputs, labels in patients_of(found[0]):
                 gradient = isolated_gradient(
                     self.network.trained, layout, self._loss, inputs, labels,
-                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places),
+                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed, key=next(keys),
+                    independence=self._independence,
                 )  # fmt: skip
                 yield gradient.cpu().numpy()
 
@@ -233,6 +238,7 @@ class Workbench:
         most = self._at_once if at_once is None else min(at_once, self._at_once)
         drawn = [sample.patients.pictures_of(sample.chosen) for sample in samples]
         sizes = [len(sample.chosen) for sample in samples]
+        keys = [key for sample in samples for key in _keys_of(sample)]
         shifts = np.cumsum([0, *sizes])
         if shifts[-1] == 0:
             return
@@ -245,7 +251,7 @@ class Workbench:
         for first, last in patient_ranges(counts, most):
             members = slice(ends[first], ends[last])
             batch = self._batch(rows[members], labels[members], patient[members] - first, last - first, seed)
-            yield batch, group[first:last]
+            yield replace(batch, keys=keys[first:last]), group[first:last]
 
     def _add_plain_sums(
         self, loss: Loss, batch: PatientBatch, group: Tensor, totals: list[Tensor | None], dropout_seed: int
@@ -294,6 +300,13 @@ class Workbench:
         return torch.cat(
             [self._encode(torch.from_numpy(np.array(self._pixels[at : at + at_once]))) for at in starts]
         )
+
+
+def _keys_of(sample: Sample) -> list[int]:
+    """Returns the key of each patient of a sample, in which no other patient has a say: the first picture's row."""
+    patients = sample.patients
+    rows = [*patients.rows.tolist(), -1]  # a patient without pictures draws nothing
+    return [rows[start] for start in patients.starts[sample.chosen].tolist()]
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:
