@@ -28,7 +28,7 @@ from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness, Stream
 from wardround.records.folder import RunFolder, arrays_from_file, arrays_to_bytes, write_whole
-from wardround.reproduce.mechanisms.pictures.label_noise import backward_corrected, forward_corrected
+from wardround.reproduce.mechanisms.pictures.labels import backward_corrected, forward_corrected
 from wardround.reproduce.mechanisms.pictures.noise import to_bytes
 from wardround.reproduce.mechanisms.pictures.resemblance import coarse, reidentified, structural_similarity
 from wardround.simulation.materials import Hospitals, Materials
