@@ -209,10 +209,8 @@ def reproduce(
     """Run a published result: as printed, ours as published, ours repaired, each with what it guarantees."""
     from wardround.cli.terminal import Terminal
     from wardround.reproduce.catalogue import REPRODUCTIONS, reproduction
-    from wardround.reproduce.page import write_table
-    from wardround.reproduce.request import Request
-    from wardround.reproduce.scale import Scale
-    from wardround.reproduce.terminal import show
+    from wardround.reproduce.output import show, write_table
+    from wardround.reproduce.request import Request, Scale
 
     if list_all or name is None:
         listed = {key: {"what": one.what, "data": one.data} for key, one in REPRODUCTIONS.items()}

@@ -27,12 +27,15 @@ def render(report: Report) -> str:
     )  # fmt: skip
 
 
-def rendered(template: str, **values: object) -> str:
-    """Returns a page of this package, with the style sheet in it."""
+def rendered(template: str, room: str = "wardround.report", /, **values: object) -> str:
+    """Returns a page of a package, with the report's style sheet in it."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     for each in (decimals, percent, spread, duration, capitalize_first):
         environment.filters[each.__name__] = each
-    return environment.from_string(_file(template)).render(style=Markup(_file("report.css")), **values)
+    style, source = ((resources.files(place) / name).read_text(encoding="utf-8") for place, name in (
+        ("wardround.report", "report.css"), (room, template),
+    ))  # fmt: skip
+    return environment.from_string(source).render(style=Markup(style), **values)
 
 
 def markup_of(chart: Chart | None) -> Markup | None:
@@ -85,7 +88,3 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
-
-
-def _file(name: str) -> str:
-    return (resources.files("wardround.report") / name).read_text(encoding="utf-8")
