@@ -179,7 +179,7 @@ def compare(
     """Run several studies, or every combination of a sweep, and hold them side by side."""
     from wardround.cli.terminal import Terminal
     from wardround.config.sweep import read_sweep
-    from wardround.report.comparison_lines import lines_of
+    from wardround.report.comparison import lines_of
     from wardround.simulation.sweeps.compare import compare as compare_all
 
     sweeps = [read_sweep(path, _overrides(data), repeats) for path in studies]

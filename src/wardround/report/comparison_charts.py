@@ -97,14 +97,8 @@ def _scale(overview: Overview) -> Scale:
 
 def _baselines(overview: Overview) -> list[_Level]:
     """Returns baselines that learn nothing from the pictures' contents, as far as they are on the same scale."""
-    key, rows = overview.headline.key, overview.rows
-    label, spreads = {
-        "auroc": ("brightness and border numbers alone", [row.shortcut for row in rows]),
-        "accuracy": ("always the commonest class", [row.majority for row in rows]),
-        "dice": ("where the regions usually lie", [row.location for row in rows]),
-    }.get(key, ("", []))
-    known = [spread.mean for spread in spreads if spread is not None]
-    found = [_Level(label, math.fsum(known) / len(known), MUTED)] if known else []
+    key = overview.headline.key
+    found = [_Level(one.name, one.spread.mean, MUTED) for one in overview.baselines if one.key == key]
     return found + ([_Level(_GUESSING, CHANCE[key], MUTED)] if key in CHANCE else [])
 
 

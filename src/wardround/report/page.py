@@ -8,6 +8,8 @@ from markupsafe import Markup
 from wardround.noisers import Trust
 from wardround.report.canvas import Chart
 from wardround.report.charts import comparison_chart, insiders_chart, rounds_chart
+from wardround.report.comparison import DEALT_ANEW, NOT_CHARGED, Overview, Spread
+from wardround.report.comparison_charts import curves_chart, epsilon_chart, hospitals_chart, spread_chart
 from wardround.report.contents import Report, Score
 
 _TRUST = {
@@ -88,3 +90,30 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
+_GUESSED = {"accuracy": {"auroc": Spread((0.5,)), "quadratic_kappa": Spread((0.0,))}}
+"""The scores of always the commonest class beside its accuracy."""
+
+
+def render_comparison(overview: Overview) -> str:
+    """Returns the page. Everything that came with the studies is text in it, never markup."""
+    drawers = {
+        "spread": spread_chart,
+        "epsilon": epsilon_chart,
+        "hospitals": hospitals_chart,
+        "curves": curves_chart,
+    }
+    conditions = {row.guarantee.condition for row in overview.rows if row.guarantee.holds}
+    return rendered(
+        "comparison.html.j2",
+        o=overview,
+        runs=sum(len(row.runs) for row in overview.rows),
+        repeats=max(len(row.runs) for row in overview.rows),
+        validated=any(row.validation is not None for row in overview.rows),
+        condition=conditions.pop() if len(conditions) == 1 else "",
+        baselines=[(one.name, {**_GUESSED.get(one.key, {}), one.key: one.spread}) for one in overview.baselines],
+        charts={name: markup_of(drawn(overview)) for name, drawn in drawers.items()},
+        not_charged=NOT_CHARGED,
+        dealt_anew=DEALT_ANEW,
+    )
