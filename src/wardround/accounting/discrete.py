@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
-from wardround.accounting.accountants import AccountantKind, delta_of, epsilon_of
+from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent, Event, GaussianEvent, PoissonSampledEvent, leaves
 from wardround.accounting.mechanisms import check_delta
 from wardround.errors import PrivacyError
@@ -125,70 +125,37 @@ def slack_of_smoothing(smoothing: float) -> float:
     return math.log1p(_excess(smoothing)) + _minus_log1m(_excess(smoothing))
 
 
-def epsilon_of_shares(
-    release: DiscreteShares,
-    make_event: Callable[[GaussianEvent], Event],
-    delta: float,
-    accountant: AccountantKind = AccountantKind.PLD,
-) -> float:
-    """Returns epsilon at `delta` of sums of discrete Gaussian shares: that of Gaussians plus 2Tη, at exp(-Tη) delta.
-
-    Args:
-        release: one noised sum, as the adversary sees it.
-        make_event: all that is released, given what one sum is: for training, a Poisson-sampled event composed T
-            times. T is counted in it.
-        delta: the target.
-        accountant: computes epsilon of the Gaussians.
-
-    Guarantee:
-        With an accountant that is an upper bound: (epsilon, delta)-DP for one unit added or removed, later sums free
-        to depend on earlier ones. What the slack adds is rounded up to the next float.
-
-    Raises:
-        PrivacyError: the noise is so coarse that the slack is 1 or more, or the event holds no such release.
-
-    >>> from wardround.accounting.events import PoissonSampledEvent, SelfComposedEvent
-    >>> release = DiscreteShares(share_std=2**20, shares=9, sensitivity=3 * 2**20, dimension=10**6)
-    >>> round(epsilon_of_shares(release, lambda one: SelfComposedEvent(PoissonSampledEvent(0.02, one), 2_000), 1e-5), 3)
-    5.616
-    """
-    return epsilon_of_parts([(release, make_event)], delta, accountant)
-
-
 def epsilon_of_parts(
     parts: Sequence[Part], delta: float, accountant: AccountantKind = AccountantKind.PLD
 ) -> float:
-    """Returns epsilon at `delta` of unlike sums together, each noised by shares of its own: a count and training, say.
+    """Returns epsilon at `delta` of sums noised by discrete Gaussian shares.
+
+    It is that of Gaussians plus 2Tη, at exp(-Tη) delta.
 
     Args:
-        parts: the kinds of sums; the slack of each is counted in its own event.
+        parts: the kinds of sums, such as a count and training, each with all that is released of it, given what one is:
+            for training, a Poisson-sampled event composed T times. The slack of each is counted in its own event.
         delta: the target.
         accountant: computes epsilon of the Gaussians.
 
     Guarantee:
-        As `epsilon_of_shares`, of all of them composed, in any order.
+        With an accountant that is an upper bound: (epsilon, delta)-DP for one unit added or removed, of all of them
+        composed, in any order, later sums free to depend on earlier ones. What the slack adds is rounded up to the
+        next float.
 
     Raises:
-        PrivacyError: as `epsilon_of_shares`.
+        PrivacyError: the noise is so coarse that the slack is 1 or more, or an event holds no such release.
+
+    >>> from wardround.accounting.events import PoissonSampledEvent, SelfComposedEvent
+    >>> release = DiscreteShares(share_std=2**20, shares=9, sensitivity=3 * 2**20, dimension=10**6)
+    >>> training = release, lambda one: SelfComposedEvent(PoissonSampledEvent(0.02, one), 2_000)
+    >>> round(epsilon_of_parts([training], 1e-5), 3)
+    5.616
     """
     check_delta(delta)
     event, slack = _composed(parts)
     epsilon = epsilon_of(event, math.nextafter(delta * math.exp(-slack), 0), accountant)
     return math.nextafter(epsilon + 2 * slack, math.inf)
-
-
-def delta_of_shares(
-    release: DiscreteShares,
-    make_event: Callable[[GaussianEvent], Event],
-    epsilon: float,
-    accountant: AccountantKind = AccountantKind.PLD,
-) -> float:
-    """Returns delta at `epsilon` of sums noised by discrete Gaussian shares; the arguments of `epsilon_of_shares`."""
-    event, slack = _composed([(release, make_event)])
-    left = math.nextafter(epsilon - 2 * slack, 0)
-    if epsilon < 2 * slack:
-        return 1.0
-    return min(1.0, math.nextafter(math.exp(slack) * delta_of(event, left, accountant), math.inf))
 
 
 def _composed(parts: Sequence[Part]) -> tuple[Event, float]:

@@ -10,7 +10,7 @@ from tests import plans
 from tests.cases import family
 
 from wardround.accounting.accountants import epsilon_of
-from wardround.accounting.discrete import DiscreteShares, epsilon_of_parts, epsilon_of_shares
+from wardround.accounting.discrete import DiscreteShares, epsilon_of_parts
 from wardround.accounting.events import GaussianEvent, PoissonSampledEvent, SelfComposedEvent, leaves
 from wardround.accounting.statement import FLOATING_POINT_CAVEAT
 from wardround.agreed.masks import COUNT_COORDINATES, count_mechanism_of, fitting, mechanism_of, shares_for
@@ -51,7 +51,7 @@ def steps(plan):
 
 def test_epsilon_is_that_of_the_shares():
     plan = plans.masked()
-    assert plan.epsilon == epsilon_of_shares(shares_of(plan), steps(plan), plan.delta)
+    assert plan.epsilon == epsilon_of_parts([(shares_of(plan), steps(plan))], plan.delta)
     assert shares_of(plan).noise_multiplier >= 1.0
     assert plan.epsilon > plans.masked(noise=GaussianEvent(1.01)).epsilon
 
@@ -123,7 +123,7 @@ def test_each_insider_is_left_with_the_shares_that_it_does_not_know():
             continue
         left = DiscreteShares(1 << 20, unknown, shares_of(plan).sensitivity, shares_of(plan).dimension)
         assert row.noise_multiplier == left.noise_multiplier
-        assert row.epsilon == epsilon_of_shares(left, steps(plan), plan.delta)
+        assert row.epsilon == epsilon_of_parts([(left, steps(plan))], plan.delta)
     assert rows[1, 1].epsilon == plan.epsilon, "with the colluders and dropouts foreseen, the promise is exact"
     assert rows[0, 0].epsilon < rows[1, 0].epsilon < rows[1, 1].epsilon < rows[2, 1].epsilon
 
@@ -170,7 +170,7 @@ def test_each_insider_knows_as_much_of_the_count_as_of_the_sums():
         left = [replace(shares, shares=unknown) for shares in (shares_of(plan), count_of(plan))]
         assert row.epsilon == epsilon_of_parts(parts_of(plan, *left), plan.delta)
         assert row.noise_multiplier == left[0].noise_multiplier
-        sums_alone = epsilon_of_shares(left[0], steps(plan), plan.delta)
+        sums_alone = epsilon_of_parts([(left[0], steps(plan))], plan.delta)
         count_whole = epsilon_of_parts(parts_of(plan, left[0], count_of(plan)), plan.delta)
         assert row.epsilon > sums_alone
         assert (row.epsilon > count_whole) == (unknown < shares_of(plan).shares)
