@@ -132,11 +132,8 @@ def epsilon_of_parts(
 
     It is that of Gaussians plus 2Tη, at exp(-Tη) delta.
 
-    Args:
-        parts: the kinds of sums, such as a count and training, each with all that is released of it, given what one is:
-            for training, a Poisson-sampled event composed T times. The slack of each is counted in its own event.
-        delta: the target.
-        accountant: computes epsilon of the Gaussians.
+    `parts` are the kinds of sums, such as a count and training, each with all that is released of it, given what one
+    is: for training, a Poisson-sampled event composed T times. The slack of each is counted in its own event.
 
     Guarantee:
         With an accountant that is an upper bound: (epsilon, delta)-DP for one unit added or removed, of all of them

@@ -49,15 +49,10 @@ def epsilon_by_colluders(
 ) -> tuple[InsiderRow, ...]:
     """Returns epsilon against each attacker, from the weakest to the strongest.
 
-    Args:
-        make_event: the release of the whole study at a noise multiplier.
-        noise_multiplier: the promised one, z.
-        noiser: adds the noise; shares carry the colluders and dropouts that they were sized for.
-        delta: the target delta.
-        accountant: computes epsilon.
-        parts: all that is released, in place of `make_event`, where noise is whole numbers; with secure aggregation
-            only. Each attacker is then left with fewer shares of every part, and their slack is added. A row's
-            noise multiplier is that of the first part.
+    `make_event` is the release of the whole study at a noise multiplier, and `noise_multiplier` the promised one, z.
+    The noiser's shares carry the colluders and dropouts that they were sized for. Where noise is whole numbers, with
+    secure aggregation only, `parts` are all that is released, in place of `make_event`: each attacker is then left with
+    fewer shares of every part, and their slack is added. A row's noise multiplier is that of the first part.
 
     Edge cases:
         No noise unknown to the attacker: epsilon is infinite. `ByEachHospital`: every hospital adds all the noise and

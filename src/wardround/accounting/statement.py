@@ -34,14 +34,12 @@ class Statement:
 
     Attributes:
         sampler: how patients were drawn, such as "Poisson sampling with probability 0.05".
-        mechanism: such as "Gaussian".
         releases: noised results that epsilon covers, all together.
         released_what: such as "the noised sum of clipped gradients of every round".
         released_to: the parties that see it, such as "every participating hospital and whoever gets the model".
         noiser: adds the noise, among how many hospitals.
         guarantee: False for schemes that are known to give none; `reason` then says why, and epsilon is
             infinite.
-        caveats: whole sentences.
         clipping: how gradients are brought to the clipping norm, such as "each layer apart"; empty when flat.
     """
 

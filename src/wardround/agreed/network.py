@@ -37,11 +37,7 @@ def augmentation_of(study: Study, spacing: tuple[float, ...] | None) -> Augmenta
 def build_network(study: Study, *, target: Target, num_classes: int, shape: tuple[int, ...]) -> Network:
     """Returns the study's network, refused when it mixes patients.
 
-    Args:
-        study: names it.
-        target: what it is to predict.
-        num_classes: number of logits.
-        shape: (channel, *space) of a preprocessed picture.
+    The shape is (channel, *space) of a preprocessed picture.
 
     Raises:
         ModelError: it does not predict that, does not fit the pictures, or mixes patients.

@@ -20,11 +20,9 @@ class Channel(Protocol):
     @property
     def hospitals(self) -> tuple[HospitalName, ...]:
         """The hospitals that take part, in a fixed public order."""
-        ...
 
     def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
         """Returns replies and failures, by hospital."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,6 @@ class InProcessChannel:
     """A channel to hospitals of this process.
 
     Attributes:
-        hospitals: the hospitals that take part.
         answer: answers all requests of an exchange together, so that simulated hospitals can share batches.
     """
 

@@ -41,10 +41,7 @@ class LocalTraining:
     """Local steps at one hospital, as a strategy asks for them.
 
     Attributes:
-        call: asks hospitals.
         steps: steps of a hospital in a visit, at most.
-        learning_rate: step size.
-        momentum: heavy ball.
         sampling_prob: probability of a patient in a step, the plan's.
         num_patients: public size of the training set over all hospitals, taken to be spread evenly; None asks
             every hospital for a private count before round 1.
@@ -52,7 +49,6 @@ class LocalTraining:
             its whole update; no patient is counted.
         proximal: FedProx's mu.
         keep_velocity: the velocity travels with the model; else it starts from rest at every visit.
-        repair: compensates for unequal hospitals.
     """
 
     call: Call

@@ -63,7 +63,6 @@ class MaskedAggregator:
     """An aggregator of vectors that exist under pairwise masks only (Bonawitz et al. 2017).
 
     Attributes:
-        agreement: the public parameters that the hospitals agreed on.
         witnesses: what the witness coordinates showed in each round that was opened in this process.
         tries: what each of these rounds took.
     """

@@ -27,15 +27,12 @@ class Strategy(Protocol):
 
     def init(self, weights: Vector, channel: Channel) -> State:
         """Returns the state before round 1; may ask the hospitals for a count."""
-        ...
 
     def update(self, state: State, channel: Channel, round: int) -> State:
         """Returns the state after one round."""
-        ...
 
     def models(self, state: State) -> dict[str, Vector]:
         """Returns the model, or models, that the state amounts to, by name."""
-        ...
 
 
 @dataclass(frozen=True)

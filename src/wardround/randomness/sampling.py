@@ -17,10 +17,8 @@ LARGER_SAMPLE = 1e-12
 def poisson_sample(num_patients: int, sampling_prob: float, stream: Stream) -> Indices:
     """Returns ascending indices of the patients in one step, each taken independently with probability `sampling_prob`.
 
-    Args:
-        num_patients: of this hospital.
-        sampling_prob: in (0, 1]; 1 takes everyone and draws nothing.
-        stream: secret from every party that sees the release; amplification by sampling rests on that.
+    `sampling_prob` lies in (0, 1]; 1 takes everyone and draws nothing. The stream must be secret from every party that
+    sees the release; amplification by sampling rests on that.
 
     Guarantee:
         Matches `PoissonSampledEvent`: inclusion is independent between patients, and the number of

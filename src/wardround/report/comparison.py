@@ -67,11 +67,9 @@ class Row:
 
     Attributes:
         source: the study file it comes from; empty where there is one only.
-        values: what is varied, by dotted key.
         guarantee: the loosest of the repeats.
         stopped: number of repeats that a spent budget ended early.
         scores: by key of the measure, on test patients.
-        validation: the headline on validation patients; None where there are none.
         curve: the headline during training, as pairs of a round and its spread.
         measured_on: patients of the curve, "test" or "validation".
         majority: accuracy of always answering the commonest class.
@@ -148,11 +146,8 @@ class Overview:
 
     Attributes:
         columns: every measure, the headline first.
-        rows: the configurations, in the order in which they were asked for.
         charge: the shared ledger; None where there is none.
         best: name of the best configuration by its validation figure; None where that cannot be said.
-        choice: sentence about the choice, or about its absence.
-        missing: sentences about runs that are not here, by name.
     """
 
     title: str

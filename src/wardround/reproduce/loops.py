@@ -33,11 +33,8 @@ class Cohort:
     """Hospitals with their pictures, test pictures, and the network with its first weights.
 
     Attributes:
-        hospitals: each one's pictures.
-        test: pictures of the patients set aside.
         test_patients: to which of them each test picture belongs, (picture,).
         model: uint8 pictures (picture, channel, height, width) to logits; only its trained part has gradients.
-        num_patients: patients in all hospitals.
     """
 
     hospitals: tuple[Labelled, ...]
@@ -114,7 +111,6 @@ class Loop:
     Attributes:
         study: names pictures, hospitals and network; its privacy and federation sections say nothing here.
         body: a function at the top of a module.
-        settings: as plain JSON.
         seed: of everything the loop draws.
     """
 
@@ -135,11 +131,7 @@ def run_loops(
 ) -> dict[str, Found]:
     """Runs every loop whose numbers are not yet in `out/<name>.json`; returns all numbers.
 
-    Args:
-        loops: by name.
-        out: folder of the numbers; made if missing.
-        observer: told how many have ended.
-        workers: loops at once; None takes the number of cores, and 1 stays in this process.
+    `out` is made if missing; `workers` loops run at once: None takes the number of cores, and 1 stays in this process.
     """
     out.mkdir(parents=True, exist_ok=True)
     waiting = {name: loop for name, loop in loops.items() if _kept(out / f"{name}.json", loop) is None}

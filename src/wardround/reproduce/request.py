@@ -22,8 +22,7 @@ _Used = TypeVar("_Used")
 class Scale:
     """Shrinks numbers by one factor, and keeps a list of what it changed.
 
-    Args:
-        value: 1 leaves everything as published.
+    A value of 1 leaves everything as published.
 
     Raises:
         StudyError: the factor is not above 0 and at most 1.
@@ -70,9 +69,7 @@ class Request:
     Attributes:
         data: folder or archive of the real set; None for phantoms.
         out: where runs, numbers and pages go; what is finished there is not run again.
-        scale: how much smaller than published.
         repeats: runs of each row, each with another split and other first weights.
-        observer: told what is going on.
         workers: processes at once; None takes what the machine has.
         cache: where decoded pictures are kept; None for the usual place.
     """

@@ -53,8 +53,6 @@ class Row:
 
     Attributes:
         setting: which column of a published figure or group it belongs to, such as "5 x 1000".
-        name: the method.
-        origin: whose number it is.
         scores: by the table's keys; a key may be missing.
         statement: what it guarantees, or that it guarantees nothing and why.
         claimed: what its source promised, in words; empty where it promised nothing.
@@ -159,17 +157,8 @@ class Figure:
 class Table:
     """A reproduction, ready to be shown.
 
-    Attributes:
-        name: of the reproduction.
-        title: what is reproduced.
-        source: where it was published.
-        data: what pictures were used; phantoms are said to be phantoms.
-        metrics: key and title of each column of numbers, the one of the figure first.
-        rows: all lines.
-        shrunk: settings that are not the published ones.
-        notes: whole sentences.
-        figure: what is drawn; by default the first metric over the settings.
-        baselines: numbers to read the rest against, by name.
+    The first metric is that of the figure, which by default is drawn over the settings; phantoms are said to be
+    phantoms in `data`; `baselines` are numbers to read the rest against.
     """
 
     name: str

@@ -40,11 +40,7 @@ class Header:
         kind: of its content; where that is nothing to train on, the rest is empty.
         patient: by PatientID alone; None where there is none.
         issuer: of the PatientID, where the header says so.
-        study: its examination.
-        series: its series.
-        image: the object itself.
         number: its place in the series as the scanner counted, to order pictures only.
-        frames: in number.
         planes: places of its frames, for slices and segmentations; None where it does not say.
         frame_of_reference: origin of its positions.
         refusal: reason to look at it first.
@@ -73,10 +69,7 @@ class Header:
 def read_header(store: Store, name: str, name_for: Callable[[str, str], str]) -> Header:
     """Returns the part of one file that is kept.
 
-    Args:
-        store: the export.
-        name: of the file.
-        name_for: from a kind and a value to a pseudonym.
+    `name_for` makes a pseudonym of a kind and a value.
 
     Raises:
         DataError: damaged, or beyond a limit.
@@ -165,12 +158,7 @@ def _is_readable(found: "Dataset") -> bool:
 
 
 def refusal(found: "Dataset", sop_class: str) -> str | None:
-    """Returns the reason to look at a picture before it is used, which may show a name in its pixels; or None.
-
-    Args:
-        found: its header.
-        sop_class: its kind of object.
-    """
+    """Returns the reason to look at a picture before it is used, which may show a name in its pixels; or None."""
     if text(found, "BurnedInAnnotation").upper() == "YES":
         return BURNED_IN
     if _is_of(sop_class, _CAPTURES) or text(found, "ConversionType"):

@@ -40,11 +40,8 @@ _TARGETS = {
 def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) -> Listing:
     """Returns every picture or volume of an export that has a patient, and a label or a segmentation.
 
-    Args:
-        store: the export.
-        task: classification, binary or grading by a table of labels, or segmentation by DICOM SEG.
-        key: the hospital's own, from `load_or_create_key`.
-        options: see `ReaderOptions`.
+    The task is classification, binary or grading by a table of labels, or segmentation by DICOM SEG; `key` is the
+    hospital's own, from `load_or_create_key`.
 
     Raises:
         DataError: there is nothing to train on, or the table of labels does not hold. Nothing is quoted.

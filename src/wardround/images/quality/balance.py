@@ -17,14 +17,7 @@ _SMALL_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Count:
-    """The images of one class or one hospital, and the patients with at least one of them.
-
-    Args:
-        name: of the class or the hospital.
-        images: in number.
-        patients: in number.
-        images_of_class: of a hospital, for each class.
-    """
+    """The images of one class or hospital, and the patients with at least one; of a hospital, images by class."""
 
     name: str
     images: int
@@ -38,7 +31,6 @@ class Balance:
 
     Args:
         images: of all patients; the slices of one volume are one image.
-        patients: people.
         classes: in the order of the labels. With masks: the images in which a class is drawn.
         sites: by name; empty where the layout names none.
         images_per_patient: number of images, and of the patients who have as many, ascending.

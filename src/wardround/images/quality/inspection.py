@@ -27,13 +27,7 @@ _FEW = 20
 class Inspection:
     """The notices of a set, and the checks that were not made.
 
-    Args:
-        card: form, origin and counts of the set.
-        balance: counts by class and hospital.
-        notices: the gravest first.
-        shortcuts: AUROCs of brightness, borders and file sizes alone; empty where nothing is to be predicted.
-        lookalikes: pairs of pictures that are nearly one.
-        not_checked: sentences.
+    The gravest notices come first; shortcuts are empty where nothing is to be predicted.
     """
 
     card: DataCard
@@ -64,10 +58,7 @@ def inspect(
 ) -> Inspection:
     """Looks at every picture of a set once, and at every pair of pictures.
 
-    Args:
-        image_set: with at least one patient.
-        facts: sizes, spacings and bytes of the files (`wardround.images.quality.facts.facts_of_folder`).
-        progress: told how many pictures were looked at.
+    The set has at least one patient; `facts` are of its files (`wardround.images.quality.facts.facts_of_folder`).
 
     Raises:
         DataError: the statement beside the data is damaged.

@@ -35,10 +35,7 @@ _Fact = TypeVar("_Fact")
 def outlier_notices(measures: Measures, facts: FileFacts, grid: tuple[int, ...]) -> Iterator[Notice]:
     """Yields the oddities of one picture alone, and of one against the others.
 
-    Args:
-        measures: of all pictures.
-        facts: sizes and spacings of the files, where they are known.
-        grid: the size that pictures were brought to.
+    `grid` is the size that pictures were brought to.
     """
     constant = measures.is_constant
     yield from _pictures(

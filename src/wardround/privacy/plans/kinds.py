@@ -105,7 +105,6 @@ class NoisedCounts:
 
     Attributes:
         noise: of one count over all hospitals; the noise multiplier is its std.
-        noiser: who adds the noise.
     """
 
     noise: Noise
@@ -123,12 +122,10 @@ class NoisedGradients:
     Sensitivity: one patient, added or removed with all pictures, moves a sum by at most `clip.norm` in L2 norm.
 
     Attributes:
-        clip: bound on one patient's gradient.
         noise: of one sum; `noise.noise_multiplier` is std / `clip.norm`.
         sampling_prob: Poisson probability of a patient in one sum; 1 takes every patient.
         releases: sums of one hospital's patients over the whole run.
         size: the number of training patients that sums are divided by.
-        noiser: who adds the noise.
     """
 
     clip: Clip
@@ -185,7 +182,6 @@ class NoisedUpdates:
         mechanism: between an update and the wire; unit, relation and cost are the mechanism's.
         sampling_prob: Poisson probability of a patient in one local step; amplification is not counted.
         releases: updates of one hospital over the whole run.
-        noiser: who adds the noise.
     """
 
     mechanism: UpdateMechanism
@@ -206,12 +202,7 @@ class NoisedUpdates:
 
 @dataclass(frozen=True)
 class NoisedHead:
-    """Noise on the weights of a linear head that each hospital fits to the end, once (output perturbation).
-
-    Attributes:
-        mechanism: its objective, sensitivity and noise.
-        noiser: who adds the noise.
-    """
+    """Noise on the weights of a linear head that each hospital fits to the end, once (output perturbation)."""
 
     mechanism: OutputPerturbation
     noiser: ByEachHospital | NoiseShares
@@ -229,7 +220,6 @@ class NoisedPictures:
         release: of all pictures of one patient.
         sampling_prob: Poisson probability of a patient in one step on the noised pictures.
         size: the number of training patients; public either way, as neighbours replace a patient.
-        hospitals: hospitals that release pictures.
     """
 
     release: LocalRelease
@@ -251,8 +241,6 @@ class NotPrivate:
         clip: of gradients, so that a reference run differs from a private one by the noise alone; else `UNCLIPPED`.
         participation: Poisson probability of a patient in one sum, or the rounds of fixed cohorts.
         releases: sums of one hospital's patients over the whole run.
-        size: the number of training patients.
-        hospitals: hospitals that answer.
     """
 
     clip: Clip

@@ -43,7 +43,6 @@ class Plan:
     Attributes:
         parts: one training part, before it `NoisedCounts` where the number of patients is counted with noise.
         delta: target delta of all parts together.
-        accountant: computes epsilon.
         images_per_patient: at most so many pictures of a patient are used.
 
     Raises:

@@ -122,11 +122,8 @@ def correlated_sum(
 ) -> tuple[Vector, RoundNoise]:
     """Returns a round's clipped sum with its noise, (parameter,), and that noise, which must stay secret.
 
-    Args:
-        part: fixes cohorts.
-        clipped: sum over the round's cohort.
-        earlier: this hospital's noise of the rounds before, the last one first.
-        stream: of this round alone.
+    `clipped` is the sum over the round's cohort, `earlier` this hospital's noise of the rounds before, the last one
+    first, and `stream` of this round alone.
 
     Guarantee:
         With the shares of the other honest hospitals, or alone, the sums of all rounds are one Gaussian mechanism, if

@@ -77,13 +77,9 @@ class Words:
     """A training part as a statement prints it.
 
     Attributes:
-        mechanism: such as "Gaussian".
         noise_multiplier: noise over sensitivity.
         clipping_norm: the bound that the noise is measured against.
         clipping: how gradients are brought to it; empty where flat, or where nothing is promised.
-        sampler: how patients were drawn.
-        released: what is released in a round.
-        released_to: parties that see it.
         caveats: whole sentences, before those about the number of patients.
     """
 
@@ -158,15 +154,7 @@ def words_of(plan: Plan) -> Words:
 def statement_of(
     plan: Plan, *, releases: int | None = None, counts: int = 1, simulated: bool, seeded: bool
 ) -> Statement:
-    """Returns the statement of a plan, after `releases` of its training part (default: all of them).
-
-    Args:
-        plan: the plan.
-        releases: noised sums of one hospital's patients so far.
-        counts: noised counts of them, where the plan counts.
-        simulated: all hospitals are on one machine.
-        seeded: noise and sampling came from a seed.
-    """
+    """Returns the statement of a plan, after `releases` of its training part (default: all of them)."""
     done = plan.releases if releases is None else releases
     words = words_of(plan)
     return Statement(

@@ -23,10 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wardround.accounting.events import PureEvent
 from wardround.errors import PrivacyError
 from wardround.per_patient.batch import Loss
-from wardround.privacy.pictures import Values
+from wardround.privacy.pictures import LocalRelease, Values
 from wardround.randomness import Stream
 from wardround.types import Labels
 
@@ -38,9 +37,6 @@ class RandomisedResponse:
     Guarantee:
         epsilon-DP for one label replaced by any other: no answer is more than e^epsilon times likelier under one
         label than under another.
-
-    Attributes:
-        epsilon: of one label.
     """
 
     epsilon: float
@@ -53,11 +49,6 @@ class RandomisedResponse:
             raise PrivacyError(
                 f"The labels' epsilon must be > 0 and finite, got {self.epsilon}; give label_epsilon."
             )
-
-    @property
-    def event(self) -> PureEvent:
-        """The cost of releasing one label."""
-        return PureEvent(self.epsilon)
 
     def keep_prob(self, num_classes: int) -> float:
         """Probability of the true label.
@@ -88,6 +79,12 @@ class RandomisedResponse:
         others = num_classes - 1
         steps = 1 + np.minimum(np.floor(stream.uniform(labels.size) * others), others - 1).astype(np.int64)
         return np.where(kept, labels, (labels + steps) % num_classes).astype(np.int64)
+
+
+def response_of(release: LocalRelease) -> RandomisedResponse:
+    """Returns the mechanism for labels of a release, which is always this one."""
+    assert isinstance(release.labels, RandomisedResponse), "made by `plan.local_release_of`"
+    return release.labels
 
 
 def forward_corrected(loss: Loss, transition: Values) -> Loss:

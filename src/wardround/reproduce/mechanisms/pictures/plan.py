@@ -76,13 +76,8 @@ def calibrated_release(
 ) -> LocalRelease:
     """The release with the least noise on pictures that still promises `epsilon` to a patient.
 
-    Args:
-        make: the mechanism at a noise multiplier.
-        labels: as they will be noised; their part of epsilon is taken first.
-        images_per_patient: see `LocalRelease`.
-        epsilon: of one patient, all together.
-        delta: target delta; not used by pure mechanisms.
-        accountant: what computes epsilon.
+    `make` gives the mechanism at a noise multiplier; `epsilon` is of one patient, labels and all. Pure mechanisms do
+    not use delta.
 
     Raises:
         PrivacyError: the labels leave nothing for the pictures, or no finite noise gives that epsilon.

@@ -28,7 +28,7 @@ from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness, Stream
 from wardround.records.folder import RunFolder, arrays_from_file, arrays_to_bytes, write_whole
-from wardround.reproduce.mechanisms.pictures.labels import backward_corrected, forward_corrected
+from wardround.reproduce.mechanisms.pictures.labels import backward_corrected, forward_corrected, response_of
 from wardround.reproduce.mechanisms.pictures.noise import to_bytes
 from wardround.reproduce.mechanisms.pictures.resemblance import coarse, reidentified, structural_similarity
 from wardround.simulation.materials import Hospitals, Materials
@@ -51,14 +51,6 @@ def released_materials(
     folder: RunFolder,
 ) -> Materials:
     """The materials that training sees: noised pictures and labels for training patients, the originals for all others.
-
-    Args:
-        study: names the mechanism.
-        plan: noises pictures.
-        materials: the originals.
-        hospitals: who releases which patients.
-        ledgers: the file with the hospitals' ledgers.
-        folder: where the release is kept.
 
     Guarantee:
         The release of `NoisedPictures`, for every training patient; test and validation patients are never released.
@@ -116,7 +108,7 @@ def _noised(
             release.pictures, materials, patients.rows, randomness.stream(name, "pictures")
         )
         labels = randomness.stream(name, "labels")
-        found[f"{name}/labels"] = release.labels.release(patients.labels, num_classes, labels)
+        found[f"{name}/labels"] = response_of(release).release(patients.labels, num_classes, labels)
         found[f"{name}/patients"] = patients.starts
     return found  # type: ignore[return-value]  # safetensors keep every array's own type
 
@@ -156,7 +148,7 @@ def _in_place(
         else:
             pixels[patients.rows] = values
     noised = replace(images, pixels=pixels)
-    transition = release.labels.transition(len(images.class_names))
+    transition = response_of(release).transition(len(images.class_names))
     workbench = workbench_of(
         study, noised, copy.deepcopy(materials.workbench.network),
         loss=_corrected(study, loss_of(study, images.target), transition), inputs=inputs,

@@ -31,7 +31,6 @@ class Selective:
     """One turn after the other.
 
     Attributes:
-        local: what a hospital is asked.
         timetable: whose turn it is; one hospital a round.
         download_fraction: share of the parameters that a hospital fetches.
         upload_fraction: share of the parameters that it sends, at most.
