@@ -6,7 +6,7 @@ the honest hospitals present. With the colluders and dropouts that the shares we
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import assert_never
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
@@ -29,13 +29,7 @@ class InsiderRow:
 
     def to_json(self) -> JsonDict:
         """Returns the row as a JSON object; an infinite epsilon is the string 'infinity'."""
-        return {
-            "adversary": self.adversary,
-            "colluders": self.colluders,
-            "missing": self.missing,
-            "noise_multiplier": self.noise_multiplier,
-            "epsilon": number_to_json(self.epsilon),
-        }
+        return asdict(self) | {"epsilon": number_to_json(self.epsilon)}
 
 
 def epsilon_by_colluders(

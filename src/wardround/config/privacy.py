@@ -175,10 +175,7 @@ class OutputPerturbed(PrivateSection):
         validation_alias=AliasChoices("row_norm", "clipping_norm"),
     )
     regularisation: float = Field(
-        0.01,
-        gt=0,
-        allow_inf_nan=False,
-        description="Half of this times the squared weights is added to the loss.",
+        0.01, gt=0, description="Half of this times the squared weights is added to the loss."
     )
     num_patients: int = Field(ge=1, description="Public size of the training set, that losses are divided by.")
     trust: Literal["secure-aggregation", "nobody"] = SHARED_TRUST
@@ -195,16 +192,9 @@ class NoPrivacy(PlanSection):
     )
     sampling_prob: Probability = SAMPLING_PROB
     num_patients: int | None = NUM_PATIENTS
-    row_norm: float = Field(
-        1.0,
-        gt=0,
-        description="one-shot: bound (L2) on a picture's row of features.",
-    )
+    row_norm: float = Field(1.0, gt=0, description="one-shot: bound (L2) on a picture's row of features.")
     regularisation: float = Field(
-        0.01,
-        gt=0,
-        allow_inf_nan=False,
-        description="one-shot: half of this times the squared weights is added to the loss.",
+        0.01, gt=0, description="one-shot: half of this times the squared weights is added to the loss."
     )
 
     @model_validator(mode="before")

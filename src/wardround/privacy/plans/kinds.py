@@ -112,7 +112,7 @@ class NoisedCounts:
 
     def __post_init__(self) -> None:
         """Refuses shares of noise that the noiser does not add."""
-        check_shares(self.noise, self.noiser)
+        _check_shares(self.noise, self.noiser)
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,10 @@ class NoisedGradients:
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
-        check_clip(self.clip)
-        check_sampling_prob(self.sampling_prob)
-        check_releases(self.releases)
-        check_shares(self.noise, self.noiser)
+        _check_clip(self.clip)
+        _check_sampling_prob(self.sampling_prob)
+        _check_releases(self.releases)
+        _check_shares(self.noise, self.noiser)
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,8 @@ class CorrelatedGradients:
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
-        check_clip(self.clip)
-        check_by_hospitals(self.noiser)
+        _check_clip(self.clip)
+        _check_by_hospitals(self.noiser)
         if self.clip.adaptive is not None:
             raise PrivacyError("Correlated noise needs one clipping norm for all rounds, got an adaptive one.")
         if isinstance(self.noiser, NoiseShares) and self.noiser.dropouts:
@@ -191,9 +191,9 @@ class NoisedUpdates:
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
-        check_sampling_prob(self.sampling_prob)
-        check_releases(self.releases)
-        check_by_hospitals(self.noiser)
+        _check_sampling_prob(self.sampling_prob)
+        _check_releases(self.releases)
+        _check_by_hospitals(self.noiser)
         if self.mechanism.selects and not isinstance(self.noiser, ByEachHospital):
             raise PrivacyError(
                 "Hospitals that choose coordinates must noise them alone: trust must be nobody, got shares of noise."
@@ -209,7 +209,7 @@ class NoisedHead:
 
     def __post_init__(self) -> None:
         """Refuses a noiser that sees what is to be noised."""
-        check_by_hospitals(self.noiser)
+        _check_by_hospitals(self.noiser)
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class NoisedPictures:
 
     def __post_init__(self) -> None:
         """Refuses fields that mean nothing."""
-        check_sampling_prob(self.sampling_prob)
+        _check_sampling_prob(self.sampling_prob)
         ByEachHospital(self.hospitals)
 
 
@@ -252,8 +252,8 @@ class NotPrivate:
     def __post_init__(self) -> None:
         """Refuses fields that mean nothing."""
         if not isinstance(self.participation, Correlation):
-            check_sampling_prob(self.participation)
-        check_releases(self.releases)
+            _check_sampling_prob(self.participation)
+        _check_releases(self.releases)
         ByEachHospital(self.hospitals)
 
 
@@ -266,52 +266,28 @@ Part: TypeAlias = NoisedCounts | Training
 """One part of a plan."""
 
 
-def check_clip(clip: Clip) -> None:
-    """Refuses a clip that bounds nothing.
-
-    Raises:
-        PrivacyError: the norm is not finite, or not above 0.
-    """
+def _check_clip(clip: Clip) -> None:
     if not 0 < clip.norm < math.inf:
         raise PrivacyError(f"A private plan must clip: clipping_norm must be > 0 and finite, got {clip.norm}.")
 
 
-def check_sampling_prob(sampling_prob: float) -> None:
-    """Refuses a number that is no sampling probability.
-
-    Raises:
-        PrivacyError: it is not in (0, 1].
-    """
+def _check_sampling_prob(sampling_prob: float) -> None:
     if not 0 < sampling_prob <= 1:
         raise PrivacyError(f"sampling_prob must lie in (0, 1], got {sampling_prob}.")
 
 
-def check_releases(releases: int) -> None:
-    """Refuses a run without a release.
-
-    Raises:
-        PrivacyError: there is none.
-    """
+def _check_releases(releases: int) -> None:
     if releases < 1:
         raise PrivacyError(f"A plan needs at least one release, got {releases}.")
 
 
-def check_by_hospitals(noiser: Noiser) -> None:
-    """Refuses the coordinator as the noiser of what hospitals noise themselves.
-
-    Raises:
-        PrivacyError: the coordinator is to add the noise.
-    """
+def _check_by_hospitals(noiser: Noiser) -> None:
     if isinstance(noiser, ByCoordinator):
         raise PrivacyError("Hospitals must noise this themselves: trust cannot be coordinator.")
 
 
-def check_shares(noise: Noise, noiser: Noiser) -> None:
-    """Refuses discrete shares of noise that are not those of the noiser's honest hospitals.
-
-    Raises:
-        PrivacyError: hospitals add no shares, or another number of honest ones was assumed.
-    """
+def _check_shares(noise: Noise, noiser: Noiser) -> None:
+    """Refuses discrete shares of noise that are not those of the noiser's honest hospitals."""
     if not isinstance(noise, DiscreteShares):
         return
     if not isinstance(noiser, NoiseShares):
