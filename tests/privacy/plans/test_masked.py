@@ -56,7 +56,7 @@ def test_epsilon_is_that_of_the_shares():
     assert plan.epsilon > plans.masked(noise=GaussianEvent(1.01)).epsilon
 
 
-@pytest.mark.parametrize("num_patients", [32, None], ids=["public", "counted"])
+@pytest.mark.parametrize("num_patients", family([32, None], keep=[None]), ids=["public", "counted"])
 @pytest.mark.parametrize("accountant", family(["pld", "rdp"]))
 @pytest.mark.parametrize(("epsilon", "sampling_prob"), family([(1.0, 1.0), (8.0, 0.3)], keep=[(8.0, 0.3)]))
 def test_a_promised_epsilon_is_kept_and_hardly_undercut(
