@@ -105,6 +105,8 @@ def _values(found: dict[str, Any], known: dict[str, Any]) -> str:
         return f'`"{found["const"]}"`'
     if "enum" in found:
         return ", ".join(f'`"{value}"`' for value in found["enum"])
+    if "properties" in found:
+        return f"`{{{', '.join(f'{key} = ...' for key in found['properties'])}}}`"
     if found.get("type") == "array":
         if "prefixItems" in found:
             return f"list of {len(found['prefixItems'])}: {_values(found['prefixItems'][0], known)}"

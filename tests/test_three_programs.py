@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.errors import raises_code
 
 from wardround.agreed.strategies import timetable_of
@@ -14,7 +15,7 @@ from wardround.config.site import read_policy, read_site
 from wardround.coordinator.certificate import certificate_of
 from wardround.coordinator.opening import open_coordinator
 from wardround.coordinator.rounds import Position, Schedule, run_rounds
-from wardround.errors import FederationError, PrivacyError, StudyError
+from wardround.errors import DataError, FederationError, PrivacyError, StudyError
 from wardround.federation.messages import Answer, Failure, Request
 from wardround.federation.receipts import sign_receipt
 from wardround.federation.wire.limits import Limits
@@ -179,6 +180,34 @@ def test_a_seed_on_real_pictures_is_refused(folders, tmp_path):
     site.write_text(site.read_text().split("[site]")[0] + '[site]\nlayout = "folder"\npath = "pictures"\n')
     with raises_code(StudyError, "study-seed"), ExitStack() as stack:
         opened(stack, {"north": paths["north"]}, study_of(**STUDIES["masked sums"], seed=1))
+
+
+def pictures_of_nobody(folder, text):
+    """A hospital with pictures that name no patient."""
+    for number in range(12):
+        path = folder / "pictures" / ("ill", "well")[number % 2] / f"scan{number}_{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 32), dtype=np.uint8)).save(path)
+    site = folder / "site.toml"
+    site.write_text(site.read_text().split("[site]")[0] + f'[site]\nlayout = "folder"\npath = "pictures"\n{text}')
+
+
+def test_a_hospital_with_unnamed_persons_is_refused(folders):
+    """Between hospitals a study promises to patients: pictures that name none would make it a promise to pictures."""
+    paths, _ = folders
+    pictures_of_nobody(paths["north"], "")
+    with raises_code(DataError, "data-unnamed"), ExitStack() as stack:
+        opened(stack, {"north": paths["north"]}, study_of(**STUDIES["local steps"]))
+    assert not (paths["north"] / "ledger.sqlite").exists(), "refused before there is an account"
+
+
+@pytest.mark.parametrize("text", ['patients = "one-per-picture"', "patients = {pattern = '(scan[0-9])'}"])
+def test_a_hospital_that_names_its_persons_is_opened(folders, text):
+    paths, _ = folders
+    pictures_of_nobody(paths["north"], text)
+    with ExitStack() as stack:
+        [hospital] = opened(stack, {"north": paths["north"]}, study_of(**STUDIES["local steps"])).values()
+        assert hospital.agent.plan.unit == "patient"
 
 
 def test_notes_of_one_study_are_not_those_of_another(folders):

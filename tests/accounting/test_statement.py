@@ -83,6 +83,13 @@ def test_every_epsilon_names_its_unit(unit):
     assert f"one {unit}" in statement.short()
 
 
+@pytest.mark.parametrize("unit", PrivacyUnit)
+def test_only_a_patient_has_all_their_images(unit):
+    sentence = replace(STATEMENT, unit=unit, images_per_patient=4).sentence()
+    assert ("with all their images" in sentence) == (unit is PrivacyUnit.PATIENT)
+    assert ("Each patient contributes" in sentence) == (unit is PrivacyUnit.PATIENT)
+
+
 @given(st.floats(0, 1e6))
 def test_a_printed_epsilon_never_promises_more(epsilon):
     printed = float(format_epsilon(epsilon))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import ROUND_CEILING, Context, Decimal
+from typing import assert_never
 
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.events import JsonDict
@@ -158,13 +159,12 @@ class Statement:
         return f"epsilon = {format_epsilon(self.epsilon)} at delta = {self.delta:g}"
 
     def _guarantee_sentence(self) -> str:
-        whole = "all their images" if self.unit is PrivacyUnit.PATIENT else "all it contributes"
         if not self._holds:
             because = f" The reason: {self.reason.rstrip('.')}." if self.reason else ""
             return f"There is no privacy guarantee: epsilon = infinity for one {self.unit}.{because}"
         change = "Replacing" if self.relation is NeighboringRelation.REPLACE_ONE else "Adding or removing"
         return (
-            f"{change} one {self.unit}, with {whole}, changes the chance of any result by a factor "
+            f"{change} {whole_of(self.unit)} changes the chance of any result by a factor "
             f"of at most exp(epsilon), up to delta: {self._promise} ({self.relation}), computed with "
             f"{_METHODS[self.accountant]} over {_count(self.releases, 'release')}."
         )
@@ -189,6 +189,23 @@ class Statement:
                 f"with at most {_count(self.noiser.dropouts, 'dropout')} in a round"
             )
         return f"{_TRUST[self.trust]}{assumed}."
+
+
+def whole_of(unit: PrivacyUnit) -> str:
+    """Returns one unit in words, with everything of it that is added or removed together.
+
+    >>> whole_of(PrivacyUnit.PATIENT), whole_of(PrivacyUnit.PICTURE)
+    ('one patient, with all their images,', 'one picture, by itself,')
+    """
+    match unit:
+        case PrivacyUnit.PATIENT:
+            return "one patient, with all their images,"
+        case PrivacyUnit.PICTURE:
+            return "one picture, by itself,"
+        case PrivacyUnit.HOSPITAL:
+            return "one hospital, with all it contributes,"
+        case _:
+            assert_never(unit)
 
 
 def format_epsilon(epsilon: float) -> str:

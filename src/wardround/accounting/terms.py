@@ -16,5 +16,6 @@ class PrivacyUnit(StrEnum):
     """The unit whose whole contribution is added or removed between neighbouring data sets."""
 
     PATIENT = "patient"
-    IMAGE = "image"
+    PICTURE = "picture"
+    """One picture or volume, in a data set that names no patients: a person may have several."""
     HOSPITAL = "hospital"

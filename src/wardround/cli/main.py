@@ -87,8 +87,13 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
     print()
     for row in found.insiders:
         print(f"  against {row.adversary}: epsilon = {_number(row.epsilon)} at delta = {found.plan.delta:g}")
-    listed = "no data folder to list" if found.patients is None else f"{found.patients} patients"
-    print(f"\n{listed}, {found.pictures or 0} pictures; {found.parameters} trained parameters")
+    if found.patients is None:
+        listed = "no data folder to list: whether its pictures name patients is not known"
+    elif found.plan.persons.one == "picture":
+        listed = f"{found.pictures or 0} pictures, which name no patient"
+    else:
+        listed = f"{found.patients} patients, {found.pictures or 0} pictures"
+    print(f"\n{listed}; {found.parameters} trained parameters")
     if found.upload is not None:
         print(found.upload.sentence())
     if found.seconds is not None:
@@ -336,7 +341,10 @@ def _print_run(record: "RunRecord", as_json: bool) -> None:
         f"{measure.title} {_number(measure.score.value)}" for measure in numbers_of(record).quality.measures[:3]
     )
     majority = summary["majority_accuracy"]
-    print(f"{said} on held-out patients" + ("" if majority is None else f" (majority class: {_number(majority)})"))
+    held_out = "pictures" if summary["unit"] == "picture" else "patients"
+    print(
+        f"{said} on held-out {held_out}" + ("" if majority is None else f" (majority class: {_number(majority)})")
+    )
     if record.certificate["stopped"]:
         print(record.certificate["stopped"])
     page = record.path / "report.html"

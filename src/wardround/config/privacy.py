@@ -49,7 +49,11 @@ class PlanSection(Section):
 class PrivateSection(PlanSection):
     """The keys that every plan with a promise has."""
 
-    unit: Literal["patient"] = Field("patient", description="Who is protected: one person with all images.")
+    unit: Literal["patient"] = Field(
+        "patient",
+        description="Who is protected: one person with all images; one picture where `[site]` and the pictures name no "
+        "person.",
+    )
     epsilon: float | None = Field(None, gt=0, description="The promise; noise_multiplier is computed.")
     noise_multiplier: float | None = Field(
         None,

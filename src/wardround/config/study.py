@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from wardround.config.data import DataSection, HospitalsSection, SiteSection, with_site
+from wardround.config.data import DataSection, HospitalsSection, PersonTable, SiteSection, with_site
 from wardround.config.federation import (
     ALONE,
     Averaging,
@@ -268,12 +268,18 @@ class Study(Section):
     def run_digest(self) -> str:
         """Identity of a simulation: the study's, and the pictures that `[site]` names, wherever they lie."""
         site = self.site.model_dump(mode="json", exclude={"path", "labels", "key_file"})
+        if isinstance(self.site.patients, PersonTable):
+            site["patients"] = {"table": self.site.patients.table.name}
         return _hash({"study": self.digest, "site": site})
 
     def to_toml(self) -> str:
-        """The resolved study as TOML text; reading it back gives an equal study."""
+        """The resolved study as TOML text; reading it back gives an equal study.
+
+        `[privacy] unit` is left out: a plan has one value for it, and the pictures may know less.
+        """
         lines: list[str] = []
-        for section, values in self.model_dump(mode="json", exclude_none=True).items():
+        tables = self.model_dump(mode="json", exclude_none=True, exclude={"privacy": {"unit"}})
+        for section, values in tables.items():
             nested = {key: value for key, value in values.items() if isinstance(value, dict)}
             lines += [f"[{section}]", *_toml_lines(values), ""]
             for key, inner in nested.items():

@@ -19,7 +19,7 @@ from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import timetable_of, works_of
 from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
-from wardround.errors import PrivacyError, StudyError
+from wardround.errors import DataError, PrivacyError, StudyError
 from wardround.hospital.agent import Agent
 from wardround.hospital.charged import open_ledger
 from wardround.hospital.hospital import Hospital
@@ -35,7 +35,7 @@ from wardround.randomness import Randomness
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.training.patients import training_patients
-from wardround.types import HospitalName
+from wardround.types import HospitalName, Persons
 
 
 @contextmanager
@@ -57,6 +57,7 @@ def open_hospital(
     Raises:
         StudyError: the study has a seed and the pictures are real, or it does not name this hospital.
         PrivacyError: the plan's noise is not in what this hospital sends, or its delta is above the policy's.
+        DataError: the pictures name no patient, and the site does not say that no person has two.
         WardroundError: pictures, network, keys or ledger that do not hold.
     """
     plan, name = plan_of(study), HospitalName(site.hospital.name)
@@ -70,6 +71,12 @@ def open_hospital(
     cache = study.performance.model_copy(update={"cache": folder / "cache"})
     own = study.model_copy(update={"site": site.site, "performance": cache})
     images = read_images(own, progress)
+    if images.persons is Persons.UNNAMED:
+        raise DataError(
+            "A hospital must know whose its pictures are, and its pictures name no patient: the study's promise to one "
+            'patient would be to one picture. Name them by `[site] patients` in site.toml, or set "one-per-picture".',
+            code="data-unnamed",
+        )
     network = build_network(
         own, target=images.target, num_classes=len(images.class_names), shape=images.pixels.shape[1:]
     )

@@ -79,7 +79,7 @@ def spread_chart(overview: Overview) -> Chart | None:
     if not rows:
         return None
     said = "; ".join(f"{row.label}: {_words(_score(overview, row))}" for row in rows)
-    label = f"{overview.headline.title} on the test patients, every run. {said}."
+    label = f"{overview.headline.title} on the test set, every run. {said}."
     return both(lambda width: _draw_spread(overview, rows, width), label)
 
 
@@ -121,7 +121,7 @@ def _words(spread: Spread) -> str:
 
 def _drawn(overview: Overview, series: Sequence[_Series], levels: Sequence[_Level], along: str) -> Chart:
     on = overview.rows[0].measured_on if along == "round" else "test"
-    title = f"{overview.headline.title} on the {on} patients"
+    title = f"{overview.headline.title} on the {on} set"
     said = "; ".join(
         f"{one.label}: " + ", ".join(f"{_words(score)} at {x:.3g}" for x, score in (one.points[0], one.points[-1]))
         for one in series
@@ -188,7 +188,7 @@ def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Figure:
     axes = rows_axes(width, len(rows), 46, 8, 44, 56, floor)
     for level in baselines:
         axes.axvline(level.value, color=MUTED, linewidth=1, dashes=(4, 3))
-    axes.set_xlabel(f"{overview.headline.title} on the test patients", labelpad=4)
+    axes.set_xlabel(f"{overview.headline.title} on the test set", labelpad=4)
     for y, (row, score) in enumerate(zip(rows, scores, strict=True)):
         private = row.guarantee.holds
         colour = PRIVATE if private else OPEN

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from wardround.accounting.statement import Statement
+from wardround.accounting.terms import PrivacyUnit
 from wardround.errors import PrivacyError, RecordError
 from wardround.records.folder import JsonDict, RunRecord
 from wardround.records.json_object import JsonObject
@@ -43,12 +44,20 @@ _FIRST_MEASURES = (
 
 _FINDINGS = {
     "unreadable": "unreadable pictures, left out",
-    "shared_pictures": "groups of identical pictures that stood under two patients",
+    "shared_pictures": "groups of identical pictures that stand under two patients",
     "two_labels": "patients whose pictures carry two labels",
     "straddling": "patients in both published parts, training and test",
     "conflicting_duplicates": "groups of identical pictures with different labels",
     "repeated_pictures": "pictures that are exact copies of another one",
+    "unnamed": "pictures that name no patient",
+    "like_another": "groups of patients whose ids look alike",
 }
+_UNNAMED_FINDINGS = _FINDINGS | {
+    "shared_pictures": "groups of identical pictures in two files",
+    "unnamed": "pictures that name no person",
+}
+_OF_PATIENTS = ("two_labels", "straddling", "like_another")
+"""Findings that a set without names cannot have."""
 
 
 def numbers_of(record: RunRecord) -> Report:
@@ -94,7 +103,7 @@ def numbers_of(record: RunRecord) -> Report:
         insiders=_insiders(certificate, statement),
         hospitals=_hospitals(results, certificate, guarantee),
         released=tuple(Released(*map(row.text, ("what", "to", "protected_by"))) for row in results.objects("released")),
-        findings=_findings(results.section("findings")),
+        findings=_findings(results.section("findings"), is_unnamed=statement.unit is PrivacyUnit.PICTURE),
         environment=_environment(record.environment),
         settings=_FOLDERS.sub(r'\1 = "…/\2"', record.study.strip()),
         study_digest=certificate.text("study_digest"),
@@ -248,8 +257,10 @@ def _hospitals(results: JsonObject, certificate: JsonObject, promised: Guarantee
     return tuple(map(hospital, results.objects("hospitals")))
 
 
-def _findings(row: JsonObject) -> tuple[tuple[str, int], ...]:
-    return tuple((_FINDINGS.get(key, key.replace("_", " ")), row.integer(key)) for key in row.values)
+def _findings(row: JsonObject, *, is_unnamed: bool) -> tuple[tuple[str, int], ...]:
+    words = _UNNAMED_FINDINGS if is_unnamed else _FINDINGS
+    keys = [key for key in row.values if not (is_unnamed and key in _OF_PATIENTS)]
+    return tuple((words.get(key, key.replace("_", " ")), row.integer(key)) for key in keys)
 
 
 def _witness(certificate: JsonObject) -> NoiseWitness | None:

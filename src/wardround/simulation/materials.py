@@ -48,7 +48,7 @@ def gather(study: Study, observer: Observer) -> Materials:
     """
     observer.stage("reading pictures")
     images = read_images(study, lambda done, total: observer.progress(done, total))
-    observer.stage("dealing out patients")
+    observer.stage(f"dealing out {images.persons.one}s")
     options = study.hospitals
     split = split_patients(images, study.data, options)
     if options.names is not None and options.scheme != "site":

@@ -8,6 +8,7 @@ from wardround.images.entries import Target
 from wardround.images.patients import ImageSet
 from wardround.images.quality.measure import Measures
 from wardround.images.quality.notice import Level, Notice, counted
+from wardround.types import Persons
 
 FEW_PATIENTS = 10
 """A class with fewer patients can be neither learnt nor tested."""
@@ -86,8 +87,8 @@ def balance_of(image_set: ImageSet, measures: Measures) -> Balance:
     )
 
 
-def balance_notices(balance: Balance) -> Iterator[Notice]:
-    """Yields small classes, classes that a hospital lacks, and a set in which each patient has one picture."""
+def balance_notices(balance: Balance, persons: Persons) -> Iterator[Notice]:
+    """Yields small classes, classes that a hospital lacks, and a set in which each named patient has one picture."""
     shown = list(enumerate(balance.classes))[balance.has_background :]
     for label, one in shown:
         if one.patients < FEW_PATIENTS or one.images < _SMALL_SHARE * balance.images:
@@ -114,7 +115,7 @@ def balance_notices(balance: Balance) -> Iterator[Notice]:
             "report quality per hospital, and read the shortcut check below.",
             names=tuple(lacking),
         )  # fmt: skip
-    if balance.images_per_patient[-1][0] == 1 and balance.patients >= 20:
+    if persons is Persons.NAMED and balance.images_per_patient[-1][0] == 1 and balance.patients >= 20:
         yield Notice(
             "one_image_each", Level.NOTE, balance.patients,
             f"All {balance.patients:,} patients have one picture",

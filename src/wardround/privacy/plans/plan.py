@@ -34,6 +34,7 @@ from wardround.privacy.plans.kinds import (
     Training,
 )
 from wardround.privacy.plans.releases import noiser_of
+from wardround.types import Persons
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Plan:
         parts: one training part, before it `NoisedCounts` where the number of patients is counted with noise.
         delta: target delta of all parts together.
         images_per_patient: at most so many pictures of a patient are used.
+        persons: knowledge of persons in the data (`ImageSet.persons`); where they are unnamed, each picture is a record
+            of its own, and the guarantee of a patient is that of a picture.
 
     Raises:
         PrivacyError: parts that contradict each other, or a delta that promises nothing.
@@ -53,6 +56,7 @@ class Plan:
     delta: float
     accountant: AccountantKind = AccountantKind.PLD
     images_per_patient: int = 8
+    persons: Persons = Persons.NAMED
 
     def __post_init__(self) -> None:
         """Refuses parts that do not fit together."""
@@ -148,8 +152,10 @@ class Plan:
 
     @property
     def unit(self) -> PrivacyUnit:
-        """The unit that is protected."""
-        return unit_of(self.training)
+        """The unit that is protected: of the training part, as far as the data know it."""
+        unit = unit_of(self.training)
+        is_picture = unit is PrivacyUnit.PATIENT and self.persons is Persons.UNNAMED
+        return PrivacyUnit.PICTURE if is_picture else unit
 
     @property
     def relation(self) -> NeighboringRelation:
