@@ -16,7 +16,7 @@ from wardround import __version__
 from wardround.agreed.masks import agreement_of
 from wardround.agreed.network import build_network
 from wardround.agreed.plans import plan_of
-from wardround.agreed.strategies import timetable_of, works_of
+from wardround.agreed.strategies import asked_by, timetable_of
 from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
 from wardround.errors import PrivacyError, StudyError
@@ -79,7 +79,7 @@ def open_hospital(
             name=name,
             patients=training_patients(images.patients, study.privacy.images_per_patient),
             plan=plan,
-            policy=Policy(study.digest, works_of(study, plan), study.rounds, _visits(study, name)),
+            policy=Policy(study.digest, asked_by(study, plan), study.rounds, _visits(study, name)),
             ledger=open_ledger(ledgers, name, images.digest, plan, policy.policy.epsilon_limit),
             randomness=Randomness(study.study.seed, f"{study.stream_name}/main"),
             workbench=workbench,
