@@ -93,6 +93,15 @@ def releases_after(study: Study, rounds: int) -> int:
     return timetable_of(study).most_visits(rounds) * steps
 
 
+def spare_releases(study: Study) -> int:
+    """Returns the releases that the study's spare attempts may add to those of its rounds, at one hospital.
+
+    Every one of them may be the attempt of a round, or of the count before round 1, which is paid for in
+    `NoisedCounts.releases`.
+    """
+    return study.privacy.spare * (study.local_steps if study.privacy.plan == "dp-sgd" else 1)
+
+
 def asks(study: Study, plan: Plan) -> Iterator[Work]:
     """Yields one of each piece of work that hospitals are asked for, without the model: what a plan has to protect."""
     local = isinstance(study.federation, Local)

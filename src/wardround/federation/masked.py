@@ -42,6 +42,10 @@ from wardround.types import HospitalName
 from wardround.work import Announce, Confirm, CountPatients, GradientSum, Receive, SayHello, Summed, Upload, Work
 
 
+_SPENT = (FailureCode.REFUSED_BUDGET, FailureCode.REFUSED_SPARE)
+"""Reasons for which a further attempt would be refused as well."""
+
+
 @dataclass(frozen=True)
 class Tries:
     """The attempts that a round's sum took, and the hospitals missing from one; all of it public."""
@@ -100,7 +104,7 @@ class MaskedAggregator:
                 self.tries[request.round] = Tries(number, tuple(failures))
                 return Total(total.update, total.events, failures)
             failures |= total.failures
-            if any(failure.code is FailureCode.REFUSED_BUDGET for failure in total.failures.values()):
+            if any(failure.code in _SPENT for failure in total.failures.values()):
                 break
         return Total(None, {}, failures)
 

@@ -27,6 +27,7 @@ from wardround.hospital.masked import MaskedRounds
 from wardround.hospital.memory import Memory
 from wardround.hospital.pictures import Progress, read_images, workbench_of
 from wardround.hospital.policy import Policy
+from wardround.hospital.replies import Replies
 from wardround.ledger.file import LedgerFile
 from wardround.noisers import ByEachHospital
 from wardround.privacy.plans.kinds import NoisedPictures
@@ -79,7 +80,7 @@ def open_hospital(
             name=name,
             patients=training_patients(images.patients, study.privacy.images_per_patient),
             plan=plan,
-            policy=Policy(study.digest, asked_by(study, plan), study.rounds, _visits(study, name)),
+            policy=Policy(study.digest, asked_by(study, plan), study.rounds, _visits(study, name), study.privacy.spare),
             ledger=open_ledger(ledgers, name, images.digest, plan, policy.policy.epsilon_limit),
             randomness=Randomness(study.study.seed, f"{study.stream_name}/main"),
             workbench=workbench,
@@ -90,7 +91,8 @@ def open_hospital(
         masked = None
         if plan.masked is not None:
             masked = _masked_rounds(folder, agent, identity, study, plan)
-        yield Hospital(agent, tuple(images.class_names), masked, identity)
+        replies = Replies(folder / "memory" / study.digest)
+        yield Hospital(agent, tuple(images.class_names), masked, identity, replies)
 
 
 def check_deployable(study: Study, plan: Plan, site: Site) -> None:

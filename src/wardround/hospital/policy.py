@@ -30,6 +30,11 @@ def computed(work: Work) -> Work:
     return work.of if isinstance(work, Announce) else work
 
 
+def place_of(request: Request) -> str:
+    """Returns the round and the purpose of a request, such as "3/gradient-sum": a study pays for one answer at each."""
+    return f"{request.round}/{computed(request.work).name}"
+
+
 @dataclass(frozen=True)
 class Policy:
     """The study and the work that a hospital answers.
@@ -41,6 +46,8 @@ class Policy:
         asks: whether the study's strategy asks for this work in a round, with these parameters
             (`agreed.strategies.asked_by`).
         rounds: highest round that is answered.
+        spare: answers beyond one a round and purpose that the study pays for; None for any number, as in a simulation,
+            whose certificate counts what was charged.
         visits: the rounds in which this hospital is asked, ascending, by the study's public timetable; None for
             all of them. More of them than the plan foresees would cost more than was promised.
     """
@@ -49,6 +56,7 @@ class Policy:
     asks: Callable[[Work, int], bool]
     rounds: int
     visits: tuple[int, ...] | None = None
+    spare: int | None = None
 
     def allows(self, request: Request) -> bool:
         """Returns whether the request is one that the hospital agreed to answer."""

@@ -112,10 +112,12 @@ class NoisedCounts:
     Attributes:
         noise: of one count over all hospitals; the noise multiplier is its std.
         noiser: who adds the noise.
+        releases: counts over the whole run, spare attempts among them.
     """
 
     noise: Noise
     noiser: Noiser
+    releases: int = 1
 
     def __post_init__(self) -> None:
         """Refuses shares of noise that the noiser does not add."""

@@ -156,18 +156,19 @@ def words_of(plan: Plan) -> Words:
 
 
 def statement_of(
-    plan: Plan, *, releases: int | None = None, counts: int = 1, simulated: bool, seeded: bool
+    plan: Plan, *, releases: int | None = None, counts: int | None = None, simulated: bool, seeded: bool
 ) -> Statement:
     """Returns the statement of a plan, after `releases` of its training part (default: all of them).
 
     Args:
         plan: the plan.
         releases: noised sums of one hospital's patients so far.
-        counts: noised counts of them, where the plan counts.
+        counts: noised counts of them, where the plan counts (default: all of them).
         simulated: all hospitals are on one machine.
         seeded: noise and sampling came from a seed.
     """
     done = plan.releases if releases is None else releases
+    counts = plan.counts if counts is None else counts
     words = words_of(plan)
     return Statement(
         epsilon=plan.epsilon_after(done, counts),
