@@ -74,7 +74,7 @@ def study_of(privacy, federation, **study):
         {
             "study": {"name": "three", **study},
             "site": {"layout": "phantom"},
-            "data": {"image_size": 32},
+            "data": {"image_size": 32, "classes": ["clear", "lesion"]},
             "hospitals": {"count": 3, "names": list(NAMES)},
             "model": {"name": "linear"},
             "privacy": {key: value for key, value in privacy.items() if value is not None},

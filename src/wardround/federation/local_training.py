@@ -135,7 +135,10 @@ class LocalTraining:
         of_study = (self.learning_rate, self.momentum, self.proximal, self.keep_velocity)
         return (
             (steps.learning_rate, steps.momentum, steps.proximal, steps.keep_velocity) == of_study
-            and (steps.steps == self.steps or (self.repair is Repair.PROPORTIONAL and 1 <= steps.steps <= self.steps))
+            and (
+                steps.steps == self.steps
+                or (self.repair is Repair.PROPORTIONAL and 1 <= steps.steps <= self.steps)
+            )
             and self._divides_by(steps.denominator, hospitals)
             and (corrected or steps.correction is None)
             and (self.keep_velocity or steps.velocity is None)

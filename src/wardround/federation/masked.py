@@ -41,7 +41,6 @@ from wardround.secure_aggregation.round.witness import WITNESSES, Witness
 from wardround.types import HospitalName
 from wardround.work import Announce, Confirm, CountPatients, GradientSum, Receive, SayHello, Summed, Upload, Work
 
-
 _SPENT = (FailureCode.REFUSED_BUDGET, FailureCode.REFUSED_SPARE)
 """Reasons for which a further attempt would be refused as well."""
 

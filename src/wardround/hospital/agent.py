@@ -152,7 +152,10 @@ class Agent:
         spare = self.policy.spare
         if spare is None or not self.randomness.is_private:  # a seeded repetition is one release
             return True
-        return not leaves(self._due(request)) or spare_attempts(self.ledger, request.study, place_of(request)) <= spare
+        return (
+            not leaves(self._due(request))
+            or spare_attempts(self.ledger, request.study, place_of(request)) <= spare
+        )
 
     def event_of(self, request: Request) -> Event:
         """Returns what answering the request costs this hospital's patients."""

@@ -72,9 +72,9 @@ class Hospital:
         """Returns the reply to one request, as bytes.
 
         Guarantee:
-            A request that is none, that the study's strategy does not ask for, or that gives an attempt another content,
-            is refused before anything is charged. A repeated request has the same reply, at no charge, as far as it is
-            kept (`hospital.replies`).
+            A request that is none, that the study's strategy does not ask for, or that gives an attempt another
+            content, is refused before anything is charged. A repeated request has the same reply, at no charge, as far
+            as it is kept (`hospital.replies`).
         """
         try:
             request = decode_request(message, self.limits)
@@ -95,7 +95,9 @@ class Hospital:
                 case _:
                     pass
             return encoded
-        except FederationError as error:  # it is not finite, or cannot be kept: its charge stands, and it is not sent
+        except (
+            FederationError
+        ) as error:  # it is not finite, or cannot be kept: its charge stands, and it is not sent
             _log.error("%s cannot send its answer: %s", self.agent.name, error)
             return encode_reply(Failure(FailureCode.INTERNAL, Stage.TRAINING))
 

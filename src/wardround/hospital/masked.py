@@ -107,7 +107,9 @@ class MaskedRounds:
         """Returns its announcement: a fresh key for an attempt, signed. Takes in the sum before, if one is owed."""
         if work.received is not None:
             if self._attempt is None and hashlib.sha256(work.received).digest() != self._taken_in:
-                _log.warning("the sum before round %d is of an attempt from before a restart: not checked", request.round)
+                _log.warning(
+                    "the sum before round %d is of an attempt from before a restart: not checked", request.round
+                )
             else:
                 self.receive(work.received)
         self._attempt = None

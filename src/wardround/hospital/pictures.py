@@ -8,7 +8,7 @@ from torch import Tensor
 from wardround.agreed.network import augmentation_of, loss_of
 from wardround.config import Study
 from wardround.images.layouts.phantom import PhantomOptions
-from wardround.images.listing import ReaderOptions
+from wardround.images.listing import Classes, ReaderOptions
 from wardround.images.load import Volumes, load_images
 from wardround.images.patients import ImageSet
 from wardround.images.rows.recipe import View
@@ -75,4 +75,6 @@ def reader_options(study: Study) -> ReaderOptions:
     """Returns what the layout's reader may need beside the folder."""
     site = study.site
     key_file = site.key_file or (study.performance.cache or DEFAULT_CACHE).expanduser() / "hospital.key"
-    return ReaderOptions(key_file, site.labels, site.reviewed, study.data.segments)
+    names = study.data.classes
+    classes = None if names is None else Classes(names, site.class_names or {})
+    return ReaderOptions(key_file, site.labels, site.reviewed, study.data.segments, classes)

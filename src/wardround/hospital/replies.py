@@ -1,13 +1,13 @@
-"""What a hospital was asked in a study, so that no attempt has two contents, and the replies that it sends again.
+"""Requests of a study that a hospital has answered: no attempt has two contents, and a repetition has one reply.
 
     asked.json   the last attempt at each round and purpose, and a digest of what it asked: on disk before the charge
     reply        the last reply that was charged for, behind the digest of its request: on disk before it is sent
 
 A courier delivers a message at least once, and an answer may be lost after its charge. The same bytes asked again are
 answered with the same bytes, at no charge, by a hospital that was started again as well. Only the last reply that was
-charged for is kept. A repetition that finds none (the hospital was killed between charge and reply, or a later round was
-answered since) is an attempt that was charged and cannot be sent again: it is answered anew and charged as a further one,
-as far as the study's spare attempts reach.
+charged for is kept. A repetition that finds none (the hospital was killed between charge and reply, or a later round
+was answered since) is an attempt that was charged and cannot be sent again: it is answered anew and charged as a
+further one, as far as the study's spare attempts reach.
 
 Released: nothing but bytes that were released before. Neither file is sent.
 """
@@ -91,8 +91,8 @@ class Replies:
                 self._reply = (folder / _REPLY).read_bytes()
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise RecordError(
-                f"A hospital's notes of what it was asked, in {folder}, must be readable, and are not ({error}); restore "
-                "them, or start a new study.",
+                f"A hospital's notes of what it was asked, in {folder}, must be readable, and are not ({error}); "
+                "restore them, or start a new study.",
                 code="record-replies",
             ) from None
 

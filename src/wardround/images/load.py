@@ -13,7 +13,7 @@ from wardround.images.findings import shortened
 from wardround.images.group import Duplicates, digest_of, group_by_patient
 from wardround.images.layouts.phantom import PhantomOptions, list_phantom
 from wardround.images.layouts.readers import LAYOUTS, PHANTOM, reader_of
-from wardround.images.listing import Listing, ReaderOptions
+from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.patients import ImageSet
 from wardround.images.rows.cache import Progress
 from wardround.images.rows.fit import Fit
@@ -22,8 +22,6 @@ from wardround.images.rows.recipe import PictureRecipe, Recipe, View, VolumeReci
 from wardround.images.store import Store, open_store
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
-
-NO_OPTIONS = ReaderOptions()
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def load_images(
         if root is not None or task not in (None, Task.BINARY):
             raise DataError("the layout phantom must have no folder and the task binary. Leave both out.")
         population = phantom or PhantomOptions()
-        listing = list_phantom(population)
+        listing = options.classified(list_phantom(population))
         recipe: Recipe = _recipe(listing, pictures, volumes)
         digests, cached = pixels_of_phantom(population, Wanted(recipe, cache_dir, progress))
     else:
@@ -109,7 +107,7 @@ def load_images(
     has_masks = listing.target is Target.MASKS
     present = {label for patient in patients for label in patient.labels}
     absent = [name for label, name in enumerate(listing.class_names) if label not in present]
-    if absent and not has_masks:
+    if absent and not has_masks and options.classes is None:
         raise DataError(
             f"every class must have at least one patient, got none of: {', '.join(absent)}. "
             "Check the folder, or choose a task without this class."
@@ -150,7 +148,7 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
             f"the layout {layout} must look like {reader.expected}, but no picture lies there. "
             f"{_elsewhere(layout, store)}"
         )
-    return listing
+    return options.classified(listing)
 
 
 @contextmanager

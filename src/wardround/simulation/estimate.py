@@ -131,7 +131,8 @@ def _listed(study: Study) -> Listing | None:
     """Returns the entries of the data folder, by names, tables and headers alone; None where no folder is named."""
     site = study.site
     if site.layout == "phantom":
-        return list_phantom(PhantomOptions(**site.phantom.model_dump()))
+        phantoms = list_phantom(PhantomOptions(**site.phantom.model_dump()))
+        return reader_options(study).classified(phantoms)
     if site.path is None:
         return None
     with open_layout(site.layout, site.path) as store:

@@ -9,23 +9,23 @@ The last is a guess that weakens the guarantee wherever it is wrong; a finding s
 
 from wardround.errors import DataError
 from wardround.images.entries import Entry, Task
-from wardround.images.layouts.readers import Reader, plain
-from wardround.images.listing import Listing
+from wardround.images.layouts.readers import Reader
+from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.store import Store
 from wardround.images.table import METADATA, files_in, numbers_first, read_metadata
 
 EXPECTED = f"{METADATA} (file,label,patient_id), or <class>/[<patient>/]picture.png with two classes or more"
 
 
-def read_folder(store: Store, task: Task) -> Listing:
+def read_folder(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
     """Returns every picture with its class and patient, by the table if there is one, by folders otherwise.
 
     Raises:
-        DataError: the table does not hold, or there are fewer than two classes.
+        DataError: the table does not hold, or there are fewer than two classes and the study names none.
     """
     del task
     listing = _by_table(store) if METADATA in store else _by_folders(store)
-    if len(listing.class_names) < 2:
+    if len(listing.class_names) < 2 and options.classes is None:
         raise DataError(
             f"the layout folder must look like {EXPECTED}; found the classes: "
             f"{', '.join(listing.class_names) or 'none'}. Add pictures of a second class."
@@ -65,4 +65,4 @@ def _by_folders(store: Store) -> Listing:
     return Listing(entries, class_names, notes, unnamed=unnamed)
 
 
-READER = Reader(plain(read_folder), EXPECTED, (Task.CLASSIFICATION, Task.BINARY))
+READER = Reader(read_folder, EXPECTED, (Task.CLASSIFICATION, Task.BINARY))

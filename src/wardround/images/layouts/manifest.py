@@ -18,8 +18,8 @@ from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.entries import PICTURE_ENDINGS, Entry, Target, Task
 from wardround.images.findings import shortened
-from wardround.images.layouts.readers import Reader, plain
-from wardround.images.listing import Listing
+from wardround.images.layouts.readers import Reader
+from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.store import Store
 from wardround.images.table import Row, leads_outside, numbers_first, read_rows, refuse
 
@@ -42,7 +42,7 @@ _WANTED = {
 _MAX_CLASSES = 256
 
 
-def read_manifest(store: Store, task: Task) -> Listing:
+def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
     """Returns every image of `manifest.csv`, with its label (classification, grading) or mask (segmentation).
 
     Class names are the labels, those that are numbers first and by value; for masks they are those of classes.csv.
@@ -75,7 +75,7 @@ def read_manifest(store: Store, task: Task) -> Listing:
     is_mask = wanted == "mask"
     labels = {row.values["label"] for row in rows} if not is_mask else set()
     class_names = _mask_classes(store) if is_mask else tuple(sorted(labels, key=numbers_first))
-    if len(class_names) < 2:
+    if len(class_names) < 2 and options.classes is None:
         raise DataError(
             f"{MANIFEST} must have two labels or more, found: {', '.join(class_names) or 'none'}. "
             "Add images of a second class.",
@@ -207,4 +207,4 @@ def _unlisted(rows: Sequence[Row], names: frozenset[str]) -> tuple[str, ...]:
     return (f"{count} images in the folder are not in {MANIFEST} and were passed over",) if count else ()
 
 
-READER = Reader(plain(read_manifest), EXPECTED, (Task.CLASSIFICATION, Task.GRADING, Task.SEGMENTATION))
+READER = Reader(read_manifest, EXPECTED, (Task.CLASSIFICATION, Task.GRADING, Task.SEGMENTATION))
