@@ -16,7 +16,6 @@ from wardround.hospital.replies import Replies
 from wardround.ledger.account import Ledger
 from wardround.work import (
     Announce,
-    Answered,
     Confirm,
     CountClasses,
     CountPatients,
@@ -63,7 +62,7 @@ STEPS = {
     "selective": LocalSteps(1, 0.5, 0.0, 10.0),
 }
 SELECTION = Selection(np.arange(SIZE), 0.1, False, 0.0, 0.001)
-HONEST: dict[str, Answered] = {
+HONEST: dict[str, Any] = {
     "gradients": GradientSum(WEIGHTS),
     "adaptive": GradientSum(WEIGHTS, 1.0),
     "local": LocalUpdate(WEIGHTS, STEPS["local"]),
