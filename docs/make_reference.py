@@ -113,6 +113,8 @@ def _values(found: dict[str, Any], known: dict[str, Any]) -> str:
         return f"list of: {_values(found['items'], known)}"
     if found.get("format") == "path":
         return "path"
+    if found.get("type") == "object":
+        return f"table of: {_values(found['additionalProperties'], known)}"
     bounds = [f"{sign} {found[bound]:g}" for bound, sign in _BOUNDS.items() if bound in found]
     return " ".join([_SINGULAR[found["type"]], ", ".join(bounds)]).strip()
 

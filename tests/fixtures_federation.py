@@ -39,7 +39,14 @@ from wardround.types import HospitalName
 from wardround.work import Answered
 
 STUDY = "a study"
-EVERY_WORK = frozenset(get_args(Answered))
+
+
+def asks_for(*kinds):
+    """A policy's rule under which any work of some kinds is asked for."""
+    return lambda work, round: type(work) in kinds
+
+
+EVERY_WORK = asks_for(*get_args(Answered))
 
 
 def clip_by(kind, norm):
@@ -131,7 +138,7 @@ class TinyFederation:
                 name=name,
                 patients=TrainingPatients(rows, self.labels[rows], mine - mine[0]),
                 plan=self.plan,
-                policy=Policy(STUDY, frozenset(works), rounds),
+                policy=Policy(STUDY, works, rounds),
                 ledger=self.ledgers.open(name, "digest", epsilon_limit=epsilon_limit, delta=self.plan.delta),
                 randomness=Randomness(seed, STUDY),
                 workbench=self.workbench,

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from wardround.config.section import Section, conflict
 from wardround.images.layouts.names import LayoutName
 
+ClassName = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]{0,98}[^\s\x00-\x1f])?$")]
 VoxelCount = Annotated[int, Field(ge=4, le=1024)]
 Millimetres = Annotated[float, Field(ge=0.05, le=50)]
 
@@ -62,6 +63,11 @@ class SiteSection(Section):
         None,
         description="Persons of the pictures: no one has two, or file names or a table tell them; default: "
         "patients.csv in the folder, or the layout; where these name nobody, one picture is what is protected.",
+    )
+    class_names: dict[str, str] | None = Field(
+        None,
+        description="From this site's own names of classes to those of the study's `[data] classes`, where they "
+        'differ, such as `Pneumonie = "pneumonia"`.',
     )
     phantom: PhantomSection = Field(default_factory=PhantomSection.model_construct)
 
@@ -137,6 +143,12 @@ class DataSection(Section):
         None, description="Volumes: physical values that become black and white; default: percentiles of each."
     )
     view: Literal["volume", "slices"] = Field("volume", description="Volumes whole, or as axial slices.")
+    classes: tuple[ClassName, ...] | None = Field(
+        None,
+        min_length=2,
+        description="Names of the classes, in the order in which the model has them; default: those of the data, which "
+        "a deployed hospital refuses. A site calls them otherwise by its own `[site.class_names]`.",
+    )
     segments: tuple[str, ...] | None = Field(
         None, description="dicom: labels of the segments that are classes 1, 2, ...; hospitals must agree on them."
     )
@@ -147,6 +159,12 @@ class DataSection(Section):
     validation_fraction: float = Field(
         0.0, ge=0, lt=1, description="Share of the others set aside to choose settings and rounds by."
     )
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> Self:
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise conflict("study-classes", f"classes must be different names, got {', '.join(self.classes)}")
+        return self
 
     @model_validator(mode="after")
     def _volumes_fit(self) -> Self:

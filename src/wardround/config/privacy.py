@@ -23,6 +23,12 @@ NUM_PATIENTS: Any = Field(
 COLLUDERS: Any = Field(1, ge=0, description="Hospitals that may collude, under secure-aggregation.")
 DROPOUTS: Any = Field(0, ge=0, description="Hospitals that may be missing, under secure-aggregation.")
 SHARED_TRUST: Any = Field("secure-aggregation", description="Who adds noise, and so who may see what.")
+SPARE_ATTEMPTS: Any = Field(
+    0,
+    ge=0,
+    description="Answers beyond one a round that a hospital gives over the whole study, where a round lost a hospital "
+    "or an answer was lost after its charge; epsilon covers them.",
+)
 CLIPPING_NORM: Any = Field(1.0, gt=0, description="Bound (L2) on a patient's gradient.")
 
 
@@ -38,6 +44,12 @@ class PlanSection(Section):
         None, gt=0, description="A hospital's own limit over all its studies; default: this study's epsilon."
     )
     ledger: Path | None = Field(None, description="A ledger shared between runs; default: one in the run folder.")
+
+    @property
+    def spare(self) -> int:
+        """Answers beyond one a round that the plan pays for."""
+        attempts: int = getattr(self, "spare_attempts", 0)
+        return attempts
 
     @property
     def public_size(self) -> int | None:
@@ -98,6 +110,7 @@ class DPSGD(PrivateSection):
     trust: Literal["coordinator", "secure-aggregation", "nobody"] = SHARED_TRUST
     colluders: int = COLLUDERS
     dropouts: int = DROPOUTS
+    spare_attempts: int = SPARE_ATTEMPTS
     sum: Literal["simulated", "masked"] = Field(
         "simulated",
         description="How a sum under secure-aggregation is formed: in the open with floating-point noise "
@@ -153,6 +166,7 @@ class ClippedUpdates(PrivateSection):
     trust: Literal["secure-aggregation", "nobody"] = SHARED_TRUST
     colluders: int = COLLUDERS
     dropouts: int = DROPOUTS
+    spare_attempts: int = SPARE_ATTEMPTS
 
 
 class PublishedPlan(PublishedSection, PrivateSection):

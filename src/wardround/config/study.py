@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -81,6 +82,11 @@ class Study(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         privacy, federation = self.privacy, self.federation
+        if self.site.class_names is not None and self.data.classes is None:
+            raise conflict(
+                "study-classes",
+                "[site.class_names] are names for the study's classes: give [data] classes as well",
+            )
         if isinstance(federation, Averaging):
             self._averaging(federation)
         if isinstance(federation, Local) and getattr(privacy, "clipping", "flat") == "adaptive":
@@ -254,14 +260,15 @@ class Study(Section):
     def digest(self) -> str:
         """Identity of the study: a hash of everything that changes its result or its guarantee.
 
-        It does not depend on where files lie, nor on anything else of `[site]`; of a weights file the name counts.
+        It does not depend on where files lie, nor on anything else of `[site]`; of a weights file its hash counts, or
+        its name where the study has no hash.
         """
         content = self.model_dump(
             mode="json",
             exclude={"site": True, "performance": True, "privacy": {"ledger"}},
         )
         if self.model.weights is not None:
-            content["model"]["weights"] = self.model.weights.name
+            content["model"]["weights"] = self.model.weights_sha256 or self.model.weights.name
         return _hash(content)
 
     @property
@@ -317,7 +324,14 @@ def _is_given(section: Section, key: str) -> bool:
 
 
 def _toml_lines(values: Mapping[str, object]) -> list[str]:
-    return [f"{key} = {_toml_value(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    return [
+        f"{_toml_key(key)} = {_toml_value(value)}" for key, value in values.items() if not isinstance(value, dict)
+    ]
+
+
+def _toml_key(key: str) -> str:
+    """Returns a key as TOML has it: in quotes, unless it is of letters, digits, dashes and underscores alone."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else str(_toml_value(key))
 
 
 def _toml_value(value: object) -> str:

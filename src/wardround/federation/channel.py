@@ -13,8 +13,8 @@ class Channel(Protocol):
 
     Contract: `ask` returns when every hospital has answered or failed, or when `deadline_s` seconds have
     passed; each hospital asked is in exactly one of the two dictionaries, in the order of the requests. It
-    never raises for a hospital's failure. Asking twice with the same round and attempt may cost a second
-    release; the caller raises `attempt` and means it.
+    never raises for a hospital's failure. Asking twice with the same round and attempt costs a second
+    release in a simulation; a deployed hospital repeats its answer, and refuses another content of the same attempt.
     """
 
     @property

@@ -19,6 +19,10 @@ class FailureCode(StrEnum):
 
     REFUSED_BUDGET = "refused-budget"
     REFUSED_POLICY = "refused-policy"
+    REFUSED_ATTEMPT = "refused-attempt"
+    """The attempt was asked for with other content, a later one was, or it is not under way: begin a new one."""
+    REFUSED_SPARE = "refused-spare"
+    """A further attempt at a round, and the study pays for no more of them."""
     LEDGER = "ledger"
     PROTOCOL = "protocol"
     """Another party does not keep to the protocol: the run ends."""
@@ -42,7 +46,8 @@ class Request:
     Attributes:
         study: digest of the study file; a hospital answers only for the study it agreed to.
         round: from 1; 0 is before the first round.
-        attempt: from 1; a repeated attempt of an unseeded run is a new release, and is charged as one.
+        attempt: from 1, ascending within a round. A deployed hospital sends the answer to a repeated request again; a
+            further attempt is a new release, and is charged as one.
     """
 
     study: str

@@ -10,7 +10,7 @@ from wardround.agreed.network import augmentation_of, loss_of
 from wardround.config import Study
 from wardround.config.data import PersonPattern, PersonTable
 from wardround.images.layouts.phantom import PhantomOptions
-from wardround.images.listing import ByPattern, ByTable, OnePerPicture, PersonNames, ReaderOptions
+from wardround.images.listing import ByPattern, ByTable, Classes, OnePerPicture, PersonNames, ReaderOptions
 from wardround.images.load import Volumes, load_images
 from wardround.images.patients import ImageSet
 from wardround.images.rows.recipe import View
@@ -76,8 +76,16 @@ def reader_options(study: Study) -> ReaderOptions:
     """Returns what the layout's reader may need beside the folder."""
     site = study.site
     key_file = site.key_file or (study.performance.cache or DEFAULT_CACHE).expanduser() / "hospital.key"
+    names = study.data.classes
+    classes = None if names is None else Classes(names, site.class_names or {})
     return ReaderOptions(
-        key_file, site.labels, site.reviewed, study.data.segments, _names_of(site.patients), site.leave_out
+        key_file,
+        site.labels,
+        site.reviewed,
+        study.data.segments,
+        _names_of(site.patients),
+        site.leave_out,
+        classes,
     )
 
 

@@ -1,8 +1,10 @@
 """The entries of a data folder, as every reader returns them, before anything is decoded."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from wardround.errors import DataError
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.decode.raw import Decoder
 from wardround.images.entries import Entry, Region, Target
@@ -71,6 +73,57 @@ PersonNames = OnePerPicture | ByPattern | ByTable
 
 
 @dataclass(frozen=True)
+class Classes:
+    """The classes of a study, in its order, and what a site calls them; both are fixed before a picture is read.
+
+    Args:
+        names: of the study's classes.
+        own: from a site's own name of a class to the study's, where they differ.
+
+    Raises:
+        DataError: a site's name stands for a class that the study does not have.
+    """
+
+    names: tuple[str, ...]
+    own: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses a map to a class that the study does not have."""
+        self._refuse_strange(list(self.own.values()), "[site.class_names]")
+
+    def of(self, listing: Listing) -> Listing:
+        """Returns the entries with the study's classes as labels; a class without a picture is a note.
+
+        Raises:
+            DataError: a class that the study does not have, or masks whose values are classes in another order.
+        """
+        called = [self.own.get(name, name) for name in listing.class_names]
+        self._refuse_strange(called, "the data")
+        if listing.target is Target.MASKS:
+            if tuple(called) != self.names:
+                raise DataError(
+                    f"the values of masks must be the study's classes in its order, {', '.join(self.names)}, got "
+                    f"{', '.join(called)}. Write the masks anew, or change [data] classes.",
+                    code="data-mask-classes",
+                )
+            return replace(listing, class_names=self.names)
+        entries = tuple(replace(entry, label=self.names.index(called[entry.label])) for entry in listing.entries)
+        present = {entry.label for entry in entries}
+        without = [name for label, name in enumerate(self.names) if label not in present]
+        notes = (f"no picture is of the study's class {', '.join(without)}",) if without else ()
+        return replace(listing, entries=entries, class_names=self.names, notes=(*listing.notes, *notes))
+
+    def _refuse_strange(self, called: list[str], place: str) -> None:
+        strange = sorted(set(called) - set(self.names))
+        if strange:
+            raise DataError(
+                f"every class in {place} must be one of the study's, {', '.join(self.names)}, got "
+                f"{', '.join(strange)}. Say in [site.class_names] which of them each is.",
+                code="data-strange-class",
+            )
+
+
+@dataclass(frozen=True)
 class ReaderOptions:
     """Settings of a reader beside the folder.
 
@@ -83,6 +136,7 @@ class ReaderOptions:
             alphabet's order. Hospitals that train together must name them.
         names: of persons, where the site has a way of its own; it goes before the layout's and a table in the folder.
         leave_out: values of a label or a patient in a table whose rows are left out.
+        classes: of the study; None takes those of the data.
     """
 
     key_file: Path | None = None
@@ -91,6 +145,11 @@ class ReaderOptions:
     segments: tuple[str, ...] | None = None
     names: PersonNames | None = None
     leave_out: tuple[str, ...] = ()
+    classes: Classes | None = None
+
+    def classified(self, listing: Listing) -> Listing:
+        """Returns the entries with the study's classes, where it names them."""
+        return listing if self.classes is None else self.classes.of(listing)
 
 
 NO_OPTIONS = ReaderOptions()

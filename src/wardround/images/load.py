@@ -79,7 +79,7 @@ def load_images(
         if root is not None or task not in (None, Task.BINARY):
             raise DataError("the layout phantom must have no folder and the task binary. Leave both out.")
         population = phantom or PhantomOptions()
-        listing = with_persons(list_phantom(population), options.names, None)
+        listing = options.classified(with_persons(list_phantom(population), options.names, None))
         recipe: Recipe = _recipe(listing, pictures, volumes)
         digests, cached = pixels_of_phantom(population, Wanted(recipe, cache_dir, progress))
     else:
@@ -105,7 +105,7 @@ def load_images(
     has_masks = listing.target is Target.MASKS
     present = {label for patient in patients for label in patient.labels}
     absent = [name for label, name in enumerate(listing.class_names) if label not in present]
-    if absent and not has_masks:
+    if absent and not has_masks and options.classes is None:
         raise DataError(
             f"every class must have at least one patient, got none of: {', '.join(absent)}. "
             "Check the folder, or choose a task without this class."
@@ -147,7 +147,7 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
             f"the layout {layout} must look like {reader.expected}, but no picture lies there. "
             f"{_elsewhere(layout, store)}"
         )
-    return with_persons(listing, options.names, store)
+    return options.classified(with_persons(listing, options.names, store))
 
 
 @contextmanager

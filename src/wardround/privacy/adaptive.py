@@ -49,6 +49,18 @@ class AdaptiveNorm:
         """The norm that gradients are clipped to in a round of that clipping norm."""
         return clipping_norm * math.sqrt(1 - self.share)
 
+    def reaches(self, clipping_norm: float, start: float, rounds: int) -> bool:
+        """Returns whether a norm can follow from `start` in so many rounds, whatever their sums were.
+
+        `separated` moves the logarithm by rate * quantile at most upwards and by rate * (1 - quantile) at most
+        downwards; each round's norm is kept in single precision.
+        """
+        if not 0 < clipping_norm < math.inf:
+            return False
+        moved, rounding = math.log(clipping_norm / start), 1e-6 * (rounds + 1)
+        least, most = -self.rate * (1 - self.quantile) * rounds, self.rate * self.quantile * rounds
+        return least - rounding <= moved <= most + rounding
+
     def extended(self, clipped: ClippedSum, num_patients: int, clipping_norm: float, unit: float) -> ClippedSum:
         """The sum and its count as one vector, in units in which its sensitivity is `unit`.
 

@@ -136,7 +136,8 @@ def _listed(study: Study) -> Listing | None:
     site = study.site
     if site.layout == "phantom":
         phantoms = list_phantom(PhantomOptions(**site.phantom.model_dump()))
-        return with_persons(phantoms, reader_options(study).names, None)
+        options = reader_options(study)
+        return options.classified(with_persons(phantoms, options.names, None))
     if site.path is None:
         return None
     with open_layout(site.layout, site.path) as store:

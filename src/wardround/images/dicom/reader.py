@@ -86,7 +86,8 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
             f"a DICOM export must hold something to train on, got {seen.num_files} files and nothing of use: {why}."
         )
     listing = replace(listing, alike=like_another)
-    if (task is Task.BINARY and len(listing.class_names) != 2) or len(listing.class_names) < 2:
+    few = (task is Task.BINARY and len(listing.class_names) != 2) or len(listing.class_names) < 2
+    if few and options.classes is None:
         raise DataError(
             f"the task {task.value} must have {'two' if task is Task.BINARY else 'two or more'} classes, got "
             f"{len(listing.class_names)}. Complete the table of labels, or choose another task."

@@ -38,12 +38,12 @@ def read_folder(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -
     """Returns every picture with its class and patient, by the table if there is one, by folders otherwise.
 
     Raises:
-        DataError: the table does not hold, there are fewer than two classes, parts stand beside classes, or folders
-            that should be patients' have the same names under every class.
+        DataError: the table does not hold, there are fewer than two classes and the study names none, parts stand
+            beside classes, or folders that should be patients' have the same names under every class.
     """
     del task
     listing = _by_table(store, options.leave_out) if METADATA in store else _by_folders(store, options)
-    if len(listing.class_names) < 2:
+    if len(listing.class_names) < 2 and options.classes is None:
         raise DataError(
             f"the layout folder must look like {EXPECTED}; found the classes: "
             f"{', '.join(listing.class_names) or 'none'}. Add pictures of a second class."

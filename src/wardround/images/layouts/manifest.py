@@ -85,7 +85,7 @@ def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
     is_mask = wanted == "mask"
     labels = {folded(row.values["label"]) for row in rows} if not is_mask else set()
     class_names = _mask_classes(store) if is_mask else tuple(sorted(labels, key=numbers_first))
-    if len(class_names) < 2:
+    if len(class_names) < 2 and options.classes is None:
         raise DataError(
             f"{MANIFEST} must have two labels or more, found: {', '.join(class_names) or 'none'}. "
             "Add images of a second class.",

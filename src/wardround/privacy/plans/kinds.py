@@ -58,6 +58,12 @@ class Clip:
             return asked is None
         return asked is not None and 0 < asked < math.inf
 
+    def asked_in(self, round: int, asked: float | None) -> bool:
+        """Returns whether a strategy may ask for this clipping norm in a round (from 1); see `AdaptiveNorm.reaches`."""
+        if self.adaptive is None or asked is None:
+            return self.accepts(asked)
+        return self.adaptive.reaches(asked, self.norm, round - 1)
+
     def gradient_norm(self, asked: float | None) -> float:
         """Returns the norm that gradients are clipped to in a round that asks for a clipping norm."""
         return self.norm if self.adaptive is None or asked is None else self.adaptive.gradient_norm(asked)
@@ -105,10 +111,12 @@ class NoisedCounts:
 
     Attributes:
         noise: of one count over all hospitals; the noise multiplier is its std.
+        releases: counts over the whole run, spare attempts among them.
     """
 
     noise: Noise
     noiser: Noiser
+    releases: int = 1
 
     def __post_init__(self) -> None:
         """Refuses shares of noise that the noiser does not add."""

@@ -151,6 +151,11 @@ class Plan:
         return planned_releases(self.training)
 
     @property
+    def counts(self) -> int:
+        """Counts of one hospital's patients over the whole run, in a plan that counts them; else 1, of nothing."""
+        return 1 if self.count is None else planned_releases(self.count)
+
+    @property
     def unit(self) -> PrivacyUnit:
         """The unit that is protected: of the training part, as far as the data know it."""
         unit = unit_of(self.training)
@@ -194,5 +199,5 @@ class Plan:
 
     @property
     def epsilon(self) -> float:
-        """Epsilon of the whole run at `delta`."""
-        return self.epsilon_after(self.releases)
+        """Epsilon of the whole run at `delta`, spare attempts included."""
+        return self.epsilon_after(self.releases, self.counts)

@@ -164,10 +164,11 @@ def words_of(plan: Plan) -> Words:
 
 
 def statement_of(
-    plan: Plan, *, releases: int | None = None, counts: int = 1, simulated: bool, seeded: bool
+    plan: Plan, *, releases: int | None = None, counts: int | None = None, simulated: bool, seeded: bool
 ) -> Statement:
-    """Returns the statement of a plan, after `releases` of its training part (default: all of them)."""
+    """Returns the statement of a plan, after `releases` of its training part and `counts` (default: all of them)."""
     done = plan.releases if releases is None else releases
+    counts = plan.counts if counts is None else counts
     words = words_of(plan)
     return Statement(
         epsilon=plan.epsilon_after(done, counts),
