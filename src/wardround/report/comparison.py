@@ -127,7 +127,7 @@ class Charge:
     def sentence(self) -> str:
         """Returns the limit, and the part of it that was spent."""
         return (
-            f"Runs were charged to one ledger. At delta = {self.spent.delta:g} for one {self.spent.unit} it allows "
+            f"Runs were charged to one ledger. At delta = {self.spent.delta:g} for one {self.spent.whom} it allows "
             f"{self.limit:g}, and the hospital that spent most of it has spent {self.spent.value}."
         )
 

@@ -24,7 +24,7 @@ def _cells(overview: Overview, row: Row, *, validated: bool) -> list[str]:
     guarantee = row.guarantee
     seeded = " [seeded]" if row.seeded else ""
     promise = (
-        f"epsilon = {guarantee.value} at delta = {guarantee.delta:g} for one {guarantee.unit}{seeded}"
+        f"epsilon = {guarantee.value} at delta = {guarantee.delta:g} for one {guarantee.whom}{seeded}"
         if guarantee.holds
         else f"none: epsilon = infinity for one {guarantee.unit}{seeded}"
     )
