@@ -12,7 +12,7 @@ from wardround.accounting.statement import (
     Statement,
     format_epsilon,
 )
-from wardround.accounting.terms import PrivacyUnit
+from wardround.accounting.terms import Division, PrivacyUnit
 from wardround.errors import PrivacyError
 from wardround.noisers import NoiseShares
 
@@ -96,7 +96,21 @@ def test_a_printed_epsilon_never_promises_more(epsilon):
     assert epsilon <= printed <= epsilon * 1.0101
 
 
-@pytest.mark.parametrize("statement", [STATEMENT, NO_GUARANTEE, replace(STATEMENT, seeded=True, simulated=True)])
+@pytest.mark.parametrize("statement", [STATEMENT, NO_GUARANTEE])
+def test_a_division_that_couples_patients_stands_in_every_rendering_of_a_guarantee(statement):
+    fixed = replace(statement, division=Division.FIXED)
+    for words in (fixed.sentence(), fixed.short()):
+        assert ("for this fixed division of the patients" in words) == (statement is STATEMENT)
+    assert "division" not in statement.sentence() + statement.short()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        STATEMENT, NO_GUARANTEE, replace(STATEMENT, seeded=True, simulated=True),
+        replace(STATEMENT, division=Division.FIXED),
+    ],
+)  # fmt: skip
 def test_a_statement_survives_json(statement):
     assert Statement.from_json(json.loads(json.dumps(statement.to_json(), allow_nan=False))) == statement
 

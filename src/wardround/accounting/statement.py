@@ -9,7 +9,7 @@ from typing import assert_never
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.events import JsonDict
 from wardround.accounting.numbers import number_from_json, number_to_json
-from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
+from wardround.accounting.terms import Division, NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
 from wardround.noisers import Noiser, NoiseShares, Trust, colluders_of, dropouts_of, noiser_of, trust_of
 
@@ -42,6 +42,7 @@ class Statement:
         guarantee: False for schemes that are known to give none; `reason` then says why, and epsilon is
             infinite.
         clipping: how gradients are brought to the clipping norm, such as "each layer apart"; empty when flat.
+        division: how patients came to their places; one that couples patients is part of every sentence.
     """
 
     epsilon: float
@@ -64,6 +65,7 @@ class Statement:
     reason: str = ""
     caveats: tuple[str, ...] = ()
     clipping: str = ""
+    division: Division = Division.BY_OWN_ID
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "caveats", tuple(self.caveats))
@@ -91,7 +93,8 @@ class Statement:
         stamp = f" [{SEEDED_STAMP}]" if self.seeded else ""
         if not self._holds:
             return f"no privacy guarantee: epsilon = infinity for one {self.unit}{stamp}"
-        return f"{self._promise} for one {self.unit} ({self.relation}, {self.accountant}){stamp}"
+        whom = f"{self.unit}{self.division.condition}"
+        return f"{self._promise} for one {whom} ({self.relation}, {self.accountant}){stamp}"
 
     def sentence(self) -> str:
         """The whole statement, as a paragraph."""
@@ -119,6 +122,7 @@ class Statement:
             "dropouts": dropouts_of(self.noiser),
             "unit": self.unit.value,
             "relation": self.relation.value,
+            "division": self.division.value,
             "accountant": self.accountant.value,
             "caveats": list(self.caveats),
         }
@@ -141,6 +145,7 @@ class Statement:
                     "noiser": noiser_of(Trust(str(trust)), *map(_whole, numbers)),
                     "unit": PrivacyUnit(str(data["unit"])),
                     "relation": NeighboringRelation(str(data["relation"])),
+                    "division": Division(str(data["division"])),
                     "accountant": AccountantKind(str(data["accountant"])),
                 }
             )
@@ -164,8 +169,8 @@ class Statement:
             return f"There is no privacy guarantee: epsilon = infinity for one {self.unit}.{because}"
         change = "Replacing" if self.relation is NeighboringRelation.REPLACE_ONE else "Adding or removing"
         return (
-            f"{change} {whole_of(self.unit)} changes the chance of any result by a factor "
-            f"of at most exp(epsilon), up to delta: {self._promise} ({self.relation}), computed with "
+            f"{change} {whole_of(self.unit).rstrip(',')}{self.division.condition}, changes the chance of any result by "
+            f"a factor of at most exp(epsilon), up to delta: {self._promise} ({self.relation}), computed with "
             f"{_METHODS[self.accountant]} over {_count(self.releases, 'release')}."
         )
 

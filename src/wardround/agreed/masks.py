@@ -45,7 +45,8 @@ def fitting(mechanism: IntegerMechanism, plan: Plan) -> IntegerMechanism:
     """Returns the mechanism in the smallest ring in which no sum of a round wraps around.
 
     The sum is of as many patients as the plan's sampling takes but for a chance of
-    `wardround.randomness.LARGER_SAMPLE`. The ring has no part in the guarantee. Where patients are counted their number
+    `wardround.randomness.LARGER_SAMPLE`, where the public number of patients is the expected one. The ring has no part
+    in the guarantee. Where patients are counted their number
     is not known beforehand, and the ring stays the widest.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import assert_never
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.calibration import calibrate_noise_multiplier
 from wardround.accounting.events import Event, GaussianEvent, SelfComposedEvent
+from wardround.accounting.terms import Division
 from wardround.agreed.masks import COUNT_COORDINATES, shares_for
 from wardround.agreed.strategies import asks, head_fit_of, releases_after, spare_releases, timetable_of
 from wardround.config import Study
@@ -68,9 +69,21 @@ def plan_of(study: Study) -> Plan:
         StudyError: the plan does not protect what the strategy asks for.
         PrivacyError: the guarantee cannot be given as asked.
     """
-    draft = _draft(study)
+    draft = replace(_draft(study), division=division_of(study))
     check_fit(study, draft)
     return _calibrated(study, draft)
+
+
+_EXACT_SCHEMES = ("sizes", "images", "label-shards")
+
+
+def division_of(study: Study) -> Division:
+    """Returns whether each patient's place follows from that patient alone, or the division of all is taken as fixed.
+
+    Exact sizes couple patients, and the rule behind a published test part is not known here.
+    """
+    couples = study.hospitals.scheme in _EXACT_SCHEMES or study.data.test != "patients"
+    return Division.FIXED if couples else Division.BY_OWN_ID
 
 
 def check_fit(study: Study, plan: Plan) -> None:

@@ -152,12 +152,16 @@ class DataSection(Section):
     segments: tuple[str, ...] | None = Field(
         None, description="dicom: labels of the segments that are classes 1, 2, ...; hospitals must agree on them."
     )
-    test: Literal["patients", "published"] = Field(
-        "patients", description="Test patients set aside, or the published split, which leaks."
+    test: Literal["patients", "stratified", "published"] = Field(
+        "patients",
+        description="Test patients set aside by a hash of each one's own id; an exact share of each label; or the "
+        "published split, which leaks. The last two hold for one fixed division of the patients.",
     )
-    test_fraction: float = Field(0.2, gt=0, lt=1, description="Share of patients set aside for testing.")
+    test_fraction: float = Field(
+        0.2, gt=0, lt=1, description="Share of patients set aside for testing; of hashed patients the expectation."
+    )
     validation_fraction: float = Field(
-        0.0, ge=0, lt=1, description="Share of the others set aside to choose settings and rounds by."
+        0.0, ge=0, lt=1, description="Share of the others set aside to choose settings and rounds by, likewise."
     )
 
     @model_validator(mode="after")
@@ -188,10 +192,14 @@ class HospitalsSection(Section):
 
     count: int = Field(5, ge=1, le=10_000, description="Number of hospitals.")
     names: tuple[str, ...] | None = Field(
-        None, description="Their names, in the order of their turns; default: hospital-1, hospital-2, ..."
+        None,
+        description="Their names, in the order of their turns; default: hospital-1, hospital-2, ..., or the sites in "
+        "the data.",
     )
     scheme: Literal["even", "sizes", "images", "dirichlet", "label-shards", "site"] = Field(
-        "even", description="How patients are dealt out."
+        "even",
+        description="How patients are dealt out. even, dirichlet and site: by each patient's own id, label and site, "
+        "so that sizes are expectations. sizes, images and label-shards: exact, for one fixed division.",
     )
     sizes: tuple[int, ...] | None = Field(None, description='Patients a hospital, for scheme = "sizes".')
     images: int | None = Field(

@@ -172,8 +172,8 @@ class Agent:
         """Returns the patients of this round, drawn in secret."""
         if self.correlated is not None:
             stream = self.randomness.stream(self.name, "cohorts")
-            return Sample(self.patients, self.correlated.chosen(request.round, len(self.patients), stream))
-        drawn = sample(self.plan.training, len(self.patients), self._stream("sampling", request))
+            return Sample(self.patients, self.correlated.chosen(request.round, self.patients.names, stream))
+        drawn = sample(self.plan.training, self.patients.names, self._stream("sampling", request))
         return Sample(self.patients, drawn)
 
     def release(self, request: Request, work: GradientSum, clipped: ClippedSum, sample: Sample) -> Answer:

@@ -135,7 +135,7 @@ class Charge:
     def sentence(self) -> str:
         """Returns the limit, and the part of it that was spent."""
         return (
-            f"Runs were charged to one ledger. At delta = {self.spent.delta:g} for one {self.spent.unit} it allows "
+            f"Runs were charged to one ledger. At delta = {self.spent.delta:g} for one {self.spent.whom} it allows "
             f"{self.limit:g}, and the hospital that spent most of it has spent {self.spent.value}."
         )
 
@@ -224,7 +224,7 @@ def _cells(overview: Overview, row: Row, *, validated: bool) -> list[str]:
     guarantee = row.guarantee
     seeded = " [seeded]" if row.seeded else ""
     promise = (
-        f"epsilon = {guarantee.value} at delta = {guarantee.delta:g} for one {guarantee.unit}{seeded}"
+        f"epsilon = {guarantee.value} at delta = {guarantee.delta:g} for one {guarantee.whom}{seeded}"
         if guarantee.holds
         else f"none: epsilon = infinity for one {guarantee.unit}{seeded}"
     )

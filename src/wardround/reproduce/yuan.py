@@ -137,7 +137,7 @@ def group_of(request: Request, number: int) -> Group:
         setting=f"{count} x {images}",
         key=f"g{number + 1}",
         hospitals={"count": count, "scheme": "images", "images": used},
-        data=request.pictures(side_of(request), count * used),
+        data=request.pictures(side_of(request), count * used, test="stratified"),  # exact, as its hospitals are
     )
 
 

@@ -31,6 +31,7 @@ from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, share_of_patients
 from wardround.privacy.plans.wording import statement_of, words_of
 from wardround.privacy.rows import rows_of
+from wardround.randomness import names_of
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.absences import check_availability
 from wardround.simulation.federate import answers_as_one
@@ -212,7 +213,8 @@ def _masked_probe(
             network, drawn, loss_of(study, target), limit, masks=masks, augmentation=augmentation_of(study, None)
         )
         weights, rows = bench.initial_weights, np.arange(pictures)
-        everyone = Sample(TrainingPatients(rows, np.zeros_like(rows), np.arange(pictures + 1)), rows)
+        names = names_of(map(str, rows))
+        everyone = Sample(TrainingPatients(rows, np.zeros_like(rows), np.arange(pictures + 1), names), rows)
         found = []
         for _ in range(3):  # the first of them looks at the network, once for all rounds
             started = time.perf_counter()

@@ -17,7 +17,7 @@ from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.discrete import DiscreteShares, epsilon_of_parts
 from wardround.accounting.discrete import Part as DiscretePart
 from wardround.accounting.events import ComposedEvent, Event, NonPrivateEvent, SelfComposedEvent
-from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
+from wardround.accounting.terms import Division, NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
 from wardround.noisers import Noiser, Trust, trust_of
 from wardround.privacy.plans.costs import discrete_part, event_of, planned_releases, relation_of, unit_of
@@ -47,6 +47,7 @@ class Plan:
         images_per_patient: at most so many pictures of a patient are used.
         persons: knowledge of persons in the data (`ImageSet.persons`); where they are unnamed, each picture is a record
             of its own, and the guarantee of a patient is that of a picture.
+        division: how patients came to their places; with one that couples patients, epsilon is for this division.
 
     Raises:
         PrivacyError: parts that contradict each other, or a delta that promises nothing.
@@ -57,6 +58,7 @@ class Plan:
     accountant: AccountantKind = AccountantKind.PLD
     images_per_patient: int = 8
     persons: Persons = Persons.NAMED
+    division: Division = Division.BY_OWN_ID
 
     def __post_init__(self) -> None:
         """Refuses parts that do not fit together."""

@@ -185,6 +185,7 @@ def statement_of(
         images_per_patient=plan.images_per_patient if plan.unit is PrivacyUnit.PATIENT else None,
         unit=plan.unit,
         relation=plan.relation,
+        division=plan.division,
         accountant=plan.accountant,
         simulated=simulated,
         seeded=seeded,
