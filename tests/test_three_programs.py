@@ -148,7 +148,7 @@ def test_a_seed_on_real_pictures_is_refused(folders, tmp_path):
 def pictures_of_nobody(folder, text):
     """A hospital with pictures that name no patient."""
     for number in range(12):
-        path = folder / "pictures" / ("ill", "well")[number % 2] / f"scan{number}_{number}.png"
+        path = folder / "pictures" / ("lesion", "clear")[number % 2] / f"scan{number}_{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 32), dtype=np.uint8)).save(path)
     site = folder / "site.toml"
