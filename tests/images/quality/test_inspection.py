@@ -143,3 +143,8 @@ def test_progress_is_told(made):
     told = []
     inspect(made.taken(), progress=lambda done, of: told.append((done, of)))
     assert told[-1] == (len(made.entries), len(made.entries))
+
+
+def test_a_set_of_constant_pictures_is_found_to_be_one(made):
+    made.pixels[:] = 7
+    assert notices(made)["constant"].count == len(made.entries)

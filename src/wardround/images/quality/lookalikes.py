@@ -74,6 +74,8 @@ def search_lookalikes(image_set: ImageSet, measures: Measures) -> tuple[tuple[Lo
     The most alike come first; beside them the number of likely pairs beyond `MAX_CLOSE`, which got no closer look.
     """
     usable = np.flatnonzero(~measures.is_constant)
+    if len(usable) < 2:
+        return (), 0
     images = [measures.images[place] for place in usable]
     people = [measures.patients[place].id for place in usable]
     content, person, part = (
