@@ -25,7 +25,7 @@ STATEMENT = Statement(
     clipping_norm=0.5,
     releases=3_000,
     released_what="the noised sum of clipped gradients of every round",
-    released_to="every participating hospital and whoever gets the model",
+    released_to="every participating hospital and every recipient of the model",
     noiser=NoiseShares(5, colluders=1, dropouts=2),
     images_per_patient=4,
     caveats=(FLOATING_POINT_CAVEAT, "The size of the training set is a public constant."),
@@ -38,7 +38,7 @@ def test_the_sentence_says_all_that_a_number_needs():
     for fact in (
         "epsilon = 4.00", "delta = 1e-05", "one patient", "add-or-remove-one", "Poisson sample", "0.05",
         "Gaussian", "noise_multiplier 1.1", "clipping_norm 0.5", "privacy loss distributions", "3,000 releases",
-        "sum of clipped gradients", "whoever gets the model", "only the noised sum is revealed", "5 hospitals",
+        "sum of clipped gradients", "every recipient of the model", "only the noised sum is revealed", "5 hospitals",
         "1 colluding hospital", "2 dropouts", "4 images", "floating-point", "public",
     ):  # fmt: skip
         assert fact in sentence

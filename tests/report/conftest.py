@@ -76,7 +76,7 @@ RESULTS = {
     ],
     "findings": {"unreadable": 0, "two_labels": 3},
     "released": [
-        {"what": "the final model", "to": "whoever gets it", "protected_by": "the statement"},
+        {"what": "the final model", "to": "every recipient", "protected_by": "the statement"},
         {"what": "metrics", "to": "readers", "protected_by": "nothing: test patients stand outside"},
     ],
 }  # fmt: skip

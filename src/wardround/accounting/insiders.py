@@ -69,9 +69,7 @@ def epsilon_by_colluders(
     match noiser:
         case ByCoordinator():
             return (
-                row(
-                    "whoever sees the models, other hospitals included", noiser.hospitals - 1, 0, noise_multiplier
-                ),
+                row("a reader of the models, other hospitals included", noiser.hospitals - 1, 0, noise_multiplier),
                 row("the coordinator", 0, 0, 0.0),
             )
         case ByEachHospital():
@@ -96,4 +94,4 @@ def _cases(shares: NoiseShares) -> Iterator[tuple[int, int]]:
 def _name(colluding: int, missing: int) -> str:
     others = {0: "", 1: " with 1 hospital"}.get(colluding, f" with {colluding} hospitals")
     absent = {0: "", 1: ", 1 share missing"}.get(missing, f", {missing} shares missing")
-    return f"the coordinator{others}{absent}" if colluding else f"the coordinator, or whoever sees models{absent}"
+    return f"the coordinator{others}{absent}" if colluding else f"the coordinator, or a reader of models{absent}"

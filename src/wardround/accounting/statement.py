@@ -37,7 +37,7 @@ class Statement:
         sampler: how patients were drawn, such as "Poisson sampling with probability 0.05".
         releases: noised results that epsilon covers, all together.
         released_what: such as "the noised sum of clipped gradients of every round".
-        released_to: the parties that see it, such as "every participating hospital and whoever gets the model".
+        released_to: the parties that see it, such as "every participating hospital and every recipient of the model".
         noiser: adds the noise, among how many hospitals.
         guarantee: False for schemes that are known to give none; `reason` then says why, and epsilon is
             infinite.

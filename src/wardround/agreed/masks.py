@@ -46,8 +46,7 @@ def fitting(mechanism: IntegerMechanism, plan: Plan) -> IntegerMechanism:
 
     The sum is of as many patients as the plan's sampling takes but for a chance of
     `wardround.randomness.LARGER_SAMPLE`, where the public number of patients is the expected one. The ring has no part
-    in the guarantee. Where patients are counted their number
-    is not known beforehand, and the ring stays the widest.
+    in the guarantee. Where patients are counted their number is not known beforehand, and the ring stays the widest.
 
     Raises:
         FederationError: no ring holds sums over so many patients.

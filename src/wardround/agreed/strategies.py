@@ -136,6 +136,8 @@ def asked_by(study: Study, plan: Plan) -> Callable[[Work, int], bool]:
     """
     kinds = {type(work): work for work in asks(study, plan)}
     section, hospitals = study.federation, timetable_of(study).hospitals
+    is_local = any(isinstance(work, LocalUpdate | SelectiveUpdate) for work in kinds.values())
+    local = _local(study, plan, Call("")) if is_local else None
 
     def is_asked(work: Work, round: int) -> bool:
         agreed = kinds.get(type(work))
@@ -143,9 +145,8 @@ def asked_by(study: Study, plan: Plan) -> Callable[[Work, int], bool]:
             case GradientSum():
                 return agreed is not None and clip_of(plan.training).asked_in(round, work.clipping_norm)
             case LocalUpdate() | SelectiveUpdate():
-                if agreed is None:
+                if agreed is None or local is None:
                     return False
-                local = _local(study, plan, Call(""))
                 if not local.asks_for(work.steps, hospitals, corrected=isinstance(section, Scaffolding)):
                     return False
                 if not isinstance(work, SelectiveUpdate) or not isinstance(agreed, SelectiveUpdate):

@@ -37,17 +37,13 @@ def spare_attempts(ledger: Ledger, study: str, place: str) -> int:
     Charges of nothing, as of the later rounds under correlated noise, are none. `place` is a round and a purpose, such
     as "3/gradient-sum".
     """
-    charged = [
-        entry.release_id.rpartition("/")[0]
-        for entry in ledger.entries()
-        if entry.study == study and leaves(entry.event)
-    ]
+    charged = [release.rpartition("/")[0] for release in ledger.released(study)]
     return len(charged) + 1 - len({*charged, place})
 
 
 def charged_pictures(ledger: Ledger, study: str) -> int:
     """Returns how often a ledger was charged for a study's pictures."""
-    return sum(entry.study == study and entry.purpose == PICTURES for entry in ledger.entries())
+    return ledger.released(study).count(PICTURES)
 
 
 def open_ledger(

@@ -95,9 +95,7 @@ class Hospital:
                 case _:
                     pass
             return encoded
-        except (
-            FederationError
-        ) as error:  # it is not finite, or cannot be kept: its charge stands, and it is not sent
+        except FederationError as error:  # not finite, or not to be kept: its charge stands, and it is not sent
             _log.error("%s cannot send its answer: %s", self.agent.name, error)
             return encode_reply(Failure(FailureCode.INTERNAL, Stage.TRAINING))
 

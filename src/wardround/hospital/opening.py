@@ -61,9 +61,9 @@ def open_hospital(
     Raises:
         StudyError: the study has a seed and the pictures are real, leaves its classes or the hash of its weights out,
             or does not name this hospital.
-        DataError: a class that the study does not have.
+        DataError: a class that the study does not have, or pictures that name no patient where the site does not say
+            that no person has two.
         PrivacyError: the plan's noise is not in what this hospital sends, or its delta is above the policy's.
-        DataError: the pictures name no patient, and the site does not say that no person has two.
         WardroundError: pictures, network, keys or ledger that do not hold.
     """
     plan, name = plan_of(study), HospitalName(site.hospital.name)

@@ -155,17 +155,20 @@ def without_left_out(
     return stay, ((f"{count} rows of {name} were left out, by [site] leave_out",) if count else ())
 
 
-def read_metadata(store: Store, required: tuple[str, ...], leave_out: Sequence[str] = ()) -> list[Row]:
-    """Returns the rows of `metadata.csv`, one a picture, `file` among the required columns.
+def read_metadata(
+    store: Store, required: tuple[str, ...], leave_out: Sequence[str] = ()
+) -> tuple[list[Row], frozenset[str]]:
+    """Returns the rows of `metadata.csv`, one a picture, and every file that it lists, in rows left out as well.
 
-    Rows with a value in `leave_out` in another required column are left out.
+    `file` is among the required columns. Rows with a value in `leave_out` in another required column are left out.
 
     Raises:
         DataError: everything that is wrong with the table, in one sentence: columns that are missing, empty
             values, files that are missing, listed twice or outside the data folder.
     """
     others = [column for column in required if column != "file"]
-    rows, _ = without_left_out(METADATA, read_rows(store, METADATA, required), others, leave_out)
+    listed = read_rows(store, METADATA, required)
+    rows, _ = without_left_out(METADATA, listed, others, leave_out)
     problems = []
     seen: set[str] = set()
     for row in rows:
@@ -182,12 +185,7 @@ def read_metadata(store: Store, required: tuple[str, ...], leave_out: Sequence[s
             problems.append(f"line {row.line}: {file} is listed twice")
         seen.add(file)
     refuse(METADATA, problems)
-    return rows
-
-
-def files_of_metadata(store: Store) -> frozenset[str]:
-    """Returns every file that `metadata.csv` lists, in rows that are left out as well."""
-    return frozenset(row.values["file"] for row in read_rows(store, METADATA, ("file",)))
+    return rows, frozenset(row.values["file"] for row in listed)
 
 
 def files_in(store: Store, folder: str = "") -> tuple[list[str], int]:

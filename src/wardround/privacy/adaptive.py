@@ -1,7 +1,7 @@
 """A clipping norm that follows a quantile of the patients' gradient norms.
 
 What is released, and to whom: one number more in every noised sum, the count of patients whose norm was within
-the clip, centred. It travels as one coordinate of the same vector: whoever sees the sum sees it, equally noised.
+the clip, centred. It travels as one coordinate of the same vector: a reader of the sum sees it, equally noised.
 
 Sensitivity (add or remove one patient): the gradient is clipped to C sqrt(1 - s), the coordinate is +-C sqrt(s),
 so what one patient adds has an L2 norm of at most C. Noise, accountant and ledger are those of the plain sum: the
@@ -50,7 +50,7 @@ class AdaptiveNorm:
         return clipping_norm * math.sqrt(1 - self.share)
 
     def reaches(self, clipping_norm: float, start: float, rounds: int) -> bool:
-        """Returns whether a norm can follow from `start` in so many rounds, whatever their sums were.
+        """Returns whether a norm can follow from `start` in so many rounds, for all sums that these may have.
 
         `separated` moves the logarithm by rate * quantile at most upwards and by rate * (1 - quantile) at most
         downwards; each round's norm is kept in single precision.

@@ -1,7 +1,7 @@
 """Noised pictures and labels of one patient, released once before any training: contracts, and the cost of all of it.
 
 To everybody goes every training picture once, noised by its own hospital, with a noised label. Whatever is trained on
-the release, by whomever and however often, costs nothing more (Dwork and Roth 2014, Proposition 2.1, post-processing).
+the release, by any party and however often, costs nothing more (Dwork and Roth 2014, Proposition 2.1, post-processing).
 
 The unit is the patient, with all pictures and labels: neighbouring data sets differ in what one patient's pictures
 show and how they are labelled. How many patients a hospital has, and how many pictures each of them, is public.

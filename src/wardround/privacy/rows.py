@@ -1,8 +1,8 @@
 """One patient's gradient, formed and brought to a norm of at most C by the plan's rule, for sums on a grid.
 
 Released: nothing; a row is one patient's own and private. Neighbouring relation: add or remove one patient. A row is
-made from one patient's gradient and from what is public, so whoever adds up such rows and checks the norm of each, as
-`wardround.secure_aggregation.integers.grid` does in whole numbers, is moved by one patient by C at most, whatever the
+made from one patient's gradient and from what is public, so a sum of such rows by a party that checks the norm of each,
+as `wardround.secure_aggregation.integers.grid` does in whole numbers, is moved by one patient by C at most, under every
 rule. The bound there does not rest on the arithmetic here.
 
 As nothing relies on it, no margin is left below C: rules aim at C, not 2^-12 of it below (`per_patient.margins`),

@@ -14,7 +14,7 @@ NOT_CHARGED = (
     "without protection, and the largest of several is too good."
 )
 DEALT_ANEW = (
-    "Some runs deal patients anew: whoever is tested on in one run is trained on in another, so unprotected test "
+    "Some runs deal patients anew: a patient who is tested on in one run is trained on in another, so unprotected test "
     "figures of some runs are about training patients of others. The composed epsilon covers the models, and not "
     "those figures."
 )

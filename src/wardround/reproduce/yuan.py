@@ -40,8 +40,8 @@ BOTH = (
     "give the published accuracies, and the model that was really uploaded."
 )
 RELEASES = (
-    "Each row is a release of its own: its epsilon covers its own run. Whoever released several rows made on the same "
-    "patients would have to compose them."
+    "Each row is a release of its own: its epsilon covers its own run. A party that released several rows made on the "
+    "same patients would have to compose them."
 )
 _ORDER = (
     "Published without numbers: DenseNet-121 better than VGG-16 better than AlexNet, each alone on 1000 pictures, and "

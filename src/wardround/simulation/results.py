@@ -97,7 +97,7 @@ def _released(study: Study, plan: Plan, materials: Materials) -> list[dict[str, 
     one = plan.persons.one
     guarded = "the statement" if plan.is_private else "nothing: the study asks for no privacy"
     readers, reference = "readers of this record", "nothing: a reference of a simulation, charged to no ledger"
-    rows = [("the model of every round and the final model", "whoever gets it", guarded)]
+    rows = [("the model of every round and the final model", "every recipient", guarded)]
     if isinstance(plan.training, NoisedPictures):
         what = "noised training pictures or features, noised labels, and which belong to one patient"
         rows.insert(0, (what, "everybody", guarded))

@@ -21,7 +21,7 @@ class TrainingPatients:
     """Patients of one hospital, their pictures end to end: each one's row in the cache and its class, (picture,).
 
     `starts` is the position in `rows` of each patient's first picture, (patient + 1,). `names` are of the patients,
-    (patient, 2): whatever is drawn for a patient is keyed by the name, and never by a row or a position, which shift
+    (patient, 2): each draw for a patient is keyed by the name, and never by a row or a position, which shift
     when another patient is removed.
     """
 

@@ -233,7 +233,7 @@ def test_the_statement_says_what_is_there_and_nothing_of_floating_point():
 
 
 def test_the_statement_says_what_of_its_sensitivity_is_not_proved():
-    assert "whoever else is" in statement_of(plans.masked(), simulated=True, seeded=False).sentence()
+    assert "beside all possible others" in statement_of(plans.masked(), simulated=True, seeded=False).sentence()
 
 
 def test_floating_point_noise_on_such_a_plan_is_refused():

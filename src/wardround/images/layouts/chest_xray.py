@@ -16,7 +16,7 @@ from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, ByPattern, ByTable, Listing, ReaderOptions
 from wardround.images.naming import TABLE
 from wardround.images.store import Store
-from wardround.images.table import METADATA, files_in, files_of_metadata, read_metadata
+from wardround.images.table import METADATA, files_in, read_metadata
 
 SPLITS = ("train", "val", "test")
 FOLDERS = ("NORMAL", "PNEUMONIA")
@@ -88,14 +88,14 @@ def _patients_of_names(files: list[str], *, is_named_elsewhere: bool) -> dict[st
 def _patients_of_table(
     store: Store, files: list[str], options: ReaderOptions
 ) -> dict[str, tuple[str | None, str | None]]:
-    listed = files_of_metadata(store)
+    found, listed = read_metadata(store, ("file", "patient_id"), options.leave_out)
     unlisted = [file for file in files if file not in listed]
     if unlisted:
         raise DataError(
             f"{METADATA} must list every picture, {len(unlisted)} of {len(files)} are not in it: "
             f"{shortened(unlisted)}. Add their rows, or take the files away."
         )
-    rows = {row.values["file"]: row for row in read_metadata(store, ("file", "patient_id"), options.leave_out)}
+    rows = {row.values["file"]: row for row in found}
     return {file: (rows[file].values["patient_id"], rows[file].get("site")) for file in files if file in rows}
 
 

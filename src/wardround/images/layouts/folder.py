@@ -20,7 +20,7 @@ from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, ByPattern, ByTable, Listing, ReaderOptions
 from wardround.images.naming import TABLE
 from wardround.images.store import Store
-from wardround.images.table import METADATA, files_in, files_of_metadata, numbers_first, read_metadata
+from wardround.images.table import METADATA, files_in, numbers_first, read_metadata
 
 EXPECTED = (
     f"{METADATA} (file,label,patient_id), or [<part>/]<class>/[<patient>/]picture.png with two classes or more"
@@ -52,7 +52,7 @@ def read_folder(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -
 
 
 def _by_table(store: Store, leave_out: Sequence[str]) -> Listing:
-    rows = read_metadata(store, ("file", "label", "patient_id"), leave_out)
+    rows, listed = read_metadata(store, ("file", "label", "patient_id"), leave_out)
     labels = {row.values["file"]: folded(row.values["label"]) for row in rows}
     class_names = tuple(sorted(set(labels.values()), key=numbers_first))
     number = {name: label for label, name in enumerate(class_names)}
@@ -66,7 +66,6 @@ def _by_table(store: Store, leave_out: Sequence[str]) -> Listing:
         )
         for row in sorted(rows, key=lambda row: row.values["file"])
     )
-    listed = files_of_metadata(store)
     unlisted, left_out = sum(file not in listed for file in files_in(store)[0]), len(listed) - len(rows)
     notes = [f"{left_out} rows of {METADATA} were left out, by [site] leave_out"] if left_out else []
     notes += [f"{unlisted} pictures in the folder are not in {METADATA} and were passed over"] if unlisted else []

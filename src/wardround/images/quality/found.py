@@ -53,7 +53,7 @@ def found_notices(image_set: ImageSet) -> Iterator[Notice]:
             "conflicting_duplicates", Level.LOOK, count,
             f"{counted(count, 'picture stands', 'pictures stand')} under two labels",
             "the same file was given two labels, so at least one of them is wrong.",
-            "ask whoever labelled them, and correct or leave them out.",
+            "ask the person who labelled them, and correct or leave them out.",
             rows=files(found.conflicting_duplicates),
         )  # fmt: skip
     if count := len(found.unreadable):

@@ -27,9 +27,9 @@ from wardround.privacy.plans.plan import Plan
 from wardround.types import Persons
 
 _SEEN_BY = {
-    Trust.COORDINATOR: "every hospital and whoever gets the model; the coordinator sees the sums without noise",
-    Trust.SECURE_AGGREGATION: "the coordinator, every hospital and whoever gets the model",
-    Trust.NOBODY: "the coordinator, the other hospitals and whoever gets the model",
+    Trust.COORDINATOR: "every hospital and every recipient of the model; the coordinator sees the sums without noise",
+    Trust.SECURE_AGGREGATION: "the coordinator, every hospital and every recipient of the model",
+    Trust.NOBODY: "the coordinator, the other hospitals and every recipient of the model",
 }
 _RELEASED = {
     Trust.COORDINATOR: "the noised sum of the {}s' clipped gradients in every round",
@@ -46,16 +46,16 @@ _CLIPPING = {
 }
 _CORRELATED = (
     "The sums of all rounds are one release, whose sensitivity is {:.4g} times the clipping norm. Each hospital keeps "
-    "its noise of earlier rounds to itself: whoever reads that can take noise off what was released."
+    "its noise of earlier rounds to itself: a reader of that can take noise off what was released."
 )
 _TOO_LARGE = 100.0
 _NO_PROTECTION = (
-    "An epsilon this large is no protection: whoever holds the release can tell this {} from any other with "
+    "An epsilon this large is no protection: a holder of the release can tell this {} from any other with "
     "certainty for all practical purposes, however noisy the pictures look."
 )
 _PICTURES_ONCE = (
     "The number of {0}s, and of each {0}'s pictures, is public. Every training picture is released once, "
-    "before training; whatever is computed from the release afterwards, by whomever, costs nothing more. The random "
+    "before training; whatever is computed from the release afterwards, by any party, costs nothing more. The random "
     "numbers are of floating-point arithmetic; the guarantee is proved for real numbers."
 )
 _SIMULATED_SECURE_SUM = (
@@ -64,7 +64,7 @@ _SIMULATED_SECURE_SUM = (
 )
 _ONE_PROCESS = (
     "Noise, masks and signatures are those of separate hospitals, but one process holds all of their keys and all of "
-    "their {}s here: against whoever runs it this is a rehearsal of the promise and not the promise."
+    "their {}s here: against the operator of that process this is a rehearsal of the promise and not the promise."
 )
 _COMPUTATIONAL = (
     "Noise and masks are pseudorandom: the guarantee holds against adversaries who cannot break AES-256, X25519, "
@@ -78,9 +78,9 @@ _UNNAMED = (
     "The pictures name no patient, so the promise is for one picture: this number does not cover a person who has "
     "several."
 )
-_WHOEVER_ELSE = (
-    "The sensitivity rests on a {}'s gradient coming out the same, to the last bit, whoever else is in the round: "
-    "it is computed so that nothing should make it differ, and networks are tested for it, but it is not proved."
+_SAME_BITS = (
+    "The sensitivity rests on a {}'s gradient coming out the same, to the last bit, beside all possible others in the "
+    "round: it is computed so that nothing should make it differ, and networks are tested for it, but it is not proved."
 )
 
 
@@ -119,7 +119,7 @@ def words_of(plan: Plan) -> Words:
                 _poisson(part.sampling_prob, one),
                 _RELEASED[plan.trust].format(one),
                 seen_by,
-                (_COMPUTATIONAL, _WHOEVER_ELSE.format(one)) if masked else (FLOATING_POINT_CAVEAT,),
+                (_COMPUTATIONAL, _SAME_BITS.format(one)) if masked else (FLOATING_POINT_CAVEAT,),
             )
         case CorrelatedGradients():
             each, times = part.correlation.cohorts, part.correlation.participations

@@ -30,7 +30,7 @@ from wardround.reproduce.as_published.statement import no_guarantee
 
 REASON = (
     "the optimizer also steps along the sum of the clipped gradients without noise, which the copies of the model "
-    "carry: whoever knows the noised mean can subtract it and has the sum exactly."
+    "carry: a party that knows the noised mean can subtract it and has the sum exactly."
 )
 
 

@@ -17,9 +17,9 @@ just below 2^49, and rounding is right up to 1/2; `MOST_PARTIES` leaves a factor
 Guarantee: computational, under ring learning with errors, as long as the HOSPITALS follow the steps. Then the
 coordinator, together with any number of hospitals that show it all they have, learns the sum of the others' vectors and
 nothing else. A hospital that does not follow them can do more than under masks, together with the coordinator: the last
-of the chain can publish a key of its own, the first can choose the public polynomial with a trapdoor, and whoever sees
-ciphertexts before it uploads can subtract them from its own. So no run offers this: it is measured in one process, with
-nothing signed, and nothing here is made for bytes of others.
+of the chain can publish a key of its own, the first can choose the public polynomial with a trapdoor, and a party that
+sees ciphertexts before it uploads can subtract them from its own. So no run offers this: it is measured in one process,
+with nothing signed, and nothing here is made for bytes of others.
 
 Sources: Asharov et al. 2012 (https://doi.org/10.1007/978-3-642-29011-4_29, section 4), keys and flooding; Fan and
 Vercauteren 2012 (https://eprint.iacr.org/2012/144), BFV; OpenFHE 1.5, `MultipartyKeyGen` to `MultipartyDecryptFusion`.

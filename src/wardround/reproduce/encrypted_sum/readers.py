@@ -49,7 +49,7 @@ SOURCE = "Malekzadeh et al. 2021, Dopamine (arXiv 2101.11693), and its code's se
 _ONE_KEY = "one secret key opens every upload, and every hospital has it."
 _NO_NOISE = "no noise is added here: single models are hidden, and their sum is released as it is."
 _NOTES = (
-    "The published noise is shared by ten hospitals. Whoever reads single updates meets a tenth of its variance: "
+    "The published noise is shared by ten hospitals. A reader of single updates meets a tenth of its variance: "
     "epsilon 207 at delta 1e-4 in place of 9.02, by the PLD accountant (`wardround reproduce epsilons`).",
     "By chance, a coordinate under masks is read once in 2^16, and one under threshold encryption once in 2^40.",
 )

@@ -53,7 +53,7 @@ class CohortRule:
         if own not in announcements:
             raise FederationError(
                 f"The cohort must contain {own.member.hospital} as it announced itself, and does not; nothing is sent. "
-                "Ask whoever coordinates the round."
+                "Ask the coordinator of the round."
             )
         pins = self.pins.with_pin(own.member.hospital, own.member.identity)
         for announcement in announcements:

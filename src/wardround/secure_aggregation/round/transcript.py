@@ -182,7 +182,7 @@ class Transcript:
                 )
                 raise FederationError(
                     f"Every hospital of a round must have its own {what.replace('_', ' ')}, and one stands twice "
-                    f"({twice}); ask whoever coordinates the round for a cohort without it."
+                    f"({twice}); ask the coordinator of the round for a cohort without it."
                 )
 
     @cached_property

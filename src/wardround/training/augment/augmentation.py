@@ -179,8 +179,8 @@ class Augmentation:
 
         Guarantee:
             A picture's result is a function of that picture, its mask, key and view, and of the seed: bit for bit
-            the same whoever else is in the batch. So one patient more or less moves no other patient's gradient,
-            and the sensitivity of a sum of clipped gradients stays what it is, for every seed.
+            the same beside all possible others in the batch. So one patient more or less moves no other patient's
+            gradient, and the sensitivity of a sum of clipped gradients stays what it is, for every seed.
 
         Edge cases:
             no pictures: none come back. The same key and view twice: the same change twice.

@@ -1,7 +1,7 @@
 """Selective sharing at a hospital: a replica of its own, and the few changes of it that are sent.
 
 The replica starts from the public initial weights and stays in the hospital's memory. What leaves is part of its
-change over a visit, to the server and whoever sees the model.
+change over a visit, to the server and every reader of the model.
 
 Source: Shokri and Shmatikov 2015, Figure 4, https://doi.org/10.1145/2810103.2813687.
 """
