@@ -199,7 +199,7 @@ def test_another_data_set_never_starts_a_fresh_budget_silently(ledger_file, ledg
 def test_a_ledger_keeps_its_unit(ledger_file, ledger):
     spend(ledger, 1)
     with pytest.raises(LedgerError, match="unit"):
-        ledger_file.open("north", "digest", unit=PrivacyUnit.IMAGE, **LIMIT)
+        ledger_file.open("north", "digest", unit=PrivacyUnit.PICTURE, **LIMIT)
 
 
 @pytest.mark.parametrize(

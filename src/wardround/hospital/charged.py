@@ -31,9 +31,19 @@ def charged_counts(ledger: Ledger, study: str) -> int:
     return sum(count for purpose, count in ledger.charged(study).items() if purpose in COUNT_PURPOSES)
 
 
+def spare_attempts(ledger: Ledger, study: str, place: str) -> int:
+    """Returns the answers beyond one a round and purpose that a study was charged for, were `place` charged once more.
+
+    Charges of nothing, as of the later rounds under correlated noise, are none. `place` is a round and a purpose, such
+    as "3/gradient-sum".
+    """
+    charged = [release.rpartition("/")[0] for release in ledger.released(study)]
+    return len(charged) + 1 - len({*charged, place})
+
+
 def charged_pictures(ledger: Ledger, study: str) -> int:
     """Returns how often a ledger was charged for a study's pictures."""
-    return sum(entry.study == study and entry.purpose == PICTURES for entry in ledger.entries())
+    return ledger.released(study).count(PICTURES)
 
 
 def open_ledger(

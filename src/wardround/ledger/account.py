@@ -96,6 +96,11 @@ class Ledger:
         self._catch_up()
         return {purpose: count for (whose, purpose), count in self._charged.items() if whose == study}
 
+    def released(self, study: str) -> tuple[str, ...]:
+        """Returns the id of each release that a study was charged for, in order; charges of nothing are none."""
+        self._catch_up()
+        return tuple(self._released.get(study, ()))
+
     def entries(self) -> list[LedgerEntry]:
         """Returns all entries, oldest first."""
         return [entry for entry, _ in self._store.read(self._chain, 0)]
@@ -172,6 +177,7 @@ class Ledger:
         self._sequence, self._head = 0, GENESIS
         self._counts: Counter[LeafEvent] = Counter()
         self._charged: Counter[tuple[str, str]] = Counter()
+        self._released: dict[str, list[str]] = {}
 
     def _catch_up(self) -> None:
         """Takes in what other processes appended, checking the chain on the way."""
@@ -203,6 +209,8 @@ class Ledger:
         one = dict(leaves(entry.event))
         self._counts.update(one)
         self._charged[entry.study, entry.purpose] += sum(one.values())
+        if one:
+            self._released.setdefault(entry.study, []).append(entry.release_id)
 
     def _damaged(self, sequence: int) -> LedgerError:
         return LedgerError(

@@ -45,7 +45,7 @@ Chain = tuple[str, str]
 
 
 class LedgerStore:
-    """Rows of one file. `generation` grows when entries are undone: whoever took them in must read anew.
+    """Rows of one file. `generation` grows when entries are undone: a reader that took them in must read anew.
 
     The head of each chain is remembered until another connection has written to the file, which SQLite says
     (`PRAGMA data_version`), or until entries are undone.

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.plans import check_fit
 from wardround.agreed.strategies import releases_after
@@ -27,7 +25,7 @@ from wardround.privacy.plans.plan import Plan
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.federate import federate
 from wardround.simulation.materials import Hospitals, Materials
-from wardround.training.patients import TrainingPatients
+from wardround.training.patients import TrainingPatients, united
 from wardround.types import HospitalName
 
 POOLED = HospitalName("pooled")
@@ -156,10 +154,4 @@ def average_last_of(study: Study) -> float:
 
 def pooled(hospitals: Hospitals) -> TrainingPatients:
     """All hospitals' patients as one hospital's, in the hospitals' order."""
-    parts = list(hospitals.values())
-    counts = np.concatenate([part.counts for part in parts])
-    return TrainingPatients(
-        rows=np.concatenate([part.rows for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-    )
+    return united(list(hospitals.values()))

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = Fals
     plan = plan_of(study)
     check_references(study, plan)
     materials = gather(study, observer)
+    plan = replace(plan, persons=materials.images.persons)
     check_masks(plan, materials.workbench.network.num_parameters)
     # Phantoms are no persons; the ledger of patients is kept, and asked before anything is replaced.
     forget_ledger = fresh and study.site.layout == "phantom" and study.privacy.ledger is None
@@ -94,6 +95,7 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
         materials = gather(study, observer)
+        plan = replace(plan, persons=materials.images.persons)
         for what, now in _identity(study, materials).items():
             if environment.get(what) != now:
                 raise RecordError(
@@ -249,7 +251,8 @@ def _rounds(
     folder.keeps_every_round = study.performance.keep == "every-round"
     found = folder.latest_checkpoint()
     if found is None:
-        observer.stage("counting patients" if coordinator.counts_patients else "starting")
+        counting = f"counting {coordinator.plan.persons.one}s"
+        observer.stage(counting if coordinator.counts_patients else "starting")
         state = coordinator.strategy.init(materials.workbench.initial_weights, coordinator.channel)
         position = Position(0, state)
         folder.write_checkpoint(0, position.to_arrays())
