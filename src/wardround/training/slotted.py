@@ -40,9 +40,7 @@ class Slotted:
                 one = self._by_slot(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
                 self.count = fixed_shape.slots_for(network.trained, loss, one, torch.zeros(1, dtype=torch.int64))
 
-    def gradients(
-        self, drawn: Drawn, counts: npt.NDArray[np.int64], dropout_seed: int
-    ) -> Iterator[Vector]:
+    def gradients(self, drawn: Drawn, counts: npt.NDArray[np.int64], dropout_seed: int) -> Iterator[Vector]:
         """Yields the gradient of each patient, (parameter,); some patients at a time, with all their pictures.
 
         `drawn` are the pictures, the patients one after the other; `counts` are the pictures of each patient,
