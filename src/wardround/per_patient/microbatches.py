@@ -74,7 +74,7 @@ def microbatches(
     def computed(part: PatientBatch, members: slice, own: PictureKeys | None) -> Microbatch:
         nonlocal anatomy
         if part.num_patients == 1 and len(part.inputs) > chunk:
-            formed = gradient_in_parts(model, layout, loss, part, chunk, own)
+            formed = gradient_in_parts(model, layout, loss, part, 1 if anatomy.whole else chunk, own)
             return Microbatch(members, part.patient, gradients=formed)
         if not anatomy.whole:
             with drawing(own, layout.device) as watched:

@@ -6,7 +6,7 @@ is worse: it is what the noised sums are added to.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -45,6 +45,13 @@ def unchanged(model: nn.Module, *, values: bool = False) -> Iterator[None]:
             _error(next(n for n, p in model.named_parameters() if id(p) in moved), "parameter") if moved else None
         )
 
+    with _explaining(put_back):
+        yield
+
+
+@contextmanager
+def _explaining(put_back: Callable[[], ModelError | None]) -> Iterator[None]:
+    """Puts back what changed inside and raises the error found there, which also explains a `ModelError` inside."""
     try:
         yield
     except BaseException as failure:
@@ -59,9 +66,9 @@ def unchanged(model: nn.Module, *, values: bool = False) -> Iterator[None]:
 
 def _error(name: str, kind: str) -> ModelError:
     return ModelError(
-        f"The forward pass must leave the network as it is, and this one changes its {kind} {name!r}, which would be "
-        "released without noise. Put that module into evaluation mode (.eval()), replace it "
-        "(`without_batch_norm` replaces batch norms), or remove it.",
+        f"The forward pass must leave the network as it is, and this one changes its {kind} {name!r}: it would carry "
+        "pictures into the model file without noise, or the number of earlier passes into later gradients. Put that "
+        "module into evaluation mode (.eval()), replace it (`without_batch_norm` replaces batch norms), or remove it.",
         code="model-buffer",
     )
 
@@ -111,20 +118,23 @@ def without_foreign_draws() -> Iterator[None]:
         ModelError: code `model-draws`.
     """
     python, numbers = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
+
+    def put_back() -> ModelError | None:
         drawn = "Python's `random`" if random.getstate() != python else ""
         if not _equal_states(np.random.get_state(), numbers):
             drawn = "`numpy.random`"
         random.setstate(python)
         np.random.set_state(numbers)
-    if drawn:
-        raise ModelError(
+        if not drawn:
+            return None
+        return ModelError(
             f"A network must draw its random numbers by torch functions, which are keyed by patient; this one draws "
             f"from {drawn}. Use torch.rand, torch.bernoulli or nn.Dropout.",
             code="model-draws",
         )
+
+    with _explaining(put_back):
+        yield
 
 
 def _equal_states(a: object, b: object) -> bool:
