@@ -3,10 +3,9 @@
 A network is tried on made-up pictures before it is trusted (`anatomy`). That does not see a coupling that shows only
 above some batch size, for large values, or in some pictures. So the first real batch of a network is checked, every
 later one that is larger or has values beyond twice the range that was checked, and random others: the k-th with
-probability 1 / k. On the first batch every patient is compared, with all pictures; later a random quarter, and sixteen
-at least. A patient alone takes the slow path, so that the first check costs about as much as two to eight steps, and a
-later one less than one. The expected number of later ones is twice the logarithm of the number of batches: 14 in 1,000
-batches of one size distribution.
+probability 1 / k, at least 1 / 128. On the first batch every patient is compared, with all pictures; later a random
+quarter, and sixteen at least. A patient alone takes the slow path, so that the first check costs about as much as two
+to eight steps, and a later one about one. Of 1,000 batches some 20 are checked.
 
 The clipped sum may move by the clipping norm C when one patient joins, so agreement is measured in C: the clipped
 gradients of patients, each with a random sign, are added up twice, once in company and once alone. The difference d of
@@ -45,6 +44,9 @@ _MOST_DOUBLE = 2.0**-16
 _LATER = 16
 """Patients, at least, that are compared in batches after the first; a quarter of all, if that is more."""
 
+_SELDOM = 128
+"""Batches of which one is checked, where nothing is new."""
+
 _BYTES_AT_ONCE = 1 << 26
 """Gradients of patients alone that are in memory at one time, at most, unless one is larger."""
 
@@ -68,7 +70,7 @@ class Seen:
         low, high = (float(bound) for bound in torch.aminmax(inputs.detach()))
         largest, is_finite = max(-low, high), math.isfinite(high - low)
         is_larger = largest > 2.0 * self.largest if is_finite else not self.infinite
-        if len(inputs) <= self.pictures and not is_larger and secrets.randbelow(self.batches):
+        if len(inputs) <= self.pictures and not is_larger and secrets.randbelow(min(self.batches, _SELDOM)):
             return False
         self.pictures = max(self.pictures, len(inputs))
         self.infinite = self.infinite or not is_finite
