@@ -112,7 +112,8 @@ def anatomy_of(
         # Without autocast, whose rounding would hide what is compared.
         quiet = torch.autocast(inputs.device.type, enabled=False)
         with quiet, unchanged(model, values=True), without_foreign_draws():
-            known[switches] = _study(_Subject(model, layout, loss, inputs, labels), independence)
+            found = _study(_Subject(model, layout, loss, inputs, labels), independence)
+        known[switches] = found  # not inside: a network that is refused is studied again
     return known[switches]
 
 

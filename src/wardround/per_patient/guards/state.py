@@ -27,7 +27,7 @@ def unchanged(model: nn.Module, *, values: bool = False) -> Iterator[None]:
         ModelError: the buffer or parameter that was changed, by name; code `model-buffer`.
     """
     buffers = [(m, n, b, _copy(b)) for m in model.modules() for n, b in m._buffers.items() if b is not None]
-    names = {(m, n) for m, n, _, _ in buffers}
+    names = {(m, n): b is None for m in model.modules() for n, b in m._buffers.items()}
     parameters = [(p, p._version, p.detach().clone() if values else None) for p in model.parameters()]
 
     def put_back() -> ModelError | None:
@@ -73,11 +73,14 @@ def _error(name: str, kind: str) -> ModelError:
     )
 
 
-def _new(module: nn.Module, names: set[tuple[nn.Module, str]]) -> list[tuple[nn.Module, str]]:
-    """Returns the buffers that were not there before, and removes them."""
-    found = [(module, n) for n, b in module._buffers.items() if b is not None and (module, n) not in names]
-    for _, name in found:
-        module._buffers[name] = None
+def _new(module: nn.Module, names: dict[tuple[nn.Module, str], bool]) -> list[tuple[nn.Module, str]]:
+    """Returns the buffers that were not there before, or empty, and removes them."""
+    found = [(module, n) for n, b in module._buffers.items() if b is not None and names.get((module, n), True)]
+    for place in found:
+        if place in names:
+            module._buffers[place[1]] = None
+        else:
+            del module._buffers[place[1]]
     return found
 
 
