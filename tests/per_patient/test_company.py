@@ -163,9 +163,10 @@ def test_larger_batches_and_wider_values_are_checked(monkeypatch):
 
 
 def test_an_honest_network_passes_with_half_precision_autocast_and_diverged_weights():
-    model = nn.Sequential(nn.Linear(20, 64), nn.GELU(), nn.Linear(64, 3))
+    last = nn.Linear(64, 3)
+    model = nn.Sequential(nn.Linear(20, 64), nn.GELU(), last)
     with torch.no_grad():
-        model[2].weight *= 1e4
+        last.weight.mul_(1e4)
     for dtype in (torch.float32, torch.bfloat16):
         with torch.autocast("cpu", enabled=dtype is torch.bfloat16):
             total = clipped_sum(model, cross_entropy, cohort(), clipping_norm=CLIP)
@@ -186,6 +187,6 @@ def test_no_batch_of_a_known_network_is_called_mixing():
         with torch.no_grad():
             start = 0
             for p in model.parameters():
-                p -= 3.0 * total.vector[start : start + p.numel()].view_as(p)
+                p.sub_(3.0 * total.vector[start : start + p.numel()].view_as(p))
                 start += p.numel()
     assert all(seen.checked == 1 for seen in company._SEEN[model].values())

@@ -36,7 +36,8 @@ def hospital(*, first=0, known=True, at_once=None, monkeypatch=None):
     return Workbench(network, pixels[gone:], cross_entropy, 1 << 26), patients
 
 
-def summed(bench, patients, norm, seed=7, chosen=None):
+def summed(at, norm, seed=7, chosen=None):
+    bench, patients = at
     chosen = np.arange(len(patients)) if chosen is None else chosen
     [found] = bench.gradient_sums(bench.initial_weights, [Sample(patients, chosen)], norm, seed)
     return found.vector.double()
@@ -47,17 +48,17 @@ def summed(bench, patients, norm, seed=7, chosen=None):
 def test_a_patient_moves_the_sum_by_the_clip(known, at_once, monkeypatch):
     """With masks by the place in the batch, and the number of the batch, the sum moved by several clips."""
     options = {"known": known, "at_once": at_once, "monkeypatch": monkeypatch}
-    everyone, others = (summed(*hospital(first=first, **options), CLIP) for first in (0, 1))
+    everyone, others = (summed(hospital(first=first, **options), CLIP) for first in (0, 1))
     assert (everyone - others).norm() <= CLIP
-    assert (everyone - summed(*hospital(**options), CLIP, seed=8)).norm() > CLIP
+    assert (everyone - summed(hospital(**options), CLIP, seed=8)).norm() > CLIP
 
 
 @pytest.mark.parametrize("at_once", [5, 512])
 def test_a_patient_moves_the_unclipped_sum_by_their_own_gradient(at_once, monkeypatch):
     bench, patients = hospital(at_once=at_once, monkeypatch=monkeypatch)
-    own = summed(bench, patients, math.inf, chosen=np.array([0]))
-    others = summed(*hospital(first=1), math.inf)
-    torch.testing.assert_close(summed(bench, patients, math.inf) - own, others, rtol=1e-4, atol=1e-6)
+    own = summed((bench, patients), math.inf, chosen=np.array([0]))
+    others = summed(hospital(first=1), math.inf)
+    torch.testing.assert_close(summed((bench, patients), math.inf) - own, others, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -89,7 +90,7 @@ def test_a_network_that_the_catalogue_did_not_build_never_sees_two_pictures():
     bench, patients = hospital()
     strange = Workbench(Network("strange", Normalise(), Mixes(), False), bench._pixels, cross_entropy, 1 << 26)
     for k in range(2):
-        alone = sum(summed(strange, patients, CLIP, chosen=np.array([i])) for i in range(k, len(patients)))
-        together = summed(strange, patients, CLIP, chosen=np.arange(k, len(patients)))
+        alone = sum(summed((strange, patients), CLIP, chosen=np.array([i])) for i in range(k, len(patients)))
+        together = summed((strange, patients), CLIP, chosen=np.arange(k, len(patients)))
         torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-7)
         assert alone.norm() > CLIP / 2

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import takewhile
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from wardround.errors import ModelError
+from wardround.errors import ModelError, PrivacyError
 from wardround.per_patient.batch import Loss, NotPerPicture, PatientBatch, losses_of
 from wardround.per_patient.engine import Anatomy, take
 from wardround.per_patient.guards.draws import Draws, Unkeyed, drawing, made_up_keys
@@ -46,6 +47,25 @@ class Independence(StrEnum):
     """Checked: on made-up pictures first, then on real batches (`guards.company`). A check sees what it tries."""
     BY_CONSTRUCTION = "by-construction"
     """By construction: the network never sees two pictures. It runs under `torch.func.vmap`, or on one at a time."""
+
+
+Reason = Independence | Literal["checked", "by-construction"]
+
+
+def independence_of(reason: Reason) -> Independence:
+    """Returns the reason as a value.
+
+    Raises:
+        PrivacyError: another word; code `privacy-independence`.
+    """
+    try:
+        return Independence(reason)
+    except ValueError as error:
+        raise PrivacyError(
+            f'`independence` must be "checked" or "by-construction", got {reason!r}. Take the second for a network '
+            "that is not known.",
+            code="privacy-independence",
+        ) from error
 
 
 @dataclass(frozen=True)

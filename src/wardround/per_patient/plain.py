@@ -1,4 +1,4 @@
-"""Sum of per-patient gradients without clipping, by one ordinary backward pass: for work in which no step is private."""
+"""Sum of per-patient gradients without clipping, by one ordinary backward pass: where no step is private."""
 
 from collections.abc import Callable
 from weakref import WeakSet
