@@ -125,7 +125,7 @@ class Receipt:
         hospital: name.
         releases: noised releases of rounds that were charged for the study.
         counts: noised counts that were charged for the study.
-        epsilon_spent: of everything in the ledger, at `delta`.
+        epsilon_spent: of all charges of this run, at `delta`; what its patients spent elsewhere is not said.
         delta: of the ledger.
         ledger_head: hash of the ledger's last entry, sealed where the receipt is signed (`hospital.known_ledgers`).
         public_key: Ed25519, 32 bytes; empty where the hospital has no key.
