@@ -12,14 +12,14 @@ import torch
 
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.model_card import card_of
-from wardround.agreed.plans import plan_of
-from wardround.agreed.strategies import timetable_of
+from wardround.agreed.plans import epsilon_limit_of, plan_of
+from wardround.agreed.strategies import releases_after, timetable_of
 from wardround.config import Study, read_study
 from wardround.coordinator.certificate import certificate_of
 from wardround.coordinator.coordinator import Coordinator
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Outcome, Position, Schedule, run_rounds
-from wardround.errors import MissingExtra, RecordError
+from wardround.errors import BudgetExhausted, MissingExtra, RecordError
 from wardround.models.card import ModelCard, WeightsCard
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
@@ -58,6 +58,7 @@ def run_study(
     check_availability(study, timetable_of(study))
     plan = plan_of(study)
     check_references(study, plan)
+    _check_cap(study, plan)
     materials = gather(study, observer)
     check_masks(plan, materials.workbench.network.num_parameters)
     with begun(study, plan, materials, out, fresh=fresh, rehearsal=rehearsal) as (folder, accounts):
@@ -101,6 +102,16 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
             return _train(study, plan, materials, folder, accounts, observer)
     finally:
         folder.close()
+
+
+def _check_cap(study: Study, plan: Plan) -> None:
+    """Refuses a run whose cap has no room for its first round."""
+    cap, first = epsilon_limit_of(study, plan), plan.epsilon_after(releases_after(study, 1))
+    if first > cap:
+        raise BudgetExhausted(
+            f"`[privacy] epsilon_limit` must have room for one round, which costs a {plan.unit} epsilon = {first:.4g} "
+            f"at delta = {plan.delta:g}, got {cap:g}. Raise it, or ask for a smaller epsilon."
+        )
 
 
 def _use_threads(threads: int | None) -> int:
