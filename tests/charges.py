@@ -16,12 +16,15 @@ def charges_of(account):
 
 def charges_in(path):
     """The charges of a ledger file by the hospital's name in its study, all runs together, in order."""
+    found: dict[str, list[Charge]] = {}
+    hospitals: dict[int, str] = {}
     with LedgerFile(path) as ledger:
-        lines = dict(enumerate(ledger.entries(), start=1))
-    found = {entry.hospital: [] for entry in lines.values() if isinstance(entry, Begun)}
-    for entry in lines.values():
-        if isinstance(entry, Charge):
-            found[lines[entry.begun].hospital].append(entry)
+        for number, entry in enumerate(ledger.entries(), start=1):
+            if isinstance(entry, Begun):
+                hospitals[number] = entry.hospital
+                found.setdefault(entry.hospital, [])
+            if isinstance(entry, Charge):
+                found[hospitals[entry.begun]].append(entry)
     return found
 
 
