@@ -152,6 +152,8 @@ def _charges(folder: Path) -> dict[str, list[str]]:
                 case Charge():
                     lines[hospitals[entry.begun]].append(_charged(entry))
         for hospital, charges in sorted(lines.items()):
+            if not charges:  # it was never asked
+                continue
             whole = [*dict.fromkeys(promises[hospital]), *charges]
             names.setdefault(tuple(whole), []).append(hospital)
     return {", ".join(together): list(whole) for whole, together in names.items()}
