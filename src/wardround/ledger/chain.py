@@ -70,7 +70,7 @@ class Chain:
 
     @property
     def limit(self) -> LimitSet | None:
-        """What a person may spend over all studies; None where there is no limit."""
+        """The limit of every person over all studies; None where there is none."""
         found = self.book().limit
         return None if found is None or found.epsilon == float("inf") else found
 

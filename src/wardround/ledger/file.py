@@ -146,7 +146,7 @@ class LedgerFile:
 
     @property
     def limit(self) -> LimitSet | None:
-        """What a person may spend over all studies; None where there is no limit."""
+        """The limit of every person over all studies; None where there is none."""
         return self._chain.limit
 
     def book(self) -> Book:

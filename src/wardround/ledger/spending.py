@@ -154,13 +154,17 @@ def _greatest(
     book: Book, groups: Sequence[int], bounds: Sequence[float], ranked: Sequence[int], delta: float
 ) -> float:
     """Returns the greatest epsilon of any group, an upper bound: exact for the first few, the bound for the rest."""
-    best = 0.0
-    for place, at in enumerate(ranked):
+    best, seen = 0.0, set[Leaves]()
+    for at in ranked:
         if best >= bounds[at]:
             return best
-        if place == _LOOKED_AT:
+        items = sorted_leaves(book.events_of(groups[at]))
+        if items in seen:  # other runs, at the same cost
+            continue
+        if len(seen) == _LOOKED_AT:
             return bounds[at]
-        best = max(best, _epsilon(sorted_leaves(book.events_of(groups[at])), bounds[at], delta))
+        seen.add(items)
+        best = max(best, _epsilon(items, bounds[at], delta))
     return best
 
 
