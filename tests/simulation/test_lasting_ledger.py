@@ -148,8 +148,8 @@ def test_a_study_that_nobody_can_afford_is_refused_and_touches_nothing(study_of,
     assert charges_in(own_ledger()) == charged
 
 
-def test_what_a_run_left_unspent_is_free_when_it_has_ended(study_of, tmp_path):
-    """An unfinished run holds what it foresees; the same patients can afford the next one once it has ended."""
+def test_an_unfinished_run_keeps_what_it_foresees_and_can_go_on(study_of, tmp_path):
+    """After one round of four the next study is refused, and the first can still spend all that it was promised."""
     limit(8.0)
     stopped(study_of(privacy={"epsilon": 5.0}), tmp_path / "run", round=1)
     with raises_code(BudgetExhausted, "budget-exhausted"):

@@ -331,6 +331,7 @@ def test_a_run_killed_while_keys_were_made_makes_the_rest(tiny_study, tmp_path):
     interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(1))
     for folder in (out / "hospitals").iterdir():
         (folder / "pins.toml").unlink()
+        (folder / "notes.json").unlink()  # nobody announces a ledger before all keys are there
     (out / "hospitals" / "hospital-3" / "identity.pem").unlink()
     assert resume_run(out).certificate["rounds"] == 4
 
