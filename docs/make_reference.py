@@ -105,12 +105,16 @@ def _values(found: dict[str, Any], known: dict[str, Any]) -> str:
         return f'`"{found["const"]}"`'
     if "enum" in found:
         return ", ".join(f'`"{value}"`' for value in found["enum"])
+    if "properties" in found:
+        return f"`{{{', '.join(f'{key} = ...' for key in found['properties'])}}}`"
     if found.get("type") == "array":
         if "prefixItems" in found:
             return f"list of {len(found['prefixItems'])}: {_values(found['prefixItems'][0], known)}"
         return f"list of: {_values(found['items'], known)}"
     if found.get("format") == "path":
         return "path"
+    if found.get("type") == "object":
+        return f"table of: {_values(found['additionalProperties'], known)}"
     bounds = [f"{sign} {found[bound]:g}" for bound, sign in _BOUNDS.items() if bound in found]
     return " ".join([_SINGULAR[found["type"]], ", ".join(bounds)]).strip()
 

@@ -8,6 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from tests.names import names
 from torch import nn
 
 from wardround.accounting.events import GaussianEvent
@@ -40,7 +41,14 @@ from wardround.types import HospitalName
 from wardround.work import Answered
 
 STUDY = "a study"
-EVERY_WORK = frozenset(get_args(Answered))
+
+
+def asks_for(*kinds):
+    """A policy's rule under which any work of some kinds is asked for."""
+    return lambda work, round: type(work) in kinds
+
+
+EVERY_WORK = asks_for(*get_args(Answered))
 
 
 def clip_by(kind, norm):
@@ -124,7 +132,7 @@ class TinyFederation:
         self.seed, self.epsilon_limit = seed, epsilon_limit
         self.ledgers: dict[HospitalName, LedgerFile] = {}
         self.agents = {}
-        starts = np.concatenate([[0], np.cumsum(counts)])
+        starts, ids = np.concatenate([[0], np.cumsum(counts)]), names(len(counts))
         for index in range(hospitals):
             name = HospitalName(f"hospital-{index + 1}")
             mine = starts[4 * index : 4 * index + 5]
@@ -132,9 +140,9 @@ class TinyFederation:
             self.ledgers[name] = LedgerFile(folder / f"{name}.sqlite")
             self.agents[name] = Agent(
                 name=name,
-                patients=TrainingPatients(rows, self.labels[rows], mine - mine[0]),
+                patients=TrainingPatients(rows, self.labels[rows], mine - mine[0], ids[4 * index : 4 * index + 4]),
                 plan=self.plan,
-                policy=Policy(STUDY, frozenset(works), rounds),
+                policy=Policy(STUDY, works, rounds),
                 account=self.account_in(self.ledgers[name], name),
                 randomness=Randomness(seed, STUDY),
                 workbench=self.workbench,

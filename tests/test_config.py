@@ -10,6 +10,7 @@ from tests.errors import raises_code
 
 from wardround.agreed.plans import plan_of
 from wardround.config import Study, parse_study, read_study
+from wardround.config.data import PersonTable
 from wardround.config.privacy import PrivateSection
 from wardround.errors import StudyError
 
@@ -256,6 +257,51 @@ def test_a_file_that_is_no_study_is_refused_with_its_name(tmp_path, content, cod
     with raises_code(StudyError, code) as refused:
         read_study(path, {"data": {"path": "/there"}})
     assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("where", ["site", "data"])
+@pytest.mark.parametrize("value", ["merge", "keep", "refuse"])
+def test_duplicates_of_an_earlier_file_is_gone_in_one_sentence(tiny, where, value):
+    with raises_code(StudyError, "study-duplicates") as refused:
+        parse_study(tiny(**{where: {"duplicates": value}}))
+    assert "remove duplicates, and join persons by patients = {table" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("patients", "code"),
+    [
+        ({"pattern": "person[0-9]+"}, "study-pattern"),
+        ({"pattern": "("}, "study-pattern"),
+        ("one-per-patient", "study-patients"),
+        ({"pattern": "(a)", "table": "b.csv"}, "study-patients"),
+        ({}, "study-patients"),
+        (True, "study-patients"),
+    ],
+)
+def test_a_way_to_name_persons_is_one_of_three(tiny, patients, code):
+    with raises_code(StudyError, code) as refused:
+        parse_study(tiny(site={"patients": patients}))
+    assert "site.patients: pat" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "patients", ["one-per-picture", {"pattern": r"^p(?P<who>\d+)_"}, {"table": "/there/p.csv"}]
+)
+def test_ways_to_name_persons_survive_the_resolved_file(tiny_study, tmp_path, patients):
+    study = tiny_study(site={"patients": patients, "leave_out": ["nan", "-1"]})
+    path = tmp_path / "study.toml"
+    path.write_text(study.to_toml(), encoding="utf-8")
+    assert read_study(path) == study
+    assert "unit" not in study.to_toml()
+
+
+def test_a_table_of_persons_lies_beside_the_study(tiny_study, tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(tiny_study(site={"patients": {"table": "persons.csv"}}).to_toml())
+    study = read_study(path)
+    assert study.site.patients == PersonTable(table=tmp_path / "persons.csv")
+    elsewhere = study.model_copy(update={"site": study.site.relative_to(tmp_path / "x")})
+    assert study.run_digest == elsewhere.run_digest
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):

@@ -6,33 +6,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.errors import raises_code
+from tests.hospital.deployed import NAMES, make_folders, open_from, study_of
 
 from wardround.agreed.strategies import timetable_of
-from wardround.config import parse_study
-from wardround.config.site import read_policy, read_site
 from wardround.coordinator.certificate import certificate_of
 from wardround.coordinator.opening import open_coordinator
 from wardround.coordinator.rounds import Position, Schedule, run_rounds
-from wardround.errors import FederationError, PrivacyError, StudyError
+from wardround.errors import DataError, FederationError, PrivacyError, StudyError
 from wardround.federation.messages import Answer, Failure, Request
 from wardround.federation.receipts import sign_receipt
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_reply, encode_request
-from wardround.hospital.opening import open_hospital
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.work import GradientSum
 
-NAMES = ("north", "south", "east")
-SITE = """
-[hospital]
-name = "{name}"
-[site]
-layout = "phantom"
-phantom = {{ patients = 12, sites = 1, image_size = 32, max_images = 2, seed = {seed} }}
-"""
 MASKED = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "sum": "masked", "num_patients": 36}
 ALONE = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "trust": "nobody"}
 STUDIES: dict[str, dict[str, Any]] = {
@@ -69,41 +60,14 @@ class Forget:
         pass
 
 
-def study_of(privacy, federation, **study):
-    return parse_study(
-        {
-            "study": {"name": "three", **study},
-            "site": {"layout": "phantom"},
-            "data": {"image_size": 32},
-            "hospitals": {"count": 3, "names": list(NAMES)},
-            "model": {"name": "linear"},
-            "privacy": {key: value for key, value in privacy.items() if value is not None},
-            "federation": federation,
-        }
-    )
-
-
 @pytest.fixture
 def folders(tmp_path):
-    """A folder a hospital, with its site, policy, key, and the others' pinned keys."""
-    keys = {name: SigningKey.new(system_entropy) for name in NAMES}
-    for seed, name in enumerate(NAMES):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "site.toml").write_text(SITE.format(name=name, seed=seed))
-        (folder / "policy.toml").write_text("[policy]\nepsilon_limit = 50.0\ndelta = 1e-3\n")
-        keys[name].write(folder / "identity.pem")
-        Pins({other: key.public for other, key in keys.items() if other != name}).write(folder / "pins.toml")
-    return {name: tmp_path / name for name in NAMES}, {name: key.public for name, key in keys.items()}
+    """Folders of the hospitals, and their public keys."""
+    return make_folders(tmp_path)
 
 
 def opened(stack, folders, study):
-    return {
-        name: stack.enter_context(
-            open_hospital(folder, read_site(folder / "site.toml"), read_policy(folder / "policy.toml"), study)
-        )
-        for name, folder in folders.items()
-    }
+    return {name: stack.enter_context(open_from(folder, study)) for name, folder in folders.items()}
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -179,6 +143,34 @@ def test_a_seed_on_real_pictures_is_refused(folders, tmp_path):
     site.write_text(site.read_text().split("[site]")[0] + '[site]\nlayout = "folder"\npath = "pictures"\n')
     with raises_code(StudyError, "study-seed"), ExitStack() as stack:
         opened(stack, {"north": paths["north"]}, study_of(**STUDIES["masked sums"], seed=1))
+
+
+def pictures_of_nobody(folder, text):
+    """A hospital with pictures that name no patient."""
+    for number in range(12):
+        path = folder / "pictures" / ("lesion", "clear")[number % 2] / f"scan{number}_{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 32), dtype=np.uint8)).save(path)
+    site = folder / "site.toml"
+    site.write_text(site.read_text().split("[site]")[0] + f'[site]\nlayout = "folder"\npath = "pictures"\n{text}')
+
+
+def test_a_hospital_with_unnamed_persons_is_refused(folders):
+    """Between hospitals a study promises to patients: pictures that name none would make it a promise to pictures."""
+    paths, _ = folders
+    pictures_of_nobody(paths["north"], "")
+    with raises_code(DataError, "data-unnamed"), ExitStack() as stack:
+        opened(stack, {"north": paths["north"]}, study_of(**STUDIES["local steps"]))
+    assert not (paths["north"] / "ledger.sqlite").exists(), "refused before there is an account"
+
+
+@pytest.mark.parametrize("text", ['patients = "one-per-picture"', "patients = {pattern = '(scan[0-9])'}"])
+def test_a_hospital_that_names_its_persons_is_opened(folders, text):
+    paths, _ = folders
+    pictures_of_nobody(paths["north"], text)
+    with ExitStack() as stack:
+        [hospital] = opened(stack, {"north": paths["north"]}, study_of(**STUDIES["local steps"])).values()
+        assert hospital.agent.plan.unit == "patient"
 
 
 def test_notes_of_one_study_are_not_those_of_another(folders):

@@ -2,6 +2,7 @@ import logging
 import math
 
 import pytest
+from tests.cases import family
 
 from wardround.accounting.accountants import (
     AccountantKind,
@@ -37,7 +38,7 @@ GOLDEN = [
 ]
 
 
-@pytest.mark.parametrize(("event", "delta", "rdp_2020", "rdp", "pld"), GOLDEN)
+@pytest.mark.parametrize(("event", "delta", "rdp_2020", "rdp", "pld"), family(GOLDEN))
 def test_published_trainings_cost_what_the_audit_found(event, delta, rdp_2020, rdp, pld):
     assert rdp_epsilon_2020(event, delta) == pytest.approx(rdp_2020, abs=0.006)
     assert epsilon_of(event, delta, RDP) == pytest.approx(rdp, abs=0.006)
@@ -97,7 +98,9 @@ def test_the_numeric_accountants_bound_the_closed_forms():
     assert gaussian <= epsilon_of(GaussianEvent(2.0), 1e-5, RDP)
 
 
-@pytest.mark.parametrize("event", [training(0.02, 1.0, 2_000), training(0.2, 3.0, 50), training(0.5, 0.6, 3)])
+@pytest.mark.parametrize(
+    "event", family([training(0.02, 1.0, 2_000), training(0.2, 3.0, 50), training(0.5, 0.6, 3)])
+)
 def test_pld_is_tighter_than_rdp_and_its_coarse_grid_only_looser(event):
     fine = epsilon_of(event, 1e-5, PLD)
     assert fine <= epsilon_of(event, 1e-5, RDP)

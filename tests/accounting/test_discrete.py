@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from tests.cases import family
 
-from wardround.accounting.accountants import AccountantKind, epsilon_of
+from wardround.accounting.accountants import AccountantKind, delta_of, epsilon_of
 from wardround.accounting.discrete import (
     DiscreteShares,
-    delta_of_shares,
+    _composed,
     epsilon_of_parts,
-    epsilon_of_shares,
     slack_of_shares,
     slack_of_smoothing,
 )
@@ -26,6 +25,19 @@ from wardround.accounting.events import (
     SelfComposedEvent,
 )
 from wardround.errors import PrivacyError
+
+
+def epsilon_of_shares(release, make_event, delta, accountant=AccountantKind.PLD):
+    return epsilon_of_parts([(release, make_event)], delta, accountant)
+
+
+def delta_of_shares(release, make_event, epsilon):
+    """The other way round: delta at an epsilon that holds the slack."""
+    event, slack = _composed([(release, make_event)])
+    if epsilon < 2 * slack:
+        return 1.0
+    left = math.nextafter(epsilon - 2 * slack, 0)
+    return min(1.0, math.nextafter(math.exp(slack) * delta_of(event, left), math.inf))
 
 
 def pmf(std, reach):

@@ -12,7 +12,7 @@ from wardround.accounting.statement import (
     Statement,
     format_epsilon,
 )
-from wardround.accounting.terms import PrivacyUnit
+from wardround.accounting.terms import Division, PrivacyUnit
 from wardround.errors import PrivacyError
 from wardround.noisers import NoiseShares
 
@@ -25,7 +25,7 @@ STATEMENT = Statement(
     clipping_norm=0.5,
     releases=3_000,
     released_what="the noised sum of clipped gradients of every round",
-    released_to="every participating hospital and whoever gets the model",
+    released_to="every participating hospital and every recipient of the model",
     noiser=NoiseShares(5, colluders=1, dropouts=2),
     images_per_patient=4,
     caveats=(FLOATING_POINT_CAVEAT, "The size of the training set is a public constant."),
@@ -38,7 +38,7 @@ def test_the_sentence_says_all_that_a_number_needs():
     for fact in (
         "epsilon = 4.00", "delta = 1e-05", "one patient", "add-or-remove-one", "Poisson sample", "0.05",
         "Gaussian", "noise_multiplier 1.1", "clipping_norm 0.5", "privacy loss distributions", "3,000 releases",
-        "sum of clipped gradients", "whoever gets the model", "only the noised sum is revealed", "5 hospitals",
+        "sum of clipped gradients", "every recipient of the model", "only the noised sum is revealed", "5 hospitals",
         "1 colluding hospital", "2 dropouts", "4 images", "floating-point", "public",
     ):  # fmt: skip
         assert fact in sentence
@@ -83,13 +83,34 @@ def test_every_epsilon_names_its_unit(unit):
     assert f"one {unit}" in statement.short()
 
 
+@pytest.mark.parametrize("unit", PrivacyUnit)
+def test_only_a_patient_has_all_their_images(unit):
+    sentence = replace(STATEMENT, unit=unit, images_per_patient=4).sentence()
+    assert ("with all their images" in sentence) == (unit is PrivacyUnit.PATIENT)
+    assert ("Each patient contributes" in sentence) == (unit is PrivacyUnit.PATIENT)
+
+
 @given(st.floats(0, 1e6))
 def test_a_printed_epsilon_never_promises_more(epsilon):
     printed = float(format_epsilon(epsilon))
     assert epsilon <= printed <= epsilon * 1.0101
 
 
-@pytest.mark.parametrize("statement", [STATEMENT, NO_GUARANTEE, replace(STATEMENT, seeded=True, simulated=True)])
+@pytest.mark.parametrize("statement", [STATEMENT, NO_GUARANTEE])
+def test_a_division_that_couples_patients_stands_in_every_rendering_of_a_guarantee(statement):
+    fixed = replace(statement, division=Division.FIXED)
+    for words in (fixed.sentence(), fixed.short()):
+        assert ("for this fixed division of the patients" in words) == (statement is STATEMENT)
+    assert "division" not in statement.sentence() + statement.short()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        STATEMENT, NO_GUARANTEE, replace(STATEMENT, seeded=True, simulated=True),
+        replace(STATEMENT, division=Division.FIXED),
+    ],
+)  # fmt: skip
 def test_a_statement_survives_json(statement):
     assert Statement.from_json(json.loads(json.dumps(statement.to_json(), allow_nan=False))) == statement
 

@@ -9,6 +9,7 @@ from scipy import stats
 from tests.charges import charges_of
 from tests.federation.known import gradient_sum, local_sgd
 from tests.fixtures_federation import STUDY, private_plan, with_training, without_noise
+from tests.names import names
 
 from wardround.accounting.events import GaussianEvent
 from wardround.federation.local_training import LocalTraining, Repair
@@ -69,7 +70,7 @@ def test_the_divisor_is_the_one_in_the_request_and_without_one_the_hospitals_own
 def singles(federation, classes):
     """Patients with one picture each, of given classes."""
     rows = np.array([np.flatnonzero(federation.labels == c)[n % 2] for n, c in enumerate(classes)])
-    return TrainingPatients(rows, federation.labels[rows], np.arange(len(rows) + 1))
+    return TrainingPatients(rows, federation.labels[rows], np.arange(len(rows) + 1), names(len(rows)))
 
 
 def test_a_weighted_loss_is_that_of_patients_repeated_until_classes_are_equal(make_federation):
@@ -77,7 +78,7 @@ def test_a_weighted_loss_is_that_of_patients_repeated_until_classes_are_equal(ma
     uneven = singles(federation, [0, 0, 0, 0, 1, 1])
     rare = uneven.rows[4:]
     even = np.concatenate([uneven.rows, rare])  # the rarer class twice
-    repeated = TrainingPatients(even, federation.labels[even], np.arange(len(even) + 1))
+    repeated = TrainingPatients(even, federation.labels[even], np.arange(len(even) + 1), names(len(even)))
     counts = np.bincount(class_of_patients(uneven))
     shares = tuple(counts.min() / counts)
     assert shares == (0.5, 1.0)

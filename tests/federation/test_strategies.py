@@ -21,7 +21,7 @@ from wardround.noisers import Trust
 from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.simulation.batches import answer_all
-from wardround.training.patients import TrainingPatients
+from wardround.training import patients
 from wardround.work import GradientSum
 
 CALL = Call(STUDY)
@@ -144,9 +144,7 @@ def test_an_adaptive_norm_over_hospitals_is_that_over_their_union(make_federatio
 def united(federation):
     """All patients of a federation in one hospital."""
     [first, *others] = list(federation.agents.values())
-    rows = np.concatenate([a.patients.rows for a in (first, *others)])
-    starts = np.concatenate([[0], np.cumsum(np.concatenate([a.patients.counts for a in (first, *others)]))])
-    one = replace(first, patients=TrainingPatients(rows, federation.labels[rows], starts))
+    one = replace(first, patients=patients.united([a.patients for a in (first, *others)]))
     agents = {one.name: one}
     return InProcessChannel(tuple(agents), lambda requests: answer_all(agents, requests, nullcontext))
 

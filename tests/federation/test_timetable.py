@@ -21,13 +21,13 @@ def ids(table):
 
 
 @pytest.mark.parametrize("table", ALL, ids=ids)
-@pytest.mark.parametrize("rounds", [0, 1, 4, 5, 13])
-def test_visits_said_beforehand_are_the_visits_made(table, rounds):
-    made = np.zeros(5, dtype=int)
-    for round in range(1, rounds + 1):
-        made[list(table.asked(round))] += 1
-    assert table.visits(rounds).tolist() == made.tolist()
-    assert table.most_visits(rounds) == made.max()
+def test_visits_said_beforehand_are_the_visits_made(table):
+    for rounds in (0, 1, 4, 5, 13):
+        made = np.zeros(5, dtype=int)
+        for round in range(1, rounds + 1):
+            made[list(table.asked(round))] += 1
+        assert table.visits(rounds).tolist() == made.tolist()
+        assert table.most_visits(rounds) == made.max()
 
 
 @pytest.mark.parametrize("table", ALL, ids=ids)

@@ -190,7 +190,9 @@ OPTIONS: dict[str, Tables] = {
     "selective/part": _averaged(
         strategy="selective", download_fraction=0.5, counter_decay=0.9, turns="stochastic", rounds=6
     ),
-    "hospitals/sizes": _laid(SGD, {"hospitals": {"scheme": "sizes", "sizes": [20, 10, 8]}}),
+    "hospitals/sizes": _laid(
+        SGD, {"hospitals": {"scheme": "sizes", "sizes": [20, 10, 8]}, "data": {"test": "stratified"}}
+    ),
     "hospitals/images": _laid(SGD, {"hospitals": {"scheme": "images", "images": 12}}),
     "hospitals/dirichlet": _laid(SGD, {"hospitals": {"scheme": "dirichlet", "split_seed": 1}}),
     "hospitals/label-shards": _laid(SGD, {"hospitals": {"scheme": "label-shards"}}),

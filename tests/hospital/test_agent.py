@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.charges import charges_of
-from tests.fixtures_federation import STUDY, private_plan, with_training
+from tests.fixtures_federation import STUDY, asks_for, private_plan, with_training
 
 from wardround.federation.messages import Answer, Failure, FailureCode, Request, Stage
 from wardround.privacy.plans import releases
@@ -96,7 +96,7 @@ def test_a_hospital_refuses_the_round_that_would_overspend_and_releases_nothing(
     ],
 )
 def test_a_hospital_answers_only_what_it_agreed_to(make_federation, change):
-    federation = make_federation(plan=private_plan(), works={CountPatients, GradientSum})
+    federation = make_federation(plan=private_plan(), works=asks_for(CountPatients, GradientSum))
     replies, failures = ask_all(federation, replace(gradient_request(federation), **change))
     assert replies == {}
     assert set(failures.values()) == {Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)}

@@ -35,6 +35,7 @@ from wardround.work import (
 
 REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
 PROTOCOL = Failure(FailureCode.PROTOCOL, Stage.ADMISSION)
+NO_ATTEMPT = Failure(FailureCode.REFUSED_ATTEMPT, Stage.ADMISSION)
 FIT = HeadFit(0.05, 1.0, 4.0)
 WEIGHTS = np.zeros(34, dtype=np.float32)
 STEPS = LocalSteps(1, 0.1, 0.0, 2.0)
@@ -129,7 +130,7 @@ def test_a_step_without_announcement_is_refused_at_no_cost(make_masked, work):
     masked = make_masked()
     kept = notes_of(masked)
     for hospital in masked.hospitals.values():
-        assert reply_to(hospital, replace(GRADIENTS, work=work)) == PROTOCOL
+        assert reply_to(hospital, replace(GRADIENTS, work=work)) == NO_ATTEMPT
     is_unharmed(masked, kept)
 
 

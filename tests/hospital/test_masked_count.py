@@ -20,6 +20,7 @@ from tests.hospital.masked_rounds import (
 )
 from tests.hospital.test_masked import fails_at
 from tests.hospital.test_masked_killed import STEPS, Killed, kill_at
+from tests.names import names
 from tests.secure_aggregation.round.rounds import uniformity
 
 from wardround.agreed.masks import COUNT_COORDINATES as COORDINATES
@@ -40,7 +41,7 @@ from wardround.secure_aggregation.integers.ring import WIDEST
 from wardround.secure_aggregation.round.transcript import Summed
 from wardround.secure_aggregation.round.upload import Upload
 from wardround.simulation.availability import Availability, UnreliableChannel
-from wardround.training.patients import TrainingPatients
+from wardround.training.patients import TrainingPatients, training_patients
 from wardround.work import CountClasses, CountPatients, LocalSteps, LocalUpdate, SayHello
 
 REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
@@ -55,7 +56,7 @@ def make_counted(make_masked):
 
 
 def nobody():
-    return TrainingPatients(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
+    return training_patients([], None)
 
 
 # What is opened ------------------------------------------------------------------------------------------------------
@@ -97,9 +98,10 @@ def test_whatever_a_patient_s_pictures_are_they_are_one_patient(make_counted):
     before = noised(party, mechanism, request)
     masked.federation.pixels[:] = 255
     rows, labels = np.repeat(agent.patients.rows, 50), np.repeat(agent.patients.labels, 50)
-    party._agent = replace(agent, patients=TrainingPatients(rows, labels, 50 * agent.patients.starts))
+    party._agent = replace(agent, patients=TrainingPatients(rows, labels, 50 * agent.patients.starts, names(4)))
     np.testing.assert_array_equal(noised(party, mechanism, request), before)
-    shrunk = TrainingPatients(agent.patients.rows[:3], agent.patients.labels[:3], agent.patients.starts[:3])
+    few = (agent.patients.rows[:3], agent.patients.labels[:3], agent.patients.starts[:3])
+    shrunk = TrainingPatients(*few, names(2))
     party._agent = replace(agent, patients=shrunk)
     moved = before - noised(party, mechanism, request)
     assert moved[0] == 2 * round(mechanism.grid.steps_per_unit)

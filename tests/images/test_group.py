@@ -1,12 +1,10 @@
 """Entries to patients, and the same picture under two names."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wardround.errors import DataError
 from wardround.images.entries import Entry
-from wardround.images.group import Duplicates, digest_of, group_by_patient
+from wardround.images.group import digest_of, group_by_patient
 from wardround.images.listing import Listing
 
 NOBODY: frozenset[int] = frozenset()
@@ -14,12 +12,12 @@ NOBODY: frozenset[int] = frozenset()
 
 def listing(*rows):
     """Entries from (patient, label) with file names in order."""
-    entries = tuple(Entry(f"{i}.png", label, patient) for i, (patient, label) in enumerate(rows))
+    entries = tuple(Entry(f"{i:03d}.png", label, patient) for i, (patient, label) in enumerate(rows))
     return Listing(entries, ("a", "b"))
 
 
-def grouped(rows, digests, duplicates=Duplicates.MERGE, unreadable=NOBODY):
-    return group_by_patient(listing(*rows), digests, unreadable, duplicates)
+def grouped(rows, digests, unreadable=NOBODY):
+    return group_by_patient(listing(*rows), digests, unreadable)
 
 
 def test_all_images_of_a_person_are_one_patient_and_patients_are_sorted():
@@ -31,40 +29,37 @@ def test_all_images_of_a_person_are_one_patient_and_patients_are_sorted():
     assert findings.two_labels == ("z",)
 
 
-def test_the_same_picture_under_two_patients_makes_them_one():
+def test_the_same_picture_under_two_patients_joins_nobody():
     patients, findings = grouped([("x", 0), ("y", 0), ("y", 0), ("q", 0)], ["1", "1", "2", "3"])
-    assert [(p.id, p.rows) for p in patients] == [("q", (3,)), ("x+y", (0, 1, 2))]
-    assert findings.shared_pictures == (("0.png", "1.png"),)
+    assert [(p.id, p.rows) for p in patients] == [("q", (3,)), ("x", (0,)), ("y", (1, 2))]
+    assert findings.shared_pictures == (("000.png", "001.png"),)
     assert findings.repeated_pictures == 1
 
 
-def test_merging_follows_chains_of_shared_pictures():
-    patients, _ = grouped([("a", 0), ("b", 0), ("b", 0), ("c", 0), ("d", 0)], ["1", "1", "2", "2", "3"])
-    assert [p.id for p in patients] == ["a+b+c", "d"]
-
-
-def test_keep_leaves_them_apart_and_says_so():
-    patients, findings = grouped([("x", 0), ("y", 1)], ["1", "1"], Duplicates.KEEP)
+def test_one_picture_with_two_labels_is_a_finding():
+    patients, findings = grouped([("x", 0), ("y", 1)], ["1", "1"])
     assert len(patients) == 2
-    assert findings.conflicting_duplicates == findings.shared_pictures == (("0.png", "1.png"),)
+    assert findings.conflicting_duplicates == findings.shared_pictures == (("000.png", "001.png"),)
 
 
-def test_refuse_names_the_files():
-    with pytest.raises(DataError, match=r"1 groups.*0\.png, 1\.png"):
-        grouped([("x", 0), ("y", 1)], ["1", "1"], Duplicates.REFUSE)
-
-
-def test_a_copy_within_one_patient_is_counted_and_merges_nobody():
-    patients, findings = grouped([("x", 0), ("x", 0)], ["1", "1"], Duplicates.REFUSE)
-    assert len(patients) == 1
-    assert findings.summary()["repeated_pictures"] == 1
+def test_a_copy_within_one_patient_is_dropped_and_counted():
+    patients, findings = grouped([("x", 0), ("x", 0), ("x", 1)], ["1", "1", "1"])
+    assert [p.rows for p in patients] == [(0, 2)], "of two labels no one can say which is right"
+    assert findings.summary()["repeated_pictures"] == 2
     assert findings.shared_pictures == ()
+
+
+def test_a_copy_in_the_published_test_part_is_kept_and_straddles():
+    entries = tuple(Entry(f"{part}/a.png", 0, "x", split=part) for part in ("test", "train", "val"))
+    [patient], findings = group_by_patient(Listing(entries, ("a", "b")), ["1"] * 3, NOBODY)
+    assert patient.rows == (0, 1)
+    assert findings.straddling == ("x",)
 
 
 def test_unreadable_rows_are_left_out_and_rows_keep_their_place():
     patients, findings = grouped([("x", 0), ("x", 0), ("y", 0)], ["1", "2", "3"], unreadable=frozenset({0}))
     assert [p.rows for p in patients] == [(1,), (2,)]
-    assert findings.unreadable == ("0.png",)
+    assert findings.unreadable == ("000.png",)
 
 
 def test_a_patient_with_two_sites_keeps_both_and_belongs_to_neither():
@@ -73,7 +68,7 @@ def test_a_patient_with_two_sites_keeps_both_and_belongs_to_neither():
         Entry("1", 0, "x", site="south"),
         Entry("2", 0, "y", site="north"),
     )
-    patients, _ = group_by_patient(Listing(entries, ("a", "b")), ["1", "2", "3"], NOBODY, Duplicates.MERGE)
+    patients, _ = group_by_patient(Listing(entries, ("a", "b")), ["1", "2", "3"], NOBODY)
     assert [(p.site, p.sites) for p in patients] == [(None, ("north", "south")), ("north", ("north",))]
 
 
@@ -92,9 +87,29 @@ def test_the_digest_knows_contents_labels_and_patients_and_ignores_order():
     assert len({first, *others}) == 5
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 1), st.sampled_from("12345678"))))
-def test_no_picture_is_lost_and_no_content_stands_in_two_patients(rows):
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 1), st.sampled_from("12345678"))),
+    st.sampled_from("abcdef"),
+)
+def test_removing_a_patient_changes_no_other_patient(rows, gone):
+    """Neighbours: the patients of a set without one person are those of the set, but for that person."""
+
+    def facts(some):
+        patients, _ = group_by_patient(
+            Listing(tuple(Entry(f"{i:03d}.png", label, who) for i, (who, label, _) in some), ("a", "b")),
+            [content for _, (_, _, content) in some],
+            NOBODY,
+        )
+        return {p.id: [(image.file, image.label, image.digest) for image in p.images] for p in patients}
+
+    numbered = list(enumerate(rows))
+    everyone = facts(numbered)
+    everyone.pop(gone, None)
+    assert facts([(i, row) for i, row in numbered if row[0] != gone]) == everyone
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1), st.sampled_from("1234"))))
+def test_every_content_of_a_patient_is_kept_once_a_label(rows):
     patients, _ = grouped([row[:2] for row in rows], [row[2] for row in rows])
-    assert sorted(row for p in patients for row in p.rows) == list(range(len(rows)))
-    contents = [{image.digest for image in p.images} for p in patients]
-    assert sum(map(len, contents)) == len(set().union(*contents))
+    kept = [(p.id, image.label, image.digest) for p in patients for image in p.images]
+    assert sorted(kept) == sorted({*rows} and {(who, label, content) for who, label, content in rows})

@@ -103,14 +103,11 @@ def test_a_class_whose_pictures_are_all_unreadable_is_an_error(root):
         load(root, skip_unreadable=True)
 
 
-@pytest.mark.parametrize(("duplicates", "people"), [("merge", ["p1", "p2+p3"]), ("keep", ["p1", "p2", "p3"])])
-def test_identical_pictures_under_two_patients_follow_the_choice(root, duplicates, people):
+def test_identical_pictures_join_no_patients(root):
     (root / "ill/p3/c.png").write_bytes((root / "well/p2/b.png").read_bytes())
-    image_set = load(root, duplicates=duplicates)
-    assert [patient.id for patient in image_set.patients] == people
-    assert len(image_set.findings.conflicting_duplicates) == 1
-    with pytest.raises(DataError, match="one patient"):
-        load(root, duplicates="refuse")
+    image_set = load(root)
+    assert [patient.id for patient in image_set.patients] == ["p1", "p2", "p3"]
+    assert len(image_set.findings.conflicting_duplicates) == len(image_set.findings.shared_pictures) == 1
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -134,7 +131,6 @@ def test_another_layout_says_what_lies_there(root, tmp_path):
     ("options", "said"),
     [
         ({"task": "triage"}, "the task of folder must be one of classification, binary, got 'triage'"),
-        ({"duplicates": "drop"}, "duplicates must be one of merge, keep, refuse"),
         ({"channels": 2}, "channels must be 1 or 3"),
         ({"image_size": 0}, "image_size must lie between"),
         ({"phantom": PhantomOptions()}, "phantom options must go with"),
@@ -178,7 +174,7 @@ def test_the_phantom_needs_no_folder_and_is_cached(tmp_path, monkeypatch):
 @pytest.mark.skipif(not CHEST.is_dir(), reason="the real chest X-rays lie beside the project; here they do not")
 class TestRealChestXrays:
     def test_names_and_table_agree_on_every_patient(self):
-        rows = read_metadata(open_store(CHEST), ("file", "patient_id"))
+        rows, _ = read_metadata(open_store(CHEST), ("file", "patient_id"))
         assert len(rows) == 5840
         assert [
             row.values for row in rows if patient_of_name(row.values["file"]) != row.values["patient_id"]
@@ -187,20 +183,18 @@ class TestRealChestXrays:
 
     @pytest.mark.thorough
     def test_counts_are_the_known_ones_and_a_second_load_decodes_nothing(self, tmp_path, decodings):
-        image_set = load_images("chest_xray", CHEST, image_size=16, cache_dir=tmp_path, duplicates="keep")
+        image_set = load_images("chest_xray", CHEST, image_size=16, cache_dir=tmp_path)
         assert decodings == [5840]
-        assert sum(len(patient.images) for patient in image_set.patients) == 5840
+        # Of 32 copies one lies under two names, and joins nobody; the others are dropped.
+        assert sum(len(patient.images) for patient in image_set.patients) == 5840 - 31
         assert len(image_set.patients) == 2775
         assert max(len(patient.images) for patient in image_set.patients) == 31
         found = image_set.findings.summary()
         assert (found["straddling"], found["repeated_pictures"], found["shared_pictures"]) == (264, 32, 1)
-        groups = {row.values["dup_group"] for row in read_metadata(open_store(CHEST), ("file", "dup_group"))}
+        rows, _ = read_metadata(open_store(CHEST), ("file", "dup_group"))
+        groups = {row.values["dup_group"] for row in rows}
         assert len({image.digest for patient in image_set.patients for image in patient.images}) == len(groups)
-        # One picture stands under two names, so by default two names are one person.
-        merged = load_images("chest_xray", CHEST, image_size=16, cache_dir=tmp_path)
-        assert len(merged.patients) == 2774
-        assert decodings == [5840]
         subtypes = load_images("chest_xray", CHEST, image_size=16, cache_dir=tmp_path, task="subtype")
         labels = [label for patient in subtypes.patients for label in patient.labels]
-        assert [labels.count(label) for label in range(3)] == [1575, 2772, 1493]
+        assert [labels.count(label) for label in range(3)] == [1572, 2752, 1485], "31 copies less"
         assert decodings == [5840]

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.cases import family
 from tests.per_patient.conformance import (
@@ -432,6 +432,10 @@ def test_a_patient_with_a_picture_that_is_not_finite_contributes_exactly_zero(ne
     clipping_norm=st.sampled_from([1e-4, 1e-2, 1.0, 1e4]),
     memory_bytes=st.sampled_from([1, 1 << 30]),
 )
+@example(
+    network=with_one_use_of_two_modules, name="flat", dtype=torch.float32, counts=[2, 1],
+    values=[1e-30, 1e30, 1e-30, 1e-30], clipping_norm=1e-4, memory_bytes=1 << 30,
+)  # fmt: skip
 @settings(max_examples=60, deadline=None)
 def test_removing_any_patient_moves_the_sum_by_at_most_the_clip(
     network, name, dtype, counts, values, clipping_norm, memory_bytes

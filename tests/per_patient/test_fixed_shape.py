@@ -104,7 +104,7 @@ def test_a_row_is_the_same_at_a_hospital_that_never_had_the_others(name):
         fewer = with_slots(Workbench(bench.network, left, cross_entropy, 1 << 28), SLOTS[name])
         theirs = patients_with([COUNTS[patient] for patient in kept])
         labels = [patients.labels[patients.starts[p] : patients.starts[p + 1]] for p in kept]
-        theirs = type(theirs)(theirs.rows, np.concatenate(labels), theirs.starts)
+        theirs = type(theirs)(theirs.rows, np.concatenate(labels), theirs.starts, patients.names[kept])
         for patient, row in zip(kept, rows(fewer, theirs, list(everyone(theirs))).values(), strict=True):
             np.testing.assert_array_equal(row, known[patient])
 

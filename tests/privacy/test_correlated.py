@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 from tests import plans
+from tests.names import names
 
 from wardround.accounting.events import GaussianEvent, leaves
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
@@ -131,7 +132,7 @@ def test_one_cohort_is_full_participation_at_the_same_noise_and_epsilon():
 
 
 def test_a_patient_is_in_every_round_of_one_cohort_and_in_no_other():
-    cohorts = CORRELATION.draw_cohorts(50, RANDOMNESS.stream("cohorts"))
+    cohorts = CORRELATION.cohorts_of(names(50), RANDOMNESS.stream("cohorts"))
     taken = np.zeros((ROUNDS, 50), dtype=int)
     for round in range(1, ROUNDS + 1):
         taken[round - 1, CORRELATION.chosen(cohorts, round)] = 1
@@ -141,13 +142,15 @@ def test_a_patient_is_in_every_round_of_one_cohort_and_in_no_other():
 
 
 def test_adding_a_patient_changes_nobody_elses_cohort():
-    many = CORRELATION.draw_cohorts(21, RANDOMNESS.stream("cohorts"))
-    fewer = CORRELATION.draw_cohorts(20, RANDOMNESS.stream("cohorts"))
-    assert np.array_equal(many[:20], fewer)
+    many = CORRELATION.cohorts_of(names(21), RANDOMNESS.stream("cohorts"))
+    for left_out in (0, 7, 20):
+        others = np.delete(names(21), left_out, axis=0)
+        fewer = CORRELATION.cohorts_of(others, RANDOMNESS.stream("cohorts"))
+        assert np.array_equal(np.delete(many, left_out), fewer)
 
 
 def test_cohorts_are_uniform_and_independent_between_patients():
-    cohorts = CORRELATION.draw_cohorts(60_000, RANDOMNESS.stream("many"))
+    cohorts = CORRELATION.cohorts_of(names(60_000), RANDOMNESS.stream("many"))
     assert stats.chisquare(np.bincount(cohorts, minlength=3)).pvalue > 1e-4
     pairs = np.bincount(3 * cohorts[::2] + cohorts[1::2], minlength=9)
     assert stats.chisquare(pairs).pvalue > 1e-4
@@ -173,7 +176,7 @@ def test_independent_noise_on_a_correlated_round_is_refused():
     with pytest.raises(PrivacyError, match="follows from earlier"):
         noised_sum(sums(), NO_SUM, RANDOMNESS.stream("x"))
     with pytest.raises(PrivacyError, match="do not sample"):
-        sample(sums(), 3, RANDOMNESS.stream("x"))
+        sample(sums(), names(3), RANDOMNESS.stream("x"))
     with pytest.raises(PrivacyError, match="must correlate its noise"):
         correlated_sum(plans.gradients(), NO_SUM, [], RANDOMNESS.stream("x"))
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from tests.names import names
 
 from wardround.randomness import Randomness, Stream, poisson_sample
 
@@ -130,10 +131,10 @@ def test_a_key_of_another_length_is_refused():
 @pytest.mark.parametrize("sampling_prob", [0.05, 0.5, 0.9])
 def test_poisson_sampling_takes_each_patient_independently(sampling_prob):
     num_patients, draws = 200, 2_000
-    source = stream("sampling")
+    source, everyone = stream("sampling"), names(num_patients)
     taken = np.zeros((draws, num_patients), dtype=bool)
     for row in taken:
-        row[poisson_sample(num_patients, sampling_prob, source)] = True
+        row[poisson_sample(everyone, sampling_prob, source)] = True
     sizes = taken.sum(axis=1)
     expected_variance = num_patients * sampling_prob * (1 - sampling_prob)
     assert abs(taken.mean() - sampling_prob) < 5 * np.sqrt(sampling_prob / taken.size)
@@ -143,9 +144,9 @@ def test_poisson_sampling_takes_each_patient_independently(sampling_prob):
 
 def test_full_participation_takes_everyone_and_draws_nothing():
     source = stream("full")
-    assert poisson_sample(5, 1.0, source).tolist() == [0, 1, 2, 3, 4]
+    assert poisson_sample(names(5), 1.0, source).tolist() == [0, 1, 2, 3, 4]
     assert np.array_equal(source.normal(4), stream("full").normal(4))
 
 
 def test_no_patients_give_an_empty_sample():
-    assert poisson_sample(0, 0.5, stream("empty")).size == 0
+    assert poisson_sample(names(0), 0.5, stream("empty")).size == 0

@@ -29,8 +29,8 @@ STATEMENT = {
     "noise_multiplier": 4.0, "clipping_norm": 1.0, "releases": 5,
     "released_what": "the noised sum of every round", "released_to": "the coordinator",
     "trust": "secure-aggregation", "hospitals": 2, "colluders": 0, "dropouts": 0, "images_per_patient": 8,
-    "unit": "patient", "relation": "add-or-remove-one", "accountant": "pld", "simulated": True, "seeded": False,
-    "guarantee": True, "reason": "", "caveats": ["The noise is continuous."],
+    "unit": "patient", "relation": "add-or-remove-one", "division": "by-own-id", "accountant": "pld",
+    "simulated": True, "seeded": False, "guarantee": True, "reason": "", "caveats": ["The noise is continuous."],
 }  # fmt: skip
 ONE_MODEL = {
     "models": 1, "accuracy": 0.81, "balanced_accuracy": 0.79, "auroc": 0.88, "sensitivity": 0.7,
@@ -76,7 +76,7 @@ RESULTS = {
     ],
     "findings": {"unreadable": 0, "two_labels": 3},
     "released": [
-        {"what": "the final model", "to": "whoever gets it", "protected_by": "the statement"},
+        {"what": "the final model", "to": "every recipient", "protected_by": "the statement"},
         {"what": "metrics", "to": "readers", "protected_by": "nothing: test patients stand outside"},
     ],
 }  # fmt: skip

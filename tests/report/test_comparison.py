@@ -8,8 +8,7 @@ import pytest
 from tests.report.conftest import ONE_MODEL, ROUNDS
 
 from wardround.accounting.events import GaussianEvent, SelfComposedEvent, to_json
-from wardround.report.comparison import DEALT_ANEW, NOT_CHARGED, Charge
-from wardround.report.comparison_lines import lines_of
+from wardround.report.comparison import DEALT_ANEW, NOT_CHARGED, Charge, lines_of
 from wardround.report.guarantee import Guarantee
 from wardround.report.side_by_side import Entry, overview_of
 from wardround.report.write import write_comparison
@@ -146,7 +145,7 @@ def test_the_page_says_what_must_be_said_beside_every_epsilon(grid, tmp_path):
     text = re.sub(r"<[^>]*>", " ", page).replace("&#39;", "'")
     assert NOT_CHARGED in text
     assert "the budget is spent." in text
-    assert "Six brightness and border numbers alone" in text
+    assert "Brightness and border numbers alone" in text
     assert "Always the commonest class" in text
     for said in (page, *lines_of(overview), json.dumps(overview.to_json(), ensure_ascii=False)):
         promises = said.replace("privacy.epsilon = ", "")  # a setting, and no promise

@@ -68,6 +68,15 @@ def says_its_condition(text):
     return bool(re.search(r"(δ|delta) = 1e-05", text)) and "patient" in text
 
 
+def test_a_fixed_division_is_part_of_the_promise_on_the_page(page_of):
+    def fixed(certificate, results):
+        certificate["statement"]["division"] = "fixed"
+
+    words = "with all their images, for this fixed division of the patients"
+    assert words in page_of(fixed).text
+    assert "fixed division" not in page_of().text
+
+
 def test_no_epsilon_stands_without_its_delta_and_unit(page_of):
     page = page_of()
     numbers = re.compile(r"(?<![\d.])(3\.46|5\.13|2\.23)(?!\d)")

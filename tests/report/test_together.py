@@ -60,6 +60,14 @@ def test_runs_together_cost_what_all_their_releases_cost(run, repeats):
     assert not together.is_sum
 
 
+def test_together_is_for_a_fixed_division_where_one_of_the_runs_is(run):
+    some = [run(steps(4.0, 20)), run(steps(4.0, 20), division="fixed")]
+    [together] = together_of(some)
+    assert "for one patient, for this fixed division of the patients" in together.sentence()
+    [alone] = together_of(some[:1])
+    assert "division" not in alone.sentence()
+
+
 def test_together_costs_more_than_any_and_no_more_than_the_sum(run):
     events = [SelfComposedEvent(PoissonSampledEvent(0.1, GaussianEvent(s)), 50) for s in (0.8, 1.0, 2.0)]
     [together] = together_of([run(event) for event in events])

@@ -17,10 +17,9 @@ from wardround.reproduce import dopamine, epsilons, exchange, linear, repaired, 
 from wardround.reproduce.as_published.statement import no_guarantee
 from wardround.reproduce.catalogue import REPRODUCTIONS, reproduction
 from wardround.reproduce.loops import Loop, run_loops
-from wardround.reproduce.page import PHANTOMS, render
-from wardround.reproduce.request import Request
-from wardround.reproduce.scale import Scale
-from wardround.reproduce.table import Figure, Origin, Row, Score, Shrunk, Table, by_setting
+from wardround.reproduce.page import render
+from wardround.reproduce.request import Request, Scale
+from wardround.reproduce.table import PHANTOMS, Figure, Origin, Row, Score, Shrunk, Table, by_setting
 from wardround.simulation.run import run_study
 
 SMALLEST = 0.004

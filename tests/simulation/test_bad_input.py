@@ -134,7 +134,7 @@ def test_a_missing_study_file_is_refused(refused, tmp_path):
 
 
 def test_more_hospitals_than_patients_are_refused(study_file, refused):
-    assert "patients enough" in refused(study_file(hospitals={"count": 39}))
+    assert "patients enough" in refused(study_file(hospitals={"count": 2, "scheme": "sizes", "sizes": [30, 30]}))
 
 
 # The pictures --------------------------------------------------------------------------------------------

@@ -56,7 +56,13 @@ def everything_below(folder):
 def test_a_study_on_an_export_leaves_no_name(export, study_file, wardround, tmp_path):
     cache = tmp_path / "cache"
     path = study_file(
-        data={"layout": "dicom", "path": str(export), "phantom": None, "key_file": str(tmp_path / "hospital.key")},
+        data={
+            "layout": "dicom",
+            "path": str(export),
+            "phantom": None,
+            "key_file": str(tmp_path / "hospital.key"),
+            "test": "stratified",
+        },
         hospitals={"count": 2, "scheme": "site"},
         performance={"cache": str(cache)},
     )
@@ -111,6 +117,7 @@ def test_volumes_of_an_export_train_a_solid_network(study_file, wardround, tmp_p
             "phantom": None,
             "volume_size": [8, 8, 8],
             "test_fraction": 0.4,
+            "test": "stratified",
         }
     )
     ended = wardround("run", path, "--out", tmp_path / "out", "--json")

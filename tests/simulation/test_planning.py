@@ -8,7 +8,7 @@ import pytest
 from tests.simulation.test_resume import run_study
 
 from wardround.accounting.accountants import AccountantKind
-from wardround.accounting.discrete import DiscreteShares, epsilon_of_shares
+from wardround.accounting.discrete import DiscreteShares, epsilon_of_parts
 from wardround.accounting.events import PoissonSampledEvent, SelfComposedEvent
 from wardround.accounting.planning import PlanQuestion, plan
 from wardround.agreed.planning import masked_plan
@@ -32,8 +32,8 @@ def test_epsilon_is_that_of_shares_sized_for_whoever_is_left():
             assert row.epsilon == math.inf
             continue
         shares = DiscreteShares(2**20, left, sensitivity, 2**40)
-        sums = epsilon_of_shares(shares, lambda one: SelfComposedEvent(PoissonSampledEvent(0.1, one), 40), 1e-5)
-        assert row.epsilon == sums
+        sums = shares, lambda one: SelfComposedEvent(PoissonSampledEvent(0.1, one), 40)
+        assert row.epsilon == epsilon_of_parts([sums], 1e-5)
     promised = [row.epsilon for row in answer.insiders if (row.colluders, row.missing) == (1, 1)]
     assert promised == [answer.epsilon]
     assert {row.colluders for row in answer.insiders} >= {0, 1, 4}, "an outsider, one insider, all but one"

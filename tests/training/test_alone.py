@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.names import names
 from tests.per_patient.conformance import patient_gradients
 from torch import nn
 
@@ -30,7 +31,7 @@ def bench_of(name, size=32, train="all"):
 
 def patients_with(counts):
     starts = np.cumsum([0, *counts])
-    return TrainingPatients(np.arange(starts[-1]), np.arange(starts[-1]) % 2, starts)
+    return TrainingPatients(np.arange(starts[-1]), np.arange(starts[-1]) % 2, starts, names(len(counts)))
 
 
 def rows(bench, patients, chosen):

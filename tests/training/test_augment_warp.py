@@ -112,7 +112,7 @@ def test_a_box_is_a_piece_of_the_whole(space):
 
 def test_light_is_monais_scaling_about_grey_and_shift():
     values = noise(4, (9, 12))
-    made, _ = Augmentation(brightness=0.2, contrast=0.3)(values, None, rows=np.arange(4), seed=9)
+    made, _ = Augmentation(brightness=0.2, contrast=0.3)(values, None, keys=np.arange(4, dtype=np.uint64), seed=9)
     for row in range(4):
         drawn = draws_of(9, row)
         scaled = ScaleIntensity(minv=None, maxv=None, factor=float(drawn.between(CONTRAST, 0.3)))(

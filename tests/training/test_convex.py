@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from tests.names import names
 from torch import nn
 
 from wardround.errors import ModelError
@@ -31,7 +32,7 @@ def bench(pixels, classes=3, *, bias=True, trained=None):
 
 def patients(labels, counts):
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return TrainingPatients(np.arange(starts[-1]), np.asarray(labels, dtype=np.int64), starts)
+    return TrainingPatients(np.arange(starts[-1]), np.asarray(labels, dtype=np.int64), starts, names(len(counts)))
 
 
 def without(whole, patient):
@@ -39,7 +40,10 @@ def without(whole, patient):
     keep = np.repeat(np.arange(len(whole)) != patient, whole.counts)
     counts = np.delete(whole.counts, patient)
     return TrainingPatients(
-        whole.rows[keep], whole.labels[keep], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        whole.rows[keep],
+        whole.labels[keep],
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        np.delete(whole.names, patient, axis=0),
     )
 
 

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.names import names
 from torch import nn
 
 from wardround.images.patients import ImageRef, Patient
@@ -28,7 +29,7 @@ def bench_and_patients(*, encode_once=False, num_pictures=9, pictures_at_once=No
     bench = Workbench(network, pixels, cross_entropy, 1 << 20)
     labels = generator.integers(0, 3, num_pictures)
     starts = np.array([0, 2, 3, 6, num_pictures])
-    return bench, TrainingPatients(np.arange(num_pictures), labels, starts)
+    return bench, TrainingPatients(np.arange(num_pictures), labels, starts, names(4))
 
 
 def everyone(patients):
@@ -37,10 +38,12 @@ def everyone(patients):
 
 def test_pictures_of_some_patients_keep_their_patient_together():
     _, patients = bench_and_patients()
-    rows, labels, position = patients.pictures_of(np.array([2, 0]))
-    assert rows.tolist() == [3, 4, 5, 0, 1]
-    assert labels.tolist() == patients.labels[[3, 4, 5, 0, 1]].tolist()
-    assert position.tolist() == [0, 0, 0, 1, 1]
+    drawn = patients.pictures_of(np.array([2, 0]))
+    assert drawn.rows.tolist() == [3, 4, 5, 0, 1]
+    assert drawn.labels.tolist() == patients.labels[[3, 4, 5, 0, 1]].tolist()
+    assert drawn.patient.tolist() == [0, 0, 0, 1, 1]
+    keys = patients.keys.tolist()
+    assert drawn.keys.tolist() == [keys[2], keys[2] + 1, keys[2] + 2, keys[0], keys[0] + 1]
 
 
 def test_a_patient_keeps_at_most_the_agreed_number_of_pictures_spread_over_all():

@@ -32,12 +32,8 @@ def calibrate_noise_multiplier(
         always holds; the lower one unless z = SMALLEST_NOISE_MULTIPLIER is already more private than asked
         for.
 
-    Args:
-        make_event: what is done at a noise multiplier; more noise must not cost more.
-        epsilon: the promise, > 0 and finite.
-        delta: the target delta.
-        accountant: what computes epsilon.
-        tolerance: how much of `epsilon` may be left unused, as a fraction of it.
+    `make_event` says what is done at a noise multiplier; more noise must not cost more. `epsilon` is > 0 and finite,
+    and `tolerance` is the fraction of it that may be left unused.
 
     Raises:
         PrivacyError: the arguments do not hold, or no amount of noise keeps the promise because something in

@@ -2,35 +2,21 @@
 
 A sum of whole numbers x, which one unit moves by at most D in L2 norm, is released with h independent shares of noise,
 each a discrete Gaussian N_Z(σ²) in each of d coordinates. A sum of discrete Gaussians is no discrete Gaussian, and a
-discrete one is no rounded continuous one, but their probabilities differ by factors next to one. Write
+discrete one is no rounded continuous one, but their probabilities differ by factors next to one. By Poisson summation
 
-    ρ_s(Z - c) = sum over whole k of exp(-(k-c)² / 2s²) = s sqrt(2π) (1 + e),   |e| <= e(s) = 2 Σ_m>=1 exp(-2π² s² m²)
+    sum over whole k of exp(-(k-c)² / 2s²) = s sqrt(2π) (1 + e),   |e| <= e(s) = 2 Σ_m>=1 exp(-2π² s² m²)
 
-for any c, by Poisson summation (Canonne, Kamath and Steinke 2020, https://arxiv.org/abs/2004.00010), and Σ² = h σ².
+for any c. From that follow a slack of the shares, by completing the square in their convolution, and a slack of
+smoothing a continuous Gaussian of variance h σ² - r² to whole numbers: for each sample that may have been drawn, the
+release has, up to a factor within exp(±η), the probabilities of something computed from a Gaussian release with noise
+multiplier sqrt(h σ² - r²) / D, and η = d (slack of shares + slack of smoothing). Over T releases, each chosen after the
+earlier ones, factors multiply. With M the releases and G what is computed from Gaussians,
+M(X) <= e^Tη G(X) <= e^Tη (e^ε G(X') + δ) <= e^(ε + 2Tη) M(X') + e^Tη δ: both are charged. Unlike releases, such as a
+count and the sums after it, have an η each, and Σ η_i stands for T η.
 
-Shares. N_Z(a²) + N_Z(b²) has at k the probability of N_Z(a² + b²) times, by completing the square,
-
-    ρ_s(Z - c) ρ_S(Z) / (ρ_a(Z) ρ_b(Z)),     1/s² = 1/a² + 1/b²,  S² = a² + b²,  c = k a² / S².
-
-As s S = a b, this is (1 + e_s) (1 + e_S) / ((1 + e_a) (1 + e_b)), where e_s lies within ±e(s) and the others, of sums
-that are not shifted, between 0 and e. Share by share it gives the τ of the distributed discrete Gaussian (Kairouz, Liu
-and Steinke 2021, https://arxiv.org/abs/2102.06387) as a bound on the ratio.
-
-Smoothing. Draw y from N(x, Σ² - r²), then a whole number k with probability proportional to exp(-(k-y)² / 2r²).
-Integrated over y that is the density of N(x, Σ²) at k over 1 ± e(r). So k has the probability of x + N_Z(Σ²) up to a
-factor within (1 ± e(r)) / (1 ∓ e(r)); and k is computed from y, a Gaussian release with noise multiplier
-sqrt(Σ² - r²) / D.
-
-Together. For each sample that may have been drawn, the release has, up to a factor within exp(±η), the probabilities of
-something computed from a Gaussian release, with η = d (slack of shares + slack of smoothing). Mixing over samples keeps
-the factor; T releases, each chosen after the earlier ones, multiply it. With M the releases and G what is computed from
-Gaussians, M(X) <= e^Tη G(X) <= e^Tη (e^ε G(X') + δ) <= e^(ε + 2Tη) M(X') + e^Tη δ: both are charged.
-
-Unlike releases. A count and the sums after it each have a D, a d and so an η of their own. Given what was released
-before it, the i-th release has, up to a factor within exp(±η_i), the probabilities of something computed from its own
-Gaussian. The probability of all of them is the product of these, so it is that of something computed from the
-composition of all the Gaussians, up to a factor within exp(±Σ η_i). With T sums and one count, T η of the sums plus η
-of the count stands for T η above, and ε and δ are those of the Gaussians composed.
+The proof is in docs/secure-aggregation.md, "What a sum of shares costs". Sources: Canonne, Kamath and Steinke 2020,
+https://arxiv.org/abs/2004.00010; Kairouz, Liu and Steinke 2021, https://arxiv.org/abs/2102.06387, whose τ bounds the
+ratio here.
 """
 
 import math
@@ -40,7 +26,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
-from wardround.accounting.accountants import AccountantKind, delta_of, epsilon_of
+from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent, Event, GaussianEvent, PoissonSampledEvent, leaves
 from wardround.accounting.mechanisms import check_delta
 from wardround.errors import PrivacyError
@@ -125,70 +111,34 @@ def slack_of_smoothing(smoothing: float) -> float:
     return math.log1p(_excess(smoothing)) + _minus_log1m(_excess(smoothing))
 
 
-def epsilon_of_shares(
-    release: DiscreteShares,
-    make_event: Callable[[GaussianEvent], Event],
-    delta: float,
-    accountant: AccountantKind = AccountantKind.PLD,
-) -> float:
-    """Returns epsilon at `delta` of sums of discrete Gaussian shares: that of Gaussians plus 2Tη, at exp(-Tη) delta.
-
-    Args:
-        release: one noised sum, as the adversary sees it.
-        make_event: all that is released, given what one sum is: for training, a Poisson-sampled event composed T
-            times. T is counted in it.
-        delta: the target.
-        accountant: computes epsilon of the Gaussians.
-
-    Guarantee:
-        With an accountant that is an upper bound: (epsilon, delta)-DP for one unit added or removed, later sums free
-        to depend on earlier ones. What the slack adds is rounded up to the next float.
-
-    Raises:
-        PrivacyError: the noise is so coarse that the slack is 1 or more, or the event holds no such release.
-
-    >>> from wardround.accounting.events import PoissonSampledEvent, SelfComposedEvent
-    >>> release = DiscreteShares(share_std=2**20, shares=9, sensitivity=3 * 2**20, dimension=10**6)
-    >>> round(epsilon_of_shares(release, lambda one: SelfComposedEvent(PoissonSampledEvent(0.02, one), 2_000), 1e-5), 3)
-    5.616
-    """
-    return epsilon_of_parts([(release, make_event)], delta, accountant)
-
-
 def epsilon_of_parts(
     parts: Sequence[Part], delta: float, accountant: AccountantKind = AccountantKind.PLD
 ) -> float:
-    """Returns epsilon at `delta` of unlike sums together, each noised by shares of its own: a count and training, say.
+    """Returns epsilon at `delta` of sums noised by discrete Gaussian shares.
 
-    Args:
-        parts: the kinds of sums; the slack of each is counted in its own event.
-        delta: the target.
-        accountant: computes epsilon of the Gaussians.
+    It is that of Gaussians plus 2Tη, at exp(-Tη) delta.
+
+    `parts` are the kinds of sums, such as a count and training, each with all that is released of it, given what one
+    is: for training, a Poisson-sampled event composed T times. The slack of each is counted in its own event.
 
     Guarantee:
-        As `epsilon_of_shares`, of all of them composed, in any order.
+        With an accountant that is an upper bound: (epsilon, delta)-DP for one unit added or removed, of all of them
+        composed, in any order, later sums free to depend on earlier ones. What the slack adds is rounded up to the
+        next float.
 
     Raises:
-        PrivacyError: as `epsilon_of_shares`.
+        PrivacyError: the noise is so coarse that the slack is 1 or more, or an event holds no such release.
+
+    >>> from wardround.accounting.events import PoissonSampledEvent, SelfComposedEvent
+    >>> release = DiscreteShares(share_std=2**20, shares=9, sensitivity=3 * 2**20, dimension=10**6)
+    >>> training = release, lambda one: SelfComposedEvent(PoissonSampledEvent(0.02, one), 2_000)
+    >>> round(epsilon_of_parts([training], 1e-5), 3)
+    5.616
     """
     check_delta(delta)
     event, slack = _composed(parts)
     epsilon = epsilon_of(event, math.nextafter(delta * math.exp(-slack), 0), accountant)
     return math.nextafter(epsilon + 2 * slack, math.inf)
-
-
-def delta_of_shares(
-    release: DiscreteShares,
-    make_event: Callable[[GaussianEvent], Event],
-    epsilon: float,
-    accountant: AccountantKind = AccountantKind.PLD,
-) -> float:
-    """Returns delta at `epsilon` of sums noised by discrete Gaussian shares; the arguments of `epsilon_of_shares`."""
-    event, slack = _composed([(release, make_event)])
-    left = math.nextafter(epsilon - 2 * slack, 0)
-    if epsilon < 2 * slack:
-        return 1.0
-    return min(1.0, math.nextafter(math.exp(slack) * delta_of(event, left, accountant), math.inf))
 
 
 def _composed(parts: Sequence[Part]) -> tuple[Event, float]:

@@ -15,7 +15,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from wardround.errors import PrivacyError
@@ -174,29 +174,38 @@ def _count_leaves(event: Event, times: int, counts: Counter[LeafEvent]) -> None:
             counts[event] += times
 
 
+_KINDS: dict[str, type[Event]] = {
+    "gaussian": GaussianEvent,
+    "laplace": LaplaceEvent,
+    "pure": PureEvent,
+    "poisson-sampled": PoissonSampledEvent,
+    "self-composed": SelfComposedEvent,
+    "composed": ComposedEvent,
+    "non-private": NonPrivateEvent,
+    "none": NoEvent,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
 def to_json(event: Event) -> JsonDict:
     """Returns the event as a JSON object; `from_json` reads it back unchanged.
 
     >>> to_json(PoissonSampledEvent(0.05, GaussianEvent(1.2)))
     {'event': 'poisson-sampled', 'sampling_prob': 0.05, 'of': {'event': 'gaussian', 'noise_multiplier': 1.2}}
     """
-    match event:
-        case GaussianEvent(noise_multiplier):
-            return {"event": "gaussian", "noise_multiplier": float(noise_multiplier)}
-        case LaplaceEvent(noise_multiplier):
-            return {"event": "laplace", "noise_multiplier": float(noise_multiplier)}
-        case PureEvent(epsilon):
-            return {"event": "pure", "epsilon": float(epsilon)}
-        case PoissonSampledEvent(sampling_prob, inner):
-            return {"event": "poisson-sampled", "sampling_prob": float(sampling_prob), "of": to_json(inner)}
-        case SelfComposedEvent(inner, count):
-            return {"event": "self-composed", "count": count, "of": to_json(inner)}
-        case ComposedEvent(events):
-            return {"event": "composed", "of": [to_json(inner) for inner in events]}
-        case NonPrivateEvent():
-            return {"event": "non-private"}
-        case NoEvent():
-            return {"event": "none"}
+    data: JsonDict = {"event": _NAMES[type(event)]}
+    for field in fields(event):
+        value: Any = getattr(event, field.name)
+        match field.name:
+            case "event":
+                data["of"] = to_json(value)
+            case "events":
+                data["of"] = [to_json(inner) for inner in value]
+            case "count":
+                data["count"] = value
+            case number:
+                data[number] = float(value)
+    return data
 
 
 def from_json(data: Mapping[str, object]) -> Event:
@@ -205,21 +214,18 @@ def from_json(data: Mapping[str, object]) -> Event:
     Raises:
         PrivacyError: `data` is not an event of the vocabulary, or one of its numbers does not hold.
     """
-    kind = str(data.get("event")) if isinstance(data, Mapping) else None
-    if kind not in _KINDS:
+    kind = _KINDS.get(str(data.get("event"))) if isinstance(data, Mapping) else None
+    if kind is None:
         raise PrivacyError(
             f"An event must be a JSON object whose 'event' is one of {', '.join(_KINDS)}, got {data!r}. "
             "The record may come from a newer version."
         )
     try:
-        return _read(kind, data)
+        return kind(**{field.name: _read(data, field.name) for field in fields(kind)})
     except (KeyError, TypeError, ValueError) as error:
         raise PrivacyError(
             f"The event {json.dumps(dict(data), default=repr)} is not complete: {error}."
         ) from error
-
-
-_KINDS = ("gaussian", "laplace", "pure", "poisson-sampled", "self-composed", "composed", "non-private", "none")
 
 
 def canonical_json(data: Mapping[str, object]) -> str:
@@ -227,32 +233,18 @@ def canonical_json(data: Mapping[str, object]) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _number(data: Mapping[str, object], key: str) -> float:
-    value = data[key]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{key} must be a number, got {value!r}")
-    return float(value)
-
-
-def _read(kind: str, data: Mapping[str, Any]) -> Event:
-    """Returns an event of a known kind; `from_json` of an inner one refuses what is no object."""
-    match kind:
-        case "gaussian":
-            return GaussianEvent(_number(data, "noise_multiplier"))
-        case "laplace":
-            return LaplaceEvent(_number(data, "noise_multiplier"))
-        case "pure":
-            return PureEvent(_number(data, "epsilon"))
-        case "poisson-sampled":
-            inner: Any = from_json(data["of"])  # no other than it may have: refused by the event
-            return PoissonSampledEvent(_number(data, "sampling_prob"), inner)
-        case "self-composed":
-            return SelfComposedEvent(from_json(data["of"]), data["count"])
-        case "composed":
+def _read(data: Mapping[str, Any], name: str) -> Any:
+    """Returns one field of an event; `from_json` of an inner one refuses what is no object."""
+    match name:
+        case "event":
+            return from_json(data["of"])
+        case "events":
             if not isinstance(data["of"], list | tuple):
                 raise TypeError(f"'of' must be a list, got {data['of']!r}")
-            return ComposedEvent(tuple(from_json(item) for item in data["of"]))
-        case "non-private":
-            return NonPrivateEvent()
-        case _:
-            return NoEvent()
+            return tuple(from_json(item) for item in data["of"])
+        case "count":
+            return data["count"]
+    value = data[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)

@@ -6,7 +6,7 @@ the honest hospitals present. With the colluders and dropouts that the shares we
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import assert_never
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
@@ -29,13 +29,7 @@ class InsiderRow:
 
     def to_json(self) -> JsonDict:
         """Returns the row as a JSON object; an infinite epsilon is the string 'infinity'."""
-        return {
-            "adversary": self.adversary,
-            "colluders": self.colluders,
-            "missing": self.missing,
-            "noise_multiplier": self.noise_multiplier,
-            "epsilon": number_to_json(self.epsilon),
-        }
+        return asdict(self) | {"epsilon": number_to_json(self.epsilon)}
 
 
 def epsilon_by_colluders(
@@ -49,15 +43,10 @@ def epsilon_by_colluders(
 ) -> tuple[InsiderRow, ...]:
     """Returns epsilon against each attacker, from the weakest to the strongest.
 
-    Args:
-        make_event: the release of the whole study at a noise multiplier.
-        noise_multiplier: the promised one, z.
-        noiser: adds the noise; shares carry the colluders and dropouts that they were sized for.
-        delta: the target delta.
-        accountant: computes epsilon.
-        parts: all that is released, in place of `make_event`, where noise is whole numbers; with secure aggregation
-            only. Each attacker is then left with fewer shares of every part, and their slack is added. A row's
-            noise multiplier is that of the first part.
+    `make_event` is the release of the whole study at a noise multiplier, and `noise_multiplier` the promised one, z.
+    The noiser's shares carry the colluders and dropouts that they were sized for. Where noise is whole numbers, with
+    secure aggregation only, `parts` are all that is released, in place of `make_event`: each attacker is then left with
+    fewer shares of every part, and their slack is added. A row's noise multiplier is that of the first part.
 
     Edge cases:
         No noise unknown to the attacker: epsilon is infinite. `ByEachHospital`: every hospital adds all the noise and
@@ -80,9 +69,7 @@ def epsilon_by_colluders(
     match noiser:
         case ByCoordinator():
             return (
-                row(
-                    "whoever sees the models, other hospitals included", noiser.hospitals - 1, 0, noise_multiplier
-                ),
+                row("a reader of the models, other hospitals included", noiser.hospitals - 1, 0, noise_multiplier),
                 row("the coordinator", 0, 0, 0.0),
             )
         case ByEachHospital():
@@ -107,4 +94,4 @@ def _cases(shares: NoiseShares) -> Iterator[tuple[int, int]]:
 def _name(colluding: int, missing: int) -> str:
     others = {0: "", 1: " with 1 hospital"}.get(colluding, f" with {colluding} hospitals")
     absent = {0: "", 1: ", 1 share missing"}.get(missing, f", {missing} shares missing")
-    return f"the coordinator{others}{absent}" if colluding else f"the coordinator, or whoever sees models{absent}"
+    return f"the coordinator{others}{absent}" if colluding else f"the coordinator, or a reader of models{absent}"

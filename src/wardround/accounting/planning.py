@@ -32,7 +32,6 @@ class PlanQuestion:
 
     Attributes:
         patients: in all hospitals together.
-        noiser: adds the noise, among the hospitals of a round.
         parameters: trained parameters of the model, when feasibility is asked for.
     """
 

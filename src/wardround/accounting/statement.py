@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import ROUND_CEILING, Context, Decimal
+from typing import assert_never
 
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.events import JsonDict
 from wardround.accounting.numbers import number_from_json, number_to_json
-from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
+from wardround.accounting.terms import Division, NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
 from wardround.noisers import Noiser, NoiseShares, Trust, colluders_of, dropouts_of, noiser_of, trust_of
 
@@ -34,15 +35,14 @@ class Statement:
 
     Attributes:
         sampler: how patients were drawn, such as "Poisson sampling with probability 0.05".
-        mechanism: such as "Gaussian".
         releases: noised results that epsilon covers, all together.
         released_what: such as "the noised sum of clipped gradients of every round".
-        released_to: the parties that see it, such as "every participating hospital and whoever gets the model".
+        released_to: the parties that see it, such as "every participating hospital and every recipient of the model".
         noiser: adds the noise, among how many hospitals.
         guarantee: False for schemes that are known to give none; `reason` then says why, and epsilon is
             infinite.
-        caveats: whole sentences.
         clipping: how gradients are brought to the clipping norm, such as "each layer apart"; empty when flat.
+        division: how patients came to their places; one that couples patients is part of every sentence.
     """
 
     epsilon: float
@@ -65,6 +65,7 @@ class Statement:
     reason: str = ""
     caveats: tuple[str, ...] = ()
     clipping: str = ""
+    division: Division = Division.BY_OWN_ID
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "caveats", tuple(self.caveats))
@@ -92,7 +93,8 @@ class Statement:
         stamp = f" [{SEEDED_STAMP}]" if self.seeded else ""
         if not self._holds:
             return f"no privacy guarantee: epsilon = infinity for one {self.unit}{stamp}"
-        return f"{self._promise} for one {self.unit} ({self.relation}, {self.accountant}){stamp}"
+        whom = f"{self.unit}{self.division.condition}"
+        return f"{self._promise} for one {whom} ({self.relation}, {self.accountant}){stamp}"
 
     def sentence(self) -> str:
         """The whole statement, as a paragraph."""
@@ -120,6 +122,7 @@ class Statement:
             "dropouts": dropouts_of(self.noiser),
             "unit": self.unit.value,
             "relation": self.relation.value,
+            "division": self.division.value,
             "accountant": self.accountant.value,
             "caveats": list(self.caveats),
         }
@@ -142,6 +145,7 @@ class Statement:
                     "noiser": noiser_of(Trust(str(trust)), *map(_whole, numbers)),
                     "unit": PrivacyUnit(str(data["unit"])),
                     "relation": NeighboringRelation(str(data["relation"])),
+                    "division": Division(str(data["division"])),
                     "accountant": AccountantKind(str(data["accountant"])),
                 }
             )
@@ -160,14 +164,13 @@ class Statement:
         return f"epsilon = {format_epsilon(self.epsilon)} at delta = {self.delta:g}"
 
     def _guarantee_sentence(self) -> str:
-        whole = "all their images" if self.unit is PrivacyUnit.PATIENT else "all it contributes"
         if not self._holds:
             because = f" The reason: {self.reason.rstrip('.')}." if self.reason else ""
             return f"There is no privacy guarantee: epsilon = infinity for one {self.unit}.{because}"
         change = "Replacing" if self.relation is NeighboringRelation.REPLACE_ONE else "Adding or removing"
         return (
-            f"{change} one {self.unit}, with {whole}, changes the chance of any result by a factor "
-            f"of at most exp(epsilon), up to delta: {self._promise} ({self.relation}), computed with "
+            f"{change} {whole_of(self.unit).rstrip(',')}{self.division.condition}, changes the chance of any result by "
+            f"a factor of at most exp(epsilon), up to delta: {self._promise} ({self.relation}), computed with "
             f"{_METHODS[self.accountant]} over {_count(self.releases, 'release')}."
         )
 
@@ -191,6 +194,23 @@ class Statement:
                 f"with at most {_count(self.noiser.dropouts, 'dropout')} in a round"
             )
         return f"{_TRUST[self.trust]}{assumed}."
+
+
+def whole_of(unit: PrivacyUnit) -> str:
+    """Returns one unit in words, with everything of it that is added or removed together.
+
+    >>> whole_of(PrivacyUnit.PATIENT), whole_of(PrivacyUnit.PICTURE)
+    ('one patient, with all their images,', 'one picture, by itself,')
+    """
+    match unit:
+        case PrivacyUnit.PATIENT:
+            return "one patient, with all their images,"
+        case PrivacyUnit.PICTURE:
+            return "one picture, by itself,"
+        case PrivacyUnit.HOSPITAL:
+            return "one hospital, with all it contributes,"
+        case _:
+            assert_never(unit)
 
 
 def format_epsilon(epsilon: float) -> str:

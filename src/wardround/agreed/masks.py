@@ -45,8 +45,8 @@ def fitting(mechanism: IntegerMechanism, plan: Plan) -> IntegerMechanism:
     """Returns the mechanism in the smallest ring in which no sum of a round wraps around.
 
     The sum is of as many patients as the plan's sampling takes but for a chance of
-    `wardround.randomness.LARGER_SAMPLE`. The ring has no part in the guarantee. Where patients are counted their number
-    is not known beforehand, and the ring stays the widest.
+    `wardround.randomness.LARGER_SAMPLE`, where the public number of patients is the expected one. The ring has no part
+    in the guarantee. Where patients are counted their number is not known beforehand, and the ring stays the widest.
 
     Raises:
         FederationError: no ring holds sums over so many patients.
@@ -70,11 +70,7 @@ def count_mechanism_of(plan: Plan) -> IntegerMechanism | None:
 def agreement_of(study: Study, plan: Plan, parameters: int, keys: Mapping[str, bytes]) -> Agreement:
     """Returns what the hospitals of a masked run agree on.
 
-    Args:
-        study: names the run, and how many rounds it has.
-        plan: with shares of noise.
-        parameters: trained.
-        keys: public signing keys of all hospitals, by name; they name the run.
+    `keys` are the public signing keys of all hospitals, by name; they name the run.
 
     Raises:
         FederationError: no ring holds sums over so many patients.
@@ -96,11 +92,8 @@ def shares_for(
 ) -> DiscreteShares:
     """Returns shares of noise on a grid that are worth a noise multiplier, or a hair more.
 
-    Args:
-        noise_multiplier: std over sensitivity.
-        clipping_norm: L2 norm of what one patient adds.
-        coordinates: that the slack of whole-number noise is charged for.
-        noiser: hospitals that add shares.
+    `noise_multiplier` is std over sensitivity, and `clipping_norm` the L2 norm of what one patient adds; the slack of
+    whole-number noise is charged for so many `coordinates`.
 
     Raises:
         PrivacyError: the grid cannot carry the noise.

@@ -29,14 +29,8 @@ def card_of(
 ) -> ModelCard:
     """Returns the model card of a study's final model or models.
 
-    Args:
-        study: that trained them.
-        network: of the study; only its frozen parameters and its encoding are read.
-        weights: the file they are in.
-        target: predicted.
-        classes: names of the logits, in order.
-        channels: of a preprocessed picture or volume.
-        statement: the guarantee, one line.
+    `channels` are those of a preprocessed picture or volume, and `statement` is the guarantee in one line. Of the
+    network only its frozen parameters and its encoding are read.
     """
     recipe, section = _recipe(study, channels), study.model
     return ModelCard(

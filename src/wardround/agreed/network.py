@@ -37,11 +37,7 @@ def augmentation_of(study: Study, spacing: tuple[float, ...] | None) -> Augmenta
 def build_network(study: Study, *, target: Target, num_classes: int, shape: tuple[int, ...]) -> Network:
     """Returns the study's network, refused when it mixes patients.
 
-    Args:
-        study: names it.
-        target: what it is to predict.
-        num_classes: number of logits.
-        shape: (channel, *space) of a preprocessed picture.
+    The shape is (channel, *space) of a preprocessed picture.
 
     Raises:
         ModelError: it does not predict that, does not fit the pictures, or mixes patients.
@@ -68,6 +64,7 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
             f"{name} reads features that are computed once from each picture, so training.augment would change "
             'nothing; remove it, or choose another network or train = "all".'
         )
+    _check_weights(study, network)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (3, channels, *size), dtype=torch.uint8, generator=generator)
     network.trained.train()
@@ -75,3 +72,14 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
     if study.fits_head:
         linear_head(network)
     return network
+
+
+def _check_weights(study: Study, network: Network) -> None:
+    """Refuses a weights file that is not the one the study names by its hash."""
+    wanted, read = study.model.weights_sha256, network.weights
+    if wanted is not None and (read is None or read.sha256 != wanted):
+        raise ModelError(
+            f"model.weights must be the file with SHA-256 {wanted}, got {None if read is None else read.sha256}. Ask "
+            "the study's author for the file.",
+            code="model-other-weights",
+        )

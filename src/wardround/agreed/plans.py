@@ -7,8 +7,9 @@ from typing import assert_never
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.calibration import calibrate_noise_multiplier
 from wardround.accounting.events import Event, GaussianEvent, SelfComposedEvent
+from wardround.accounting.terms import Division
 from wardround.agreed.masks import COUNT_COORDINATES, shares_for
-from wardround.agreed.strategies import asks, head_fit_of, releases_after, timetable_of
+from wardround.agreed.strategies import asks, head_fit_of, releases_after, spare_releases, timetable_of
 from wardround.config import Study
 from wardround.config.federation import FederatedSGD
 from wardround.config.privacy import (
@@ -68,9 +69,21 @@ def plan_of(study: Study) -> Plan:
         StudyError: the plan does not protect what the strategy asks for.
         PrivacyError: the guarantee cannot be given as asked.
     """
-    draft = _draft(study)
+    draft = replace(_draft(study), division=division_of(study))
     check_fit(study, draft)
     return _calibrated(study, draft)
+
+
+_EXACT_SCHEMES = ("sizes", "images", "label-shards")
+
+
+def division_of(study: Study) -> Division:
+    """Returns whether each patient's place follows from that patient alone, or the division of all is taken as fixed.
+
+    Exact sizes couple patients, and the rule behind a published test part is not known here.
+    """
+    couples = study.hospitals.scheme in _EXACT_SCHEMES or study.data.test != "patients"
+    return Division.FIXED if couples else Division.BY_OWN_ID
 
 
 def check_fit(study: Study, plan: Plan) -> None:
@@ -121,7 +134,8 @@ def noiser_of(study: Study) -> Noiser:
 
 def _draft(study: Study) -> Plan:
     """Returns the plan before its noise is calibrated: with noise of multiplier 1 where it is still to be computed."""
-    section, noiser, releases = study.privacy, noiser_of(study), releases_after(study, study.rounds)
+    section, noiser = study.privacy, noiser_of(study)
+    releases = releases_after(study, study.rounds) + spare_releases(study)
     match section:
         case DPSGD():
             clip, size = _clip(section), _size(section.num_patients)
@@ -205,7 +219,7 @@ def noised(plan: Plan, epsilon: float | None, noise_multiplier: float | None, *,
 def _plan(section: PlanSection, part: Training) -> Plan:
     parts: tuple[Part, ...] = (part,)
     if isinstance(part, NoisedGradients | CorrelatedGradients) and isinstance(part.size, NoisyCount):
-        parts = (NoisedCounts(_ONE, part.noiser), part)
+        parts = (NoisedCounts(_ONE, part.noiser, 1 + section.spare), part)
     delta: float | None = getattr(section, "delta", None)
     images = part.release.images_per_patient if isinstance(part, NoisedPictures) else section.images_per_patient
     return Plan(parts, delta or 1e-5, AccountantKind(section.accountant), images)

@@ -1,6 +1,6 @@
 """The strategy of a study: its turns, what it asks hospitals for, and what each of them releases."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import assert_never
 
 import numpy as np
@@ -47,6 +47,7 @@ from wardround.work import (
     GradientSum,
     HeadFit,
     LocalUpdate,
+    SelectiveUpdate,
     Work,
 )
 
@@ -92,6 +93,15 @@ def releases_after(study: Study, rounds: int) -> int:
     return timetable_of(study).most_visits(rounds) * steps
 
 
+def spare_releases(study: Study) -> int:
+    """Returns the releases that the study's spare attempts may add to those of its rounds, at one hospital.
+
+    Every one of them may be the attempt of a round, or of the count before round 1, which is paid for in
+    `NoisedCounts.releases`.
+    """
+    return study.privacy.spare * (study.local_steps if study.privacy.plan == "dp-sgd" else 1)
+
+
 def asks(study: Study, plan: Plan) -> Iterator[Work]:
     """Yields one of each piece of work that hospitals are asked for, without the model: what a plan has to protect."""
     local = isinstance(study.federation, Local)
@@ -119,9 +129,34 @@ _ONE = {"num_patients": np.ones(1, dtype=np.float32), "class_counts": np.ones((1
 """A state in which the one hospital has one patient of each class."""
 
 
-def works_of(study: Study, plan: Plan) -> frozenset[type[Work]]:
-    """Returns the kinds of work that hospitals are asked for."""
-    return frozenset(type(work) for work in asks(study, plan))
+def asked_by(study: Study, plan: Plan) -> Callable[[Work, int], bool]:
+    """Returns whether the study's strategy asks a hospital for this work in a round, with these parameters.
+
+    The model and what follows from it may be anything; every number of the study is as the study has it.
+    """
+    kinds = {type(work): work for work in asks(study, plan)}
+    section, hospitals = study.federation, timetable_of(study).hospitals
+    is_local = any(isinstance(work, LocalUpdate | SelectiveUpdate) for work in kinds.values())
+    local = _local(study, plan, Call("")) if is_local else None
+
+    def is_asked(work: Work, round: int) -> bool:
+        agreed = kinds.get(type(work))
+        match work:
+            case GradientSum():
+                return agreed is not None and clip_of(plan.training).asked_in(round, work.clipping_norm)
+            case LocalUpdate() | SelectiveUpdate():
+                if agreed is None or local is None:
+                    return False
+                if not local.asks_for(work.steps, hospitals, corrected=isinstance(section, Scaffolding)):
+                    return False
+                if not isinstance(work, SelectiveUpdate) or not isinstance(agreed, SelectiveUpdate):
+                    return True
+                chosen: bool = published(section.strategy, "strategy").selects_as(agreed.selection, work.selection)
+                return chosen
+            case _:
+                return agreed == work
+
+    return is_asked
 
 
 def head_fit_of(study: Study) -> HeadFit:

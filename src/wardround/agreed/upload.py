@@ -16,7 +16,6 @@ class MaskedUpload:
     """The upload of the hospital with the longest name.
 
     Attributes:
-        parameters: trained.
         ring_bits: b, sent for each coordinate.
         num_bytes: of a round's upload, with header, witness coordinates, check and signature.
         count_bytes: of the upload that counts patients before round 1; None where their number is public.

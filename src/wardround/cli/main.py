@@ -87,8 +87,13 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
     print()
     for row in found.insiders:
         print(f"  against {row.adversary}: epsilon = {_number(row.epsilon)} at delta = {found.plan.delta:g}")
-    listed = "no data folder to list" if found.patients is None else f"{found.patients} patients"
-    print(f"\n{listed}, {found.pictures or 0} pictures; {found.parameters} trained parameters")
+    if found.patients is None:
+        listed = "no data folder to list: whether its pictures name patients is not known"
+    elif found.plan.persons.one == "picture":
+        listed = f"{found.pictures or 0} pictures, which name no patient"
+    else:
+        listed = f"{found.patients} patients, {found.pictures or 0} pictures"
+    print(f"\n{listed}; {found.parameters} trained parameters")
     if found.upload is not None:
         print(found.upload.sentence())
     if found.seconds is not None:
@@ -179,7 +184,7 @@ def compare(
     """Run several studies, or every combination of a sweep, and hold them side by side."""
     from wardround.cli.terminal import Terminal
     from wardround.config.sweep import read_sweep
-    from wardround.report.comparison_lines import lines_of
+    from wardround.report.comparison import lines_of
     from wardround.simulation.sweeps.compare import compare as compare_all
 
     sweeps = [read_sweep(path, _overrides(data), repeats) for path in studies]
@@ -209,10 +214,8 @@ def reproduce(
     """Run a published result: as printed, ours as published, ours repaired, each with what it guarantees."""
     from wardround.cli.terminal import Terminal
     from wardround.reproduce.catalogue import REPRODUCTIONS, reproduction
-    from wardround.reproduce.page import write_table
-    from wardround.reproduce.request import Request
-    from wardround.reproduce.scale import Scale
-    from wardround.reproduce.terminal import show
+    from wardround.reproduce.output import show, write_table
+    from wardround.reproduce.request import Request, Scale
 
     if list_all or name is None:
         listed = {key: {"what": one.what, "data": one.data} for key, one in REPRODUCTIONS.items()}
@@ -338,7 +341,10 @@ def _print_run(record: "RunRecord", as_json: bool) -> None:
         f"{measure.title} {_number(measure.score.value)}" for measure in numbers_of(record).quality.measures[:3]
     )
     majority = summary["majority_accuracy"]
-    print(f"{said} on held-out patients" + ("" if majority is None else f" (majority class: {_number(majority)})"))
+    held_out = "pictures" if summary["unit"] == "picture" else "patients"
+    print(
+        f"{said} on held-out {held_out}" + ("" if majority is None else f" (majority class: {_number(majority)})")
+    )
     if record.certificate["stopped"]:
         print(record.certificate["stopped"])
     page = record.path / "report.html"

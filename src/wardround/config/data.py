@@ -1,13 +1,15 @@
 """`[site]`, `[data]` and `[hospitals]`: where pictures are, what they become, and how patients are dealt out."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from wardround.config.section import Section, conflict
 from wardround.images.layouts.names import LayoutName
 
+ClassName = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]{0,98}[^\s\x00-\x1f])?$")]
 VoxelCount = Annotated[int, Field(ge=4, le=1024)]
 Millimetres = Annotated[float, Field(ge=0.05, le=50)]
 
@@ -21,6 +23,21 @@ class PhantomSection(Section):
     image_size: int = Field(96, ge=32, le=512, description="Side of a generated picture, in pixels.")
     seed: int = Field(0, ge=0, description="Which phantoms. Public: phantoms are no persons.")
     prevalence: float = Field(0.5, gt=0, lt=1, description="Share of patients with a lesion.")
+
+
+class PersonPattern(Section):
+    """`[site] patients = {pattern = "..."}`: file names tell the persons."""
+
+    pattern: str = Field(
+        description="A regular expression; its named or first group, in the file name without ending, is the patient. "
+        "With a `/` in it: in the whole path."
+    )
+
+
+class PersonTable(Section):
+    """`[site] patients = {table = "..."}`: a table tells the persons."""
+
+    table: Path = Field(description="A table with the columns picture and patient.")
 
 
 class SiteSection(Section):
@@ -39,10 +56,69 @@ class SiteSection(Section):
         False, description="dicom: let in pictures that may show a name in their pixels; somebody has looked."
     )
     skip_unreadable: bool = Field(False, description="Leave unreadable files out instead of stopping.")
-    duplicates: Literal["merge", "keep", "refuse"] = Field(
-        "merge", description="Identical pictures under two patients: one person (merge), two (keep), or stop."
+    leave_out: tuple[str, ...] = Field(
+        (), description="Values of a label or patient in tables whose rows are left out, such as nan or -1."
+    )
+    patients: Literal["one-per-picture"] | PersonPattern | PersonTable | None = Field(
+        None,
+        description="Persons of the pictures: no one has two, or file names or a table tell them; default: "
+        "patients.csv in the folder, or the layout; where these name nobody, one picture is what is protected.",
+    )
+    class_names: dict[str, str] | None = Field(
+        None,
+        description="From this site's own names of classes to those of the study's `[data] classes`, where they "
+        'differ, such as `Pneumonie = "pneumonia"`.',
     )
     phantom: PhantomSection = Field(default_factory=PhantomSection.model_construct)
+
+    @field_validator("patients", mode="before")
+    @classmethod
+    def _is_one_way(cls, given: Any) -> Any:
+        match given:
+            case None | "one-per-picture" | PersonPattern() | PersonTable():
+                return given
+            case {"pattern": str(pattern)} if len(given) == 1:
+                return _checked(pattern) and given
+            case {"table": str() | Path()} if len(given) == 1:
+                return given
+            case _:
+                raise conflict(
+                    "study-patients",
+                    'patients must be "one-per-picture", {pattern = "..."} or {table = "..."}, got '
+                    f"{given!r}; choose one of them",
+                )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_files(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "duplicates" in given:
+            raise conflict(
+                "study-duplicates",
+                "duplicates is gone: two patients are never joined because their pictures are alike, and copies inside "
+                'a patient are dropped; remove duplicates, and join persons by patients = {table = "patients.csv"}',
+            )
+        return given
+
+    def relative_to(self, base: Path) -> Self:
+        """Returns the section with its paths, which are relative to a file, as absolute ones."""
+        given = {key: place for key in ("path", "labels", "key_file") if (place := getattr(self, key)) is not None}
+        placed: dict[str, object] = {key: (base / place.expanduser()).resolve() for key, place in given.items()}
+        if isinstance(self.patients, PersonTable):
+            placed["patients"] = PersonTable(table=(base / self.patients.table.expanduser()).resolve())
+        return self.model_copy(update=placed)
+
+
+def _checked(pattern: str) -> str:
+    """Returns a pattern that has a group; refuses another one."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise conflict(
+            "study-pattern", f"pattern must be a regular expression, got: {error}; correct it"
+        ) from None
+    if not groups:
+        raise conflict("study-pattern", f"pattern must have a group that is the patient, got {pattern!r}; add one")
+    return pattern
 
 
 class DataSection(Section):
@@ -67,16 +143,32 @@ class DataSection(Section):
         None, description="Volumes: physical values that become black and white; default: percentiles of each."
     )
     view: Literal["volume", "slices"] = Field("volume", description="Volumes whole, or as axial slices.")
+    classes: tuple[ClassName, ...] | None = Field(
+        None,
+        min_length=2,
+        description="Names of the classes, in the order in which the model has them; default: those of the data, which "
+        "a deployed hospital refuses. A site calls them otherwise by its own `[site.class_names]`.",
+    )
     segments: tuple[str, ...] | None = Field(
         None, description="dicom: labels of the segments that are classes 1, 2, ...; hospitals must agree on them."
     )
-    test: Literal["patients", "published"] = Field(
-        "patients", description="Test patients set aside, or the published split, which leaks."
+    test: Literal["patients", "stratified", "published"] = Field(
+        "patients",
+        description="Test patients set aside by a hash of each one's own id; an exact share of each label; or the "
+        "published split, which leaks. The last two hold for one fixed division of the patients.",
     )
-    test_fraction: float = Field(0.2, gt=0, lt=1, description="Share of patients set aside for testing.")
+    test_fraction: float = Field(
+        0.2, gt=0, lt=1, description="Share of patients set aside for testing; of hashed patients the expectation."
+    )
     validation_fraction: float = Field(
-        0.0, ge=0, lt=1, description="Share of the others set aside to choose settings and rounds by."
+        0.0, ge=0, lt=1, description="Share of the others set aside to choose settings and rounds by, likewise."
     )
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> Self:
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise conflict("study-classes", f"classes must be different names, got {', '.join(self.classes)}")
+        return self
 
     @model_validator(mode="after")
     def _volumes_fit(self) -> Self:
@@ -100,10 +192,14 @@ class HospitalsSection(Section):
 
     count: int = Field(5, ge=1, le=10_000, description="Number of hospitals.")
     names: tuple[str, ...] | None = Field(
-        None, description="Their names, in the order of their turns; default: hospital-1, hospital-2, ..."
+        None,
+        description="Their names, in the order of their turns; default: hospital-1, hospital-2, ..., or the sites in "
+        "the data.",
     )
     scheme: Literal["even", "sizes", "images", "dirichlet", "label-shards", "site"] = Field(
-        "even", description="How patients are dealt out."
+        "even",
+        description="How patients are dealt out. even, dirichlet and site: by each patient's own id, label and site, "
+        "so that sizes are expectations. sizes, images and label-shards: exact, for one fixed division.",
     )
     sizes: tuple[int, ...] | None = Field(None, description='Patients a hospital, for scheme = "sizes".')
     images: int | None = Field(
@@ -156,7 +252,7 @@ def with_site(tables: dict[str, Any]) -> dict[str, Any]:
     data, site = tables.get("data"), tables.get("site", {})
     if not isinstance(data, dict) or not isinstance(site, dict):
         return tables
-    moved = {key: value for key, value in data.items() if key in SiteSection.model_fields}
+    moved = {key: value for key, value in data.items() if key in (*SiteSection.model_fields, "duplicates")}
     twice = sorted(moved.keys() & site.keys())
     if twice:
         raise ValueError(f"{twice[0]} stands in [data] and in [site]; remove it from [data]")

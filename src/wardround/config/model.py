@@ -1,11 +1,11 @@
 """`[model]`, `[training]` and `[performance]`: the network, what is made small, and how fast."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from wardround.config.section import Section
+from wardround.config.section import Section, conflict
 
 
 class ModelSection(Section):
@@ -22,10 +22,21 @@ class ModelSection(Section):
         description="Channels of the first level, for U-Nets and alexnet; default: the network's own.",
     )
     weights: Path | None = Field(None, description="A .safetensors file of pretrained, public weights.")
+    weights_sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of that file, by which it is known; needed between real hospitals.",
+    )
     train: Literal["all", "norms", "head"] = Field(
         "all", description="Train everything, the last layer and all norms, or the last layer alone."
     )
     init_seed: int = Field(0, ge=0, description="Which initial weights. A public constant.")
+
+    @model_validator(mode="after")
+    def _of_a_file(self) -> Self:
+        if self.weights_sha256 is not None and self.weights is None:
+            raise conflict("study-weights", "weights_sha256 is of a file: give weights as well, or remove it")
+        return self
 
 
 class AugmentSection(Section):

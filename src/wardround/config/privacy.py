@@ -23,6 +23,12 @@ NUM_PATIENTS: Any = Field(
 COLLUDERS: Any = Field(1, ge=0, description="Hospitals that may collude, under secure-aggregation.")
 DROPOUTS: Any = Field(0, ge=0, description="Hospitals that may be missing, under secure-aggregation.")
 SHARED_TRUST: Any = Field("secure-aggregation", description="Who adds noise, and so who may see what.")
+SPARE_ATTEMPTS: Any = Field(
+    0,
+    ge=0,
+    description="Answers beyond one a round that a hospital gives over the whole study, where a round lost a hospital "
+    "or an answer was lost after its charge; epsilon covers them.",
+)
 CLIPPING_NORM: Any = Field(1.0, gt=0, description="Bound (L2) on a patient's gradient.")
 
 
@@ -40,6 +46,12 @@ class PlanSection(Section):
     ledger: Path | None = Field(None, description="A ledger shared between runs; default: one in the run folder.")
 
     @property
+    def spare(self) -> int:
+        """Answers beyond one a round that the plan pays for."""
+        attempts: int = getattr(self, "spare_attempts", 0)
+        return attempts
+
+    @property
     def public_size(self) -> int | None:
         """The number of training patients, where the study file gives it."""
         size: int | None = getattr(self, "num_patients", None)
@@ -49,7 +61,11 @@ class PlanSection(Section):
 class PrivateSection(PlanSection):
     """The keys that every plan with a promise has."""
 
-    unit: Literal["patient"] = Field("patient", description="Who is protected: one person with all images.")
+    unit: Literal["patient"] = Field(
+        "patient",
+        description="Who is protected: one person with all images; one picture where `[site]` and the pictures name no "
+        "person.",
+    )
     epsilon: float | None = Field(None, gt=0, description="The promise; noise_multiplier is computed.")
     noise_multiplier: float | None = Field(
         None,
@@ -94,6 +110,7 @@ class DPSGD(PrivateSection):
     trust: Literal["coordinator", "secure-aggregation", "nobody"] = SHARED_TRUST
     colluders: int = COLLUDERS
     dropouts: int = DROPOUTS
+    spare_attempts: int = SPARE_ATTEMPTS
     sum: Literal["simulated", "masked"] = Field(
         "simulated",
         description="How a sum under secure-aggregation is formed: in the open with floating-point noise "
@@ -149,6 +166,7 @@ class ClippedUpdates(PrivateSection):
     trust: Literal["secure-aggregation", "nobody"] = SHARED_TRUST
     colluders: int = COLLUDERS
     dropouts: int = DROPOUTS
+    spare_attempts: int = SPARE_ATTEMPTS
 
 
 class PublishedPlan(PublishedSection, PrivateSection):
@@ -175,10 +193,7 @@ class OutputPerturbed(PrivateSection):
         validation_alias=AliasChoices("row_norm", "clipping_norm"),
     )
     regularisation: float = Field(
-        0.01,
-        gt=0,
-        allow_inf_nan=False,
-        description="Half of this times the squared weights is added to the loss.",
+        0.01, gt=0, description="Half of this times the squared weights is added to the loss."
     )
     num_patients: int = Field(ge=1, description="Public size of the training set, that losses are divided by.")
     trust: Literal["secure-aggregation", "nobody"] = SHARED_TRUST
@@ -195,16 +210,9 @@ class NoPrivacy(PlanSection):
     )
     sampling_prob: Probability = SAMPLING_PROB
     num_patients: int | None = NUM_PATIENTS
-    row_norm: float = Field(
-        1.0,
-        gt=0,
-        description="one-shot: bound (L2) on a picture's row of features.",
-    )
+    row_norm: float = Field(1.0, gt=0, description="one-shot: bound (L2) on a picture's row of features.")
     regularisation: float = Field(
-        0.01,
-        gt=0,
-        allow_inf_nan=False,
-        description="one-shot: half of this times the squared weights is added to the loss.",
+        0.01, gt=0, description="one-shot: half of this times the squared weights is added to the loss."
     )
 
     @model_validator(mode="before")

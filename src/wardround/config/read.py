@@ -88,14 +88,12 @@ def validated(model: type[_Model], raw: Mapping[str, Any], source: str) -> _Mode
         ) from None
 
 
-_PATHS = {
-    "site": ("path", "labels", "key_file"), "model": ("weights",), "privacy": ("ledger",), "performance": ("cache",),
-}  # fmt: skip
-"""Keys that hold a path, by section."""
+_PATHS = {"model": ("weights",), "privacy": ("ledger",), "performance": ("cache",)}
+"""Keys that hold a path, by section; `[site]` knows its own."""
 
 
 def _resolve_paths(study: Study, base: Path) -> Study:
-    resolved = {}
+    resolved: dict[str, Section] = {"site": study.site.relative_to(base)}
     for name, keys in _PATHS.items():
         section: Section = getattr(study, name)
         given = {key: getattr(section, key) for key in keys if getattr(section, key) is not None}

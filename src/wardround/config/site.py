@@ -60,12 +60,7 @@ def read_site(path: Path) -> Site:
         StudyError: the file is missing, is no TOML, or does not hold.
     """
     site = validated(Site, read_tables(path), str(path))
-    places = {
-        key: (path.parent / place.expanduser()).resolve()
-        for key in ("path", "labels", "key_file")
-        if (place := getattr(site.site, key)) is not None
-    }
-    return site.model_copy(update={"site": site.site.model_copy(update=places)})
+    return site.model_copy(update={"site": site.site.relative_to(path.parent)})
 
 
 def read_policy(path: Path) -> PolicyFile:

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from wardround.config.data import DataSection, HospitalsSection, SiteSection, with_site
+from wardround.config.data import DataSection, HospitalsSection, PersonTable, SiteSection, with_site
 from wardround.config.federation import (
     ALONE,
     Averaging,
@@ -81,6 +82,11 @@ class Study(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         privacy, federation = self.privacy, self.federation
+        if self.site.class_names is not None and self.data.classes is None:
+            raise conflict(
+                "study-classes",
+                "[site.class_names] are names for the study's classes: give [data] classes as well",
+            )
         if isinstance(federation, Averaging):
             self._averaging(federation)
         if isinstance(federation, Local) and getattr(privacy, "clipping", "flat") == "adaptive":
@@ -254,26 +260,33 @@ class Study(Section):
     def digest(self) -> str:
         """Identity of the study: a hash of everything that changes its result or its guarantee.
 
-        It does not depend on where files lie, nor on anything else of `[site]`; of a weights file the name counts.
+        It does not depend on where files lie, nor on anything else of `[site]`; of a weights file its hash counts, or
+        its name where the study has no hash.
         """
         content = self.model_dump(
             mode="json",
             exclude={"site": True, "performance": True, "privacy": {"ledger"}},
         )
         if self.model.weights is not None:
-            content["model"]["weights"] = self.model.weights.name
+            content["model"]["weights"] = self.model.weights_sha256 or self.model.weights.name
         return _hash(content)
 
     @property
     def run_digest(self) -> str:
         """Identity of a simulation: the study's, and the pictures that `[site]` names, wherever they lie."""
         site = self.site.model_dump(mode="json", exclude={"path", "labels", "key_file"})
+        if isinstance(self.site.patients, PersonTable):
+            site["patients"] = {"table": self.site.patients.table.name}
         return _hash({"study": self.digest, "site": site})
 
     def to_toml(self) -> str:
-        """The resolved study as TOML text; reading it back gives an equal study."""
+        """The resolved study as TOML text; reading it back gives an equal study.
+
+        `[privacy] unit` is left out: a plan has one value for it, and the pictures may know less.
+        """
         lines: list[str] = []
-        for section, values in self.model_dump(mode="json", exclude_none=True).items():
+        tables = self.model_dump(mode="json", exclude_none=True, exclude={"privacy": {"unit"}})
+        for section, values in tables.items():
             nested = {key: value for key, value in values.items() if isinstance(value, dict)}
             lines += [f"[{section}]", *_toml_lines(values), ""]
             for key, inner in nested.items():
@@ -311,7 +324,14 @@ def _is_given(section: Section, key: str) -> bool:
 
 
 def _toml_lines(values: Mapping[str, object]) -> list[str]:
-    return [f"{key} = {_toml_value(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    return [
+        f"{_toml_key(key)} = {_toml_value(value)}" for key, value in values.items() if not isinstance(value, dict)
+    ]
+
+
+def _toml_key(key: str) -> str:
+    """Returns a key as TOML has it: in quotes, unless it is of letters, digits, dashes and underscores alone."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else str(_toml_value(key))
 
 
 def _toml_value(value: object) -> str:

@@ -58,7 +58,6 @@ class Sweep:
     """Every combination of a file.
 
     Attributes:
-        name: the study's.
         configurations: in the order of the lists, the last key changing fastest.
         charge: all runs are charged to one ledger, one after the other, until its limit stops them.
     """
@@ -73,10 +72,7 @@ def read_sweep(
 ) -> Sweep:
     """The sweep in a TOML file; a plain study file is a sweep of one configuration.
 
-    Args:
-        path: the file.
-        overrides: laid over its sections.
-        repeats: of each configuration, instead of what the file says.
+    `overrides` are laid over its sections; `repeats` of each configuration are made instead of what the file says.
 
     Raises:
         StudyError: something does not hold, in the sweep or in any of its studies.

@@ -29,7 +29,7 @@ def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) 
         keys: public signing keys of all hospitals, by name: receipts must be signed with them.
 
     Raises:
-        FederationError: hospitals differ, or have other initial weights than the study gives.
+        FederationError: hospitals differ, or have other classes or initial weights than the study gives.
         WardroundError: a study or a plan that does not hold.
     """
     plan = plan_of(study)
@@ -42,6 +42,12 @@ def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) 
         )
     asking = Coordinator(study, plan, channel, strategy_of(study, plan, open_aggregator(plan, _NO_NOISE)))
     hello = asking.greet()
+    if study.data.classes is not None and hello.classes != study.data.classes:
+        raise FederationError(
+            f"The hospitals must have the study's classes in its order, {', '.join(study.data.classes)}, and have "
+            f"{', '.join(hello.classes)}; compare the study files.",
+            code="federation-classes",
+        )
     is_segmentation = study.model.name in NAMES["segmentation"]
     network = build_network(
         study,

@@ -21,7 +21,6 @@ class Aggregator(Protocol):
 
     def collect(self, channel: Channel, requests: Requests, deadline_s: float) -> Total:
         """Asks the hospitals and returns the sum of their updates, (parameter,)."""
-        ...
 
 
 class PlainSum:

@@ -13,18 +13,16 @@ class Channel(Protocol):
 
     Contract: `ask` returns when every hospital has answered or failed, or when `deadline_s` seconds have
     passed; each hospital asked is in exactly one of the two dictionaries, in the order of the requests. It
-    never raises for a hospital's failure. Asking twice with the same round and attempt may cost a second
-    release; the caller raises `attempt` and means it.
+    never raises for a hospital's failure. Asking twice with the same round and attempt costs a second
+    release in a simulation; a deployed hospital repeats its answer, and refuses another content of the same attempt.
     """
 
     @property
     def hospitals(self) -> tuple[HospitalName, ...]:
         """The hospitals that take part, in a fixed public order."""
-        ...
 
     def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
         """Returns replies and failures, by hospital."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,6 @@ class InProcessChannel:
     """A channel to hospitals of this process.
 
     Attributes:
-        hospitals: the hospitals that take part.
         answer: answers all requests of an exchange together, so that simulated hospitals can share batches.
     """
 

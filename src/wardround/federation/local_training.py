@@ -1,5 +1,6 @@
 """Local training as every strategy with local steps asks for it, and the public numbers needed before round 1."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -41,10 +42,7 @@ class LocalTraining:
     """Local steps at one hospital, as a strategy asks for them.
 
     Attributes:
-        call: asks hospitals.
         steps: steps of a hospital in a visit, at most.
-        learning_rate: step size.
-        momentum: heavy ball.
         sampling_prob: probability of a patient in a step, the plan's.
         num_patients: public size of the training set over all hospitals, taken to be spread evenly; None asks
             every hospital for a private count before round 1.
@@ -52,7 +50,6 @@ class LocalTraining:
             its whole update; no patient is counted.
         proximal: FedProx's mu.
         keep_velocity: the velocity travels with the model; else it starts from rest at every visit.
-        repair: compensates for unequal hospitals.
     """
 
     call: Call
@@ -76,8 +73,7 @@ class LocalTraining:
             classes = np.maximum(classes, 1).astype(np.float32)  # a noised count may fall below zero
             return {"class_counts": classes, "num_patients": classes.sum(axis=1)}
         if self.num_patients is not None or self.own_size:
-            each = 1 if self.num_patients is None else self.num_patients / len(hospitals)
-            return {"num_patients": np.full(len(hospitals), max(1, each), dtype=np.float32)}
+            return {"num_patients": np.full(len(hospitals), self._public_size(len(hospitals)), dtype=np.float32)}
         replies = self.call.ask(channel, {h: self.call.request(CountPatients(), 0) for h in hospitals})
         found = [replies[h].update[0] if h in replies else 1.0 for h in hospitals]
         return {"num_patients": np.maximum(np.array(found, dtype=np.float32), 1)}
@@ -121,9 +117,52 @@ class LocalTraining:
             class_sampling=shares if self.repair is Repair.WEIGHTED_SAMPLING else None,
         )
 
+    def asks_for(self, steps: LocalSteps, hospitals: int, *, corrected: bool = False) -> bool:
+        """Returns whether one of so many hospitals may be asked for these steps.
+
+        Numbers of the study are as the study has them. Those that follow from counts, which a hospital does not know,
+        are within what `steps_for` makes of any count.
+
+        Args:
+            steps: as asked for.
+            hospitals: of the federation.
+            corrected: the strategy corrects gradients (SCAFFOLD).
+        """
+        of_study = (self.learning_rate, self.momentum, self.proximal, self.keep_velocity)
+        return (
+            (steps.learning_rate, steps.momentum, steps.proximal, steps.keep_velocity) == of_study
+            and (
+                steps.steps == self.steps
+                or (self.repair is Repair.PROPORTIONAL and 1 <= steps.steps <= self.steps)
+            )
+            and self._divides_by(steps.denominator, hospitals)
+            and (corrected or steps.correction is None)
+            and (self.keep_velocity or steps.velocity is None)
+            and _are_shares(steps.class_weights, self.repair is Repair.WEIGHTED_LOSS)
+            and _are_shares(steps.class_sampling, self.repair is Repair.WEIGHTED_SAMPLING)
+        )
+
+    def _divides_by(self, denominator: float | None, hospitals: int) -> bool:
+        if self.own_size or denominator is None:
+            return self.own_size and denominator is None
+        if self.num_patients is None:  # counted: one patient or more
+            return self.sampling_prob <= denominator < math.inf
+        return denominator == self.sampling_prob * float(np.float32(self._public_size(hospitals)))
+
+    def _public_size(self, hospitals: int) -> float:
+        """Returns the patients of one hospital, where their number is public or its own."""
+        return max(1, 1 if self.num_patients is None else self.num_patients / hospitals)
+
     def _class_shares(self, state: State, position: int) -> tuple[float, ...] | None:
         """Returns the rarest class's number over each class's number at one hospital: at most 1."""
         if not self.repair.counts_classes:
             return None
         counts = state["class_counts"][position]
         return tuple(float(share) for share in counts.min() / counts)
+
+
+def _are_shares(shares: tuple[float, ...] | None, wanted: bool) -> bool:
+    """Returns whether there are shares of classes exactly where they are wanted, each as `steps_for` makes them."""
+    if shares is None or not wanted:
+        return not wanted and shares is None
+    return all(0 < share <= 1 for share in shares)

@@ -41,6 +41,9 @@ from wardround.secure_aggregation.round.witness import WITNESSES, Witness
 from wardround.types import HospitalName
 from wardround.work import Announce, Confirm, CountPatients, GradientSum, Receive, SayHello, Summed, Upload, Work
 
+_SPENT = (FailureCode.REFUSED_BUDGET, FailureCode.REFUSED_SPARE)
+"""Reasons for which a further attempt would be refused as well."""
+
 
 @dataclass(frozen=True)
 class Tries:
@@ -63,7 +66,6 @@ class MaskedAggregator:
     """An aggregator of vectors that exist under pairwise masks only (Bonawitz et al. 2017).
 
     Attributes:
-        agreement: the public parameters that the hospitals agreed on.
         witnesses: what the witness coordinates showed in each round that was opened in this process.
         tries: what each of these rounds took.
     """
@@ -100,7 +102,7 @@ class MaskedAggregator:
                 self.tries[request.round] = Tries(number, tuple(failures))
                 return Total(total.update, total.events, failures)
             failures |= total.failures
-            if any(failure.code is FailureCode.REFUSED_BUDGET for failure in total.failures.values()):
+            if any(failure.code in _SPENT for failure in total.failures.values()):
                 break
         return Total(None, {}, failures)
 

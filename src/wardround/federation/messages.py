@@ -19,6 +19,10 @@ class FailureCode(StrEnum):
 
     REFUSED_BUDGET = "refused-budget"
     REFUSED_POLICY = "refused-policy"
+    REFUSED_ATTEMPT = "refused-attempt"
+    """The attempt was asked for with other content, a later one was, or it is not under way: begin a new one."""
+    REFUSED_SPARE = "refused-spare"
+    """A further attempt at a round, and the study pays for no more of them."""
     LEDGER = "ledger"
     PROTOCOL = "protocol"
     """Another party does not keep to the protocol: the run ends."""
@@ -42,8 +46,8 @@ class Request:
     Attributes:
         study: digest of the study file; a hospital answers only for the study it agreed to.
         round: from 1; 0 is before the first round.
-        attempt: from 1; a repeated attempt of an unseeded run is a new release, and is charged as one.
-        work: asked for.
+        attempt: from 1, ascending within a round. A deployed hospital sends the answer to a repeated request again; a
+            further attempt is a new release, and is charged as one.
     """
 
     study: str
@@ -79,9 +83,7 @@ class Signed:
 class Uploaded:
     """A sum under masks, signed, as `secure_aggregation` writes it.
 
-    Attributes:
-        content: the upload.
-        event: what the hospital's ledger was charged for it.
+    The event is what the hospital's ledger was charged for it.
     """
 
     content: bytes = field(repr=False)
@@ -95,15 +97,11 @@ class Received:
 
 @dataclass(frozen=True)
 class Hello:
-    """A hospital as it is before the first round; none of it depends on a patient but the number of charges.
+    """A hospital as it is before the first round; none of it depends on a patient.
 
     Attributes:
-        study: digest of the study file that it has.
-        version: of Wardround.
-        classes: names of the classes, in order.
         input_shape: (channel, *space) of a preprocessed picture.
         weights_sha256: hash of the initial weights of its network.
-        charges: entries of its ledger.
         last_attempt: round and attempt of its last upload under masks, (0, 0) before the first.
     """
 
@@ -112,7 +110,6 @@ class Hello:
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]
     weights_sha256: str
-    charges: int
     last_attempt: tuple[int, int] = (0, 0)
 
 
@@ -121,8 +118,6 @@ class Receipt:
     """The charges of a hospital's ledger for one study.
 
     Attributes:
-        study: digest of the study file.
-        hospital: name.
         releases: noised releases of rounds that were charged for the study.
         counts: noised counts that were charged for the study.
         epsilon_spent: of all charges of this run, at `delta`; what its patients spent elsewhere is not said.

@@ -31,9 +31,7 @@ def sign_receipt(receipt: Receipt, identity: Identity) -> Receipt:
 def check_receipt(receipt: Receipt, pinned: bytes) -> None:
     """Refuses a receipt that the hospital's pinned key did not sign as it is.
 
-    Args:
-        receipt: as it came.
-        pinned: public key of the hospital that the receipt names, 32 bytes.
+    `pinned` is the public key of the hospital that the receipt names, 32 bytes.
 
     Raises:
         FederationError: the receipt carries another key, no signature, or was changed.

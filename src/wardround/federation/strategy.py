@@ -27,15 +27,12 @@ class Strategy(Protocol):
 
     def init(self, weights: Vector, channel: Channel) -> State:
         """Returns the state before round 1; may ask the hospitals for a count."""
-        ...
 
     def update(self, state: State, channel: Channel, round: int) -> State:
         """Returns the state after one round."""
-        ...
 
     def models(self, state: State) -> dict[str, Vector]:
         """Returns the model, or models, that the state amounts to, by name."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -94,13 +91,18 @@ class Call:
 
 
 def _stop_for_the_budget(requests: Requests, failures: Failures) -> None:
-    spent = [name for name, failure in failures.items() if failure.code is FailureCode.REFUSED_BUDGET]
-    if spent:
-        raise BudgetExhausted(
-            f"Every hospital must have budget left, but {len(spent)} of {len(requests)} refused "
-            f"round {next(iter(requests.values())).round} (first: {spent[0]}); nothing of it was released. A new run "
-            "goes further with a larger privacy.epsilon_limit, where the hospitals allow one."
-        )
+    remedies = {
+        FailureCode.REFUSED_BUDGET: "a larger privacy.epsilon_limit, where the hospitals allow one",
+        FailureCode.REFUSED_SPARE: "more privacy.spare_attempts",
+    }
+    for code, remedy in remedies.items():
+        spent = [name for name, failure in failures.items() if failure.code is code]
+        if spent:
+            raise BudgetExhausted(
+                f"Every hospital must have budget left, but {len(spent)} of {len(requests)} refused "
+                f"round {next(iter(requests.values())).round} (first: {spent[0]}); nothing of it was released. "
+                f"A new run goes further with {remedy}."
+            )
 
 
 def _describe(failures: Failures, allowed: int) -> str:

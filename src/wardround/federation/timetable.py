@@ -37,8 +37,6 @@ class Timetable:
     """The hospitals asked in each round.
 
     Attributes:
-        hospitals: how many there are.
-        order: how their turns follow.
         fraction: for `Order.FRACTION`, the share of them asked in a round; at least one is.
         seed: of the draws; public.
     """

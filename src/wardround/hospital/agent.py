@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wardround.accounting.events import Event, NoEvent
+from wardround.accounting.events import Event, NoEvent, leaves
 from wardround.errors import BudgetExhausted, LedgerError, RecordError
 from wardround.federation.messages import Answer, Failure, FailureCode, Request, Stage
+from wardround.hospital.charged import spare_attempts
 from wardround.hospital.correlated import CorrelatedRounds
 from wardround.hospital.memory import Memory
-from wardround.hospital.policy import COUNTS, Policy, computed
+from wardround.hospital.policy import COUNTS, Policy, computed, place_of
 from wardround.ledger.account import Account
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plans.plan import Plan
@@ -87,28 +88,46 @@ class Agent:
             return True
         return rounds.fits(request.round, request.work)
 
-    def admit(self, request: Request) -> Failure | None:
-        """Checks, then spends: None once the charge for this request is in the ledger, else why not."""
-        purpose = computed(request.work).name
+    def refuses(self, request: Request) -> Failure | None:
+        """Returns the reason for which this request is not answered; None where only the charge is left to make.
+
+        Nothing is charged.
+        """
         try:
             if not self.agrees(request):
                 return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
+            if not self._pays_for(request):
+                _log.warning("%s refuses round %d: no spare attempt is left", self.name, request.round)
+                return Failure(FailureCode.REFUSED_SPARE, Stage.ADMISSION)
+        except (LedgerError, RecordError) as error:
+            return self._cannot(request, error)
+        return None
+
+    def admit(self, request: Request) -> Failure | None:
+        """Checks, then spends: None once the charge for this request is in the ledger, else why not."""
+        refused = self.refuses(request)
+        if refused is not None:
+            return refused
+        try:
             self.account.charge(
                 self._due(request),
-                release=f"{request.round}/{purpose}/{request.attempt}",
-                purpose=purpose,
+                release=f"{place_of(request)}/{request.attempt}",
+                purpose=computed(request.work).name,
                 planned=1 if self.correlated is not None else self.policy.planned(request),
             )
         except BudgetExhausted as error:
             _log.warning("%s refuses round %d: %s", self.name, request.round, error)
             return Failure(FailureCode.REFUSED_BUDGET, Stage.ADMISSION)
-        except LedgerError as error:
+        except (LedgerError, RecordError) as error:
+            return self._cannot(request, error)
+        return None
+
+    def _cannot(self, request: Request, error: LedgerError | RecordError) -> Failure:
+        if isinstance(error, LedgerError):
             _log.error("%s cannot charge round %d: %s", self.name, request.round, error)
             return Failure(FailureCode.LEDGER, Stage.ADMISSION)
-        except RecordError as error:
-            _log.error("%s cannot read its notes for round %d: %s", self.name, request.round, error)
-            return Failure(FailureCode.DATA, Stage.ADMISSION)
-        return None
+        _log.error("%s cannot read its notes for round %d: %s", self.name, request.round, error)
+        return Failure(FailureCode.DATA, Stage.ADMISSION)
 
     @property
     def correlated(self) -> CorrelatedRounds | None:
@@ -127,6 +146,13 @@ class Agent:
             )
         return NoEvent()
 
+    def _pays_for(self, request: Request) -> bool:
+        """Returns whether the study pays for this charge: for one a round and purpose, and for its spare attempts."""
+        spare = self.policy.spare
+        if spare is None or not self.randomness.is_private:  # a seeded repetition is one release
+            return True
+        return not leaves(self._due(request)) or spare_attempts(self.account, place_of(request)) <= spare
+
     def event_of(self, request: Request) -> Event:
         """Returns what answering the request costs this hospital's patients."""
         return charge_of(self.plan, request.work, request.round)
@@ -142,8 +168,8 @@ class Agent:
         """Returns the patients of this round, drawn in secret."""
         if self.correlated is not None:
             stream = self.randomness.stream(self.name, "cohorts")
-            return Sample(self.patients, self.correlated.chosen(request.round, len(self.patients), stream))
-        drawn = sample(self.plan.training, len(self.patients), self._stream("sampling", request))
+            return Sample(self.patients, self.correlated.chosen(request.round, self.patients.names, stream))
+        drawn = sample(self.plan.training, self.patients.names, self._stream("sampling", request))
         return Sample(self.patients, drawn)
 
     def release(self, request: Request, work: GradientSum, clipped: ClippedSum, sample: Sample) -> Answer:

@@ -43,6 +43,16 @@ def foreseen(plan: Plan, cap: float) -> Event:
     return plan.event_after(largest_count(plan.epsilon_after, cap, plan.releases))
 
 
+def spare_attempts(account: Account, place: str) -> int:
+    """Returns the answers beyond one a round and purpose that a run was charged for, were `place` charged once more.
+
+    Charges of nothing, as of the later rounds under correlated noise, are none. `place` is a round and a purpose, such
+    as "3/gradient-sum".
+    """
+    charged = [release.rpartition("/")[0] for release in account.released()]
+    return len(charged) + 1 - len({*charged, place})
+
+
 def open_account(
     ledger: LedgerFile, study: Study, plan: Plan, hospital: str, persons: Sequence[str], run: str
 ) -> Account:
@@ -68,6 +78,14 @@ def open_account(
     )  # fmt: skip
 
 
-def run_of(study: Study, made: str) -> str:
-    """Returns the name of a run: `made` for it; of a seeded study the study, as all its runs release the same."""
-    return made if study.study.seed is None else f"seeded/{study.digest}"
+def run_of(study: Study, pictures: str, made: str) -> str:
+    """Returns the name of a run in a ledger: `made` for it, or of a seeded study what all its releases follow from.
+
+    A seeded study releases bit for bit the same, at no further cost, as long as its pictures are the same.
+
+    Args:
+        study: to be run.
+        pictures: digest of all pictures and labels. It stays in the ledger.
+        made: the same for the whole run, and for no other.
+    """
+    return made if study.study.seed is None else f"seeded/{study.digest}/{pictures}"

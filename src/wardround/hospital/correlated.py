@@ -1,10 +1,10 @@
 """A hospital's rounds under correlated noise: in their order, each answered once, from notes that are never sent.
 
-The notes of a round are its noise and that of the rounds before it, every patient's cohort, what was released, and a
-digest of what was asked. They are written before the release leaves. A round that is asked for again is answered from
-them, word for word: computed anew, it might differ in a dropout mask or in the last digit of a sum, under the same
-noise, and the difference would leave without any. Asked with other weights it would be a second release: it is
-refused.
+The notes of a round are its noise and that of the rounds before it, the secret key that patients' cohorts follow from,
+what was released, and a digest of what was asked. They are written before the release leaves. A round that is asked for
+again is answered from them, word for word: computed anew, it might differ in a dropout mask or in the last digit of a
+sum, under the same noise, and the difference would leave without any. Asked with other weights it would be a second
+release: it is refused.
 """
 
 import hashlib
@@ -12,18 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wardround.errors import RecordError
 from wardround.hospital.memory import Memory
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.plans.kinds import Training
 from wardround.privacy.plans.releases import correlated_sum
-from wardround.randomness import Stream
+from wardround.randomness import Names, Stream
 from wardround.randomness.sampling import Indices
 from wardround.types import Vector
 from wardround.work import GradientSum
 
-_ROUND, _COHORTS, _NOISE, _RELEASE, _ASKED = "round", "cohorts", "noise", "release", "asked"
+_ROUND, _KEY, _NOISE, _RELEASE, _ASKED = "round", "key", "noise", "release", "asked"
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class CorrelatedRounds:
     """A hospital's notes of a run with correlated noise.
 
     Attributes:
-        memory: its notes; round 0 stands for the draw of the cohorts.
+        memory: its notes; round 0 stands for the draw of the cohorts' key.
         correlation: the plan's.
     """
 
@@ -39,7 +38,7 @@ class CorrelatedRounds:
     correlation: Correlation
 
     def has_begun(self, round: int) -> bool:
-        """Returns whether this run was charged: cohorts are drawn after that, before anything is computed.
+        """Returns whether this run was charged: the key is drawn after that, before anything is computed.
 
         Raises:
             RecordError: the notes cannot be read.
@@ -70,29 +69,24 @@ class CorrelatedRounds:
             return None
         return notes[_RELEASE].astype(np.float32, copy=False)
 
-    def chosen(self, round: int, num_patients: int, stream: Stream) -> Indices:
-        """Returns the round's patients; the first round draws every patient's cohort and writes it down.
+    def chosen(self, round: int, names: Names, stream: Stream) -> Indices:
+        """Returns the round's patients; the first round draws the key that every cohort follows from, and keeps it.
 
         Args:
             round: from 1.
-            num_patients: of this hospital.
+            names: of this hospital's patients, (patient, 2).
             stream: of the draw, which is made once.
 
         Raises:
-            RecordError: the notes cannot be read, or are those of another number of patients.
+            RecordError: the notes cannot be read.
         """
         notes = self.memory.before(round)
         if notes:
-            cohorts = notes[_COHORTS].astype(np.int64)
+            key = notes[_KEY].astype(np.uint8).tobytes()
         else:
-            cohorts = self.correlation.draw_cohorts(num_patients, stream)
-            self.memory.write(0, {_ROUND: np.zeros(1), _COHORTS: cohorts.astype(np.float32)})
-        if len(cohorts) != num_patients:
-            raise RecordError(
-                f"A hospital's notes must be of its {num_patients} patients, and are of {len(cohorts)}; restore the "
-                "data, or start a new run."
-            )
-        return self.correlation.chosen(cohorts, round)
+            key = stream.words(4).tobytes()
+            self.memory.write(0, {_ROUND: np.zeros(1), _KEY: _as_floats(key)})
+        return self.correlation.chosen(self.correlation.cohorts_of(names, Stream(key)), round)
 
     def release(
         self, round: int, work: GradientSum, clipped: ClippedSum, part: Training, stream: Stream
@@ -104,7 +98,7 @@ class CorrelatedRounds:
         kept = [noise, *earlier][: self.correlation.bands - 1]
         now = {
             _ROUND: np.array([float(round)]),
-            _COHORTS: notes[_COHORTS],
+            _KEY: notes[_KEY],
             _NOISE: np.stack(kept) if kept else np.zeros((0, release.size), dtype=np.float32),
             _RELEASE: release,
             _ASKED: _asked(work),
@@ -116,4 +110,9 @@ class CorrelatedRounds:
 def _asked(work: GradientSum) -> Vector:
     """Returns a digest of the weights that a round starts from, (32,): whole numbers below 256."""
     weights = np.ascontiguousarray(work.weights, dtype=np.float32)
-    return np.frombuffer(hashlib.sha256(weights.tobytes()).digest(), dtype=np.uint8).astype(np.float32)
+    return _as_floats(hashlib.sha256(weights.tobytes()).digest())
+
+
+def _as_floats(content: bytes) -> Vector:
+    """Returns bytes as notes have them, (byte,): whole numbers below 256."""
+    return np.frombuffer(content, dtype=np.uint8).astype(np.float32)

@@ -5,12 +5,13 @@ Whatever goes wrong, another party learns a code and a stage; the hospital's own
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from wardround import __version__
 from wardround.errors import FederationError, LedgerError
 from wardround.federation.messages import (
+    Answer,
     Failure,
     FailureCode,
     Hello,
@@ -28,10 +29,13 @@ from wardround.federation.wire.tables import decode_request, encode_reply
 from wardround.hospital.agent import Agent
 from wardround.hospital.charged import charged_counts, charged_releases
 from wardround.hospital.known_ledgers import sealed_head
-from wardround.hospital.masked import MaskedRounds
+from wardround.hospital.masked import NO_ATTEMPT, MaskedRounds
+from wardround.hospital.policy import place_of
+from wardround.hospital.replies import Replies
 from wardround.secure_aggregation.keys.identity import Identity
 from wardround.work import (
     Announce,
+    Answered,
     Confirm,
     GiveReceipt,
     Receive,
@@ -55,25 +59,59 @@ class Hospital:
         masked: its side of masked rounds; None where sums are not masked.
         identity: its signing key; None for a hospital of a simulation, whose receipts have no signature and the head
             of its ledger as it is.
+        replies: what it was asked, and the replies that it sends again.
     """
 
     agent: Agent
     classes: tuple[str, ...]
     masked: MaskedRounds | None = None
     identity: Identity | None = None
+    replies: Replies = field(default_factory=Replies)
 
     def answer(self, message: bytes) -> bytes:
-        """Returns the reply to one request, as bytes; a request that is none is refused and costs nothing."""
+        """Returns the reply to one request, as bytes.
+
+        Guarantee:
+            A request that is none, that the study's strategy does not ask for, or that gives an attempt another
+            content, is refused before anything is charged. A repeated request has the same reply, at no charge, as far
+            as it is kept (`hospital.replies`).
+        """
         try:
             request = decode_request(message, self.limits)
         except FederationError as error:
             _log.warning("%s refuses a message: %s", self.agent.name, error)
             return encode_reply(_REFUSED)
+        known = self.replies.again(message)
+        if known is not None:
+            return known
         try:
-            return encode_reply(self.reply(request))
-        except FederationError as error:  # an answer that is not finite: its charge stands, and it is not sent
+            reply = self._noted(request, message) or self.reply(request)
+            encoded = encode_reply(reply)
+            match reply:
+                case Answer() | Uploaded():
+                    self.replies.keep(message, encoded)
+                case Signed():
+                    self.replies.say(message, encoded, first=isinstance(request.work, Announce))
+                case _:
+                    pass
+            return encoded
+        except FederationError as error:  # not finite, or not to be kept: its charge stands, and it is not sent
             _log.error("%s cannot send its answer: %s", self.agent.name, error)
             return encode_reply(Failure(FailureCode.INTERNAL, Stage.TRAINING))
+
+    def _noted(self, request: Request, message: bytes) -> Failure | None:
+        """Notes an attempt at a noised vector, once all of it is checked and before anything is charged."""
+        if not isinstance(request.work, Answered):
+            return None  # `MaskedRounds` has notes of its own attempts
+        refused = self.agent.refuses(request)
+        if refused is not None:
+            return refused
+        place = place_of(request)
+        if not self.replies.allows(place, request.attempt, message):
+            _log.warning("%s refuses attempt %d at %s: it was another", self.agent.name, request.attempt, place)
+            return Failure(FailureCode.REFUSED_ATTEMPT, Stage.ADMISSION)
+        self.replies.note(place, request.attempt, message)
+        return None
 
     @property
     def limits(self) -> Limits:
@@ -130,6 +168,9 @@ class Hospital:
         try:
             return step(self.masked)
         except (FederationError, LedgerError, ValueError) as error:
+            if isinstance(error, FederationError) and error.code == NO_ATTEMPT:
+                _log.warning("%s waits for a new attempt: %s", self.agent.name, error)
+                return Failure(FailureCode.REFUSED_ATTEMPT, Stage.ADMISSION)
             _log.error("%s ends the run: %s", self.agent.name, error)
             return Failure(FailureCode.PROTOCOL, Stage.ADMISSION)
 
@@ -142,7 +183,6 @@ class Hospital:
             classes=self.classes,
             input_shape=agent.workbench.input_shape,
             weights_sha256=agent.workbench.weights_sha256,
-            charges=agent.account.position()[0],
             last_attempt=last or (0, 0),
         )
 

@@ -48,6 +48,10 @@ from wardround.work import Announce, CountPatients, GradientSum, Summed
 _log = logging.getLogger("wardround.hospital")
 
 
+NO_ATTEMPT = "federation-no-attempt"
+"""Code of the error of a step for which there is no attempt under way."""
+
+
 @dataclass
 class _Attempt:
     """An attempt under way, as a hospital holds it; `charged`: agreed on by all, and charged to the ledger.
@@ -102,10 +106,16 @@ class MaskedRounds:
     def announce(self, request: Request, work: Announce) -> bytes | Failure:
         """Returns its announcement: a fresh key for an attempt, signed. Takes in the sum before, if one is owed."""
         if work.received is not None:
-            self.receive(work.received)
+            if self._attempt is None and hashlib.sha256(work.received).digest() != self._taken_in:
+                _log.warning(
+                    "the sum before round %d is of an attempt from before a restart: not checked", request.round
+                )
+            else:
+                self.receive(work.received)
         self._attempt = None
-        if not self._agent.agrees(request):
-            return Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
+        refused = self._agent.refuses(request)  # now, while no hospital has been charged for this attempt
+        if refused is not None:
+            return refused
         weights, norm = (
             (work.of.weights, work.of.clipping_norm) if isinstance(work.of, GradientSum) else (None, None)
         )
@@ -231,7 +241,11 @@ class MaskedRounds:
 
     def _under_way(self) -> _Attempt:
         if self._attempt is None:
-            raise ValueError("a hospital announces itself before it takes part in an attempt")
+            raise FederationError(
+                "A hospital announces itself before it takes part in an attempt, and was started again since or never "
+                "did; begin a new attempt.",
+                code=NO_ATTEMPT,
+            )
         return self._attempt
 
     @staticmethod

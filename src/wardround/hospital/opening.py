@@ -17,10 +17,10 @@ from wardround import __version__
 from wardround.agreed.masks import agreement_of
 from wardround.agreed.network import build_network
 from wardround.agreed.plans import plan_of
-from wardround.agreed.strategies import timetable_of, works_of
+from wardround.agreed.strategies import asked_by, timetable_of
 from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
-from wardround.errors import PrivacyError, StudyError
+from wardround.errors import DataError, PrivacyError, StudyError
 from wardround.hospital.agent import Agent
 from wardround.hospital.charged import open_account, run_of
 from wardround.hospital.hospital import Hospital
@@ -28,6 +28,7 @@ from wardround.hospital.masked import MaskedRounds
 from wardround.hospital.memory import Memory
 from wardround.hospital.pictures import Progress, read_images, workbench_of
 from wardround.hospital.policy import Policy
+from wardround.hospital.replies import Replies
 from wardround.ledger.file import LedgerFile
 from wardround.noisers import ByEachHospital
 from wardround.privacy.plans.kinds import NoisedPictures
@@ -36,7 +37,7 @@ from wardround.randomness import Randomness
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.training.patients import training_patients
-from wardround.types import HospitalName, PatientId
+from wardround.types import HospitalName, PatientId, Persons
 
 _log = logging.getLogger("wardround.hospital")
 
@@ -58,7 +59,10 @@ def open_hospital(
         The plan's, for every request: `Agent.agrees` checks, the ledger is charged, then the answer leaves.
 
     Raises:
-        StudyError: the study has a seed and the pictures are real, or it does not name this hospital.
+        StudyError: the study has a seed and the pictures are real, leaves its classes or the hash of its weights out,
+            or does not name this hospital.
+        DataError: a class that the study does not have, or pictures that name no patient where the site does not say
+            that no person has two.
         PrivacyError: the plan's noise is not in what this hospital sends, or its delta is above the policy's.
         WardroundError: pictures, network, keys or ledger that do not hold.
     """
@@ -73,6 +77,14 @@ def open_hospital(
     cache = study.performance.model_copy(update={"cache": folder / "cache"})
     own = study.model_copy(update={"site": site.site, "performance": cache})
     images = read_images(own, progress)
+    if images.persons is Persons.UNNAMED:
+        raise DataError(
+            "A hospital must know whose its pictures are, and its pictures name no patient: the study's promise to one "
+            'patient would be to one picture. Name them by `[site] patients` in site.toml, or set "one-per-picture".',
+            code="data-unnamed",
+        )
+    for note in images.findings.notes:
+        _log.warning("%s: %s", name, note)
     network = build_network(
         own, target=images.target, num_classes=len(images.class_names), shape=images.pixels.shape[1:]
     )
@@ -81,7 +93,7 @@ def open_hospital(
         _set_limit(ledgers, policy)
         persons = [patient.id for patient in images.patients]
         _check_known(ledgers, persons, study, policy)
-        account = open_account(ledgers, study, plan, name, persons, run_of(study, study.digest))
+        account = open_account(ledgers, study, plan, name, persons, run_of(study, images.digest, study.digest))
         patients = [patient for patient, is_in in zip(images.patients, account.admitted, strict=True) if is_in]
         if len(patients) < len(persons):
             _log.warning("%d patients are left out: they cannot afford this study", len(persons) - len(patients))
@@ -89,7 +101,9 @@ def open_hospital(
             name=name,
             patients=training_patients(patients, study.privacy.images_per_patient),
             plan=plan,
-            policy=Policy(study.digest, works_of(study, plan), study.rounds, _visits(study, name)),
+            policy=Policy(
+                study.digest, asked_by(study, plan), study.rounds, _visits(study, name), study.privacy.spare
+            ),
             account=account,
             randomness=Randomness(study.study.seed, f"{study.stream_name}/main"),
             workbench=workbench,
@@ -100,7 +114,8 @@ def open_hospital(
         masked = None
         if plan.masked is not None:
             masked = _masked_rounds(folder, agent, identity, study, plan)
-        yield Hospital(agent, tuple(images.class_names), masked, identity)
+        replies = Replies(folder / "memory" / study.digest)
+        yield Hospital(agent, tuple(images.class_names), masked, identity, replies)
 
 
 def _set_limit(ledger: LedgerFile, policy: PolicyFile) -> None:
@@ -146,7 +161,8 @@ def check_deployable(study: Study, plan: Plan, site: Site) -> None:
     """Refuses a study whose promise would not hold over a wire.
 
     Raises:
-        StudyError: a seed on real pictures: noise and sampling could be computed by any party that has the study.
+        StudyError: a seed on real pictures (noise and sampling could be computed by any party that has the study), no
+            list of classes, or weights without their hash.
         PrivacyError: noise that is added elsewhere, or a sum that is formed in the open.
     """
     if study.study.seed is not None and site.site.layout != "phantom":
@@ -154,6 +170,18 @@ def check_deployable(study: Study, plan: Plan, site: Site) -> None:
             "`[study] seed` must be left out between real hospitals (got one): noise and sampling could be recomputed. "
             "Remove it.",
             code="study-seed",
+        )
+    if study.data.classes is None:
+        raise StudyError(
+            "`[data] classes` must name the classes, in order, between real hospitals, and is not given: each would "
+            "number its own. Name them.",
+            code="study-no-classes",
+        )
+    if study.model.weights is not None and study.model.weights_sha256 is None:
+        raise StudyError(
+            "`[model] weights_sha256` must be given with `weights` between real hospitals, and is not: a file's name "
+            "does not say what is in it. Give what `sha256sum` prints.",
+            code="study-weights-sha256",
         )
     if isinstance(plan.training, NoisedPictures):
         raise PrivacyError(

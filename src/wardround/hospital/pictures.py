@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, assert_never
 
 from torch import Tensor
 
 from wardround.agreed.network import augmentation_of, loss_of
 from wardround.config import Study
+from wardround.config.data import PersonPattern, PersonTable
 from wardround.images.layouts.phantom import PhantomOptions
-from wardround.images.listing import ReaderOptions
+from wardround.images.listing import ByPattern, ByTable, Classes, OnePerPicture, PersonNames, ReaderOptions
 from wardround.images.load import Volumes, load_images
 from wardround.images.patients import ImageSet
 from wardround.images.rows.recipe import View
@@ -38,7 +40,6 @@ def read_images(study: Study, progress: Progress) -> ImageSet:
         task=data.task,
         cache_dir=cache,
         skip_unreadable=site.skip_unreadable,
-        duplicates=site.duplicates,
         options=reader_options(study),
         phantom=PhantomOptions(**site.phantom.model_dump()) if site.layout == "phantom" else None,
         progress=progress,
@@ -75,4 +76,29 @@ def reader_options(study: Study) -> ReaderOptions:
     """Returns what the layout's reader may need beside the folder."""
     site = study.site
     key_file = site.key_file or (study.performance.cache or DEFAULT_CACHE).expanduser() / "hospital.key"
-    return ReaderOptions(key_file, site.labels, site.reviewed, study.data.segments)
+    names = study.data.classes
+    classes = None if names is None else Classes(names, site.class_names or {})
+    return ReaderOptions(
+        key_file,
+        site.labels,
+        site.reviewed,
+        study.data.segments,
+        _names_of(site.patients),
+        site.leave_out,
+        classes,
+    )
+
+
+def _names_of(patients: Literal["one-per-picture"] | PersonPattern | PersonTable | None) -> PersonNames | None:
+    """Returns the site's way of naming persons as `images` has it."""
+    match patients:
+        case None:
+            return None
+        case "one-per-picture":
+            return OnePerPicture()
+        case PersonPattern(pattern=pattern):
+            return ByPattern(pattern)
+        case PersonTable(table=table):
+            return ByTable(table)
+        case _:
+            assert_never(patients)

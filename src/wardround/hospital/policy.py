@@ -1,6 +1,7 @@
 """A hospital's agreement to a study: the requests it answers. Nothing in a request can change it."""
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,6 +30,11 @@ def computed(work: Work) -> Work:
     return work.of if isinstance(work, Announce) else work
 
 
+def place_of(request: Request) -> str:
+    """Returns the round and the purpose of a request, such as "3/gradient-sum": a study pays for one answer at each."""
+    return f"{request.round}/{computed(request.work).name}"
+
+
 @dataclass(frozen=True)
 class Policy:
     """The study and the work that a hospital answers.
@@ -37,16 +43,20 @@ class Policy:
 
     Attributes:
         study: digest of the one study file the hospital agreed to.
-        works: kinds of work that may be asked.
+        asks: whether the study's strategy asks for this work in a round, with these parameters
+            (`agreed.strategies.asked_by`).
         rounds: highest round that is answered.
+        spare: answers beyond one a round and purpose that the study pays for; None for any number, as in a simulation,
+            whose certificate counts what was charged.
         visits: the rounds in which this hospital is asked, ascending, by the study's public timetable; None for
             all of them. More of them than the plan foresees would cost more than was promised.
     """
 
     study: str
-    works: frozenset[type[Work]]
+    asks: Callable[[Work, int], bool]
     rounds: int
     visits: tuple[int, ...] | None = None
+    spare: int | None = None
 
     def allows(self, request: Request) -> bool:
         """Returns whether the request is one that the hospital agreed to answer."""
@@ -56,8 +66,8 @@ class Policy:
         if isinstance(work, SayHello | GiveReceipt | Confirm | Upload | Receive):
             return True  # facts of its own, and steps of an attempt that it announced itself for
         return (
-            type(work) in self.works
-            and (round == 0) == isinstance(work, COUNTS)
+            (round == 0) == isinstance(work, COUNTS)
+            and self.asks(work, round)
             and (round == 0 or self.visits is None or round in self._visits)
         )
 

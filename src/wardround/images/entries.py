@@ -35,7 +35,7 @@ class Entry:
         file: the name that findings, errors and hashes use: a path below the data folder, with `/`; for DICOM a
             pseudonym.
         label: index into the listing's class names; 0 where the target is a mask.
-        patient: of the picture.
+        patient: of the picture; None where nothing names one.
         site: the hospital it comes from, where the layout says so.
         split: the published part it lies in (`train`, `test`, `val`), where the layout has one.
         sources: files it is decoded from; empty means `file` itself.
@@ -46,7 +46,7 @@ class Entry:
 
     file: str
     label: int
-    patient: str
+    patient: str | None
     site: str | None = None
     split: str | None = None
     sources: tuple[str, ...] = ()

@@ -14,13 +14,14 @@ class Findings:
 
     Args:
         unreadable: files that could not be decoded and were left out.
-        shared_pictures: groups of identical files that stood under two or more patients.
+        shared_pictures: groups of identical files that stand under two or more patients.
         two_labels: patients whose pictures carry two or more labels.
         straddling: patients with pictures in the published training and test parts.
         conflicting_duplicates: groups of identical files with different labels.
-        repeated_pictures: number of pictures that equal another one, counted before.
+        repeated_pictures: number of pictures that equal another one, those that are dropped among them.
         notes: sentences of the reader, without file names.
-        unnamed: pictures or volumes that name no patient, each counted as a patient of its own.
+        unnamed: pictures or volumes that name no patient; a person may have several.
+        like_another: groups of patients whose ids look alike (`identity.alike`), who may be one person.
     """
 
     unreadable: tuple[str, ...] = ()
@@ -31,6 +32,7 @@ class Findings:
     repeated_pictures: int = 0
     notes: tuple[str, ...] = ()
     unnamed: int = 0
+    like_another: tuple[tuple[str, ...], ...] = ()
 
     def summary(self) -> dict[str, int]:
         """Returns counts, without any name."""

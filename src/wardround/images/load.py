@@ -10,10 +10,11 @@ from typing import TypeVar
 from wardround.errors import DataError
 from wardround.images.entries import Target, Task
 from wardround.images.findings import shortened
-from wardround.images.group import Duplicates, digest_of, group_by_patient
+from wardround.images.group import digest_of, group_by_patient
 from wardround.images.layouts.phantom import PhantomOptions, list_phantom
 from wardround.images.layouts.readers import LAYOUTS, PHANTOM, reader_of
-from wardround.images.listing import Listing, ReaderOptions
+from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
+from wardround.images.naming import with_persons
 from wardround.images.patients import ImageSet
 from wardround.images.rows.cache import Progress
 from wardround.images.rows.fit import Fit
@@ -22,8 +23,6 @@ from wardround.images.rows.recipe import PictureRecipe, Recipe, View, VolumeReci
 from wardround.images.store import Store, open_store
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
-
-NO_OPTIONS = ReaderOptions()
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ def load_images(
     volumes: Volumes | None = None,
     task: str | None = None,
     skip_unreadable: bool = False,
-    duplicates: str = Duplicates.MERGE,
     phantom: PhantomOptions | None = None,
     options: ReaderOptions = NO_OPTIONS,
     progress: Progress | None = None,
@@ -68,22 +66,20 @@ def load_images(
         volumes: shape that volumes are brought to; needed for a layout of volumes, and for no other.
         task: one of the layout's own; None takes its first.
         skip_unreadable: leave files out that cannot be decoded, as a finding, instead of refusing the set.
-        duplicates: identical files under two patients: `merge` the patients, `keep` them or `refuse` the set.
         phantom: the population of the layout `phantom`; None takes the default one.
-        options: of the layout's reader.
+        options: of the layout's reader, and the way in which the site names persons.
         progress: told how many pictures are decoded, while there is something to decode.
 
     Raises:
         DataError: a folder, layout, table, picture or class that is missing or does not hold.
         MissingExtra: the layout needs a package that is not installed.
     """
-    wanted = _choice(Duplicates, duplicates, "duplicates")
     pictures = PictureRecipe(image_size, channels, _choice(Fit, fit, "fit"), circle)
     if layout == PHANTOM:
         if root is not None or task not in (None, Task.BINARY):
             raise DataError("the layout phantom must have no folder and the task binary. Leave both out.")
         population = phantom or PhantomOptions()
-        listing = list_phantom(population)
+        listing = options.classified(with_persons(list_phantom(population), options.names, None))
         recipe: Recipe = _recipe(listing, pictures, volumes)
         digests, cached = pixels_of_phantom(population, Wanted(recipe, cache_dir, progress))
     else:
@@ -105,11 +101,11 @@ def load_images(
         first, end = cached.extents.get(number, (0, recipe.rows))
         return range(number * recipe.rows + first, number * recipe.rows + end)
 
-    patients, findings = group_by_patient(listing, digests, frozenset(unreadable), wanted, rows_of)
+    patients, findings = group_by_patient(listing, digests, frozenset(unreadable), rows_of)
     has_masks = listing.target is Target.MASKS
     present = {label for patient in patients for label in patient.labels}
     absent = [name for label, name in enumerate(listing.class_names) if label not in present]
-    if absent and not has_masks:
+    if absent and not has_masks and options.classes is None:
         raise DataError(
             f"every class must have at least one patient, got none of: {', '.join(absent)}. "
             "Check the folder, or choose a task without this class."
@@ -127,14 +123,15 @@ def load_images(
         regions=listing.regions,
         spacing=recipe.spacing,
         rows_each=recipe.rows,
+        persons=listing.persons,
     )
 
 
 def list_entries(layout: str, store: Store, task: str | None, options: ReaderOptions = NO_OPTIONS) -> Listing:
-    """Returns the entries of a folder or an archive, without decoding anything.
+    """Returns the entries of a folder or an archive with their patients, without decoding anything.
 
     Raises:
-        DataError: it does not hold the layout.
+        DataError: it does not hold the layout, or names some patients and not others.
     """
     reader = reader_of(layout)
     try:
@@ -150,7 +147,7 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
             f"the layout {layout} must look like {reader.expected}, but no picture lies there. "
             f"{_elsewhere(layout, store)}"
         )
-    return listing
+    return options.classified(with_persons(listing, options.names, store))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wardround.images.entries import Region, Target
 from wardround.images.findings import Findings
-from wardround.types import Masks, PatientId, Pictures
+from wardround.types import Masks, PatientId, Persons, Pictures
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class Patient:
-    """One person with all their images.
+    """One person with all their images; one picture where persons are unnamed (`ImageSet.persons`).
 
     Args:
-        id: never leaves the hospital.
+        id: folded (`identity.folded`); never leaves the hospital.
         images: at least one.
         site: the hospital the person belongs to; None where unknown, or where their images name two.
     """
@@ -77,7 +77,7 @@ class ImageSet:
         class_names: of the labels.
         patients: sorted by id.
         pixels: uint8, (picture, channel, *space), memory-mapped and read-only. `ImageRef.row` points
-            into it; rows of unreadable pictures are zero, and no `ImageRef` points at them.
+            into it; rows of unreadable pictures are zero, and no `ImageRef` points at them, nor at dropped copies.
         findings: of the reader and the grouping.
         digest: sha256 of contents, labels and patients; the privacy ledger knows the data set by it. It does
             not depend on file names, on the order of files or on how pictures are scaled.
@@ -87,6 +87,7 @@ class ImageSet:
         spacing: mm between neighbours along x, y and z; None where it is unknown, or each volume's own.
         rows_each: rows of one volume: 1, or as many as it has axial slices, which share a file and are neighbours,
             feet first; a slice's height is the rest of its row by this number.
+        persons: the knowledge of persons: the unit of every guarantee follows from it.
     """
 
     name: str
@@ -101,6 +102,7 @@ class ImageSet:
     regions: tuple[Region, ...] = ()
     spacing: tuple[float, ...] | None = None
     rows_each: int = 1
+    persons: Persons = Persons.UNNAMED
 
     @property
     def sliced(self) -> bool:

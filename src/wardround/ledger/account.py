@@ -103,6 +103,10 @@ class Account:
         """Returns the leaf events that this run was charged, by purpose."""
         return dict(self._part.purposes)
 
+    def released(self) -> tuple[str, ...]:
+        """Returns the name of each release that this run was charged for, in order; charges of nothing are none."""
+        return tuple(self._part.released)
+
     def charges(self, purpose: str) -> int:
         """Returns how often this run was charged for a purpose."""
         return self._part.charged[purpose]

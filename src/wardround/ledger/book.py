@@ -37,6 +37,7 @@ class Part:
         releases: of each release the last attempt and its event.
         purposes: leaf events charged, by purpose.
         charged: charges, by purpose.
+        released: name of each release that cost something, in order.
         answers: SHA-256 of the answers to requests that are answered once.
         is_ended: nothing more is foreseen.
     """
@@ -47,6 +48,7 @@ class Part:
     releases: dict[str, tuple[int, Event]] = field(default_factory=dict)
     purposes: Counter[str] = field(default_factory=Counter)
     charged: Counter[str] = field(default_factory=Counter)
+    released: list[str] = field(default_factory=list)
     answers: dict[str, str] = field(default_factory=dict)
     is_ended: bool = False
 
@@ -117,6 +119,8 @@ class Book:
                 part.releases[entry.release] = (entry.attempt, entry.event)
                 part.purposes[entry.purpose] += sum(one.values())
                 part.charged[entry.purpose] += 1
+                if one:
+                    part.released.append(entry.release)
             case Answered():
                 self._part(entry.begun).answers[entry.release] = entry.answer
             case Ended():

@@ -40,9 +40,7 @@ class Builder:
     """The making of one network of the catalogue.
 
     Attributes:
-        body: the network behind the encoding.
         head: dotted name of the layer where the head begins.
-        encoder: the fixed encoding of pictures.
         smallest: the least size along each axis, in pixels or voxels: below it, a pooling has nothing to pool.
         dimensions: which of 2 (pictures) and 3 (volumes) it reads.
         segments: its logits are (picture, class, *space), else (picture, class).

@@ -1,5 +1,6 @@
 """Tape of a backward pass: per-patient gradients that were formed, ghost norms of those that were not."""
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -82,10 +83,11 @@ class Tape:
 
         Norm and sum are two computations, and the rounding of each is relative to its terms. As long as few of the
         terms cancel, both are right to a few parts in 2^13. Where more cancel (crafted pictures), the gradient is
-        formed: then the vector that is measured is the vector that is added.
+        formed: then the vector that is measured is the vector that is added. So it is where a square overflows: a
+        gradient of zeros from a huge input must not count as one that is not finite, in this batch and not in another.
         """
         norms, terms = use.squared_norms(g, saved)
-        cancelled = torch.nonzero(norms < MOST_CANCELLED * terms)[:, 0]
+        cancelled = torch.nonzero(~(norms >= MOST_CANCELLED * terms) | (norms == math.inf))[:, 0]
         if len(cancelled):
             gradients = use.per_patient(g[cancelled], [t[cancelled] for t in saved], same, None)
             self.formed.append((use.names, cancelled, gradients))

@@ -1,7 +1,7 @@
 """A clipping norm that follows a quantile of the patients' gradient norms.
 
 What is released, and to whom: one number more in every noised sum, the count of patients whose norm was within
-the clip, centred. It travels as one coordinate of the same vector: whoever sees the sum sees it, equally noised.
+the clip, centred. It travels as one coordinate of the same vector: a reader of the sum sees it, equally noised.
 
 Sensitivity (add or remove one patient): the gradient is clipped to C sqrt(1 - s), the coordinate is +-C sqrt(s),
 so what one patient adds has an L2 norm of at most C. Noise, accountant and ledger are those of the plain sum: the
@@ -48,6 +48,18 @@ class AdaptiveNorm:
     def gradient_norm(self, clipping_norm: float) -> float:
         """The norm that gradients are clipped to in a round of that clipping norm."""
         return clipping_norm * math.sqrt(1 - self.share)
+
+    def reaches(self, clipping_norm: float, start: float, rounds: int) -> bool:
+        """Returns whether a norm can follow from `start` in so many rounds, for all sums that these may have.
+
+        `separated` moves the logarithm by rate * quantile at most upwards and by rate * (1 - quantile) at most
+        downwards; each round's norm is kept in single precision.
+        """
+        if not 0 < clipping_norm < math.inf:
+            return False
+        moved, rounding = math.log(clipping_norm / start), 1e-6 * (rounds + 1)
+        least, most = -self.rate * (1 - self.quantile) * rounds, self.rate * self.quantile * rounds
+        return least - rounding <= moved <= most + rounding
 
     def extended(self, clipped: ClippedSum, num_patients: int, clipping_norm: float, unit: float) -> ClippedSum:
         """The sum and its count as one vector, in units in which its sensitivity is `unit`.

@@ -7,10 +7,11 @@ is `Correlation.sensitivity` times the clipping norm. It stays one although each
 earlier rounds released (Denisov et al. 2022, Theorem 2.1, https://arxiv.org/abs/2202.08312), as long as nobody's
 rounds do.
 
-A patient's cohort is drawn for that patient alone, uniformly, by the hospital and in secret. Adding a patient
-therefore changes nobody else's: for every assignment of the others and every draw of the one who is added, the two
-runs differ in that patient's gradients alone, and a mixture of pairs that are (epsilon, delta) close is as close. Equal
-cohorts, or cohorts by place in a list, would move other patients, and the sensitivity would not be one patient's.
+A patient's cohort is a hash of that patient's own id under a key that the hospital draws once a run and keeps secret.
+Adding a patient therefore changes no other patient's cohort: for every assignment of the others and every cohort of the
+one who is added, the two runs differ in that patient's gradients alone, and a mixture of pairs that are (epsilon,
+delta) close is as close. Equal cohorts, or cohorts by position in a list, would move other patients, and the
+sensitivity would not be one patient's.
 
 Source: Choquette-Choo et al. 2023, https://arxiv.org/abs/2306.08153; for the rest see `toeplitz` and
 docs/correlated-noise.md.
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.privacy import toeplitz
-from wardround.randomness import Indices, Stream
+from wardround.randomness import Indices, Names, Stream
 
 Noise = npt.NDArray[np.float32]
 """Noise of one round, (parameter,)."""
@@ -69,9 +70,12 @@ class Correlation:
         """Rounds in which one patient takes part, at most."""
         return -(-self.rounds // self.cohorts)
 
-    def draw_cohorts(self, num_patients: int, stream: Stream) -> Cohorts:
-        """Each patient's cohort, independent and uniform, (patient,); drawn once a run, in secret."""
-        return np.minimum((stream.uniform(num_patients) * self.cohorts).astype(np.int64), self.cohorts - 1)
+    def cohorts_of(self, names: Names, key: Stream) -> Cohorts:
+        """Each patient's cohort, independent and uniform, (patient,): of the patient's own name and the key alone.
+
+        `key` is a new stream under the hospital's secret key of the run, the same in every round.
+        """
+        return np.minimum((key.uniform_of(names) * self.cohorts).astype(np.int64), self.cohorts - 1)
 
     def chosen(self, cohorts: Cohorts, round: int) -> Indices:
         """The patients of a round, from 1: everybody of its cohort, ascending, (chosen patient,)."""

@@ -1,7 +1,7 @@
 """Noised pictures and labels of one patient, released once before any training: contracts, and the cost of all of it.
 
 To everybody goes every training picture once, noised by its own hospital, with a noised label. Whatever is trained on
-the release, by whomever and however often, costs nothing more (Dwork and Roth 2014, Proposition 2.1, post-processing).
+the release, by any party and however often, costs nothing more (Dwork and Roth 2014, Proposition 2.1, post-processing).
 
 The unit is the patient, with all pictures and labels: neighbouring data sets differ in what one patient's pictures
 show and how they are labelled. How many patients a hospital has, and how many pictures each of them, is public.
@@ -17,7 +17,6 @@ from wardround.accounting.events import ComposedEvent, Event, PureEvent, SelfCom
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
 from wardround.randomness import Stream
-from wardround.types import Labels
 
 Values: TypeAlias = npt.NDArray[np.float64]
 """Values of some pictures, (picture, ...)."""
@@ -34,72 +33,45 @@ class PictureMechanism(Protocol):
     @property
     def reads_features(self) -> bool:
         """True where it noises the fixed public encoding of pictures; else it noises their pixels."""
-        ...
 
     @property
     def event(self) -> Event:
         """Cost of the release of one picture."""
-        ...
 
     @property
     def noise_multiplier(self) -> float:
         """Noise over the sensitivity of one replaced picture."""
-        ...
 
     @property
     def bound(self) -> float:
         """The sensitivity that the noise is measured against, for the statement."""
-        ...
 
     @property
     def name(self) -> str:
         """Name for the statement, such as "Laplace"."""
-        ...
 
     @property
     def what(self) -> str:
         """The release in words, for the statement."""
-        ...
 
     @property
     def caveats(self) -> tuple[str, ...]:
         """Whole sentences for the statement."""
-        ...
 
     def release(self, values: Values, stream: Stream) -> Values:
         """Returns what leaves, of the same shape: pixels 0..255 before rounding, or features."""
-        ...
 
 
 class LabelMechanism(Protocol):
-    """Noise on every label by itself.
-
-    Contract: `release` is the only use of the labels, draws everything random from `stream`, and costs `event` for one
-    label that is replaced by any other.
-    """
+    """Noise on every label by itself: epsilon of one label that is replaced by any other, and its name in words."""
 
     @property
     def epsilon(self) -> float:
         """Epsilon of one label."""
-        ...
-
-    @property
-    def event(self) -> PureEvent:
-        """Cost of the release of one label."""
-        ...
 
     @property
     def name(self) -> str:
         """Name for the statement, such as "randomised response"."""
-        ...
-
-    def transition(self, num_classes: int) -> Values:
-        """Returns P(released | true), (true class, released class); public."""
-        ...
-
-    def release(self, labels: Labels, num_classes: int, stream: Stream) -> Labels:
-        """Returns what leaves, (picture,)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -110,11 +82,6 @@ class LocalRelease:
         A patient's pictures are released one by one, at most `images_per_patient` of them: the costs of all of them
         and of their labels add up (Dwork and Roth 2014, Theorem 3.16; Gaussian noise composes exactly). Epsilon of
         one patient is therefore up to `images_per_patient` times that of one picture.
-
-    Attributes:
-        pictures: noises each picture.
-        labels: noises each label.
-        images_per_patient: pictures of one patient, at most.
     """
 
     pictures: PictureMechanism
@@ -135,7 +102,7 @@ class LocalRelease:
         pictures = self.pictures.event
         if isinstance(pictures, PureEvent):
             return PureEvent(pictures.epsilon + self.labels.epsilon)
-        return ComposedEvent((pictures, self.labels.event))
+        return ComposedEvent((pictures, PureEvent(self.labels.epsilon)))
 
     @property
     def event(self) -> Event:

@@ -1,8 +1,8 @@
 """One patient's gradient, formed and brought to a norm of at most C by the plan's rule, for sums on a grid.
 
 Released: nothing; a row is one patient's own and private. Neighbouring relation: add or remove one patient. A row is
-made from one patient's gradient and from what is public, so whoever adds up such rows and checks the norm of each, as
-`wardround.secure_aggregation.integers.grid` does in whole numbers, is moved by one patient by C at most, whatever the
+made from one patient's gradient and from what is public, so a sum of such rows by a party that checks the norm of each,
+as `wardround.secure_aggregation.integers.grid` does in whole numbers, is moved by one patient by C at most, under every
 rule. The bound there does not rest on the arithmetic here.
 
 As nothing relies on it, no margin is left below C: rules aim at C, not 2^-12 of it below (`per_patient.margins`),
@@ -34,10 +34,7 @@ Row: TypeAlias = Vector | npt.NDArray[np.float64]
 def rows_of(clip: Clip, layout: Layout, asked: float | None) -> Callable[[Row], Row]:
     """Returns how a patient's gradient, (parameter,), becomes a row of one round, (coordinate,).
 
-    Args:
-        clip: of the plan.
-        layout: of the trained parameters.
-        asked: clipping norm of the round, where norms adapt; else None.
+    `asked` is the clipping norm of the round, where norms adapt; else None.
 
     Raises:
         PrivacyError: a clipping norm that the plan does not accept.
@@ -59,13 +56,7 @@ def _as_it_is(gradient: Row) -> Row:
 
 @dataclass(frozen=True)
 class SectionedRow:
-    """A gradient whose sections (layers) are each multiplied by the factor of a rule.
-
-    Attributes:
-        rule: gives the factors.
-        layout: of the trained parameters, whose sections the rule names.
-        clipping_norm: C.
-    """
+    """A gradient whose sections (layers) are each multiplied by the factor of a rule."""
 
     rule: Clipping
     layout: Layout
@@ -113,10 +104,7 @@ class CountedRow:
     The squares add up to u² (1 - s) + u² s at most, so that the norm is u at most. Over a sample the last coordinate is
     2 u sqrt(s) (within - patients / 2), as in `AdaptiveNorm.extended`.
 
-    Attributes:
-        adaptive: how the norm follows.
-        clipping_norm: C.
-        unit: u.
+    C is `clipping_norm`, and u is `unit`.
     """
 
     adaptive: AdaptiveNorm

@@ -35,46 +35,37 @@ class UpdateMechanism(Protocol):
     @property
     def unit(self) -> PrivacyUnit:
         """The unit that is protected."""
-        ...
 
     @property
     def relation(self) -> NeighboringRelation:
         """In what neighbours differ."""
-        ...
 
     @property
     def event(self) -> Event:
         """The cost of one release."""
-        ...
 
     @property
     def noise_multiplier(self) -> float:
         """Noise over sensitivity, as the statement prints it."""
-        ...
 
     @property
     def clipping_norm(self) -> float:
         """The bound that the update is brought to."""
-        ...
 
     @property
     def selects(self) -> bool:
         """True where it chooses by itself which parameters are released, and cuts them to size."""
-        ...
 
     @property
     def name(self) -> str:
         """The mechanism's name for the statement, such as "Gaussian"."""
-        ...
 
     @property
     def what(self) -> str:
         """The released quantity, for the statement."""
-        ...
 
     def release(self, update: Vector, share: Share, stream: Stream) -> Vector:
         """Releases the update, (parameter,)."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Named streams of cryptographic randomness: AES-256 in counter mode, keyed by the operating system or by a seed.
 
 Every draw is made from a `Stream`, and every stream has a name: (study, hospital, purpose, round, attempt). Two names
-never share a key, so two hospitals never share a noise stream. In a real deployment the key is 32 bytes from the
-operating system. A seeded study derives the key from the seed and the name: the run is reproducible and *not private*,
-because any party that knows the seed can subtract the noise.
+never share a key, so two hospitals never share a noise stream. Draws that belong to one patient each are made by
+`Stream.uniform_of`, which is keyed by the patient and not by the position in a list. In a real deployment the key is 32
+bytes from the operating system. A seeded study derives the key from the seed and the name: the run is reproducible and
+*not private*, because any party that knows the seed can subtract the noise.
 
 Arithmetic caveat, printed in every statement: the normal variates are floating point (Box-Muller on a
 63-bit uniform, so the tail reaches 9.3 standard deviations), not samples of an exact discrete distribution. Onto an
@@ -24,6 +25,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+
+from wardround.randomness.places import Names
 
 Float64 = npt.NDArray[np.float64]
 
@@ -59,7 +62,24 @@ class Stream:
 
         With 53 the largest of them would round to 1.
         """
-        return ((self.words(count) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+        return _uniform(self.words(count))
+
+    def uniform_of(self, names: Names) -> Float64:
+        """Returns one uniform of 52 bits in (0, 1) for each patient, (patient,): AES-256 of the patient's name.
+
+        Every call has its own key, derived from the stream's. A patient's uniform is a function of that key and the
+        patient's name alone, so the draws of all others stay as they are when a patient is added or removed. Under a
+        secret key the uniforms of distinct names are independent, as those of `uniform` are.
+
+        Args:
+            names: distinct, from `wardround.randomness.places.names_of`, (patient, 2).
+        """
+        self._calls += 1
+        key = hashlib.sha256(b"wardround/v1/by-name" + self._key + self._calls.to_bytes(8, "big")).digest()
+        # One block a name, each name once: the counter of other uses is replaced by the name.
+        cipher = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
+        blocks = cipher.update(names.astype("<u8").tobytes())
+        return _uniform(np.frombuffer(blocks, dtype="<u8")[::2].astype(np.uint64))
 
     def normal(self, count: int) -> Float64:
         """Returns independent standard normal variates, (count,), by Box and Muller (1958)."""
@@ -99,6 +119,10 @@ class Stream:
     def seed(self) -> int:
         """Returns one 63-bit integer, for a library that takes a seed."""
         return int(self.words(1)[0] >> np.uint64(1))
+
+
+def _uniform(words: npt.NDArray[np.uint64]) -> Float64:
+    return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def laplace(stream: Stream, count: int) -> Float64:

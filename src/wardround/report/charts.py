@@ -57,7 +57,7 @@ def comparison_chart(report: Report) -> Chart | None:
     said = "; ".join(f"{_name(row)}: {_score_words(row)}" for row in rows)
     chance = "" if scale.chance is None else f"; chance is {scale.chance:g}"
     return both(
-        lambda width: _draw_comparison(rows, scale, width), f"{scale.title} on the test patients{chance}. {said}."
+        lambda width: _draw_comparison(rows, scale, width), f"{scale.title} on the test set{chance}. {said}."
     )
 
 
@@ -89,7 +89,7 @@ def _draw_rounds(looks: Sequence[Look], guarantee: Guarantee, scale: Scale, widt
     first_round = min(look.round for look in looks)
     span = max(1, last_round - min(first_round, last_round - 1))
     axes.set_ylim(scale.floor(lows), 1.0)
-    _panel(axes, f"{scale.title} on the {looks[-1].measured_on} patients", (first_round, last_round, span))
+    _panel(axes, f"{scale.title} on the {looks[-1].measured_on} set", (first_round, last_round, span))
     if scale.chance is not None:
         axes.axhline(scale.chance, color=MUTED, linewidth=1, dashes=(4, 3))
         at_end: dict[str, Any] = {"va": "baseline", "ha": "right", "fontsize": 11}
@@ -132,7 +132,7 @@ def _draw_comparison(rows: Sequence[Comparison], scale: Scale, width: int) -> Fi
         axes.axvline(scale.chance, color=MUTED, linewidth=1, dashes=(4, 3))
         above: dict[str, Any] = {"va": "baseline", "ha": "center" if wide else "left", "fontsize": 11}
         write(axes, "chance", (scale.chance, 1), (0, 6), within=("data", "axes fraction"), colour=MUTED, **above)
-    axes.set_xlabel(f"{scale.title} on the test patients", labelpad=4)
+    axes.set_xlabel(f"{scale.title} on the test set", labelpad=4)
     for y, row in enumerate(rows):
         height = y + (0 if wide else 0.2)
         _draw_row(axes, height, row)
@@ -202,7 +202,7 @@ def _score_words(row: Comparison) -> str:
 
 def _rounds_label(looks: Sequence[Look], guarantee: Guarantee, scale: Scale) -> str:
     first, last = looks[0], looks[-1]
-    text = f"{scale.title} on the {last.measured_on} patients from round {first.round} to round {last.round}"
+    text = f"{scale.title} on the {last.measured_on} set from round {first.round} to round {last.round}"
     if first.score.value is not None and last.score.value is not None:
         text += f": from {first.score.value:.3f} to {last.score.value:.3f}"
     if not guarantee.holds:

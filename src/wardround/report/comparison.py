@@ -14,7 +14,7 @@ NOT_CHARGED = (
     "without protection, and the largest of several is too good."
 )
 DEALT_ANEW = (
-    "Some runs deal patients anew: whoever is tested on in one run is trained on in another, so unprotected test "
+    "Some runs deal patients anew: a patient who is tested on in one run is trained on in another, so unprotected test "
     "figures of some runs are about training patients of others. The composed epsilon covers the models, and not "
     "those figures."
 )
@@ -52,16 +52,24 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """A figure that is reached without learning from the pictures: its name, its measure, and all different values."""
+
+    name: str
+    key: str
+    measure: str
+    spread: Spread
+
+
+@dataclass(frozen=True)
 class Row:
     """One configuration.
 
     Attributes:
         source: the study file it comes from; empty where there is one only.
-        values: what is varied, by dotted key.
         guarantee: the loosest of the repeats.
         stopped: number of repeats that a spent budget ended early.
         scores: by key of the measure, on test patients.
-        validation: the headline on validation patients; None where there are none.
         curve: the headline during training, as pairs of a round and its spread.
         measured_on: patients of the curve, "test" or "validation".
         majority: accuracy of always answering the commonest class.
@@ -127,7 +135,7 @@ class Charge:
     def sentence(self) -> str:
         """Returns the limit, and the part of it that was spent."""
         return (
-            f"Runs were charged to one ledger. At delta = {self.spent.delta:g} for one {self.spent.unit} it allows "
+            f"Runs were charged to one ledger. At delta = {self.spent.delta:g} for one {self.spent.whom} it allows "
             f"{self.limit:g}, and the patient who spent most of it has spent {self.spent.value}."
         )
 
@@ -138,11 +146,8 @@ class Overview:
 
     Attributes:
         columns: every measure, the headline first.
-        rows: the configurations, in the order in which they were asked for.
         charge: the shared ledger; None where there is none.
         best: name of the best configuration by its validation figure; None where that cannot be said.
-        choice: sentence about the choice, or about its absence.
-        missing: sentences about runs that are not here, by name.
     """
 
     title: str
@@ -159,6 +164,24 @@ class Overview:
     def headline(self) -> Measure:
         """Measure to name where there is room for one."""
         return self.columns[0]
+
+    @property
+    def baselines(self) -> tuple[Baseline, ...]:
+        """Baselines that some run knows, over all runs of all configurations."""
+        named = (
+            ("where the regions usually lie", "dice", "Dice", [row.location for row in self.rows]),
+            ("brightness and border numbers alone", "auroc", "AUROC", [row.shortcut for row in self.rows]),
+            ("always the commonest class", "accuracy", "accuracy", [row.majority for row in self.rows]),
+        )
+        return tuple(
+            Baseline(name, key, measure, Spread(tuple(values)))
+            for name, key, measure, spreads in named
+            if (
+                values := dict.fromkeys(
+                    value for spread in spreads if spread is not None for value in spread.values
+                )
+            )
+        )
 
     def to_json(self) -> JsonDict:
         """Returns the comparison as a JSON object; an infinite epsilon is the string 'infinity'."""
@@ -177,3 +200,39 @@ class Overview:
 
 def _json(spread: Spread | None) -> JsonDict | None:
     return None if spread is None else spread.to_json()
+
+
+def lines_of(overview: Overview) -> list[str]:
+    """Returns a table, and under it the caveats that belong to it."""
+    title = overview.headline.title
+    validated = any(row.validation is not None for row in overview.rows)
+    header = ["configuration", "runs", "promise", *[f"{title}, validation"] * validated, f"{title}, test"]
+    table = [header, *(_cells(overview, row, validated=validated) for row in overview.rows)]
+    widths = [max(len(cells[column]) for cells in table) for column in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in table
+    ]
+    lines += ["", *(f"{one.measure} of {one.name}: {_spread(one.spread)}" for one in overview.baselines)]
+    lines += [overview.choice, NOT_CHARGED]
+    lines += [one.sentence() for one in overview.together]
+    lines += [DEALT_ANEW] * overview.dealt_anew
+    lines += [] if overview.charge is None else [overview.charge.sentence()]
+    return lines + [f"{name} is not here: {why}" for name, why in overview.missing.items()]
+
+
+def _cells(overview: Overview, row: Row, *, validated: bool) -> list[str]:
+    guarantee = row.guarantee
+    seeded = " [seeded]" if row.seeded else ""
+    promise = (
+        f"epsilon = {guarantee.value} at delta = {guarantee.delta:g} for one {guarantee.whom}{seeded}"
+        if guarantee.holds
+        else f"none: epsilon = infinity for one {guarantee.unit}{seeded}"
+    )
+    scores = [_spread(row.validation)] if validated else []
+    return [row.label, str(len(row.runs)), promise, *scores, _spread(row.scores.get(overview.headline.key))]
+
+
+def _spread(spread: Spread | None) -> str:
+    if spread is None:
+        return "–"
+    return f"{spread.mean:.3f}" + (f" [{spread.low:.3f} .. {spread.high:.3f}]" if spread.high > spread.low else "")

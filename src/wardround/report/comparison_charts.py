@@ -79,7 +79,7 @@ def spread_chart(overview: Overview) -> Chart | None:
     if not rows:
         return None
     said = "; ".join(f"{row.label}: {_words(_score(overview, row))}" for row in rows)
-    label = f"{overview.headline.title} on the test patients, every run. {said}."
+    label = f"{overview.headline.title} on the test set, every run. {said}."
     return both(lambda width: _draw_spread(overview, rows, width), label)
 
 
@@ -97,14 +97,8 @@ def _scale(overview: Overview) -> Scale:
 
 def _baselines(overview: Overview) -> list[_Level]:
     """Returns baselines that learn nothing from the pictures' contents, as far as they are on the same scale."""
-    key, rows = overview.headline.key, overview.rows
-    label, spreads = {
-        "auroc": ("brightness and border numbers alone", [row.shortcut for row in rows]),
-        "accuracy": ("always the commonest class", [row.majority for row in rows]),
-        "dice": ("where the regions usually lie", [row.location for row in rows]),
-    }.get(key, ("", []))
-    known = [spread.mean for spread in spreads if spread is not None]
-    found = [_Level(label, math.fsum(known) / len(known), MUTED)] if known else []
+    key = overview.headline.key
+    found = [_Level(one.name, one.spread.mean, MUTED) for one in overview.baselines if one.key == key]
     return found + ([_Level(_GUESSING, CHANCE[key], MUTED)] if key in CHANCE else [])
 
 
@@ -127,7 +121,7 @@ def _words(spread: Spread) -> str:
 
 def _drawn(overview: Overview, series: Sequence[_Series], levels: Sequence[_Level], along: str) -> Chart:
     on = overview.rows[0].measured_on if along == "round" else "test"
-    title = f"{overview.headline.title} on the {on} patients"
+    title = f"{overview.headline.title} on the {on} set"
     said = "; ".join(
         f"{one.label}: " + ", ".join(f"{_words(score)} at {x:.3g}" for x, score in (one.points[0], one.points[-1]))
         for one in series
@@ -194,7 +188,7 @@ def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Figure:
     axes = rows_axes(width, len(rows), 46, 8, 44, 56, floor)
     for level in baselines:
         axes.axvline(level.value, color=MUTED, linewidth=1, dashes=(4, 3))
-    axes.set_xlabel(f"{overview.headline.title} on the test patients", labelpad=4)
+    axes.set_xlabel(f"{overview.headline.title} on the test set", labelpad=4)
     for y, (row, score) in enumerate(zip(rows, scores, strict=True)):
         private = row.guarantee.holds
         colour = PRIVATE if private else OPEN

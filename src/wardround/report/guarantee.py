@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import format_epsilon
+from wardround.accounting.terms import Division
 
 SAYS_LITTLE_ABOVE = 4.0
 """From here the ceiling of a guess is above 98 %."""
@@ -20,11 +21,13 @@ class Guarantee:
         epsilon: infinite when nothing is promised.
         delta: means nothing when epsilon is infinite.
         unit: one protected person, such as "patient".
+        division: how patients came to their places; one that couples them is part of the condition.
     """
 
     epsilon: float
     delta: float
     unit: str
+    division: Division = Division.BY_OWN_ID
 
     @property
     def holds(self) -> bool:
@@ -47,7 +50,17 @@ class Guarantee:
         >>> Guarantee(7.9959, 1e-5, "patient").condition
         'at δ = 1e-05, for one patient'
         """
-        return f"at δ = {self.delta:g}, for one {self.unit}" if self.holds else f"at any δ, for one {self.unit}"
+        delta = f"δ = {self.delta:g}" if self.holds else "any δ"
+        return f"at {delta}, for one {self.whom}"
+
+    @property
+    def whom(self) -> str:
+        """The unit, and the condition that the division of the patients puts on the guarantee.
+
+        >>> Guarantee(7.9959, 1e-5, "patient", Division.FIXED).whom
+        'patient, for this fixed division of the patients'
+        """
+        return f"{self.unit}{self.division.condition if self.holds else ''}"
 
     @property
     def one_in(self) -> str:

@@ -3,9 +3,10 @@
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from wardround.accounting.statement import Statement
+from wardround.accounting.terms import PrivacyUnit
 from wardround.errors import PrivacyError, RecordError
 from wardround.records.folder import JsonDict, RunRecord
 from wardround.records.json_object import JsonObject
@@ -43,12 +44,20 @@ _FIRST_MEASURES = (
 
 _FINDINGS = {
     "unreadable": "unreadable pictures, left out",
-    "shared_pictures": "groups of identical pictures that stood under two patients",
+    "shared_pictures": "groups of identical pictures that stand under two patients",
     "two_labels": "patients whose pictures carry two labels",
     "straddling": "patients in both published parts, training and test",
     "conflicting_duplicates": "groups of identical pictures with different labels",
     "repeated_pictures": "pictures that are exact copies of another one",
+    "unnamed": "pictures that name no patient",
+    "like_another": "groups of patients whose ids look alike",
 }
+_UNNAMED_FINDINGS = _FINDINGS | {
+    "shared_pictures": "groups of identical pictures in two files",
+    "unnamed": "pictures that name no person",
+}
+_OF_PATIENTS = ("two_labels", "straddling", "like_another")
+"""Findings that a set without names cannot have."""
 
 
 def numbers_of(record: RunRecord) -> Report:
@@ -62,7 +71,7 @@ def numbers_of(record: RunRecord) -> Report:
     study = _study(record.study)
     federation = study.section("federation")
     statement = _statement(certificate)
-    guarantee = Guarantee(statement.epsilon, statement.delta, statement.unit.value)
+    guarantee = Guarantee(statement.epsilon, statement.delta, statement.unit.value, statement.division)
     quality = _quality(results.section("metrics"))
     test = results.section("test")
     strategy = federation.text("strategy", "fedsgd")
@@ -91,10 +100,10 @@ def numbers_of(record: RunRecord) -> Report:
         comparisons=tuple(
             sorted((main, *references), key=lambda row: (_ORDER.index(row.place), row.private, row.is_main))
         ),
-        insiders=_insiders(certificate, statement),
+        insiders=_insiders(certificate, statement, guarantee),
         hospitals=_hospitals(results, certificate, guarantee),
         released=tuple(Released(*map(row.text, ("what", "to", "protected_by"))) for row in results.objects("released")),
-        findings=_findings(results.section("findings")),
+        findings=_findings(results.section("findings"), is_unnamed=statement.unit is PrivacyUnit.PICTURE),
         environment=_environment(record.environment),
         settings=_FOLDERS.sub(r'\1 = "…/\2"', record.study.strip()),
         study_digest=certificate.text("study_digest"),
@@ -221,17 +230,21 @@ def _looks(record: RunRecord) -> tuple[Look, ...]:
 
 
 def _comparison(name: str, row: JsonObject, main: Comparison) -> Comparison:
-    guarantee = Guarantee(row.number("epsilon"), row.number("delta"), main.guarantee.unit)
+    guarantee = replace(main.guarantee, epsilon=row.number("epsilon"), delta=row.number("delta"))
     place = _PLACES.get(name.split("-")[0], main.place)
     quality = _quality(row.section("metrics"))
     return Comparison(name, place, row.flag("private"), row.text("text"), False, guarantee, quality)
 
 
-def _insiders(certificate: JsonObject, statement: Statement) -> tuple[Insider, ...]:
+def _insiders(certificate: JsonObject, statement: Statement, promised: Guarantee) -> tuple[Insider, ...]:
     def insider(row: JsonObject) -> Insider:
-        guarantee = Guarantee(row.number("epsilon"), statement.delta, statement.unit.value)
         left = row.number("noise_multiplier")
-        return Insider(row.text("adversary"), guarantee, left, left >= statement.noise_multiplier * (1 - 1e-9))
+        return Insider(
+            row.text("adversary"),
+            replace(promised, epsilon=row.number("epsilon")),
+            left,
+            left >= statement.noise_multiplier * (1 - 1e-9),
+        )
 
     return tuple(map(insider, certificate.objects("insiders")))
 
@@ -241,15 +254,17 @@ def _hospitals(results: JsonObject, certificate: JsonObject, promised: Guarantee
 
     def hospital(row: JsonObject) -> Hospital:
         ledger, counts = ledgers.get(row.text("name")), (row.integer("patients"), row.integer("images"))
-        spent = Guarantee(ledger.number("epsilon_spent"), promised.delta, promised.unit) if ledger else None
+        spent = replace(promised, epsilon=ledger.number("epsilon_spent")) if ledger else None
         head = ledger.text("head") if ledger else None
         return Hospital(row.text("name"), *counts, row.maybe_number("share_not_first_class"), spent, head)
 
     return tuple(map(hospital, results.objects("hospitals")))
 
 
-def _findings(row: JsonObject) -> tuple[tuple[str, int], ...]:
-    return tuple((_FINDINGS.get(key, key.replace("_", " ")), row.integer(key)) for key in row.values)
+def _findings(row: JsonObject, *, is_unnamed: bool) -> tuple[tuple[str, int], ...]:
+    words = _UNNAMED_FINDINGS if is_unnamed else _FINDINGS
+    keys = [key for key in row.values if not (is_unnamed and key in _OF_PATIENTS)]
+    return tuple((words.get(key, key.replace("_", " ")), row.integer(key)) for key in keys)
 
 
 def _witness(certificate: JsonObject) -> NoiseWitness | None:

@@ -8,6 +8,8 @@ from markupsafe import Markup
 from wardround.noisers import Trust
 from wardround.report.canvas import Chart
 from wardround.report.charts import comparison_chart, insiders_chart, rounds_chart
+from wardround.report.comparison import DEALT_ANEW, NOT_CHARGED, Overview, Spread
+from wardround.report.comparison_charts import curves_chart, epsilon_chart, hospitals_chart, spread_chart
 from wardround.report.contents import Report, Score
 
 _TRUST = {
@@ -27,12 +29,15 @@ def render(report: Report) -> str:
     )  # fmt: skip
 
 
-def rendered(template: str, **values: object) -> str:
-    """Returns a page of this package, with the style sheet in it."""
+def rendered(template: str, room: str = "wardround.report", /, **values: object) -> str:
+    """Returns a page of a package, with the report's style sheet in it."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     for each in (decimals, percent, spread, duration, capitalize_first):
         environment.filters[each.__name__] = each
-    return environment.from_string(_file(template)).render(style=Markup(_file("report.css")), **values)
+    style, source = ((resources.files(place) / name).read_text(encoding="utf-8") for place, name in (
+        ("wardround.report", "report.css"), (room, template),
+    ))  # fmt: skip
+    return environment.from_string(source).render(style=Markup(style), **values)
 
 
 def markup_of(chart: Chart | None) -> Markup | None:
@@ -87,5 +92,28 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
-def _file(name: str) -> str:
-    return (resources.files("wardround.report") / name).read_text(encoding="utf-8")
+_GUESSED = {"accuracy": {"auroc": Spread((0.5,)), "quadratic_kappa": Spread((0.0,))}}
+"""The scores of always the commonest class beside its accuracy."""
+
+
+def render_comparison(overview: Overview) -> str:
+    """Returns the page. Everything that came with the studies is text in it, never markup."""
+    drawers = {
+        "spread": spread_chart,
+        "epsilon": epsilon_chart,
+        "hospitals": hospitals_chart,
+        "curves": curves_chart,
+    }
+    conditions = {row.guarantee.condition for row in overview.rows if row.guarantee.holds}
+    return rendered(
+        "comparison.html.j2",
+        o=overview,
+        runs=sum(len(row.runs) for row in overview.rows),
+        repeats=max(len(row.runs) for row in overview.rows),
+        validated=any(row.validation is not None for row in overview.rows),
+        condition=conditions.pop() if len(conditions) == 1 else "",
+        baselines=[(one.name, {**_GUESSED.get(one.key, {}), one.key: one.spread}) for one in overview.baselines],
+        charts={name: markup_of(drawn(overview)) for name, drawn in drawers.items()},
+        not_charged=NOT_CHARGED,
+        dealt_anew=DEALT_ANEW,
+    )

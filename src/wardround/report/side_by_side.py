@@ -17,7 +17,6 @@ class Entry:
 
     Attributes:
         run: its name, and that of its folder beside the page.
-        configuration: of which it is a repeat.
         source: the study file it comes from, by its study's name; empty where there is one file only.
     """
 

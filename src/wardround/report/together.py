@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent, Event, from_json
 from wardround.accounting.statement import Statement
+from wardround.accounting.terms import Division
 from wardround.records.folder import JsonDict, RunRecord
 from wardround.records.json_object import JsonObject
 from wardround.report.guarantee import Guarantee
@@ -44,7 +45,7 @@ class Together:
         how = ", by adding epsilons and deltas" if self.is_sum else ""
         text = (
             f"{said}: epsilon = {self.guarantee.value} at delta = {self.guarantee.delta:g} for one "
-            f"{self.guarantee.unit} ({self.relation}{how}), against those whom each run's own promise covers."
+            f"{self.guarantee.whom} ({self.relation}{how}), against those whom each run's own promise covers."
         )
         left = [
             f"{count} {what}{'' if count == 1 else 's'}"
@@ -116,12 +117,14 @@ def together_of(records: Sequence[RunRecord]) -> tuple[Together, ...]:
 def _composed(runs: Sequence[_Run], unit: str) -> tuple[Guarantee, bool]:
     """Returns everything composed; where an event does not tell all, the sum, which holds for any mechanism."""
     statements = [run.statement for run in runs]
+    divisions = {one.division for one in statements}
+    division = Division.FIXED if Division.FIXED in divisions else Division.BY_OWN_ID
     if all(run.is_told_by_its_event for run in runs):
         delta = min(one.delta for one in statements)
         event = ComposedEvent(tuple(run.event for run in runs if run.event is not None))
-        return Guarantee(epsilon_of(event, delta, AccountantKind.PLD), delta, unit), False
+        return Guarantee(epsilon_of(event, delta, AccountantKind.PLD), delta, unit, division), False
     total = math.fsum(one.epsilon for one in statements)
-    return Guarantee(total, math.fsum(one.delta for one in statements), unit), True
+    return Guarantee(total, math.fsum(one.delta for one in statements), unit, division), True
 
 
 def _by_people(records: Sequence[RunRecord]) -> list[list[RunRecord]]:

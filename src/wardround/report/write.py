@@ -37,7 +37,7 @@ def write_comparison(overview: Overview, folder: Path) -> Path:
     content = json.dumps(overview.to_json(), indent=2, allow_nan=False) + "\n"
     write_whole(folder / "comparison.json", content.encode())
     try:
-        from wardround.report.comparison_page import render_comparison
+        from wardround.report.page import render_comparison
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"The comparison page needs {error.name}, which is not installed; the runs and comparison.json are "

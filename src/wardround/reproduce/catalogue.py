@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wardround.errors import StudyError
-from wardround.reproduce import deepee, dopamine, epsilons, exchange, segmentation, singh, yuan
+from wardround.reproduce import deepee, dopamine, epsilons, exchange, singh, yuan
 from wardround.reproduce.encrypted_sum import readers
 from wardround.reproduce.request import Request
 from wardround.reproduce.table import Table
@@ -12,13 +12,7 @@ from wardround.reproduce.table import Table
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A published result that can be run again.
-
-    Attributes:
-        what: one line for the list.
-        data: the set that was published on.
-        run: makes the table.
-    """
+    """A published result that can be run again: a line for the list, the set it was published on, and its table."""
 
     what: str
     data: str
@@ -32,7 +26,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "dopamine-fig1": Reproduction("five ways to train, by epoch", "APTOS retinas", dopamine.figure_1),
     "singh-fig4": Reproduction("noise on pictures and on gradients", "chest X-rays", singh.figure_4),
     "deepee-pneumonia": Reproduction("private training of one network", "chest X-rays", deepee.pneumonia),
-    "deepee-segmentation": Reproduction("masks of an organ", "Decathlon volumes", segmentation.segmentation),
+    "deepee-segmentation": Reproduction("masks of an organ", "Decathlon volumes", deepee.segmentation),
     "exchange-comparison": Reproduction("ways of exchanging a model", "any pictures", exchange.comparison),
     "encrypted-sum": Reproduction("who reads a hospital's model", "none: drawn numbers", readers.table),
     "epsilons": Reproduction("every published epsilon", "none: arithmetic", epsilons.table),

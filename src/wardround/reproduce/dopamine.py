@@ -12,8 +12,7 @@ from wardround.accounting.statement import Statement
 from wardround.records.folder import RunRecord
 from wardround.reproduce.as_published import dopamine as published
 from wardround.reproduce.as_published.statement import no_guarantee
-from wardround.reproduce.cohort import Cohort
-from wardround.reproduce.loops import Found, baselines_of, repeated_loops, scores_of
+from wardround.reproduce.loops import Cohort, Found, baselines_of, repeated_loops, scores_of
 from wardround.reproduce.repaired import Repaired, repeated
 from wardround.reproduce.request import Request
 from wardround.reproduce.table import Figure, Origin, Row, Score, Series, Table
@@ -81,23 +80,12 @@ def figure_1(request: Request) -> Table:
     rows: list[Row] = []
     for key, accuracies in FIGURE_1.items():
         claimed = f"epsilon {CLAIMED[key]:g} at delta {DELTA:g}" if key in CLAIMED else ""
-        rows.append(
-            Row(
-                SETTING,
-                NAMES[key],
-                Origin.PUBLISHED,
-                {"accuracy": Score(accuracies[-1])},
-                _published(key),
-                claimed,
-            )
-        )
+        last = {"accuracy": Score(accuracies[-1])}
+        rows.append(Row(SETTING, NAMES[key], Origin.PUBLISHED, last, _published(key), claimed))
         if key == "Dopamine":
+            ours, statement = scores_of(found, "last"), published.statement(K)
             stated = f"epsilon {published.stated_epsilon(settings):.3g} at delta {DELTA:g}"
-            rows.append(
-                Row(
-                    SETTING, NAMES[key], Origin.AS_PUBLISHED, scores_of(found, "last"), published.statement(K), stated
-                )
-            )  # fmt: skip
+            rows.append(Row(SETTING, NAMES[key], Origin.AS_PUBLISHED, ours, statement, stated))
         rows.append(repaired[wanted[key].name])
     return Table(
         "dopamine-fig1", "Dopamine, Figure 1: accuracy by epoch", SOURCE, request.sentence, METRICS, tuple(rows),
@@ -174,7 +162,7 @@ def _figure(request: Request, wanted: Mapping[str, Repaired], found: Sequence[Fo
     series.append(Series("Dopamine (ours, as published)", Origin.AS_PUBLISHED, x, tuple(means)))
     for key, repaired in wanted.items():
         record = RunRecord.read(Path(request.out) / "runs" / next(iter(repaired.studies)))
-        points = [(look["round"], look["metrics"]) for look in _looks(record)]
+        points: list[Any] = [(look["round"], look["metrics"]) for look in record.rounds if look.get("metrics")]
         last = max((number for number, _ in points), default=1)
         origin = Origin.REPAIRED if key in CLAIMED else Origin.OPEN
         xs = tuple(EPOCHS * number / last for number, _ in points)
@@ -182,7 +170,3 @@ def _figure(request: Request, wanted: Mapping[str, Repaired], found: Sequence[Fo
         if xs:
             series.append(Series(f"{key} (ours)", origin, xs, ys))
     return Figure("epoch (share of the training x 100)", "accuracy on the test patients", tuple(series))
-
-
-def _looks(record: RunRecord) -> list[Any]:
-    return [entry for entry in record.rounds if entry.get("metrics")]

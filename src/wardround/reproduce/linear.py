@@ -8,6 +8,7 @@ rounds of the private rows are those of `examples/chest_xray.toml`, fixed before
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from wardround.reproduce.loops import Body, Loop, repeated_loops
 from wardround.reproduce.repaired import Repaired, Sections, repeated
 from wardround.reproduce.request import Request
 
@@ -21,29 +22,14 @@ Section = Mapping[str, object]
 MODEL: Section = {"name": "features"}
 SGD: Section = {"strategy": "fedsgd", "rounds": 60, "learning_rate": 24.0, "momentum": 0.9, "evaluate_every": 60}
 OPEN: Section = {"plan": "none"}
-OPEN_SGD: Section = {
-    "strategy": "fedsgd",
-    "rounds": 200,
-    "learning_rate": 5.0,
-    "momentum": 0.9,
-    "evaluate_every": 200,
-}
+OPEN_SGD: Section = {**SGD, "rounds": 200, "learning_rate": 5.0, "evaluate_every": 200}
 RING: Section = {"strategy": "single-pass", "local_steps": 60, "learning_rate": 24.0, "momentum": 0.9}
-AVERAGING: Section = {
-    "strategy": "fedavg", "rounds": 1, "local_steps": 20, "learning_rate": 5.0, "momentum": 0.9
-}  # fmt: skip
+AVERAGING: Section = {"strategy": "fedavg", "rounds": 1, "local_steps": 20, "learning_rate": 5.0, "momentum": 0.9}
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some hospitals and their pictures.
-
-    Attributes:
-        setting: what rows of it are called.
-        key: what run folders of it begin with.
-        hospitals: the `[hospitals]` section.
-        data: the `[data]` section.
-    """
+    """Some hospitals and their pictures, as sections of a study; run folders of it begin with `key`."""
 
     setting: str
     key: str
@@ -54,16 +40,6 @@ class Group:
 def private(epsilon: float, delta: float, **keys: object) -> Section:
     """The `[privacy]` section of a promise to each patient."""
     return {"plan": "dp-sgd", "epsilon": epsilon, "delta": delta, "clipping_norm": 0.25} | keys
-
-
-def hospital_level(epsilon: float, delta: float) -> Section:
-    """The `[privacy]` section of a promise to each hospital, patients and all."""
-    return {"plan": "clipped-update", "epsilon": epsilon, "delta": delta, "clipping_norm": 10.0}
-
-
-def alone(federation: Section) -> Section:
-    """The same steps, every hospital by itself."""
-    return {**federation, "strategy": "alone"}
 
 
 def row(
@@ -83,11 +59,22 @@ def row(
     return repeated(group.setting, name, f"{group.key}-{key}", sections, request.repeats)
 
 
+def loops_of(
+    request: Request, group: Group, key: str, body: Body, settings: Mapping[str, object], model: Section
+) -> dict[str, Loop]:
+    """The repeats of one published loop over a group's pictures."""
+    sections = {
+        "data": group.data, "hospitals": group.hospitals, "model": model, "privacy": {"plan": "none"},
+        "performance": request.performance,
+    }  # fmt: skip
+    return repeated_loops(f"{group.key}-{key}", sections, body, settings, request.repeats)
+
+
 def rows(request: Request, group: Group, epsilons: Sequence[float], delta: float) -> list[Repaired]:
     """Together, in a ring and alone, without privacy and at each epsilon; and one promise to whole hospitals."""
     found = [
         row(request, group, "together (fedsgd)", "fedsgd-open", OPEN, OPEN_SGD),
-        row(request, group, "alone", "alone-open", OPEN, alone(OPEN_SGD)),
+        row(request, group, "alone", "alone-open", OPEN, {**OPEN_SGD, "strategy": "alone"}),
     ]
     for epsilon in epsilons:
         promise, at = private(epsilon, delta), f"epsilon {epsilon:g}"
@@ -99,14 +86,15 @@ def rows(request: Request, group: Group, epsilons: Sequence[float], delta: float
             ),
         ]  # fmt: skip
     largest = max(epsilons)
-    found += [
+    whole = {"plan": "clipped-update", "epsilon": largest, "delta": delta, "clipping_norm": 10.0}
+    return [
+        *found,
         row(
             request, group, f"alone, epsilon {largest:g}", f"alone-eps{largest:g}",
-            private(largest, delta), alone(SGD),
+            private(largest, delta), {**SGD, "strategy": "alone"},
         ),
         row(
             request, group, f"averaging, a hospital at epsilon {largest:g}", f"hospital-eps{largest:g}",
-            hospital_level(largest, delta), AVERAGING,
+            whole, AVERAGING,
         ),
     ]  # fmt: skip
-    return found

@@ -1,4 +1,4 @@
-"""Published loops over a study's pictures: each in a process of its own, its numbers kept in a file of its own."""
+"""Published loops over a study's pictures, as plain arrays: each in a process of its own, its numbers kept."""
 
 import hashlib
 import json
@@ -8,16 +8,85 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import nn
 
 from wardround.config import Study
-from wardround.coordinator.observer import Observer
+from wardround.coordinator.observer import Observer, Silent
 from wardround.records.folder import read_json, write_whole
-from wardround.reproduce.as_published.plain import Steps, train
-from wardround.reproduce.cohort import Cohort, cohort_of
+from wardround.reproduce.as_published.plain import Labelled, Steps, predict, train
 from wardround.reproduce.repaired import Sections, study_of
 from wardround.reproduce.table import Score
+from wardround.simulation.evaluation import shortcut_auroc
+from wardround.simulation.materials import Materials, gather
 from wardround.simulation.sweeps.capacity import cores
+from wardround.training.metrics.classification import evaluate
+from wardround.training.patients import TrainingPatients
+
+_NO_INTERVALS = 2
+KEYS = ("accuracy", "balanced_accuracy", "auroc", "matthews")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Hospitals with their pictures, test pictures, and the network with its first weights.
+
+    Attributes:
+        test_patients: to which of them each test picture belongs, (picture,).
+        model: uint8 pictures (picture, channel, height, width) to logits; only its trained part has gradients.
+    """
+
+    hospitals: tuple[Labelled, ...]
+    test: Labelled
+    test_patients: torch.Tensor
+    model: nn.Module
+    num_patients: int
+
+    @property
+    def together(self) -> Labelled:
+        """All hospitals' pictures in one place."""
+        return Labelled(
+            torch.cat([data.pictures for data in self.hospitals]),
+            torch.cat([data.labels for data in self.hospitals]),
+        )
+
+    def scores(self) -> dict[str, float]:
+        """Numbers of the model, as it is now, on the test pictures; those that the pictures cannot give are absent."""
+        found = evaluate(
+            predict(self.model, self.test.pictures), self.test.labels.numpy(), self.test_patients.numpy(),
+            generator=np.random.default_rng(0), num_resamples=_NO_INTERVALS,
+        )  # fmt: skip
+        return {key: float(value) for key in KEYS if (value := getattr(found, key)) is not None}
+
+
+def cohort_of(study: Study) -> tuple[Cohort, dict[str, float]]:
+    """The cohort of a study, and what to read its numbers against: the majority class, and brightness alone.
+
+    All pictures of every patient are handed out: published loops count pictures, and bound nobody's.
+    """
+    materials = gather(study, Silent())
+    pixels = materials.images.pixels
+
+    def labelled(patients: TrainingPatients) -> Labelled:
+        return Labelled.of(pixels[patients.rows], patients.labels)
+
+    cohort = Cohort(
+        hospitals=tuple(labelled(patients) for patients in materials.hospitals.values()),
+        test=labelled(materials.test),
+        test_patients=torch.from_numpy(np.repeat(np.arange(len(materials.test)), materials.test.counts)),
+        model=materials.workbench.network.whole(),
+        num_patients=sum(map(len, materials.hospitals.values())),
+    )
+    return cohort, _baselines(materials, cohort)
+
+
+def _baselines(materials: Materials, cohort: Cohort) -> dict[str, float]:
+    counts = torch.bincount(cohort.test.labels).to(torch.float64)
+    found = {"majority class, accuracy": float(counts.max() / counts.sum())}
+    shortcut = shortcut_auroc(materials)
+    return found if shortcut is None else found | {"six numbers of brightness and border, AUROC": shortcut}
+
 
 Found = dict[str, dict[str, float]]
 """Numbers by what was measured: `{"uploaded": {"accuracy": 0.5, ...}, ...}`."""
@@ -42,7 +111,6 @@ class Loop:
     Attributes:
         study: names pictures, hospitals and network; its privacy and federation sections say nothing here.
         body: a function at the top of a module.
-        settings: as plain JSON.
         seed: of everything the loop draws.
     """
 
@@ -63,11 +131,7 @@ def run_loops(
 ) -> dict[str, Found]:
     """Runs every loop whose numbers are not yet in `out/<name>.json`; returns all numbers.
 
-    Args:
-        loops: by name.
-        out: folder of the numbers; made if missing.
-        observer: told how many have ended.
-        workers: loops at once; None takes the number of cores, and 1 stays in this process.
+    `out` is made if missing; `workers` loops run at once: None takes the number of cores, and 1 stays in this process.
     """
     out.mkdir(parents=True, exist_ok=True)
     waiting = {name: loop for name, loop in loops.items() if _kept(out / f"{name}.json", loop) is None}

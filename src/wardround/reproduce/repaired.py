@@ -1,7 +1,7 @@
 """Repaired rows: ordinary studies, with run folder, ledger and certificate; finished ones are read, not run again."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,7 @@ Sections = Mapping[str, Mapping[str, object]]
 class Repaired:
     """One row that is an ordinary study, once for each repeat.
 
-    Attributes:
-        setting: of the row.
-        name: of the row.
-        studies: by name of their run folder; they differ by their split and their starting weights only.
+    `studies` are by name of their run folder; they differ by their split and their starting weights only.
     """
 
     setting: str
@@ -33,12 +30,7 @@ class Repaired:
 def repeated(setting: str, name: str, run: str, sections: Sections, repeats: int) -> Repaired:
     """A row's studies: repeat r has its own split (test patients too) and its own first weights.
 
-    Args:
-        setting: of the row.
-        name: of the row.
-        run: beginning of the run folders' names.
-        sections: the study as dictionaries, without `[study]`.
-        repeats: how many.
+    `run` is the beginning of the run folders' names; `sections` are the study as dictionaries, without `[study]`.
     """
     numbers = {f"{run}-r{number}": number for number in range(1, repeats + 1)}
     return Repaired(setting, name, {run: study_of(run, sections, number) for run, number in numbers.items()})
@@ -71,29 +63,18 @@ def run_repaired(
 
 def row_of(repaired: Repaired, records: Sequence[RunRecord]) -> Row:
     """One row from its finished runs; its statement is that of the largest epsilon."""
-    statements = [statement_of(record) for record in records]
-    statement = max(statements, key=lambda one: one.epsilon)
+    contents: list[Any] = [record.certificate["statement"] for record in records]
+    statement = max(map(Statement.from_json, contents), key=lambda one: one.epsilon)
     origin = Origin.REPAIRED if statement.guarantee else Origin.OPEN
     return Row(
         repaired.setting, repaired.name, origin, scores_of_runs(records), statement, runs=tuple(repaired.studies)
     )
 
 
-def statement_of(record: RunRecord) -> Statement:
-    """The statement of a finished run."""
-    content: Any = record.certificate["statement"]
-    return Statement.from_json(content)
-
-
 def scores_of_runs(records: Sequence[RunRecord]) -> dict[str, Score]:
     """Numbers on the test patients, by metric, over all repeats."""
     found = [_numbers(record) for record in records]
     return {key: Score.of([one[key] for one in found]) for key in found[0] if all(key in one for one in found)}
-
-
-def as_part_of(row: Row, setting: str) -> Row:
-    """The same row under another setting."""
-    return replace(row, setting=setting)
 
 
 def _numbers(record: RunRecord) -> dict[str, float]:

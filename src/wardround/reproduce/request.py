@@ -1,21 +1,65 @@
-"""The request for a reproduction, and the pictures it takes: the given ones, or phantoms, and then it says so."""
+"""The request for a reproduction: its scale, so that nothing shrinks unsaid, and its pictures, or phantoms."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from wardround.coordinator.observer import Observer
-from wardround.errors import DataError
+from wardround.errors import DataError, StudyError
 from wardround.images.layouts.guess import guess_layout
 from wardround.images.load import open_layout
 from wardround.reproduce.loops import Found, Loop, run_loops
-from wardround.reproduce.page import PHANTOMS
 from wardround.reproduce.repaired import Repaired, run_repaired
-from wardround.reproduce.scale import Scale
-from wardround.reproduce.table import JsonDict, Row
+from wardround.reproduce.table import PHANTOMS, JsonDict, Row, Shrunk
 
 TEST_FRACTION = 0.1
 _PHANTOM_IMAGES = 2
 """Phantom patients have 1 or 2 pictures."""
+
+_Used = TypeVar("_Used")
+
+
+class Scale:
+    """Shrinks numbers by one factor, and keeps a list of what it changed.
+
+    A value of 1 leaves everything as published.
+
+    Raises:
+        StudyError: the factor is not above 0 and at most 1.
+    """
+
+    def __init__(self, value: float) -> None:
+        if not 0 < value <= 1:
+            raise StudyError(f"--scale must be above 0 and at most 1 (as published), got {value}; choose 0.25.")
+        self.value = value
+        self._said: dict[str, Shrunk] = {}
+
+    @property
+    def shrunk(self) -> tuple[Shrunk, ...]:
+        """The settings that are not as published, in the order in which it was asked for."""
+        return tuple(self._said.values())
+
+    def count(self, name: str, published: int, *, least: int = 1, by: float | None = None) -> int:
+        """A number of things, at least `least`, shrunk by this scale or by `by`.
+
+        >>> scale = Scale(0.25)
+        >>> scale.count("local epochs", 40), scale.shrunk[0].used
+        (10, '10')
+        """
+        factor = 1.0 if self.value == 1 else self.value if by is None else min(1.0, by)
+        used = published if factor >= 1 else max(min(published, least), round(published * factor))
+        return self.said(name, published, used)
+
+    def side(self, name: str, published: int, *, least: int, multiple: int = 8) -> int:
+        """The side of a picture: a multiple of `multiple`, at least `least`."""
+        wanted = round(published * self.value / multiple) * multiple
+        return self.said(name, published, published if self.value >= 1 else max(least, min(published, wanted)))
+
+    def said(self, name: str, published: object, used: _Used) -> _Used:
+        """`used`, noted where it is not what was published."""
+        if str(published) != str(used):
+            self._said[name] = Shrunk(name, str(published), str(used))
+        return used
 
 
 @dataclass(frozen=True)
@@ -25,9 +69,7 @@ class Request:
     Attributes:
         data: folder or archive of the real set; None for phantoms.
         out: where runs, numbers and pages go; what is finished there is not run again.
-        scale: how much smaller than published.
         repeats: runs of each row, each with another split and other first weights.
-        observer: told what is going on.
         workers: processes at once; None takes what the machine has.
         cache: where decoded pictures are kept; None for the usual place.
     """
@@ -89,3 +131,10 @@ class Request:
     def loops(self, wanted: dict[str, Loop]) -> dict[str, Found]:
         """Numbers of published loops."""
         return run_loops(wanted, self.out / "as-published", self.observer, workers=self.workers)
+
+    def network(self, published: str, name: str) -> JsonDict:
+        """The `[model]` section: a network of that name, or a small AlexNet where the scale is below 1."""
+        if self.scale.value >= 1:
+            return {"name": self.scale.said("network", published, name)}
+        self.scale.said("network", published, "alexnet of width 12")
+        return {"name": "alexnet", "width": 12}

@@ -10,11 +10,10 @@ from wardround.reproduce import linear
 from wardround.reproduce.as_published import singh as published
 from wardround.reproduce.as_published.plain import Labelled, Steps, train
 from wardround.reproduce.as_published.statement import no_guarantee
-from wardround.reproduce.cohort import Cohort
 from wardround.reproduce.linear import Group
-from wardround.reproduce.loops import Body, Found, baselines_of, repeated_loops, scores_of, together_body
+from wardround.reproduce.loops import Body, Cohort, Found, baselines_of, scores_of, together_body
 from wardround.reproduce.request import Request
-from wardround.reproduce.table import Origin, Row, Score, Table
+from wardround.reproduce.table import Row, Score, Table, beside
 
 SOURCE = (
     "Singh, Sikka, Kotti and Trask 2020, Benchmarking Differentially Private Residual Networks, arXiv 2005.13099"
@@ -61,16 +60,10 @@ def figure_4(request: Request) -> Table:
     """Every arm as published, and repaired at the same stated epsilon and at a useful one."""
     scale = request.scale
     side = scale.side("side of a picture, pixels", 256, least=64)
-    published_network = "resnet18 with batch normalisation, pretrained"
-    name = scale.said("network", published_network, "resnet18" if scale.value >= 1 else "alexnet of width 12")
-    model: dict[str, object] = {"name": name} if scale.value >= 1 else {"name": "alexnet", "width": 12}
+    model = request.network("resnet18 with batch normalisation, pretrained", "resnet18")
     images = scale.count("training pictures", 5216, least=100, by=10 * scale.value)
     steps = asdict(Steps(scale.count("epochs", EPOCHS), BATCH, RATE, momentum=0.9, weight_decay=0.001))
     group = Group("X-rays", "singh", {"count": 1}, request.pictures(side, images))
-    sections = {
-        "data": group.data, "hospitals": group.hospitals, "model": model, "privacy": {"plan": "none"},
-        "performance": request.performance,
-    }  # fmt: skip
     arms: dict[str, tuple[Body, dict[str, object]]] = {"original": (together_body, steps)}
     for beta, epsilon in SETTINGS.items():
         noise = {"noise_multiplier": NOISE[beta]}
@@ -78,8 +71,7 @@ def figure_4(request: Request) -> Table:
         arms[f"micro-{beta}"] = (groups_body, steps | noise | {"group": GROUP})
         arms[f"whole-{beta}"] = (groups_body, steps | noise | {"group": BATCH})
     loops = {
-        key: repeated_loops(f"singh-{key}", sections, body, settings, request.repeats)
-        for key, (body, settings) in arms.items()
+        key: linear.loops_of(request, group, key, body, settings, model) for key, (body, settings) in arms.items()
     }
     found = request.loops({name: loop for some in loops.values() for name, loop in some.items()})
     rows: list[Row] = []
@@ -93,20 +85,13 @@ def figure_4(request: Request) -> Table:
             if key.startswith("shift")
             else published.statement_of_groups(whole_batch=key.startswith("whole"))
         )
-        scores = {"accuracy": Score(accuracy)}
-        rows.append(Row(setting, name, Origin.PUBLISHED, scores, statement, claimed))
-        rows.append(Row(setting, name, Origin.AS_PUBLISHED, ours, statement, claimed))
+        rows.extend(beside(setting, name, {"accuracy": Score(accuracy)}, ours, statement, claimed))
 
     add("no noise", "original", ORIGINAL, "original", "")
     for beta, epsilon in SETTINGS.items():
         setting = f"beta {beta}"
-        add(
-            setting,
-            "'local' noise: one number a picture",
-            LOCAL[beta],
-            f"shift-{beta}",
-            f"epsilon {epsilon:g}, pure",
-        )
+        pure = f"epsilon {epsilon:g}, pure"
+        add(setting, "'local' noise: one number a picture", LOCAL[beta], f"shift-{beta}", pure)
         claimed = f"epsilon {epsilon:g}, delta not stated"
         add(setting, "DP-SGD on groups of 4", DP_SGD[beta], f"micro-{beta}", claimed)
         add(

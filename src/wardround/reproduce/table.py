@@ -3,12 +3,15 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from wardround.accounting.statement import Statement, format_epsilon
 
 JsonDict = dict[str, object]
+
+PHANTOMS = "phantoms"
+"""Stands in what a table says of its pictures exactly when they were generated."""
 
 
 class Origin(StrEnum):
@@ -43,10 +46,6 @@ class Score:
         """Three decimals."""
         return f"{self.mean:.3f}" + ("" if self.deviation is None else f" ± {self.deviation:.3f}")
 
-    def to_json(self) -> JsonDict:
-        """Plain JSON."""
-        return {"mean": self.mean, "deviation": self.deviation, "repeats": self.repeats}
-
 
 @dataclass(frozen=True)
 class Row:
@@ -54,8 +53,6 @@ class Row:
 
     Attributes:
         setting: which column of a published figure or group it belongs to, such as "5 x 1000".
-        name: the method.
-        origin: whose number it is.
         scores: by the table's keys; a key may be missing.
         statement: what it guarantees, or that it guarantees nothing and why.
         claimed: what its source promised, in words; empty where it promised nothing.
@@ -104,7 +101,7 @@ class Row:
             "setting": self.setting,
             "name": self.name,
             "origin": self.origin.value,
-            "scores": {key: score.to_json() for key, score in self.scores.items()},
+            "scores": {key: asdict(score) for key, score in self.scores.items()},
             "unit": self.unit,
             "epsilon": self.statement.to_json()["epsilon"],
             "delta": self.statement.delta if self.holds else None,
@@ -116,6 +113,17 @@ class Row:
         }
 
 
+def beside(
+    setting: str, name: str, published: Mapping[str, Score], ours: Mapping[str, Score], statement: Statement,
+    claimed: str = "",
+) -> list[Row]:  # fmt: skip
+    """Returns a published row, and ours of the same loop as published."""
+    return [
+        Row(setting, name, origin, scores, statement, claimed)
+        for origin, scores in ((Origin.PUBLISHED, published), (Origin.AS_PUBLISHED, ours))
+    ]
+
+
 @dataclass(frozen=True)
 class Shrunk:
     """A published setting and what was used instead."""
@@ -123,10 +131,6 @@ class Shrunk:
     name: str
     published: str
     used: str
-
-    def to_json(self) -> JsonDict:
-        """Plain JSON."""
-        return {"name": self.name, "published": self.published, "used": self.used}
 
 
 @dataclass(frozen=True)
@@ -148,27 +152,13 @@ class Figure:
     series: tuple[Series, ...]
     ticks: tuple[str, ...] = ()
 
-    def to_json(self) -> JsonDict:
-        """Plain JSON."""
-        lines = [{"label": s.label, "origin": s.origin.value, "x": s.x, "y": s.y} for s in self.series]
-        return {"x": self.x_title, "y": self.y_title, "ticks": list(self.ticks), "series": lines}
-
 
 @dataclass(frozen=True)
 class Table:
     """A reproduction, ready to be shown.
 
-    Attributes:
-        name: of the reproduction.
-        title: what is reproduced.
-        source: where it was published.
-        data: what pictures were used; phantoms are said to be phantoms.
-        metrics: key and title of each column of numbers, the one of the figure first.
-        rows: all lines.
-        shrunk: settings that are not the published ones.
-        notes: whole sentences.
-        figure: what is drawn; by default the first metric over the settings.
-        baselines: numbers to read the rest against, by name.
+    The first metric is that of the figure, which by default is drawn over the settings; phantoms are said to be
+    phantoms in `data`; `baselines` are numbers to read the rest against.
     """
 
     name: str
@@ -212,17 +202,14 @@ class Table:
 
     def to_json(self) -> JsonDict:
         """Plain JSON: all that the terminal and the page show."""
+        drawn = asdict(self.drawn)
         return {
-            "name": self.name,
-            "title": self.title,
-            "source": self.source,
-            "data": self.data,
-            "shrunk": [entry.to_json() for entry in self.shrunk],
-            "baselines": {name: score.to_json() for name, score in self.baselines.items()},
+            **{key: getattr(self, key) for key in ("name", "title", "source", "data", "notes")},
+            "shrunk": [asdict(entry) for entry in self.shrunk],
+            "baselines": {name: asdict(score) for name, score in self.baselines.items()},
             "metrics": [{"key": key, "title": title} for key, title in self.metrics],
             "rows": [row.to_json() for row in self.rows],
-            "notes": list(self.notes),
-            "figure": self.drawn.to_json(),
+            "figure": {"x": drawn.pop("x_title"), "y": drawn.pop("y_title"), **drawn},
         }
 
 

@@ -8,11 +8,10 @@ import torch
 from wardround.reproduce import linear
 from wardround.reproduce.as_published import yuan as published
 from wardround.reproduce.as_published.plain import Steps, put_weights, train, weights_of
-from wardround.reproduce.cohort import Cohort
 from wardround.reproduce.linear import Group
-from wardround.reproduce.loops import Body, Found, Loop, baselines_of, repeated_loops, scores_of
+from wardround.reproduce.loops import Cohort, Found, baselines_of, scores_of
 from wardround.reproduce.request import Request
-from wardround.reproduce.table import Figure, Origin, Row, Score, Table, by_setting
+from wardround.reproduce.table import Figure, Origin, Row, Score, Table, beside, by_setting
 
 SOURCE = (
     "Yuan, Zhu, Wei and Ma 2019, Collaborative Deep Learning for Medical Image Analysis with Differential Privacy, "
@@ -41,8 +40,8 @@ BOTH = (
     "give the published accuracies, and the model that was really uploaded."
 )
 RELEASES = (
-    "Each row is a release of its own: its epsilon covers its own run. Whoever released several rows made on the same "
-    "patients would have to compose them."
+    "Each row is a release of its own: its epsilon covers its own run. A party that released several rows made on the "
+    "same patients would have to compose them."
 )
 _ORDER = (
     "Published without numbers: DenseNet-121 better than VGG-16 better than AlexNet, each alone on 1000 pictures, and "
@@ -104,10 +103,12 @@ def figure_5(request: Request) -> Table:
         "DenseNet-121": {"name": "densenet121"},
     }
     loops = {
-        name: loops_of(request, group, f"first-{model['name']}", first_body, steps, model)
+        name: linear.loops_of(request, group, f"first-{model['name']}", first_body, steps, model)
         for name, model in singles.items()
     }
-    together = loops_of(request, group, "ring-0.000", ring_body, steps | {"sigma": 0.0}, alexnet_of(request))
+    together = linear.loops_of(
+        request, group, "ring-0.000", ring_body, steps | {"sigma": 0.0}, alexnet_of(request)
+    )
     found = request.loops(together | {name: loop for some in loops.values() for name, loop in some.items()})
     open_statement = published.statement(GROUPS[0][0], 0.0)
     ring = scores_of([found[name] for name in together], UPLOADED)
@@ -116,8 +117,7 @@ def figure_5(request: Request) -> Table:
             published.statement_alone())
         for name in singles
     ] + [
-        Row("5 x 1000", "AlexNet, ring", Origin.PUBLISHED, {"accuracy": Score(TABLE_1[None][0])}, open_statement),
-        Row("5 x 1000", "AlexNet, ring", Origin.AS_PUBLISHED, ring, open_statement),
+        *beside("5 x 1000", "AlexNet, ring", {"accuracy": Score(TABLE_1[None][0])}, ring, open_statement)
     ]  # fmt: skip
     repaired = request.repaired(linear.rows(request, group, (8.0,), DELTA))
     return Table(
@@ -137,7 +137,7 @@ def group_of(request: Request, number: int) -> Group:
         setting=f"{count} x {images}",
         key=f"g{number + 1}",
         hospitals={"count": count, "scheme": "images", "images": used},
-        data=request.pictures(side_of(request), count * used),
+        data=request.pictures(side_of(request), count * used, test="stratified"),  # exact, as its hospitals are
     )
 
 
@@ -162,22 +162,6 @@ def alexnet_of(request: Request) -> dict[str, object]:
     return {"name": "alexnet", "width": width}
 
 
-def loops_of(
-    request: Request,
-    group: Group,
-    key: str,
-    body: Body,
-    settings: Mapping[str, object],
-    model: Mapping[str, object],
-) -> dict[str, Loop]:
-    """The repeats of one published loop over a group's pictures."""
-    sections = {
-        "data": group.data, "hospitals": group.hospitals, "model": model, "privacy": {"plan": "none"},
-        "performance": request.performance,
-    }  # fmt: skip
-    return repeated_loops(f"{group.key}-{key}", sections, body, settings, request.repeats)
-
-
 def _table(
     request: Request,
     name: str,
@@ -190,13 +174,13 @@ def _table(
     groups = [group_of(request, number) for number in range(len(GROUPS))]
     steps, model = asdict(steps_of(request)), alexnet_of(request)
     rings = {
-        (group.key, epsilon): loops_of(
+        (group.key, epsilon): linear.loops_of(
             request, group, f"ring-{_sigma(epsilon):.3f}", ring_body, steps | {"sigma": _sigma(epsilon)}, model
         )
         for group in groups
         for epsilon in noises
     }
-    singles = {group.key: loops_of(request, group, "alone", alone_body, steps, model) for group in groups}
+    singles = {group.key: linear.loops_of(request, group, "alone", alone_body, steps, model) for group in groups}
     found = request.loops(
         {name: loop for some in [*rings.values(), *singles.values()] for name, loop in some.items()}
     )
@@ -235,7 +219,7 @@ def _ring_rows(number: int, group: Group, epsilon: float | None, found: Sequence
     accuracy = {"accuracy": Score(TABLE_1[epsilon][number])}
     rows = [Row(group.setting, name, Origin.PUBLISHED, accuracy, statement, claimed)]
     if epsilon is None:
-        return [*rows, Row(group.setting, name, Origin.AS_PUBLISHED, scores_of(found, UPLOADED), statement)]
+        return beside(group.setting, name, accuracy, scores_of(found, UPLOADED), statement)
     return rows + [
         Row(group.setting, f"{name}, {what}", Origin.AS_PUBLISHED, scores_of(found, what), statement, claimed)
         for what in (BEFORE, UPLOADED)
@@ -244,8 +228,7 @@ def _ring_rows(number: int, group: Group, epsilon: float | None, found: Sequence
 
 def _alone_rows(number: int, group: Group, found: Sequence[Found]) -> list[Row]:
     statement = published.statement_alone()
-    rows = [Row(group.setting, "alone", Origin.AS_PUBLISHED, scores_of(found, "alone"), statement)]
+    ours = scores_of(found, "alone")
     if number in ALONE:
-        accuracy = {"accuracy": Score(ALONE[number])}
-        rows.insert(0, Row(group.setting, "alone", Origin.PUBLISHED, accuracy, statement))
-    return rows
+        return beside(group.setting, "alone", {"accuracy": Score(ALONE[number])}, ours, statement)
+    return [Row(group.setting, "alone", Origin.AS_PUBLISHED, ours, statement)]

@@ -78,7 +78,7 @@ def begun(
         LedgerError: the ledger is damaged, busy, or cannot be written.
         RecordError: the folder holds something else.
     """
-    run = run_of(study, secrets.token_hex(16))
+    run = run_of(study, materials.images.digest, secrets.token_hex(16))
     with ExitStack() as stack:
         if study.privacy.ledger is None and (rehearsal or study.site.layout == "phantom"):
             folder = RunFolder.create(out, fresh=fresh, forget_ledger=True)

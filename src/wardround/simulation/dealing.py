@@ -1,7 +1,14 @@
 """Patients to hospitals: test and validation patients aside first, everybody else to exactly one hospital.
 
-A split inside one data set simulates a federation. The scheme `site` uses the hospitals that the data names;
-the others share patients out by a seeded draw, more or less unlike each other.
+A split inside one data set simulates a federation. By default each patient's place follows from that patient alone: a
+keyed hash of the patient's own id (`wardround.randomness.places`), with the label for the scheme `dirichlet` and the
+site for the scheme `site`. Removing a patient therefore moves no other patient, as the guarantee for one patient needs.
+The key is public, from the split's seed. Shares are expectations, and a hospital may be left without patients: it still
+takes part, answers and adds its noise.
+
+The schemes `sizes`, `images` and `label-shards` and stratified test parts have exact sizes, so that one patient's place
+depends on all others. They repeat published experiments. Their guarantee is for the fixed division
+(`wardround.accounting.terms.Division`), which statements say.
 
 The published split of a data set is offered for comparison with published numbers. Where it has people on
 both sides it is marked as leaking, and keeps the mark wherever its numbers appear.
@@ -13,13 +20,16 @@ from enum import StrEnum
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from wardround.config.data import DataSection, HospitalsSection
 from wardround.errors import DataError
+from wardround.images.findings import shortened
 from wardround.images.patients import ImageSet, Patient
+from wardround.randomness import Places
 from wardround.types import HospitalName
 
-_TEST, _HOSPITALS, _VALIDATION = 1, 2, 3
+_TEST, _HOSPITALS, _VALIDATION, _SHARES = 1, 2, 3, 4
 """Names of the streams derived from one seed: another scheme leaves the test and validation patients as they are."""
 
 
@@ -55,10 +65,14 @@ class Split:
 
 
 def split_patients(image_set: ImageSet, data: DataSection, hospitals: HospitalsSection) -> Split:
-    """Shares the patients of a data set out, deterministically from public seeds.
+    """Shares the patients of a data set out, by public numbers that follow from the split's seed.
 
-    The draw is no secret and needs no cryptographic noise. Patients set aside are about equal in each label. Of the
-    scheme `images`, whole patients are dealt, so a hospital misses its number by no more than one patient's images.
+    Guarantee:
+        With test patients by hash and the schemes `even`, `dirichlet` and `site`, a patient's place is a function of
+        the study and of the patient's own id, label and site. Shares are expectations: of n patients a test part of
+        fraction f is Binomial(n, f). With the others one patient's place depends on all patients, and the guarantee is
+        for this fixed division. Of the scheme `images`, whole patients are dealt, so a hospital misses its number by no
+        more than one patient's images.
 
     Args:
         image_set: the patients.
@@ -66,25 +80,37 @@ def split_patients(image_set: ImageSet, data: DataSection, hospitals: HospitalsS
         hospitals: scheme, seed, and the numbers that the scheme needs.
 
     Raises:
-        DataError: more hospitals or images than there are, a hospital without patients, no published or named hospitals
-            where they are asked for, or a person in two hospitals.
+        DataError: a part set aside that has nobody in it, more patients or images asked for than there are, no
+            published or named hospitals where they are asked for, or a person in two hospitals.
     """
     scheme, seed = Scheme(hospitals.scheme), hospitals.split_seed
+    places, leaking, note = Places.of_seed(seed), False, ""
     if data.test == "published":
         test, rest, note = _published(image_set)
+        leaking = bool(note)
+    elif data.test == "stratified":
+        test, rest = _stratified(image_set.patients, data.test_fraction, _generator(seed, _TEST), "test")
     else:
-        test, rest = _set_aside(image_set.patients, data.test_fraction, _generator(seed, _TEST))
-        note = ""
-    leaking = bool(note)
-    validation, rest = _validation(rest, data.validation_fraction, seed)
-    if scheme is Scheme.SITE:
-        dealt = _by_site(image_set.patients, rest)
-    else:
-        groups = _shared_out(rest, scheme, hospitals, _generator(seed, _HOSPITALS))
-        dealt = {name: _in_order(group) for name, group in zip(_names(len(groups)), groups, strict=True)}
-        unused = len(rest) - sum(map(len, groups))
-        if unused:
-            note = f"{note} {unused} patients are in no hospital and are not used.".strip()
+        test, rest = _set_aside(image_set.patients, data.test_fraction, places, "test")
+    validation: tuple[Patient, ...] = ()
+    if data.validation_fraction > 0 and data.test == "stratified":
+        generator = _generator(seed, _VALIDATION)
+        validation, rest = _stratified(rest, data.validation_fraction, generator, "validation")
+    elif data.validation_fraction > 0:
+        validation, rest = _set_aside(rest, data.validation_fraction, places, "validation")
+    match scheme:
+        case Scheme.SITE:
+            dealt = _by_site(image_set.patients, rest, hospitals.names)
+        case Scheme.EVEN:
+            dealt = _by_shares(rest, _even(len(image_set.class_names), hospitals), places)
+        case Scheme.DIRICHLET:
+            dealt = _by_shares(rest, _dirichlet(len(image_set.class_names), hospitals), places)
+        case _:
+            groups = _shared_out(rest, scheme, hospitals, _generator(seed, _HOSPITALS))
+            dealt = {name: _in_order(group) for name, group in zip(_names(len(groups)), groups, strict=True)}
+            unused = len(rest) - sum(map(len, groups))
+            if unused:
+                note = f"{note} {unused} patients are in no hospital and are not used.".strip()
     split = Split(test, dealt, leaking, note, validation)
     check_disjoint(split)
     return split
@@ -113,8 +139,8 @@ def check_disjoint(split: Split) -> None:
         )
 
 
-def _generator(seed: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream,))))
+def _generator(seed: int, *stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=stream)))
 
 
 def _in_order(patients: list[Patient]) -> tuple[Patient, ...]:
@@ -135,29 +161,37 @@ def _by_label(patients: tuple[Patient, ...], generator: np.random.Generator) -> 
 
 
 def _set_aside(
-    patients: tuple[Patient, ...], fraction: float, generator: np.random.Generator, what: str = "test"
+    patients: tuple[Patient, ...], fraction: float, places: Places, part: str
 ) -> tuple[tuple[Patient, ...], tuple[Patient, ...]]:
-    """Returns patients set aside, about `fraction` of each label, and the others."""
-    test: list[Patient] = []
+    """Returns patients whose number for that part is below `fraction`, and the others."""
+    aside = [places.of(part, patient.id) < fraction for patient in patients]
+    chosen = [patient for patient, is_aside in zip(patients, aside, strict=True) if is_aside]
+    if not chosen:
+        raise _nobody(part, f"by chance none of {len(patients)} patients at {part}_fraction = {fraction:g}")
+    rest = tuple(patient for patient, is_aside in zip(patients, aside, strict=True) if not is_aside)
+    return _in_order(chosen), rest
+
+
+def _stratified(
+    patients: tuple[Patient, ...], fraction: float, generator: np.random.Generator, part: str
+) -> tuple[tuple[Patient, ...], tuple[Patient, ...]]:
+    """Returns patients set aside, `fraction` of each label rounded, and the others: places depend on each other."""
+    aside: list[Patient] = []
     for group in _by_label(patients, generator):
-        test += group[: round(fraction * len(group))]
-    chosen = {patient.id for patient in test}
+        aside += group[: round(fraction * len(group))]
+    chosen = {patient.id for patient in aside}
     rest = tuple(patient for patient in patients if patient.id not in chosen)
-    if not test or not rest:
-        raise DataError(
-            f"{what} and training must each have patients, got {len(test)} and {len(rest)} at {what}_fraction "
-            f"{fraction}. Choose another fraction."
-        )
-    return _in_order(test), rest
+    if not aside or not rest:
+        raise _nobody(part, f"{len(aside)}, and {len(rest)} to train on, at {part}_fraction = {fraction:g}")
+    return _in_order(aside), rest
 
 
-def _validation(
-    patients: tuple[Patient, ...], fraction: float, seed: int
-) -> tuple[tuple[Patient, ...], tuple[Patient, ...]]:
-    """Returns validation patients and the others, by a draw of its own: no place changes where there are none."""
-    if fraction == 0:
-        return (), patients
-    return _set_aside(patients, fraction, _generator(seed, _VALIDATION), "validation")
+def _nobody(part: str, got: str) -> DataError:
+    return DataError(
+        f"the {part} part must have at least one patient, got {got}. Choose another `[data] {part}_fraction`, or "
+        "another `[hospitals] split_seed`.",
+        code="data-part-empty",
+    )
 
 
 def _published(image_set: ImageSet) -> tuple[tuple[Patient, ...], tuple[Patient, ...], str]:
@@ -181,8 +215,14 @@ def _published(image_set: ImageSet) -> tuple[tuple[Patient, ...], tuple[Patient,
     return tuple(parts[True]), tuple(parts[False]), note if both else ""
 
 
-def _by_site(everyone: tuple[Patient, ...], rest: tuple[Patient, ...]) -> dict[HospitalName, tuple[Patient, ...]]:
-    """Returns the hospitals that the data names, in the alphabet's order."""
+def _by_site(
+    everyone: tuple[Patient, ...], rest: tuple[Patient, ...], listed: tuple[str, ...] | None
+) -> dict[HospitalName, tuple[Patient, ...]]:
+    """Returns the hospitals that the study lists, or else those that the data names, in the alphabet's order.
+
+    A hospital that the study lists is there without patients as well. Without a list the hospitals are those of the
+    data, and the last patient of one takes it along; `materials.gather` then refuses the study's number of hospitals.
+    """
     several = sum(len(patient.sites) > 1 for patient in everyone)
     if several:
         raise DataError(
@@ -195,23 +235,50 @@ def _by_site(everyone: tuple[Patient, ...], rest: tuple[Patient, ...]) -> dict[H
             f"the scheme site must know everybody's site, but {unknown} of {len(everyone)} patients have "
             "none. Fill the column site, or choose another scheme."
         )
-    names = sorted({patient.sites[0] for patient in everyone})
+    found = sorted({patient.sites[0] for patient in everyone})
+    names = found if listed is None else listed
+    strange = [site for site in found if site not in names]
+    if strange:
+        raise DataError(
+            f"`[hospitals] names` must list every site in the data, and lacks {shortened(strange)}. Add the missing "
+            "ones, and set count.",
+            code="data-site-not-listed",
+        )
     hospitals: dict[HospitalName, list[Patient]] = {HospitalName(name): [] for name in names}
     for patient in rest:
         hospitals[HospitalName(patient.sites[0])].append(patient)
-    empty = [name for name, patients in hospitals.items() if not patients]
-    if empty:
-        raise DataError(
-            f"every hospital must have a patient to train on, but {len(empty)} of {len(hospitals)} sites "
-            "have none after the test patients were set aside. Choose another seed or test_fraction."
-        )
     return {name: _in_order(patients) for name, patients in hospitals.items()}
+
+
+def _by_shares(
+    patients: tuple[Patient, ...], shares: npt.NDArray[np.float64], places: Places
+) -> dict[HospitalName, tuple[Patient, ...]]:
+    """Returns hospitals that a patient of class k joins with probability shares[k, hospital], by the patient's id."""
+    ends = shares.cumsum(axis=1)
+    groups: list[list[Patient]] = [[] for _ in range(shares.shape[1])]
+    for patient in patients:
+        at = int(np.searchsorted(ends[patient.label], places.of("hospital", patient.id), side="right"))
+        groups[min(at, len(groups) - 1)].append(patient)
+    return {name: _in_order(group) for name, group in zip(_names(len(groups)), groups, strict=True)}
+
+
+def _even(classes: int, sharing: HospitalsSection) -> npt.NDArray[np.float64]:
+    """Returns equal shares, (class, hospital)."""
+    return np.full((classes, sharing.count), 1 / sharing.count)
+
+
+def _dirichlet(classes: int, sharing: HospitalsSection) -> npt.NDArray[np.float64]:
+    """Returns the shares of each class, (class, hospital): each a Dirichlet draw from the seed and the class alone."""
+    concentration = [sharing.alpha] * sharing.count
+    return np.stack(
+        [_generator(sharing.split_seed, _SHARES, label).dirichlet(concentration) for label in range(classes)]
+    )
 
 
 def _shared_out(
     patients: tuple[Patient, ...], scheme: Scheme, sharing: HospitalsSection, generator: np.random.Generator
 ) -> list[list[Patient]]:
-    """Returns one group a hospital, none of them empty."""
+    """Returns one group a hospital, none of them empty, by permutations: places depend on each other."""
     sizes = sharing.sizes or ()
     if scheme is Scheme.SIZES and min(sizes, default=0) < 1:
         raise DataError(
@@ -226,10 +293,7 @@ def _shared_out(
             f"the hospitals must find patients enough, {len(patients)} are left to train on and the scheme "
             f"{scheme} needs {needed}. Ask for fewer or smaller hospitals."
         )
-    by_label = _by_label(patients, generator)
-    in_turn = [patient for group in by_label for patient in group]
-    if scheme is Scheme.EVEN:
-        return [in_turn[first :: sharing.count] for first in range(sharing.count)]
+    in_turn = [patient for group in _by_label(patients, generator) for patient in group]
     if scheme is Scheme.SIZES:
         mixed = [in_turn[i] for i in generator.permutation(len(in_turn))]
         ends = np.cumsum(sizes)
@@ -237,11 +301,9 @@ def _shared_out(
     if scheme is Scheme.IMAGES:
         mixed = [in_turn[i] for i in generator.permutation(len(in_turn))]
         return _by_images(mixed, sharing)
-    if scheme is Scheme.LABEL_SHARDS:
-        cuts = np.linspace(0, len(in_turn), needed + 1).astype(int)
-        order = generator.permutation(needed).reshape(sharing.count, -1)
-        return [[p for shard in row for p in in_turn[cuts[shard] : cuts[shard + 1]]] for row in order]
-    return _dirichlet(by_label, sharing, generator)
+    cuts = np.linspace(0, len(in_turn), needed + 1).astype(int)
+    order = generator.permutation(needed).reshape(sharing.count, -1)
+    return [[p for shard in row for p in in_turn[cuts[shard] : cuts[shard + 1]]] for row in order]
 
 
 def _by_images(patients: list[Patient], sharing: HospitalsSection) -> list[list[Patient]]:
@@ -262,20 +324,3 @@ def _by_images(patients: list[Patient], sharing: HospitalsSection) -> list[list[
             "what a whole hospital was to have. Ask for larger hospitals."
         )
     return [patients[start:end] for start, end in pairwise(cuts)]
-
-
-def _dirichlet(
-    by_label: list[list[Patient]], sharing: HospitalsSection, generator: np.random.Generator
-) -> list[list[Patient]]:
-    """Shares each label out by its own Dirichlet draw; an empty hospital gets one patient of the largest."""
-    groups: list[list[Patient]] = [[] for _ in range(sharing.count)]
-    for patients in by_label:
-        shares = generator.dirichlet([sharing.alpha] * sharing.count)
-        cuts = np.rint(np.cumsum(shares) * len(patients)).astype(int)
-        cuts[-1] = len(patients)
-        for group, start, end in zip(groups, [0, *cuts[:-1]], cuts, strict=True):
-            group += patients[start:end]
-    for group in groups:
-        if not group:
-            group.append(max(groups, key=len).pop())
-    return groups

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from wardround.images.entries import Target
 from wardround.images.layouts.phantom import PhantomOptions, list_phantom
 from wardround.images.listing import Listing
 from wardround.images.load import list_entries, open_layout
+from wardround.images.naming import with_persons
 from wardround.models.network import Network
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import clipped_sum
@@ -30,12 +31,14 @@ from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, share_of_patients
 from wardround.privacy.plans.wording import statement_of, words_of
 from wardround.privacy.rows import rows_of
+from wardround.randomness import names_of
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.absences import check_availability
 from wardround.simulation.federate import answers_as_one
 from wardround.simulation.references import check_references
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
+from wardround.types import Persons
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def estimate(study: Study) -> Estimate:
     plan = plan_of(study)
     check_references(study, plan)
     listing = _listed(study)
+    persons = Persons.NAMED if listing is None else listing.persons
+    plan = replace(plan, persons=persons)
     patients = None if listing is None else len({entry.patient for entry in listing.entries})
     rows_each = study.data.volume_size[2] if study.data.volume_size and study.data.view == "slices" else 1
     pictures = None if listing is None else len(listing.entries) * rows_each  # at most
@@ -131,7 +136,9 @@ def _listed(study: Study) -> Listing | None:
     """Returns the entries of the data folder, by names, tables and headers alone; None where no folder is named."""
     site = study.site
     if site.layout == "phantom":
-        return list_phantom(PhantomOptions(**site.phantom.model_dump()))
+        phantoms = list_phantom(PhantomOptions(**site.phantom.model_dump()))
+        options = reader_options(study)
+        return options.classified(with_persons(phantoms, options.names, None))
     if site.path is None:
         return None
     with open_layout(site.layout, site.path) as store:
@@ -206,7 +213,8 @@ def _masked_probe(
             network, drawn, loss_of(study, target), limit, masks=masks, augmentation=augmentation_of(study, None)
         )
         weights, rows = bench.initial_weights, np.arange(pictures)
-        everyone = Sample(TrainingPatients(rows, np.zeros_like(rows), np.arange(pictures + 1)), rows)
+        names = names_of(map(str, rows))
+        everyone = Sample(TrainingPatients(rows, np.zeros_like(rows), np.arange(pictures + 1), names), rows)
         found = []
         for _ in range(3):  # the first of them looks at the network, once for all rounds
             started = time.perf_counter()

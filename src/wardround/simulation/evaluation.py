@@ -15,7 +15,7 @@ from wardround.images.patients import ImageRef
 from wardround.images.quality.shortcut import shortcut_scores
 from wardround.simulation.materials import Materials
 from wardround.training.metrics.classification import Metrics, evaluate
-from wardround.training.metrics.groups import by_group
+from wardround.training.metrics.groups import each_group
 from wardround.training.metrics.mask_scores import MaskScores, SegmentationMetrics
 from wardround.training.metrics.ranking import auroc
 from wardround.training.patients import Rows
@@ -57,19 +57,17 @@ def evaluate_subgroups(weights: Vector, materials: Materials) -> dict[str, objec
     columns = _columns(volumes)
     if not columns:
         return {}
+    generator, test = np.random.default_rng(0), materials.test
     if materials.images.target is Target.MASKS:
-        groups = _mask_scores(weights, materials).by_group(columns, generator=np.random.default_rng(0))
+        groups = _mask_scores(weights, materials).by_group(columns, generator=generator)
         return {column: shown.to_json() for column, shown in groups.items()}
-    test = materials.test
-    found = by_group(
-        materials.workbench.probabilities(weights, test.rows),
-        test.labels,
-        np.repeat(np.arange(len(test)), test.counts),
-        columns,
-        generator=np.random.default_rng(0),
-        grades=materials.images.target is Target.GRADES,
-    )
-    return {column: shown.to_json() for column, shown in found.items()}
+    scores = materials.workbench.probabilities(weights, test.rows)
+    patients, grades = np.repeat(np.arange(len(test)), test.counts), materials.images.target is Target.GRADES
+
+    def of(rows: Rows) -> Metrics:
+        return evaluate(scores[rows], test.labels[rows], patients[rows], generator=generator, grades=grades)
+
+    return {column: shown.to_json() for column, shown in each_group(patients, columns, of).items()}
 
 
 def shortcut_auroc(materials: Materials) -> float | None:

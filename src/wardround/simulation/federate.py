@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wardround.agreed.strategies import open_aggregator, strategy_of, timetable_of, works_of
+from wardround.agreed.strategies import asked_by, open_aggregator, strategy_of, timetable_of
 from wardround.config import Study
 from wardround.coordinator.coordinator import Coordinator
 from wardround.federation.aggregators import Aggregator
@@ -14,7 +14,7 @@ from wardround.federation.messages import Failure, Reply, Requests
 from wardround.hospital.agent import Agent
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.memory import Memory
-from wardround.hospital.policy import COUNTS, Policy
+from wardround.hospital.policy import Policy
 from wardround.ledger.account import Account
 from wardround.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.kinds import NoisedGradients, NotPrivate
@@ -61,7 +61,7 @@ def federate(
     them in this process.
     """
     randomness = Randomness(study.study.seed, f"{study.stream_name}/{label}")
-    works = frozenset({*COUNTS, *works_of(study, plan)})
+    asks = asked_by(study, plan)
     timetable = timetable_of(study)
     classes = materials.images.class_names
     agents = {
@@ -69,7 +69,7 @@ def federate(
             name=name,
             patients=patients,
             plan=plan,
-            policy=Policy(study.digest, works, study.rounds, timetable.visited(position, study.rounds)),
+            policy=Policy(study.digest, asks, study.rounds, timetable.visited(position, study.rounds)),
             account=accounts[name],
             randomness=randomness,
             workbench=materials.workbench,

@@ -48,7 +48,7 @@ def gather(study: Study, observer: Observer) -> Materials:
     """
     observer.stage("reading pictures")
     images = read_images(study, lambda done, total: observer.progress(done, total))
-    observer.stage("dealing out patients")
+    observer.stage(f"dealing out {images.persons.one}s")
     options = study.hospitals
     split = split_patients(images, study.data, options)
     if options.names is not None and options.scheme != "site":
@@ -57,10 +57,8 @@ def gather(study: Study, observer: Observer) -> Materials:
     if len(split.hospitals) != options.count:  # noise shares are sized by the number the study file gives
         raise DataError(
             f"hospitals.count must be the number of sites in the data, {len(split.hospitals)}, got "
-            f"{options.count}; correct the study file."
+            f"{options.count}; correct the study file, or list all of them in hospitals.names."
         )
-    if not split.test:
-        raise DataError("At least one patient must be set aside for testing, got none; raise data.test_fraction.")
     observer.stage(f"building {study.model.name}")
     network = build_network(
         study, target=images.target, num_classes=len(images.class_names), shape=images.pixels.shape[1:]

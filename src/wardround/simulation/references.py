@@ -8,8 +8,6 @@ record marks each as "released without protection".
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from wardround.accounting.events import NoEvent
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.plans import check_fit
@@ -26,7 +24,7 @@ from wardround.privacy.plans.plan import Plan
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.federate import federate
 from wardround.simulation.materials import Hospitals, Materials
-from wardround.training.patients import TrainingPatients
+from wardround.training.patients import TrainingPatients, united
 from wardround.types import HospitalName
 
 POOLED = HospitalName("pooled")
@@ -161,10 +159,4 @@ def average_last_of(study: Study) -> float:
 
 def pooled(hospitals: Hospitals) -> TrainingPatients:
     """All hospitals' patients as one hospital's, in the hospitals' order."""
-    parts = list(hospitals.values())
-    counts = np.concatenate([part.counts for part in parts])
-    return TrainingPatients(
-        rows=np.concatenate([part.rows for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-    )
+    return united(list(hospitals.values()))

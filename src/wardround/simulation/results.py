@@ -94,9 +94,10 @@ def _validated(outcome: Outcome, materials: Materials, ensemble: bool) -> dict[s
 
 def _released(study: Study, plan: Plan, materials: Materials) -> list[dict[str, str]]:
     """Returns each release of a run: its content, its readers, and its protection."""
+    one = plan.persons.one
     guarded = "the statement" if plan.is_private else "nothing: the study asks for no privacy"
     readers, reference = "readers of this record", "nothing: a reference of a simulation, charged to no ledger"
-    rows = [("the model of every round and the final model", "whoever gets it", guarded)]
+    rows = [("the model of every round and the final model", "every recipient", guarded)]
     if isinstance(plan.training, NoisedPictures):
         what = "noised training pictures or features, noised labels, and which belong to one patient"
         rows.insert(0, (what, "everybody", guarded))
@@ -106,24 +107,24 @@ def _released(study: Study, plan: Plan, materials: Materials) -> list[dict[str, 
             f"{WITNESSES} coordinates of noise alone behind every sum, public keys, signatures, how many charges each "
             "ledger has, and its sealed head"
         )
-        rows.append((what, "the coordinator and every hospital", "nothing: none of it depends on a patient"))
+        rows.append((what, "the coordinator and every hospital", f"nothing: none of it depends on a {one}"))
     if plan.count is not None:
         to = "the coordinator" if plan.masked is None else "the coordinator and every hospital"
-        rows.append(("the number of training patients", to, guarded))
+        rows.append((f"the number of training {one}s", to, guarded))
     trained_on = "" if materials.split.leaking else " and were never trained on"
     what = (
-        "metrics on the validation patients, round by round, and on the test patients at the end"
+        f"metrics on the validation {one}s, round by round, and on the test {one}s at the end"
         if len(materials.validation)
-        else "metrics on the test patients, round by round"
+        else f"metrics on the test {one}s, round by round"
     )
-    rows.append((what, readers, f"nothing: test patients stand outside the guarantee{trained_on}"))
+    rows.append((what, readers, f"nothing: test {one}s stand outside the guarantee{trained_on}"))
     what = (
-        "the table of hospitals (patients, images, class shares), the counts of findings in the pictures, and the "
+        f"the table of hospitals ({one}s, images, class shares), the counts of findings in the pictures, and the "
         "digest of the data set"
     )
     rows.append((what, readers, "nothing: known because this machine simulates every hospital"))
     baseline = (
-        "the Dice of the mask that training patients have most often at each place"
+        f"the Dice of the mask that training {one}s have most often at each place"
         if materials.images.target is Target.MASKS
         else "the AUROC of six brightness and border numbers alone, fitted to the training pictures"
     )

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def run_study(
     check_references(study, plan)
     _check_cap(study, plan)
     materials = gather(study, observer)
+    plan = replace(plan, persons=materials.images.persons)
     check_masks(plan, materials.workbench.network.num_parameters)
     with begun(study, plan, materials, out, fresh=fresh, rehearsal=rehearsal) as (folder, accounts):
         folder.write_json(
@@ -91,6 +92,7 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
         materials = gather(study, observer)
+        plan = replace(plan, persons=materials.images.persons)
         for what, now in _identity(study, materials).items():
             if environment.get(what) != now:
                 raise RecordError(
@@ -251,7 +253,8 @@ def _rounds(
     folder.keeps_every_round = study.performance.keep == "every-round"
     found = folder.latest_checkpoint()
     if found is None:
-        observer.stage("counting patients" if coordinator.counts_patients else "starting")
+        counting = f"counting {coordinator.plan.persons.one}s"
+        observer.stage(counting if coordinator.counts_patients else "starting")
         state = coordinator.strategy.init(materials.workbench.initial_weights, coordinator.channel)
         position = Position(0, state)
         folder.write_checkpoint(0, position.to_arrays())

@@ -29,7 +29,7 @@ from wardround.privacy.plans.releases import clip_of, noised_counts, noised_sum
 from wardround.randomness.sampling import Indices
 from wardround.simulation.availability import Availability
 from wardround.simulation.batches import Transaction, admit_all
-from wardround.training.patients import TrainingPatients
+from wardround.training.patients import TrainingPatients, united
 from wardround.training.workbench import Sample
 from wardround.types import HospitalName, Vector
 from wardround.work import CountPatients, GradientSum
@@ -109,12 +109,7 @@ class JointSum:
     @cached_property
     def _patients(self) -> TrainingPatients:
         """Patients of all hospitals, one after the other."""
-        parts = [agent.patients for agent in self.agents.values()]
-        return TrainingPatients(
-            rows=np.concatenate([part.rows for part in parts]),
-            labels=np.concatenate([part.labels for part in parts]),
-            starts=np.concatenate([[0], *(part.counts for part in parts)]).cumsum(),
-        )
+        return united([agent.patients for agent in self.agents.values()])
 
     @cached_property
     def _starts(self) -> dict[HospitalName, int]:

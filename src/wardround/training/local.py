@@ -44,7 +44,7 @@ def local_steps(
     denominator = share_of_patients(part) * max(1, len(patients)) if run.denominator is None else run.denominator
     clip = clip_of(part)
     for _ in range(run.steps):
-        chosen = _thinned(sample(part, len(patients), sampling), patients, run, sampling)
+        chosen = _thinned(sample(part, patients.names, sampling), patients, run, sampling)
         [clipped] = workbench.gradient_sums(
             weights, [Sample(patients, chosen)], clip.norm, sampling.seed(), clip.fixed, run.class_weights
         )
@@ -65,7 +65,7 @@ def class_of_patients(patients: TrainingPatients) -> np.ndarray[tuple[int], np.d
 
 def _thinned(chosen: Indices, patients: TrainingPatients, run: LocalSteps, sampling: Stream) -> Indices:
     """Returns the drawn patients, each kept with the probability of its class, independently."""
-    if run.class_sampling is None or not len(chosen):
+    if run.class_sampling is None:
         return chosen
     share = np.array(run.class_sampling)[class_of_patients(patients)[chosen]]
-    return chosen[sampling.uniform(len(chosen)) < share]
+    return chosen[sampling.uniform_of(patients.names[chosen]) < share]

@@ -21,7 +21,7 @@ from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import one_thread
 from wardround.randomness import Indices
-from wardround.training.augment.augmentation import Augmentation, views
+from wardround.training.augment.augmentation import Augmentation, Keys, views
 from wardround.training.losses import weighted
 from wardround.training.patients import Rows, TrainingPatients
 from wardround.training.slotted import Slotted
@@ -53,8 +53,8 @@ class Workbench:
         loss: loss of each picture, unreduced.
         memory_bytes: memory for per-patient gradients at one time.
         masks: class of each pixel or voxel, (picture, *space), where that is predicted; else labels are.
-        augmentation: of training pictures; each is varied by its own row and the step's seed alone, so that no
-            patient's input depends on another patient.
+        augmentation: of training pictures; each is varied by a key of its own patient and the step's seed alone, so
+            that no patient's input depends on another patient.
         inputs: of every picture, (picture, ...), where they are not what the network's encoding gives: features that
             were noised before they came here.
 
@@ -156,14 +156,14 @@ class Workbench:
         if self._slotted is None and self._masks is None and self._augmentation.is_identity:
             self._slotted = Slotted(self.network, self._loss, self._pixels, self._inputs, self._memory_bytes)
         if self._slotted is not None and self._slotted.count:
-            rows, labels, _ = sample.patients.pictures_of(sample.chosen)
-            yield from self._slotted.gradients(rows, labels, sample.patients.counts[sample.chosen], dropout_seed)
+            drawn, counts = sample.patients.pictures_of(sample.chosen), sample.patients.counts[sample.chosen]
+            yield from self._slotted.gradients(drawn.rows, drawn.labels, counts, dropout_seed)
             return
         yield from self._gradients_alone(sample, dropout_seed)
 
     def _gradients_alone(self, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
-        """Yields each patient's gradient, computed alone; dropout masks follow from a patient's place."""
-        layout, places = Layout.of(self.network.trained), iter(sample.chosen.tolist())
+        """Yields each patient's gradient, computed alone; dropout masks follow from the patient's own key."""
+        layout, keys = Layout.of(self.network.trained), iter(sample.patients.keys[sample.chosen].tolist())
         batches = self._batches([sample], dropout_seed, at_once=1)
         while True:
             with one_thread():
@@ -173,7 +173,7 @@ class Workbench:
             for inputs, labels in patients_of(found[0]):
                 gradient = isolated_gradient(
                     self.network.trained, layout, self._loss, inputs, labels,
-                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + next(places),
+                    memory_bytes=self._memory_bytes, dropout_seed=(dropout_seed + next(keys)) % (1 << 63),
                 )  # fmt: skip
                 yield gradient.cpu().numpy()
 
@@ -236,15 +236,17 @@ class Workbench:
         shifts = np.cumsum([0, *sizes])
         if shifts[-1] == 0:
             return
-        rows = np.concatenate([part[0] for part in drawn])
-        labels = torch.from_numpy(np.concatenate([part[1] for part in drawn]))
-        patient = torch.cat([part[2] + int(shift) for part, shift in zip(drawn, shifts, strict=False)])
+        rows = np.concatenate([part.rows for part in drawn])
+        keys = np.concatenate([part.keys for part in drawn])
+        labels = torch.from_numpy(np.concatenate([part.labels for part in drawn]))
+        patient = torch.cat([part.patient + int(shift) for part, shift in zip(drawn, shifts, strict=False)])
         group = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(sizes))
         counts = torch.bincount(patient, minlength=int(shifts[-1])).tolist()
         ends = [0, *accumulate(counts)]
         for first, last in patient_ranges(counts, most):
             members = slice(ends[first], ends[last])
-            batch = self._batch(rows[members], labels[members], patient[members] - first, last - first, seed)
+            of = patient[members] - first
+            batch = self._batch(rows[members], keys[members], labels[members], of, last - first, seed)
             yield batch, group[first:last]
 
     def _add_plain_sums(
@@ -264,7 +266,9 @@ class Workbench:
                 gradients = torch.autograd.grad(total, parameters)
                 totals[hospital] = _added(totals[hospital], torch.cat([g.reshape(-1) for g in gradients]))
 
-    def _batch(self, rows: Rows, labels: Tensor, patient: Tensor, num_patients: int, seed: int) -> PatientBatch:
+    def _batch(
+        self, rows: Rows, keys: Keys, labels: Tensor, patient: Tensor, num_patients: int, seed: int
+    ) -> PatientBatch:
         """Returns some pictures and their targets, varied if that is asked for."""
         masks = None if self._masks is None else torch.from_numpy(self._masks[rows])
         if self._augmentation.is_identity:
@@ -274,7 +278,7 @@ class Workbench:
         of = torch.from_numpy(at)
         pictures, masks = self._augmentation(
             torch.from_numpy(self._pixels[rows[at]]), None if masks is None else masks[of],
-            rows=rows[at], seed=seed, view=view,
+            keys=keys[at], seed=seed, view=view,
         )  # fmt: skip
         targets = labels[of] if masks is None else masks.long()
         return PatientBatch(self._encode(pictures), targets, patient[of], num_patients)

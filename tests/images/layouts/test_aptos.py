@@ -10,8 +10,9 @@ from tests.images.held import Held
 from wardround.errors import DataError
 from wardround.images.entries import Target, Task
 from wardround.images.layouts.aptos import GRADES, read_aptos
-from wardround.images.load import load_images
+from wardround.images.load import list_entries, load_images
 from wardround.images.store import open_store
+from wardround.types import Persons
 
 CODES = {"a1": 0, "b2": 1, "c3": 2, "d4": 3, "e5": 4, "f6": 0}
 
@@ -32,7 +33,7 @@ def table(folder, *lines, name="train.csv", encoding="utf-8"):
 
 
 def read(folder, task=Task.GRADING):
-    return read_aptos(open_store(folder), task)
+    return list_entries("aptos", open_store(folder), task.value)
 
 
 def refused(folder, task=Task.GRADING):
@@ -63,10 +64,10 @@ def test_another_task_is_refused(root, task):
     assert f"grading, referable, got '{task}'" in refused(root, task)
 
 
-def test_without_a_patient_every_picture_is_one_and_counted_so(root):
+def test_without_a_patient_persons_are_unnamed(root):
     listing = read(root)
     assert len({entry.patient for entry in listing.entries}) == 6
-    assert (listing.unnamed, listing.notes) == (6, ())
+    assert (listing.persons, listing.notes) == (Persons.UNNAMED, ())
 
 
 def test_a_column_names_the_patient_and_the_eye(root):
@@ -94,10 +95,10 @@ def test_a_table_of_patients_goes_before_the_column(root):
 def test_a_table_of_patients_must_hold_and_know_every_picture(root):
     table(root, "id_code,patient_id", "a1,p", "b2,", "c3,p", "c3,q", name="patients.csv")
     said = refused(root)
-    assert "line 3 has no patient_id" in said
+    assert "line 3 has no patient" in said
     assert "line 5: c3 has another patient in line 4" in said
     table(root, "id_code,patient_id", "a1,p", name="patients.csv")
-    assert "5 problems: b2 has no row, c3 has no row" in refused(root)
+    assert "got 5 of 6 that name nobody: train_images/b2.png, train_images/c3.png" in refused(root)
 
 
 def test_a_byte_order_mark_more_columns_and_empty_lines_do_no_harm(root):
@@ -164,12 +165,12 @@ def load(root, **options):
     return load_images("aptos", root, cache_dir=root.parent / "cache", image_size=4, channels=3, **options)
 
 
-def test_the_same_picture_with_two_grades_is_a_finding_and_one_patient(root):
+def test_the_same_picture_with_two_grades_is_a_finding(root):
     (root / "train_images/e5.png").write_bytes((root / "train_images/b2.png").read_bytes())
     image_set = load(root)
     assert image_set.findings.conflicting_duplicates == (("train_images/b2.png", "train_images/e5.png"),)
     assert image_set.findings.repeated_pictures == 1
-    assert len(image_set.patients) == 5
+    assert len(image_set.patients) == 6
     assert image_set.target is Target.GRADES
 
 

@@ -10,10 +10,11 @@ from tests.images.nifti_files import nifti_bytes
 
 from wardround.errors import DataError
 from wardround.images.entries import Target, Task
-from wardround.images.layouts.decathlon import read_decathlon, regions_of
-from wardround.images.load import Volumes, load_images
+from wardround.images.layouts.decathlon import regions_of
+from wardround.images.load import Volumes, list_entries, load_images
 from wardround.images.rows.recipe import View
 from wardround.images.store import open_store
+from wardround.types import Persons
 
 DATA = Path(os.environ.get("WARDROUND_DATA", Path(__file__).resolve().parents[3] / ".." / "shared" / "data"))
 HIPPOCAMPUS = DATA / "Task04_Hippocampus"
@@ -71,7 +72,7 @@ def edited(root, **changes):
 
 
 def read(root):
-    return read_decathlon(open_store(root), Task.SEGMENTATION)
+    return list_entries("decathlon", open_store(root), Task.SEGMENTATION)
 
 
 def load(root, **options):
@@ -92,10 +93,10 @@ def test_channels_classes_and_regions_are_those_of_the_task(tmp_path, task):
     assert image_set.masks.max() == len(labels) - 1
 
 
-def test_a_volume_is_a_patient_and_that_is_said(tmp_path):
+def test_persons_are_unnamed_and_volumes_without_masks_said(tmp_path):
     listing = read(decathlon(tmp_path))
-    assert [entry.patient for entry in listing.entries] == ["case_000", "case_001", "case_002"]
-    assert listing.unnamed == 3
+    assert [entry.patient for entry in listing.entries] == [f"imagesTr/case_00{k}.nii.gz" for k in range(3)]
+    assert listing.persons is Persons.UNNAMED
     assert any("1 volumes without a mask" in note for note in listing.notes)
 
 

@@ -2,10 +2,12 @@
 
 import pytest
 from PIL import Image
+from tests.errors import raises_code
 
 from wardround.errors import DataError
 from wardround.images.entries import Task
 from wardround.images.layouts.folder import read_folder
+from wardround.images.load import list_entries
 from wardround.images.store import open_store
 
 FILES = ("ill/p1/a.png", "ill/p1/deep/b.png", "ill/p2/a.png", "well/p1/c.png", "well/lone.png")
@@ -35,13 +37,16 @@ def test_the_first_folder_is_the_class_and_the_second_the_patient(root):
         ("ill/p1/a.png", 0, "p1"),
         ("ill/p1/deep/b.png", 0, "p1"),
         ("ill/p2/a.png", 0, "p2"),
-        ("well/lone.png", 1, "well/lone.png"),
+        ("well/lone.png", 1, None),
         ("well/p1/c.png", 1, "p1"),
     ]
 
 
-def test_a_picture_without_a_patient_is_a_finding(root):
-    assert read(root).unnamed == 1
+def test_a_picture_without_a_patient_beside_others_is_refused(root):
+    """Removing one picture of a patient who has two is no change of one record: the set promises nothing to either."""
+    with raises_code(DataError, "data-some-unnamed") as caught:
+        list_entries("folder", open_store(root), None)
+    assert "1 of 5 that name nobody: well/lone.png" in str(caught.value)
 
 
 def test_a_table_gives_label_patient_and_site(root):

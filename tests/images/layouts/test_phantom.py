@@ -47,7 +47,7 @@ def test_pictures_are_grey_bytes_of_the_size_asked_for():
 def test_images_of_one_patient_share_label_and_site_and_differ_in_pose():
     listing = list_phantom(SMALL)
     pictures = drawn(SMALL)
-    facts: dict[str, tuple[int, str | None, list[np.ndarray]]] = {}
+    facts: dict[str | None, tuple[int, str | None, list[np.ndarray]]] = {}
     for entry, picture in zip(listing.entries, pictures, strict=True):
         label, site, others = facts.setdefault(entry.patient, (entry.label, entry.site, []))
         assert (label, site) == (entry.label, entry.site)
@@ -91,7 +91,7 @@ def test_pixels_and_brightness_say_little_and_local_edges_say_much():
     entries = list_phantom(options).entries
     pictures = drawn(options)[:, 0].astype(np.float32) / 255
     labels = np.array([entry.label for entry in entries])
-    people = np.array([int(entry.patient.split("-")[1]) for entry in entries])
+    people = np.array([int(str(entry.patient).split("-")[1]) for entry in entries])
     border = np.concatenate(
         [pictures[:, :4].reshape(len(labels), -1), pictures[:, -4:].reshape(len(labels), -1)], 1
     )

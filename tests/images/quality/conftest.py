@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from wardround.images.entries import Entry, Target
-from wardround.images.group import Duplicates, digest_of, group_by_patient
+from wardround.images.group import digest_of, group_by_patient
 from wardround.images.layouts.phantom import PhantomOptions, draw_phantom, list_phantom, phantom_digests
 from wardround.images.listing import Listing
+from wardround.images.naming import with_persons
 from wardround.images.patients import ImageSet
 
 OPTIONS = PhantomOptions(patients=40, max_images=2, sites=2, image_size=64, seed=5)
@@ -25,7 +26,6 @@ class Made:
     class_names: tuple[str, ...] = ("clear", "lesion")
     root: Path | None = None
     masks: np.ndarray | None = None
-    duplicates: Duplicates = Duplicates.MERGE
     unreadable: frozenset[int] = frozenset()
     notes: tuple[str, ...] = field(default=())
 
@@ -43,8 +43,8 @@ class Made:
         self.entries[row] = replace(self.entries[row], **changes)
 
     def taken(self):
-        listing = Listing(tuple(self.entries), self.class_names, self.notes)
-        patients, findings = group_by_patient(listing, self.digests, self.unreadable, self.duplicates)
+        listing = with_persons(Listing(tuple(self.entries), self.class_names, self.notes), None, None)
+        patients, findings = group_by_patient(listing, self.digests, self.unreadable)
         return ImageSet(
             "phantom",
             self.root,
@@ -55,6 +55,7 @@ class Made:
             digest_of(patients),
             target=Target.CLASSES if self.masks is None else Target.MASKS,
             masks=self.masks,
+            persons=listing.persons,
         )
 
 

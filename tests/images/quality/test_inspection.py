@@ -1,9 +1,7 @@
 """Each planted fault is found, and none is found in a sound set."""
 
 import numpy as np
-import pytest
 
-from wardround.images.group import Duplicates
 from wardround.images.quality.facts import FileFacts
 from wardround.images.quality.inspection import inspect
 from wardround.images.quality.notice import Level
@@ -43,12 +41,10 @@ def test_a_patient_in_both_published_parts_stops_and_names_the_way_out(made):
     assert set(found.rows[0]) == {0, 5}
 
 
-@pytest.mark.parametrize(("duplicates", "level"), [("merge", Level.LOOK), ("keep", Level.STOP)])
-def test_a_picture_under_two_patients_stops_where_they_are_counted_as_two(made, duplicates, level):
-    made.duplicates = Duplicates(duplicates)
+def test_a_picture_under_two_patients_stops(made):
     made.add(made.pixels[0], digest=made.digests[0])
     found = notices(made)
-    assert found["shared_pictures"].level is level
+    assert found["shared_pictures"].level is Level.STOP
     assert found["repeated_pictures"].count == 1
     assert "lookalikes" not in found
 
@@ -147,3 +143,8 @@ def test_progress_is_told(made):
     told = []
     inspect(made.taken(), progress=lambda done, of: told.append((done, of)))
     assert told[-1] == (len(made.entries), len(made.entries))
+
+
+def test_a_set_of_constant_pictures_is_found_to_be_one(made):
+    made.pixels[:] = 7
+    assert notices(made)["constant"].count == len(made.entries)

@@ -48,16 +48,16 @@ def gaussian_of(values, width, order=0, axis=0):
     return gaussian_filter1d(values, width, axis=axis, order=order, truncate=8, mode="reflect")
 
 
-@pytest.mark.parametrize("shift", [0.0, -5.0, 10.0])
-@pytest.mark.parametrize("width", [1.0, 2.0, 8.0])
 @pytest.mark.parametrize("side", [1, 2, 40])
-def test_every_row_of_a_blur_sums_to_one_and_of_a_derivative_to_zero(side, width, shift):
-    blur = gaussian(side, width, shift=shift)
-    assert blur.min() >= 0
-    torch.testing.assert_close(blur.sum(dim=1), torch.ones(side))
-    for order in (1, 2):
-        rows = gaussian(side, width, order=order, shift=shift)
-        torch.testing.assert_close(rows.sum(dim=1), torch.zeros(side), rtol=0, atol=1e-5)
+def test_every_row_of_a_blur_sums_to_one_and_of_a_derivative_to_zero(side):
+    for width in (1.0, 2.0, 8.0):
+        for shift in (0.0, -5.0, 10.0):
+            blur = gaussian(side, width, shift=shift)
+            assert blur.min() >= 0
+            torch.testing.assert_close(blur.sum(dim=1), torch.ones(side))
+            for order in (1, 2):
+                rows = gaussian(side, width, order=order, shift=shift)
+                torch.testing.assert_close(rows.sum(dim=1), torch.zeros(side), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])

@@ -35,8 +35,8 @@ from wardround.privacy.plans.kinds import (
 )
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.updates import ClippedUpdate
-from wardround.reproduce.mechanisms.pictures.features import GaussianFeatures, LaplaceFeatures
 from wardround.reproduce.mechanisms.pictures.labels import RandomisedResponse
+from wardround.reproduce.mechanisms.pictures.noise import Noise, NoisedFeatures
 from wardround.reproduce.mechanisms.sparse_vector.mechanism import GumbelTopK, SparseVector
 from wardround.work import (
     Announce,
@@ -65,7 +65,7 @@ CORRELATION = Correlation(3, 2, 2)
 SHARED = NoiseShares(5, 1, 1)
 SHARES = shares_for(1.0, NORM, 1 << 30, SHARED)
 COUNT_SHARES = shares_for(2.0, 1.0, COUNT_COORDINATES, SHARED)
-PICTURES = (LaplaceFeatures(1.0, 1.0), GaussianFeatures(1.0, 2.0))
+PICTURES = (NoisedFeatures(Noise.LAPLACE, 1.0, 1.0), NoisedFeatures(Noise.GAUSSIAN, 1.0, 2.0))
 
 
 def made(make: Callable[..., Made], *choices: list[Any]) -> list[Made]:

@@ -41,6 +41,7 @@ OTHERWISE: dict[str, tuple[Any, ...]] = {
     "colluders": (0,),
     "dropouts": (1,),
     "sum": ("masked",),
+    "spare_attempts": (2,),
     "epsilon_limit": (99.0,),
 }
 ELSEWHERE = {"plan", "unit", "ledger"}

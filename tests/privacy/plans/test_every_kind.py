@@ -1,6 +1,6 @@
 """Every function over the kinds of part knows every kind, and refuses what is none."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import pytest
@@ -24,6 +24,7 @@ from wardround.privacy.plans.kinds import Clip, NoisedPictures, NotPrivate, Part
 from wardround.privacy.plans.protects import charge_of, protects
 from wardround.privacy.plans.releases import clip_of, noiser_of, participation_of, share_of_patients
 from wardround.privacy.plans.wording import statement_of, words_of
+from wardround.types import Persons
 from wardround.work import Work
 
 
@@ -54,6 +55,24 @@ def test_every_kind_has_a_cost_a_unit_a_relation_and_a_noiser(kind):
         assert isinstance(relation_of(part), NeighboringRelation)
         assert isinstance(noiser_of(part), Noiser)
         assert isinstance(discrete_part(part, 3), tuple)
+
+
+@every(TRAININGS)
+def test_a_plan_of_pictures_without_names_speaks_of_pictures(kind):
+    """The mathematics is the same, the unit is not: no sentence of a kind promises anything to a patient."""
+    for plan in TRAININGS[kind]:
+        unnamed = replace(plan, persons=Persons.UNNAMED)
+        is_hospital = plan.unit is PrivacyUnit.HOSPITAL
+        assert unnamed.unit is (PrivacyUnit.HOSPITAL if is_hospital else PrivacyUnit.PICTURE)
+        assert unnamed.epsilon == plan.epsilon
+        said = statement_of(unnamed, simulated=True, seeded=False)
+        text = said.sentence().replace("The pictures name no patient, so", "")
+        assert "patient" not in text
+        assert said.unit is unnamed.unit
+        claimed = statement_of(replace(plan, persons=Persons.ONE_PER_PICTURE), simulated=True, seeded=False)
+        assert claimed.unit is plan.unit
+        is_promised = plan.is_private and not is_hospital
+        assert any("The site states that no person has two" in c for c in claimed.caveats) == is_promised
 
 
 @every(KINDS)

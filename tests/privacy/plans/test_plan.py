@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 from tests import plans
+from tests.names import names
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import GaussianEvent, NonPrivateEvent, PoissonSampledEvent, SelfComposedEvent
@@ -94,7 +95,7 @@ def test_a_sum_of_larger_sensitivity_than_the_noise_is_for_is_refused():
 
 def test_sampler_and_event_come_from_the_same_field():
     assert release_event(SUMS) == PoissonSampledEvent(0.1, GaussianEvent(2.0))
-    sizes = [len(sample(SUMS, 1000, RANDOMNESS.stream("s", i))) for i in range(200)]
+    sizes = [len(sample(SUMS, names(1000), RANDOMNESS.stream("s", i))) for i in range(200)]
     assert np.mean(sizes) == pytest.approx(100, rel=0.05)
 
 

@@ -57,8 +57,7 @@ def test_under_a_threshold_key_one_holder_reads_nothing(numbers):
 
 
 def test_the_table_shows_the_flaw_and_says_what_it_left_out(tenseal, monkeypatch, tmp_path):
-    from wardround.reproduce.request import Request
-    from wardround.reproduce.scale import Scale
+    from wardround.reproduce.request import Request, Scale
 
     monkeypatch.setitem(sys.modules, "openfhe", None)
     monkeypatch.setattr(readers, "HOSPITALS", 3)
@@ -74,8 +73,7 @@ def test_the_table_shows_the_flaw_and_says_what_it_left_out(tenseal, monkeypatch
 
 
 def test_without_tenseal_there_is_no_table(monkeypatch, tmp_path):
-    from wardround.reproduce.request import Request
-    from wardround.reproduce.scale import Scale
+    from wardround.reproduce.request import Request, Scale
 
     monkeypatch.setitem(sys.modules, "tenseal", None)
     with pytest.raises(MissingExtra, match=r"wardround\[encrypted\]"):

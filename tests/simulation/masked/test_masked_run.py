@@ -81,11 +81,11 @@ def test_an_upload_is_as_long_as_the_page_promises_in_the_ring_that_the_run_chos
     plan = plan_of(study)
     weights = load_file(tmp_path / "run" / "model.safetensors")
     parameters = sum(tensor.size for name, tensor in weights.items())
-    # Three hospitals, two of them honest: D = sqrt(2) 2^20. At most 27 of 32 patients but for a chance of 1e-12.
+    # Three hospitals, two of them honest: D = sqrt(2) 2^20. At most 35 patients a round but for a chance of 1e-12.
     largest = largest_sample(32, 0.25)
-    assert largest == 27
+    assert largest == 35
     bits = math.floor(math.log2(largest * math.sqrt(2) * 2**20 + 12 * 2**20 * 2)) + 2
-    assert {upload.ring.bits for upload, _ in sent} == {bits} == {27}
+    assert {upload.ring.bits for upload, _ in sent} == {bits} == {28}
     assert len(sent) == plan.releases * 3
     for upload, content in sent:
         coordinates = parameters + 1024 + math.ceil(128 / bits)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from wardround.errors import DataError
 from wardround.training.metrics.classification import evaluate
-from wardround.training.metrics.groups import by_group, each_group
+from wardround.training.metrics.groups import each_group
 
 
 class Rows(list[int]):
@@ -19,6 +19,15 @@ class Rows(list[int]):
 
 def rows_by_value(patients, values, least):
     return each_group(np.array(patients), {"c": values}, lambda rows: Rows(rows.tolist()), min_patients=least)["c"]
+
+
+def by_group(scores, labels, patients, groups, *, generator, num_resamples, **keys):
+    def of(rows):
+        return evaluate(
+            scores[rows], labels[rows], patients[rows], generator=generator, num_resamples=num_resamples
+        )
+
+    return each_group(patients, groups, of, **keys)
 
 
 def scored(pictures=120, seed=0):

@@ -14,11 +14,7 @@ from wardround.types import HospitalName, Vector
 
 @dataclass(frozen=True)
 class Alone:
-    """A federation of one, as often as there are hospitals.
-
-    Attributes:
-        inner: what each hospital does by itself.
-    """
+    """A federation of one, as often as there are hospitals: each does `inner` by itself."""
 
     inner: Strategy
 

@@ -24,7 +24,6 @@ class Asynchronous:
     """One arrival after the other.
 
     Attributes:
-        local: what a hospital is asked.
         timetable: who finishes in which round; one hospital a round.
         mixing: weight of work that is not late.
         staleness: rounds that a model may be old when work on it arrives.

@@ -29,10 +29,7 @@ class FedAvg:
     """Local steps, then the mean of the updates.
 
     Attributes:
-        local: what a hospital is asked.
-        aggregator: forms the sum of the updates.
         timetable: who is asked in which round.
-        server: what is done with the mean.
         shares: public weight of each hospital, by position; None for equal ones. They need single replies.
     """
 

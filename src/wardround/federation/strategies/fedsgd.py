@@ -27,7 +27,6 @@ class Follows(Protocol):
         self, released: Vector, expected_patients: float, clipping_norm: float, unit: float
     ) -> tuple[Vector, float]:
         """The gradient sum, and the next round's clipping norm, from what was released."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,6 @@ class FedSGD:
     """One gradient a round.
 
     Attributes:
-        call: how hospitals are asked.
-        aggregator: forms the noised sum.
-        learning_rate: step of the server.
         momentum: heavy ball at the server.
         sampling_prob: probability of a patient in a round, the plan's; of fixed cohorts, one of their number.
         num_patients: public size of the training set; None asks for a private count before round 1.

@@ -19,13 +19,7 @@ from wardround.work import FittedHead, HeadFit
 
 @dataclass(frozen=True)
 class OneShot:
-    """A single round in which everything is fitted.
-
-    Attributes:
-        call: how hospitals are asked.
-        aggregator: forms the sum of what they fitted.
-        fit: what they minimise.
-    """
+    """A single round in which everything is fitted; the aggregator forms the sum of the weights."""
 
     call: Call
     aggregator: Aggregator

@@ -22,12 +22,7 @@ from wardround.types import Vector
 
 @dataclass(frozen=True)
 class Ring:
-    """One hospital after the other.
-
-    Attributes:
-        local: what a hospital is asked.
-        timetable: who is asked in which round; one hospital a round.
-    """
+    """One hospital after the other; one is asked in a round."""
 
     local: LocalTraining
     timetable: Timetable

@@ -20,13 +20,7 @@ from wardround.types import Vector
 
 @dataclass(frozen=True)
 class Scaffold:
-    """FedAvg with control variates.
-
-    Attributes:
-        local: what a hospital is asked; without momentum.
-        timetable: who is asked in which round.
-        learning_rate: of the server.
-    """
+    """FedAvg with control variates; local steps have no momentum, and `learning_rate` is that of the server."""
 
     local: LocalTraining
     timetable: Timetable

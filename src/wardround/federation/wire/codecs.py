@@ -42,12 +42,10 @@ class Codec(Protocol):
     @property
     def write(self) -> Write:
         """Function from a value, its name and the arrays so far to JSON; appends its arrays."""
-        ...
 
     @property
     def read(self) -> Read:
         """Function from JSON, a name, the arrays and the limits to the value; takes its arrays."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -211,8 +209,6 @@ class Record(Generic[M]):
     """A dataclass as a JSON object with its kind and exactly its fields.
 
     Attributes:
-        kind: word that means the class.
-        make: the class.
         fields: codec of each field, in the order of their arrays.
         check: refuses fields that do not fit each other with a `FederationError`.
     """

@@ -42,12 +42,7 @@ _NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 
 
 class Arrays:
-    """The arrays of a message, taken one after the other.
-
-    Args:
-        content: bytes of the message.
-        start: of the first array.
-    """
+    """The arrays of a message, taken one after the other; the first begins at byte `start`."""
 
     def __init__(self, content: bytes, start: int) -> None:
         self._content = memoryview(content)

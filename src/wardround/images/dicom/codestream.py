@@ -28,10 +28,7 @@ _ALONE = (0x01, *range(0xD0, 0xD9))
 def check_frames(found: "Dataset", syntax: str, frame: int | None) -> None:
     """Raises `DataError` unless each compressed frame, or the one named, has the size that the header gives.
 
-    Args:
-        found: with `PixelData`, encapsulated.
-        syntax: its transfer syntax.
-        frame: the frame that will be decoded; None for all.
+    The pixels are encapsulated; `frame` is the one that will be decoded, None for all.
     """
     from pydicom.encaps import generate_frames, get_frame
 

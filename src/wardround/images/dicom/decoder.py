@@ -90,10 +90,7 @@ def labels_of(found: "Dataset") -> tuple[str, ...]:
 def mask_of(contents: Sequence[bytes], grid: Grid, segments: tuple[str, ...]) -> Mask:
     """Returns the class of every voxel, uint8 (column, row, slice): 0, or one more than the place in `segments`.
 
-    Args:
-        contents: of the segmentation files.
-        grid: of the volume.
-        segments: the labels that are classes; segments of other labels are background.
+    Segments of other labels than `segments` are background.
 
     Raises:
         DataError: a segmentation on another grid.

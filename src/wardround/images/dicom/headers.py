@@ -13,6 +13,7 @@ from wardround.images.dicom.parse import header_of
 from wardround.images.dicom.pixels import check_size
 from wardround.images.dicom.quiet import sealed
 from wardround.images.dicom.values import items, num_frames, text, texts, whole_number
+from wardround.images.identity import folded, likeness, names_nobody
 from wardround.images.store import Store
 
 if TYPE_CHECKING:
@@ -38,13 +39,10 @@ class Header:
     Args:
         source: the file as the store counts it.
         kind: of its content; where that is nothing to train on, the rest is empty.
-        patient: by PatientID alone; None where there is none.
+        patient: by PatientID alone; None where there is none, or one that names no person.
+        likeness: shared by patients whose ids look alike (`identity.likeness`).
         issuer: of the PatientID, where the header says so.
-        study: its examination.
-        series: its series.
-        image: the object itself.
         number: its place in the series as the scanner counted, to order pictures only.
-        frames: in number.
         planes: places of its frames, for slices and segmentations; None where it does not say.
         frame_of_reference: origin of its positions.
         refusal: reason to look at it first.
@@ -56,6 +54,7 @@ class Header:
     source: str
     kind: Kind
     patient: str | None = None
+    likeness: str | None = None
     issuer: str | None = None
     study: str = ""
     series: str = ""
@@ -73,10 +72,7 @@ class Header:
 def read_header(store: Store, name: str, name_for: Callable[[str, str], str]) -> Header:
     """Returns the part of one file that is kept.
 
-    Args:
-        store: the export.
-        name: of the file.
-        name_for: from a kind and a value to a pseudonym.
+    `name_for` makes a pseudonym of a kind and a value.
 
     Raises:
         DataError: damaged, or beyond a limit.
@@ -110,11 +106,14 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
     frames = num_frames(found)
     rows, columns = whole_number(found, "Rows", 0), whole_number(found, "Columns", 0)
     check_size(rows, columns, 1 if kind is Kind.PICTURE else frames)
+    patient = text(found, "PatientID")
+    is_named = not names_nobody(patient)
     image = named("image", "SOPInstanceUID") or name_for("file", source)
     return Header(
         source,
         kind,
-        patient=named("patient", "PatientID"),
+        patient=name_for("patient", patient) if is_named else None,
+        likeness=name_for("likeness", likeness(folded(patient))) if is_named else None,
         issuer=named("issuer", "IssuerOfPatientID"),
         study=named("study", "StudyInstanceUID") or "",
         # A file of no series is one of its own.
@@ -165,12 +164,7 @@ def _is_readable(found: "Dataset") -> bool:
 
 
 def refusal(found: "Dataset", sop_class: str) -> str | None:
-    """Returns the reason to look at a picture before it is used, which may show a name in its pixels; or None.
-
-    Args:
-        found: its header.
-        sop_class: its kind of object.
-    """
+    """Returns the reason to look at a picture before it is used, which may show a name in its pixels; or None."""
     if text(found, "BurnedInAnnotation").upper() == "YES":
         return BURNED_IN
     if _is_of(sop_class, _CAPTURES) or text(found, "ConversionType"):

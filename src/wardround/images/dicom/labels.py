@@ -8,15 +8,16 @@ patient's where somebody forgot the names of the columns.
 
 import contextlib
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from wardround.errors import DataError
 from wardround.images.findings import shortened
+from wardround.images.identity import folded, is_missing, names_nobody
 from wardround.images.store import MAX_BYTES, Store
-from wardround.images.table import Row, parsed
+from wardround.images.table import Row, parsed, without_left_out
 
 LABELS = "labels.csv"
 COLUMNS = {"patient_id": "patient", "study_uid": "study", "series_uid": "series", "sop_uid": "image"}
@@ -36,8 +37,12 @@ LabelTable: TypeAlias = tuple[str, dict[str, Label]]
 """A kind, "patient", "study", "series" or "image", and the rows of the table by pseudonym."""
 
 
-def read_labels(store: Store, path: Path | None, name_for: Callable[[str, str], str]) -> LabelTable | None:
+def read_labels(
+    store: Store, path: Path | None, name_for: Callable[[str, str], str], leave_out: Sequence[str] = ()
+) -> LabelTable | None:
     """Returns the table at `path`, or `labels.csv` at the top of the store; None where neither is given or there.
+
+    Rows whose label is in `leave_out` are left out.
 
     Raises:
         DataError: it cannot be read or does not hold; the sentence names lines by number only.
@@ -56,6 +61,7 @@ def read_labels(store: Store, path: Path | None, name_for: Callable[[str, str], 
             f"the first line of the table of labels must name the columns label and one of {', '.join(COLUMNS)}, "
             "each once; it names others. Add them."
         )
+    rows, _ = without_left_out(LABELS, rows, ("label",), leave_out)
     return _checked(rows, columns[0], name_for)
 
 
@@ -71,10 +77,10 @@ def _checked(table: list[Row], column: str, name_for: Callable[[str, str], str])
     rows: dict[str, Label] = {}
     problems = []
     for row in table:
-        if not row.values[column] or not row.values["label"]:
+        if not row.values["label"] or (names_nobody if column == "patient_id" else is_missing)(row.values[column]):
             problems.append(f"line {row.line} is incomplete")
             continue
-        label = Label(row.values["label"], row.get("site"), row.get("split"))
+        label = Label(folded(row.values["label"]), row.get("site"), row.get("split"))
         if rows.setdefault(name_for(COLUMNS[column], row.values[column]), label) != label:
             problems.append(f"line {row.line} contradicts an earlier one")
     if problems:

@@ -13,13 +13,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from wardround.errors import DataError
+from wardround.images.identity import folded
 
 KEY_BYTES = 32
 
 _HEX = 20
 """80 bits: among a million patients two share a pseudonym with probability below 1e-12."""
-
-_PADDING = " \t\r\n\0"
 
 
 def pseudonym(key: bytes, kind: str, value: str) -> str:
@@ -31,10 +30,11 @@ def pseudonym(key: bytes, kind: str, value: str) -> str:
     Args:
         key: of `KEY_BYTES` bytes, from `load_or_create_key`.
         kind: of the value, such as "patient".
-        value: as the header has it; blanks and NULs around it, which DICOM pads with, do not count.
+        value: as the header has it; it is folded (`identity.folded`), so blanks and NULs around it, which DICOM pads
+            with, do not count.
     """
     assert "\0" not in kind, "the NUL keeps kinds and values apart"
-    said = f"wardround\0{kind}\0" + value.strip(_PADDING)
+    said = f"wardround\0{kind}\0" + folded(value)
     return hmac.new(key, said.encode("utf-8", "surrogatepass"), sha256).hexdigest()[:_HEX]
 
 

@@ -11,6 +11,7 @@ volumes.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from wardround.errors import DataError
@@ -21,6 +22,7 @@ from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
 from wardround.images.dicom.quiet import require_pydicom
 from wardround.images.dicom.series import Survey, Unit, patients_of, pictures, survey, volumes
 from wardround.images.entries import Entry, Region, Target, Task
+from wardround.images.identity import several
 from wardround.images.listing import Listing, ReaderOptions
 from wardround.images.store import Store
 from wardround.images.table import numbers_first
@@ -40,11 +42,8 @@ _TARGETS = {
 def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) -> Listing:
     """Returns every picture or volume of an export that has a patient, and a label or a segmentation.
 
-    Args:
-        store: the export.
-        task: classification, binary or grading by a table of labels, or segmentation by DICOM SEG.
-        key: the hospital's own, from `load_or_create_key`.
-        options: see `ReaderOptions`.
+    The task is classification, binary or grading by a table of labels, or segmentation by DICOM SEG; `key` is the
+    hospital's own, from `load_or_create_key`.
 
     Raises:
         DataError: there is nothing to train on, or the table of labels does not hold. Nothing is quoted.
@@ -61,7 +60,7 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
         )
     target = _TARGETS[task]
     name_for = partial(pseudonym, key)
-    table = None if target is Target.MASKS else read_labels(store, options.labels, name_for)
+    table = None if target is Target.MASKS else read_labels(store, options.labels, name_for, options.leave_out)
     if table is None and target is not Target.MASKS:
         raise DataError(f"DICOM without segmentations must come with a table of labels, got none. Add {LABELS}.")
     seen = survey(store, name_for, reviewed=options.reviewed)
@@ -70,7 +69,7 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
             f"a data set must hold pictures or volumes, got {len(seen.pictures)} files of pictures and "
             f"{len(seen.slices)} of slices. Lay them into two folders."
         )
-    units, notes = _units(seen, name_for)
+    units, notes, like_another = _units(seen, name_for)
     if table is None:
         if not seen.slices:
             raise DataError(
@@ -86,7 +85,9 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
         raise DataError(
             f"a DICOM export must hold something to train on, got {seen.num_files} files and nothing of use: {why}."
         )
-    if (task is Task.BINARY and len(listing.class_names) != 2) or len(listing.class_names) < 2:
+    listing = replace(listing, alike=like_another)
+    few = (task is Task.BINARY and len(listing.class_names) != 2) or len(listing.class_names) < 2
+    if few and options.classes is None:
         raise DataError(
             f"the task {task.value} must have {'two' if task is Task.BINARY else 'two or more'} classes, got "
             f"{len(listing.class_names)}. Complete the table of labels, or choose another task."
@@ -94,7 +95,10 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
     return listing
 
 
-def _units(seen: Survey, name_for: Callable[[str, str], str]) -> tuple[list[Unit], list[str]]:
+def _units(
+    seen: Survey, name_for: Callable[[str, str], str]
+) -> tuple[list[Unit], list[str], tuple[tuple[str, ...], ...]]:
+    """Returns pictures or volumes, notes, and groups of patients whose ids look alike."""
     used = seen.slices or seen.pictures
     patient = patients_of((*used, *seen.segmentations), name_for)
     notes = list(seen.notes)
@@ -103,11 +107,12 @@ def _units(seen: Survey, name_for: Callable[[str, str], str]) -> tuple[list[Unit
         owners.setdefault(header.study, set()).add(patient(header))
     if shared := sum(len(people) > 1 for study, people in owners.items() if study):
         notes.append(f"{shared} studies stand under two patients or more, who may be one person")
+    like_another = several((header.likeness, patient(header)) for header in used if header.likeness is not None)
     if not seen.slices:
-        return pictures(used, patient), notes
+        return pictures(used, patient), notes, like_another
     units, left_out = volumes(used, patient)
     notes += [f"{count} series were left out: {reason}" for reason, count in sorted(left_out.items())]
-    return units, notes
+    return units, notes, like_another
 
 
 def _labelled(

@@ -20,15 +20,7 @@ _NOBODYS = "files without a PatientID, who belong to nobody that could be protec
 
 @dataclass(frozen=True)
 class Survey:
-    """The content of an export.
-
-    Args:
-        pictures: files of two-dimensional modalities.
-        slices: files of CT, MR and PT.
-        segmentations: files of masks.
-        notes: sentences with counts.
-        num_files: of the export.
-    """
+    """The content of an export: files of pictures, of slices (CT, MR, PT) and of masks, and sentences with counts."""
 
     pictures: tuple[Header, ...]
     slices: tuple[Header, ...]
@@ -40,10 +32,8 @@ class Survey:
 def survey(store: Store, name_for: Callable[[str, str], str], *, reviewed: bool) -> Survey:
     """Looks at every header.
 
-    Args:
-        store: the export.
-        name_for: from a kind and a value to a pseudonym.
-        reviewed: somebody has looked at pictures that may show a name.
+    `name_for` makes a pseudonym of a kind and a value; `reviewed` says that somebody has looked at pictures that may
+    show a name.
 
     Raises:
         MissingExtra: a compression needs a decoder that is not installed.
@@ -86,11 +76,8 @@ def survey(store: Store, name_for: Callable[[str, str], str], *, reviewed: bool)
 class Unit:
     """One picture or volume; every name is a pseudonym.
 
-    Args:
-        file: its name in findings.
-        patient: of the picture or volume.
-        headers: of its files; for a volume in the order of their slices.
-        frame: of a file with many.
+    `file` is its name in findings; files of a volume are in the order of their slices; `frame` is that of a file with
+    many.
     """
 
     file: str

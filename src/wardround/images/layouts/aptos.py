@@ -2,11 +2,9 @@
 
     train.csv                       id_code,diagnosis[,patient_id][,eye][,site]; diagnosis is a grade, 0 to 4
     train_images/<id_code>.png
-    patients.csv                    id_code,patient_id[,eye], if the hospital made one; it goes before the columns
 
-The published table names no patient. Without one every picture is counted as a patient of its own, which is half
-the truth wherever both eyes of a person were photographed; a note says so. The published test pictures have no
-grades.
+The published table names no patient, and both eyes of a person are often photographed: `patients.csv` (picture,
+patient[, eye]), if the hospital made one, names them. The published test pictures have no grades.
 """
 
 from collections import defaultdict
@@ -15,16 +13,15 @@ from pathlib import PurePosixPath
 
 from wardround.errors import DataError
 from wardround.images.entries import Entry, Target, Task
-from wardround.images.layouts.readers import Reader, plain
-from wardround.images.listing import Listing
+from wardround.images.layouts.readers import Reader
+from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.store import Store
-from wardround.images.table import Row, patient_rows, read_rows, refuse
+from wardround.images.table import Row, empty_columns, read_rows, refuse, without_left_out
 
 TABLE = "train.csv"
 FOLDER = "train_images"
 TEST_TABLE = "test.csv"
 TEST_FOLDER = "test_images"
-PATIENTS = "patients.csv"
 ENDINGS = (".png", ".jpg", ".jpeg")
 EXPECTED = f"{TABLE} (id_code,diagnosis) and {FOLDER}/<id_code>.png"
 
@@ -39,12 +36,12 @@ REFERABLE_FROM = 2
 CLASS_NAMES = {Task.GRADING: GRADES, Task.REFERABLE: ("not referable", "referable")}
 
 
-def read_aptos(store: Store, task: Task) -> Listing:
+def read_aptos(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
     """Returns every graded photograph: with its grade (grading), or whether it is moderate or worse (referable).
 
     Raises:
-        DataError: another layout or task, or everything that is wrong with a table: pictures that are missing or
-            there twice, grades out of range, ids in two rows, pictures without a patient in a table of patients.
+        DataError: another layout or task, or everything that is wrong with the table: pictures that are missing or
+            there twice, grades out of range, ids in two rows, rows without a patient where there is that column.
     """
     if task not in CLASS_NAMES:
         raise DataError(
@@ -55,30 +52,24 @@ def read_aptos(store: Store, task: Task) -> Listing:
     if TABLE not in store or not pictures:
         found = f"no {TABLE}" if TABLE not in store else f"no picture in {FOLDER}"
         raise DataError(f"the layout aptos must look like {EXPECTED}, but there is {found}.")
-    rows = read_rows(store, TABLE, ("id_code", "diagnosis"))
+    listed = read_rows(store, TABLE, ("id_code", "diagnosis"))
+    columns = [column for column in ("diagnosis", "patient_id") if listed and column in listed[0].values]
+    rows, left_out = without_left_out(TABLE, listed, columns, options.leave_out)
     refuse(TABLE, _problems(rows, pictures))
-    people = _people(store, rows)
-    entries = sorted((_entry(row, pictures, people, task) for row in rows), key=lambda entry: entry.file)
+    entries = sorted((_entry(row, pictures, task) for row in rows), key=lambda entry: entry.file)
     target = Target.GRADES if task is Task.GRADING else Target.CLASSES
-    return Listing(
-        tuple(entries),
-        CLASS_NAMES[task],
-        _notes(store, rows, pictures),
-        target=target,
-        unnamed=0 if people else len(rows),
-    )
+    notes = (*left_out, *_notes(store, listed, pictures))
+    return Listing(tuple(entries), CLASS_NAMES[task], notes, target=target)
 
 
-def _entry(row: Row, pictures: Mapping[str, Sequence[str]], people: Mapping[str, Row], task: Task) -> Entry:
-    code = row.values["id_code"]
-    [file] = pictures[code]
+def _entry(row: Row, pictures: Mapping[str, Sequence[str]], task: Task) -> Entry:
+    [file] = pictures[row.values["id_code"]]
     grade = int(row.values["diagnosis"][0])
-    person = people.get(code)
-    eye = (person and person.get("eye")) or row.get("eye")
+    eye = row.get("eye")
     return Entry(
         file,
         grade if task is Task.GRADING else int(grade >= REFERABLE_FROM),
-        person.values["patient_id"] if person else file,
+        row.get("patient_id"),
         site=row.get("site"),
         groups=((("eye", eye),) if eye else ()) + row.groups,
     )
@@ -103,6 +94,8 @@ def _problems(rows: Sequence[Row], pictures: Mapping[str, Sequence[str]]) -> lis
             problems.append(
                 f"line {row.line}: diagnosis must be a grade from 0 to {len(GRADES) - 1}, got {grade!r}"
             )
+        if "patient_id" in row.values and empty_columns(row, ["patient_id"]):
+            problems.append(f"line {row.line} has no patient_id")
         if not code:
             problems.append(f"line {row.line} has no id_code")
         elif seen.setdefault(code, row.line) != row.line:
@@ -112,19 +105,6 @@ def _problems(rows: Sequence[Row], pictures: Mapping[str, Sequence[str]]) -> lis
         elif len(pictures[code]) > 1:
             problems.append(f"line {row.line}: {code} has {len(pictures[code])} pictures")
     return problems
-
-
-def _people(store: Store, rows: Sequence[Row]) -> dict[str, Row]:
-    """Returns the row that names the patient of each id_code: of patients.csv, else of train.csv, else none."""
-    if PATIENTS in store:
-        table, listed = PATIENTS, read_rows(store, PATIENTS, ("id_code", "patient_id"))
-    elif rows and "patient_id" in rows[0].values:
-        table, listed = TABLE, list(rows)
-    else:
-        return {}
-    people = patient_rows(table, listed, "id_code")
-    refuse(table, [f"{row.values['id_code']} has no row" for row in rows if row.values["id_code"] not in people])
-    return people
 
 
 def _notes(store: Store, rows: Sequence[Row], pictures: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
@@ -138,4 +118,4 @@ def _notes(store: Store, rows: Sequence[Row], pictures: Mapping[str, Sequence[st
     return tuple(notes)
 
 
-READER = Reader(plain(read_aptos), EXPECTED, (Task.GRADING, Task.REFERABLE))
+READER = Reader(read_aptos, EXPECTED, (Task.GRADING, Task.REFERABLE))

@@ -12,8 +12,9 @@ import re
 from wardround.errors import DataError
 from wardround.images.entries import Entry, Task
 from wardround.images.findings import shortened
-from wardround.images.layouts.readers import Reader, plain
-from wardround.images.listing import Listing
+from wardround.images.layouts.readers import Reader
+from wardround.images.listing import NO_OPTIONS, ByPattern, ByTable, Listing, ReaderOptions
+from wardround.images.naming import TABLE
 from wardround.images.store import Store
 from wardround.images.table import METADATA, files_in, read_metadata
 
@@ -30,7 +31,7 @@ _NORMAL = re.compile(r"(?:NORMAL\d*-)?IM-(\d+)-")
 _SUBTYPES = {"bacteria": 1, "virus": 2}
 
 
-def read_chest_xray(store: Store, task: Task) -> Listing:
+def read_chest_xray(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
     """Returns every picture of the published layout, with its patient and its published part.
 
     Raises:
@@ -41,14 +42,20 @@ def read_chest_xray(store: Store, task: Task) -> Listing:
     files, num_others = [file for found, _ in parts for file in found], sum(others for _, others in parts)
     if not files:
         raise DataError(f"the layout chest_xray must look like {EXPECTED}, but no picture lies there.")
-    patients = _patients_of_table(store, files) if METADATA in store else _patients_of_names(files)
+    is_named_elsewhere = TABLE in store or isinstance(options.names, ByPattern | ByTable)
+    if METADATA in store:
+        patients = _patients_of_table(store, files, options)
+    else:
+        patients = _patients_of_names(files, is_named_elsewhere=is_named_elsewhere)
+    left_out, files = len(files) - len(patients), list(patients)
     labels = _labels(files, task)
     entries = tuple(
         Entry(file, labels[file], patients[file][0], site=patients[file][1], split=file.split("/")[0])
         for file in files
     )
-    notes = (f"{num_others} files that are no pictures were passed over",) if num_others else ()
-    return Listing(entries, CLASS_NAMES[task], notes)
+    notes = [f"{num_others} files that are no pictures were passed over"] if num_others else []
+    notes += [f"{left_out} pictures were left out, by [site] leave_out"] if left_out else []
+    return Listing(entries, CLASS_NAMES[task], tuple(notes))
 
 
 def patient_of_name(file: str) -> str | None:
@@ -66,27 +73,30 @@ def patient_of_name(file: str) -> str | None:
     return None
 
 
-def _patients_of_names(files: list[str]) -> dict[str, tuple[str, str | None]]:
+def _patients_of_names(files: list[str], *, is_named_elsewhere: bool) -> dict[str, tuple[str | None, str | None]]:
     named = {file: patient_of_name(file) for file in files}
     unknown = [file for file, patient in named.items() if patient is None]
-    if unknown:
+    if unknown and not is_named_elsewhere:
         raise DataError(
             f"every file name must tell its patient (personN_bacteria_, personN_virus_ or IM-N-), "
             f"{len(unknown)} do not: {shortened(unknown)}. "
-            f"Add a {METADATA} with the columns file and patient_id."
+            f"Add a {TABLE} with the columns picture and patient, or set `[site] patients`."
         )
-    return {file: (patient, None) for file, patient in named.items() if patient is not None}
+    return {file: (patient, None) for file, patient in named.items()}
 
 
-def _patients_of_table(store: Store, files: list[str]) -> dict[str, tuple[str, str | None]]:
-    rows = {row.values["file"]: row for row in read_metadata(store, ("file", "patient_id"))}
-    unlisted = [file for file in files if file not in rows]
+def _patients_of_table(
+    store: Store, files: list[str], options: ReaderOptions
+) -> dict[str, tuple[str | None, str | None]]:
+    found, listed = read_metadata(store, ("file", "patient_id"), options.leave_out)
+    unlisted = [file for file in files if file not in listed]
     if unlisted:
         raise DataError(
             f"{METADATA} must list every picture, {len(unlisted)} of {len(files)} are not in it: "
             f"{shortened(unlisted)}. Add their rows, or take the files away."
         )
-    return {file: (rows[file].values["patient_id"], rows[file].get("site")) for file in files}
+    rows = {row.values["file"]: row for row in found}
+    return {file: (rows[file].values["patient_id"], rows[file].get("site")) for file in files if file in rows}
 
 
 def _labels(files: list[str], task: Task) -> dict[str, int]:
@@ -103,4 +113,4 @@ def _labels(files: list[str], task: Task) -> dict[str, int]:
     return ill | {file: _SUBTYPES[match[2]] for file, match in found.items() if match is not None}
 
 
-READER = Reader(plain(read_chest_xray), EXPECTED, (Task.BINARY, Task.SUBTYPE))
+READER = Reader(read_chest_xray, EXPECTED, (Task.BINARY, Task.SUBTYPE))

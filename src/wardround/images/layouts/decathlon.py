@@ -3,8 +3,8 @@
     dataset.json        name, modality, labels, training: [{"image": "./imagesTr/a.nii.gz", "label": ...}, ...]
     imagesTr/*.nii.gz   labelsTr/*.nii.gz
 
-No patient is named in it: a volume is taken for a patient, and a note says so. `patients.csv`
-(image, patient_id[, site]) goes before, where somebody has one. Volumes without a mask (`test`) are passed over.
+No patient is named in it; `patients.csv` (picture, patient[, site]) names them, where somebody has one. Volumes without
+a mask (`test`) are passed over.
 """
 
 import json
@@ -18,10 +18,9 @@ from wardround.images.findings import shortened
 from wardround.images.layouts.readers import Reader, plain
 from wardround.images.listing import Listing
 from wardround.images.store import Store
-from wardround.images.table import leads_outside, patient_rows, read_rows, refuse
+from wardround.images.table import leads_outside
 
 DESCRIPTION = "dataset.json"
-PATIENTS = "patients.csv"
 EXPECTED = f"{DESCRIPTION}, imagesTr/*.nii.gz and labelsTr/*.nii.gz"
 
 _UNIONS: dict[frozenset[str], tuple[tuple[str, frozenset[str]], ...]] = {
@@ -54,20 +53,14 @@ def read_decathlon(store: Store, task: Task) -> Listing:
             f"every volume of {DESCRIPTION} must have its two files, {len(problems)} problems: "
             f"{shortened(problems)}. Restore the files, or take the entries out."
         )
-    people = _patients(store)
-    entries = []
-    for image, mask in sorted(pairs):
-        patient, site = people.get(image, (image.rsplit("/", 1)[-1].split(".nii", 1)[0], None))
-        entries.append(Entry(image, 0, patient, site, split="train", mask=(mask,)))
+    entries = [Entry(image, 0, None, split="train", mask=(mask,)) for image, mask in sorted(pairs)]
     notes = []
-    unnamed = sum(entry.file not in people for entry in entries)
     if untested := len(_as_list(description.get("test"))):
         notes.append(f"{untested} volumes without a mask were passed over")
     return Listing(
         tuple(entries),
         names,
         tuple(notes),
-        unnamed=unnamed,
         target=Target.MASKS,
         volumes=True,
         channels=max(1, len(_as_dict(description.get("modality")))),
@@ -127,20 +120,6 @@ def _class_names(description: dict[str, Any]) -> tuple[str, ...]:
             f"{shortened(list(map(str, labels)))}. Correct it."
         )
     return tuple(numbered[k] for k in range(len(numbered)))
-
-
-def _patients(store: Store) -> dict[str, tuple[str, str | None]]:
-    if PATIENTS not in store:
-        return {}
-    people, problems = {}, []
-    for name, row in patient_rows(PATIENTS, read_rows(store, PATIENTS, ("image", "patient_id")), "image").items():
-        image = _path(name)
-        if image is None:
-            problems.append(f"line {row.line} names no volume below the folder")
-        else:
-            people[image] = (row.values["patient_id"], row.get("site"))
-    refuse(PATIENTS, problems)
-    return people
 
 
 def _path(value: object) -> str | None:

@@ -18,8 +18,9 @@ def guess_layout(store: Store) -> str:
     ):
         if file in store:
             return name
-    tops = {tuple(name.split("/")[:2]) for name in store.names() if name.count("/") >= 2}
-    if any((split, folder) in tops for split in chest_xray.SPLITS for folder in chest_xray.FOLDERS):
+    tops = {tuple(name.split("/")[:2]) for name in files_in(store)[0] if name.count("/") >= 2}
+    classes = {folder for part, folder in tops if part in chest_xray.SPLITS}
+    if classes and classes <= {*chest_xray.FOLDERS}:  # other classes are another set's
         return "chest_xray"
     if (
         METADATA not in store

@@ -18,10 +18,19 @@ from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.entries import PICTURE_ENDINGS, Entry, Target, Task
 from wardround.images.findings import shortened
-from wardround.images.layouts.readers import Reader, plain
-from wardround.images.listing import Listing
+from wardround.images.identity import folded
+from wardround.images.layouts.readers import Reader
+from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.store import Store
-from wardround.images.table import Row, leads_outside, numbers_first, read_rows, refuse
+from wardround.images.table import (
+    Row,
+    empty_columns,
+    leads_outside,
+    numbers_first,
+    read_rows,
+    refuse,
+    without_left_out,
+)
 
 MANIFEST = "manifest.csv"
 CLASSES = "classes.csv"
@@ -42,7 +51,7 @@ _WANTED = {
 _MAX_CLASSES = 256
 
 
-def read_manifest(store: Store, task: Task) -> Listing:
+def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
     """Returns every image of `manifest.csv`, with its label (classification, grading) or mask (segmentation).
 
     Class names are the labels, those that are numbers first and by value; for masks they are those of classes.csv.
@@ -69,13 +78,14 @@ def read_manifest(store: Store, task: Task) -> Listing:
             f"{', '.join(rows[0].values)}. Add it, or choose another task.",
             code="data-column-missing",
         )
-    names = frozenset(store.names())
+    names, listed = frozenset(store.names()), rows
+    rows, left_out = without_left_out(MANIFEST, listed, (wanted, "patient"), options.leave_out)
     refuse(MANIFEST, _problems(rows, wanted, names))
     rows.sort(key=lambda row: _tidy(row.values["image"]))
     is_mask = wanted == "mask"
-    labels = {row.values["label"] for row in rows} if not is_mask else set()
+    labels = {folded(row.values["label"]) for row in rows} if not is_mask else set()
     class_names = _mask_classes(store) if is_mask else tuple(sorted(labels, key=numbers_first))
-    if len(class_names) < 2:
+    if len(class_names) < 2 and options.classes is None:
         raise DataError(
             f"{MANIFEST} must have two labels or more, found: {', '.join(class_names) or 'none'}. "
             "Add images of a second class.",
@@ -87,7 +97,7 @@ def read_manifest(store: Store, task: Task) -> Listing:
     return Listing(
         entries,
         class_names,
-        _unlisted(rows, names),
+        (*left_out, *_unlisted(listed, names)),
         target=Target.MASKS if is_mask else Target.GRADES if task is Task.GRADING else Target.CLASSES,
         volumes=volumes,
         decoder=NIFTI if volumes else PILLOW,
@@ -99,7 +109,7 @@ def _entry(row: Row, number: dict[str, int]) -> Entry:
     split = row.get("split")
     return Entry(
         _tidy(row.values["image"]),
-        number[row.values["label"]] if number else 0,
+        number[folded(row.values["label"])] if number else 0,
         row.values["patient"],
         site=row.get("site"),
         split=split.lower() if split else None,
@@ -113,8 +123,7 @@ def _problems(rows: Sequence[Row], wanted: str, names: frozenset[str]) -> list[s
     seen: dict[str, int] = {}
     first = next((_kind(row.values["image"]) for row in rows if _kind(row.values["image"])), None)
     for row in rows:
-        empty = [column for column in ("image", "patient", wanted) if not row.values[column]]
-        if empty:
+        if empty := empty_columns(row, ("image", "patient", wanted)):
             problems.append(f"line {row.line} has no {' and no '.join(empty)}")
         split = row.get("split")
         if split and split.lower() not in SPLITS:
@@ -207,4 +216,4 @@ def _unlisted(rows: Sequence[Row], names: frozenset[str]) -> tuple[str, ...]:
     return (f"{count} images in the folder are not in {MANIFEST} and were passed over",) if count else ()
 
 
-READER = Reader(plain(read_manifest), EXPECTED, (Task.CLASSIFICATION, Task.GRADING, Task.SEGMENTATION))
+READER = Reader(read_manifest, EXPECTED, (Task.CLASSIFICATION, Task.GRADING, Task.SEGMENTATION))

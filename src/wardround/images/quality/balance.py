@@ -8,6 +8,7 @@ from wardround.images.entries import Target
 from wardround.images.patients import ImageSet
 from wardround.images.quality.measure import Measures
 from wardround.images.quality.notice import Level, Notice, counted
+from wardround.types import Persons
 
 FEW_PATIENTS = 10
 """A class with fewer patients can be neither learnt nor tested."""
@@ -17,14 +18,7 @@ _SMALL_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Count:
-    """The images of one class or one hospital, and the patients with at least one of them.
-
-    Args:
-        name: of the class or the hospital.
-        images: in number.
-        patients: in number.
-        images_of_class: of a hospital, for each class.
-    """
+    """The images of one class or hospital, and the patients with at least one; of a hospital, images by class."""
 
     name: str
     images: int
@@ -38,7 +32,6 @@ class Balance:
 
     Args:
         images: of all patients; the slices of one volume are one image.
-        patients: people.
         classes: in the order of the labels. With masks: the images in which a class is drawn.
         sites: by name; empty where the layout names none.
         images_per_patient: number of images, and of the patients who have as many, ascending.
@@ -94,8 +87,8 @@ def balance_of(image_set: ImageSet, measures: Measures) -> Balance:
     )
 
 
-def balance_notices(balance: Balance) -> Iterator[Notice]:
-    """Yields small classes, classes that a hospital lacks, and a set in which each patient has one picture."""
+def balance_notices(balance: Balance, persons: Persons) -> Iterator[Notice]:
+    """Yields small classes, classes that a hospital lacks, and a set in which each named patient has one picture."""
     shown = list(enumerate(balance.classes))[balance.has_background :]
     for label, one in shown:
         if one.patients < FEW_PATIENTS or one.images < _SMALL_SHARE * balance.images:
@@ -122,7 +115,7 @@ def balance_notices(balance: Balance) -> Iterator[Notice]:
             "report quality per hospital, and read the shortcut check below.",
             names=tuple(lacking),
         )  # fmt: skip
-    if balance.images_per_patient[-1][0] == 1 and balance.patients >= 20:
+    if persons is Persons.NAMED and balance.images_per_patient[-1][0] == 1 and balance.patients >= 20:
         yield Notice(
             "one_image_each", Level.NOTE, balance.patients,
             f"All {balance.patients:,} patients have one picture",

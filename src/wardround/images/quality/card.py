@@ -37,14 +37,7 @@ _MAX_BYTES = 16_000_000
 
 @dataclass(frozen=True)
 class Stated:
-    """A set in the words of people, each cut after 500 characters, on one line.
-
-    Args:
-        title: its name.
-        licence: terms under which it may be used.
-        citation: publication to cite.
-        source: place it comes from.
-    """
+    """A set in the words of people, each on one line and cut after 500 characters: name, terms, citation, origin."""
 
     title: str = NOT_STATED
     licence: str = NOT_STATED
@@ -56,14 +49,8 @@ class Stated:
 class Schema:
     """The form of a set, as a study file fixes it: nothing in it depends on any patient.
 
-    Args:
-        layout: the reader's name.
-        target: classes, grades or masks.
-        classes: names of the labels.
-        axes: of one picture.
-        shape: of one picture on the grid that is trained on.
-        spacing_mm: of that grid; None for pictures without a size in mm.
-        dtype: of the cached values.
+    `shape` is of one picture on the grid that is trained on, and `spacing_mm` of that grid; None for pictures without a
+    size in mm.
     """
 
     layout: str
@@ -83,16 +70,8 @@ class DataCard:
     contents confirms to a holder of all patients but one that this one is among them. Only what is charged to
     the ledger leaves the hospital; `shareable` is the part that holds no such fact.
 
-    Args:
-        id: `ImageSet.digest`, by which the privacy ledger knows the set.
-        checksum: sha256 over the sorted sha256 of all files; labels and patients are not in it.
-        stated: by people.
-        schema: by the study.
-        images: in number.
-        patients: in number.
-        images_of_class: by name.
-        patients_of_site: by each hospital that the data name.
-        created_by: program and version that wrote the card.
+    `id` is `ImageSet.digest`, by which the privacy ledger knows the set; `checksum` is sha256 over the sorted sha256 of
+    all files, without labels and patients.
     """
 
     id: str

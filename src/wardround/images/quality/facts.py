@@ -18,7 +18,6 @@ class FileFacts:
     Args:
         sizes: pixels or voxels along each axis, (height, width) or (x, y, z).
         spacings_mm: of volumes, along each axis.
-        num_bytes: of the files.
     """
 
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -27,13 +27,7 @@ _FEW = 20
 class Inspection:
     """The notices of a set, and the checks that were not made.
 
-    Args:
-        card: form, origin and counts of the set.
-        balance: counts by class and hospital.
-        notices: the gravest first.
-        shortcuts: AUROCs of brightness, borders and file sizes alone; empty where nothing is to be predicted.
-        lookalikes: pairs of pictures that are nearly one.
-        not_checked: sentences.
+    The gravest notices come first; shortcuts are empty where nothing is to be predicted.
     """
 
     card: DataCard
@@ -64,10 +58,7 @@ def inspect(
 ) -> Inspection:
     """Looks at every picture of a set once, and at every pair of pictures.
 
-    Args:
-        image_set: with at least one patient.
-        facts: sizes, spacings and bytes of the files (`wardround.images.quality.facts.facts_of_folder`).
-        progress: told how many pictures were looked at.
+    The set has at least one patient; `facts` are of its files (`wardround.images.quality.facts.facts_of_folder`).
 
     Raises:
         DataError: the statement beside the data is damaged.
@@ -80,11 +71,11 @@ def inspect(
     shortcuts = shortcuts_of(image_set, measures, known)
     notices = [
         *found_notices(image_set),
-        *_lookalike_notices(pairs),
+        *_lookalike_notices(pairs, image_set.persons.one),
         *shortcut_notices(shortcuts),
         *outlier_notices(measures, known, image_set.pixels.shape[2:]),
         *mask_notices(measures),
-        *balance_notices(balance),
+        *balance_notices(balance, image_set.persons),
         *_card_notices(card),
     ]
     gravest_first = sorted(notices, key=lambda notice: list(Level).index(notice.level))
@@ -92,7 +83,9 @@ def inspect(
     return Inspection(card, balance, tuple(gravest_first), shortcuts, pairs, not_checked)
 
 
-def _lookalike_notices(pairs: tuple[Lookalike, ...]) -> Iterator[Notice]:
+def _lookalike_notices(pairs: tuple[Lookalike, ...], one: str) -> Iterator[Notice]:
+    where = "in two files" if one == "picture" else "under two patients"
+
     def notice(
         code: str, level: Level, found: list[Lookalike], what: str, meaning: str, advice: str
     ) -> Iterator[Notice]:
@@ -112,14 +105,14 @@ def _lookalike_notices(pairs: tuple[Lookalike, ...]) -> Iterator[Notice]:
     )  # fmt: skip
     yield from notice(
         "lookalikes", Level.LOOK, [pair for pair in copies if not pair.crosses_parts],
-        "near-identical pictures under two patients",
+        f"near-identical pictures {where}",
         "if the two are one person, that person is protected half as well as promised, and may be in training and "
         "test at once.",
         "compare them below; give both the same patient id if they are one person.",
     )  # fmt: skip
     if len(alike) <= _FEW:  # where many are alike, being alike says nothing
         yield from notice(
-            "alike", Level.NOTE, alike, "pictures under two patients, alike but less so than copies are",
+            "alike", Level.NOTE, alike, f"pictures {where}, alike but less so than copies are",
             "now and then two exposures of one person who was entered twice.",
             "give the first few a glance.",
         )  # fmt: skip

@@ -6,6 +6,7 @@ from wardround.images.findings import shortened
 from wardround.images.patients import ImageSet
 from wardround.images.quality.inspection import Inspection
 from wardround.images.quality.notice import Level, Notice
+from wardround.types import Persons
 
 _GROUPS = 3
 _NAMES_OF_GROUP = 3
@@ -15,7 +16,8 @@ _WORDS = {Level.STOP: "STOP", Level.LOOK: "LOOK", Level.NOTE: "note"}
 def lines(inspection: Inspection, image_set: ImageSet) -> list[str]:
     """Returns the lines that `wardround data check` prints. Names files and patients: for the hospital's own screen."""
     file_of = {image.row: image.file for patient in image_set.patients for image in patient.images}
-    return [printable(line) for line in _lines(inspection, file_of)]
+    is_unnamed = image_set.persons is Persons.UNNAMED
+    return [printable(line) for line in _lines(inspection, file_of, is_unnamed=is_unnamed)]
 
 
 def printable(text: str) -> str:
@@ -27,18 +29,20 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def _lines(inspection: Inspection, file_of: Mapping[int, str]) -> Iterator[str]:
+def _lines(inspection: Inspection, file_of: Mapping[int, str], *, is_unnamed: bool) -> Iterator[str]:
     card, balance = inspection.card, inspection.balance
-    yield (
-        f"{card.schema.layout}: {balance.images:,} images of {balance.patients:,} patients, "
-        f"{balance.range_per_patient}"
-    )
+    if is_unnamed:
+        yield f"{card.schema.layout}: {balance.images:,} images that name no patient"
+    else:
+        yield (
+            f"{card.schema.layout}: {balance.images:,} images of {balance.patients:,} patients, "
+            f"{balance.range_per_patient}"
+        )
     axes = f"({', '.join(card.schema.axes)})"
     yield f"pictures: {' x '.join(str(side) for side in card.schema.shape)} {axes}"
-    for one in balance.shown:
-        yield f"class {one.name}: {one.images:,} images of {one.patients:,} patients"
-    for site in balance.sites:
-        yield f"site {site.name}: {site.images:,} images of {site.patients:,} patients"
+    for what, counts in (("class", balance.shown), ("site", balance.sites)):
+        for one in counts:
+            yield f"{what} {one.name}: {one.images:,} images" + f" of {one.patients:,} patients" * (not is_unnamed)
     yield f"licence: {card.stated.licence}; source: {card.stated.source}"
     yield f"digest: {card.id}"
     yield ""

@@ -74,6 +74,8 @@ def search_lookalikes(image_set: ImageSet, measures: Measures) -> tuple[tuple[Lo
     The most alike come first; beside them the number of likely pairs beyond `MAX_CLOSE`, which got no closer look.
     """
     usable = np.flatnonzero(~measures.is_constant)
+    if len(usable) < 2:
+        return (), 0
     images = [measures.images[place] for place in usable]
     people = [measures.patients[place].id for place in usable]
     content, person, part = (
@@ -126,8 +128,7 @@ def signatures(views: Views) -> Views:
     Brightness and contrast of the whole picture do not matter: the lowest frequencies are left out, and the length
     is one.
 
-    Args:
-        views: (picture, view, SIDE, SIDE).
+    The views are (picture, view, SIDE, SIDE).
     """
     from scipy.fft import dctn
 
@@ -160,9 +161,7 @@ def laid_over(first: Views, second: Views) -> float:
 
     Fine structure: what is left after a wide blur is taken away; without it any two chests correlate.
 
-    Args:
-        first: views of one picture, (view, side, side).
-        second: views of the other.
+    The views of each picture are (view, side, side).
     """
     inner = _fine(first)[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     fixed: Views = inner - inner.mean()

@@ -26,14 +26,9 @@ _BLOCK_VALUES = 16_000_000
 class Measures:
     """The numbers of every picture of every patient; all arrays in the order of `images`.
 
-    Args:
-        patients: of each picture.
-        images: every picture.
-        views: small and grey.
-        six: `wardround.images.quality.shortcut.six_numbers`.
-        borders: `wardround.images.quality.shortcut.border_numbers`.
-        colour: mean distance between the largest and the smallest channel, 0..1; zero for one channel.
-        mask_shares: share of the picture that each mask class takes, (picture, class); None without masks.
+    `six` and `borders` are those of `wardround.images.quality.shortcut`; `colour` is the mean distance between the
+    largest and the smallest channel, 0..1, zero for one channel; `mask_shares` is the share of the picture that each
+    mask class takes, (picture, class), None without masks.
     """
 
     patients: tuple[Patient, ...]

@@ -21,11 +21,7 @@ class Notice:
 
     Args:
         code: a short name that does not change, for programs.
-        level: its weight.
         count: of what the first sentence counts.
-        what: the fact, with the count.
-        meaning: consequences.
-        advice: actions to take.
         rows: pictures in question, in groups to be shown side by side; rows of `ImageSet.pixels`.
         names: files or patients in question, where they are not pictures that can be shown.
     """

@@ -35,10 +35,7 @@ _Fact = TypeVar("_Fact")
 def outlier_notices(measures: Measures, facts: FileFacts, grid: tuple[int, ...]) -> Iterator[Notice]:
     """Yields the oddities of one picture alone, and of one against the others.
 
-    Args:
-        measures: of all pictures.
-        facts: sizes and spacings of the files, where they are known.
-        grid: the size that pictures were brought to.
+    `grid` is the size that pictures were brought to.
     """
     constant = measures.is_constant
     yield from _pictures(
@@ -47,8 +44,9 @@ def outlier_notices(measures: Measures, facts: FileFacts, grid: tuple[int, ...])
         "look at the originals, and leave them out if they show nothing.",
     )  # fmt: skip
     if len(measures.images) >= LEAST_PICTURES:
-        yield from _exposure(measures, ~constant)
-        yield from _layout(measures, ~constant)
+        if not constant.all():
+            yield from _exposure(measures, ~constant)
+            yield from _layout(measures, ~constant)
         yield from _colour(measures)
     yield from _sizes(measures, facts.sizes, grid)
     yield from _spacings(measures, facts.spacings_mm)

@@ -13,6 +13,7 @@ from wardround.images.quality.inspection import Inspection
 from wardround.images.quality.notice import Level, Notice
 from wardround.images.quality.thumbnails import MASK_COLOURS, thumbnail
 from wardround.images.whole_file import appears_whole
+from wardround.types import Persons
 
 GROUPS = 12
 """Groups of pictures that one notice shows."""
@@ -92,6 +93,7 @@ def render(inspection: Inspection, image_set: ImageSet) -> str:
         i=inspection,
         card=inspection.card,
         balance=inspection.balance,
+        is_unnamed=image_set.persons is Persons.UNNAMED,
         levels=list(Level),
         num_of={level: inspection.num_of(level) for level in Level},
         groups={notice.code: groups(notice) for notice in inspection.notices},

@@ -37,8 +37,7 @@ def six_numbers(pictures: Pictures) -> _Floats:
 
     The border is the outermost eighth along each axis of space. Values are in units of full brightness.
 
-    Args:
-        pictures: uint8, (picture, channel, *space), pictures or volumes.
+    Pictures or volumes are uint8, (picture, channel, *space).
     """
     lengths: tuple[int, ...] = pictures.shape[2:]
     inside = np.zeros(lengths, dtype=bool)
@@ -57,8 +56,7 @@ def border_numbers(pictures: Pictures) -> _Floats:
 
     A border is the outermost eighth on one side of one axis of space. Values are in units of full brightness.
 
-    Args:
-        pictures: uint8, (picture, channel, *space), pictures or volumes.
+    Pictures or volumes are uint8, (picture, channel, *space).
     """
 
     def borders(values: _Floats) -> list[_Floats]:
@@ -92,12 +90,7 @@ def shortcut_scores(pictures: Pictures, labels: Labels, test_pictures: Pictures,
 def scores_of_numbers(train: _Floats, labels: Labels, test: _Floats, num_classes: int, rule: Rule) -> Scores:
     """Returns class probabilities by logistic regression on a few numbers a picture, (test picture, class).
 
-    Args:
-        train: the numbers of the training pictures, (picture, number).
-        labels: their classes, (picture,).
-        test: the numbers of the pictures to score, (test picture, number).
-        num_classes: of the labels, and more where a class is not in `train`.
-        rule: the numbers alone, or their squares as well.
+    Numbers are (picture, number), and labels (picture,).
     """
     mean, std = train.mean(axis=0), train.std(axis=0) + 1e-9
     weights = _logistic(_expanded((train - mean) / std, rule), labels, num_classes)
@@ -112,12 +105,7 @@ def cross_validated_auroc(
     All pictures of a patient are in one fold. The folds are fixed by the patients' ids, so that two looks at one
     set print one figure. With three classes or more: the mean over the classes, each against the rest.
 
-    Args:
-        numbers: (picture, number).
-        labels: class indices, (picture,).
-        patients: of each picture.
-        num_classes: number of classes.
-        rule: the numbers alone, or their squares as well.
+    Numbers are (picture, number), labels (picture,), and a patient is named for each picture.
 
     Returns:
         None for fewer than two classes, or a class with fewer patients than folds.

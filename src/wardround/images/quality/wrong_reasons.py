@@ -24,7 +24,6 @@ class Shortcut:
 
     Args:
         name: short, for programs.
-        what: the numbers and the rule.
         auroc: over five folds of patients, none scored by a rule that has seen them.
         margin: 1.96 standard errors, with patients as the unit.
     """

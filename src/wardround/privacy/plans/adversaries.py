@@ -38,13 +38,14 @@ def against(part: Part, noise_multiplier: float) -> Part:
 
 
 def insiders_of(
-    plan: Plan, releases: int | None = None, counts: int = 1, *, all_present: bool = True
+    plan: Plan, releases: int | None = None, counts: int | None = None, *, all_present: bool = True
 ) -> tuple[InsiderRow, ...]:
-    """Returns epsilon after `releases` (default: all) against each adversary; empty where nothing is promised.
+    """Returns epsilon after `releases` and `counts` (default: all) against each adversary; empty without a promise.
 
     Without `all_present`, as where a hospital was missing from some round, rows that count on every share are left out.
     """
     done = plan.releases if releases is None else releases
+    counts = plan.counts if counts is None else counts
     if not plan.is_private or (done == 0 and not plan.is_counted):
         return ()
     promised = words_of(plan).noise_multiplier

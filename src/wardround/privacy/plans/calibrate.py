@@ -33,7 +33,7 @@ Gradients: TypeAlias = NoisedGradients | CorrelatedGradients
 def calibrated(plan: Plan, epsilon: float) -> Plan:
     """Returns the plan of noised gradients with the least noise that still promises `epsilon` at its delta.
 
-    The count of patients, where there is one, takes 1 % of mu squared; the releases take the rest.
+    Each count of patients, where there is one, takes 1 % of mu squared; the releases take the rest.
 
     Raises:
         PrivacyError: no finite noise gives that epsilon.
@@ -43,7 +43,9 @@ def calibrated(plan: Plan, epsilon: float) -> Plan:
 
     def event(noise_multiplier: float) -> Event:
         steps = event_of(replace(gradients, noise=GaussianEvent(noise_multiplier)), plan.releases)
-        return steps if plan.count is None else ComposedEvent((counted, steps))
+        if plan.count is None:
+            return steps
+        return ComposedEvent((event_of(replace(plan.count, noise=counted), plan.counts), steps))
 
     noise_multiplier = calibrate_noise_multiplier(event, epsilon, plan.delta, plan.accountant)
     return with_noise(plan, noise_multiplier, epsilon)

@@ -59,9 +59,9 @@ def event_of(part: Part, releases: int) -> Event:
 def planned_releases(part: Part) -> int:
     """Returns the releases of one hospital's patients that a part foresees over the whole run."""
     match part:
-        case NoisedGradients() | NoisedUpdates() | NotPrivate():
+        case NoisedCounts() | NoisedGradients() | NoisedUpdates() | NotPrivate():
             return part.releases
-        case NoisedCounts() | CorrelatedGradients() | NoisedHead() | NoisedPictures():
+        case CorrelatedGradients() | NoisedHead() | NoisedPictures():
             return 1
         case _:
             assert_never(part)

@@ -58,6 +58,12 @@ class Clip:
             return asked is None
         return asked is not None and 0 < asked < math.inf
 
+    def asked_in(self, round: int, asked: float | None) -> bool:
+        """Returns whether a strategy may ask for this clipping norm in a round (from 1); see `AdaptiveNorm.reaches`."""
+        if self.adaptive is None or asked is None:
+            return self.accepts(asked)
+        return self.adaptive.reaches(asked, self.norm, round - 1)
+
     def gradient_norm(self, asked: float | None) -> float:
         """Returns the norm that gradients are clipped to in a round that asks for a clipping norm."""
         return self.norm if self.adaptive is None or asked is None else self.adaptive.gradient_norm(asked)
@@ -105,15 +111,16 @@ class NoisedCounts:
 
     Attributes:
         noise: of one count over all hospitals; the noise multiplier is its std.
-        noiser: who adds the noise.
+        releases: counts over the whole run, spare attempts among them.
     """
 
     noise: Noise
     noiser: Noiser
+    releases: int = 1
 
     def __post_init__(self) -> None:
         """Refuses shares of noise that the noiser does not add."""
-        check_shares(self.noise, self.noiser)
+        _check_shares(self.noise, self.noiser)
 
 
 @dataclass(frozen=True)
@@ -123,12 +130,10 @@ class NoisedGradients:
     Sensitivity: one patient, added or removed with all pictures, moves a sum by at most `clip.norm` in L2 norm.
 
     Attributes:
-        clip: bound on one patient's gradient.
         noise: of one sum; `noise.noise_multiplier` is std / `clip.norm`.
         sampling_prob: Poisson probability of a patient in one sum; 1 takes every patient.
         releases: sums of one hospital's patients over the whole run.
         size: the number of training patients that sums are divided by.
-        noiser: who adds the noise.
     """
 
     clip: Clip
@@ -140,10 +145,10 @@ class NoisedGradients:
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
-        check_clip(self.clip)
-        check_sampling_prob(self.sampling_prob)
-        check_releases(self.releases)
-        check_shares(self.noise, self.noiser)
+        _check_clip(self.clip)
+        _check_sampling_prob(self.sampling_prob)
+        _check_releases(self.releases)
+        _check_shares(self.noise, self.noiser)
 
 
 @dataclass(frozen=True)
@@ -166,8 +171,8 @@ class CorrelatedGradients:
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
-        check_clip(self.clip)
-        check_by_hospitals(self.noiser)
+        _check_clip(self.clip)
+        _check_by_hospitals(self.noiser)
         if self.clip.adaptive is not None:
             raise PrivacyError("Correlated noise needs one clipping norm for all rounds, got an adaptive one.")
         if isinstance(self.noiser, NoiseShares) and self.noiser.dropouts:
@@ -185,7 +190,6 @@ class NoisedUpdates:
         mechanism: between an update and the wire; unit, relation and cost are the mechanism's.
         sampling_prob: Poisson probability of a patient in one local step; amplification is not counted.
         releases: updates of one hospital over the whole run.
-        noiser: who adds the noise.
     """
 
     mechanism: UpdateMechanism
@@ -195,9 +199,9 @@ class NoisedUpdates:
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
-        check_sampling_prob(self.sampling_prob)
-        check_releases(self.releases)
-        check_by_hospitals(self.noiser)
+        _check_sampling_prob(self.sampling_prob)
+        _check_releases(self.releases)
+        _check_by_hospitals(self.noiser)
         if self.mechanism.selects and not isinstance(self.noiser, ByEachHospital):
             raise PrivacyError(
                 "Hospitals that choose coordinates must noise them alone: trust must be nobody, got shares of noise."
@@ -206,19 +210,14 @@ class NoisedUpdates:
 
 @dataclass(frozen=True)
 class NoisedHead:
-    """Noise on the weights of a linear head that each hospital fits to the end, once (output perturbation).
-
-    Attributes:
-        mechanism: its objective, sensitivity and noise.
-        noiser: who adds the noise.
-    """
+    """Noise on the weights of a linear head that each hospital fits to the end, once (output perturbation)."""
 
     mechanism: OutputPerturbation
     noiser: ByEachHospital | NoiseShares
 
     def __post_init__(self) -> None:
         """Refuses a noiser that sees what is to be noised."""
-        check_by_hospitals(self.noiser)
+        _check_by_hospitals(self.noiser)
 
 
 @dataclass(frozen=True)
@@ -229,7 +228,6 @@ class NoisedPictures:
         release: of all pictures of one patient.
         sampling_prob: Poisson probability of a patient in one step on the noised pictures.
         size: the number of training patients; public either way, as neighbours replace a patient.
-        hospitals: hospitals that release pictures.
     """
 
     release: LocalRelease
@@ -239,7 +237,7 @@ class NoisedPictures:
 
     def __post_init__(self) -> None:
         """Refuses fields that mean nothing."""
-        check_sampling_prob(self.sampling_prob)
+        _check_sampling_prob(self.sampling_prob)
         ByEachHospital(self.hospitals)
 
 
@@ -251,8 +249,6 @@ class NotPrivate:
         clip: of gradients, so that a reference run differs from a private one by the noise alone; else `UNCLIPPED`.
         participation: Poisson probability of a patient in one sum, or the rounds of fixed cohorts.
         releases: sums of one hospital's patients over the whole run.
-        size: the number of training patients.
-        hospitals: hospitals that answer.
     """
 
     clip: Clip
@@ -264,8 +260,8 @@ class NotPrivate:
     def __post_init__(self) -> None:
         """Refuses fields that mean nothing."""
         if not isinstance(self.participation, Correlation):
-            check_sampling_prob(self.participation)
-        check_releases(self.releases)
+            _check_sampling_prob(self.participation)
+        _check_releases(self.releases)
         ByEachHospital(self.hospitals)
 
 
@@ -278,52 +274,28 @@ Part: TypeAlias = NoisedCounts | Training
 """One part of a plan."""
 
 
-def check_clip(clip: Clip) -> None:
-    """Refuses a clip that bounds nothing.
-
-    Raises:
-        PrivacyError: the norm is not finite, or not above 0.
-    """
+def _check_clip(clip: Clip) -> None:
     if not 0 < clip.norm < math.inf:
         raise PrivacyError(f"A private plan must clip: clipping_norm must be > 0 and finite, got {clip.norm}.")
 
 
-def check_sampling_prob(sampling_prob: float) -> None:
-    """Refuses a number that is no sampling probability.
-
-    Raises:
-        PrivacyError: it is not in (0, 1].
-    """
+def _check_sampling_prob(sampling_prob: float) -> None:
     if not 0 < sampling_prob <= 1:
         raise PrivacyError(f"sampling_prob must lie in (0, 1], got {sampling_prob}.")
 
 
-def check_releases(releases: int) -> None:
-    """Refuses a run without a release.
-
-    Raises:
-        PrivacyError: there is none.
-    """
+def _check_releases(releases: int) -> None:
     if releases < 1:
         raise PrivacyError(f"A plan needs at least one release, got {releases}.")
 
 
-def check_by_hospitals(noiser: Noiser) -> None:
-    """Refuses the coordinator as the noiser of what hospitals noise themselves.
-
-    Raises:
-        PrivacyError: the coordinator is to add the noise.
-    """
+def _check_by_hospitals(noiser: Noiser) -> None:
     if isinstance(noiser, ByCoordinator):
         raise PrivacyError("Hospitals must noise this themselves: trust cannot be coordinator.")
 
 
-def check_shares(noise: Noise, noiser: Noiser) -> None:
-    """Refuses discrete shares of noise that are not those of the noiser's honest hospitals.
-
-    Raises:
-        PrivacyError: hospitals add no shares, or another number of honest ones was assumed.
-    """
+def _check_shares(noise: Noise, noiser: Noiser) -> None:
+    """Refuses discrete shares of noise that are not those of the noiser's honest hospitals."""
     if not isinstance(noise, DiscreteShares):
         return
     if not isinstance(noiser, NoiseShares):

@@ -17,7 +17,7 @@ from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.discrete import DiscreteShares, epsilon_of_parts
 from wardround.accounting.discrete import Part as DiscretePart
 from wardround.accounting.events import ComposedEvent, Event, NonPrivateEvent, SelfComposedEvent
-from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
+from wardround.accounting.terms import Division, NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
 from wardround.noisers import Noiser, Trust, trust_of
 from wardround.privacy.plans.costs import discrete_part, event_of, planned_releases, relation_of, unit_of
@@ -34,6 +34,7 @@ from wardround.privacy.plans.kinds import (
     Training,
 )
 from wardround.privacy.plans.releases import noiser_of
+from wardround.types import Persons
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ class Plan:
     Attributes:
         parts: one training part, before it `NoisedCounts` where the number of patients is counted with noise.
         delta: target delta of all parts together.
-        accountant: computes epsilon.
         images_per_patient: at most so many pictures of a patient are used.
+        persons: knowledge of persons in the data (`ImageSet.persons`); where they are unnamed, each picture is a record
+            of its own, and the guarantee of a patient is that of a picture.
+        division: how patients came to their places; with one that couples patients, epsilon is for this division.
 
     Raises:
         PrivacyError: parts that contradict each other, or a delta that promises nothing.
@@ -54,6 +57,8 @@ class Plan:
     delta: float
     accountant: AccountantKind = AccountantKind.PLD
     images_per_patient: int = 8
+    persons: Persons = Persons.NAMED
+    division: Division = Division.BY_OWN_ID
 
     def __post_init__(self) -> None:
         """Refuses parts that do not fit together."""
@@ -148,9 +153,16 @@ class Plan:
         return planned_releases(self.training)
 
     @property
+    def counts(self) -> int:
+        """Counts of one hospital's patients over the whole run, in a plan that counts them; else 1, of nothing."""
+        return 1 if self.count is None else planned_releases(self.count)
+
+    @property
     def unit(self) -> PrivacyUnit:
-        """The unit that is protected."""
-        return unit_of(self.training)
+        """The unit that is protected: of the training part, as far as the data know it."""
+        unit = unit_of(self.training)
+        is_picture = unit is PrivacyUnit.PATIENT and self.persons is Persons.UNNAMED
+        return PrivacyUnit.PICTURE if is_picture else unit
 
     @property
     def relation(self) -> NeighboringRelation:
@@ -189,5 +201,5 @@ class Plan:
 
     @property
     def epsilon(self) -> float:
-        """Epsilon of the whole run at `delta`."""
-        return self.epsilon_after(self.releases)
+        """Epsilon of the whole run at `delta`, spare attempts included."""
+        return self.epsilon_after(self.releases, self.counts)

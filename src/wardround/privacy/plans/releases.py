@@ -26,7 +26,7 @@ from wardround.privacy.plans.kinds import (
     Part,
     Training,
 )
-from wardround.randomness import Stream
+from wardround.randomness import Names, Stream
 from wardround.randomness.sampling import Indices, poisson_sample
 from wardround.types import Vector
 
@@ -80,7 +80,7 @@ def share_of_patients(part: Training) -> float:
     return 1 / participation.cohorts if isinstance(participation, Correlation) else participation
 
 
-def sample(part: Training, num_patients: int, stream: Stream) -> Indices:
+def sample(part: Training, names: Names, stream: Stream) -> Indices:
     """Returns the patients of one hospital in one release, drawn as the part's event has it.
 
     Raises:
@@ -89,7 +89,7 @@ def sample(part: Training, num_patients: int, stream: Stream) -> Indices:
     participation = participation_of(part)
     if isinstance(participation, Correlation):
         raise PrivacyError("Under correlated noise a round's patients are its cohort; do not sample them.")
-    return poisson_sample(num_patients, participation, stream)
+    return poisson_sample(names, participation, stream)
 
 
 def noised_sum(part: Training, clipped: ClippedSum, stream: Stream, hospitals: int = 1) -> Vector:
@@ -122,11 +122,8 @@ def correlated_sum(
 ) -> tuple[Vector, RoundNoise]:
     """Returns a round's clipped sum with its noise, (parameter,), and that noise, which must stay secret.
 
-    Args:
-        part: fixes cohorts.
-        clipped: sum over the round's cohort.
-        earlier: this hospital's noise of the rounds before, the last one first.
-        stream: of this round alone.
+    `clipped` is the sum over the round's cohort, `earlier` this hospital's noise of the rounds before, the last one
+    first, and `stream` of this round alone.
 
     Guarantee:
         With the shares of the other honest hospitals, or alone, the sums of all rounds are one Gaussian mechanism, if

@@ -1,4 +1,7 @@
-"""A plan in words: what was promised to a patient, and against whom it holds; one `match` over all kinds."""
+"""A plan in words: what was promised to a patient, and against whom it holds; one `match` over all kinds.
+
+Where the data name no patient, every sentence is about a picture.
+"""
 
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import assert_never
@@ -21,15 +24,16 @@ from wardround.privacy.plans.kinds import (
     PublicSize,
 )
 from wardround.privacy.plans.plan import Plan
+from wardround.types import Persons
 
 _SEEN_BY = {
-    Trust.COORDINATOR: "every hospital and whoever gets the model; the coordinator sees the sums without noise",
-    Trust.SECURE_AGGREGATION: "the coordinator, every hospital and whoever gets the model",
-    Trust.NOBODY: "the coordinator, the other hospitals and whoever gets the model",
+    Trust.COORDINATOR: "every hospital and every recipient of the model; the coordinator sees the sums without noise",
+    Trust.SECURE_AGGREGATION: "the coordinator, every hospital and every recipient of the model",
+    Trust.NOBODY: "the coordinator, the other hospitals and every recipient of the model",
 }
 _RELEASED = {
-    Trust.COORDINATOR: "the noised sum of the patients' clipped gradients in every round",
-    Trust.SECURE_AGGREGATION: "the noised sum of the patients' clipped gradients in every round",
+    Trust.COORDINATOR: "the noised sum of the {}s' clipped gradients in every round",
+    Trust.SECURE_AGGREGATION: "the noised sum of the {}s' clipped gradients in every round",
     Trust.NOBODY: "every hospital's own noised sums of clipped gradients, or what is computed from them",
 }
 _CLIPPING = {
@@ -42,16 +46,16 @@ _CLIPPING = {
 }
 _CORRELATED = (
     "The sums of all rounds are one release, whose sensitivity is {:.4g} times the clipping norm. Each hospital keeps "
-    "its noise of earlier rounds to itself: whoever reads that can take noise off what was released."
+    "its noise of earlier rounds to itself: a reader of that can take noise off what was released."
 )
 _TOO_LARGE = 100.0
 _NO_PROTECTION = (
-    "An epsilon this large is no protection: whoever holds the release can tell this patient from any other with "
+    "An epsilon this large is no protection: a holder of the release can tell this {} from any other with "
     "certainty for all practical purposes, however noisy the pictures look."
 )
 _PICTURES_ONCE = (
-    "The number of patients, and of each patient's pictures, is public. Every training picture is released once, "
-    "before training; whatever is computed from the release afterwards, by whomever, costs nothing more. The random "
+    "The number of {0}s, and of each {0}'s pictures, is public. Every training picture is released once, "
+    "before training; whatever is computed from the release afterwards, by any party, costs nothing more. The random "
     "numbers are of floating-point arithmetic; the guarantee is proved for real numbers."
 )
 _SIMULATED_SECURE_SUM = (
@@ -60,15 +64,23 @@ _SIMULATED_SECURE_SUM = (
 )
 _ONE_PROCESS = (
     "Noise, masks and signatures are those of separate hospitals, but one process holds all of their keys and all of "
-    "their patients here: against whoever runs it this is a rehearsal of the promise and not the promise."
+    "their {}s here: against the operator of that process this is a rehearsal of the promise and not the promise."
 )
 _COMPUTATIONAL = (
     "Noise and masks are pseudorandom: the guarantee holds against adversaries who cannot break AES-256, X25519, "
     "Ed25519, HKDF or SHA-256."
 )
-_WHOEVER_ELSE = (
-    "The sensitivity rests on a patient's gradient coming out the same, to the last bit, whoever else is in the round: "
-    "it is computed so that nothing should make it differ, and networks are tested for it, but it is not proved."
+_ONE_PER_PICTURE = (
+    "The site states that no person has two pictures; nothing in the pictures shows it. This number does not cover a "
+    "person who has two."
+)
+_UNNAMED = (
+    "The pictures name no patient, so the promise is for one picture: this number does not cover a person who has "
+    "several."
+)
+_SAME_BITS = (
+    "The sensitivity rests on a {}'s gradient coming out the same, to the last bit, beside all possible others in the "
+    "round: it is computed so that nothing should make it differ, and networks are tested for it, but it is not proved."
 )
 
 
@@ -77,13 +89,9 @@ class Words:
     """A training part as a statement prints it.
 
     Attributes:
-        mechanism: such as "Gaussian".
         noise_multiplier: noise over sensitivity.
         clipping_norm: the bound that the noise is measured against.
         clipping: how gradients are brought to it; empty where flat, or where nothing is promised.
-        sampler: how patients were drawn.
-        released: what is released in a round.
-        released_to: parties that see it.
         caveats: whole sentences, before those about the number of patients.
     """
 
@@ -99,7 +107,7 @@ class Words:
 
 def words_of(plan: Plan) -> Words:
     """Returns a plan's training part in words."""
-    part, seen_by = plan.training, _SEEN_BY[plan.trust]
+    part, seen_by, one = plan.training, _SEEN_BY[plan.trust], plan.persons.one
     match part:
         case NoisedGradients():
             masked = plan.masked is not None
@@ -108,10 +116,10 @@ def words_of(plan: Plan) -> Words:
                 part.noise.noise_multiplier,
                 part.clip.norm,
                 _clipping(part.clip),
-                _poisson(part.sampling_prob),
-                _RELEASED[plan.trust],
+                _poisson(part.sampling_prob, one),
+                _RELEASED[plan.trust].format(one),
                 seen_by,
-                (_COMPUTATIONAL, _WHOEVER_ELSE) if masked else (FLOATING_POINT_CAVEAT,),
+                (_COMPUTATIONAL, _SAME_BITS.format(one)) if masked else (FLOATING_POINT_CAVEAT,),
             )
         case CorrelatedGradients():
             each, times = part.correlation.cohorts, part.correlation.participations
@@ -120,8 +128,8 @@ def words_of(plan: Plan) -> Words:
                 part.noise.noise_multiplier,
                 part.clip.norm,
                 _clipping(part.clip),
-                f"fixed cohorts: each patient every {each} rounds, {times} times at most",
-                _RELEASED[plan.trust],
+                f"fixed cohorts: each {one} every {each} rounds, {times} times at most",
+                _RELEASED[plan.trust].format(one),
                 seen_by,
             )
         case NoisedUpdates() | NoisedHead():
@@ -130,8 +138,8 @@ def words_of(plan: Plan) -> Words:
                 part.mechanism.noise_multiplier,
                 part.mechanism.clipping_norm,
                 "",
-                _training_sampler(part),
-                part.mechanism.what,
+                _training_sampler(part, one),
+                part.mechanism.what.replace("one patient", f"one {one}"),
                 seen_by,
             )
         case NoisedPictures():
@@ -148,7 +156,7 @@ def words_of(plan: Plan) -> Words:
             )
         case NotPrivate():
             drawn = part.participation
-            sampler = _poisson(drawn) if isinstance(drawn, float | int) else "fixed cohorts"
+            sampler = _poisson(drawn, one) if isinstance(drawn, float | int) else "fixed cohorts"
             what = "what every hospital computed in every round"
             return Words("Gaussian", 0.0, part.clip.norm, "", sampler, what, seen_by, ())
         case _:
@@ -156,18 +164,11 @@ def words_of(plan: Plan) -> Words:
 
 
 def statement_of(
-    plan: Plan, *, releases: int | None = None, counts: int = 1, simulated: bool, seeded: bool
+    plan: Plan, *, releases: int | None = None, counts: int | None = None, simulated: bool, seeded: bool
 ) -> Statement:
-    """Returns the statement of a plan, after `releases` of its training part (default: all of them).
-
-    Args:
-        plan: the plan.
-        releases: noised sums of one hospital's patients so far.
-        counts: noised counts of them, where the plan counts.
-        simulated: all hospitals are on one machine.
-        seeded: noise and sampling came from a seed.
-    """
+    """Returns the statement of a plan, after `releases` of its training part and `counts` (default: all of them)."""
     done = plan.releases if releases is None else releases
+    counts = plan.counts if counts is None else counts
     words = words_of(plan)
     return Statement(
         epsilon=plan.epsilon_after(done, counts),
@@ -178,12 +179,13 @@ def statement_of(
         clipping_norm=words.clipping_norm,
         clipping=words.clipping,
         releases=done + (counts if plan.count is not None else 0),
-        released_what=words.released + (_counted(counts) if plan.count is not None else ""),
+        released_what=words.released + (_counted(counts, plan.persons.one) if plan.count is not None else ""),
         released_to=words.released_to,
         noiser=plan.noiser,
         images_per_patient=plan.images_per_patient if plan.unit is PrivacyUnit.PATIENT else None,
         unit=plan.unit,
         relation=plan.relation,
+        division=plan.division,
         accountant=plan.accountant,
         simulated=simulated,
         seeded=seeded,
@@ -220,16 +222,20 @@ def kind_of(clip: Clip) -> ClippingKind:
 
 
 def _caveats(plan: Plan, done: int, simulated: bool) -> list[str]:
-    training, caveats = plan.training, []
+    training, one, caveats = plan.training, plan.persons.one, []
+    if plan.is_private and plan.unit is PrivacyUnit.PICTURE:
+        caveats.append(_UNNAMED)
+    if plan.is_private and plan.unit is PrivacyUnit.PATIENT and plan.persons is Persons.ONE_PER_PICTURE:
+        caveats.append(_ONE_PER_PICTURE)
     match training:
         case NoisedGradients(size=PublicSize(number)) | CorrelatedGradients(size=PublicSize(number)):
-            caveats.append(_public_size(number))
+            caveats.append(_public_size(number, one))
         case NoisedPictures(size=PublicSize(number)):
-            caveats.append(_public_size(number))
+            caveats.append(_public_size(number, one))
         case NoisedHead():
             patients = training.mechanism.fit.num_patients
             assert patients is not None, "checked when made"
-            caveats.append(_public_size(round(patients * plan.hospitals)))
+            caveats.append(_public_size(round(patients * plan.hospitals), one))
         case _:
             pass
     if plan.count is not None:
@@ -242,23 +248,24 @@ def _caveats(plan: Plan, done: int, simulated: bool) -> list[str]:
         case _:
             pass
     if simulated and plan.is_private and plan.trust is Trust.SECURE_AGGREGATION:
-        caveats.append(_SIMULATED_SECURE_SUM if plan.masked is None else _ONE_PROCESS)
+        caveats.append(_SIMULATED_SECURE_SUM if plan.masked is None else _ONE_PROCESS.format(one))
     return caveats
 
 
-def _public_size(number: int) -> str:
-    return f"The size of the training set, {number} patients, is a public constant."
+def _public_size(number: int, one: str) -> str:
+    return f"The size of the training set, {number} {one}s, is a public constant."
 
 
 def _of_pictures(plan: Plan, release: LocalRelease, epsilon: float) -> list[str]:
     """Returns the sentences that belong to the epsilon of noised pictures."""
-    one = format_epsilon(epsilon_of(release.image_event, plan.delta, plan.accountant))
+    one, unit = format_epsilon(epsilon_of(release.image_event, plan.delta, plan.accountant)), plan.persons.one
+    whole = "" if unit == "picture" else " of a patient"
     caveats = [
-        _PICTURES_ONCE,
-        f"Of one picture of a patient, with its label, epsilon = {one} at delta = {plan.delta:g}.",
+        _PICTURES_ONCE.format(unit),
+        f"Of one picture{whole}, with its label, epsilon = {one} at delta = {plan.delta:g}.",
         *release.pictures.caveats,
     ]
-    return [*caveats, _NO_PROTECTION] if epsilon > _TOO_LARGE else caveats
+    return [*caveats, _NO_PROTECTION.format(unit)] if epsilon > _TOO_LARGE else caveats
 
 
 def _clipping(clip: Clip) -> str:
@@ -266,17 +273,17 @@ def _clipping(clip: Clip) -> str:
     return _CLIPPING[kind_of(clip)].format(quantile=quantile)
 
 
-def _poisson(sampling_prob: float) -> str:
+def _poisson(sampling_prob: float, one: str) -> str:
     if sampling_prob == 1:
-        return "full participation: every patient in every release"
-    return f"Poisson sampling of patients with probability {sampling_prob:g}, kept secret"
+        return f"full participation: every {one} in every release"
+    return f"Poisson sampling of {one}s with probability {sampling_prob:g}, kept secret"
 
 
-def _training_sampler(part: NoisedUpdates | NoisedHead) -> str:
+def _training_sampler(part: NoisedUpdates | NoisedHead, one: str) -> str:
     if part.mechanism.unit is PrivacyUnit.HOSPITAL:
         return "whatever its training drew: amplification by sampling is not counted"
-    return "full participation: every patient in every release"
+    return f"full participation: every {one} in every release"
 
 
-def _counted(counts: int) -> str:
-    return ", and " + ("one noised count of patients" if counts == 1 else f"{counts} noised counts of patients")
+def _counted(counts: int, one: str) -> str:
+    return ", and " + (f"one noised count of {one}s" if counts == 1 else f"{counts} noised counts of {one}s")

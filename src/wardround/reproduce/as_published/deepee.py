@@ -30,7 +30,7 @@ from wardround.reproduce.as_published.statement import no_guarantee
 
 REASON = (
     "the optimizer also steps along the sum of the clipped gradients without noise, which the copies of the model "
-    "carry: whoever knows the noised mean can subtract it and has the sum exactly."
+    "carry: a party that knows the noised mean can subtract it and has the sum exactly."
 )
 
 
@@ -52,12 +52,8 @@ def step_of(
 ) -> Step:
     """The published step from gradients of records, (record, parameter).
 
-    Args:
-        gradients: of each record's own loss.
-        clipping_norm: C.
-        noise_multiplier: sigma.
-        generator: of the noise.
-        mean_loss: the loss was a mean over the batch: each gradient comes divided by it before it is clipped.
+    With `mean_loss` the loss was a mean over the batch: each record's gradient comes divided by it before it is
+    clipped.
     """
     batch = len(gradients)
     own = gradients / batch if mean_loss else gradients

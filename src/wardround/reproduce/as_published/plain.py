@@ -36,16 +36,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of a loop.
-
-    Attributes:
-        epochs: passes over all pictures.
-        batch: pictures in a step.
-        learning_rate: step size.
-        momentum: heavy ball.
-        weight_decay: pull towards zero.
-        optimizer: "sgd" or "adam".
-    """
+    """The steps of a loop: passes over all pictures, pictures in a step, and the optimizer, "sgd" or "adam"."""
 
     epochs: int
     batch: int

@@ -5,7 +5,7 @@ https://arxiv.org/abs/2005.13099. "Local DP" draws ONE Laplace number for a whol
 then saves eight bits. "DP-SGD" clips the mean gradient of four pictures (X-rays), or of the whole batch (retina), and
 adds noise of one clipping norm times z.
 
-Released: the altered pictures, to whoever trains; and the model.
+Released: the altered pictures, to the party that trains; and the model.
 Sensitivity: two pictures can differ in every pixel, so their L1 distance is the number of pixels, not 1. Replacing one
 picture of a clipped group can turn the group's gradient round: 2 S, not S.
 """

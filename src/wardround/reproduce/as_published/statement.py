@@ -17,7 +17,7 @@ def no_guarantee(reason: str, mechanism: str, released_what: str, hospitals: int
         clipping_norm=math.inf,
         releases=1,
         released_what=released_what,
-        released_to="whoever gets it",
+        released_to="every recipient",
         noiser=ByEachHospital(hospitals),
         simulated=True,
         guarantee=False,

@@ -51,12 +51,7 @@ def ring(
 ) -> Iterator[Visit]:
     """One pass over the hospitals in their fixed order; the model ends with the last upload's weights.
 
-    Args:
-        model: starts with the server's weights.
-        hospitals: each one's pictures.
-        steps: of the local training.
-        sigma: standard deviation of the noise on every weight; 0 for the published row without any.
-        generator: of order, dropout and noise.
+    The model starts with the server's weights; a sigma of 0 is the published row without noise.
 
     Guarantee: none; see `statement`.
     """

@@ -20,10 +20,9 @@ from wardround.errors import FederationError, MissingExtra
 from wardround.reproduce.as_published.statement import no_guarantee
 from wardround.reproduce.encrypted_sum import shared_key
 from wardround.reproduce.encrypted_sum.bfv import Bfv
-from wardround.reproduce.encrypted_sum.threshold import Signed, ThresholdHospital, joint_key, threshold_total
 from wardround.reproduce.request import Request
 from wardround.reproduce.table import Origin, Row, Score, Table
-from wardround.secure_aggregation.integers.ring import WIDEST, Ring
+from wardround.secure_aggregation.integers.ring import Ring
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey, fingerprint
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
@@ -50,7 +49,7 @@ SOURCE = "Malekzadeh et al. 2021, Dopamine (arXiv 2101.11693), and its code's se
 _ONE_KEY = "one secret key opens every upload, and every hospital has it."
 _NO_NOISE = "no noise is added here: single models are hidden, and their sum is released as it is."
 _NOTES = (
-    "The published noise is shared by ten hospitals. Whoever reads single updates meets a tenth of its variance: "
+    "The published noise is shared by ten hospitals. A reader of single updates meets a tenth of its variance: "
     "epsilon 207 at delta 1e-4 in place of 9.02, by the PLD accountant (`wardround reproduce epsilons`).",
     "By chance, a coordinate under masks is read once in 2^16, and one under threshold encryption once in 2^40.",
 )
@@ -160,38 +159,28 @@ def read_threshold(numbers: Sequence[Numbers]) -> Reading:
     Raises:
         MissingExtra: OpenFHE is not here.
     """
-    agreed, identities, _ = _agreed(len(numbers), numbers[0].size, WIDEST, system_entropy(32))
-    schemes = [_Shown(len(numbers)) for _ in identities]
-    hospitals = [ThresholdHospital(agreed, who, own) for who, own in zip(identities, schemes, strict=True)]
-    links: list[Signed] = []
+    scheme, secrets, public = Bfv(len(numbers)), [], None
     started = time.perf_counter()
-    for hospital in hospitals:
-        links.append(hospital.link(links))
-    for hospital in hospitals:
-        hospital.agree(links)
-    pairs = zip(hospitals, numbers, strict=True)
-    uploads = [hospital.upload(vector.astype(WIDEST.dtype)) for hospital, vector in pairs]
-    openings = [hospital.opening(uploads) for hospital in hospitals]
+    for _ in numbers:
+        public, secret = scheme.new_part(public)
+        secrets.append(secret)
+    assert public is not None, "there are two hospitals or more"
+    uploads = [scheme.encrypt(public, vector) for vector in numbers]
+    openings = []
+    for holder, secret in enumerate(secrets):
+        total: list[Any] = []  # each hospital forms the sum itself, and opens nothing else
+        for upload in uploads:
+            total = scheme.added(total, upload)
+        openings.append(scheme.partial(total, secret, leads=holder == 0))
     seconds = (time.perf_counter() - started) / len(numbers)
-    _, key = joint_key(agreed.transcript, links)
-    total = threshold_total(agreed.transcript, key, uploads, openings, schemes[0])
-    _check_sum(WIDEST.centred(total), numbers)
-    scheme, together = schemes[0], []
-    for upload in uploads[1:]:
-        part = scheme.partial(scheme.added([], upload.parts), scheme.secret, leads=True)
-        together.append(scheme.fuse([part])[: numbers[0].size])
-    num_bytes = sum(map(len, (*uploads[0].parts, *openings[0].parts)))
+    length = numbers[0].size
+    _check_sum(scheme.fuse(openings)[:length], numbers)
+    together = [
+        scheme.fuse([scheme.partial(scheme.added([], upload), secrets[0], leads=True)])[:length]
+        for upload in uploads[1:]
+    ]
+    num_bytes = sum(map(len, (*uploads[0], *openings[0])))
     return Reading(0.0, _share_read(together, numbers), num_bytes, seconds)  # the server has no part of the key
-
-
-class _Shown(Bfv):
-    """The scheme at a hospital that shows its secret."""
-
-    secret: Any = None
-
-    def new_part(self, before: bytes | None) -> tuple[bytes, Any]:
-        public, self.secret = super().new_part(before)
-        return public, self.secret
 
 
 def _agreed(

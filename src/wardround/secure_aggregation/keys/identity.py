@@ -1,7 +1,7 @@
 """A hospital's own signing key: made once, kept in one file that nobody else can read.
 
 The file is PEM (PKCS 8) without a passphrase, so that a machine can take part at night; its protection is the mode 0600
-and the account that runs the hospital's side. Whoever copies it can sign as the hospital: pinned keys are then
+and the account that runs the hospital's side. A person who copies it can sign as the hospital: pinned keys are then
 replaced by hand, at every hospital.
 """
 

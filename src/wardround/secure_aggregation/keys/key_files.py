@@ -9,11 +9,7 @@ from wardround.errors import FederationError
 def write_key_file(path: Path, content: bytes, *, mode: int, replace: bool) -> None:
     """Writes beside the place, syncs, moves there, and syncs the folder; on any failure a whole file stands.
 
-    Args:
-        path: in a folder that exists.
-        content: all of it.
-        mode: permissions, never wider for a moment.
-        replace: an old file may go.
+    The folder exists. Permissions are never wider than `mode` for a moment.
 
     Raises:
         FederationError: it exists and must not go, or cannot be written.

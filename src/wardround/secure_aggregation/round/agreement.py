@@ -22,8 +22,6 @@ class Agreement:
         run: names the run, and no other.
         study: hash of the resolved study, 64 hexadecimal digits.
         mechanism: of a round in which no hospital is missing; its dimension counts parameters and witnesses.
-        rounds: of the run.
-        code_version: of Wardround.
         clipping: how patients' gradients are brought to the clipping norm, with every parameter of it, by name.
         count: the mechanism of the count of patients before round 1; None where their number is public.
     """

@@ -32,10 +32,8 @@ class CohortRule:
     def form(self, terms: Terms, announcements: Sequence[Announcement], own: Announcement) -> Transcript:
         """Returns the transcript of a round that this hospital will take part in.
 
-        Args:
-            terms: as this hospital was told them.
-            announcements: of all hospitals of the attempt, as they were relayed, in any order.
-            own: what this hospital announced.
+        Terms are as this hospital was told them, announcements those of all hospitals of the attempt, as they were
+        relayed, in any order; `own` is what this hospital announced.
 
         Raises:
             FederationError: there are fewer than `minimum`, or not as many as the terms say; one stands twice, is not
@@ -55,7 +53,7 @@ class CohortRule:
         if own not in announcements:
             raise FederationError(
                 f"The cohort must contain {own.member.hospital} as it announced itself, and does not; nothing is sent. "
-                "Ask whoever coordinates the round."
+                "Ask the coordinator of the round."
             )
         pins = self.pins.with_pin(own.member.hospital, own.member.identity)
         for announcement in announcements:
@@ -71,10 +69,8 @@ def transcript_of(terms: Terms, members: Sequence[Member]) -> Transcript:
 def check_follows(terms: Terms, last: tuple[int, int] | None) -> None:
     """Refuses a round and attempt that this hospital has taken part in, or that lie before it.
 
-    Args:
-        terms: that it is asked to take part under.
-        last: round and attempt of the same run that it last uploaded to; None before the first. A key that was
-            announced and never used is gone when the next is made, so that its attempt may be asked for again.
+    `last` is the round and attempt of the same run that it last uploaded to; None before the first. A key that was
+    announced and never used is gone when the next is made, so that its attempt may be asked for again.
 
     Raises:
         FederationError: the coordinator asks for something again, which would be another release.

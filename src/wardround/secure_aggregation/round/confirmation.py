@@ -60,10 +60,6 @@ class Agreed:
 
     Making one is checking it, so that what asks for it, masks and uploads, cannot be had before all have confirmed.
 
-    Attributes:
-        transcript: what was agreed on.
-        confirmations: of all its hospitals, in any order.
-
     Raises:
         FederationError: one is missing or stands twice, a signature does not hold, or a hospital was told something
             else.

@@ -13,9 +13,6 @@ class MaskedSum:
 
     Released, to the holder of this object: the sum of the hospitals' noised vectors, once the last upload is in.
     Until then it holds residues that are uniform to any party without the key of a missing hospital.
-
-    Args:
-        transcript: of the attempt.
     """
 
     def __init__(self, transcript: Transcript) -> None:

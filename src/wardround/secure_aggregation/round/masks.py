@@ -52,10 +52,8 @@ def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, num_bytes: int) -> byte
 def pair_key(secret: bytes, transcript: bytes, fingerprints: tuple[bytes, bytes]) -> bytes:
     """Returns the AES-256 key of a pair of hospitals, for one transcript.
 
-    Args:
-        secret: what X25519 gave both of them, 32 bytes.
-        transcript: its hash.
-        fingerprints: of their identities, in the order of the transcript.
+    `secret` is what X25519 gave both of them, 32 bytes; the fingerprints of their identities are in the order of the
+    transcript, whose hash is given.
     """
     return hkdf_sha256(secret, transcript, canonical(("wardround/v1/mask", fingerprints)), 32)
 
@@ -65,10 +63,7 @@ class Masks:
 
     Two vectors under the same masks would open their difference to everybody.
 
-    Args:
-        shares: a key and a sign for every other hospital.
-        length: coordinates of the vector.
-        ring: that it is masked in.
+    `shares` are a key and a sign for every other hospital; `length` is that of the vector.
     """
 
     def __init__(self, shares: Sequence[Share], length: int, ring: Ring) -> None:

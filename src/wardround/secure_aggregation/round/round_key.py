@@ -98,12 +98,8 @@ def _seen(fields: Field) -> tuple[str, LedgerMark]:
 class RoundKey:
     """The secret half of a hospital's key for one attempt, and what it announces.
 
-    Args:
-        identity: signs the announcement.
-        terms: that the key is for.
-        ledger: how far the hospital's own is.
-        entropy: source of the key; `system_entropy`, outside of tests.
-        seen: how far it saw those of others, by their names.
+    `ledger` is how far the hospital's own is, and `seen` how far it saw those of others, by their names; `entropy` is
+    `system_entropy`, outside of tests.
 
     Raises:
         FederationError: there is no entropy.

@@ -45,15 +45,11 @@ class Terms:
     Attributes:
         run: names one run of a study, and no other.
         study: hash of the resolved study, 64 hexadecimal digits.
-        summed: what is added up.
         round: from 1; 0 is the count before the first.
         attempt: of this round, from 1; another set of hospitals is another attempt.
         model: hash of the global model's weights, 64 hexadecimal digits; of no bytes where no model is sent.
         hospitals: taking part; every share of noise is sized for this number.
         mechanism: every parameter of the clipping, of the noise and of the grid, by name.
-        length: coordinates of the vector that is summed.
-        ring: that it is summed in.
-        code_version: of Wardround.
     """
 
     run: str
@@ -186,7 +182,7 @@ class Transcript:
                 )
                 raise FederationError(
                     f"Every hospital of a round must have its own {what.replace('_', ' ')}, and one stands twice "
-                    f"({twice}); ask whoever coordinates the round for a cohort without it."
+                    f"({twice}); ask the coordinator of the round for a cohort without it."
                 )
 
     @cached_property

@@ -33,13 +33,8 @@ _SIGNATURE_BYTES = 64
 class Upload:
     """The masked vector that a hospital sends.
 
-    Attributes:
-        hospital: its name.
-        transcript: hash of the transcript that the masks are bound to, 32 bytes.
-        ring: that the masked vector is in.
-        coordinates: of the masked vector and its check.
-        payload: their low b bits, packed.
-        signature: 64 bytes.
+    `transcript` is the hash of the transcript that the masks are bound to, 32 bytes; `coordinates` are those of the
+    masked vector and its check, and `payload` their low b bits, packed.
     """
 
     hospital: str

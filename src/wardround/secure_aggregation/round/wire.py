@@ -16,11 +16,7 @@ def to_wire(form: bytes, fields: Field) -> bytes:
 def from_wire(content: bytes, form: bytes, most_bytes: int, what: str) -> Field:
     """The fields of a message; lists come as tuples.
 
-    Args:
-        content: as it came.
-        form: eight bytes that name format and version.
-        most_bytes: that such a message can have.
-        what: the message, for the error.
+    `form` is eight bytes that name format and version; `what` names the message for the error.
 
     Raises:
         FederationError: these are not the bytes of such a message, not all of them, or too many.

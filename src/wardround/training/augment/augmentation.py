@@ -3,9 +3,11 @@
 Every number is public, and nothing is measured on a data set. The affine part is one `grid_sample` for the batch:
 MONAI's transforms take pictures one by one, at 3 ms for a small one against 0.1. The tests hold it against MONAI's.
 
-The random numbers of one view of one picture are a function of the seed, the picture's row and the view alone. The
-generator is Philox (Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405), which has no state to share: the key
-is (seed, row), and each view counts from a start of its own. No global generator is read or moved.
+The random numbers of one view of one picture are a function of the seed, the picture's key and the view alone. A
+picture's key follows from its patient's id, and not from its row in a cache, which shifts when another patient is
+removed. The generator is Philox (Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405), which has no state to
+share: its key is (seed, picture's key), and each view counts from a start of its own. No global generator is read or
+moved.
 """
 
 import math
@@ -23,6 +25,8 @@ from wardround.training.augment.warp import cut, flipped, pull_matrix, warped
 
 Float64 = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
+"""64 bits for each picture, (picture,)."""
 
 PUBLIC_GREY = 127.5
 """The grey value that contrast is turned about: the middle of 0..255, not the mean of anybody's picture."""
@@ -69,18 +73,18 @@ class Draws:
         return np.asarray((2.0 * self.uniform[place] - 1.0) * reach)
 
 
-def draws_of(seed: int, row: int, view: int = 0) -> Draws:
+def draws_of(seed: int, key: int, view: int = 0) -> Draws:
     """Returns the draws of one view (from 0) of one picture, from the step's seed, 0 to 2^64 - 1.
 
-    The row is any number >= 0 that does not depend on other patients' pictures in the batch.
+    The picture's key, 0 to 2^64 - 1, does not depend on other patients.
 
     Raises:
         DataError: a number out of range.
     """
-    if not 0 <= seed < 1 << 64 or row < 0 or view < 0:
-        raise DataError(f"seed, row and view must be whole numbers >= 0 of 64 bits, got {seed}, {row} and {view}.")
-    key = np.array([seed, row], dtype=np.uint64)
-    bits = np.random.Philox(key=key, counter=np.array([0, 0, 0, view], dtype=np.uint64))
+    if not 0 <= seed < 1 << 64 or not 0 <= key < 1 << 64 or view < 0:
+        raise DataError(f"seed, key and view must be whole numbers >= 0 of 64 bits, got {seed}, {key} and {view}.")
+    both = np.array([seed, key], dtype=np.uint64)
+    bits = np.random.Philox(key=both, counter=np.array([0, 0, 0, view], dtype=np.uint64))
     uniform = (bits.random_raw(_COUNT) >> np.uint64(11)) * 2.0**-53
     return Draws(np.asarray(uniform, dtype=np.float64), np.random.Generator(bits))
 
@@ -158,14 +162,15 @@ class Augmentation:
         return not (self.flip or self.patch or self.is_affine or self.is_intensity) and self.multiplicity == 1
 
     def __call__(
-        self, pictures: Tensor, masks: Tensor | None, *, rows: Ints, seed: int, view: Ints | None = None
+        self, pictures: Tensor, masks: Tensor | None, *, keys: Keys, seed: int, view: Ints | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Returns the pictures of a training step, changed, and their masks moved alike.
 
         Args:
             pictures: uint8 (picture, channel, *space); not written to.
             masks: class of each pixel, uint8 (picture, *space), or None.
-            rows: a number >= 0 for each picture that no other patient has a say in, such as its row in the cache.
+            keys: of each picture, (picture,); no other patient has a say in them
+                (`wardround.training.patients.Drawn.keys`).
             seed: of this step, 0 to 2^64 - 1.
             view: number of each one's view of its picture; None says the first of all.
 
@@ -173,12 +178,12 @@ class Augmentation:
             uint8 (picture, channel, *side) and (picture, *side), side being `patch` where there is one.
 
         Guarantee:
-            A picture's result is a function of that picture, its mask, row and view, and of the seed: bit for bit
-            the same whoever else is in the batch. So one patient more or less moves no other patient's gradient,
-            and the sensitivity of a sum of clipped gradients stays what it is, for every seed.
+            A picture's result is a function of that picture, its mask, key and view, and of the seed: bit for bit
+            the same beside all possible others in the batch. So one patient more or less moves no other patient's
+            gradient, and the sensitivity of a sum of clipped gradients stays what it is, for every seed.
 
         Edge cases:
-            no pictures: none come back. The same row and view twice: the same change twice.
+            no pictures: none come back. The same key and view twice: the same change twice.
             A class of a mask is never mixed with another; where a picture shows padding, so does its mask.
 
         Raises:
@@ -186,9 +191,9 @@ class Augmentation:
         """
         space = tuple(pictures.shape[2:])
         self.check(space)
-        views = np.zeros(len(rows), dtype=np.int64) if view is None else view
-        drawn = [draws_of(seed, int(row), int(which)) for row, which in zip(rows, views, strict=True)]
-        assert len(drawn) == len(pictures), "every picture has a row"
+        views = np.zeros(len(keys), dtype=np.int64) if view is None else view
+        drawn = [draws_of(seed, int(key), int(which)) for key, which in zip(keys, views, strict=True)]
+        assert len(drawn) == len(pictures), "every picture has a key"
         values = None if masks is None else masks[:, None]
         size = self._size(space)
         at_once = max(1, _VALUES_AT_ONCE // max(1, pictures[:1].numel()))

@@ -10,26 +10,21 @@ them. Two columns together (sex and site) can single out a patient whom neither 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import DataError
 from wardround.training.metrics.bootstrap import Indices
-from wardround.training.metrics.classification import Metrics, evaluate
-from wardround.types import Labels, Scores
 
 MIN_PATIENTS = 10
 """The fewest patients that a shown group has, unless another public number is given."""
 
 
-class _Shown(Protocol):
-    def to_json(self) -> dict[str, object]: ...
-
-
-M = TypeVar("M", bound=_Shown)
+M = TypeVar("M")
+"""Metrics, a dataclass."""
 
 
 @dataclass(frozen=True)
@@ -59,40 +54,8 @@ class Groups(Generic[M]):
         )
 
     def to_json(self) -> dict[str, object]:
-        """The fields as values that `json.dumps` takes."""
-        return {
-            "shown": {value: metrics.to_json() for value, metrics in self.shown.items()},
-            "together": None if self.together is None else self.together.to_json(),
-            "num_together": self.num_together,
-            "min_patients": self.min_patients,
-            "reason": self.reason,
-        }
-
-
-def by_group(
-    scores: Scores,
-    labels: Labels,
-    patients: Indices,
-    groups: Mapping[str, Sequence[str]],
-    *,
-    generator: np.random.Generator,
-    num_resamples: int = 1000,
-    grades: bool = False,
-    min_patients: int = MIN_PATIENTS,
-) -> dict[str, Groups[Metrics]]:
-    """Returns metrics of each value of each column; arguments as `evaluate` and `each_group` take them.
-
-    Raises:
-        DataError: as they do.
-    """
-
-    def of(rows: Indices) -> Metrics:
-        return evaluate(
-            scores[rows], labels[rows], patients[rows],
-            generator=generator, num_resamples=num_resamples, grades=grades,
-        )  # fmt: skip
-
-    return each_group(patients, groups, of, min_patients=min_patients)
+        """Returns the fields as values that `json.dumps` takes."""
+        return asdict(self) | {"reason": self.reason}
 
 
 def each_group(

@@ -10,8 +10,11 @@ from scipy import stats
 from wardround.errors import PrivacyError
 from wardround.per_patient.batch import Loss
 from wardround.randomness import Stream
-from wardround.reproduce.mechanisms.pictures.label_noise import backward_corrected, forward_corrected
-from wardround.reproduce.mechanisms.pictures.labels import RandomisedResponse
+from wardround.reproduce.mechanisms.pictures.labels import (
+    RandomisedResponse,
+    backward_corrected,
+    forward_corrected,
+)
 from wardround.training.losses import cross_entropy, focal, ordinal
 
 CLASSES = (2, 3, 5)

@@ -12,19 +12,23 @@ from wardround.accounting.events import GaussianEvent, PureEvent
 from wardround.accounting.mechanisms import local_laplace_epsilon
 from wardround.errors import PrivacyError
 from wardround.randomness import Stream
-from wardround.reproduce.mechanisms.pictures.dp_pix import DPPix
-from wardround.reproduce.mechanisms.pictures.features import GaussianFeatures, LaplaceFeatures, shortened
-from wardround.reproduce.mechanisms.pictures.noise import add_laplace, to_bytes
-from wardround.reproduce.mechanisms.pictures.per_pixel import GaussianPixels, LaplacePixels
+from wardround.reproduce.mechanisms.pictures.noise import (
+    Noise,
+    NoisedFeatures,
+    NoisedPixels,
+    add_laplace,
+    shortened,
+    to_bytes,
+)
 
 SHAPE = (1, 6, 4)
 SIZE = math.prod(SHAPE)
 PIXELS: dict[str, Any] = {
-    "laplace": LaplacePixels(3.0, SIZE),
-    "gaussian": GaussianPixels(0.5, SIZE),
-    "dp-pix": DPPix(0.5, 2, SHAPE, neighbourhood=3),
+    "laplace": NoisedPixels(Noise.LAPLACE, 3.0, SHAPE),
+    "gaussian": NoisedPixels(Noise.GAUSSIAN, 0.5, SHAPE),
+    "dp-pix": NoisedPixels(Noise.LAPLACE, 0.5, SHAPE, 2, neighbourhood=3),
 }
-FEATURES: dict[str, Any] = {"laplace": LaplaceFeatures(2.0, 0.7), "gaussian": GaussianFeatures(2.0, 0.7)}
+FEATURES: dict[str, Any] = {noise.value.lower(): NoisedFeatures(noise, 2.0, 0.7) for noise in Noise}
 ALL: dict[str, Any] = {f"{name} pixels": (m, SHAPE) for name, m in PIXELS.items()} | {
     f"{name} features": (m, (5,)) for name, m in FEATURES.items()
 }
@@ -47,20 +51,17 @@ def centre_of(mechanism, picture):
     return mechanism.release(picture[None], Still.from_os())[0]
 
 
-@pytest.mark.parametrize(
-    ("dimension", "epsilons"),
-    [(256 * 256, (65_536, 32_768, 16_384)), (3 * 256 * 256, (196_608, 98_304, 49_152))],
-)
-def test_the_published_scales_have_the_epsilons_of_a_whole_picture(dimension, epsilons):
+@pytest.mark.parametrize(("channels", "epsilons"), [(1, (65_536, 32_768, 16_384)), (3, (196_608, 98_304, 49_152))])
+def test_the_published_scales_have_the_epsilons_of_a_whole_picture(channels, epsilons):
     for beta, epsilon in zip((1.0, 2.0, 4.0), epsilons, strict=True):
-        mechanism = LaplacePixels(beta, dimension)
-        assert mechanism.epsilon == epsilon == local_laplace_epsilon(dimension, beta)
+        mechanism = NoisedPixels(Noise.LAPLACE, beta, (channels, 256, 256))
+        assert mechanism.epsilon == epsilon == local_laplace_epsilon(channels * 256 * 256, beta)
         assert epsilon_of(mechanism.event, 1e-5) == epsilon
 
 
 def test_the_gaussian_sensitivity_of_a_picture_is_the_root_of_its_size():
-    assert GaussianPixels(1.0, 256 * 256).bound == 256
-    assert GaussianPixels(256 * 1.993812, 256 * 256).event == GaussianEvent(1.993812)
+    assert NoisedPixels(Noise.GAUSSIAN, 1.0, (1, 256, 256)).bound == 256
+    assert NoisedPixels(Noise.GAUSSIAN, 256 * 1.993812, (1, 256, 256)).event == GaussianEvent(1.993812)
 
 
 def worst_pairs(shape, generator):
@@ -114,13 +115,13 @@ def test_dp_pix_keeps_the_published_promise_for_m_pixels_and_for_no_more():
 @pytest.mark.parametrize(("m", "block", "epsilon"), [(16, 16, 0.5), (256, 16, 1.0), (4, 12, 0.1)])
 def test_dp_pix_has_the_scale_of_its_paper(m, block, epsilon):
     published = 255 * m / (block**2 * epsilon)
-    mechanism = DPPix(published / 255, block, (1, 240, 240), m)
+    mechanism = NoisedPixels(Noise.LAPLACE, published / 255, (1, 240, 240), block, m)
     assert mechanism.neighbourhood_epsilon == pytest.approx(epsilon)
     assert mechanism.epsilon == pytest.approx(240 * 240 / m * epsilon)
 
 
 def test_three_channels_of_a_pixel_move_together():
-    grey, colour = (DPPix(1.0, 2, (channels, 4, 4), 2) for channels in (1, 3))
+    grey, colour = (NoisedPixels(Noise.LAPLACE, 1.0, (channels, 4, 4), 2, 2) for channels in (1, 3))
     assert colour.neighbourhood_epsilon == 3 * grey.neighbourhood_epsilon
     assert colour.epsilon == 3 * grey.epsilon
 
@@ -128,7 +129,7 @@ def test_three_channels_of_a_pixel_move_together():
 @pytest.mark.parametrize("shape", [(1, 5, 4), (1, 4, 5)])
 def test_a_block_that_is_cut_short_is_refused(shape):
     with pytest.raises(PrivacyError, match="block must divide"):
-        DPPix(1.0, 2, shape)
+        NoisedPixels(Noise.LAPLACE, 1.0, shape, 2)
 
 
 @pytest.mark.parametrize(("name", "order"), [("laplace", 1), ("gaussian", 2)])
@@ -157,12 +158,12 @@ def test_a_row_that_is_not_finite_becomes_zeros_and_touches_no_other():
     assert np.array_equal(shortened(rows, 10.0, order=2), [[0.0, 0.0], [3.0, 4.0]])
 
 
+SQUARE = (1, 20, 20)
 NOISE: dict[str, Any] = {
-    "laplace pixels": (LaplacePixels(0.02, 1), (1, 20, 20), stats.laplace(scale=255 * 0.02)),
-    "gaussian pixels": (GaussianPixels(0.02, 1), (1, 20, 20), stats.norm(scale=255 * 0.02)),
-    "dp-pix": (DPPix(0.02, 1, (1, 20, 20)), (1, 20, 20), stats.laplace(scale=255 * 0.02)),
-    "laplace features": (LaplaceFeatures(2.0, 0.7), (400,), stats.laplace(scale=2.8)),
-    "gaussian features": (GaussianFeatures(2.0, 0.7), (400,), stats.norm(scale=2.8)),
+    "laplace pixels": (NoisedPixels(Noise.LAPLACE, 0.02, SQUARE), SQUARE, stats.laplace(scale=255 * 0.02)),
+    "gaussian pixels": (NoisedPixels(Noise.GAUSSIAN, 0.02, SQUARE), SQUARE, stats.norm(scale=255 * 0.02)),
+    "laplace features": (NoisedFeatures(Noise.LAPLACE, 2.0, 0.7), (400,), stats.laplace(scale=2.8)),
+    "gaussian features": (NoisedFeatures(Noise.GAUSSIAN, 2.0, 0.7), (400,), stats.norm(scale=2.8)),
 }
 
 
@@ -224,9 +225,10 @@ def test_the_event_is_the_noise_over_the_sensitivity(name):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: LaplacePixels(0.0, 4), lambda: LaplacePixels(math.inf, 4), lambda: LaplacePixels(1.0, 0),
-        lambda: GaussianPixels(-1.0, 4), lambda: GaussianFeatures(0.0, 1.0), lambda: LaplaceFeatures(1.0, 0.0),
-        lambda: DPPix(0.0, 2, SHAPE), lambda: DPPix(1.0, 2, SHAPE, 0), lambda: DPPix(1.0, 2, SHAPE, SIZE + 1),
+        *(lambda scale=scale: NoisedPixels(Noise.LAPLACE, scale, SHAPE) for scale in (0.0, -1.0, math.inf)),
+        *(lambda pixels=pixels: NoisedPixels(Noise.LAPLACE, 1.0, SHAPE, 2, pixels) for pixels in (0, SIZE + 1)),
+        lambda: NoisedPixels(Noise.GAUSSIAN, 1.0, (1, 0, 4)),
+        lambda: NoisedFeatures(Noise.GAUSSIAN, 0.0, 1.0), lambda: NoisedFeatures(Noise.LAPLACE, 1.0, 0.0),
     ],
 )  # fmt: skip
 def test_numbers_that_promise_nothing_are_refused(make):

@@ -16,9 +16,8 @@ from wardround.privacy.plans.calibrate import not_private
 from wardround.privacy.plans.kinds import ExactCount, NoisedPictures
 from wardround.privacy.plans.protects import charge_of, plan_protects
 from wardround.privacy.plans.wording import statement_of
-from wardround.reproduce.mechanisms.pictures.features import GaussianFeatures, LaplaceFeatures
 from wardround.reproduce.mechanisms.pictures.labels import RandomisedResponse
-from wardround.reproduce.mechanisms.pictures.per_pixel import LaplacePixels
+from wardround.reproduce.mechanisms.pictures.noise import Noise, NoisedFeatures, NoisedPixels
 from wardround.reproduce.mechanisms.pictures.plan import calibrated_release
 from wardround.work import CountClasses, CountPatients, GradientSum
 
@@ -32,7 +31,7 @@ def plan_with(release):
 
 @pytest.mark.parametrize("images", [1, 2, 8])
 def test_pure_pictures_and_labels_of_a_patient_add_up(images):
-    release = LocalRelease(LaplacePixels(4.0, 64), RandomisedResponse(0.5), images)
+    release = LocalRelease(NoisedPixels(Noise.LAPLACE, 4.0, (1, 8, 8)), RandomisedResponse(0.5), images)
     assert release.image_event == PureEvent(16.5)
     assert release.event == PureEvent(16.5 * images)
     assert epsilon_of(release.event, DELTA) <= 16.5 * images
@@ -40,7 +39,7 @@ def test_pure_pictures_and_labels_of_a_patient_add_up(images):
 
 @pytest.mark.parametrize("images", [1, 3])
 def test_gaussian_pictures_compose_exactly_and_labels_on_top(images):
-    release = LocalRelease(GaussianFeatures(1.0, 2.0), RandomisedResponse(0.5), images)
+    release = LocalRelease(NoisedFeatures(Noise.GAUSSIAN, 1.0, 2.0), RandomisedResponse(0.5), images)
     expected = ComposedEvent((SelfComposedEvent(GaussianEvent(2.0), images), PureEvent(0.5 * images)))
     assert epsilon_of(release.event, DELTA) == pytest.approx(epsilon_of(expected, DELTA))
     alone = epsilon_of(SelfComposedEvent(GaussianEvent(2.0), images), DELTA)
@@ -51,7 +50,7 @@ def test_gaussian_pictures_compose_exactly_and_labels_on_top(images):
 @pytest.mark.parametrize("epsilon", [0.7, 8.0, 65_536.0])
 def test_pure_noise_is_exactly_enough(images, epsilon):
     release = calibrated_release(
-        lambda z: LaplaceFeatures(1.0, z), RandomisedResponse(epsilon / 4 / images), images,
+        lambda z: NoisedFeatures(Noise.LAPLACE, 1.0, z), RandomisedResponse(epsilon / 4 / images), images,
         epsilon=epsilon, delta=DELTA, accountant=AccountantKind.PLD,
     )  # fmt: skip
     assert isinstance(release.event, PureEvent)
@@ -61,7 +60,7 @@ def test_pure_noise_is_exactly_enough(images, epsilon):
 @pytest.mark.parametrize("accountant", [AccountantKind.PLD, AccountantKind.RDP])
 def test_gaussian_noise_is_enough_and_hardly_more(accountant):
     release = calibrated_release(
-        lambda z: GaussianFeatures(1.0, z), RandomisedResponse(0.5), 2,
+        lambda z: NoisedFeatures(Noise.GAUSSIAN, 1.0, z), RandomisedResponse(0.5), 2,
         epsilon=4.0, delta=DELTA, accountant=accountant,
     )  # fmt: skip
     assert 0.995 * 4 < epsilon_of(release.event, DELTA, accountant) <= 4
@@ -70,13 +69,13 @@ def test_gaussian_noise_is_enough_and_hardly_more(accountant):
 def test_labels_must_leave_something_for_the_pictures():
     with pytest.raises(PrivacyError, match="lower label_epsilon"):
         calibrated_release(
-            lambda z: LaplaceFeatures(1.0, z), RandomisedResponse(2.0), 4,
+            lambda z: NoisedFeatures(Noise.LAPLACE, 1.0, z), RandomisedResponse(2.0), 4,
             epsilon=8.0, delta=DELTA, accountant=AccountantKind.PLD,
         )  # fmt: skip
 
 
 def test_a_plan_on_pictures_charges_them_and_nothing_afterwards():
-    release = LocalRelease(LaplaceFeatures(1.0, 1.0), RandomisedResponse(0.5), 2)
+    release = LocalRelease(NoisedFeatures(Noise.LAPLACE, 1.0, 1.0), RandomisedResponse(0.5), 2)
     plan = plan_with(release)
     assert plan.is_private
     assert not plan.is_counted
@@ -92,17 +91,19 @@ def test_a_plan_on_pictures_charges_them_and_nothing_afterwards():
 
 
 def test_as_many_pictures_of_a_patient_are_used_as_are_charged():
-    plan = plan_with(LocalRelease(LaplaceFeatures(1.0, 1.0), RandomisedResponse(0.5), 2))
+    plan = plan_with(LocalRelease(NoisedFeatures(Noise.LAPLACE, 1.0, 1.0), RandomisedResponse(0.5), 2))
     with pytest.raises(PrivacyError, match="the 2 pictures that are charged"):
         replace(plan, images_per_patient=8)
 
 
 def test_the_statement_names_both_epsilons_and_says_when_one_is_no_protection():
-    absurd = plan_with(LocalRelease(LaplacePixels(1.0, 256 * 256), RandomisedResponse(1.0), 2))
+    absurd = plan_with(LocalRelease(NoisedPixels(Noise.LAPLACE, 1.0, (1, 256, 256)), RandomisedResponse(1.0), 2))
     said = statement_of(absurd, simulated=True, seeded=False).sentence()
     assert "epsilon = 132000 at delta" in said  # 2 * 65,537, three digits, rounded up
     assert "epsilon = 65600 at delta" in said  # of one picture
     assert "no protection" in said
     assert "Gaussian" not in said
-    modest = plan_with(LocalRelease(LaplacePixels(65_536.0, 256 * 256), RandomisedResponse(1.0), 2))
+    modest = plan_with(
+        LocalRelease(NoisedPixels(Noise.LAPLACE, 65_536.0, (1, 256, 256)), RandomisedResponse(1.0), 2)
+    )
     assert "no protection" not in statement_of(modest, simulated=True, seeded=False).sentence()

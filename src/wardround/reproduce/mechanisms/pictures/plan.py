@@ -1,7 +1,7 @@
 """The plan of a study that noises pictures: the mechanism it names, with its noise calibrated."""
 
 from collections.abc import Callable
-from typing import assert_never
+from dataclasses import replace
 
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.calibration import calibrate_noise_multiplier
@@ -11,11 +11,9 @@ from wardround.errors import PrivacyError
 from wardround.privacy.pictures import LocalRelease, PictureMechanism
 from wardround.privacy.plans.kinds import ExactCount, NoisedPictures, PublicSize
 from wardround.privacy.plans.plan import Plan
-from wardround.reproduce.mechanisms.pictures.dp_pix import DPPix
-from wardround.reproduce.mechanisms.pictures.features import GaussianFeatures, LaplaceFeatures
 from wardround.reproduce.mechanisms.pictures.labels import RandomisedResponse
-from wardround.reproduce.mechanisms.pictures.per_pixel import GaussianPixels, LaplacePixels
-from wardround.reproduce.mechanisms.pictures.section import LocalPictures
+from wardround.reproduce.mechanisms.pictures.noise import Noise, NoisedFeatures, NoisedPixels
+from wardround.reproduce.mechanisms.pictures.section import FEATURE_PLANS, LocalPictures
 
 
 def part_of(study: Study, section: LocalPictures, hospitals: int, releases: int) -> NoisedPictures:
@@ -60,22 +58,11 @@ def _maker(study: Study, section: LocalPictures) -> Callable[[float], PictureMec
     """Returns the mechanism at a noise multiplier, which is over what one replaced picture moves."""
     data = study.data
     shape = (data.channels, data.image_size, data.image_size)
-    dimension = data.channels * data.image_size**2
-    norm, block = section.feature_norm or 1.0, section.block or 1
-    match section.pictures:
-        case "laplace-pixels":
-            return lambda z: LaplacePixels(z * dimension, dimension)
-        case "gaussian-pixels":
-            return lambda z: GaussianPixels(z * dimension**0.5, dimension)
-        case "dp-pix":
-            means = dimension / block**2
-            return lambda z: DPPix(z * means, block, shape, section.neighbourhood)
-        case "laplace-features":
-            return lambda z: LaplaceFeatures(norm, z)
-        case "gaussian-features":
-            return lambda z: GaussianFeatures(norm, z)
-        case _:
-            assert_never(section.pictures)
+    noise = Noise.GAUSSIAN if section.pictures in ("gaussian-pixels", "gaussian-features") else Noise.LAPLACE
+    if section.pictures in FEATURE_PLANS:
+        return lambda z: NoisedFeatures(noise, section.feature_norm or 1.0, z)
+    one = NoisedPixels(noise, 1.0, shape, section.block or 1, section.neighbourhood)
+    return lambda z: replace(one, scale=z * one.bound)
 
 
 def calibrated_release(
@@ -89,13 +76,8 @@ def calibrated_release(
 ) -> LocalRelease:
     """The release with the least noise on pictures that still promises `epsilon` to a patient.
 
-    Args:
-        make: the mechanism at a noise multiplier.
-        labels: as they will be noised; their part of epsilon is taken first.
-        images_per_patient: see `LocalRelease`.
-        epsilon: of one patient, all together.
-        delta: target delta; not used by pure mechanisms.
-        accountant: what computes epsilon.
+    `make` gives the mechanism at a noise multiplier; `epsilon` is of one patient, labels and all. Pure mechanisms do
+    not use delta.
 
     Raises:
         PrivacyError: the labels leave nothing for the pictures, or no finite noise gives that epsilon.

@@ -54,9 +54,7 @@ def reidentified(originals: Values, released: Values) -> float:
 
     A tie counts as found.
 
-    Args:
-        originals: (picture, value).
-        released: row k is what became of original k, (picture, value).
+    Both are (picture, value); row k of the released became of original k.
     """
     squares = (originals**2).sum(axis=1)
     found = 0

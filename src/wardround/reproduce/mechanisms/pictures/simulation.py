@@ -25,7 +25,7 @@ from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness, Stream
 from wardround.records.folder import RunFolder, arrays_from_file, arrays_to_bytes, write_whole
-from wardround.reproduce.mechanisms.pictures.label_noise import backward_corrected, forward_corrected
+from wardround.reproduce.mechanisms.pictures.labels import backward_corrected, forward_corrected, response_of
 from wardround.reproduce.mechanisms.pictures.noise import to_bytes
 from wardround.reproduce.mechanisms.pictures.resemblance import coarse, reidentified, structural_similarity
 from wardround.simulation.accounts import Accounts
@@ -34,7 +34,6 @@ from wardround.training.patients import Rows, TrainingPatients
 from wardround.types import Labels
 
 FILE = "released.safetensors"
-_AT_ONCE = 256
 _COMPARED = 1000
 
 Array = npt.NDArray[np.generic]
@@ -49,14 +48,6 @@ def released_materials(
     folder: RunFolder,
 ) -> Materials:
     """The materials that training sees: noised pictures and labels for training patients, the originals for all others.
-
-    Args:
-        study: names the mechanism.
-        plan: noises pictures.
-        materials: the originals.
-        hospitals: who releases which patients.
-        accounts: of the hospitals.
-        folder: where the release is kept.
 
     Guarantee:
         The release of `NoisedPictures`, for every training patient; test and validation patients are never released.
@@ -103,21 +94,28 @@ def _noised(
     num_classes = len(materials.images.class_names)
     found: dict[str, Array] = {}
     for name, patients in hospitals.items():
-        found[f"{name}/pictures"] = _pictures(
-            release.pictures, materials, patients.rows, randomness.stream(name, "pictures")
-        )
-        labels = randomness.stream(name, "labels")
-        found[f"{name}/labels"] = release.labels.release(patients.labels, num_classes, labels)
+        pictures, labels = [_as_released(release.pictures, materials, patients.rows[:0])], [patients.labels[:0]]
+        for number, patient in enumerate(patients.names):
+            of = slice(patients.starts[number], patients.starts[number + 1])
+            # A stream for each patient: their noise in a seeded run does not depend on who is released before them.
+            mine = patient.astype("<u8").tobytes().hex()
+            noise = randomness.stream(name, "pictures", mine)
+            pictures.append(_as_released(release.pictures, materials, patients.rows[of], noise))
+            noise = randomness.stream(name, "labels", mine)
+            labels.append(response_of(release).release(patients.labels[of], num_classes, noise))
+        found[f"{name}/pictures"], found[f"{name}/labels"] = np.concatenate(pictures), np.concatenate(labels)
         found[f"{name}/patients"] = patients.starts
     return found  # type: ignore[return-value]  # safetensors keep every array's own type
 
 
-def _pictures(mechanism: PictureMechanism, materials: Materials, rows: Rows, stream: Stream) -> Array:
-    parts: list[Array] = []
-    for at in range(0, max(1, len(rows)), _AT_ONCE):
-        noisy = mechanism.release(_originals(mechanism, materials, rows[at : at + _AT_ONCE]), stream)
-        parts.append(noisy.astype(np.float32) if mechanism.reads_features else to_bytes(noisy))
-    return np.concatenate(parts)
+def _as_released(
+    mechanism: PictureMechanism, materials: Materials, rows: Rows, noise: Stream | None = None
+) -> Array:
+    """Returns noised pictures in the form that they are kept in, (picture, ...); without a stream only of none."""
+    values = _originals(mechanism, materials, rows)
+    assert noise is not None or not len(values), "pictures are noised"
+    noisy = values if noise is None else mechanism.release(values, noise)
+    return noisy.astype(np.float32) if mechanism.reads_features else to_bytes(noisy)
 
 
 def _originals(mechanism: PictureMechanism, materials: Materials, rows: Rows) -> Values:
@@ -147,7 +145,7 @@ def _in_place(
         else:
             pixels[patients.rows] = values
     noised = replace(images, pixels=pixels)
-    transition = release.labels.transition(len(images.class_names))
+    transition = response_of(release).transition(len(images.class_names))
     workbench = workbench_of(
         study, noised, copy.deepcopy(materials.workbench.network),
         loss=_corrected(study, loss_of(study, images.target), transition), inputs=inputs,

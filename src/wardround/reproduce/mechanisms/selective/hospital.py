@@ -1,7 +1,7 @@
 """Selective sharing at a hospital: a replica of its own, and the few changes of it that are sent.
 
 The replica starts from the public initial weights and stays in the hospital's memory. What leaves is part of its
-change over a visit, to the server and whoever sees the model.
+change over a visit, to the server and every reader of the model.
 
 Source: Shokri and Shmatikov 2015, Figure 4, https://doi.org/10.1145/2810103.2813687.
 """
@@ -37,18 +37,9 @@ def update_of(
 ) -> Vector:
     """Returns what a hospital sends of the change of its replica, (parameter,); zero where nothing is sent.
 
-    Args:
-        workbench: the network; its initial weights are the first replica.
-        memory: holds the replica after earlier visits; is given the replica after this one.
-        round: of this visit.
-        fetched: the server's parameters at `selection.positions`, (fetched,).
-        patients: of the hospital.
-        part: of the plan; protects what leaves.
-        run: the local steps.
-        selection: what is overwritten and what is sent.
-        sampling: draws patients.
-        noise: the part's noise.
-        draw: chooses among changes, where that is left to chance.
+    `memory` holds the replica after earlier visits, and is given the replica after this one; the workbench's initial
+    weights are the first. `fetched` are the server's parameters at `selection.positions`, (fetched,); `draw` chooses
+    among changes, where that is left to chance.
 
     Guarantee:
         Where steps are noised, the replica is made of public weights, of parameters that the server sent, and of

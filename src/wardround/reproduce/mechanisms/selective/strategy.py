@@ -31,7 +31,6 @@ class Selective:
     """One turn after the other.
 
     Attributes:
-        local: what a hospital is asked.
         timetable: whose turn it is; one hospital a round.
         download_fraction: share of the parameters that a hospital fetches.
         upload_fraction: share of the parameters that it sends, at most.
@@ -89,8 +88,21 @@ def timetable_of(section: SelectiveSection, hospitals: int) -> Timetable:
 
 def work_of(section: SelectiveSection, steps: LocalSteps) -> SelectiveUpdate:
     """Returns the work that hospitals are asked for, without the model."""
-    nothing = Selection(np.zeros(0, dtype=np.int64), section.upload_fraction, False, 0.0, section.truncation)
+    nothing = Selection(
+        np.zeros(0, dtype=np.int64), section.upload_fraction, section.selection == "random", section.threshold,
+        section.truncation,
+    )  # fmt: skip
     return SelectiveUpdate(np.zeros(0, dtype=np.float32), steps, nothing)
+
+
+def selects_as(agreed: Selection, asked: Selection) -> bool:
+    """Returns whether a hospital is asked to choose changes as the study says.
+
+    The positions that it fetches follow from what was sent before, and may be any.
+    """
+    return (agreed.fraction, agreed.random, agreed.threshold, agreed.truncation) == (
+        asked.fraction, asked.random, asked.threshold, asked.truncation,
+    )  # fmt: skip
 
 
 def strategy_of(section: SelectiveSection, local: LocalTraining, timetable: Timetable) -> Selective:

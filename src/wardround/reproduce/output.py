@@ -1,8 +1,13 @@
-"""A reproduction on a terminal."""
+"""A reproduction on a terminal, as JSON and as a page."""
+
+import json
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as Grid
 
+from wardround.errors import MissingExtra
+from wardround.records.folder import write_whole
 from wardround.reproduce.table import Table
 
 _WIDTH_OF_FILES = 220
@@ -36,3 +41,23 @@ def show(table: Table, console: Console) -> None:
         console.print(f"to be read against: {name} {score.text}", highlight=False)
     for note in table.notes:
         console.print(note, highlight=False, markup=False)
+
+
+def write_table(table: Table, out: Path) -> Path:
+    """Writes `table.json` and `reproduction.html` into a folder; returns the page's path.
+
+    Raises:
+        MissingExtra: matplotlib or Jinja2 is not installed; the JSON is written all the same.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "table.json", (json.dumps(table.to_json(), indent=2) + "\n").encode())
+    try:
+        from wardround.reproduce.page import render
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"The page needs {error.name}, which is not installed; {out / 'table.json'} is complete without it. "
+            "Install it with: pip install 'wardround[report]'."
+        ) from None
+    page = out / "reproduction.html"
+    write_whole(page, render(table).encode())
+    return page

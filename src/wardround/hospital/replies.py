@@ -1,0 +1,101 @@
+"""Requests of a study that a hospital has answered: no attempt has two contents, and a repetition has one reply.
+
+    asked.json   the last attempt at each round and purpose, and a digest of what it asked: on disk before the charge
+    reply        the last reply that was charged for, behind the digest of its request: on disk before it is sent
+
+A courier delivers a message at least once, and an answer may be lost after its charge. The same bytes asked again are
+answered with the same bytes, at no charge, by a hospital that was started again as well. Only the last reply that was
+charged for is kept. A repetition that finds none (the hospital was killed between charge and reply, or a later round
+was answered since) is an attempt that was charged and cannot be sent again: it is answered anew and charged as a
+further one, as far as the study's spare attempts reach.
+
+Released: nothing but bytes that were released before. Neither file is sent.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from wardround.errors import RecordError
+from wardround.secure_aggregation.keys.key_files import write_key_file
+
+_ASKED, _REPLY = "asked.json", "reply"
+
+
+class Replies:
+    """A hospital's notes of requests and replies.
+
+    Args:
+        folder: of the notes of one study; None keeps them in this process, for hospitals of a simulation.
+
+    Raises:
+        RecordError: the notes on disk cannot be read.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._asked: dict[str, tuple[int, str]] = {}
+        self._reply = b""
+        self._said: dict[bytes, bytes] = {}
+        if folder is not None:
+            self._read(folder)
+
+    def again(self, message: bytes) -> bytes | None:
+        """Returns the reply that these same bytes were answered with, where it is kept; else None."""
+        digest = _digest(message)
+        if self._reply.startswith(digest):
+            return self._reply[len(digest) :]
+        return self._said.get(digest)
+
+    def allows(self, place: str, attempt: int, message: bytes) -> bool:
+        """Returns whether these bytes may be this attempt: attempts ascend, and one has one content.
+
+        Args:
+            place: round and purpose, such as "3/gradient-sum".
+            attempt: of the request.
+            message: bytes of the request.
+        """
+        known = self._asked.get(place)
+        return known is None or attempt > known[0] or known == (attempt, _digest(message).hex())
+
+    def note(self, place: str, attempt: int, message: bytes) -> None:
+        """Writes down that these bytes are this attempt; on disk before this returns, and before any charge."""
+        self._asked[place] = (attempt, _digest(message).hex())
+        self._write(_ASKED, json.dumps(self._asked).encode())
+
+    def keep(self, message: bytes, reply: bytes) -> None:
+        """Keeps a reply that was charged for instead of the one before; on disk before this returns."""
+        self._reply = _digest(message) + reply
+        self._write(_REPLY, self._reply)
+
+    def say(self, message: bytes, reply: bytes, *, first: bool) -> None:
+        """Keeps a reply of an attempt under way in this process: after a restart there is no such attempt.
+
+        `first`: the attempt begins with it, and replies of the one before are forgotten.
+        """
+        if first:
+            self._said.clear()
+        self._said[_digest(message)] = reply
+
+    def _write(self, name: str, content: bytes) -> None:
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_key_file(self._folder / name, content, mode=0o600, replace=True)
+
+    def _read(self, folder: Path) -> None:
+        try:
+            if (folder / _ASKED).exists():
+                found = json.loads((folder / _ASKED).read_bytes())
+                self._asked = {str(place): (int(attempt), str(asked)) for place, (attempt, asked) in found.items()}
+            if (folder / _REPLY).exists():
+                self._reply = (folder / _REPLY).read_bytes()
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise RecordError(
+                f"A hospital's notes of what it was asked, in {folder}, must be readable, and are not ({error}); "
+                "restore them, or start a new study.",
+                code="record-replies",
+            ) from None
+
+
+def _digest(message: bytes) -> bytes:
+    return hashlib.sha256(message).digest()

@@ -1,0 +1,91 @@
+"""The identity of a person: the one spelling of an id, words that name nobody, and spellings that look alike.
+
+`folded` is the only owner of the form of an id. Everything that follows (grouping, places, ledger) takes its result.
+An id is folded where there is one right answer, and no further:
+
+- control and invisible characters are removed (Unicode `Cc`, `Cf` and the other default-ignorable code points);
+- whitespace around it is removed, and whitespace in it becomes one space;
+- the rest is brought to Unicode's form NFC (Unicode Standard Annex 15), which joins what renders alike by definition.
+
+The form NFKC is not used: it would join `x²` and `x2`. Case, leading zeros and `.0` are left as they are. Two ids that
+differ in these only may be one person or two, so `alike` finds them and a person is asked.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+
+MISSING = frozenset({"", "nan", "na", "n/a", "#n/a", "<na>", "nat", "none", "null", "nil"})
+"""Cells of a table, folded and in lower case, that hold no value."""
+
+NOBODY = MISSING | {"-1", "-1.0", "unknown", "unk", "anonymous", "anonymized", "anonymised", "?", "-", "--"}
+"""Ids, folded and in lower case, that name no person: pictures that share one are not of one patient."""
+
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Default-ignorable code points outside the categories `Cc` and `Cf` (Unicode, DerivedCoreProperties.txt)."""
+
+_PADDING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
+_DECIMAL_ZEROS = re.compile(r"(?<=\d)\.0+$")
+_SEPARATORS = re.compile(r"[\s_\-]+")
+
+
+def folded(text: str) -> str:
+    r"""Returns the one spelling of an id or a label; empty where nothing visible is left.
+
+    Folding a folded text changes nothing.
+
+    >>> folded(" Jose\u0301\u200b "), folded("7\0"), folded("A \t B")
+    ('José', '7', 'A B')
+    >>> folded("007"), folded("7.0"), folded("x\u00b2")
+    ('007', '7.0', 'x²')
+    """
+    visible = "".join(
+        letter
+        for letter in _INVISIBLE.sub("", text)
+        if letter.isspace() or unicodedata.category(letter) not in ("Cc", "Cf")
+    )
+    return unicodedata.normalize("NFC", " ".join(visible.split()))
+
+
+def is_missing(cell: str) -> bool:
+    """Returns True for a cell of a table that holds no value: empty, nan, NA, None, null.
+
+    >>> is_missing(" NaN "), is_missing("0")
+    (True, False)
+    """
+    return folded(cell).lower() in MISSING
+
+
+def names_nobody(patient: str) -> bool:
+    """Returns True for an id that names no person: a missing value, -1, unknown.
+
+    >>> names_nobody("None"), names_nobody("-1"), names_nobody("1")
+    (True, True, False)
+    """
+    return folded(patient).lower() in NOBODY
+
+
+def alike(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Returns groups of different folded names that may mean the same, each sorted: `7`, `7.0`, `007`; `p1`, `P1`.
+
+    >>> alike(["7", "007", "7.0", "8", "p1", "P1", "p-1", "p_1"])
+    (('007', '7', '7.0'), ('P1', 'p1'), ('p-1', 'p_1'))
+    """
+    return several((likeness(name), name) for name in names)
+
+
+def several(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
+    """Returns groups of two or more different names with one key, each sorted, from pairs of key and name."""
+    groups: dict[str, set[str]] = defaultdict(set)
+    for key, name in pairs:
+        groups[key].add(name)
+    return tuple(sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1))
+
+
+def likeness(name: str) -> str:
+    """Returns a key that names share whose difference a person could overlook, or a spreadsheet could make."""
+    plain = folded(unicodedata.normalize("NFKC", name).casefold())
+    return _SEPARATORS.sub("-", _PADDING_ZEROS.sub("", _DECIMAL_ZEROS.sub("", plain)))

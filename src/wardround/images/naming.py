@@ -1,0 +1,199 @@
+"""The persons of a listing: named by the site, by a table in the folder or by the layout, or not at all.
+
+This is the one place where an entry gets its patient's id, for every layout. It decides what the guarantee protects:
+where every picture names a patient, the patient; where none does, the picture. A set in which some do is refused: the
+guarantee of one picture does not follow from that of a patient who has several.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import assert_never
+
+from wardround.errors import DataError
+from wardround.images.entries import Entry
+from wardround.images.findings import shortened
+from wardround.images.identity import alike, folded, names_nobody
+from wardround.images.listing import ByPattern, ByTable, Listing, OnePerPicture, PersonNames
+from wardround.images.store import MAX_BYTES, Store
+from wardround.images.table import Row, checked_rows, refuse
+from wardround.types import Persons
+
+TABLE = "patients.csv"
+"""The table that is read where it lies at the top of a data folder."""
+
+_COLUMNS = ("picture", "patient")
+_OTHER_NAMES = {"image": "picture", "file": "picture", "id_code": "picture", "patient_id": "patient"}
+_LIKE_AN_ID = r"^(\D*\d+)\D"
+"""A name that goes on after its first number, such as `person1_bacteria_1`, `p0001-2`, `IM-0031-0001`, `10_left`."""
+
+
+def with_persons(listing: Listing, names: PersonNames | None, store: Store | None) -> Listing:
+    """Returns the listing with an id for each entry's person, and with the knowledge of persons that it has.
+
+    Ids are folded (`identity.folded`). An unnamed picture has its file's name as id: it is one record.
+
+    Args:
+        listing: of a reader; entries without a patient have None.
+        names: the site's own way, which goes before all others.
+        store: the data folder; `patients.csv` at its top goes before the layout. None where there is no folder.
+
+    Raises:
+        DataError: some entries name a patient and some do not, the table or the pattern does not hold, or a patient has
+            two pictures where the site states one for each.
+    """
+    match names:
+        case None if store is not None and TABLE in store:
+            listing = _by_table(listing, TABLE, store.read(TABLE))
+        case None | OnePerPicture():
+            pass
+        case ByTable(path):
+            listing = _by_table(listing, path.name, _from_disk(path))
+        case ByPattern(pattern):
+            listing = _by_pattern(listing, pattern)
+        case _:
+            assert_never(names)
+    people = [_id_of(entry) for entry in listing.entries]
+    persons = _persons(listing.entries, people, names)
+    entries = tuple(
+        replace(entry, patient=entry.file if patient is None else patient)
+        for entry, patient in zip(listing.entries, people, strict=True)
+    )
+    ids = {entry.patient for entry in entries if entry.patient is not None}
+    found = {*alike(ids), *listing.alike} if persons is Persons.NAMED else ()
+    like_another = tuple(sorted(group for group in found if ids.issuperset(group)))
+    return replace(listing, entries=entries, persons=persons, alike=like_another)
+
+
+def proposed_pattern(files: Iterable[str]) -> tuple[str, int] | None:
+    r"""Returns a pattern that file names suggest, and the patients that it would give; None where they suggest none.
+
+    It is a proposal for a person to judge: numbers in names may be anything.
+
+    >>> proposed_pattern(["ill/person1_virus_6.jpeg", "ill/person1_virus_7.jpeg", "well/person2_virus_1.jpeg"])
+    ('^(\\D*\\d+)\\D', 2)
+    >>> proposed_pattern(["a.png", "b.png"])
+    """
+    stems = {_stem(file) for file in files}
+    found = [match[1] for stem in stems if (match := re.search(_LIKE_AN_ID, stem))]
+    patients = len(set(found))
+    return (_LIKE_AN_ID, patients) if len(found) == len(stems) and 1 < patients < len(stems) else None
+
+
+def _id_of(entry: Entry) -> str | None:
+    return None if entry.patient is None or names_nobody(entry.patient) else folded(entry.patient)
+
+
+def _persons(entries: Sequence[Entry], people: Sequence[str | None], names: PersonNames | None) -> Persons:
+    """Returns the knowledge of persons, or refuses a set that contradicts itself."""
+    counts = Counter(patient for patient in people if patient is not None)
+    if isinstance(names, OnePerPicture):
+        if several := sum(count > 1 for count in counts.values()):
+            raise DataError(
+                '`[site] patients` must not be "one-per-picture" where patients have several pictures, got '
+                f"{several} who have. Remove it.",
+                code="data-one-per-picture",
+            )
+        return Persons.ONE_PER_PICTURE
+    unnamed = [entry.file for entry, patient in zip(entries, people, strict=True) if patient is None]
+    if unnamed and counts:
+        raise DataError(
+            f"every picture must name its patient, or none, got {len(unnamed)} of {len(entries)} that name nobody: "
+            f"{shortened(unnamed)}. Name their patients in a {TABLE} (picture, patient), or take these pictures away.",
+            code="data-some-unnamed",
+        )
+    return Persons.UNNAMED if unnamed else Persons.NAMED
+
+
+def _by_table(listing: Listing, name: str, data: bytes) -> Listing:
+    """Returns the listing with the patients of a table; entries that it does not list keep their layout's."""
+    find, owners = _finder(listing.entries), dict[int, Row]()
+    problems, unmatched = [], 0
+    for row in checked_rows(name, data, _COLUMNS, _OTHER_NAMES):
+        picture, patient = (row.values[column] for column in _COLUMNS)
+        if not picture or names_nobody(patient):
+            problems.append(f"line {row.line} has no {'patient' if picture else 'picture'}")
+            continue
+        found = find(picture)
+        if len(found) > 1:
+            problems.append(f"line {row.line}: {picture} is the name of {len(found)} pictures; write the path")
+        elif not found:
+            unmatched += 1
+        else:
+            first = owners.setdefault(found[0], row)
+            if folded(first.values["patient"]) != folded(patient):
+                problems.append(f"line {row.line}: {picture} has another patient in line {first.line}")
+    refuse(name, problems)
+    entries = tuple(
+        _owned(entry, owners[number]) if number in owners else entry
+        for number, entry in enumerate(listing.entries)
+    )
+    notes = (f"{unmatched} rows of {name} name no picture that is read",) if unmatched else ()
+    return replace(listing, entries=entries, notes=(*listing.notes, *notes))
+
+
+def _owned(entry: Entry, row: Row) -> Entry:
+    eye = row.get("eye")
+    groups = dict(entry.groups) | ({"eye": eye} if eye else {}) | dict(row.groups)
+    return replace(
+        entry, patient=row.values["patient"], site=row.get("site") or entry.site, groups=tuple(groups.items())
+    )
+
+
+def _finder(entries: Sequence[Entry]) -> Callable[[str], list[int]]:
+    """Returns the way from a name in a table to entries: by path, else by file name, else by name without ending."""
+    by_path = {entry.file: [number] for number, entry in enumerate(entries)}
+    by_name: dict[str, list[int]] = defaultdict(list)
+    by_stem: dict[str, list[int]] = defaultdict(list)
+    for number, entry in enumerate(entries):
+        by_name[PurePosixPath(entry.file).name].append(number)
+        by_stem[_stem(entry.file)].append(number)
+
+    def find(written: str) -> list[int]:
+        path = PurePosixPath(written).as_posix()
+        return by_path.get(path) or by_name.get(path) or by_stem.get(path) or []
+
+    return find
+
+
+def _by_pattern(listing: Listing, pattern: str) -> Listing:
+    rule = re.compile(pattern)
+    group = next(iter(rule.groupindex), 1)
+    people = []
+    for entry in listing.entries:
+        found = rule.search(entry.file if "/" in pattern else _stem(entry.file))
+        people.append(found[group] if found else None)
+    files = zip(listing.entries, people, strict=True)
+    unmatched = [entry.file for entry, patient in files if patient is None or names_nobody(patient)]
+    if unmatched:
+        raise DataError(
+            f"`[site] patients.pattern` must find a patient in every file name, got {len(unmatched)} of {len(people)} "
+            f"without: {shortened(unmatched)}. Correct the pattern, or give a table.",
+            code="data-pattern",
+        )
+    entries = tuple(
+        replace(entry, patient=patient) for entry, patient in zip(listing.entries, people, strict=True)
+    )
+    return replace(listing, entries=entries)
+
+
+def _stem(file: str) -> str:
+    return PurePosixPath(PurePosixPath(file).name.removesuffix(".gz")).stem
+
+
+def _from_disk(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise DataError(
+            f"`[site] patients.table` must be a file that can be read, got {path} ({error.strerror}). Correct it.",
+            code="data-no-table",
+        ) from None
+    if len(data) > MAX_BYTES:
+        raise DataError(
+            f"`[site] patients.table` must have at most {MAX_BYTES:,} bytes, {path} has more. Shorten it."
+        )
+    return data

@@ -1,0 +1,50 @@
+"""Deployed hospitals with folders of their own, of phantoms."""
+
+from wardround.config import parse_study
+from wardround.config.site import read_policy, read_site
+from wardround.hospital.opening import open_hospital
+from wardround.secure_aggregation.keys.identity import SigningKey
+from wardround.secure_aggregation.keys.pins import Pins
+from wardround.secure_aggregation.keys.secret import system_entropy
+
+NAMES = ("north", "south", "east")
+SITE = """
+[hospital]
+name = "{name}"
+[site]
+layout = "phantom"
+phantom = {{ patients = 12, sites = 1, image_size = 32, max_images = 2, seed = {seed} }}
+"""
+
+
+def study_of(privacy, federation, *, data=None, model=None, **study):
+    """A study of three hospitals; keys of [privacy] that are None are left out."""
+    return parse_study(
+        {
+            "study": {"name": "three", **study},
+            "site": {"layout": "phantom"},
+            "data": {"image_size": 32, "classes": ["clear", "lesion"], **(data or {})},
+            "hospitals": {"count": 3, "names": list(NAMES)},
+            "model": {"name": "linear", **(model or {})},
+            "privacy": {key: value for key, value in privacy.items() if value is not None},
+            "federation": federation,
+        }
+    )
+
+
+def make_folders(parent):
+    """A folder a hospital, with its site, policy, key and the others' pinned keys; and the public keys."""
+    keys = {name: SigningKey.new(system_entropy) for name in NAMES}
+    for seed, name in enumerate(NAMES):
+        folder = parent / name
+        folder.mkdir()
+        (folder / "site.toml").write_text(SITE.format(name=name, seed=seed))
+        (folder / "policy.toml").write_text("[policy]\nepsilon_limit = 50.0\ndelta = 1e-3\n")
+        keys[name].write(folder / "identity.pem")
+        Pins({other: key.public for other, key in keys.items() if other != name}).write(folder / "pins.toml")
+    return {name: parent / name for name in NAMES}, {name: key.public for name, key in keys.items()}
+
+
+def open_from(folder, study):
+    """The hospital of a folder, as a context."""
+    return open_hospital(folder, read_site(folder / "site.toml"), read_policy(folder / "policy.toml"), study)
