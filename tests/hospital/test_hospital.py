@@ -30,11 +30,11 @@ def test_hello_says_how_far_a_hospital_is(make_masked):
     masked = make_masked()
     hello, hospital = Request(STUDY, 0, 1, SayHello()), masked.hospitals["hospital-1"]
     before = reply_to(hospital, hello)
-    assert (before.charges, before.last_attempt) == (1, (0, 0))
+    assert before.last_attempt == (0, 0)
     assert (before.study, before.classes, before.input_shape) == (STUDY, CLASSES, (1, 4, 4))
     masked.ask(1)
     after = reply_to(hospital, hello)
-    assert (after.charges, after.last_attempt) == (2, (1, 1))
+    assert after.last_attempt == (1, 1)
     assert after.weights_sha256 == before.weights_sha256
     assert ledgers(masked.federation)["hospital-1"][1:] == [], "saying so costs nothing"
 
