@@ -156,7 +156,7 @@ def test_draws_differ_between_calls_and_leave_the_generator_alone(name):
 
 
 def test_a_thousand_patients_and_one_who_leaves():
-    """Masks from one generator shift when the first patient leaves: 34.7 clips in this trial."""
+    """Masks from one generator shift when the first patient leaves: by that the sum moved by 29.5 clips here."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 2))
     pictures, labels = torch.randn(1000, 64), torch.randint(0, 2, (1000,))
