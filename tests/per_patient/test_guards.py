@@ -193,6 +193,20 @@ RIGHT = {
 }  # fmt: skip
 
 
+def shared():
+    layer = nn.Conv2d(3, 3, 3, padding=1)
+    return nn.Sequential(layer, nn.Tanh(), layer, nn.Flatten(), nn.Linear(192, 4))
+
+
+def tied():
+    first, second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+    second.weight = first.weight
+    return nn.Sequential(first, nn.Tanh(), second, nn.Flatten(), nn.Linear(192, 4))
+
+
+RIGHT |= {"one module under two names": shared, "one weight in two modules": tied}
+
+
 def built(build):
     torch.manual_seed(1)
     return build()
@@ -240,8 +254,10 @@ def test_a_network_that_cannot_be_taken_is_refused_and_left_as_it_was(name, inde
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_network_that_needs_care_is_right(name, independence):
     model = built(RIGHT[name])
-    batch = batch_for(model)
+    batch, parameters = batch_for(model), dict(model.named_parameters(remove_duplicate=False))
     found = clipped_sum(model, cross_entropy, batch, clipping_norm=CLIP, independence=independence).vector
+    after = dict(model.named_parameters(remove_duplicate=False))
+    assert all(after[key] is parameter for key, parameter in parameters.items())
     expected = loop(model, batch)
     assert (found - expected).norm() <= 1e-3 * expected.norm()
 

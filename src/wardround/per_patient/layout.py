@@ -1,11 +1,13 @@
-"""Layout of the trained parameters of a network in a vector."""
+"""Layout of the trained parameters of a network in a vector, and calls of it with other values of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from wardround.errors import ModelError
 from wardround.per_patient.guards.kinds import check_kind
@@ -66,3 +68,18 @@ class Layout:
         for name, section in sections.items():
             sizes[section] += self.parameters[name].numel()
         return sizes
+
+
+def called_with(model: nn.Module, values: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> Any:
+    """Returns the output of a module with other values of its parameters, by their names in `named_parameters`.
+
+    `functional_call` by itself would put back a wrong value where one module stands under two names.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters() if name in values}
+    everywhere = {
+        f"{prefix}.{own}" if prefix else own: values[names[id(parameter)]]
+        for prefix, module in model.named_modules()
+        for own, parameter in module._parameters.items()
+        if id(parameter) in names
+    }
+    return functional_call(model, everywhere, inputs, tie_weights=False)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from wardround.per_patient.batch import Loss, PatientBatch, losses_of
 from wardround.per_patient.guards.draws import PictureKeys, Unkeyed, drawing
 from wardround.per_patient.guards.kinds import refuse_reentrant
-from wardround.per_patient.layout import Layout
+from wardround.per_patient.layout import Layout, called_with
 
 
 class SlowPath(UserWarning):
@@ -31,7 +31,7 @@ def functional_gradients(model: nn.Module, layout: Layout, loss: Loss, batch: Pa
     parameters = {name: p.detach() for name, p in layout.parameters.items()}
 
     def picture_loss(values: dict[str, Tensor], picture: Tensor, label: Tensor) -> Tensor:
-        return losses_of(loss, functional_call(model, values, (picture[None],)), label[None], 1)[0]
+        return losses_of(loss, called_with(model, values, (picture[None],)), label[None], 1)[0]
 
     per_picture = vmap(grad(picture_loss), in_dims=(None, 0, 0), randomness="different")
     gradients = per_picture(parameters, batch.inputs, batch.labels)
