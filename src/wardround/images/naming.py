@@ -9,16 +9,17 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import assert_never
 
 from wardround.errors import DataError
+from wardround.images.csv_file import Row, read_table
 from wardround.images.entries import Entry
 from wardround.images.findings import shortened
 from wardround.images.identity import alike, folded, names_nobody
 from wardround.images.listing import ByPattern, ByTable, Listing, OnePerPicture, PersonNames
-from wardround.images.store import MAX_BYTES, Store
-from wardround.images.table import Row, checked_rows, refuse
+from wardround.images.store import Store
+from wardround.images.table import bytes_of_table, refusal
 from wardround.types import Persons
 
 TABLE = "patients.csv"
@@ -46,11 +47,11 @@ def with_persons(listing: Listing, names: PersonNames | None, store: Store | Non
     """
     match names:
         case None if store is not None and TABLE in store:
-            listing = _by_table(listing, TABLE, store.read(TABLE))
+            listing = _by_table(listing, TABLE, bytes_of_table(store, TABLE, None))
         case None | OnePerPicture():
             pass
         case ByTable(path):
-            listing = _by_table(listing, path.name, _from_disk(path))
+            listing = _by_table(listing, path.name, bytes_of_table(store, TABLE, path))
         case ByPattern(pattern):
             listing = _by_pattern(listing, pattern)
         case _:
@@ -111,10 +112,11 @@ def _by_table(listing: Listing, name: str, data: bytes) -> Listing:
     """Returns the listing with the patients of a table; entries that it does not list keep their layout's."""
     find, owners = _finder(listing.entries), dict[int, Row]()
     problems, unmatched = [], 0
-    for row in checked_rows(name, data, _COLUMNS, _OTHER_NAMES):
+    table = read_table(name, data, _COLUMNS, other_names=_OTHER_NAMES)
+    for row in table.rows:
         picture, patient = (row.values[column] for column in _COLUMNS)
         if not picture or names_nobody(patient):
-            problems.append(f"line {row.line} has no {'patient' if picture else 'picture'}")
+            problems.append(f"line {row.line} has no {_lacking(picture, patient)}")
             continue
         found = find(picture)
         if len(found) > 1:
@@ -125,13 +127,18 @@ def _by_table(listing: Listing, name: str, data: bytes) -> Listing:
             first = owners.setdefault(found[0], row)
             if folded(first.values["patient"]) != folded(patient):
                 problems.append(f"line {row.line}: {picture} has another patient in line {first.line}")
-    refuse(name, problems)
+    if wrong := refusal(table, problems):
+        raise wrong[0]
     entries = tuple(
         _owned(entry, owners[number]) if number in owners else entry
         for number, entry in enumerate(listing.entries)
     )
     notes = (f"{unmatched} rows of {name} name no picture that is read",) if unmatched else ()
-    return replace(listing, entries=entries, notes=(*listing.notes, *notes))
+    return replace(listing, entries=entries, notes=(*listing.notes, *table.notes, *notes))
+
+
+def _lacking(picture: str, patient: str) -> str:
+    return "picture" if not picture else f"patient ({patient})" if patient else "patient"
 
 
 def _owned(entry: Entry, row: Row) -> Entry:
@@ -152,7 +159,7 @@ def _finder(entries: Sequence[Entry]) -> Callable[[str], list[int]]:
         by_stem[_stem(entry.file)].append(number)
 
     def find(written: str) -> list[int]:
-        path = PurePosixPath(written).as_posix()
+        path = PurePosixPath(written.replace("\\", "/")).as_posix()
         return by_path.get(path) or by_name.get(path) or by_stem.get(path) or []
 
     return find
@@ -181,19 +188,3 @@ def _by_pattern(listing: Listing, pattern: str) -> Listing:
 
 def _stem(file: str) -> str:
     return PurePosixPath(PurePosixPath(file).name.removesuffix(".gz")).stem
-
-
-def _from_disk(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise DataError(
-            f"`[site] patients.table` must be a file that can be read, got {path} ({error.strerror}). Correct it.",
-            code="data-no-table",
-        ) from None
-    if len(data) > MAX_BYTES:
-        raise DataError(
-            f"`[site] patients.table` must have at most {MAX_BYTES:,} bytes, {path} has more. Shorten it."
-        )
-    return data
