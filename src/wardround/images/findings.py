@@ -36,13 +36,16 @@ def by_cause(left_out: Iterable[LeftOut]) -> dict[str, tuple[str, ...]]:
 
 
 def causes(left_out: Iterable[LeftOut], shown: int = 2) -> str:
-    """Returns counts and causes in words, with a few names each.
+    """Returns counts and causes in words, with a few names each; none shown leaves the names out.
 
     >>> causes([LeftOut("b", "files: damaged"), LeftOut("c", "files: damaged")])
     '2 files: damaged (b, c)'
     """
     found = by_cause(left_out)
-    return "; ".join(f"{len(names)} {cause} ({shortened(names, shown)})" for cause, names in found.items())
+    return "; ".join(
+        f"{len(names)} {cause}" + (f" ({shortened(names, shown)})" if shown else "")
+        for cause, names in found.items()
+    )
 
 
 @dataclass(frozen=True)

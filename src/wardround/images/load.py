@@ -180,7 +180,7 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
             f"the layout {layout} must look like {reader.expected}, but no picture lies there. "
             f"{_elsewhere(layout, store)}"
         )
-    return options.classified(with_persons(listing, options.names, store))
+    return options.classified(with_persons(listing, options.names, store, looking=options.looking))
 
 
 @contextmanager

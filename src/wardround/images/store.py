@@ -183,8 +183,8 @@ class _Folder:
         self._links += 1
         if self._links > _MAX_LINKS:
             raise DataError(
-                f"a data folder must have at most {_MAX_LINKS:,} links to folders, counted as they are met, got more. Copy "
-                "what they lead to.",
+                f"a data folder must have at most {_MAX_LINKS:,} links to folders, counted as they are met, got more. "
+                "Copy what they lead to.",
                 code="data-links",
             )
         if not (target := link.resolve()).is_relative_to(self._root):

@@ -4,7 +4,6 @@ Tables are read by `csv_file.read_table`. A missing value is missing, however it
 (`identity.MISSING`), and for a label -1 (`class_names.unlabelled`).
 """
 
-import os
 import posixpath
 import unicodedata
 from collections import Counter
@@ -87,16 +86,17 @@ class Files:
             form: name for name in self._names if composed[form := unicodedata.normalize("NFC", name)] == 1
         }
         self._root = store.root.absolute().as_posix() + "/"
-        self._beside = None
-        if table is not None:
-            self._beside = Path(os.path.relpath(table.parent.resolve(), store.root.resolve())).as_posix()
+        self._above = store.root.resolve().as_posix()
+        self._beside = None if table is None else table.parent.resolve().as_posix()
 
     def find(self, written: str) -> tuple[str, str | None]:
         """Returns the file, and the fault of the name if it has one."""
-        if written in self._names:
+        if written in self._names and self._beside is None:
             return written, None
         path = posixpath.normpath(written.replace("\\", "/").removeprefix(self._root))
-        places = [path] if self._beside is None else [path, posixpath.normpath(f"{self._beside}/{path}")]
+        places = [path]
+        if self._beside is not None:
+            places.append(posixpath.relpath(posixpath.join(self._beside, path), self._above))
         found = {self._composed.get(unicodedata.normalize("NFC", place)) for place in places} - {None}
         if len(found) > 1:
             return path, f"{written} is a file below the data folder, and another one beside the table"

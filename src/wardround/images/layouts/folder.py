@@ -96,7 +96,9 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
         )
     listing = _listing(found, options)
     if not (TABLE in store or isinstance(options.names, ByPattern | ByTable)):
-        _check_patients(listing.entries, len(listing.class_names))
+        wrong = _wrong_patients(listing.entries, len(listing.class_names))
+        refusals = (*listing.refusals, *options.refused([wrong] if wrong else []))
+        listing = replace(listing, refusals=refusals)
     num_others = sum("/" in name for name in store.names()) - sum("/" in file for file in pictures)
     notes = [f"{num_others} files that are no pictures were passed over"] if num_others else []
     if loose := len(pictures) - len(found):
@@ -154,8 +156,8 @@ def _refuse_masks(folders: set[str]) -> None:
         )
 
 
-def _check_patients(entries: Sequence[Entry], num_classes: int) -> None:
-    """Refuses folder names that are not patients': most of them stand under every class."""
+def _wrong_patients(entries: Sequence[Entry], num_classes: int) -> DataError | None:
+    """Returns the refusal of folder names that are not patients': most of them stand under every class."""
     classes: dict[str, set[int]] = defaultdict(set)
     for entry in entries:
         if entry.patient is not None:
@@ -163,7 +165,7 @@ def _check_patients(entries: Sequence[Entry], num_classes: int) -> None:
     everywhere = {patient for patient, found in classes.items() if len(found) == num_classes}
     parts = classes.keys() & PARTS.keys()
     if (num_classes > 1 and 2 * len(everywhere) > len(classes)) or parts:
-        raise DataError(
+        return DataError(
             f"folders below a class must be patients, but {len(everywhere | parts)} of {len(classes)} folder names "
             f"stand under every class or are those of parts: {shortened(sorted(everywhere | parts))}. If they are "
             "patients, set `[site] patients` to "
@@ -171,6 +173,7 @@ def _check_patients(entries: Sequence[Entry], num_classes: int) -> None:
             f"if they are parts or kinds, name the patients in a {TABLE} (picture, patient).",
             code="data-patient-in-every-class",
         )
+    return None
 
 
 READER = Reader(read_folder, EXPECTED, (Task.CLASSIFICATION, Task.BINARY))
