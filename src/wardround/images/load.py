@@ -111,16 +111,18 @@ def load_images(
             f"{causes(listing.left_out)}. Correct what is said there.",
             code="data-nothing-left",
         )
-    empty = (
-        () if has_masks else _empty_classes(listing, {label for patient in patients for label in patient.labels})
-    )
+    present = {label for patient in patients for label in patient.labels}
+    empty = () if has_masks else _empty_classes(listing, present)
     if empty and options.classes is None and not options.looking:
         raise DataError(
             f"every class must have at least one patient, got none of: {'; '.join(empty)}. Correct what is said there, "
             "or name the classes of the study in `[data] classes`, of which a site may lack some.",
             code="data-empty-class",
         )
-    notes = (*listing.notes, *(f"no picture is of the study's class {one}" for one in empty if options.classes))
+    notes = listing.notes
+    if empty and options.classes is not None:
+        said = ", ".join(_empty_classes(listing, present, shown=0))
+        notes = (*notes, f"no picture is of the study's class {said}")
     findings = replace(
         findings, notes=notes, left_out=listing.left_out, empty_classes=empty, refusals=listing.refusals
     )
@@ -147,16 +149,16 @@ def _unreadable(listing: Listing, number: int, reason: str) -> LeftOut:
     return LeftOut(entry.file, f"cannot be read: {reason.rstrip('.')}", label)
 
 
-def _empty_classes(listing: Listing, present: set[int]) -> tuple[str, ...]:
+def _empty_classes(listing: Listing, present: set[int], shown: int = 2) -> tuple[str, ...]:
     """Returns the classes without a picture with the causes; causes that are no class's own stand at the end."""
     empty = [name for label, name in enumerate(listing.class_names) if label not in present]
     if not empty:
         return ()
     said = []
     for name in empty:
-        why = causes([one for one in listing.left_out if one.label == name])
+        why = causes([one for one in listing.left_out if one.label == name], shown)
         said.append(f"{name} ({why})" if why else name)
-    others = causes([one for one in listing.left_out if one.label is None])
+    others = causes([one for one in listing.left_out if one.label is None], shown)
     return (*said[:-1], f"{said[-1]}; left out of all classes: {others}" if others else said[-1])
 
 
