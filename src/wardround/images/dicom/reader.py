@@ -88,11 +88,6 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
         if seen.segmentations:
             notes.append(f"{len(seen.segmentations)} segmentations were passed over: the task is {task.value}")
         listing = _labelled(units, gone, table, target, notes, are_volumes=bool(seen.slices))
-    if not listing.entries:
-        why = "; ".join(listing.notes) or "no DICOM file lies there"
-        raise DataError(
-            f"a DICOM export must hold something to train on, got {seen.num_files} files and nothing of use: {why}."
-        )
     if table is None:
         listing = replace(listing, left_out=tuple(LeftOut(_called(unit), cause) for unit, cause in gone))
     listing = replace(listing, alike=like_another, left_out=(*listing.left_out, *seen.passed_over))
