@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wardround.images import store
 from wardround.images.layouts.guess import guess_layout
 from wardround.images.store import open_store
 
@@ -79,6 +80,19 @@ def test_sets_that_no_study_could_use_alone_are_looked_at(wardround, tmp_path, m
     assert page.exists()
     notices = json.loads(wardround("data", "check", tmp_path / "data", "--json").out)["notices"]
     assert READ[make] in notices
+
+
+def test_files_that_are_too_large_or_do_not_open_are_left_out_with_the_cause(wardround, tmp_path, monkeypatch):
+    for n in range(6):
+        save(tmp_path / ("ill", "well")[n % 2] / f"{n}.png", seed=n)
+    (tmp_path / "ill" / "2.png").write_bytes(bytes(3000))
+    (tmp_path / "well" / "1.png").write_bytes(b"no picture")
+    monkeypatch.setattr(store, "MAX_BYTES", 2000)
+    ended = wardround("data", "check", tmp_path)
+    assert ended.code == 0, ended.err
+    said = ended.out.splitlines()[1]
+    assert "1 cannot be read: a file must have at most" in said
+    assert "1 cannot be read: a picture must be one of" in said
 
 
 @pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)

@@ -134,7 +134,10 @@ def _units(
     if shared := sum(len(people) > 1 for study, people in owners.items() if study):
         notes.append(f"{shared} studies stand under two patients or more, who may be one person")
     like_another = several((header.likeness, patient(header)) for header in used if header.likeness is not None)
-    gone = [(unit, f"images refused: {unit.headers[0].refusal}") for unit in pictures(seen.refused, patient)]
+    gone = [
+        (unit, f"images refused: {unit.headers[0].refusal}; look at them, and set reviewed to let them in")
+        for unit in pictures(seen.refused, patient)
+    ]
     if not seen.slices:
         return pictures(used, patient), gone, notes, like_another
     units, left_out = volumes(used, patient)
