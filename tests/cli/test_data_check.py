@@ -109,6 +109,14 @@ def test_every_refusal_is_said_and_the_rest_is_looked_at(wardround, tmp_path, ma
     assert page.exists()
 
 
+def test_where_nothing_is_left_the_refusal_is_the_sentence(wardround, tmp_path):
+    save(tmp_path / "0.png")
+    (tmp_path / "manifest.csv").write_text("image,patient,label\n0.png,unknown,x\n")
+    ended = wardround("data", "check", tmp_path)
+    assert (ended.code, ended.error.code) == (2, "data-rows")
+    assert "line 2 has no patient (unknown)" in ended.err
+
+
 def test_options_say_what_a_study_would(wardround, tmp_path):
     unordered(tmp_path)
     ended = wardround(

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-from wardround.errors import DataError
+from wardround.errors import DataError, as_one
 from wardround.images.entries import Target, Task
 from wardround.images.findings import LeftOut, causes, shortened
 from wardround.images.group import digest_of, group_by_patient
@@ -178,6 +178,8 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
             raise
         raise DataError(f"{error} {_elsewhere(layout, store)}") from None
     if not listing.entries:
+        if listing.refusals:  # somebody only looks, and nothing is left to look at
+            raise as_one(listing.refusals)
         raise DataError(
             f"the layout {layout} must look like {reader.expected}, but no picture lies there. "
             f"{_elsewhere(layout, store)}"

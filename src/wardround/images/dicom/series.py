@@ -16,7 +16,7 @@ _TWO_PATIENTS = "files of two patients under one series"
 _TOO_LARGE = f"more than {MAX_VOXELS:,} voxels"
 _USED = (Kind.PICTURE, Kind.SLICE, Kind.SEGMENTATION)
 _DAMAGED = "damaged DICOM files"
-_NOBODYS = "files without a PatientID, who belong to nobody that could be protected,"
+_NOBODYS = "files without a PatientID (they belong to nobody that could be protected)"
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def _cached(
 
 
 def _digest(store: Store, entry: Entry) -> str:
-    """Returns one file's own sha256; for several, and for a frame, one over theirs; without content, one over the name."""
+    """Returns one file's own sha256; for several, and for a frame, one over theirs; without content, over its name."""
     try:
         return _joined(entry, [sha256(store.read(name)).hexdigest() for name in (*entry.files, *entry.mask)])
     except DataError:
