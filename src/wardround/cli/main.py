@@ -75,6 +75,7 @@ def resume(path: RunPath, as_json: AsJson = False) -> None:
 @app.command()
 def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> None:
     """Print the resolved study, what it will promise, and what it will take; opens no image."""
+    from wardround.images.quality.lines import printable
     from wardround.simulation.estimate import estimate
 
     resolved = _read(study, data)
@@ -95,9 +96,9 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
         listed = f"{found.patients} patients, {found.pictures or 0} pictures"
     print(f"\n{listed}; {found.parameters} trained parameters")
     if found.classes:
-        print(f"classes, in the model's order: {', '.join(found.classes)}")
+        print(printable(f"classes, in the model's order: {', '.join(found.classes)}"))
     for sentence in found.noticed:
-        print(sentence)
+        print(printable(sentence))
     if found.upload is not None:
         print(found.upload.sentence())
     if found.seconds is not None:
