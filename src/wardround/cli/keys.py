@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from wardround.boundary.text import say
+
 keys_app = typer.Typer(
     help="Signing keys: one's own, and the pinned ones of other hospitals.", no_args_is_help=True
 )
@@ -26,7 +28,7 @@ def new(
     key.write(path)
     _show(key.public, as_json)
     if not as_json:
-        print(f"The private key is in {path}. Send the public key to the others, and read them the fingerprint.")
+        say(f"The private key is in {path}. Send the public key to the others, and read them the fingerprint.")
 
 
 @keys_app.command("show")
@@ -48,10 +50,10 @@ def show(
             hospital: {"public_key": public.hex(), "fingerprint": spoken_fingerprint(public)}
             for hospital, public in pins.keys.items()
         }
-        print(json.dumps(listed))
+        say(json.dumps(listed))
         return
     for hospital, public in sorted(pins.keys.items()):
-        print(f"{hospital}: {spoken_fingerprint(public)}")
+        say(f"{hospital}: {spoken_fingerprint(public)}")
 
 
 @keys_app.command("pin")
@@ -75,13 +77,17 @@ def pin(
     _show(public, as_json)
     if not as_json:
         compared = "was compared" if fingerprint is not None else "is what they must read to you before a round"
-        print(f"Pinned as {hospital} in {pins}. The fingerprint {compared}.")
+        say(f"Pinned as {hospital} in {pins}. The fingerprint {compared}.")
 
 
 def _show(public: bytes, as_json: bool) -> None:
     from wardround.secure_aggregation.keys.identity import spoken_fingerprint
 
     found = {"public_key": public.hex(), "fingerprint": spoken_fingerprint(public)}
-    print(
-        json.dumps(found) if as_json else "\n".join(f"{name.replace('_', ' ')}: {found[name]}" for name in found)
+    say(
+        *(
+            [json.dumps(found)]
+            if as_json
+            else [f"{name.replace('_', ' ')}: {value}" for name, value in found.items()]
+        )
     )

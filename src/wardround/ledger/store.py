@@ -5,14 +5,16 @@ are flushed before COMMIT returns. A process killed at any point leaves whole tr
 """
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from wardround.accounting.events import canonical_json
+from wardround.boundary.private import open_private
 from wardround.errors import LedgerError
 from wardround.ledger.entry import LedgerEntry, chained_hash
 
@@ -60,6 +62,9 @@ class LedgerStore:
         self._whole, self._seen_version = False, -1
         self._lock = threading.RLock()
         with self._explained():
+            if str(path) != ":memory:":
+                with suppress(OSError):  # what cannot be made is explained by SQLite
+                    os.close(open_private(path, os.O_RDWR))
             self._connection = sqlite3.connect(
                 path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
             )

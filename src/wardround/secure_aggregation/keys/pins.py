@@ -5,7 +5,6 @@ differs from the pinned one is refused.
 """
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,8 @@ from types import MappingProxyType
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from wardround.boundary.documents import MOST_TOML_BYTES, Unfit, decoded, parse_toml, read_regular
+from wardround.boundary.text import brief
 from wardround.errors import FederationError
 from wardround.secure_aggregation.canonical import Field, canonical
 from wardround.secure_aggregation.keys.identity import KEY_BYTES, check_name, spoken_fingerprint
@@ -85,18 +86,14 @@ class Pins:
             FederationError: the file is missing, or holds something else.
         """
         try:
-            found = tomllib.loads(path.read_bytes().decode())
+            found = parse_toml(decoded(read_regular(path, MOST_TOML_BYTES)))
         except OSError as error:
             raise FederationError(
                 f"{path} must be a file of pinned keys ({error.strerror}); make one with `wardround keys pin`."
             ) from None
-        except UnicodeDecodeError:
+        except Unfit as error:
             raise FederationError(
-                f"{path} must be a TOML file of pinned keys, and is no text; restore it from a copy."
-            ) from None
-        except tomllib.TOMLDecodeError as error:
-            raise FederationError(
-                f"{path} must be a TOML file of pinned keys ({error}); repair that line."
+                f"{path} must be a TOML file of pinned keys ({error}); repair it, or restore it from a copy."
             ) from None
         return cls({hospital: parse_public(value, hospital) for hospital, value in found.items()})
 
@@ -110,7 +107,7 @@ class Pins:
             f'{json.dumps(hospital, ensure_ascii=False)} = "{public.hex()}"\n'
             for hospital, public in sorted(self.keys.items())
         ]
-        write_key_file(path, "".join([_HEADING, *lines]).encode(), mode=0o644, replace=True)
+        write_key_file(path, "".join([_HEADING, *lines]).encode(), replace=True)
 
 
 def verify(public: bytes, signature: bytes, purpose: str, *fields: Field) -> bool:
@@ -134,7 +131,7 @@ def parse_public(text: object, hospital: str) -> bytes:
         return bytes.fromhex(text.strip())
     except ValueError:
         raise FederationError(
-            f"The public key of {hospital} must be {2 * KEY_BYTES} hexadecimal digits, got {text!r}; copy it from "
+            f"The public key of {hospital} must be {2 * KEY_BYTES} hexadecimal digits, got {brief(text)}; copy it from "
             "their `wardround keys show`."
         ) from None
 
