@@ -67,7 +67,7 @@ def check_tensor_header(path: Path) -> None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= min(path.stat().st_size - 8, _MOST_TENSOR_HEADER_BYTES):
-        raise Unfit("its header does not lie inside it, so it is not in the safetensors format")
+        raise Unfit("its header does not lie inside it")
 
 
 def decoded(content: bytes) -> str:

@@ -48,12 +48,14 @@ def show(
     if as_json:
         listed = {
             hospital: {"public_key": public.hex(), "fingerprint": spoken_fingerprint(public)}
+            | {"compared": hospital in pins.compared}
             for hospital, public in pins.keys.items()
         }
         say(json.dumps(listed))
         return
     for hospital, public in sorted(pins.keys.items()):
-        say(f"{hospital}: {spoken_fingerprint(public)}")
+        said = "" if hospital in pins.compared else "  (not compared)"
+        say(f"{hospital}: {spoken_fingerprint(public)}{said}")
 
 
 @keys_app.command("pin")
@@ -73,11 +75,14 @@ def pin(
     if fingerprint is not None:
         check_fingerprint(public, fingerprint, hospital)
     known = Pins.read(pins) if pins.exists() else Pins()
-    known.with_pin(hospital, public).write(pins)
+    pinned = known.with_pin(hospital, public, compared=fingerprint is not None)
+    pinned.write(pins)
     _show(public, as_json)
     if not as_json:
-        compared = "was compared" if fingerprint is not None else "is what they must read to you before a round"
-        say(f"Pinned as {hospital} in {pins}. The fingerprint {compared}.")
+        said = "The fingerprint was compared."
+        if hospital not in pinned.compared:
+            said = "The fingerprint was NOT compared: have it read to you before a round, and give it with --fingerprint."
+        say(f"Pinned as {hospital} in {pins}. {said}")
 
 
 def _show(public: bytes, as_json: bool) -> None:

@@ -106,9 +106,12 @@ def read_weights(path: Path) -> bytes:
     try:
         check_tensor_header(path)
         return read_regular(path, _MOST_BYTES)
-    except (OSError, Unfit) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ModelError(f"weights must be a readable file, got {path.name}: {reason}. Check the path.") from error
+    except Unfit as error:
+        raise _no_safetensors(path, str(error)) from error
+    except OSError as error:
+        raise ModelError(
+            f"weights must be a readable file, got {path.name}: {error.strerror}. Check the path."
+        ) from error
 
 
 def parsed(content: bytes, path: Path) -> dict[str, torch.Tensor]:

@@ -147,7 +147,7 @@ def test_pins_are_read_as_they_were_written(tmp_path):
     pins = Pins({name: SigningKey.new(entropy_of(name)).public for name in names})
     pins.write(tmp_path / "pins.toml")
     assert Pins.read(tmp_path / "pins.toml") == pins
-    pins.with_pin("another", bytes(32)).write(tmp_path / "pins.toml")
+    pins.with_pin("another", bytes([7] * 32)).write(tmp_path / "pins.toml")
     assert set(Pins.read(tmp_path / "pins.toml").keys) == {*names, "another"}
     assert os.listdir(tmp_path) == ["pins.toml"]
 
