@@ -81,7 +81,7 @@ def pin(
     if not as_json:
         said = "The fingerprint was compared."
         if hospital not in pinned.compared:
-            said = "The fingerprint was NOT compared: have it read to you before a round, and give it with --fingerprint."
+            said = "The fingerprint was NOT compared: have it read to you before a round, and give --fingerprint."
         say(f"Pinned as {hospital} in {pins}. {said}")
 
 
