@@ -41,6 +41,9 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
+_LONGEST_SENTENCE = 8000
+"""Of an error that quotes names from a file; more would only push the screen away."""
+
 AGAIN = "Give the same command again to go on."
 
 
@@ -299,7 +302,10 @@ def main() -> None:
     try:
         app()
     except WardroundError as error:
-        say(f"wardround: {error}", error=True)
+        sentence = str(error)
+        if len(sentence) > _LONGEST_SENTENCE:
+            sentence = f"{sentence[: _LONGEST_SENTENCE // 2]} ... {sentence[-_LONGEST_SENTENCE // 2 :]}"
+        say(f"wardround: {sentence}", error=True)
         raise SystemExit(2) from None
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import assert_never
 
+from wardround.boundary.documents import Unfit, read_regular
 from wardround.errors import DataError
 from wardround.images.entries import Entry
 from wardround.images.findings import shortened
@@ -185,15 +186,10 @@ def _stem(file: str) -> str:
 
 def _from_disk(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
+        return read_regular(path, MAX_BYTES)
+    except (OSError, Unfit) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
-            f"`[site] patients.table` must be a file that can be read, got {path} ({error.strerror}). Correct it.",
+            f"`[site] patients.table` must be a file that can be read, got {path} ({reason}). Correct it.",
             code="data-no-table",
         ) from None
-    if len(data) > MAX_BYTES:
-        raise DataError(
-            f"`[site] patients.table` must have at most {MAX_BYTES:,} bytes, {path} has more. Shorten it."
-        )
-    return data

@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,8 +29,8 @@ class Case:
     """
 
     name: str
-    operation: list
-    neighbour: list
+    operation: list[Any]
+    neighbour: list[Any]
 
 
 def changed(content, generator, count):
@@ -372,6 +373,7 @@ def weights(root):
     network = build(
         "small_cnn", size=(16, 16), channels=1, num_classes=2, init_generator=torch.Generator().manual_seed(1)
     )
+    assert network.parts is not None
     tensors = {name: value.clone() for name, value in network.parts.body.state_dict().items()}
     good = root / "good.safetensors"
     good.write_bytes(save(tensors))
@@ -418,7 +420,7 @@ def checkpoints(root, finished):
     arrays = arrays_from_file(path)
     size = len(arrays["state:weights"])
     lacking = {f"no {n}": {k: v for k, v in arrays.items() if k != n} for n in arrays if "state:" in n}
-    other = {
+    other: dict[str, Any] = {
         "short": arrays | {"state:weights": arrays["state:weights"][:-1]},
         "scalar": arrays | {"state:velocity": np.float32(1).reshape(())},
         "integers": arrays | {"state:weights": arrays["state:weights"].astype(np.int64)},
@@ -448,7 +450,7 @@ def checkpoints(root, finished):
         )
 
 
-WRONG = (None, [], {}, "\x1b[2J", -1, 2**63, 1e308, True, [[[]]])
+WRONG: tuple[Any, ...] = (None, [], {}, "\x1b[2J", -1, 2**63, 1e308, True, [[[]]])
 
 
 def records(root, finished, generator):

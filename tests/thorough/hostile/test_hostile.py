@@ -6,12 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.thorough.hostile.generator import MUST_REFUSE, every_case
-
-pytest.importorskip("nibabel")
+from tests.thorough.hostile.generator import MUST_REFUSE, every_case, notes, own_files, studies, sweeps
 
 LEAST_CASES = 400
-SAMPLE_EVERY = 25
+SAMPLE_EVERY = 45
 MOST_KILOBYTES = 2_600_000
 """Two gigabytes beyond the imported libraries."""
 
@@ -62,13 +60,23 @@ def check(cases):
     return wrong
 
 
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory, finished, tiny_study):
-    return list(every_case(tmp_path_factory.mktemp("hostile"), finished, tiny_study().to_toml()))
+def test_a_sample_of_hostile_files_is_refused_or_read(tmp_path, tiny_study):
+    text = tiny_study().to_toml()
+    kinds = (
+        studies(tmp_path / "a", text),
+        sweeps(tmp_path / "b", text),
+        own_files(tmp_path / "c"),
+        notes(tmp_path / "d"),
+    )
+    cases = [case for kind in kinds for case in kind]
+    wrong = check(cases[::SAMPLE_EVERY])
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.thorough
-def test_no_hostile_input_gets_past_its_sentence(cases):
+def test_no_hostile_input_gets_past_its_sentence(tmp_path_factory, finished, tiny_study):
+    pytest.importorskip("nibabel")
+    cases = list(every_case(tmp_path_factory.mktemp("hostile"), finished, tiny_study().to_toml()))
     assert len(cases) >= LEAST_CASES
     wrong = check(cases)
     assert not wrong, f"{len(wrong)} of {len(cases)}:\n" + "\n".join(wrong)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
+from typing import Any
 
 MOST_BYTES = 2_000_000_000
 MOST_SECONDS = 60
@@ -66,7 +67,7 @@ def _card(path):
     read_card(Path(path))
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Any] = {
     "weights": _weights, "checkpoint": _checkpoint, "sweep": _sweep, "site": _site, "notes": _notes, "card": _card,
 }  # fmt: skip
 
@@ -98,7 +99,7 @@ def _child(operation, arguments, output):
     try:
         _run(operation, arguments)
     except SystemExit as end:
-        code = end.code or 0
+        code = int(end.code or 0)
     except BaseException:
         traceback.print_exc()
         code = 1

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from wardround.boundary.documents import Unfit, read_regular
 from wardround.errors import DataError
 from wardround.images.findings import shortened
 from wardround.images.identity import folded, is_missing, names_nobody
@@ -51,8 +52,8 @@ def read_labels(
         return None
     header: list[str] | None = None
     # Raised outside, so that no chain of exceptions quotes the table.
-    with contextlib.suppress(OSError, UnicodeDecodeError, csv.Error):
-        header, rows = parsed(store.read(LABELS) if path is None else _from_disk(path))
+    with contextlib.suppress(OSError, Unfit, UnicodeDecodeError, csv.Error):
+        header, rows = parsed(store.read(LABELS) if path is None else read_regular(path, MAX_BYTES))
     if header is None:
         raise DataError("the table of labels must be readable, in UTF-8 and with commas. Save it again.")
     columns = [name for name in COLUMNS if name in header]
@@ -63,14 +64,6 @@ def read_labels(
         )
     rows, _ = without_left_out(LABELS, rows, ("label",), leave_out)
     return _checked(rows, columns[0], name_for)
-
-
-def _from_disk(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise OSError
-    return data
 
 
 def _checked(table: list[Row], column: str, name_for: Callable[[str, str], str]) -> LabelTable:
