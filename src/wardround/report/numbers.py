@@ -1,7 +1,6 @@
 """Every number of the report, read from a finished run."""
 
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 
@@ -72,7 +71,7 @@ def numbers_of(record: RunRecord) -> Report:
     """
     certificate = JsonObject(record.certificate, "certificate.json")
     results = JsonObject(record.results, "results.json")
-    study = _study(record.study)
+    study = JsonObject(record.tables(), "study.toml")
     federation = study.section("federation")
     statement = _statement(certificate)
     guarantee = Guarantee(statement.epsilon, statement.delta, statement.unit.value, statement.division)
@@ -161,13 +160,6 @@ def _quality_json(quality: Quality) -> JsonDict:
         f"{headline.key}_range": spread if quality.models > 1 else None,
         "majority_accuracy": quality.majority_accuracy,
     }
-
-
-def _study(text: str) -> JsonObject:
-    try:
-        return JsonObject(tomllib.loads(text), "study.toml")
-    except tomllib.TOMLDecodeError as error:
-        raise RecordError(f"study.toml must be TOML ({error}); restore it or run again.") from None
 
 
 def _statement(certificate: JsonObject) -> Statement:

@@ -6,7 +6,6 @@ run: composing all of it holds for everybody.
 """
 
 import math
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -141,7 +140,7 @@ def _by_people(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
 
 def _marks(record: RunRecord) -> set[str]:
     marks = {f"digest {record.environment.get('dataset')}"}
-    data = tomllib.loads(record.study).get("data", {})
+    data = JsonObject(record.tables(), "study.toml").section("data").values
     return marks | ({f"path {data['path']}"} if "path" in data else set())
 
 

@@ -2,9 +2,11 @@
 
 import logging
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from wardround.accounting.numbers import number_to_json
 from wardround.agreed.model_card import card_of
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
+from wardround.boundary.private import open_private
+from wardround.boundary.text import shown
 from wardround.config import Study, read_study
 from wardround.coordinator.certificate import certificate_of
 from wardround.coordinator.coordinator import Coordinator
@@ -147,11 +151,23 @@ def _hospitals(study: Study, materials: Materials) -> Hospitals:
     return materials.hospitals
 
 
+class _PrivateLog(logging.FileHandler):
+    """A log for its owner alone; a link in its place is not followed."""
+
+    def _open(self) -> TextIOWrapper:
+        handle = open_private(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND)
+        return TextIOWrapper(os.fdopen(handle, "wb"), encoding="utf-8", errors="backslashreplace")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the record, no line of which steers a terminal."""
+        return "\n".join(map(shown, super().format(record).split("\n")))
+
+
 @contextmanager
 def _hospital_log(folder: RunFolder) -> Iterator[None]:
     """Keeps the simulated hospitals' own log; elsewhere they report a failure as a code and a stage."""
     log = logging.getLogger("wardround.hospital")
-    handler = logging.FileHandler(folder.path / "hospitals.log", delay=True)
+    handler = _PrivateLog(folder.path / "hospitals.log", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.propagate = False
@@ -260,6 +276,7 @@ def _rounds(
         folder.write_checkpoint(0, position.to_arrays())
     else:
         position = Position.from_arrays(*found)
+        position.check(study.rounds, materials.workbench.initial_weights.size)
     observer.stage(
         f"training: {section.strategy}, {study.rounds} rounds, {len(coordinator.channel.hospitals)} hospitals"
     )

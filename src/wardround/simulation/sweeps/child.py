@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+from wardround.boundary.text import shown
 from wardround.config import read_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, WardroundError
@@ -28,7 +29,7 @@ def main() -> None:
         else:
             run_study(read_study(study), folder, Silent())
     except WardroundError as error:
-        print(error, file=sys.stderr)
+        print(shown(str(error)), file=sys.stderr)
         raise SystemExit(SPENT if isinstance(error, BudgetExhausted) else REFUSED) from None
 
 

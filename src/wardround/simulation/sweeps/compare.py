@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wardround.boundary.private import make_private_folder
 from wardround.config import Study
 from wardround.config.sweep import Sweep
 from wardround.coordinator.observer import Observer
@@ -39,7 +40,7 @@ def compare(sweeps: Sequence[Sweep], out: Path, observer: Observer, *, workers: 
     free = {name: study for sweep, name, study in studies if not sweep.charge}
     charged = {name: _on_ledger(study, out) for sweep, name, study in studies if sweep.charge}
     if charged:
-        out.mkdir(parents=True, exist_ok=True)
+        make_private_folder(out)
         _limit(charged)
     one = finish_many(free, out, observer, workers=workers) if free else Finished({}, {})
     other = finish_many(charged, out, observer, workers=1) if charged else Finished({}, {})

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from wardround.boundary.private import make_private_folder, open_private
 from wardround.config import Study, parse_study, read_study
 from wardround.coordinator.observer import Observer
 from wardround.errors import RecordError, StudyError, WardroundError
 from wardround.hospital.pictures import read_images
 from wardround.records.environment import threads_of
-from wardround.records.folder import RunRecord, read_json, write_whole
+from wardround.records.folder import RunRecord, read_json
+from wardround.records.writing import write_whole
 from wardround.simulation.sweeps import child
 from wardround.simulation.sweeps.capacity import cores, memory_of, workers_for
 
@@ -92,7 +94,7 @@ def finish_many(
     failures: dict[str, str] = {}
     spent: set[str] = set()
     if waiting:
-        out.mkdir(parents=True, exist_ok=True)
+        make_private_folder(out)
         memory = _prepared(waiting, observer, failures)
         fixed = {name: _threads(study, out / name) for name, study in waiting.items()}
         insisted = [threads for threads in fixed.values() if threads is not None]
@@ -223,7 +225,7 @@ def _children() -> Iterator[Running]:
 def _started(job: _Job) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", child.__name__, str(job.study), str(job.folder)]
     threads = {name: str(job.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    with job.log.open("wb") as log:
+    with os.fdopen(open_private(job.log, os.O_WRONLY | os.O_TRUNC), "wb") as log:
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log,
             env=os.environ | threads, start_new_session=True,  # Ctrl-C is for this process, which ends them
