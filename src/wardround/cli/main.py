@@ -42,7 +42,7 @@ StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
 _LONGEST_SENTENCE = 8000
-"""Of an error that quotes names from a file; more would only push the screen away."""
+"""Characters of an error that are printed; it may quote names from a file."""
 
 AGAIN = "Give the same command again to go on."
 

@@ -21,7 +21,7 @@ from wardround.secure_aggregation.keys.identity import KEY_BYTES, check_name, sp
 from wardround.secure_aggregation.keys.key_files import write_key_file
 
 _HEADING = (
-    "# Hospitals and their public keys; compared = true where the fingerprint was read aloud and was the same.\n"
+    "# Hospitals and their public keys; `compared` says that a fingerprint was read aloud and was the same.\n"
 )
 
 _PRIME = 2**255 - 19
