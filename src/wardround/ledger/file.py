@@ -9,7 +9,6 @@ Released: nothing. Every question that is answered to others is about one run (`
 """
 
 import hmac
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +44,6 @@ class LedgerFile:
         self.path = Path(path)
         self._version = version
         self._chain = Chain(self.path, busy_timeout_s)
-        self._key = self._chain.store.fact("pseudonym-key", secrets.token_bytes(32))
 
     def __enter__(self) -> "LedgerFile":
         return self
@@ -86,7 +84,8 @@ class LedgerFile:
 
         Guarantee:
             Who is in the run follows for each person from their own history alone: those who can afford everything that
-            is foreseen. That is kept for the run until it ends.
+            is foreseen. That is kept for the run until it ends. A hospital has one account in a run, and one cap: a run
+            that has ended is charged nothing more, and persons who join the hospital later are not in it.
 
         Args:
             run: the same for the whole run, and for no other.
@@ -114,8 +113,8 @@ class LedgerFile:
             offered = book.digest_of(np.sort(places))
             for sequence, part in book.parts.items():
                 begun = part.begun
-                same = (begun.run, begun.study, begun.hospital, begun.offered) == (run, study, hospital, offered)
-                if same and (not part.is_ended or (begun.seeded and part.counts)):
+                is_same = (begun.run, begun.study, begun.hospital) == (run, study, hospital)
+                if is_same and not (begun.seeded and part.is_free):
                     return Account(self._chain, sequence, np.isin(places, self._chain.cohort(begun.cohort)))
             admitted = self._admitted(book, places, foreseen, accountant, unit, relation)
             cohort = np.sort(places[admitted])
@@ -184,7 +183,7 @@ class LedgerFile:
 
     def pseudonym(self, person: str) -> bytes:
         """Returns the keyed hash of a person's id: useless without this file."""
-        return hmac.digest(self._key, person.encode(), "sha256")[:PSEUDONYM_BYTES]
+        return hmac.digest(self._chain.key, person.encode(), "sha256")[:PSEUDONYM_BYTES]
 
     def _admitted(
         self,
