@@ -211,9 +211,10 @@ class History:
         if isinstance(self.path, Path):
             self.ledger.close()
             self.ledger = LedgerFile(self.path)
-            for number in range(len(self.studies)):
-                known = [key for key in self.accounts if key[1] == self.studies[number][1]]
-                if known and not any(self._is_free(key) for key in known):
+            open_before, self.accounts = self.accounts, {}
+            for number, (_, study, _, _) in enumerate(self.studies):
+                known = [name for name in open_before if name[1] == study]
+                if known and not any(self._is_free(name) for name in known):
                     self.open(number)
 
     def check_promises(self) -> None:

@@ -34,8 +34,8 @@ class Part:
 
     @property
     def worst(self) -> Counter[Any]:
-        """The most that it can come to."""
-        return self.counts if self.is_ended else self.counts | self.foreseen
+        """The most that it can come to; once it charged otherwise than foreseen, only what it came to so far."""
+        return self.foreseen if self.counts <= self.foreseen and not self.is_ended else self.counts
 
 
 @dataclass

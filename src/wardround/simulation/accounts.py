@@ -205,7 +205,7 @@ def total_of(accounts: Accounts, materials: Materials) -> dict[str, object] | No
         accounts.ledger, [patient.id for patients in materials.split.hospitals.values() for patient in patients]
     )
     return {
-        "studies": len({run.digest for run in found.runs}),
+        "studies": found.studies,
         "persons": found.persons,
         "greatest_epsilon": number_to_json(found.greatest),
         "delta": found.delta,
