@@ -23,7 +23,7 @@ STEP = GaussianEvent(5.0)
 ROUNDS = 3
 
 
-def write(path: Path, released: Callable[[], None]) -> None:
+def write(path: Path, released: Callable[[], object]) -> None:
     """A study of some rounds at two hospitals, each round one write, on a ledger that has a limit."""
     with LedgerFile(path) as ledger:
         ledger.set_limit(50.0, 1e-5, by="a test", reason="enough")
@@ -72,7 +72,7 @@ class Counting:
         def connect(*arguments: Any, **options: Any) -> Any:
             return real(*arguments, factory=Connection, **options)
 
-        sqlite3.connect = connect  # type: ignore[assignment]
+        sqlite3.connect = connect
         write_text, replace = Path.write_text, Path.replace
 
         def written(path: Path, text: str, **options: Any) -> int:
