@@ -4,13 +4,21 @@ For the holder's own screen: they depend on the accounts of single persons.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of, rough_epsilon_of
-from wardround.accounting.events import GaussianEvent, Leaves, NonPrivateEvent, event_of_leaves, sorted_leaves
+from wardround.accounting.events import (
+    GaussianEvent,
+    LeafEvent,
+    Leaves,
+    NonPrivateEvent,
+    event_of_leaves,
+    sorted_leaves,
+)
 from wardround.accounting.numbers import number_to_json
 from wardround.accounting.pld import COARSE
 from wardround.accounting.rdp import divergences_of, epsilon_at
@@ -75,7 +83,7 @@ class Spending:
     @property
     def studies(self) -> int:
         """Studies that were charged."""
-        return len({run.digest for run in self.runs})
+        return len({run.digest for run in self.runs if run.epsilon})
 
     @property
     def remains(self) -> float:
@@ -188,15 +196,18 @@ def _runs(book: Book) -> tuple[RunCost, ...]:
     for numbers in found.values():
         parts = [book.parts[number] for number in numbers]
         first = parts[0].begun
-        most = max(parts, key=lambda part: sum(part.counts.values()))
+        charged: dict[str, Counter[LeafEvent]] = {}
+        for part in parts:  # a seeded run that was charged nothing may begin again
+            charged[part.begun.hospital] = charged.get(part.begun.hospital, Counter()) + part.counts
+        most = max(charged.values(), key=Counter.total)
         runs.append(
             RunCost(
                 first.name,
                 first.study,
                 first.at,
-                len(parts),
-                sum(book.sizes[group] for part in parts for group in part.groups),
-                _epsilon(sorted_leaves(most.counts), math.inf, first.delta),
+                len(charged),
+                sum(book.sizes[group] for group in {group for part in parts for group in part.groups}),
+                _epsilon(sorted_leaves(most), math.inf, first.delta),
                 first.delta,
                 all(part.is_ended for part in parts),
             )

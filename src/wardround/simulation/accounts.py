@@ -15,7 +15,7 @@ from pathlib import Path
 from wardround import __version__
 from wardround.accounting.numbers import number_to_json
 from wardround.config import Study
-from wardround.errors import BudgetExhausted, RecordError
+from wardround.errors import BudgetExhausted, LedgerError, RecordError
 from wardround.hospital.charged import open_account, run_of
 from wardround.images.patients import Patient
 from wardround.ledger.account import Account
@@ -59,6 +59,21 @@ class Accounts:
         ledger = str(self.ledger.path.resolve()) if self.is_lasting else None
         total = {} if materials is None else {"total": total_of(self, materials)}
         folder.write_json(FILE, {"run": self.run, "ledger": ledger, "entries": entries, "head": head} | total)
+
+    def check_continues(self, done: int, rounds: int) -> None:
+        """Refuses to go on with a run that has ended, unless `done` of its `rounds` are all: it is written down then.
+
+        Raises:
+            LedgerError: a copy of the run ended elsewhere.
+        """
+        ended = [name for name, account in self.of.items() if account.is_ended and not account.is_seeded]
+        if ended and done < rounds:
+            raise LedgerError(
+                f"A run that has ended cannot go on, and ledger {self.ledger.path} says that this one did: a copy of "
+                f"it ended elsewhere, and this folder is at round {done} of {rounds}. Use that copy, or start a new "
+                "run.",
+                code="ledger-ended",
+            )
 
     def end(self) -> None:
         """Ends the run for every hospital: what was foreseen and not charged is free again."""
@@ -151,22 +166,24 @@ def open_accounts(
 
 
 def admitted(study: Study, materials: Materials, accounts: Accounts) -> tuple[Materials, int]:
-    """Returns the materials without patients who cannot afford the study, and how many those are."""
-    left = 0
-    places = {}
-    everybody = dealt(study, materials)
-    out = set()
-    for name, patients in everybody.items():
-        allowed = accounts.of[name].admitted
-        out |= {patient.id for patient, is_in in zip(patients, allowed, strict=True) if not is_in}
-        left += int((~allowed).sum())
-    if not left:
+    """Returns the materials that train without patients who cannot afford the study, and how many those are.
+
+    The division stays as it was dealt: what is said of it to others depends on no account.
+    """
+    out = {
+        patient.id
+        for name, patients in dealt(study, materials).items()
+        for patient, is_in in zip(patients, accounts.of[name].admitted, strict=True)
+        if not is_in
+    }
+    if not out:
         return materials, 0
-    for name, patients in materials.split.hospitals.items():
-        places[name] = tuple(patient for patient in patients if patient.id not in out)
     bound = study.privacy.images_per_patient
-    hospitals = {name: training_patients(patients, bound) for name, patients in places.items()}
-    return replace(materials, split=replace(materials.split, hospitals=places), hospitals=hospitals), left
+    hospitals = {
+        name: training_patients([patient for patient in patients if patient.id not in out], bound)
+        for name, patients in materials.split.hospitals.items()
+    }
+    return replace(materials, hospitals=hospitals), len(out)
 
 
 def dealt(study: Study, materials: Materials) -> dict[HospitalName, tuple[Patient, ...]]:
@@ -188,7 +205,7 @@ def total_of(accounts: Accounts, materials: Materials) -> dict[str, object] | No
         accounts.ledger, [patient.id for patients in materials.split.hospitals.values() for patient in patients]
     )
     return {
-        "studies": len({run.digest for run in found.runs}),
+        "studies": found.studies,
         "persons": found.persons,
         "greatest_epsilon": number_to_json(found.greatest),
         "delta": found.delta,

@@ -23,8 +23,8 @@ from wardround.simulation.evaluation import (
     summary_of,
 )
 from wardround.simulation.materials import Hospitals, Materials
-from wardround.simulation.references import REFERENCES, run_reference
-from wardround.training.patients import TrainingPatients
+from wardround.simulation.references import POOLED, REFERENCES, pooled, run_reference
+from wardround.training.patients import TrainingPatients, training_patients
 
 
 def results_of(
@@ -68,7 +68,7 @@ def results_of(
         },
         "hospitals": [
             {"name": n, "patients": len(p), "images": len(p.rows), "share_not_first_class": _share(p, materials)}
-            for n, p in hospitals.items()
+            for n, p in _as_dealt(study, plan, materials, hospitals).items()
         ],
         "availability": None if availability is None else availability.to_json(outcome.position.round),
         "upload": None if upload is None else upload.to_json(),
@@ -78,6 +78,18 @@ def results_of(
         else None,
         "released": _released(study, plan, materials),
     }
+
+
+def _as_dealt(study: Study, plan: Plan, materials: Materials, hospitals: Hospitals) -> Hospitals:
+    """Returns the patients of each hospital whether or not they can afford the study, which depends on no account.
+
+    Of noised pictures these are the patients who were released, as the release itself shows.
+    """
+    if isinstance(plan.training, NoisedPictures):
+        return hospitals
+    bound = study.privacy.images_per_patient
+    places = {name: training_patients(patients, bound) for name, patients in materials.split.hospitals.items()}
+    return places if hospitals.keys() == places.keys() else {POOLED: pooled(places)}
 
 
 def _validated(outcome: Outcome, materials: Materials, ensemble: bool) -> dict[str, object] | None:
@@ -119,8 +131,8 @@ def _released(study: Study, plan: Plan, materials: Materials) -> list[dict[str, 
     )
     rows.append((what, readers, f"nothing: test {one}s stand outside the guarantee{trained_on}"))
     what = (
-        f"the table of hospitals ({one}s, images, class shares), the counts of findings in the pictures, and the "
-        "digest of the data set"
+        f"the table of hospitals as dealt out ({one}s, images, class shares), the counts of findings in the pictures, "
+        "and the digest of the data set"
     )
     rows.append((what, readers, "nothing: known because this machine simulates every hospital"))
     baseline = (

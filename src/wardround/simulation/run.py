@@ -104,6 +104,8 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
                     "it, or start a new run."
                 )
         with resumed(study, plan, materials, path) as accounts:
+            found = folder.latest_checkpoint()
+            accounts.check_continues(0 if found is None else found[0], study.rounds)
             materials = _admitted(study, materials, accounts, observer)
             return _train(study, plan, materials, folder, accounts, observer)
     finally:
