@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from wardround.cli.keys import AsJson, keys_app
+from wardround.cli.ledger import ledger_app
 from wardround.errors import WardroundError
 
 if TYPE_CHECKING:
@@ -33,12 +34,17 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
+app.add_typer(ledger_app, name="ledger")
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
+Rehearsal = Annotated[
+    bool,
+    typer.Option("--rehearsal", help="Charge a throw-away ledger in the run's folder, and stamp the run so."),
+]
 AGAIN = "Give the same command again to go on."
 
 
@@ -48,6 +54,7 @@ def run(
     data: DataPath = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder; default runs/NAME.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in that folder.")] = False,
+    rehearsal: Rehearsal = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a study from the pictures to the report."""
@@ -57,7 +64,7 @@ def run(
     resolved = _read(study, data)
     folder = out or Path("runs") / resolved.study.name
     with _interruptible(folder), Terminal(_console()) as terminal:
-        record = run_study(resolved, folder, terminal, fresh=fresh)
+        record = run_study(resolved, folder, terminal, fresh=fresh, rehearsal=rehearsal)
     _print_run(record, as_json)
 
 
@@ -179,6 +186,7 @@ def compare(
     data: DataPath = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at once, at most.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Runs of each configuration.")] = None,
+    rehearsal: Rehearsal = False,
     as_json: AsJson = False,
 ) -> None:
     """Run several studies, or every combination of a sweep, and hold them side by side."""
@@ -189,7 +197,7 @@ def compare(
 
     sweeps = [read_sweep(path, _overrides(data), repeats) for path in studies]
     with _interruptible(AGAIN), Terminal(_console()) as terminal:
-        overview = compare_all(sweeps, out, terminal, workers=workers)
+        overview = compare_all(sweeps, out, terminal, workers=workers, rehearsal=rehearsal)
     if as_json:
         print(json.dumps(overview.to_json()))
         return
@@ -337,6 +345,9 @@ def _print_run(record: "RunRecord", as_json: bool) -> None:
         print(json.dumps(summary))
         return
     print(record.certificate["short"])
+    account = numbers_of(record).account
+    if account.standing != "generated":
+        print(account.sentence(full_path=True))
     said = ", ".join(
         f"{measure.title} {_number(measure.score.value)}" for measure in numbers_of(record).quality.measures[:3]
     )

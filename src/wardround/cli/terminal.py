@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
@@ -19,7 +20,7 @@ class Terminal:
         self._bar: TaskID | None = None
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[detail]}"), TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}", markup=False), TimeRemainingColumn(),
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
 
@@ -39,7 +40,7 @@ class Terminal:
         if self._bar is not None:
             self._progress.remove_task(self._bar)
             self._bar = None
-        self._console.print(f"[bold]·[/bold] {text}", highlight=False)
+        self._console.print(f"[bold]·[/bold] {escape(text)}", highlight=False)
 
     def progress(self, done: int, total: int, detail: str = "") -> None:
         """See `Observer`."""

@@ -140,9 +140,10 @@ def _by_people(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
 
 
 def _marks(record: RunRecord) -> set[str]:
-    marks = {f"digest {record.environment.get('dataset')}"}
-    data = tomllib.loads(record.study).get("data", {})
-    return marks | ({f"path {data['path']}"} if "path" in data else set())
+    marks = {f"digest {record.own.get('dataset')}"}
+    study = tomllib.loads(record.study)
+    paths = [study.get(table, {}).get("path") for table in ("site", "data")]
+    return marks | {f"path {path}" for path in paths if path is not None}
 
 
 def _read(record: RunRecord) -> _Run:

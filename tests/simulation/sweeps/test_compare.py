@@ -22,14 +22,18 @@ def in_this_process(monkeypatch):
     """Runs without processes of their own, which have tests of their own; remembers how many were to go at once."""
     at_once = []
 
-    def finish(studies, out, observer, *, workers=None):
+    def finish(studies, out, observer, *, workers=None, rehearsal=False):
         at_once.append(workers)
         out.mkdir(parents=True, exist_ok=True)
         records, failures, spent = {}, {}, set()
         for name, study in studies.items():
             try:
                 done = (out / name / "certificate.json").exists()
-                records[name] = RunRecord.read(out / name) if done else run_study(study, out / name, observer)
+                records[name] = (
+                    RunRecord.read(out / name)
+                    if done
+                    else run_study(study, out / name, observer, rehearsal=rehearsal)
+                )
             except WardroundError as error:
                 failures[name] = str(error)
                 spent |= {name} if isinstance(error, BudgetExhausted) else set()

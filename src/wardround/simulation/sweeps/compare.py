@@ -21,13 +21,16 @@ from wardround.report.write import write_comparison
 from wardround.simulation.sweeps.many import Finished, finish_many, sentence_of
 
 
-def compare(sweeps: Sequence[Sweep], out: Path, observer: Observer, *, workers: int | None = None) -> Overview:
+def compare(
+    sweeps: Sequence[Sweep], out: Path, observer: Observer, *, workers: int | None = None, rehearsal: bool = False
+) -> Overview:
     """Runs whatever is not finished, and writes `comparison.json` and `comparison.html` into `out`.
 
-    Guarantee: each run's own; the comparison states what all of them cost a patient together.
+    Guarantee: each run's own; the comparison states what all of them cost a patient together. Each run of a `rehearsal`
+    is charged to a ledger that goes with it.
 
     Raises:
-        StudyError: two runs of one name.
+        StudyError: two runs of one name, or a rehearsal of a sweep that is to be charged.
         WardroundError: runs failed; the comparison of the others is written first.
     """
     studies = [
@@ -36,12 +39,18 @@ def compare(sweeps: Sequence[Sweep], out: Path, observer: Observer, *, workers: 
     twice = [name for name, count in Counter(name for _, name, _ in studies).items() if count > 1]
     if twice:
         raise StudyError(f"Every run must have a name of its own, and two are called {twice[0]}; rename a study.")
+    if rehearsal and any(sweep.charge for sweep in sweeps):
+        raise StudyError(
+            "`[sweep] charge` must be left out of a rehearsal, and is true: such runs share a ledger. "
+            "Remove it, or run without --rehearsal.",
+            code="study-charged-rehearsal",
+        )
     free = {name: study for sweep, name, study in studies if not sweep.charge}
     charged = {name: _on_ledger(study, out) for sweep, name, study in studies if sweep.charge}
     if charged:
         out.mkdir(parents=True, exist_ok=True)
         _limit(charged)
-    one = finish_many(free, out, observer, workers=workers) if free else Finished({}, {})
+    one = finish_many(free, out, observer, workers=workers, rehearsal=rehearsal) if free else Finished({}, {})
     other = finish_many(charged, out, observer, workers=1) if charged else Finished({}, {})
     found = Finished(one.records | other.records, one.failures | other.failures, one.spent | other.spent)
     failed = {name: why for name, why in found.failures.items() if not (name in found.spent and name in charged)}
