@@ -59,8 +59,9 @@ _PICTURES_ONCE = (
     "numbers are of floating-point arithmetic; the guarantee is proved for real numbers."
 )
 _NOT_COVERED = (
-    "This number does not cover what a simulation releases without protection, such as test figures, references and "
-    "exact counts of every hospital: its certificate and its report list all of it."
+    "This number is for this run alone: a ledger adds up all studies of a {}. It does not cover what a simulation "
+    "releases without protection, such as test figures, references and exact counts of every hospital: certificate and "
+    "report list all of it."
 )
 _SIMULATED_SECURE_SUM = (
     "Secure aggregation is simulated: the noise is that of all shares together, but the sum was formed in the open on "
@@ -252,7 +253,7 @@ def _caveats(plan: Plan, done: int, simulated: bool) -> list[str]:
         case _:
             pass
     if simulated and plan.is_private:
-        caveats.append(_NOT_COVERED)
+        caveats.append(_NOT_COVERED.format(one))
     if simulated and plan.is_private and plan.trust is Trust.SECURE_AGGREGATION:
         caveats.append(_SIMULATED_SECURE_SUM if plan.masked is None else _ONE_PROCESS.format(one))
     return caveats
