@@ -162,7 +162,10 @@ def _lines(path: Path, found: "Spending") -> list[str]:
         by, reason = _plain(found.limit.by), _plain(found.limit.reason)
         limit = f"epsilon = {found.limit.epsilon:g} at delta = {found.limit.delta:g}, set by {by}: {reason}"
         remains = f"epsilon = {_down(found.remains)} {at}, for the person who spent most"
-    runs, studies = _count(len(found.runs), "run", "runs"), _count(found.studies, "study", "studies")
+    runs, studies = (
+        _count(sum(run.epsilon > 0 for run in found.runs), "run", "runs"),
+        _count(found.studies, "study", "studies"),
+    )
     strangers = [f"not in it          {found.strangers:,} persons of the data"] if found.strangers else []
     return [
         *lines,

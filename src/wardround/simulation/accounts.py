@@ -245,7 +245,7 @@ def total_of(accounts: Accounts, materials: Materials) -> dict[str, object] | No
         accounts.ledger, [patient.id for patients in materials.split.hospitals.values() for patient in patients]
     )
     return {
-        "runs": len(found.runs),
+        "runs": sum(run.epsilon > 0 for run in found.runs),
         "studies": found.studies,
         "persons": found.persons,
         "greatest_epsilon": number_to_json(found.greatest),
