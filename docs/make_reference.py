@@ -1,5 +1,6 @@
-"""Writes `docs/reference-study.md`, the keys of study, site and policy files, the arrows in `docs/design.md`, and the
-list in `docs/released.md`.
+"""Writes the keys of all files, the arrows of the design, and the list of what leaves without protection.
+
+    docs/reference-study.md    docs/design.md    docs/released.md
 
 python -m docs.make_reference
 """

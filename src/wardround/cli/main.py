@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="wardround",
-    help="Train one diagnostic model across hospitals: images stay, and what the model reveals of one patient is bounded.",
+    help="Train one diagnostic model across hospitals: images stay, and what it reveals of one patient is bounded.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

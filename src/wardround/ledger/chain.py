@@ -115,17 +115,17 @@ class Chain:
 
     def enrolled(self, book: Book, pseudonyms: Sequence[bytes]) -> Persons:
         """Returns the places of persons, inside the open transaction; new ones are added."""
+        if len(set(pseudonyms)) < len(pseudonyms):
+            raise LedgerError(
+                "A study must have each person once in a hospital, and some are there twice; group their pictures.",
+                code="ledger-person-twice",
+            )
         places = book.places_of(pseudonyms)
         new = [pseudonyms[at] for at in np.flatnonzero(places < 0).tolist()]
         if new:
             self.store.add_persons(new)
             self._enrol_new()
             places = book.places_of(pseudonyms)
-        if len(np.unique(places)) != len(places):
-            raise LedgerError(
-                "A study must have each person once in a hospital, and some are there twice; group their pictures.",
-                code="ledger-person-twice",
-            )
         return places
 
     def kept(self, book: Book, cohort: Persons) -> str:

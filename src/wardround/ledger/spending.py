@@ -86,7 +86,7 @@ class Spending:
     @property
     def studies(self) -> int:
         """Studies that were charged."""
-        return len({run.digest for run in self.runs})
+        return len({run.digest for run in self.runs if run.epsilon})
 
     @property
     def remains(self) -> float:
