@@ -118,7 +118,7 @@ FINDINGS = Release("the counts of findings in the pictures", _READERS, _SIMULATE
 KIND = Release(
     "what the pictures are: their classes, channels, and whether they name patients",
     "everybody",
-    "nothing: the network is built for it, and the study file does not state it beforehand",
+    "nothing: the network is built for it; `[data] classes` states the classes beforehand",
     (
         "results.json/classes*",
         "results.json/target",
