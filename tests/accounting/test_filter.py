@@ -1,6 +1,7 @@
 """The filter against its formula, and against adversaries who choose each release by what the earlier ones said."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,8 @@ def test_no_choice_of_releases_comes_to_more_than_the_limit(seed):
     limit = LIMITS[seed % len(LIMITS)]
     bound = RenyiFilter(*limit)
     menu = [GaussianEvent(3.0), GaussianEvent(11.0), LaplaceEvent(9.0), PureEvent(0.05)]
-    done, refused = {}, 0
+    done: dict[Any, int] = {}
+    refused = 0
     while refused < 6:
         event = menu[draw.integers(len(menu))]
         after = done | {event: done.get(event, 0) + 1}

@@ -4,11 +4,14 @@ import json
 import math
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
 
 from wardround.accounting.accountants import epsilon_of
-from wardround.accounting.events import GaussianEvent, SelfComposedEvent
+from wardround.accounting.events import GaussianEvent, SelfComposedEvent, to_json
+from wardround.ledger.entry import GENESIS, chained_hash
 from wardround.ledger.file import LedgerFile
 from wardround.ledger.place import own_ledger
 
@@ -215,3 +218,23 @@ def test_what_a_stage_says_is_no_markup(tmp_path):
     written = StringIO()
     Terminal(Console(file=written)).stage("reading /data/[red]x[/red]")
     assert "reading /data/[red]x[/red]" in written.getvalue()
+
+
+def test_a_ledger_of_version_1_is_carried_over_to_the_persons_of_a_folder(wardround, pictures, tmp_path):
+    old = tmp_path / "old.sqlite"
+    body = json.dumps(
+        {"study": "an old study", "unit": "patient", "relation": "add-or-remove-one", "event": to_json(EVENT)}
+    )
+    with closing(sqlite3.connect(old)) as connection, connection:
+        connection.execute("CREATE TABLE entries (id INTEGER PRIMARY KEY, hospital, dataset_digest, hash, body)")
+        connection.execute("PRAGMA user_version = 1")
+        row = ("north", "da7a", chained_hash(GENESIS, body), body)
+        connection.execute("INSERT INTO entries (hospital, dataset_digest, hash, body) VALUES (?, ?, ?, ?)", row)
+    refused = wardround("ledger", "show", "--ledger", old)
+    assert (refused.code, refused.error.code) == (2, "ledger-version")
+    for carried in (1, 0):
+        said = json.loads(wardround("ledger", "migrate", old, "--data", pictures, "--json").out)
+        assert (said["studies"], said["persons"]) == (carried, 6)
+        found = json.loads(wardround("ledger", "show", "--data", pictures, "--json").out)
+        assert found["persons"] == 6
+        assert found["greatest_epsilon"] == pytest.approx(epsilon(1), rel=1e-3)

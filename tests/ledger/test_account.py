@@ -5,6 +5,7 @@ import math
 import os
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 import pytest
 from tests.charges import charges_of
@@ -101,7 +102,7 @@ def test_a_certificate_does_not_outlive_what_another_process_charged(path, ledge
 
 
 def test_charges_are_counted_by_purpose_and_found_again(path):
-    ample = {"epsilon": 9.0}
+    ample: dict[str, Any] = {"epsilon": 9.0}
     with LedgerFile(path) as file:
         run = begin(file, **ample)
         spend(run, 3)

@@ -1,6 +1,7 @@
 """The figures of a ledger: the greatest and the typical person, and what each run cost."""
 
 import math
+from collections import Counter
 
 import pytest
 from tests.ledger.oracle import tight_epsilon
@@ -24,7 +25,7 @@ def test_the_greatest_and_the_typical_person_are_those_of_direct_composition(led
     assert found.delta == DELTA
     assert found.greatest == pytest.approx(epsilon_of(steps(5), DELTA))
     assert found.typical == pytest.approx(epsilon_of(steps(3), DELTA))
-    assert found.greatest == pytest.approx(tight_epsilon({STEP: 5}, DELTA), rel=1e-4)
+    assert found.greatest == pytest.approx(tight_epsilon(Counter({STEP: 5}), DELTA), rel=1e-4)
 
 
 def test_only_the_persons_asked_for_are_counted_and_strangers_are_none(ledger):

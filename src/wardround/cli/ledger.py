@@ -110,6 +110,35 @@ def end(
     print(f"The run of {_plain(begun.name)} that began at line {line} has ended: nothing is kept for it any more.")
 
 
+@ledger_app.command("migrate")
+def migrate(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A ledger of version 1; it is only read.")],
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="Whose studies these were: a study file, a data folder, a .zip or a .tar."),
+    ],
+    ledger: LedgerPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Carry over what a ledger of version 1 was charged, to every person of some data.
+
+    Version 1 knew no persons, so everything in it is charged to each of them: nobody's figure is less than the truth.
+    """
+    from wardround.ledger.file import LedgerFile
+    from wardround.ledger.migrate import migrate as carry_over
+    from wardround.ledger.place import own_ledger
+
+    persons, named = _persons_of(data)
+    with LedgerFile(ledger or named or own_ledger()) as opened:
+        studies = carry_over(old, opened, persons)
+        path = opened.path
+    if as_json:
+        print(json.dumps({"ledger": str(path), "studies": studies, "persons": len(persons)}))
+        return
+    carried = _count(studies, "study", "studies")
+    print(f"Carried over {carried} of {old} to {len(persons):,} persons in ledger {path}.")
+
+
 def _opened(path: Path | None, *, must_exist: bool = False) -> "LedgerFile":
     """Returns a ledger that is there; of a person who never ran anything an empty one, if that will do."""
     from wardround.ledger.file import LedgerFile

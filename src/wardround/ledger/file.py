@@ -24,7 +24,9 @@ from wardround.errors import BudgetExhausted, LedgerError
 from wardround.ledger.account import Account
 from wardround.ledger.book import PSEUDONYM_BYTES, Book, Persons
 from wardround.ledger.chain import Chain
-from wardround.ledger.entry import Begun, Ended, Entry, LimitSet, Unprotected
+from wardround.ledger.entry import Begun, Charge, Ended, Entry, LimitSet, Unprotected
+
+_CARRIED_DELTA = 1e-5  # of a figure that is shown; nothing is decided by it
 
 
 class LedgerFile:
@@ -123,6 +125,36 @@ class LedgerFile:
                 AccountantKind(accountant), unit, relation, seeded, self._version, self._chain.now(),
             )  # fmt: skip
             return Account(self._chain, self._chain.append(begun), admitted)
+
+    def carry_over(
+        self,
+        *,
+        run: str,
+        study: str,
+        persons: Sequence[str],
+        event: Event,
+        unit: PrivacyUnit,
+        relation: NeighboringRelation,
+    ) -> bool:
+        """Charges persons with what another ledger says that they spent, whether or not they can afford it.
+
+        Returns False, and charges nothing, if this was carried over to the same persons before.
+        """
+        with self._chain.transaction():
+            book = self._chain.book()
+            cohort = np.sort(self._chain.enrolled(book, [self.pseudonym(person) for person in persons]))
+            digest = self._chain.kept(book, cohort)
+            if any((part.begun.run, part.begun.cohort) == (run, digest) for part in book.parts.values()):
+                return False
+            begun = self._chain.append(
+                Begun(
+                    run, study, "carried over", "every hospital", digest, digest, event, float("inf"), _CARRIED_DELTA,
+                    AccountantKind.PLD, unit, relation, False, self._version, self._chain.now(),
+                )
+            )  # fmt: skip
+            self._chain.append(Charge(begun, run, 1, "carried over", event, self._chain.now()))
+            self._chain.append(Ended(begun, self._chain.now()))
+            return True
 
     def unprotected(self, *, run: str, study: str, persons: Sequence[str], purpose: str) -> None:
         """Writes down that figures about these persons are about to leave without protection.
