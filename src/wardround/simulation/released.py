@@ -116,7 +116,7 @@ HOSPITALS = Release(
 )
 FINDINGS = Release("the counts of findings in the pictures", _READERS, _SIMULATED, ("results.json/findings*",))
 KIND = Release(
-    "what the pictures are: their classes, channels, and whether they name patients",
+    "what the pictures are: their classes, channels, and whether they name persons",
     "everybody",
     "nothing: the network is built for it; `[data] classes` states the classes beforehand",
     (
@@ -153,7 +153,7 @@ REFERENCES = Release(
     ("results.json/references*",),
 )
 TOTAL = Release(
-    "what all studies together have cost the patient who spent most, which depends on that patient's account",
+    "what all studies together have cost the {one} who spent most, which depends on that one's account",
     "readers of the report",
     "nothing: a figure for the person who simulates; a hospital shows it on its own screen alone",
     ("report.html",),
