@@ -71,7 +71,7 @@ def list_pictures(study: Study) -> Listing | None:
 
 def list_folder(path: Path) -> Listing:
     """Returns the entries of a data folder or an archive, its layout guessed, by names, tables and headers alone."""
-    options = ReaderOptions(DEFAULT_CACHE.expanduser() / _KEY_FILE)
+    options = ReaderOptions(DEFAULT_CACHE.expanduser() / _KEY_FILE, looking=True)
     with open_layout(None, path) as store:
         return list_entries(guess_layout(store), store, None, options)
 
@@ -116,6 +116,7 @@ def reader_options(study: Study) -> ReaderOptions:
         _names_of(site.patients),
         site.leave_out,
         classes,
+        study.data.modality,
     )
 
 
