@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -71,7 +72,7 @@ def measure(path: Path, ids: list[str]) -> dict[str, Any]:
         one = PoissonSampledEvent(0.05, GaussianEvent(1.05))
         beginning, account = timed(lambda: begun(ledger, "one more", ids, one))
         charges = [
-            timed(lambda n=n: account.charge(one, release=str(n), purpose="gradient-sum", planned=ROUNDS))[0]
+            timed(partial(account.charge, one, release=str(n), purpose="gradient-sum", planned=ROUNDS))[0]
             for n in range(ROUNDS)
         ]
     before = time.process_time()

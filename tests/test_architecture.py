@@ -138,6 +138,8 @@ ARROWS: dict[str, set[str]] = {
     "cli": {
         "config",
         "agreed",
+        "hospital",
+        "ledger",
         "simulation",
         "records",
         "report",

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from wardround.boundary.text import say
+from wardround.cli.data import data_app
 from wardround.cli.keys import AsJson, keys_app
+from wardround.cli.ledger import ledger_app
 from wardround.errors import WardroundError
 
 if TYPE_CHECKING:
@@ -26,15 +28,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="wardround",
-    help="Train one diagnostic model across hospitals: images stay, and what is revealed of one patient is bounded.",
+    help="Train one diagnostic model across hospitals: images stay, and what it reveals of one patient is bounded.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
+app.add_typer(ledger_app, name="ledger")
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -44,6 +46,10 @@ DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; 
 _LONGEST_SENTENCE = 8000
 """Characters of an error that are printed; it may quote names from a file."""
 
+Rehearsal = Annotated[
+    bool,
+    typer.Option("--rehearsal", help="Charge a throw-away ledger in the run's folder, and stamp the run so."),
+]
 AGAIN = "Give the same command again to go on."
 
 
@@ -53,6 +59,7 @@ def run(
     data: DataPath = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder; default runs/NAME.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in that folder.")] = False,
+    rehearsal: Rehearsal = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a study from the pictures to the report."""
@@ -62,7 +69,7 @@ def run(
     resolved = _read(study, data)
     folder = out or Path("runs") / resolved.study.name
     with _interruptible(folder), Terminal(_console()) as terminal:
-        record = run_study(resolved, folder, terminal, fresh=fresh)
+        record = run_study(resolved, folder, terminal, fresh=fresh, rehearsal=rehearsal)
     _print_run(record, as_json)
 
 
@@ -183,6 +190,7 @@ def compare(
     data: DataPath = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at once, at most.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Runs of each configuration.")] = None,
+    rehearsal: Rehearsal = False,
     as_json: AsJson = False,
 ) -> None:
     """Run several studies, or every combination of a sweep, and hold them side by side."""
@@ -193,7 +201,7 @@ def compare(
 
     sweeps = [read_sweep(path, _overrides(data), repeats) for path in studies]
     with _interruptible(AGAIN), Terminal(_console()) as terminal:
-        overview = compare_all(sweeps, out, terminal, workers=workers)
+        overview = compare_all(sweeps, out, terminal, workers=workers, rehearsal=rehearsal)
     if as_json:
         say(json.dumps(overview.to_json()))
         return
@@ -243,73 +251,6 @@ def schema() -> None:
     from wardround.config import Study
 
     say(*json.dumps(Study.model_json_schema(), indent=2).split("\n"))
-
-
-@data_app.command("check")
-def data_check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The data folder, a .zip or a .tar.")],
-    layout: Annotated[str | None, typer.Option(help="How it lies on disk; guessed if not given.")] = None,
-    task: Annotated[str | None, typer.Option(help="What labels are read as; default: the layout's first.")] = None,
-    page: Annotated[
-        Path | None, typer.Option(help="Write a page with thumbnails there. It shows patients.")
-    ] = None,
-    card: Annotated[Path | None, typer.Option(help="Write the shareable data card there, as JSON.")] = None,
-    volume_size: Annotated[
-        tuple[int, int, int], typer.Option(help="Volumes: voxels that are looked at, about the centre.")
-    ] = (64, 64, 64),
-    labels: Annotated[Path | None, typer.Option(help="The layout's table, where it lies elsewhere.")] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="The study's classes in its order, separated by commas.")
-    ] = None,
-    leave_out: Annotated[
-        str | None, typer.Option(help="Labels and patients whose rows are left out, separated by commas.")
-    ] = None,
-    modality: Annotated[str | None, typer.Option(help="dicom: read files of this modality alone.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Read a data folder and say what is in it, what is odd and what to do. For the hospital's own screen."""
-    from tempfile import TemporaryDirectory
-
-    from wardround.cli.terminal import Terminal
-    from wardround.errors import as_one
-    from wardround.images.layouts.guess import guess_layout
-    from wardround.images.listing import Classes, ReaderOptions
-    from wardround.images.load import Volumes, list_entries, load_images, open_layout
-    from wardround.images.quality.facts import facts_of_folder
-    from wardround.images.quality.inspection import inspect
-    from wardround.images.quality.lines import lines
-
-    named, out = Classes(_listed(classes)) if classes else None, _listed(leave_out)
-    options = ReaderOptions(labels=labels, classes=named, leave_out=out, modality=modality, looking=True)
-    with open_layout(layout, path) as store:
-        layout = layout or guess_layout(store, labels)
-        are_volumes = list_entries(layout, store, task, options).volumes
-    with TemporaryDirectory() as cache, Terminal(_console()) as terminal:
-        terminal.stage(f"reading {layout}")
-        images = load_images(
-            layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True,
-            volumes=Volumes(volume_size) if are_volumes else None, options=options, progress=terminal.progress,
-        )  # fmt: skip
-        terminal.stage("looking at every picture")
-        found = inspect(images, facts=facts_of_folder(images), progress=terminal.progress)
-        if page is not None:
-            from wardround.images.quality.page import write_page
-
-            write_page(found, images, page)
-        if card is not None:
-            card.write_text(json.dumps(found.card.shareable(), indent=2) + "\n", encoding="utf-8")
-        if as_json:
-            say(json.dumps(found.to_json()))
-        else:
-            say(*lines(found, images))
-            if page is not None:
-                say(f"page: {page}  (shows patients: do not send)")
-    if images.findings.refusals:
-        raise as_one(images.findings.refusals)
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",")) if text else ()
 
 
 def main() -> None:
@@ -364,6 +305,9 @@ def _print_run(record: "RunRecord", as_json: bool) -> None:
         say(json.dumps(summary))
         return
     say(str(record.certificate["short"]))
+    account = numbers_of(record).account
+    if account.standing != "generated":
+        say(account.sentence(full_path=True))
     said = ", ".join(
         f"{measure.title} {_number(measure.score.value)}" for measure in numbers_of(record).quality.measures[:3]
     )

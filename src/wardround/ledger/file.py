@@ -20,7 +20,7 @@ from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import Event, event_of_leaves, leaves, sorted_leaves
 from wardround.accounting.filter import RenyiFilter
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
-from wardround.errors import BudgetExhausted
+from wardround.errors import BudgetExhausted, LedgerError
 from wardround.ledger.account import Account
 from wardround.ledger.book import PSEUDONYM_BYTES, Book, Persons
 from wardround.ledger.chain import Chain
@@ -165,6 +165,34 @@ class LedgerFile:
             book = self._chain.book()
             cohort = np.sort(self._chain.enrolled(book, [self.pseudonym(person) for person in persons]))
             self._chain.append(Unprotected(run, study, self._chain.kept(book, cohort), purpose, self._chain.now()))
+
+    def end(self, line: int) -> Begun:
+        """Ends a run that will not go on, and returns its beginning: what was kept for it and not charged is free.
+
+        Args:
+            line: a line that the run began with.
+
+        Raises:
+            LedgerError: no run began there, or it has ended.
+        """
+        with self._chain.transaction():
+            parts = self._chain.book().parts
+            begun = parts[line].begun if line in parts else None
+            mine = [
+                number for number, part in parts.items()
+                if begun is not None and (part.begun.run, part.begun.study) == (begun.run, begun.study)
+                and not part.is_ended
+            ]  # fmt: skip
+            if begun is None or not mine:
+                raise LedgerError(
+                    f"A run must have begun at the line and not have ended, and at line {line} of ledger {self.path} "
+                    f"{'none began' if begun is None else 'one began that has'}. Take the line from wardround ledger "
+                    "show.",
+                    code="ledger-no-run",
+                )
+            for number in mine:
+                self._chain.append(Ended(number, self._chain.now()))
+        return begun
 
     def set_limit(self, epsilon: float, delta: float, *, by: str, reason: str) -> None:
         """Sets what a person may spend over all studies, from here on; infinity for no limit.

@@ -42,7 +42,7 @@ def overview_of(
     columns = {m.key: m for r in reports.values() for m in r.quality.measures}
     rows = tuple(_row(group, [reports[entry.run] for entry in group], columns) for group in grouped.values())
     together = together_of([entry.record for entry in entries])
-    datasets = {str(entry.record.environment.get("dataset")) for entry in entries}
+    datasets = {str(entry.record.own.get("dataset")) for entry in entries}
     best, choice = _best(rows, next(iter(columns.values())), one_data_set=len(datasets) == 1)
     return Overview(
         title, tuple(columns.values()), rows, together, _dealt_anew(entries), charge, best, choice,

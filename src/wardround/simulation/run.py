@@ -38,11 +38,12 @@ from wardround.simulation.federate import federate
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
 from wardround.simulation.references import POOLED, average_last_of, check_references, pooled
+from wardround.simulation.released import releases_of, unprotected_in
 from wardround.simulation.results import patient_table, results_of
 from wardround.types import Vector
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
-_NAMES = {"study_digest": "study file", "dataset": "data set", "weights_sha256": "weights file"}
+_NAMES = {"study_digest": "study file", "weights_sha256": "weights file"}
 
 
 def run_study(
@@ -130,11 +131,10 @@ def _use_threads(threads: int | None) -> int:
 
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:
-    """Returns what must be the same on resume: a statement over two studies or data sets would be false."""
+    """Returns what must be the same on resume, beside the pictures: a statement over two studies would be false."""
     weights = materials.workbench.network.weights
     return {
         "study_digest": study.digest,
-        "dataset": materials.images.digest,
         "weights_sha256": None if weights is None else weights.sha256,
     }
 
@@ -199,13 +199,19 @@ def _train(
         outcome = _rounds(study, coordinator, materials, folder, accounts, observer)
         coordinator.close()
         model_sha256 = folder.write_model(_named(outcome.models, materials))
-        results = results_of(study, plan, materials, hospitals, outcome, observer)
+        released = releases_of(
+            study, plan, materials.images.target,
+            leaking=materials.split.leaking, validation=len(materials.validation) > 0, is_lasting=accounts.is_lasting,
+        )  # fmt: skip
+        results = results_of(study, plan, materials, hospitals, outcome, released, observer)
         folder.write_json("results.json", results)
         folder.forget_notes()
         history = read_lines(folder.path / "rounds.jsonl")
         certificate = certificate_of(coordinator, outcome, model_sha256, history)
+        certificate |= {"standing": accounts.standing.value, "unprotected": unprotected_in(released)}
         weights = WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models))
-        folder.write_json("model.json", _card(study, materials, weights, str(certificate["short"])).to_json())
+        said = f"{certificate['short']}{accounts.standing.stamp}"
+        folder.write_json("model.json", _card(study, materials, weights, said).to_json())
         accounts.end()
         accounts.note(folder, materials)
         folder.write_json("certificate.json", certificate)
