@@ -41,9 +41,6 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
-_LONGEST_SENTENCE = 8000
-"""Characters of an error that are printed; it may quote names from a file."""
-
 AGAIN = "Give the same command again to go on."
 
 
@@ -97,6 +94,9 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
     else:
         listed = f"{found.patients} patients, {found.pictures or 0} pictures"
     say("", f"{listed}; {found.parameters} trained parameters")
+    if found.classes:
+        say(f"classes, in the model's order: {', '.join(found.classes)}")
+    say(*found.noticed)
     if found.upload is not None:
         say(found.upload.sentence())
     if found.seconds is not None:
@@ -256,27 +256,40 @@ def data_check(
     volume_size: Annotated[
         tuple[int, int, int], typer.Option(help="Volumes: voxels that are looked at, about the centre.")
     ] = (64, 64, 64),
+    labels: Annotated[Path | None, typer.Option(help="The layout's table, where it lies elsewhere.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="The study's classes in its order, separated by commas.")
+    ] = None,
+    leave_out: Annotated[
+        str | None, typer.Option(help="Labels and patients whose rows are left out, separated by commas.")
+    ] = None,
+    modality: Annotated[str | None, typer.Option(help="dicom: read files of this modality alone.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read a data folder and say what is in it, what is odd and what to do. For the hospital's own screen."""
     from tempfile import TemporaryDirectory
 
     from wardround.cli.terminal import Terminal
+    from wardround.errors import as_one
     from wardround.images.layouts.guess import guess_layout
-    from wardround.images.listing import ReaderOptions
+    from wardround.images.listing import Classes, ReaderOptions
     from wardround.images.load import Volumes, list_entries, load_images, open_layout
     from wardround.images.quality.facts import facts_of_folder
     from wardround.images.quality.inspection import inspect
     from wardround.images.quality.lines import lines
 
+    named = None if classes is None else Classes(_listed(classes))
+    options = ReaderOptions(
+        labels=labels, classes=named, leave_out=_listed(leave_out or ""), modality=modality, looking=True
+    )
     with open_layout(layout, path) as store:
-        layout = layout or guess_layout(store)
-        are_volumes = list_entries(layout, store, task, ReaderOptions()).volumes
+        layout = layout or guess_layout(store, labels)
+        are_volumes = list_entries(layout, store, task, options).volumes
     with TemporaryDirectory() as cache, Terminal(_console()) as terminal:
         terminal.stage(f"reading {layout}")
         images = load_images(
             layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True,
-            volumes=Volumes(volume_size) if are_volumes else None, progress=terminal.progress,
+            volumes=Volumes(volume_size) if are_volumes else None, options=options, progress=terminal.progress,
         )  # fmt: skip
         terminal.stage("looking at every picture")
         found = inspect(images, facts=facts_of_folder(images), progress=terminal.progress)
@@ -292,6 +305,12 @@ def data_check(
             say(*lines(found, images))
             if page is not None:
                 say(f"page: {page}  (shows patients: do not send)")
+    if images.findings.refusals:
+        raise as_one(images.findings.refusals)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",")) if text else ()
 
 
 def main() -> None:
@@ -302,10 +321,7 @@ def main() -> None:
     try:
         app()
     except WardroundError as error:
-        sentence = str(error)
-        if len(sentence) > _LONGEST_SENTENCE:
-            sentence = f"{sentence[: _LONGEST_SENTENCE // 2]} ... {sentence[-_LONGEST_SENTENCE // 2 :]}"
-        say(f"wardround: {sentence}", error=True)
+        say(f"wardround: {error}", error=True)
         raise SystemExit(2) from None
 
 
