@@ -104,6 +104,8 @@ ARROWS: dict[str, set[str]] = {
         "records",
         "report",
     },
+    # Bytes of messages between the two programs; opens none but to hand it over.
+    "transport": {"work", "federation.messages", "federation.wire"},
     "report": {"records", "accounting"},
     # Published results beside ours; its loops as published take pictures and metrics, and no private path.
     "reproduce": {
@@ -194,6 +196,7 @@ THIRD_PARTY_BANS = {
     "federation": {"torch"},
     "records": {"torch"},
     "report": {"torch"},
+    "transport": {"torch", "numpy"},
     "work": {"torch"},
     "config": {"torch", "numpy"},
     "randomness": {"torch"},

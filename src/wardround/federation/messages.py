@@ -29,6 +29,14 @@ class FailureCode(StrEnum):
     DATA = "data"
     INTERNAL = "internal"
     NO_ANSWER = "no-answer"
+    REFUSED_STUDY = "refused-study"
+    """The hospital has not accepted this study, or cannot be opened for it."""
+    REFUSED_FRAME = "refused-frame"
+    """A message, or the reply to it, is none of this protocol or too long, or the hospital's socket is closed to us."""
+    TIMEOUT = "timeout"
+    """The hospital is connected, and did not answer by the deadline."""
+    GONE = "gone"
+    """The hospital cannot be reached."""
 
 
 class Stage(StrEnum):
