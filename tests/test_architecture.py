@@ -138,6 +138,8 @@ ARROWS: dict[str, set[str]] = {
     "cli": {
         "config",
         "agreed",
+        "hospital",
+        "transport",
         "simulation",
         "records",
         "report",

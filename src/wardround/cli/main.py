@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from wardround.cli.agent import agent_app
 from wardround.cli.keys import AsJson, keys_app
 from wardround.errors import WardroundError
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
+app.add_typer(agent_app, name="agent")
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 

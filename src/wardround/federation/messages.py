@@ -110,6 +110,7 @@ class Hello:
     Attributes:
         input_shape: (channel, *space) of a preprocessed picture.
         weights_sha256: hash of the initial weights of its network.
+        threads: of a matrix product; another number may round differently.
         last_attempt: round and attempt of its last upload under masks, (0, 0) before the first.
     """
 
@@ -118,6 +119,7 @@ class Hello:
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]
     weights_sha256: str
+    threads: int
     last_attempt: tuple[int, int] = (0, 0)
 
 

@@ -4,13 +4,22 @@ For the holder's own screen: they depend on the accounts of single persons.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of, rough_epsilon_of
-from wardround.accounting.events import GaussianEvent, Leaves, NonPrivateEvent, event_of_leaves, sorted_leaves
+from wardround.accounting.events import (
+    Event,
+    GaussianEvent,
+    Leaves,
+    NonPrivateEvent,
+    event_of_leaves,
+    leaves,
+    sorted_leaves,
+)
 from wardround.accounting.numbers import number_to_json
 from wardround.accounting.pld import COARSE
 from wardround.accounting.rdp import divergences_of, epsilon_at
@@ -139,6 +148,23 @@ def spending_of(ledger: LedgerFile, persons: Sequence[str] | None = None, delta:
         persons=int(sizes[charged].sum()), strangers=strangers, delta=delta, greatest=greatest, typical=typical,
         unprotected=int((book.unprotected[places] > 0).sum()), limit=limit, runs=_runs(book),
     )  # fmt: skip
+
+
+def greatest_after(ledger: LedgerFile, persons: Sequence[str], more: Event, delta: float) -> float:
+    """Returns the greatest epsilon of any of these persons if `more` were charged to all; an upper bound.
+
+    For the holder's own screen, as everything here.
+    """
+    book, added = ledger.book(), Counter(dict(leaves(more)))
+    places = book.places_of([ledger.pseudonym(person) for person in persons])
+    counts = {
+        sorted_leaves(book.events_of(int(group)) + added)
+        for group in np.unique(book.group_of[places[places >= 0]])
+    }
+    counts |= {sorted_leaves(added)} if (places < 0).any() else set()
+    bounds = {items: epsilon_at(divergences_of(items, _ORDERS), _ORDERS, delta) for items in counts}
+    looked_at = len(counts) <= _LOOKED_AT
+    return max((_epsilon(i, bound, delta) if looked_at else bound for i, bound in bounds.items()), default=0.0)
 
 
 def _bounds(book: Book, groups: Sequence[int], delta: float) -> list[float]:
