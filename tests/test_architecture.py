@@ -83,6 +83,7 @@ ARROWS: dict[str, set[str]] = {
         "federation",
         "agreed",
         "records",
+        "report",
     },
     "simulation": {
         "work",
@@ -139,6 +140,7 @@ ARROWS: dict[str, set[str]] = {
         "config",
         "agreed",
         "hospital",
+        "coordinator",
         "transport",
         "simulation",
         "records",
@@ -189,6 +191,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "catalogue": {"initialise", "network", "networks", "stages", "weights"},
         "card": {"network"},
         "load": {"card", "catalogue", "network", "weights"},
+        "named": {"network", "vectors"},
     },
 }
 THIRD_PARTY_BANS = {

@@ -183,6 +183,16 @@ def test_a_late_reply_belongs_to_no_later_request(tmp_path):
         channel.close()
 
 
+def test_an_answer_of_another_length_fails_with_a_reason(tmp_path):
+    """The request has the model, so the length of a reply is known."""
+    longer = encode_reply(Answer(np.append(WEIGHTS, np.float32(0)), GaussianEvent(1.0)))
+    with serving(tmp_path / "s", lambda message: longer):
+        channel = SocketChannel({NAMES[0]: tmp_path / "s"})
+        found = channel.ask({NAMES[0]: Request("s", 1, 1, GradientSum(WEIGHTS))}, 30)
+        channel.close()
+    assert found == failed(FailureCode.REFUSED_FRAME)
+
+
 @pytest.mark.parametrize(
     "reply", [b"\x00" * 16, framed(b"no message"), framed(b"")[:5] + b"\xff" * 4], ids=range(3)
 )

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from wardround.accounting.events import Event
+from wardround.accounting.numbers import number_to_json
 from wardround.types import HospitalName, Vector
 from wardround.work import Work
 
@@ -146,6 +147,11 @@ class Receipt:
     ledger_head: str
     public_key: bytes = field(default=b"", repr=False)
     signature: bytes = field(default=b"", repr=False)
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the receipt as a JSON object, from which its signature can be checked."""
+        keys = {"public_key": self.public_key.hex(), "signature": self.signature.hex()}
+        return {**vars(self), "epsilon_spent": number_to_json(self.epsilon_spent), **keys}
 
 
 Reply: TypeAlias = Answer | Signed | Uploaded | Received | Hello | Receipt

@@ -12,6 +12,7 @@
         model.json         the model card
         results.json       metrics, baselines, reference runs
         released.safetensors  noised pictures and labels, where the study releases them
+        receipts.json      the receipts that real hospitals signed
         certificate.json   the statement, the ledger heads, the hash of the model
         report.html        the page
         hospitals/         what the simulated hospitals keep for themselves, until the run has ended
@@ -49,6 +50,7 @@ _SYNC_EVERY_S = 5.0
 _FILES = (
     "study.toml", "environment.json", "patients.csv", "rounds.jsonl", "model.safetensors", "model.json",
     "results.json", "certificate.json", "ledger.json", "report.html", "hospitals.log", "released.safetensors",
+    "receipts.json",
 )  # fmt: skip
 _OURS = {
     *_FILES,

@@ -11,17 +11,17 @@ import contextlib
 import selectors
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wardround.errors import FederationError
+from wardround.errors import FederationError, StudyError
 from wardround.federation.messages import Failure, FailureCode, Failures, Replies, Reply, Request, Requests, Stage
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.transport.frames import FrameReader, Kind, framed
 from wardround.types import HospitalName
-from wardround.work import Answered
+from wardround.work import Answered, GradientSum, LocalUpdate
 
 _READ_BYTES = 1 << 20
 _AGAIN_AFTER_S = 0.1
@@ -54,13 +54,9 @@ class SocketChannel:
     Args:
         sockets: of the hospitals, in the study's order.
         patience_s: seconds for which a hospital that cannot be reached is waited for.
-
-    Attributes:
-        limits: of replies; to be narrowed once the network is known.
     """
 
     def __init__(self, sockets: Mapping[HospitalName, Path], *, patience_s: float = 60.0) -> None:
-        self.limits = Limits()
         self._paths, self._patience_s = dict(sockets), patience_s
         self._open: dict[HospitalName, socket.socket] = {}
 
@@ -74,7 +70,7 @@ class SocketChannel:
         end = time.monotonic() + deadline_s
         frames = {id(request): framed(encode_request(request)) for request in requests.values()}
         calls = {
-            name: _Call(self._paths[name], frames[id(request)], self._limits_for(request), time.monotonic())
+            name: _Call(self._paths[name], frames[id(request)], _limits_of(request), time.monotonic())
             for name, request in requests.items()
         }
         with selectors.DefaultSelector() as selector:
@@ -100,9 +96,6 @@ class SocketChannel:
         for connected in self._open.values():
             connected.close()
         self._open.clear()
-
-    def _limits_for(self, request: Request) -> Limits:
-        return self.limits.answering(request.work) if isinstance(request.work, Answered) else self.limits
 
     def _until_all_answered(self, selector: selectors.BaseSelector, calls: list[_Call], end: float) -> None:
         while waiting := [call for call in calls if call.outcome is None]:
@@ -131,6 +124,34 @@ class SocketChannel:
                 call.outcome = _GONE
             return
         _begin(selector, call, connected)
+
+
+def sockets_of(given: Sequence[str], names: Sequence[str]) -> dict[HospitalName, Path]:
+    """Returns the sockets of a study's hospitals, in the study's order, from `NAME=SOCKET` each.
+
+    Raises:
+        StudyError: a hospital of the study has none, or two, or another is named.
+    """
+    pairs = [(name, socket) for one in given for name, sign, socket in [one.partition("=")] if sign and socket]
+    if len(pairs) < len(given) or sorted(name for name, _ in pairs) != sorted(names):
+        raise StudyError(
+            f"`--hospital` must give NAME=SOCKET once for each of the study's hospitals, {', '.join(names) or 'none'} "
+            f"(`[hospitals] names`), got {', '.join(given)}. Correct the command.",
+            code="study-hospital-sockets",
+        )
+    found = dict(pairs)
+    return {HospitalName(name): Path(found[name]) for name in names}
+
+
+def _limits_of(request: Request) -> Limits:
+    """Returns the bounds of the reply to a request: an answer has exactly the coordinates that it asks for."""
+    match request.work:
+        case GradientSum(weights=weights) | LocalUpdate(weights=weights):
+            return Limits.of_network(weights.size).answering(request.work)
+        case _ if isinstance(request.work, Answered):
+            return Limits().answering(request.work)
+        case _:
+            return Limits()
 
 
 def _begin(selector: selectors.BaseSelector, call: _Call, connected: socket.socket) -> None:
