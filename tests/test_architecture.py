@@ -13,10 +13,12 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "wardround"
 MOST_LINES = 400
 MOST_FILES = 20
 
-EVERYONE = {"errors", "types", "noisers", "__version__"}
+EVERYONE = {"errors", "types", "noisers", "boundary", "__version__"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
+    # The edge of the process: bounded documents, private files, text for a terminal; the standard library alone.
+    "boundary": set(),
     # The vocabulary of what hospitals are asked for: a leaf beside types.
     "work": set(),
     # The parties that add noise, and what of it is relied on: a leaf beside types.
@@ -142,6 +144,7 @@ ARROWS: dict[str, set[str]] = {
         "hospital",
         "coordinator",
         "transport",
+        "ledger",
         "simulation",
         "records",
         "report",
@@ -167,18 +170,42 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "findings": set(),
         "identity": set(),
         "store": set(),
-        "whole_file": set(),
-        "table": {"entries", "findings", "identity", "store"},
+        "class_names": {"entries", "identity"},
+        "csv_file": {"identity"},
+        # The rules for rows, the same for every table.
+        "table": {"class_names", "csv_file", "entries", "findings", "identity", "listing", "store"},
         "decode": {"entries"},
-        "listing": {"entries", "decode"},
+        "listing": {"class_names", "decode", "entries", "findings", "identity"},
         # The one place where an entry gets its patient's id.
-        "naming": {"entries", "findings", "identity", "listing", "store", "table"},
+        "naming": {"csv_file", "entries", "findings", "identity", "listing", "store", "table"},
         "patients": {"entries", "findings"},
-        "group": {"entries", "findings", "listing", "patients"},
-        "dicom": {"entries", "identity", "store", "table", "decode", "listing", "findings"},
-        "layouts": {"entries", "findings", "identity", "naming", "store", "table", "decode", "listing", "dicom"},
-        "rows": {"entries", "store", "whole_file", "decode", "listing", "layouts"},
-        "quality": {"entries", "findings", "identity", "naming", "whole_file", "decode", "patients", "rows"},
+        "group": {"entries", "findings", "identity", "listing", "patients"},
+        "dicom": {
+            "class_names",
+            "csv_file",
+            "decode",
+            "entries",
+            "findings",
+            "identity",
+            "listing",
+            "store",
+            "table",
+        },
+        "layouts": {
+            "class_names",
+            "csv_file",
+            "decode",
+            "dicom",
+            "entries",
+            "findings",
+            "identity",
+            "listing",
+            "naming",
+            "store",
+            "table",
+        },
+        "rows": {"entries", "store", "decode", "listing", "layouts"},
+        "quality": {"entries", "findings", "naming", "decode", "patients", "rows"},
         "load": {"entries", "findings", "store", "listing", "naming", "patients", "group", "layouts", "rows"},
     },
     "models": {

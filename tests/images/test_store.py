@@ -203,13 +203,46 @@ def test_anything_else_is_refused(tmp_path, name):
 def test_a_link_that_leads_out_of_the_folder_is_refused_and_one_within_is_a_file(tmp_path):
     root = in_folder(tmp_path / "data", {"a": b"1"})
     (root / "b").symlink_to(root / "a")
-    (root / "broken").symlink_to(root / "nothing")
     (root / "loop").symlink_to(root)
     assert open_store(root).names() == ["a", "b"]
     (tmp_path / "secret").write_bytes(b"2")
     (root / "c").symlink_to(tmp_path / "secret")
     with raises_code(DataError, "data-link-outside"):
         open_store(root)
+
+
+def test_links_to_folders_within_are_followed_and_circles_end(tmp_path):
+    root = in_folder(tmp_path / "data", {".raw/x/1": b"1", "deep/y/2": b"22", "plain/3": b"3"})
+    (root / "ill").symlink_to(root / ".raw" / "x")
+    (root / "plain" / "well").symlink_to("../deep/y")
+    (root / "deep" / "back").symlink_to(root / "plain")
+    (root / "deep" / "y" / "up").symlink_to(root / "deep")
+    store = open_store(root)
+    reached = ["deep/back/3", "deep/back/well/2", "deep/y/2", "ill/1", "plain/3", "plain/well/2"]
+    assert store.names() == reached
+    assert store.read("plain/well/2") == b"22"
+
+
+@pytest.mark.parametrize("target", ["outside", "outside/deep"])
+def test_a_link_to_a_folder_outside_is_refused_in_a_sentence(tmp_path, target):
+    root = in_folder(tmp_path / "data", {"ill/1": b"1"})
+    in_folder(tmp_path / "outside", {"deep/2": b"2"})
+    (root / "well").symlink_to(tmp_path / target)
+    with raises_code(DataError, "data-link-outside"):
+        open_store(root)
+
+
+def test_a_link_that_leads_nowhere_is_refused_and_so_are_links_without_end(tmp_path):
+    root = in_folder(tmp_path / "data", {"ill/1": b"1"})
+    (root / "ill" / "2").symlink_to(root / "gone")
+    with raises_code(DataError, "data-link-broken"):
+        open_store(root)
+    farm = in_folder(tmp_path / "farm", {f"{n}/file": b"" for n in range(16)})
+    for n in range(15):
+        for name in "ab":
+            (farm / str(n) / name).symlink_to(farm / str(n + 1))
+    with raises_code(DataError, "data-links"):
+        open_store(farm)
 
 
 def test_a_file_that_becomes_a_link_to_elsewhere_is_not_read(tmp_path):
@@ -241,3 +274,34 @@ def test_no_damaged_archive_gets_past_the_one_exception(tmp_path, pack):
             for name in store.names():
                 with contextlib.suppress(DataError):
                     assert len(store.read(name)) <= len(whole) * 1100
+
+
+@pytest.mark.parametrize("size", [-1, -512, -(2**60), 2**62, 2**80], ids=str)
+def test_a_tar_member_with_a_size_that_no_file_has_refuses_the_archive(tmp_path, size):
+    path = in_tar(tmp_path / "data.tar", FILES)
+    content = path.read_bytes()
+    header = bytearray(content[:512])
+    header[124:136] = (size % 2**96).to_bytes(12, "big")
+    header[124] |= 0x80
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    path.write_bytes(bytes(header) + content[512:])
+    with pytest.raises(DataError, match=r"overlap|whole"):
+        open_store(path)
+
+
+def test_tar_members_that_overlap_refuse_the_archive(tmp_path, monkeypatch):
+    path = in_tar(tmp_path / "data.tar", FILES)
+    honest = tarfile.TarFile.next
+
+    def overlapping(archive):
+        info = honest(archive)
+        if info is not None and archive.offset > 2048:
+            info.offset_data = 512  # as of a header that sends the reader back
+        return info
+
+    with contextlib.closing(open_store(path)):
+        pass
+    monkeypatch.setattr(tarfile.TarFile, "next", overlapping)
+    with pytest.raises(DataError, match="overlap"):
+        open_store(path)

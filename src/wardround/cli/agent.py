@@ -3,7 +3,9 @@
 import fcntl
 import json
 import logging
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wardround.boundary.private import open_private
+from wardround.boundary.text import say
 from wardround.cli.keys import AsJson
 
 if TYPE_CHECKING:
@@ -58,7 +62,8 @@ def agent(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.stop())
         accepted = "accepted, waiting" if chosen else "no study is accepted, waiting"
-        print(f"{site.hospital.name}: {accepted} at {server.path}", flush=True)
+        say(f"{site.hospital.name}: {accepted} at {server.path}")
+        sys.stdout.flush()
         server.serve()
 
 
@@ -68,7 +73,7 @@ def review(study: StudyFile, home: Home) -> None:
     from wardround.config import read_study
     from wardround.hospital.review import review as review_of
 
-    print("\n".join(review_of(home, *_own(home), read_study(study)).lines()))
+    say(*review_of(home, *_own(home), read_study(study)).lines())
 
 
 @agent_app.command("accept")
@@ -89,9 +94,9 @@ def accept(
     read, person = read_study(study), by or getpass.getuser()
     path = accept_study(home, *_own(home), read, by=person)
     if as_json:
-        print(json.dumps({"study": read.study.name, "digest": read.digest, "by": person, "file": str(path)}))
+        say(json.dumps({"study": read.study.name, "digest": read.digest, "by": person, "file": str(path)}))
         return
-    print(f"{read.study.name} is accepted by {person}, digest {read.digest}\n{path}")
+    say(f"{read.study.name} is accepted by {person}, digest {read.digest}", str(path))
 
 
 def _own(home: Path) -> "tuple[Site, PolicyFile]":
@@ -105,7 +110,7 @@ def _alone(home: Path) -> Iterator[None]:
     """Holds the folder: two agents in one would charge one ledger for two answers."""
     from wardround.errors import FederationError
 
-    with (home / "agent.lock").open("w") as file:
+    with os.fdopen(open_private(home / "agent.lock", os.O_RDWR), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

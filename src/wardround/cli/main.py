@@ -6,14 +6,18 @@ Bad input prints one sentence and exits with 2; any other exception is a bug and
 import json
 import sys
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from wardround.boundary.text import say
 from wardround.cli.agent import agent_app
 from wardround.cli.coordinate import coordinate
+from wardround.cli.data import data_app
 from wardround.cli.keys import AsJson, keys_app
+from wardround.cli.ledger import ledger_app
 from wardround.cli.printing import AGAIN, console, interruptible, number, print_run
 from wardround.errors import WardroundError
 
@@ -22,15 +26,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="wardround",
-    help="Train one diagnostic model across hospitals: images stay, and what is revealed of one patient is bounded.",
+    help="Train one diagnostic model across hospitals: images stay, and what it reveals of one patient is bounded.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(agent_app, name="agent")
 app.command()(coordinate)
 
@@ -39,6 +43,13 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
+_LONGEST_SENTENCE = 8000
+"""Characters of an error that are printed; it may quote names from a file."""
+
+Rehearsal = Annotated[
+    bool,
+    typer.Option("--rehearsal", help="Charge a throw-away ledger in the run's folder, and stamp the run so."),
+]
 
 
 @app.command()
@@ -47,6 +58,7 @@ def run(
     data: DataPath = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder; default runs/NAME.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in that folder.")] = False,
+    rehearsal: Rehearsal = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a study from the pictures to the report."""
@@ -56,7 +68,7 @@ def run(
     resolved = _read(study, data)
     folder = out or Path("runs") / resolved.study.name
     with interruptible(folder), Terminal(console()) as terminal:
-        record = run_study(resolved, folder, terminal, fresh=fresh)
+        record = run_study(resolved, folder, terminal, fresh=fresh, rehearsal=rehearsal)
     print_run(record, as_json)
 
 
@@ -79,28 +91,27 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
     resolved = _read(study, data)
     found = estimate(resolved)
     if as_json:
-        print(json.dumps({"study": resolved.model_dump(mode="json"), **found.to_json()}))
+        say(json.dumps({"study": resolved.model_dump(mode="json"), **found.to_json()}))
         return
-    print(resolved.to_toml())
-    print(found.statement.sentence())
-    print()
+    say(*resolved.to_toml().split("\n"), found.statement.sentence(), "")
     for row in found.insiders:
-        print(f"  against {row.adversary}: epsilon = {number(row.epsilon)} at delta = {found.plan.delta:g}")
+        say(f"  against {row.adversary}: epsilon = {number(row.epsilon)} at delta = {found.plan.delta:g}")
     if found.patients is None:
         listed = "no data folder to list: whether its pictures name patients is not known"
     elif found.plan.persons.one == "picture":
         listed = f"{found.pictures or 0} pictures, which name no patient"
     else:
         listed = f"{found.patients} patients, {found.pictures or 0} pictures"
-    print(f"\n{listed}; {found.parameters} trained parameters")
+    say("", f"{listed}; {found.parameters} trained parameters")
+    if found.classes:
+        say(f"classes, in the model's order: {', '.join(found.classes)}")
+    say(*found.noticed)
     if found.upload is not None:
-        print(found.upload.sentence())
+        say(found.upload.sentence())
     if found.seconds is not None:
-        runs = 1 + len(resolved.federation.compare)
-        each = f" ({runs} runs)" if runs > 1 else ""
-        print(
-            f"about {_duration(found.seconds)} of training here{each}, {found.memory_bytes / 1e9:.1f} GB of memory"
-        )
+        each = f" ({1 + len(resolved.federation.compare)} runs)" if resolved.federation.compare else ""
+        taken = f"{_duration(found.seconds)} of training here{each}, {found.memory_bytes / 1e9:.1f} GB of memory"
+        say(f"about {taken}")
 
 
 @app.command()
@@ -141,21 +152,21 @@ def plan(
     else:
         answer = answer_to(question)
     if as_json:
-        print(json.dumps(answer.to_json()))
+        say(json.dumps(answer.to_json()))
         return
     at = f"at delta = {delta:g} for one patient"
-    print(f"noise multiplier        {answer.noise_multiplier:.4f}")
-    print(f"epsilon                 {number(answer.epsilon)} {at} ({accountant})")
-    print(f"cross-check             {number(answer.rdp_epsilon)} {at} (rdp)")
-    print(f"patients a round        {answer.patients_per_round:.1f} expected of {patients}")
-    print(f"noise on the mean       {answer.mean_noise_std:.2e} clipping norms a coordinate")
+    say(f"noise multiplier        {answer.noise_multiplier:.4f}")
+    say(f"epsilon                 {number(answer.epsilon)} {at} ({accountant})")
+    say(f"cross-check             {number(answer.rdp_epsilon)} {at} (rdp)")
+    say(f"patients a round        {answer.patients_per_round:.1f} expected of {patients}")
+    say(f"noise on the mean       {answer.mean_noise_std:.2e} clipping norms a coordinate")
     if answer.rho is not None:
-        print(f"feasibility             rho = {answer.rho:.3f}: {answer.feasibility}")
+        say(f"feasibility             rho = {answer.rho:.3f}: {answer.feasibility}")
     if answer.slack is not None:
-        print(f"slack of whole numbers  {answer.slack:.1e}, included; sums are masked, {patients} patients public")
-    print(f"\nepsilon {at}, against")
+        say(f"slack of whole numbers  {answer.slack:.1e}, included; sums are masked, {patients} patients public")
+    say("", f"epsilon {at}, against")
     for row in answer.insiders:
-        print(f"  {number(row.epsilon):>8}  {row.adversary}")
+        say(f"  {number(row.epsilon):>8}  {row.adversary}")
 
 
 @app.command()
@@ -178,6 +189,7 @@ def compare(
     data: DataPath = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at once, at most.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Runs of each configuration.")] = None,
+    rehearsal: Rehearsal = False,
     as_json: AsJson = False,
 ) -> None:
     """Run several studies, or every combination of a sweep, and hold them side by side."""
@@ -188,13 +200,13 @@ def compare(
 
     sweeps = [read_sweep(path, _overrides(data), repeats) for path in studies]
     with interruptible(AGAIN), Terminal(console()) as terminal:
-        overview = compare_all(sweeps, out, terminal, workers=workers)
+        overview = compare_all(sweeps, out, terminal, workers=workers, rehearsal=rehearsal)
     if as_json:
-        print(json.dumps(overview.to_json()))
+        say(json.dumps(overview.to_json()))
         return
-    print("\n".join(lines_of(overview)))
+    say(*lines_of(overview))
     page = out / "comparison.html"
-    print(f"comparison: {page if page.exists() else out / 'comparison.json'}")
+    say(f"comparison: {page if page.exists() else out / 'comparison.json'}")
 
 
 @app.command()
@@ -218,18 +230,18 @@ def reproduce(
 
     if list_all or name is None:
         listed = {key: {"what": one.what, "data": one.data} for key, one in REPRODUCTIONS.items()}
-        plain = "\n".join(f"{key:22} {one['what']} ({one['data']})" for key, one in listed.items())
-        print(json.dumps(listed) if as_json else plain)
+        plain = [f"{key:22} {one['what']} ({one['data']})" for key, one in listed.items()]
+        say(*([json.dumps(listed)] if as_json else plain))
         return
     chosen, folder = reproduction(name), out or Path("runs") / f"reproduce-{name}"
     with interruptible(AGAIN), Terminal(console()) as terminal:
         table = chosen.run(Request(data, folder, Scale(scale), terminal, repeats, workers))
         page = write_table(table, folder)
     if as_json:
-        print(json.dumps(table.to_json()))
+        say(json.dumps(table.to_json()))
         return
     show(table, console(stderr=False))
-    print(f"page: {page}")
+    say(f"page: {page}")
 
 
 @app.command()
@@ -237,65 +249,21 @@ def schema() -> None:
     """Print the JSON schema of study files, for editors."""
     from wardround.config import Study
 
-    print(json.dumps(Study.model_json_schema(), indent=2))
-
-
-@data_app.command("check")
-def data_check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The data folder, a .zip or a .tar.")],
-    layout: Annotated[str | None, typer.Option(help="How it lies on disk; guessed if not given.")] = None,
-    task: Annotated[str | None, typer.Option(help="What labels are read as; default: the layout's first.")] = None,
-    page: Annotated[
-        Path | None, typer.Option(help="Write a page with thumbnails there. It shows patients.")
-    ] = None,
-    card: Annotated[Path | None, typer.Option(help="Write the shareable data card there, as JSON.")] = None,
-    volume_size: Annotated[
-        tuple[int, int, int], typer.Option(help="Volumes: voxels that are looked at, about the centre.")
-    ] = (64, 64, 64),
-    as_json: AsJson = False,
-) -> None:
-    """Read a data folder and say what is in it, what is odd and what to do. For the hospital's own screen."""
-    from tempfile import TemporaryDirectory
-
-    from wardround.cli.terminal import Terminal
-    from wardround.images.layouts.guess import guess_layout
-    from wardround.images.listing import ReaderOptions
-    from wardround.images.load import Volumes, list_entries, load_images, open_layout
-    from wardround.images.quality.facts import facts_of_folder
-    from wardround.images.quality.inspection import inspect
-    from wardround.images.quality.lines import lines
-
-    with open_layout(layout, path) as store:
-        layout = layout or guess_layout(store)
-        are_volumes = list_entries(layout, store, task, ReaderOptions()).volumes
-    with TemporaryDirectory() as cache, Terminal(console()) as terminal:
-        terminal.stage(f"reading {layout}")
-        images = load_images(
-            layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True,
-            volumes=Volumes(volume_size) if are_volumes else None, progress=terminal.progress,
-        )  # fmt: skip
-        terminal.stage("looking at every picture")
-        found = inspect(images, facts=facts_of_folder(images), progress=terminal.progress)
-        if page is not None:
-            from wardround.images.quality.page import write_page
-
-            write_page(found, images, page)
-        if card is not None:
-            card.write_text(json.dumps(found.card.shareable(), indent=2) + "\n", encoding="utf-8")
-        if as_json:
-            print(json.dumps(found.to_json()))
-        else:
-            print("\n".join(lines(found, images)))
-            if page is not None:
-                print(f"page: {page}  (shows patients: do not send)")
+    say(*json.dumps(Study.model_json_schema(), indent=2).split("\n"))
 
 
 def main() -> None:
     """Runs a command; a `WardroundError` becomes one sentence on standard error and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to fail
     try:
         app()
     except WardroundError as error:
-        print(f"wardround: {error}", file=sys.stderr)
+        sentence = str(error)
+        if len(sentence) > _LONGEST_SENTENCE:
+            sentence = f"{sentence[: _LONGEST_SENTENCE // 2]} ... {sentence[-_LONGEST_SENTENCE // 2 :]}"
+        say(f"wardround: {sentence}", error=True)
         raise SystemExit(2) from None
 
 

@@ -1,11 +1,12 @@
 """The words that several commands end with."""
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from wardround.boundary.text import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +32,7 @@ def interruptible(way_back: str | Path) -> Iterator[None]:
         if isinstance(way_back, Path):
             begun = (way_back / "study.toml").is_file()
             way_back = f"Go on with: wardround resume {way_back}" if begun else ""
-        print(f"Interrupted. {way_back}".strip(), file=sys.stderr)
+        say(f"Interrupted. {way_back}".strip(), error=True)
         raise SystemExit(130) from None
 
 
@@ -41,20 +42,24 @@ def print_run(record: "RunRecord", as_json: bool) -> None:
 
     summary = summary_of_run(record)
     if as_json:
-        print(json.dumps(summary))
+        say(json.dumps(summary))
         return
-    print(record.certificate["short"])
-    quality = numbers_of(record).quality
-    if quality is not None:
-        said = ", ".join(f"{measure.title} {number(measure.score.value)}" for measure in quality.measures[:3])
+    say(str(record.certificate["short"]))
+    found = numbers_of(record)
+    if found.account.standing != "generated":
+        say(found.account.sentence(full_path=True))
+    if found.quality is not None:
+        said = ", ".join(
+            f"{measure.title} {number(measure.score.value)}" for measure in found.quality.measures[:3]
+        )
         majority = summary["majority_accuracy"]
         held_out = "pictures" if summary["unit"] == "picture" else "patients"
         beside = "" if majority is None else f" (majority class: {number(majority)})"
-        print(f"{said} on held-out {held_out}{beside}")
+        say(f"{said} on held-out {held_out}{beside}")
     if record.certificate["stopped"]:
-        print(record.certificate["stopped"])
+        say(str(record.certificate["stopped"]))
     page = record.path / "report.html"
-    print(f"report: {page}" if page.exists() else f"run: {record.path} (no report page)")
+    say(f"report: {page}" if page.exists() else f"run: {record.path} (no report page)")
 
 
 def number(value: object) -> str:

@@ -1,7 +1,7 @@
 """Rounds with their record, and the record's end: the same for simulated hospitals and for those behind a channel."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
@@ -34,7 +34,7 @@ def run_recorded(
 
     Args:
         coordinator: asks the hospitals.
-        weights: the initial ones, (parameter,); a run that goes on does not use them.
+        weights: the initial ones, (parameter,).
         folder: of the run.
         observer: watches.
         measure: of the models, after each round.
@@ -51,6 +51,7 @@ def run_recorded(
         folder.write_checkpoint(0, position.to_arrays())
     else:
         position = Position.from_arrays(*found)
+        position.check(study.rounds, weights.size)
     hospitals = len(coordinator.channel.hospitals)
     observer.stage(f"training: {section.strategy}, {study.rounds} rounds, {hospitals} hospitals")
     shown = ""
@@ -95,8 +96,11 @@ def write_card(
     target: Target,
     classes: tuple[str, ...],
     channels: int,
-) -> Mapping[str, object]:
+    stamp: str = "",
+) -> dict[str, object]:
     """Writes model.json and receipts.json; returns the certificate, which ends a run once it is written.
+
+    `stamp` stands behind the statement on the card.
 
     Raises:
         FederationError: a hospital gives no receipt.
@@ -106,7 +110,7 @@ def write_card(
     certificate = certificate_of(coordinator, outcome, model_sha256, history, receipts)
     card = card_of(
         coordinator.study, network, WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models)),
-        target=target, classes=classes, channels=channels, statement=str(certificate["short"]),
+        target=target, classes=classes, channels=channels, statement=f"{certificate['short']}{stamp}",
     )  # fmt: skip
     folder.write_json("model.json", card.to_json())
     if coordinator.keys:

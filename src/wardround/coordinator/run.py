@@ -77,18 +77,21 @@ def _run(opened: Opened, folder: RunFolder, observer: Observer) -> RunRecord:
     outcome = run_recorded(coordinator, opened.weights, folder, observer, nothing)
     coordinator.close()
     model_sha256 = write_model(outcome, network, folder)
-    folder.write_json("results.json", _results(opened))
+    released = _released(coordinator.plan)
+    folder.write_json("results.json", _results(opened, released))
     certificate = write_card(
         coordinator, outcome, network, folder, model_sha256=model_sha256, target=opened.target,
         classes=hello.classes, channels=hello.input_shape[0],
     )  # fmt: skip
+    unprotected = [row for row in released if row["protected_by"].startswith("nothing")]
+    certificate |= {"standing": "hospitals", "unprotected": unprotected}
     folder.write_json("certificate.json", certificate)
     record = RunRecord.read(folder.path)
     report_on(record, observer)
     return record
 
 
-def _results(opened: Opened) -> JsonDict:
+def _results(opened: Opened, released: list[dict[str, str]]) -> JsonDict:
     """Returns results without a figure of any patient: none leaves a hospital."""
     coordinator, hello, parameters = opened.coordinator, opened.hello, opened.network.num_parameters
     upload = upload_of(coordinator.plan, parameters, coordinator.channel.hospitals)
@@ -101,7 +104,7 @@ def _results(opened: Opened) -> JsonDict:
         "hospitals": [{"name": name} for name in coordinator.channel.hospitals],
         "upload": None if upload is None else upload.to_json(),
         "findings": {},
-        "released": _released(coordinator.plan),
+        "released": released,
     }
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from wardround.agreed.plans import plan_of
+from wardround.boundary.private import make_private_folder
 from wardround.config import Study, parse_study
 from wardround.config.read import read_tables
 from wardround.config.site import PolicyFile, Site
@@ -35,10 +36,10 @@ def accept(folder: Path, site: Site, policy: PolicyFile, study: Study, *, by: st
     check_named(study, site)
     check_allowed(study, plan, policy)
     path = folder / FOLDER / f"{study.digest}.toml"
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    make_private_folder(path.parent)
     at = datetime.now(UTC).isoformat(timespec="seconds")
     heading = f"[accepted]\nby = {json.dumps(by, ensure_ascii=False)}\nat = {json.dumps(at)}\n\n"
-    write_key_file(path, (heading + study.to_toml()).encode(), mode=0o600, replace=True)
+    write_key_file(path, (heading + study.to_toml()).encode(), replace=True)
     return path
 
 

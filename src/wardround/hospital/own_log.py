@@ -6,10 +6,12 @@ of a mistake does, so sentences are kept of errors that never do.
 
 import json
 import logging
+import os
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
+from wardround.boundary.private import open_private
 from wardround.errors import DataError, WardroundError
 
 _PROGRAM = Path(__file__).parents[1]
@@ -41,7 +43,7 @@ def described(error: BaseException) -> dict[str, str]:
 
 def log_to(path: Path) -> logging.Handler:
     """Returns a handler that appends to a file of mode 0600."""
-    path.touch(mode=0o600, exist_ok=True)
+    os.close(open_private(path, os.O_RDWR))
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(JsonLines())
     return handler

@@ -16,12 +16,9 @@ from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.config import Study
-from wardround.hospital.pictures import reader_options
+from wardround.hospital.pictures import list_pictures
 from wardround.images.entries import Target
-from wardround.images.layouts.phantom import PhantomOptions, list_phantom
 from wardround.images.listing import Listing
-from wardround.images.load import list_entries, open_layout
-from wardround.images.naming import with_persons
 from wardround.models.network import Network
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import clipped_sum
@@ -52,6 +49,8 @@ class Estimate:
         parameters: trained parameters of the network.
         patients: in the data folder, by its file names and tables; None where nothing is there to list.
         pictures: likewise.
+        classes: in the model's order; of masks the values from 0 on; empty where nothing is there to list.
+        noticed: sentences about ids and classes that look alike, and what was left out.
         seconds: of training, from timed steps on random numbers; None without pictures to count. Of masked sums it has
             gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network.
         memory_bytes: of training at its peak, beside the libraries themselves.
@@ -64,6 +63,8 @@ class Estimate:
     parameters: int
     patients: int | None
     pictures: int | None
+    classes: tuple[str, ...]
+    noticed: tuple[str, ...]
     seconds: float | None
     memory_bytes: int
     upload: MaskedUpload | None
@@ -79,6 +80,8 @@ class Estimate:
             "parameters": self.parameters,
             "patients": self.patients,
             "pictures": self.pictures,
+            "classes": list(self.classes),
+            "noticed": list(self.noticed),
             "seconds": self.seconds,
             "memory_bytes": self.memory_bytes,
             "upload": None if self.upload is None else self.upload.to_json(),
@@ -95,7 +98,7 @@ def estimate(study: Study) -> Estimate:
     check_availability(study, timetable)
     plan = plan_of(study)
     check_references(study, plan)
-    listing = _listed(study)
+    listing = list_pictures(study)
     persons = Persons.NAMED if listing is None else listing.persons
     plan = replace(plan, persons=persons)
     patients = None if listing is None else len({entry.patient for entry in listing.entries})
@@ -126,23 +129,12 @@ def estimate(study: Study) -> Estimate:
         parameters=network.num_parameters,
         patients=patients,
         pictures=pictures,
+        classes=() if listing is None else listing.class_names,
+        noticed=() if listing is None else tuple(listing.noticed()),
         seconds=seconds,
         memory_bytes=int(cache + inputs + hospitals + gradient_bytes),
         upload=upload_of(plan, network.num_parameters, [f"hospital-{study.hospitals.count}"]),
     )
-
-
-def _listed(study: Study) -> Listing | None:
-    """Returns the entries of the data folder, by names, tables and headers alone; None where no folder is named."""
-    site = study.site
-    if site.layout == "phantom":
-        phantoms = list_phantom(PhantomOptions(**site.phantom.model_dump()))
-        options = reader_options(study)
-        return options.classified(with_persons(phantoms, options.names, None))
-    if site.path is None:
-        return None
-    with open_layout(site.layout, site.path) as store:
-        return list_entries(site.layout, store, study.data.task, reader_options(study))
 
 
 def _shape(study: Study, listing: Listing | None) -> tuple[int, ...]:

@@ -7,10 +7,10 @@ No patient is named in it; `patients.csv` (picture, patient[, site]) names them,
 a mask (`test`) are passed over.
 """
 
-import json
 from pathlib import PurePosixPath
 from typing import Any
 
+from wardround.boundary.documents import Unfit, parse_json
 from wardround.errors import DataError
 from wardround.images.decode.nifti import ENDINGS, NIFTI
 from wardround.images.entries import Entry, Region, Target, Task
@@ -82,8 +82,8 @@ def _description(store: Store) -> dict[str, Any]:
     if DESCRIPTION not in store:
         raise DataError(f"the layout decathlon must look like {EXPECTED}, but there is no {DESCRIPTION}.")
     try:
-        found = json.loads(store.read(DESCRIPTION).decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        found = parse_json(store.read(DESCRIPTION))
+    except Unfit as error:
         raise DataError(f"{DESCRIPTION} must be JSON, got: {error}. Restore it.") from None
     if not isinstance(found, dict) or not _as_list(found.get("training")):
         raise DataError(f"{DESCRIPTION} must list volumes under 'training', got none. Restore it.")

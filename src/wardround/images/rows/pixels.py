@@ -1,8 +1,10 @@
 """The rows of a listing: from files that are hashed and decoded, or from the phantom's drawing."""
 
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +17,7 @@ from wardround.images.layouts.phantom import PhantomOptions, draw_phantom, phant
 from wardround.images.listing import Listing
 from wardround.images.rows.cache import Cached, Fill, Progress, cache_key, cached_pictures
 from wardround.images.rows.recipe import Prepared, Recipe
-from wardround.images.store import Store
+from wardround.images.store import MAX_BYTES, Store
 
 _WORKERS = min(8, os.cpu_count() or 1)
 """Threads that hash and decode; Pillow, zlib and hashlib release the interpreter lock."""
@@ -24,6 +26,33 @@ _IN_FLIGHT = 256
 """Pictures decoded at once, so that memory stays small for any number of files."""
 
 _VOLUMES_IN_FLIGHT = 4
+
+
+_DECODED = 2
+"""Bytes in memory for one of a file that is decoded; what a compressed one unpacks to has limits in its decoder."""
+
+_MOST_BYTES = 2_000_000_000
+"""Bytes of files that all threads together hold, unless one file alone is larger."""
+
+
+class _Room:
+    """Memory that threads share: a thread waits until its bytes fit beside the others', or no other has any."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._taken, self._changed = most_bytes, 0, threading.Condition()
+
+    @contextmanager
+    def of(self, num_bytes: int) -> Iterator[None]:
+        """Holds so many bytes during the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken == 0 or self._taken + num_bytes <= self._most)
+            self._taken += num_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= num_bytes
+                self._changed.notify_all()
 
 
 @dataclass(frozen=True)
@@ -45,16 +74,23 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
     """Returns sha256 of every entry's content and its rows, in the order of the listing.
 
     Raises:
-        DataError: a file cannot be opened, changes while it is read, or the cache cannot be written. Files
-            that open but do not decode are no error here: `Cached.unreadable` has them.
+        DataError: a file changes while it is read, or the cache cannot be written. Files that are too large, cannot be
+            opened or do not decode are no error here: `Cached.unreadable` has them.
     """
     entries = listing.entries
     in_flight = _VOLUMES_IN_FLIGHT if listing.volumes else _IN_FLIGHT
     with pillow_kept_quiet(), ThreadPoolExecutor(_WORKERS) as pool:
-        digests = list(pool.map(lambda entry: _digest(store, entry), entries))
+        room = _Room(_MOST_BYTES)
+
+        def hashed(entry: Entry) -> str:
+            with room.of(max(map(store.size, (*entry.files, *entry.mask)))):
+                return _digest(store, entry)
+
+        digests = list(pool.map(hashed, entries))
 
         def opened(entry: Entry, digest: str) -> Prepared | str:
-            return _opened(store, entry, digest, listing, wanted.recipe)
+            with room.of(_DECODED * sum(map(store.size, (*entry.files, *entry.mask)))):
+                return _opened(store, entry, digest, listing, wanted.recipe)
 
         def fill() -> Iterator[Prepared | str]:
             for start in range(0, len(entries), in_flight):
@@ -87,8 +123,15 @@ def _cached(
 
 
 def _digest(store: Store, entry: Entry) -> str:
-    """Returns one file's own sha256; for several, and for a frame, a sha256 over theirs."""
-    return _joined(entry, [sha256(store.read(name)).hexdigest() for name in (*entry.files, *entry.mask)])
+    """Returns one file's own sha256; for several, and for a frame, one over theirs; without content, over its name."""
+    try:
+        return _joined(entry, [sha256(store.read(name)).hexdigest() for name in (*entry.files, *entry.mask)])
+    except DataError:
+        return _unopened(entry)
+
+
+def _unopened(entry: Entry) -> str:
+    return sha256(f"unopened {entry.file}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _joined(entry: Entry, parts: list[str]) -> str:
@@ -99,8 +142,14 @@ def _joined(entry: Entry, parts: list[str]) -> str:
 
 def _opened(store: Store, entry: Entry, digest: str, listing: Listing, recipe: Recipe) -> Prepared | str:
     """Returns the rows, or the reason why there are none."""
-    contents = [store.read(name) for name in entry.files]
-    masks = [store.read(name) for name in entry.mask]
+    try:
+        contents = [store.read(name) for name in entry.files]
+        masks = [store.read(name) for name in entry.mask]
+    except DataError as error:
+        if digest != _unopened(entry):
+            raise
+        too_large = f"a file must have at most {MAX_BYTES:,} bytes, this one has more"
+        return too_large if error.code == "data-file-size" else "a file must open, this one does not"
     if _joined(entry, [sha256(content).hexdigest() for content in (*contents, *masks)]) != digest:
         raise DataError(f"pictures must not change while they are read, but {entry.file} did. Start again.")
     try:
