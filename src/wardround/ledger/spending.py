@@ -13,11 +13,13 @@ import numpy.typing as npt
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of, rough_epsilon_of
 from wardround.accounting.events import (
+    Event,
     GaussianEvent,
     LeafEvent,
     Leaves,
     NonPrivateEvent,
     event_of_leaves,
+    leaves,
     sorted_leaves,
 )
 from wardround.accounting.numbers import number_to_json
@@ -149,6 +151,23 @@ def spending_of(ledger: LedgerFile, persons: Sequence[str] | None = None, delta:
         persons=int(sizes[charged].sum()), strangers=strangers, delta=delta, greatest=greatest, typical=typical,
         unprotected=int((book.unprotected[places] > 0).sum()), limit=limit, runs=_runs(book, sizes),
     )  # fmt: skip
+
+
+def greatest_after(ledger: LedgerFile, persons: Sequence[str], more: Event, delta: float) -> float:
+    """Returns the greatest epsilon of any of these persons if `more` were charged to all; an upper bound.
+
+    For the holder's own screen, as everything here.
+    """
+    book, added = ledger.book(), Counter(dict(leaves(more)))
+    places = book.places_of([ledger.pseudonym(person) for person in persons])
+    counts = {
+        sorted_leaves(book.events_of(int(group)) + added)
+        for group in np.unique(book.group_of[places[places >= 0]])
+    }
+    counts |= {sorted_leaves(added)} if (places < 0).any() else set()
+    bounds = {items: epsilon_at(divergences_of(items, _ORDERS), _ORDERS, delta) for items in counts}
+    looked_at = len(counts) <= _LOOKED_AT
+    return max((_epsilon(i, bound, delta) if looked_at else bound for i, bound in bounds.items()), default=0.0)
 
 
 def _bounds(book: Book, groups: Sequence[int], delta: float) -> list[float]:
