@@ -3,12 +3,15 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 
 from wardround.errors import DataError
 from wardround.images.dicom.geometry import UNPLACED, NoStack, Plane, grid_of
 from wardround.images.dicom.headers import Header, Kind, read_header
 from wardround.images.dicom.labels import LABELS
-from wardround.images.dicom.pixels import MAX_VOXELS
+from wardround.images.dicom.parse import whole
+from wardround.images.dicom.pixels import MAX_VOXELS, stored
+from wardround.images.dicom.quiet import sealed
 from wardround.images.store import Store
 
 _TWO_PATIENTS = "files of two patients under one series"
@@ -53,14 +56,17 @@ def survey(store: Store, name_for: Callable[[str, str], str], *, reviewed: bool)
             counts[_NOBODYS] += 1
         else:
             headers.append(header)
-    first: dict[tuple[str | None, str, str], Header] = {}
-    for header in headers:
-        first.setdefault((header.patient, header.series, header.image), header)
-    kept, repeats = first.values(), len(headers) - len(first)
+    kept, shared = _without_repeats(store, headers)
+    repeats = len(headers) - len(kept)
     refused = Counter(header.refusal for header in kept if header.refusal is not None)
     notes = [f"{count} {what} were passed over" for what, count in sorted(counts.items())]
     if repeats:
         notes.append(f"{repeats} files repeat an image that was there before and were passed over")
+    if shared:
+        notes.append(
+            f"{shared} images have the SOPInstanceUID of another one and other pixels: the export gave several images "
+            "one UID. They are kept; ask for an export in which each has its own"
+        )
     for reason, count in sorted(refused.items()):
         verdict = "let in as reviewed" if reviewed else "refused; look at them, and set reviewed to let them in"
         notes.append(f"{count} images ({reason}) were {verdict}")
@@ -70,6 +76,38 @@ def survey(store: Store, name_for: Callable[[str, str], str], *, reviewed: bool)
         notes.append(f"{silent} images do not say whether text is burned in; look at some of them")
     pictures, slices, segmentations = (tuple(h for h in used if h.kind is kind) for kind in _USED)
     return Survey(pictures, slices, segmentations, tuple(notes), len(names))
+
+
+def _without_repeats(store: Store, headers: Iterable[Header]) -> tuple[list[Header], int]:
+    """Returns files without those that repeat one, and the number that only share a UID with one.
+
+    A file repeats one of the same patient, series and SOPInstanceUID whose decoded pixels and places are equal.
+    """
+    alike: dict[tuple[str | None, str, str], list[Header]] = defaultdict(list)
+    for header in headers:
+        alike[header.patient, header.series, header.image].append(header)
+    kept, shared = [], 0
+    for several in alike.values():
+        if len(several) > 1:
+            different = {(header.planes, _pixels_sha256(store, header)): header for header in reversed(several)}
+            several = sorted(different.values(), key=several.index)
+            shared += len(several) - 1
+        kept += several
+    return kept, shared
+
+
+def _pixels_sha256(store: Store, header: Header) -> str:
+    """Returns the SHA-256 of a file's decoded pixels; of the whole file where they cannot be decoded."""
+    content = store.read(header.source)
+
+    def decoded() -> str:
+        pixels = stored(whole(content))
+        return sha256(f"{pixels.shape} {pixels.dtype.kind}".encode() + pixels.astype("<i8").tobytes()).hexdigest()
+
+    try:
+        return sealed(decoded, "damaged")
+    except DataError:
+        return sha256(content).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -114,10 +152,12 @@ def patients_of(headers: Iterable[Header], name_for: Callable[[str, str], str]) 
 def pictures(headers: Iterable[Header], patient: Callable[[Header], str]) -> list[Unit]:
     """Returns every frame of every file as a picture of its own."""
     units = []
-    for name, found in _by_series(headers).items():
+    of_series: dict[tuple[str, str], list[Header]] = defaultdict(list)
+    for header in headers:  # a UID that the export gave to series of several patients joins none of them
+        of_series[patient(header), header.series].append(header)
+    for (who, name), found in of_series.items():
         ordered = sorted(found, key=lambda header: (header.number, header.image))
         for number, header in enumerate(ordered, start=1):
-            who = patient(header)
             file = f"{who}/s-{name}/{number:04d}"
             frames = (None,) if header.frames == 1 else range(header.frames)
             for frame in frames:

@@ -25,7 +25,7 @@ def guess_layout(store: Store) -> str:
     if (
         METADATA not in store
         and not files_in(store)[0]
-        and any(not name.endswith(ENDINGS) and is_dicom(store.read(name)) for name in store.names()[:_TRIED])
+        and any(not name.endswith(ENDINGS) and is_dicom(store.head(name, 132)) for name in store.names()[:_TRIED])
     ):
         return "dicom"
     return "folder"

@@ -10,10 +10,11 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from wardround.errors import DataError
 from wardround.images.decode.raw import Hint, Mask, Raw
-from wardround.images.rows.fit import Fit, find_circle, fitted, within
+from wardround.images.rows.fit import Fit, find_circle, fitted, squared, within
 
 Rows = npt.NDArray[np.uint8]
 """(row, channel, *space): the last channel is the mask where there is one."""
@@ -96,7 +97,11 @@ class PictureRecipe:
             )
         picture = np.asarray(raw.values, dtype=np.uint8)
         size = (self.image_size, self.image_size)
-        mask, circle = raw.mask, find_circle(picture) if self.circle else None
+        mask = raw.mask
+        if self.fit is not Fit.STRETCH:
+            picture = squared(picture, raw.aspect, Image.Resampling.BILINEAR)
+            mask = None if mask is None else squared(mask[None], raw.aspect, Image.Resampling.NEAREST)[0]
+        circle = find_circle(picture) if self.circle else None
         if circle is not None:  # the picture's own disc, for its mask as well
             picture, mask = within(picture, circle), None if mask is None else within(mask[None], circle)[0]
         made = fitted(picture, size, self.channels, self.fit)
@@ -172,10 +177,10 @@ class VolumeRecipe:
             raise DataError(f"every volume must have {self.channels} channels, got {len(raw.values)}.")
         from wardround.images.rows.volume import centred, levels, resampled
 
-        values, mask = np.asarray(raw.values, dtype=np.float32), raw.mask
+        values, mask, padding = np.asarray(raw.values, dtype=np.float32), raw.mask, raw.padding
         if self.spacing is not None:
-            values, mask = resampled(values, mask, raw.affine, self.spacing)
-        picture = levels(values, self.window)
+            values, mask, padding = resampled(values, mask, raw.affine, self.spacing, padding)
+        picture = levels(values, self.window, padding)
         rows = picture if mask is None else np.concatenate([picture, mask[None]])
         made, extent = centred(rows, self.size)
         if self.view is View.VOLUME:
