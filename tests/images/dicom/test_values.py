@@ -1,4 +1,4 @@
-"""Values of pixels against pydicom's own reading: padding, bits in their cells, UIDs that repeat, bare files, aspect."""
+"""Values of pixels against pydicom's own reading: padding, bits in cells, UIDs that repeat, bare files, aspect."""
 
 import io
 
@@ -225,7 +225,8 @@ def test_a_file_without_preamble_reads_as_with_it(dicom, tmp_path, kind):
     dicom.labels(tmp_path, "label,patient_id", "ill,patient 0", "well,patient 1", "well,patient 2")
     listing = dicom.read(tmp_path)
     whole = {
-        entry.file: raw.values.tolist() for entry, raw in zip(listing.entries, dicom.decode(tmp_path, listing))
+        entry.file: raw.values.tolist()
+        for entry, raw in zip(listing.entries, dicom.decode(tmp_path, listing), strict=True)
     }
     for number in range(3):
         path = tmp_path / f"x{number}"
@@ -237,7 +238,9 @@ def test_a_file_without_preamble_reads_as_with_it(dicom, tmp_path, kind):
         is_little = kind != "big"
         pydicom.dcmwrite(path, plain, implicit_vr=kind == "implicit", little_endian=is_little)
     bare = dicom.read(tmp_path)
-    assert {e.file: raw.values.tolist() for e, raw in zip(bare.entries, dicom.decode(tmp_path, bare))} == whole
+    assert {
+        e.file: raw.values.tolist() for e, raw in zip(bare.entries, dicom.decode(tmp_path, bare), strict=True)
+    } == whole
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from wardround.images.entries import Entry
 
-Values = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Values = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 Affine = npt.NDArray[np.float64]
 Padding = npt.NDArray[np.bool_]
@@ -20,7 +20,7 @@ class Raw:
     """One picture or volume as its file has it.
 
     Args:
-        values: uint8 (channel, height, width), 0..255, for pictures; float32 (channel, x, y, z), axes nearest to
+        values: uint8 (channel, height, width), 0..255, for pictures; uint16 for those whose files have 16 bits; float32 (channel, x, y, z), axes nearest to
             RAS+ and in the file's physical units, for volumes.
         mask: class index of each pixel or voxel, uint8 (*space); None where nothing is segmented.
         affine: from voxel indices to mm in RAS+, (4, 4); None for pictures, whose size in mm is unknown.

@@ -1,7 +1,8 @@
 """Bytes to a pydicom data set, within limits that hold for every file.
 
-Files have the DICM mark, or begin at once with the elements that it should precede. A header is sought in the first bytes and has a largest size; a data set that
-was deflated as a whole is unpacked up to a limit before pydicom sees it, for pydicom would unpack all of it.
+Files have the DICM mark, or begin at once with the elements that it should precede. A header is sought in the first
+bytes and has a largest size; a data set that was deflated as a whole is unpacked up to a limit before pydicom sees it,
+for pydicom would unpack all of it.
 """
 
 import io

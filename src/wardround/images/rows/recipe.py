@@ -13,7 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from wardround.errors import DataError
-from wardround.images.decode.raw import Hint, Mask, Raw
+from wardround.images.decode.pillow import Picture
+from wardround.images.decode.raw import Hint, Mask, Raw, Values
 from wardround.images.rows.fit import Fit, find_circle, fitted, squared, within
 
 Rows = npt.NDArray[np.uint8]
@@ -55,6 +56,7 @@ class PictureRecipe:
         channels: 1 or 3.
         fit: treatment of a picture that is no square.
         circle: crop to the bright disc of a fundus photograph first.
+        bits: used by pictures whose files have 16 bits: 2^bits - 1 becomes white in every one of them.
     """
 
     rows: ClassVar[int] = 1
@@ -63,6 +65,7 @@ class PictureRecipe:
     channels: int
     fit: Fit = Fit.CROP
     circle: bool = False
+    bits: int = 16
 
     def __post_init__(self) -> None:
         """Raises `DataError` for a shape that cannot be made."""
@@ -70,13 +73,15 @@ class PictureRecipe:
             raise DataError(
                 f"image_size must lie between 1 and 4096, got {self.image_size}. Choose 64 to begin with."
             )
+        if not 9 <= self.bits <= 16:
+            raise DataError(f"bits must lie between 9 and 16, got {self.bits}. Leave it out for 16.")
         if self.channels not in (1, 3):
             raise DataError(f"channels must be 1 or 3, got {self.channels}. Choose 1 for radiographs.")
 
     @property
     def key(self) -> tuple[object, ...]:
         """Everything that changes the rows: part of the key under which they are kept."""
-        return ("picture", VERSION, self.image_size, self.channels, self.fit.value, self.circle)
+        return ("picture", VERSION, self.image_size, self.channels, self.fit.value, self.circle, self.bits)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -90,12 +95,12 @@ class PictureRecipe:
 
     def prepare(self, raw: Raw) -> Prepared:
         """Returns the rows of one entry; raises `DataError` where it cannot be brought to the shape."""
-        if raw.values.dtype != np.uint8:
+        if raw.values.dtype not in (np.uint8, np.uint16):
             raise DataError(
                 "a picture must be two-dimensional here, got a volume. Set data.volume_size, "
                 "or choose a layout of pictures."
             )
-        picture = np.asarray(raw.values, dtype=np.uint8)
+        picture = of_eight_bits(raw.values, self.bits)
         size = (self.image_size, self.image_size)
         mask = raw.mask
         if self.fit is not Fit.STRETCH:
@@ -190,6 +195,22 @@ class VolumeRecipe:
 
 Recipe: TypeAlias = PictureRecipe | VolumeRecipe
 """The rows that every picture of a set is made into."""
+
+
+def of_eight_bits(values: Values, bits: int) -> Picture:
+    """Returns a picture of 8 bits; one of 16 is scaled from 0..2^bits - 1.
+
+    Raises:
+        DataError: a value above that.
+    """
+    if values.dtype == np.uint8:
+        return np.asarray(values, dtype=np.uint8)
+    top = (1 << bits) - 1
+    if values.max(initial=0) > top:
+        raise DataError(
+            f"a picture must have values up to {top} for bits = {bits}, got {values.max()}. Correct [data] bits."
+        )
+    return ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
 
 
 def axial(volume: Rows) -> Rows:
