@@ -253,6 +253,11 @@ def data_check(
     volume_size: Annotated[
         tuple[int, int, int], typer.Option(help="Volumes: voxels that are looked at, about the centre.")
     ] = (64, 64, 64),
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(help="dicom, bids: what is read, such as CT or T1w; may be given several times."),
+    ] = None,
+    bits: Annotated[int, typer.Option(help="Bits that grey pictures in files of 16 bits use.")] = 16,
     as_json: AsJson = False,
 ) -> None:
     """Read a data folder and say what is in it, what is odd and what to do. For the hospital's own screen."""
@@ -268,12 +273,14 @@ def data_check(
 
     with open_layout(layout, path) as store:
         layout = layout or guess_layout(store)
-        are_volumes = list_entries(layout, store, task, ReaderOptions()).volumes
+        options = ReaderOptions(modalities=tuple(modality) if modality else None)
+        are_volumes = list_entries(layout, store, task, options).volumes
     with TemporaryDirectory() as cache, Terminal(_console()) as terminal:
         terminal.stage(f"reading {layout}")
         images = load_images(
             layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True,
-            volumes=Volumes(volume_size) if are_volumes else None, progress=terminal.progress,
+            volumes=Volumes(volume_size) if are_volumes else None, progress=terminal.progress, bits=bits,
+            options=options,
         )  # fmt: skip
         terminal.stage("looking at every picture")
         found = inspect(images, facts=facts_of_folder(images), progress=terminal.progress)

@@ -10,6 +10,7 @@ from wardround.config.section import Section, conflict
 from wardround.images.layouts.names import LayoutName
 
 ClassName = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]{0,98}[^\s\x00-\x1f])?$")]
+Modality = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,16}$")]
 VoxelCount = Annotated[int, Field(ge=4, le=1024)]
 Millimetres = Annotated[float, Field(ge=0.05, le=50)]
 
@@ -133,6 +134,19 @@ class DataSection(Section):
         "crop", description="What becomes of a picture that is no square."
     )
     circle_crop: bool = Field(False, description="Crop to the bright disc of a fundus photograph first.")
+    bits: int = Field(
+        16,
+        ge=9,
+        le=16,
+        description="Bits that grey pictures in files of 16 bits use: 2^bits - 1 becomes white. A brighter one is "
+        "unreadable.",
+    )
+    modalities: tuple[Modality, ...] | None = Field(
+        None,
+        min_length=1,
+        description="dicom: modalities that are read, such as CT; bids: kinds of images, such as T1w. Others are "
+        "passed over. Default: all, if they are pictures only or volumes only; of bids, the one kind.",
+    )
     volume_size: tuple[VoxelCount, VoxelCount, VoxelCount] | None = Field(
         None, description="Volumes: voxels along x, y and z (right, front, head) after preprocessing."
     )
@@ -177,6 +191,8 @@ class DataSection(Section):
             given += ["view"] * (self.view != "volume")
             if given:
                 raise ValueError(f"{given[0]} belongs to volumes; set volume_size, or remove it")
+        elif self.bits != 16:
+            raise ValueError("bits belongs to pictures; remove it, or volume_size")
         if self.window is not None and not self.window[0] < self.window[1]:
             raise ValueError("window must rise, for instance [-200, 250] for a liver in CT")
         return self

@@ -137,6 +137,7 @@ class ReaderOptions:
         names: of persons, where the site has a way of its own; it goes before the layout's and a table in the folder.
         leave_out: values of a label or a patient in a table whose rows are left out.
         classes: of the study; None takes those of the data.
+        modalities: of the pictures that are read, as DICOM or BIDS writes them; None takes all that fit together.
     """
 
     key_file: Path | None = None
@@ -146,6 +147,7 @@ class ReaderOptions:
     names: PersonNames | None = None
     leave_out: tuple[str, ...] = ()
     classes: Classes | None = None
+    modalities: tuple[str, ...] | None = None
 
     def classified(self, listing: Listing) -> Listing:
         """Returns the entries with the study's classes, where it names them."""

@@ -29,7 +29,7 @@ MAX_CHANNELS = 64
 OFF_CLASS = 0.02
 """Largest distance of a mask's values from whole numbers.
 
-Labels up to 10 that a library scaled to the 255 steps of uint8 (`scl_slope`) lie half a step, 0.0196, from them at most.
+Labels up to 10 that a library scaled to the 255 steps of uint8 (`scl_slope`) lie at most half a step, 0.0196, away.
 """
 
 _GZIP = b"\x1f\x8b"
@@ -40,7 +40,7 @@ _SECOND_VERSION = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 
 @dataclass(frozen=True)
 class NiftiDecoder:
-    """One file a volume, three axes or a fourth of channels; the mask a file on the same grid."""
+    """One file a volume, three axes or a fourth of channels, or a file a channel; the mask a file on the same grid."""
 
     key: str = "nifti-2"
 
@@ -48,6 +48,10 @@ class NiftiDecoder:
         """See `Decoder`."""
         del entry, hint
         values, affine = read_nifti(contents[0])
+        others = [read_nifti(content) for content in contents[1:]]
+        if not all(v.shape[1:] == values.shape[1:] and np.allclose(a, affine, atol=1e-2) for v, a in others):
+            raise DataError("the channels of a volume must lie on one grid, these do not. Resample them.")
+        values = np.concatenate([values, *(channel for channel, _ in others)]) if others else values
         if not masks:
             return Raw(values, None, affine)
         classes, of_mask = read_nifti(masks[0])
@@ -59,8 +63,8 @@ class NiftiDecoder:
         mask = np.rint(classes[0])
         if not np.allclose(mask, classes[0], rtol=0, atol=OFF_CLASS) or mask.min() < 0 or mask.max() > 255:
             raise DataError(
-                "a mask must hold whole numbers from 0 to 255, this one holds others, as an interpolated one does. Save "
-                "it again as uint8."
+                "a mask must hold whole numbers from 0 to 255, this one holds others, as an interpolated one does. "
+                "Save it again as uint8."
             )
         return Raw(values, mask.astype(np.uint8), affine)
 

@@ -20,8 +20,8 @@ class Raw:
     """One picture or volume as its file has it.
 
     Args:
-        values: uint8 (channel, height, width), 0..255, for pictures; uint16 for those whose files have 16 bits; float32 (channel, x, y, z), axes nearest to
-            RAS+ and in the file's physical units, for volumes.
+        values: uint8 (channel, height, width), 0..255, for pictures, and uint16 where their files have 16 bits; float32
+            (channel, x, y, z), axes nearest to RAS+ and in the file's physical units, for volumes.
         mask: class index of each pixel or voxel, uint8 (*space); None where nothing is segmented.
         affine: from voxel indices to mm in RAS+, (4, 4); None for pictures, whose size in mm is unknown.
         padding: True for voxels that were never measured, (*space), whose values mean nothing; None where there is

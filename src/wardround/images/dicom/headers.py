@@ -41,6 +41,7 @@ class Header:
         kind: of its content; where that is nothing to train on, the rest is empty.
         patient: by PatientID alone; None where there is none, or one that names no person.
         likeness: shared by patients whose ids look alike (`identity.likeness`).
+        modality: as DICOM writes it, one of the codes of pictures; else empty, for it may be anything.
         issuer: of the PatientID, where the header says so.
         number: its place in the series as the scanner counted, to order pictures only.
         planes: places of its frames, for slices and segmentations; None where it does not say.
@@ -55,6 +56,7 @@ class Header:
     kind: Kind
     patient: str | None = None
     likeness: str | None = None
+    modality: str = ""
     issuer: str | None = None
     study: str = ""
     series: str = ""
@@ -114,6 +116,7 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
         kind,
         patient=name_for("patient", patient) if is_named else None,
         likeness=name_for("likeness", likeness(folded(patient))) if is_named else None,
+        modality=modality if (modality := text(found, "Modality").upper()) in _MODALITIES else "",
         issuer=named("issuer", "IssuerOfPatientID"),
         study=named("study", "StudyInstanceUID") or "",
         # A file of no series is one of its own.
@@ -191,6 +194,10 @@ _CAPTURES = ("1.2.840.10008.5.1.4.1.1.7",)
 _ULTRASOUND = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6")
 _ULTRASOUND_MODALITIES = ("US", "IVUS")
 
+_MODALITIES = frozenset({
+    "CT", "MR", "PT", "NM", "CR", "DX", "MG", "RG", "RF", "XA", "PX", "IO", "BMD", "US", "IVUS", "OP", "OPT", "OCT",
+    "IVOCT", "OAM", "OPM", "ES", "GM", "SM", "XC", "DG", "LS", "TG", "BI", "OT", "RTIMAGE",
+})  # fmt: skip
 _VOLUMES = ("CT", "MR", "PT")
 _NO_PICTURES = (
     "SR", "PR", "KO", "REG", "DOC", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "ECG", "AU", "HD", "RWV",

@@ -64,10 +64,14 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
     if table is None and target is not Target.MASKS:
         raise DataError(f"DICOM without segmentations must come with a table of labels, got none. Add {LABELS}.")
     seen = survey(store, name_for, reviewed=options.reviewed)
+    if options.modalities is not None:
+        seen = seen.of(options.modalities)
     if seen.slices and seen.pictures:
         raise DataError(
             f"a data set must hold pictures or volumes, got {len(seen.pictures)} files of pictures and "
-            f"{len(seen.slices)} of slices. Lay them into two folders."
+            f"{len(seen.slices)} of slices ({seen.modalities}). Choose: modalities in [data] of the study, such as "
+            '["CT"], or data check --modality CT.',
+            code="data-modalities",
         )
     units, notes, like_another = _units(seen, name_for)
     if table is None:
@@ -102,6 +106,8 @@ def _units(
     used = seen.slices or seen.pictures
     patient = patients_of((*used, *seen.segmentations), name_for)
     notes = list(seen.notes)
+    if len({header.modality for header in used}) > 1:
+        notes.append(f"the files are of several modalities: {seen.modalities}")
     owners: dict[str, set[str]] = {}
     for header in used:
         owners.setdefault(header.study, set()).add(patient(header))

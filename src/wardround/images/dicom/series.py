@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from wardround.errors import DataError
@@ -30,6 +30,20 @@ class Survey:
     segmentations: tuple[Header, ...]
     notes: tuple[str, ...]
     num_files: int
+
+    def of(self, modalities: tuple[str, ...]) -> "Survey":
+        """Returns the pictures and slices of these modalities, and the number of the others as a note."""
+        wanted = {modality.upper() for modality in modalities}
+        kept = [tuple(h for h in some if h.modality in wanted) for some in (self.pictures, self.slices)]
+        others = len(self.pictures) + len(self.slices) - len(kept[0]) - len(kept[1])
+        notes = (f"{others} files of other modalities were passed over",) if others else ()
+        return replace(self, pictures=kept[0], slices=kept[1], notes=(*self.notes, *notes))
+
+    @property
+    def modalities(self) -> str:
+        """The modalities of pictures and slices with the number of their files, as `CR 1, CT 32`."""
+        counts = Counter(header.modality or "another" for header in (*self.pictures, *self.slices))
+        return ", ".join(f"{modality} {count}" for modality, count in sorted(counts.items()))
 
 
 def survey(store: Store, name_for: Callable[[str, str], str], *, reviewed: bool) -> Survey:

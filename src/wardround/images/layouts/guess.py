@@ -1,8 +1,11 @@
 """The layout that a folder most likely has, for commands that were not told."""
 
+from wardround.images.arrays import ENDING
 from wardround.images.decode.nifti import ENDINGS
 from wardround.images.dicom.parse import is_dicom
-from wardround.images.layouts import aptos, chest_xray, decathlon, manifest
+from wardround.images.layouts import aptos, bids, chest_xray, manifest
+from wardround.images.layouts.dataset_json import DESCRIPTION, description_of
+from wardround.images.layouts.nnunet import EXPECTED, is_nnunet
 from wardround.images.store import Store
 from wardround.images.table import METADATA, files_in
 
@@ -11,13 +14,18 @@ _TRIED = 20
 
 def guess_layout(store: Store) -> str:
     """Returns the name of a layout: by the file that only it has, by folders, by DICOM's mark; else `folder`."""
+    if store.root.name.lower().endswith(ENDING):
+        return "medmnist"
     for name, file in (
-        ("decathlon", decathlon.DESCRIPTION),
+        ("decathlon", DESCRIPTION),
+        ("bids", bids.PARTICIPANTS),
         ("manifest", manifest.MANIFEST),
         ("aptos", aptos.TABLE),
     ):
         if file in store:
-            return name
+            return (
+                "nnunet" if file == DESCRIPTION and is_nnunet(description_of(store, "nnunet", EXPECTED)) else name
+            )
     tops = {tuple(name.split("/")[:2]) for name in files_in(store)[0] if name.count("/") >= 2}
     classes = {folder for part, folder in tops if part in chest_xray.SPLITS}
     if classes and classes <= {*chest_xray.FOLDERS}:  # other classes are another set's
