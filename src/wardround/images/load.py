@@ -144,7 +144,7 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
     except DataError as error:
         if "must look like" not in str(error):
             raise
-        raise DataError(f"{error} {_elsewhere(layout, store)}") from None
+        raise DataError(f"{error} {_elsewhere(layout, store)}", code=error.code) from None
     if not listing.entries:
         raise DataError(
             f"the layout {layout} must look like {reader.expected}, but no picture lies there. "

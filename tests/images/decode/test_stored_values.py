@@ -106,6 +106,7 @@ def turned(shape, orientation, kind="PNG"):
 
 def lies_on(picture, mask):
     raw = PILLOW.decode(ENTRY, [picture], [mask], None)
+    assert raw.mask is not None
     return raw.values.shape[1:] == raw.mask.shape and np.array_equal(raw.values[0] > 127, raw.mask > 0)
 
 
@@ -165,6 +166,7 @@ def test_axes_of_length_one_are_none(shape, channels, kind):
     raw = NIFTI.decode(ENTRY, [nifti(values, kind=kind)], [nifti(mask, kind=kind)], None)
     expected = np.moveaxis(values.reshape(4, 5, 6, channels), 3, 0)
     np.testing.assert_array_equal(raw.values, expected)
+    assert raw.mask is not None
     assert raw.mask.shape == (4, 5, 6)
 
 

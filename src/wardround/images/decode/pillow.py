@@ -96,7 +96,8 @@ def decode_in_thread(
             image.draft("L" if is_grey else None, size)
         image.load()
         array = _as_array(_upright(image) if is_upright else image, is_png=image.format == "PNG")
-        return _of_tiff(array, image) if array.dtype == np.uint16 and image.format == "TIFF" else array
+        is_deep_tiff = image.format == "TIFF" and array.dtype == np.uint16
+        return _of_tiff(np.asarray(array, dtype=np.uint16), image) if is_deep_tiff else array
 
 
 def decode_mask(data: bytes, *, is_upright: bool = True) -> Mask:
@@ -223,7 +224,7 @@ def _tag(image: Image.Image, tag: int) -> Any:
 def _of_tiff(values: npt.NDArray[np.uint16], image: Image.Image) -> npt.NDArray[np.uint16]:
     """Returns 16-bit greys over the whole range, white the highest; Pillow does so for 8 bits only."""
     if _tag(image, _BITS) == 12:
-        values = (values << 4) | (values >> 8)
+        values = (values * np.uint16(16)) | (values // np.uint16(256))
     return np.uint16(65535) - values if _tag(image, _PHOTOMETRIC) == 0 else values
 
 

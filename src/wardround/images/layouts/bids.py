@@ -102,7 +102,9 @@ def read_bids(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> 
 def _participants(store: Store) -> dict[str, _Participant]:
     """Returns the rows of the table by participant; a tab separates, and nothing is quoted (BIDS, tabular files)."""
     if PARTICIPANTS not in store:
-        raise _refused("the table of participants", "none")
+        raise DataError(
+            f"the layout bids must look like {EXPECTED}, but there is no {PARTICIPANTS}.", code="data-bids"
+        )
     try:
         lines = store.read(PARTICIPANTS).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -130,7 +132,7 @@ def _participants(store: Store) -> dict[str, _Participant]:
 
 
 def _refused(must: str, came: str) -> DataError:
-    return DataError(f"the layout bids must look like {EXPECTED}, with {must}, got {came}.", code="data-bids")
+    return DataError(f"the layout bids must have {must}, got {came}. It is {EXPECTED}.", code="data-bids")
 
 
 READER = Reader(read_bids, EXPECTED, (Task.CLASSIFICATION, Task.BINARY, Task.GRADING))

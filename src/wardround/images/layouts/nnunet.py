@@ -96,10 +96,10 @@ def _classes(labels: dict[str, Any]) -> tuple[tuple[str, ...], tuple[Region, ...
     if "ignore" in labels:
         raise _refused("no label 'ignore', for a voxel without a class cannot be trained on", "one")
     values = {str(name): as_list(value) or [value] for name, value in labels.items()}
-    numbers = {number for several in values.values() for number in several}
+    each = [number for several in values.values() for number in several]
+    numbers = set(each) if all(type(number) is int for number in each) else set()
     if (
-        not all(type(number) is int for number in numbers)
-        or sorted(numbers) != list(range(len(numbers)))
+        sorted(numbers) != list(range(len(numbers)))
         or values.get("background") != [0]
         or not 2 <= len(numbers) <= _MOST_CLASSES
     ):
@@ -153,7 +153,7 @@ def _case(name: str, ending: str) -> str | None:
 
 def _refused(must: str, came: str) -> DataError:
     return DataError(
-        f"the layout nnunet must look like {EXPECTED}, with {must}, got {came}. Correct {DESCRIPTION} or the files.",
+        f"the layout nnunet must have {must}, got {came}. It is {EXPECTED}; correct {DESCRIPTION} or the files.",
         code="data-nnunet",
     )
 
