@@ -33,7 +33,7 @@ from scipy import stats
 from benchmarks.engine_report import machine
 from benchmarks.page import put_between
 from wardround.accounting.accountants import AccountantKind, epsilon_of
-from wardround.accounting.events import GaussianEvent
+from wardround.accounting.events import GaussianEvent, NoEvent
 from wardround.agreed.network import build_network
 from wardround.agreed.plans import plan_of
 from wardround.config import Study, parse_study
@@ -183,8 +183,15 @@ def without(images: ImageSet, patient: str) -> ImageSet:
 def released(study: Study, plan: Plan, materials: Materials) -> Float64:
     """The sum that everybody sees after a round, from the change of the model, (parameter,)."""
     with LedgerFile(Path(":memory:")) as ledgers:
+        accounts = {
+            name: ledgers.begin(
+                run="a repetition", study=study.digest, name="audit", hospital=name, persons=(), foreseen=NoEvent(),
+                epsilon=math.inf, delta=plan.delta,
+            )
+            for name in materials.hospitals
+        }  # fmt: skip
         federation = federate(
-            study, plan, materials, materials.hospitals, ledgers, label="main", epsilon_limit=math.inf
+            study, plan, materials, materials.hospitals, accounts, ledgers.transaction, label="main"
         )
         strategy, channel = federation.coordinator.strategy, federation.coordinator.channel
         start = materials.workbench.initial_weights

@@ -7,7 +7,10 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import copy
+import itertools
 import sys
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +22,11 @@ from wardround.cli.main import main
 from wardround.config import parse_study
 
 pytest_plugins = ["tests.fixtures_federation"]
+
+# No test, and no process that one starts, charges the ledger of the person who runs the tests.
+STATE = tempfile.TemporaryDirectory(prefix="wardround-state-")
+os.environ["XDG_STATE_HOME"] = STATE.name
+_numbers = itertools.count()
 
 # No deadline: a busy machine is no reason to fail.
 settings.register_profile("developer", max_examples=15, deadline=None)
@@ -43,6 +51,14 @@ TINY: dict[str, dict[str, object]] = {
     "federation": {"rounds": 4, "evaluate_every": 2},
     "performance": {"threads": 1},
 }
+
+
+@pytest.fixture(autouse=True)
+def own_state(monkeypatch):
+    """The folder of this test's own lasting ledger, which is made when one is."""
+    folder = Path(STATE.name) / str(next(_numbers))
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

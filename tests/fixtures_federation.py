@@ -1,6 +1,7 @@
 """A tiny federation with real agents, for the tests of agents and strategies (a pytest plugin)."""
 
 import math
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import get_args
 
@@ -112,7 +113,7 @@ def with_training(plan, **changes):
 
 
 class TinyFederation:
-    """Hospitals with four patients each (of 1, 2, 3 and 1 pictures), a linear network, real agents and ledgers."""
+    """Hospitals with four patients each (of 1, 2, 3 and 1 pictures), a linear network, and real agents and ledgers."""
 
     def __init__(
         self, folder, *, hospitals=3, plan=None, seed=5, epsilon_limit=math.inf, rounds=5, works=EVERY_WORK
@@ -128,25 +129,48 @@ class TinyFederation:
                 "linear", Normalise(), nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), encode_once=False
             )
         self.workbench = Workbench(network, self.pixels, cross_entropy, 1 << 20)
-        self.ledgers = LedgerFile(folder / "ledger.sqlite")
+        self.seed, self.epsilon_limit = seed, epsilon_limit
+        self.ledgers: dict[HospitalName, LedgerFile] = {}
         self.agents = {}
         starts, ids = np.concatenate([[0], np.cumsum(counts)]), names(len(counts))
         for index in range(hospitals):
             name = HospitalName(f"hospital-{index + 1}")
             mine = starts[4 * index : 4 * index + 5]
             rows = np.arange(mine[0], mine[-1])
+            self.ledgers[name] = LedgerFile(folder / f"{name}.sqlite")
             self.agents[name] = Agent(
                 name=name,
                 patients=TrainingPatients(rows, self.labels[rows], mine - mine[0], ids[4 * index : 4 * index + 4]),
                 plan=self.plan,
                 policy=Policy(STUDY, works, rounds),
-                ledger=self.ledgers.open(name, "digest", epsilon_limit=epsilon_limit, delta=self.plan.delta),
+                account=self.account_in(self.ledgers[name], name),
                 randomness=Randomness(seed, STUDY),
                 workbench=self.workbench,
             )
         self.channel = InProcessChannel(
-            tuple(self.agents), lambda requests: answer_all(self.agents, requests, self.ledgers.transaction)
+            tuple(self.agents), lambda requests: answer_all(self.agents, requests, self.transaction)
         )
+
+    def account_in(self, ledger, hospital):
+        """A hospital's account in a ledger, of its four patients in this run."""
+        return ledger.begin(
+            run="a run", study=STUDY, name=STUDY, hospital=hospital, persons=[f"{hospital}/{n}" for n in range(4)],
+            foreseen=self.plan.event_after(self.plan.releases), epsilon=self.epsilon_limit, delta=self.plan.delta,
+            seeded=self.seed is not None,
+        )  # fmt: skip
+
+    @contextmanager
+    def transaction(self):
+        """One write in each hospital's own ledger, all of them undone by an error."""
+        with ExitStack() as stack:
+            for ledger in self.ledgers.values():
+                stack.enter_context(ledger.transaction())
+            yield
+
+    def close(self):
+        """Closes every ledger."""
+        for ledger in self.ledgers.values():
+            ledger.close()
 
     @property
     def weights(self):
@@ -166,4 +190,4 @@ def make_federation(tmp_path):
 
     yield make
     for federation in made:
-        federation.ledgers.close()
+        federation.close()

@@ -131,7 +131,6 @@ ARROWS: dict[str, set[str]] = {
         "work",
         "hospital",
         "simulation",
-        "ledger",
         "per_patient",
     },
     "cli": {

@@ -189,7 +189,7 @@ def test_notes_of_one_study_are_not_those_of_another(folders):
             [hospital] = opened(stack, {"north": paths["north"]}, study).values()
             asked = Request(study.digest, round, 1, GradientSum(hospital.agent.workbench.initial_weights))
             reply = hospital.reply(asked)
-            charged = hospital.agent.ledger.charged(study.digest)
+            charged = hospital.agent.account.charged()
         assert isinstance(reply, Answer) == bool(charged) == (study is strong)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from wardround.federation.messages import Reply, Request
     from wardround.federation.strategy import Strategy
     from wardround.images.patients import Patient
-    from wardround.ledger.account import Ledger
+    from wardround.ledger.account import Account
     from wardround.ledger.file import LedgerFile
     from wardround.per_patient import clipped_sum
     from wardround.privacy.plans.plan import Plan
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Account": "wardround.ledger.account",
     "Channel": "wardround.federation.channel",
-    "Ledger": "wardround.ledger.account",
     "LedgerFile": "wardround.ledger.file",
     "Patient": "wardround.images.patients",
     "Plan": "wardround.privacy.plans.plan",
@@ -44,8 +44,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "Account",
     "Channel",
-    "Ledger",
     "LedgerFile",
     "Patient",
     "Plan",

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.charges import charges_of
 from tests.federation.known import local_sgd, rounds, state_after
 from tests.fixtures_federation import STUDY
 
@@ -86,7 +87,7 @@ def test_a_fraction_of_the_hospitals_is_asked_and_averaged(make_federation):
         weights = averaged(federation, weights, asked, steps=2, learning_rate=0.4, momentum=0.6)
     ours = rounds(fedavg(timetable=timetable), federation)["global"]
     assert np.allclose(ours, weights, rtol=1e-3, atol=1e-5)
-    entries = [len(agent.ledger.entries()) for agent in federation.agents.values()]
+    entries = [len(charges_of(agent.account)) for agent in federation.agents.values()]
     assert entries == timetable.visits(3).tolist(), "who is not asked pays nothing"
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tests.charges import charges_of
 from tests.federation.known import gradient_sum, local_sgd
 from tests.fixtures_federation import STUDY, private_plan, with_training, without_noise
 from tests.names import names
@@ -145,9 +146,9 @@ def test_counts_are_asked_for_only_where_they_are_needed(make_federation):
     assert (
         training(num_patients=None, own_size=True).counts(federation.channel)["num_patients"].tolist() == [1] * 3
     )
-    assert not any(agent.ledger.entries() for agent in federation.agents.values())
+    assert not any(charges_of(agent.account) for agent in federation.agents.values())
     assert training(num_patients=None).counts(federation.channel)["num_patients"].tolist() == [4.0] * 3
-    assert all(len(agent.ledger.entries()) == 1 for agent in federation.agents.values())
+    assert all(len(charges_of(agent.account)) == 1 for agent in federation.agents.values())
 
 
 @pytest.mark.parametrize("repair", [Repair.WEIGHTED_LOSS, Repair.WEIGHTED_SAMPLING])
@@ -173,6 +174,6 @@ def test_class_counts_are_noised_like_one_count_and_charged_once(make_federation
         replies = Call(STUDY).ask(federation.channel, dict.fromkeys(federation.channel.hospitals, request))
         for name, reply in replies.items():
             agent = federation.agents[name]
-            assert [entry.event for entry in agent.ledger.entries()] == [GaussianEvent(30.0)]
+            assert [entry.event for entry in charges_of(agent.account)] == [GaussianEvent(30.0)]
             found.append(reply.update - np.bincount(class_of_patients(agent.patients), minlength=2))
     assert stats.kstest(np.array(found).ravel(), "norm", (0, 30.0)).pvalue > 1e-3

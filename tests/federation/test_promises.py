@@ -82,8 +82,8 @@ def test_every_strategy_stops_before_the_step_that_would_overspend(make_federati
     with pytest.raises(BudgetExhausted):
         strategy.update(state, federation.channel, last + 1)
     for agent in federation.agents.values():
-        assert agent.ledger.spent() <= plan.epsilon_after(2 * steps)
-    assert max(agent.ledger.spent() for agent in federation.agents.values()) == pytest.approx(
+        assert agent.account.spent() <= plan.epsilon_after(2 * steps)
+    assert max(agent.account.spent() for agent in federation.agents.values()) == pytest.approx(
         plan.epsilon_after(2 * steps)
     )
 

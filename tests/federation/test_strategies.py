@@ -172,7 +172,7 @@ def test_a_hospital_refuses_a_round_whose_norm_is_no_number(make_federation, cli
     request = CALL.request(GradientSum(federation.weights, clipping_norm), 1)
     with pytest.raises(FederationError, match="policy"):
         CALL.ask(federation.channel, dict.fromkeys(federation.channel.hospitals, request))
-    assert all(agent.ledger.spent() == 0 for agent in federation.agents.values())
+    assert all(agent.account.spent() == 0 for agent in federation.agents.values())
 
 
 @pytest.mark.parametrize("kind", [ClippingKind.PER_LAYER, ClippingKind.AUTOMATIC])

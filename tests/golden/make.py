@@ -14,7 +14,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,11 +25,14 @@ import numpy as np
 import torch
 from tests.golden.cases import Tables, tables_of_cases, to_toml, write_volumes
 
+from wardround.accounting.events import to_json
+from wardround.accounting.numbers import number_to_json
 from wardround.agreed.plans import plan_of
 from wardround.config import read_study
 from wardround.config.sweep import read_sweep
 from wardround.coordinator.observer import Silent
 from wardround.errors import StudyError
+from wardround.ledger.entry import Begun, Charge
 from wardround.ledger.file import LedgerFile
 from wardround.records.folder import arrays_from_file, read_json, read_lines
 from wardround.simulation.run import run_study
@@ -65,7 +68,7 @@ class Cases:
         except StudyError:
             return {"refused": True}
         with mock.patch("wardround.simulation.run.write_report"):  # drawing the page takes longest
-            run_study(study, folder / "out", Silent())
+            run_study(study, folder / "out", Silent(), rehearsal=True)
         return observed(folder / "out")
 
     def _tables(self, name: str) -> Tables:
@@ -133,24 +136,40 @@ def _numbers(metrics: Any) -> Found:
 
 
 def _charges(folder: Path) -> dict[str, list[str]]:
-    """What each hospital was promised, then its charges in order; hospitals of equal ledgers stand together."""
+    """What each hospital was promised, then its charges in order; hospitals of equal accounts stand together."""
     own = folder / "ledger.sqlite"
     names: dict[tuple[str, ...], list[str]] = {}
-    with LedgerFile(own if own.exists() else folder.parent / "ledger.sqlite") as ledgers:
-        for hospital, pictures in ledgers.chains():
-            entries = [entry.to_json() for entry in ledgers.entries(hospital, pictures)]
-            lines = [*dict.fromkeys(_promised(entry) for entry in entries), *map(_charged, entries)]
-            names.setdefault(tuple(lines), []).append(hospital)
-    return {", ".join(hospitals): list(lines) for lines, hospitals in names.items()}
+    with LedgerFile(own if own.exists() else folder.parent / "ledger.sqlite") as ledger:
+        lines: dict[str, list[str]] = {}
+        promises: dict[str, list[str]] = {}
+        hospitals: dict[int, str] = {}
+        for number, entry in enumerate(ledger.entries(), start=1):
+            match entry:
+                case Begun():
+                    hospitals[number] = entry.hospital
+                    lines.setdefault(entry.hospital, [])
+                    promises.setdefault(entry.hospital, []).append(_promised(entry))
+                case Charge():
+                    lines[hospitals[entry.begun]].append(_charged(entry))
+        for hospital, charges in sorted(lines.items()):
+            if not charges:  # it was never asked
+                continue
+            whole = [*dict.fromkeys(promises[hospital]), *charges]
+            names.setdefault(tuple(whole), []).append(hospital)
+    return {", ".join(together): list(whole) for whole, together in names.items()}
 
 
-def _promised(entry: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {entry[key]}" for key in ("epsilon_limit", "delta", "accountant", "unit", "relation"))
+def _promised(begun: Begun) -> str:
+    values = {
+        "epsilon_limit": number_to_json(begun.epsilon), "delta": begun.delta, "accountant": begun.accountant.value,
+        "unit": begun.unit.value, "relation": begun.relation.value,
+    }  # fmt: skip
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
-def _charged(entry: Mapping[str, Any]) -> str:
-    event = json.dumps(entry["event"], sort_keys=True)
-    return f"{entry['release_id']} #{entry['attempt']} {entry['purpose']}: {event}"
+def _charged(charge: Charge) -> str:
+    event = json.dumps(to_json(charge.event), sort_keys=True)
+    return f"{charge.release} #{charge.attempt} {charge.purpose}: {event}"
 
 
 def machine() -> dict[str, object]:

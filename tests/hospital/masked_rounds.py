@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+from tests.charges import charges_of
 from tests.errors import raises_code
 from tests.fixtures_federation import STUDY, private_plan
 from tests.secure_aggregation.round.rounds import entropy_of
@@ -83,7 +84,7 @@ class MaskedFederation:
 
     def answer(self, requests):
         """What a simulation answers an exchange with."""
-        return answer_exchanges(self.hospitals, self.federation.ledgers.transaction)(requests)
+        return answer_exchanges(self.hospitals, self.federation.transaction)(requests)
 
     def _recorded(self, name, upload):
         def recorded():
@@ -112,7 +113,7 @@ class MaskedFederation:
 
     def charges(self, name):
         """Attempts that a hospital's ledger was charged for."""
-        return len(self.federation.ledgers.entries(name, "digest"))
+        return len(charges_of(self.federation.agents[name].account))
 
 
 @contextmanager
@@ -184,7 +185,7 @@ def hospitals_of(federation):
 def ledgers(federation):
     """What each hospital's ledger holds."""
     return {
-        name: [(entry.event, entry.purpose, entry.release_id) for entry in agent.ledger.entries()]
+        name: [(entry.event, entry.purpose, entry.release) for entry in charges_of(agent.account)]
         for name, agent in federation.agents.items()
     }
 

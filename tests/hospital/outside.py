@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
+from tests.charges import charges_of
 from tests.hospital.deployed import open_from, study_of
 
 from wardround.federation.messages import Answer, Failure, FailureCode, Request, Stage
@@ -89,8 +90,8 @@ class Outside:
         return decode_reply(self.hospital.answer(message), Limits())
 
     def charges(self):
-        """Entries of the hospital's ledger."""
-        return self.hospital.agent.ledger.position()[0]
+        """Charges of the hospital's account in the run."""
+        return len(charges_of(self.hospital.agent.account))
 
     def works(self):
         """The next honest round is answered, and charged once."""

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.charges import charges_of
 from tests.fixtures_federation import STUDY, asks_for, private_plan, with_training
 
 from wardround.federation.messages import Answer, Failure, FailureCode, Request, Stage
@@ -21,7 +22,7 @@ def ask_all(federation, request):
 
 
 def entries(federation):
-    return {name: agent.ledger.entries() for name, agent in federation.agents.items()}
+    return {name: charges_of(agent.account) for name, agent in federation.agents.items()}
 
 
 def test_the_charge_is_in_the_ledger_before_any_gradient_is_computed(make_federation, monkeypatch):
@@ -69,7 +70,7 @@ def test_local_steps_are_charged_one_by_one(make_federation):
     work = LocalUpdate(federation.weights, LocalSteps(3, 0.1, 0.0, denominator=2.0))
     request = replace(gradient_request(federation), work=work)
     ask_all(federation, request)
-    spent = federation.agents["hospital-1"].ledger.spent()
+    spent = federation.agents["hospital-1"].account.spent()
     assert spent == pytest.approx(with_training(federation.plan, releases=3).epsilon)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import lfilter
+from tests.charges import charge_another_run, charges_of
 from tests.fixtures_federation import STUDY, private_plan, without_noise
 
 from wardround.accounting.events import GaussianEvent, NoEvent, leaves
@@ -48,7 +49,7 @@ def updates(federation, round, weights=None):
 def charged(federation):
     """What each hospital's ledger holds, as leaves."""
     return [
-        [leaf for entry in agent.ledger.entries() for leaf in leaves(entry.event)]
+        [leaf for entry in charges_of(agent.account) for leaf in leaves(entry.event)]
         for agent in federation.agents.values()
     ]
 
@@ -155,10 +156,10 @@ def test_a_run_that_began_but_is_not_in_the_ledger_is_refused(make_federation, t
     updates(federation, 1)
     with LedgerFile(tmp_path / "another.sqlite") as ledgers:
         for name, agent in federation.agents.items():
-            other = ledgers.open(name, "digest", epsilon_limit=np.inf, delta=1e-5)
             if held == "another study":
-                other.charge(GaussianEvent(1.0), study="another", release_id="1", purpose="gradient-sum")
-            federation.agents[name] = replace(agent, ledger=other)
+                charge_another_run(ledgers, name)
+            other = federation.account_in(ledgers, name)
+            federation.agents[name] = replace(agent, account=other)
         assert set(ask(federation, 2)[1].values()) == {Failure(FailureCode.LEDGER, Stage.ADMISSION)}
 
 

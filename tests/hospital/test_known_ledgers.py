@@ -4,12 +4,11 @@ import json
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from tests.cases import family
+from tests.charges import another_run, charge_another_run
 from tests.hospital.masked_rounds import MaskedFederation, ends_the_run, masked_plan
 
-from wardround.accounting.events import GaussianEvent
 from wardround.errors import LedgerError, RecordError
 from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.hospital.masked import MaskedRounds
@@ -35,26 +34,26 @@ class Backups:
         """A copy of the third hospital's ledger and notes."""
         copy = self.folder / f"backup {len(list(self.folder.glob('backup *')))}"
         copy.mkdir()
-        shutil.copy(self.federation.ledgers.path, copy / "ledger.sqlite")
+        shutil.copy(self.federation.ledgers[VICTIM].path, copy / "ledger.sqlite")
         notes = self.folder / "notes" / f"{VICTIM}.json"
         if notes.exists():
             shutil.copy(notes, copy / "notes.json")
         return copy
 
-    def restore(self, copy, *, other_charges=0, notes=True):
+    def restore(self, copy, *, other_lines=0, notes=True):
         """Puts the third hospital back; the others go on as they are."""
         file = LedgerFile(copy / "ledger.sqlite")
         self.opened.append(file)
         agent = self.federation.agents[VICTIM]
-        ledger = file.open(VICTIM, "digest", epsilon_limit=np.inf, delta=agent.plan.delta)
-        for number in range(other_charges):
-            charge_elsewhere(ledger, number)
+        account = self.federation.account_in(file, VICTIM)
+        for number in range(other_lines):
+            another_run(file, VICTIM) if number == 0 else charge_elsewhere(file, number)
         own, party = copy / "notes.json", self.masked.parties[VICTIM]
         if not notes:
             own = self.folder / "notes" / f"{VICTIM}.json"
         agreement = self.masked.agreement
         self.masked.parties[VICTIM] = MaskedRounds(
-            replace(agent, ledger=ledger), party._identity, party._rule.pins, agreement, own
+            replace(agent, account=account), party._identity, party._rule.pins, agreement, own
         )
 
     def restart_all(self):
@@ -65,7 +64,8 @@ class Backups:
 
 
 def charge_elsewhere(ledger, number):
-    ledger.charge(GaussianEvent(1.0), study="another", release_id=f"{number}", purpose="gradient-sum")
+    """One more charge of another run with the same patients; the first also adds the line that it began with."""
+    charge_another_run(ledger, VICTIM, release=f"{number}")
 
 
 @pytest.fixture
@@ -99,8 +99,8 @@ def test_a_ledger_and_notes_put_back_to_an_earlier_copy_are_noticed_by_the_other
         backups.restart_all()
     uploads = len(backups.masked.uploads)
     backups.restore(copy)
-    least = 3 if seed is None and not restarted else 2  # what was opened last is remembered in earnest, in memory
-    with ends_the_run(caplog, f"of {VICTIM} must reach charge {least}, as it did before, and ends at 1"):
+    least = 4 if seed is None and not restarted else 3  # what was opened last is remembered in earnest, in memory
+    with ends_the_run(caplog, f"of {VICTIM} must reach charge {least}, as it did before, and ends at 2"):
         backups.masked.ask(4)
     assert len(backups.masked.uploads) == uploads
     assert backups.others_are_untouched() == {3}, "it is noticed before anybody is charged"
@@ -114,8 +114,8 @@ def test_as_many_charges_and_other_ones_are_noticed(make_backups, seed, caplog):
     for round in (2, 3):
         backups.masked.ask(round)
     backups.restart_all()
-    backups.restore(copy, other_charges=1)
-    with ends_the_run(caplog, f"of {VICTIM} must have charge 2 as it was seen before, and has another"):
+    backups.restore(copy, other_lines=1)
+    with ends_the_run(caplog, f"of {VICTIM} must have charge 3 as it was seen before, and has another"):
         backups.masked.ask(4)
 
 
@@ -127,8 +127,8 @@ def test_a_ledger_put_back_and_grown_again_is_noticed_by_its_own_hospital(make_b
     copy = backups.save()
     for round in (2, 3):
         backups.masked.ask(round)
-    backups.restore(copy, other_charges=charges)
-    with ends_the_run(caplog, f"of {VICTIM} must contain charge 2 as hospital-1 saw it, and does not"):
+    backups.restore(copy, other_lines=charges)
+    with ends_the_run(caplog, f"of {VICTIM} must contain charge 3 as hospital-1 saw it, and does not"):
         backups.masked.ask(4)
     assert backups.others_are_untouched() == {3}
 
@@ -138,9 +138,9 @@ def test_the_charge_of_a_round_that_was_opened_must_be_there(make_backups, caplo
     for round in (1, 2):
         backups.masked.ask(round)
     copy = backups.save()
-    backups.masked.ask(3)  # announced with two entries, and opened: so there are three
+    backups.masked.ask(3)  # announced with three entries, and opened: so there are four
     backups.restore(copy)
-    with ends_the_run(caplog, f"of {VICTIM} must reach charge 3, as it did before, and ends at 2"):
+    with ends_the_run(caplog, f"of {VICTIM} must reach charge 4, as it did before, and ends at 3"):
         backups.masked.ask(4)
 
 
@@ -154,7 +154,7 @@ def test_a_charge_that_could_not_be_made_is_no_reason_for_an_alarm(make_backups)
     )
     backups.masked.ask(2)
     known = first.notes.peers[VICTIM]  # as announced with its first charge; the second is not counted on
-    assert (known.mark.entries, known.is_charged) == (1, False)
+    assert (known.mark.entries, known.is_charged) == (2, False)
     setattr(backups.masked.parties[VICTIM], "admit", silent)  # noqa: B010
     assert backups.masked.ask(3).failures == {}
 
@@ -173,9 +173,9 @@ def test_other_runs_of_a_hospital_are_no_reason_for_an_alarm(make_backups, seed)
     backups = make_backups(seed)
     for round in (1, 2, 3):
         for number in range(3):
-            charge_elsewhere(backups.federation.agents[VICTIM].ledger, f"{round}/{number}")
+            charge_elsewhere(backups.federation.ledgers[VICTIM], f"{round}/{number}")
         assert backups.masked.ask(round).failures == {}
-    assert backups.masked.parties["hospital-1"].notes.peers[VICTIM].mark.entries == 3 + 2 + 6
+    assert backups.masked.parties["hospital-1"].notes.peers[VICTIM].mark.entries == 2 + 3 + 2 + 6
 
 
 @SEEDS
@@ -201,7 +201,7 @@ def test_a_hospital_that_was_away_for_some_rounds_is_told_of_what_it_missed_to_s
         assert backups.masked.aggregator.collect(backups.masked.channel, requests, 60.0).failures == {}
     backups.masked.parties["hospital-1"] = away
     assert backups.masked.ask(4).failures == {}
-    assert away.notes.peers[VICTIM].mark.entries == 3
+    assert away.notes.peers[VICTIM].mark.entries == 4
 
 
 def test_what_is_remembered_is_on_disk_before_the_upload_leaves(make_backups):
@@ -211,7 +211,7 @@ def test_what_is_remembered_is_on_disk_before_the_upload_leaves(make_backups):
     for party in backups.masked.parties.values():
         on_disk = Notes.read(party._path)
         assert {name: known.mark.entries for name, known in on_disk.peers.items()} == {
-            name: 1 for name in backups.masked.channel.hospitals if name != party._identity.hospital
+            name: 2 for name in backups.masked.channel.hospitals if name != party._identity.hospital
         }
         assert not any(known.is_charged for known in on_disk.peers.values())
         assert all(known.is_charged for known in party.notes.peers.values())

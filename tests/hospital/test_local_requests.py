@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.charges import charges_of
 from tests.fixtures_federation import STUDY, private_plan, without_noise
 
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
@@ -21,7 +22,7 @@ def ask(federation, round=1, work=None, **local):
 
 
 def nothing_was_charged(federation):
-    return all(agent.ledger.entries() == [] for agent in federation.agents.values())
+    return all(charges_of(agent.account) == [] for agent in federation.agents.values())
 
 
 def clipped_update_plan():

@@ -160,7 +160,7 @@ def test_no_hospital_answers_alone(make_masked):
     masked = make_masked()
     requests = dict.fromkeys(masked.channel.hospitals, masked.request())
     assert masked.channel.ask(requests, 0)[0] == {}
-    answers = answer_all(masked.federation.agents, requests, masked.federation.ledgers.transaction)
+    answers = answer_all(masked.federation.agents, requests, masked.federation.transaction)
     assert set(answers.values()) == {REFUSED}
     assert {hospital.reply(masked.request()) for hospital in masked.hospitals.values()} == {REFUSED}
     assert masked.charges("hospital-1") == 0
@@ -301,7 +301,7 @@ def test_an_upload_whose_charge_was_undone_does_not_leave(make_masked):
     confirmed = [party.confirm(keys) for party in parties]
 
     def undone():
-        with masked.federation.ledgers.transaction():
+        with masked.federation.transaction():
             parties[0].admit(confirmed)
             raise Killed
 
@@ -344,10 +344,10 @@ def test_a_hospital_that_lost_ledger_and_notes_is_refused_by_the_others(
         masked.ask(round)
     emptied = make_federation(hospitals=5, plan=masked.federation.plan)
     agents = masked.federation.agents
-    agents["hospital-3"] = replace(agents["hospital-3"], ledger=emptied.agents["hospital-3"].ledger)
+    agents["hospital-3"] = replace(agents["hospital-3"], account=emptied.agents["hospital-3"].account)
     (tmp_path / "notes" / "hospital-3.json").unlink()
     again = make_masked(federation=masked.federation)
-    with ends_the_run(caplog, "ledger of hospital-3 must reach charge 1, as it did before, and ends at 0"):
+    with ends_the_run(caplog, "ledger of hospital-3 must reach charge 2, as it did before, and ends at 1"):
         again.ask(3)
     assert not again.uploads
 
@@ -359,9 +359,12 @@ def announced_by(party, request):
 def test_a_ledger_s_head_is_announced_sealed(make_masked):
     masked = make_masked()
     north, south = (masked.parties[name] for name in ("hospital-1", "hospital-2"))
-    assert announced_by(north, masked.request()).member.ledger == LedgerMark(0, GENESIS)
+    account = masked.federation.agents["hospital-1"].account
+    began = LedgerMark(1, sealed_head(account.position()[1], north._identity))
+    assert announced_by(north, masked.request()).member.ledger == began
+    assert sealed_head(GENESIS, north._identity) == GENESIS, "an empty ledger has nothing to hide"
     masked.ask(1)
-    head = masked.federation.agents["hospital-1"].ledger.head()
+    head = account.position()[1]
     announced = announced_by(north, masked.request(2)).member.ledger.head
     assert announced == sealed_head(head, north._identity) != head
     assert announced != sealed_head(head, south._identity), "it takes the hospital's key to make it"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, norm
 from tests.cases import family
+from tests.charges import charges_in
 from tests.errors import raises_code
 from tests.fixtures_federation import STUDY
 from tests.hospital.masked_rounds import (
@@ -30,7 +31,6 @@ from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.hospital.masked_count import counted_rows
-from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.releases import noised_counts
 from wardround.randomness import Randomness
@@ -312,9 +312,8 @@ def test_killed_at_any_step_of_the_count_nothing_left_uncharged_and_it_is_comple
         kill_at(masked, step, patch)
         with pytest.raises(Killed):
             masked.ask(0)
-    with LedgerFile(masked.federation.ledgers.path) as on_disk:
-        for name, _ in masked.uploads:
-            assert len(on_disk.entries(name, "digest")) == 1, "it left before it was charged"
+    for name, _ in masked.uploads:
+        assert len(charges_in(masked.federation.ledgers[name].path)[name]) == 1, "it left before it was charged"
 
     again = make_counted(federation=masked.federation)  # hospitals that were restarted read their notes
     left = {name for name, _ in masked.uploads}

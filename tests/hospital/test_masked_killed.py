@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from tests.cases import family
+from tests.charges import charges_in
 from tests.hospital.masked_rounds import decoded, expected_total
 
-from wardround.ledger.file import LedgerFile
 from wardround.secure_aggregation.round.masked_sum import MaskedSum
 from wardround.secure_aggregation.round.upload import Upload
 
@@ -66,9 +66,9 @@ def test_killed_at_any_step_nothing_left_uncharged_and_the_round_is_completed(
         kill_at(masked, step, patch)
         with pytest.raises(Killed):
             masked.ask(2)
-    with LedgerFile(masked.federation.ledgers.path) as on_disk:
-        for name, _ in masked.uploads[sent:]:
-            assert len(on_disk.entries(name, "digest")) == before[name] + 1, "it left before it was charged"
+    for name, _ in masked.uploads[sent:]:
+        on_disk = charges_in(masked.federation.ledgers[name].path)[name]
+        assert len(on_disk) == before[name] + 1, "it left before it was charged"
 
     again = make_masked(federation=masked.federation)  # hospitals that were restarted read their notes
     left = {name for name, _ in masked.uploads[sent:]}

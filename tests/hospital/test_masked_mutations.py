@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.charges import charges_in
 from tests.hospital.masked_rounds import MaskedFederation, announce, expected_total, masked_plan, rows_of
 
 from wardround.errors import FederationError, LedgerError
@@ -12,7 +13,6 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.hospital.agent import Agent
 from wardround.hospital.notes import Notes
-from wardround.ledger.file import LedgerFile
 from wardround.secure_aggregation.integers import mechanism as mechanism_module
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.integers.grid import Grid
@@ -108,8 +108,7 @@ def a_ledger_that_was_put_back_is_refused(make):
 def nothing_leaves_uncharged(make):
     masked = make()
     masked.ask()
-    with LedgerFile(masked.federation.ledgers.path) as on_disk:
-        charged = {name: len(on_disk.entries(name, "digest")) for name in masked.channel.hospitals}
+    charged = {name: charges_in(ledger.path)[name] for name, ledger in masked.federation.ledgers.items()}
     demand(masked.uploads and all(charged[name] for name, _ in masked.uploads), "an upload is not in the ledger")
 
 

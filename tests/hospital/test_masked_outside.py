@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from tests.charges import charges_of
 from tests.hospital.deployed import make_folders, open_from, study_of
 
 from wardround.coordinator.opening import open_coordinator
@@ -63,7 +64,7 @@ class Hospitals:
         self.coordinator, _ = open_coordinator(self.study, self, self.keys)
 
     def charges(self):
-        return [hospital.agent.ledger.position()[0] for hospital in self.by_name.values()]
+        return [len(charges_of(hospital.agent.account)) for hospital in self.by_name.values()]
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_a_round_that_lost_a_hospital_is_begun_again_as_far_as_attempts_are_paid
         assert {failure.code for failure in failures.values()} == {FailureCode.REFUSED_SPARE}
         assert hospitals.charges() == [1, 1, 1], "refused before any hospital is charged"
     assert hospitals.round(2)[0] is not None
-    spent = max(hospital.agent.ledger.spent() for hospital in hospitals.by_name.values())
+    spent = max(hospital.agent.account.spent() for hospital in hospitals.by_name.values())
     assert spent <= hospitals.coordinator.plan.epsilon
 
 

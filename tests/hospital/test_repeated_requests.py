@@ -13,7 +13,7 @@ from tests.hospital.outside import (
 from wardround.federation.messages import Answer, Failure, FailureCode, Stage
 from wardround.federation.wire.tables import encode_request
 from wardround.hospital.replies import Replies
-from wardround.ledger.account import Ledger
+from wardround.ledger.account import Account
 from wardround.work import (
     CountPatients,
     GradientSum,
@@ -101,7 +101,7 @@ def killed_at(out, monkeypatch, place, when):
 
 def test_a_hospital_killed_before_its_charge_answers_when_it_is_asked_again(fresh, monkeypatch):
     out = fresh()
-    killed_at(out, monkeypatch, (Ledger, "charge"), "before")
+    killed_at(out, monkeypatch, (Account, "charge"), "before")
     assert out.ask(out.request(OTHER)) == OTHER_CONTENT, "what the attempt asks for is on disk before its charge"
     assert out.charges() == 0
     out.works()
@@ -148,7 +148,7 @@ def test_all_that_a_hospital_can_be_charged_for_stays_within_the_promise(fresh, 
     for round in (1, 2, 3, 4):
         for attempt in (1, 2, 3, 4):
             out.ask(out.request(round=round, attempt=attempt))
-    ledger, plan = out.hospital.agent.ledger, out.hospital.agent.plan
+    account, plan = out.hospital.agent.account, out.hospital.agent.plan
     assert out.charges() == 3 + 2 + (name == "counted")
-    assert ledger.spent() <= plan.epsilon <= 3.0
+    assert account.spent() <= plan.epsilon <= 3.0
     assert plan.epsilon > 2.9

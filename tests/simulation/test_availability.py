@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
+from tests.charges import charges_of
 from tests.fixtures_federation import EVERY_WORK, STUDY, private_plan, without_noise
 
 from wardround.errors import FederationError
@@ -69,7 +70,7 @@ def aggregator_of(federation, *, joint):
     """Forms sums of single replies, or the sum over the union."""
     if not joint:
         return PlainSum()
-    return JointSum(federation.agents, federation.ledgers.transaction, PlainSum(), FIXED)
+    return JointSum(federation.agents, federation.transaction, PlainSum(), FIXED)
 
 
 def total_of(federation, call, requests, *, joint):
@@ -87,7 +88,7 @@ def requests_for(federation, round, attempt=1):
 
 
 def charges(federation):
-    return [len(agent.ledger.entries()) for agent in federation.agents.values()]
+    return [len(charges_of(agent.account)) for agent in federation.agents.values()]
 
 
 def test_who_is_away_is_not_charged_and_who_is_late_is_and_neither_is_in_the_replies(make_federation):

@@ -15,6 +15,8 @@ from tests.cases import family
 
 from wardround.errors import BudgetExhausted, DataError, StudyError, WardroundError
 from wardround.images.rows import cache as picture_cache
+from wardround.ledger.file import LedgerFile
+from wardround.ledger.place import own_ledger
 from wardround.ledger.store import LedgerStore
 from wardround.records.folder import RunFolder
 
@@ -322,24 +324,37 @@ def test_an_unfinished_run_whose_checkpoints_are_all_damaged_is_refused(wardroun
 # The ledger ----------------------------------------------------------------------------------------------
 
 
-def test_a_ledger_of_another_data_set_is_refused(study_file, wardround, refused, tmp_path):
-    shared = {"ledger": str(tmp_path / "ledger.sqlite")}
-    first = wardround("run", study_file(privacy=shared), "--out", tmp_path / "first")
+@pytest.fixture
+def limited(own_state):
+    """A lasting ledger in which a person may spend 8, just what the tiny study costs."""
+    with LedgerFile(own_ledger()) as ledger:
+        ledger.set_limit(8.0, 1e-3, by="a test", reason="one study")
+
+
+def test_a_ledger_is_about_persons_and_not_about_a_data_set(study_file, wardround, refused, tmp_path):
+    """Other pictures of the same persons are charged to the same accounts, of seeded studies as well."""
+    path = tmp_path / "ledger.sqlite"
+    with LedgerFile(path) as ledger:
+        ledger.set_limit(8.0, 1e-3, by="a test", reason="one study")
+    first = wardround("run", study_file(privacy={"ledger": str(path)}), "--out", tmp_path / "first")
     assert first.code == 0, first.err
-    other = study_file(privacy=shared, data={"phantom": {"patients": 40, "image_size": 32, "seed": 1}})
-    assert "must be one that its ledger knows" in refused(other)
+    phantom = {"patients": 40, "max_images": 2, "sites": 2, "image_size": 32, "seed": 1}
+    other = study_file(privacy={"ledger": str(path)}, data={"phantom": phantom})
+    refused(other, kind=BudgetExhausted, code="budget-exhausted")
 
 
-@pytest.mark.parametrize("num_patients", family([None, 32]), ids=["counted", "public size"])
-def test_an_exhausted_ledger_refuses_the_next_study(study_file, wardround, refused, tmp_path, num_patients):
-    private = {"ledger": str(tmp_path / "ledger.sqlite"), "num_patients": num_patients}
-    first = study_file(privacy=private, study={"seed": None})
+@pytest.mark.usefixtures("limited")
+@pytest.mark.parametrize("num_patients", family([None, 20]), ids=["counted", "public size"])
+def test_an_exhausted_ledger_refuses_the_next_study(of_pictures, wardround, refused, tmp_path, num_patients):
+    private = {"num_patients": num_patients}
+    first = of_pictures(privacy=private, study={"seed": None})
     ended = wardround("run", first, "--out", tmp_path / "first")
     assert ended.code == 0, ended.err
-    second = study_file(privacy=private, study={"seed": None, "name": "second"})
+    second = of_pictures(privacy=private, study={"seed": None, "name": "second"})
     refused(second, kind=BudgetExhausted, code="budget-exhausted")
 
 
+@pytest.mark.usefixtures("limited")
 def test_an_exhausted_ledger_leaves_the_earlier_run_as_it_was(of_pictures, wardround, tmp_path):
     path = of_pictures(study={"seed": None})
     out = tmp_path / "out"
@@ -350,6 +365,7 @@ def test_an_exhausted_ledger_leaves_the_earlier_run_as_it_was(of_pictures, wardr
     assert contents(out) == before
 
 
+@pytest.mark.usefixtures("limited")
 def test_a_seeded_study_repeats_its_releases_on_an_exhausted_ledger_and_no_other_does(
     of_pictures, wardround, tmp_path
 ):
@@ -363,14 +379,21 @@ def test_a_seeded_study_repeats_its_releases_on_an_exhausted_ledger_and_no_other
     assert contents(out) == before
 
 
-def test_changed_pictures_leave_the_earlier_run_as_it_was(of_pictures, wardround, pictures, tmp_path):
-    path, out = of_pictures(), tmp_path / "out"
+@pytest.mark.usefixtures("limited")
+def test_changed_pictures_are_the_same_persons_and_leave_the_earlier_run_as_it_was(
+    of_pictures, wardround, pictures, tmp_path
+):
+    path, out = of_pictures(study={"seed": None}), tmp_path / "out"
     ended = wardround("run", path, "--out", out)
     assert ended.code == 0, ended.err
     before = contents(out)
     Image.new("L", (32, 32), 7).save(pictures / "ill" / "p00" / "view.png")
-    assert "must be one that its ledger knows" in refusal(wardround("run", path, "--out", out, "--fresh"))
+    refusal(wardround("run", path, "--out", out, "--fresh"), BudgetExhausted, "budget-exhausted")
     assert contents(out) == before
+
+
+def test_a_cap_without_room_for_one_round_is_refused(study_file, refused):
+    refused(study_file(privacy={"epsilon_limit": 0.5}), kind=BudgetExhausted, code="budget-exhausted")
 
 
 def test_a_ledger_in_a_missing_folder_is_refused(study_file, refused, tmp_path):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tests.charges import charges_in
 
 from wardround.accounting.events import from_json, leaves
 from wardround.agreed.plans import plan_of
@@ -40,8 +41,7 @@ def resume_run(out):
 
 
 def ledgers(folder):
-    with LedgerFile(folder / "ledger.sqlite") as file:
-        return {hospital: file.entries(hospital, digest) for hospital, digest in file.chains()}
+    return charges_in(folder / "ledger.sqlite")
 
 
 @pytest.mark.parametrize("num_patients", [32, None])
@@ -79,6 +79,8 @@ def test_an_interrupted_run_goes_on_within_the_same_epsilon(tiny_study, tmp_path
 def test_a_second_run_on_one_ledger_is_a_second_run_and_is_refused(tiny_study, tmp_path):
     shared = CORRELATED | {"ledger": str(tmp_path / "shared.sqlite")}
     study = tiny_study(study={"seed": None}, privacy=shared)
+    with LedgerFile(tmp_path / "shared.sqlite") as ledger:
+        ledger.set_limit(8.0, 1e-3, by="a test", reason="one run")
     run_study(study, tmp_path / "one")
     with pytest.raises(BudgetExhausted):
         run_study(study, tmp_path / "two")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.charges import charges_of
 from tests.fixtures_federation import STUDY, private_plan, without_noise
 
 from wardround.accounting.events import GaussianEvent, from_json, leaves
@@ -51,7 +52,7 @@ def clipped_updates():
 def asked(federation, work):
     hospital = next(iter(federation.agents))
     replies, failures = federation.channel.ask({hospital: Request(STUDY, 1, 1, work)}, 1.0)
-    return replies.get(hospital), failures.get(hospital), federation.agents[hospital].ledger
+    return replies.get(hospital), failures.get(hospital), charges_of(federation.agents[hospital].account)
 
 
 def test_without_noise_one_shot_is_the_mean_of_the_fitted_heads(make_federation):
@@ -63,9 +64,9 @@ def test_without_noise_one_shot_is_the_mean_of_the_fitted_heads(make_federation)
 def test_each_hospitals_reply_is_its_head_with_noise_and_is_charged_once(make_federation):
     federation = make_federation(plan=perturbed())
     [agent, *_] = federation.agents.values()
-    reply, failure, ledger = asked(federation, FittedHead(FIT))
+    reply, failure, charged = asked(federation, FittedHead(FIT))
     assert failure is None
-    [entry] = ledger.entries()
+    [entry] = charged
     assert leaves(entry.event) == leaves(GaussianEvent(1.0)) == leaves(reply.event)
     noise = reply.update - fit_head(federation.workbench, agent.patients, FIT)
     assert 0.5 < noise.std() / OutputPerturbation(FIT, 1.0).sensitivity < 1.6  # 34 numbers
@@ -88,10 +89,10 @@ WEIGHTS = np.zeros(34, dtype=np.float32)
 def test_a_hospital_refuses_what_its_noise_is_not_for(make_federation, work):
     federation = make_federation(plan=perturbed())
     assert federation.weights.shape == WEIGHTS.shape
-    reply, failure, ledger = asked(federation, work)
+    reply, failure, charged = asked(federation, work)
     assert reply is None
     assert failure.code is FailureCode.REFUSED_POLICY
-    assert not list(ledger.entries())
+    assert not charged
 
 
 @pytest.mark.parametrize("plan", [private_plan(), clipped_updates()])

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from tests.charges import charges_in
 
 from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
-from wardround.ledger.file import LedgerFile
 from wardround.simulation import references
 from wardround.simulation import run as simulation
 from wardround.simulation.materials import gather
@@ -25,11 +25,10 @@ def run_reference(name, study, plan, materials):
 
 
 def charges(path):
-    with LedgerFile(path) as ledgers:
-        return {
-            chain: [(e.release_id, e.attempt, e.event) for e in ledgers.entries(*chain)]
-            for chain in ledgers.chains()
-        }
+    return {
+        hospital: [(charge.release, charge.attempt, charge.event) for charge in charged]
+        for hospital, charged in charges_in(path).items()
+    }
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ import time
 import pytest
 from PIL import Image
 from tests.cases import family
+from tests.charges import charges_in
 
 from wardround.coordinator.observer import Silent
-from wardround.ledger.file import LedgerFile
+from wardround.ledger.place import own_ledger
 from wardround.simulation import run as simulation
 
 SETTINGS: dict[str, dict[str, dict[str, object]]] = {
@@ -141,11 +142,10 @@ def what_counts(folder):
 
 def charges(path):
     """The releases each hospital was charged for, in order, as release and attempt."""
-    with LedgerFile(path) as ledgers:
-        return {
-            hospital: [(entry.release_id, entry.attempt) for entry in ledgers.entries(hospital, digest)]
-            for hospital, digest in ledgers.chains()
-        }
+    return {
+        hospital: [(charge.release, charge.attempt) for charge in charged]
+        for hospital, charged in charges_in(path).items()
+    }
 
 
 @pytest.mark.thorough
@@ -304,13 +304,14 @@ def test_changed_pictures_are_refused_and_the_old_ones_go_on(tiny_study, make_pi
     interrupted(study, out, InterruptingRound(2))
     picture = tmp_path / "data" / "ill" / "p00" / "view.png"
     original = picture.read_bytes()
-    spent = charges(out / "ledger.sqlite")
+    assert not (out / "ledger.sqlite").exists(), "real pictures are charged to the lasting ledger"
+    spent = charges(own_ledger())
 
     Image.new("L", (32, 32), 7).save(picture)
     ended = wardround("resume", out)
     assert ended.code == 2
     assert "data set must be what the run" in ended.err
-    assert charges(out / "ledger.sqlite") == spent
+    assert charges(own_ledger()) == spent
 
     picture.write_bytes(original)
     assert wardround("resume", out).code == 0

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from tests.cases import family
+from tests.charges import charges_in
 
 import wardround.simulation.federate as assemble
 from wardround.agreed.plans import plan_of
@@ -16,6 +17,7 @@ from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone
 from wardround.records.folder import RunRecord, arrays_from_file
 from wardround.simulation.absences import availability_of
+from wardround.simulation.accounts import open_accounts
 from wardround.simulation.availability import UnreliableChannel
 from wardround.simulation.estimate import estimate
 from wardround.simulation.materials import gather
@@ -29,21 +31,21 @@ AWAY = {"count": 8, "absent_rate": 0.2, "absent_rounds": 2.0, "late_rate": 0.1, 
 def federation_of(study, tmp_path):
     plan = plan_of(study)
     materials = gather(study, Silent())
-    ledgers = LedgerFile(tmp_path / "ledger.sqlite")
+    ledger = LedgerFile(tmp_path / "ledger.sqlite")
+    accounts = open_accounts(study, plan, materials, ledger, "a run", is_lasting=False).of
     federation = assemble.federate(
-        study, plan, materials, materials.hospitals, ledgers,
-        label="main", epsilon_limit=np.inf,
-    )  # fmt: skip
-    return federation, ledgers
+        study, plan, materials, materials.hospitals, accounts, ledger.transaction, label="main"
+    )
+    return federation, ledger
 
 
 @pytest.mark.parametrize(("plan", "together"), [("dp-sgd", True), ("correlated-noise", False)])
 def test_hospitals_answer_as_one_only_where_each_rounds_noise_is_its_own(tiny_study, tmp_path, plan, together):
     fields = {"cohorts": 2} if plan == "correlated-noise" else {}
-    federation, ledgers = federation_of(tiny_study(privacy={**SECURE, "plan": plan, **fields}), tmp_path)
+    federation, ledger = federation_of(tiny_study(privacy={**SECURE, "plan": plan, **fields}), tmp_path)
     assert isinstance(federation.coordinator.strategy, FedSGD)
     assert isinstance(federation.coordinator.strategy.aggregator, JointSum) == together
-    ledgers.close()
+    ledger.close()
 
 
 def test_a_run_whose_sums_are_of_the_union_is_the_run_of_single_replies_but_for_the_noise(
@@ -73,11 +75,10 @@ def test_a_run_goes_on_without_hospitals_that_are_away_and_charges_those_that_we
     record = json.loads((tmp_path / "run" / "results.json").read_text())["availability"]
     assert record["absences"] == availability.absent.sum() > 0
     assert record["late_answers"] == availability.late.sum() > 0
-    with LedgerFile(tmp_path / "run" / "ledger.sqlite") as ledgers:
-        charged = [
-            [e.release_id.split("/")[0] for e in ledgers.entries(*chain) if e.purpose == "gradient-sum"]
-            for chain in ledgers.chains()
-        ]
+    charged = [
+        [charge.release.split("/")[0] for charge in charges if charge.purpose == "gradient-sum"]
+        for charges in charges_in(tmp_path / "run" / "ledger.sqlite").values()
+    ]
     for k, rounds in enumerate(charged):
         assert rounds == [str(r + 1) for r in range(study.rounds) if not availability.absent[r, k]]
     certificate = json.loads((tmp_path / "run" / "certificate.json").read_text())
@@ -122,12 +123,13 @@ def test_the_reference_without_privacy_has_the_same_absences(tiny_study, tmp_pat
     study = tiny_study(hospitals=AWAY, privacy={**SECURE, "dropouts": 4}, federation={"compare": ["no-privacy"]})
     plan, materials = plan_of(study), gather(study, Silent())
     own = alone(plan, plan.hospitals, plan.releases)
-    with LedgerFile(tmp_path / "ledger.sqlite") as ledgers:
+    with LedgerFile(tmp_path / "ledger.sqlite") as ledger:
+        accounts = open_accounts(study, plan, materials, ledger, "a run", is_lasting=False).of
         for strategy, away in (("fedsgd", True), ("pooled", False)):
             section = study.federation.model_copy(update={"strategy": strategy})
             other = study.model_copy(update={"federation": section})
             federation = assemble.federate(
-                other, own, materials, materials.hospitals, ledgers, label=strategy, epsilon_limit=np.inf
+                other, own, materials, materials.hospitals, accounts, ledger.transaction, label=strategy
             )
             assert isinstance(federation.coordinator.channel, UnreliableChannel) == away
     run_study(study, tmp_path / "run", Silent())

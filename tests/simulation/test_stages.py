@@ -9,12 +9,14 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from tests.cases import family
+from tests.charges import begun_in, charges_in
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
-from wardround.accounting.events import from_json
+from wardround.accounting.events import ComposedEvent, from_json
 from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, StudyError
+from wardround.ledger.entry import Charge
 from wardround.ledger.file import LedgerFile
 from wardround.records.folder import RunRecord, arrays_from_file
 from wardround.simulation import run as simulation
@@ -143,15 +145,28 @@ def test_no_ledger_holds_less_than_the_certificate_states(private, setting):
         assert spent == pytest.approx([stated] * len(spent))
 
 
+def purposes_in(record):
+    """What each hospital was charged for, in order."""
+    return [
+        [charge.purpose for charge in charged] for charged in charges_in(record.path / "ledger.sqlite").values()
+    ]
+
+
 @pytest.mark.parametrize("setting", family(PRIVATE, keep=KEPT))
 def test_the_certificate_is_about_the_model_and_the_ledgers_beside_it(private, setting):
     record = private(setting)
     model = (record.path / "model.safetensors").read_bytes()
     assert hashlib.sha256(model).hexdigest() == record.certificate["model_sha256"]
-    with LedgerFile(record.path / "ledger.sqlite") as ledgers:
-        for hospital, digest in ledgers.chains():
-            assert digest == record.environment["dataset"]
-            assert ledgers.entries(hospital, digest)[-1].hash == record.certificate["ledgers"][hospital]["head"]
+    noted, run = read_json(record.path / "ledger.json"), record.certificate["ledgers"]
+    parts = begun_in(record.path / "ledger.sqlite")
+    assert {(part.run, part.study, part.name) for part in parts} == {
+        (noted["run"], record.certificate["study_digest"], record.certificate["study"])
+    }
+    assert sorted(part.hospital for part in parts) == sorted(run)
+    with LedgerFile(record.path / "ledger.sqlite") as ledger:
+        charged = [n for n, line in enumerate(ledger.entries(), start=1) if isinstance(line, Charge)]
+        assert {hospital["head"] for hospital in run.values()} == {ledger.head_after(charged[-1])}
+        assert ledger.position() == (noted["entries"], noted["head"])
 
 
 @pytest.mark.parametrize("setting", family(PRIVATE, keep=KEPT))
@@ -174,9 +189,7 @@ def test_a_seeded_run_is_stamped_wherever_it_states_something(private, setting):
     assert record.certificate["seeded"] is seeded
     assert ("reproducible, not private" in record.certificate["short"]) is seeded
     assert ("reproducible, not private" in record.certificate["sentence"]) is seeded
-    with LedgerFile(record.path / "ledger.sqlite") as ledgers:
-        entries = [entry for chain in ledgers.chains() for entry in ledgers.entries(*chain)]
-    assert {entry.seeded for entry in entries} == {seeded}
+    assert {part.seeded for part in begun_in(record.path / "ledger.sqlite")} == {seeded}
 
 
 @pytest.mark.parametrize("setting", family(PRIVATE, keep=KEPT))
@@ -218,19 +231,15 @@ def test_a_federation_has_one_model(private, setting):
 def test_the_count_of_patients_is_charged_unless_their_number_is_public(private):
     for setting, counted in (("secure-aggregation", True), ("public size", False)):
         record = private(setting)
-        with LedgerFile(record.path / "ledger.sqlite") as ledgers:
-            for chain in ledgers.chains():
-                purposes = [entry.purpose for entry in ledgers.entries(*chain)]
-                assert purposes == ["count"] * counted + ["gradient-sum"] * 4
+        for purposes in purposes_in(record):
+            assert purposes == ["count"] * counted + ["gradient-sum"] * 4
         released = {row["what"] for row in record.results["released"]}
         assert ("the number of training patients" in released) is counted
 
 
 def test_local_steps_are_all_charged(private):
     record = private("fedavg")
-    with LedgerFile(record.path / "ledger.sqlite") as ledgers:
-        for chain in ledgers.chains():
-            assert [entry.purpose for entry in ledgers.entries(*chain)] == ["count"] + ["local-steps"] * 4
+    assert purposes_in(record) == [["count"] + ["local-steps"] * 4] * 3
     assert record.certificate["statement"]["releases"] == 1 + 4 * 2
 
 
@@ -302,16 +311,23 @@ def test_a_hospital_of_its_own_limit_stops_the_run_in_time(tiny_study, tmp_path)
 
 def test_two_studies_share_a_ledger_and_their_costs_add_up(tiny_study, tmp_path):
     def study(name):
-        shared = {"ledger": str(tmp_path / "shared.sqlite"), "epsilon_limit": 30.0}
+        shared = {"ledger": str(tmp_path / "shared.sqlite")}
         return tiny_study(study={"name": name, "seed": None}, privacy=shared)
 
-    spent = []
+    spent, totals = [], []
     for name in ("first", "second"):
         record = run_study(study(name), tmp_path / name)
         assert not (tmp_path / name / "ledger.sqlite").exists()
         spent.append(record.certificate["ledgers"]["hospital-1"]["epsilon_spent"])
-    assert spent[0] == pytest.approx(8, rel=2e-3)
-    assert 8 < spent[1] < 16, "composition adds up, and less than linearly"
+        totals.append(read_json(tmp_path / name / "ledger.json")["total"])
+    assert spent == pytest.approx([8, 8], rel=2e-3), "a certificate is about its own run"
+    assert [total["studies"] for total in totals] == [1, 2]
+    one, both = (total["greatest_epsilon"] for total in totals)
+    charged = charges_in(tmp_path / "shared.sqlite")["hospital-1"]
+    assert both == pytest.approx(
+        epsilon_of(ComposedEvent(tuple(charge.event for charge in charged)), 1e-3), rel=1e-3
+    )
+    assert one < 8 < both < 2 * one, "composition adds up, and less than linearly"
 
 
 def test_hospitals_by_site_are_the_sites(tiny_study, make_pictures, tmp_path):
@@ -348,9 +364,9 @@ def test_fresh_replaces_a_run_of_phantoms_with_its_ledger(tiny_study, tmp_path):
     for name in ("first", "second"):
         run_study(tiny_study(study={"name": name, "seed": None}), out, fresh=True)
     assert RunRecord.read(out).certificate["study"] == "second"
-    with LedgerFile(out / "ledger.sqlite") as ledgers:
-        assert len(ledgers.chains()) == 3
-        assert all(len(ledgers.entries(*chain)) == 1 + 4 for chain in ledgers.chains())
+    charged = charges_in(out / "ledger.sqlite")
+    assert len(charged) == 3
+    assert all(len(charges) == 1 + 4 for charges in charged.values())
 
 
 def test_the_environment_names_neither_machine_nor_person(finished):
@@ -391,9 +407,7 @@ def test_under_noised_updates_a_hospital_is_the_unit_of_every_sentence(tiny_stud
     assert record.certificate["unit"] == "hospital"
     assert 7.9 < record.certificate["statement"]["epsilon"] <= 8
     assert "hospital" in record.certificate["sentence"]
-    with LedgerFile(record.path / "ledger.sqlite") as ledgers:
-        for chain in ledgers.chains():
-            assert [entry.purpose for entry in ledgers.entries(*chain)] == ["local-steps"] * 4
+    assert purposes_in(record) == [["local-steps"] * 4] * 3
 
 
 @pytest.mark.parametrize("plan", family(["dp-sgd", "clipped-update", "none"]))

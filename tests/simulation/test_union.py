@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import stats
 from tests.cases import family
+from tests.charges import charges_of
 from tests.fixtures_federation import EVERY_WORK, STUDY, private_plan, without_noise
 from torch import nn
 
@@ -41,7 +42,7 @@ class Otherwise:
 
 
 def union_of(federation, otherwise=None):
-    return JointSum(federation.agents, federation.ledgers.transaction, otherwise or PlainSum())
+    return JointSum(federation.agents, federation.transaction, otherwise or PlainSum())
 
 
 def joint_total(federation, requests):
@@ -175,7 +176,7 @@ def test_all_charges_are_on_disk_before_the_one_sum_is_formed_and_no_reply_is(ma
     seen = []
 
     def looking(self, weights, samples, *rest):
-        seen.append((len(samples), [len(agent.ledger.entries()) for agent in federation.agents.values()]))
+        seen.append((len(samples), [len(charges_of(agent.account)) for agent in federation.agents.values()]))
         return original(self, weights, samples, *rest)
 
     original = Workbench.gradient_sums
@@ -212,7 +213,7 @@ def test_a_failure_in_training_is_everybodys_and_keeps_the_charges(make_federati
     total = joint_total(federation, requests_for(federation))
     assert total.update is None
     assert total.failures == dict.fromkeys(federation.agents, Failure(FailureCode.INTERNAL, Stage.TRAINING))
-    assert [len(agent.ledger.entries()) for agent in federation.agents.values()] == [1, 1, 1]
+    assert [len(charges_of(agent.account)) for agent in federation.agents.values()] == [1, 1, 1]
 
 
 def test_a_seeded_sum_repeats_itself_uncharged_and_another_round_draws_other_noise(make_federation):
@@ -224,7 +225,7 @@ def test_a_seeded_sum_repeats_itself_uncharged_and_another_round_draws_other_noi
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
     assert not np.array_equal(first, attempt)
-    assert [len(agent.ledger.entries()) for agent in federation.agents.values()] == [3, 3, 3]
+    assert [len(charges_of(agent.account)) for agent in federation.agents.values()] == [3, 3, 3]
 
 
 def test_local_steps_have_no_common_sum_and_nobody_is_asked(make_federation):
@@ -232,7 +233,7 @@ def test_local_steps_have_no_common_sum_and_nobody_is_asked(make_federation):
     requests = requests_for(federation, LocalUpdate(federation.weights, LocalSteps(1, 0.1, 0.0, denominator=2.0)))
     union_of(federation, otherwise).collect(Unasked(federation.channel.hospitals), requests, 60.0)
     assert otherwise.asked == [requests]
-    assert all(not agent.ledger.entries() for agent in federation.agents.values())
+    assert all(not charges_of(agent.account) for agent in federation.agents.values())
 
 
 def test_fedsgd_over_the_union_is_fedsgd_over_single_replies(make_federation):

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from wardround.accounting.events import (
     Event,
     GaussianEvent,
     LaplaceEvent,
+    LeafEvent,
     Leaves,
     NonPrivateEvent,
     PoissonSampledEvent,
@@ -28,6 +30,9 @@ from wardround.accounting.events import (
 )
 from wardround.accounting.mechanisms import check_delta
 from wardround.errors import PrivacyError
+
+LARGEST = 700.0
+"""The largest exponent that a float holds."""
 
 
 def rdp_epsilon(items: Leaves, delta: float) -> float:
@@ -76,21 +81,56 @@ def pure_rdp(epsilon: float, orders: npt.NDArray[np.float64]) -> npt.NDArray[np.
     return np.asarray(epsilon - gain / (orders - 1), dtype=np.float64)
 
 
-def _curve(items: Leaves) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def divergences_of(items: Leaves, orders: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns the Rényi divergence of composed leaves at each order α > 1, (order,), an upper bound.
+
+    Sampled Laplace noise counts as the pure release that it is: log(1 + q (exp(1/b) - 1)) for a sampling probability
+    q (Balle, Barthe and Gaboardi 2018, Theorem 8).
+    """
+    total = np.zeros(len(orders))
+    for leaf, count in items:
+        total += count * np.array(_divergences_of_leaf(leaf, tuple(orders)))
+    return total
+
+
+def epsilon_at(divergences: npt.NDArray[np.float64], orders: npt.NDArray[np.float64], delta: float) -> float:
+    """Returns the least epsilon that Rényi divergences at these orders prove at `delta` (Proposition 12)."""
+    with quiet_numerics():
+        found = divergences + np.log1p(-1 / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)
+        return max(0.0, float(np.min(found)))
+
+
+@lru_cache(maxsize=4096)  # few kinds of release are charged many times
+def _divergences_of_leaf(leaf: LeafEvent, orders: tuple[float, ...]) -> tuple[float, ...]:
+    if isinstance(leaf, NonPrivateEvent):
+        return (math.inf,) * len(orders)
+    if isinstance(leaf, PoissonSampledEvent) and isinstance(leaf.event, LaplaceEvent):
+        scale = leaf.event.noise_multiplier
+        leaf = (
+            PureEvent(math.log1p(leaf.sampling_prob * math.expm1(1 / scale)))
+            if 1 / scale < LARGEST
+            else leaf.event
+        )
+    return tuple(_curve(((leaf, 1),), orders)[1].tolist())
+
+
+def _curve(
+    items: Leaves, orders: tuple[float, ...] | None = None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Orders, and the Rényi divergence of the composed leaves at each, both (order,)."""
     with quiet_numerics():
         from dp_accounting import rdp
 
-        accountant = rdp.RdpAccountant()
+        accountant = rdp.RdpAccountant() if orders is None else rdp.RdpAccountant(orders)
         for leaf, count in items:
             if not isinstance(leaf, PureEvent):
                 accountant.compose(_translate(leaf), count)
-        orders = np.asarray(accountant.orders, dtype=np.float64)
+        taken = np.asarray(accountant.orders, dtype=np.float64)
         divergences = np.array(accountant.rdp, dtype=np.float64)
         for leaf, count in items:
             if isinstance(leaf, PureEvent):
-                divergences += count * pure_rdp(leaf.epsilon, orders)
-    return orders, divergences
+                divergences += count * pure_rdp(leaf.epsilon, taken)
+    return taken, divergences
 
 
 def _translate(

@@ -35,8 +35,16 @@ class Site(Section):
 class PolicySection(Section):
     """`[policy]`: what the hospital allows, whatever a study says."""
 
-    epsilon_limit: float = Field(gt=0, description="Epsilon that a patient may spend over all studies.")
+    epsilon_limit: float = Field(
+        gt=0,
+        allow_inf_nan=False,
+        description="Epsilon that a patient may spend over all studies; the ledger's first limit.",
+    )
     delta: float = Field(gt=0, lt=1, description="The largest delta at which a study may say its epsilon.")
+    new_patients: bool = Field(
+        False,
+        description="Most patients may be ones that the ledger has never had; else their ids may be renamed.",
+    )
 
 
 class PolicyFile(Section):

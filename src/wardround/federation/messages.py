@@ -97,12 +97,11 @@ class Received:
 
 @dataclass(frozen=True)
 class Hello:
-    """A hospital as it is before the first round; none of it depends on a patient but the number of charges.
+    """A hospital as it is before the first round; none of it depends on a patient.
 
     Attributes:
         input_shape: (channel, *space) of a preprocessed picture.
         weights_sha256: hash of the initial weights of its network.
-        charges: entries of its ledger.
         last_attempt: round and attempt of its last upload under masks, (0, 0) before the first.
     """
 
@@ -111,7 +110,6 @@ class Hello:
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]
     weights_sha256: str
-    charges: int
     last_attempt: tuple[int, int] = (0, 0)
 
 
@@ -122,7 +120,8 @@ class Receipt:
     Attributes:
         releases: noised releases of rounds that were charged for the study.
         counts: noised counts that were charged for the study.
-        epsilon_spent: of everything in the ledger, at `delta`.
+        epsilon_spent: of all charges of this run, at `delta`; what its patients spent elsewhere is not said.
+        delta: of the ledger.
         ledger_head: hash of the ledger's last entry, sealed where the receipt is signed (`hospital.known_ledgers`).
         public_key: Ed25519, 32 bytes; empty where the hospital has no key.
         signature: over the canonical form of the other fields; empty where the hospital has no key.

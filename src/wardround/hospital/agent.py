@@ -4,6 +4,7 @@ Released: an update (a noised count, a clipped gradient sum with the hospital's 
 model over noised steps) and the event it was charged as. When: only after the charge is on disk.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from wardround.hospital.charged import spare_attempts
 from wardround.hospital.correlated import CorrelatedRounds
 from wardround.hospital.memory import Memory
 from wardround.hospital.policy import COUNTS, Policy, computed, place_of
-from wardround.ledger.account import Ledger
+from wardround.ledger.account import Account
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.protects import charge_of, plan_protects
@@ -58,7 +59,7 @@ class Agent:
         patients: its training patients.
         plan: the privacy plan of the study it agreed to.
         policy: the work that it does.
-        ledger: its privacy ledger for these patients.
+        account: of these patients, in the run.
         randomness: source of its sampling and noise.
         workbench: the network; simulated hospitals share one.
         memory: its notes between rounds.
@@ -69,7 +70,7 @@ class Agent:
     patients: TrainingPatients
     plan: Plan
     policy: Policy
-    ledger: Ledger
+    account: Account
     randomness: Randomness
     workbench: Workbench
     memory: Memory = field(default_factory=Memory)
@@ -108,13 +109,11 @@ class Agent:
         if refused is not None:
             return refused
         try:
-            self.ledger.charge(
+            self.account.charge(
                 self._due(request),
-                study=request.study,
-                release_id=f"{place_of(request)}/{request.attempt}",
+                release=f"{place_of(request)}/{request.attempt}",
                 purpose=computed(request.work).name,
                 planned=1 if self.correlated is not None else self.policy.planned(request),
-                seeded=not self.randomness.is_private,
             )
         except BudgetExhausted as error:
             _log.warning("%s refuses round %d: %s", self.name, request.round, error)
@@ -141,7 +140,7 @@ class Agent:
         rounds, seeded = self.correlated, not self.randomness.is_private
         if rounds is None or seeded or isinstance(request.work, COUNTS) or not rounds.has_begun(request.round):
             return self.event_of(request)  # a seeded repetition finds its own charge
-        if not self.ledger.charged(request.study).get(GradientSum.name):
+        if not self.account.charged().get(GradientSum.name):
             raise LedgerError(
                 "A run that has begun must stand in the ledger, and does not; restore it.", code="ledger-empty"
             )
@@ -152,10 +151,7 @@ class Agent:
         spare = self.policy.spare
         if spare is None or not self.randomness.is_private:  # a seeded repetition is one release
             return True
-        return (
-            not leaves(self._due(request))
-            or spare_attempts(self.ledger, request.study, place_of(request)) <= spare
-        )
+        return not leaves(self._due(request)) or spare_attempts(self.account, place_of(request)) <= spare
 
     def event_of(self, request: Request) -> Event:
         """Returns what answering the request costs this hospital's patients."""
@@ -166,7 +162,7 @@ class Agent:
         if self.correlated is None or not isinstance(request.work, GradientSum):
             return None
         update = self.correlated.repeated(request.round, request.work)
-        return None if update is None else Answer(update, self.event_of(request))
+        return None if update is None else self._answered_once(request, update)
 
     def sample(self, request: Request) -> Sample:
         """Returns the patients of this round, drawn in secret."""
@@ -181,9 +177,18 @@ class Agent:
         part, noise = self.plan.training, self._stream("noise", request)
         if self.correlated is not None:
             update = self.correlated.release(request.round, work, clipped, part, noise)
-            return Answer(update, self.event_of(request))
+            return self._answered_once(request, update)
         whole = clip_of(part).in_units(clipped, len(sample.chosen), work.clipping_norm)
         return Answer(noised_sum(part, whole, noise), self.event_of(request))
+
+    def _answered_once(self, request: Request, update: Vector) -> Answer:
+        """Returns the answer of a run that was charged as a whole, once the ledger knows it.
+
+        A copy of the run that goes on elsewhere would answer with other noise, at no charge: it is refused.
+        """
+        if self.randomness.is_private:
+            self.account.answer_once(f"round {request.round}", hashlib.sha256(update.tobytes()).hexdigest())
+        return Answer(update, self.event_of(request))
 
     def gradients(self, request: Request, weights: Vector) -> Iterator[Vector]:
         """Yields the gradient of each patient of this round, drawn in secret, not clipped. Private, each of them."""

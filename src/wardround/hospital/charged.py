@@ -1,56 +1,91 @@
-"""The releases that a hospital's ledger was charged for in a study, which are more than the rounds that ended.
+"""A hospital's account in a study: what is foreseen, and what was charged, which is more than the rounds that ended.
 
 A round that was interrupted, or an attempt under masks that lost a hospital, was charged before anything was sent, and
 may have been seen.
 """
 
-from wardround.accounting.events import leaves
+from collections.abc import Sequence
+
+from wardround.accounting.events import Event, leaves
+from wardround.accounting.search import largest_count
+from wardround.agreed.plans import epsilon_limit_of
+from wardround.config import Study
 from wardround.hospital.policy import COUNT_PURPOSES
-from wardround.ledger.account import Ledger
+from wardround.ledger.account import Account
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 
 PICTURES = "pictures"
-"""Purpose of the ledger entries that pay for noised pictures."""
+"""Purpose of the ledger's lines that pay for noised pictures."""
 
 
-def charged_releases(ledger: Ledger, study: str, plan: Plan) -> int:
-    """Returns the noised sums that a ledger was charged for a study, whether or not their round ended."""
+def charged_releases(account: Account, plan: Plan) -> int:
+    """Returns the noised sums that a run was charged, whether or not their round ended."""
     if isinstance(plan.training, NoisedPictures):
-        return charged_pictures(ledger, study)
-    sums = sum(count for purpose, count in ledger.charged(study).items() if purpose not in COUNT_PURPOSES)
+        return account.charges(PICTURES)
+    sums = sum(count for purpose, count in account.charged().items() if purpose not in COUNT_PURPOSES)
     # A release may be made of several mechanisms.
     each = sum(count for _, count in leaves(release_event(plan.training)))
     return -(-sums // max(1, each))
 
 
-def charged_counts(ledger: Ledger, study: str) -> int:
-    """Returns the noised counts of patients that a ledger was charged for a study."""
-    return sum(count for purpose, count in ledger.charged(study).items() if purpose in COUNT_PURPOSES)
+def charged_counts(account: Account) -> int:
+    """Returns the noised counts of patients that a run was charged."""
+    return sum(count for purpose, count in account.charged().items() if purpose in COUNT_PURPOSES)
 
 
-def spare_attempts(ledger: Ledger, study: str, place: str) -> int:
-    """Returns the answers beyond one a round and purpose that a study was charged for, were `place` charged once more.
+def foreseen(plan: Plan, cap: float) -> Event:
+    """Returns everything that a run is expected to be charged: its plan, as far as its cap goes."""
+    if not plan.is_private or plan.epsilon <= cap:
+        return plan.event_after(plan.releases)
+    return plan.event_after(largest_count(plan.epsilon_after, cap, plan.releases))
+
+
+def spare_attempts(account: Account, place: str) -> int:
+    """Returns the answers beyond one a round and purpose that a run was charged for, were `place` charged once more.
 
     Charges of nothing, as of the later rounds under correlated noise, are none. `place` is a round and a purpose, such
     as "3/gradient-sum".
     """
-    charged = [release.rpartition("/")[0] for release in ledger.released(study)]
+    charged = [release.rpartition("/")[0] for release in account.released()]
     return len(charged) + 1 - len({*charged, place})
 
 
-def charged_pictures(ledger: Ledger, study: str) -> int:
-    """Returns how often a ledger was charged for a study's pictures."""
-    return ledger.released(study).count(PICTURES)
+def open_account(
+    ledger: LedgerFile, study: Study, plan: Plan, hospital: str, persons: Sequence[str], run: str
+) -> Account:
+    """Returns a hospital's account in a study's run, at the plan's delta, accountant, unit and relation.
 
+    Args:
+        ledger: the hospital's, or that of the person who simulates it.
+        study: names the run, and caps what it may cost.
+        plan: the study's.
+        hospital: its name in the study.
+        persons: ids of those that the study would have.
+        run: see `LedgerFile.begin`.
 
-def open_ledger(
-    ledgers: LedgerFile, hospital: str, dataset_digest: str, plan: Plan, epsilon_limit: float
-) -> Ledger:
-    """Returns a hospital's ledger for its pictures, at the plan's delta, accountant, unit and relation."""
-    return ledgers.open(
-        hospital, dataset_digest, epsilon_limit=epsilon_limit,
-        delta=plan.delta, accountant=plan.accountant, unit=plan.unit, relation=plan.relation,
+    Raises:
+        BudgetExhausted: nobody could afford the study.
+        LedgerError: the ledger is damaged, busy, or cannot be written.
+    """
+    cap = epsilon_limit_of(study, plan)
+    return ledger.begin(
+        run=run, study=study.digest, name=study.study.name, hospital=hospital, persons=persons,
+        foreseen=foreseen(plan, cap), epsilon=cap, delta=plan.delta, accountant=plan.accountant, unit=plan.unit,
+        relation=plan.relation, seeded=study.study.seed is not None,
     )  # fmt: skip
+
+
+def run_of(study: Study, pictures: str, made: str) -> str:
+    """Returns the name of a run in a ledger: `made` for it, or of a seeded study what all its releases follow from.
+
+    A seeded study releases bit for bit the same, at no further cost, as long as its pictures are the same.
+
+    Args:
+        study: to be run.
+        pictures: digest of all pictures and labels. It stays in the ledger.
+        made: the same for the whole run, and for no other.
+    """
+    return made if study.study.seed is None else f"seeded/{study.digest}/{pictures}"

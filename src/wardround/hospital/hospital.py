@@ -183,20 +183,19 @@ class Hospital:
             classes=self.classes,
             input_shape=agent.workbench.input_shape,
             weights_sha256=agent.workbench.weights_sha256,
-            charges=agent.ledger.position()[0],
             last_attempt=last or (0, 0),
         )
 
     def _receipt(self) -> Receipt:
-        agent, study = self.agent, self.agent.policy.study
+        agent, account = self.agent, self.agent.account
         receipt = Receipt(
-            study=study,
+            study=agent.policy.study,
             hospital=agent.name,
-            releases=charged_releases(agent.ledger, study, agent.plan),
-            counts=charged_counts(agent.ledger, study),
-            epsilon_spent=agent.ledger.spent(),
-            delta=agent.plan.delta,
-            ledger_head=agent.ledger.head(),
+            releases=charged_releases(account, agent.plan),
+            counts=charged_counts(account),
+            epsilon_spent=account.spent(),
+            delta=account.delta,
+            ledger_head=account.position()[1],
         )
         if self.identity is None:
             return receipt

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 
 from wardround.errors import FederationError
-from wardround.ledger.account import Ledger
+from wardround.ledger.account import Account
 from wardround.ledger.entry import GENESIS
 from wardround.secure_aggregation.keys.identity import Identity
 from wardround.secure_aggregation.round.transcript import LedgerMark, Transcript
@@ -28,13 +28,13 @@ def sealed_head(head: str, identity: Identity) -> str:
     return hashlib.sha256(identity.key.sign("wardround/v1/ledger-head", head)).hexdigest()
 
 
-def mark_of(ledger: Ledger, identity: Identity) -> LedgerMark:
+def mark_of(ledger: Account, identity: Identity) -> LedgerMark:
     """Returns the position of a hospital's own ledger, as it is announced."""
     entries, head = ledger.position()
     return LedgerMark(entries, sealed_head(head, identity))
 
 
-def check_own(ledger: Ledger, identity: Identity, transcript: Transcript) -> None:
+def check_own(ledger: Account, identity: Identity, transcript: Transcript) -> None:
     """Refuses to go on if a hospital's own ledger lacks a charge that another one saw.
 
     Raises:

@@ -99,7 +99,7 @@ class MaskedRounds:
         self._rule = CohortRule(pins, agreement.minimum)
         self._path, self._entropy = notes, entropy
         self.notes = Notes() if notes is None else Notes.read(notes)
-        self.notes.check(agent.ledger)
+        self.notes.check(agent.account)
         self._attempt: _Attempt | None = None
         self._taken_in = b""
 
@@ -122,7 +122,7 @@ class MaskedRounds:
         terms = self._agreement.terms(request.round, work.attempt, work.hospitals, weights, norm)
         check_follows(terms, self._last_before(request.round))
         seen = {name: known.mark for name, known in self.notes.peers.items()}
-        ledger = mark_of(self._agent.ledger, self._identity)
+        ledger = mark_of(self._agent.account, self._identity)
         key = RoundKey(self._identity, terms, ledger, self._entropy, seen)
         self._attempt = _Attempt(request, work.of, terms, key)
         return key.announcement.to_bytes()
@@ -133,7 +133,7 @@ class MaskedRounds:
         told = [Announcement.from_bytes(announcement) for announcement in announcements]
         transcript = self._rule.form(attempt.terms, told, attempt.key.announcement)
         self.notes.check_peers(self._others(transcript))
-        check_own(self._agent.ledger, self._identity, transcript)
+        check_own(self._agent.account, self._identity, transcript)
         attempt.transcript = transcript
         return confirm(transcript, self._identity).to_bytes()
 
@@ -150,7 +150,7 @@ class MaskedRounds:
         refusal = self._agent.admit(attempt.request)
         if refusal is not None:
             return refusal
-        attempt.charged, attempt.ledger = agreed, self._agent.ledger.position()
+        attempt.charged, attempt.ledger = agreed, self._agent.account.position()
         return self._agent.event_of(attempt.request)
 
     @property
@@ -166,8 +166,8 @@ class MaskedRounds:
         """
         attempt = self._under_way()
         agreed, terms = self._charged(attempt), attempt.terms
-        (entries, charged), head = attempt.ledger, self._agent.ledger.head()
-        if self._agent.ledger.head_after(entries) != charged:
+        (entries, charged), head = attempt.ledger, self._agent.account.position()[1]
+        if self._agent.account.head_after(entries) != charged:
             raise LedgerError(
                 f"The ledger of {self._identity.hospital} must contain charge {entries} when the upload leaves, and "
                 "does not; nothing is sent. Begin a new attempt.",

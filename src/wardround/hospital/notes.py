@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wardround.errors import FederationError, RecordError
 from wardround.hospital.known_ledgers import KnownLedger
-from wardround.ledger.account import Ledger
+from wardround.ledger.account import Account
 from wardround.secure_aggregation.keys.key_files import write_key_file
 from wardround.secure_aggregation.round.transcript import LedgerMark, Member
 from wardround.secure_aggregation.round.witness import Witness
@@ -56,7 +56,7 @@ class Notes:
             return Witness()
         return self.before if round == self.opened else self.witness
 
-    def check(self, ledger: Ledger) -> None:
+    def check(self, ledger: Account) -> None:
         """Refuses a ledger that has lost a charge these notes know of.
 
         Raises:

@@ -22,7 +22,7 @@ from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
 from wardround.errors import DataError, PrivacyError, StudyError
 from wardround.hospital.agent import Agent
-from wardround.hospital.charged import open_ledger
+from wardround.hospital.charged import open_account, run_of
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.masked import MaskedRounds
 from wardround.hospital.memory import Memory
@@ -37,7 +37,7 @@ from wardround.randomness import Randomness
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.training.patients import training_patients
-from wardround.types import HospitalName, Persons
+from wardround.types import HospitalName, PatientId, Persons
 
 _log = logging.getLogger("wardround.hospital")
 
@@ -90,14 +90,21 @@ def open_hospital(
     )
     workbench = workbench_of(own, images, network)
     with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledgers:
+        _set_limit(ledgers, policy)
+        persons = [patient.id for patient in images.patients]
+        _check_known(ledgers, persons, study, policy)
+        account = open_account(ledgers, study, plan, name, persons, run_of(study, images.digest, study.digest))
+        patients = [patient for patient, is_in in zip(images.patients, account.admitted, strict=True) if is_in]
+        if len(patients) < len(persons):
+            _log.warning("%d patients are left out: they cannot afford this study", len(persons) - len(patients))
         agent = Agent(
             name=name,
-            patients=training_patients(images.patients, study.privacy.images_per_patient),
+            patients=training_patients(patients, study.privacy.images_per_patient),
             plan=plan,
             policy=Policy(
                 study.digest, asked_by(study, plan), study.rounds, _visits(study, name), study.privacy.spare
             ),
-            ledger=open_ledger(ledgers, name, images.digest, plan, policy.policy.epsilon_limit),
+            account=account,
             randomness=Randomness(study.study.seed, f"{study.stream_name}/main"),
             workbench=workbench,
             memory=Memory(folder / "memory" / study.digest),
@@ -109,6 +116,45 @@ def open_hospital(
             masked = _masked_rounds(folder, agent, identity, study, plan)
         replies = Replies(folder / "memory" / study.digest)
         yield Hospital(agent, tuple(images.class_names), masked, identity, replies)
+
+
+def _set_limit(ledger: LedgerFile, policy: PolicyFile) -> None:
+    """Takes the first limit of a hospital's ledger from its policy; from then on a person changes it, with a reason.
+
+    Raises:
+        StudyError: policy and ledger name different limits.
+    """
+    section, known = policy.policy, ledger.limit
+    if known is None and not ledger.position()[0]:
+        ledger.set_limit(section.epsilon_limit, section.delta, by="policy.toml", reason="the first limit")
+    elif known is None or (known.epsilon, known.delta) != (section.epsilon_limit, section.delta):
+        said = (
+            "none" if known is None else f"epsilon {known.epsilon:g} at delta {known.delta:g}, set by {known.by}"
+        )
+        raise StudyError(
+            f"`[policy] epsilon_limit` and `delta` must be those of the hospital's ledger ({said}), got "
+            f"{section.epsilon_limit:g} at {section.delta:g}; correct policy.toml, or set the limit with: wardround "
+            f"ledger set-limit --ledger {ledger.path}.",
+            code="study-policy-limit",
+        )
+
+
+def _check_known(ledger: LedgerFile, persons: list[PatientId], study: Study, policy: PolicyFile) -> None:
+    """Stops where most patients are strangers to a ledger that knows others: their ids may have been renamed.
+
+    Raises:
+        StudyError: the hospital has not said that they are new.
+    """
+    known = ledger.is_known(persons)
+    if not ledger.book().parts or known.sum() * 2 >= len(persons) or policy.policy.new_patients:
+        return
+    raise StudyError(
+        f"Most patients must be known to the hospital's ledger, which has had studies before, and "
+        f"{int((~known).sum())} of {len(persons)} are new: were their ids renamed? Then what "
+        "they spent would be forgotten: restore the ids. "
+        "Only if these are other persons, set `[policy] new_patients = true`.",
+        code="study-renamed-patients",
+    )
 
 
 def check_deployable(study: Study, plan: Plan, site: Site) -> None:

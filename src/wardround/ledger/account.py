@@ -1,229 +1,186 @@
-"""One hospital's view of one data set in a ledger file: check, then spend.
+"""One hospital's account in one run: check, then spend.
 
-The check is made once for all the charges that are foreseen: the counts it was made for are a certificate,
-and as doing less never costs more, every later charge inside them is allowed without asking the accountant
-again. The counts are read anew inside every transaction, so what another process charged in between is part
-of the check.
+Each run has a cap, which is public: the most that all its charges together may cost, by the accountant of its plan.
+Before it began, every person in it could afford everything that is foreseen, and that much is kept for it. So no charge
+of a run asks what a person has spent: nothing that leaves depends on one person's account.
+
+The check against the cap is made once for all the charges that are foreseen: the counts it was made for are a
+certificate, and as doing less never costs more, every later charge inside them is allowed without asking the accountant
+again. The counts are read anew inside every transaction, so what another process charged in between is part of it.
 """
 
-import math
 from collections import Counter
-from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.calibration import affordable_count
 from wardround.accounting.events import Event, LeafEvent, event_of_leaves, leaves, sorted_leaves
+from wardround.accounting.filter import RenyiFilter
 from wardround.errors import BudgetExhausted, LedgerError
-from wardround.ledger.entry import GENESIS, LedgerEntry, Promise
-from wardround.ledger.store import LedgerStore
+from wardround.ledger.book import Part
+from wardround.ledger.chain import Chain
+from wardround.ledger.entry import Answered, Charge, Ended
 
 
-class Ledger:
-    """One hospital's account for one data set; made by `LedgerFile.open`."""
+class Account:
+    """One hospital's account in one run; made by `LedgerFile.begin`.
 
-    def __init__(
-        self, store: LedgerStore, hospital: str, dataset_digest: str, promise: Promise, version: str | None
-    ) -> None:
-        self.hospital, self.dataset_digest = hospital, dataset_digest
-        self._chain = (hospital, dataset_digest)
-        self._store, self._promise, self._version = store, promise, version
+    Attributes:
+        begun: sequence number of the line that it began with.
+        admitted: of each person offered, whether they are in the run, (person,).
+    """
+
+    def __init__(self, chain: Chain, begun: int, admitted: npt.NDArray[np.bool_]) -> None:
+        self.begun, self.admitted = begun, admitted
+        self._chain = chain
         self._certified: Counter[LeafEvent] = Counter()
-        self._forget()
 
-    def charge(
-        self,
-        event: Event,
-        *,
-        study: str,
-        release_id: str,
-        purpose: str,
-        planned: int = 1,
-        seeded: bool = False,
-    ) -> LedgerEntry:
+    def charge(self, event: Event, *, release: str, purpose: str, planned: int = 1) -> None:
         """Writes down what is about to be released; only after it returns may anything be released.
 
         Guarantee:
-            Everything charged to this hospital and data set, in all runs and studies and by all processes,
-            composes to at most `epsilon_limit` at `delta`. Check and entry are one transaction that no other
-            writer can enter.
+            All charges of the run, by all processes, compose to at most its cap; and everything ever charged to a
+            person of it keeps to the ledger's limit (`accounting.filter`), whatever the studies were chosen by. Check
+            and line are one transaction that no other writer can enter.
 
         Args:
             event: about to be done.
-            study: that the release belongs to.
-            release_id: of the release in the study, such as "round-12".
+            release: of the run, such as "round-12". A seeded run's same release is bit for bit the same whenever it is
+                made: it is charged once. In any other run it is a new attempt, and charged again.
             purpose: a word for the reader of the ledger.
-            planned: such charges that are foreseen, this one included: they are then checked at once, and
-                the following ones need no accountant. It changes the time this takes, never what is allowed.
-            seeded: the release is bit for bit the same whenever it is made, so making it again costs nothing.
-                The same `release_id` and event then return the entry that is there; unseeded they are a new
-                attempt.
+            planned: such charges that are foreseen, this one included: they are then checked at once. It changes the
+                time this takes, never what is allowed.
 
         Raises:
-            BudgetExhausted: the charge would exceed the limit; the ledger is as it was.
+            BudgetExhausted: the charge would exceed the cap; the ledger is as it was.
             LedgerError: the file is damaged, busy, or cannot be written.
         """
-        with self._store.transaction():
-            self._catch_up()
-            earlier = self._store.latest(self._chain, study, release_id)
-            if seeded and earlier and earlier.seeded and leaves(earlier.event) == leaves(event):
-                return earlier
-            self._check_affordable(event, max(1, planned))
-            attempt = earlier.attempt + 1 if earlier else 1
-            promise = self._promise
-            entry = LedgerEntry(
-                hospital=self.hospital, dataset_digest=self.dataset_digest, sequence=self._sequence + 1,
-                study=study, release_id=release_id, attempt=attempt, purpose=purpose, event=event, seeded=seeded,
-                unit=promise.unit, relation=promise.relation, epsilon_limit=promise.epsilon_limit,
-                delta=promise.delta, accountant=promise.accountant,
-                created_utc=datetime.now(UTC).isoformat(timespec="milliseconds"),
-                version=self._version, previous=self._head,
-            )  # fmt: skip
-            self._take_in(entry, self._store.append(entry))
-            return entry
+        with self._chain.transaction():
+            part = self._part
+            attempt, earlier = part.releases.get(release, (0, None))
+            if part.begun.seeded and earlier is not None and leaves(earlier) == leaves(event):
+                return
+            if part.is_ended:
+                raise LedgerError(
+                    f"{release} must be charged before its run has ended, and the ledger says that it has. Start a new "
+                    "run.",
+                    code="ledger-ended",
+                )
+            self._check_affordable(part, event, max(1, planned))
+            self._chain.append(Charge(self.begun, release, attempt + 1, purpose, event, self._chain.now()))
 
-    def spent(self) -> float:
-        """Returns epsilon of everything charged so far, at the ledger's delta."""
-        self._catch_up()
-        return self._epsilon_of(self._counts)
-
-    def remaining(self, event: Event, at_most: int = 1_000_000) -> int:
-        """Returns the number of times that `event` can still be charged; `at_most` also when there is no limit."""
-        self._catch_up()
-        return self._affordable(event, at_most)
-
-    def charged(self, study: str) -> dict[str, int]:
-        """Returns the releases that were charged for a study so far, by purpose."""
-        self._catch_up()
-        return {purpose: count for (whose, purpose), count in self._charged.items() if whose == study}
-
-    def released(self, study: str) -> tuple[str, ...]:
-        """Returns the id of each release that a study was charged for, in order; charges of nothing are none."""
-        self._catch_up()
-        return tuple(self._released.get(study, ()))
-
-    def entries(self) -> list[LedgerEntry]:
-        """Returns all entries, oldest first."""
-        return [entry for entry, _ in self._store.read(self._chain, 0)]
-
-    def head(self) -> str:
-        """Returns the hash of the last entry: a party that keeps it can later find a change before it."""
-        self._catch_up()
-        return self._head
-
-    def position(self) -> tuple[int, str]:
-        """Returns the number of entries, and the hash of the last one."""
-        self._catch_up()
-        return self._sequence, self._head
-
-    def head_after(self, entries: int) -> str | None:
-        """Returns the `head` after so many entries; None if there are fewer."""
-        self._catch_up()
-        return GENESIS if entries == 0 else self._store.hash_of(self._chain, entries)
-
-    def verify(self, expected_head: str | None = None) -> None:
-        """Walks the whole chain; `expected_head`, kept from an earlier `head()`, must be part of it.
+    def answer_once(self, release: str, answer: str) -> None:
+        """Writes down the SHA-256 of the one answer to a request, before it is sent.
 
         Raises:
-            LedgerError: an entry was edited, removed or reordered, or the file is an older copy.
+            LedgerError: another answer was sent: a copy of this run went on elsewhere.
         """
-        self._forget()
-        self._catch_up()
-        self._store.check_nothing_removed()
-        if expected_head is not None and not self._store.contains(self._chain, expected_head):
-            raise LedgerError(
-                f"The ledger of hospital {self.hospital} must contain the entry {expected_head[:12]}… seen "
-                f"before, "
-                "and does not. The file is an older copy: restore the latest one."
-            )
+        with self._chain.transaction():
+            earlier = self._part.answers.get(release)
+            if earlier is None:
+                self._chain.append(Answered(self.begun, release, answer, self._chain.now()))
+            elif earlier != answer:
+                raise LedgerError(
+                    f"{release} of this run must have one answer, and the ledger has another one: a copy of the run "
+                    "went on elsewhere. Go on with that copy, or start a new run.",
+                    code="ledger-answered",
+                )
 
-    def _check_affordable(self, event: Event, planned: int) -> None:
-        limit = self._promise.epsilon_limit
+    def end(self) -> None:
+        """Writes down that nothing more is foreseen: what was not charged is free for other studies."""
+        with self._chain.transaction():
+            if not self._part.is_ended:
+                self._chain.append(Ended(self.begun, self._chain.now()))
+
+    def spent(self) -> float:
+        """Returns epsilon of everything charged to this run so far, at its delta."""
+        part = self._part
+        return self._epsilon_of(part, part.counts)
+
+    def charged(self) -> dict[str, int]:
+        """Returns the leaf events that this run was charged, by purpose."""
+        return dict(self._part.purposes)
+
+    def released(self) -> tuple[str, ...]:
+        """Returns the name of each release that this run was charged for, in order; charges of nothing are none."""
+        return tuple(self._part.released)
+
+    def charges(self, purpose: str) -> int:
+        """Returns how often this run was charged for a purpose."""
+        return self._part.charged[purpose]
+
+    @property
+    def delta(self) -> float:
+        """Delta of the run's cap."""
+        return self._part.begun.delta
+
+    def position(self) -> tuple[int, str]:
+        """Returns the number of lines in the ledger, and the hash of the last one."""
+        return self._chain.store.position()
+
+    def head_after(self, entries: int) -> str | None:
+        """Returns the hash of the last of so many lines of the ledger; None if there are fewer."""
+        return self._chain.head_after(entries)
+
+    def verify(self, expected_head: str | None = None) -> None:
+        """Walks the whole ledger; see `Chain.verify`."""
+        self._chain.verify(expected_head)
+
+    @property
+    def _part(self) -> Part:
+        return self._chain.book().parts[self.begun]
+
+    def _check_affordable(self, part: Part, event: Event, planned: int) -> None:
         one = Counter(dict(leaves(event)))
-        if limit == math.inf or _covers(self._certified, self._counts + one):
-            return
-        foreseen = _plus(self._counts, one, planned)
-        if self._epsilon_of(foreseen) <= limit:
-            self._certified = foreseen
-            return
-        count = self._affordable(event, planned)
-        if count == 0:
-            after = self._epsilon_of(self._counts + one)
+        after = part.counts + one
+        if not _covers(self._certified, after):
+            foreseen = _plus(part.counts, one, planned)
+            if self._epsilon_of(part, foreseen) <= part.begun.epsilon:
+                self._certified = foreseen
+            else:
+                self._certified = _plus(part.counts, one, self._affordable(part, event, planned))
+        if not _covers(self._certified, after) or not self._is_kept(part, after):
             raise BudgetExhausted(
-                f"Hospital {self.hospital} must stay within epsilon {limit:g} at delta "
-                f"{self._promise.delta:g} "
-                f"for one {self._promise.unit}, and this release would bring it to {after:.4g}. "
-                "Nothing was released: stop here, or ask the hospital for a larger limit."
+                f"Hospital {part.begun.hospital} must stay within epsilon {part.begun.epsilon:g} at delta "
+                f"{part.begun.delta:g} for one {part.begun.unit} in this study, and this release would bring it to "
+                f"{self._epsilon_of(part, after):.4g}. Nothing was released: stop here, or begin a study that may "
+                "spend more."
             )
-        self._certified = _plus(self._counts, one, count)
 
-    def _affordable(self, event: Event, at_most: int) -> int:
-        promise = self._promise
-        if promise.epsilon_limit == math.inf:
-            return at_most
+    def _is_kept(self, part: Part, after: Counter[LeafEvent]) -> bool:
+        """Returns whether what was kept for this run covers these charges; a public fact, the same for every person.
+
+        Other charges than those foreseen are covered where they diverge no more at any order, and cost no more.
+        """
+        limit = self._chain.limit
+        foreseen = leaves(part.begun.foreseen)
+        if limit is None or _covers(Counter(dict(foreseen)), after):
+            return True
+        bound, items = RenyiFilter(limit.epsilon, limit.delta), sorted_leaves(after)
+        kept = bool((bound.divergences(items) <= bound.divergences(foreseen)).all())
+        kind = part.begun.accountant
+        return kept and (
+            epsilon_of(event_of_leaves(items), limit.delta, kind)
+            <= epsilon_of(part.begun.foreseen, limit.delta, kind)
+        )
+
+    def _affordable(self, part: Part, event: Event, at_most: int) -> int:
+        begun = part.begun
         return affordable_count(
-            event_of_leaves(sorted_leaves(self._counts)),
-            event,
-            promise.epsilon_limit,
-            promise.delta,
-            accountant=promise.accountant,
-            at_most=at_most,
-        )
+            event_of_leaves(sorted_leaves(part.counts)), event, begun.epsilon, begun.delta,
+            accountant=begun.accountant, at_most=at_most,
+        )  # fmt: skip
 
-    def _epsilon_of(self, counts: Counter[LeafEvent]) -> float:
-        return epsilon_of(event_of_leaves(sorted_leaves(counts)), self._promise.delta, self._promise.accountant)
+    @staticmethod
+    def _epsilon_of(part: Part, counts: Counter[LeafEvent]) -> float:
+        return epsilon_of(event_of_leaves(sorted_leaves(counts)), part.begun.delta, part.begun.accountant)
 
-    def _forget(self) -> None:
-        self._generation = self._store.generation
-        self._sequence, self._head = 0, GENESIS
-        self._counts: Counter[LeafEvent] = Counter()
-        self._charged: Counter[tuple[str, str]] = Counter()
-        self._released: dict[str, list[str]] = {}
 
-    def _catch_up(self) -> None:
-        """Takes in what other processes appended, checking the chain on the way."""
-        if self._generation != self._store.generation:
-            self._forget()
-        if (self._store.head(self._chain) or (0, GENESIS)) == (self._sequence, self._head):
-            return
-        new_entries = list(self._store.read(self._chain, self._sequence))
-        if not new_entries:  # what was read before is gone
-            raise self._damaged(self._sequence)
-        for entry, recorded in new_entries:
-            if (entry.sequence, entry.previous) != (self._sequence + 1, self._head):
-                raise self._damaged(self._sequence + 1)
-            if entry.unit is not self._promise.unit:
-                raise LedgerError(
-                    f"The unit of hospital {self.hospital}'s ledger must stay {entry.unit}, got "
-                    f"{self._promise.unit}. "
-                    "Costs of unlike units do not add up: keep the unit."
-                )
-            if entry.relation is not self._promise.relation:
-                raise LedgerError(
-                    f"The neighbouring relation of hospital {self.hospital}'s ledger must stay {entry.relation}, "
-                    f"got {self._promise.relation}. Costs under unlike relations do not add up: keep the relation."
-                )
-            self._take_in(entry, recorded)
-
-    def _take_in(self, entry: LedgerEntry, entry_hash: str) -> None:
-        self._sequence, self._head = entry.sequence, entry_hash
-        one = dict(leaves(entry.event))
-        self._counts.update(one)
-        self._charged[entry.study, entry.purpose] += sum(one.values())
-        if one:
-            self._released.setdefault(entry.study, []).append(entry.release_id)
-
-    def _damaged(self, sequence: int) -> LedgerError:
-        return LedgerError(
-            f"Entry {sequence} of hospital {self.hospital}'s ledger must follow from the one before it, and "
-            f"does not. "
-            f"{self._store.path} was edited: restore it from a copy."
-        )
+def _covers(certified: Counter[LeafEvent], counts: Counter[LeafEvent]) -> bool:
+    return all(count <= certified[leaf] for leaf, count in counts.items())
 
 
 def _plus(counts: Counter[LeafEvent], one: Counter[LeafEvent], times: int) -> Counter[LeafEvent]:
     return counts + Counter({leaf: count * times for leaf, count in one.items()})
-
-
-def _covers(certified: Counter[LeafEvent], counts: Counter[LeafEvent]) -> bool:
-    """Returns whether `counts` is part of what was certified: doing less never costs more."""
-    return all(certified[leaf] >= count for leaf, count in counts.items())

@@ -1,14 +1,23 @@
-"""One line of a privacy ledger, and the chain of hashes that ties it to the line before.
+"""The lines of a ledger, and the chain of hashes that ties each one to the line before.
 
-    hash = SHA-256(previous hash + canonical JSON of the entry without its hash)
+    hash = SHA-256(hash of the line before + canonical JSON of the line)
 
-The first entry of a chain follows `GENESIS`. Changing, dropping or reordering any entry breaks every hash
-after it.
+The first line follows `GENESIS`. Changing, dropping or reordering any line breaks every hash after it.
+
+    Entry = Begun        a hospital's part in a run began: the persons who are in it, and what is foreseen
+          | Charge       a release of that run is about to be made
+          | Answered     the answer to a request that may be answered once
+          | Ended        the run has ended: what was foreseen and not charged is free again
+          | Unprotected  figures about these persons are about to leave without protection
+          | LimitSet     a person set the limit
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any, ClassVar, TypeAlias
 
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.events import Event, JsonDict, canonical_json, from_json, to_json
@@ -21,85 +30,191 @@ GENESIS = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
-    """The limit that every charge is checked against: what one `unit` was promised, and who computes it."""
+class Begun:
+    """The beginning of one hospital's part in a run; all its charges name it.
 
-    epsilon_limit: float
+    Attributes:
+        run: one for each run; of a seeded study the study itself, as its runs release the same.
+        study: digest of the study file.
+        name: of the study.
+        hospital: its name in that study.
+        offered: digest of the persons that the study would have had.
+        cohort: digest of the persons who are in it: those offered who could afford what is foreseen.
+        foreseen: everything that is expected to be charged.
+        epsilon: what all charges of this run together may cost.
+        delta: at which.
+        accountant: computes that epsilon.
+        unit: what the charges protect.
+        relation: between neighbouring data sets.
+        seeded: a repeated release is bit for bit the same, and costs nothing.
+        version: of Wardround.
+        at: UTC.
+    """
+
+    kind: ClassVar[str] = "begun"
+    run: str
+    study: str
+    name: str
+    hospital: str
+    offered: str
+    cohort: str
+    foreseen: Event
+    epsilon: float
     delta: float
-    accountant: AccountantKind = AccountantKind.PLD
-    unit: PrivacyUnit = PrivacyUnit.PATIENT
-    relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE
+    accountant: AccountantKind
+    unit: PrivacyUnit
+    relation: NeighboringRelation
+    seeded: bool
+    version: str | None
+    at: str
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon_limit)
+        check_epsilon(self.epsilon)
         check_delta(self.delta)
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerEntry:
-    """One charge: what was about to be released, why, and under which promise; `sequence` starts at 1."""
+class Charge:
+    """One charge: the event that was about to happen.
 
-    hospital: str
-    dataset_digest: str
-    sequence: int
-    study: str
-    release_id: str
+    Attributes:
+        begun: the line that this run began with.
+        release: of the run, such as "3/gradient-sum/1".
+        attempt: at this release, from 1.
+        purpose: a word for the reader of the ledger.
+        event: about to be done to everybody in the run.
+        at: UTC.
+    """
+
+    kind: ClassVar[str] = "charge"
+    begun: int
+    release: str
     attempt: int
     purpose: str
     event: Event
-    seeded: bool
-    unit: PrivacyUnit
-    relation: NeighboringRelation
-    epsilon_limit: float
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The one answer to a request of a run that may be answered once: its SHA-256."""
+
+    kind: ClassVar[str] = "answered"
+    begun: int
+    release: str
+    answer: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of one hospital's part in a run."""
+
+    kind: ClassVar[str] = "ended"
+    begun: int
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unprotected:
+    """Persons about whom figures leave without protection, as the metrics of test patients in a simulation."""
+
+    kind: ClassVar[str] = "unprotected"
+    run: str
+    study: str
+    cohort: str
+    purpose: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSet:
+    """The limit of every person, from here on.
+
+    Attributes:
+        epsilon: over all studies; infinity for no limit.
+        delta: at which.
+        by: the person who set it.
+        reason: in that person's words.
+        at: UTC.
+    """
+
+    kind: ClassVar[str] = "limit"
+    epsilon: float
     delta: float
-    accountant: AccountantKind
-    created_utc: str
-    version: str | None
-    previous: str
+    by: str
+    reason: str
+    at: str
 
-    @property
-    def hash(self) -> str:
-        """The hash that the next entry is chained to."""
-        return chained_hash(self.previous, canonical_json(self.to_json()))
-
-    def to_json(self) -> JsonDict:
-        """Returns the entry as a JSON object; an infinite limit is the string 'infinity'."""
-        data: JsonDict = {field.name: getattr(self, field.name) for field in fields(self)}
-        return data | {
-            "event": to_json(self.event),
-            "unit": self.unit.value,
-            "relation": self.relation.value,
-            "accountant": self.accountant.value,
-            "epsilon_limit": number_to_json(self.epsilon_limit),
-            "delta": float(self.delta),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, object]) -> "LedgerEntry":
-        """Returns the entry that `to_json` wrote.
-
-        Raises:
-            LedgerError: a field is missing, unknown or out of its range.
-        """
-        try:
-            return cls(
-                **{  # type: ignore[arg-type]  # a missing or unknown key is a TypeError, caught below
-                    **data,
-                    "event": from_json(data["event"]),  # type: ignore[arg-type]
-                    "unit": PrivacyUnit(str(data["unit"])),
-                    "relation": NeighboringRelation(str(data["relation"])),
-                    "accountant": AccountantKind(str(data["accountant"])),
-                    "epsilon_limit": number_from_json(data["epsilon_limit"]),
-                }
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+        check_delta(self.delta)
+        if not self.by.strip() or not self.reason.strip():
+            raise PrivacyError(
+                "A limit must be set by a person with a reason, and one of them is empty: give both."
             )
-        except (KeyError, TypeError, ValueError, PrivacyError) as error:
-            raise LedgerError(
-                f"A ledger entry must have exactly the fields of this version, got one that does not: "
-                f"{error}. "
-                "Restore the ledger from a copy, or read it with the version of Wardround that wrote it."
-            ) from error
+
+
+Entry: TypeAlias = Begun | Charge | Answered | Ended | Unprotected | LimitSet
+_KINDS: dict[str, type[Entry]] = {
+    each.kind: each for each in (Begun, Charge, Answered, Ended, Unprotected, LimitSet)
+}
+
+
+def body_of(entry: Entry) -> str:
+    """Returns the text of a line, as it is hashed and kept."""
+    data: JsonDict = {"kind": entry.kind}
+    for field in fields(entry):
+        value = getattr(entry, field.name)
+        if field.name in ("event", "foreseen"):
+            value = to_json(value)
+        elif field.name in ("epsilon", "delta"):
+            value = number_to_json(value)
+        data[field.name] = value
+    return canonical_json(data)
+
+
+def entry_of(body: str) -> Entry:
+    """Returns the line that `body_of` wrote.
+
+    Raises:
+        LedgerError: a field is missing, unknown or out of its range.
+    """
+    try:
+        data: dict[str, Any] = json.loads(body)
+        kind = _KINDS[data.pop("kind")]
+        for name, read in _READ.items():
+            if name in data:
+                data[name] = read(data[name])
+        return kind(**data)
+    except (AttributeError, KeyError, TypeError, ValueError, PrivacyError) as error:
+        raise LedgerError(
+            f"A ledger's line must have exactly the fields of this version, got one that does not: {error}. "
+            "Restore the ledger from a copy, or read it with the version of Wardround that wrote it.",
+            code="ledger-line",
+        ) from error
 
 
 def chained_hash(previous: str, body: str) -> str:
-    """Returns the hash of an entry by its text, as it was written."""
+    """Returns the hash of a line by its text, as it was written."""
     return hashlib.sha256((previous + body).encode()).hexdigest()
+
+
+def _event_of(data: Mapping[str, object]) -> Event:
+    return _cached_event(json.dumps(data, sort_keys=True))
+
+
+@lru_cache(maxsize=4096)  # a run charges the same event in every round
+def _cached_event(text: str) -> Event:
+    return from_json(json.loads(text))
+
+
+_READ: dict[str, Any] = {
+    "event": _event_of,
+    "foreseen": _event_of,
+    "epsilon": number_from_json,
+    "delta": number_from_json,
+    "accountant": AccountantKind,
+    "unit": PrivacyUnit,
+    "relation": NeighboringRelation,
+}

@@ -1,41 +1,51 @@
-"""The accounts of hospitals for each of their data sets, across all runs and studies: checked, then spent.
+"""One holder's ledger: a hospital's, or that of the person who runs simulations. Check, then spend, then release.
 
-    LedgerFile          one SQLite file; `transaction` makes the charges of a whole round one write
-      └── Ledger        one hospital's view of one data set; `charge` before every release
+    person's spending = composition of all charges of the runs that the person could have been in
 
-A charge is on disk before `charge` returns (or before the transaction around it ends), so a process killed
-between charge and release has spent too much, never too little. What the chain of hashes cannot see is a
-whole file put back to an earlier copy: keep `head()` elsewhere, in the run's record, and give it to `verify`.
+whatever the study, the split, the hospital's name in it, or the files of that day. A person is known by a pseudonym,
+the keyed hash of their own id; the key is in the file and nowhere else.
+
+Released: nothing. Every question that is answered to others is about one run (`Account`).
 """
 
-from collections.abc import Iterator
+import hmac
+import secrets
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from wardround.accounting.accountants import AccountantKind
+import numpy as np
+import numpy.typing as npt
+
+from wardround.accounting.accountants import AccountantKind, epsilon_of
+from wardround.accounting.events import Event, event_of_leaves, leaves, sorted_leaves
+from wardround.accounting.filter import RenyiFilter
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
-from wardround.errors import LedgerError
-from wardround.ledger.account import Ledger
-from wardround.ledger.entry import LedgerEntry, Promise
-from wardround.ledger.store import LedgerStore
+from wardround.errors import BudgetExhausted
+from wardround.ledger.account import Account
+from wardround.ledger.book import PSEUDONYM_BYTES, Book, Persons
+from wardround.ledger.chain import Chain
+from wardround.ledger.entry import Begun, Entry, LimitSet, Unprotected
 
 
 class LedgerFile:
-    """One file with the ledgers of one or more hospitals; created when missing.
+    """One ledger in one file; created when missing.
 
     Args:
-        path: the SQLite file, in a folder that exists.
+        path: the SQLite file, in a folder that exists; ":memory:" for one that is forgotten.
         busy_timeout_s: how long to wait for another process that is writing.
-        version: the version of Wardround, written into every entry.
+        version: of Wardround, written down where a run begins.
 
     Raises:
-        LedgerError: the file cannot be opened, is no ledger, or has another schema version.
+        LedgerError: the file cannot be opened, is no ledger, has another schema version, is damaged, or is an older
+            copy than its mark says.
     """
 
     def __init__(self, path: Path | str, *, busy_timeout_s: float = 30.0, version: str | None = None) -> None:
         self.path = Path(path)
         self._version = version
-        self._store = LedgerStore(self.path, busy_timeout_s)
+        self._chain = Chain(self.path, busy_timeout_s)
+        self._key = self._chain.store.fact("pseudonym-key", secrets.token_bytes(32))
 
     def __enter__(self) -> "LedgerFile":
         return self
@@ -45,7 +55,7 @@ class LedgerFile:
 
     def close(self) -> None:
         """Closes the file; what was charged stays charged."""
-        self._store.close()
+        self._chain.store.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -53,46 +63,167 @@ class LedgerFile:
 
         Nothing may be released before the block has ended.
         """
-        with self._store.transaction():
+        with self._chain.transaction():
             yield
 
-    def chains(self) -> list[tuple[str, str]]:
-        """Returns hospital and data set digest of every ledger in the file, sorted."""
-        return self._store.chains()
-
-    def entries(self, hospital: str, dataset_digest: str) -> list[LedgerEntry]:
-        """Returns all entries of one ledger, oldest first, without a promise to check them against."""
-        return [entry for entry, _ in self._store.read((hospital, dataset_digest), 0)]
-
-    def open(
+    def begin(
         self,
-        hospital: str,
-        dataset_digest: str,
         *,
-        epsilon_limit: float,
+        run: str,
+        study: str,
+        name: str,
+        hospital: str,
+        persons: Sequence[str],
+        foreseen: Event,
+        epsilon: float,
         delta: float,
         accountant: AccountantKind = AccountantKind.PLD,
         unit: PrivacyUnit = PrivacyUnit.PATIENT,
         relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE,
-        new_dataset: bool = False,
-    ) -> Ledger:
-        """Returns the ledger of one hospital for one data set, its chain of hashes checked.
+        seeded: bool = False,
+    ) -> Account:
+        """Returns a hospital's account in a run: a new one, or the one that the same run has.
+
+        Guarantee:
+            Who is in the run follows for each person from their own history alone: those who can afford everything that
+            is foreseen. That is kept for the run until it ends.
+
+        Args:
+            run: the same for the whole run, and for no other.
+            study: digest of the study file.
+            name: of the study.
+            hospital: its name in the study.
+            persons: ids of those that the study would have, no two the same.
+            foreseen: everything that is expected to be charged.
+            epsilon: the cap of the run, at `delta` by `accountant`.
+            delta: of the cap.
+            accountant: of the cap.
+            unit: that the charges protect.
+            relation: between neighbouring data sets.
+            seeded: the run releases bit for bit the same again, at no cost.
 
         Raises:
-            LedgerError: the chain is broken; or the hospital has entries under other data sets only and
-                `new_dataset` does not say that these are other patients; or its entries protect another unit, or
-                under another neighbouring relation.
-            PrivacyError: `epsilon_limit`, `delta` or `accountant` cannot hold a guarantee.
+            BudgetExhausted: nobody at all could afford the study, not even without any history.
+            LedgerError: the file is damaged, busy, or cannot be written.
+            PrivacyError: `epsilon` or `delta` cannot hold a guarantee.
         """
-        known = self._store.digests_of(hospital)
-        if known and dataset_digest not in known and not new_dataset:
-            raise LedgerError(
-                f"The data set of hospital {hospital} must be one that its ledger knows, "
-                f"got {dataset_digest} and not {' or '.join(sorted(known))}. A changed copy "
-                "of the same patients must keep its ledger; "
-                "only if these are other patients, open it with new_dataset."
+        pseudonyms = [self.pseudonym(person) for person in persons]
+        with self._chain.transaction():
+            book = self._chain.book()
+            places = self._chain.enrolled(book, pseudonyms)
+            offered = book.digest_of(np.sort(places))
+            for sequence, part in book.parts.items():
+                begun = part.begun
+                same = (begun.run, begun.study, begun.hospital, begun.offered) == (run, study, hospital, offered)
+                if same and (not part.is_ended or (begun.seeded and part.counts)):
+                    return Account(self._chain, sequence, np.isin(places, self._chain.cohort(begun.cohort)))
+            admitted = self._admitted(book, places, foreseen, accountant, unit, relation)
+            cohort = np.sort(places[admitted])
+            begun = Begun(
+                run, study, name, hospital, offered, self._chain.kept(book, cohort), foreseen, epsilon, delta,
+                AccountantKind(accountant), unit, relation, seeded, self._version, self._chain.now(),
+            )  # fmt: skip
+            return Account(self._chain, self._chain.append(begun), admitted)
+
+    def unprotected(self, *, run: str, study: str, persons: Sequence[str], purpose: str) -> None:
+        """Writes down that figures about these persons are about to leave without protection.
+
+        They are listed apart: no epsilon holds for what such figures say.
+        """
+        with self._chain.transaction():
+            book = self._chain.book()
+            cohort = np.sort(self._chain.enrolled(book, [self.pseudonym(person) for person in persons]))
+            self._chain.append(Unprotected(run, study, self._chain.kept(book, cohort), purpose, self._chain.now()))
+
+    def set_limit(self, epsilon: float, delta: float, *, by: str, reason: str) -> None:
+        """Sets what a person may spend over all studies, from here on; infinity for no limit.
+
+        Raises:
+            PrivacyError: the limit is none, or the person or the reason is missing.
+        """
+        with self._chain.transaction():
+            self._chain.append(LimitSet(epsilon, delta, by, reason, self._chain.now()))
+
+    @property
+    def limit(self) -> LimitSet | None:
+        """The limit of every person over all studies; None where there is none."""
+        return self._chain.limit
+
+    def book(self) -> Book:
+        """Returns everything that the lines say, those of other processes included."""
+        return self._chain.book()
+
+    def entries(self) -> list[Entry]:
+        """Returns all lines, oldest first."""
+        return self._chain.entries()
+
+    def position(self) -> tuple[int, str]:
+        """Returns the number of lines, and the hash of the last one: kept elsewhere, it finds an older copy."""
+        return self._chain.store.position()
+
+    def head_after(self, entries: int) -> str | None:
+        """Returns the hash of the last of so many lines; None if there are fewer."""
+        return self._chain.head_after(entries)
+
+    def verify(self, expected_head: str | None = None) -> None:
+        """Walks the whole chain anew; see `Chain.verify`."""
+        self._chain.verify(expected_head)
+
+    def epsilon_of(self, person: str, delta: float, accountant: AccountantKind = AccountantKind.PLD) -> float:
+        """Returns epsilon of everything that a person could have been in, at `delta`; 0 for a stranger."""
+        book = self._chain.book()
+        [place] = book.places_of([self.pseudonym(person)])
+        if place < 0:
+            return 0.0
+        counts = book.events_of(int(book.group_of[place]))
+        return epsilon_of(event_of_leaves(sorted_leaves(counts)), delta, accountant)
+
+    def is_known(self, persons: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Returns of each person whether the ledger has them, (person,)."""
+        return self._chain.book().places_of([self.pseudonym(person) for person in persons]) >= 0
+
+    def pseudonym(self, person: str) -> bytes:
+        """Returns the keyed hash of a person's id: useless without this file."""
+        return hmac.digest(self._key, person.encode(), "sha256")[:PSEUDONYM_BYTES]
+
+    def _admitted(
+        self,
+        book: Book,
+        places: Persons,
+        foreseen: Event,
+        accountant: AccountantKind,
+        unit: PrivacyUnit,
+        relation: NeighboringRelation,
+    ) -> npt.NDArray[np.bool_]:
+        """Returns who can afford what is foreseen, by their own history alone.
+
+        A first study was chosen in the light of no other: it may spend the whole limit by its own accountant. Later
+        ones must pass the filter, as they may have been chosen by what the earlier ones said.
+        """
+        everybody = np.ones(len(places), dtype=bool)
+        limit = self.limit
+        if limit is None:
+            return everybody
+        cost = epsilon_of(foreseen, limit.delta, accountant)
+        if cost > limit.epsilon:
+            raise BudgetExhausted(
+                f"A study must cost a person at most epsilon {limit.epsilon:g} at delta {limit.delta:g} by the limit "
+                f"of ledger {self.path}, and this one would cost {cost:.4g}: nobody could be in it. Ask for a smaller "
+                "epsilon, or set another limit with: wardround ledger set-limit."
             )
-        promise = Promise(epsilon_limit, delta, AccountantKind(accountant), unit, relation)
-        ledger = Ledger(self._store, hospital, dataset_digest, promise, self._version)
-        ledger.verify()
-        return ledger
+        bound = RenyiFilter(limit.epsilon, limit.delta)
+        more = bound.divergences(leaves(foreseen))
+        under = (
+            NeighboringRelation.ADD_OR_REMOVE_ONE if unit is PrivacyUnit.HOSPITAL else relation
+        )  # removing a person is one way of changing a hospital
+
+        def can_afford(group: int) -> bool:
+            if book.is_untouched(group):
+                return True
+            return book.relations_of(group) <= {under} and bound.allows(book.divergences(group, bound) + more)
+
+        groups = book.group_of[places]
+        allowed = np.zeros(len(book.sizes), dtype=bool)
+        for group in np.unique(groups).tolist():
+            allowed[group] = can_afford(group)
+        return allowed[groups]

@@ -1,54 +1,48 @@
-"""The SQLite file under the ledgers: append-only, one writer at a time, on disk before a transaction ends.
+"""The SQLite file under a ledger: append-only, one writer at a time, on disk before a transaction ends.
 
 Durability: rollback journal with synchronous = EXTRA, so that both the pages and the removal of the journal
 are flushed before COMMIT returns. A process killed at any point leaves whole transactions or none of them.
+
+Beside the file lies its mark: how many lines it had, and the hash of the last. A ledger that is gone, or was put back
+from an older copy, no longer reaches its mark, and is refused.
 """
 
 import json
+import os
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from wardround.accounting.events import canonical_json
 from wardround.errors import LedgerError
-from wardround.ledger.entry import LedgerEntry, chained_hash
+from wardround.ledger.entry import GENESIS, Entry, body_of, chained_hash
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _APPLICATION_ID = 0x57415244  # "WARD"
+_TABLES = ("entries", "persons", "cohorts", "facts")
 _SCHEMA = """
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    hospital TEXT NOT NULL,
-    dataset_digest TEXT NOT NULL,
-    sequence INTEGER NOT NULL,
-    study TEXT NOT NULL,
-    release_id TEXT NOT NULL,
-    hash TEXT NOT NULL,
-    body TEXT NOT NULL,
-    UNIQUE (hospital, dataset_digest, sequence)
-) STRICT;
-CREATE INDEX releases ON entries (hospital, dataset_digest, study, release_id);
-CREATE TRIGGER entries_are_never_changed BEFORE UPDATE ON entries
-    BEGIN SELECT RAISE(ABORT, 'a ledger is append-only'); END;
-CREATE TRIGGER entries_are_never_removed BEFORE DELETE ON entries
-    BEGIN SELECT RAISE(ABORT, 'a ledger is append-only'); END;
-"""
-_COLUMNS = "hospital, dataset_digest, sequence, study, release_id, hash, body"
-_INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_SELECT = "FROM entries WHERE hospital = ? AND dataset_digest = ?"
+CREATE TABLE entries (sequence INTEGER PRIMARY KEY AUTOINCREMENT, hash TEXT NOT NULL, body TEXT NOT NULL) STRICT;
+CREATE TABLE persons (number INTEGER PRIMARY KEY AUTOINCREMENT, pseudonym BLOB NOT NULL UNIQUE) STRICT;
+CREATE TABLE cohorts (digest TEXT PRIMARY KEY, members BLOB NOT NULL) STRICT;
+CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+""" + "".join(
+    f"CREATE TRIGGER {table}_never_{action.lower()}d BEFORE {action} ON {table} "
+    "BEGIN SELECT RAISE(ABORT, 'a ledger is append-only'); END;\n"
+    for table in _TABLES
+    for action in ("UPDATE", "DELETE")
+)
 
-Chain = tuple[str, str]
-"""Name of one chain: hospital and data set digest."""
+Line = tuple[int, str, str]
+"""Sequence number, hash and text of one line."""
 
 
 class LedgerStore:
-    """Rows of one file. `generation` grows when entries are undone: a reader that took them in must read anew.
+    """Rows of one file. `generation` grows when lines are undone: what was taken in of them must be read anew.
 
-    The head of each chain is remembered until another connection has written to the file, which SQLite says
-    (`PRAGMA data_version`), or until entries are undone.
+    The position is remembered until another connection has written to the file, which SQLite says
+    (`PRAGMA data_version`), or until lines are undone.
     """
 
     def __init__(self, path: Path, busy_timeout_s: float) -> None:
@@ -56,10 +50,15 @@ class LedgerStore:
         self.generation = 0
         self._depth = 0
         self._appended = False
-        self._heads: dict[Chain, tuple[int, str] | None] = {}
-        self._whole, self._seen_version = False, -1
+        self._position: tuple[int, str] | None = None
+        self._seen_version = -1
         self._lock = threading.RLock()
+        self._mark = None if str(path) == ":memory:" else path.with_name(f"{path.name}.mark")
+        self._check_present()
         with self._explained():
+            if self._mark is not None:
+                with suppress(OSError):  # what cannot be made is explained by SQLite
+                    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._connection = sqlite3.connect(
                 path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
             )
@@ -91,105 +90,148 @@ class LedgerStore:
                     self._connection.execute("COMMIT")
             except BaseException:
                 self.generation += self._appended
-                self._heads.clear()
+                self._position = None
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
             finally:
                 self._depth = 0
+            if self._appended:
+                self._write_mark()
 
-    def append(self, entry: LedgerEntry) -> str:
-        """Adds one entry inside the open transaction; returns its hash."""
-        body = canonical_json(entry.to_json())
-        entry_hash = chained_hash(entry.previous, body)
+    def append(self, entry: Entry) -> Line:
+        """Adds one line inside the open transaction."""
+        body = body_of(entry)
         with self._lock, self._explained():
+            sequence, previous = self.position()
+            line = (sequence + 1, chained_hash(previous, body), body)
             self._appended = True
-            self._connection.execute(_INSERT, (*_place(entry), entry_hash, body))
-            self._heads[entry.hospital, entry.dataset_digest] = (entry.sequence, entry_hash)
-        return entry_hash
+            self._connection.execute("INSERT INTO entries (sequence, hash, body) VALUES (?, ?, ?)", line)
+            self._position = line[:2]
+        return line
 
-    def head(self, chain: Chain) -> tuple[int, str] | None:
-        """Returns the sequence number and hash of the last entry of a chain."""
+    def position(self) -> tuple[int, str]:
+        """Returns the sequence number and hash of the last line; 0 and `GENESIS` of an empty file."""
         with self._lock:
             if not self._depth:  # inside a transaction no other connection can write
                 self._notice_others()
-            if chain not in self._heads:
-                rows = self._rows(f"SELECT sequence, hash {_SELECT} ORDER BY sequence DESC LIMIT 1", chain)
-                self._heads[chain] = (rows[0][0], rows[0][1]) if rows else None
-            return self._heads[chain]
+            if self._position is None:
+                rows = self.rows("SELECT sequence, hash FROM entries ORDER BY sequence DESC LIMIT 1")
+                self._position = (rows[0][0], rows[0][1]) if rows else (0, GENESIS)
+            return self._position
 
-    def read(self, chain: Chain, after: int) -> Iterator[tuple[LedgerEntry, str]]:
-        """Yields entries of a chain beyond the sequence number `after`, in order, each with its recorded hash."""
-        query = f"SELECT {_COLUMNS} {_SELECT} AND sequence > ? ORDER BY sequence"
-        for row in self._rows(query, (*chain, after)):
-            yield self._entry(row), row[5]
+    def lines(self, after: int) -> list[Line]:
+        """Returns the lines beyond a sequence number, in order."""
+        return self.rows("SELECT sequence, hash, body FROM entries WHERE sequence > ? ORDER BY sequence", after)
 
-    def latest(self, chain: Chain, study: str, release_id: str) -> LedgerEntry | None:
-        """Returns the last attempt at a release."""
-        query = f"SELECT {_COLUMNS} {_SELECT} AND study = ? AND release_id = ? ORDER BY sequence DESC LIMIT 1"
-        rows = self._rows(query, (*chain, study, release_id))
-        return self._entry(rows[0]) if rows else None
+    def persons(self, after: int) -> list[tuple[int, bytes]]:
+        """Returns number and pseudonym of the persons beyond a number, in order."""
+        return self.rows("SELECT number, pseudonym FROM persons WHERE number > ? ORDER BY number", after)
 
-    def hash_of(self, chain: Chain, sequence: int) -> str | None:
-        """Returns the hash of one entry of a chain; None where there is none of that number."""
-        rows = self._rows(f"SELECT hash {_SELECT} AND sequence = ?", (*chain, sequence))
+    def add_persons(self, pseudonyms: Sequence[bytes]) -> None:
+        """Adds persons inside the open transaction."""
+        with self._lock, self._explained():
+            self._appended = True
+            self._connection.executemany(
+                "INSERT INTO persons (pseudonym) VALUES (?)", ((pseudonym,) for pseudonym in pseudonyms)
+            )
+
+    def cohort(self, digest: str) -> bytes | None:
+        """Returns the members of a cohort, packed; None where there is none of that digest."""
+        rows = self.rows("SELECT members FROM cohorts WHERE digest = ?", digest)
         return rows[0][0] if rows else None
 
-    def contains(self, chain: Chain, entry_hash: str) -> bool:
-        """Returns whether an entry of a chain has this hash."""
-        return bool(self._rows(f"SELECT 1 {_SELECT} AND hash = ?", (*chain, entry_hash)))
+    def add_cohort(self, digest: str, members: bytes) -> None:
+        """Adds a cohort inside the open transaction, unless it is there."""
+        with self._lock, self._explained():
+            self._connection.execute("INSERT OR IGNORE INTO cohorts VALUES (?, ?)", (digest, members))
 
-    def chains(self) -> list[Chain]:
-        """Returns every hospital and data set that has entries, sorted."""
-        return self._rows("SELECT DISTINCT hospital, dataset_digest FROM entries ORDER BY 1, 2", ())
+    def fact(self, name: str, made: bytes) -> bytes:
+        """Returns a fact of the file, which is `made` where it has none yet."""
+        with self.transaction(), self._explained():
+            self._connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, made))
+            [(value,)] = self.rows("SELECT value FROM facts WHERE name = ?", name)
+            return bytes(value)
 
-    def digests_of(self, hospital: str) -> list[str]:
-        """Returns every data set for which a hospital has entries, sorted."""
-        query = "SELECT DISTINCT dataset_digest FROM entries WHERE hospital = ? ORDER BY 1"
-        return [digest for (digest,) in self._rows(query, (hospital,))]
+    def hash_of(self, sequence: int) -> str | None:
+        """Returns the hash of one line; None where there is none of that number."""
+        rows = self.rows("SELECT hash FROM entries WHERE sequence = ?", sequence)
+        return rows[0][0] if rows else None
+
+    def contains(self, entry_hash: str) -> bool:
+        """Returns whether a line has this hash."""
+        return bool(self.rows("SELECT 1 FROM entries WHERE hash = ?", entry_hash))
 
     def check_nothing_removed(self) -> None:
-        """Raises LedgerError if the file holds fewer entries than it ever numbered."""
-        with self._lock:
-            if not self._depth:
-                self._notice_others()
-            if self._whole:  # this connection only ever adds
-                return
-            numbered = "SELECT seq FROM sqlite_sequence WHERE name = 'entries'"
-            query = f"SELECT COALESCE(({numbered}), 0), (SELECT COUNT(*) FROM entries)"
-            [(expected, present)] = self._rows(query, ())
+        """Raises LedgerError if the file holds fewer lines or persons than it ever numbered."""
+        for table in ("entries", "persons"):
+            numbered = f"SELECT seq FROM sqlite_sequence WHERE name = '{table}'"
+            [(expected, present)] = self.rows(f"SELECT COALESCE(({numbered}), 0), (SELECT COUNT(*) FROM {table})")
             if present != expected:
                 raise LedgerError(
-                    f"Ledger {self.path} must hold the {expected} entries ever written to it, got {present}. "
-                    "Entries were removed: restore the file from a copy."
+                    f"Ledger {self.path} must hold the {expected} {table} ever written to it, got {present}. "
+                    "Some were removed: restore the file from a copy.",
+                    code="ledger-removed",
                 )
-            self._whole = True
+
+    def check_mark(self) -> None:
+        """Raises LedgerError unless the file reaches its mark."""
+        mark = self._read_mark()
+        if mark is None:
+            return
+        entries, head = mark
+        if (GENESIS if entries == 0 else self.hash_of(entries)) != head:
+            raise LedgerError(
+                f"Ledger {self.path} must contain line {entries} as its mark {self._mark} says, and does not: it is an "
+                "older copy, or another file. Restore the latest one.",
+                code="ledger-older",
+            )
+
+    def rows(self, query: str, *parameters: object) -> list[Any]:
+        """Returns the rows of a query."""
+        with self._lock, self._explained(), closing(self._connection.execute(query, parameters)) as cursor:
+            return cursor.fetchall()
+
+    def _check_present(self) -> None:
+        mark = self._read_mark()
+        if mark is not None and mark[0] and not self.path.exists():
+            raise LedgerError(
+                f"Ledger {self.path} must be there, for its mark {self._mark} says that it had {mark[0]} lines, and it "
+                "is gone. Restore it from a copy; only if it is lost for good, remove the mark, and every patient's "
+                "account begins anew.",
+                code="ledger-gone",
+            )
+
+    def _read_mark(self) -> tuple[int, str] | None:
+        if self._mark is None:
+            return None
+        try:
+            found = json.loads(self._mark.read_text(encoding="utf-8"))
+            return int(found["entries"]), str(found["head"])
+        except (OSError, ValueError, KeyError, TypeError):  # none, or half-written when the power went
+            return None
+
+    def _write_mark(self) -> None:
+        if self._mark is None:
+            return
+        entries, head = self.position()
+        beside = self._mark.with_name(f".{self._mark.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+        try:
+            beside.write_text(json.dumps({"entries": entries, "head": head}), encoding="utf-8")
+            beside.replace(self._mark)
+        except OSError as error:
+            raise LedgerError(
+                f"The mark {self._mark} of a ledger must be writable, and is not ({error.strerror}); the charge stands "
+                "and nothing was released. Free some space, or change the permissions.",
+                code="ledger-mark",
+            ) from None
 
     def _notice_others(self) -> None:
         """Forgets what is remembered of the file if another connection has written to it."""
-        [(version,)] = self._rows("PRAGMA data_version", ())
+        [(version,)] = self.rows("PRAGMA data_version")
         if version != self._seen_version:
-            self._heads.clear()
-            self._whole, self._seen_version = False, version
-
-    def _entry(self, row: tuple[Any, ...]) -> LedgerEntry:
-        *place, recorded, body = row
-        try:
-            entry = LedgerEntry.from_json(json.loads(body))
-            intact = _place(entry) == tuple(place) and chained_hash(entry.previous, body) == recorded
-        except ValueError:
-            intact = False
-        if not intact:
-            raise LedgerError(
-                f"Entry {place[2]} of ledger {self.path} must be what was written there, and is "
-                f"not. "
-                "The file was edited: restore it from a copy."
-            )
-        return entry
-
-    def _rows(self, query: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        with self._lock, self._explained(), closing(self._connection.execute(query, parameters)) as cursor:
-            return cursor.fetchall()
+            self._position = None
+            self._seen_version = version
 
     def _prepare(self) -> None:
         connection = self._connection
@@ -206,8 +248,8 @@ class LedgerStore:
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION:
                 raise LedgerError(
-                    f"Ledger {self.path} must have schema version {SCHEMA_VERSION}, got {version}. "
-                    "Use the version of Wardround that wrote it, or name another file."
+                    f"Ledger {self.path} must have schema version {SCHEMA_VERSION}, got {version}. " + _REMEDY,
+                    code="ledger-version",
                 )
             connection.execute("COMMIT")
         except BaseException:
@@ -224,8 +266,10 @@ class LedgerStore:
             raise LedgerError(f"{_explanation(self.path, str(error))} (SQLite: {error}.)") from error
 
 
-def _place(entry: LedgerEntry) -> tuple[str, str, int, str, str]:
-    return entry.hospital, entry.dataset_digest, entry.sequence, entry.study, entry.release_id
+_REMEDY = (
+    "Version 1 knew no persons, only data sets: keep the file, name another one, and see docs/ledger.md for taking "
+    "over what was spent; any other version was written by a newer Wardround."
+)
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -5,7 +5,8 @@
         environment.json   versions, machine, what the run needs to be repeated
         patients.csv       the place of each patient, under a hash whose key was forgotten
         rounds.jsonl       one line a round
-        ledger.sqlite      the hospitals' privacy ledgers (or elsewhere, when the study says so)
+        ledger.json        the ledger of the run, and how far it was
+        ledger.sqlite      that ledger, of generated patients and of rehearsals; others outlive the run
         checkpoints/       released vectors of the last finished round, or of every round
         model.safetensors  the final model
         model.json         the model card
@@ -47,9 +48,17 @@ _HALF_WRITTEN = ".*.tmp"
 _SYNC_EVERY_S = 5.0
 _FILES = (
     "study.toml", "environment.json", "patients.csv", "rounds.jsonl", "model.safetensors", "model.json",
-    "results.json", "certificate.json", "report.html", "hospitals.log", "released.safetensors",
+    "results.json", "certificate.json", "ledger.json", "report.html", "hospitals.log", "released.safetensors",
 )  # fmt: skip
-_OURS = {*_FILES, ".lock", "checkpoints", "hospitals", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"}
+_OURS = {
+    *_FILES,
+    ".lock",
+    "checkpoints",
+    "hospitals",
+    "ledger.sqlite",
+    "ledger.sqlite.mark",
+    "ledger.sqlite-journal",
+}
 
 
 class RunFolder:

@@ -136,7 +136,7 @@ class Charge:
         """Returns the limit, and the part of it that was spent."""
         return (
             f"Runs were charged to one ledger. At delta = {self.spent.delta:g} for one {self.spent.whom} it allows "
-            f"{self.limit:g}, and the hospital that spent most of it has spent {self.spent.value}."
+            f"{self.limit:g}, and the patient who spent most of it has spent {self.spent.value}."
         )
 
 

@@ -12,11 +12,10 @@ from wardround.federation.channel import Channel, InProcessChannel
 from wardround.federation.masked import MaskedAggregator
 from wardround.federation.messages import Failure, Reply, Requests
 from wardround.hospital.agent import Agent
-from wardround.hospital.charged import open_ledger
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.memory import Memory
 from wardround.hospital.policy import Policy
-from wardround.ledger.file import LedgerFile
+from wardround.ledger.account import Account
 from wardround.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.kinds import NoisedGradients, NotPrivate
 from wardround.privacy.plans.plan import Plan
@@ -49,16 +48,17 @@ def federate(
     plan: Plan,
     materials: Materials,
     hospitals: Hospitals,
-    ledgers: LedgerFile,
+    accounts: Mapping[HospitalName, Account],
+    transaction: Transaction,
     *,
     label: str,
-    epsilon_limit: float,
     memory: Path | None = None,
 ) -> Federation:
     """Returns hospitals, and a coordinator that reaches them, under one plan.
 
-    `label` is part of every stream's name, so that the runs of one study share no noise. `memory` is the folder of the
-    simulated hospitals' own notes; None keeps them in this process.
+    `accounts` are charged, a round in one `transaction` of their ledger. `label` is part of every stream's name, so
+    that the runs of one study share no noise. `memory` is the folder of the simulated hospitals' own notes; None keeps
+    them in this process.
     """
     randomness = Randomness(study.study.seed, f"{study.stream_name}/{label}")
     asks = asked_by(study, plan)
@@ -70,7 +70,7 @@ def federate(
             patients=patients,
             plan=plan,
             policy=Policy(study.digest, asks, study.rounds, timetable.visited(position, study.rounds)),
-            ledger=open_ledger(ledgers, name, materials.images.digest, plan, epsilon_limit),
+            account=accounts[name],
             randomness=randomness,
             workbench=materials.workbench,
             memory=Memory(own_folder(memory, name)),
@@ -88,8 +88,8 @@ def federate(
     else:
         answering = {name: Hospital(agent, classes) for name, agent in agents.items()}
         if answers_as_one(study, plan):
-            aggregator = JointSum(agents, ledgers.transaction, aggregator, availability)
-    channel: Channel = InProcessChannel(tuple(agents), answer_exchanges(answering, ledgers.transaction))
+            aggregator = JointSum(agents, transaction, aggregator, availability)
+    channel: Channel = InProcessChannel(tuple(agents), answer_exchanges(answering, transaction))
     if availability is not None:
         channel = UnreliableChannel(channel, availability)
     missing = allowed_missing(study, plan)

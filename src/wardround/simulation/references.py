@@ -7,9 +7,8 @@ record marks each as "released without protection".
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from wardround.accounting.events import NoEvent
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.plans import check_fit
 from wardround.agreed.strategies import releases_after
@@ -86,11 +85,17 @@ def run_reference(
         observer.progress(round, schedule.num_rounds)
         return {}
 
-    with TemporaryDirectory() as folder, LedgerFile(Path(folder) / "ledger.sqlite") as ledgers:
+    with LedgerFile(":memory:") as ledger:
+        accounts = {
+            hospital: ledger.begin(
+                run=name, study=study.digest, name=name, hospital=hospital, persons=(), foreseen=NoEvent(),
+                epsilon=math.inf, delta=own.delta, accountant=own.accountant,
+            )
+            for hospital in hospitals
+        }  # fmt: skip
         federation = federate(
-            study, own, materials, hospitals, ledgers,
-            label=f"reference/{name}", epsilon_limit=math.inf,
-        )  # fmt: skip
+            study, own, materials, hospitals, accounts, ledger.transaction, label=f"reference/{name}"
+        )
         chosen, channel = federation.coordinator.strategy, federation.coordinator.channel
         if study.fits_head and strategy in ALONE and not isinstance(chosen, Alone):
             chosen = Alone(chosen)

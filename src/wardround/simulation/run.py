@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from wardround import __version__
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.model_card import card_of
 from wardround.agreed.plans import epsilon_limit_of, plan_of
@@ -21,8 +20,6 @@ from wardround.coordinator.coordinator import Coordinator
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Outcome, Position, Schedule, run_rounds
 from wardround.errors import BudgetExhausted, MissingExtra, RecordError
-from wardround.hospital.charged import open_ledger
-from wardround.ledger.file import LedgerFile
 from wardround.models.card import ModelCard, WeightsCard
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
@@ -31,6 +28,7 @@ from wardround.records.environment import describe_environment, threads_of
 from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
 from wardround.report.write import write_report
 from wardround.simulation.absences import check_availability
+from wardround.simulation.accounts import Accounts, admitted, begun, resumed
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.federate import federate
 from wardround.simulation.masked import check_masks
@@ -43,10 +41,13 @@ _QUICK_RESAMPLES = 2  # intervals during training are not shown
 _NAMES = {"study_digest": "study file", "dataset": "data set", "weights_sha256": "weights file"}
 
 
-def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = False) -> RunRecord:
+def run_study(
+    study: Study, out: Path, observer: Observer, *, fresh: bool = False, rehearsal: bool = False
+) -> RunRecord:
     """Runs a study from the beginning into an empty folder.
 
-    Everything that can be refused is refused before the folder is touched.
+    Everything that can be refused is refused before the folder is touched. A `rehearsal` is charged to a ledger that
+    goes with the run, and says so.
 
     Raises:
         WardroundError: anything in the study, the pictures, the ledger or the folder that does not hold.
@@ -57,23 +58,19 @@ def run_study(study: Study, out: Path, observer: Observer, *, fresh: bool = Fals
     check_availability(study, timetable_of(study))
     plan = plan_of(study)
     check_references(study, plan)
+    _check_cap(study, plan)
     materials = gather(study, observer)
     plan = replace(plan, persons=materials.images.persons)
     check_masks(plan, materials.workbench.network.num_parameters)
-    # Phantoms are no persons; the ledger of patients is kept, and asked before anything is replaced.
-    forget_ledger = fresh and study.site.layout == "phantom" and study.privacy.ledger is None
-    _check_ledgers(study, plan, materials, out, forgotten=forget_ledger)
-    folder = RunFolder.create(out, fresh=fresh, forget_ledger=forget_ledger)
-    try:
+    with begun(study, plan, materials, out, fresh=fresh, rehearsal=rehearsal) as (folder, accounts):
         folder.write_json(
             "environment.json",
             describe_environment(threads) | _identity(study, materials),
         )
+        materials = _admitted(study, materials, accounts, observer)
         folder.write_patients(*patient_table(materials))
         folder.write_text("study.toml", study.to_toml())  # last: a folder with a study file can be resumed
-        return _train(study, plan, materials, folder, observer)
-    finally:
-        folder.close()
+        return _train(study, plan, materials, folder, accounts, observer)
 
 
 def resume_run(path: Path, observer: Observer) -> RunRecord:
@@ -102,9 +99,21 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
                     f"The {_NAMES[what]} must be what the run in {path} began with, and has changed; restore "
                     "it, or start a new run."
                 )
-        return _train(study, plan, materials, folder, observer)
+        with resumed(study, plan, materials, path) as accounts:
+            materials = _admitted(study, materials, accounts, observer)
+            return _train(study, plan, materials, folder, accounts, observer)
     finally:
         folder.close()
+
+
+def _check_cap(study: Study, plan: Plan) -> None:
+    """Refuses a run whose cap has no room for its first round."""
+    cap, first = epsilon_limit_of(study, plan), plan.epsilon_after(releases_after(study, 1))
+    if first > cap:
+        raise BudgetExhausted(
+            f"`[privacy] epsilon_limit` must have room for one round, which costs a {plan.unit} epsilon = {first:.4g} "
+            f"at delta = {plan.delta:g}, got {cap:g}. Raise it, or ask for a smaller epsilon."
+        )
 
 
 def _use_threads(threads: int | None) -> int:
@@ -124,27 +133,12 @@ def _identity(study: Study, materials: Materials) -> dict[str, str | None]:
     }
 
 
-def _check_ledgers(study: Study, plan: Plan, materials: Materials, out: Path, *, forgotten: bool) -> None:
-    """Refuses a run whose first round some hospital's ledger would refuse, before a file is touched."""
-    path = _ledger_path(study, out)
-    if study.privacy.ledger is None and (forgotten or not path.exists()):
-        path = Path(":memory:")  # an empty ledger, to learn what it would refuse
-    limit = epsilon_limit_of(study, plan)
-    with LedgerFile(path, version=__version__) as ledgers:
-        for name in _hospitals(study, materials):
-            ledger = open_ledger(ledgers, name, materials.images.digest, plan, limit)
-            if study.study.seed is not None and ledger.charged(study.digest):
-                continue  # it repeats its releases, at no new cost
-            if ledger.remaining(plan.event_after(releases_after(study, 1)), at_most=1) == 0:
-                raise BudgetExhausted(
-                    f"{name} must have budget left for one round, but its ledger {path} has spent epsilon = "
-                    f"{ledger.spent():.2f} of {limit:g} at delta = {plan.delta:g} for each {plan.unit}; "
-                    "raise privacy.epsilon_limit if the hospital allows it. Nothing was changed."
-                )
-
-
-def _ledger_path(study: Study, out: Path) -> Path:
-    return study.privacy.ledger or out / "ledger.sqlite"
+def _admitted(study: Study, materials: Materials, accounts: Accounts, observer: Observer) -> Materials:
+    """Returns the materials without patients who cannot afford the study; how many those are is said here alone."""
+    materials, left_out = admitted(study, materials, accounts)
+    if left_out:
+        observer.stage(f"{left_out} patients are left out: they have spent too much of their limit")
+    return materials
 
 
 def _hospitals(study: Study, materials: Materials) -> Hospitals:
@@ -168,22 +162,23 @@ def _hospital_log(folder: RunFolder) -> Iterator[None]:
         handler.close()
 
 
-def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, observer: Observer) -> RunRecord:
+def _train(
+    study: Study, plan: Plan, materials: Materials, folder: RunFolder, accounts: Accounts, observer: Observer
+) -> RunRecord:
     hospitals = _hospitals(study, materials)
-    with LedgerFile(_ledger_path(study, folder.path), version=__version__) as ledgers, _hospital_log(folder):
+    with _hospital_log(folder):
         if isinstance(plan.training, NoisedPictures):
             observer.stage("noising pictures")
             release = published(study.privacy.plan, "simulation").released_materials
-            materials = release(study, plan, materials, hospitals, ledgers, folder)
+            materials = release(study, plan, materials, hospitals, accounts, folder)
             hospitals = _hospitals(study, materials)
         federation = federate(
-            study, plan, materials, hospitals, ledgers,
-            label="main", epsilon_limit=epsilon_limit_of(study, plan),
-            memory=folder.path / "hospitals",
+            study, plan, materials, hospitals, accounts.of, accounts.ledger.transaction,
+            label="main", memory=folder.path / "hospitals",
         )  # fmt: skip
         coordinator = federation.coordinator
         coordinator.greet()
-        outcome = _rounds(study, coordinator, materials, folder, observer)
+        outcome = _rounds(study, coordinator, materials, folder, accounts, observer)
         coordinator.close()
         model_sha256 = folder.write_model(_named(outcome.models, materials))
         results = results_of(study, plan, materials, hospitals, outcome, observer)
@@ -193,6 +188,8 @@ def _train(study: Study, plan: Plan, materials: Materials, folder: RunFolder, ob
         certificate = certificate_of(coordinator, outcome, model_sha256, history)
         weights = WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models))
         folder.write_json("model.json", _card(study, materials, weights, str(certificate["short"])).to_json())
+        accounts.end()
+        accounts.note(folder, materials)
         folder.write_json("certificate.json", certificate)
     record = RunRecord.read(folder.path)
     _report(record, observer)
@@ -244,7 +241,12 @@ def _report(record: RunRecord, observer: Observer) -> None:
 
 
 def _rounds(
-    study: Study, coordinator: Coordinator, materials: Materials, folder: RunFolder, observer: Observer
+    study: Study,
+    coordinator: Coordinator,
+    materials: Materials,
+    folder: RunFolder,
+    accounts: Accounts,
+    observer: Observer,
 ) -> Outcome:
     section = study.federation
     schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study))
@@ -265,6 +267,7 @@ def _rounds(
 
     def look(round: int, models: Models | None) -> JsonDict:
         nonlocal shown
+        accounts.note(folder)
         witness, tries = coordinator.witness(round), coordinator.tries(round)
         entry: JsonDict = {} if witness is None else {"witness": asdict(witness)}
         entry |= {} if tries is None else asdict(tries)

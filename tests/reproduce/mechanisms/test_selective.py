@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
+from tests.charges import charges_of
 from tests.federation.known import local_sgd, rounds, state_after
 from tests.fixtures_federation import STUDY, private_plan, with_training, without_noise
 
@@ -197,7 +198,7 @@ def test_under_noised_steps_the_replica_is_made_of_what_was_released_alone(make_
         assert np.array_equal(kept["replica"], replicas[k])
     assert len(sums) == 12
     agent = federation.agents["hospital-1"]
-    assert agent.ledger.spent() == pytest.approx(with_training(federation.plan, releases=4).epsilon)
+    assert agent.account.spent() == pytest.approx(with_training(federation.plan, releases=4).epsilon)
 
 
 def clipped_update_plan(mechanism):
@@ -228,7 +229,7 @@ def test_under_noised_updates_what_is_chosen_follows_from_the_mechanism_alone(ma
     chosen = constant if mechanism.selects else chosen_changes(constant, selection(34, fraction=0.1), draw())
     assert np.allclose(sent, chosen, atol=1e-6)
     assert np.count_nonzero(sent) == (34 if mechanism.selects else 3)
-    assert [len(agent.ledger.entries()) for agent in federation.agents.values()] == [1, 0, 0]
+    assert [len(charges_of(agent.account)) for agent in federation.agents.values()] == [1, 0, 0]
 
 
 @pytest.mark.parametrize("random", [False, True])

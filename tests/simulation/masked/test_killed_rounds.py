@@ -1,7 +1,7 @@
 """A process killed at any step of a masked round: nothing has left uncharged, and the run is completed all the same.
 
 SIGKILL loses what a process has not handed to the system; what the system has not brought to the disk a power cut
-loses too, and no test here can see that: `tests/accounting/test_ledger.py` asks SQLite whether it waits for the disk.
+loses too, and no test here can see that: `tests/ledger/test_file.py` asks SQLite whether it waits for the disk.
 """
 
 import hashlib
@@ -98,22 +98,23 @@ def lines(path):
 
 
 def charged(out, scratch):
-    """Hospital and round of every charge on disk, after a walk along each chain; the file itself is not opened."""
+    """Hospital and round of every charge on disk, after a walk along the chain; the file itself is not opened."""
     copy = scratch / "ledger-as-it-lies"
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir()
     for path in out.glob("ledger.sqlite*"):  # with a journal, where a transaction was cut off
         shutil.copy(path, copy)
     with closing(sqlite3.connect(copy / "ledger.sqlite")) as file:
-        rows = file.execute("SELECT hospital, hash, body FROM entries ORDER BY hospital, sequence").fetchall()
-    heads: dict[str, str] = {}
+        rows = file.execute("SELECT sequence, hash, body FROM entries ORDER BY sequence").fetchall()
+    head, hospitals = GENESIS, {}
     paid: Counter[tuple[str, int]] = Counter()
-    for hospital, recorded, body in rows:
-        entry, before = json.loads(body), heads.get(hospital, GENESIS)
-        assert entry["previous"] == before
-        assert recorded == hashlib.sha256((before + body).encode()).hexdigest()
-        heads[hospital] = recorded
-        paid[hospital, int(entry["release_id"].split("/")[0])] += 1
+    for sequence, recorded, body in rows:
+        entry, head = json.loads(body), hashlib.sha256((head + body).encode()).hexdigest()
+        assert recorded == head
+        if entry["kind"] == "begun":
+            hospitals[sequence] = entry["hospital"]
+        if entry["kind"] == "charge":
+            paid[hospitals[entry["begun"]], int(entry["release"].split("/")[0])] += 1
     return paid
 
 

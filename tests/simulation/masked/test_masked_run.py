@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tests.cases import family
+from tests.charges import charges_in
+from tests.errors import raises_code
 from tests.simulation.test_resume import (
     InterruptingRound,
     begun,
@@ -27,7 +29,7 @@ from wardround.agreed.plans import plan_of
 from wardround.agreed.upload import MaskedUpload
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
-from wardround.errors import FederationError, LedgerError, PrivacyError, StudyError, WardroundError
+from wardround.errors import FederationError, LedgerError, PrivacyError, RecordError, StudyError, WardroundError
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone
 from wardround.privacy.plans.costs import release_event
@@ -182,7 +184,14 @@ def test_a_ledger_that_was_emptied_is_refused_on_resume(tiny_study, tmp_path):
     out = tmp_path / "run"
     interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(2))
     (out / "ledger.sqlite").unlink()
-    with pytest.raises(LedgerError, match="older copy"):
+    with raises_code(RecordError, "record-ledger-gone"):
+        resume_run(out)
+    LedgerFile(out / "ledger.sqlite.new").close()
+    (out / "ledger.sqlite.new").rename(out / "ledger.sqlite")
+    with raises_code(LedgerError, "ledger-older"):
+        resume_run(out)
+    (out / "ledger.sqlite.mark").unlink()
+    with raises_code(LedgerError, "ledger-older"):
         resume_run(out)
 
 
@@ -322,6 +331,7 @@ def test_a_run_killed_while_keys_were_made_makes_the_rest(tiny_study, tmp_path):
     interrupted(tiny_study(privacy=MASKED), out, InterruptingRound(1))
     for folder in (out / "hospitals").iterdir():
         (folder / "pins.toml").unlink()
+        (folder / "notes.json").unlink()  # nobody announces a ledger before all keys are there
     (out / "hospitals" / "hospital-3" / "identity.pem").unlink()
     assert resume_run(out).certificate["rounds"] == 4
 
@@ -438,15 +448,9 @@ def test_a_counted_run_says_what_it_was_and_all_of_it_agrees(tiny_study, tmp_pat
     assert "one noised count of patients" in certificate["sentence"]
     [promised] = [row["epsilon"] for row in certificate["insiders"] if row["colluders"] == 1]
     assert promised == plan.epsilon
-    with LedgerFile(out / "ledger.sqlite") as ledgers:
-        for hospital, digest in ledgers.chains():
-            count, *rounds = ledgers.entries(hospital, digest)
-            assert (count.release_id, count.purpose, count.event) == (
-                "0/count/1",
-                "count",
-                release_event(plan.count),
-            )
-            assert [entry.event for entry in rounds] == [release_event(plan.training)] * 4
+    for count, *rounds in charges_in(out / "ledger.sqlite").values():
+        assert (count.release, count.purpose, count.event) == ("0/count/1", "count", release_event(plan.count))
+        assert [entry.event for entry in rounds] == [release_event(plan.training)] * 4
     spent = [ledger["epsilon_spent"] for ledger in certificate["ledgers"].values()]
     assert spent == pytest.approx([plan.epsilon] * 3, rel=1e-12)
     assert max(spent) <= plan.epsilon

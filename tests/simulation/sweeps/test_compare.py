@@ -63,14 +63,15 @@ def test_a_charged_sweep_stops_when_the_limit_is_spent_and_no_patient_loses_more
     """Three runs of epsilon 4 in an allowance for about two: what is charged in all stays within it."""
     limit = 7.0
     charged = sweep({"repeats": 4, "charge": True}, privacy={"epsilon": 4.0, "epsilon_limit": limit})
-    overview = compare([charged], tmp_path, Silent())
+    overview = compare([charged], tmp_path / "out", Silent())
     assert in_this_process == [1], "one after the other"
     assert 0 < len(overview.missing) < 4
     assert all("has spent" in why or "must stay within" in why for why in overview.missing.values())
-    with LedgerFile(tmp_path / "ledger.sqlite") as ledgers:
-        for hospital, digest in ledgers.chains():
-            events = [entry.event for entry in ledgers.entries(hospital, digest)]
-            assert len({entry.study for entry in ledgers.entries(hospital, digest)}) > 1
+    with LedgerFile(tmp_path / "out" / "ledger.sqlite") as ledger:
+        book = ledger.book()
+        for history in book.histories[1:]:
+            assert len({book.parts[part].begun.study for part in history}) > 1
+            events = [event for part in history for _, event in book.parts[part].releases.values()]
             assert epsilon_of(ComposedEvent(tuple(events)), 1e-3, AccountantKind.RDP) <= limit
     assert overview.charge is not None
     assert overview.charge.limit == limit

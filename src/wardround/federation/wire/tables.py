@@ -162,7 +162,6 @@ _HELLO: dict[str, Codec] = {
         integer(1, _MOST_SIDE), lambda limits: range(1, 5)
     ),  # channel, and three axes of space
     "weights_sha256": SHA256,
-    "charges": integer(0),
     "last_attempt": tuple_of(integer(0), lambda limits: range(2, 3)),
 }
 _RECEIPT: dict[str, Codec] = {

@@ -11,10 +11,11 @@ from wardround.config import Study
 from wardround.config.sweep import Sweep
 from wardround.coordinator.observer import Observer
 from wardround.errors import MissingExtra, StudyError, WardroundError
+from wardround.ledger.file import LedgerFile
+from wardround.ledger.spending import spending_of
 from wardround.records.folder import RunRecord
 from wardround.report.comparison import Charge, Overview
 from wardround.report.guarantee import Guarantee
-from wardround.report.numbers import numbers_of
 from wardround.report.side_by_side import Entry, overview_of
 from wardround.report.write import write_comparison
 from wardround.simulation.sweeps.many import Finished, finish_many, sentence_of
@@ -37,6 +38,9 @@ def compare(sweeps: Sequence[Sweep], out: Path, observer: Observer, *, workers: 
         raise StudyError(f"Every run must have a name of its own, and two are called {twice[0]}; rename a study.")
     free = {name: study for sweep, name, study in studies if not sweep.charge}
     charged = {name: _on_ledger(study, out) for sweep, name, study in studies if sweep.charge}
+    if charged:
+        out.mkdir(parents=True, exist_ok=True)
+        _limit(charged)
     one = finish_many(free, out, observer, workers=workers) if free else Finished({}, {})
     other = finish_many(charged, out, observer, workers=1) if charged else Finished({}, {})
     found = Finished(one.records | other.records, one.failures | other.failures, one.spent | other.spent)
@@ -46,7 +50,7 @@ def compare(sweeps: Sequence[Sweep], out: Path, observer: Observer, *, workers: 
     overview = overview_of(
         " and ".join(dict.fromkeys(sweep.name for sweep in sweeps)),
         _entries(sweeps, found.records),
-        charge=_charge([found.records[name] for name in charged if name in found.records], charged),
+        charge=_charge(charged),
         missing=found.failures,
     )
     observer.stage("writing the comparison")
@@ -64,6 +68,22 @@ def _on_ledger(study: Study, out: Path) -> Study:
     return study.model_copy(update={"privacy": study.privacy.model_copy(update={"ledger": ledger})})
 
 
+def _shared(charged: Mapping[str, Study]) -> tuple[Path, float, float]:
+    """Returns the ledger that charged runs share, their limit, and its delta."""
+    privacy = next(iter(charged.values())).privacy
+    assert privacy.ledger is not None
+    return privacy.ledger, privacy.epsilon_limit or 0.0, getattr(privacy, "delta", None) or 1e-5
+
+
+def _limit(charged: Mapping[str, Study]) -> None:
+    """Sets the limit of the ledger that these runs share, unless it is that already."""
+    path, limit, delta = _shared(charged)
+    with LedgerFile(path) as ledger:
+        known = ledger.limit
+        if known is None or (known.epsilon, known.delta) != (limit, delta):
+            ledger.set_limit(limit, delta, by="the study file", reason="charge = true")
+
+
 def _entries(sweeps: Sequence[Sweep], records: Mapping[str, RunRecord]) -> list[Entry]:
     """Returns the finished runs, in the order in which they were asked for."""
     entries = []
@@ -76,9 +96,11 @@ def _entries(sweeps: Sequence[Sweep], records: Mapping[str, RunRecord]) -> list[
     return entries
 
 
-def _charge(records: Sequence[RunRecord], charged: Mapping[str, Study]) -> Charge | None:
-    if not records:
+def _charge(charged: Mapping[str, Study]) -> Charge | None:
+    """Returns what the runs that share a ledger have spent of its limit together; None where none do."""
+    if not charged:
         return None
-    limit = max(study.privacy.epsilon_limit or 0.0 for study in charged.values())
-    spent = [hospital.spent for record in records for hospital in numbers_of(record).hospitals if hospital.spent]
-    return Charge(limit, max(spent, key=lambda one: one.epsilon, default=Guarantee(0.0, 0.0, "patient")))
+    path, limit, delta = _shared(charged)
+    with LedgerFile(path) as ledger:
+        spent = spending_of(ledger, delta=delta)
+    return Charge(limit, Guarantee(spent.greatest, spent.delta, "patient"))

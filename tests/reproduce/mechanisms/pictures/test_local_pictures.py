@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 from tests.cases import family
+from tests.charges import begun_in, charges_in
+from tests.errors import raises_code
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import PureEvent, SelfComposedEvent, from_json, leaves
@@ -18,6 +20,7 @@ from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.records.folder import RunFolder, RunRecord, arrays_from_file
 from wardround.reproduce.mechanisms.pictures import simulation as local_pictures
 from wardround.simulation import run as simulation
+from wardround.simulation.accounts import open_accounts
 from wardround.simulation.materials import gather
 
 PRIVACY = {
@@ -74,8 +77,7 @@ def run(local_study, tmp_path_factory):
 
 
 def entries_of(folder):
-    with LedgerFile(folder / "ledger.sqlite") as ledgers:
-        return {chain[0]: ledgers.entries(*chain) for chain in ledgers.chains()}
+    return charges_in(folder / "ledger.sqlite")
 
 
 @pytest.mark.parametrize("mechanism", SOME)
@@ -91,7 +93,7 @@ def test_a_patient_is_promised_what_the_ledger_was_charged_once(run, mechanism):
         paid = [entry for entry in entries if leaves(entry.event)]
         assert [entry.purpose for entry in paid] == ["pictures"]
         assert leaves(paid[0].event) == leaves(event)
-        assert paid[0].relation is NeighboringRelation.REPLACE_ONE
+    assert {part.relation for part in begun_in(record.path / "ledger.sqlite")} == {NeighboringRelation.REPLACE_ONE}
     for ledger in certificate["ledgers"].values():
         assert ledger["epsilon_spent"] == pytest.approx(stated)
     assert certificate["statement"]["relation"] == "replace-one"
@@ -145,8 +147,9 @@ def test_training_sees_the_release_and_tests_see_the_originals(local_study, tmp_
     study = local_study(MECHANISMS["laplace-pixels"])
     plan, materials = plan_of(study), gather(study, Silent())
     folder = RunFolder.create(tmp_path / "run")
-    with LedgerFile(tmp_path / "ledger.sqlite") as ledgers:
-        noised = local_pictures.released_materials(study, plan, materials, materials.hospitals, ledgers, folder)
+    with LedgerFile(tmp_path / "ledger.sqlite") as ledger:
+        accounts = open_accounts(study, plan, materials, ledger, "a run", is_lasting=False)
+        noised = local_pictures.released_materials(study, plan, materials, materials.hospitals, accounts, folder)
     folder.close()
     test = materials.test.rows
     assert np.array_equal(noised.images.pixels[test], materials.images.pixels[test])
@@ -237,16 +240,28 @@ def test_a_seeded_release_that_was_lost_is_the_same_release(local_study, tmp_pat
     assert file.read_bytes() == before
 
 
-def test_a_release_without_its_ledger_entry_is_charged(local_study, tmp_path):
+def test_a_release_without_its_ledger_is_not_trained_on(local_study, tmp_path):
     study = local_study(study={"seed": None})
     with pytest.raises(KeyboardInterrupt):
         run_study(study, tmp_path / "run", Stop())
     for path in (tmp_path / "run").glob("ledger.sqlite*"):
         path.unlink()
-    resume_run(tmp_path / "run", Silent())
-    assert all(
-        "pictures" in {entry.purpose for entry in entries} for entries in entries_of(tmp_path / "run").values()
-    )
+    with raises_code(RecordError, "record-ledger-gone"):
+        resume_run(tmp_path / "run", Silent())
+    assert not (tmp_path / "run" / "ledger.sqlite").exists(), "no new one hides that it is gone"
+
+
+def test_a_release_that_was_never_charged_is_charged_before_training(local_study, tmp_path):
+    study = local_study(study={"seed": None})
+    plan, materials = plan_of(study), gather(study, Silent())
+    folder = RunFolder.create(tmp_path / "run")
+    for name in ("first", "second"):  # the same file, and a ledger that knows nothing of it
+        with LedgerFile(tmp_path / f"{name}.sqlite") as ledger:
+            accounts = open_accounts(study, plan, materials, ledger, "a run", is_lasting=False)
+            local_pictures.released_materials(study, plan, materials, materials.hospitals, accounts, folder)
+        charged = charges_in(tmp_path / f"{name}.sqlite")
+        assert all([entry.purpose for entry in entries] == ["pictures"] for entries in charged.values())
+    folder.close()
 
 
 def test_nothing_is_released_that_the_ledger_refuses(local_study, tmp_path):

@@ -14,14 +14,11 @@ import numpy.typing as npt
 import torch
 
 from wardround.agreed.network import loss_of
-from wardround.agreed.plans import epsilon_limit_of
 from wardround.config import Study
 from wardround.errors import PrivacyError, RecordError
-from wardround.hospital.charged import PICTURES, charged_pictures, open_ledger
+from wardround.hospital.charged import PICTURES
 from wardround.hospital.pictures import workbench_of
 from wardround.images.entries import Target
-from wardround.ledger.account import Ledger
-from wardround.ledger.file import LedgerFile
 from wardround.per_patient.batch import Loss
 from wardround.privacy.pictures import LocalRelease, PictureMechanism, Values
 from wardround.privacy.plans.kinds import NoisedPictures
@@ -31,9 +28,10 @@ from wardround.records.folder import RunFolder, arrays_from_file, arrays_to_byte
 from wardround.reproduce.mechanisms.pictures.labels import backward_corrected, forward_corrected, response_of
 from wardround.reproduce.mechanisms.pictures.noise import to_bytes
 from wardround.reproduce.mechanisms.pictures.resemblance import coarse, reidentified, structural_similarity
+from wardround.simulation.accounts import Accounts
 from wardround.simulation.materials import Hospitals, Materials
 from wardround.training.patients import Rows, TrainingPatients
-from wardround.types import HospitalName, Labels
+from wardround.types import Labels
 
 FILE = "released.safetensors"
 _COMPARED = 1000
@@ -46,7 +44,7 @@ def released_materials(
     plan: Plan,
     materials: Materials,
     hospitals: Hospitals,
-    ledgers: LedgerFile,
+    accounts: Accounts,
     folder: RunFolder,
 ) -> Materials:
     """The materials that training sees: noised pictures and labels for training patients, the originals for all others.
@@ -62,9 +60,7 @@ def released_materials(
     release = part.release
     _check(release.pictures, materials)
     path = folder.path / FILE
-    limit = epsilon_limit_of(study, plan)
-    accounts = {name: open_ledger(ledgers, name, materials.images.digest, plan, limit) for name in hospitals}
-    _charge(study, plan, ledgers, accounts, again=not path.exists())
+    _charge(plan, accounts, again=not path.exists())
     if not path.exists():
         write_whole(path, arrays_to_bytes(_noised(study, release, materials, hospitals)))
     return _in_place(study, release, materials, hospitals, arrays_from_file(path))
@@ -82,17 +78,12 @@ def _check(mechanism: PictureMechanism, materials: Materials) -> None:
         )
 
 
-def _charge(
-    study: Study, plan: Plan, ledgers: LedgerFile, accounts: Mapping[HospitalName, Ledger], *, again: bool
-) -> None:
+def _charge(plan: Plan, accounts: Accounts, *, again: bool) -> None:
     """All hospitals' charges, on disk when it returns; `again` also for those that were charged before."""
-    with ledgers.transaction():
-        for ledger in accounts.values():
-            if again or not charged_pictures(ledger, study.digest):
-                ledger.charge(
-                    plan.event_after(1), study=study.digest, release_id=PICTURES, purpose=PICTURES,
-                    seeded=study.study.seed is not None,
-                )  # fmt: skip
+    with accounts.ledger.transaction():
+        for account in accounts.of.values():
+            if again or not account.charges(PICTURES):
+                account.charge(plan.event_after(1), release=PICTURES, purpose=PICTURES)
 
 
 def _noised(

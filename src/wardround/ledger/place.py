@@ -1,0 +1,27 @@
+"""The place of the ledger of the person who runs simulations: that person's own state, which outlives every run."""
+
+import os
+from pathlib import Path
+
+from wardround.errors import LedgerError
+
+
+def own_ledger() -> Path:
+    """Returns the path of this person's ledger, its folder made: `$XDG_STATE_HOME/wardround/ledger.sqlite`.
+
+    Without the variable it lies below `~/.local/state`. It is no cache: nothing can make it again.
+
+    Raises:
+        LedgerError: the folder cannot be made.
+    """
+    state = os.environ.get("XDG_STATE_HOME", "")
+    folder = (Path(state) if Path(state).is_absolute() else Path("~/.local/state").expanduser()) / "wardround"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerError(
+            f"The ledger of simulations must lie in a folder that can be made, and {folder} cannot "
+            f"({error.strerror}). Set XDG_STATE_HOME, `[privacy] ledger`, or pass --rehearsal.",
+            code="ledger-place",
+        ) from None
+    return folder / "ledger.sqlite"

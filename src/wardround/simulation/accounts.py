@@ -1,0 +1,196 @@
+"""The ledger of a simulated run: the lasting one of the person who runs it, or a throw-away one in the run's folder.
+
+    ledger.json    the run's name, its ledger, and how far that was when the last round ended
+
+Patients who cannot afford the study are left out before it begins, each by their own history alone. Generated patients
+are nobody, and a rehearsal is charged to nobody's account: their ledger lies in the run's folder, and goes with it.
+"""
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wardround import __version__
+from wardround.accounting.numbers import number_to_json
+from wardround.config import Study
+from wardround.errors import BudgetExhausted, RecordError
+from wardround.hospital.charged import open_account, run_of
+from wardround.images.patients import Patient
+from wardround.ledger.account import Account
+from wardround.ledger.file import LedgerFile
+from wardround.ledger.place import own_ledger
+from wardround.ledger.spending import spending_of
+from wardround.privacy.plans.plan import Plan
+from wardround.records.folder import RunFolder, read_json
+from wardround.records.json_object import JsonObject
+from wardround.simulation.materials import Materials
+from wardround.simulation.references import POOLED
+from wardround.training.patients import training_patients
+from wardround.types import HospitalName
+
+FILE = "ledger.json"
+IN_FOLDER = "ledger.sqlite"
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """The accounts of a run's hospitals.
+
+    Attributes:
+        ledger: all of them are in.
+        run: its name there.
+        of: by hospital.
+        is_lasting: the ledger outlives the run.
+    """
+
+    ledger: LedgerFile
+    run: str
+    of: Mapping[HospitalName, Account]
+    is_lasting: bool
+
+    def note(self, folder: RunFolder, materials: Materials | None = None) -> None:
+        """Writes down how far the ledger is: a resumed run finds one that was put back, or is gone.
+
+        With `materials`, also what all studies together have cost these patients, for the person who simulates.
+        """
+        entries, head = self.ledger.position()
+        ledger = str(self.ledger.path.resolve()) if self.is_lasting else None
+        total = {} if materials is None else {"total": total_of(self, materials)}
+        folder.write_json(FILE, {"run": self.run, "ledger": ledger, "entries": entries, "head": head} | total)
+
+    def end(self) -> None:
+        """Ends the run for every hospital: what was foreseen and not charged is free again."""
+        with self.ledger.transaction():
+            for account in self.of.values():
+                account.end()
+
+
+@contextmanager
+def begun(
+    study: Study, plan: Plan, materials: Materials, out: Path, *, fresh: bool, rehearsal: bool
+) -> Iterator[tuple[RunFolder, Accounts]]:
+    """Makes the folder of a new run and opens its hospitals' accounts; the folder is free again at the end.
+
+    Raises:
+        BudgetExhausted: nobody can afford the study; the folder was not touched.
+        LedgerError: the ledger is damaged, busy, or cannot be written.
+        RecordError: the folder holds something else.
+    """
+    run = run_of(study, materials.images.digest, secrets.token_hex(16))
+    with ExitStack() as stack:
+        if study.privacy.ledger is None and (rehearsal or study.site.layout == "phantom"):
+            folder = RunFolder.create(out, fresh=fresh, forget_ledger=True)
+            stack.callback(folder.close)
+            ledger = stack.enter_context(LedgerFile(out / IN_FOLDER, version=__version__))
+            accounts = open_accounts(study, plan, materials, ledger, run, is_lasting=False)
+        else:
+            path = study.privacy.ledger or own_ledger()
+            ledger = stack.enter_context(LedgerFile(path, version=__version__))
+            accounts = open_accounts(study, plan, materials, ledger, run, is_lasting=True)
+            try:
+                folder = RunFolder.create(out, fresh=fresh)
+            except BaseException:
+                accounts.end()
+                raise
+            stack.callback(folder.close)
+            aside = [patient.id for patient in (*materials.split.test, *materials.split.validation)]
+            ledger.unprotected(run=run, study=study.digest, persons=aside, purpose="metrics")
+        accounts.note(folder)
+        yield folder, accounts
+
+
+@contextmanager
+def resumed(study: Study, plan: Plan, materials: Materials, path: Path) -> Iterator[Accounts]:
+    """Opens the accounts that a run was charged to.
+
+    Raises:
+        LedgerError: the ledger is an older copy than the run knows, or damaged.
+        RecordError: the ledger is gone, or the folder does not say which it was.
+    """
+    noted = JsonObject(read_json(path / FILE), FILE)
+    lasting = noted.values.get("ledger") is not None
+    place = Path(noted.text("ledger")) if lasting else path / IN_FOLDER
+    if not place.exists():
+        raise RecordError(
+            f"A run goes on with the ledger that it was charged to, and {place} is gone; restore it from a copy, or "
+            "start a new run.",
+            code="record-ledger-gone",
+        )
+    with LedgerFile(place, version=__version__) as ledger:
+        ledger.verify(noted.text("head"))
+        yield open_accounts(study, plan, materials, ledger, noted.text("run"), is_lasting=lasting)
+
+
+def open_accounts(
+    study: Study, plan: Plan, materials: Materials, ledger: LedgerFile, run: str, *, is_lasting: bool
+) -> Accounts:
+    """Returns the accounts of a run's hospitals; the same ones where it is resumed.
+
+    Raises:
+        BudgetExhausted: nobody can afford the study.
+        LedgerError: the ledger is damaged, busy, or cannot be written.
+    """
+    places = dealt(study, materials)
+    with ledger.transaction():
+        accounts = {
+            name: open_account(ledger, study, plan, name, [patient.id for patient in patients], run)
+            for name, patients in places.items()
+        }
+    if any(places.values()) and not any(account.admitted.any() for account in accounts.values()):
+        limit = ledger.limit
+        assert limit is not None, "a ledger without a limit leaves nobody out"
+        spent = spending_of(ledger, [patient.id for patients in places.values() for patient in patients])
+        raise BudgetExhausted(
+            f"Somebody must have budget left for this study, and everybody in it has spent up to epsilon = "
+            f"{spent.greatest:.2f} of {limit.epsilon:g} at delta = {limit.delta:g} in ledger {ledger.path}. Nothing "
+            "was changed; set another limit with wardround ledger set-limit if that is right."
+        )
+    return Accounts(ledger, run, accounts, is_lasting)
+
+
+def admitted(study: Study, materials: Materials, accounts: Accounts) -> tuple[Materials, int]:
+    """Returns the materials without patients who cannot afford the study, and how many those are."""
+    left = 0
+    places = {}
+    everybody = dealt(study, materials)
+    out = set()
+    for name, patients in everybody.items():
+        allowed = accounts.of[name].admitted
+        out |= {patient.id for patient, is_in in zip(patients, allowed, strict=True) if not is_in}
+        left += int((~allowed).sum())
+    if not left:
+        return materials, 0
+    for name, patients in materials.split.hospitals.items():
+        places[name] = tuple(patient for patient in patients if patient.id not in out)
+    bound = study.privacy.images_per_patient
+    hospitals = {name: training_patients(patients, bound) for name, patients in places.items()}
+    return replace(materials, split=replace(materials.split, hospitals=places), hospitals=hospitals), left
+
+
+def dealt(study: Study, materials: Materials) -> dict[HospitalName, tuple[Patient, ...]]:
+    """Returns the patients of each hospital that is asked; of a pooled run all of them are one hospital's."""
+    places = materials.split.hospitals
+    if study.federation.strategy == "pooled":
+        return {POOLED: tuple(patient for patients in places.values() for patient in patients)}
+    return dict(places)
+
+
+def total_of(accounts: Accounts, materials: Materials) -> dict[str, object] | None:
+    """Returns what all studies together have cost the patients of a run; None where the ledger goes with the run.
+
+    For the screen and the record of the person who simulates: it depends on the accounts of single patients.
+    """
+    if not accounts.is_lasting:
+        return None
+    found = spending_of(
+        accounts.ledger, [patient.id for patients in materials.split.hospitals.values() for patient in patients]
+    )
+    return {
+        "studies": len({run.digest for run in found.runs}),
+        "persons": found.persons,
+        "greatest_epsilon": number_to_json(found.greatest),
+        "delta": found.delta,
+        "limit": None if found.limit is None else found.limit.epsilon,
+    }
