@@ -182,7 +182,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             "decode",
             "listing",
             "dicom",
-        },  # fmt: skip
+        },
         "rows": {"entries", "store", "whole_file", "decode", "listing", "layouts"},
         "quality": {"entries", "findings", "identity", "naming", "whole_file", "decode", "patients", "rows"},
         "load": {
@@ -196,7 +196,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             "group",
             "layouts",
             "rows",
-        },  # fmt: skip
+        },
     },
     "models": {
         "initialise": set(),

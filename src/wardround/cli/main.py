@@ -243,7 +243,9 @@ def schema() -> None:
 
 @data_app.command("check")
 def data_check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The data folder, a .zip or a .tar.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="The data folder, a .zip, a .tar or a MedMNIST .npz.")
+    ],
     layout: Annotated[str | None, typer.Option(help="How it lies on disk; guessed if not given.")] = None,
     task: Annotated[str | None, typer.Option(help="What labels are read as; default: the layout's first.")] = None,
     page: Annotated[

@@ -48,7 +48,9 @@ class SiteSection(Section):
     """
 
     layout: LayoutName = Field(description="How the pictures lie on disk.")
-    path: Path | None = Field(None, description="The data folder, a .zip or a .tar; `--data` overrides it.")
+    path: Path | None = Field(
+        None, description="The data folder, a .zip, a .tar or a MedMNIST .npz; `--data` overrides it."
+    )
     labels: Path | None = Field(None, description="dicom: the table of labels; default: labels.csv in the folder.")
     key_file: Path | None = Field(
         None, description="dicom: the hospital's own key for pseudonyms; made where there is none."
