@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from wardround.cli.data import data_app
 from wardround.cli.keys import AsJson, keys_app
 from wardround.errors import WardroundError
 
@@ -30,7 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
 
@@ -75,6 +75,7 @@ def resume(path: RunPath, as_json: AsJson = False) -> None:
 @app.command()
 def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> None:
     """Print the resolved study, what it will promise, and what it will take; opens no image."""
+    from wardround.images.quality.lines import printable
     from wardround.simulation.estimate import estimate
 
     resolved = _read(study, data)
@@ -94,6 +95,10 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
     else:
         listed = f"{found.patients} patients, {found.pictures or 0} pictures"
     print(f"\n{listed}; {found.parameters} trained parameters")
+    if found.classes:
+        print(printable(f"classes, in the model's order: {', '.join(found.classes)}"))
+    for sentence in found.noticed:
+        print(printable(sentence))
     if found.upload is not None:
         print(found.upload.sentence())
     if found.seconds is not None:
@@ -239,65 +244,6 @@ def schema() -> None:
     from wardround.config import Study
 
     print(json.dumps(Study.model_json_schema(), indent=2))
-
-
-@data_app.command("check")
-def data_check(
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="The data folder, a .zip, a .tar or a MedMNIST .npz.")
-    ],
-    layout: Annotated[str | None, typer.Option(help="How it lies on disk; guessed if not given.")] = None,
-    task: Annotated[str | None, typer.Option(help="What labels are read as; default: the layout's first.")] = None,
-    page: Annotated[
-        Path | None, typer.Option(help="Write a page with thumbnails there. It shows patients.")
-    ] = None,
-    card: Annotated[Path | None, typer.Option(help="Write the shareable data card there, as JSON.")] = None,
-    volume_size: Annotated[
-        tuple[int, int, int], typer.Option(help="Volumes: voxels that are looked at, about the centre.")
-    ] = (64, 64, 64),
-    modality: Annotated[
-        list[str] | None,
-        typer.Option(help="dicom, bids: what is read, such as CT or T1w; may be given several times."),
-    ] = None,
-    bits: Annotated[int, typer.Option(help="Bits that grey pictures in files of 16 bits use.")] = 16,
-    as_json: AsJson = False,
-) -> None:
-    """Read a data folder and say what is in it, what is odd and what to do. For the hospital's own screen."""
-    from tempfile import TemporaryDirectory
-
-    from wardround.cli.terminal import Terminal
-    from wardround.images.layouts.guess import guess_layout
-    from wardround.images.listing import ReaderOptions
-    from wardround.images.load import Volumes, list_entries, load_images, open_layout
-    from wardround.images.quality.facts import facts_of_folder
-    from wardround.images.quality.inspection import inspect
-    from wardround.images.quality.lines import lines
-
-    with open_layout(layout, path) as store:
-        layout = layout or guess_layout(store)
-        options = ReaderOptions(modalities=tuple(modality) if modality else None)
-        are_volumes = list_entries(layout, store, task, options).volumes
-    with TemporaryDirectory() as cache, Terminal(_console()) as terminal:
-        terminal.stage(f"reading {layout}")
-        images = load_images(
-            layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True,
-            volumes=Volumes(volume_size) if are_volumes else None, progress=terminal.progress, bits=bits,
-            options=options,
-        )  # fmt: skip
-        terminal.stage("looking at every picture")
-        found = inspect(images, facts=facts_of_folder(images), progress=terminal.progress)
-        if page is not None:
-            from wardround.images.quality.page import write_page
-
-            write_page(found, images, page)
-        if card is not None:
-            card.write_text(json.dumps(found.card.shareable(), indent=2) + "\n", encoding="utf-8")
-        if as_json:
-            print(json.dumps(found.to_json()))
-        else:
-            print("\n".join(lines(found, images)))
-            if page is not None:
-                print(f"page: {page}  (shows patients: do not send)")
 
 
 def main() -> None:

@@ -51,7 +51,11 @@ class SiteSection(Section):
     path: Path | None = Field(
         None, description="The data folder, a .zip, a .tar or a MedMNIST .npz; `--data` overrides it."
     )
-    labels: Path | None = Field(None, description="dicom: the table of labels; default: labels.csv in the folder.")
+    labels: Path | None = Field(
+        None,
+        description="The layout's table (manifest.csv, metadata.csv, train.csv, labels.csv, participants.tsv) where it "
+        "lies elsewhere; its files are relative to the data folder or to its own folder.",
+    )
     key_file: Path | None = Field(
         None, description="dicom: the hospital's own key for pseudonyms; made where there is none."
     )

@@ -4,9 +4,11 @@ import io
 
 import numpy as np
 import pytest
+from tests.cases import family
 from tests.images.dicom.write import write_picture
 
 from wardround.errors import DataError
+from wardround.images import store
 from wardround.images.dicom.decoder import DicomDecoder
 from wardround.images.dicom.parse import is_dicom
 from wardround.images.entries import Entry
@@ -63,8 +65,13 @@ PADDING = [
 ]
 
 
-@pytest.mark.parametrize("implicit", [False, True])
-@pytest.mark.parametrize(("dtype", "bits", "value", "limit", "written", "vr"), PADDING)
+@pytest.mark.parametrize(
+    ("dtype", "bits", "value", "limit", "written", "vr", "implicit"),
+    family(
+        [(*case, implicit) for implicit in (False, True) for case in PADDING],
+        keep=[*((*case, False) for case in PADDING), (*PADDING[1], True)],
+    ),
+)
 def test_padding_is_black_and_outside_of_percentiles_whatever_vr_it_has(
     dtype, bits, value, limit, written, vr, implicit
 ):
@@ -117,11 +124,16 @@ def test_a_padding_value_that_no_pixel_has_changes_nothing():
         assert raw.values.max() == units[~is_padding].max()
 
 
-@pytest.mark.parametrize("syntax", ["plain", "rle"])
+CELLS = [(16, 12, 15), (16, 12, 13), (16, 10, 14), (16, 8, 15), (8, 6, 7)]
+
+
 @pytest.mark.parametrize(
-    ("cell", "bits", "high"), [(16, 12, 15), (16, 12, 13), (16, 10, 14), (16, 8, 15), (8, 6, 7)]
+    ("cell", "bits", "high", "signed", "syntax"),
+    family(
+        [(*cell, signed, syntax) for cell in CELLS for signed in (0, 1) for syntax in ("plain", "rle")],
+        keep=[case for cell in CELLS for case in ((*cell, 0, "plain"), (*cell, 1, "rle"))],
+    ),
 )
-@pytest.mark.parametrize("signed", [0, 1])
 def test_bits_are_read_where_high_bit_says(tmp_path, cell, bits, high, signed, syntax):
     generator = np.random.default_rng(bits)
     values = generator.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (6, 7)) + (0 if signed else 2 ** (bits - 1))
@@ -167,7 +179,7 @@ def one_uid(dicom, paths, uid="0"):
         dicom.edit(path, SOPInstanceUID=uid)
 
 
-@pytest.mark.parametrize("uid", ["0", "1.2.3", "2.25.0"])
+@pytest.mark.parametrize("uid", family(["0", "1.2.3", "2.25.0"]))
 def test_slices_that_share_a_uid_are_all_kept_and_the_export_is_named(dicom, tmp_path, uid):
     for number in range(2):
         paths, values = dicom.volume(tmp_path, f"s{number}", f"patient {number}", seed=number)
@@ -195,6 +207,16 @@ def test_equal_pixels_at_another_place_are_no_repeat_and_a_real_copy_is_one(dico
     listing = dicom.read(tmp_path)
     assert [len(entry.sources) for entry in listing.entries] == [6, 6]
     assert any(note.startswith("2 files repeat an image") for note in listing.notes)
+
+
+def test_images_that_share_a_uid_and_are_too_large_to_be_read_are_all_kept(dicom, tmp_path, monkeypatch):
+    for number in range(3):
+        dicom.picture(tmp_path, f"x{number}", "a", level=9, SOPInstanceUID="0", SeriesInstanceUID="0")
+    dicom.picture(tmp_path, "y", "b")
+    dicom.labels(tmp_path, "label,patient_id", "ill,a", "well,b")
+    assert len(dicom.read(tmp_path).entries) == 2
+    monkeypatch.setattr(store, "MAX_BYTES", 200)
+    assert len(dicom.read(tmp_path).entries) == 4
 
 
 def test_pictures_that_share_every_uid_are_kept_and_their_names_do_not_follow_other_patients(dicom, tmp_path):

@@ -41,7 +41,7 @@ class Header:
         kind: of its content; where that is nothing to train on, the rest is empty.
         patient: by PatientID alone; None where there is none, or one that names no person.
         likeness: shared by patients whose ids look alike (`identity.likeness`).
-        modality: as DICOM writes it, one of the codes of pictures; else empty, for it may be anything.
+        modality: one of `MODALITIES`; else empty, for a header may have any text there.
         issuer: of the PatientID, where the header says so.
         number: its place in the series as the scanner counted, to order pictures only.
         planes: places of its frames, for slices and segmentations; None where it does not say.
@@ -116,7 +116,7 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
         kind,
         patient=name_for("patient", patient) if is_named else None,
         likeness=name_for("likeness", likeness(folded(patient))) if is_named else None,
-        modality=modality if (modality := text(found, "Modality").upper()) in _MODALITIES else "",
+        modality=modality if (modality := text(found, "Modality").upper()) in MODALITIES else "",
         issuer=named("issuer", "IssuerOfPatientID"),
         study=named("study", "StudyInstanceUID") or "",
         # A file of no series is one of its own.
@@ -194,11 +194,13 @@ _CAPTURES = ("1.2.840.10008.5.1.4.1.1.7",)
 _ULTRASOUND = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6")
 _ULTRASOUND_MODALITIES = ("US", "IVUS")
 
-_MODALITIES = frozenset({
-    "CT", "MR", "PT", "NM", "CR", "DX", "MG", "RG", "RF", "XA", "PX", "IO", "BMD", "US", "IVUS", "OP", "OPT", "OCT",
-    "IVOCT", "OAM", "OPM", "ES", "GM", "SM", "XC", "DG", "LS", "TG", "BI", "OT", "RTIMAGE",
-})  # fmt: skip
 _VOLUMES = ("CT", "MR", "PT")
+MODALITIES = (
+    "AR", "BI", "BMD", "CR", "CT", "DG", "DX", "ES", "GM", "IO", "IVOCT", "IVUS", "LS", "MG", "MR", "NM", "OAM", "OCT",
+    "OP", "OPM", "OPT", "OT", "PT", "PX", "RF", "RG", "RTIMAGE", "SM", "TG", "US", "XA", "XC",
+)  # fmt: skip
+"""Defined terms of DICOM PS3.3 C.7.3.1.1.1 that stand for pictures; no other text of a header is quoted."""
+
 _NO_PICTURES = (
     "SR", "PR", "KO", "REG", "DOC", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "ECG", "AU", "HD", "RWV",
 )  # fmt: skip

@@ -1,8 +1,8 @@
 """Files to pictures and volumes: all looked at once, patients told apart, slices of a series made one volume."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from hashlib import sha256
 
 from wardround.errors import DataError
@@ -12,64 +12,68 @@ from wardround.images.dicom.labels import LABELS
 from wardround.images.dicom.parse import whole
 from wardround.images.dicom.pixels import MAX_VOXELS, stored
 from wardround.images.dicom.quiet import sealed
+from wardround.images.findings import LeftOut
 from wardround.images.store import Store
 
 _TWO_PATIENTS = "files of two patients under one series"
 _TOO_LARGE = f"more than {MAX_VOXELS:,} voxels"
 _USED = (Kind.PICTURE, Kind.SLICE, Kind.SEGMENTATION)
 _DAMAGED = "damaged DICOM files"
-_NOBODYS = "files without a PatientID, who belong to nobody that could be protected,"
+_NOBODYS = "files without a PatientID (they belong to nobody that could be protected)"
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The content of an export: files of pictures, of slices (CT, MR, PT) and of masks, and sentences with counts."""
+    """The content of an export: files of pictures, of slices (CT, MR, PT) and of masks, and sentences with counts.
+
+    `passed_over` are files that nothing is known of; `refused` show a name perhaps, each with the reason in its header.
+    """
 
     pictures: tuple[Header, ...]
     slices: tuple[Header, ...]
     segmentations: tuple[Header, ...]
     notes: tuple[str, ...]
     num_files: int
-
-    def of(self, modalities: tuple[str, ...]) -> "Survey":
-        """Returns the pictures and slices of these modalities, and the number of the others as a note."""
-        wanted = {modality.upper() for modality in modalities}
-        kept = [tuple(h for h in some if h.modality in wanted) for some in (self.pictures, self.slices)]
-        others = len(self.pictures) + len(self.slices) - len(kept[0]) - len(kept[1])
-        notes = (f"{others} files of other modalities were passed over",) if others else ()
-        return replace(self, pictures=kept[0], slices=kept[1], notes=(*self.notes, *notes))
-
-    @property
-    def modalities(self) -> str:
-        """The modalities of pictures and slices with the number of their files, as `CR 1, CT 32`."""
-        counts = Counter(header.modality or "another" for header in (*self.pictures, *self.slices))
-        return ", ".join(f"{modality} {count}" for modality, count in sorted(counts.items()))
+    passed_over: tuple[LeftOut, ...] = ()
+    refused: tuple[Header, ...] = ()
 
 
-def survey(store: Store, name_for: Callable[[str, str], str], *, reviewed: bool) -> Survey:
+def survey(
+    store: Store,
+    name_for: Callable[[str, str], str],
+    *,
+    reviewed: bool,
+    modalities: Collection[str] | None = None,
+) -> Survey:
     """Looks at every header.
 
     `name_for` makes a pseudonym of a kind and a value; `reviewed` says that somebody has looked at pictures that may
-    show a name.
+    show a name; pictures and slices of other modalities than `modalities` are passed over.
 
     Raises:
         MissingExtra: a compression needs a decoder that is not installed.
     """
     names = [name for name in store.names() if name != LABELS]
-    counts: Counter[str] = Counter()
+    passed_over = []
     headers = []
     for name in names:
+        cause = None
         try:
             header = read_header(store, name, name_for)
         except DataError:
-            counts[_DAMAGED] += 1
-            continue
-        if header.kind not in _USED:
-            counts[header.kind.value] += 1
-        elif header.patient is None:
-            counts[_NOBODYS] += 1
+            cause = _DAMAGED
         else:
+            if header.kind not in _USED:
+                cause = header.kind.value
+            elif not (modalities is None or header.modality in modalities or header.kind is Kind.SEGMENTATION):
+                cause = f"files of another modality than {' or '.join(modalities)}"
+            elif header.patient is None:
+                cause = _NOBODYS
+        if cause is None:
             headers.append(header)
+        else:
+            passed_over.append(LeftOut(store.alias(name), cause))
+    counts = Counter(one.cause for one in passed_over)
     kept, shared = _without_repeats(store, headers)
     repeats = len(headers) - len(kept)
     refused = Counter(header.refusal for header in kept if header.refusal is not None)
@@ -89,7 +93,8 @@ def survey(store: Store, name_for: Callable[[str, str], str], *, reviewed: bool)
     if silent:
         notes.append(f"{silent} images do not say whether text is burned in; look at some of them")
     pictures, slices, segmentations = (tuple(h for h in used if h.kind is kind) for kind in _USED)
-    return Survey(pictures, slices, segmentations, tuple(notes), len(names))
+    kept_out = () if reviewed else tuple(header for header in kept if header.refusal is not None)
+    return Survey(pictures, slices, segmentations, tuple(notes), len(names), tuple(passed_over), kept_out)
 
 
 def _without_repeats(store: Store, headers: Iterable[Header]) -> tuple[list[Header], int]:
@@ -111,8 +116,14 @@ def _without_repeats(store: Store, headers: Iterable[Header]) -> tuple[list[Head
 
 
 def _pixels_sha256(store: Store, header: Header) -> str:
-    """Returns the SHA-256 of a file's decoded pixels; of the whole file where they cannot be decoded."""
-    content = store.read(header.source)
+    """Returns the SHA-256 of a file's decoded pixels.
+
+    Of a file that cannot be decoded it is that of its bytes; a file that cannot be read is equal to no other.
+    """
+    try:
+        content = store.read(header.source)
+    except DataError:
+        return header.source
 
     def decoded() -> str:
         pixels = stored(whole(content))
@@ -180,9 +191,11 @@ def pictures(headers: Iterable[Header], patient: Callable[[Header], str]) -> lis
     return sorted(units, key=lambda unit: unit.file)
 
 
-def volumes(headers: Iterable[Header], patient: Callable[[Header], str]) -> tuple[list[Unit], Counter[str]]:
-    """Returns every series that makes a volume, and the number of the others, by reason."""
-    units, left_out = [], Counter[str]()
+def volumes(
+    headers: Iterable[Header], patient: Callable[[Header], str]
+) -> tuple[list[Unit], list[tuple[Unit, str]]]:
+    """Returns every series that makes a volume, and the others, each with the reason."""
+    units, left_out = [], []
     for name, found in _by_series(headers).items():
         owners = {patient(header) for header in found}
         try:
@@ -190,7 +203,7 @@ def volumes(headers: Iterable[Header], patient: Callable[[Header], str]) -> tupl
                 raise NoStack(_TWO_PATIENTS)
             units.append(Unit(f"{min(owners)}/s-{name}", min(owners), _in_order(found)))
         except NoStack as error:
-            left_out[error.reason] += 1
+            left_out.append((Unit(f"{min(owners)}/s-{name}", min(owners), tuple(found)), error.reason))
     return sorted(units, key=lambda unit: unit.file), left_out
 
 

@@ -7,12 +7,12 @@ import numpy as np
 
 from wardround.errors import DataError
 from wardround.images.arrays import array_of
+from wardround.images.class_names import numbers_first
 from wardround.images.decode.raw import Hint, Raw
 from wardround.images.entries import Entry, Target, Task
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.store import Store
-from wardround.images.table import numbers_first
 
 EXPECTED = "one file <name>.npz (train_images, train_labels, ...)"
 
@@ -43,7 +43,7 @@ def read_medmnist(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
         raise DataError(f"the layout medmnist must look like {EXPECTED}, but there are no such arrays.")
     places = {name: name.split("/") for name in names}
     class_names = tuple(sorted({label for _, label, _ in places.values()}, key=numbers_first))
-    if len(class_names) < 2 and options.classes is None:
+    if len(class_names) < 2 and options.classes is None and not options.looking:
         raise DataError(f"the layout medmnist must have two classes or more, got {', '.join(class_names)}.")
     number = {name: label for label, name in enumerate(class_names)}
     entries = tuple(Entry(name, number[label], None, split=part) for name, (part, label, _) in places.items())
