@@ -13,10 +13,12 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "wardround"
 MOST_LINES = 400
 MOST_FILES = 20
 
-EVERYONE = {"errors", "types", "noisers", "__version__"}
+EVERYONE = {"errors", "types", "noisers", "boundary", "__version__"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
+    # The edge of the process: bounded documents, private files, text for a terminal; the standard library alone.
+    "boundary": set(),
     # The vocabulary of what hospitals are asked for: a leaf beside types.
     "work": set(),
     # The parties that add noise, and what of it is relied on: a leaf beside types.
@@ -136,6 +138,8 @@ ARROWS: dict[str, set[str]] = {
     "cli": {
         "config",
         "agreed",
+        "hospital",
+        "ledger",
         "simulation",
         "records",
         "report",
@@ -161,7 +165,6 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "findings": set(),
         "identity": set(),
         "store": set(),
-        "whole_file": set(),
         "arrays": {"store"},
         "class_names": {"entries", "identity"},
         "csv_file": {"identity"},
@@ -198,8 +201,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             "store",
             "table",
         },
-        "rows": {"entries", "store", "whole_file", "decode", "listing", "layouts"},
-        "quality": {"entries", "findings", "naming", "whole_file", "decode", "patients", "rows"},
+        "rows": {"entries", "store", "decode", "listing", "layouts"},
+        "quality": {"entries", "findings", "naming", "decode", "patients", "rows"},
         "load": {
             "arrays",
             "entries",

@@ -58,9 +58,14 @@ def test_keys_are_pinned_and_listed(wardround, tmp_path):
         assert ended.code == 0, ended.err
         assert one["fingerprint"] in ended.out
     assert Pins.read(pins).keys == {name: bytes.fromhex(one["public_key"]) for name, one in made.items()}
-    assert json.loads(wardround("keys", "show", pins, "--json").out) == made
+    assert json.loads(wardround("keys", "show", pins, "--json").out) == {
+        name: one | {"compared": name == "north"} for name, one in made.items()
+    }
     listed = wardround("keys", "show", pins).out.splitlines()
-    assert listed == [f"{name}: {made[name]['fingerprint']}" for name in ("north", "south")]
+    assert listed == [
+        f"north: {made['north']['fingerprint']}",
+        f"south: {made['south']['fingerprint']}  (not compared)",
+    ]
     same = wardround("keys", "pin", pins, "north", made["north"]["public_key"], "--json")
     assert json.loads(same.out) == made["north"]
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from wardround.coordinator.rounds import Position, Schedule, run_rounds
-from wardround.errors import BudgetExhausted
+from wardround.errors import BudgetExhausted, RecordError
 from wardround.federation.channel import InProcessChannel
 
 NOBODY = InProcessChannel((), lambda requests: {})
@@ -78,3 +78,29 @@ def test_a_spent_budget_ends_the_run_with_the_model_of_the_last_round():
     assert outcome.models["global"].tolist() == [4.0, 4.0]
     assert outcome.stopped == "the budget is spent."
     assert max(memory.checkpoints) == 4
+
+
+WEIGHTS = {"state:weights": np.zeros(3, np.float32), "state:variates": np.zeros((2, 3), np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("round", "arrays"),
+    [
+        (5, WEIGHTS),
+        (1, WEIGHTS | {"state:weights": np.zeros(2, np.float32)}),
+        (1, WEIGHTS | {"state:north/velocity": np.zeros((), np.float32)}),
+        (1, WEIGHTS | {"state:model/7": np.zeros(4, np.float32)}),
+        (1, WEIGHTS | {"mean:global": np.zeros(4, np.float32)}),
+    ],
+)
+def test_a_position_that_no_run_of_the_study_leaves_is_refused(round, arrays):
+    Position.from_arrays(4, WEIGHTS).check(4, 3)
+    with pytest.raises(RecordError):
+        Position.from_arrays(round, arrays).check(4, 3)
+
+
+def test_an_array_that_a_checkpoint_lacks_is_a_sentence():
+    state = Position.from_arrays(1, WEIGHTS).state
+    assert state.get("velocity") is None
+    with pytest.raises(RecordError, match="'velocity'"):
+        state["velocity"]

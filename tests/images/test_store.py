@@ -274,3 +274,34 @@ def test_no_damaged_archive_gets_past_the_one_exception(tmp_path, pack):
             for name in store.names():
                 with contextlib.suppress(DataError):
                     assert len(store.read(name)) <= len(whole) * 1100
+
+
+@pytest.mark.parametrize("size", [-1, -512, -(2**60), 2**62, 2**80], ids=str)
+def test_a_tar_member_with_a_size_that_no_file_has_refuses_the_archive(tmp_path, size):
+    path = in_tar(tmp_path / "data.tar", FILES)
+    content = path.read_bytes()
+    header = bytearray(content[:512])
+    header[124:136] = (size % 2**96).to_bytes(12, "big")
+    header[124] |= 0x80
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    path.write_bytes(bytes(header) + content[512:])
+    with pytest.raises(DataError, match=r"overlap|whole"):
+        open_store(path)
+
+
+def test_tar_members_that_overlap_refuse_the_archive(tmp_path, monkeypatch):
+    path = in_tar(tmp_path / "data.tar", FILES)
+    honest = tarfile.TarFile.next
+
+    def overlapping(archive):
+        info = honest(archive)
+        if info is not None and archive.offset > 2048:
+            info.offset_data = 512  # as of a header that sends the reader back
+        return info
+
+    with contextlib.closing(open_store(path)):
+        pass
+    monkeypatch.setattr(tarfile.TarFile, "next", overlapping)
+    with pytest.raises(DataError, match="overlap"):
+        open_store(path)

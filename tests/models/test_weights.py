@@ -1,4 +1,5 @@
 import hashlib
+import os
 
 import pytest
 import torch
@@ -99,3 +100,50 @@ def test_another_format_a_damaged_and_an_absent_file_are_refused(tmp_path):
     for path in (damaged, tmp_path / "absent.safetensors", tmp_path / "weights.h5"):
         with pytest.raises(ModelError, match=path.name):
             load_weights(module(), path, head=HEAD)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"1.bias": torch.full((2,), torch.nan)}, r"1\.bias"),
+        ({"1.bias": torch.ones(2, dtype=torch.int32)}, r"1\.bias"),
+        ({"0.bias": torch.full((3,), 1e39, dtype=torch.float64)}, "beyond torch.float32"),
+        ({"1.bias": torch.full((2,), -1e300, dtype=torch.float64)}, "beyond torch.float32"),
+        ({"1.bias": None, "1.bais": torch.ones(2)}, r"1\.bias: missing.*1\.bais"),
+        ({"1.weight": None, "1.bias": None, "head.weight": torch.ones(2, 3)}, r"1\.weight: missing.*head\.weight"),
+    ],
+)
+def test_a_head_is_initialised_anew_for_its_shape_or_its_absence_alone(tmp_path, change, part):
+    target = module()
+    before = state_of(target)
+    tensors = {name: value for name, value in (state_of(module()) | change).items() if value is not None}
+    with pytest.raises(ModelError, match=part):
+        load_weights(target, saved(tmp_path, tensors), head=HEAD)
+    assert all(torch.equal(target.state_dict()[name], value) for name, value in before.items())
+
+
+def test_double_precision_within_single_is_read(tmp_path):
+    source, target = module(), module()
+    load_weights(target, saved(tmp_path, {k: v.double() for k, v in state_of(source).items()}), head=HEAD)
+    assert torch.equal(target[0].weight, source[0].weight)
+
+
+def test_a_file_that_fills_nothing_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="fills none"):
+        load_weights(
+            nn.Linear(3, 2), saved(tmp_path, {"weight": torch.ones(5, 3)}), head=frozenset({"weight", "bias"})
+        )
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+def test_what_is_no_file_of_weights_is_not_read(tmp_path, kind):
+    path = tmp_path / "weights.safetensors"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    with pytest.raises(ModelError, match="safetensors"):
+        load_weights(module(), path, head=HEAD)

@@ -9,17 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.errors import raises_code
 
 from wardround.errors import RecordError
-from wardround.records.folder import (
-    RunFolder,
-    RunRecord,
-    arrays_from_file,
-    arrays_to_bytes,
-    read_json,
-    read_lines,
-    write_whole,
-)
+from wardround.records.arrays import arrays_from_file, arrays_to_bytes
+from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
+from wardround.records.writing import write_whole
 
 ARRAYS = {
     "state:weights": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -398,3 +393,30 @@ def test_writing_durably_waits_for_the_disk(tmp_path, monkeypatch):
     assert len(synced) == 1
     write_whole(tmp_path / "b", b"1", durable=False)
     assert len(synced) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["round-000001.safetensors", "round-000009.safetensors", "round-999999.safetensors"]
+)
+def test_a_checkpoint_whose_name_lies_about_its_round_is_refused(folder, name):
+    folder.write_checkpoint(5, ARRAYS)
+    (path,) = checkpoints(folder)
+    path.rename(path.with_name(name))
+    with raises_code(RecordError, "record-renamed"):
+        folder.latest_checkpoint()
+    path.with_name(name).rename(path)
+    assert folder.latest_checkpoint()[0] == 5
+
+
+def test_a_checkpoint_with_arrays_of_another_type_is_refused(folder):
+    folder.write_checkpoint(1, {"state:weights": np.zeros(3)})
+    with pytest.raises(RecordError, match="float32"):
+        folder.latest_checkpoint()
+
+
+@pytest.mark.parametrize("line", ["{}", '{"round": "1"}', '{"round": true}'])
+def test_a_history_without_rounds_is_refused(folder, line):
+    folder.write_checkpoint(1, ARRAYS)
+    (folder.path / "rounds.jsonl").write_text(line + "\n")
+    with pytest.raises(RecordError, match="name its round"):
+        folder.latest_checkpoint()

@@ -470,7 +470,7 @@ def test_a_disk_full_in_the_third_round_is_a_sentence(study_file, wardround, tmp
         if len(calls) < 3:
             return honest(self, *args)
         with monkeypatch.context() as patch:
-            patch.setattr("pathlib.Path.open", full)
+            patch.setattr("os.fdopen", full)
             return honest(self, *args)
 
     with monkeypatch.context() as patch:

@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
+from wardround.boundary.text import say
 from wardround.cli.keys import AsJson
 
 data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen.", no_args_is_help=True)
 
 
 @data_app.command("check")
-def check(
+def data_check(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="The data folder, a .zip, a .tar or a MedMNIST .npz.")
     ],
@@ -78,11 +79,11 @@ def check(
         if card is not None:
             card.write_text(json.dumps(found.card.shareable(), indent=2) + "\n", encoding="utf-8")
         if as_json:
-            print(json.dumps(found.to_json()))
+            say(json.dumps(found.to_json()))
         else:
-            print("\n".join(lines(found, images)))
+            say(*lines(found, images))
             if page is not None:
-                print(f"page: {page}  (shows patients: do not send)")
+                say(f"page: {page}  (shows patients: do not send)")
     if images.findings.refusals:
         raise as_one(images.findings.refusals)
 

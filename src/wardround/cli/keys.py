@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from wardround.boundary.text import say
+
 keys_app = typer.Typer(
     help="Signing keys: one's own, and the pinned ones of other hospitals.", no_args_is_help=True
 )
@@ -26,7 +28,7 @@ def new(
     key.write(path)
     _show(key.public, as_json)
     if not as_json:
-        print(f"The private key is in {path}. Send the public key to the others, and read them the fingerprint.")
+        say(f"The private key is in {path}. Send the public key to the others, and read them the fingerprint.")
 
 
 @keys_app.command("show")
@@ -46,12 +48,14 @@ def show(
     if as_json:
         listed = {
             hospital: {"public_key": public.hex(), "fingerprint": spoken_fingerprint(public)}
+            | {"compared": hospital in pins.compared}
             for hospital, public in pins.keys.items()
         }
-        print(json.dumps(listed))
+        say(json.dumps(listed))
         return
     for hospital, public in sorted(pins.keys.items()):
-        print(f"{hospital}: {spoken_fingerprint(public)}")
+        said = "" if hospital in pins.compared else "  (not compared)"
+        say(f"{hospital}: {spoken_fingerprint(public)}{said}")
 
 
 @keys_app.command("pin")
@@ -71,17 +75,24 @@ def pin(
     if fingerprint is not None:
         check_fingerprint(public, fingerprint, hospital)
     known = Pins.read(pins) if pins.exists() else Pins()
-    known.with_pin(hospital, public).write(pins)
+    pinned = known.with_pin(hospital, public, compared=fingerprint is not None)
+    pinned.write(pins)
     _show(public, as_json)
     if not as_json:
-        compared = "was compared" if fingerprint is not None else "is what they must read to you before a round"
-        print(f"Pinned as {hospital} in {pins}. The fingerprint {compared}.")
+        said = "The fingerprint was compared."
+        if hospital not in pinned.compared:
+            said = "The fingerprint was NOT compared: have it read to you before a round, and give --fingerprint."
+        say(f"Pinned as {hospital} in {pins}. {said}")
 
 
 def _show(public: bytes, as_json: bool) -> None:
     from wardround.secure_aggregation.keys.identity import spoken_fingerprint
 
     found = {"public_key": public.hex(), "fingerprint": spoken_fingerprint(public)}
-    print(
-        json.dumps(found) if as_json else "\n".join(f"{name.replace('_', ' ')}: {found[name]}" for name in found)
+    say(
+        *(
+            [json.dumps(found)]
+            if as_json
+            else [f"{name.replace('_', ' ')}: {value}" for name, value in found.items()]
+        )
     )

@@ -8,13 +8,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from wardround.boundary.text import say
 from wardround.cli.data import data_app
 from wardround.cli.keys import AsJson, keys_app
+from wardround.cli.ledger import ledger_app
 from wardround.errors import WardroundError
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="wardround",
-    help="Train one diagnostic model across hospitals: images stay, and what is revealed of one patient is bounded.",
+    help="Train one diagnostic model across hospitals: images stay, and what it reveals of one patient is bounded.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,12 +36,20 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
+app.add_typer(ledger_app, name="ledger")
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
+_LONGEST_SENTENCE = 8000
+"""Characters of an error that are printed; it may quote names from a file."""
+
+Rehearsal = Annotated[
+    bool,
+    typer.Option("--rehearsal", help="Charge a throw-away ledger in the run's folder, and stamp the run so."),
+]
 AGAIN = "Give the same command again to go on."
 
 
@@ -48,6 +59,7 @@ def run(
     data: DataPath = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder; default runs/NAME.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in that folder.")] = False,
+    rehearsal: Rehearsal = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a study from the pictures to the report."""
@@ -57,7 +69,7 @@ def run(
     resolved = _read(study, data)
     folder = out or Path("runs") / resolved.study.name
     with _interruptible(folder), Terminal(_console()) as terminal:
-        record = run_study(resolved, folder, terminal, fresh=fresh)
+        record = run_study(resolved, folder, terminal, fresh=fresh, rehearsal=rehearsal)
     _print_run(record, as_json)
 
 
@@ -75,38 +87,32 @@ def resume(path: RunPath, as_json: AsJson = False) -> None:
 @app.command()
 def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> None:
     """Print the resolved study, what it will promise, and what it will take; opens no image."""
-    from wardround.images.quality.lines import printable
     from wardround.simulation.estimate import estimate
 
     resolved = _read(study, data)
     found = estimate(resolved)
     if as_json:
-        print(json.dumps({"study": resolved.model_dump(mode="json"), **found.to_json()}))
+        say(json.dumps({"study": resolved.model_dump(mode="json"), **found.to_json()}))
         return
-    print(resolved.to_toml())
-    print(found.statement.sentence())
-    print()
+    say(*resolved.to_toml().split("\n"), found.statement.sentence(), "")
     for row in found.insiders:
-        print(f"  against {row.adversary}: epsilon = {_number(row.epsilon)} at delta = {found.plan.delta:g}")
+        say(f"  against {row.adversary}: epsilon = {_number(row.epsilon)} at delta = {found.plan.delta:g}")
     if found.patients is None:
         listed = "no data folder to list: whether its pictures name patients is not known"
     elif found.plan.persons.one == "picture":
         listed = f"{found.pictures or 0} pictures, which name no patient"
     else:
         listed = f"{found.patients} patients, {found.pictures or 0} pictures"
-    print(f"\n{listed}; {found.parameters} trained parameters")
+    say("", f"{listed}; {found.parameters} trained parameters")
     if found.classes:
-        print(printable(f"classes, in the model's order: {', '.join(found.classes)}"))
-    for sentence in found.noticed:
-        print(printable(sentence))
+        say(f"classes, in the model's order: {', '.join(found.classes)}")
+    say(*found.noticed)
     if found.upload is not None:
-        print(found.upload.sentence())
+        say(found.upload.sentence())
     if found.seconds is not None:
-        runs = 1 + len(resolved.federation.compare)
-        each = f" ({runs} runs)" if runs > 1 else ""
-        print(
-            f"about {_duration(found.seconds)} of training here{each}, {found.memory_bytes / 1e9:.1f} GB of memory"
-        )
+        each = f" ({1 + len(resolved.federation.compare)} runs)" if resolved.federation.compare else ""
+        taken = f"{_duration(found.seconds)} of training here{each}, {found.memory_bytes / 1e9:.1f} GB of memory"
+        say(f"about {taken}")
 
 
 @app.command()
@@ -147,21 +153,21 @@ def plan(
     else:
         answer = answer_to(question)
     if as_json:
-        print(json.dumps(answer.to_json()))
+        say(json.dumps(answer.to_json()))
         return
     at = f"at delta = {delta:g} for one patient"
-    print(f"noise multiplier        {answer.noise_multiplier:.4f}")
-    print(f"epsilon                 {_number(answer.epsilon)} {at} ({accountant})")
-    print(f"cross-check             {_number(answer.rdp_epsilon)} {at} (rdp)")
-    print(f"patients a round        {answer.patients_per_round:.1f} expected of {patients}")
-    print(f"noise on the mean       {answer.mean_noise_std:.2e} clipping norms a coordinate")
+    say(f"noise multiplier        {answer.noise_multiplier:.4f}")
+    say(f"epsilon                 {_number(answer.epsilon)} {at} ({accountant})")
+    say(f"cross-check             {_number(answer.rdp_epsilon)} {at} (rdp)")
+    say(f"patients a round        {answer.patients_per_round:.1f} expected of {patients}")
+    say(f"noise on the mean       {answer.mean_noise_std:.2e} clipping norms a coordinate")
     if answer.rho is not None:
-        print(f"feasibility             rho = {answer.rho:.3f}: {answer.feasibility}")
+        say(f"feasibility             rho = {answer.rho:.3f}: {answer.feasibility}")
     if answer.slack is not None:
-        print(f"slack of whole numbers  {answer.slack:.1e}, included; sums are masked, {patients} patients public")
-    print(f"\nepsilon {at}, against")
+        say(f"slack of whole numbers  {answer.slack:.1e}, included; sums are masked, {patients} patients public")
+    say("", f"epsilon {at}, against")
     for row in answer.insiders:
-        print(f"  {_number(row.epsilon):>8}  {row.adversary}")
+        say(f"  {_number(row.epsilon):>8}  {row.adversary}")
 
 
 @app.command()
@@ -184,6 +190,7 @@ def compare(
     data: DataPath = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at once, at most.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Runs of each configuration.")] = None,
+    rehearsal: Rehearsal = False,
     as_json: AsJson = False,
 ) -> None:
     """Run several studies, or every combination of a sweep, and hold them side by side."""
@@ -194,13 +201,13 @@ def compare(
 
     sweeps = [read_sweep(path, _overrides(data), repeats) for path in studies]
     with _interruptible(AGAIN), Terminal(_console()) as terminal:
-        overview = compare_all(sweeps, out, terminal, workers=workers)
+        overview = compare_all(sweeps, out, terminal, workers=workers, rehearsal=rehearsal)
     if as_json:
-        print(json.dumps(overview.to_json()))
+        say(json.dumps(overview.to_json()))
         return
-    print("\n".join(lines_of(overview)))
+    say(*lines_of(overview))
     page = out / "comparison.html"
-    print(f"comparison: {page if page.exists() else out / 'comparison.json'}")
+    say(f"comparison: {page if page.exists() else out / 'comparison.json'}")
 
 
 @app.command()
@@ -224,18 +231,18 @@ def reproduce(
 
     if list_all or name is None:
         listed = {key: {"what": one.what, "data": one.data} for key, one in REPRODUCTIONS.items()}
-        plain = "\n".join(f"{key:22} {one['what']} ({one['data']})" for key, one in listed.items())
-        print(json.dumps(listed) if as_json else plain)
+        plain = [f"{key:22} {one['what']} ({one['data']})" for key, one in listed.items()]
+        say(*([json.dumps(listed)] if as_json else plain))
         return
     chosen, folder = reproduction(name), out or Path("runs") / f"reproduce-{name}"
     with _interruptible(AGAIN), Terminal(_console()) as terminal:
         table = chosen.run(Request(data, folder, Scale(scale), terminal, repeats, workers))
         page = write_table(table, folder)
     if as_json:
-        print(json.dumps(table.to_json()))
+        say(json.dumps(table.to_json()))
         return
     show(table, _console(stderr=False))
-    print(f"page: {page}")
+    say(f"page: {page}")
 
 
 @app.command()
@@ -243,15 +250,21 @@ def schema() -> None:
     """Print the JSON schema of study files, for editors."""
     from wardround.config import Study
 
-    print(json.dumps(Study.model_json_schema(), indent=2))
+    say(*json.dumps(Study.model_json_schema(), indent=2).split("\n"))
 
 
 def main() -> None:
     """Runs a command; a `WardroundError` becomes one sentence on standard error and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to fail
     try:
         app()
     except WardroundError as error:
-        print(f"wardround: {error}", file=sys.stderr)
+        sentence = str(error)
+        if len(sentence) > _LONGEST_SENTENCE:
+            sentence = f"{sentence[: _LONGEST_SENTENCE // 2]} ... {sentence[-_LONGEST_SENTENCE // 2 :]}"
+        say(f"wardround: {sentence}", error=True)
         raise SystemExit(2) from None
 
 
@@ -280,7 +293,7 @@ def _interruptible(way_back: str | Path) -> Iterator[None]:
         if isinstance(way_back, Path):
             begun = (way_back / "study.toml").is_file()
             way_back = f"Go on with: wardround resume {way_back}" if begun else ""
-        print(f"Interrupted. {way_back}".strip(), file=sys.stderr)
+        say(f"Interrupted. {way_back}".strip(), error=True)
         raise SystemExit(130) from None
 
 
@@ -289,21 +302,22 @@ def _print_run(record: "RunRecord", as_json: bool) -> None:
 
     summary = summary_of_run(record)
     if as_json:
-        print(json.dumps(summary))
+        say(json.dumps(summary))
         return
-    print(record.certificate["short"])
+    say(str(record.certificate["short"]))
+    account = numbers_of(record).account
+    if account.standing != "generated":
+        say(account.sentence(full_path=True))
     said = ", ".join(
         f"{measure.title} {_number(measure.score.value)}" for measure in numbers_of(record).quality.measures[:3]
     )
     majority = summary["majority_accuracy"]
     held_out = "pictures" if summary["unit"] == "picture" else "patients"
-    print(
-        f"{said} on held-out {held_out}" + ("" if majority is None else f" (majority class: {_number(majority)})")
-    )
+    say(f"{said} on held-out {held_out}" + ("" if majority is None else f" (majority class: {_number(majority)})"))
     if record.certificate["stopped"]:
-        print(record.certificate["stopped"])
+        say(str(record.certificate["stopped"]))
     page = record.path / "report.html"
-    print(f"report: {page}" if page.exists() else f"run: {record.path} (no report page)")
+    say(f"report: {page}" if page.exists() else f"run: {record.path} (no report page)")
 
 
 def _choice(kind: type[_Choice], value: str, option: str) -> _Choice:

@@ -4,12 +4,21 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from wardround.boundary.text import brief, steers
 from wardround.config.section import Section, conflict
 from wardround.images.layouts.names import LayoutName
 
-ClassName = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]{0,98}[^\s\x00-\x1f])?$")]
+
+def _steers_nothing(name: str) -> str:
+    if steers(name):
+        raise conflict("study-name", f"a name must have no control characters, got {brief(name)}; remove them")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_steers_nothing)]
+ClassName = Annotated[str, Field(pattern=r"^\S(.{0,98}\S)?$"), AfterValidator(_steers_nothing)]
 Modality = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,16}$")]
 VoxelCount = Annotated[int, Field(ge=4, le=1024)]
 Millimetres = Annotated[float, Field(ge=0.05, le=50)]
@@ -18,9 +27,9 @@ Millimetres = Annotated[float, Field(ge=0.05, le=50)]
 class PhantomSection(Section):
     """`[site.phantom]`: generated radiographs, for trying things out."""
 
-    patients: int = Field(600, ge=10, description="Number of generated patients.")
+    patients: int = Field(600, ge=10, le=1_000_000, description="Number of generated patients.")
     max_images: int = Field(4, ge=1, le=32, description="Patients have 1 to this many pictures.")
-    sites: int = Field(5, ge=1, description="Number of scanners, each with its own shift.")
+    sites: int = Field(5, ge=1, le=10_000, description="Number of scanners, each with its own shift.")
     image_size: int = Field(96, ge=32, le=512, description="Side of a generated picture, in pixels.")
     seed: int = Field(0, ge=0, description="Which phantoms. Public: phantoms are no persons.")
     prevalence: float = Field(0.5, gt=0, lt=1, description="Share of patients with a lesion.")
@@ -71,7 +80,7 @@ class SiteSection(Section):
         description="Persons of the pictures: no one has two, or file names or a table tell them; default: "
         "patients.csv in the folder, or the layout; where these name nobody, one picture is what is protected.",
     )
-    class_names: dict[str, str] | None = Field(
+    class_names: dict[Name, Name] | None = Field(
         None,
         description="From this site's own names of classes to those of the study's `[data] classes`, where they "
         'differ, such as `Pneumonie = "pneumonia"`.',
@@ -92,7 +101,7 @@ class SiteSection(Section):
                 raise conflict(
                     "study-patients",
                     'patients must be "one-per-picture", {pattern = "..."} or {table = "..."}, got '
-                    f"{given!r}; choose one of them",
+                    f"{brief(given)}; choose one of them",
                 )
 
     @model_validator(mode="before")
@@ -169,7 +178,7 @@ class DataSection(Section):
         description="Names of the classes, in the order in which the model has them; default: those of the data, which "
         "a deployed hospital refuses. A site calls them otherwise by its own `[site.class_names]`.",
     )
-    segments: tuple[str, ...] | None = Field(
+    segments: tuple[Name, ...] | None = Field(
         None, description="dicom: labels of the segments that are classes 1, 2, ...; hospitals must agree on them."
     )
     test: Literal["patients", "stratified", "published"] = Field(
@@ -213,7 +222,7 @@ class HospitalsSection(Section):
     """`[hospitals]`: the holders of patients, simulated inside one data set."""
 
     count: int = Field(5, ge=1, le=10_000, description="Number of hospitals.")
-    names: tuple[str, ...] | None = Field(
+    names: tuple[Name, ...] | None = Field(
         None,
         description="Their names, in the order of their turns; default: hospital-1, hospital-2, ..., or the sites in "
         "the data.",
@@ -228,7 +237,7 @@ class HospitalsSection(Section):
         None, ge=1, description='Pictures a hospital, about: whole patients; for scheme = "images".'
     )
     alpha: float = Field(0.5, gt=0, description='Label skew of scheme = "dirichlet": smaller is more uneven.')
-    shards_per_hospital: int = Field(2, ge=1, description='For scheme = "label-shards".')
+    shards_per_hospital: int = Field(2, ge=1, le=10_000, description='For scheme = "label-shards".')
     split_seed: int = Field(0, ge=0, description="Which split. A public constant, the same in every run.")
     absent_rate: float = Field(0.0, ge=0, lt=1, description="Simulated: share of the rounds a hospital is away.")
     absent_rounds: float = Field(1.0, ge=1, description="Rounds that it then stays away, on average.")

@@ -51,13 +51,13 @@ class FederatedSGD(Descent):
     """One gradient sum a round: over all hospitals, or by each hospital alone, or with all patients in one place."""
 
     strategy: Literal["fedsgd", "alone", "ensemble", "pooled"] = Field("fedsgd", description=STRATEGY)
-    rounds: int = Field(100, ge=1, description="Communication rounds.")
+    rounds: int = Field(100, ge=1, le=1_000_000, description="Communication rounds.")
 
 
 class LocalSection(Descent):
     """The keys of strategies in which a hospital takes steps of its own."""
 
-    local_steps: int = Field(1, ge=1, description="Optimizer steps of a hospital in a visit.")
+    local_steps: int = Field(1, ge=1, le=1_000_000, description="Optimizer steps of a hospital in a visit.")
     local_epochs: float | None = Field(
         None, gt=0, description="Instead of local_steps: how often a patient is drawn in a visit, on average."
     )
@@ -73,7 +73,7 @@ class Averaging(LocalSection):
     """Federated averaging: local steps, then the mean of the updates, and a step of the server."""
 
     strategy: Literal["fedavg"] = Field(description=STRATEGY)
-    rounds: int = Field(100, ge=1, description="Communication rounds.")
+    rounds: int = Field(100, ge=1, le=1_000_000, description="Communication rounds.")
     fraction: float = FRACTION
     hospital_weights: tuple[float, ...] | None = Field(
         None, description="Public weight of each hospital in the mean; default: equal."
@@ -99,7 +99,7 @@ class Scaffolding(LocalSection):
     """SCAFFOLD: local steps that are corrected by how far a hospital's gradients usually are from the mean."""
 
     strategy: Literal["scaffold"] = Field(description=STRATEGY)
-    rounds: int = Field(100, ge=1, description="Communication rounds.")
+    rounds: int = Field(100, ge=1, le=1_000_000, description="Communication rounds.")
     momentum: float = Field(0.0, ge=0, le=0, description="The source's steps are plain ones.")
     fraction: float = FRACTION
     server_learning_rate: float = SERVER_LEARNING_RATE
@@ -116,8 +116,10 @@ class RingSection(LocalSection):
 class Cycled(RingSection):
     """The keys of strategies that visit every hospital once a cycle."""
 
-    rounds: int = Field(100, ge=1, description="Hand-overs; or give cycles.")
-    cycles: int | None = Field(None, ge=1, description="Instead of rounds: visits of every hospital.")
+    rounds: int = Field(100, ge=1, le=1_000_000, description="Hand-overs; or give cycles.")
+    cycles: int | None = Field(
+        None, ge=1, le=1_000_000, description="Instead of rounds: visits of every hospital."
+    )
 
     @model_validator(mode="after")
     def _cycles_fit(self) -> Self:
@@ -149,7 +151,7 @@ class StochasticOrder(RingSection):
     """A hospital drawn anew for every hand-over."""
 
     strategy: Literal["stochastic"] = Field(description=STRATEGY)
-    rounds: int = Field(100, ge=1, description="Hand-overs.")
+    rounds: int = Field(100, ge=1, le=1_000_000, description="Hand-overs.")
     timetable_seed: int = TIMETABLE_SEED
 
 
@@ -157,7 +159,7 @@ class AsynchronousSection(LocalSection):
     """Hospitals finish when they finish; late work weighs less."""
 
     strategy: Literal["asynchronous"] = Field(description=STRATEGY)
-    rounds: int = Field(100, ge=1, description="Arrivals.")
+    rounds: int = Field(100, ge=1, le=1_000_000, description="Arrivals.")
     staleness: int = Field(10, ge=0, description="Rounds that a model may be old.")
     staleness_power: float = Field(0.5, ge=0, description="Late work weighs 1 / (1 + late) ** this.")
     mixing: float = Field(0.6, gt=0, le=1, description="Weight of work that is not late.")
@@ -168,7 +170,7 @@ class PublishedStrategy(PublishedSection, LocalSection):
     """A strategy of a published system, whose own keys stand beside it: see `wardround.published`."""
 
     strategy: PublishedStrategyName = Field(description=STRATEGY)
-    rounds: int = Field(100, ge=1, description="Turns.")
+    rounds: int = Field(100, ge=1, le=1_000_000, description="Turns.")
 
 
 class OneShotSection(Rounds):

@@ -1,19 +1,22 @@
 """Reading a study file; whatever does not hold is said in one sentence, with the nearest known key."""
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from wardround.boundary.documents import MOST_TOML_BYTES, Unfit, decoded, parse_toml, read_regular
+from wardround.boundary.text import brief
 from wardround.config.data import with_site
 from wardround.config.section import Section, kinds_of, tag_of, tags_of
 from wardround.config.study import Study
 from wardround.errors import StudyError
 
 _Model = TypeVar("_Model", bound=Section)
+
+_MOST_REASONS = 20
 
 
 def read_study(path: Path, overrides: Mapping[str, Mapping[str, object]] | None = None) -> Study:
@@ -34,17 +37,19 @@ def read_tables(path: Path, overrides: Mapping[str, Mapping[str, object]] | None
         StudyError: the file is missing or is no TOML.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = decoded(read_regular(path, MOST_TOML_BYTES))
     except FileNotFoundError:
         raise StudyError(
             f"A study file must exist, got {path}; check the path or copy one from examples/.",
             code="study-no-file",
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, Unfit) as error:
         raise StudyError(
             f"A study file must be readable text, got {path} ({error}).", code="study-unreadable"
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    try:
+        raw = parse_toml(text)
+    except Unfit as error:
         raise StudyError(f"{path} must be valid TOML: {error}.", code="study-no-toml") from None
     try:
         raw = with_site(raw)
@@ -83,9 +88,14 @@ def validated(model: type[_Model], raw: Mapping[str, Any], source: str) -> _Mode
         items: list[dict[str, Any]] = [dict(item) for item in error.errors()]
         codes = {_code(item, model) for item in items}
         raise StudyError(
-            f"{source} does not hold: " + "; ".join(_reason(item, model) for item in items) + ".",
+            f"{source} does not hold: {_listed([_reason(item, model) for item in items])}.",
             code=codes.pop() if len(codes) == 1 else "study-several",
         ) from None
+
+
+def _listed(reasons: list[str]) -> str:
+    more = len(reasons) - _MOST_REASONS
+    return "; ".join(reasons[:_MOST_REASONS]) + (f"; and {more} more" if more > 0 else "")
 
 
 _PATHS = {"model": ("weights",), "privacy": ("ledger",), "performance": ("cache",)}
@@ -143,11 +153,11 @@ def _reason(item: dict[str, Any], model: type[Section]) -> str:
         return f"{where}.{item['ctx']['discriminator'].strip(chr(39))} is missing"
     if item["type"] == "union_tag_invalid":
         tag = item["ctx"]["discriminator"].strip("'")
-        return f"{where}.{tag} must be one of {item['ctx']['expected_tags']}, got {item['ctx']['tag']!r}"
+        return f"{where}.{tag} must be one of {item['ctx']['expected_tags']}, got {brief(item['ctx']['tag'])}"
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "value_error" or item["type"].startswith("study-"):
         return f"{where}: {message}" if where else message
-    return f"{where}: {message[0].lower()}{message[1:]}, got {item.get('input')!r}"
+    return f"{where}: {message[0].lower()}{message[1:]}, got {brief(item.get('input'))}"
 
 
 def _place(

@@ -13,6 +13,7 @@ import copy
 import difflib
 import hashlib
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,11 +22,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from wardround.boundary.text import brief
 from wardround.config.data import SiteSection, with_site
 from wardround.config.read import parse_study, read_tables
 from wardround.config.section import kinds_of
 from wardround.config.study import Study
 from wardround.errors import StudyError
+
+MOST_RUNS = 10_000
+"""The most studies that one file may stand for."""
 
 _OWN = ("repeats", "charge")
 _NOT_VARIED = {
@@ -87,17 +92,21 @@ def parse_sweep(
     tables = dict(raw)
     own = tables.pop("sweep", {})
     if not isinstance(own, dict):
-        raise StudyError(f"sweep must be a table of lists in {source}, got {own!r}; write [sweep].")
+        raise StudyError(f"sweep must be a table of lists in {source}, got {brief(own)}; write [sweep].")
     flat = dict(_flat(own))
     wanted = flat.pop("repeats", 1) if repeats is None else repeats
     flat.pop("repeats", None)
     charge = flat.pop("charge", False)
     if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
-        raise StudyError(f"sweep.repeats must be a whole number of at least 1, got {wanted!r}; correct {source}.")
+        raise StudyError(
+            f"sweep.repeats must be a whole number of at least 1, got {brief(wanted)}; correct {source}."
+        )
     if not isinstance(charge, bool):
         raise StudyError(f"sweep.charge must be true or false, got {charge!r}; correct {source}.")
     tables = with_site(tables)
     lists = {_placed(key): _values(_placed(key), values, source) for key, values in flat.items()}
+    if (total := wanted * math.prod(map(len, lists.values()))) > MOST_RUNS:
+        raise StudyError(f"sweep must be at most {MOST_RUNS:,} runs, got {total:,}; shorten a list in {source}.")
     if charge:
         _check_charge(tables, lists, source)
     found = []
@@ -141,9 +150,13 @@ def _values(key: str, values: object, source: str) -> list[object]:
         hint = f"did you mean {near[0]}?" if near else 'write for example "privacy.epsilon"'
         raise StudyError(f"{source} does not hold: unknown key {key} in [sweep] ({hint}).")
     if not isinstance(values, list) or not values:
-        raise StudyError(f"sweep must give {key} a list of values, got {values!r}; correct {source}.")
+        raise StudyError(f"sweep must give {key} a list of values, got {brief(values)}; correct {source}.")
+    if len(values) > MOST_RUNS:
+        raise StudyError(
+            f"sweep must give {key} at most {MOST_RUNS:,} values, got {len(values):,}; correct {source}."
+        )
     if any(value in values[:number] for number, value in enumerate(values)):
-        raise StudyError(f"sweep must give {key} values that differ, got {values!r}; correct {source}.")
+        raise StudyError(f"sweep must give {key} values that differ, got {brief(values)}; correct {source}.")
     return values
 
 
@@ -191,7 +204,7 @@ def _with(tables: Mapping[str, Any], values: Mapping[str, object]) -> dict[str, 
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
-                raise StudyError(f"{'.'.join(sections)} must be a table, got {place!r}.")
+                raise StudyError(f"{'.'.join(sections)} must be a table, got {brief(place)}.")
         place[last] = value
     return changed
 

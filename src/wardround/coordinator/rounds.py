@@ -3,21 +3,35 @@
 Everything here sees noised sums only. Averaging the weights of the last rounds is post-processing.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from wardround.errors import BudgetExhausted
+from wardround.errors import BudgetExhausted, RecordError
 from wardround.federation.channel import Channel
 from wardround.federation.strategy import State, Strategy
 from wardround.types import Vector
 
 Models = dict[str, Vector]
 JsonDict = dict[str, object]
+
+_PARAMETERS = re.compile(r"(^|/)(weights|velocity|first_moment|second_moment|variates|counter|model/\d+)$")
+"""Names of arrays of a strategy's state whose last axis is the trained parameters."""
+
+
+class _Restored(dict[str, npt.NDArray[np.float32]]):
+    """A state from a checkpoint; an array that the strategy asks for and that is not there is a damaged record."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise RecordError(
+            f"A checkpoint must hold the array {name!r} of the study's strategy, and has none; restore the checkpoint, "
+            "or start a new run."
+        )
 
 
 class Journal(Protocol):
@@ -84,7 +98,31 @@ class Position:
         def part(prefix: str) -> Models:
             return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
-        return cls(round, part("state:"), part("mean:"))
+        return cls(round, _Restored(part("state:")), part("mean:"))
+
+    def check(self, num_rounds: int, size: int) -> None:
+        """Refuses a position that no run of a study leaves.
+
+        Args:
+            num_rounds: of the study.
+            size: number of trained parameters.
+
+        Raises:
+            RecordError: it lies behind the last round, or vectors of parameters have another length.
+        """
+        if self.round > num_rounds:
+            raise RecordError(
+                f"A checkpoint must be of one of the study's {num_rounds} rounds, got round {self.round}; start a new "
+                "run."
+            )
+        vectors = [value for key, value in self.state.items() if _PARAMETERS.search(key)] + list(
+            self.means.values()
+        )
+        if any(value.ndim == 0 or value.shape[-1] != size for value in vectors):
+            raise RecordError(
+                f"Every vector of a checkpoint must have the network's {size} trained parameters, and one has others; "
+                "restore the checkpoint, or start a new run."
+            )
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
+from wardround.boundary.documents import Unfit, read_regular
+from wardround.boundary.private import make_private_folder
 from wardround.errors import RecordError
 from wardround.secure_aggregation.keys.key_files import write_key_file
 
 Arrays = Mapping[str, npt.NDArray[np.floating]]
 
+_MOST_BYTES = 1 << 36
 _KEPT = 2
 """Rounds whose notes are kept: the last one, and the one before it."""
 _FORGOTTEN = "forgotten"
@@ -59,9 +62,9 @@ class Memory:
         if self._folder is None:
             self._notes[round] = dict(arrays)
         else:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self._folder)
             content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-            write_key_file(self._path(round), content, mode=0o600, replace=True)
+            write_key_file(self._path(round), content, replace=True)
         for old in sorted(self._rounds())[:-_KEPT]:
             self._forget(old)
 
@@ -78,8 +81,8 @@ class Memory:
         if self._folder is None:
             return dict(self._notes[round])
         try:
-            return dict(load_file(self._path(round)))
-        except (OSError, SafetensorError) as error:
+            return dict(load(read_regular(self._path(round), _MOST_BYTES)))
+        except (OSError, Unfit, SafetensorError) as error:
             raise RecordError(
                 f"A hospital's notes of round {round} must be readable, and are not ({error}); start a new run."
             ) from None

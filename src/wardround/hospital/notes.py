@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from wardround.boundary.documents import MOST_JSON_BYTES, parse_json, read_regular
 from wardround.errors import FederationError, RecordError
 from wardround.hospital.known_ledgers import KnownLedger
 from wardround.ledger.account import Account
@@ -90,7 +91,7 @@ class Notes:
         if not path.exists():
             return cls()
         try:
-            found = json.loads(path.read_text())
+            found = parse_json(read_regular(path, MOST_JSON_BYTES))
             if not isinstance(found, dict):
                 raise ValueError("they are no JSON object")
             written = found.pop("format", 1)
@@ -125,7 +126,7 @@ class Notes:
                 name: {**asdict(known.mark), "is_charged": known.is_charged} for name, known in self.peers.items()
             },
         }  # fmt: skip
-        write_key_file(path, json.dumps(content).encode(), mode=0o600, replace=True)
+        write_key_file(path, json.dumps(content).encode(), replace=True)
 
 
 def _known(*, entries: int, head: str, is_charged: bool) -> KnownLedger:

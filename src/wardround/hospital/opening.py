@@ -232,6 +232,11 @@ def _masked_rounds(folder: Path, agent: Agent, identity: Identity, study: Study,
             f"pin {folder / 'pins.toml'} {missing[0]} KEY.",
             code="study-no-pin",
         )
+    if unheard := [other for other in others if other not in pins.compared]:
+        _log.warning(
+            "%s: fingerprints of %s were not compared; have them read, and pin again with --fingerprint",
+            agent.name, ", ".join(unheard),
+        )  # fmt: skip
     keys = {other: pins.keys[other] for other in others} | {agent.name: identity.key.public}
     agreement = agreement_of(study, plan, agent.workbench.initial_weights.size, keys)
     return MaskedRounds(agent, identity, Pins({n: keys[n] for n in others}), agreement, folder / "notes.json")

@@ -16,10 +16,13 @@ import hashlib
 import json
 from pathlib import Path
 
+from wardround.boundary.documents import MOST_JSON_BYTES, parse_json, read_regular
+from wardround.boundary.private import make_private_folder
 from wardround.errors import RecordError
 from wardround.secure_aggregation.keys.key_files import write_key_file
 
 _ASKED, _REPLY = "asked.json", "reply"
+_MOST_REPLY_BYTES = 1 << 32
 
 
 class Replies:
@@ -79,16 +82,16 @@ class Replies:
 
     def _write(self, name: str, content: bytes) -> None:
         if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_key_file(self._folder / name, content, mode=0o600, replace=True)
+            make_private_folder(self._folder)
+            write_key_file(self._folder / name, content, replace=True)
 
     def _read(self, folder: Path) -> None:
         try:
             if (folder / _ASKED).exists():
-                found = json.loads((folder / _ASKED).read_bytes())
+                found = parse_json(read_regular(folder / _ASKED, MOST_JSON_BYTES))
                 self._asked = {str(place): (int(attempt), str(asked)) for place, (attempt, asked) in found.items()}
             if (folder / _REPLY).exists():
-                self._reply = (folder / _REPLY).read_bytes()
+                self._reply = read_regular(folder / _REPLY, _MOST_REPLY_BYTES)
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise RecordError(
                 f"A hospital's notes of what it was asked, in {folder}, must be readable, and are not ({error}); "

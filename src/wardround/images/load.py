@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
+from wardround.boundary.text import brief, steers
 from wardround.errors import DataError, as_one
 from wardround.images.arrays import ENDING, open_arrays
 from wardround.images.entries import Target, Task
@@ -180,6 +181,7 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
         if "must look like" not in str(error):
             raise
         raise DataError(f"{error} {_elsewhere(layout, store)}", code=error.code) from None
+    _check_names(listing)
     if not listing.entries:
         if listing.refusals:  # somebody only looks, and nothing is left to look at
             raise as_one(listing.refusals)
@@ -246,6 +248,19 @@ def _choice(kind: type[_Choice], value: str, name: str) -> _Choice:
     if value not in set(kind):
         raise DataError(f"{name} must be one of {', '.join(kind)}, got {value!r}. Choose one of them.")
     return kind(value)
+
+
+def _check_names(listing: Listing) -> None:
+    """Refuses names that become those of classes, hospitals and groups, and that could steer a terminal."""
+    sites = {entry.site for entry in listing.entries if entry.site is not None}
+    groups = {text for entry in listing.entries for group in entry.groups for text in group}
+    wrong = sorted(name for name in {*listing.class_names, *sites, *groups} if steers(name))
+    if wrong:
+        raise DataError(
+            "names of classes, sites and groups must have no control characters, got "
+            f"{shortened([brief(name) for name in wrong], shown=3)}. Rename them.",
+            code="data-name",
+        )
 
 
 def _elsewhere(layout: str, store: Store) -> str:

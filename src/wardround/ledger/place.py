@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from wardround.boundary.private import make_private_folder
 from wardround.errors import LedgerError
 
 
@@ -17,7 +18,7 @@ def own_ledger() -> Path:
     state = os.environ.get("XDG_STATE_HOME", "")
     folder = (Path(state) if Path(state).is_absolute() else Path("~/.local/state").expanduser()) / "wardround"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(folder)
     except OSError as error:
         raise LedgerError(
             f"The ledger of simulations must lie in a folder that can be made, and {folder} cannot "

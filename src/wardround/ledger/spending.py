@@ -4,13 +4,22 @@ For the holder's own screen: they depend on the accounts of single persons.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of, rough_epsilon_of
-from wardround.accounting.events import GaussianEvent, Leaves, NonPrivateEvent, event_of_leaves, sorted_leaves
+from wardround.accounting.events import (
+    GaussianEvent,
+    LeafEvent,
+    Leaves,
+    NonPrivateEvent,
+    event_of_leaves,
+    sorted_leaves,
+)
 from wardround.accounting.numbers import number_to_json
 from wardround.accounting.pld import COARSE
 from wardround.accounting.rdp import divergences_of, epsilon_at
@@ -28,6 +37,7 @@ class RunCost:
     """One run as a ledger has it.
 
     Attributes:
+        line: the first one that it began with; its name in this ledger.
         study: its name.
         digest: of the study file.
         began: UTC.
@@ -38,6 +48,7 @@ class RunCost:
         is_ended: nothing more is foreseen.
     """
 
+    line: int
     study: str
     digest: str
     began: str
@@ -60,7 +71,7 @@ class Spending:
         typical: epsilon of the median person; an upper bound.
         unprotected: persons about whom figures left without protection: no epsilon holds for those.
         limit: what a person may spend; None for no limit.
-        runs: oldest first.
+        runs: those that any of them was in, oldest first.
     """
 
     persons: int
@@ -75,7 +86,7 @@ class Spending:
     @property
     def studies(self) -> int:
         """Studies that were charged."""
-        return len({run.digest for run in self.runs})
+        return len({run.digest for run in self.runs if run.epsilon})
 
     @property
     def remains(self) -> float:
@@ -96,9 +107,9 @@ class Spending:
             "unprotected": self.unprotected,
             "runs": [
                 {
-                    "study": run.study, "digest": run.digest, "began": run.began, "hospitals": run.hospitals,
-                    "persons": run.persons, "epsilon": number_to_json(run.epsilon), "delta": run.delta,
-                    "ended": run.is_ended,
+                    "line": run.line, "study": run.study, "digest": run.digest, "began": run.began,
+                    "hospitals": run.hospitals, "persons": run.persons, "epsilon": number_to_json(run.epsilon),
+                    "delta": run.delta, "ended": run.is_ended,
                 }
                 for run in self.runs
             ],
@@ -137,7 +148,7 @@ def spending_of(ledger: LedgerFile, persons: Sequence[str] | None = None, delta:
             break
     return Spending(
         persons=int(sizes[charged].sum()), strangers=strangers, delta=delta, greatest=greatest, typical=typical,
-        unprotected=int((book.unprotected[places] > 0).sum()), limit=limit, runs=_runs(book),
+        unprotected=int((book.unprotected[places] > 0).sum()), limit=limit, runs=_runs(book, sizes),
     )  # fmt: skip
 
 
@@ -180,23 +191,30 @@ def _epsilon(items: Leaves, bound: float, delta: float) -> float:
     return bound
 
 
-def _runs(book: Book) -> tuple[RunCost, ...]:
+def _runs(book: Book, sizes: npt.NDArray[np.int64]) -> tuple[RunCost, ...]:
+    """Returns the runs that persons of groups of these sizes were in, (group,); those without anybody were in none."""
     found: dict[str, list[int]] = {}
     for number, part in book.parts.items():
         found.setdefault(f"{part.begun.run} {part.begun.study}", []).append(number)
     runs = []
     for numbers in found.values():
         parts = [book.parts[number] for number in numbers]
+        if not any(sizes[group] for part in parts for group in part.groups):
+            continue
         first = parts[0].begun
-        most = max(parts, key=lambda part: sum(part.counts.values()))
+        charged: dict[str, Counter[LeafEvent]] = {}
+        for part in parts:  # a seeded run that was charged nothing may begin again
+            charged[part.begun.hospital] = charged.get(part.begun.hospital, Counter()) + part.counts
+        most = max(charged.values(), key=Counter.total)
         runs.append(
             RunCost(
+                numbers[0],
                 first.name,
                 first.study,
                 first.at,
-                len(parts),
-                sum(book.sizes[group] for part in parts for group in part.groups),
-                _epsilon(sorted_leaves(most.counts), math.inf, first.delta),
+                len(charged),
+                sum(book.sizes[group] for group in {group for part in parts for group in part.groups}),
+                _epsilon(sorted_leaves(most), math.inf, first.delta),
                 first.delta,
                 all(part.is_ended for part in parts),
             )

@@ -16,10 +16,13 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from wardround.boundary.documents import parse_json, read_regular
+from wardround.boundary.private import appears_whole, open_private
 from wardround.errors import LedgerError
 from wardround.ledger.entry import GENESIS, Entry, body_of, chained_hash
 
 SCHEMA_VERSION = 2
+_MOST_MARK_BYTES = 1000
 _APPLICATION_ID = 0x57415244  # "WARD"
 _TABLES = ("entries", "persons", "cohorts", "facts")
 _SCHEMA = """
@@ -58,7 +61,7 @@ class LedgerStore:
         with self._explained():
             if self._mark is not None:
                 with suppress(OSError):  # what cannot be made is explained by SQLite
-                    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                    os.close(open_private(path, os.O_RDWR))
             self._connection = sqlite3.connect(
                 path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
             )
@@ -206,7 +209,7 @@ class LedgerStore:
         if self._mark is None:
             return None
         try:
-            found = json.loads(self._mark.read_text(encoding="utf-8"))
+            found = parse_json(read_regular(self._mark, _MOST_MARK_BYTES))
             return int(found["entries"]), str(found["head"])
         except (OSError, ValueError, KeyError, TypeError):  # none, or half-written when the power went
             return None
@@ -215,10 +218,9 @@ class LedgerStore:
         if self._mark is None:
             return
         entries, head = self.position()
-        beside = self._mark.with_name(f".{self._mark.name}.{os.getpid()}.{threading.get_ident()}.tmp")
         try:
-            beside.write_text(json.dumps({"entries": entries, "head": head}), encoding="utf-8")
-            beside.replace(self._mark)
+            with appears_whole(self._mark, durable=False) as file:
+                file.write(json.dumps({"entries": entries, "head": head}).encode())
         except OSError as error:
             raise LedgerError(
                 f"The mark {self._mark} of a ledger must be writable, and is not ({error.strerror}); the charge stands "

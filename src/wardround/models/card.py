@@ -10,6 +10,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
+from wardround.boundary.text import brief
 from wardround.errors import ModelError
 from wardround.models.network import Constants, Network, Stage
 
@@ -147,8 +149,8 @@ class ModelCard(_Record):
         version = content.get("version")
         if type(version) is not int or version != VERSION:
             raise ModelError(
-                f"`version` of a model card must be {VERSION}, got {version!r}; read it with the release of wardround "
-                "that wrote it.",
+                f"`version` of a model card must be {VERSION}, got {brief(version)}; read it with the release of "
+                "wardround that wrote it.",
                 code="model-card-version",
             )
         try:
@@ -167,8 +169,8 @@ def read_card(path: Path) -> ModelCard:
         ModelError: as `ModelCard.from_json`, and for a file that is no JSON.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(read_regular(path, MOST_JSON_BYTES))
+    except (OSError, Unfit) as error:
         raise _no_card(f"{path.name} cannot be read ({error})") from None
     return ModelCard.from_json(content)
 

@@ -13,7 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import nn
 
+from wardround.boundary.documents import Unfit, check_tensor_header, read_regular
 from wardround.errors import ModelError
+
+_MOST_BYTES = 1 << 36
+_MOST_LISTED = 20
 
 PICKLED = frozenset({".pt", ".pth", ".bin", ".pkl", ".ckpt"})
 
@@ -52,20 +56,31 @@ def load_weights(
     content = read_weights(path)
     found = parsed(content, path)
     wanted = module.state_dict()
-    if not absent & found.keys():
-        head = head | absent
+    of_encoder = bool(absent) and not absent & found.keys()
+    free = head | absent if of_encoder else head
     faults = faults_of(found, wanted)
     unused = tuple(sorted(found.keys() - wanted.keys()))
-    if faults.keys() - head:
-        lines = [f"{name}: {fault}" for name, fault in faults.items() if name not in head]
-        lines += [f"in the file and not in the network: {', '.join(unused)}"] * bool(unused)
+    other_head = {name for name in free & found.keys() if found[name].shape != wanted[name].shape}
+    has_other_names = bool(unused) and not of_encoder
+    fine = other_head | (set() if has_other_names else free - found.keys())
+    wrong = [f"{name}: {fault}" for name, fault in faults.items() if name not in fine]
+    if wrong:
+        wrong = wrong[:_MOST_LISTED] + [f"and {len(wrong) - _MOST_LISTED} more"] * (len(wrong) > _MOST_LISTED)
+        wrong += [f"in the file and not in the network: {', '.join(unused[:_MOST_LISTED])}"] * bool(unused)
         raise ModelError(
-            "weights must fit the network in every name and shape but the classifier head's; "
-            f"{path.name} differs:" + "".join(f"\n  {line}" for line in lines) + "\n"
-            "Choose the network, channels and image size that the file was trained with."
+            "weights must fit the network in every name and shape, but for a head of another shape or none at all; "
+            f"{path.name} differs: {'; '.join(wrong)}. "
+            "Choose the network, channels and image size that the file was trained with, or rename its tensors.",
+            code="model-weights",
         )
-    reinitialised = tuple(name for name in wanted if faults and name in head)
+    reinitialised = tuple(name for name in wanted if faults and name in free)
     loaded = tuple(name for name in wanted if name not in reinitialised)
+    if not loaded:
+        raise ModelError(
+            f"weights must fill at least one parameter of the network, and {path.name} fills none: its head is of "
+            "another shape, and there is nothing else. Leave `weights` out, or choose a file for these classes.",
+            code="model-weights",
+        )
     with torch.no_grad():
         for name in loaded:
             wanted[name].copy_(found[name])
@@ -89,7 +104,10 @@ def read_weights(path: Path) -> bytes:
             f"weights must be a .safetensors file, got {path.name}. Convert the file, and name it so."
         )
     try:
-        return path.read_bytes()
+        check_tensor_header(path)
+        return read_regular(path, _MOST_BYTES)
+    except Unfit as error:
+        raise _no_safetensors(path, str(error)) from error
     except OSError as error:
         raise ModelError(
             f"weights must be a readable file, got {path.name}: {error.strerror}. Check the path."
@@ -104,12 +122,16 @@ def parsed(content: bytes, path: Path) -> dict[str, torch.Tensor]:
     """
     try:
         tensors: dict[str, torch.Tensor] = parse_safetensors(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"weights must be in the safetensors format, and {path.name} is not ({error}). "
-            "Save the file again with safetensors.torch.save_file."
-        ) from error
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _no_safetensors(path, str(error)) from error
     return tensors
+
+
+def _no_safetensors(path: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"weights must be in the safetensors format, and {path.name} is not ({reason}). "
+        "Save the file again with safetensors.torch.save_file."
+    )
 
 
 def faults_of(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> dict[str, str]:
@@ -125,6 +147,6 @@ def _fault_of(value: torch.Tensor | None, present: torch.Tensor) -> str | None:
         return f"shape {tuple(value.shape)}, expected {tuple(present.shape)}"
     if not value.is_floating_point():
         return f"type {value.dtype}, expected a floating-point type"
-    if not bool(torch.isfinite(value).all()):
-        return "contains NaN or infinity"
+    if not bool(torch.isfinite(value.to(present.dtype)).all()):
+        return f"contains NaN, infinity or a value beyond {present.dtype}"
     return None

@@ -3,10 +3,7 @@
     runs/<study>/
         study.toml         the resolved study
         environment.json   versions, machine, what the run needs to be repeated
-        patients.csv       the place of each patient, under a hash whose key was forgotten
         rounds.jsonl       one line a round
-        ledger.json        the ledger of the run, and how far it was
-        ledger.sqlite      that ledger, of generated patients and of rehearsals; others outlive the run
         checkpoints/       released vectors of the last finished round, or of every round
         model.safetensors  the final model
         model.json         the model card
@@ -14,51 +11,66 @@
         released.safetensors  noised pictures and labels, where the study releases them
         certificate.json   the statement, the ledger heads, the hash of the model
         report.html        the page
+
+Those above are the shared record. These below are for the person who simulates, and depend on single patients:
+
+        patients.csv       the place and number of images of each patient, under a hash whose key was forgotten
+        ledger.json        the ledger of the run, how far it was, the digest of the pictures, the total of all studies
+        ledger.sqlite      that ledger, of generated patients and of rehearsals; others outlive the run
         hospitals/         what the simulated hospitals keep for themselves, until the run has ended
         hospitals.log      the simulated hospitals' own log, if they had anything to say
 
-Every file appears whole or not at all: it is written beside its place, synced, and renamed.
+Every file appears whole or not at all: it is written beside its place, synced, and renamed. The folder is its owner's
+alone (mode 0700, files 0600, whatever the umask). No link in the place of a file that is appended to is followed.
 """
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from wardround.boundary.documents import (
+    MOST_JSON_BYTES,
+    MOST_TOML_BYTES,
+    Unfit,
+    decoded,
+    parse_json,
+    parse_toml,
+    read_regular,
+)
+from wardround.boundary.private import make_private_folder, open_private
 from wardround.errors import RecordError
+from wardround.records.arrays import Arrays, arrays_from_file, arrays_to_bytes
+from wardround.records.writing import disk_error, explained, locked, write_whole
 
-Arrays = Mapping[str, npt.NDArray[np.float32]]
 JsonDict = dict[str, object]
 
 _CHECKPOINT = "round-{:06d}.safetensors"
+_IS_CHECKPOINT = re.compile(r"round-(\d{6,12})\.safetensors", re.ASCII)
+_MOST_LINES_BYTES = 64_000_000
 _HALF_WRITTEN = ".*.tmp"
 _SYNC_EVERY_S = 5.0
-_FILES = (
-    "study.toml", "environment.json", "patients.csv", "rounds.jsonl", "model.safetensors", "model.json",
-    "results.json", "certificate.json", "ledger.json", "report.html", "hospitals.log", "released.safetensors",
+SHARED = (
+    "study.toml", "environment.json", "rounds.jsonl", "model.safetensors", "model.json", "results.json",
+    "released.safetensors", "certificate.json", "report.html",
 )  # fmt: skip
+"""Files of the shared record, beside `checkpoints/`."""
+_FILES = (*SHARED, "patients.csv", "ledger.json", "hospitals.log")
 _OURS = {
-    *_FILES,
-    ".lock",
-    "checkpoints",
-    "hospitals",
-    "ledger.sqlite",
-    "ledger.sqlite.mark",
-    "ledger.sqlite-journal",
-}
+    *_FILES, ".lock", "checkpoints", "hospitals", "ledger.sqlite", "ledger.sqlite.mark", "ledger.sqlite-journal"
+}  # fmt: skip
 
 
 class RunFolder:
@@ -73,7 +85,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = _lock(path / ".lock")
+        self._lock = locked(path / ".lock")
         for rest in [*path.glob(_HALF_WRITTEN), *(path / "checkpoints").glob(_HALF_WRITTEN)]:
             rest.unlink(missing_ok=True)  # of a process that was killed while writing
         self._synced_at = 0.0
@@ -90,8 +102,8 @@ class RunFolder:
             RecordError: a run is already there, or the folder cannot be made.
         """
         cls.check_free(path, fresh=fresh)
-        with _explained(path):
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        with explained(path):
+            make_private_folder(path / "checkpoints")
             folder = cls(path)
             folder._clear(forget_ledger=forget_ledger)
         return folder
@@ -103,7 +115,7 @@ class RunFolder:
         Raises:
             RecordError: a run is already there, or something else is.
         """
-        with _explained(path):
+        with explained(path):
             holds_run = (path / "study.toml").exists()
             names = {p.name for p in path.iterdir()} if path.exists() else set()
         if holds_run and not fresh:
@@ -151,11 +163,12 @@ class RunFolder:
     def append_round(self, entry: JsonDict) -> None:
         """Adds one line to rounds.jsonl."""
         try:
-            with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry, allow_nan=False) + "\n")
-                file.flush()
+            line = json.dumps(entry, allow_nan=False) + "\n"
+            handle = open_private(self.path / "rounds.jsonl", os.O_WRONLY | os.O_APPEND)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(line)
         except OSError as error:
-            raise _disk_error(self.path / "rounds.jsonl", error) from None
+            raise disk_error(self.path / "rounds.jsonl", error) from None
 
     def write_checkpoint(self, round: int, arrays: Arrays) -> None:
         """Remembers everything needed to go on after `round`; earlier checkpoints are then removed, or kept.
@@ -166,7 +179,7 @@ class RunFolder:
         """
         path = self.path / "checkpoints" / _CHECKPOINT.format(round)
         durable = self.keeps_every_round or time.monotonic() - self._synced_at > _SYNC_EVERY_S
-        write_whole(path, arrays_to_bytes(arrays), durable=durable)
+        write_whole(path, arrays_to_bytes(arrays, _about(round)), durable=durable)
         if self.keeps_every_round:
             return
         kept = {path, self._synced}
@@ -180,16 +193,31 @@ class RunFolder:
         """Returns the last finished round and its arrays; None before the first. Later lines of the history are cut.
 
         Raises:
-            RecordError: there are checkpoints, and each of them is damaged.
+            RecordError: there are checkpoints, and each of them is damaged; or one is that of another round than its
+                name says.
         """
-        paths = sorted((self.path / "checkpoints").glob("round-*.safetensors"), reverse=True)
+        named = {
+            p: _IS_CHECKPOINT.fullmatch(p.name) for p in (self.path / "checkpoints").glob("round-*.safetensors")
+        }
+        rounds = {path: int(found[1]) for path, found in named.items() if found is not None}
+        paths = sorted(rounds, key=rounds.__getitem__, reverse=True)
         for path in paths:
+            round = rounds[path]
             try:
-                arrays = arrays_from_file(path)
-            except RecordError:
+                arrays = arrays_from_file(path, _about(round))
+            except RecordError as error:
+                if error.code == "record-renamed":
+                    raise
                 continue  # cut off by a power failure; the one before was synced
-            round = int(path.stem.removeprefix("round-"))
-            lines = [line for line in read_lines(self.path / "rounds.jsonl") if int(str(line["round"])) <= round]
+            if any(array.dtype != np.float32 for array in arrays.values()):
+                raise RecordError(
+                    f"{path} must hold numbers of type float32, got others; restore it or run again."
+                )
+            lines = [
+                line
+                for line in read_lines(self.path / "rounds.jsonl")
+                if _round_of(line, self.path / "rounds.jsonl") <= round
+            ]
             self.write_text("rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
             return round, arrays
         if paths:
@@ -207,7 +235,7 @@ class RunFolder:
 
     def forget_notes(self) -> None:
         """Removes what the hospitals kept for themselves: it may hold what no noise was added to."""
-        with _explained(self.path):
+        with explained(self.path):
             if (self.path / "hospitals").exists():
                 shutil.rmtree(self.path / "hospitals")
 
@@ -232,6 +260,7 @@ class RunRecord:
         rounds: one dictionary a round.
         results: metrics, baselines, reference runs.
         certificate: the statement and what it rests on.
+        own: `ledger.json`, which is not shared; empty where the record came without it.
     """
 
     path: Path
@@ -240,6 +269,7 @@ class RunRecord:
     rounds: tuple[JsonDict, ...]
     results: JsonDict
     certificate: JsonDict
+    own: JsonDict
 
     @classmethod
     def read(cls, path: Path) -> "RunRecord":
@@ -254,12 +284,24 @@ class RunRecord:
             raise RecordError(f"The run in {path} must be finished; go on with `wardround resume {path}`.")
         return cls(
             path=path,
-            study=_text(path / "study.toml"),
+            study=_text(path / "study.toml", MOST_TOML_BYTES),
             environment=read_json(path / "environment.json"),
             rounds=tuple(read_lines(path / "rounds.jsonl")),
             results=read_json(path / "results.json"),
             certificate=read_json(path / "certificate.json"),
+            own=read_json(path / "ledger.json") if (path / "ledger.json").exists() else {},
         )
+
+    def tables(self) -> dict[str, Any]:
+        """Returns the tables of the study.
+
+        Raises:
+            RecordError: the text is no TOML.
+        """
+        try:
+            return parse_toml(self.study)
+        except Unfit as error:
+            raise RecordError(f"study.toml must be TOML ({error}); restore it or run again.") from None
 
 
 def read_json(path: Path) -> JsonDict:
@@ -269,8 +311,8 @@ def read_json(path: Path) -> JsonDict:
         RecordError: the file is missing or holds no JSON object.
     """
     try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
+        content = parse_json(_text(path, MOST_JSON_BYTES))
+    except Unfit as error:
         raise RecordError(f"{path} must hold one JSON object ({error}); restore it or run again.") from None
     if not isinstance(content, dict):
         raise RecordError(
@@ -288,11 +330,11 @@ def read_lines(path: Path) -> list[JsonDict]:
     if not path.exists():
         return []
     lines: list[JsonDict] = []
-    texts = _text(path).split("\n")
+    texts = _text(path, _MOST_LINES_BYTES).split("\n")
     for number, text in enumerate(texts, start=1):
         try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
+            line = parse_json(text)
+        except Unfit:
             line = None
         if isinstance(line, dict):
             lines.append(line)
@@ -301,98 +343,24 @@ def read_lines(path: Path) -> list[JsonDict]:
     return lines
 
 
-def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Writes beside the place, syncs when `durable`, and renames; on any failure the old file stands."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _about(round: int) -> str:
+    """Returns the words that a checkpoint is sealed with."""
+    return f"round {round}"
+
+
+def _round_of(line: JsonDict, path: Path) -> int:
+    round = line.get("round")
+    if type(round) is not int:
+        raise RecordError(f"Every line of {path} must name its round; restore it or run again.")
+    return round
+
+
+def _text(path: Path, most_bytes: int) -> str:
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise _disk_error(path, error) from None
-
-
-def arrays_to_bytes(arrays: Arrays) -> bytes:
-    """Returns named arrays as safetensors, with a checksum among its metadata."""
-    from safetensors.numpy import save
-
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    content: bytes = save(whole, metadata={"sha256": _checksum(whole)})
-    return content
-
-
-def arrays_from_file(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """Returns the named arrays of a safetensors file.
-
-    Raises:
-        RecordError: the file is no safetensors file, or its arrays are not those that were written.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = file.keys()
-            arrays: dict[str, npt.NDArray[np.float32]] = {name: file.get_tensor(name) for name in names}
-            expected = (file.metadata() or {}).get("sha256")
-    except (OSError, SafetensorError) as error:
-        raise RecordError(f"{path} must be a safetensors file ({error}); restore it or run again.") from None
-    if expected != _checksum(arrays):
-        raise RecordError(f"{path} must hold what was written there, and does not; restore it or run again.")
-    return arrays
-
-
-def _checksum(arrays: Arrays) -> str:
-    sha256 = hashlib.sha256()
-    for name in sorted(arrays):
-        sha256.update(f"{name} {arrays[name].shape}\n".encode())
-        sha256.update(arrays[name].tobytes())
-    return sha256.hexdigest()
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
+        return decoded(read_regular(path, most_bytes))
     except FileNotFoundError:
         raise RecordError(
             f"The run folder must hold {path.name}, got none in {path.parent}; restore it from a copy."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, Unfit) as error:
         raise RecordError(f"{path} must be readable text ({error}); restore it or run again.") from None
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turns a run folder that cannot be used into a sentence."""
-    try:
-        yield
-    except NotADirectoryError:
-        raise RecordError(
-            f"A run folder must be a folder, and {path} is a file or lies below one; choose another --out."
-        ) from None
-    except OSError as error:
-        raise RecordError(
-            f"The run folder {path} must be writable ({error.strerror}); choose another --out."
-        ) from None
-
-
-def _lock(path: Path) -> IO[str]:
-    try:
-        file = path.open("w")
-    except OSError as error:
-        raise _disk_error(path, error) from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise RecordError(
-            f"One process at a time may write {path.parent}, and another one does; wait for it."
-        ) from None
-    return file
-
-
-def _disk_error(path: Path, error: OSError) -> RecordError:
-    return RecordError(f"{path} could not be written ({error.strerror}); what was there before still stands.")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from wardround.accounting.statement import Statement
+from wardround.report.account import Account
 from wardround.report.guarantee import Guarantee
 
 
@@ -166,6 +167,7 @@ class Report:
     statement: Statement
     sentence: str
     guarantee: Guarantee
+    account: Account
     seeded: bool
     rounds: int
     planned_rounds: int | None

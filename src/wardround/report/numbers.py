@@ -1,7 +1,6 @@
 """Every number of the report, read from a finished run."""
 
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 
@@ -10,6 +9,7 @@ from wardround.accounting.terms import PrivacyUnit
 from wardround.errors import PrivacyError, RecordError
 from wardround.records.folder import JsonDict, RunRecord
 from wardround.records.json_object import JsonObject
+from wardround.report.account import account_of
 from wardround.report.contents import (
     Aside,
     Comparison,
@@ -72,7 +72,7 @@ def numbers_of(record: RunRecord) -> Report:
     """
     certificate = JsonObject(record.certificate, "certificate.json")
     results = JsonObject(record.results, "results.json")
-    study = _study(record.study)
+    study = JsonObject(record.tables(), "study.toml")
     federation = study.section("federation")
     statement = _statement(certificate)
     guarantee = Guarantee(statement.epsilon, statement.delta, statement.unit.value, statement.division)
@@ -89,6 +89,11 @@ def numbers_of(record: RunRecord) -> Report:
         statement=statement,
         sentence=certificate.text("sentence"),
         guarantee=guarantee,
+        account=account_of(
+            certificate,
+            JsonObject(record.own, "ledger.json"),
+            "picture" if statement.unit is PrivacyUnit.PICTURE else "patient",
+        ),
         seeded=certificate.flag("seeded"),
         rounds=certificate.integer("rounds"),
         planned_rounds=federation.integer("rounds") if "rounds" in federation.values else None,
@@ -130,6 +135,7 @@ def summary_of_run(record: RunRecord) -> JsonDict:
         "study": report.name,
         **report.guarantee.to_json(),
         "statement": report.sentence,
+        "account": report.account.to_json(),
         "seeded": report.seeded,
         "rounds": report.rounds,
         "stopped": report.stopped,
@@ -161,13 +167,6 @@ def _quality_json(quality: Quality) -> JsonDict:
         f"{headline.key}_range": spread if quality.models > 1 else None,
         "majority_accuracy": quality.majority_accuracy,
     }
-
-
-def _study(text: str) -> JsonObject:
-    try:
-        return JsonObject(tomllib.loads(text), "study.toml")
-    except tomllib.TOMLDecodeError as error:
-        raise RecordError(f"study.toml must be TOML ({error}); restore it or run again.") from None
 
 
 def _statement(certificate: JsonObject) -> Statement:
@@ -289,7 +288,7 @@ def _lost(lines: Iterable[JsonObject]) -> LostAttempts | None:
 
 
 def _environment(environment: JsonDict) -> tuple[tuple[str, str], ...]:
-    """Returns versions and machine; not the digest of the data, which would let a guess at the data be checked."""
+    """Returns versions and machine."""
     packages = JsonObject(environment, "environment.json").section("packages").values
-    own = {k: v for k, v in environment.items() if k not in ("packages", "dataset", "study_digest")}
+    own = {k: v for k, v in environment.items() if k not in ("packages", "study_digest")}
     return tuple((key, str(value)) for key, value in {**own, **packages}.items())

@@ -1,10 +1,10 @@
 """From finished runs to their comparison: means over repeats, and the configuration that may be called best."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wardround.records.folder import RunRecord
+from wardround.records.json_object import JsonObject
 from wardround.report.comparison import Charge, Overview, Row, Spread
 from wardround.report.contents import Measure, Quality, Report
 from wardround.report.numbers import numbers_of
@@ -42,7 +42,7 @@ def overview_of(
     columns = {m.key: m for r in reports.values() for m in r.quality.measures}
     rows = tuple(_row(group, [reports[entry.run] for entry in group], columns) for group in grouped.values())
     together = together_of([entry.record for entry in entries])
-    datasets = {str(entry.record.environment.get("dataset")) for entry in entries}
+    datasets = {str(entry.record.own.get("dataset")) for entry in entries}
     best, choice = _best(rows, next(iter(columns.values())), one_data_set=len(datasets) == 1)
     return Overview(
         title, tuple(columns.values()), rows, together, _dealt_anew(entries), charge, best, choice,
@@ -56,8 +56,8 @@ def _dealt_anew(entries: Sequence[Entry]) -> bool:
         ("hospitals", "split_seed"),
         *(("data", key) for key in ("test", "test_fraction", "validation_fraction")),
     ]
-    studies = [tomllib.loads(entry.record.study) for entry in entries]
-    return len({tuple(study.get(table, {}).get(key) for table, key in places) for study in studies}) > 1
+    studies = [JsonObject(entry.record.tables(), "study.toml") for entry in entries]
+    return len({repr([study.section(table).values.get(key) for table, key in places]) for study in studies}) > 1
 
 
 def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str, Measure]) -> Row:

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from wardround.boundary.private import make_private_folder
 from wardround.config import Study
 from wardround.coordinator.observer import Observer, Silent
-from wardround.records.folder import read_json, write_whole
+from wardround.records.folder import read_json
+from wardround.records.writing import write_whole
 from wardround.reproduce.as_published.plain import Labelled, Steps, predict, train
 from wardround.reproduce.repaired import Sections, study_of
 from wardround.reproduce.table import Score
@@ -133,7 +135,7 @@ def run_loops(
 
     `out` is made if missing; `workers` loops run at once: None takes the number of cores, and 1 stays in this process.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_private_folder(out)
     waiting = {name: loop for name, loop in loops.items() if _kept(out / f"{name}.json", loop) is None}
     at_once = min(len(waiting), workers or cores())
     observer.stage(f"{len(waiting)} loops as published, {max(1, at_once)} at once")

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as Grid
+from rich.text import Text
 
+from wardround.boundary.private import make_private_folder
+from wardround.boundary.text import shown
 from wardround.errors import MissingExtra
-from wardround.records.folder import write_whole
+from wardround.records.writing import write_whole
 from wardround.reproduce.table import Table
 
 _WIDTH_OF_FILES = 220
@@ -18,7 +21,9 @@ def show(table: Table, console: Console) -> None:
     """Shows the pictures, what was shrunk, every row with what it guarantees, and the notes."""
     if not console.is_terminal:
         console.width = _WIDTH_OF_FILES
-    console.print(f"[bold]{table.title}[/bold]\n{table.source}\n{table.data}\n", highlight=False)
+    console.print(Text(table.title, "bold"))
+    for line in (table.source, table.data, ""):
+        console.print(shown(line), highlight=False, markup=False)
     if table.shrunk:
         console.print("Not as published:")
         for entry in table.shrunk:
@@ -38,9 +43,9 @@ def show(table: Table, console: Console) -> None:
     for number, reason in enumerate(table.reasons, start=1):
         console.print(f"[{number}] {reason}", highlight=False, markup=False)
     for name, score in table.baselines.items():
-        console.print(f"to be read against: {name} {score.text}", highlight=False)
+        console.print(f"to be read against: {name} {score.text}", highlight=False, markup=False)
     for note in table.notes:
-        console.print(note, highlight=False, markup=False)
+        console.print(shown(note), highlight=False, markup=False)
 
 
 def write_table(table: Table, out: Path) -> Path:
@@ -49,7 +54,7 @@ def write_table(table: Table, out: Path) -> Path:
     Raises:
         MissingExtra: matplotlib or Jinja2 is not installed; the JSON is written all the same.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_private_folder(out)
     write_whole(out / "table.json", (json.dumps(table.to_json(), indent=2) + "\n").encode())
     try:
         from wardround.reproduce.page import render

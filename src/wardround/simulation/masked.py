@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from wardround.agreed.masks import agreement_of, fitting, mechanism_of
+from wardround.boundary.private import make_private_folder
 from wardround.config import Study
 from wardround.errors import FederationError
 from wardround.hospital.agent import Agent
@@ -80,7 +81,7 @@ def _identity(name: HospitalName, folder: Path | None, begun: bool) -> Identity:
                 "copy, or start a new run."
             )
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(folder)
         except OSError as error:
             raise FederationError(
                 f"{folder} must be a folder that can be written ({error.strerror}); move away what is in its place."

@@ -2,9 +2,11 @@
 
 import logging
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from wardround.accounting.numbers import number_to_json
 from wardround.agreed.model_card import card_of
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
+from wardround.boundary.private import open_private
+from wardround.boundary.text import shown
 from wardround.config import Study, read_study
 from wardround.coordinator.certificate import certificate_of
 from wardround.coordinator.coordinator import Coordinator
@@ -34,11 +38,12 @@ from wardround.simulation.federate import federate
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
 from wardround.simulation.references import POOLED, average_last_of, check_references, pooled
+from wardround.simulation.released import releases_of, unprotected_in
 from wardround.simulation.results import patient_table, results_of
 from wardround.types import Vector
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
-_NAMES = {"study_digest": "study file", "dataset": "data set", "weights_sha256": "weights file"}
+_NAMES = {"study_digest": "study file", "weights_sha256": "weights file"}
 
 
 def run_study(
@@ -100,6 +105,8 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
                     "it, or start a new run."
                 )
         with resumed(study, plan, materials, path) as accounts:
+            found = folder.latest_checkpoint()
+            accounts.check_continues(0 if found is None else found[0], study.rounds)
             materials = _admitted(study, materials, accounts, observer)
             return _train(study, plan, materials, folder, accounts, observer)
     finally:
@@ -124,11 +131,10 @@ def _use_threads(threads: int | None) -> int:
 
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:
-    """Returns what must be the same on resume: a statement over two studies or data sets would be false."""
+    """Returns what must be the same on resume, beside the pictures: a statement over two studies would be false."""
     weights = materials.workbench.network.weights
     return {
         "study_digest": study.digest,
-        "dataset": materials.images.digest,
         "weights_sha256": None if weights is None else weights.sha256,
     }
 
@@ -147,11 +153,23 @@ def _hospitals(study: Study, materials: Materials) -> Hospitals:
     return materials.hospitals
 
 
+class _PrivateLog(logging.FileHandler):
+    """A log for its owner alone; a link in its place is not followed."""
+
+    def _open(self) -> TextIOWrapper:
+        handle = open_private(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND)
+        return TextIOWrapper(os.fdopen(handle, "wb"), encoding="utf-8", errors="backslashreplace")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the record, no line of which steers a terminal."""
+        return "\n".join(map(shown, super().format(record).split("\n")))
+
+
 @contextmanager
 def _hospital_log(folder: RunFolder) -> Iterator[None]:
     """Keeps the simulated hospitals' own log; elsewhere they report a failure as a code and a stage."""
     log = logging.getLogger("wardround.hospital")
-    handler = logging.FileHandler(folder.path / "hospitals.log", delay=True)
+    handler = _PrivateLog(folder.path / "hospitals.log", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.propagate = False
@@ -181,13 +199,19 @@ def _train(
         outcome = _rounds(study, coordinator, materials, folder, accounts, observer)
         coordinator.close()
         model_sha256 = folder.write_model(_named(outcome.models, materials))
-        results = results_of(study, plan, materials, hospitals, outcome, observer)
+        released = releases_of(
+            study, plan, materials.images.target,
+            leaking=materials.split.leaking, validation=len(materials.validation) > 0, is_lasting=accounts.is_lasting,
+        )  # fmt: skip
+        results = results_of(study, plan, materials, hospitals, outcome, released, observer)
         folder.write_json("results.json", results)
         folder.forget_notes()
         history = read_lines(folder.path / "rounds.jsonl")
         certificate = certificate_of(coordinator, outcome, model_sha256, history)
+        certificate |= {"standing": accounts.standing.value, "unprotected": unprotected_in(released)}
         weights = WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models))
-        folder.write_json("model.json", _card(study, materials, weights, str(certificate["short"])).to_json())
+        said = f"{certificate['short']}{accounts.standing.stamp}"
+        folder.write_json("model.json", _card(study, materials, weights, said).to_json())
         accounts.end()
         accounts.note(folder, materials)
         folder.write_json("certificate.json", certificate)
@@ -260,6 +284,7 @@ def _rounds(
         folder.write_checkpoint(0, position.to_arrays())
     else:
         position = Position.from_arrays(*found)
+        position.check(study.rounds, materials.workbench.initial_weights.size)
     observer.stage(
         f"training: {section.strategy}, {study.rounds} rounds, {len(coordinator.channel.hospitals)} hospitals"
     )

@@ -161,4 +161,4 @@ def test_a_file_name_moves_no_cursor(made):
     image_set = made.taken()
     printed = lines(inspect(image_set), image_set)
     assert all(line.isprintable() for line in printed)
-    assert any("?[2J?empty.png" in line for line in printed)
+    assert any(r"\u001b[2J\u000aempty.png" in line for line in printed)

@@ -77,7 +77,7 @@ def test_a_file_and_then_its_name_are_on_disk_when_it_is_written(tmp_path, monke
         synced.append(("folder" if is_folder else "file", sorted(os.listdir(tmp_path))))
 
     monkeypatch.setattr(os, "fsync", note)
-    write_key_file(tmp_path / "notes.json", b"1", mode=0o600, replace=replace)
+    write_key_file(tmp_path / "notes.json", b"1", replace=replace)
     assert [what for what, _ in synced] == ["file", "folder"]
     assert "notes.json" not in synced[0][1]
     assert synced[1][1] == ["notes.json"]
@@ -147,7 +147,7 @@ def test_pins_are_read_as_they_were_written(tmp_path):
     pins = Pins({name: SigningKey.new(entropy_of(name)).public for name in names})
     pins.write(tmp_path / "pins.toml")
     assert Pins.read(tmp_path / "pins.toml") == pins
-    pins.with_pin("another", bytes(32)).write(tmp_path / "pins.toml")
+    pins.with_pin("another", bytes([7] * 32)).write(tmp_path / "pins.toml")
     assert set(Pins.read(tmp_path / "pins.toml").keys) == {*names, "another"}
     assert os.listdir(tmp_path) == ["pins.toml"]
 

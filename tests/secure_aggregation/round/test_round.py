@@ -119,7 +119,7 @@ def test_another_key_under_a_pinned_name_is_refused():
 
 def test_one_s_own_name_with_another_key_among_the_pins_is_refused():
     round = make_round(3)
-    pins = Pins({**round.rule.pins.keys, "hospital 00": bytes(32)})
+    pins = Pins({**round.rule.pins.keys, "hospital 00": bytes([7] * 32)})
     with pytest.raises(FederationError, match="hospital 00 must keep the key that is pinned"):
         CohortRule(pins).form(round.transcript.terms, round.announcements, round.announcements[0])
 

@@ -8,10 +8,10 @@ import contextlib
 import hmac
 import os
 import stat
-import tempfile
 from hashlib import sha256
 from pathlib import Path
 
+from wardround.boundary.private import appears_whole, make_private_folder
 from wardround.errors import DataError
 from wardround.images.identity import folded
 
@@ -59,22 +59,15 @@ def load_or_create_key(path: Path) -> bytes:
 
 
 def _create(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, name = tempfile.mkstemp(prefix=".key-", dir=path.parent)  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(os.urandom(KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(name, path)  # fails where somebody was faster
-    finally:
-        Path(name).unlink()
+    make_private_folder(path.parent)
+    with appears_whole(path, replace=False) as file:  # fails where somebody was faster
+        file.write(os.urandom(KEY_BYTES))
 
 
 def _loaded(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         about = os.fstat(file.fileno())
-        if os.name == "posix" and (about.st_mode & 0o077 or not stat.S_ISREG(about.st_mode)):
+        if about.st_mode & 0o077 or not stat.S_ISREG(about.st_mode):
             raise DataError(
                 "the key for pseudonyms must be readable by its owner alone, this one is open to others. "
                 "Who read it can find patients: delete it to get a new one, or set its mode to 0600."

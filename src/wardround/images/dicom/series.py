@@ -108,8 +108,10 @@ def _without_repeats(store: Store, headers: Iterable[Header]) -> tuple[list[Head
     kept, shared = [], 0
     for several in alike.values():
         if len(several) > 1:
-            different = {(header.planes, _pixels_sha256(store, header)): header for header in reversed(several)}
-            several = sorted(different.values(), key=several.index)
+            different: dict[tuple[object, str], Header] = {}
+            for header in several:
+                different.setdefault((header.planes, _pixels_sha256(store, header)), header)
+            several = [*different.values()]
             shared += len(several) - 1
         kept += several
     return kept, shared

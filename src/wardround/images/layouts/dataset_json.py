@@ -1,8 +1,8 @@
 """The description of a segmentation set, `dataset.json`, as the Decathlon and nnU-Net have it."""
 
-import json
 from typing import Any
 
+from wardround.boundary.documents import Unfit, parse_json
 from wardround.errors import DataError
 from wardround.images.store import Store
 
@@ -18,8 +18,8 @@ def description_of(store: Store, layout: str, expected: str) -> dict[str, Any]:
     if DESCRIPTION not in store:
         raise DataError(f"the layout {layout} must look like {expected}, but there is no {DESCRIPTION}.")
     try:
-        found = json.loads(store.read(DESCRIPTION).decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        found = parse_json(store.read(DESCRIPTION))
+    except Unfit as error:
         raise DataError(f"{DESCRIPTION} must be JSON, got: {error}. Restore it.") from None
     return as_dict(found)
 

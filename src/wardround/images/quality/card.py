@@ -11,13 +11,12 @@ An absent word is "not stated"; nothing is guessed.
 """
 
 import hashlib
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from wardround import __version__
+from wardround.boundary.documents import Unfit, decoded, parse_json, parse_toml, read_regular
 from wardround.errors import DataError
 from wardround.images.patients import ImageSet
 from wardround.images.quality.balance import Balance
@@ -145,13 +144,9 @@ def read_stated(root: Path | None) -> Stated:
 
 def _table(path: Path) -> Mapping[str, object]:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError(
-                f"{path.name} must have at most {_MAX_BYTES:,} bytes, got {path.stat().st_size:,}. Shorten it."
-            )
-        text = path.read_text(encoding="utf-8-sig")
-        read: object = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+        text = decoded(read_regular(path, _MAX_BYTES))
+        read: object = parse_toml(text) if path.suffix == ".toml" else parse_json(text)
+    except (OSError, Unfit) as error:
         raise DataError(
             f"{path.name} must be readable {path.suffix[1:].upper()} in UTF-8, got: {error}. Correct it."
         ) from None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from wardround.boundary.text import shown
 from wardround.images.entries import Target
 from wardround.images.findings import Findings, causes, shortened
 from wardround.images.patients import ImageSet
@@ -19,16 +20,7 @@ def lines(inspection: Inspection, image_set: ImageSet) -> list[str]:
     file_of = {image.row: image.file for patient in image_set.patients for image in patient.images}
     is_unnamed = image_set.persons is Persons.UNNAMED
     found = image_set.findings
-    return [printable(line) for line in _lines(inspection, file_of, found, is_unnamed=is_unnamed)]
-
-
-def printable(text: str) -> str:
-    r"""Returns one line without control characters: a file name must not move the cursor.
-
-    >>> printable("a\x1b[2Jb")
-    'a?[2Jb'
-    """
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return [shown(line) for line in _lines(inspection, file_of, found, is_unnamed=is_unnamed)]
 
 
 def _lines(

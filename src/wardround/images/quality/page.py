@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from wardround.boundary.private import appears_whole
 from wardround.errors import DataError, MissingExtra
 from wardround.images.entries import Target
 from wardround.images.patients import ImageSet
 from wardround.images.quality.inspection import Inspection
 from wardround.images.quality.notice import Level, Notice
 from wardround.images.quality.thumbnails import MASK_COLOURS, thumbnail
-from wardround.images.whole_file import appears_whole
 from wardround.types import Persons
 
 GROUPS = 12

@@ -18,9 +18,10 @@ from typing import IO
 
 import numpy as np
 
+from wardround.boundary.documents import MOST_JSON_BYTES, parse_json, read_regular
+from wardround.boundary.private import appears_whole, make_private_folder
 from wardround.errors import DataError
 from wardround.images.rows.recipe import Prepared, Rows
-from wardround.images.whole_file import appears_whole
 
 FORMAT = 2
 """Raised whenever the meaning of a cache file changes."""
@@ -80,7 +81,7 @@ def cached_pictures(
     if found is not None:
         return found
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(cache_dir)
         # Refused before an hour of decoding rather than after it.
         if (free := shutil.disk_usage(cache_dir).free) < np.prod(shape):
             raise OSError(0, f"only {free / 1e6:.0f} MB free")
@@ -104,7 +105,7 @@ def _opened(path: Path, shape: tuple[int, ...]) -> Cached | None:
     """Returns a complete cache file, or None where there is none that can be used."""
     try:
         rows = np.lib.format.open_memmap(path, mode="r")
-        notes = json.loads(_notes_of(path).read_bytes())
+        notes = parse_json(read_regular(_notes_of(path), MOST_JSON_BYTES))
         unreadable = {int(entry): str(reason) for entry, reason in notes["unreadable"].items()}
         extents = {int(entry): (int(first), int(end)) for entry, (first, end) in notes["extents"].items()}
     except (OSError, ValueError, AttributeError, TypeError, KeyError):

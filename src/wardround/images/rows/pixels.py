@@ -1,8 +1,10 @@
 """The rows of a listing: from files that are hashed and decoded, or from the phantom's drawing."""
 
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +26,33 @@ _IN_FLIGHT = 256
 """Pictures decoded at once, so that memory stays small for any number of files."""
 
 _VOLUMES_IN_FLIGHT = 4
+
+
+_DECODED = 2
+"""Bytes in memory for one of a file that is decoded; what a compressed one unpacks to has limits in its decoder."""
+
+_MOST_BYTES = 2_000_000_000
+"""Bytes of files that all threads together hold, unless one file alone is larger."""
+
+
+class _Room:
+    """Memory that threads share: a thread waits until its bytes fit beside the others', or no other has any."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._taken, self._changed = most_bytes, 0, threading.Condition()
+
+    @contextmanager
+    def of(self, num_bytes: int) -> Iterator[None]:
+        """Holds so many bytes during the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken == 0 or self._taken + num_bytes <= self._most)
+            self._taken += num_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= num_bytes
+                self._changed.notify_all()
 
 
 @dataclass(frozen=True)
@@ -51,10 +80,17 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
     entries = listing.entries
     in_flight = _VOLUMES_IN_FLIGHT if listing.volumes else _IN_FLIGHT
     with pillow_kept_quiet(), ThreadPoolExecutor(_WORKERS) as pool:
-        digests = list(pool.map(lambda entry: _digest(store, entry), entries))
+        room = _Room(_MOST_BYTES)
+
+        def hashed(entry: Entry) -> str:
+            with room.of(max(map(store.size, (*entry.files, *entry.mask)))):
+                return _digest(store, entry)
+
+        digests = list(pool.map(hashed, entries))
 
         def opened(entry: Entry, digest: str) -> Prepared | str:
-            return _opened(store, entry, digest, listing, wanted.recipe)
+            with room.of(_DECODED * sum(map(store.size, (*entry.files, *entry.mask)))):
+                return _opened(store, entry, digest, listing, wanted.recipe)
 
         def fill() -> Iterator[Prepared | str]:
             for start in range(0, len(entries), in_flight):

@@ -5,7 +5,6 @@ and the account that runs the hospital's side. A person who copies it can sign a
 replaced by hand, at every hospital.
 """
 
-import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from wardround.boundary.documents import Unfit, read_regular
 from wardround.errors import FederationError
 from wardround.secure_aggregation.canonical import Field, canonical, digest
 from wardround.secure_aggregation.keys.key_files import write_key_file
@@ -70,7 +70,7 @@ class SigningKey:
             FederationError: there is a file already, which is never replaced; or it cannot be written.
         """
         content = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        write_key_file(path, content, mode=0o600, replace=False)
+        write_key_file(path, content, replace=False)
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ def spoken_fingerprint(public: bytes) -> str:
 
 def _key_of(path: Path) -> Ed25519PrivateKey:
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            content = file.read(_LARGEST_FILE)
-    except OSError as error:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        content = read_regular(path, _LARGEST_FILE)
+    except (OSError, Unfit) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise FederationError(
-            f"{path} must be a key file ({error.strerror}); make one with `wardround keys new`."
+            f"{path} must be a key file ({reason}); make one with `wardround keys new`."
         ) from None
     if mode & 0o077:
         raise FederationError(

@@ -1,33 +1,26 @@
-"""Key files and files of pins appear whole or not at all, with the mode they are to have from the first byte."""
+"""Key files, files of pins and a hospital's notes: whole or not at all, for their owner alone."""
 
 import os
 from pathlib import Path
 
+from wardround.boundary.documents import Unfit, read_regular
+from wardround.boundary.private import appears_whole
 from wardround.errors import FederationError
 
+_LARGEST_FILE = 1 << 20
 
-def write_key_file(path: Path, content: bytes, *, mode: int, replace: bool) -> None:
+
+def write_key_file(path: Path, content: bytes, *, replace: bool) -> None:
     """Writes beside the place, syncs, moves there, and syncs the folder; on any failure a whole file stands.
 
-    The folder exists. Permissions are never wider than `mode` for a moment.
+    The folder exists. The file has mode 0600 from the first byte on.
 
     Raises:
         FederationError: it exists and must not go, or cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        beside.unlink(missing_ok=True)  # of a process that was killed while writing
-        try:
-            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                beside.replace(path)
-            else:
-                os.link(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with appears_whole(path, replace=replace) as file:
+            file.write(content)
         _sync_folder(path.parent)
     except FileExistsError:
         raise FederationError(
@@ -49,9 +42,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def is_private_key(path: Path) -> bool:
-    """Returns whether a file begins as a key file does, in PEM; False if it cannot be opened."""
+    """Returns whether a file begins as a key file does, in PEM; False if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return file.read(10) == b"-----BEGIN"
-    except OSError:
+        return read_regular(path, _LARGEST_FILE).startswith(b"-----BEGIN")
+    except (OSError, Unfit):
         return False

@@ -1,0 +1,90 @@
+"""Files with private content: mode 0600 in folders of mode 0700 whatever the umask, and no link is followed.
+
+Private are a hospital's keys, ledger, notes and pictures, and everything in the folder of a run.
+"""
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+_FILE = 0o600
+_FOLDER = 0o700
+
+
+def make_private_folder(path: Path) -> None:
+    """Makes a folder and the missing ones above it, each for its owner alone; one that exists keeps its mode.
+
+    Raises:
+        OSError: the folder cannot be made, or something else has its name.
+    """
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        if path.parent == path:
+            break
+        path = path.parent
+    for folder in reversed(missing):
+        try:
+            folder.mkdir(mode=_FOLDER)
+        except FileExistsError:
+            if not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Returns the descriptor of a regular file, made where there is none.
+
+    Args:
+        path: of the file; a link in its place is refused, for what it leads to is another's.
+        flags: of `os.open`, such as `os.O_RDWR`.
+
+    Raises:
+        OSError: the file cannot be opened, or is a link or no regular file.
+    """
+    flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags, _FILE)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return handle
+
+
+@contextmanager
+def appears_whole(path: Path, *, replace: bool = True, durable: bool = True) -> Iterator[IO[bytes]]:
+    """Opens a file that appears under its name when the block ends well, and leaves nothing when it does not.
+
+    Args:
+        path: of the file; a link in its place is replaced, and not followed.
+        replace: a file may be there already.
+        durable: the content is on disk before the name is there.
+
+    Raises:
+        FileExistsError: a file is there and is not replaced.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)  # mode 0600
+    beside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        if replace:
+            beside.replace(path)
+        else:
+            os.link(beside, path)
+            beside.unlink()
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,43 @@
+"""Text from outside on its way to a terminal: characters that steer or reorder it are shown by their numbers."""
+
+import re
+import sys
+
+_STEERING = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: escape sequences, new lines
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # the bidirectional algorithm's controls
+    "\u2028\u2029\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f]"  # separators, surrogates, annotations, tags
+)
+_LONGEST_VALUE = 120
+
+
+def shown(text: str) -> str:
+    r"""Returns text with every steering character as an escape of JSON and TOML, for one line of a terminal.
+
+    >>> print(shown("a\x1b[2Jb"))
+    a\u001b[2Jb
+    """
+    return _STEERING.sub(_escaped, text)
+
+
+def steers(text: str) -> bool:
+    """Returns whether a text has a character that steers or reorders a terminal; no name may."""
+    return _STEERING.search(text) is not None
+
+
+def say(*lines: str, error: bool = False) -> None:
+    """Prints each text as one line that steers nothing, on standard error if `error`."""
+    for line in lines:
+        print(shown(line), file=sys.stderr if error else sys.stdout)
+
+
+def brief(value: object) -> str:
+    """Returns the representation of a value for an error message, shortened in its middle."""
+    text = shown(repr(value))
+    half = _LONGEST_VALUE // 2
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:half]} ... {text[-half:]}"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

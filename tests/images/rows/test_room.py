@@ -1,0 +1,38 @@
+"""Memory that threads share while files are read: never more than its limit, unless one file alone is larger."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from wardround.images.rows.pixels import _Room
+
+
+def test_threads_together_hold_no_more_than_the_limit_and_all_get_through():
+    room, lock, held, most = _Room(100), threading.Lock(), [0], [0]
+
+    def work(size):
+        with room.of(size):
+            with lock:
+                held[0] += size
+                most[0] = max(most[0], held[0] if size <= 100 else 0)
+                alone = held[0] == size
+            threading.Event().wait(0.001)
+            with lock:
+                held[0] -= size
+        return size <= 100 or alone
+
+    sizes = [30, 60, 250, 10, 90, 1, 100, 45] * 8
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, sizes))
+    assert 0 < most[0] <= 100
+
+
+def test_room_is_given_back_when_a_file_fails():
+    room = _Room(10)
+    for _ in range(5):
+        try:
+            with room.of(10):
+                raise OSError
+        except OSError:
+            pass
+    with room.of(10):
+        pass
