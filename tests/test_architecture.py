@@ -85,6 +85,7 @@ ARROWS: dict[str, set[str]] = {
         "federation",
         "agreed",
         "records",
+        "report",
     },
     "simulation": {
         "work",
@@ -106,6 +107,8 @@ ARROWS: dict[str, set[str]] = {
         "records",
         "report",
     },
+    # Bytes of messages between the two programs; opens none but to hand it over.
+    "transport": {"work", "federation.messages", "federation.wire"},
     "report": {"records", "accounting"},
     # Published results beside ours; its loops as published take pictures and metrics, and no private path.
     "reproduce": {
@@ -139,6 +142,8 @@ ARROWS: dict[str, set[str]] = {
         "config",
         "agreed",
         "hospital",
+        "coordinator",
+        "transport",
         "ledger",
         "simulation",
         "records",
@@ -226,6 +231,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "catalogue": {"initialise", "network", "networks", "stages", "weights"},
         "card": {"network"},
         "load": {"card", "catalogue", "network", "weights"},
+        "named": {"network", "vectors"},
     },
 }
 THIRD_PARTY_BANS = {
@@ -235,6 +241,7 @@ THIRD_PARTY_BANS = {
     "federation": {"torch"},
     "records": {"torch"},
     "report": {"torch"},
+    "transport": {"torch", "numpy"},
     "work": {"torch"},
     "config": {"torch", "numpy"},
     "randomness": {"torch"},

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from wardround.coordinator.observer import Silent
+from wardround.models.named import named_weights
 from wardround.records.arrays import arrays_from_file
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.materials import gather
@@ -35,7 +36,7 @@ def test_validation_metrics_are_of_exactly_those_patients(validated):
     study, record = validated
     materials = gather(study, Silent())
     weights = arrays_from_file(record.path / "model.safetensors")
-    names = materials.workbench.named_weights(materials.workbench.initial_weights)
+    names = named_weights(materials.workbench.network, materials.workbench.initial_weights)
     vector = np.concatenate([weights[name].ravel() for name in names])
     again = evaluate_models({"model": vector}, materials, validation=True)["model"]
     rows = materials.validation

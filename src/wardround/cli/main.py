@@ -5,8 +5,6 @@ Bad input prints one sentence and exits with 2; any other exception is a bug and
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
@@ -15,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from wardround.boundary.text import say
+from wardround.cli.agent import agent_app
+from wardround.cli.coordinate import coordinate
 from wardround.cli.data import data_app
 from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
+from wardround.cli.printing import AGAIN, console, interruptible, number, print_run
 from wardround.errors import WardroundError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from wardround.config import Study
-    from wardround.records.folder import RunRecord
 
 app = typer.Typer(
     name="wardround",
@@ -37,6 +35,8 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(agent_app, name="agent")
+app.command()(coordinate)
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -50,7 +50,6 @@ Rehearsal = Annotated[
     bool,
     typer.Option("--rehearsal", help="Charge a throw-away ledger in the run's folder, and stamp the run so."),
 ]
-AGAIN = "Give the same command again to go on."
 
 
 @app.command()
@@ -68,9 +67,9 @@ def run(
 
     resolved = _read(study, data)
     folder = out or Path("runs") / resolved.study.name
-    with _interruptible(folder), Terminal(_console()) as terminal:
+    with interruptible(folder), Terminal(console()) as terminal:
         record = run_study(resolved, folder, terminal, fresh=fresh, rehearsal=rehearsal)
-    _print_run(record, as_json)
+    print_run(record, as_json)
 
 
 @app.command()
@@ -79,9 +78,9 @@ def resume(path: RunPath, as_json: AsJson = False) -> None:
     from wardround.cli.terminal import Terminal
     from wardround.simulation.run import resume_run
 
-    with _interruptible(path), Terminal(_console()) as terminal:
+    with interruptible(path), Terminal(console()) as terminal:
         record = resume_run(path, terminal)
-    _print_run(record, as_json)
+    print_run(record, as_json)
 
 
 @app.command()
@@ -96,7 +95,7 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
         return
     say(*resolved.to_toml().split("\n"), found.statement.sentence(), "")
     for row in found.insiders:
-        say(f"  against {row.adversary}: epsilon = {_number(row.epsilon)} at delta = {found.plan.delta:g}")
+        say(f"  against {row.adversary}: epsilon = {number(row.epsilon)} at delta = {found.plan.delta:g}")
     if found.patients is None:
         listed = "no data folder to list: whether its pictures name patients is not known"
     elif found.plan.persons.one == "picture":
@@ -157,8 +156,8 @@ def plan(
         return
     at = f"at delta = {delta:g} for one patient"
     say(f"noise multiplier        {answer.noise_multiplier:.4f}")
-    say(f"epsilon                 {_number(answer.epsilon)} {at} ({accountant})")
-    say(f"cross-check             {_number(answer.rdp_epsilon)} {at} (rdp)")
+    say(f"epsilon                 {number(answer.epsilon)} {at} ({accountant})")
+    say(f"cross-check             {number(answer.rdp_epsilon)} {at} (rdp)")
     say(f"patients a round        {answer.patients_per_round:.1f} expected of {patients}")
     say(f"noise on the mean       {answer.mean_noise_std:.2e} clipping norms a coordinate")
     if answer.rho is not None:
@@ -167,7 +166,7 @@ def plan(
         say(f"slack of whole numbers  {answer.slack:.1e}, included; sums are masked, {patients} patients public")
     say("", f"epsilon {at}, against")
     for row in answer.insiders:
-        say(f"  {_number(row.epsilon):>8}  {row.adversary}")
+        say(f"  {number(row.epsilon):>8}  {row.adversary}")
 
 
 @app.command()
@@ -178,7 +177,7 @@ def report(path: RunPath, as_json: AsJson = False) -> None:
 
     record = RunRecord.read(path)
     write_report(record)
-    _print_run(record, as_json)
+    print_run(record, as_json)
 
 
 @app.command()
@@ -200,7 +199,7 @@ def compare(
     from wardround.simulation.sweeps.compare import compare as compare_all
 
     sweeps = [read_sweep(path, _overrides(data), repeats) for path in studies]
-    with _interruptible(AGAIN), Terminal(_console()) as terminal:
+    with interruptible(AGAIN), Terminal(console()) as terminal:
         overview = compare_all(sweeps, out, terminal, workers=workers, rehearsal=rehearsal)
     if as_json:
         say(json.dumps(overview.to_json()))
@@ -235,13 +234,13 @@ def reproduce(
         say(*([json.dumps(listed)] if as_json else plain))
         return
     chosen, folder = reproduction(name), out or Path("runs") / f"reproduce-{name}"
-    with _interruptible(AGAIN), Terminal(_console()) as terminal:
+    with interruptible(AGAIN), Terminal(console()) as terminal:
         table = chosen.run(Request(data, folder, Scale(scale), terminal, repeats, workers))
         page = write_table(table, folder)
     if as_json:
         say(json.dumps(table.to_json()))
         return
-    show(table, _console(stderr=False))
+    show(table, console(stderr=False))
     say(f"page: {page}")
 
 
@@ -261,10 +260,7 @@ def main() -> None:
     try:
         app()
     except WardroundError as error:
-        sentence = str(error)
-        if len(sentence) > _LONGEST_SENTENCE:
-            sentence = f"{sentence[: _LONGEST_SENTENCE // 2]} ... {sentence[-_LONGEST_SENTENCE // 2 :]}"
-        say(f"wardround: {sentence}", error=True)
+        say(f"wardround: {error}", error=True)
         raise SystemExit(2) from None
 
 
@@ -278,48 +274,6 @@ def _overrides(data: Path | None) -> dict[str, dict[str, object]] | None:
     return None if data is None else {"site": {"path": str(data.resolve())}}
 
 
-def _console(*, stderr: bool = True) -> "Console":
-    from rich.console import Console
-
-    return Console(stderr=stderr)
-
-
-@contextmanager
-def _interruptible(way_back: str | Path) -> Iterator[None]:
-    """Ends an interrupted command with the way back: a sentence, or how to resume the run in a folder, if one began."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if isinstance(way_back, Path):
-            begun = (way_back / "study.toml").is_file()
-            way_back = f"Go on with: wardround resume {way_back}" if begun else ""
-        say(f"Interrupted. {way_back}".strip(), error=True)
-        raise SystemExit(130) from None
-
-
-def _print_run(record: "RunRecord", as_json: bool) -> None:
-    from wardround.report.numbers import numbers_of, summary_of_run
-
-    summary = summary_of_run(record)
-    if as_json:
-        say(json.dumps(summary))
-        return
-    say(str(record.certificate["short"]))
-    account = numbers_of(record).account
-    if account.standing != "generated":
-        say(account.sentence(full_path=True))
-    said = ", ".join(
-        f"{measure.title} {_number(measure.score.value)}" for measure in numbers_of(record).quality.measures[:3]
-    )
-    majority = summary["majority_accuracy"]
-    held_out = "pictures" if summary["unit"] == "picture" else "patients"
-    say(f"{said} on held-out {held_out}" + ("" if majority is None else f" (majority class: {_number(majority)})"))
-    if record.certificate["stopped"]:
-        say(str(record.certificate["stopped"]))
-    page = record.path / "report.html"
-    say(f"report: {page}" if page.exists() else f"run: {record.path} (no report page)")
-
-
 def _choice(kind: type[_Choice], value: str, option: str) -> _Choice:
     from wardround.errors import StudyError
 
@@ -328,14 +282,6 @@ def _choice(kind: type[_Choice], value: str, option: str) -> _Choice:
     except ValueError:
         known = ", ".join(str(member) for member in kind)
         raise StudyError(f"{option} must be one of {known}, got {value!r}.") from None
-
-
-def _number(value: object) -> str:
-    if value is None:
-        return "not defined"
-    if isinstance(value, float) and value != float("inf"):
-        return f"{value:.3f}"
-    return "infinity" if isinstance(value, float) else str(value)
 
 
 def _duration(seconds: float) -> str:

@@ -241,6 +241,24 @@ class LedgerFile:
         """Returns of each person whether the ledger has them, (person,)."""
         return self._chain.book().places_of([self.pseudonym(person) for person in persons]) >= 0
 
+    def can_afford(
+        self,
+        persons: Sequence[str],
+        foreseen: Event,
+        accountant: AccountantKind = AccountantKind.PLD,
+        unit: PrivacyUnit = PrivacyUnit.PATIENT,
+        relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE,
+    ) -> npt.NDArray[np.bool_]:
+        """Returns of each person whether they could be in a study that was begun now, (person,); writes nothing.
+
+        For the holder's own screen. Raises as `begin` does where nobody could.
+        """
+        book = self._chain.book()
+        places = book.places_of([self.pseudonym(person) for person in persons])
+        allowed, known = np.ones(len(places), dtype=bool), places >= 0
+        allowed[known] = self._admitted(book, places[known], foreseen, accountant, unit, relation)
+        return allowed
+
     def pseudonym(self, person: str) -> bytes:
         """Returns the keyed hash of a person's id: useless without this file."""
         return hmac.digest(self._chain.key, person.encode(), "sha256")[:PSEUDONYM_BYTES]

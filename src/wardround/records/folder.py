@@ -9,6 +9,7 @@
         model.json         the model card
         results.json       metrics, baselines, reference runs
         released.safetensors  noised pictures and labels, where the study releases them
+        receipts.json      the receipts that real hospitals signed
         certificate.json   the statement, the ledger heads, the hash of the model
         report.html        the page
 
@@ -64,7 +65,7 @@ _HALF_WRITTEN = ".*.tmp"
 _SYNC_EVERY_S = 5.0
 SHARED = (
     "study.toml", "environment.json", "rounds.jsonl", "model.safetensors", "model.json", "results.json",
-    "released.safetensors", "certificate.json", "report.html",
+    "released.safetensors", "receipts.json", "certificate.json", "report.html",
 )  # fmt: skip
 """Files of the shared record, beside `checkpoints/`."""
 _FILES = (*SHARED, "patients.csv", "ledger.json", "hospitals.log")

@@ -14,7 +14,7 @@ class Account:
     It depends on the account of the patient who spent most, and is in the report only.
 
     Attributes:
-        standing: "lasting", "rehearsal", "generated", or "" in a record without it.
+        standing: "lasting", "rehearsal", "generated", "hospitals" where each has its own, or "".
         one: "patient", or "picture" where pictures name nobody.
         ledger: path of the lasting ledger; empty where there is none, or the record came without it.
         runs: runs on these patients, this one included.
@@ -40,6 +40,10 @@ class Account:
             return (
                 "Rehearsal: this run was charged to a ledger of its own, which goes with it. It is in no account, and "
                 f"what these {self.one}s have spent in other studies is not counted."
+            )
+        if self.standing == "hospitals":
+            return (
+                "Each hospital keeps its own ledger; what all studies have cost its patients is on its own screen."
             )
         if self.standing == "generated":
             return f"The {self.one}s are generated: they are nobody, and no account was charged."
