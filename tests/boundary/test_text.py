@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wardround
-from wardround.boundary.text import brief, shown, steers
+from wardround.boundary.text import brief, say, shown, steers
 from wardround.errors import StudyError
 
 DIRECTIONS = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
@@ -64,6 +64,14 @@ def test_commands_print_through_one_function():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
                 assert "shown(" in ast.unparse(node), f"{path.name}: {ast.unparse(node)}"
+
+
+def test_a_long_error_is_shortened_and_a_long_answer_is_not(capsys):
+    say("x" * 10_000)
+    say("x" * 10_000, error=True)
+    streams = capsys.readouterr()
+    assert len(streams.out) == 10_001
+    assert len(streams.err) < 8100
 
 
 @pytest.mark.parametrize("text", ["\x1b[31m", "\u202e"])

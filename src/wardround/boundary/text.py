@@ -9,6 +9,7 @@ _STEERING = re.compile(
     "\u2028\u2029\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f]"  # separators, surrogates, annotations, tags
 )
 _LONGEST_VALUE = 120
+_LONGEST_ERROR = 8000
 
 
 def shown(text: str) -> str:
@@ -26,9 +27,12 @@ def steers(text: str) -> bool:
 
 
 def say(*lines: str, error: bool = False) -> None:
-    """Prints each text as one line that steers nothing, on standard error if `error`."""
+    """Prints each text as one line that steers nothing; an `error` is shortened and goes to standard error."""
     for line in lines:
-        print(shown(line), file=sys.stderr if error else sys.stdout)
+        text = shown(line)
+        if error and len(text) > _LONGEST_ERROR:
+            text = f"{text[: _LONGEST_ERROR // 2]} ... {text[-_LONGEST_ERROR // 2 :]}"
+        print(text, file=sys.stderr if error else sys.stdout)
 
 
 def brief(value: object) -> str:

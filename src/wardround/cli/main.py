@@ -260,10 +260,7 @@ def main() -> None:
     try:
         app()
     except WardroundError as error:
-        sentence = str(error)
-        if len(sentence) > _LONGEST_SENTENCE:
-            sentence = f"{sentence[: _LONGEST_SENTENCE // 2]} ... {sentence[-_LONGEST_SENTENCE // 2 :]}"
-        say(f"wardround: {sentence}", error=True)
+        say(f"wardround: {error}", error=True)
         raise SystemExit(2) from None
 
 

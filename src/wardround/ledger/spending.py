@@ -30,8 +30,7 @@ from wardround.ledger.entry import LimitSet
 from wardround.ledger.file import LedgerFile
 
 _ORDERS = 1 + np.geomspace(0.1, 500, 40)
-_FEW_LEAVES = 12  # beyond these the exact accountant takes seconds
-_LOOKED_AT = 4
+_FEW_LEAVES = 12  # for the exact accountant, which takes about 0.1 s for each
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def spending_of(ledger: LedgerFile, persons: Sequence[str] | None = None, delta:
     for at in ranked:
         half -= sizes[charged[at]]
         if half <= 0:
-            typical = min(greatest, _epsilon(sorted_leaves(book.events_of(charged[at])), bounds[at], delta))
+            typical = min(greatest, _epsilon(sorted_leaves(book.events_of(charged[at])), bounds[at], delta, few=0))
             break
     return Spending(
         persons=int(sizes[charged].sum()), strangers=strangers, delta=delta, greatest=greatest, typical=typical,
@@ -167,7 +166,7 @@ def greatest_after(ledger: LedgerFile, persons: Sequence[str], more: Event, delt
     }
     counts |= {sorted_leaves(added)} if (places < 0).any() else set()
     bounds = {items: epsilon_at(divergences_of(items, _ORDERS), _ORDERS, delta) for items in counts}
-    looked_at = len(counts) <= _LOOKED_AT
+    looked_at = sum(map(len, counts)) <= _FEW_LEAVES
     return max((_epsilon(i, bound, delta) if looked_at else bound for i, bound in bounds.items()), default=0.0)
 
 
@@ -184,30 +183,37 @@ def _greatest(
     book: Book, groups: Sequence[int], bounds: Sequence[float], ranked: Sequence[int], delta: float
 ) -> float:
     """Returns the greatest epsilon of any group, an upper bound: exact for the first few, the bound for the rest."""
-    best, seen = 0.0, set[Leaves]()
+    best, seen, few = 0.0, set[Leaves](), _FEW_LEAVES
     for at in ranked:
         if best >= bounds[at]:
             return best
         items = sorted_leaves(book.events_of(groups[at]))
         if items in seen:  # other runs, at the same cost
             continue
-        if len(seen) == _LOOKED_AT:
+        cost = 0 if _is_quick(items) else len(items)
+        if seen and cost > few:
             return bounds[at]
         seen.add(items)
+        few -= cost
         best = max(best, _epsilon(items, bounds[at], delta))
     return best
 
 
-def _epsilon(items: Leaves, bound: float, delta: float) -> float:
-    """Returns epsilon of leaf events: exact where that is quick, and never above the bound."""
+def _epsilon(items: Leaves, bound: float, delta: float, few: int = _FEW_LEAVES) -> float:
+    """Returns epsilon of leaf events: exact where that is quick or they are `few`, and never above the bound."""
     if any(isinstance(leaf, NonPrivateEvent) for leaf, _ in items):
         return math.inf
     event = event_of_leaves(items)
-    if len(items) <= 2 or all(isinstance(leaf, GaussianEvent) for leaf, _ in items):
+    if _is_quick(items):
         return min(bound, epsilon_of(event, delta))
-    if len(items) <= _FEW_LEAVES:
+    if len(items) <= few:
         return min(bound, rough_epsilon_of(event, delta, AccountantKind.PLD, COARSE))
     return bound
+
+
+def _is_quick(items: Leaves) -> bool:
+    """Returns whether the exact accountant takes no longer than for one sampled release."""
+    return len(items) == 1 or all(isinstance(leaf, GaussianEvent) for leaf, _ in items)
 
 
 def _runs(book: Book, sizes: npt.NDArray[np.int64]) -> tuple[RunCost, ...]:
@@ -224,7 +230,9 @@ def _runs(book: Book, sizes: npt.NDArray[np.int64]) -> tuple[RunCost, ...]:
         charged: dict[str, Counter[LeafEvent]] = {}
         for part in parts:  # a seeded run that was charged nothing may begin again
             charged[part.begun.hospital] = charged.get(part.begun.hospital, Counter()) + part.counts
-        most = max(charged.values(), key=Counter.total)
+        items = max(
+            (sorted_leaves(counts) for counts in charged.values()), key=lambda found: sum(n for _, n in found)
+        )
         runs.append(
             RunCost(
                 numbers[0],
@@ -233,7 +241,7 @@ def _runs(book: Book, sizes: npt.NDArray[np.int64]) -> tuple[RunCost, ...]:
                 first.at,
                 len(charged),
                 sum(book.sizes[group] for group in {group for part in parts for group in part.groups}),
-                _epsilon(sorted_leaves(most), math.inf, first.delta),
+                _epsilon(items, epsilon_at(divergences_of(items, _ORDERS), _ORDERS, first.delta), first.delta),
                 first.delta,
                 all(part.is_ended for part in parts),
             )
