@@ -1,4 +1,6 @@
-"""Writes `docs/reference-study.md`, the keys of study, site and policy files, and the arrows in `docs/design.md`.
+"""Writes the keys of all files, the arrows of the design, and the list of what leaves without protection.
+
+    docs/reference-study.md    docs/design.md    docs/released.md
 
 python -m docs.make_reference
 """
@@ -15,6 +17,7 @@ from wardround.config.site import HospitalSection, PolicySection
 
 PAGE = Path(__file__).with_name("reference-study.md")
 DESIGN = Path(__file__).with_name("design.md")
+RELEASED = Path(__file__).with_name("released.md")
 
 _OPENING = """# Keys of a study file
 
@@ -27,6 +30,7 @@ fit: [strategies](strategies.md#which-pairs-fit). In a simulation the keys of `[
 `wardround schema` prints the same as a JSON schema.
 """
 _ARROWS = "<!-- arrows: written by docs.make_reference -->"
+_LIST = "<!-- list: written by docs.make_reference -->"
 _END = "<!-- end -->"
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 _SINGULAR = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
@@ -139,6 +143,22 @@ def design_page() -> str:
     return f"{before}{_ARROWS}\n{table}\n{_END}{after}"
 
 
+def released_page() -> str:
+    """Returns the page on what leaves, with the list of `wardround.simulation.released`."""
+    from wardround.simulation.released import UNPROTECTED
+
+    before, rest = RELEASED.read_text(encoding="utf-8").split(_LIST, 1)
+    after = rest.partition(_END)[2]
+    rows = [
+        f"| {one.what.format(one='patient')} | {one.to} | {one.protected_by.format(one='patient')} | "
+        f"{', '.join(f'`{place}`' for place in one.where) or '–'} |"
+        for one in UNPROTECTED
+    ]
+    table = "\n".join(["| what | to | protected by | in the record |", "|---|---|---|---|", *rows])
+    return f"{before}{_LIST}\n{table}\n{_END}{after}"
+
+
 if __name__ == "__main__":
+    RELEASED.write_text(released_page(), encoding="utf-8")
     DESIGN.write_text(design_page(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")

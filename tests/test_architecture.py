@@ -85,6 +85,7 @@ ARROWS: dict[str, set[str]] = {
         "federation",
         "agreed",
         "records",
+        "report",
     },
     "simulation": {
         "work",
@@ -106,6 +107,8 @@ ARROWS: dict[str, set[str]] = {
         "records",
         "report",
     },
+    # Bytes of messages between the two programs; opens none but to hand it over.
+    "transport": {"work", "federation.messages", "federation.wire"},
     "report": {"records", "accounting"},
     # Published results beside ours; its loops as published take pictures and metrics, and no private path.
     "reproduce": {
@@ -138,6 +141,10 @@ ARROWS: dict[str, set[str]] = {
     "cli": {
         "config",
         "agreed",
+        "hospital",
+        "coordinator",
+        "transport",
+        "ledger",
         "simulation",
         "records",
         "report",
@@ -163,6 +170,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "findings": set(),
         "identity": set(),
         "store": set(),
+        "arrays": {"store"},
         "class_names": {"entries", "identity"},
         "csv_file": {"identity"},
         # The rules for rows, the same for every table.
@@ -185,6 +193,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             "table",
         },
         "layouts": {
+            "arrays",
             "class_names",
             "csv_file",
             "decode",
@@ -199,7 +208,18 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         },
         "rows": {"entries", "store", "decode", "listing", "layouts"},
         "quality": {"entries", "findings", "naming", "decode", "patients", "rows"},
-        "load": {"entries", "findings", "store", "listing", "naming", "patients", "group", "layouts", "rows"},
+        "load": {
+            "arrays",
+            "entries",
+            "findings",
+            "store",
+            "listing",
+            "naming",
+            "patients",
+            "group",
+            "layouts",
+            "rows",
+        },
     },
     "models": {
         "initialise": set(),
@@ -211,6 +231,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "catalogue": {"initialise", "network", "networks", "stages", "weights"},
         "card": {"network"},
         "load": {"card", "catalogue", "network", "weights"},
+        "named": {"network", "vectors"},
     },
 }
 THIRD_PARTY_BANS = {
@@ -220,6 +241,7 @@ THIRD_PARTY_BANS = {
     "federation": {"torch"},
     "records": {"torch"},
     "report": {"torch"},
+    "transport": {"torch", "numpy"},
     "work": {"torch"},
     "config": {"torch", "numpy"},
     "randomness": {"torch"},

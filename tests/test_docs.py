@@ -58,3 +58,22 @@ def test_the_page_of_strategies_has_a_row_for_each():
     first = (DOCS / "strategies.md").read_text().partition("## Which pairs fit")[0]
     rows = re.findall(r"^\| `([a-z-]+)` \| ", first, flags=re.MULTILINE)
     assert sorted(name for name in rows if name in strategy_names()) == sorted(strategy_names())
+
+
+def test_the_files_of_the_page_on_deployment_hold_and_the_policy_allows_the_study():
+    import tomllib
+
+    from wardround.agreed.plans import plan_of
+    from wardround.config import parse_study
+    from wardround.config.site import PolicyFile, Site
+    from wardround.hospital.allowed import refusals
+    from wardround.hospital.opening import check_deployable, check_named
+
+    blocks = re.findall(r"```toml\n(.*?)```", (DOCS / "deploy.md").read_text(), flags=re.DOTALL)
+    site, policy, tables = map(tomllib.loads, blocks)
+    study, holds = parse_study(tables), Site.model_validate(site)
+    plan = plan_of(study)
+    check_deployable(study, plan, holds)
+    assert check_named(study, holds) == 0
+    assert not list(refusals(study, plan, PolicyFile.model_validate(policy)))
+    assert study.digest in (DOCS / "deploy.md").read_text(), "the page shows the digest of its study"

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from docs.make_reference import DESIGN, PAGE, design_page, page
+from docs.make_reference import DESIGN, PAGE, RELEASED, design_page, page, released_page
 from tests.privacy.plans.test_fit import PLANS
 from tests.test_architecture import ARROWS
 
@@ -81,10 +81,11 @@ def test_the_index_lists_every_page():
     assert [path.name for path in (ROOT / "docs").glob("*.md") if f"({path.name}" not in index] == ["README.md"]
 
 
-def test_the_reference_and_the_arrows_are_up_to_date():
-    """`python -m docs.make_reference` writes both."""
+def test_the_reference_the_arrows_and_the_list_are_up_to_date():
+    """`python -m docs.make_reference` writes them."""
     assert PAGE.read_text(encoding="utf-8") == page()
     assert DESIGN.read_text(encoding="utf-8") == design_page()
+    assert RELEASED.read_text(encoding="utf-8") == released_page()
 
 
 def test_the_design_has_a_row_for_every_room():

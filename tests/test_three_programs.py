@@ -76,7 +76,8 @@ def test_hospitals_and_coordinator_train_over_bytes(folders, name):
     study = study_of(**STUDIES[name])
     with ExitStack() as stack:
         channel = Bytes(opened(stack, paths, study))
-        coordinator, weights = open_coordinator(study, channel, keys)
+        opening = open_coordinator(study, channel, keys)
+        coordinator, weights = opening.coordinator, opening.weights
         state = coordinator.strategy.init(weights, channel)
         schedule = Schedule(study.rounds, study.rounds, 0.0)
         outcome = run_rounds(
@@ -84,7 +85,7 @@ def test_hospitals_and_coordinator_train_over_bytes(folders, name):
         )
         coordinator.close()
         receipts = coordinator.receipts()
-        certificate: dict[str, Any] = certificate_of(coordinator, outcome, "0" * 64, [])
+        certificate: dict[str, Any] = certificate_of(coordinator, outcome, "0" * 64, [], receipts)
     [model] = outcome.models.values()
     assert np.isfinite(model).all()
     assert not np.array_equal(model, weights)
@@ -104,7 +105,7 @@ def test_a_receipt_that_its_hospital_did_not_sign_is_refused(folders, monkeypatc
     study = study_of(**STUDIES["local steps"])
     with ExitStack() as stack:
         channel = Bytes(opened(stack, paths, study))
-        coordinator, _ = open_coordinator(study, channel, keys)
+        coordinator = open_coordinator(study, channel, keys).coordinator
         [honest] = (receipt for name, receipt in coordinator.receipts().items() if name == "north")
         less = replace(honest, releases=0, public_key=b"", signature=b"")
         if forged == "signed by another":
@@ -247,3 +248,34 @@ def test_hospitals_that_differ_are_found_before_the_first_round(folders):
         hospitals["east"] = opened(stack, {"east": paths["east"]}, other)["east"]
         with pytest.raises(FederationError):
             open_coordinator(study, Bytes(hospitals), keys)
+
+
+DIFFERENT = {
+    "study": "0" * 64,
+    "version": "0.0.1",
+    "classes": ("lesion", "clear"),
+    "input_shape": (3, 32, 32),
+    "weights_sha256": "0" * 64,
+    "threads": 99,
+}
+
+
+@pytest.mark.parametrize("field", DIFFERENT)
+def test_a_hospital_that_differs_is_named_with_the_field_before_any_charge(folders, monkeypatch, field):
+    paths, keys = folders
+    study = study_of(**STUDIES["local steps"], seed=1)
+    with ExitStack() as stack:
+        hospitals = opened(stack, paths, study)
+        channel = Bytes(hospitals)
+        honest = channel.ask
+
+        def ask(requests, deadline_s):
+            replies, failures = honest(requests, deadline_s)
+            return replies | {"east": replace(replies["east"], **{field: DIFFERENT[field]})}, failures
+
+        monkeypatch.setattr(channel, "ask", ask)
+        with raises_code(FederationError, "federation-hospitals-differ") as caught:
+            open_coordinator(study, channel, keys)
+        assert "east" in str(caught.value)
+        assert field.replace("_", " ") in str(caught.value)
+        assert not any(hospital.agent.account.charged() for hospital in hospitals.values())

@@ -23,7 +23,7 @@ class LocalSteps:
         learning_rate: step size.
         momentum: heavy ball.
         denominator: public constant that each noised sum is divided by: sampling_prob times a public or
-            privately counted number of patients. None, where no step is noised: the hospital's own number.
+            noised number of patients. None, where no step is noised: the hospital's own number.
         proximal: pulls towards the weights it started from, as strongly as this (FedProx's mu).
         correction: added to every gradient, (parameter,) (SCAFFOLD's c - c_i); None for nothing.
         velocity: of the heavy ball at the start, (parameter,); None starts from rest.

@@ -146,6 +146,7 @@ REPLIES = {
         classes=st.lists(TEXT, min_size=CLASSES, max_size=CLASSES).map(tuple),
         input_shape=st.lists(st.integers(1, 512), min_size=1, max_size=4).map(tuple),
         weights_sha256=st.just(HASH),
+        threads=st.integers(1, 64),
         last_attempt=st.tuples(COUNT, COUNT),
     ),
     Receipt: st.builds(
@@ -218,7 +219,7 @@ MESSAGES: dict[str, Any] = {
     "fit-head": Request("study", 1, 1, FittedHead(HeadFit(0.1, 1.0, None))),
     "answer": Answer(WEIGHTS, SAMPLED, WEIGHTS),
     "uploaded": Uploaded(b"sum under masks", GaussianEvent(2.0)),
-    "hello": Hello("study", "0.1.0", ("no", "yes", "rénal"), (1, 28, 28), HASH, (2, 1)),
+    "hello": Hello("study", "0.1.0", ("no", "yes", "rénal"), (1, 28, 28), HASH, 2, (2, 1)),
     "receipt": Receipt("study", HospitalName("north"), 3, 1, math.inf, 1e-5, HASH, bytes(32), bytes(64)),
     "failure": Failure(FailureCode.DATA, Stage.ADMISSION),
 }

@@ -166,6 +166,7 @@ WRONG: dict[tuple[str, str], list[object]] = {
     ("hello", "classes"): [[], ["no", "yes"], ["", "no", "yes"], "no"],
     ("hello", "input_shape"): [[], [0], [1] * 5, [1.0, 2], [True, 2]],
     ("hello", "weights_sha256"): ["", HASH.upper(), HASH[1:], HASH + "0"],
+    ("hello", "threads"): [0, -1, 1.5, None],
     ("hello", "last_attempt"): [[1], [1, 2, 3], [-1, 0], None],
     ("receipt", "epsilon_spent"): [-0.5, "nan", float("nan"), float("inf"), 1e400, "inf", None],
     ("receipt", "delta"): [0.0, 1.0, -1e-5, "infinity"],

@@ -68,7 +68,7 @@ class Cases:
             plan_of(study)
         except StudyError:
             return {"refused": True}
-        with mock.patch("wardround.simulation.run.write_report"):  # drawing the page takes longest
+        with mock.patch("wardround.coordinator.recording.write_report"):  # drawing the page takes longest
             run_study(study, folder / "out", Silent(), rehearsal=True)
         return observed(folder / "out")
 

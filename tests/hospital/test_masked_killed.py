@@ -95,3 +95,39 @@ def test_killed_while_the_sum_before_is_taken_in(make_masked, monkeypatch):
     again = make_masked(federation=masked.federation)
     assert again.ask(2).failures == {}
     assert {again.charges(name) for name in again.channel.hospitals} == {2}
+
+
+@pytest.mark.parametrize("step", ["confirm", "admit"])
+def test_a_hospital_that_is_started_again_within_an_attempt_is_in_the_next_one(make_masked, step):
+    """It knows of no attempt any more; the same hospitals begin another, whose seeded release is the same."""
+    masked = make_masked(seed=5)
+    masked.ask(1)
+    name = masked.channel.hospitals[1]
+    party = masked.parties[name]
+    method = getattr(party, step)
+
+    def restarted(*arguments):
+        setattr(party, step, method)
+        party._attempt = None
+        return method(*arguments)
+
+    setattr(party, step, restarted)
+    total = masked.ask(2)
+    assert total.failures == {}
+    expected = expected_total(masked, masked.request(2), masked.channel.hospitals)
+    np.testing.assert_array_equal(total.update, decoded(masked, expected))
+    assert {masked.charges(name) for name in masked.channel.hospitals} == {2}
+
+
+def test_a_hospital_that_is_always_started_again_is_missing(make_masked):
+    masked = make_masked(seed=5)
+    name = masked.channel.hospitals[1]
+    party = masked.parties[name]
+    method = party.confirm
+
+    def restarted(*arguments):
+        party._attempt = None
+        return method(*arguments)
+
+    party.confirm = restarted
+    assert set(masked.ask(1).failures) == {name}

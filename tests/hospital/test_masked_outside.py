@@ -31,7 +31,8 @@ class Hospitals:
         self.times, self.lost, self.sent = 1, None, {}
         for name in self.hospitals:
             self.start(name)
-        self.keys, (self.coordinator, self.weights) = keys, open_coordinator(self.study, self, keys)
+        self.keys, opening = keys, open_coordinator(self.study, self, keys)
+        self.coordinator, self.weights = opening.coordinator, opening.weights
 
     def start(self, name):
         """Starts a hospital, again after it was stopped."""
@@ -61,7 +62,7 @@ class Hospitals:
 
     def again(self):
         """A coordinator that was started again."""
-        self.coordinator, _ = open_coordinator(self.study, self, self.keys)
+        self.coordinator = open_coordinator(self.study, self, self.keys).coordinator
 
     def charges(self):
         return [len(charges_of(hospital.agent.account)) for hospital in self.by_name.values()]

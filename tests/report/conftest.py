@@ -58,7 +58,8 @@ CERTIFICATE = {
         "north": {"head": "ab" * 32, "epsilon_spent": 3.4567},
         "south": {"head": "cd" * 32, "epsilon_spent": 3.4567},
     },
-    "model_sha256": "0f" * 32, "seeded": False,
+    "model_sha256": "0f" * 32, "seeded": False, "standing": "lasting",
+    "unprotected": [{"what": "metrics", "to": "readers", "protected_by": "nothing: test patients stand outside"}],
 }  # fmt: skip
 RESULTS = {
     "metrics": ONE_MODEL,
@@ -80,7 +81,12 @@ RESULTS = {
         {"what": "metrics", "to": "readers", "protected_by": "nothing: test patients stand outside"},
     ],
 }  # fmt: skip
-ENVIRONMENT = {"wardround": "0.1.0", "cores": 2, "packages": {"numpy": "2.4.6"}, "dataset": "febef1cf" * 8}
+ENVIRONMENT = {"wardround": "0.1.0", "cores": 2, "packages": {"numpy": "2.4.6"}}
+LEDGER = {
+    "run": "one", "standing": "lasting", "ledger": "/home/anna/.local/state/wardround/ledger.sqlite", "entries": 12,
+    "head": "ef" * 32, "dataset": "febef1cf" * 8,
+    "total": {"runs": 3, "studies": 2, "persons": 128, "greatest_epsilon": 7.0123, "delta": 1e-5, "limit": None},
+}  # fmt: skip
 ROUNDS = (
     {"round": 1, "seconds": 0.5},
     {"round": 2, "seconds": 0.5, "epsilon": 2.2222, "metrics": {"models": 1, "auroc": 0.8}},
@@ -92,7 +98,7 @@ ROUNDS = (
 def make_record(tmp_path):
     """A record; `bend(certificate, results)` changes it first, as JSON."""
 
-    def make(bend=lambda certificate, results: None, *, study=STUDY, rounds=ROUNDS):
+    def make(bend=lambda certificate, results: None, *, study=STUDY, rounds=ROUNDS, own=LEDGER):
         certificate, results = copy.deepcopy((CERTIFICATE, RESULTS))
         bend(certificate, results)
         (tmp_path / "study.toml").write_text(study)
@@ -100,6 +106,7 @@ def make_record(tmp_path):
         (tmp_path / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rounds))
         (tmp_path / "results.json").write_text(json.dumps(results))
         (tmp_path / "certificate.json").write_text(json.dumps(certificate))
+        (tmp_path / "ledger.json").write_text(json.dumps(own))
         return RunRecord.read(tmp_path)
 
     return make

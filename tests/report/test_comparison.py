@@ -102,7 +102,7 @@ def test_nothing_is_called_best_unless_every_run_has_validation_patients(entry, 
 
 def test_runs_on_different_data_have_no_best(entry):
     first, second = entry(1.0, validation=0.7), entry(2.0, validation=0.9)
-    second.record.environment["dataset"] = "another"
+    second.record.own["dataset"] = "another"
     overview = overview_of("lungs", [first, second])
     assert overview.best is None
     assert "different data sets" in overview.choice

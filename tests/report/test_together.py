@@ -41,7 +41,7 @@ def run(make_record, monkeypatch, tmp_path_factory):
             results["references"] = references or {}
 
         record = make_record(bend, study=f'[study]\nname = "x"\n[data]\npath = "{path}"\n')
-        return type(record)(**(vars(record) | {"environment": {"dataset": dataset}}))
+        return type(record)(**(vars(record) | {"own": {"dataset": dataset}}))
 
     return make
 

@@ -17,7 +17,7 @@ from tests.simulation.test_resume import (
 )
 
 from wardround.agreed.plans import plan_of
-from wardround.agreed.strategies import strategy_of
+from wardround.agreed.strategies import average_last_of, strategy_of
 from wardround.coordinator.observer import Silent
 from wardround.coordinator.rounds import Position, Schedule, run_rounds
 from wardround.federation.aggregators import PlainSum
@@ -25,7 +25,6 @@ from wardround.federation.strategy import Call
 from wardround.records.arrays import arrays_from_file
 from wardround.simulation import run as simulation
 from wardround.simulation.materials import gather
-from wardround.simulation.references import average_last_of
 
 STATE = {
     "weights": "of the model",

@@ -18,7 +18,7 @@ from wardround.privacy.plans.calibrate import alone
 from wardround.records.arrays import arrays_from_file
 from wardround.records.folder import RunRecord
 from wardround.simulation.absences import availability_of
-from wardround.simulation.accounts import open_accounts
+from wardround.simulation.accounts import Standing, open_accounts
 from wardround.simulation.availability import UnreliableChannel
 from wardround.simulation.estimate import estimate
 from wardround.simulation.materials import gather
@@ -33,7 +33,7 @@ def federation_of(study, tmp_path):
     plan = plan_of(study)
     materials = gather(study, Silent())
     ledger = LedgerFile(tmp_path / "ledger.sqlite")
-    accounts = open_accounts(study, plan, materials, ledger, "a run", is_lasting=False).of
+    accounts = open_accounts(study, plan, materials, ledger, "a run", Standing.GENERATED).of
     federation = assemble.federate(
         study, plan, materials, materials.hospitals, accounts, ledger.transaction, label="main"
     )
@@ -125,7 +125,7 @@ def test_the_reference_without_privacy_has_the_same_absences(tiny_study, tmp_pat
     plan, materials = plan_of(study), gather(study, Silent())
     own = alone(plan, plan.hospitals, plan.releases)
     with LedgerFile(tmp_path / "ledger.sqlite") as ledger:
-        accounts = open_accounts(study, plan, materials, ledger, "a run", is_lasting=False).of
+        accounts = open_accounts(study, plan, materials, ledger, "a run", Standing.GENERATED).of
         for strategy, away in (("fedsgd", True), ("pooled", False)):
             section = study.federation.model_copy(update={"strategy": strategy})
             other = study.model_copy(update={"federation": section})

@@ -111,7 +111,12 @@ def _divergences_of_leaf(leaf: LeafEvent, orders: tuple[float, ...]) -> tuple[fl
             if 1 / scale < LARGEST
             else leaf.event
         )
-    return tuple(_curve(((leaf, 1),), orders)[1].tolist())
+    found = _curve(((leaf, 1),), orders)[1]
+    if np.isfinite(found).all():
+        return tuple(found.tolist())
+    # Some series do not converge; divergences grow with the order, and whole orders have a finite sum.
+    above = _curve(((leaf, 1),), tuple(np.ceil(orders)))[1]
+    return tuple(np.where(np.isfinite(found), found, above).tolist())
 
 
 def _curve(

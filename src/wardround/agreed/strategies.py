@@ -9,6 +9,7 @@ from wardround.config import Study
 from wardround.config.federation import (
     AsynchronousSection,
     Averaging,
+    Descent,
     FederatedSGD,
     Local,
     OneShotSection,
@@ -157,6 +158,11 @@ def asked_by(study: Study, plan: Plan) -> Callable[[Work, int], bool]:
                 return agreed == work
 
     return is_asked
+
+
+def average_last_of(study: Study) -> float:
+    """Returns the last part of the rounds whose weights are averaged; 0 where everything is fitted at once."""
+    return study.federation.average_last if isinstance(study.federation, Descent) else 0.0
 
 
 def head_fit_of(study: Study) -> HeadFit:

@@ -5,8 +5,6 @@ Bad input prints one sentence and exits with 2; any other exception is a bug and
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
@@ -15,33 +13,43 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from wardround.boundary.text import say
+from wardround.cli.agent import agent_app
+from wardround.cli.coordinate import coordinate
+from wardround.cli.data import data_app
 from wardround.cli.keys import AsJson, keys_app
+from wardround.cli.ledger import ledger_app
+from wardround.cli.printing import AGAIN, console, interruptible, number, print_run
 from wardround.errors import WardroundError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from wardround.config import Study
-    from wardround.records.folder import RunRecord
 
 app = typer.Typer(
     name="wardround",
-    help="Train one diagnostic model across hospitals: images stay, and what is revealed of one patient is bounded.",
+    help="Train one diagnostic model across hospitals: images stay, and what it reveals of one patient is bounded.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
+app.add_typer(ledger_app, name="ledger")
+app.add_typer(agent_app, name="agent")
+app.command()(coordinate)
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
-AGAIN = "Give the same command again to go on."
+_LONGEST_SENTENCE = 8000
+"""Characters of an error that are printed; it may quote names from a file."""
+
+Rehearsal = Annotated[
+    bool,
+    typer.Option("--rehearsal", help="Charge a throw-away ledger in the run's folder, and stamp the run so."),
+]
 
 
 @app.command()
@@ -50,6 +58,7 @@ def run(
     data: DataPath = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder; default runs/NAME.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in that folder.")] = False,
+    rehearsal: Rehearsal = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a study from the pictures to the report."""
@@ -58,9 +67,9 @@ def run(
 
     resolved = _read(study, data)
     folder = out or Path("runs") / resolved.study.name
-    with _interruptible(folder), Terminal(_console()) as terminal:
-        record = run_study(resolved, folder, terminal, fresh=fresh)
-    _print_run(record, as_json)
+    with interruptible(folder), Terminal(console()) as terminal:
+        record = run_study(resolved, folder, terminal, fresh=fresh, rehearsal=rehearsal)
+    print_run(record, as_json)
 
 
 @app.command()
@@ -69,9 +78,9 @@ def resume(path: RunPath, as_json: AsJson = False) -> None:
     from wardround.cli.terminal import Terminal
     from wardround.simulation.run import resume_run
 
-    with _interruptible(path), Terminal(_console()) as terminal:
+    with interruptible(path), Terminal(console()) as terminal:
         record = resume_run(path, terminal)
-    _print_run(record, as_json)
+    print_run(record, as_json)
 
 
 @app.command()
@@ -86,7 +95,7 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
         return
     say(*resolved.to_toml().split("\n"), found.statement.sentence(), "")
     for row in found.insiders:
-        say(f"  against {row.adversary}: epsilon = {_number(row.epsilon)} at delta = {found.plan.delta:g}")
+        say(f"  against {row.adversary}: epsilon = {number(row.epsilon)} at delta = {found.plan.delta:g}")
     if found.patients is None:
         listed = "no data folder to list: whether its pictures name patients is not known"
     elif found.plan.persons.one == "picture":
@@ -100,11 +109,9 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
     if found.upload is not None:
         say(found.upload.sentence())
     if found.seconds is not None:
-        runs = 1 + len(resolved.federation.compare)
-        each = f" ({runs} runs)" if runs > 1 else ""
-        say(
-            f"about {_duration(found.seconds)} of training here{each}, {found.memory_bytes / 1e9:.1f} GB of memory"
-        )
+        each = f" ({1 + len(resolved.federation.compare)} runs)" if resolved.federation.compare else ""
+        taken = f"{_duration(found.seconds)} of training here{each}, {found.memory_bytes / 1e9:.1f} GB of memory"
+        say(f"about {taken}")
 
 
 @app.command()
@@ -149,8 +156,8 @@ def plan(
         return
     at = f"at delta = {delta:g} for one patient"
     say(f"noise multiplier        {answer.noise_multiplier:.4f}")
-    say(f"epsilon                 {_number(answer.epsilon)} {at} ({accountant})")
-    say(f"cross-check             {_number(answer.rdp_epsilon)} {at} (rdp)")
+    say(f"epsilon                 {number(answer.epsilon)} {at} ({accountant})")
+    say(f"cross-check             {number(answer.rdp_epsilon)} {at} (rdp)")
     say(f"patients a round        {answer.patients_per_round:.1f} expected of {patients}")
     say(f"noise on the mean       {answer.mean_noise_std:.2e} clipping norms a coordinate")
     if answer.rho is not None:
@@ -159,7 +166,7 @@ def plan(
         say(f"slack of whole numbers  {answer.slack:.1e}, included; sums are masked, {patients} patients public")
     say("", f"epsilon {at}, against")
     for row in answer.insiders:
-        say(f"  {_number(row.epsilon):>8}  {row.adversary}")
+        say(f"  {number(row.epsilon):>8}  {row.adversary}")
 
 
 @app.command()
@@ -170,7 +177,7 @@ def report(path: RunPath, as_json: AsJson = False) -> None:
 
     record = RunRecord.read(path)
     write_report(record)
-    _print_run(record, as_json)
+    print_run(record, as_json)
 
 
 @app.command()
@@ -182,6 +189,7 @@ def compare(
     data: DataPath = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at once, at most.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Runs of each configuration.")] = None,
+    rehearsal: Rehearsal = False,
     as_json: AsJson = False,
 ) -> None:
     """Run several studies, or every combination of a sweep, and hold them side by side."""
@@ -191,8 +199,8 @@ def compare(
     from wardround.simulation.sweeps.compare import compare as compare_all
 
     sweeps = [read_sweep(path, _overrides(data), repeats) for path in studies]
-    with _interruptible(AGAIN), Terminal(_console()) as terminal:
-        overview = compare_all(sweeps, out, terminal, workers=workers)
+    with interruptible(AGAIN), Terminal(console()) as terminal:
+        overview = compare_all(sweeps, out, terminal, workers=workers, rehearsal=rehearsal)
     if as_json:
         say(json.dumps(overview.to_json()))
         return
@@ -226,13 +234,13 @@ def reproduce(
         say(*([json.dumps(listed)] if as_json else plain))
         return
     chosen, folder = reproduction(name), out or Path("runs") / f"reproduce-{name}"
-    with _interruptible(AGAIN), Terminal(_console()) as terminal:
+    with interruptible(AGAIN), Terminal(console()) as terminal:
         table = chosen.run(Request(data, folder, Scale(scale), terminal, repeats, workers))
         page = write_table(table, folder)
     if as_json:
         say(json.dumps(table.to_json()))
         return
-    show(table, _console(stderr=False))
+    show(table, console(stderr=False))
     say(f"page: {page}")
 
 
@@ -242,75 +250,6 @@ def schema() -> None:
     from wardround.config import Study
 
     say(*json.dumps(Study.model_json_schema(), indent=2).split("\n"))
-
-
-@data_app.command("check")
-def data_check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The data folder, a .zip or a .tar.")],
-    layout: Annotated[str | None, typer.Option(help="How it lies on disk; guessed if not given.")] = None,
-    task: Annotated[str | None, typer.Option(help="What labels are read as; default: the layout's first.")] = None,
-    page: Annotated[
-        Path | None, typer.Option(help="Write a page with thumbnails there. It shows patients.")
-    ] = None,
-    card: Annotated[Path | None, typer.Option(help="Write the shareable data card there, as JSON.")] = None,
-    volume_size: Annotated[
-        tuple[int, int, int], typer.Option(help="Volumes: voxels that are looked at, about the centre.")
-    ] = (64, 64, 64),
-    labels: Annotated[Path | None, typer.Option(help="The layout's table, where it lies elsewhere.")] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="The study's classes in its order, separated by commas.")
-    ] = None,
-    leave_out: Annotated[
-        str | None, typer.Option(help="Labels and patients whose rows are left out, separated by commas.")
-    ] = None,
-    modality: Annotated[str | None, typer.Option(help="dicom: read files of this modality alone.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Read a data folder and say what is in it, what is odd and what to do. For the hospital's own screen."""
-    from tempfile import TemporaryDirectory
-
-    from wardround.cli.terminal import Terminal
-    from wardround.errors import as_one
-    from wardround.images.layouts.guess import guess_layout
-    from wardround.images.listing import Classes, ReaderOptions
-    from wardround.images.load import Volumes, list_entries, load_images, open_layout
-    from wardround.images.quality.facts import facts_of_folder
-    from wardround.images.quality.inspection import inspect
-    from wardround.images.quality.lines import lines
-
-    named = None if classes is None else Classes(_listed(classes))
-    options = ReaderOptions(
-        labels=labels, classes=named, leave_out=_listed(leave_out or ""), modality=modality, looking=True
-    )
-    with open_layout(layout, path) as store:
-        layout = layout or guess_layout(store, labels)
-        are_volumes = list_entries(layout, store, task, options).volumes
-    with TemporaryDirectory() as cache, Terminal(_console()) as terminal:
-        terminal.stage(f"reading {layout}")
-        images = load_images(
-            layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True,
-            volumes=Volumes(volume_size) if are_volumes else None, options=options, progress=terminal.progress,
-        )  # fmt: skip
-        terminal.stage("looking at every picture")
-        found = inspect(images, facts=facts_of_folder(images), progress=terminal.progress)
-        if page is not None:
-            from wardround.images.quality.page import write_page
-
-            write_page(found, images, page)
-        if card is not None:
-            card.write_text(json.dumps(found.card.shareable(), indent=2) + "\n", encoding="utf-8")
-        if as_json:
-            say(json.dumps(found.to_json()))
-        else:
-            say(*lines(found, images))
-            if page is not None:
-                say(f"page: {page}  (shows patients: do not send)")
-    if images.findings.refusals:
-        raise as_one(images.findings.refusals)
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",")) if text else ()
 
 
 def main() -> None:
@@ -335,45 +274,6 @@ def _overrides(data: Path | None) -> dict[str, dict[str, object]] | None:
     return None if data is None else {"site": {"path": str(data.resolve())}}
 
 
-def _console(*, stderr: bool = True) -> "Console":
-    from rich.console import Console
-
-    return Console(stderr=stderr)
-
-
-@contextmanager
-def _interruptible(way_back: str | Path) -> Iterator[None]:
-    """Ends an interrupted command with the way back: a sentence, or how to resume the run in a folder, if one began."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if isinstance(way_back, Path):
-            begun = (way_back / "study.toml").is_file()
-            way_back = f"Go on with: wardround resume {way_back}" if begun else ""
-        say(f"Interrupted. {way_back}".strip(), error=True)
-        raise SystemExit(130) from None
-
-
-def _print_run(record: "RunRecord", as_json: bool) -> None:
-    from wardround.report.numbers import numbers_of, summary_of_run
-
-    summary = summary_of_run(record)
-    if as_json:
-        say(json.dumps(summary))
-        return
-    say(str(record.certificate["short"]))
-    said = ", ".join(
-        f"{measure.title} {_number(measure.score.value)}" for measure in numbers_of(record).quality.measures[:3]
-    )
-    majority = summary["majority_accuracy"]
-    held_out = "pictures" if summary["unit"] == "picture" else "patients"
-    say(f"{said} on held-out {held_out}" + ("" if majority is None else f" (majority class: {_number(majority)})"))
-    if record.certificate["stopped"]:
-        say(str(record.certificate["stopped"]))
-    page = record.path / "report.html"
-    say(f"report: {page}" if page.exists() else f"run: {record.path} (no report page)")
-
-
 def _choice(kind: type[_Choice], value: str, option: str) -> _Choice:
     from wardround.errors import StudyError
 
@@ -382,14 +282,6 @@ def _choice(kind: type[_Choice], value: str, option: str) -> _Choice:
     except ValueError:
         known = ", ".join(str(member) for member in kind)
         raise StudyError(f"{option} must be one of {known}, got {value!r}.") from None
-
-
-def _number(value: object) -> str:
-    if value is None:
-        return "not defined"
-    if isinstance(value, float) and value != float("inf"):
-        return f"{value:.3f}"
-    return "infinity" if isinstance(value, float) else str(value)
 
 
 def _duration(seconds: float) -> str:

@@ -41,9 +41,14 @@ class PlanSection(Section):
     accountant: Literal["pld", "rdp"] = Field("pld", description="What computes epsilon; both are upper bounds.")
     images_per_patient: int = Field(8, ge=1, description="At most so many pictures of a patient are used.")
     epsilon_limit: float | None = Field(
-        None, gt=0, description="A hospital's own limit over all its studies; default: this study's epsilon."
+        None,
+        gt=0,
+        description="What one run may cost; default: this study's epsilon. A ledger has the limit over all studies.",
     )
-    ledger: Path | None = Field(None, description="A ledger shared between runs; default: one in the run folder.")
+    ledger: Path | None = Field(
+        None,
+        description="The ledger that runs are charged to; default: the lasting one of the person who runs them.",
+    )
 
     @property
     def spare(self) -> int:

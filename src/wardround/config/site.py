@@ -3,19 +3,22 @@
 [hospital]                     [policy]
 name = "north"                 epsilon_limit = 8.0
 [site]                         delta = 1e-5
-layout = "chest_xray"
-path = "/data/xrays"
+layout = "chest_xray"          most_epsilon = 4.0
+path = "/data/xrays"           least_hospitals = 3
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wardround.config.data import SiteSection
+from wardround.config.model import ModelSection
+from wardround.config.privacy import PrivacySection
 from wardround.config.read import read_tables, validated
-from wardround.config.section import Section
+from wardround.config.section import Section, conflict, kinds_of, tags_of
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 HospitalId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}$")]
 
 
@@ -23,6 +26,11 @@ class HospitalSection(Section):
     """`[hospital]`: the holder of the patients."""
 
     name: HospitalId = Field(description="Name of the hospital, as all hospitals of a study know it.")
+    cohort: Path | None = Field(
+        None,
+        description="A text file with one patient id a line, as the layout names patients; others are in no study. "
+        "Default: everybody.",
+    )
 
 
 class Site(Section):
@@ -33,7 +41,7 @@ class Site(Section):
 
 
 class PolicySection(Section):
-    """`[policy]`: what the hospital allows, whatever a study says."""
+    """`[policy]`: what the hospital allows, whatever a study says. A key that is left out refuses nothing."""
 
     epsilon_limit: float = Field(
         gt=0,
@@ -45,6 +53,48 @@ class PolicySection(Section):
         False,
         description="Most patients may be ones that the ledger has never had; else their ids may be renamed.",
     )
+    most_epsilon: float | None = Field(None, gt=0, description="The largest epsilon of one study.")
+    plans: tuple[str, ...] | None = Field(None, description="Values of `[privacy] plan` that are allowed.")
+    trusts: tuple[Literal["secure-aggregation", "nobody"], ...] | None = Field(
+        None, description="Values of `[privacy] trust` that are allowed."
+    )
+    least_hospitals: int | None = Field(None, ge=1, description="The fewest hospitals of a study.")
+    least_colluders: int | None = Field(
+        None, ge=0, description="The fewest hospitals that a study with shared noise may assume to collude."
+    )
+    least_patients: int | None = Field(
+        None, ge=1, description="The fewest patients of a study, by its public `[privacy] num_patients`."
+    )
+    least_noise_multiplier: float | None = Field(
+        None, gt=0, description="The smallest noise, over the sensitivity, of one release."
+    )
+    greatest_clipping_norm: float | None = Field(
+        None, gt=0, description="The largest bound on a patient's gradient or update."
+    )
+    most_spare_attempts: int | None = Field(
+        None, ge=0, description="The most answers beyond one a round that a study may pay for."
+    )
+    networks: tuple[str, ...] | None = Field(None, description="Values of `[model] name` that are allowed.")
+    weights: tuple[Sha256, ...] | None = Field(
+        None,
+        description="SHA-256 of the weights files that a study may begin with; a study without one is allowed.",
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="The most threads that a study may ask for, and those of a study that does not say.",
+    )
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        plans = [tag for kind in kinds_of(PrivacySection) for tag in tags_of(kind, "plan")]
+        for key, known in (("plans", plans), ("networks", get_args(ModelSection.model_fields["name"].annotation))):
+            strange = [name for name in getattr(self, key) or () if name not in known]
+            if strange:
+                raise conflict(
+                    "study-policy-name", f"{key} must be of {', '.join(known)}, got {strange[0]!r}; correct it"
+                )
+        return self
 
 
 class PolicyFile(Section):
@@ -60,7 +110,10 @@ def read_site(path: Path) -> Site:
         StudyError: the file is missing, is no TOML, or does not hold.
     """
     site = validated(Site, read_tables(path), str(path))
-    return site.model_copy(update={"site": site.site.relative_to(path.parent)})
+    hospital, cohort = site.hospital, site.hospital.cohort
+    if cohort is not None:
+        hospital = hospital.model_copy(update={"cohort": (path.parent / cohort.expanduser()).resolve()})
+    return site.model_copy(update={"hospital": hospital, "site": site.site.relative_to(path.parent)})
 
 
 def read_policy(path: Path) -> PolicyFile:

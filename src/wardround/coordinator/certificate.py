@@ -7,7 +7,7 @@ from functools import reduce
 from wardround.accounting.events import to_json as event_to_json
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.strategies import releases_after
-from wardround.coordinator.coordinator import Coordinator, charged
+from wardround.coordinator.coordinator import Coordinator, Receipts, charged
 from wardround.coordinator.rounds import JsonDict, Outcome
 from wardround.noisers import dropouts_of
 from wardround.privacy.plans.adversaries import insiders_of
@@ -18,20 +18,20 @@ from wardround.secure_aggregation.round.witness import Witness
 
 
 def certificate_of(
-    coordinator: Coordinator, outcome: Outcome, model_sha256: str, history: Sequence[JsonDict]
+    coordinator: Coordinator, outcome: Outcome, model_sha256: str, history: Sequence[JsonDict], receipts: Receipts
 ) -> dict[str, object]:
-    """Returns the promise as it was kept, and what it can be checked against; asks every hospital for its receipt.
+    """Returns the promise as it was kept, and what it can be checked against.
 
     Epsilon is the looser of two: of the rounds that ended, and of everything that some hospital's ledger was
     charged for this study. They differ when an interrupted round was asked for again: its first answer may
     have been seen. `history` has a line for every round, those before an interruption included.
     """
-    study, plan, receipts = coordinator.study, coordinator.plan, coordinator.receipts()
+    study, plan, simulated = coordinator.study, coordinator.plan, not coordinator.keys
     done = releases_after(study, outcome.position.round)
     releases, counts = charged(receipts)
     repeated = max(0, releases - done)
     seeded = study.study.seed is not None
-    statement = statement_of(plan, releases=done + repeated, counts=counts, simulated=True, seeded=seeded)
+    statement = statement_of(plan, releases=done + repeated, counts=counts, simulated=simulated, seeded=seeded)
     recounted = counts - 1 if plan.is_counted else 0
     if repeated + recounted:
         again = (

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from wardround import __version__
 from wardround.agreed.strategies import releases_after
 from wardround.config import Study
 from wardround.errors import FederationError
@@ -50,14 +51,25 @@ class Coordinator:
     def greet(self) -> Hello:
         """Asks every hospital what it is, and returns what all of them have in common.
 
+        The number of threads is compared where the study gives it, or has a seed: it may round differently.
+
         Raises:
             FederationError: a hospital does not answer, or differs from another one in its study, version, classes,
-                input shape or initial weights.
+                input shape, initial weights or threads, or from the coordinator in its version.
         """
         hellos = self._said(SayHello(), Hello)
         (first_name, first), *others = hellos.items()
+        if first.version != __version__:
+            raise FederationError(
+                f"All parties must have the same version: {first_name} has {first.version}, the coordinator has "
+                f"{__version__}. Install one version everywhere.",
+                code="federation-version",
+            )
+        compared = ["study", "version", "classes", "input_shape", "weights_sha256"]
+        if self.study.study.seed is not None or self.study.performance.threads is not None:
+            compared.append("threads")
         for name, hello in others:
-            for what in ("study", "version", "classes", "input_shape", "weights_sha256"):
+            for what in compared:
                 theirs, known = getattr(hello, what), getattr(first, what)
                 if theirs != known:
                     raise FederationError(

@@ -1,6 +1,7 @@
 """A coordinator opened from a study and a channel: it learns from the hospitals what the pictures are like."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from wardround.agreed.masks import agreement_of
 from wardround.agreed.network import build_network
@@ -12,16 +13,37 @@ from wardround.errors import FederationError
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel
 from wardround.federation.masked import MaskedAggregator
+from wardround.federation.messages import Hello
 from wardround.images.entries import Target
 from wardround.models.catalogue import NAMES
+from wardround.models.network import Network
 from wardround.models.vectors import sha256_of, to_vector
 from wardround.noisers import dropouts_of
 from wardround.randomness import Randomness
 from wardround.types import Vector
 
 
-def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) -> tuple[Coordinator, Vector]:
-    """Returns the coordinator of a study, and the initial weights, (parameter,), that all hospitals have.
+@dataclass(frozen=True)
+class Opened:
+    """A coordinator whose hospitals have greeted it.
+
+    Attributes:
+        coordinator: of the study.
+        weights: the initial weights that all hospitals have, (parameter,).
+        network: of the study.
+        target: of its predictions.
+        hello: the facts that all hospitals have in common.
+    """
+
+    coordinator: Coordinator
+    weights: Vector
+    network: Network
+    target: Target
+    hello: Hello
+
+
+def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) -> Opened:
+    """Returns the coordinator of a study, once all hospitals have greeted it and are alike.
 
     Args:
         study: the agreed study.
@@ -48,13 +70,8 @@ def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) 
             f"{', '.join(hello.classes)}; compare the study files.",
             code="federation-classes",
         )
-    is_segmentation = study.model.name in NAMES["segmentation"]
-    network = build_network(
-        study,
-        target=Target.MASKS if is_segmentation else Target.CLASSES,
-        num_classes=len(hello.classes),
-        shape=hello.input_shape,
-    )
+    target = Target.MASKS if study.model.name in NAMES["segmentation"] else Target.CLASSES
+    network = build_network(study, target=target, num_classes=len(hello.classes), shape=hello.input_shape)
     weights = to_vector(network.trained)
     if sha256_of(weights) != hello.weights_sha256:
         raise FederationError(
@@ -67,7 +84,8 @@ def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) 
     if plan.masked is not None:
         aggregator = masked = MaskedAggregator(agreement_of(study, plan, weights.size, keys))
     strategy = strategy_of(study, plan, aggregator, allowed_missing=dropouts_of(plan.noiser))
-    return Coordinator(study, plan, channel, strategy, masked, keys), weights
+    coordinator = Coordinator(study, plan, channel, strategy, masked, keys)
+    return Opened(coordinator, weights, network, target, hello)
 
 
 _NO_NOISE = Randomness(None, "coordinator")

@@ -17,7 +17,7 @@ Counts = npt.NDArray[np.float32]
 
 
 class Repair(StrEnum):
-    """Compensation for unequal hospitals, by public or privately counted numbers.
+    """Compensation for unequal hospitals, by numbers that are public or counted with noise.
 
     Source: Balachandar et al. 2020, https://doi.org/10.1093/jamia/ocaa017: proportional local training iterations,
     locally weighted mini-batch sampling, cyclically weighted loss.

@@ -9,9 +9,11 @@ Three exchanges a round, each with all hospitals in parallel. `MaskedAggregator.
 Released, to the coordinator and from it to every party: the sum of the hospitals' noised vectors, once all of them have
 uploaded: of gradients, or before round 1 of their numbers of patients. A hospital that is missing ends the attempt with
 nothing opened. The others begin a new one, with new keys, new samples and new noise, and those who were charged are
-charged again: any party that relays, together with the hospital that was missing, could read the first.
+charged again: any party that relays, together with the hospital that was missing, could read the first. A hospital that
+was started again in between knows of no attempt, and is in the new one.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -41,6 +43,8 @@ from wardround.secure_aggregation.round.witness import WITNESSES, Witness
 from wardround.types import HospitalName
 from wardround.work import Announce, Confirm, CountPatients, GradientSum, Receive, SayHello, Summed, Upload, Work
 
+_MOST_RESTARTS = 3
+"""Attempts at a round that one hospital may end by being started again; with the next it is missing."""
 _SPENT = (FailureCode.REFUSED_BUDGET, FailureCode.REFUSED_SPARE)
 """Reasons for which a further attempt would be refused as well."""
 
@@ -92,16 +96,23 @@ class MaskedAggregator:
         self.agreement.mechanism_for(len(requests), request.round)  # refuses a number that was not agreed on
         self._learn_attempts(channel, request, deadline_s)
         failures: Failures = {}
-        number = 0
+        number, tries, restarts = 1, 0, Counter[HospitalName]()
         while len(requests) - len(failures) >= self.agreement.minimum:
-            number += 1
+            tries += 1
             present = tuple(name for name in requests if name not in failures)
             attempt = self._last[request.round] = self._last.get(request.round, 0) + 1
             total = self._attempt(channel, replace(request, attempt=number), work, attempt, present, deadline_s)
             if total.update is not None:
-                self.tries[request.round] = Tries(number, tuple(failures))
+                self.tries[request.round] = Tries(tries, tuple(failures))
                 return Total(total.update, total.events, failures)
-            failures |= total.failures
+            restarts.update(name for name, f in total.failures.items() if f.code is FailureCode.REFUSED_ATTEMPT)
+            lost = {
+                name: failure
+                for name, failure in total.failures.items()
+                if failure.code is not FailureCode.REFUSED_ATTEMPT or restarts[name] > _MOST_RESTARTS
+            }
+            failures |= lost
+            number += bool(lost)  # of the same hospitals, a seeded repetition is the same release
             if any(failure.code in _SPENT for failure in total.failures.values()):
                 break
         return Total(None, {}, failures)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from wardround.accounting.events import Event
+from wardround.accounting.numbers import number_to_json
 from wardround.types import HospitalName, Vector
 from wardround.work import Work
 
@@ -29,6 +30,14 @@ class FailureCode(StrEnum):
     DATA = "data"
     INTERNAL = "internal"
     NO_ANSWER = "no-answer"
+    REFUSED_STUDY = "refused-study"
+    """The hospital has not accepted this study, or cannot be opened for it."""
+    REFUSED_FRAME = "refused-frame"
+    """A message, or the reply to it, is none of this protocol or too long, or the hospital's socket is closed to us."""
+    TIMEOUT = "timeout"
+    """The hospital is connected, and did not answer by the deadline."""
+    GONE = "gone"
+    """The hospital cannot be reached."""
 
 
 class Stage(StrEnum):
@@ -102,6 +111,7 @@ class Hello:
     Attributes:
         input_shape: (channel, *space) of a preprocessed picture.
         weights_sha256: hash of the initial weights of its network.
+        threads: of a matrix product; another number may round differently.
         last_attempt: round and attempt of its last upload under masks, (0, 0) before the first.
     """
 
@@ -110,6 +120,7 @@ class Hello:
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]
     weights_sha256: str
+    threads: int
     last_attempt: tuple[int, int] = (0, 0)
 
 
@@ -136,6 +147,11 @@ class Receipt:
     ledger_head: str
     public_key: bytes = field(default=b"", repr=False)
     signature: bytes = field(default=b"", repr=False)
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the receipt as a JSON object, from which its signature can be checked."""
+        keys = {"public_key": self.public_key.hex(), "signature": self.signature.hex()}
+        return {**vars(self), "epsilon_spent": number_to_json(self.epsilon_spent), **keys}
 
 
 Reply: TypeAlias = Answer | Signed | Uploaded | Received | Hello | Receipt

@@ -99,6 +99,7 @@ class Agent:
             if not self._pays_for(request):
                 _log.warning("%s refuses round %d: no spare attempt is left", self.name, request.round)
                 return Failure(FailureCode.REFUSED_SPARE, Stage.ADMISSION)
+            self._check_unanswered(request)
         except (LedgerError, RecordError) as error:
             return self._cannot(request, error)
         return None
@@ -187,8 +188,20 @@ class Agent:
         A copy of the run that goes on elsewhere would answer with other noise, at no charge: it is refused.
         """
         if self.randomness.is_private:
-            self.account.answer_once(f"round {request.round}", hashlib.sha256(update.tobytes()).hexdigest())
+            self.account.answer_once(f"round {request.round}", _digest(update))
         return Answer(update, self.event_of(request))
+
+    def _check_unanswered(self, request: Request) -> None:
+        """Refuses a correlated round that the ledger knows another answer to, before anything is charged.
+
+        Raises:
+            LedgerError: a copy of the run went on elsewhere.
+            RecordError: the notes cannot be read.
+        """
+        if self.correlated is None or not isinstance(request.work, GradientSum) or not self.randomness.is_private:
+            return
+        known = self.correlated.repeated(request.round, request.work)
+        self.account.check_unanswered(f"round {request.round}", None if known is None else _digest(known))
 
     def gradients(self, request: Request, weights: Vector) -> Iterator[Vector]:
         """Yields the gradient of each patient of this round, drawn in secret, not clipped. Private, each of them."""
@@ -241,3 +254,7 @@ class Agent:
     def _stream(self, purpose: str, request: Request) -> Stream:
         name = computed(request.work).name
         return self.randomness.stream(self.name, purpose, name, request.round, request.attempt)
+
+
+def _digest(update: Vector) -> str:
+    return hashlib.sha256(update.tobytes()).hexdigest()

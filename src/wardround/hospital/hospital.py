@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+import torch
+
 from wardround import __version__
 from wardround.errors import FederationError, LedgerError
 from wardround.federation.messages import (
@@ -183,6 +185,7 @@ class Hospital:
             classes=self.classes,
             input_shape=agent.workbench.input_shape,
             weights_sha256=agent.workbench.weights_sha256,
+            threads=torch.get_num_threads(),
             last_attempt=last or (0, 0),
         )
 

@@ -19,9 +19,10 @@ from wardround.secure_aggregation.round.transcript import LedgerMark, Transcript
 def sealed_head(head: str, identity: Identity) -> str:
     """Returns the announced form of a ledger's head: equal for equal heads, and useless without the hospital's key.
 
-    A head is a hash over the digest of the data set: an attacker who knows all patients but one could try both cases
-    against it. Sealed, it is the hash of the hospital's signature over it, which is deterministic; shown later, the
-    signature proves which head it was. An empty ledger has nothing to hide.
+    A head is a hash over lines with digests of who was in which run, keyed by the ledger's own key. Sealed, it is the
+    hash of the hospital's signature over it, which is deterministic: a reader who has that key cannot try persons
+    against an announcement either. Shown later, the signature proves which head it was. An empty ledger has nothing to
+    hide.
     """
     if head == GENESIS:
         return head

@@ -1,6 +1,7 @@
 """A hospital opened from its own files: `site.toml`, `policy.toml`, and a study it agreed to.
 
     folder/    site.toml  policy.toml  identity.pem (mode 0600)  pins.toml  ledger.sqlite  notes.json  memory/  cache/
+              accepted/
 
 It reads its own pictures, computes its own digest, and keeps its own ledger and keys; of other hospitals it has names
 and public keys. All of its patients train: setting test patients aside is the simulation's.
@@ -11,6 +12,7 @@ Released: nothing. What a hospital refuses, it refuses here, before a request co
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from wardround import __version__
@@ -22,6 +24,7 @@ from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
 from wardround.errors import DataError, PrivacyError, StudyError
 from wardround.hospital.agent import Agent
+from wardround.hospital.allowed import check_allowed
 from wardround.hospital.charged import open_account, run_of
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.masked import MaskedRounds
@@ -29,6 +32,8 @@ from wardround.hospital.memory import Memory
 from wardround.hospital.pictures import Progress, read_images, workbench_of
 from wardround.hospital.policy import Policy
 from wardround.hospital.replies import Replies
+from wardround.images.group import digest_of
+from wardround.images.patients import ImageSet
 from wardround.ledger.file import LedgerFile
 from wardround.noisers import ByEachHospital
 from wardround.privacy.plans.kinds import NoisedPictures
@@ -68,21 +73,10 @@ def open_hospital(
     """
     plan, name = plan_of(study), HospitalName(site.hospital.name)
     check_deployable(study, plan, site)
-    if plan.delta > policy.policy.delta:
-        raise PrivacyError(
-            f"A study must say its epsilon at a delta of {policy.policy.delta:g} or less here, got {plan.delta:g}: the "
-            "limit on epsilon would not hold. Ask for another `[privacy] delta`, or change this hospital's policy.",
-            code="privacy-policy-delta",
-        )
-    cache = study.performance.model_copy(update={"cache": folder / "cache"})
-    own = study.model_copy(update={"site": site.site, "performance": cache})
-    images = read_images(own, progress)
-    if images.persons is Persons.UNNAMED:
-        raise DataError(
-            "A hospital must know whose its pictures are, and its pictures name no patient: the study's promise to one "
-            'patient would be to one picture. Name them by `[site] patients` in site.toml, or set "one-per-picture".',
-            code="data-unnamed",
-        )
+    check_allowed(study, plan, policy)
+    position = check_named(study, site)
+    own = of_hospital(study, site, folder)
+    images = own_images(own, site, progress)
     for note in images.findings.notes:
         _log.warning("%s: %s", name, note)
     network = build_network(
@@ -90,7 +84,7 @@ def open_hospital(
     )
     workbench = workbench_of(own, images, network)
     with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledgers:
-        _set_limit(ledgers, policy)
+        set_limit(ledgers, policy)
         persons = [patient.id for patient in images.patients]
         _check_known(ledgers, persons, study, policy)
         account = open_account(ledgers, study, plan, name, persons, run_of(study, images.digest, study.digest))
@@ -102,7 +96,11 @@ def open_hospital(
             patients=training_patients(patients, study.privacy.images_per_patient),
             plan=plan,
             policy=Policy(
-                study.digest, asked_by(study, plan), study.rounds, _visits(study, name), study.privacy.spare
+                study.digest,
+                asked_by(study, plan),
+                study.rounds,
+                timetable_of(study).visited(position, study.rounds),
+                study.privacy.spare,
             ),
             account=account,
             randomness=Randomness(study.study.seed, f"{study.stream_name}/main"),
@@ -118,7 +116,49 @@ def open_hospital(
         yield Hospital(agent, tuple(images.class_names), masked, identity, replies)
 
 
-def _set_limit(ledger: LedgerFile, policy: PolicyFile) -> None:
+def of_hospital(study: Study, site: Site, folder: Path) -> Study:
+    """Returns the study with the hospital's own site and cache, which are in no digest."""
+    cache = study.performance.model_copy(update={"cache": folder / "cache"})
+    return study.model_copy(update={"site": site.site, "performance": cache})
+
+
+def own_images(own: Study, site: Site, progress: Progress) -> ImageSet:
+    """Returns the pictures of the hospital's cohort.
+
+    A patient takes part by the hospital's own list of ids: leaving one out changes nothing for another.
+
+    Raises:
+        DataError: pictures that name no patient, a cohort that cannot be read, or one that has none of the patients.
+    """
+    images = read_images(own, progress)
+    if images.persons is Persons.UNNAMED:
+        raise DataError(
+            "A hospital must know whose its pictures are, and its pictures name no patient: the study's promise to one "
+            'patient would be to one picture. Name them by `[site] patients` in site.toml, or set "one-per-picture".',
+            code="data-unnamed",
+        )
+    path = site.hospital.cohort
+    if path is None:
+        return images
+    try:
+        listed = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"`[hospital] cohort` must be a readable text file of patient ids, got {path} ({error}). Correct "
+            "site.toml.",
+            code="data-cohort",
+        ) from None
+    patients = tuple(patient for patient in images.patients if patient.id in listed)
+    if not patients:
+        raise DataError(
+            f"`[hospital] cohort` must list patients who have pictures, and {path} lists none of "
+            f"{len(images.patients)}. Write their ids as the layout names them, one a line.",
+            code="data-cohort",
+        )
+    return replace(images, patients=patients, digest=digest_of(patients))
+
+
+def set_limit(ledger: LedgerFile, policy: PolicyFile) -> None:
     """Takes the first limit of a hospital's ledger from its policy; from then on a person changes it, with a reason.
 
     Raises:
@@ -198,16 +238,20 @@ def check_deployable(study: Study, plan: Plan, site: Site) -> None:
         )
 
 
-def _visits(study: Study, name: HospitalName) -> tuple[int, ...] | None:
-    """Returns the rounds in which the hospital is asked, by the study's public timetable; None for all of them."""
-    names = study.hospitals.names or ()
+def check_named(study: Study, site: Site) -> int:
+    """Returns the hospital's position among those of the study.
+
+    Raises:
+        StudyError: the study does not name it.
+    """
+    names, name = study.hospitals.names or (), site.hospital.name
     if name not in names:
         raise StudyError(
             f"`[hospitals] names` must have this hospital, {name}, and has {list(names)}; ask the coordinator for the "
             "study file with all names.",
             code="study-hospital-names",
         )
-    return timetable_of(study).visited(names.index(name), study.rounds)
+    return names.index(name)
 
 
 def _identity(folder: Path, name: HospitalName) -> Identity:

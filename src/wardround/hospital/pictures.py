@@ -9,9 +9,19 @@ from torch import Tensor
 from wardround.agreed.network import augmentation_of, loss_of
 from wardround.config import Study
 from wardround.config.data import PersonPattern, PersonTable
-from wardround.images.layouts.phantom import PhantomOptions
-from wardround.images.listing import ByPattern, ByTable, Classes, OnePerPicture, PersonNames, ReaderOptions
-from wardround.images.load import Volumes, load_images
+from wardround.images.layouts.guess import guess_layout
+from wardround.images.layouts.phantom import PhantomOptions, list_phantom
+from wardround.images.listing import (
+    ByPattern,
+    ByTable,
+    Classes,
+    Listing,
+    OnePerPicture,
+    PersonNames,
+    ReaderOptions,
+)
+from wardround.images.load import Volumes, list_entries, load_images, open_layout
+from wardround.images.naming import with_persons
 from wardround.images.patients import ImageSet
 from wardround.images.rows.recipe import View
 from wardround.models.network import Network
@@ -19,6 +29,7 @@ from wardround.per_patient.batch import Loss
 from wardround.training.workbench import Workbench
 
 DEFAULT_CACHE = Path("~/.cache/wardround")
+_KEY_FILE = "hospital.key"
 
 Progress = Callable[[int, int], None]
 """Told how many pictures are read, of how many."""
@@ -36,6 +47,7 @@ def read_images(study: Study, progress: Progress) -> ImageSet:
         channels=data.channels,
         fit=data.fit,
         circle=data.circle_crop,
+        bits=data.bits,
         volumes=volumes_of(study),
         task=data.task,
         cache_dir=cache,
@@ -44,6 +56,25 @@ def read_images(study: Study, progress: Progress) -> ImageSet:
         phantom=PhantomOptions(**site.phantom.model_dump()) if site.layout == "phantom" else None,
         progress=progress,
     )
+
+
+def list_pictures(study: Study) -> Listing | None:
+    """Returns the entries of the study's site by names, tables and headers alone; None where no folder is named."""
+    site, options = study.site, reader_options(study)
+    if site.layout == "phantom":
+        phantoms = list_phantom(PhantomOptions(**site.phantom.model_dump()))
+        return options.classified(with_persons(phantoms, options.names, None))
+    if site.path is None:
+        return None
+    with open_layout(site.layout, site.path) as store:
+        return list_entries(site.layout, store, study.data.task, options)
+
+
+def list_folder(path: Path) -> Listing:
+    """Returns the entries of a data folder or an archive, its layout guessed, by names, tables and headers alone."""
+    options = ReaderOptions(DEFAULT_CACHE.expanduser() / _KEY_FILE, looking=True)
+    with open_layout(None, path) as store:
+        return list_entries(guess_layout(store), store, None, options)
 
 
 def workbench_of(
@@ -75,7 +106,7 @@ def volumes_of(study: Study) -> Volumes | None:
 def reader_options(study: Study) -> ReaderOptions:
     """Returns what the layout's reader may need beside the folder."""
     site = study.site
-    key_file = site.key_file or (study.performance.cache or DEFAULT_CACHE).expanduser() / "hospital.key"
+    key_file = site.key_file or (study.performance.cache or DEFAULT_CACHE).expanduser() / _KEY_FILE
     names = study.data.classes
     classes = None if names is None else Classes(names, site.class_names or {})
     return ReaderOptions(
@@ -86,7 +117,7 @@ def reader_options(study: Study) -> ReaderOptions:
         _names_of(site.patients),
         site.leave_out,
         classes,
-        study.data.modality,
+        study.data.modalities,
     )
 
 

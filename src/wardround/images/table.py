@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from wardround.boundary.documents import Unfit, read_regular
 from wardround.errors import DataError
 from wardround.images.class_names import unlabelled
 from wardround.images.csv_file import MAX_BYTES, Row, Table, read_table
@@ -22,8 +23,8 @@ from wardround.images.store import Store
 
 METADATA = "metadata.csv"
 
-PATIENT_COLUMNS = ("patient", "patient_id")
-LABEL_COLUMNS = ("label", "diagnosis")
+PATIENT_COLUMNS = ("patient", "patient_id", "participant_id")
+LABEL_COLUMNS = ("label", "diagnosis", "dx", "group")
 
 PARTS = {
     "train": "train", "training": "train",
@@ -47,18 +48,15 @@ def bytes_of_table(store: Store | None, name: str, elsewhere: Path | None) -> by
             raise _too_large(name)
         return store.read(name)
     try:
-        if not elsewhere.is_file():  # no pipe and no device, which may have no end
-            raise FileNotFoundError(0, "no file")
-        with elsewhere.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
+        if elsewhere.stat().st_size > MAX_BYTES:
+            raise _too_large(elsewhere.name)
+        return read_regular(elsewhere, MAX_BYTES)
+    except (OSError, Unfit) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
-            f"a table must be a file that can be read, got {elsewhere} ({error.strerror}). Correct its path.",
+            f"a table must be a file that can be read, got {elsewhere} ({reason}). Correct its path.",
             code="data-no-table",
         ) from None
-    if len(data) > MAX_BYTES:
-        raise _too_large(elsewhere.name)
-    return data
 
 
 def _too_large(name: str) -> DataError:

@@ -78,15 +78,33 @@ class Account:
             LedgerError: another answer was sent: a copy of this run went on elsewhere.
         """
         with self._chain.transaction():
-            earlier = self._part.answers.get(release)
-            if earlier is None:
+            self.check_unanswered(release, answer)
+            if release not in self._part.answers:
                 self._chain.append(Answered(self.begun, release, answer, self._chain.now()))
-            elif earlier != answer:
-                raise LedgerError(
-                    f"{release} of this run must have one answer, and the ledger has another one: a copy of the run "
-                    "went on elsewhere. Go on with that copy, or start a new run.",
-                    code="ledger-answered",
-                )
+
+    def check_unanswered(self, release: str, answer: str | None) -> None:
+        """Refuses what `answer_once` would refuse, before anything is charged; `answer` is the one that is known.
+
+        Raises:
+            LedgerError: the ledger has another answer.
+        """
+        earlier = self._part.answers.get(release)
+        if earlier is not None and earlier != answer:
+            raise LedgerError(
+                f"{release} of this run must have one answer, and the ledger has another one: a copy of the run went "
+                "on elsewhere. Go on with that copy, or start a new run.",
+                code="ledger-answered",
+            )
+
+    @property
+    def is_ended(self) -> bool:
+        """True where nothing more may be charged to the run, but what a seeded one repeats."""
+        return self._part.is_ended
+
+    @property
+    def is_seeded(self) -> bool:
+        """True where the run releases bit for bit the same again."""
+        return self._part.begun.seeded
 
     def end(self) -> None:
         """Writes down that nothing more is foreseen: what was not charged is free for other studies."""

@@ -3,7 +3,7 @@
 Persons with one history are one group: the cost of a question grows with the number of histories, not of persons.
 """
 
-import hashlib
+import hmac
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -69,6 +69,9 @@ class Part:
 class Book:
     """Everything that the lines of a ledger say.
 
+    Args:
+        key: of the pseudonyms; with another one no cohort is what its digest says.
+
     Attributes:
         parts: by the sequence number of their first line.
         limit: the last that was set.
@@ -78,7 +81,8 @@ class Book:
         unprotected: persons about whom figures left without protection, and how often.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, key: bytes = b"") -> None:
+        self._key = key
         self.parts: dict[int, Part] = {}
         self.limit: LimitSet | None = None
         self.pseudonyms = np.zeros((0, PSEUDONYM_BYTES), dtype=np.uint8)
@@ -157,8 +161,8 @@ class Book:
         }
 
     def digest_of(self, persons: Persons) -> str:
-        """Returns the digest of a cohort, over the pseudonyms of its persons."""
-        return hashlib.sha256(self.pseudonyms[persons].tobytes()).hexdigest()
+        """Returns the keyed digest of a cohort, over the pseudonyms of its persons."""
+        return hmac.digest(self._key, self.pseudonyms[persons].tobytes(), "sha256").hex()
 
     def _part(self, begun: int) -> Part:
         if begun not in self.parts:

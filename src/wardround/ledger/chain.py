@@ -1,5 +1,6 @@
 """The lines of a ledger file and the book that they add up to, kept in step with what other processes write."""
 
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +21,9 @@ class Chain:
         path: the SQLite file, in a folder that exists.
         busy_timeout_s: how long to wait for another process that is writing.
 
+    Attributes:
+        key: of the pseudonyms; it is in the file and nowhere else.
+
     Raises:
         LedgerError: the file cannot be opened, is no ledger, has another schema version, is damaged, or is an older
             copy than its mark says.
@@ -27,8 +31,9 @@ class Chain:
 
     def __init__(self, path: Path, busy_timeout_s: float) -> None:
         self.store = LedgerStore(path, busy_timeout_s)
-        self._forget()
         try:
+            self.key = self.store.fact("pseudonym-key", secrets.token_bytes(32))
+            self._forget()
             self.verify()
         except BaseException:
             self.store.close()
@@ -110,17 +115,17 @@ class Chain:
 
     def enrolled(self, book: Book, pseudonyms: Sequence[bytes]) -> Persons:
         """Returns the places of persons, inside the open transaction; new ones are added."""
+        if len(set(pseudonyms)) < len(pseudonyms):
+            raise LedgerError(
+                "A study must have each person once in a hospital, and some are there twice; group their pictures.",
+                code="ledger-person-twice",
+            )
         places = book.places_of(pseudonyms)
         new = [pseudonyms[at] for at in np.flatnonzero(places < 0).tolist()]
         if new:
             self.store.add_persons(new)
             self._enrol_new()
             places = book.places_of(pseudonyms)
-        if len(np.unique(places)) != len(places):
-            raise LedgerError(
-                "A study must have each person once in a hospital, and some are there twice; group their pictures.",
-                code="ledger-person-twice",
-            )
         return places
 
     def kept(self, book: Book, cohort: Persons) -> str:
@@ -160,7 +165,7 @@ class Chain:
     def _forget(self) -> None:
         self._generation = self.store.generation
         self._sequence, self._head = 0, GENESIS
-        self._book: Book = Book()
+        self._book: Book = Book(self.key)
         self._cohorts: dict[str, Persons] = {}
 
     def _damaged(self, sequence: int) -> LedgerError:

@@ -9,7 +9,6 @@ Released: nothing. Every question that is answered to others is about one run (`
 """
 
 import hmac
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +20,13 @@ from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import Event, event_of_leaves, leaves, sorted_leaves
 from wardround.accounting.filter import RenyiFilter
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
-from wardround.errors import BudgetExhausted
+from wardround.errors import BudgetExhausted, LedgerError
 from wardround.ledger.account import Account
 from wardround.ledger.book import PSEUDONYM_BYTES, Book, Persons
 from wardround.ledger.chain import Chain
-from wardround.ledger.entry import Begun, Entry, LimitSet, Unprotected
+from wardround.ledger.entry import Begun, Charge, Ended, Entry, LimitSet, Unprotected
+
+_CARRIED_DELTA = 1e-5  # of a figure that is shown; nothing is decided by it
 
 
 class LedgerFile:
@@ -45,7 +46,6 @@ class LedgerFile:
         self.path = Path(path)
         self._version = version
         self._chain = Chain(self.path, busy_timeout_s)
-        self._key = self._chain.store.fact("pseudonym-key", secrets.token_bytes(32))
 
     def __enter__(self) -> "LedgerFile":
         return self
@@ -86,7 +86,8 @@ class LedgerFile:
 
         Guarantee:
             Who is in the run follows for each person from their own history alone: those who can afford everything that
-            is foreseen. That is kept for the run until it ends.
+            is foreseen. That is kept for the run until it ends. A hospital has one account in a run, and one cap: a run
+            that has ended is charged nothing more, and persons who join the hospital later are not in it.
 
         Args:
             run: the same for the whole run, and for no other.
@@ -114,8 +115,8 @@ class LedgerFile:
             offered = book.digest_of(np.sort(places))
             for sequence, part in book.parts.items():
                 begun = part.begun
-                same = (begun.run, begun.study, begun.hospital, begun.offered) == (run, study, hospital, offered)
-                if same and (not part.is_ended or (begun.seeded and part.counts)):
+                is_same = (begun.run, begun.study, begun.hospital) == (run, study, hospital)
+                if is_same and not (begun.seeded and part.is_free):
                     return Account(self._chain, sequence, np.isin(places, self._chain.cohort(begun.cohort)))
             admitted = self._admitted(book, places, foreseen, accountant, unit, relation)
             cohort = np.sort(places[admitted])
@@ -124,6 +125,36 @@ class LedgerFile:
                 AccountantKind(accountant), unit, relation, seeded, self._version, self._chain.now(),
             )  # fmt: skip
             return Account(self._chain, self._chain.append(begun), admitted)
+
+    def carry_over(
+        self,
+        *,
+        run: str,
+        study: str,
+        persons: Sequence[str],
+        event: Event,
+        unit: PrivacyUnit,
+        relation: NeighboringRelation,
+    ) -> bool:
+        """Charges persons with what another ledger says that they spent, whether or not they can afford it.
+
+        Returns False, and charges nothing, if this was carried over to the same persons before.
+        """
+        with self._chain.transaction():
+            book = self._chain.book()
+            cohort = np.sort(self._chain.enrolled(book, [self.pseudonym(person) for person in persons]))
+            digest = self._chain.kept(book, cohort)
+            if any((part.begun.run, part.begun.cohort) == (run, digest) for part in book.parts.values()):
+                return False
+            begun = self._chain.append(
+                Begun(
+                    run, study, "carried over", "every hospital", digest, digest, event, float("inf"), _CARRIED_DELTA,
+                    AccountantKind.PLD, unit, relation, False, self._version, self._chain.now(),
+                )
+            )  # fmt: skip
+            self._chain.append(Charge(begun, run, 1, "carried over", event, self._chain.now()))
+            self._chain.append(Ended(begun, self._chain.now()))
+            return True
 
     def unprotected(self, *, run: str, study: str, persons: Sequence[str], purpose: str) -> None:
         """Writes down that figures about these persons are about to leave without protection.
@@ -134,6 +165,34 @@ class LedgerFile:
             book = self._chain.book()
             cohort = np.sort(self._chain.enrolled(book, [self.pseudonym(person) for person in persons]))
             self._chain.append(Unprotected(run, study, self._chain.kept(book, cohort), purpose, self._chain.now()))
+
+    def end(self, line: int) -> Begun:
+        """Ends a run that will not go on, and returns its beginning: what was kept for it and not charged is free.
+
+        Args:
+            line: a line that the run began with.
+
+        Raises:
+            LedgerError: no run began there, or it has ended.
+        """
+        with self._chain.transaction():
+            parts = self._chain.book().parts
+            begun = parts[line].begun if line in parts else None
+            mine = [
+                number for number, part in parts.items()
+                if begun is not None and (part.begun.run, part.begun.study) == (begun.run, begun.study)
+                and not part.is_ended
+            ]  # fmt: skip
+            if begun is None or not mine:
+                raise LedgerError(
+                    f"A run must have begun at the line and not have ended, and at line {line} of ledger {self.path} "
+                    f"{'none began' if begun is None else 'one began that has'}. Take the line from wardround ledger "
+                    "show.",
+                    code="ledger-no-run",
+                )
+            for number in mine:
+                self._chain.append(Ended(number, self._chain.now()))
+        return begun
 
     def set_limit(self, epsilon: float, delta: float, *, by: str, reason: str) -> None:
         """Sets what a person may spend over all studies, from here on; infinity for no limit.
@@ -182,9 +241,27 @@ class LedgerFile:
         """Returns of each person whether the ledger has them, (person,)."""
         return self._chain.book().places_of([self.pseudonym(person) for person in persons]) >= 0
 
+    def can_afford(
+        self,
+        persons: Sequence[str],
+        foreseen: Event,
+        accountant: AccountantKind = AccountantKind.PLD,
+        unit: PrivacyUnit = PrivacyUnit.PATIENT,
+        relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE,
+    ) -> npt.NDArray[np.bool_]:
+        """Returns of each person whether they could be in a study that was begun now, (person,); writes nothing.
+
+        For the holder's own screen. Raises as `begin` does where nobody could.
+        """
+        book = self._chain.book()
+        places = book.places_of([self.pseudonym(person) for person in persons])
+        allowed, known = np.ones(len(places), dtype=bool), places >= 0
+        allowed[known] = self._admitted(book, places[known], foreseen, accountant, unit, relation)
+        return allowed
+
     def pseudonym(self, person: str) -> bytes:
         """Returns the keyed hash of a person's id: useless without this file."""
-        return hmac.digest(self._key, person.encode(), "sha256")[:PSEUDONYM_BYTES]
+        return hmac.digest(self._chain.key, person.encode(), "sha256")[:PSEUDONYM_BYTES]
 
     def _admitted(
         self,

@@ -3,17 +3,21 @@
     runs/<study>/
         study.toml         the resolved study
         environment.json   versions, machine, what the run needs to be repeated
-        patients.csv       the place of each patient, under a hash whose key was forgotten
         rounds.jsonl       one line a round
-        ledger.json        the ledger of the run, and how far it was
-        ledger.sqlite      that ledger, of generated patients and of rehearsals; others outlive the run
         checkpoints/       released vectors of the last finished round, or of every round
         model.safetensors  the final model
         model.json         the model card
         results.json       metrics, baselines, reference runs
         released.safetensors  noised pictures and labels, where the study releases them
+        receipts.json      the receipts that real hospitals signed
         certificate.json   the statement, the ledger heads, the hash of the model
         report.html        the page
+
+Those above are the shared record. These below are for the person who simulates, and depend on single patients:
+
+        patients.csv       the place and number of images of each patient, under a hash whose key was forgotten
+        ledger.json        the ledger of the run, how far it was, the digest of the pictures, the total of all studies
+        ledger.sqlite      that ledger, of generated patients and of rehearsals; others outlive the run
         hospitals/         what the simulated hospitals keep for themselves, until the run has ended
         hospitals.log      the simulated hospitals' own log, if they had anything to say
 
@@ -59,19 +63,15 @@ _IS_CHECKPOINT = re.compile(r"round-(\d{6,12})\.safetensors", re.ASCII)
 _MOST_LINES_BYTES = 64_000_000
 _HALF_WRITTEN = ".*.tmp"
 _SYNC_EVERY_S = 5.0
-_FILES = (
-    "study.toml", "environment.json", "patients.csv", "rounds.jsonl", "model.safetensors", "model.json",
-    "results.json", "certificate.json", "ledger.json", "report.html", "hospitals.log", "released.safetensors",
+SHARED = (
+    "study.toml", "environment.json", "rounds.jsonl", "model.safetensors", "model.json", "results.json",
+    "released.safetensors", "receipts.json", "certificate.json", "report.html",
 )  # fmt: skip
+"""Files of the shared record, beside `checkpoints/`."""
+_FILES = (*SHARED, "patients.csv", "ledger.json", "hospitals.log")
 _OURS = {
-    *_FILES,
-    ".lock",
-    "checkpoints",
-    "hospitals",
-    "ledger.sqlite",
-    "ledger.sqlite.mark",
-    "ledger.sqlite-journal",
-}
+    *_FILES, ".lock", "checkpoints", "hospitals", "ledger.sqlite", "ledger.sqlite.mark", "ledger.sqlite-journal"
+}  # fmt: skip
 
 
 class RunFolder:
@@ -261,6 +261,7 @@ class RunRecord:
         rounds: one dictionary a round.
         results: metrics, baselines, reference runs.
         certificate: the statement and what it rests on.
+        own: `ledger.json`, which is not shared; empty where the record came without it.
     """
 
     path: Path
@@ -269,6 +270,7 @@ class RunRecord:
     rounds: tuple[JsonDict, ...]
     results: JsonDict
     certificate: JsonDict
+    own: JsonDict
 
     @classmethod
     def read(cls, path: Path) -> "RunRecord":
@@ -288,6 +290,7 @@ class RunRecord:
             rounds=tuple(read_lines(path / "rounds.jsonl")),
             results=read_json(path / "results.json"),
             certificate=read_json(path / "certificate.json"),
+            own=read_json(path / "ledger.json") if (path / "ledger.json").exists() else {},
         )
 
     def tables(self) -> dict[str, Any]:

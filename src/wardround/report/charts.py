@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from wardround.report.canvas import WIDE, Chart, both, figure_of, new_axes, new_figure, rows_axes, write
-from wardround.report.contents import Comparison, Insider, Look, Report
+from wardround.report.contents import Comparison, Insider, Look, Quality, Report
 from wardround.report.guarantee import Guarantee
 from wardround.report.svg import BAND, INK, MUTED, OPEN, PAPER, PRIVATE, RULE
 
@@ -34,26 +34,27 @@ class Scale:
         return 0.0 if self.chance is None and least >= 0 else math.floor((least - 0.04) * 20) / 20
 
 
-def _scale(report: Report) -> Scale:
-    headline = report.quality.headline
+def _scale(quality: Quality) -> Scale:
+    headline = quality.headline
     return Scale(headline.title, CHANCE.get(headline.key))
 
 
 def rounds_chart(report: Report) -> Chart | None:
     """Returns the headline, and under it epsilon, against rounds; None when no round was looked at."""
-    looks, scale = report.looks, _scale(report)
-    if not looks:
+    looks = report.looks
+    if not looks or report.quality is None:
         return None
+    scale = _scale(report.quality)
     label = _rounds_label(looks, report.guarantee, scale)
     return both(lambda width: _draw_rounds(looks, report.guarantee, scale, width), label)
 
 
 def comparison_chart(report: Report) -> Chart | None:
     """Returns the headline of the main run and its references; None when none is known."""
-    scale = _scale(report)
     rows = tuple(row for row in report.comparisons if row.quality.headline.score.value is not None)
-    if not rows:
+    if not rows or report.quality is None:
         return None
+    scale = _scale(report.quality)
     said = "; ".join(f"{_name(row)}: {_score_words(row)}" for row in rows)
     chance = "" if scale.chance is None else f"; chance is {scale.chance:g}"
     return both(

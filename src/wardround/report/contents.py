@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from wardround.accounting.statement import Statement
+from wardround.report.account import Account
 from wardround.report.guarantee import Guarantee
 
 
@@ -97,11 +98,11 @@ class Insider:
 
 @dataclass(frozen=True)
 class Hospital:
-    """One hospital; `share` of images that are not of the first class."""
+    """One hospital; `share` of images that are not of the first class. Figures that it did not say are None."""
 
     name: str
-    patients: int
-    images: int
+    patients: int | None
+    images: int | None
     share: float | None
     spent: Guarantee | None
     ledger_head: str | None
@@ -158,7 +159,7 @@ class LostAttempts:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything the page shows."""
+    """Everything the page shows; `quality` and `test` are None where no figure of a test patient left a hospital."""
 
     name: str
     description: str
@@ -166,15 +167,16 @@ class Report:
     statement: Statement
     sentence: str
     guarantee: Guarantee
+    account: Account
     seeded: bool
     rounds: int
     planned_rounds: int | None
     stopped: str | None
     seconds: float
-    quality: Quality
+    quality: Quality | None
     classes: tuple[str, ...]
     parameters: int
-    test: Aside
+    test: Aside | None
     looks: tuple[Look, ...]
     comparisons: tuple[Comparison, ...]
     insiders: tuple[Insider, ...]

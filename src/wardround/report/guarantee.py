@@ -50,8 +50,16 @@ class Guarantee:
         >>> Guarantee(7.9959, 1e-5, "patient").condition
         'at δ = 1e-05, for one patient'
         """
-        delta = f"δ = {self.delta:g}" if self.holds else "any δ"
-        return f"at {delta}, for one {self.whom}"
+        return f"{self.at}, for one {self.whom}"
+
+    @property
+    def at(self) -> str:
+        """Delta, where the unit stands beside it.
+
+        >>> Guarantee(7.9959, 1e-5, "patient").at
+        'at δ = 1e-05'
+        """
+        return f"at δ = {self.delta:g}" if self.holds else "at any δ"
 
     @property
     def whom(self) -> str:

@@ -9,6 +9,7 @@ from wardround.accounting.terms import PrivacyUnit
 from wardround.errors import PrivacyError, RecordError
 from wardround.records.folder import JsonDict, RunRecord
 from wardround.records.json_object import JsonObject
+from wardround.report.account import account_of
 from wardround.report.contents import (
     Aside,
     Comparison,
@@ -75,12 +76,14 @@ def numbers_of(record: RunRecord) -> Report:
     federation = study.section("federation")
     statement = _statement(certificate)
     guarantee = Guarantee(statement.epsilon, statement.delta, statement.unit.value, statement.division)
-    quality = _quality(results.section("metrics"))
-    test = results.section("test")
+    quality = None if results.values.get("metrics") is None else _quality(results.section("metrics"))
     strategy = federation.text("strategy", "fedsgd")
     main_place = _PLACES.get(strategy, "Federated")
-    main = Comparison("federated", main_place, guarantee.holds, "this run", True, guarantee, quality)
-    references = (_comparison(name, row, main) for name, row in results.named_objects("references").items())
+    comparisons: tuple[Comparison, ...] = ()
+    if quality is not None:
+        main = Comparison("federated", main_place, guarantee.holds, "this run", True, guarantee, quality)
+        references = (_comparison(name, row, main) for name, row in results.named_objects("references").items())
+        comparisons = (main, *references)
     return Report(
         name=certificate.text("study"),
         description=study.section("study").text("description", ""),
@@ -88,6 +91,11 @@ def numbers_of(record: RunRecord) -> Report:
         statement=statement,
         sentence=certificate.text("sentence"),
         guarantee=guarantee,
+        account=account_of(
+            certificate,
+            JsonObject(record.own, "ledger.json"),
+            "picture" if statement.unit is PrivacyUnit.PICTURE else "patient",
+        ),
         seeded=certificate.flag("seeded"),
         rounds=certificate.integer("rounds"),
         planned_rounds=federation.integer("rounds") if "rounds" in federation.values else None,
@@ -96,12 +104,10 @@ def numbers_of(record: RunRecord) -> Report:
         quality=quality,
         classes=results.texts("classes"),
         parameters=results.integer("parameters"),
-        test=Aside(
-            test.integer("patients"), test.integer("images"), test.flag("leaking"), test.text("note", "")
-        ),
+        test=_test(results),
         looks=_looks(record),
         comparisons=tuple(
-            sorted((main, *references), key=lambda row: (_ORDER.index(row.place), row.private, row.is_main))
+            sorted(comparisons, key=lambda row: (_ORDER.index(row.place), row.private, row.is_main))
         ),
         insiders=_insiders(certificate, statement, guarantee),
         hospitals=_hospitals(results, certificate, guarantee),
@@ -114,7 +120,7 @@ def numbers_of(record: RunRecord) -> Report:
         target=results.text("target", "classes"),
         shortcut_auroc=results.maybe_number("shortcut_auroc"),
         location_dice=results.maybe_number("location_dice") if "location_dice" in results.values else None,
-        subgroups=_subgroups(results, quality.headline.key),
+        subgroups=() if quality is None else _subgroups(results, quality.headline.key),
         validation=_validation(results),
         witness=_witness(certificate),
         upload=_upload(results).text("sentence", ""),
@@ -129,10 +135,11 @@ def summary_of_run(record: RunRecord) -> JsonDict:
         "study": report.name,
         **report.guarantee.to_json(),
         "statement": report.sentence,
+        "account": report.account.to_json(),
         "seeded": report.seeded,
         "rounds": report.rounds,
         "stopped": report.stopped,
-        **_quality_json(report.quality),
+        **({} if report.quality is None else _quality_json(report.quality)),
         "comparisons": {
             row.key: {"text": row.text, "private": row.private}
             | row.guarantee.to_json()
@@ -181,6 +188,13 @@ def _quality(row: JsonObject) -> Quality:
         measures=tuple(Measure(key, title, unit, _score(row, key)) for key, title, unit in shown),
         majority_accuracy=row.maybe_number("majority_accuracy") if "majority_accuracy" in row.values else None,
     )
+
+
+def _test(results: JsonObject) -> Aside | None:
+    if results.values.get("test") is None:
+        return None
+    row = results.section("test")
+    return Aside(row.integer("patients"), row.integer("images"), row.flag("leaking"), row.text("note", ""))
 
 
 def _validation(results: JsonObject) -> Validation | None:
@@ -249,10 +263,11 @@ def _hospitals(results: JsonObject, certificate: JsonObject, promised: Guarantee
     ledgers = certificate.named_objects("ledgers")
 
     def hospital(row: JsonObject) -> Hospital:
-        ledger, counts = ledgers.get(row.text("name")), (row.integer("patients"), row.integer("images"))
+        ledger = ledgers.get(row.text("name"))
+        patients, images = (row.integer(k) if k in row.values else None for k in ("patients", "images"))
         spent = replace(promised, epsilon=ledger.number("epsilon_spent")) if ledger else None
         head = ledger.text("head") if ledger else None
-        return Hospital(row.text("name"), *counts, row.maybe_number("share_not_first_class"), spent, head)
+        return Hospital(row.text("name"), patients, images, row.maybe_number("share_not_first_class"), spent, head)
 
     return tuple(map(hospital, results.objects("hospitals")))
 
@@ -281,7 +296,7 @@ def _lost(lines: Iterable[JsonObject]) -> LostAttempts | None:
 
 
 def _environment(environment: JsonDict) -> tuple[tuple[str, str], ...]:
-    """Returns versions and machine; not the digest of the data, which would let a guess at the data be checked."""
+    """Returns versions and machine."""
     packages = JsonObject(environment, "environment.json").section("packages").values
-    own = {k: v for k, v in environment.items() if k not in ("packages", "dataset", "study_digest")}
+    own = {k: v for k, v in environment.items() if k not in ("packages", "study_digest")}
     return tuple((key, str(value)) for key, value in {**own, **packages}.items())

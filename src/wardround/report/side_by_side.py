@@ -39,10 +39,10 @@ def overview_of(
     for entry in entries:
         grouped.setdefault(entry.configuration, []).append(entry)
     reports = {entry.run: numbers_of(entry.record) for entry in entries}
-    columns = {m.key: m for r in reports.values() for m in r.quality.measures}
+    columns = {m.key: m for r in reports.values() for m in _quality_of(r).measures}
     rows = tuple(_row(group, [reports[entry.run] for entry in group], columns) for group in grouped.values())
     together = together_of([entry.record for entry in entries])
-    datasets = {str(entry.record.environment.get("dataset")) for entry in entries}
+    datasets = {str(entry.record.own.get("dataset")) for entry in entries}
     best, choice = _best(rows, next(iter(columns.values())), one_data_set=len(datasets) == 1)
     return Overview(
         title, tuple(columns.values()), rows, together, _dealt_anew(entries), charge, best, choice,
@@ -62,7 +62,7 @@ def _dealt_anew(entries: Sequence[Entry]) -> bool:
 
 def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str, Measure]) -> Row:
     loosest = max(zip(reports, group, strict=True), key=lambda pair: pair[0].guarantee.epsilon)
-    qualities = [report.quality for report in reports]
+    qualities = [_quality_of(report) for report in reports]
     checked = [report.validation.quality for report in reports if report.validation is not None]
     first = group[0]
     return Row(
@@ -83,6 +83,12 @@ def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str
         shortcut=_spread([report.shortcut_auroc for report in reports]),
         location=_spread([report.location_dice for report in reports]),
     )
+
+
+def _quality_of(report: Report) -> Quality:
+    """Returns the metrics of a simulation, which always has some."""
+    assert report.quality is not None, "a run between hospitals is not compared"
+    return report.quality
 
 
 def _scores(qualities: Sequence[Quality], key: str) -> Spread | None:

@@ -139,9 +139,9 @@ def _by_people(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
 
 
 def _marks(record: RunRecord) -> set[str]:
-    marks = {f"digest {record.environment.get('dataset')}"}
-    data = JsonObject(record.tables(), "study.toml").section("data").values
-    return marks | ({f"path {data['path']}"} if "path" in data else set())
+    tables, marks = JsonObject(record.tables(), "study.toml"), {f"digest {record.own.get('dataset')}"}
+    paths = [tables.section(name).values.get("path") for name in ("site", "data")]
+    return marks | {f"path {path}" for path in paths if path is not None}
 
 
 def _read(record: RunRecord) -> _Run:

@@ -1,6 +1,6 @@
 """The ledger of a simulated run: the lasting one of the person who runs it, or a throw-away one in the run's folder.
 
-    ledger.json    the run's name, its ledger, and how far that was when the last round ended
+    ledger.json    the run's name, its ledger, how far that was after the last round, and the digest of the pictures
 
 Patients who cannot afford the study are left out before it begins, each by their own history alone. Generated patients
 are nobody, and a rehearsal is charged to nobody's account: their ledger lies in the run's folder, and goes with it.
@@ -10,12 +10,13 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from wardround import __version__
 from wardround.accounting.numbers import number_to_json
 from wardround.config import Study
-from wardround.errors import BudgetExhausted, RecordError
+from wardround.errors import BudgetExhausted, LedgerError, RecordError
 from wardround.hospital.charged import open_account, run_of
 from wardround.images.patients import Patient
 from wardround.ledger.account import Account
@@ -34,6 +35,22 @@ FILE = "ledger.json"
 IN_FOLDER = "ledger.sqlite"
 
 
+class Standing(StrEnum):
+    """The part that a run has in anybody's account."""
+
+    LASTING = "lasting"
+    """Charged to the patients' accounts, in a ledger that outlives the run."""
+    REHEARSAL = "rehearsal"
+    """Charged to a ledger that goes with the run."""
+    GENERATED = "generated"
+    """Charged to generated patients, who are nobody; their ledger goes with the run."""
+
+    @property
+    def stamp(self) -> str:
+        """The words that follow a line which is quoted alone; empty where there is nothing to add."""
+        return " [rehearsal: charged to no account]" if self is Standing.REHEARSAL else ""
+
+
 @dataclass(frozen=True)
 class Accounts:
     """The accounts of a run's hospitals.
@@ -42,13 +59,20 @@ class Accounts:
         ledger: all of them are in.
         run: its name there.
         of: by hospital.
-        is_lasting: the ledger outlives the run.
+        standing: whose accounts these are.
+        dataset: digest of the pictures. Known data could be held against it, so it is in no file that is shared.
     """
 
     ledger: LedgerFile
     run: str
     of: Mapping[HospitalName, Account]
-    is_lasting: bool
+    standing: Standing
+    dataset: str
+
+    @property
+    def is_lasting(self) -> bool:
+        """True if the ledger outlives the run."""
+        return self.standing is Standing.LASTING
 
     def note(self, folder: RunFolder, materials: Materials | None = None) -> None:
         """Writes down how far the ledger is: a resumed run finds one that was put back, or is gone.
@@ -58,7 +82,29 @@ class Accounts:
         entries, head = self.ledger.position()
         ledger = str(self.ledger.path.resolve()) if self.is_lasting else None
         total = {} if materials is None else {"total": total_of(self, materials)}
-        folder.write_json(FILE, {"run": self.run, "ledger": ledger, "entries": entries, "head": head} | total)
+        known = {
+            "run": self.run,
+            "standing": self.standing.value,
+            "ledger": ledger,
+            "entries": entries,
+            "head": head,
+        }
+        folder.write_json(FILE, known | {"dataset": self.dataset} | total)
+
+    def check_continues(self, done: int, rounds: int) -> None:
+        """Refuses to go on with a run that has ended, unless `done` of its `rounds` are all: it is written down then.
+
+        Raises:
+            LedgerError: a copy of the run ended elsewhere.
+        """
+        ended = [name for name, account in self.of.items() if account.is_ended and not account.is_seeded]
+        if ended and done < rounds:
+            raise LedgerError(
+                f"A run that has ended cannot go on, and ledger {self.ledger.path} says that this one did: a copy of "
+                f"it ended elsewhere, and this folder is at round {done} of {rounds}. Use that copy, or start a new "
+                "run.",
+                code="ledger-ended",
+            )
 
     def end(self) -> None:
         """Ends the run for every hospital: what was foreseen and not charged is free again."""
@@ -80,15 +126,16 @@ def begun(
     """
     run = run_of(study, materials.images.digest, secrets.token_hex(16))
     with ExitStack() as stack:
-        if study.privacy.ledger is None and (rehearsal or study.site.layout == "phantom"):
+        if rehearsal or (study.privacy.ledger is None and study.site.layout == "phantom"):
             folder = RunFolder.create(out, fresh=fresh, forget_ledger=True)
             stack.callback(folder.close)
             ledger = stack.enter_context(LedgerFile(out / IN_FOLDER, version=__version__))
-            accounts = open_accounts(study, plan, materials, ledger, run, is_lasting=False)
+            standing = Standing.REHEARSAL if rehearsal else Standing.GENERATED
+            accounts = open_accounts(study, plan, materials, ledger, run, standing)
         else:
             path = study.privacy.ledger or own_ledger()
             ledger = stack.enter_context(LedgerFile(path, version=__version__))
-            accounts = open_accounts(study, plan, materials, ledger, run, is_lasting=True)
+            accounts = open_accounts(study, plan, materials, ledger, run, Standing.LASTING)
             try:
                 folder = RunFolder.create(out, fresh=fresh)
             except BaseException:
@@ -107,11 +154,19 @@ def resumed(study: Study, plan: Plan, materials: Materials, path: Path) -> Itera
 
     Raises:
         LedgerError: the ledger is an older copy than the run knows, or damaged.
-        RecordError: the ledger is gone, or the folder does not say which it was.
+        RecordError: the ledger is gone, the folder does not say which it was, or the pictures have changed.
     """
     noted = JsonObject(read_json(path / FILE), FILE)
-    lasting = noted.values.get("ledger") is not None
-    place = Path(noted.text("ledger")) if lasting else path / IN_FOLDER
+    if noted.text("dataset") != materials.images.digest:
+        raise RecordError(
+            f"The data set must be what the run in {path} began with, and has changed; restore it, or start a new run.",
+            code="record-dataset",
+        )
+    try:
+        standing = Standing(noted.text("standing"))
+    except ValueError:
+        raise RecordError(f"{FILE} must say whose accounts a run is charged to; restore it from a copy.") from None
+    place = Path(noted.text("ledger")) if standing is Standing.LASTING else path / IN_FOLDER
     if not place.exists():
         raise RecordError(
             f"A run goes on with the ledger that it was charged to, and {place} is gone; restore it from a copy, or "
@@ -120,11 +175,11 @@ def resumed(study: Study, plan: Plan, materials: Materials, path: Path) -> Itera
         )
     with LedgerFile(place, version=__version__) as ledger:
         ledger.verify(noted.text("head"))
-        yield open_accounts(study, plan, materials, ledger, noted.text("run"), is_lasting=lasting)
+        yield open_accounts(study, plan, materials, ledger, noted.text("run"), standing)
 
 
 def open_accounts(
-    study: Study, plan: Plan, materials: Materials, ledger: LedgerFile, run: str, *, is_lasting: bool
+    study: Study, plan: Plan, materials: Materials, ledger: LedgerFile, run: str, standing: Standing
 ) -> Accounts:
     """Returns the accounts of a run's hospitals; the same ones where it is resumed.
 
@@ -147,26 +202,28 @@ def open_accounts(
             f"{spent.greatest:.2f} of {limit.epsilon:g} at delta = {limit.delta:g} in ledger {ledger.path}. Nothing "
             "was changed; set another limit with wardround ledger set-limit if that is right."
         )
-    return Accounts(ledger, run, accounts, is_lasting)
+    return Accounts(ledger, run, accounts, standing, materials.images.digest)
 
 
 def admitted(study: Study, materials: Materials, accounts: Accounts) -> tuple[Materials, int]:
-    """Returns the materials without patients who cannot afford the study, and how many those are."""
-    left = 0
-    places = {}
-    everybody = dealt(study, materials)
-    out = set()
-    for name, patients in everybody.items():
-        allowed = accounts.of[name].admitted
-        out |= {patient.id for patient, is_in in zip(patients, allowed, strict=True) if not is_in}
-        left += int((~allowed).sum())
-    if not left:
+    """Returns the materials that train without patients who cannot afford the study, and how many those are.
+
+    The division stays as it was dealt: what is said of it to others depends on no account.
+    """
+    out = {
+        patient.id
+        for name, patients in dealt(study, materials).items()
+        for patient, is_in in zip(patients, accounts.of[name].admitted, strict=True)
+        if not is_in
+    }
+    if not out:
         return materials, 0
-    for name, patients in materials.split.hospitals.items():
-        places[name] = tuple(patient for patient in patients if patient.id not in out)
     bound = study.privacy.images_per_patient
-    hospitals = {name: training_patients(patients, bound) for name, patients in places.items()}
-    return replace(materials, split=replace(materials.split, hospitals=places), hospitals=hospitals), left
+    hospitals = {
+        name: training_patients([patient for patient in patients if patient.id not in out], bound)
+        for name, patients in materials.split.hospitals.items()
+    }
+    return replace(materials, hospitals=hospitals), len(out)
 
 
 def dealt(study: Study, materials: Materials) -> dict[HospitalName, tuple[Patient, ...]]:
@@ -188,9 +245,10 @@ def total_of(accounts: Accounts, materials: Materials) -> dict[str, object] | No
         accounts.ledger, [patient.id for patients in materials.split.hospitals.values() for patient in patients]
     )
     return {
-        "studies": len({run.digest for run in found.runs}),
+        "runs": sum(run.epsilon > 0 for run in found.runs),
+        "studies": found.studies,
         "persons": found.persons,
         "greatest_epsilon": number_to_json(found.greatest),
         "delta": found.delta,
-        "limit": None if found.limit is None else found.limit.epsilon,
+        "limit": None if found.limit is None else {"epsilon": found.limit.epsilon, "delta": found.limit.delta},
     }

@@ -16,12 +16,9 @@ from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.config import Study
-from wardround.hospital.pictures import reader_options
+from wardround.hospital.pictures import list_pictures
 from wardround.images.entries import Target
-from wardround.images.layouts.phantom import PhantomOptions, list_phantom
 from wardround.images.listing import Listing
-from wardround.images.load import list_entries, open_layout
-from wardround.images.naming import with_persons
 from wardround.models.network import Network
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import clipped_sum
@@ -101,7 +98,7 @@ def estimate(study: Study) -> Estimate:
     check_availability(study, timetable)
     plan = plan_of(study)
     check_references(study, plan)
-    listing = _listed(study)
+    listing = list_pictures(study)
     persons = Persons.NAMED if listing is None else listing.persons
     plan = replace(plan, persons=persons)
     patients = None if listing is None else len({entry.patient for entry in listing.entries})
@@ -138,19 +135,6 @@ def estimate(study: Study) -> Estimate:
         memory_bytes=int(cache + inputs + hospitals + gradient_bytes),
         upload=upload_of(plan, network.num_parameters, [f"hospital-{study.hospitals.count}"]),
     )
-
-
-def _listed(study: Study) -> Listing | None:
-    """Returns the entries of the data folder, by names, tables and headers alone; None where no folder is named."""
-    site = study.site
-    if site.layout == "phantom":
-        phantoms = list_phantom(PhantomOptions(**site.phantom.model_dump()))
-        options = reader_options(study)
-        return options.classified(with_persons(phantoms, options.names, None))
-    if site.path is None:
-        return None
-    with open_layout(site.layout, site.path) as store:
-        return list_entries(site.layout, store, study.data.task, reader_options(study))
 
 
 def _shape(study: Study, listing: Listing | None) -> tuple[int, ...]:

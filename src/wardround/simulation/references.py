@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from wardround.accounting.events import NoEvent
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.plans import check_fit
-from wardround.agreed.strategies import releases_after
+from wardround.agreed.strategies import average_last_of, releases_after
 from wardround.config import Study
-from wardround.config.federation import ALONE, Descent, FederatedSGD
+from wardround.config.federation import ALONE, FederatedSGD
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Position, Schedule, run_rounds
 from wardround.errors import StudyError
@@ -150,11 +150,6 @@ def _with_strategy(study: Study, strategy: str) -> Study:
     steps = {key: getattr(own, key) for key in ("learning_rate", "momentum", "average_last")}
     section = FederatedSGD.model_validate({"strategy": strategy, "rounds": study.rounds, **steps})
     return study.model_copy(update={"federation": section})
-
-
-def average_last_of(study: Study) -> float:
-    """Returns the last part of the rounds whose weights are averaged; 0 where everything is fitted at once."""
-    return study.federation.average_last if isinstance(study.federation, Descent) else 0.0
 
 
 def pooled(hospitals: Hospitals) -> TrainingPatients:

@@ -13,7 +13,6 @@ from wardround.images.patients import Patient
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
-from wardround.secure_aggregation.round.witness import WITNESSES
 from wardround.simulation.absences import availability_of
 from wardround.simulation.evaluation import (
     evaluate_models,
@@ -23,8 +22,9 @@ from wardround.simulation.evaluation import (
     summary_of,
 )
 from wardround.simulation.materials import Hospitals, Materials
-from wardround.simulation.references import REFERENCES, run_reference
-from wardround.training.patients import TrainingPatients
+from wardround.simulation.references import POOLED, REFERENCES, pooled, run_reference
+from wardround.simulation.released import Release
+from wardround.training.patients import TrainingPatients, training_patients
 
 
 def results_of(
@@ -33,6 +33,7 @@ def results_of(
     materials: Materials,
     hospitals: Hospitals,
     outcome: Outcome,
+    released: tuple[Release, ...],
     observer: Observer,
 ) -> dict[str, object]:
     """Returns metrics of the final models, reference runs, and releases with their readers; evaluates and trains."""
@@ -68,7 +69,7 @@ def results_of(
         },
         "hospitals": [
             {"name": n, "patients": len(p), "images": len(p.rows), "share_not_first_class": _share(p, materials)}
-            for n, p in hospitals.items()
+            for n, p in _as_dealt(study, plan, materials, hospitals).items()
         ],
         "availability": None if availability is None else availability.to_json(outcome.position.round),
         "upload": None if upload is None else upload.to_json(),
@@ -76,8 +77,20 @@ def results_of(
         "resemblance": published(study.privacy.plan, "simulation").resemblance_of(plan, materials)
         if isinstance(plan.training, NoisedPictures)
         else None,
-        "released": _released(study, plan, materials),
+        "released": [one.to_json() for one in released],
     }
+
+
+def _as_dealt(study: Study, plan: Plan, materials: Materials, hospitals: Hospitals) -> Hospitals:
+    """Returns the patients of each hospital whether or not they can afford the study, which depends on no account.
+
+    Of noised pictures these are the patients who were released, as the release itself shows.
+    """
+    if isinstance(plan.training, NoisedPictures):
+        return hospitals
+    bound = study.privacy.images_per_patient
+    places = {name: training_patients(patients, bound) for name, patients in materials.split.hospitals.items()}
+    return places if hospitals.keys() == places.keys() else {POOLED: pooled(places)}
 
 
 def _validated(outcome: Outcome, materials: Materials, ensemble: bool) -> dict[str, object] | None:
@@ -90,49 +103,6 @@ def _validated(outcome: Outcome, materials: Materials, ensemble: bool) -> dict[s
         "images": len(materials.validation.rows),
         "metrics": summary_of(metrics),
     }
-
-
-def _released(study: Study, plan: Plan, materials: Materials) -> list[dict[str, str]]:
-    """Returns each release of a run: its content, its readers, and its protection."""
-    one = plan.persons.one
-    guarded = "the statement" if plan.is_private else "nothing: the study asks for no privacy"
-    readers, reference = "readers of this record", "nothing: a reference of a simulation, charged to no ledger"
-    rows = [("the model of every round and the final model", "every recipient", guarded)]
-    if isinstance(plan.training, NoisedPictures):
-        what = "noised training pictures or features, noised labels, and which belong to one patient"
-        rows.insert(0, (what, "everybody", guarded))
-        rows.append(("how much noised pictures resemble their originals", readers, reference))
-    if plan.masked is not None:
-        what = (
-            f"{WITNESSES} coordinates of noise alone behind every sum, public keys, signatures, how many charges each "
-            "ledger has, and its sealed head"
-        )
-        rows.append((what, "the coordinator and every hospital", f"nothing: none of it depends on a {one}"))
-    if plan.count is not None:
-        to = "the coordinator" if plan.masked is None else "the coordinator and every hospital"
-        rows.append((f"the number of training {one}s", to, guarded))
-    trained_on = "" if materials.split.leaking else " and were never trained on"
-    what = (
-        f"metrics on the validation {one}s, round by round, and on the test {one}s at the end"
-        if len(materials.validation)
-        else f"metrics on the test {one}s, round by round"
-    )
-    rows.append((what, readers, f"nothing: test {one}s stand outside the guarantee{trained_on}"))
-    what = (
-        f"the table of hospitals ({one}s, images, class shares), the counts of findings in the pictures, and the "
-        "digest of the data set"
-    )
-    rows.append((what, readers, "nothing: known because this machine simulates every hospital"))
-    baseline = (
-        f"the Dice of the mask that training {one}s have most often at each place"
-        if materials.images.target is Target.MASKS
-        else "the AUROC of six brightness and border numbers alone, fitted to the training pictures"
-    )
-    rows.append((baseline, readers, reference))
-    if study.federation.compare:
-        unprotected = "nothing: references of a simulation, charged to no ledger"
-        rows.append(("reference runs and their metrics", readers, unprotected))
-    return [{"what": what, "to": to, "protected_by": guard} for what, to, guard in rows]
 
 
 def patient_table(materials: Materials) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

@@ -1,48 +1,42 @@
 """A run from its first stage to its report, and the way back into one that was interrupted."""
 
 import logging
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from wardround.accounting.numbers import number_to_json
-from wardround.agreed.model_card import card_of
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
 from wardround.boundary.private import open_private
 from wardround.boundary.text import shown
 from wardround.config import Study, read_study
-from wardround.coordinator.certificate import certificate_of
-from wardround.coordinator.coordinator import Coordinator
 from wardround.coordinator.observer import Observer
-from wardround.coordinator.rounds import JsonDict, Models, Outcome, Position, Schedule, run_rounds
-from wardround.errors import BudgetExhausted, MissingExtra, RecordError
-from wardround.models.card import ModelCard, WeightsCard
+from wardround.coordinator.recording import Measure, report_on, run_recorded, write_card, write_model
+from wardround.coordinator.rounds import JsonDict, Models
+from wardround.errors import BudgetExhausted, RecordError
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
 from wardround.records.environment import describe_environment, threads_of
-from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
-from wardround.report.write import write_report
+from wardround.records.folder import RunFolder, RunRecord, read_json
 from wardround.simulation.absences import check_availability
 from wardround.simulation.accounts import Accounts, admitted, begun, resumed
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.federate import federate
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
-from wardround.simulation.references import POOLED, average_last_of, check_references, pooled
+from wardround.simulation.references import POOLED, check_references, pooled
+from wardround.simulation.released import releases_of, unprotected_in
 from wardround.simulation.results import patient_table, results_of
-from wardround.types import Vector
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
-_NAMES = {"study_digest": "study file", "dataset": "data set", "weights_sha256": "weights file"}
+_NAMES = {"study_digest": "study file", "weights_sha256": "weights file"}
 
 
 def run_study(
@@ -90,7 +84,7 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         if (path / "certificate.json").exists():
             observer.stage("the run is finished; writing its report again")
             record = RunRecord.read(path)
-            _report(record, observer)
+            report_on(record, observer)
             return record
         _use_threads(threads_of(environment))  # another number of threads may round differently
         observer.stage("computing the privacy plan")
@@ -104,6 +98,8 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
                     "it, or start a new run."
                 )
         with resumed(study, plan, materials, path) as accounts:
+            found = folder.latest_checkpoint()
+            accounts.check_continues(0 if found is None else found[0], study.rounds)
             materials = _admitted(study, materials, accounts, observer)
             return _train(study, plan, materials, folder, accounts, observer)
     finally:
@@ -128,11 +124,10 @@ def _use_threads(threads: int | None) -> int:
 
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:
-    """Returns what must be the same on resume: a statement over two studies or data sets would be false."""
+    """Returns what must be the same on resume, beside the pictures: a statement over two studies would be false."""
     weights = materials.workbench.network.weights
     return {
         "study_digest": study.digest,
-        "dataset": materials.images.digest,
         "weights_sha256": None if weights is None else weights.sha256,
     }
 
@@ -194,50 +189,29 @@ def _train(
         )  # fmt: skip
         coordinator = federation.coordinator
         coordinator.greet()
-        outcome = _rounds(study, coordinator, materials, folder, accounts, observer)
+        network, images = materials.workbench.network, materials.images
+        measure = _measure(study, materials, folder, accounts)
+        outcome = run_recorded(coordinator, materials.workbench.initial_weights, folder, observer, measure)
         coordinator.close()
-        model_sha256 = folder.write_model(_named(outcome.models, materials))
-        results = results_of(study, plan, materials, hospitals, outcome, observer)
+        model_sha256 = write_model(outcome, network, folder)
+        released = releases_of(
+            study, plan, materials.images.target,
+            leaking=materials.split.leaking, validation=len(materials.validation) > 0, is_lasting=accounts.is_lasting,
+        )  # fmt: skip
+        results = results_of(study, plan, materials, hospitals, outcome, released, observer)
         folder.write_json("results.json", results)
         folder.forget_notes()
-        history = read_lines(folder.path / "rounds.jsonl")
-        certificate = certificate_of(coordinator, outcome, model_sha256, history)
-        weights = WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models))
-        folder.write_json("model.json", _card(study, materials, weights, str(certificate["short"])).to_json())
+        certificate = write_card(
+            coordinator, outcome, network, folder, model_sha256=model_sha256, target=images.target,
+            classes=images.class_names, channels=images.pixels.shape[1], stamp=accounts.standing.stamp,
+        )  # fmt: skip
+        certificate |= {"standing": accounts.standing.value, "unprotected": unprotected_in(released)}
         accounts.end()
         accounts.note(folder, materials)
         folder.write_json("certificate.json", certificate)
     record = RunRecord.read(folder.path)
-    _report(record, observer)
+    report_on(record, observer)
     return record
-
-
-def _card(study: Study, materials: Materials, weights: WeightsCard, statement: str) -> ModelCard:
-    images = materials.images
-    return card_of(
-        study, materials.workbench.network, weights,
-        target=images.target, classes=images.class_names, channels=images.pixels.shape[1], statement=statement,
-    )  # fmt: skip
-
-
-def _names_in_file(models: Models) -> tuple[str, ...]:
-    """Returns the names that parameters of several models begin with in `model.safetensors`; none for one model."""
-    return tuple(models) if len(models) > 1 else ()
-
-
-def _named(models: Models, materials: Materials) -> dict[str, Vector]:
-    """Returns the content of `model.safetensors`: parameters by name, to be read again as `[model] weights`.
-
-    Of several models, each name stands after that of its hospital.
-    """
-    workbench = materials.workbench
-    if not _names_in_file(models):
-        return workbench.named_weights(next(iter(models.values())))
-    return {
-        f"{model}/{name}": value
-        for model, weights in models.items()
-        for name, value in workbench.named_weights(weights).items()
-    }
 
 
 def _headline(summary: JsonDict) -> str:
@@ -247,63 +221,23 @@ def _headline(summary: JsonDict) -> str:
     return "" if value is None else f", {shown[0]['title']} {value:.3f}"
 
 
-def _report(record: RunRecord, observer: Observer) -> None:
-    """Writes the page, unless its extra is not installed: the run is complete without it."""
-    observer.stage("writing the report")
-    try:
-        write_report(record)
-    except MissingExtra as error:
-        observer.stage(str(error))
+def _measure(study: Study, materials: Materials, folder: RunFolder, accounts: Accounts) -> Measure:
+    """Returns what notes the ledger after each round, and evaluates the models on the patients set aside."""
 
-
-def _rounds(
-    study: Study,
-    coordinator: Coordinator,
-    materials: Materials,
-    folder: RunFolder,
-    accounts: Accounts,
-    observer: Observer,
-) -> Outcome:
-    section = study.federation
-    schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study))
-    folder.keeps_every_round = study.performance.keep == "every-round"
-    found = folder.latest_checkpoint()
-    if found is None:
-        counting = f"counting {coordinator.plan.persons.one}s"
-        observer.stage(counting if coordinator.counts_patients else "starting")
-        state = coordinator.strategy.init(materials.workbench.initial_weights, coordinator.channel)
-        position = Position(0, state)
-        folder.write_checkpoint(0, position.to_arrays())
-    else:
-        position = Position.from_arrays(*found)
-        position.check(study.rounds, materials.workbench.initial_weights.size)
-    observer.stage(
-        f"training: {section.strategy}, {study.rounds} rounds, {len(coordinator.channel.hospitals)} hospitals"
-    )
-    shown = ""
-
-    def look(round: int, models: Models | None) -> JsonDict:
-        nonlocal shown
+    def measure(round: int, models: Models | None) -> tuple[JsonDict, str]:
         accounts.note(folder)
-        witness, tries = coordinator.witness(round), coordinator.tries(round)
-        entry: JsonDict = {} if witness is None else {"witness": asdict(witness)}
-        entry |= {} if tries is None else asdict(tries)
-        if models is not None:
-            metrics = evaluate_models(
-                models, materials, ensemble=section.strategy == "ensemble",
-                validation=len(materials.validation) > 0, num_resamples=_QUICK_RESAMPLES,
-            )  # fmt: skip
-            summary = summary_of(metrics)
-            epsilon = coordinator.epsilon_after(round)
-            entry |= {
-                "epsilon": number_to_json(epsilon),
-                "measured_on": "validation" if len(materials.validation) else "test",
-                "metrics": {k: v for k, v in summary.items() if not k.endswith("_interval")},
-            }
-            shown = f"ε {epsilon:.2f}" if math.isfinite(epsilon) else "ε ∞"
-            shown += _headline(summary)
-        again = "" if tries is None else f"  attempt {tries.attempts}, without {', '.join(tries.missing)}"
-        observer.progress(round, schedule.num_rounds, shown + again)
-        return entry
+        if models is None:
+            return {}, ""
+        validation = len(materials.validation) > 0
+        metrics = evaluate_models(
+            models, materials, ensemble=study.federation.strategy == "ensemble", validation=validation,
+            num_resamples=_QUICK_RESAMPLES,
+        )  # fmt: skip
+        summary = summary_of(metrics)
+        entry: JsonDict = {
+            "measured_on": "validation" if validation else "test",
+            "metrics": {k: v for k, v in summary.items() if not k.endswith("_interval")},
+        }
+        return entry, _headline(summary)
 
-    return run_rounds(coordinator.strategy, coordinator.channel, schedule, position, folder, look)
+    return measure

@@ -7,7 +7,6 @@ from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -194,12 +193,6 @@ class Workbench:
         if self._inputs is not None:
             return self._inputs[torch.from_numpy(rows)]
         return self._encode(self._augmentation.centre(torch.from_numpy(self._pixels[rows]))[0])
-
-    def named_weights(self, weights: Vector) -> dict[str, npt.NDArray[np.float32]]:
-        """Returns every parameter of the network by name, frozen ones too, as `wardround.models.weights` reads them."""
-        self._load(weights)
-        body = self.network.trained if self.network.parts is None else self.network.parts.body
-        return {name: value.detach().to(torch.float32).numpy().copy() for name, value in body.state_dict().items()}
 
     def predicted_masks(self, weights: Vector | tuple[Vector, ...], rows: Rows) -> Iterator[tuple[Rows, Masks]]:
         """Yields some rows, and the likeliest class of each of their pixels or voxels, (row, *space)."""

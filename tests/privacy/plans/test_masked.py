@@ -189,7 +189,7 @@ def test_statement_event_and_epsilon_of_a_counted_run_agree(counts):
     assert statement.releases == sum(count for _, count in leaves(event)) == plan.releases + counts
     assert (release_event(plans.count_of(plan)), counts) in leaves(event)
     assert ("one noised count" if counts == 1 else "3 noised counts") in statement.released_what
-    assert "counted privately" in statement.sentence()
+    assert "counted with noise" in statement.sentence()
 
 
 COUNTED = plans.masked_and_counted()

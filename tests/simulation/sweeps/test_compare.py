@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tests.errors import raises_code
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import ComposedEvent
@@ -10,6 +11,7 @@ from wardround.config.sweep import parse_sweep, read_sweep
 from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, StudyError, WardroundError
 from wardround.ledger.file import LedgerFile
+from wardround.ledger.place import own_ledger
 from wardround.records.folder import RunRecord
 from wardround.simulation.run import run_study
 from wardround.simulation.sweeps import compare as room
@@ -22,14 +24,18 @@ def in_this_process(monkeypatch):
     """Runs without processes of their own, which have tests of their own; remembers how many were to go at once."""
     at_once = []
 
-    def finish(studies, out, observer, *, workers=None):
+    def finish(studies, out, observer, *, workers=None, rehearsal=False):
         at_once.append(workers)
         out.mkdir(parents=True, exist_ok=True)
         records, failures, spent = {}, {}, set()
         for name, study in studies.items():
             try:
                 done = (out / name / "certificate.json").exists()
-                records[name] = RunRecord.read(out / name) if done else run_study(study, out / name, observer)
+                records[name] = (
+                    RunRecord.read(out / name)
+                    if done
+                    else run_study(study, out / name, observer, rehearsal=rehearsal)
+                )
             except WardroundError as error:
                 failures[name] = str(error)
                 spent |= {name} if isinstance(error, BudgetExhausted) else set()
@@ -77,6 +83,30 @@ def test_a_charged_sweep_stops_when_the_limit_is_spent_and_no_patient_loses_more
     assert overview.charge.limit == limit
     assert 4 < overview.charge.spent.epsilon <= limit
     assert overview.together[0].guarantee.epsilon <= limit
+
+
+def test_a_charged_sweep_of_real_pictures_is_on_the_lasting_ledger(
+    sweep, make_pictures, tmp_path, in_this_process
+):
+    """Its limit is the ledger's: neither a new folder nor the study's file begins a new account."""
+    data = {"layout": "folder", "path": str(make_pictures(tmp_path / "data")), "phantom": None}
+    charged = sweep(
+        {"repeats": 3, "charge": True}, study={"seed": None}, data=data,
+        privacy={"epsilon": 4.0, "epsilon_limit": 100.0, "num_patients": 20},
+    )  # fmt: skip
+    with raises_code(StudyError, "study-charge-limit"):
+        compare([charged], tmp_path / "refused", Silent())
+    with LedgerFile(own_ledger()) as ledger:
+        ledger.set_limit(7.0, 1e-3, by="a test", reason="enough")
+    overview = compare([charged], tmp_path / "out", Silent())
+    assert not (tmp_path / "out" / "ledger.sqlite").exists()
+    assert 0 < len(overview.missing) < 3
+    assert overview.charge is not None
+    assert overview.charge.limit == 7.0
+    with pytest.raises(WardroundError):
+        compare([charged], tmp_path / "again", Silent())
+    with raises_code(StudyError, "study-charged-rehearsal"):
+        compare([charged], tmp_path / "rehearsal", Silent(), rehearsal=True)
 
 
 def test_a_failed_run_is_an_error_after_the_page_of_the_others(sweep, tmp_path):

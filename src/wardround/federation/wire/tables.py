@@ -1,6 +1,7 @@
 """Requests and replies as bytes: one table from each kind of message or of work to its fields."""
 
 import math
+from dataclasses import dataclass
 from typing import cast
 
 from wardround.errors import FederationError
@@ -36,6 +37,7 @@ from wardround.federation.wire.codecs import (
     reals,
     tuple_of,
 )
+from wardround.federation.wire.frame import unpack
 from wardround.federation.wire.limits import MOST_SIGNED_BYTES, Limits
 from wardround.work import (
     Announce,
@@ -162,6 +164,7 @@ _HELLO: dict[str, Codec] = {
         integer(1, _MOST_SIDE), lambda limits: range(1, 5)
     ),  # channel, and three axes of space
     "weights_sha256": SHA256,
+    "threads": integer(1, 1 << 16),
     "last_attempt": tuple_of(integer(0), lambda limits: range(2, 3)),
 }
 _RECEIPT: dict[str, Codec] = {
@@ -207,6 +210,30 @@ def encode_request(request: Request) -> bytes:
 def decode_request(content: bytes, limits: Limits) -> Request:
     """Returns the request that `encode_request` wrote, with the guarantee of `wire.codecs.decode`."""
     return cast(Request, decode(REQUEST, content, "request", limits))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The outside of a request, as its header has it: enough to hand it over, and to note that it came."""
+
+    study: str
+    round: int
+    work: str
+
+
+def asked_in(content: bytes, most_bytes: int) -> Asked:
+    """Returns the outside of a request, whose content is not checked.
+
+    Raises:
+        FederationError: the bytes have no header of a request.
+    """
+    header, _ = unpack(content, most_bytes)
+    work = header.get("work")
+    match header.get("study"), header.get("round"), work.get("kind") if isinstance(work, dict) else None:
+        case str(study), int(round), str(kind):
+            return Asked(study, round, kind)
+        case _:
+            raise FederationError("A request must name its study, round and work, and does not. Send it again.")
 
 
 def encode_reply(reply: Reply | Failure) -> bytes:

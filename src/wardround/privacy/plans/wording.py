@@ -58,6 +58,11 @@ _PICTURES_ONCE = (
     "before training; whatever is computed from the release afterwards, by any party, costs nothing more. The random "
     "numbers are of floating-point arithmetic; the guarantee is proved for real numbers."
 )
+_NOT_COVERED = (
+    "This number is for this run alone: a ledger adds up all studies of a {}. It does not cover what a simulation "
+    "releases without protection, such as test figures, references and exact counts of every hospital: certificate and "
+    "report list all of it."
+)
 _SIMULATED_SECURE_SUM = (
     "Secure aggregation is simulated: the noise is that of all shares together, but the sum was formed in the open on "
     "this machine, so against the coordinator this is a rehearsal of the promise and not the promise."
@@ -239,7 +244,7 @@ def _caveats(plan: Plan, done: int, simulated: bool) -> list[str]:
         case _:
             pass
     if plan.count is not None:
-        caveats.append("The size of the training set was counted privately; that count is part of the releases.")
+        caveats.append("The size of the training set was counted with noise; that count is part of the releases.")
     match training:
         case CorrelatedGradients():
             caveats.append(_CORRELATED.format(training.correlation.sensitivity))
@@ -247,6 +252,8 @@ def _caveats(plan: Plan, done: int, simulated: bool) -> list[str]:
             caveats += _of_pictures(plan, training.release, plan.epsilon_after(done))
         case _:
             pass
+    if simulated and plan.is_private:
+        caveats.append(_NOT_COVERED.format(one))
     if simulated and plan.is_private and plan.trust is Trust.SECURE_AGGREGATION:
         caveats.append(_SIMULATED_SECURE_SUM if plan.masked is None else _ONE_PROCESS.format(one))
     return caveats

@@ -1,4 +1,6 @@
-"""One run of several, in its own process: `python -m wardround.simulation.sweeps.child STUDY RUN`, by `run_many`.
+"""One run of several, in its own process, started by `run_many`.
+
+    python -m wardround.simulation.sweeps.child STUDY RUN [--rehearsal]
 
 It goes on with the run where there is one. Bad input is one sentence on standard error and exit code 2, a spent
 budget is one and exit code 3. It ends when the process that started it does, however that one ends: that one holds
@@ -17,17 +19,18 @@ from wardround.errors import BudgetExhausted, WardroundError
 from wardround.simulation.run import resume_run, run_study
 
 REFUSED, SPENT = 2, 3
+REHEARSAL = "--rehearsal"
 
 
 def main() -> None:
     """Runs the study file named first into the folder named second."""
-    study, folder = (Path(argument) for argument in sys.argv[1:])
+    study, folder = (Path(argument) for argument in sys.argv[1:3])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         if (folder / "study.toml").is_file():
             resume_run(folder, Silent())
         else:
-            run_study(read_study(study), folder, Silent())
+            run_study(read_study(study), folder, Silent(), rehearsal=REHEARSAL in sys.argv[3:])
     except WardroundError as error:
         print(shown(str(error)), file=sys.stderr)
         raise SystemExit(SPENT if isinstance(error, BudgetExhausted) else REFUSED) from None

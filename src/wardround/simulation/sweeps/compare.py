@@ -13,6 +13,7 @@ from wardround.config.sweep import Sweep
 from wardround.coordinator.observer import Observer
 from wardround.errors import MissingExtra, StudyError, WardroundError
 from wardround.ledger.file import LedgerFile
+from wardround.ledger.place import own_ledger
 from wardround.ledger.spending import spending_of
 from wardround.records.folder import RunRecord
 from wardround.report.comparison import Charge, Overview
@@ -21,14 +22,19 @@ from wardround.report.side_by_side import Entry, overview_of
 from wardround.report.write import write_comparison
 from wardround.simulation.sweeps.many import Finished, finish_many, sentence_of
 
+_IN_FOLDER = "ledger.sqlite"
 
-def compare(sweeps: Sequence[Sweep], out: Path, observer: Observer, *, workers: int | None = None) -> Overview:
+
+def compare(
+    sweeps: Sequence[Sweep], out: Path, observer: Observer, *, workers: int | None = None, rehearsal: bool = False
+) -> Overview:
     """Runs whatever is not finished, and writes `comparison.json` and `comparison.html` into `out`.
 
-    Guarantee: each run's own; the comparison states what all of them cost a patient together.
+    Guarantee: each run's own; the comparison states what all of them cost a patient together. Each run of a `rehearsal`
+    is charged to a ledger that goes with it.
 
     Raises:
-        StudyError: two runs of one name.
+        StudyError: two runs of one name, a rehearsal of a sweep that is to be charged, or no limit to end it.
         WardroundError: runs failed; the comparison of the others is written first.
     """
     studies = [
@@ -37,12 +43,18 @@ def compare(sweeps: Sequence[Sweep], out: Path, observer: Observer, *, workers: 
     twice = [name for name, count in Counter(name for _, name, _ in studies).items() if count > 1]
     if twice:
         raise StudyError(f"Every run must have a name of its own, and two are called {twice[0]}; rename a study.")
+    if rehearsal and any(sweep.charge for sweep in sweeps):
+        raise StudyError(
+            "`[sweep] charge` must be left out of a rehearsal, and is true: such runs share a ledger. "
+            "Remove it, or run without --rehearsal.",
+            code="study-charged-rehearsal",
+        )
     free = {name: study for sweep, name, study in studies if not sweep.charge}
     charged = {name: _on_ledger(study, out) for sweep, name, study in studies if sweep.charge}
     if charged:
         make_private_folder(out)
-        _limit(charged)
-    one = finish_many(free, out, observer, workers=workers) if free else Finished({}, {})
+        _limited(charged, out)
+    one = finish_many(free, out, observer, workers=workers, rehearsal=rehearsal) if free else Finished({}, {})
     other = finish_many(charged, out, observer, workers=1) if charged else Finished({}, {})
     found = Finished(one.records | other.records, one.failures | other.failures, one.spent | other.spent)
     failed = {name: why for name, why in found.failures.items() if not (name in found.spent and name in charged)}
@@ -65,24 +77,33 @@ def compare(sweeps: Sequence[Sweep], out: Path, observer: Observer, *, workers: 
 
 
 def _on_ledger(study: Study, out: Path) -> Study:
-    ledger = study.privacy.ledger or (out / "ledger.sqlite").resolve()
+    """Returns the study on the ledger of a charged sweep: of real patients never one that begins with the sweep."""
+    own = (out / _IN_FOLDER).resolve() if study.site.layout == "phantom" else own_ledger()
+    ledger = study.privacy.ledger or own
     return study.model_copy(update={"privacy": study.privacy.model_copy(update={"ledger": ledger})})
 
 
-def _shared(charged: Mapping[str, Study]) -> tuple[Path, float, float]:
-    """Returns the ledger that charged runs share, their limit, and its delta."""
-    privacy = next(iter(charged.values())).privacy
-    assert privacy.ledger is not None
-    return privacy.ledger, privacy.epsilon_limit or 0.0, getattr(privacy, "delta", None) or 1e-5
+def _limited(charged: Mapping[str, Study], out: Path) -> None:
+    """Sees to a limit that ends the sweep: the ledger's own, or of generated patients the study's.
 
-
-def _limit(charged: Mapping[str, Study]) -> None:
-    """Sets the limit of the ledger that these runs share, unless it is that already."""
-    path, limit, delta = _shared(charged)
+    Raises:
+        StudyError: a lasting ledger has none; no study file may set the limit of persons.
+    """
+    study = next(iter(charged.values()))
+    path, privacy = study.privacy.ledger, study.privacy
+    assert path is not None
     with LedgerFile(path) as ledger:
-        known = ledger.limit
-        if known is None or (known.epsilon, known.delta) != (limit, delta):
-            ledger.set_limit(limit, delta, by="the study file", reason="charge = true")
+        if path == (out / _IN_FOLDER).resolve():
+            limit, delta = privacy.epsilon_limit or 0.0, getattr(privacy, "delta", None) or 1e-5
+            known = ledger.limit
+            if known is None or (known.epsilon, known.delta) != (limit, delta):
+                ledger.set_limit(limit, delta, by="the study file", reason="charge = true, of generated patients")
+        elif ledger.limit is None:
+            raise StudyError(
+                f"`[sweep] charge` needs a limit in the ledger that it is charged to, and {path} has none. Set it "
+                "with: wardround ledger set-limit.",
+                code="study-charge-limit",
+            )
 
 
 def _entries(sweeps: Sequence[Sweep], records: Mapping[str, RunRecord]) -> list[Entry]:
@@ -98,10 +119,13 @@ def _entries(sweeps: Sequence[Sweep], records: Mapping[str, RunRecord]) -> list[
 
 
 def _charge(charged: Mapping[str, Study]) -> Charge | None:
-    """Returns what the runs that share a ledger have spent of its limit together; None where none do."""
+    """Returns what persons of the ledger of charged runs have spent of its limit; None where none were charged."""
     if not charged:
         return None
-    path, limit, delta = _shared(charged)
+    path = next(iter(charged.values())).privacy.ledger
+    assert path is not None
     with LedgerFile(path) as ledger:
-        spent = spending_of(ledger, delta=delta)
-    return Charge(limit, Guarantee(spent.greatest, spent.delta, "patient"))
+        limit = ledger.limit
+        assert limit is not None, "seen to before"
+        spent = spending_of(ledger, delta=limit.delta)
+    return Charge(limit.epsilon, Guarantee(spent.greatest, spent.delta, "patient"))

@@ -81,9 +81,14 @@ def sentence_of(finished: Finished) -> str:
 
 
 def finish_many(
-    studies: Mapping[str, Study], out: Path, observer: Observer, *, workers: int | None = None
+    studies: Mapping[str, Study],
+    out: Path,
+    observer: Observer,
+    *,
+    workers: int | None = None,
+    rehearsal: bool = False,
 ) -> Finished:
-    """As `run_many`, but failures are returned beside the records."""
+    """As `run_many`, but failures are returned beside the records; runs of a `rehearsal` are in no lasting ledger."""
     resolved = {
         name: parse_study(study.model_dump(exclude_none=True), source=name, base=Path.cwd())
         for name, study in studies.items()
@@ -103,7 +108,7 @@ def finish_many(
         jobs = []
         for name, study in waiting.items():
             if name not in failures:
-                jobs.append(_job(name, study, out, fixed[name] or share))
+                jobs.append(_job(name, study, out, fixed[name] or share, rehearsal))
         if jobs:
             observer.stage(f"{len(jobs)} runs, {min(at_once, len(jobs))} at once")
         with closing(_ended(jobs, at_once, observer)) as ended:
@@ -122,6 +127,7 @@ class _Job:
     study: Path
     folder: Path
     threads: int
+    rehearsal: bool
 
     @property
     def log(self) -> Path:
@@ -173,11 +179,11 @@ def _prepared(waiting: Mapping[str, Study], observer: Observer, failures: dict[s
     return list(memory.values())
 
 
-def _job(name: str, study: Study, out: Path, threads: int) -> _Job:
+def _job(name: str, study: Study, out: Path, threads: int, rehearsal: bool) -> _Job:
     performance = study.performance.model_copy(update={"threads": threads})
     path = out / f"{name}.toml"
     write_whole(path, study.model_copy(update={"performance": performance}).to_toml().encode())
-    return _Job(name, path, out / name, threads)
+    return _Job(name, path, out / name, threads, rehearsal)
 
 
 def _ended(jobs: list[_Job], workers: int, observer: Observer) -> Generator[tuple[_Job, int]]:
@@ -224,6 +230,7 @@ def _children() -> Iterator[Running]:
 
 def _started(job: _Job) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", child.__name__, str(job.study), str(job.folder)]
+    command += [child.REHEARSAL] if job.rehearsal else []
     threads = {name: str(job.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     with os.fdopen(open_private(job.log, os.O_WRONLY | os.O_TRUNC), "wb") as log:
         return subprocess.Popen(

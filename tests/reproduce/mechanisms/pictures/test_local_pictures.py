@@ -21,7 +21,7 @@ from wardround.records.arrays import arrays_from_file
 from wardround.records.folder import RunFolder, RunRecord
 from wardround.reproduce.mechanisms.pictures import simulation as local_pictures
 from wardround.simulation import run as simulation
-from wardround.simulation.accounts import open_accounts
+from wardround.simulation.accounts import Standing, open_accounts
 from wardround.simulation.materials import gather
 
 PRIVACY = {
@@ -149,7 +149,7 @@ def test_training_sees_the_release_and_tests_see_the_originals(local_study, tmp_
     plan, materials = plan_of(study), gather(study, Silent())
     folder = RunFolder.create(tmp_path / "run")
     with LedgerFile(tmp_path / "ledger.sqlite") as ledger:
-        accounts = open_accounts(study, plan, materials, ledger, "a run", is_lasting=False)
+        accounts = open_accounts(study, plan, materials, ledger, "a run", Standing.GENERATED)
         noised = local_pictures.released_materials(study, plan, materials, materials.hospitals, accounts, folder)
     folder.close()
     test = materials.test.rows
@@ -258,7 +258,7 @@ def test_a_release_that_was_never_charged_is_charged_before_training(local_study
     folder = RunFolder.create(tmp_path / "run")
     for name in ("first", "second"):  # the same file, and a ledger that knows nothing of it
         with LedgerFile(tmp_path / f"{name}.sqlite") as ledger:
-            accounts = open_accounts(study, plan, materials, ledger, "a run", is_lasting=False)
+            accounts = open_accounts(study, plan, materials, ledger, "a run", Standing.GENERATED)
             local_pictures.released_materials(study, plan, materials, materials.hospitals, accounts, folder)
         charged = charges_in(tmp_path / f"{name}.sqlite")
         assert all([entry.purpose for entry in entries] == ["pictures"] for entries in charged.values())

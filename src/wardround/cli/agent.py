@@ -1,0 +1,135 @@
+"""`wardround agent`: a hospital's own program. It answers for studies that a person accepted, and can refuse."""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wardround.boundary.private import open_private
+from wardround.boundary.text import say
+from wardround.cli.keys import AsJson
+
+if TYPE_CHECKING:
+    from wardround.config.site import PolicyFile, Site
+
+agent_app = typer.Typer(
+    help="A hospital's own program: answers for the studies that a person accepted.", invoke_without_command=True
+)
+
+Home = Annotated[Path, typer.Option("--home", help="The hospital's folder: site.toml, policy.toml, keys, ledger.")]
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
+
+
+@agent_app.callback()
+def agent(
+    context: typer.Context,
+    home: Annotated[Path | None, typer.Option("--home", help="The hospital's folder.")] = None,
+    study: Annotated[
+        Path | None, typer.Option("--study", help="An accepted study to open at once; default: the only one.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="A group that may use the socket: the courier's.")] = None,
+) -> None:
+    """Serve HOME/agent.sock until it is told to end (SIGTERM)."""
+    if context.invoked_subcommand is not None:
+        return
+    from wardround.errors import StudyError
+
+    if home is None:
+        raise StudyError("`--home` is required, and not given. Name the hospital's folder.", code="study-no-home")
+    from wardround.config import read_study
+    from wardround.config.site import read_site
+    from wardround.hospital.accepted import accepted_digests
+    from wardround.hospital.desk import MOST_BYTES, Desk
+    from wardround.transport.server import Server
+
+    site = read_site(home / "site.toml")
+    chosen = (read_study(study).digest,) if study is not None else accepted_digests(home)
+    with ExitStack() as stack:
+        stack.enter_context(_alone(home))
+        stack.enter_context(_logging(home / "agent.log"))
+        desk = stack.enter_context(Desk(home))
+        if study is not None or len(chosen) == 1:
+            desk.open(chosen[0])
+        server = Server(home / "agent.sock", desk.answer, most_bytes=MOST_BYTES, group=group)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: server.stop())
+        accepted = "accepted, waiting" if chosen else "no study is accepted, waiting"
+        say(f"{site.hospital.name}: {accepted} at {server.path}")
+        sys.stdout.flush()
+        server.serve()
+
+
+@agent_app.command("review")
+def review(study: StudyFile, home: Home) -> None:
+    """Print a study's promise, what it would cost this hospital's patients, and what would be left."""
+    from wardround.config import read_study
+    from wardround.hospital.review import review as review_of
+
+    say(*review_of(home, *_own(home), read_study(study)).lines())
+
+
+@agent_app.command("accept")
+def accept(
+    study: StudyFile,
+    home: Home,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Who accepts it; default: the user of this machine.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Accept a study: from now on the agent answers for it."""
+    import getpass
+
+    from wardround.config import read_study
+    from wardround.hospital.accepted import accept as accept_study
+
+    read, person = read_study(study), by or getpass.getuser()
+    path = accept_study(home, *_own(home), read, by=person)
+    if as_json:
+        say(json.dumps({"study": read.study.name, "digest": read.digest, "by": person, "file": str(path)}))
+        return
+    say(f"{read.study.name} is accepted by {person}, digest {read.digest}", str(path))
+
+
+def _own(home: Path) -> "tuple[Site, PolicyFile]":
+    from wardround.config.site import read_policy, read_site
+
+    return read_site(home / "site.toml"), read_policy(home / "policy.toml")
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Holds the folder: two agents in one would charge one ledger for two answers."""
+    from wardround.errors import FederationError
+
+    with os.fdopen(open_private(home / "agent.lock", os.O_RDWR), "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FederationError(
+                f"One agent at a time must serve a hospital's folder, and another one serves {home}; end it first.",
+                code="federation-agent-runs",
+            ) from None
+        yield
+
+
+@contextmanager
+def _logging(path: Path) -> Iterator[None]:
+    from wardround.hospital.own_log import log_to
+
+    logger, handler = logging.getLogger("wardround"), log_to(path)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,92 @@
+"""`wardround data`: a look at a data folder, on the hospital's own screen."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wardround.boundary.text import say
+from wardround.cli.keys import AsJson
+
+data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen.", no_args_is_help=True)
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="The data folder, a .zip, a .tar or a MedMNIST .npz.")
+    ],
+    layout: Annotated[str | None, typer.Option(help="How it lies on disk; guessed if not given.")] = None,
+    task: Annotated[str | None, typer.Option(help="What labels are read as; default: the layout's first.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write a page with thumbnails there. It shows patients.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option(help="Write the shareable data card there, as JSON.")] = None,
+    volume_size: Annotated[
+        tuple[int, int, int], typer.Option(help="Volumes: voxels that are looked at, about the centre.")
+    ] = (64, 64, 64),
+    labels: Annotated[Path | None, typer.Option(help="The layout's table, where it lies elsewhere.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="The study's classes in its order, separated by commas.")
+    ] = None,
+    leave_out: Annotated[
+        str | None, typer.Option(help="Labels and patients whose rows are left out, separated by commas.")
+    ] = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(help="dicom, bids: what is read, such as CT or T1w; may be given several times."),
+    ] = None,
+    bits: Annotated[int, typer.Option(help="Bits that grey pictures in files of 16 bits use.")] = 16,
+    as_json: AsJson = False,
+) -> None:
+    """Read a data folder and say what is in it, what is odd and what to do. For the hospital's own screen."""
+    from tempfile import TemporaryDirectory
+
+    from rich.console import Console
+
+    from wardround.cli.terminal import Terminal
+    from wardround.errors import as_one
+    from wardround.images.layouts.guess import guess_layout
+    from wardround.images.listing import Classes, ReaderOptions
+    from wardround.images.load import Volumes, list_entries, load_images, open_layout
+    from wardround.images.quality.facts import facts_of_folder
+    from wardround.images.quality.inspection import inspect
+    from wardround.images.quality.lines import lines
+
+    options = ReaderOptions(
+        labels=labels,
+        classes=None if classes is None else Classes(_listed(classes)),
+        leave_out=_listed(leave_out or ""),
+        modalities=tuple(modality) if modality else None,
+        looking=True,
+    )
+    with open_layout(layout, path) as store:
+        layout = layout or guess_layout(store, labels)
+        are_volumes = list_entries(layout, store, task, options).volumes
+    with TemporaryDirectory() as cache, Terminal(Console(stderr=True)) as terminal:
+        terminal.stage(f"reading {layout}")
+        images = load_images(
+            layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True, bits=bits,
+            volumes=Volumes(volume_size) if are_volumes else None, options=options, progress=terminal.progress,
+        )  # fmt: skip
+        terminal.stage("looking at every picture")
+        found = inspect(images, facts=facts_of_folder(images), progress=terminal.progress)
+        if page is not None:
+            from wardround.images.quality.page import write_page
+
+            write_page(found, images, page)
+        if card is not None:
+            card.write_text(json.dumps(found.card.shareable(), indent=2) + "\n", encoding="utf-8")
+        if as_json:
+            say(json.dumps(found.to_json()))
+        else:
+            say(*lines(found, images))
+            if page is not None:
+                say(f"page: {page}  (shows patients: do not send)")
+    if images.findings.refusals:
+        raise as_one(images.findings.refusals)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",")) if text else ()

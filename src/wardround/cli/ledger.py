@@ -1,0 +1,230 @@
+"""`wardround ledger`: a ledger's own screen. It shows accounts of persons, so its output is not for sending."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wardround.boundary.text import say, shown
+from wardround.cli.keys import AsJson
+from wardround.errors import LedgerError
+
+if TYPE_CHECKING:
+    from wardround.ledger.file import LedgerFile
+    from wardround.ledger.spending import RunCost, Spending
+
+ledger_app = typer.Typer(
+    help="The account of every patient over all studies, on its holder's own screen.", no_args_is_help=True
+)
+
+LedgerPath = Annotated[
+    Path | None, typer.Option("--ledger", help="The ledger file; default: this person's own lasting one.")
+]
+
+
+@ledger_app.command("show")
+def show(
+    ledger: LedgerPath = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Only the persons of a study file, a data folder, a .zip or a .tar."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what was spent, by study and by the greatest and the typical person, and what remains."""
+    from wardround.ledger.spending import spending_of
+
+    persons, named = (None, None) if data is None else _persons_of(data)
+    with _opened(ledger or named) as opened:
+        found = spending_of(opened, persons)
+        path = opened.path
+    if as_json:
+        say(json.dumps({"ledger": str(path), **found.to_json()}))
+    else:
+        say(*_lines(path, found))
+
+
+@ledger_app.command("verify")
+def verify(
+    ledger: LedgerPath = None,
+    head: Annotated[
+        str | None, typer.Option("--head", help="A head that was seen before; the ledger must contain it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that no line, person or cohort was changed or removed; a head kept elsewhere finds an older copy."""
+    with _opened(ledger, must_exist=True) as opened:
+        opened.verify(head)
+        entries, last = opened.position()
+        path = opened.path
+    if as_json:
+        say(json.dumps({"ledger": str(path), "entries": entries, "head": last}))
+        return
+    seen = "" if head is None else f" It contains {head}."
+    say(f"Ledger {path} is whole: {entries} lines.{seen}", f"head: {last}")
+
+
+@ledger_app.command("set-limit")
+def set_limit(
+    epsilon: Annotated[float, typer.Argument(help="What a person may spend over all studies; inf for no limit.")],
+    delta: Annotated[float, typer.Option(help="The delta at which that epsilon is meant.")],
+    by: Annotated[str, typer.Option(help="The person who sets the limit.")],
+    reason: Annotated[str, typer.Option(help="Their reason, in their own words; it is kept.")],
+    ledger: LedgerPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set the limit of every person, from here on. What was spent stays spent."""
+    from wardround.ledger.file import LedgerFile
+    from wardround.ledger.place import own_ledger
+
+    with LedgerFile(ledger or own_ledger()) as opened:
+        is_new = opened.position()[0] == 0
+        opened.set_limit(epsilon, delta, by=by, reason=reason)
+        path, limit = opened.path, opened.limit
+    if as_json:
+        say(json.dumps({"ledger": str(path), "limit": None if limit is None else limit.epsilon, "delta": delta}))
+        return
+    said = "no limit" if limit is None else f"a limit of epsilon = {limit.epsilon:g} at delta = {limit.delta:g}"
+    say(f"{'New ledger' if is_new else 'Ledger'} {path} has {said} for every person, over all studies.")
+
+
+@ledger_app.command("end")
+def end(
+    line: Annotated[int, typer.Argument(help="The line that the run began with, as `show` prints it.")],
+    ledger: LedgerPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give up a run that will never go on, and free what was kept for it.
+
+    A run keeps everything that it is expected to spend, so that it can end, whatever other studies do meanwhile. One
+    whose folder was lost would keep it for ever. What it has spent stays spent, and it cannot be resumed any more.
+    """
+    with _opened(ledger, must_exist=True) as opened:
+        begun = opened.end(line)
+        path = opened.path
+    if as_json:
+        say(json.dumps({"ledger": str(path), "line": line, "study": begun.name}))
+        return
+    say(f"The run of {shown(begun.name)} that began at line {line} has ended: nothing is kept for it any more.")
+
+
+@ledger_app.command("migrate")
+def migrate(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A ledger of version 1; it is only read.")],
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="Whose studies these were: a study file, a data folder, a .zip or a .tar."),
+    ],
+    ledger: LedgerPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Carry over what a ledger of version 1 was charged, to every person of some data.
+
+    Version 1 knew no persons, so everything in it is charged to each of them: nobody's figure is less than the truth.
+    """
+    from wardround.ledger.file import LedgerFile
+    from wardround.ledger.migrate import migrate as carry_over
+    from wardround.ledger.place import own_ledger
+
+    persons, named = _persons_of(data)
+    with LedgerFile(ledger or named or own_ledger()) as opened:
+        studies = carry_over(old, opened, persons)
+        path = opened.path
+    if as_json:
+        say(json.dumps({"ledger": str(path), "studies": studies, "persons": len(persons)}))
+        return
+    carried = _count(studies, "study", "studies")
+    say(f"Carried over {carried} of {old} to {len(persons):,} persons in ledger {path}.")
+
+
+def _opened(path: Path | None, *, must_exist: bool = False) -> "LedgerFile":
+    """Returns a ledger that is there; of a person who never ran anything an empty one, if that will do."""
+    from wardround.ledger.file import LedgerFile
+    from wardround.ledger.place import own_ledger
+
+    wanted = path or own_ledger()
+    if not wanted.exists() and not wanted.with_name(f"{wanted.name}.mark").exists():  # a mark alone: it is gone
+        if path is None and not must_exist:
+            return LedgerFile(":memory:")
+        raise LedgerError(
+            f"`--ledger` must be a ledger, and {wanted} is not there. Check the path; a run makes a ledger.",
+            code="ledger-missing",
+        )
+    return LedgerFile(wanted)
+
+
+def _persons_of(data: Path) -> tuple[Sequence[str], Path | None]:
+    """Returns the ids of the persons in a data folder or of a study, and the ledger that the study names."""
+    from wardround.config import read_study
+    from wardround.hospital.pictures import list_folder, list_pictures
+
+    named, listing = None, None
+    if data.suffix != ".toml":
+        listing = list_folder(data)
+    else:
+        study = read_study(data)
+        named = study.privacy.ledger
+        if study.site.layout == "phantom" and named is None:
+            return (), None  # generated patients are nobody
+        listing = list_pictures(study)
+    if listing is None:
+        raise LedgerError(
+            f"`--data` must be a data folder or a study that names one, and {data} names none. Set [site] path in it.",
+            code="ledger-no-data",
+        )
+    return sorted({entry.patient for entry in listing.entries if entry.patient is not None}), named
+
+
+def _lines(path: Path, found: "Spending") -> list[str]:
+    at = f"at delta = {found.delta:g}"
+    lines = [f"ledger {path}"]
+    if found.runs:
+        lines += [
+            "",
+            f"{'line':>6}  {'began':16}  {'persons':>8}  {'hospitals':>9}  spent, by the hospital that spent most",
+        ]
+        lines += [_line(run) for run in found.runs]
+    limit, remains = "none", "no limit"
+    if found.limit is not None:
+        by, reason = shown(found.limit.by), shown(found.limit.reason)
+        limit = f"epsilon = {found.limit.epsilon:g} at delta = {found.limit.delta:g}, set by {by}: {reason}"
+        remains = f"epsilon = {_down(found.remains)} {at}, for the person who spent most"
+    runs, studies = (
+        _count(sum(run.epsilon > 0 for run in found.runs), "run", "runs"),
+        _count(found.studies, "study", "studies"),
+    )
+    strangers = [f"not in it          {found.strangers:,} persons of the data"] if found.strangers else []
+    return [
+        *lines,
+        "",
+        f"persons charged    {found.persons:,}, in {runs} of {studies}",
+        *strangers,
+        f"greatest person    {_up(found.greatest)} {at}, all studies together",
+        f"typical person     {_up(found.typical)} {at} (median)",
+        f"limit              {limit}",
+        f"remains            {remains}",
+        f"unprotected        {found.unprotected:,} persons about whom figures left that no epsilon covers",
+    ]
+
+
+def _line(run: "RunCost") -> str:
+    kept = "" if run.is_ended else " (not ended: what it is expected to spend is kept)"
+    spent = f"{_up(run.epsilon)} at delta = {run.delta:g}  {shown(run.study)}{kept}"
+    return f"{run.line:>6}  {run.began[:16]:16}  {run.persons:>8,}  {run.hospitals:>9,}  {spent}"
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number:,} {one if number == 1 else more}"
+
+
+def _up(epsilon: float) -> str:
+    from wardround.accounting.statement import format_epsilon
+
+    return f"epsilon = {format_epsilon(epsilon)}"
+
+
+def _down(epsilon: float) -> str:
+    return "infinity" if epsilon == math.inf else f"{math.floor(epsilon * 100) / 100:.2f}"

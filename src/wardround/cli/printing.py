@@ -1,0 +1,71 @@
+"""The words that several commands end with."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wardround.boundary.text import say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from wardround.records.folder import RunRecord
+
+AGAIN = "Give the same command again to go on."
+
+
+def console(*, stderr: bool = True) -> "Console":
+    """Returns where progress is drawn: standard error by default."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+@contextmanager
+def interruptible(way_back: str | Path) -> Iterator[None]:
+    """Ends an interrupted command with the way back: a sentence, or how to resume the run in a folder, if one began."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if isinstance(way_back, Path):
+            begun = (way_back / "study.toml").is_file()
+            way_back = f"Go on with: wardround resume {way_back}" if begun else ""
+        say(f"Interrupted. {way_back}".strip(), error=True)
+        raise SystemExit(130) from None
+
+
+def print_run(record: "RunRecord", as_json: bool) -> None:
+    """Prints the promise and the figures of a finished run, or one JSON object."""
+    from wardround.report.numbers import numbers_of, summary_of_run
+
+    summary = summary_of_run(record)
+    if as_json:
+        say(json.dumps(summary))
+        return
+    say(str(record.certificate["short"]))
+    found = numbers_of(record)
+    if found.account.standing != "generated":
+        say(found.account.sentence(full_path=True))
+    if found.quality is not None:
+        said = ", ".join(
+            f"{measure.title} {number(measure.score.value)}" for measure in found.quality.measures[:3]
+        )
+        majority = summary["majority_accuracy"]
+        held_out = "pictures" if summary["unit"] == "picture" else "patients"
+        beside = "" if majority is None else f" (majority class: {number(majority)})"
+        say(f"{said} on held-out {held_out}{beside}")
+    if record.certificate["stopped"]:
+        say(str(record.certificate["stopped"]))
+    page = record.path / "report.html"
+    say(f"report: {page}" if page.exists() else f"run: {record.path} (no report page)")
+
+
+def number(value: object) -> str:
+    """Returns three decimals, or the word for what is none."""
+    if value is None:
+        return "not defined"
+    if isinstance(value, float) and value != float("inf"):
+        return f"{value:.3f}"
+    return "infinity" if isinstance(value, float) else str(value)

@@ -1,0 +1,132 @@
+"""Rounds with their record, and the record's end: the same for simulated hospitals and for those behind a channel."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+import numpy.typing as npt
+
+from wardround.accounting.numbers import number_to_json
+from wardround.agreed.model_card import card_of
+from wardround.agreed.strategies import average_last_of
+from wardround.coordinator.certificate import certificate_of
+from wardround.coordinator.coordinator import Coordinator
+from wardround.coordinator.observer import Observer
+from wardround.coordinator.rounds import JsonDict, Models, Outcome, Position, Schedule, run_rounds
+from wardround.errors import MissingExtra
+from wardround.images.entries import Target
+from wardround.models.card import WeightsCard
+from wardround.models.named import named_weights
+from wardround.models.network import Network
+from wardround.records.folder import RunFolder, RunRecord, read_lines
+from wardround.report.write import write_report
+from wardround.types import Vector
+
+Measure = Callable[[int, Models | None], tuple[JsonDict, str]]
+"""Called after each round, with the models when it is time to evaluate them: figures for the history, and in words."""
+
+
+def run_recorded(
+    coordinator: Coordinator, weights: Vector, folder: RunFolder, observer: Observer, measure: Measure
+) -> Outcome:
+    """Runs all rounds after the folder's last checkpoint, with a line of history and a checkpoint for each.
+
+    Args:
+        coordinator: asks the hospitals.
+        weights: the initial ones, (parameter,).
+        folder: of the run.
+        observer: watches.
+        measure: of the models, after each round.
+    """
+    study, section = coordinator.study, coordinator.study.federation
+    schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study))
+    folder.keeps_every_round = study.performance.keep == "every-round"
+    found = folder.latest_checkpoint()
+    if found is None:
+        counting = f"counting {coordinator.plan.persons.one}s"
+        observer.stage(counting if coordinator.counts_patients else "starting")
+        state = coordinator.strategy.init(weights, coordinator.channel)
+        position = Position(0, state)
+        folder.write_checkpoint(0, position.to_arrays())
+    else:
+        position = Position.from_arrays(*found)
+        position.check(study.rounds, weights.size)
+    hospitals = len(coordinator.channel.hospitals)
+    observer.stage(f"training: {section.strategy}, {study.rounds} rounds, {hospitals} hospitals")
+    shown = ""
+
+    def look(round: int, models: Models | None) -> JsonDict:
+        nonlocal shown
+        witness, tries = coordinator.witness(round), coordinator.tries(round)
+        entry: JsonDict = {} if witness is None else {"witness": asdict(witness)}
+        entry |= {} if tries is None else asdict(tries)
+        measured, headline = measure(round, models)
+        if models is not None:
+            epsilon = coordinator.epsilon_after(round)
+            entry |= {"epsilon": number_to_json(epsilon)}
+            shown = (f"ε {epsilon:.2f}" if math.isfinite(epsilon) else "ε ∞") + headline
+        again = "" if tries is None else f"  attempt {tries.attempts}, without {', '.join(tries.missing)}"
+        observer.progress(round, schedule.num_rounds, shown + again)
+        return entry | measured
+
+    return run_rounds(coordinator.strategy, coordinator.channel, schedule, position, folder, look)
+
+
+def write_model(outcome: Outcome, network: Network, folder: RunFolder) -> str:
+    """Writes model.safetensors, parameters by name, to be read again as `[model] weights`; returns its SHA-256.
+
+    Of several models, each name stands after that of its hospital.
+    """
+    several = bool(_names_in_file(outcome.models))
+    named: dict[str, npt.NDArray[np.float32]] = {}
+    for model, weights in outcome.models.items():
+        values = named_weights(network, weights)
+        named |= {f"{model}/{name}": value for name, value in values.items()} if several else values
+    return folder.write_model(named)
+
+
+def write_card(
+    coordinator: Coordinator,
+    outcome: Outcome,
+    network: Network,
+    folder: RunFolder,
+    *,
+    model_sha256: str,
+    target: Target,
+    classes: tuple[str, ...],
+    channels: int,
+    stamp: str = "",
+) -> dict[str, object]:
+    """Writes model.json and receipts.json; returns the certificate, which ends a run once it is written.
+
+    `stamp` stands behind the statement on the card.
+
+    Raises:
+        FederationError: a hospital gives no receipt.
+    """
+    receipts = coordinator.receipts()
+    history = read_lines(folder.path / "rounds.jsonl")
+    certificate = certificate_of(coordinator, outcome, model_sha256, history, receipts)
+    card = card_of(
+        coordinator.study, network, WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models)),
+        target=target, classes=classes, channels=channels, statement=f"{certificate['short']}{stamp}",
+    )  # fmt: skip
+    folder.write_json("model.json", card.to_json())
+    if coordinator.keys:
+        folder.write_json("receipts.json", {name: receipt.to_json() for name, receipt in receipts.items()})
+    return certificate
+
+
+def report_on(record: RunRecord, observer: Observer) -> None:
+    """Writes the page, unless its extra is not installed: the run is complete without it."""
+    observer.stage("writing the report")
+    try:
+        write_report(record)
+    except MissingExtra as error:
+        observer.stage(str(error))
+
+
+def _names_in_file(models: Models) -> tuple[str, ...]:
+    """Returns the names that parameters of several models begin with in `model.safetensors`; none for one model."""
+    return tuple(models) if len(models) > 1 else ()

@@ -1,0 +1,121 @@
+"""A run between hospitals, from the greeting to the report: no picture, no ledger, no hospital's key.
+
+    RUN/    study.toml environment.json rounds.jsonl checkpoints/ model.safetensors model.json results.json
+            receipts.json certificate.json report.html
+
+Released, to the readers of that folder: noised sums or answers, the models that follow from them, and what hospitals
+say in receipts. No figure of a test patient leaves a hospital, so the record has no metrics.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from wardround.agreed.upload import upload_of
+from wardround.config import Study, read_study
+from wardround.coordinator.observer import Observer
+from wardround.coordinator.opening import Opened, open_coordinator
+from wardround.coordinator.recording import report_on, run_recorded, write_card, write_model
+from wardround.coordinator.rounds import JsonDict, Models
+from wardround.errors import RecordError
+from wardround.federation.channel import Channel
+from wardround.privacy.plans.plan import Plan
+from wardround.records.environment import describe_environment
+from wardround.records.folder import RunFolder, RunRecord
+
+
+def coordinate(
+    study: Study, channel: Channel, keys: Mapping[str, bytes], out: Path, observer: Observer
+) -> RunRecord:
+    """Runs a study between hospitals into a folder, or goes on where the run in it stopped.
+
+    Hospitals that differ are found before the folder is touched and before any of them is charged.
+
+    Args:
+        study: the agreed study.
+        channel: reaches the hospitals, in the study's order.
+        keys: public signing keys of all hospitals, by name.
+        out: empty, missing, or the run of this study.
+        observer: watches.
+
+    Raises:
+        BudgetExhausted: a hospital has no budget left before the first round.
+        FederationError: hospitals differ, do not answer, or do not keep to the protocol.
+        RecordError: the folder holds something else.
+    """
+    resumes = (out / "study.toml").is_file()
+    if not resumes:
+        RunFolder.check_free(out)
+    elif read_study(out / "study.toml").digest != study.digest:
+        raise RecordError(
+            f"The run in {out} must be of this study, and is of another; choose another --out.",
+            code="record-another-study",
+        )
+    if (out / "certificate.json").is_file():
+        record = RunRecord.read(out)
+        report_on(record, observer)
+        return record
+    observer.stage("greeting the hospitals")
+    opened = open_coordinator(study, channel, keys)
+    folder = RunFolder.open(out) if resumes else RunFolder.create(out)
+    try:
+        if not resumes:
+            folder.write_json(
+                "environment.json", describe_environment(opened.hello.threads) | {"study_digest": study.digest}
+            )
+            folder.write_text("study.toml", study.to_toml())  # last: a folder with a study file goes on
+        return _run(opened, folder, observer)
+    finally:
+        folder.close()
+
+
+def _run(opened: Opened, folder: RunFolder, observer: Observer) -> RunRecord:
+    coordinator, network, hello = opened.coordinator, opened.network, opened.hello
+
+    def nothing(round: int, models: Models | None) -> tuple[JsonDict, str]:
+        return {}, ""
+
+    outcome = run_recorded(coordinator, opened.weights, folder, observer, nothing)
+    coordinator.close()
+    model_sha256 = write_model(outcome, network, folder)
+    released = _released(coordinator.plan)
+    folder.write_json("results.json", _results(opened, released))
+    certificate = write_card(
+        coordinator, outcome, network, folder, model_sha256=model_sha256, target=opened.target,
+        classes=hello.classes, channels=hello.input_shape[0],
+    )  # fmt: skip
+    unprotected = [row for row in released if row["protected_by"].startswith("nothing")]
+    certificate |= {"standing": "hospitals", "unprotected": unprotected}
+    folder.write_json("certificate.json", certificate)
+    record = RunRecord.read(folder.path)
+    report_on(record, observer)
+    return record
+
+
+def _results(opened: Opened, released: list[dict[str, str]]) -> JsonDict:
+    """Returns results without a figure of any patient: none leaves a hospital."""
+    coordinator, hello, parameters = opened.coordinator, opened.hello, opened.network.num_parameters
+    upload = upload_of(coordinator.plan, parameters, coordinator.channel.hospitals)
+    return {
+        "metrics": None,
+        "test": None,
+        "target": opened.target.value,
+        "classes": list(hello.classes),
+        "parameters": parameters,
+        "hospitals": [{"name": name} for name in coordinator.channel.hospitals],
+        "upload": None if upload is None else upload.to_json(),
+        "findings": {},
+        "released": released,
+    }
+
+
+def _released(plan: Plan) -> list[dict[str, str]]:
+    """Returns each release of a run between hospitals: its content, its readers, and its protection."""
+    one, to, guarded = plan.persons.one, "the coordinator, and from it every hospital", "the statement"
+    masked = plan.masked is not None
+    what = "noised sums over all hospitals" if masked else "each hospital's noised answers"
+    rows = [(f"{what}, the model of every round and the final model", to, guarded)]
+    if plan.count is not None:
+        rows.append((f"the number of training {one}s, noised", "the coordinator", guarded))
+    facts = "names, versions, classes, picture size, public keys, signatures, sealed heads of ledgers, and charges"
+    rows.append((facts, to, f"nothing: none of it depends on a {one}"))
+    return [{"what": what, "to": to, "protected_by": guard} for what, to, guard in rows]

@@ -1,0 +1,66 @@
+"""The rules of a hospital's `policy.toml`: a study that one of them forbids is neither accepted nor opened.
+
+Every rule reads public facts of a study and its plan. None reads a patient, so that a refusal says nothing of one.
+"""
+
+from collections.abc import Iterator
+
+from wardround.config import Study
+from wardround.config.site import PolicyFile
+from wardround.errors import PrivacyError
+from wardround.noisers import NoiseShares
+from wardround.privacy.plans.plan import Plan
+from wardround.privacy.plans.wording import words_of
+
+
+def check_allowed(study: Study, plan: Plan, policy: PolicyFile) -> None:
+    """Refuses a study that the policy forbids.
+
+    Raises:
+        PrivacyError: the first rule that forbids it; the code names the rule.
+    """
+    for refusal in refusals(study, plan, policy):
+        raise refusal
+
+
+def refusals(study: Study, plan: Plan, policy: PolicyFile) -> Iterator[PrivacyError]:
+    """Yields what a policy has against a study, a rule at a time."""
+    rules, words = policy.policy, words_of(plan)
+    shares = plan.noiser if isinstance(plan.noiser, NoiseShares) else None
+    weights, threads = study.model.weights_sha256, study.performance.threads
+    at_most = (
+        ("delta", "`[privacy] delta`", plan.delta, rules.delta),
+        ("most-epsilon", "epsilon", plan.epsilon, rules.most_epsilon),
+        ("greatest-clip", "`[privacy] clipping_norm`", words.clipping_norm, rules.greatest_clipping_norm),
+        ("spare", "`[privacy] spare_attempts`", study.privacy.spare, rules.most_spare_attempts),
+        ("threads", "`[performance] threads`", threads or 0, rules.threads),
+    )
+    at_least = (
+        ("least-hospitals", "`[hospitals] count`", study.hospitals.count, rules.least_hospitals),
+        ("least-colluders", "`[privacy] colluders`", shares.colluders if shares else None, rules.least_colluders),
+        ("least-patients", "`[privacy] num_patients`", plan.public_size or 0, rules.least_patients),
+        ("least-noise", "the noise multiplier", words.noise_multiplier, rules.least_noise_multiplier),
+    )
+    one_of = (
+        ("plan", "`[privacy] plan`", study.privacy.plan, rules.plans),
+        ("trust", "`[privacy] trust`", str(plan.trust), rules.trusts),
+        ("network", "`[model] name`", study.model.name, rules.networks),
+        ("weights", "`[model] weights_sha256`", weights, rules.weights),
+    )
+    for code, what, value, most in at_most:
+        if most is not None and value > most:
+            yield _refusal(code, f"{what} must be at most {most:g} by this hospital's policy, got {value:g}")
+    for code, what, size, least in at_least:
+        if least is not None and size is not None and size < least:
+            yield _refusal(code, f"{what} must be at least {least:g} by this hospital's policy, got {size:g}")
+    for code, what, name, allowed in one_of:
+        if allowed is not None and name is not None and name not in allowed:
+            yield _refusal(
+                code, f"{what} must be one of {', '.join(allowed)} by this hospital's policy, got {name}"
+            )
+
+
+def _refusal(rule: str, sentence: str) -> PrivacyError:
+    return PrivacyError(
+        f"{sentence}. Ask for another study, or change policy.toml.", code=f"privacy-policy-{rule}"
+    )

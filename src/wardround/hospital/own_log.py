@@ -1,0 +1,49 @@
+"""The hospital's own log: a JSON object a line, without patient data.
+
+An error is a type, a code and a line of the program. Its sentence may name files or ids, as that of a `DataError` or
+of a mistake does, so sentences are kept of errors that never do.
+"""
+
+import json
+import logging
+import os
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+
+from wardround.boundary.private import open_private
+from wardround.errors import DataError, WardroundError
+
+_PROGRAM = Path(__file__).parents[1]
+
+
+class JsonLines(logging.Formatter):
+    """Formats a record as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"at": at, "level": record.levelname, "text": record.getMessage()}
+        error = record.exc_info[1] if record.exc_info else None
+        return json.dumps(line | ({} if error is None else {"error": described(error)}))
+
+
+def described(error: BaseException) -> dict[str, str]:
+    """Returns an error as its type, its code and where it arose, and its sentence where that names no patient."""
+    found = {"type": type(error).__name__}
+    if isinstance(error, WardroundError):
+        found["code"] = error.code
+        if not isinstance(error, DataError):
+            found["sentence"] = str(error)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(_PROGRAM)]
+    if frames:
+        found["where"] = f"{Path(frames[-1].filename).relative_to(_PROGRAM)}:{frames[-1].lineno}"
+    return found
+
+
+def log_to(path: Path) -> logging.Handler:
+    """Returns a handler that appends to a file of mode 0600."""
+    os.close(open_private(path, os.O_RDWR))
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(JsonLines())
+    return handler

@@ -1,0 +1,112 @@
+"""A study as the hospital that is asked to take part reads it: its promise, and what it would cost its own patients.
+
+Released: nothing. The figures depend on the accounts of single patients, and are for the hospital's own screen.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wardround import __version__
+from wardround.accounting.insiders import InsiderRow
+from wardround.accounting.statement import Statement
+from wardround.agreed.plans import epsilon_limit_of, plan_of
+from wardround.config import Study
+from wardround.config.site import PolicyFile, Site
+from wardround.errors import BudgetExhausted, PrivacyError
+from wardround.hospital.allowed import refusals
+from wardround.hospital.charged import foreseen
+from wardround.hospital.opening import check_deployable, check_named, of_hospital, own_images, set_limit
+from wardround.hospital.pictures import Progress
+from wardround.ledger.file import LedgerFile
+from wardround.ledger.spending import greatest_after, spending_of
+from wardround.privacy.plans.adversaries import insiders_of
+from wardround.privacy.plans.wording import statement_of
+
+
+@dataclass(frozen=True)
+class Review:
+    """Figures that a person reads before accepting a study.
+
+    Attributes:
+        study: its name and digest.
+        statement: the promise, after all rounds and spare attempts.
+        insiders: against whom it holds, and how far.
+        refusals: what the hospital's policy has against it.
+        has_begun: the ledger has charges or a beginning of it; the figures below then count it twice.
+        patients: of the cohort.
+        affording: those of them who can afford it, and would take part.
+        delta: of the three figures that follow, the ledger's.
+        spent: the greatest epsilon of any of them so far.
+        after: the greatest epsilon of any who would take part, with this study.
+        limit: of the ledger.
+    """
+
+    study: tuple[str, str]
+    statement: Statement
+    insiders: tuple[InsiderRow, ...]
+    refusals: tuple[PrivacyError, ...]
+    has_begun: bool
+    patients: int
+    affording: int
+    delta: float
+    spent: float
+    after: float
+    limit: float
+
+    def lines(self) -> Iterator[str]:
+        """Yields the review in words."""
+        name, digest = self.study
+        yield f"study {name}, digest {digest}"
+        yield self.statement.sentence()
+        for row in self.insiders:
+            yield f"  against {row.adversary}: epsilon = {row.epsilon:.3f} at delta = {self.statement.delta:g}"
+        at = f"at delta = {self.delta:g}"
+        yield f"{self.affording} of {self.patients} patients can afford it and would take part"
+        yield f"spent so far by a patient, at most: epsilon = {self.spent:.3f} {at}"
+        yield f"with this study: epsilon = {self.after:.3f} of {self.limit:g} {at}; {self.left:.3f} would be left"
+        if self.has_begun:
+            yield "this study has begun here: the figures above count it twice"
+        for refusal in self.refusals:
+            yield f"refused ({refusal.code}): {refusal}"
+
+    @property
+    def left(self) -> float:
+        """Epsilon between the limit and the patient who would have spent most."""
+        return max(0.0, self.limit - self.after)
+
+
+def review(
+    folder: Path, site: Site, policy: PolicyFile, study: Study, *, progress: Progress = lambda done, total: None
+) -> Review:
+    """Returns the review of a study by one hospital; charges nothing and promises nothing.
+
+    Raises:
+        WardroundError: a study that no hospital could answer, or pictures or a ledger that do not hold.
+    """
+    plan = plan_of(study)
+    check_deployable(study, plan, site)
+    check_named(study, site)
+    persons = [patient.id for patient in own_images(of_hospital(study, site, folder), site, progress).patients]
+    more = foreseen(plan, epsilon_limit_of(study, plan))
+    with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledger:
+        set_limit(ledger, policy)
+        delta = policy.policy.delta
+        try:
+            affords = ledger.can_afford(persons, more, plan.accountant, plan.unit, plan.relation)
+            members = [person for person, is_in in zip(persons, affords, strict=True) if is_in]
+        except BudgetExhausted:
+            members = []
+        return Review(
+            study=(study.study.name, study.digest),
+            statement=statement_of(plan, simulated=False, seeded=study.study.seed is not None),
+            insiders=insiders_of(plan),
+            refusals=tuple(refusals(study, plan, policy)),
+            has_begun=any(part.begun.study == study.digest for part in ledger.book().parts.values()),
+            patients=len(persons),
+            affording=len(members),
+            delta=delta,
+            spent=spending_of(ledger, persons, delta).greatest,
+            after=greatest_after(ledger, members, more, delta),
+            limit=policy.policy.epsilon_limit,
+        )

@@ -1,0 +1,219 @@
+"""The hospital's end of a Unix socket: one thread, one answer at a time.
+
+    socket    mode 0600, or 0660 for the group of a courier
+
+Bytes of all connections arrive side by side, so that a slow one delays no other; answers are computed one after the
+other. A frame that is none, too long, or not complete in time is refused and its connection closed: the hospital is
+asked nothing, and nothing is charged.
+
+Released: what the hospital answers, and of frames that never reach it a word that they were refused.
+"""
+
+import contextlib
+import grp
+import logging
+import os
+import selectors
+import socket
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wardround.errors import FederationError
+from wardround.transport.frames import FrameReader, Kind, framed
+
+_log = logging.getLogger("wardround.transport")
+
+_MOST_CONNECTIONS = 16
+_READ_BYTES = 1 << 20
+_LONGEST_PATH = 100  # sockaddr_un has 108 bytes, on some systems 104
+_WAKE = object()
+
+
+@dataclass(eq=False)
+class _Connection:
+    """One party that is connected; `since` is when its frame began, or its reply."""
+
+    link: socket.socket
+    reader: FrameReader
+    since: float
+    out: memoryview = field(default_factory=lambda: memoryview(b""))
+    is_last: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.out and not self.reader.has_begun
+
+
+class Server:
+    """Answers the messages of all who may open a socket.
+
+    Args:
+        path: of the socket. One that was left behind is replaced: the caller holds the folder's lock.
+        answer: called with one message at a time, in the thread of `serve`.
+        most_bytes: of a message.
+        group: whose members may connect as well; None for the owner alone.
+        patience_s: seconds in which a frame must have arrived, and a reply been taken.
+
+    Raises:
+        FederationError: the socket cannot be made, or the group is unknown.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        answer: Callable[[bytes], bytes],
+        *,
+        most_bytes: int,
+        group: str | None = None,
+        patience_s: float = 60.0,
+    ) -> None:
+        self.path = path
+        self._answer, self._most_bytes, self._patience_s = answer, most_bytes, patience_s
+        self._listener = _listening(path, group)
+        self._woken, self._wake = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        self._selector.register(self._woken, selectors.EVENT_READ, _WAKE)
+        self._connections: list[_Connection] = []
+
+    def stop(self) -> None:
+        """Ends `serve` after the answer under way; may be called from a signal handler or another thread."""
+        with contextlib.suppress(OSError):
+            self._wake.send(b".")
+
+    def serve(self) -> None:
+        """Answers until `stop`; the socket is gone afterwards."""
+        try:
+            while True:
+                for key, events in self._selector.select(
+                    min(1.0, self._patience_s) if self._connections else None
+                ):
+                    if key.data is _WAKE:
+                        return
+                    if key.data is None:
+                        self._accept()
+                    elif key.data in self._connections:
+                        self._attend(key.data, events)
+                self._refuse_the_slow()
+        finally:
+            self._close()
+
+    def _accept(self) -> None:
+        try:
+            connected, _ = self._listener.accept()
+        except OSError:  # it has gone again
+            return
+        if len(self._connections) >= _MOST_CONNECTIONS:
+            self._drop(min(self._connections, key=lambda one: (not one.is_idle, one.since)))
+        connected.setblocking(False)
+        connection = _Connection(connected, FrameReader(self._most_bytes), time.monotonic())
+        self._connections.append(connection)
+        self._selector.register(connected, selectors.EVENT_READ, connection)
+
+    def _attend(self, connection: _Connection, events: int) -> None:
+        try:
+            if events & selectors.EVENT_WRITE:
+                self._write(connection)
+            elif events & selectors.EVENT_READ:
+                self._read(connection)
+        except FederationError as error:
+            _log.warning("a frame is refused: %s", error)
+            self._reply(connection, framed(error.code.encode(), Kind.REFUSED), is_last=True)
+        except OSError:
+            self._drop(connection)
+
+    def _read(self, connection: _Connection) -> None:
+        try:
+            arrived = connection.link.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        if not arrived:
+            if connection.reader.has_begun:
+                _log.warning("a frame is refused: it was cut")
+            self._drop(connection)
+            return
+        if connection.is_idle:
+            connection.since = time.monotonic()
+        connection.reader.feed(arrived)
+        self._answer_whole(connection)
+
+    def _answer_whole(self, connection: _Connection) -> None:
+        frame = connection.reader.take()
+        if frame is None:
+            return
+        kind, message = frame
+        if kind is not Kind.MESSAGE:
+            raise FederationError(
+                "A hospital must be sent messages, and got another frame.", code="federation-frame"
+            )
+        self._reply(connection, framed(self._answer(message)))
+
+    def _reply(self, connection: _Connection, frame: bytes, *, is_last: bool = False) -> None:
+        connection.out, connection.is_last, connection.since = memoryview(frame), is_last, time.monotonic()
+        self._selector.modify(connection.link, selectors.EVENT_WRITE, connection)
+
+    def _write(self, connection: _Connection) -> None:
+        with contextlib.suppress(BlockingIOError):
+            connection.out = connection.out[connection.link.send(connection.out) :]
+        if connection.out:
+            return
+        if connection.is_last:
+            self._drop(connection)
+            return
+        connection.since = time.monotonic()
+        self._selector.modify(connection.link, selectors.EVENT_READ, connection)
+        self._answer_whole(connection)  # a message that came behind the last one
+
+    def _refuse_the_slow(self) -> None:
+        longest_ago = time.monotonic() - self._patience_s
+        for connection in [one for one in self._connections if not one.is_idle and one.since < longest_ago]:
+            _log.warning("a frame is refused: it took more than %g s", self._patience_s)
+            self._drop(connection)
+
+    def _drop(self, connection: _Connection) -> None:
+        self._connections.remove(connection)
+        self._selector.unregister(connection.link)
+        connection.link.close()
+
+    def _close(self) -> None:
+        for connection in list(self._connections):
+            self._drop(connection)
+        self._selector.close()
+        for each in (self._listener, self._woken, self._wake):
+            each.close()
+        self.path.unlink(missing_ok=True)
+
+
+def _listening(path: Path, group: str | None) -> socket.socket:
+    """Returns a listening socket that nobody else could open for a moment, not even before its mode is set."""
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise FederationError(
+            f"The path of a socket must have at most {_LONGEST_PATH} bytes, got {len(os.fsencode(path))}: {path}. "
+            "Choose a shorter folder.",
+            code="federation-socket",
+        )
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        owner = None if group is None else grp.getgrnam(group).gr_gid
+        if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()  # of an agent that was killed
+        listener.bind(str(path))
+        if owner is not None:
+            os.chown(path, -1, owner)
+            path.chmod(0o660)
+        listener.listen()
+        listener.setblocking(False)
+    except (OSError, KeyError) as error:
+        listener.close()
+        reason = f"no group {group}" if isinstance(error, KeyError) else error.strerror
+        raise FederationError(
+            f"A socket must be made at {path}, and cannot be ({reason}); choose another place or group.",
+            code="federation-socket",
+        ) from None
+    finally:
+        os.umask(before)
+    return listener

@@ -1,0 +1,214 @@
+"""The coordinator's end of Unix sockets: a `Channel` to hospitals of one machine, or to a courier's sockets.
+
+All hospitals are asked in parallel, in one thread. A connection that is lost is made again and the same bytes are sent
+again: a hospital sends its answer to them again, at no charge (`hospital.replies`). A hospital that cannot be reached
+for `patience_s` is gone; one that is connected and says nothing until the deadline has timed out.
+
+Released: requests, to the hospitals that they are for.
+"""
+
+import contextlib
+import selectors
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wardround.errors import FederationError, StudyError
+from wardround.federation.messages import Failure, FailureCode, Failures, Replies, Reply, Request, Requests, Stage
+from wardround.federation.wire.limits import Limits
+from wardround.federation.wire.tables import decode_reply, encode_request
+from wardround.transport.frames import FrameReader, Kind, framed
+from wardround.types import HospitalName
+from wardround.work import Answered, GradientSum, LocalUpdate
+
+_READ_BYTES = 1 << 20
+_AGAIN_AFTER_S = 0.1
+_MOST_LOSSES = 10
+"""Lost connections of one exchange after which a hospital is gone: it may end at every message."""
+
+_REFUSED = Failure(FailureCode.REFUSED_FRAME, Stage.TRANSPORT)
+_GONE = Failure(FailureCode.GONE, Stage.TRANSPORT)
+_TIMEOUT = Failure(FailureCode.TIMEOUT, Stage.TRANSPORT)
+
+
+@dataclass(eq=False)
+class _Call:
+    """One hospital in one exchange."""
+
+    path: Path
+    frame: bytes
+    limits: Limits
+    apart_since: float
+    link: socket.socket | None = None
+    out: memoryview = field(default_factory=lambda: memoryview(b""))
+    reader: FrameReader = field(default_factory=lambda: FrameReader(0))
+    losses: int = 0
+    outcome: Reply | Failure | None = None
+
+
+class SocketChannel:
+    """A channel to hospitals behind Unix sockets; see `Channel`.
+
+    Args:
+        sockets: of the hospitals, in the study's order.
+        patience_s: seconds for which a hospital that cannot be reached is waited for.
+    """
+
+    def __init__(self, sockets: Mapping[HospitalName, Path], *, patience_s: float = 60.0) -> None:
+        self._paths, self._patience_s = dict(sockets), patience_s
+        self._open: dict[HospitalName, socket.socket] = {}
+
+    @property
+    def hospitals(self) -> tuple[HospitalName, ...]:
+        """See `Channel`."""
+        return tuple(self._paths)
+
+    def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
+        """See `Channel`."""
+        end = time.monotonic() + deadline_s
+        frames = {id(request): framed(encode_request(request)) for request in requests.values()}
+        calls = {
+            name: _Call(self._paths[name], frames[id(request)], _limits_of(request), time.monotonic())
+            for name, request in requests.items()
+        }
+        with selectors.DefaultSelector() as selector:
+            for name, call in calls.items():
+                if name in self._open:
+                    _begin(selector, call, self._open.pop(name))
+            self._until_all_answered(selector, list(calls.values()), end)
+        replies, failures = Replies(), Failures()
+        for name, call in calls.items():
+            if call.link is not None:
+                self._open[name] = call.link
+            match call.outcome:
+                case None:
+                    raise AssertionError("every call ends")
+                case Failure() as failure:
+                    failures[name] = failure
+                case reply:
+                    replies[name] = reply
+        return replies, failures
+
+    def close(self) -> None:
+        """Closes all connections; the next exchange makes new ones."""
+        for connected in self._open.values():
+            connected.close()
+        self._open.clear()
+
+    def _until_all_answered(self, selector: selectors.BaseSelector, calls: list[_Call], end: float) -> None:
+        while waiting := [call for call in calls if call.outcome is None]:
+            now = time.monotonic()
+            for call in waiting:
+                if now >= end:
+                    _end(selector, call, _GONE if call.link is None else _TIMEOUT)
+                elif call.link is None:
+                    self._connect(selector, call, now)
+            waiting = [call for call in waiting if call.outcome is None]
+            if waiting:
+                apart = any(call.link is None for call in waiting)
+                for key, events in selector.select(min(end - now, _AGAIN_AFTER_S) if apart else end - now):
+                    _attend(selector, key.data, events)
+
+    def _connect(self, selector: selectors.BaseSelector, call: _Call, now: float) -> None:
+        connected = socket.socket(socket.AF_UNIX)
+        connected.setblocking(False)
+        try:
+            connected.connect(str(call.path))
+        except OSError as error:
+            connected.close()
+            if isinstance(error, PermissionError):
+                call.outcome = _REFUSED
+            elif now - call.apart_since >= self._patience_s:
+                call.outcome = _GONE
+            return
+        _begin(selector, call, connected)
+
+
+def sockets_of(given: Sequence[str], names: Sequence[str]) -> dict[HospitalName, Path]:
+    """Returns the sockets of a study's hospitals, in the study's order, from `NAME=SOCKET` each.
+
+    Raises:
+        StudyError: a hospital of the study has none, or two, or another is named.
+    """
+    pairs = [(name, socket) for one in given for name, sign, socket in [one.partition("=")] if sign and socket]
+    if len(pairs) < len(given) or sorted(name for name, _ in pairs) != sorted(names):
+        raise StudyError(
+            f"`--hospital` must give NAME=SOCKET once for each of the study's hospitals, {', '.join(names) or 'none'} "
+            f"(`[hospitals] names`), got {', '.join(given)}. Correct the command.",
+            code="study-hospital-sockets",
+        )
+    found = dict(pairs)
+    return {HospitalName(name): Path(found[name]) for name in names}
+
+
+def _limits_of(request: Request) -> Limits:
+    """Returns the bounds of the reply to a request: an answer has exactly the coordinates that it asks for."""
+    match request.work:
+        case GradientSum(weights=weights) | LocalUpdate(weights=weights):
+            return Limits.of_network(weights.size).answering(request.work)
+        case _ if isinstance(request.work, Answered):
+            return Limits().answering(request.work)
+        case _:
+            return Limits()
+
+
+def _begin(selector: selectors.BaseSelector, call: _Call, connected: socket.socket) -> None:
+    """Sends the whole frame over a connection, from its first byte."""
+    call.link, call.out, call.reader = connected, memoryview(call.frame), FrameReader(call.limits.most_bytes)
+    selector.register(connected, selectors.EVENT_READ | selectors.EVENT_WRITE, call)
+
+
+def _attend(selector: selectors.BaseSelector, call: _Call, events: int) -> None:
+    """Sends or reads what can be without waiting; a lost connection is made again later."""
+    connected = call.link
+    if connected is None or call.outcome is not None:
+        return
+    try:
+        if events & selectors.EVENT_READ:
+            arrived = connected.recv(_READ_BYTES)
+            if not arrived:
+                raise ConnectionResetError
+            call.reader.feed(arrived)
+            _take(selector, call)
+        if events & selectors.EVENT_WRITE and call.outcome is None:
+            call.out = call.out[connected.send(call.out) :]
+            if not call.out:
+                selector.modify(connected, selectors.EVENT_READ, call)
+    except BlockingIOError:
+        return
+    except FederationError:
+        _end(selector, call, _REFUSED)
+    except OSError:
+        call.losses, call.apart_since = call.losses + 1, time.monotonic()
+        _part(selector, call)
+        if call.losses > _MOST_LOSSES:
+            call.outcome = _GONE
+
+
+def _take(selector: selectors.BaseSelector, call: _Call) -> None:
+    frame = call.reader.take()
+    if frame is None:
+        return
+    kind, content = frame
+    if kind is Kind.REFUSED or call.reader.has_begun:
+        _end(selector, call, _REFUSED)
+        return
+    call.outcome = decode_reply(content, call.limits)
+    assert call.link is not None, "a reply came over it"
+    selector.unregister(call.link)
+
+
+def _end(selector: selectors.BaseSelector, call: _Call, failure: Failure) -> None:
+    """Ends a call without a reply; its connection may still bring one, which belongs to no later call."""
+    call.outcome = failure
+    _part(selector, call)
+
+
+def _part(selector: selectors.BaseSelector, call: _Call) -> None:
+    if call.link is not None:
+        with contextlib.suppress(KeyError):
+            selector.unregister(call.link)
+        call.link.close()
+        call.link = None

@@ -1,0 +1,66 @@
+"""`wardround agent` and `wardround coordinate` on the command line: words, figures, and codes of refusals."""
+
+import json
+
+import pytest
+from tests.hospital.deployed import NAMES, make_folders, study_of
+
+from wardround.secure_aggregation.keys.pins import Pins
+
+ALONE = {"plan": "dp-sgd", "epsilon": 2.0, "delta": 1e-3, "trust": "nobody", "num_patients": 36}
+STUDY = study_of(ALONE, {"rounds": 2})
+
+
+@pytest.fixture
+def north(tmp_path):
+    (tmp_path / "study.toml").write_text(STUDY.to_toml())
+    folders, keys = make_folders(tmp_path)
+    Pins(keys).write(tmp_path / "pins.toml")
+    return folders["north"]
+
+
+def test_a_study_is_reviewed_and_accepted(wardround, north, tmp_path):
+    study = tmp_path / "study.toml"
+    said = wardround("agent", "review", study, "--home", north)
+    assert said.code == 0
+    assert f"digest {STUDY.digest}" in said.out
+    assert "12 of 12 patients can afford it" in said.out
+    said = wardround("agent", "accept", study, "--home", north, "--by", "Dr. North", "--json")
+    found = json.loads(said.out)
+    assert (found["digest"], found["by"]) == (STUDY.digest, "Dr. North")
+    assert "[accepted]" in (north / "accepted" / f"{STUDY.digest}.toml").read_text()
+
+
+def test_a_study_that_the_policy_forbids_is_not_accepted(wardround, north, tmp_path):
+    with (north / "policy.toml").open("a") as file:
+        file.write("least_hospitals = 9\n")
+    said = wardround("agent", "accept", tmp_path / "study.toml", "--home", north)
+    assert (said.code, said.error.code) == (2, "privacy-policy-least-hospitals")
+    said = wardround("agent", "review", tmp_path / "study.toml", "--home", north)
+    assert "refused (privacy-policy-least-hospitals)" in said.out
+
+
+def test_an_agent_needs_a_home_and_opens_accepted_studies_only(wardround, north, tmp_path):
+    assert wardround("agent").error.code == "study-no-home"
+    said = wardround("agent", "--home", north, "--study", tmp_path / "study.toml")
+    assert (said.code, said.error.code) == (2, "study-not-accepted")
+
+
+@pytest.mark.parametrize(
+    "hospitals",
+    [["north=a"], ["north=a", "south=b", "west=c"], ["north=a", "south=b", "east"], ["north=a"] * 3],
+    ids=["too few", "another", "no socket", "twice"],
+)
+def test_a_coordinator_needs_a_socket_of_each_hospital(wardround, north, tmp_path, hospitals):
+    options = [part for hospital in hospitals for part in ("--hospital", hospital)]
+    said = wardround("coordinate", tmp_path / "study.toml", *options, "--out", tmp_path / "run")
+    assert (said.code, said.error.code) == (2, "study-hospital-sockets")
+
+
+def test_hospitals_that_are_away_are_named(wardround, north, tmp_path):
+    options = [part for name in NAMES for part in ("--hospital", f"{name}={tmp_path / name}.sock")]
+    run = tmp_path / "run"
+    said = wardround("coordinate", tmp_path / "study.toml", *options, "--out", run, "--patience", "0")
+    assert (said.code, said.error.code) == (2, "federation-silent-hospital")
+    assert "gone" in said.err
+    assert not run.exists()

@@ -1,0 +1,120 @@
+"""A hospital's policy: every key forbids a study that the same policy without it allows, with a code of its own."""
+
+import pytest
+from tests.errors import raises_code
+from tests.hospital.deployed import make_folders, open_from, study_of
+
+from wardround.config.site import read_policy, read_site
+from wardround.errors import PrivacyError, StudyError
+from wardround.hospital.accepted import accept, accepted_digests, read_accepted
+
+DPSGD = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "num_patients": 36, "spare_attempts": 1}
+ALONE = DPSGD | {"trust": "nobody"}
+MASKED = DPSGD | {"sum": "masked", "colluders": 1}
+ROUNDS = {"rounds": 2}
+RULES = {
+    "delta": (ALONE, "delta = 1e-4", "delta = 1e-3"),
+    "most-epsilon": (ALONE, "most_epsilon = 1.0", "most_epsilon = 20.0"),
+    "greatest-clip": (ALONE, "greatest_clipping_norm = 0.5", "greatest_clipping_norm = 1.0"),
+    "spare": (ALONE, "most_spare_attempts = 0", "most_spare_attempts = 1"),
+    "threads": (ALONE, "threads = 1", "threads = 2"),
+    "least-hospitals": (ALONE, "least_hospitals = 4", "least_hospitals = 3"),
+    "least-colluders": (MASKED, "least_colluders = 2", "least_colluders = 1"),
+    "least-patients": (ALONE, "least_patients = 37", "least_patients = 36"),
+    "least-noise": (ALONE, "least_noise_multiplier = 2.1", "least_noise_multiplier = 2.0"),
+    "plan": (ALONE, 'plans = ["clipped-update"]', 'plans = ["clipped-update", "dp-sgd"]'),
+    "trust": (ALONE, 'trusts = ["secure-aggregation"]', 'trusts = ["nobody"]'),
+    "network": (ALONE, 'networks = ["small_cnn"]', 'networks = ["linear"]'),
+}
+
+
+@pytest.fixture
+def north(tmp_path):
+    return make_folders(tmp_path)[0]["north"]
+
+
+def own(folder):
+    return read_site(folder / "site.toml"), read_policy(folder / "policy.toml")
+
+
+def accepted(folder, study, by="a person"):
+    site, policy = own(folder)
+    return accept(folder, site, policy, study, by=by)
+
+
+def say(folder, line):
+    delta = "" if line.startswith("delta") else "delta = 1e-3\n"
+    (folder / "policy.toml").write_text(f"[policy]\nepsilon_limit = 50.0\n{delta}{line}\n")
+
+
+def study(privacy=ALONE, **sections):
+    return study_of(privacy, ROUNDS, **sections).model_copy(
+        update={"performance": study_of(privacy, ROUNDS).performance.model_copy(update={"threads": 2})}
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_forbids_a_study_before_it_is_accepted_or_opened(north, rule):
+    privacy, forbidding, allowing = RULES[rule]
+    asked = study(privacy)
+    say(north, forbidding)
+    with raises_code(PrivacyError, f"privacy-policy-{rule}"):
+        accepted(north, asked)
+    with raises_code(PrivacyError, f"privacy-policy-{rule}"), open_from(north, asked):
+        pass
+    assert not accepted_digests(north)
+    assert not (north / "ledger.sqlite").exists()
+    say(north, allowing)
+    accepted(north, asked)
+
+
+def test_weights_are_allowed_by_their_hash(north):
+    one, other = "1" * 64, "2" * 64
+    model = {"weights": "/weights.safetensors", "weights_sha256": one}
+    say(north, f'weights = ["{other}"]')
+    with raises_code(PrivacyError, "privacy-policy-weights"):
+        accepted(north, study(model=model))
+    say(north, f'weights = ["{other}", "{one}"]')
+    accepted(north, study(model=model))
+
+
+@pytest.mark.parametrize("line", ['plans = ["dp-sdg"]', 'networks = ["liner"]'])
+def test_a_name_that_is_none_is_refused_when_the_policy_is_read(north, line):
+    say(north, line)
+    with raises_code(StudyError, "study-policy-name"):
+        own(north)
+
+
+def test_an_accepted_study_is_the_study_that_is_read(north):
+    asked = study()
+    path = accepted(north, asked, by='Dr. "North"')
+    assert read_accepted(north, asked.digest).digest == asked.digest
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert accepted_digests(north) == (asked.digest,)
+
+
+def test_a_study_that_was_changed_after_it_was_accepted_is_refused(north):
+    path = accepted(north, study())
+    path.write_text(path.read_text().replace("noise_multiplier = 2.0", "noise_multiplier = 0.2"))
+    with raises_code(StudyError, "study-accepted-changed"):
+        read_accepted(north, study().digest)
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, "../site", "", "policy"])
+def test_another_study_was_not_accepted(north, digest):
+    accepted(north, study())
+    with raises_code(StudyError, "study-not-accepted"):
+        read_accepted(north, digest)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "code"),
+    [
+        (study(DPSGD), PrivacyError, "privacy-not-deployable"),
+        (study(hospitals={"count": 2, "names": ["west", "east"]}), StudyError, "study-hospital-names"),
+    ],
+    ids=["in the open", "of others"],
+)
+def test_a_study_that_this_hospital_could_not_answer_is_not_accepted(north, asked, kind, code):
+    with raises_code(kind, code):
+        accepted(north, asked)

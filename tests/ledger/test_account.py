@@ -1,0 +1,398 @@
+"""Check, then spend: one hospital's account in one run, and what it leaves to other studies."""
+
+import json
+import math
+import os
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import pytest
+from tests.charges import charges_of
+from tests.errors import raises_code
+from tests.ledger.spending import AFFORDABLE, CAP, DELTA, STEP, THREE, begin, limit, spend, steps
+
+from wardround.accounting.accountants import AccountantKind, epsilon_of
+from wardround.accounting.calibration import affordable_count
+from wardround.accounting.events import (
+    GaussianEvent,
+    NoEvent,
+    NonPrivateEvent,
+    PoissonSampledEvent,
+    SelfComposedEvent,
+)
+from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
+from wardround.errors import BudgetExhausted, LedgerError, PrivacyError
+from wardround.ledger import account
+from wardround.ledger.entry import GENESIS, Begun
+from wardround.ledger.file import LedgerFile
+
+# One run -------------------------------------------------------------------------------------------------
+
+
+def test_a_charge_says_what_was_about_to_happen_and_in_which_run(ledger):
+    run = begin(ledger)
+    run.charge(STEP, release="round-1", purpose="training")
+    [entry] = charges_of(run)
+    assert (entry.event, entry.release, entry.attempt, entry.purpose) == (STEP, "round-1", 1, "training")
+    assert entry.at.endswith("+00:00")
+    [begun] = [entry for entry in ledger.entries() if isinstance(entry, Begun)]
+    assert (begun.run, begun.hospital, begun.version) == ("run", "north", "0.1.0")
+    assert (begun.unit, begun.relation, begun.accountant) == ("patient", "add-or-remove-one", "pld")
+    assert (begun.epsilon, begun.delta, begun.offered) == (CAP, DELTA, begun.cohort)
+    assert run.spent() == epsilon_of(STEP, DELTA)
+    assert run.position() == ledger.position()
+
+
+@pytest.mark.parametrize("planned", [1, 3, AFFORDABLE, 10 * AFFORDABLE])
+def test_exactly_as_many_releases_as_fit_are_allowed_whatever_was_planned(ledger, planned):
+    run = begin(ledger)
+    assert AFFORDABLE > 4
+    spend(run, AFFORDABLE, planned=planned)
+    before = ledger.entries()
+    with pytest.raises(BudgetExhausted, match="Nothing was released"):
+        run.charge(STEP, release="one-too-many", purpose="training", planned=planned)
+    assert ledger.entries() == before
+    assert run.spent() <= CAP < epsilon_of(steps(AFFORDABLE + 1), DELTA)
+    ledger.verify()
+
+
+def test_a_cheaper_release_is_still_allowed_after_a_refusal(ledger):
+    run = begin(ledger)
+    spend(run, AFFORDABLE)
+    with pytest.raises(BudgetExhausted):
+        spend(run, 1, first=AFFORDABLE)
+    run.charge(GaussianEvent(500.0), release="small", purpose="count")
+    assert len(charges_of(run)) == AFFORDABLE + 1
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("accountant", list(AccountantKind))
+def test_the_cap_holds_for_sampled_events_by_every_bound(ledger, accountant):
+    step = PoissonSampledEvent(0.1, GaussianEvent(2.0))
+    run = begin(ledger, epsilon=1.5, accountant=accountant, foreseen=steps(1000, step))
+    with pytest.raises(BudgetExhausted):
+        spend(run, 1_000, event=step, planned=1_000)
+    count = len(charges_of(run))
+    assert count == affordable_count(None, step, 1.5, DELTA, accountant=accountant, at_most=1_000_000)
+    assert 0 < count < 1_000
+
+
+def test_one_evaluation_certifies_all_the_planned_releases(ledger, monkeypatch):
+    asked = []
+
+    def counted(*arguments):
+        asked.append(arguments)
+        return epsilon_of(*arguments)
+
+    run = begin(ledger)
+    monkeypatch.setattr(account, "epsilon_of", counted)
+    spend(run, AFFORDABLE, planned=AFFORDABLE)
+    assert len(asked) == 1
+
+
+def test_a_certificate_does_not_outlive_what_another_process_charged(path, ledger):
+    run = begin(ledger)
+    spend(run, 1, planned=AFFORDABLE)
+    with LedgerFile(path) as elsewhere:
+        spend(begin(elsewhere), AFFORDABLE - 1, first=1)
+    with pytest.raises(BudgetExhausted):
+        spend(run, 1, first=AFFORDABLE, planned=AFFORDABLE)
+    assert len(charges_of(run)) == AFFORDABLE
+
+
+def test_charges_are_counted_by_purpose_and_found_again(path):
+    ample: dict[str, Any] = {"epsilon": 9.0}
+    with LedgerFile(path) as file:
+        run = begin(file, **ample)
+        spend(run, 3)
+        spend(begin(file, "skin", **ample), 1)
+        run.charge(SelfComposedEvent(STEP, 4), release="steps", purpose="local-steps")
+        run.charge(NoEvent(), release="nothing", purpose="training")
+        with LedgerFile(path) as other:
+            spend(begin(other, **ample), 1, first=3)
+        assert run.charged() == {"training": 4, "local-steps": 4}
+    with LedgerFile(path) as file:
+        again = begin(file, **ample)
+        assert again.charged() == {"training": 4, "local-steps": 4}
+        assert (again.charges("training"), again.charges("local-steps")) == (5, 1)
+        assert again.released() == ("round-0", "round-1", "round-2", "steps", "round-3")
+        assert begin(file, "eyes", **ample).charged() == {}
+
+
+def test_a_resumed_run_finds_what_was_spent(path):
+    for _ in range(2):
+        with LedgerFile(path) as file:
+            spend(begin(file), 2)
+    with LedgerFile(path) as file:
+        run = begin(file)
+        assert [entry.attempt for entry in charges_of(run)] == [1, 1, 2, 2]
+        assert run.spent() == epsilon_of(steps(4), DELTA)
+
+
+def test_a_release_without_protection_is_refused_unless_there_is_no_cap(ledger):
+    with pytest.raises(BudgetExhausted):
+        spend(begin(ledger), 1, event=NonPrivateEvent())
+    free = begin(ledger, "free", epsilon=math.inf, foreseen=NonPrivateEvent())
+    spend(free, 2, event=NonPrivateEvent())
+    assert free.spent() == math.inf
+    ledger.verify()
+
+
+def test_a_seeded_release_is_paid_once_and_an_unseeded_one_every_time(ledger):
+    def attempts(run, *events):
+        for event in events:
+            run.charge(event, release="round-1", purpose="training")
+        return [(entry.attempt, entry.event) for entry in charges_of(run)]
+
+    other = GaussianEvent(50.0)
+    assert attempts(begin(ledger, "seeded", seeded=True), STEP, STEP, other, STEP) == [
+        (1, STEP), (2, other), (3, STEP),  # after another draw of noise it is paid again
+    ]  # fmt: skip
+    assert attempts(begin(ledger, "earnest"), STEP, STEP) == [(1, STEP), (2, STEP)]
+
+
+def test_a_round_that_fails_charges_nobody(ledger):
+    north, south = begin(ledger), begin(ledger, hospital="south", persons=("dan",))
+    spend(north, 1)
+    _, head = ledger.position()
+
+    def failing_round() -> None:
+        with ledger.transaction():
+            spend(north, 2, first=1)
+            spend(south, 2)
+            raise RuntimeError("a hospital did not answer")
+
+    with pytest.raises(RuntimeError):
+        failing_round()
+    assert (len(charges_of(north)), len(charges_of(south))) == (1, 0)
+    assert ledger.position()[1] == head
+    assert ledger.epsilon_of("ada", DELTA) == epsilon_of(STEP, DELTA)
+    spend(north, 1, first=1)
+    ledger.verify(head)
+
+
+def test_a_failed_beginning_leaves_no_person_behind(ledger):
+    def failing() -> None:
+        with ledger.transaction():
+            begin(ledger)
+            raise RuntimeError("the folder is full")
+
+    with pytest.raises(RuntimeError):
+        failing()
+    assert not ledger.is_known(THREE).any()
+    assert not ledger.book().parts
+    spend(begin(ledger), 1)
+    ledger.verify()
+
+
+def test_a_refusal_inside_a_round_leaves_the_others_their_charges(ledger):
+    north, south = begin(ledger), begin(ledger, hospital="south", persons=("dan",))
+    spend(south, AFFORDABLE)
+    with ledger.transaction():
+        spend(north, 1)
+        with pytest.raises(BudgetExhausted):
+            spend(south, 1, first=AFFORDABLE)
+    assert len(charges_of(north)) == 1
+
+
+def test_a_person_is_once_in_a_hospital(ledger):
+    with raises_code(LedgerError, "ledger-person-twice"):
+        begin(ledger, persons=("ada", "ben", "ada"))
+    assert ledger.entries() == []
+
+
+@pytest.mark.parametrize("promise", [{"epsilon": 0.0}, {"delta": 0.0}, {"delta": 1.0}])
+def test_a_run_refuses_a_promise_that_is_none(ledger, promise):
+    with pytest.raises(PrivacyError, match=r"must .* got"):
+        begin(ledger, **promise)
+
+
+def test_lines_hold_words_and_numbers_and_no_ids(path, ledger):
+    spend(begin(ledger), 1)
+    with closing(sqlite3.connect(path)) as connection:
+        bodies = [json.loads(body) for (body,) in connection.execute("SELECT body FROM entries ORDER BY sequence")]
+    assert [set(body) for body in bodies] == [
+        {
+            "kind", "run", "study", "name", "hospital", "offered", "cohort", "foreseen", "epsilon", "delta",
+            "accountant", "unit", "relation", "seeded", "version", "at",
+        },
+        {"kind", "begun", "release", "attempt", "purpose", "event", "at"},
+    ]  # fmt: skip
+    assert sorted(os.listdir(path.parent)) == [path.name, f"{path.name}.mark"]
+    for person in THREE:
+        assert person.encode() not in path.read_bytes()
+
+
+def test_a_ledger_says_how_far_it_is_and_what_its_head_was_then(ledger):
+    assert ledger.position() == (0, GENESIS)
+    run, heads = begin(ledger), [GENESIS]
+    heads.append(ledger.position()[1])
+    for number in range(3):
+        spend(run, 1, first=number)
+        heads.append(ledger.position()[1])
+    assert ledger.position() == (4, heads[4])
+    assert [run.head_after(entries) for entries in range(6)] == [*heads, None]
+
+
+# Runs that end, and copies of them -----------------------------------------------------------------------
+
+
+def test_a_run_that_has_ended_is_charged_nothing_more_under_any_name_of_its_hospital(ledger):
+    run = begin(ledger)
+    spend(run, 2)
+    run.end()
+    for again in (run, begin(ledger), begin(ledger, persons=("ada", "ben"))):
+        assert again.begun == run.begun, "one account, and one cap"
+        with raises_code(LedgerError, "ledger-ended"):
+            spend(again, 1, first=2)
+    assert len(charges_of(run)) == 2
+
+
+def test_a_seeded_run_that_has_ended_repeats_its_releases_and_makes_no_other(ledger):
+    run = begin(ledger, seeded=True)
+    spend(run, 2)
+    run.end()
+    again = begin(ledger, seeded=True)
+    spend(again, 2)
+    with raises_code(LedgerError, "ledger-ended"):
+        spend(again, 1, first=2)
+    assert len(charges_of(again)) == 2
+
+
+def test_a_seeded_run_that_ended_before_its_first_charge_begins_again(ledger):
+    begin(ledger, seeded=True).end()
+    again = begin(ledger, seeded=True)
+    spend(again, 2)
+    assert len(charges_of(again)) == 2
+
+
+def test_persons_who_join_during_a_run_are_not_in_it_and_the_cap_stays_one(ledger):
+    run = begin(ledger)
+    spend(run, AFFORDABLE - 1)
+    again = begin(ledger, persons=("dan", "cyd", "ada"))  # ben is gone
+    assert again.begun == run.begun
+    assert again.admitted.tolist() == [False, True, True]
+    spend(again, 1, first=AFFORDABLE)
+    with pytest.raises(BudgetExhausted):
+        spend(again, 1, first=AFFORDABLE + 1)
+    assert ledger.epsilon_of("dan", DELTA) == 0
+    assert ledger.epsilon_of("ben", DELTA) == ledger.epsilon_of("ada", DELTA) > 0
+
+
+def test_one_answer_is_written_down_and_another_refused_before_any_charge(ledger):
+    run = begin(ledger)
+    run.check_unanswered("round 1", None)
+    run.answer_once("round 1", "aa")
+    run.answer_once("round 1", "aa")
+    run.check_unanswered("round 1", "aa")
+    before = ledger.entries()
+    for other in ("bb", None):
+        with raises_code(LedgerError, "ledger-answered"):
+            run.check_unanswered("round 1", other)
+    with raises_code(LedgerError, "ledger-answered"):
+        run.answer_once("round 1", "bb")
+    assert ledger.entries() == before
+
+
+# The limit of a person -----------------------------------------------------------------------------------
+
+
+def test_a_limit_is_over_all_studies_and_asks_each_person_alone(ledger):
+    limit(ledger, 3.0)
+    first = begin(ledger, persons=("ada", "ben"))
+    spend(first, AFFORDABLE)
+    first.end()
+    second = begin(ledger, "second", hospital="renamed", persons=("cyd", "ben", "dan"))
+    assert second.admitted.tolist() == [True, False, True]
+    spend(second, AFFORDABLE)
+    assert ledger.epsilon_of("ben", DELTA) == ledger.epsilon_of("cyd", DELTA) <= CAP
+
+
+def test_what_is_foreseen_is_kept_until_the_end_and_free_after_it(ledger):
+    """The unspent part of a study's budget is any other study's once it has ended, and not before."""
+    limit(ledger, 3.0)
+    first = begin(ledger)
+    spend(first, 1)
+    assert not begin(ledger, "too early").admitted.any()
+    first.end()
+    after = begin(ledger, "after", foreseen=steps(AFFORDABLE - 2))
+    assert after.admitted.all()
+    spend(after, AFFORDABLE - 2)
+    assert ledger.epsilon_of("ada", DELTA) == pytest.approx(epsilon_of(steps(AFFORDABLE - 1), DELTA))
+
+
+def test_a_study_without_a_charge_leaves_everything_free(ledger):
+    limit(ledger, CAP)
+    begin(ledger).end()
+    again = begin(ledger, "again")
+    assert again.admitted.all()
+    spend(again, AFFORDABLE)
+
+
+def test_a_first_study_may_spend_the_whole_limit_and_no_other_after_it(ledger):
+    limit(ledger, CAP)
+    run = begin(ledger)
+    spend(run, AFFORDABLE)
+    run.end()
+    assert not begin(ledger, "next", foreseen=GaussianEvent(60.0)).admitted.any()
+
+
+def test_a_study_that_nobody_could_ever_afford_is_refused(ledger):
+    limit(ledger, 1.0)
+    with raises_code(BudgetExhausted, "budget-exhausted"):
+        begin(ledger)
+    assert not ledger.is_known(THREE).any()
+
+
+def test_other_charges_than_foreseen_keep_to_what_was_kept(ledger):
+    """Under a limit a run may trade what it foresaw for what costs no more, and nothing else."""
+    limit(ledger, 8.0)
+    run = begin(ledger, foreseen=steps(2), epsilon=7.0)
+    run.charge(GaussianEvent(9.0), release="cheaper", purpose="training")
+    with pytest.raises(BudgetExhausted):
+        run.charge(GaussianEvent(2.0), release="dearer", purpose="training")
+    spend(run, 1)
+    with pytest.raises(BudgetExhausted):
+        spend(run, 1, first=1)
+    assert run.spent() <= epsilon_of(steps(2), DELTA)
+
+
+def test_a_limit_set_anew_holds_from_there_on(ledger):
+    limit(ledger, 3.0)
+    first = begin(ledger)
+    limit(ledger, 0.5)
+    spend(first, AFFORDABLE)  # what was kept for it is its own
+    first.end()
+    assert not begin(ledger, "next", foreseen=GaussianEvent(60.0)).admitted.any()
+    limit(ledger, 20.0)
+    assert begin(ledger, "later").admitted.all()
+    limit(ledger, math.inf)
+    assert ledger.limit is None
+
+
+@pytest.mark.parametrize("lacking", [{"by": " "}, {"reason": ""}])
+def test_a_limit_needs_a_person_and_a_reason(ledger, lacking):
+    with pytest.raises(PrivacyError):
+        ledger.set_limit(1.0, DELTA, **{"by": "ada", "reason": "why not"} | lacking)
+    assert ledger.entries() == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_in"),
+    [
+        ({}, {"relation": NeighboringRelation.REPLACE_ONE}, False),
+        ({"relation": NeighboringRelation.REPLACE_ONE}, {"relation": NeighboringRelation.REPLACE_ONE}, True),
+        ({"unit": PrivacyUnit.HOSPITAL, "relation": NeighboringRelation.REPLACE_ONE}, {}, True),
+    ],
+)
+def test_charges_under_another_relation_are_not_added_up(ledger, first, second, is_in):
+    """Divergences under removal and under replacement are no sum: a person under the one is left out of the other."""
+    limit(ledger, 8.0)
+    run = begin(ledger, **first)
+    spend(run, 1)
+    run.end()
+    small = {"foreseen": GaussianEvent(60.0)}
+    assert begin(ledger, "next", **small | second).admitted.all() == is_in
+    if not is_in:
+        assert begin(ledger, "others", persons=("dan",), **small | second).admitted.all()

@@ -1,0 +1,211 @@
+"""Channels keep one contract, in one process and over sockets; a socket's own failures have reasons."""
+
+import socket
+import threading
+import time
+from contextlib import ExitStack, contextmanager, suppress
+
+import numpy as np
+import pytest
+from tests.transport.sockets import serving
+
+from wardround.accounting.events import GaussianEvent
+from wardround.federation.channel import InProcessChannel
+from wardround.federation.messages import Answer, Failure, FailureCode, Received, Request, Stage
+from wardround.federation.wire.limits import Limits
+from wardround.federation.wire.tables import decode_request, encode_reply, encode_request
+from wardround.transport.frames import FrameReader, framed
+from wardround.transport.unix import SocketChannel
+from wardround.types import HospitalName
+from wardround.work import GradientSum, SayHello
+
+NAMES = tuple(map(HospitalName, ("north", "south", "east")))
+WEIGHTS = np.linspace(-1, 1, 5000, dtype=np.float32)
+REFUSED = Failure(FailureCode.REFUSED_BUDGET, Stage.ADMISSION)
+HELLO = Request("study", 0, 1, SayHello())
+
+
+def reply_of(name, request):
+    """A hospital that adds its position, or refuses even rounds."""
+    if request.round % 2 == 0:
+        return REFUSED
+    return Answer(request.work.weights + np.float32(NAMES.index(name)), GaussianEvent(1.0))
+
+
+@contextmanager
+def in_process(folder):
+    yield InProcessChannel(NAMES, lambda asked: {name: reply_of(name, request) for name, request in asked.items()})
+
+
+@contextmanager
+def over_sockets(folder):
+    with ExitStack() as stack:
+        for name in NAMES:
+            stack.enter_context(serving(folder / name, answering(name)))
+        channel = SocketChannel({name: folder / name for name in NAMES})
+        stack.callback(channel.close)
+        yield channel
+
+
+def answering(name):
+    return lambda message: encode_reply(reply_of(name, decode_request(message, Limits())))
+
+
+@pytest.fixture(params=[in_process, over_sockets], ids=["in process", "sockets"])
+def channel(request, tmp_path):
+    with request.param(tmp_path) as channel:
+        yield channel
+
+
+def test_replies_are_those_of_the_hospitals_in_the_order_of_the_requests(channel):
+    asked = [NAMES[2], NAMES[0]]
+    for round in (1, 3):
+        replies, failures = channel.ask(dict.fromkeys(asked, Request("s", round, 1, GradientSum(WEIGHTS))), 60)
+        assert list(replies) == asked
+        assert not failures
+        for name, reply in replies.items():
+            assert np.array_equal(reply.update, WEIGHTS + np.float32(NAMES.index(name)))
+
+
+def test_each_hospital_is_a_reply_or_a_failure(channel):
+    requests = {
+        name: Request("s", round, 1, GradientSum(WEIGHTS)) for name, round in zip(NAMES, (1, 2, 1), strict=True)
+    }
+    replies, failures = channel.ask(requests, 60)
+    assert (list(replies), failures) == ([NAMES[0], NAMES[2]], {NAMES[1]: REFUSED})
+
+
+def test_hospitals_are_in_their_order(channel):
+    assert channel.hospitals == NAMES
+
+
+@contextmanager
+def raw(path, conduct):
+    """A socket whose connections are conducted one after the other: each is told its number."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        ended = threading.Event()
+
+        def serve():
+            for number in range(100):
+                connected, _ = listener.accept()
+                if ended.is_set():
+                    connected.close()
+                    return
+                with connected, suppress(OSError):
+                    conduct(number, connected)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+        ended.set()
+        with socket.socket(socket.AF_UNIX) as last:
+            last.connect(str(path))
+        thread.join()
+
+
+def message_from(connected):
+    reader = FrameReader(1 << 20)
+    while (frame := reader.take()) is None:
+        reader.feed(connected.recv(1 << 16))
+    return frame[1]
+
+
+def asked(path, *, deadline_s=30.0, patience_s=20.0):
+    channel = SocketChannel({NAMES[0]: path}, patience_s=patience_s)
+    try:
+        return channel.ask({NAMES[0]: HELLO}, deadline_s)
+    finally:
+        channel.close()
+
+
+def failed(code):
+    return {}, {NAMES[0]: Failure(code, Stage.TRANSPORT)}
+
+
+def test_the_same_bytes_are_sent_again_over_a_new_connection(tmp_path):
+    seen = []
+
+    def conduct(number, connected):
+        seen.append(message_from(connected))
+        if number == 2:
+            connected.sendall(framed(encode_reply(Received())))
+            connected.recv(1)
+
+    with raw(tmp_path / "s", conduct):
+        assert asked(tmp_path / "s") == ({NAMES[0]: Received()}, {})
+    assert seen == [encode_request(HELLO)] * 3
+
+
+def test_a_hospital_that_ends_at_every_message_is_gone(tmp_path):
+    with raw(tmp_path / "s", lambda number, connected: message_from(connected)):
+        assert asked(tmp_path / "s") == failed(FailureCode.GONE)
+
+
+def test_a_hospital_that_comes_back_in_time_is_waited_for(tmp_path):
+    """It is started while it is asked: the others' answers are kept."""
+    with ExitStack() as stack:
+        found = []
+        thread = threading.Thread(target=lambda: found.append(asked(tmp_path / "s")))
+        thread.start()
+        time.sleep(0.05)
+        stack.enter_context(serving(tmp_path / "s", lambda message: encode_reply(Received())))
+        thread.join()
+    assert found == [({NAMES[0]: Received()}, {})]
+
+
+def test_a_hospital_that_is_not_there_is_gone(tmp_path):
+    assert asked(tmp_path / "s", patience_s=0.0) == failed(FailureCode.GONE)
+    assert asked(tmp_path / "s", deadline_s=0.0) == failed(FailureCode.GONE)
+
+
+def test_a_hospital_that_says_nothing_has_timed_out(tmp_path):
+    with raw(tmp_path / "s", lambda number, connected: connected.recv(1 << 16) and connected.recv(1)):
+        assert asked(tmp_path / "s", deadline_s=0.2) == failed(FailureCode.TIMEOUT)
+
+
+def test_a_late_reply_belongs_to_no_later_request(tmp_path):
+    release = threading.Event()
+
+    def conduct(number, connected):
+        message_from(connected)
+        if number == 0:
+            release.wait()
+        connected.sendall(framed(encode_reply(REFUSED if number == 0 else Received())))
+        connected.recv(1)
+
+    with raw(tmp_path / "s", conduct):
+        channel = SocketChannel({NAMES[0]: tmp_path / "s"})
+        assert channel.ask({NAMES[0]: HELLO}, 0.1) == failed(FailureCode.TIMEOUT)
+        release.set()
+        assert channel.ask({NAMES[0]: HELLO}, 30) == ({NAMES[0]: Received()}, {})
+        channel.close()
+
+
+def test_an_answer_of_another_length_fails_with_a_reason(tmp_path):
+    """The request has the model, so the length of a reply is known."""
+    longer = encode_reply(Answer(np.append(WEIGHTS, np.float32(0)), GaussianEvent(1.0)))
+    with serving(tmp_path / "s", lambda message: longer):
+        channel = SocketChannel({NAMES[0]: tmp_path / "s"})
+        found = channel.ask({NAMES[0]: Request("s", 1, 1, GradientSum(WEIGHTS))}, 30)
+        channel.close()
+    assert found == failed(FailureCode.REFUSED_FRAME)
+
+
+@pytest.mark.parametrize(
+    "reply", [b"\x00" * 16, framed(b"no message"), framed(b"")[:5] + b"\xff" * 4], ids=range(3)
+)
+def test_a_reply_that_is_none_fails_with_a_reason(tmp_path, reply):
+    def conduct(number, connected):
+        message_from(connected)
+        connected.sendall(reply)
+        connected.recv(1)
+
+    with raw(tmp_path / "s", conduct):
+        assert asked(tmp_path / "s") == failed(FailureCode.REFUSED_FRAME)
+
+
+def test_a_message_that_a_server_refuses_fails_with_a_reason(tmp_path):
+    with serving(tmp_path / "s", bytes, most_bytes=8):
+        assert asked(tmp_path / "s") == failed(FailureCode.REFUSED_FRAME)

@@ -1,0 +1,196 @@
+"""Agents and coordinators that are killed, between rounds and within them: the run completes, and is the same run.
+
+Noise of a seeded study is the same whenever a round is repeated, so its weights say whether anything was lost.
+"""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from tests.transport.consortium import ALONE, MASKED, NAMES
+
+from wardround.coordinator.observer import Silent
+from wardround.hospital.replies import Replies
+from wardround.simulation.run import run_study
+from wardround.work import Announce, Confirm, LocalUpdate, Upload
+
+pytestmark = pytest.mark.thorough
+
+STUDIES = {
+    "masked": (MASKED, {"rounds": 3}),
+    "nobody": (ALONE, {"strategy": "fedavg", "rounds": 3, "local_steps": 2}),
+}
+STEPS = [("masked", Announce), ("masked", Confirm), ("masked", Upload), ("nobody", LocalUpdate)]
+VICTIM = NAMES[1]
+
+
+def end_this_process():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Watched:
+    """A channel that calls `struck` once, before or after an exchange of the second round."""
+
+    def __init__(self, inner, kind, struck, *, after=False):
+        self.inner, self.kind, self.struck, self.after = inner, kind, struck, after
+
+    @property
+    def hospitals(self):
+        return self.inner.hospitals
+
+    def ask(self, requests, deadline_s):
+        request = next(iter(requests.values()))
+        strikes = self.struck is not None and isinstance(request.work, self.kind) and request.round == 2
+        struck, self.struck = (self.struck, None) if strikes else (None, self.struck)
+        if struck is not None and not self.after:
+            struck()
+        found = self.inner.ask(requests, deadline_s)
+        if struck is not None and self.after:
+            struck()
+        return found
+
+
+def simulated(between):
+    run_study(between.study, between.folder / "simulated", Silent())
+    return (between.folder / "simulated" / "model.safetensors").read_bytes()
+
+
+def check(between, record):
+    """Weights of the simulation, and every round charged once to every hospital."""
+    assert (between.folder / "run" / "model.safetensors").read_bytes() == simulated(between)
+    assert record.certificate["rounds"] == between.study.rounds
+    receipts = between.receipts()
+    steps = between.study.local_steps
+    assert {receipt["releases"] for receipt in receipts.values()} == {between.study.rounds * steps}
+    between.stop()
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["started again at once", "away when it is asked"])
+@pytest.mark.parametrize(("name", "kind"), STEPS)
+def test_an_agent_is_killed_before_a_step(consortium, without_charts, name, kind, away):
+    between = consortium(*STUDIES[name])
+    between.accept()
+    between.start()
+
+    def strike():
+        between.kill(VICTIM)
+        if away:
+            threading.Timer(0.5, between.start, [VICTIM]).start()
+        else:
+            between.start(VICTIM)
+
+    check(between, between.run(lambda channel: Watched(channel, kind, strike)))
+
+
+@pytest.mark.parametrize(("name", "kind"), STEPS)
+def test_an_agent_is_killed_after_a_step(consortium, without_charts, name, kind):
+    between = consortium(*STUDIES[name])
+    between.accept()
+    between.start()
+
+    def strike():
+        between.kill(VICTIM)
+        between.start(VICTIM)
+
+    check(between, between.run(lambda channel: Watched(channel, kind, strike, after=True)))
+
+
+def dying(method, *, before):
+    """Kills its process at the second call of a method."""
+    calls = []
+
+    def call(*arguments, **options):
+        calls.append(1)
+        if before and len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = method(*arguments, **options)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return call
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["charged, its reply not kept", "its reply kept, not sent"])
+@pytest.mark.parametrize("name", STUDIES)
+def test_an_agent_is_killed_after_its_charge(consortium, without_charts, monkeypatch, name, before):
+    between = consortium(*STUDIES[name])
+    between.accept()
+
+    def first():
+        Replies.keep = dying(Replies.keep, before=before)  # type: ignore[method-assign]  # in the agent's process
+
+    between.start(*(agent for agent in NAMES if agent != VICTIM))
+    between.start(VICTIM, first=first)
+
+    def watch():
+        assert between.ended(VICTIM) == -signal.SIGKILL
+        between.start(VICTIM)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    record = between.run()
+    watcher.join()
+    check(between, record)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("name", "kind"), STEPS)
+def test_a_coordinator_is_killed_at_a_step_and_goes_on(consortium, without_charts, name, kind, after):
+    between = consortium(*STUDIES[name])
+    between.accept()
+    between.start()
+    child = os.fork()
+    if child == 0:
+        try:
+            between.run(lambda channel: Watched(channel, kind, end_this_process, after=after))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not (between.folder / "run" / "certificate.json").exists()
+    check(between, between.run())
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_what_was_charged_and_lost_is_paid_for_or_ends_the_run(consortium, without_charts, spare):
+    """Without a seed a further attempt is a further release: the study pays for it beforehand, or stops."""
+    between = consortium({**MASKED, "spare_attempts": spare}, {"rounds": 3}, seed=None)
+    between.accept()
+
+    def first():
+        Replies.keep = dying(Replies.keep, before=True)  # type: ignore[method-assign]  # in the agent's process
+
+    between.start(*(agent for agent in NAMES if agent != VICTIM))
+    between.start(VICTIM, first=first)
+
+    def watch():
+        assert between.ended(VICTIM) == -signal.SIGKILL
+        between.start(VICTIM)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    record = between.run()
+    watcher.join()
+    receipts = between.receipts()
+    if spare:
+        assert record.certificate["stopped"] is None
+        assert {receipt["releases"] for receipt in receipts.values()} == {4}, "the lost upload counts"
+        assert record.certificate["statement"]["releases"] == 4
+    else:
+        assert record.certificate["stopped"] is not None
+        assert record.certificate["rounds"] == 1
+        assert {receipt["releases"] for receipt in receipts.values()} == {2}
+    between.stop()
+
+
+def test_a_run_that_has_ended_is_only_reported_again(consortium, without_charts):
+    between = consortium(*STUDIES["masked"])
+    between.accept()
+    between.start()
+    first = between.run()
+    between.stop()
+    Path(between.folder / "run" / "report.html").unlink()
+    assert between.run().certificate == first.certificate
+    assert (between.folder / "run" / "report.html").exists()
