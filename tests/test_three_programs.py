@@ -84,7 +84,7 @@ def test_hospitals_and_coordinator_train_over_bytes(folders, name):
         )
         coordinator.close()
         receipts = coordinator.receipts()
-        certificate: dict[str, Any] = certificate_of(coordinator, outcome, "0" * 64, [])
+        certificate: dict[str, Any] = certificate_of(coordinator, outcome, "0" * 64, [], str)
     [model] = outcome.models.values()
     assert np.isfinite(model).all()
     assert not np.array_equal(model, weights)

@@ -34,7 +34,8 @@ from wardround.coordinator.observer import Silent
 from wardround.errors import StudyError
 from wardround.ledger.entry import Begun, Charge
 from wardround.ledger.file import LedgerFile
-from wardround.records.folder import arrays_from_file, read_json, read_lines
+from wardround.records.arrays import arrays_from_file
+from wardround.records.folder import read_json, read_lines
 from wardround.simulation.run import run_study
 from wardround.simulation.sweeps.compare import compare
 

@@ -11,15 +11,9 @@ import numpy as np
 import pytest
 
 from wardround.errors import RecordError
-from wardround.records.folder import (
-    RunFolder,
-    RunRecord,
-    arrays_from_file,
-    arrays_to_bytes,
-    read_json,
-    read_lines,
-    write_whole,
-)
+from wardround.records.arrays import arrays_from_file, arrays_to_bytes
+from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
+from wardround.records.writing import write_whole
 
 ARRAYS = {
     "state:weights": np.arange(6, dtype=np.float32).reshape(2, 3),

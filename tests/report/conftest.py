@@ -82,9 +82,9 @@ RESULTS = {
 }  # fmt: skip
 ENVIRONMENT = {"wardround": "0.1.0", "cores": 2, "packages": {"numpy": "2.4.6"}, "dataset": "febef1cf" * 8}
 ROUNDS = (
-    {"round": 1, "seconds": 0.5},
-    {"round": 2, "seconds": 0.5, "epsilon": 2.2222, "metrics": {"models": 1, "auroc": 0.8}},
-    {"round": 4, "seconds": 0.5, "epsilon": 3.4567, "metrics": {"models": 1, "auroc": 0.88}},
+    {"round": 1},
+    {"round": 2, "epsilon": 2.2222, "metrics": {"models": 1, "auroc": 0.8}},
+    {"round": 4, "epsilon": 3.4567, "metrics": {"models": 1, "auroc": 0.88}},
 )
 
 

@@ -22,7 +22,7 @@ from wardround.coordinator.observer import Silent
 from wardround.coordinator.rounds import Position, Schedule, run_rounds
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.strategy import Call
-from wardround.records.folder import arrays_from_file
+from wardround.records.arrays import arrays_from_file
 from wardround.simulation import run as simulation
 from wardround.simulation.materials import gather
 from wardround.simulation.references import average_last_of

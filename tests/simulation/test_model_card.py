@@ -21,7 +21,7 @@ from wardround.images.rows.recipe import View
 from wardround.models.card import ModelCard, PictureInput, read_card
 from wardround.models.load import load
 from wardround.models.vectors import to_vector
-from wardround.records.folder import arrays_from_file
+from wardround.records.arrays import arrays_from_file
 from wardround.simulation.materials import gather
 from wardround.simulation.run import run_study
 from wardround.training.augment.augmentation import Augmentation

@@ -15,7 +15,8 @@ from wardround.errors import FederationError, StudyError
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone
-from wardround.records.folder import RunRecord, arrays_from_file
+from wardround.records.arrays import arrays_from_file
+from wardround.records.folder import RunRecord
 from wardround.simulation.absences import availability_of
 from wardround.simulation.accounts import open_accounts
 from wardround.simulation.availability import UnreliableChannel

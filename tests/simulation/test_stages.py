@@ -18,7 +18,8 @@ from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, StudyError
 from wardround.ledger.entry import Charge
 from wardround.ledger.file import LedgerFile
-from wardround.records.folder import RunRecord, arrays_from_file
+from wardround.records.arrays import arrays_from_file
+from wardround.records.folder import RunRecord
 from wardround.simulation import run as simulation
 
 LOCAL: dict[str, dict[str, object]] = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wardround.coordinator.observer import Silent
-from wardround.records.folder import arrays_from_file
+from wardround.records.arrays import arrays_from_file
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.materials import gather
 from wardround.simulation.run import run_study

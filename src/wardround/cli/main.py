@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from wardround.cli.keys import AsJson, keys_app
+from wardround.cli.verify import PinsPath, RunPath, trusted, verify
 from wardround.errors import WardroundError
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
+app.command()(verify)
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
 AGAIN = "Give the same command again to go on."
 
@@ -160,12 +161,12 @@ def plan(
 
 
 @app.command()
-def report(path: RunPath, as_json: AsJson = False) -> None:
-    """Write a finished run's report again, and print its figures."""
-    from wardround.records.folder import RunRecord
+def report(path: RunPath, pins: PinsPath = None, as_json: AsJson = False) -> None:
+    """Verify a finished run's record, write its report again, and print its figures."""
+    from wardround.records.signed import verified
     from wardround.report.write import write_report
 
-    record = RunRecord.read(path)
+    record = verified(path, trusted(None, pins))
     write_report(record)
     _print_run(record, as_json)
 

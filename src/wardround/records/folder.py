@@ -3,17 +3,21 @@
     runs/<study>/
         study.toml         the resolved study
         environment.json   versions, machine, what the run needs to be repeated
-        patients.csv       the place of each patient, under a hash whose key was forgotten
         rounds.jsonl       one line a round
-        ledger.json        the ledger of the run, and how far it was
-        ledger.sqlite      that ledger, of generated patients and of rehearsals; others outlive the run
         checkpoints/       released vectors of the last finished round, or of every round
         model.safetensors  the final model
         model.json         the model card
         results.json       metrics, baselines, reference runs
         released.safetensors  noised pictures and labels, where the study releases them
-        certificate.json   the statement, the ledger heads, the hash of the model
-        report.html        the page
+        certificate.json   the statement, sealed ledger heads, the hash of the model
+        record.json        SHA-256 of each of these, signed (`records.signer`)
+        report.html        the page, made from them
+
+These are shared. What follows stays with the person who simulates, or with the hospital:
+
+        patients.csv       the place of each patient, under a hash whose key was forgotten
+        ledger.json        the ledger of the run, and how far it was
+        ledger.sqlite      that ledger, of generated patients and of rehearsals; others outlive the run
         hospitals/         what the simulated hospitals keep for themselves, until the run has ended
         hospitals.log      the simulated hospitals' own log, if they had anything to say
 
@@ -21,26 +25,25 @@ Every file appears whole or not at all: it is written beside its place, synced, 
 """
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import RecordError
+from wardround.records.arrays import Arrays, arrays_from_file, arrays_to_bytes
+from wardround.records.signer import CERTIFICATE, HISTORY, RECORD, Signer
+from wardround.records.writing import disk_error, explained, locked, write_whole
 
-Arrays = Mapping[str, npt.NDArray[np.float32]]
 JsonDict = dict[str, object]
 
 _CHECKPOINT = "round-{:06d}.safetensors"
@@ -49,6 +52,7 @@ _SYNC_EVERY_S = 5.0
 _FILES = (
     "study.toml", "environment.json", "patients.csv", "rounds.jsonl", "model.safetensors", "model.json",
     "results.json", "certificate.json", "ledger.json", "report.html", "hospitals.log", "released.safetensors",
+    "record.json",
 )  # fmt: skip
 _OURS = {
     *_FILES,
@@ -69,16 +73,18 @@ class RunFolder:
 
     Attributes:
         keeps_every_round: checkpoints of earlier rounds stay.
+        signer: signs the record of the run; None where none is signed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = _lock(path / ".lock")
+        self._lock = locked(path / ".lock")
         for rest in [*path.glob(_HALF_WRITTEN), *(path / "checkpoints").glob(_HALF_WRITTEN)]:
             rest.unlink(missing_ok=True)  # of a process that was killed while writing
         self._synced_at = 0.0
         self._synced: Path | None = None
         self.keeps_every_round = False
+        self.signer: Signer | None = None
 
     @classmethod
     def create(cls, path: Path, *, fresh: bool = False, forget_ledger: bool = False) -> "RunFolder":
@@ -90,7 +96,7 @@ class RunFolder:
             RecordError: a run is already there, or the folder cannot be made.
         """
         cls.check_free(path, fresh=fresh)
-        with _explained(path):
+        with explained(path):
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
             folder = cls(path)
             folder._clear(forget_ledger=forget_ledger)
@@ -103,7 +109,7 @@ class RunFolder:
         Raises:
             RecordError: a run is already there, or something else is.
         """
-        with _explained(path):
+        with explained(path):
             holds_run = (path / "study.toml").exists()
             names = {p.name for p in path.iterdir()} if path.exists() else set()
         if holds_run and not fresh:
@@ -140,6 +146,22 @@ class RunFolder:
         """Writes one JSON file whole or not at all."""
         self.write_text(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
+    def begin(self, signer: Signer, study: str) -> None:
+        """Writes study.toml, which makes the folder a run, after a record that names it; all later ones are signed."""
+        self.signer = signer
+        self._write_record(signer.begin(self.path, {"study.toml": study.encode()}))
+        self.write_text("study.toml", study)
+
+    def finish(self, certificate: object) -> None:
+        """Writes the certificate, which ends the run, after a record that names it."""
+        text = json.dumps(certificate, indent=2, allow_nan=False) + "\n"
+        if self.signer is not None:
+            self._write_record(self.signer.finish(self.path, text.encode()))
+        self.write_text(CERTIFICATE, text)
+
+    def _write_record(self, content: bytes) -> None:
+        write_whole(self.path / RECORD, content)
+
     def write_patients(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Writes patients.csv; the rows name patients by hashes only."""
         text = io.StringIO()
@@ -150,12 +172,17 @@ class RunFolder:
 
     def append_round(self, entry: JsonDict) -> None:
         """Adds one line to rounds.jsonl."""
+        line = json.dumps(entry, allow_nan=False) + "\n"
         try:
             with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry, allow_nan=False) + "\n")
+                file.write(line)
                 file.flush()
+                if self.signer is not None:
+                    os.fsync(file.fileno())  # the record that names this line waits for the disk as well
         except OSError as error:
-            raise _disk_error(self.path / "rounds.jsonl", error) from None
+            raise disk_error(self.path / "rounds.jsonl", error) from None
+        if self.signer is not None:
+            self.signer.add_round(line.encode())
 
     def write_checkpoint(self, round: int, arrays: Arrays) -> None:
         """Remembers everything needed to go on after `round`; earlier checkpoints are then removed, or kept.
@@ -166,7 +193,11 @@ class RunFolder:
         """
         path = self.path / "checkpoints" / _CHECKPOINT.format(round)
         durable = self.keeps_every_round or time.monotonic() - self._synced_at > _SYNC_EVERY_S
-        write_whole(path, arrays_to_bytes(arrays), durable=durable)
+        content = arrays_to_bytes(arrays)
+        if self.signer is not None:
+            there = {other.name for other in path.parent.glob("round-*.safetensors")}
+            self._write_record(self.signer.checkpoint(path.name, content, there))
+        write_whole(path, content, durable=durable)
         if self.keeps_every_round:
             return
         kept = {path, self._synced}
@@ -190,7 +221,11 @@ class RunFolder:
                 continue  # cut off by a power failure; the one before was synced
             round = int(path.stem.removeprefix("round-"))
             lines = [line for line in read_lines(self.path / "rounds.jsonl") if int(str(line["round"])) <= round]
-            self.write_text("rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+            history = "".join(json.dumps(line) + "\n" for line in lines)
+            if self.signer is not None:
+                kept = {other.name: other.read_bytes() for other in paths if other.name <= path.name}
+                self._write_record(self.signer.back_to(round, history.encode(), kept))
+            self.write_text(HISTORY, history)
             return round, arrays
         if paths:
             raise RecordError(
@@ -207,7 +242,7 @@ class RunFolder:
 
     def forget_notes(self) -> None:
         """Removes what the hospitals kept for themselves: it may hold what no noise was added to."""
-        with _explained(self.path):
+        with explained(self.path):
             if (self.path / "hospitals").exists():
                 shutil.rmtree(self.path / "hospitals")
 
@@ -301,58 +336,6 @@ def read_lines(path: Path) -> list[JsonDict]:
     return lines
 
 
-def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Writes beside the place, syncs when `durable`, and renames; on any failure the old file stands."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise _disk_error(path, error) from None
-
-
-def arrays_to_bytes(arrays: Arrays) -> bytes:
-    """Returns named arrays as safetensors, with a checksum among its metadata."""
-    from safetensors.numpy import save
-
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    content: bytes = save(whole, metadata={"sha256": _checksum(whole)})
-    return content
-
-
-def arrays_from_file(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """Returns the named arrays of a safetensors file.
-
-    Raises:
-        RecordError: the file is no safetensors file, or its arrays are not those that were written.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = file.keys()
-            arrays: dict[str, npt.NDArray[np.float32]] = {name: file.get_tensor(name) for name in names}
-            expected = (file.metadata() or {}).get("sha256")
-    except (OSError, SafetensorError) as error:
-        raise RecordError(f"{path} must be a safetensors file ({error}); restore it or run again.") from None
-    if expected != _checksum(arrays):
-        raise RecordError(f"{path} must hold what was written there, and does not; restore it or run again.")
-    return arrays
-
-
-def _checksum(arrays: Arrays) -> str:
-    sha256 = hashlib.sha256()
-    for name in sorted(arrays):
-        sha256.update(f"{name} {arrays[name].shape}\n".encode())
-        sha256.update(arrays[name].tobytes())
-    return sha256.hexdigest()
-
-
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -362,37 +345,3 @@ def _text(path: Path) -> str:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path} must be readable text ({error}); restore it or run again.") from None
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turns a run folder that cannot be used into a sentence."""
-    try:
-        yield
-    except NotADirectoryError:
-        raise RecordError(
-            f"A run folder must be a folder, and {path} is a file or lies below one; choose another --out."
-        ) from None
-    except OSError as error:
-        raise RecordError(
-            f"The run folder {path} must be writable ({error.strerror}); choose another --out."
-        ) from None
-
-
-def _lock(path: Path) -> IO[str]:
-    try:
-        file = path.open("w")
-    except OSError as error:
-        raise _disk_error(path, error) from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise RecordError(
-            f"One process at a time may write {path.parent}, and another one does; wait for it."
-        ) from None
-    return file
-
-
-def _disk_error(path: Path, error: OSError) -> RecordError:
-    return RecordError(f"{path} could not be written ({error.strerror}); what was there before still stands.")

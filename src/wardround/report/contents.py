@@ -170,7 +170,6 @@ class Report:
     rounds: int
     planned_rounds: int | None
     stopped: str | None
-    seconds: float
     quality: Quality
     classes: tuple[str, ...]
     parameters: int

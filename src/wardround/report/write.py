@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from wardround.errors import MissingExtra
-from wardround.records.folder import RunRecord, write_whole
+from wardround.records.folder import RunRecord
+from wardround.records.writing import write_whole
 from wardround.report.comparison import Overview
 from wardround.report.numbers import numbers_of
 

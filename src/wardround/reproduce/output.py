@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from wardround.errors import MissingExtra
-from wardround.records.folder import write_whole
+from wardround.records.writing import write_whole
 from wardround.reproduce.table import Table
 
 _WIDTH_OF_FILES = 220

@@ -58,6 +58,8 @@ class Accounts:
         entries, head = self.ledger.position()
         ledger = str(self.ledger.path.resolve()) if self.is_lasting else None
         total = {} if materials is None else {"total": total_of(self, materials)}
+        if folder.signer is not None:
+            folder.signer.note_ledger(head)
         folder.write_json(FILE, {"run": self.run, "ledger": ledger, "entries": entries, "head": head} | total)
 
     def end(self) -> None:

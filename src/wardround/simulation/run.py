@@ -26,6 +26,8 @@ from wardround.privacy.plans.plan import Plan
 from wardround.published import published
 from wardround.records.environment import describe_environment, threads_of
 from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
+from wardround.records.signed import check_signed, verified
+from wardround.records.signer import Signer
 from wardround.report.write import write_report
 from wardround.simulation.absences import check_availability
 from wardround.simulation.accounts import Accounts, admitted, begun, resumed
@@ -33,6 +35,7 @@ from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.federate import federate
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
+from wardround.simulation.own_key import check_contains, own_key, own_pin
 from wardround.simulation.references import POOLED, average_last_of, check_references, pooled
 from wardround.simulation.results import patient_table, results_of
 from wardround.types import Vector
@@ -62,6 +65,7 @@ def run_study(
     materials = gather(study, observer)
     plan = replace(plan, persons=materials.images.persons)
     check_masks(plan, materials.workbench.network.num_parameters)
+    key = own_key()
     with begun(study, plan, materials, out, fresh=fresh, rehearsal=rehearsal) as (folder, accounts):
         folder.write_json(
             "environment.json",
@@ -69,25 +73,33 @@ def run_study(
         )
         materials = _admitted(study, materials, accounts, observer)
         folder.write_patients(*patient_table(materials))
-        folder.write_text("study.toml", study.to_toml())  # last: a folder with a study file can be resumed
+        signer = Signer(key, study.digest, accounts.ledger.position()[1])
+        folder.begin(signer, study.to_toml())  # last: a folder with a study file can be resumed
         return _train(study, plan, materials, folder, accounts, observer)
 
 
 def resume_run(path: Path, observer: Observer) -> RunRecord:
     """Goes on with an interrupted run; a finished one is only reported anew.
 
+    The record is verified first: it must be signed with this person's own key, and be as it was signed.
+
     Raises:
-        WardroundError: no run there, or its study, pictures or weights are not the ones it began with.
+        WardroundError: no run there, its record does not hold, or its study, pictures or weights are not the ones it
+            began with.
     """
     folder = RunFolder.open(path)
     try:
-        study = read_study(path / "study.toml")
-        environment = read_json(path / "environment.json")
         if (path / "certificate.json").exists():
+            record = verified(path, own_pin())
             observer.stage("the run is finished; writing its report again")
-            record = RunRecord.read(path)
             _report(record, observer)
             return record
+        signed = check_signed(path, own_pin())
+        study = read_study(path / "study.toml")
+        environment = read_json(path / "environment.json")
+        if study.digest != signed.study_digest:
+            raise _changed("study_digest", path)
+        key = own_key()
         _use_threads(threads_of(environment))  # another number of threads may round differently
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
@@ -95,15 +107,23 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         plan = replace(plan, persons=materials.images.persons)
         for what, now in _identity(study, materials).items():
             if environment.get(what) != now:
-                raise RecordError(
-                    f"The {_NAMES[what]} must be what the run in {path} began with, and has changed; restore "
-                    "it, or start a new run."
-                )
+                raise _changed(what, path)
         with resumed(study, plan, materials, path) as accounts:
+            check_contains(accounts.ledger, key, signed.ledger)
+            folder.signer = Signer(key, study.digest, accounts.ledger.position()[1])
+            folder.signer.begin(path, {})
             materials = _admitted(study, materials, accounts, observer)
             return _train(study, plan, materials, folder, accounts, observer)
     finally:
         folder.close()
+
+
+def _changed(what: str, path: Path) -> RecordError:
+    return RecordError(
+        f"The {_NAMES[what]} must be what the run in {path} began with, and has changed; restore it, or start a new "
+        "run.",
+        code="record-edited-study" if what == "study_digest" else None,
+    )
 
 
 def _check_cap(study: Study, plan: Plan) -> None:
@@ -185,12 +205,13 @@ def _train(
         folder.write_json("results.json", results)
         folder.forget_notes()
         history = read_lines(folder.path / "rounds.jsonl")
-        certificate = certificate_of(coordinator, outcome, model_sha256, history)
+        assert folder.signer is not None, "set when the run began or went on"
+        certificate = certificate_of(coordinator, outcome, model_sha256, history, folder.signer.sealed)
         weights = WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models))
         folder.write_json("model.json", _card(study, materials, weights, str(certificate["short"])).to_json())
         accounts.end()
         accounts.note(folder, materials)
-        folder.write_json("certificate.json", certificate)
+        folder.finish(certificate)
     record = RunRecord.read(folder.path)
     _report(record, observer)
     return record

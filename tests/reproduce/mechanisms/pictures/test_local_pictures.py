@@ -17,7 +17,8 @@ from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, PrivacyError, RecordError, StudyError
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.kinds import NoisedPictures
-from wardround.records.folder import RunFolder, RunRecord, arrays_from_file
+from wardround.records.arrays import arrays_from_file
+from wardround.records.folder import RunFolder, RunRecord
 from wardround.reproduce.mechanisms.pictures import simulation as local_pictures
 from wardround.simulation import run as simulation
 from wardround.simulation.accounts import open_accounts

@@ -24,7 +24,9 @@ from wardround.privacy.pictures import LocalRelease, PictureMechanism, Values
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness, Stream
-from wardround.records.folder import RunFolder, arrays_from_file, arrays_to_bytes, write_whole
+from wardround.records.arrays import arrays_from_file, arrays_to_bytes
+from wardround.records.folder import RunFolder
+from wardround.records.writing import write_whole
 from wardround.reproduce.mechanisms.pictures.labels import backward_corrected, forward_corrected, response_of
 from wardround.reproduce.mechanisms.pictures.noise import to_bytes
 from wardround.reproduce.mechanisms.pictures.resemblance import coarse, reidentified, structural_similarity
