@@ -16,7 +16,7 @@ Sources:
 
 import math
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class SecondOpinion:
     upper: float
 
 
+@lru_cache(maxsize=1024)
 def second_opinion(event: Event, delta: float) -> SecondOpinion:
     """Returns bounds on epsilon of `event` at `delta`; both infinite if anything left without protection.
 

@@ -14,7 +14,7 @@ from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import statement_of
 from wardround.records.json_object import JsonObject
-from wardround.secure_aggregation.round.witness import Witness
+from wardround.secure_aggregation.round.witness import Witness, powers
 
 
 def certificate_of(
@@ -36,6 +36,8 @@ def certificate_of(
     releases, counts = charged(receipts)
     repeated = max(0, releases - done)
     seeded = study.study.seed is not None
+    witness = witness_of(history)
+    finds = [] if coordinator.masked is None else powers(plan.hospitals, coordinator.masked.agreement.sums)
     statement = statement_of(plan, releases=done + repeated, counts=counts, simulated=True, seeded=seeded)
     recounted = counts - 1 if plan.is_counted else 0
     if repeated + recounted:
@@ -68,7 +70,7 @@ def certificate_of(
             }
             for name, receipt in receipts.items()
         },
-        "witness": witness_of(history),
+        "witness": None if witness is None else witness | {"finds": finds},
         "model_sha256": model_sha256,
         "seeded": seeded,
     }

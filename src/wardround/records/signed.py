@@ -73,7 +73,7 @@ def check_signed(path: Path, pinned: Mapping[str, bytes]) -> SignedRecord:
 
     Raises:
         RecordError: with the code `record-unsigned`, `record-signature`, `record-key`, `record-missing-NAME`,
-            `record-added-NAME` or `record-edited-NAME`, NAME being a file without its ending, or "checkpoint".
+            `record-added-NAME` or `record-edited-NAME`, NAME being "checkpoint", or a file such as "results-json".
     """
     if not (path / RECORD).is_file():
         raise RecordError(
@@ -164,7 +164,7 @@ def _refuse(path: Path, name: str, what: str) -> NoReturn:
         "added": f"{name} must be signed, as everything that is shared, and is not",
         "missing": f"{name} must be there, as it was signed, and is missing",
     }
-    kind = "checkpoint" if name.startswith("checkpoints/") else name.partition(".")[0]
+    kind = "checkpoint" if name.startswith("checkpoints/") else name.replace(".", "-")
     raise RecordError(
         f"{words[what]} in {path}; restore the run from a copy.",
         code=f"record-{what}-{kind}",

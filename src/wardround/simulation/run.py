@@ -122,7 +122,7 @@ def _changed(what: str, path: Path) -> RecordError:
     return RecordError(
         f"The {_NAMES[what]} must be what the run in {path} began with, and has changed; restore it, or start a new "
         "run.",
-        code="record-edited-study" if what == "study_digest" else None,
+        code="record-edited-study-toml" if what == "study_digest" else None,
     )
 
 
