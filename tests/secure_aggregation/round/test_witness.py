@@ -79,9 +79,8 @@ def test_runs_are_stopped_as_often_as_the_power_says(hospitals, present, seen):
             stopped += 1
     expected = power(hospitals, present, seen, ROUNDS)
     error = np.sqrt(expected * (1 - expected) / runs)
-    assert (
-        expected - 4 * error <= stopped / runs <= expected + 0.02 + 4 * error
-    )  # a little more: earlier rounds stop too
+    # A little more, as earlier rounds stop it too.
+    assert expected - 4 * error <= stopped / runs <= expected + 0.02 + 4 * error
 
 
 def test_the_page_has_the_table_of_powers():
