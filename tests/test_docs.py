@@ -20,6 +20,7 @@ def test_the_loop_of_the_engine_page_trains():
         return images[chosen], labels[chosen], torch.arange(len(chosen))
 
     names = {
+        "public_or_random_pictures": torch.randn(3, 4),
         "model": model, "steps": 3, "num_patients": 60, "pictures_of": pictures_of, "noise_multiplier": 0.5,
         "divisor": np.float32(3.0), "parameters": list(model.parameters()),
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),

@@ -20,6 +20,8 @@ Messages of `DataError` may name files: they are for the hospital's own screen. 
 about a failure is a code and a stage (`wardround.federation.messages`), never one of these sentences.
 """
 
+from collections.abc import Sequence
+
 
 class WardroundError(Exception):
     """Base of all errors that carry one sentence for the person who can repair the cause.
@@ -47,6 +49,13 @@ class DataError(WardroundError):
     """Pictures, tables or patients that cannot be used as they are."""
 
     code = "data"
+
+
+def as_one(errors: Sequence[DataError]) -> DataError:
+    """Returns one error with the sentences of all; of a single one the same, code and all."""
+    if len(errors) == 1:
+        return errors[0]
+    return DataError(" ".join(map(str, errors)), code="data-several")
 
 
 class ModelError(WardroundError):

@@ -12,6 +12,7 @@ from wardround.images.decode import pillow
 from wardround.images.layouts.chest_xray import patient_of_name
 from wardround.images.layouts.phantom import PhantomOptions
 from wardround.images.layouts.readers import LAYOUTS
+from wardround.images.listing import NO_OPTIONS
 from wardround.images.load import load_images
 from wardround.images.rows import pixels
 from wardround.images.store import open_store
@@ -88,7 +89,9 @@ def test_unreadable_pictures_are_listed_together_and_can_be_left_out(root, decod
     (root / "ill/p3/c.png").write_bytes(b"no picture")
     (root / "ill/p4").mkdir()
     (root / "ill/p4/e.jpeg").write_text("patient,label")
-    with pytest.raises(DataError, match=r"2 of 5 are not: ill/p3/c\.png.*ill/p4/e\.jpeg.*skip_unreadable"):
+    with pytest.raises(
+        DataError, match=r"2 of 5 are not: 2 cannot be read: .*ill/p3/c\.png, ill/p4/e\.jpeg.*skip_unreadable"
+    ):
         load(root)
     image_set = load(root, skip_unreadable=True)
     assert decodings == [5]
@@ -174,7 +177,7 @@ def test_the_phantom_needs_no_folder_and_is_cached(tmp_path, monkeypatch):
 @pytest.mark.skipif(not CHEST.is_dir(), reason="the real chest X-rays lie beside the project; here they do not")
 class TestRealChestXrays:
     def test_names_and_table_agree_on_every_patient(self):
-        rows, _ = read_metadata(open_store(CHEST), ("file", "patient_id"))
+        rows = read_metadata(open_store(CHEST), ("file", "patient_id"), NO_OPTIONS).rows.values()
         assert len(rows) == 5840
         assert [
             row.values for row in rows if patient_of_name(row.values["file"]) != row.values["patient_id"]
@@ -191,7 +194,7 @@ class TestRealChestXrays:
         assert max(len(patient.images) for patient in image_set.patients) == 31
         found = image_set.findings.summary()
         assert (found["straddling"], found["repeated_pictures"], found["shared_pictures"]) == (264, 32, 1)
-        rows, _ = read_metadata(open_store(CHEST), ("file", "dup_group"))
+        rows = read_metadata(open_store(CHEST), ("file", "dup_group"), NO_OPTIONS).rows.values()
         groups = {row.values["dup_group"] for row in rows}
         assert len({image.digest for patient in image_set.patients for image in patient.images}) == len(groups)
         subtypes = load_images("chest_xray", CHEST, image_size=16, cache_dir=tmp_path, task="subtype")

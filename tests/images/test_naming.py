@@ -13,7 +13,7 @@ from wardround.images.entries import Entry
 from wardround.images.layouts.guess import guess_layout
 from wardround.images.layouts.phantom import PhantomOptions, list_phantom
 from wardround.images.layouts.readers import LAYOUTS
-from wardround.images.listing import ByPattern, ByTable, Listing, OnePerPicture, ReaderOptions
+from wardround.images.listing import ByPattern, ByTable, Classes, Listing, OnePerPicture, ReaderOptions
 from wardround.images.load import list_entries, load_images
 from wardround.images.naming import TABLE, proposed_pattern, with_persons
 from wardround.images.quality.inspection import inspect
@@ -174,10 +174,13 @@ def test_one_per_picture_is_refused_where_a_patient_has_two():
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (["a.png,", "b.png,nan", "c.png,-1", ",p"], "4 problems: line 2 has no patient, line 3 has no patient"),
+        (
+            ["a.png,", "b.png,nan", "c.png,-1", ",p"],
+            "4 problems: line 2 has no patient, line 3 has no patient (nan), line 4 has no patient (-1)",
+        ),
         (["ill/a.png,p", "ill/a.png,q"], "line 3: ill/a.png has another patient in line 2"),
         (["a.png,p"], "line 2: a.png is the name of 2 pictures; write the path"),
-        (["ill/a.png,p,q"], "more are in: line 2"),
+        (["ill/a.png,p,q"], "line 2 has 3 values for 2 columns"),
     ],
 )
 def test_a_table_that_does_not_hold_is_refused_with_its_lines(tmp_path, rows, said):
@@ -292,7 +295,10 @@ def test_a_missing_value_is_no_class_and_no_patient(tmp_path, header, word, miss
 
 def test_minus_one_is_no_patient_and_a_class_only_where_it_is_not_listed(tmp_path):
     store = table_of(tmp_path, "image,patient,label", "p0,0", "p1,1", "p2,-1")
-    assert list_entries("manifest", store, None).class_names == ("0", "1", "-1")
+    with raises_code(DataError, "data-rows"):
+        list_entries("manifest", store, None)
+    listed = ReaderOptions(classes=Classes(("-1", "0", "1")))
+    assert list_entries("manifest", store, None, listed).class_names == ("-1", "0", "1")
     found = list_entries("manifest", store, None, ReaderOptions(leave_out=("-1",)))
     assert found.class_names == ("0", "1")
     store = table_of(tmp_path, "image,patient,label", "-1,0", "-1,1", "p2,1")

@@ -203,13 +203,46 @@ def test_anything_else_is_refused(tmp_path, name):
 def test_a_link_that_leads_out_of_the_folder_is_refused_and_one_within_is_a_file(tmp_path):
     root = in_folder(tmp_path / "data", {"a": b"1"})
     (root / "b").symlink_to(root / "a")
-    (root / "broken").symlink_to(root / "nothing")
     (root / "loop").symlink_to(root)
     assert open_store(root).names() == ["a", "b"]
     (tmp_path / "secret").write_bytes(b"2")
     (root / "c").symlink_to(tmp_path / "secret")
     with raises_code(DataError, "data-link-outside"):
         open_store(root)
+
+
+def test_links_to_folders_within_are_followed_and_circles_end(tmp_path):
+    root = in_folder(tmp_path / "data", {".raw/x/1": b"1", "deep/y/2": b"22", "plain/3": b"3"})
+    (root / "ill").symlink_to(root / ".raw" / "x")
+    (root / "plain" / "well").symlink_to("../deep/y")
+    (root / "deep" / "back").symlink_to(root / "plain")
+    (root / "deep" / "y" / "up").symlink_to(root / "deep")
+    store = open_store(root)
+    reached = ["deep/back/3", "deep/back/well/2", "deep/y/2", "ill/1", "plain/3", "plain/well/2"]
+    assert store.names() == reached
+    assert store.read("plain/well/2") == b"22"
+
+
+@pytest.mark.parametrize("target", ["outside", "outside/deep"])
+def test_a_link_to_a_folder_outside_is_refused_in_a_sentence(tmp_path, target):
+    root = in_folder(tmp_path / "data", {"ill/1": b"1"})
+    in_folder(tmp_path / "outside", {"deep/2": b"2"})
+    (root / "well").symlink_to(tmp_path / target)
+    with raises_code(DataError, "data-link-outside"):
+        open_store(root)
+
+
+def test_a_link_that_leads_nowhere_is_refused_and_so_are_links_without_end(tmp_path):
+    root = in_folder(tmp_path / "data", {"ill/1": b"1"})
+    (root / "ill" / "2").symlink_to(root / "gone")
+    with raises_code(DataError, "data-link-broken"):
+        open_store(root)
+    farm = in_folder(tmp_path / "farm", {f"{n}/file": b"" for n in range(16)})
+    for n in range(15):
+        for name in "ab":
+            (farm / str(n) / name).symlink_to(farm / str(n + 1))
+    with raises_code(DataError, "data-links"):
+        open_store(farm)
 
 
 def test_a_file_that_becomes_a_link_to_elsewhere_is_not_read(tmp_path):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -159,7 +160,7 @@ def test_dropout_masks_follow_the_given_seed_and_leave_the_global_generator_alon
     before = torch.random.get_rng_state()
     model = nn.Sequential(nn.Flatten(), nn.Linear(50, 8), nn.Dropout(0.5), nn.Linear(8, 3)).double()
     torch.random.set_rng_state(before)
-    batch = batch_of([1, 1, 1])
+    batch = replace(batch_of([1, 1, 1]), keys="abc")
     sums = [
         clipped_sum(model, cross_entropy, batch, clipping_norm=1.0, dropout_seed=seed).vector for seed in (1, 1, 2)
     ]

@@ -8,7 +8,8 @@ from tests.training.test_alone import bench_of, patients_with
 from torch import nn
 
 from wardround.models.catalogue import build
-from wardround.models.network import Network, Normalise
+from wardround.models.network import Normalise, Parts
+from wardround.models.stages import staged
 from wardround.per_patient.fixed_shape import EMPTY, in_slots, mean_of, placed, slot_of, slots_for, stays_apart
 from wardround.training import slotted as slotted_gradients
 from wardround.training.augment.augmentation import Augmentation, Axis
@@ -157,7 +158,7 @@ def test_the_mean_of_a_patients_rows_is_in_double_precision():
 def dropping():
     body = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(1024, 2))
     pixels = np.full((200, 1, 32, 32), 255, dtype=np.uint8)  # all alike, so that one slot has them all
-    return Workbench(Network("d", Normalise(), body, False), pixels, cross_entropy, 1 << 26)
+    return Workbench(staged("d", Parts(Normalise(), body, "2", False), "all"), pixels, cross_entropy, 1 << 26)
 
 
 def test_every_patient_has_masks_of_their_own_and_they_follow_from_the_seed():

@@ -76,6 +76,7 @@ def resume(path: RunPath, as_json: AsJson = False) -> None:
 @app.command()
 def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> None:
     """Print the resolved study, what it will promise, and what it will take; opens no image."""
+    from wardround.images.quality.lines import printable
     from wardround.simulation.estimate import estimate
 
     resolved = _read(study, data)
@@ -95,6 +96,10 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
     else:
         listed = f"{found.patients} patients, {found.pictures or 0} pictures"
     print(f"\n{listed}; {found.parameters} trained parameters")
+    if found.classes:
+        print(printable(f"classes, in the model's order: {', '.join(found.classes)}"))
+    for sentence in found.noticed:
+        print(printable(sentence))
     if found.upload is not None:
         print(found.upload.sentence())
     if found.seconds is not None:
@@ -254,27 +259,40 @@ def data_check(
     volume_size: Annotated[
         tuple[int, int, int], typer.Option(help="Volumes: voxels that are looked at, about the centre.")
     ] = (64, 64, 64),
+    labels: Annotated[Path | None, typer.Option(help="The layout's table, where it lies elsewhere.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="The study's classes in its order, separated by commas.")
+    ] = None,
+    leave_out: Annotated[
+        str | None, typer.Option(help="Labels and patients whose rows are left out, separated by commas.")
+    ] = None,
+    modality: Annotated[str | None, typer.Option(help="dicom: read files of this modality alone.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read a data folder and say what is in it, what is odd and what to do. For the hospital's own screen."""
     from tempfile import TemporaryDirectory
 
     from wardround.cli.terminal import Terminal
+    from wardround.errors import as_one
     from wardround.images.layouts.guess import guess_layout
-    from wardround.images.listing import ReaderOptions
+    from wardround.images.listing import Classes, ReaderOptions
     from wardround.images.load import Volumes, list_entries, load_images, open_layout
     from wardround.images.quality.facts import facts_of_folder
     from wardround.images.quality.inspection import inspect
     from wardround.images.quality.lines import lines
 
+    named = None if classes is None else Classes(_listed(classes))
+    options = ReaderOptions(
+        labels=labels, classes=named, leave_out=_listed(leave_out or ""), modality=modality, looking=True
+    )
     with open_layout(layout, path) as store:
-        layout = layout or guess_layout(store)
-        are_volumes = list_entries(layout, store, task, ReaderOptions()).volumes
+        layout = layout or guess_layout(store, labels)
+        are_volumes = list_entries(layout, store, task, options).volumes
     with TemporaryDirectory() as cache, Terminal(_console()) as terminal:
         terminal.stage(f"reading {layout}")
         images = load_images(
             layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True,
-            volumes=Volumes(volume_size) if are_volumes else None, progress=terminal.progress,
+            volumes=Volumes(volume_size) if are_volumes else None, options=options, progress=terminal.progress,
         )  # fmt: skip
         terminal.stage("looking at every picture")
         found = inspect(images, facts=facts_of_folder(images), progress=terminal.progress)
@@ -290,6 +308,12 @@ def data_check(
             print("\n".join(lines(found, images)))
             if page is not None:
                 print(f"page: {page}  (shows patients: do not send)")
+    if images.findings.refusals:
+        raise as_one(images.findings.refusals)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",")) if text else ()
 
 
 def main() -> None:

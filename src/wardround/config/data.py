@@ -48,7 +48,11 @@ class SiteSection(Section):
 
     layout: LayoutName = Field(description="How the pictures lie on disk.")
     path: Path | None = Field(None, description="The data folder, a .zip or a .tar; `--data` overrides it.")
-    labels: Path | None = Field(None, description="dicom: the table of labels; default: labels.csv in the folder.")
+    labels: Path | None = Field(
+        None,
+        description="The layout's table (manifest.csv, metadata.csv, train.csv, labels.csv) where it lies elsewhere; "
+        "its files are relative to the data folder or to its own folder.",
+    )
     key_file: Path | None = Field(
         None, description="dicom: the hospital's own key for pseudonyms; made where there is none."
     )
@@ -148,6 +152,12 @@ class DataSection(Section):
         min_length=2,
         description="Names of the classes, in the order in which the model has them; default: those of the data, which "
         "a deployed hospital refuses. A site calls them otherwise by its own `[site.class_names]`.",
+    )
+    modality: str | None = Field(
+        None,
+        pattern="^[A-Z]{2,8}$",
+        description="dicom: the modality that is meant, such as CT or CR, where an export has several; others are "
+        "passed over.",
     )
     segments: tuple[str, ...] | None = Field(
         None, description="dicom: labels of the segments that are classes 1, 2, ...; hospitals must agree on them."

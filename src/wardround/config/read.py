@@ -34,7 +34,7 @@ def read_tables(path: Path, overrides: Mapping[str, Mapping[str, object]] | None
         StudyError: the file is missing or is no TOML.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise StudyError(
             f"A study file must exist, got {path}; check the path or copy one from examples/.",

@@ -86,6 +86,7 @@ def reader_options(study: Study) -> ReaderOptions:
         _names_of(site.patients),
         site.leave_out,
         classes,
+        study.data.modality,
     )
 
 

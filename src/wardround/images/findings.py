@@ -1,11 +1,51 @@
 """Findings about a data set: names for the hospital's own screen, counts for everyone else."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from wardround.errors import DataError
 from wardround.types import PatientId
 
 _SHOWN = 5
 """Names that one line lists before it only counts."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """One file, picture or series that lies in the data folder and is not used.
+
+    Args:
+        name: for the hospital's own screen; of DICOM a pseudonym.
+        cause: as the end of a sentence that counts, such as "series: a slice missing".
+        label: the name of its class, where one is known.
+    """
+
+    name: str
+    cause: str
+    label: str | None = None
+
+
+def by_cause(left_out: Iterable[LeftOut]) -> dict[str, tuple[str, ...]]:
+    """Returns the names of what was left out, by cause, the commonest first."""
+    found: dict[str, list[str]] = {}
+    for one in left_out:
+        found.setdefault(one.cause, []).append(one.name)
+    return {
+        cause: tuple(names) for cause, names in sorted(found.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    }
+
+
+def causes(left_out: Iterable[LeftOut], shown: int = 2) -> str:
+    """Returns counts and causes in words, with a few names each; none shown leaves the names out.
+
+    >>> causes([LeftOut("b", "files: damaged"), LeftOut("c", "files: damaged")])
+    '2 files: damaged (b, c)'
+    """
+    found = by_cause(left_out)
+    return "; ".join(
+        f"{len(names)} {cause}" + (f" ({shortened(names, shown)})" if shown else "")
+        for cause, names in found.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -22,6 +62,11 @@ class Findings:
         notes: sentences of the reader, without file names.
         unnamed: pictures or volumes that name no patient; a person may have several.
         like_another: groups of patients whose ids look alike (`identity.alike`), who may be one person.
+        classes_alike: groups of classes whose names look alike.
+        two_sites: patients with pictures at two hospitals or more.
+        left_out: what lies in the folder and is not used, with the causes; unreadable files among it.
+        empty_classes: classes without a picture, each with the causes in words where they are known.
+        refusals: what a study would be refused for, where somebody only looked.
     """
 
     unreadable: tuple[str, ...] = ()
@@ -33,11 +78,17 @@ class Findings:
     notes: tuple[str, ...] = ()
     unnamed: int = 0
     like_another: tuple[tuple[str, ...], ...] = ()
+    classes_alike: tuple[tuple[str, ...], ...] = ()
+    two_sites: tuple[PatientId, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    empty_classes: tuple[str, ...] = ()
+    refusals: tuple[DataError, ...] = ()
 
     def summary(self) -> dict[str, int]:
         """Returns counts, without any name."""
         counts = {name: value if isinstance(value, int) else len(value) for name, value in vars(self).items()}
-        del counts["notes"]
+        for name in ("notes", "refusals"):
+            del counts[name]
         return counts
 
 

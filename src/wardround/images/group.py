@@ -12,8 +12,9 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from wardround.images.entries import Entry
+from wardround.images.entries import Entry, Target
 from wardround.images.findings import Findings
+from wardround.images.identity import alike
 from wardround.images.listing import Listing
 from wardround.images.patients import ImageRef, Patient
 from wardround.types import PatientId, Persons
@@ -70,6 +71,8 @@ def group_by_patient(
         notes=listing.notes,
         unnamed=len(listing.entries) if listing.persons is Persons.UNNAMED else 0,
         like_another=listing.alike,
+        classes_alike=() if listing.target is Target.MASKS else alike(listing.class_names),
+        two_sites=tuple(patient.id for patient in patients if len(patient.sites) > 1),
     )
     return patients, findings
 

@@ -1,13 +1,16 @@
 """The entries of a data folder, as every reader returns them, before anything is decoded."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wardround.errors import DataError
+from wardround.errors import DataError, as_one
+from wardround.images.class_names import unordered
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.decode.raw import Decoder
 from wardround.images.entries import Entry, Region, Target
+from wardround.images.findings import LeftOut, causes, shortened
+from wardround.images.identity import alike, folded, is_missing
 from wardround.types import Persons
 
 
@@ -19,6 +22,9 @@ class Listing:
         entries: in a fixed order.
         class_names: of the labels, or of the values of masks.
         notes: sentences of the reader; no file names.
+        left_out: what lies there and is not among the entries, with the causes.
+        refusals: what a study would be refused for, where a reader only looks (`ReaderOptions.looking`).
+        is_ordered: the layout states the order of grades, which are words.
         persons: knowledge of persons in the entries, from `naming.with_persons`; readers leave it as it is.
         alike: groups of patients whose ids look alike; readers that give pseudonyms find them, else `with_persons`.
         target: of the predictions.
@@ -31,6 +37,9 @@ class Listing:
     entries: tuple[Entry, ...]
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    refusals: tuple[DataError, ...] = ()
+    is_ordered: bool = False
     persons: Persons = Persons.UNNAMED
     alike: tuple[tuple[str, ...], ...] = ()
     target: Target = Target.CLASSES
@@ -38,6 +47,15 @@ class Listing:
     channels: int | None = None
     regions: tuple[Region, ...] = ()
     decoder: Decoder = PILLOW
+
+    def noticed(self) -> Iterator[str]:
+        """Yields sentences about what a person should look at before a run; they name patients and files."""
+        if self.target is not Target.MASKS and (classes := alike(self.class_names)):
+            yield f"classes whose names look alike: {shortened([' = '.join(group) for group in classes])}"
+        if self.alike:
+            yield f"patients whose ids look alike: {shortened([' = '.join(group) for group in self.alike])}"
+        if self.left_out:
+            yield f"left out: {causes(self.left_out)}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +110,7 @@ class Classes:
         self._refuse_strange(list(self.own.values()), "[site.class_names]")
 
     def of(self, listing: Listing) -> Listing:
-        """Returns the entries with the study's classes as labels; a class without a picture is a note.
+        """Returns the entries with the study's classes as labels.
 
         Raises:
             DataError: a class that the study does not have, or masks whose values are classes in another order.
@@ -108,10 +126,11 @@ class Classes:
                 )
             return replace(listing, class_names=self.names)
         entries = tuple(replace(entry, label=self.names.index(called[entry.label])) for entry in listing.entries)
-        present = {entry.label for entry in entries}
-        without = [name for label, name in enumerate(self.names) if label not in present]
-        notes = (f"no picture is of the study's class {', '.join(without)}",) if without else ()
-        return replace(listing, entries=entries, class_names=self.names, notes=(*listing.notes, *notes))
+        left_out = tuple(
+            replace(one, label=None if one.label is None else self.own.get(one.label, one.label))
+            for one in listing.left_out
+        )
+        return replace(listing, entries=entries, class_names=self.names, left_out=left_out)
 
     def _refuse_strange(self, called: list[str], place: str) -> None:
         strange = sorted(set(called) - set(self.names))
@@ -130,13 +149,15 @@ class ReaderOptions:
     Args:
         key_file: the hospital's own key, for pseudonyms; made if it is not there. None takes a key that is
             forgotten, so that no later run finds the same pseudonyms.
-        labels: a table of labels that lies elsewhere; None takes `labels.csv` at the top of the export.
+        labels: the layout's table where it lies elsewhere; None takes the one at the top of the data folder.
         reviewed: somebody has looked at pictures that may show a name in their pixels, and lets them in.
         segments: of DICOM segmentations, the labels that are classes 1, 2, ...; None takes all that occur, in the
             alphabet's order. Hospitals that train together must name them.
         names: of persons, where the site has a way of its own; it goes before the layout's and a table in the folder.
         leave_out: values of a label or a patient in a table whose rows are left out.
         classes: of the study; None takes those of the data.
+        modality: of DICOM files, as their headers have it; others are passed over. None takes all.
+        looking: collects refusals in the listing instead of raising the first, for a person who looks at the data.
     """
 
     key_file: Path | None = None
@@ -146,10 +167,35 @@ class ReaderOptions:
     names: PersonNames | None = None
     leave_out: tuple[str, ...] = ()
     classes: Classes | None = None
+    modality: str | None = None
+    looking: bool = False
+
+    @property
+    def listed(self) -> frozenset[str]:
+        """The names that the study and the site have for classes: labels, whatever word they are."""
+        return frozenset() if self.classes is None else frozenset({*self.classes.names, *self.classes.own})
+
+    @property
+    def left_out_values(self) -> frozenset[str]:
+        """`leave_out` folded and in lower case; an empty text stands for every missing value."""
+        return frozenset("" if is_missing(value) else folded(value).lower() for value in self.leave_out)
+
+    def refused(self, errors: Sequence[DataError]) -> tuple[DataError, ...]:
+        """Returns the refusals of somebody who only looks; raises them as one otherwise."""
+        if errors and not self.looking:
+            raise as_one(errors)
+        return tuple(errors)
 
     def classified(self, listing: Listing) -> Listing:
-        """Returns the entries with the study's classes, where it names them."""
-        return listing if self.classes is None else self.classes.of(listing)
+        """Returns the entries with the study's classes, where it names them.
+
+        Raises:
+            DataError: grades are words in an order that nobody stated, or see `Classes.of`.
+        """
+        if self.classes is not None:
+            return self.classes.of(listing)
+        wrong = None if listing.is_ordered else unordered(listing.class_names, listing.target)
+        return replace(listing, refusals=(*listing.refusals, *self.refused([wrong] if wrong else [])))
 
 
 NO_OPTIONS = ReaderOptions()

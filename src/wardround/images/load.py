@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-from wardround.errors import DataError
+from wardround.errors import DataError, as_one
 from wardround.images.entries import Target, Task
-from wardround.images.findings import shortened
+from wardround.images.findings import LeftOut, causes, shortened
 from wardround.images.group import digest_of, group_by_patient
 from wardround.images.layouts.phantom import PhantomOptions, list_phantom
 from wardround.images.layouts.readers import LAYOUTS, PHANTOM, reader_of
@@ -90,12 +90,14 @@ def load_images(
             recipe = _recipe(listing, pictures, volumes)
             digests, cached = pixels_of_files(store, listing, Wanted(recipe, cache_dir, progress))
     unreadable = cached.unreadable
+    damaged = tuple(_unreadable(listing, row, unreadable[row]) for row in sorted(unreadable))
     if unreadable and not skip_unreadable:
-        names = [f"{listing.entries[row].file} ({unreadable[row].rstrip('.')})" for row in sorted(unreadable)]
         raise DataError(
-            f"every picture must be readable, {len(names)} of {len(listing.entries)} are not: "
-            f"{shortened(names, shown=3)}. Replace them, or set skip_unreadable to leave them out."
+            f"every picture must be readable, {len(damaged)} of {len(listing.entries)} are not: "
+            f"{causes(damaged, shown=3)}. Replace them, or set skip_unreadable to leave them out.",
+            code="data-unreadable",
         )
+    listing = replace(listing, left_out=(*damaged, *listing.left_out))
 
     def rows_of(number: int) -> range:
         first, end = cached.extents.get(number, (0, recipe.rows))
@@ -103,13 +105,27 @@ def load_images(
 
     patients, findings = group_by_patient(listing, digests, frozenset(unreadable), rows_of)
     has_masks = listing.target is Target.MASKS
-    present = {label for patient in patients for label in patient.labels}
-    absent = [name for label, name in enumerate(listing.class_names) if label not in present]
-    if absent and not has_masks and options.classes is None:
+    if not patients:
         raise DataError(
-            f"every class must have at least one patient, got none of: {', '.join(absent)}. "
-            "Check the folder, or choose a task without this class."
+            f"a set must have a picture that can be used, got none of {len(listing.entries)}: "
+            f"{causes(listing.left_out)}. Correct what is said there.",
+            code="data-nothing-left",
         )
+    present = {label for patient in patients for label in patient.labels}
+    empty = () if has_masks else _empty_classes(listing, present)
+    if empty and options.classes is None and not options.looking:
+        raise DataError(
+            f"every class must have at least one patient, got none of: {'; '.join(empty)}. Correct what is said there, "
+            "or name the classes of the study in `[data] classes`, of which a site may lack some.",
+            code="data-empty-class",
+        )
+    notes = listing.notes
+    if empty and options.classes is not None:
+        said = ", ".join(_empty_classes(listing, present, shown=0))
+        notes = (*notes, f"no picture is of the study's class {said}")
+    findings = replace(
+        findings, notes=notes, left_out=listing.left_out, empty_classes=empty, refusals=listing.refusals
+    )
     return ImageSet(
         name=layout,
         root=root,
@@ -125,6 +141,25 @@ def load_images(
         rows_each=recipe.rows,
         persons=listing.persons,
     )
+
+
+def _unreadable(listing: Listing, number: int, reason: str) -> LeftOut:
+    entry = listing.entries[number]
+    label = None if listing.target is Target.MASKS else listing.class_names[entry.label]
+    return LeftOut(entry.file, f"cannot be read: {reason.rstrip('.')}", label)
+
+
+def _empty_classes(listing: Listing, present: set[int], shown: int = 2) -> tuple[str, ...]:
+    """Returns the classes without a picture with the causes; causes that are no class's own stand at the end."""
+    empty = [name for label, name in enumerate(listing.class_names) if label not in present]
+    if not empty:
+        return ()
+    said = []
+    for name in empty:
+        why = causes([one for one in listing.left_out if one.label == name], shown)
+        said.append(f"{name} ({why})" if why else name)
+    others = causes([one for one in listing.left_out if one.label is None], shown)
+    return (*said[:-1], f"{said[-1]}; left out of all classes: {others}" if others else said[-1])
 
 
 def list_entries(layout: str, store: Store, task: str | None, options: ReaderOptions = NO_OPTIONS) -> Listing:
@@ -143,11 +178,13 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
             raise
         raise DataError(f"{error} {_elsewhere(layout, store)}") from None
     if not listing.entries:
+        if listing.refusals:  # somebody only looks, and nothing is left to look at
+            raise as_one(listing.refusals)
         raise DataError(
             f"the layout {layout} must look like {reader.expected}, but no picture lies there. "
             f"{_elsewhere(layout, store)}"
         )
-    return options.classified(with_persons(listing, options.names, store))
+    return options.classified(with_persons(listing, options.names, store, looking=options.looking))
 
 
 @contextmanager

@@ -9,16 +9,17 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import assert_never
 
-from wardround.errors import DataError
+from wardround.errors import DataError, as_one
+from wardround.images.csv_file import Row, read_table
 from wardround.images.entries import Entry
 from wardround.images.findings import shortened
 from wardround.images.identity import alike, folded, names_nobody
 from wardround.images.listing import ByPattern, ByTable, Listing, OnePerPicture, PersonNames
-from wardround.images.store import MAX_BYTES, Store
-from wardround.images.table import Row, checked_rows, refuse
+from wardround.images.store import Store
+from wardround.images.table import bytes_of_table, refusal
 from wardround.types import Persons
 
 TABLE = "patients.csv"
@@ -30,7 +31,9 @@ _LIKE_AN_ID = r"^(\D*\d+)\D"
 """A name that goes on after its first number, such as `person1_bacteria_1`, `p0001-2`, `IM-0031-0001`, `10_left`."""
 
 
-def with_persons(listing: Listing, names: PersonNames | None, store: Store | None) -> Listing:
+def with_persons(
+    listing: Listing, names: PersonNames | None, store: Store | None, *, looking: bool = False
+) -> Listing:
     """Returns the listing with an id for each entry's person, and with the knowledge of persons that it has.
 
     Ids are folded (`identity.folded`). An unnamed picture has its file's name as id: it is one record.
@@ -39,6 +42,8 @@ def with_persons(listing: Listing, names: PersonNames | None, store: Store | Non
         listing: of a reader; entries without a patient have None.
         names: the site's own way, which goes before all others.
         store: the data folder; `patients.csv` at its top goes before the layout. None where there is no folder.
+        looking: refusals are collected in the listing: rows that do not hold are passed over, and a picture that names
+            nobody beside others stands for a patient of its own.
 
     Raises:
         DataError: some entries name a patient and some do not, the table or the pattern does not hold, or a patient has
@@ -46,16 +51,21 @@ def with_persons(listing: Listing, names: PersonNames | None, store: Store | Non
     """
     match names:
         case None if store is not None and TABLE in store:
-            listing = _by_table(listing, TABLE, store.read(TABLE))
+            listing = _by_table(listing, TABLE, bytes_of_table(store, TABLE, None))
         case None | OnePerPicture():
             pass
         case ByTable(path):
-            listing = _by_table(listing, path.name, _from_disk(path))
+            listing = _by_table(listing, path.name, bytes_of_table(store, TABLE, path))
         case ByPattern(pattern):
             listing = _by_pattern(listing, pattern)
         case _:
             assert_never(names)
     people = [_id_of(entry) for entry in listing.entries]
+    if looking and (wrong := _some_unnamed(listing.entries, people)) and not isinstance(names, OnePerPicture):
+        people = [entry.file if who is None else who for entry, who in zip(listing.entries, people, strict=True)]
+        listing = replace(listing, refusals=(*listing.refusals, wrong))
+    if listing.refusals and not looking:
+        raise as_one(listing.refusals)
     persons = _persons(listing.entries, people, names)
     entries = tuple(
         replace(entry, patient=entry.file if patient is None else patient)
@@ -97,24 +107,32 @@ def _persons(entries: Sequence[Entry], people: Sequence[str | None], names: Pers
                 code="data-one-per-picture",
             )
         return Persons.ONE_PER_PICTURE
+    if wrong := _some_unnamed(entries, people):
+        raise wrong
+    return Persons.UNNAMED if None in people else Persons.NAMED
+
+
+def _some_unnamed(entries: Sequence[Entry], people: Sequence[str | None]) -> DataError | None:
+    """Returns the refusal of a set in which some pictures name a patient and others do not."""
     unnamed = [entry.file for entry, patient in zip(entries, people, strict=True) if patient is None]
-    if unnamed and counts:
-        raise DataError(
-            f"every picture must name its patient, or none, got {len(unnamed)} of {len(entries)} that name nobody: "
-            f"{shortened(unnamed)}. Name their patients in a {TABLE} (picture, patient), or take these pictures away.",
-            code="data-some-unnamed",
-        )
-    return Persons.UNNAMED if unnamed else Persons.NAMED
+    if not unnamed or len(unnamed) == len(people):
+        return None
+    return DataError(
+        f"every picture must name its patient, or none, got {len(unnamed)} of {len(entries)} that name nobody: "
+        f"{shortened(unnamed)}. Name their patients in a {TABLE} (picture, patient), or take these pictures away.",
+        code="data-some-unnamed",
+    )
 
 
 def _by_table(listing: Listing, name: str, data: bytes) -> Listing:
     """Returns the listing with the patients of a table; entries that it does not list keep their layout's."""
     find, owners = _finder(listing.entries), dict[int, Row]()
     problems, unmatched = [], 0
-    for row in checked_rows(name, data, _COLUMNS, _OTHER_NAMES):
+    table = read_table(name, data, _COLUMNS, other_names=_OTHER_NAMES)
+    for row in table.rows:
         picture, patient = (row.values[column] for column in _COLUMNS)
         if not picture or names_nobody(patient):
-            problems.append(f"line {row.line} has no {'patient' if picture else 'picture'}")
+            problems.append(f"line {row.line} has no {_lacking(picture, patient)}")
             continue
         found = find(picture)
         if len(found) > 1:
@@ -125,13 +143,17 @@ def _by_table(listing: Listing, name: str, data: bytes) -> Listing:
             first = owners.setdefault(found[0], row)
             if folded(first.values["patient"]) != folded(patient):
                 problems.append(f"line {row.line}: {picture} has another patient in line {first.line}")
-    refuse(name, problems)
     entries = tuple(
         _owned(entry, owners[number]) if number in owners else entry
         for number, entry in enumerate(listing.entries)
     )
     notes = (f"{unmatched} rows of {name} name no picture that is read",) if unmatched else ()
-    return replace(listing, entries=entries, notes=(*listing.notes, *notes))
+    refusals = (*listing.refusals, *refusal(table, problems))
+    return replace(listing, entries=entries, notes=(*listing.notes, *table.notes, *notes), refusals=refusals)
+
+
+def _lacking(picture: str, patient: str) -> str:
+    return "picture" if not picture else f"patient ({patient})" if patient else "patient"
 
 
 def _owned(entry: Entry, row: Row) -> Entry:
@@ -152,7 +174,7 @@ def _finder(entries: Sequence[Entry]) -> Callable[[str], list[int]]:
         by_stem[_stem(entry.file)].append(number)
 
     def find(written: str) -> list[int]:
-        path = PurePosixPath(written).as_posix()
+        path = PurePosixPath(written.replace("\\", "/")).as_posix()
         return by_path.get(path) or by_name.get(path) or by_stem.get(path) or []
 
     return find
@@ -181,19 +203,3 @@ def _by_pattern(listing: Listing, pattern: str) -> Listing:
 
 def _stem(file: str) -> str:
     return PurePosixPath(PurePosixPath(file).name.removesuffix(".gz")).stem
-
-
-def _from_disk(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise DataError(
-            f"`[site] patients.table` must be a file that can be read, got {path} ({error.strerror}). Correct it.",
-            code="data-no-table",
-        ) from None
-    if len(data) > MAX_BYTES:
-        raise DataError(
-            f"`[site] patients.table` must have at most {MAX_BYTES:,} bytes, {path} has more. Shorten it."
-        )
-    return data

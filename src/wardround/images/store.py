@@ -5,9 +5,9 @@ devices, names that a file system might take for one, encryption, sizes that no 
 sentence here names a member, for names may hold names of people. Reading then stops at a limit, which the
 archive cannot change.
 
-In a folder, a link that leads outside is refused: passed over in silence it would be a picture less than somebody
-believes. Links within the folder to files are files; links to folders are not followed, for they lead to pictures
-that are there already.
+In a folder, a link that leads outside or nowhere is refused: passed over in silence it would be a picture less than
+somebody believes. Links within the folder to files are files, and links to folders are folders; one that leads to a
+folder in which it lies is passed over, for it adds nothing.
 """
 
 import io
@@ -40,6 +40,7 @@ MAX_RATIO = 250
 _SMALL_BYTES = 200_000_000
 _MAX_DIRECTORY_BYTES = 64_000_000
 _MAX_NAME = 1024
+_MAX_LINKS = 10_000
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".gz", ".7z", ".rar")
 _BROKEN = (
     OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError,
@@ -163,18 +164,39 @@ class _Folder:
         self._root = root
         self._inside: set[str] = set()
         self.sizes: dict[str, int] = {}
-        for folder, folders, files in os.walk(root, onerror=_unlistable):
+        self._links = 0
+        self._walk(root, (root,))
+
+    def _walk(self, top: Path, above: tuple[Path, ...]) -> None:
+        """Adds the files below a folder that was met by links in the folders `above`, which are resolved."""
+        for folder, folders, files in os.walk(top, onerror=_unlistable):
             folders[:] = [name for name in folders if not _is_hidden(name)]
             for name in files:
                 if not _is_hidden(name):
                     self._add(Path(folder) / name)
+            for link in (Path(folder) / name for name in folders if os.path.islink(os.path.join(folder, name))):
+                target = self._target(link)
+                if not any(place.is_relative_to(target) for place in (*above, Path(folder).resolve())):
+                    self._walk(link, (*above, Path(folder).resolve(), target))
+
+    def _target(self, link: Path) -> Path:
+        self._links += 1
+        if self._links > _MAX_LINKS:
+            raise DataError(
+                f"a data folder must have at most {_MAX_LINKS:,} links to folders, counted as they are met, got more. "
+                "Copy what they lead to.",
+                code="data-links",
+            )
+        if not (target := link.resolve()).is_relative_to(self._root):
+            raise _leads_out("a link to a folder that leads outside of it")
+        return target
 
     def _add(self, path: Path) -> None:
-        if path.is_symlink() and path.exists() and not path.resolve().is_relative_to(self._root):
-            raise DataError(
-                "every file must lie in the data folder, got a link that leads outside of it. Copy what it leads to.",
-                code="data-link-outside",
-            )
+        if path.is_symlink():
+            if not path.exists():
+                raise _leads_out("a link that leads nowhere", "data-link-broken")
+            if not path.resolve().is_relative_to(self._root):
+                raise _leads_out("a link that leads outside of it")
         if path.is_file():
             self.sizes[path.relative_to(self._root).as_posix()] = path.stat().st_size
 
@@ -339,6 +361,12 @@ def _refused(kind: str, what: str) -> DataError:
     return DataError(
         f"an archive must be a plain collection of files, this one has {what}. Unpack and check it.",
         code=f"data-archive-{kind}",
+    )
+
+
+def _leads_out(what: str, code: str = "data-link-outside") -> DataError:
+    return DataError(
+        f"every file must lie in the data folder, got {what}. Copy what it leads to, or take it away.", code=code
     )
 
 

@@ -1,191 +1,268 @@
-"""Tables in UTF-8 with commas: read whole, and refused with all that is wrong before anything is made of them.
+"""Rows of tables and the pictures that they name: all that is wrong with a table is said before anything is made of it.
 
-A missing value is missing, however it is written: a cell with nan, NA, None or null (`identity.MISSING`) is empty.
+Tables are read by `csv_file.read_table`. A missing value is missing, however it is written: nan, NA, None and null
+(`identity.MISSING`), and for a label -1 (`class_names.unlabelled`).
 """
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+import posixpath
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from wardround.errors import DataError
+from wardround.images.class_names import unlabelled
+from wardround.images.csv_file import MAX_BYTES, Row, Table, read_table
 from wardround.images.entries import PICTURE_ENDINGS
 from wardround.images.findings import shortened
 from wardround.images.identity import folded, is_missing, names_nobody
+from wardround.images.listing import ReaderOptions
 from wardround.images.store import Store
 
 METADATA = "metadata.csv"
 
 PATIENT_COLUMNS = ("patient", "patient_id")
+LABEL_COLUMNS = ("label", "diagnosis")
 
-_GROUP = "group:"
+PARTS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Names of published parts, in lower case, and the part that each is."""
 
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table.
-
-    Args:
-        line: of its end in the file, from 1, as editors count.
-        values: stripped, by the column's name; missing values, and columns that a short row lacks, are empty.
-        is_too_long: it has a value beyond the last column.
-    """
-
-    line: int
-    values: dict[str, str]
-    is_too_long: bool = False
-
-    def get(self, column: str) -> str | None:
-        """Returns a value that may be absent; None where there is no such column, or nothing in it."""
-        return self.values.get(column) or None
-
-    @property
-    def groups(self) -> tuple[tuple[str, str], ...]:
-        """Name and value of every subgroup column (`group:<name>`) in which the row has a value."""
-        named = (
-            (column.removeprefix(_GROUP).strip(), value)
-            for column, value in self.values.items()
-            if column.startswith(_GROUP)
-        )
-        return tuple((name, value) for name, value in named if name and value)
+_SHOWN = 10
 
 
-def parsed(data: bytes, other_names: Mapping[str, str] | None = None) -> tuple[list[str], list[Row]]:
-    """Returns the columns of a table, `other_names` replaced, and every row that has some value.
+def bytes_of_table(store: Store | None, name: str, elsewhere: Path | None) -> bytes:
+    """Returns the content of a table in the store, or elsewhere on disk.
 
     Raises:
-        UnicodeDecodeError: no UTF-8.
-        csv.Error: no table.
+        DataError: it is missing, unreadable or too large.
     """
-    lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-    header = [column.strip() for column in next(lines, [])]
-    header = [(other_names or {}).get(column, column) for column in header]
-    rows = []
-    for line in lines:
-        values = ["" if is_missing(value) else value.strip() for value in line]
-        named = {column: values[at] if at < len(values) else "" for at, column in enumerate(header) if column}
-        if any(values):
-            rows.append(Row(lines.line_num, named, any(values[len(header) :])))
-    return header, rows
-
-
-def read_rows(store: Store, name: str, required: Sequence[str]) -> list[Row]:
-    """Returns the rows of a table in the store; see `checked_rows`."""
-    return checked_rows(name, store.read(name), required)
-
-
-def checked_rows(
-    name: str, data: bytes, required: Sequence[str], other_names: Mapping[str, str] | None = None
-) -> list[Row]:
-    """Returns the rows of a table, a byte order mark and empty lines passed over.
-
-    Args:
-        name: of the table, for errors.
-        data: its bytes.
-        required: columns.
-        other_names: of required columns; a table may use either.
-
-    Raises:
-        DataError: no text in UTF-8, no table, a column that is missing or there twice, or a row with more values
-            than there are columns.
-    """
+    if elsewhere is None:
+        assert store is not None, "a table that lies nowhere else lies in the store"
+        if store.size(name) > MAX_BYTES:
+            raise _too_large(name)
+        return store.read(name)
     try:
-        header, rows = parsed(data, other_names)
-    except (UnicodeDecodeError, csv.Error) as error:
+        if not elsewhere.is_file():  # no pipe and no device, which may have no end
+            raise FileNotFoundError(0, "no file")
+        with elsewhere.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
         raise DataError(
-            f"{name} must be a table in UTF-8 with commas, got: {error}. Save it again.", code="data-no-table"
-        ) from error
-    missing = [column for column in required if column not in header]
-    if missing:
-        raise DataError(
-            f"{name} must have the columns {', '.join(required)}; missing: {', '.join(missing)}, "
-            f"found: {', '.join(header) or 'none'}. Add them to its first line.",
-            code="data-column-missing",
-        )
-    twice = sorted({column for column in header if column and header.count(column) > 1})
-    if twice:
-        raise DataError(
-            f"{name} must have every column once, got twice: {', '.join(twice)}. Rename or remove one.",
-            code="data-column-twice",
-        )
-    too_long = [f"line {row.line}" for row in rows if row.is_too_long]
-    if too_long:
-        raise DataError(
-            f"every row of {name} must have at most {len(header)} values, as its first line has; more are in: "
-            f"{shortened(too_long)}. Put values that hold a comma in quotes.",
-            code="data-row-length",
-        )
-    return rows
+            f"a table must be a file that can be read, got {elsewhere} ({error.strerror}). Correct its path.",
+            code="data-no-table",
+        ) from None
+    if len(data) > MAX_BYTES:
+        raise _too_large(elsewhere.name)
+    return data
 
 
-def refuse(name: str, problems: Sequence[str]) -> None:
-    """Raises `DataError` with all problems of a table, shortened, if there are any."""
+def _too_large(name: str) -> DataError:
+    return DataError(
+        f"{name} must have at most {MAX_BYTES:,} bytes, got more. Take out columns and rows that no picture needs.",
+        code="data-table-size",
+    )
+
+
+class Files:
+    r"""The files of a data folder, as a table may write their names.
+
+    A path is relative to the data folder or, for a table that lies elsewhere, to the table's own folder. `./a.png`,
+    `b/../a.png` and `b\a.png` are read, and a name in another Unicode form than the file's.
+
+    Args:
+        store: the data folder.
+        table: of a table that lies elsewhere.
+    """
+
+    def __init__(self, store: Store, table: Path | None = None) -> None:
+        self._names = frozenset(store.names())
+        composed = Counter(unicodedata.normalize("NFC", name) for name in self._names)
+        self._composed = {
+            form: name for name in self._names if composed[form := unicodedata.normalize("NFC", name)] == 1
+        }
+        self._root = store.root.absolute().as_posix() + "/"
+        self._above = store.root.resolve().as_posix()
+        self._beside = None if table is None else table.parent.resolve().as_posix()
+
+    def find(self, written: str) -> tuple[str, str | None]:
+        """Returns the file, and the fault of the name if it has one."""
+        if written in self._names and self._beside is None:
+            return written, None
+        path = posixpath.normpath(written.replace("\\", "/").removeprefix(self._root))
+        places = [path]
+        if self._beside is not None:
+            places.append(posixpath.relpath(posixpath.join(self._beside, path), self._above))
+        found = {self._composed.get(unicodedata.normalize("NFC", place)) for place in places} - {None}
+        if len(found) > 1:
+            return path, f"{written} is a file below the data folder, and another one beside the table"
+        for name in found:
+            assert name is not None
+            return name, None
+        outside = all(leads_outside(place) for place in places)
+        return path, f"{written} {'lies outside the data folder' if outside else 'is missing'}"
+
+
+def refusal(table: Table, problems: Sequence[str], words: Iterable[str] = ()) -> list[DataError]:
+    """Returns the one refusal of a table with all its problems, shortened; none where there are no problems.
+
+    Args:
+        table: with its ragged rows, which are problems as well.
+        problems: of other rows, each as "line N" and the fault.
+        words: that stand for labels and are taken for missing ones.
+    """
+    found = sorted([*table.ragged, *problems], key=lambda problem: int(problem.split()[1].rstrip(":")))
+    if not found:
+        return []
+    advice = (
+        ["Put values that hold a separator in quotes, and give every row all its values."] if table.ragged else []
+    )
     if problems:
-        raise DataError(
-            f"every row of {name} must hold; {len(problems)} problems: {shortened(list(problems), shown=10)}. "
-            "Correct the table; rows without a label or a patient can be left out with `[site] leave_out`.",
-            code="data-rows",
+        advice.append(
+            "Correct the table; rows without a label or a patient can be left out with `[site] leave_out`."
         )
-
-
-def empty_columns(row: Row, required: Sequence[str]) -> list[str]:
-    """Returns the required columns in which a row has no value; an id that names no person is none."""
+    if named := sorted({word for word in words if word}):
+        advice.append(f"If {' or '.join(named)} is a class, name it in `[data] classes`.")
     return [
-        column
-        for column in required
-        if not row.values[column] or (column in PATIENT_COLUMNS and names_nobody(row.values[column]))
+        DataError(
+            f"every row of {table.name} must hold; {len(found)} problems: {shortened(found, shown=_SHOWN)}. "
+            + " ".join(advice),
+            code="data-rows" if problems else "data-row-length",
+        )
     ]
 
 
-def without_left_out(
-    name: str, rows: Sequence[Row], columns: Sequence[str], leave_out: Sequence[str]
-) -> tuple[list[Row], tuple[str, ...]]:
-    """Returns the rows that stay, and a note with the number of the others.
+@dataclass(frozen=True)
+class Checked:
+    """Rows of a table after its missing values were looked at.
 
     Args:
-        name: of the table.
-        rows: of the table.
-        columns: that are looked at: of the label, of the patient.
-        leave_out: values, in any case; one of `identity.MISSING` stands for every missing value.
+        rows: that have a value in every required column.
+        lacking: the other rows.
+        problems: one for each of these, with its line.
+        words: written for a label in such a row.
+        notes: of the table, and the number of rows that `leave_out` names.
     """
-    values = {"" if is_missing(value) else folded(value).lower() for value in leave_out}
-    stay = [row for row in rows if not any(folded(row.values[column]).lower() in values for column in columns)]
-    count = len(rows) - len(stay)
-    return stay, ((f"{count} rows of {name} were left out, by [site] leave_out",) if count else ())
+
+    rows: tuple[Row, ...]
+    lacking: tuple[Row, ...]
+    problems: tuple[str, ...]
+    words: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
-def read_metadata(
-    store: Store, required: tuple[str, ...], leave_out: Sequence[str] = ()
-) -> tuple[list[Row], frozenset[str]]:
-    """Returns the rows of `metadata.csv`, one a picture, and every file that it lists, in rows left out as well.
+def checked(table: Table, required: Sequence[str], options: ReaderOptions) -> Checked:
+    """Returns the rows that hold in their required columns, without those that the site leaves out.
 
-    `file` is among the required columns. Rows with a value in `leave_out` in another required column are left out.
+    Args:
+        table: the table.
+        required: columns; the rules for labels and for patients go by their names.
+        options: with the site's `leave_out`, of which one of `identity.MISSING` stands for every missing value, and the
+            names of the study's classes, which are labels whatever they are.
+    """
+    looked_at = [column for column in required if column in (*LABEL_COLUMNS, *PATIENT_COLUMNS)]
+    labels = [column for column in required if column in LABEL_COLUMNS]
+    stay = [row for row in table.rows if not any(_is_left_out(row, column, options) for column in looked_at)]
+    empty = {column: unlabelled((row.values[column] for row in stay), options.listed) for column in labels}
+
+    def lacks(row: Row, column: str) -> bool:
+        value = row.values[column]
+        if column in PATIENT_COLUMNS:
+            return names_nobody(value)
+        return folded(value) in empty[column] if column in empty else is_missing(value)
+
+    rows, lacking_rows, problems, words = [], [], [], list[str]()
+    for row in stay:
+        if lacking := [column for column in required if lacks(row, column)]:
+            said = [f"{column} ({row.values[column]})" if row.values[column] else column for column in lacking]
+            problems.append(f"line {row.line} has no {' and no '.join(said)}")
+            lacking_rows.append(row)
+            words += [row.values[column] for column in lacking if column in empty]
+        else:
+            rows.append(row)
+    count = len(table.rows) - len(stay)
+    notes = (f"{count} rows of {table.name} were left out, by [site] leave_out",) if count else ()
+    return Checked(tuple(rows), tuple(lacking_rows), tuple(problems), tuple(words), (*table.notes, *notes))
+
+
+def _is_left_out(row: Row, column: str, options: ReaderOptions) -> bool:
+    value = folded(row.values[column])
+    if column in LABEL_COLUMNS and value in {folded(name) for name in options.listed}:
+        return False
+    return ("" if is_missing(value) else value.lower()) in options.left_out_values
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """`metadata.csv`.
+
+    Args:
+        rows: by file.
+        listed: every file that it names, in rows left out as well.
+        notes: of the table.
+        refusals: of its other rows.
+    """
+
+    rows: dict[str, Row]
+    listed: frozenset[str]
+    notes: tuple[str, ...]
+    refusals: tuple[DataError, ...]
+
+
+def read_metadata(store: Store, required: tuple[str, ...], options: ReaderOptions) -> Metadata:
+    """Returns the rows of `metadata.csv`, or of the table that the site names, one a picture.
+
+    `file` is among the required columns.
 
     Raises:
-        DataError: everything that is wrong with the table, in one sentence: columns that are missing, empty
-            values, files that are missing, listed twice or outside the data folder.
+        DataError: no such table; and everything that is wrong with its rows, unless `options.looking`.
     """
-    others = [column for column in required if column != "file"]
-    listed = read_rows(store, METADATA, required)
-    rows, _ = without_left_out(METADATA, listed, others, leave_out)
-    problems = []
-    seen: set[str] = set()
-    for row in rows:
-        if empty := empty_columns(row, required):
-            problems.append(f"line {row.line} has no {' and no '.join(empty)}")
-        file = row.values["file"]
-        if not file:
+    name = METADATA if options.labels is None else options.labels.name
+    table = read_table(name, bytes_of_table(store, METADATA, options.labels), required)
+    files, found = Files(store, options.labels), checked(table, required, options)
+    rows, faults = pictures_of("file", found, files)
+    faults += [fault for row in rows.values() if (fault := wrong_part(row))]
+    return Metadata(
+        {file: row for file, row in rows.items() if wrong_part(row) is None},
+        frozenset(files.find(row.values["file"])[0] for row in table.rows),
+        found.notes,
+        options.refused(refusal(table, [*found.problems, *faults], found.words)),
+    )
+
+
+def part_of(row: Row) -> str | None:
+    """Returns the published part of a row: train, val or test."""
+    return PARTS.get(folded(row.get("split") or "").casefold())
+
+
+def wrong_part(row: Row) -> str | None:
+    """Returns the fault of a row's split, or None."""
+    split = row.get("split")
+    if split is None or part_of(row):
+        return None
+    return f"line {row.line}: split is none of train, val, test: {split}"
+
+
+def pictures_of(column: str, found: Checked, files: Files) -> tuple[dict[str, Row], list[str]]:
+    """Returns the rows that hold by their files, and a problem for each row with a wrong or repeated file."""
+    lines: dict[str, int] = {}
+    kept, problems = {}, []
+    lacking = {row.line for row in found.lacking}
+    for row in sorted((*found.rows, *found.lacking), key=lambda row: row.line):
+        if row.get(column) is None:
             continue
-        if leads_outside(file):
-            problems.append(f"line {row.line}: {file} lies outside the data folder")
-        elif file not in store:
-            problems.append(f"line {row.line}: {file} is missing")
-        elif file in seen:
-            problems.append(f"line {row.line}: {file} is listed twice")
-        seen.add(file)
-    refuse(METADATA, problems)
-    return rows, frozenset(row.values["file"] for row in listed)
+        file, fault = files.find(row.values[column])
+        if fault is None and lines.setdefault(file, row.line) != row.line:
+            fault = f"{row.values[column]} is in line {lines[file]} already"
+        if fault is not None:
+            problems.append(f"line {row.line}: {fault}")
+        elif row.line not in lacking:
+            kept[file] = row
+    return kept, problems
 
 
 def files_in(store: Store, folder: str = "") -> tuple[list[str], int]:
@@ -198,9 +275,3 @@ def files_in(store: Store, folder: str = "") -> tuple[list[str], int]:
 def leads_outside(file: str) -> bool:
     """Returns True for a path that does not lie below the data folder."""
     return PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts
-
-
-def numbers_first(name: str) -> tuple[bool, int, str]:
-    """Sorts 2 before 10, and words after numbers, in the alphabet's order."""
-    is_number = name.isascii() and name.isdigit() and len(name) < 19
-    return (not is_number, int(name) if is_number else 0, name)

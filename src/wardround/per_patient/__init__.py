@@ -14,6 +14,8 @@ One pass computes all gradients ("book-keeping", Bu et al. 2022). In reading ord
     anatomy, slow_path networks are tried before they are trusted; what has no rule goes by `torch.func`
     clipping_rules, margins    factors, and how far below the clipping norm they aim
     isolated, fixed_shape      gradients no bit of which depends on another patient, for sums of whole numbers
+    guards/            draws keyed by patient, networks that change themselves refused, real batches checked
+    plain              the sum without clipping, by one backward pass
     surgery, validation        batch norms replaced; networks that mix patients refused
 
 Vocabulary, one meaning a word:
@@ -30,6 +32,7 @@ Vocabulary, one meaning a word:
 "Row" is left to tables and matrices; a patient's vector is a gradient here.
 """
 
+from wardround.per_patient.anatomy import Independence
 from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sum, clipped_sums_by_group, per_patient_gradients
 from wardround.per_patient.clipping_rules import Automatic, Clipping, Flat, PerLayer
@@ -42,6 +45,7 @@ __all__ = [
     "ClippedSum",
     "Clipping",
     "Flat",
+    "Independence",
     "Norm",
     "PatientBatch",
     "PerLayer",

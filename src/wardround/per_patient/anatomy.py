@@ -9,30 +9,63 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from itertools import takewhile
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from wardround.errors import ModelError, PrivacyError
 from wardround.per_patient.batch import Loss, NotPerPicture, PatientBatch, losses_of
 from wardround.per_patient.engine import Anatomy, take
+from wardround.per_patient.guards.draws import Draws, Unkeyed, drawing, made_up_keys
+from wardround.per_patient.guards.kinds import check_layers
+from wardround.per_patient.guards.state import unchanged, without_foreign_draws
 from wardround.per_patient.layers.base import same, squared
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
 from wardround.per_patient.rules import RULES
-from wardround.per_patient.slow_path import functional_gradients, warn_of_slow_path
+from wardround.per_patient.slow_path import functional_gradients, gradients_of, warn_of_slow_path
 from wardround.per_patient.tape import Tape
 
 _PROBES = (2, 3)
 """Two batch sizes: an axis that has both lengths in turn is the batch."""
 
 
-_ALIKE = 1e-2
-"""A picture's loss may differ by this share from batch to batch: rounding, in an ill-conditioned network."""
-
+_ALIKE = 1e-3
+"""Share of a picture's gradient that may differ from the one alone in single precision; above, double decides."""
 
 _KNOWN: "WeakKeyDictionary[nn.Module, dict[object, Anatomy]]" = WeakKeyDictionary()
+
+
+class Independence(StrEnum):
+    """Reason why one patient's gradient does not depend on the others in the batch."""
+
+    CHECKED = "checked"
+    """Checked: on made-up pictures first, then on real batches (`guards.company`). A check sees what it tries."""
+    BY_CONSTRUCTION = "by-construction"
+    """By construction: the network never sees two pictures. It runs under `torch.func.vmap`, or on one at a time."""
+
+
+Reason = Independence | Literal["checked", "by-construction"]
+
+
+def independence_of(reason: Reason) -> Independence:
+    """Returns the reason as a value.
+
+    Raises:
+        PrivacyError: another word; code `privacy-independence`.
+    """
+    try:
+        return Independence(reason)
+    except ValueError as error:
+        raise PrivacyError(
+            f'`independence` must be "checked" or "by-construction", got {reason!r}. Take the second for a network '
+            "that is not known.",
+            code="privacy-independence",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -45,8 +78,8 @@ class _Subject:
     inputs: Tensor
     labels: Tensor
 
-    def made_up(self, size: int) -> PatientBatch:
-        """Returns pictures of noise, one each patient; integers are the example's in another order."""
+    def made_up(self, size: int, only: int | None = None) -> PatientBatch:
+        """Returns pictures of noise, one each patient; integers are the example's in another order; or `only` one."""
         generator = torch.Generator().manual_seed(size)  # on the processor, wherever the pictures are
         targets = self.labels[:1].expand(size, *self.labels.shape[1:])
         shape, device = self.inputs.shape[1:], self.inputs.device
@@ -56,67 +89,124 @@ class _Subject:
             values = self.inputs[0].reshape(-1)
             orders = [torch.randperm(len(values), generator=generator).to(device) for _ in range(size)]
             pictures = torch.stack([values[order].view(shape) for order in orders])
+        if only is not None:
+            return PatientBatch(pictures[only : only + 1], targets[:1], torch.zeros(1, dtype=torch.int64), 1)
         return PatientBatch(pictures, targets, torch.arange(size, device=device), size)
+
+    @contextmanager
+    def drawing(self, places: Sequence[int]) -> Iterator[Draws]:
+        """Keys draws by the number of each made-up picture of a batch."""
+        keys = made_up_keys(max(places) + 1)
+        with drawing([keys[place] for place in places], self.layout.device) as mode:
+            assert isinstance(mode, Draws), "keys were given"
+            yield mode
 
     def losses(self, batch: PatientBatch) -> Tensor:
         """Returns the loss of each picture, (picture,)."""
         return losses_of(self.loss, self.model(batch.inputs), batch.labels, len(batch.inputs))
 
 
-def anatomy_of(model: nn.Module, layout: Layout, loss: Loss, inputs: Tensor, labels: Tensor) -> Anatomy:
+def anatomy_of(
+    model: nn.Module,
+    layout: Layout,
+    loss: Loss,
+    inputs: Tensor,
+    labels: Tensor,
+    independence: Independence = Independence.CHECKED,
+) -> Anatomy:
     """Returns the findings about a network, studied once for each state of its switches.
 
     Inputs and labels are read for shapes and (of integers) admissible values only.
+
+    Raises:
+        ModelError: the network changes itself in the forward pass, keeps something of earlier pictures, or draws
+            random numbers outside torch.
     """
     switches = (
-        tuple(layout.parameters),
+        independence, tuple(layout.parameters),
         tuple(module.training for module in model.modules()),
         inputs.dtype, inputs.shape[1:], inputs.device, getattr(loss, "__code__", type(loss)),
     )  # fmt: skip
     known = _KNOWN.setdefault(model, {})
     if switches not in known:
-        with torch.autocast(inputs.device.type, enabled=False):  # whose rounding would hide what is compared
-            known[switches] = _study(_Subject(model, layout, loss, inputs, labels))
+        # Without autocast, whose rounding would hide what is compared.
+        quiet = torch.autocast(inputs.device.type, enabled=False)
+        with quiet, unchanged(model, values=True), without_foreign_draws():
+            found = _study(_Subject(model, layout, loss, inputs, labels), independence)
+        known[switches] = found  # not inside: a network that is refused is studied again
     return known[switches]
 
 
-def distrusted(model: nn.Module, anatomy: Anatomy) -> Anatomy:
+def now_known(model: nn.Module, before: Anatomy, after: Anatomy) -> Anatomy:
+    """Replaces findings about a network, and returns the new ones."""
+    _KNOWN[model] = {switches: after if found is before else found for switches, found in _KNOWN[model].items()}
+    return after
+
+
+def distrusted(model: nn.Module, anatomy: Anatomy, why: str) -> Anatomy:
     """Returns new findings, by which the network is taken picture by picture from now on."""
-    changed = replace(anatomy, whole=True, vmapped=(), loop=True)
-    _KNOWN[model] = {switches: changed for switches in _KNOWN[model]}
-    warn_of_slow_path(model, "the whole network (it reads its parameters in another way in batches of some sizes)")
-    return changed
+    warn_of_slow_path(model, f"the whole network ({why})")
+    return now_known(model, anatomy, replace(anatomy, whole=True, vmapped=(), loop=True))
 
 
-def _study(subject: _Subject) -> Anatomy:
+def _study(subject: _Subject, independence: Independence) -> Anatomy:
     model = subject.model
-    resting = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.training]
-    for module in resting:
-        module.eval()  # masks differ from call to call; what is compared here must not
-    state = torch.random.get_rng_state()
-    try:
-        anatomy = _with_rules(subject, resting)
-        if not anatomy.whole:
-            kept = _agrees(subject, anatomy)
-            if kept is None:
-                kept = _agrees_in_double(subject, anatomy)
-            if kept is None:
-                warn_of_slow_path(
-                    model, "the whole network (its gradients did not agree with one-picture backward passes)"
-                )
-                anatomy = Anatomy(True, (), anatomy.bytes_per_picture)
-            else:
-                anatomy = replace(anatomy, kept_per_picture=kept)
-        return replace(anatomy, loop=anatomy.whole and not _can_be_mapped(subject))
-    finally:
-        torch.random.set_rng_state(state)
-        for module in resting:
-            module.train()
+    check_layers(model)
+    draws = _check_repeats(subject)
+    anatomy = Anatomy(True, (), 0, draws=draws)
+    if independence is Independence.CHECKED:
+        anatomy = replace(_with_rules(subject), draws=draws)
+    if not anatomy.whole:
+        kept = _agrees(subject, anatomy)
+        if kept is None:
+            kept = _agrees_in_double(subject, anatomy)
+        if kept is None:
+            warn_of_slow_path(
+                model, "the whole network (its gradients did not agree with one-picture backward passes)"
+            )
+            anatomy = Anatomy(True, (), anatomy.bytes_per_picture, draws=draws)
+        else:
+            anatomy = replace(anatomy, kept_per_picture=kept)
+    return replace(anatomy, loop=anatomy.whole and not _can_be_mapped(subject))
+
+
+def _check_repeats(subject: _Subject) -> bool:
+    """Refuses a network whose gradient of a picture is another one after other pictures; returns whether it draws.
+
+    Raises:
+        ModelError: code `model-state`.
+    """
+    _, before, draws = _alone(subject, 1, 0)
+    for size in _PROBES:
+        for place in range(size):
+            one = subject.made_up(size, place)
+            with torch.no_grad(), subject.drawing([place]) as mode:
+                subject.losses(one)
+            draws = draws or mode.count > 0
+    _, after, _ = _alone(subject, 1, 0)
+    norm = _norm(before)
+    if norm.isfinite() and not all(_is_close(a, b, norm, _ALIKE) for a, b in zip(after, before, strict=True)):
+        raise ModelError(
+            "The network's gradient of a picture must be the same at each call, and this one's is not after other "
+            "pictures: it keeps something of them, or draws random numbers outside torch. Remove that.",
+            code="model-state",
+        )
+    return draws
+
+
+def _alone(subject: _Subject, size: int, place: int) -> tuple[Tensor, list[Tensor | None], bool]:
+    """Returns loss and gradient of one made-up picture in a batch of its own, and whether numbers were drawn."""
+    trained, one = list(subject.layout.parameters.values()), subject.made_up(size, place)
+    with torch.enable_grad(), subject.drawing([place]) as mode:
+        value = subject.losses(one)[0]
+        return value.detach(), gradients_of(value, trained), mode.count > 0
 
 
 def _can_be_mapped(subject: _Subject) -> bool:
+    batch = subject.made_up(2)
     try:
-        functional_gradients(subject.model, subject.layout, subject.loss, subject.made_up(2))
+        with subject.drawing(range(2)):
+            functional_gradients(subject.model, subject.layout, subject.loss, batch)
     except NotPerPicture:
         raise
     except Exception:  # no batching rule, or code that looks at values: it is then done picture by picture
@@ -124,19 +214,30 @@ def _can_be_mapped(subject: _Subject) -> bool:
     return True
 
 
-def _with_rules(subject: _Subject, resting: Sequence[nn.Module]) -> Anatomy:
+def _with_rules(subject: _Subject) -> Anatomy:
     """Runs both probes until every use has a rule or lies in a module that is run as one use."""
-    model = subject.model
-    with torch.no_grad(), _taking_pictures(model, _PROBES[0]) as taking:
-        model(subject.made_up(_PROBES[0]).inputs)
+    model, batch = subject.model, subject.made_up(_PROBES[0])
+    try:
+        with (
+            torch.no_grad(),
+            subject.drawing(range(_PROBES[0])) as mode,
+            _taking_pictures(model, _PROBES[0], mode) as taking,
+        ):
+            model(batch.inputs)
+    except Unkeyed as unkeyed:
+        warn_of_slow_path(model, f"the whole network ({unkeyed})")
+        return Anatomy(True, (), 0)
     vmapped: list[nn.Module] = []
     while True:
         try:
             for size in _PROBES:
                 seen = _probe(subject, size, vmapped)
             return Anatomy(False, tuple(vmapped), seen // _PROBES[-1])
+        except Unkeyed as unkeyed:
+            warn_of_slow_path(model, f"the whole network ({unkeyed})")
+            return Anatomy(True, (), 0)
         except Unruled as unruled:
-            module = _stand_in(model, unruled, taking - set(vmapped), resting)
+            module = _stand_in(model, unruled, taking - set(vmapped))
             if module is None:
                 warn_of_slow_path(model, f"the whole network ({unruled})")
                 return Anatomy(True, (), 0)
@@ -146,12 +247,10 @@ def _with_rules(subject: _Subject, resting: Sequence[nn.Module]) -> Anatomy:
             vmapped = [m for m in vmapped if m not in inside] + [module]
 
 
-def _stand_in(
-    model: nn.Module, unruled: Unruled, taking: set[nn.Module], resting: Sequence[nn.Module]
-) -> nn.Module | None:
-    """Returns the innermost running module that can be run as one use: below the root, without random masks."""
+def _stand_in(model: nn.Module, unruled: Unruled, taking: set[nn.Module]) -> nn.Module | None:
+    """Returns the innermost running module that can be run as one use, below the root."""
     below = takewhile(lambda module: module is not model, reversed(unruled.modules))
-    return next((m for m in below if m in taking and set(m.modules()).isdisjoint(resting)), None)
+    return next((m for m in below if m in taking), None)
 
 
 def _probe(subject: _Subject, size: int, vmapped: Sequence[nn.Module]) -> int:
@@ -159,16 +258,18 @@ def _probe(subject: _Subject, size: int, vmapped: Sequence[nn.Module]) -> int:
     batch = subject.made_up(size)
     tape = Tape(size, same, batch.inputs.device, single=True, materialise=True)
     recorder = Recorder(subject.layout.parameters, size, tape, RULES)
-    with torch.enable_grad(), recorder.running(subject.model), recorder.vmapping(vmapped), recorder:
+    noted = recorder.running(subject.model), recorder.vmapping(vmapped)
+    with torch.enable_grad(), subject.drawing(range(size)), noted[0], noted[1], recorder:
         output = subject.model(batch.inputs)
     losses_of(subject.loss, output, batch.labels, size)
     return recorder.bytes_seen
 
 
 @contextmanager
-def _taking_pictures(model: nn.Module, size: int) -> Iterator[set[nn.Module]]:
-    """Notes the modules that take tensors and give one tensor, all with the batch first, at their last call."""
+def _taking_pictures(model: nn.Module, size: int, mode: Draws) -> Iterator[set[nn.Module]]:
+    """Notes the modules that take tensors and give one tensor, all with the batch first, and draw nothing."""
     taking: set[nn.Module] = set()
+    drawn: dict[nn.Module, int] = {}
 
     def is_batched(value: object) -> bool:
         fits = isinstance(value, Tensor) and value.ndim >= 1 and value.shape[0] == size
@@ -176,9 +277,11 @@ def _taking_pictures(model: nn.Module, size: int) -> Iterator[set[nn.Module]]:
 
     def note(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
         fits = bool(args) and not kwargs and all(is_batched(value) for value in (*args, output))
+        fits = fits and mode.count == drawn.pop(module, mode.count)
         (taking.add if fits else taking.discard)(module)
 
     handles = [module.register_forward_hook(note, with_kwargs=True) for module in model.modules()]
+    handles += [m.register_forward_pre_hook(lambda m, _: drawn.update({m: mode.count})) for m in model.modules()]
     try:
         yield taking
     finally:
@@ -187,34 +290,31 @@ def _taking_pictures(model: nn.Module, size: int) -> Iterator[set[nn.Module]]:
 
 
 def _agrees(subject: _Subject, anatomy: Anatomy) -> int | None:
-    """Returns the bytes kept of a picture's gradients if they equal backward passes of one loss each; else None.
+    """Returns the bytes kept of a picture's gradients if losses and gradients equal those of each alone; else None.
 
     Norms and kept gradients are compared picture by picture, deferred ones by their sum. No gradient is held longer
-    than its comparison takes, so that studying a large network needs little more memory than training it. The forward
-    pass is that of the whole batch, whose rounding the engine shares. A second comparison, of loss values, tests that
-    a picture's loss does not depend on the other pictures.
+    than its comparison takes, so that studying a large network needs little more memory than training it.
     """
     size, layout = _PROBES[-1], subject.layout
     batch = subject.made_up(size)
+    sums: list[Tensor | None] = [None] * len(layout.parameters)
+    tolerance = 1e-8 if subject.inputs.dtype is torch.float64 else _ALIKE
     try:
-        tape = take(subject.model, layout, subject.loss, batch, anatomy, materialise=False)
-        apart = torch.cat([subject.losses(one) for one in batch.singles()])
+        with subject.drawing(range(size)):
+            tape = take(subject.model, layout, subject.loss, batch, anatomy, materialise=False)
+        with subject.drawing(range(size)), torch.no_grad():
+            together = subject.losses(batch)
     except NotPerPicture:
         raise
-    except Exception:  # any error of a module that cannot take one picture
+    except Exception:  # any error of a module that runs alone and not in a batch
         return None
     if tape is None:
         return None
-    with torch.enable_grad():
-        together = subject.losses(batch)
-        each, total = together.unbind(), together.sum()
-    if not torch.allclose(apart, together.detach(), rtol=_ALIKE, atol=_ALIKE):
-        return None
-    tolerance = 1e-8 if batch.inputs.dtype is torch.float64 else 1e-3
     deferred = {name for use, _, _ in tape.deferred for name in use.names}
-    trained = list(layout.parameters.values())
     for i in range(size):
-        known = torch.autograd.grad(each[i], trained, allow_unused=True, retain_graph=True)
+        apart, known, _ = _alone(subject, size, i)
+        if not torch.allclose(apart, together[i], rtol=tolerance, atol=tolerance, equal_nan=True):
+            return None
         norm = _norm(known)
         if not abs(float(tape.norms[0, i].sqrt() - norm)) <= tolerance * float(norm):
             return None
@@ -222,11 +322,13 @@ def _agrees(subject: _Subject, anatomy: Anatomy) -> int | None:
             ours = tape.kept[name][i] if name in tape.kept else None
             if name not in deferred and not _is_close(ours, gradient, norm, tolerance):
                 return None
+        pairs = zip(layout.parameters, sums, known, strict=True)
+        sums = [_plus(total, gradient) if name in deferred else None for name, total, gradient in pairs]
         del known, gradient
-    sums = dict(zip(layout.parameters, torch.autograd.grad(total, trained, allow_unused=True), strict=True))
-    norm = _norm(list(sums.values()))
+    totals = dict(zip(layout.parameters, sums, strict=True))
+    norm = _norm(list(totals.values()))
     for name, ours in _deferred_sums(tape, layout):
-        if not _is_close(ours, sums.pop(name), norm, tolerance, spare=True):
+        if not _is_close(ours, totals.pop(name), norm, tolerance, spare=True):
             return None
     return sum(gradients.numel() * gradients.element_size() for gradients in tape.kept.values()) // size
 
@@ -237,7 +339,7 @@ def _agrees_in_double(subject: _Subject, anatomy: Anatomy) -> int | None:
     Weights are scaled down to 1. Those of a diverged run saturate the loss, whose gradient is then a difference of
     almost equal numbers, in float64 too. Which rule a layer needs does not depend on the weights.
     """
-    if anatomy.vmapped or subject.inputs.dtype not in (torch.float32, torch.float64):
+    if anatomy.vmapped or not subject.inputs.is_floating_point():
         return None
     double = copy.deepcopy(subject.model).double()
     layout = Layout.of(double)
@@ -251,13 +353,20 @@ def _agrees_in_double(subject: _Subject, anatomy: Anatomy) -> int | None:
 def _deferred_sums(tape: Tape, layout: Layout) -> Iterator[tuple[str, Tensor]]:
     """Yields the gradient sum of each deferred use, by parameter; pictures that were formed are added back."""
     for use, g, saved in tape.deferred:
-        into = [torch.zeros_like(layout.parameters[name], requires_grad=False) for name in use.names]
+        into = [
+            torch.zeros_like(layout.parameters[name], dtype=layout.dtype, requires_grad=False)
+            for name in use.names
+        ]
         use.add_weighted_sum(g, saved, into)
         for names, _, gradients in tape.formed:
             if names == use.names:
                 for total, gradient in zip(into, gradients, strict=True):
                     total += gradient.sum(0).view_as(total)
         yield from zip(use.names, into, strict=True)
+
+
+def _plus(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:
+    return gradient if total is None else total if gradient is None else total + gradient
 
 
 def _norm(gradients: Sequence[Tensor | None]) -> Tensor:

@@ -1,6 +1,6 @@
 """Pictures of one step with the patient of each, and the loss of each picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -22,12 +22,15 @@ class PatientBatch:
         labels: class indices, (picture,), or other labels that the loss takes, the picture first.
         patient: index of each picture's patient, (picture,), ascending, in [0, num_patients).
         num_patients: patients in the step; one without pictures contributes zero.
+        keys: key of each patient, (num_patients,), in which no other patient has a say: an id, never a place in a
+            list. Dropout masks and other draws of the network follow from it where a seed is given.
     """
 
     inputs: Tensor
     labels: Tensor
     patient: Tensor
     num_patients: int
+    keys: Sequence[int | str] | None = None
 
     def singles(self) -> "list[PatientBatch]":
         """Returns every picture in a batch of its own."""

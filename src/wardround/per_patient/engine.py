@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wardround.per_patient.batch import Loss, PatientBatch, losses_of
+from wardround.per_patient.guards.draws import Unkeyed
 from wardround.per_patient.layers.base import Buffers, Fold, same
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.recorder import Recorder, Unruled
@@ -28,6 +29,7 @@ class Anatomy:
         vmapped: modules run under `torch.func.vmap`, each by itself.
         bytes_per_picture: activations of one picture, summed over all functions.
         kept_per_picture: bytes of the gradients that are formed for each picture.
+        draws: the network draws random numbers, which are keyed by picture.
     """
 
     whole: bool
@@ -35,6 +37,7 @@ class Anatomy:
     bytes_per_picture: int
     loop: bool = False
     kept_per_picture: int = 0
+    draws: bool = False
 
 
 def take(
@@ -50,8 +53,8 @@ def take(
 ) -> Tape | None:
     """Runs the forward and backward pass of one microbatch; returns a tape with every patient's norm.
 
-    Returns None when the network reads a parameter in a way that has no rule and that it did not show when it was
-    studied.
+    Returns None when the network reads a parameter, or draws numbers, in a way that has no rule and that it did not
+    show when it was studied.
     """
     counts = torch.bincount(batch.patient, minlength=batch.num_patients)
     single = bool((counts <= 1).all())
@@ -67,7 +70,7 @@ def take(
         try:
             with recorder.vmapping(anatomy.vmapped), recorder:
                 output = model(batch.inputs)
-        except Unruled:
+        except (Unruled, Unkeyed):
             return None
         losses = losses_of(loss, output, batch.labels, len(batch.inputs))
         if losses.requires_grad:

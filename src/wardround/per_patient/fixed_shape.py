@@ -12,15 +12,13 @@ no step here depends on pixel values: gradients are formed, not deferred. A vect
 branch for eight numbers at once when one of them is large (sine does). `stays_apart` therefore tests the exact shape on
 the machine that runs, with made-up weights and pictures, some of them huge, infinite or not numbers.
 
-Dropout: every batch has its own seed, so all masks are independent of each other and of all pictures. The masks that a
-patient gets depend on the other patients; the distribution of the masks does not. For every choice of the masks of all
-patients the sum moves by one patient's clipped gradient, and a mixture of such mechanisms over one distribution keeps
-the guarantee (joint convexity).
+Dropout: the masks of a picture follow from the seed of the step and the key of the picture, and do not change when
+another patient joins.
 """
 
 import copy
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -96,15 +94,23 @@ def in_slots(values: Tensor, batch: Ints) -> Tensor:
 
 @one_thread()
 def gradients_of_slots(
-    model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, *, memory_bytes: int, dropout_seed: int
+    model: nn.Module,
+    loss: Loss,
+    inputs: Tensor,
+    labels: Tensor,
+    keys: Sequence[int | str],
+    *,
+    memory_bytes: int,
+    dropout_seed: int,
 ) -> npt.NDArray[np.float32]:
     """Returns the gradient of each slot's picture, (slot, parameter).
 
-    Inputs and labels are (slot, ...), of as many slots as at every other call; the seed is of this batch alone.
+    Inputs and labels are (slot, ...), of as many slots as at every other call. Draws follow from the seed of the step
+    and the key of each slot's picture.
 
     Guarantee: none. A gradient depends on its picture, its slot and its masks, and on no other picture (see above).
     """
-    batch = PatientBatch(inputs, labels, torch.arange(len(inputs)), len(inputs))
+    batch = PatientBatch(inputs, labels, torch.arange(len(inputs)), len(inputs), keys)
     found = per_patient_gradients(model, loss, batch, memory_bytes=memory_bytes, dropout_seed=dropout_seed)
     return np.asarray(found.numpy())
 
@@ -135,7 +141,9 @@ def stays_apart(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, co
 
     def gradients(pictures: Tensor) -> npt.NDArray[np.float32]:
         targets = labels.expand(count, *labels.shape[1:])
-        return gradients_of_slots(model, loss, pictures, targets, memory_bytes=1 << 30, dropout_seed=0)
+        return gradients_of_slots(
+            model, loss, pictures, targets, range(count), memory_bytes=1 << 30, dropout_seed=0
+        )
 
     pictures = torch.randn(count, *inputs.shape[1:], generator=generator, dtype=inputs.dtype)
     known = gradients(pictures)

@@ -1,18 +1,19 @@
 """Microbatches: whole patients that fit into memory, computed by the engine or, without rules, on the slow path."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from wardround.per_patient.anatomy import anatomy_of, distrusted
+from wardround.per_patient.anatomy import Independence, anatomy_of, distrusted, now_known
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.engine import Anatomy, take
+from wardround.per_patient.guards.draws import PictureKeys, Unkeyed, drawing
 from wardround.per_patient.layers.base import Buffers
 from wardround.per_patient.layout import Layout
-from wardround.per_patient.slow_path import gradient_in_parts, slow_gradients
+from wardround.per_patient.slow_path import Unforeseen, gradient_in_parts, slow_gradients
 from wardround.per_patient.tape import Tape
 
 _BUFFERS: "WeakKeyDictionary[nn.Module, Buffers]" = WeakKeyDictionary()
@@ -35,56 +36,94 @@ class Microbatch:
     gradients: Tensor | None = None
 
 
+Examine = Callable[[Microbatch, PatientBatch, PictureKeys | None, Anatomy], bool]
+"""(engine's result, its pictures and their keys, findings) -> whether the same patients alone give the same."""
+
+
 def microbatches(
     model: nn.Module,
     layout: Layout,
     loss: Loss,
     batch: PatientBatch,
+    keys: Callable[[], list[bytes]],
     memory_bytes: int,
     *,
     sections: dict[str, int] | None = None,
     materialise: bool = False,
+    independence: Independence = Independence.CHECKED,
+    examine: Examine | None = None,
 ) -> Iterator[Microbatch]:
     """Yields whole patients in their order, as many as fit; the next microbatch overwrites the memory of the last.
 
     Norms are taken of each section apart, or of all; `materialise` forms every gradient and takes no norms.
-    `memory_bytes` are for activations and per-patient gradients at one time.
+    `memory_bytes` are for activations and per-patient gradients at one time. `keys` are the pictures' own, for draws.
+    A microbatch that does not pass `examine` is computed anew, each picture by itself, and so are all that follow.
     """
     if len(batch.inputs) == 0:
         yield Microbatch(slice(0, batch.num_patients), batch.patient)
         return
     inputs, labels = _plain(batch.inputs), _plain(batch.labels)
-    anatomy = anatomy_of(model, layout, loss, inputs, labels)
+    anatomy = anatomy_of(model, layout, loss, inputs, labels, independence)
     patient = batch.patient.to(inputs.device)
     counts = torch.bincount(patient, minlength=batch.num_patients)
     ends = torch.cumsum(counts, 0).tolist()
     single = not bool((counts > 1).any())
     chunk = _pictures_at_once(anatomy, layout, memory_bytes, materialise=materialise, single=single)
     buffers = _BUFFERS.pop(model, None) or Buffers()  # not shared: another thread on this network gets its own
+
+    def computed(part: PatientBatch, members: slice, own: PictureKeys | None) -> Microbatch:
+        nonlocal anatomy
+        if part.num_patients == 1 and len(part.inputs) > chunk:
+            formed = gradient_in_parts(model, layout, loss, part, 1 if anatomy.whole else chunk, own)
+            return Microbatch(members, part.patient, gradients=formed)
+        if not anatomy.whole:
+            with drawing(own, layout.device) as watched:
+                tape = take(
+                    model, layout, loss, part, anatomy, sections=sections, materialise=materialise, buffers=buffers
+                )
+            if watched.unforeseen:
+                raise Unforeseen
+            if tape is not None:
+                found = Microbatch(members, part.patient, tape=tape)
+                if examine is None or examine(found, part, own, anatomy):
+                    return found
+            why = (
+                "it does something new at this size"
+                if tape is None
+                else "one picture's gradient depends on others"
+            )
+            anatomy = distrusted(model, anatomy, why)
+        return Microbatch(members, part.patient, gradients=_slow(model, layout, loss, part, own, anatomy))
+
     for first, last in patient_ranges(counts.tolist(), chunk):
         start, end = ends[first] - int(counts[first]), ends[last - 1]
         pictures, members = slice(start, end), slice(first, last)
         part = PatientBatch(inputs[pictures], labels[pictures], patient[pictures] - first, last - first)
         if end == start:
             yield Microbatch(members, part.patient)
-        elif last - first == 1 and end - start > chunk:
-            yield Microbatch(members, part.patient, gradients=gradient_in_parts(model, layout, loss, part, chunk))
-        else:
-            tape = None if anatomy.whole else take(
-                model, layout, loss, part, anatomy, sections=sections, materialise=materialise, buffers=buffers
-            )  # fmt: skip
-            if tape is not None:
-                yield Microbatch(members, part.patient, tape=tape)
-                continue
-            if not anatomy.whole:  # the network did something new at this size
-                anatomy = distrusted(model, anatomy)
-            gradients = slow_gradients(model, layout, loss, part, loop=anatomy.loop)
-            yield Microbatch(members, part.patient, gradients=gradients)
+            continue
+        try:
+            found = computed(part, members, keys()[pictures] if anatomy.draws else None)
+        except Unforeseen:
+            anatomy = now_known(model, anatomy, replace(anatomy, draws=True))
+            found = computed(part, members, keys()[pictures])
+        yield found
     _BUFFERS[model] = buffers
+
+
+def _slow(
+    model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, keys: PictureKeys | None, anatomy: Anatomy
+) -> Tensor:
+    try:
+        return slow_gradients(model, layout, loss, part, keys, loop=anatomy.loop)
+    except Unkeyed:
+        return slow_gradients(model, layout, loss, part, keys, loop=True)
 
 
 def _plain(values: Tensor) -> Tensor:
     """Returns a loader's tensor subclass, which brings its own functions, as a plain tensor."""
+    if values.is_inference():
+        values = values.clone()  # one that autograd can save
     if type(values) is Tensor:
         return values
     with torch._C.DisableTorchFunctionSubclass():

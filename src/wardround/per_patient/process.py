@@ -33,14 +33,3 @@ def one_thread() -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
-
-
-@contextmanager
-def dropout_from(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds the global generators, from which dropout draws, and restores their state afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        if device.type == "cpu":
-            torch.default_generator.manual_seed(seed)  # the other also notes for CUDA where it was called from
-        else:
-            torch.manual_seed(seed)
-        yield

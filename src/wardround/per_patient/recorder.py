@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vjp, vmap
+from torch.func import vjp, vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from wardround.per_patient.layers.base import Buffers, Fold, Use
+from wardround.per_patient.layout import called_with
 from wardround.per_patient.tape import Tape
 
 Rule = Callable[..., Any]
@@ -183,7 +184,7 @@ class ModuleUse(Use):
         def one(values: dict[str, Tensor], inputs: tuple[Tensor, ...], g: Tensor) -> Any:
             def forward(inputs: tuple[Tensor, ...], values: dict[str, Tensor]) -> Tensor:
                 batch = tuple(value[None] for value in inputs)
-                output: Tensor = functional_call(self._module, {**parameters, **values}, batch)
+                output: Tensor = called_with(self._module, {**parameters, **values}, batch)
                 return output[0]
 
             pulled: Any = vjp(forward, inputs, values)

@@ -1,13 +1,20 @@
-"""Slower exact gradients of networks, or batches, that the engine has no rules for."""
+"""Slower exact gradients of networks, or batches, that the engine has no rules for.
+
+None of these couples two patients: `torch.func.vmap` runs the network on one picture, as far as the network can tell,
+and the loop runs it on one picture or one patient.
+"""
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from wardround.per_patient.batch import Loss, PatientBatch, losses_of
-from wardround.per_patient.layout import Layout
+from wardround.per_patient.guards.draws import PictureKeys, Unkeyed, drawing
+from wardround.per_patient.guards.kinds import refuse_reentrant
+from wardround.per_patient.layout import Layout, called_with
 
 
 class SlowPath(UserWarning):
@@ -24,31 +31,72 @@ def functional_gradients(model: nn.Module, layout: Layout, loss: Loss, batch: Pa
     parameters = {name: p.detach() for name, p in layout.parameters.items()}
 
     def picture_loss(values: dict[str, Tensor], picture: Tensor, label: Tensor) -> Tensor:
-        return losses_of(loss, functional_call(model, values, (picture[None],)), label[None], 1)[0]
+        return losses_of(loss, called_with(model, values, (picture[None],)), label[None], 1)[0]
 
     per_picture = vmap(grad(picture_loss), in_dims=(None, 0, 0), randomness="different")
     gradients = per_picture(parameters, batch.inputs, batch.labels)
-    return torch.cat([gradients[name].flatten(1) for name in parameters], dim=1)
+    return torch.cat([gradients[name].flatten(1).to(layout.dtype) for name in parameters], dim=1)
 
 
-def gradient_in_parts(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, chunk: int) -> Tensor:
-    """Returns the gradient of one patient, (1, parameter), by ordinary backward passes of `chunk` pictures each."""
+def gradients_of(
+    value: Tensor, parameters: Sequence[Tensor], *, retain_graph: bool = False
+) -> list[Tensor | None]:
+    """Returns the gradient of a number by each parameter, dense; None where it does not depend on one.
+
+    Raises:
+        ModelError: a checkpoint that allows no such gradient.
+    """
+    try:
+        found = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=retain_graph)
+    except RuntimeError as error:
+        refuse_reentrant(error)
+        raise
+    return [g.to_dense() if g is not None and g.is_sparse else g for g in found]
+
+
+def gradient_in_parts(
+    model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, chunk: int, keys: PictureKeys | None
+) -> Tensor:
+    """Returns the gradient of one patient, (1, parameter), by ordinary backward passes of `chunk` pictures each.
+
+    Pictures draw from their keys; None says that the network draws nothing, which the caller watches.
+    """
     formed: list[Tensor | None] = [None] * len(layout.parameters)
     for at in range(0, len(part.inputs), chunk):
         inputs, labels = part.inputs[at : at + chunk], part.labels[at : at + chunk]
-        with torch.enable_grad():
-            value = losses_of(loss, model(inputs), labels, len(inputs)).sum() / len(part.inputs)
-        found = torch.autograd.grad(value, list(layout.parameters.values()), allow_unused=True)
+        try:
+            with drawing(None if keys is None else keys[at : at + chunk], layout.device) as watched:
+                with torch.enable_grad():
+                    value = losses_of(loss, model(inputs), labels, len(inputs)).sum() / len(part.inputs)
+                found = gradients_of(value, list(layout.parameters.values()))
+        except Unkeyed:
+            return gradient_in_parts(model, layout, loss, part, 1, keys)
+        if watched.unforeseen:
+            raise Unforeseen
         formed = [b if a is None else a if b is None else a + b for a, b in zip(formed, found, strict=True)]
     return layout.flat(formed)[None]
 
 
-def slow_gradients(model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, *, loop: bool) -> Tensor:
-    """Returns each patient's gradient, (patient, parameter); `loop` takes one picture at a time."""
+class Unforeseen(Exception):  # control flow inside the package; it never leaves it
+    """Signal that a network drew random numbers that were not foreseen, so that they were not keyed."""
+
+
+def slow_gradients(
+    model: nn.Module, layout: Layout, loss: Loss, part: PatientBatch, keys: PictureKeys | None, *, loop: bool
+) -> Tensor:
+    """Returns each patient's gradient, (patient, parameter); `loop` takes one picture at a time.
+
+    Keys are those of `gradient_in_parts`.
+    """
     counts = torch.bincount(part.patient, minlength=part.num_patients).clamp(min=1)
     if loop:
-        gradients = torch.cat([gradient_in_parts(model, layout, loss, one, 1) for one in part.singles()])
+        each = [None] * len(part.inputs) if keys is None else [[key] for key in keys]
+        pairs = zip(part.singles(), each, strict=True)
+        gradients = torch.cat([gradient_in_parts(model, layout, loss, one, 1, key) for one, key in pairs])
     else:
-        gradients = functional_gradients(model, layout, loss, part)
+        with drawing(keys, layout.device) as watched:
+            gradients = functional_gradients(model, layout, loss, part)
+        if watched.unforeseen:
+            raise Unforeseen
     sums = gradients.new_zeros(part.num_patients, gradients.shape[1]).index_add_(0, part.patient, gradients)
-    return sums.div_(counts[:, None])
+    return sums.div_(counts.to(sums.dtype)[:, None])

@@ -51,12 +51,16 @@ _FINDINGS = {
     "repeated_pictures": "pictures that are exact copies of another one",
     "unnamed": "pictures that name no patient",
     "like_another": "groups of patients whose ids look alike",
+    "classes_alike": "groups of classes whose names look alike",
+    "two_sites": "patients with pictures at two hospitals",
+    "left_out": "files, series and rows that were left out",
+    "empty_classes": "classes without a picture",
 }
 _UNNAMED_FINDINGS = _FINDINGS | {
     "shared_pictures": "groups of identical pictures in two files",
     "unnamed": "pictures that name no person",
 }
-_OF_PATIENTS = ("two_labels", "straddling", "like_another")
+_OF_PATIENTS = ("two_labels", "straddling", "like_another", "two_sites")
 """Findings that a set without names cannot have."""
 
 

@@ -52,6 +52,8 @@ class Estimate:
         parameters: trained parameters of the network.
         patients: in the data folder, by its file names and tables; None where nothing is there to list.
         pictures: likewise.
+        classes: in the model's order; of masks the values from 0 on; empty where nothing is there to list.
+        noticed: sentences about ids and classes that look alike, and what was left out.
         seconds: of training, from timed steps on random numbers; None without pictures to count. Of masked sums it has
             gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network.
         memory_bytes: of training at its peak, beside the libraries themselves.
@@ -64,6 +66,8 @@ class Estimate:
     parameters: int
     patients: int | None
     pictures: int | None
+    classes: tuple[str, ...]
+    noticed: tuple[str, ...]
     seconds: float | None
     memory_bytes: int
     upload: MaskedUpload | None
@@ -79,6 +83,8 @@ class Estimate:
             "parameters": self.parameters,
             "patients": self.patients,
             "pictures": self.pictures,
+            "classes": list(self.classes),
+            "noticed": list(self.noticed),
             "seconds": self.seconds,
             "memory_bytes": self.memory_bytes,
             "upload": None if self.upload is None else self.upload.to_json(),
@@ -126,6 +132,8 @@ def estimate(study: Study) -> Estimate:
         parameters=network.num_parameters,
         patients=patients,
         pictures=pictures,
+        classes=() if listing is None else listing.class_names,
+        noticed=() if listing is None else tuple(listing.noticed()),
         seconds=seconds,
         memory_bytes=int(cache + inputs + hospitals + gradient_bytes),
         upload=upload_of(plan, network.num_parameters, [f"hospital-{study.hospitals.count}"]),

@@ -14,8 +14,8 @@ from wardround.per_patient.batch import Loss
 from wardround.per_patient.fixed_shape import EMPTY, gradients_of_slots, in_slots
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import one_thread
-from wardround.training.patients import Rows
-from wardround.types import Labels, Pictures, Vector
+from wardround.training.patients import Drawn, Rows
+from wardround.types import Pictures, Vector
 
 _ROW_BYTES = 64 << 20
 """Gradients of single pictures that are in memory at one time, at most, unless one patient has more pictures."""
@@ -40,21 +40,20 @@ class Slotted:
                 one = self._by_slot(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
                 self.count = fixed_shape.slots_for(network.trained, loss, one, torch.zeros(1, dtype=torch.int64))
 
-    def gradients(
-        self, rows: Rows, labels: Labels, counts: npt.NDArray[np.int64], dropout_seed: int
-    ) -> Iterator[Vector]:
+    def gradients(self, drawn: Drawn, counts: npt.NDArray[np.int64], dropout_seed: int) -> Iterator[Vector]:
         """Yields the gradient of each patient, (parameter,); some patients at a time, with all their pictures.
 
-        Rows and labels are of the pictures, (picture,), the patients one after the other; `counts` are the pictures of
-        each patient, (patient,). Of a patient without pictures the gradient is zero.
+        `drawn` are the pictures, the patients one after the other; `counts` are the pictures of each patient,
+        (patient,). Of a patient without pictures the gradient is zero. A picture's draws follow from the seed of the
+        step and its own key.
 
         Guarantee: none. Other patients do not change a bit of a gradient.
         """
         ends, size = [0, *np.cumsum(counts).tolist()], self._network.num_parameters
-        number = 0
         for first, last in patient_ranges(counts.tolist(), max(self.count, _ROW_BYTES // (4 * size))):
             start, stop = ends[first], ends[last]
-            own, classes = rows[start:stop], torch.from_numpy(labels[start:stop])
+            own, classes = drawn.rows[start:stop], torch.from_numpy(drawn.labels[start:stop])
+            keys = drawn.keys[start:stop]
             found = np.zeros((stop - start, size), dtype=np.float32)
             with one_thread():
                 for batch in fixed_shape.placed(self._slots_of(own), self.count):
@@ -62,9 +61,9 @@ class Slotted:
                     at = batch[is_taken]
                     found[at] = gradients_of_slots(
                         self._network.trained, self._loss, self._by_slot(own[at], batch), in_slots(classes[at], batch),
-                        memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + number,
+                        [int(keys[place]) if place != EMPTY else EMPTY for place in batch],
+                        memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
                     )[is_taken]  # fmt: skip
-                    number += 1
             for begin, end in pairwise(ends[first : last + 1]):
                 yield fixed_shape.mean_of(found[begin - start : end - start])
 

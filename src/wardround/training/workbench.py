@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -13,12 +13,15 @@ from torch import Tensor
 
 from wardround.models.network import Network
 from wardround.models.vectors import load_vector, sha256_of, to_vector
+from wardround.per_patient.anatomy import Independence
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Clipping
+from wardround.per_patient.guards.draws import keys_of
 from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
+from wardround.per_patient.plain import plain_sum
 from wardround.per_patient.process import one_thread
 from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, Keys, views
@@ -79,6 +82,8 @@ class Workbench:
         pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
         self._loaded: Vector | None = None
+        # A network that the catalogue did not build is not known to keep patients apart.
+        self._independence = Independence.CHECKED if network.parts else Independence.BY_CONSTRUCTION
         self.initial_weights = to_vector(network.trained)
         self._slotted: Slotted | None = None
         self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
@@ -113,7 +118,7 @@ class Workbench:
             weights: at which the gradient is taken, (parameter,).
             samples: one for each hospital; may be empty.
             clipping_norm: as in `wardround.per_patient.clipped_sum.clipped_sum`; infinity turns clipping off.
-            dropout_seed: seeds dropout masks.
+            dropout_seed: of this step; a patient's masks follow from it and the patient's own key.
             rule: by which gradients are brought to that norm; flat if not given.
             class_weights: weight of each class's pictures in the loss, (class,), public; one if not given.
 
@@ -125,15 +130,16 @@ class Workbench:
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
         totals: list[Tensor | None] = [None] * len(samples)
         within = [0] * len(samples)
-        for number, (batch, group) in enumerate(self._batches(samples, dropout_seed)):
+        for batch, group in self._batches(samples, dropout_seed):
             if math.isinf(clipping_norm):
-                self._add_plain_sums(loss, batch, group, totals, dropout_seed + number)
+                self._add_plain_sums(loss, batch, group, totals, dropout_seed)
                 continue
             present, local = torch.unique(group, return_inverse=True)
             sums = clipped_sums_by_group(
                 self.network.trained, loss, batch, local, len(present),
                 clipping_norm=clipping_norm, clipping=rule,
-                memory_bytes=self._memory_bytes, dropout_seed=dropout_seed + number,
+                memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
+                independence=self._independence,
             )  # fmt: skip
             for hospital, clipped in zip(present.tolist(), sums, strict=True):
                 totals[hospital] = _added(totals[hospital], clipped.vector)
@@ -153,11 +159,12 @@ class Workbench:
         """
         self._load(weights)
         self.network.trained.train()
-        if self._slotted is None and self._masks is None and self._augmentation.is_identity:
+        slots = self._independence is Independence.CHECKED and self._masks is None
+        if self._slotted is None and slots and self._augmentation.is_identity:
             self._slotted = Slotted(self.network, self._loss, self._pixels, self._inputs, self._memory_bytes)
         if self._slotted is not None and self._slotted.count:
             drawn, counts = sample.patients.pictures_of(sample.chosen), sample.patients.counts[sample.chosen]
-            yield from self._slotted.gradients(drawn.rows, drawn.labels, counts, dropout_seed)
+            yield from self._slotted.gradients(drawn, counts, dropout_seed)
             return
         yield from self._gradients_alone(sample, dropout_seed)
 
@@ -173,7 +180,8 @@ class Workbench:
             for inputs, labels in patients_of(found[0]):
                 gradient = isolated_gradient(
                     self.network.trained, layout, self._loss, inputs, labels,
-                    memory_bytes=self._memory_bytes, dropout_seed=(dropout_seed + next(keys)) % (1 << 63),
+                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed, key=next(keys),
+                    independence=self._independence,
                 )  # fmt: skip
                 yield gradient.cpu().numpy()
 
@@ -233,6 +241,7 @@ class Workbench:
         most = self._at_once if at_once is None else min(at_once, self._at_once)
         drawn = [sample.patients.pictures_of(sample.chosen) for sample in samples]
         sizes = [len(sample.chosen) for sample in samples]
+        names = [key for sample in samples for key in sample.patients.keys[sample.chosen].tolist()]
         shifts = np.cumsum([0, *sizes])
         if shifts[-1] == 0:
             return
@@ -247,24 +256,20 @@ class Workbench:
             members = slice(ends[first], ends[last])
             of = patient[members] - first
             batch = self._batch(rows[members], keys[members], labels[members], of, last - first, seed)
-            yield batch, group[first:last]
+            yield replace(batch, keys=names[first:last]), group[first:last]
 
     def _add_plain_sums(
         self, loss: Loss, batch: PatientBatch, group: Tensor, totals: list[Tensor | None], dropout_seed: int
     ) -> None:
         """Adds each hospital's unclipped gradient sum: one ordinary backward pass a hospital."""
-        parameters = [p for p in self.network.trained.parameters() if p.requires_grad]
-        counts = torch.bincount(batch.patient, minlength=batch.num_patients)
-        owner = group[batch.patient]
-        with torch.random.fork_rng(devices=[]):
-            # `torch.manual_seed` would also note for CUDA where it was called from, at a tenth of a small step's cost.
-            torch.default_generator.manual_seed(dropout_seed)
-            for hospital in torch.unique(owner).tolist():
-                mine = owner == hospital
-                losses = loss(self.network.trained(batch.inputs[mine]), batch.labels[mine])
-                total = (losses / counts[batch.patient[mine]]).sum()
-                gradients = torch.autograd.grad(total, parameters)
-                totals[hospital] = _added(totals[hospital], torch.cat([g.reshape(-1) for g in gradients]))
+        layout, owner = Layout.of(self.network.trained), group[batch.patient]
+        for hospital in torch.unique(owner).tolist():
+            places = torch.nonzero(owner == hospital)[:, 0]
+            mine = replace(
+                batch, inputs=batch.inputs[places], labels=batch.labels[places], patient=batch.patient[places]
+            )
+            found = plain_sum(self.network.trained, layout, loss, mine, keys_of(mine, dropout_seed))
+            totals[hospital] = _added(totals[hospital], found)
 
     def _batch(
         self, rows: Rows, keys: Keys, labels: Tensor, patient: Tensor, num_patients: int, seed: int

@@ -79,7 +79,7 @@ def test_everything_wrong_with_a_table_is_said_at_once(root):
         "line 3 has no file and no label",
         "line 4: ill/gone.png is missing",
         "line 5: ../secret.png lies outside",
-        "line 7: ill/p2/a.png is listed twice",
+        "line 7: ill/p2/a.png is in line 6 already",
     ):
         assert problem in str(caught.value)
 

@@ -9,13 +9,13 @@ from tests.errors import raises_code
 from tests.images.held import Held
 
 from wardround.errors import DataError
+from wardround.images.class_names import numbers_first
 from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.entries import Target, Task
 from wardround.images.layouts.manifest import read_manifest
 from wardround.images.load import Volumes, load_images
 from wardround.images.store import open_store
-from wardround.images.table import numbers_first
 
 FILES = ("a/1.png", "a/2.png", "b/3.jpg", "m/1.png", "m/2.png", "m/3.png", "v/1.nii.gz", "v/2.nii", "notes.txt")
 
@@ -170,7 +170,7 @@ def test_everything_wrong_with_a_table_is_said_at_once_with_its_line(root):
         "line 4 has no image and no label",
         "line 5: /etc/passwd lies outside the data folder",
         "line 6: ../secret.png lies outside the data folder",
-        "line 7: a\\1.png must be written with /",
+        "line 7: a\\1.png is in line 2 already",
         "line 8: a/gone.png is missing",
         "line 9: notes.txt is neither a picture",
         "line 10: split is none of train, val, test: holdout",
@@ -218,7 +218,7 @@ def test_a_table_of_another_shape_is_refused(root, lines, code):
 
 
 def test_a_table_that_is_no_text_is_refused(root):
-    (root / "manifest.csv").write_bytes(b"\xff\xfe\x00image")
+    (root / "manifest.csv").write_bytes(b"\x89PNG\r\n\x1a\n\x81\x8d")
     with raises_code(DataError, "data-no-table"):
         read(root)
 

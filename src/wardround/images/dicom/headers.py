@@ -39,6 +39,7 @@ class Header:
     Args:
         source: the file as the store counts it.
         kind: of its content; where that is nothing to train on, the rest is empty.
+        modality: one of `MODALITIES`, or empty.
         patient: by PatientID alone; None where there is none, or one that names no person.
         likeness: shared by patients whose ids look alike (`identity.likeness`).
         issuer: of the PatientID, where the header says so.
@@ -53,6 +54,7 @@ class Header:
 
     source: str
     kind: Kind
+    modality: str = ""
     patient: str | None = None
     likeness: str | None = None
     issuer: str | None = None
@@ -112,6 +114,7 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
     return Header(
         source,
         kind,
+        modality=modality if (modality := text(found, "Modality").upper()) in MODALITIES else "",
         patient=name_for("patient", patient) if is_named else None,
         likeness=name_for("likeness", likeness(folded(patient))) if is_named else None,
         issuer=named("issuer", "IssuerOfPatientID"),
@@ -192,6 +195,12 @@ _ULTRASOUND = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6")
 _ULTRASOUND_MODALITIES = ("US", "IVUS")
 
 _VOLUMES = ("CT", "MR", "PT")
+MODALITIES = (
+    "AR", "BI", "BMD", "CR", "CT", "DX", "ES", "GM", "IO", "IVOCT", "IVUS", "LS", "MG", "MR", "NM", "OCT", "OP", "OPT",
+    "OT", "PT", "PX", "RF", "RG", "RTIMAGE", "SM", "TG", "US", "XA", "XC",
+)  # fmt: skip
+"""Defined terms of DICOM PS3.3 C.7.3.1.1.1 that stand for pictures; no other text of a header is quoted."""
+
 _NO_PICTURES = (
     "SR", "PR", "KO", "REG", "DOC", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "ECG", "AU", "HD", "RWV",
 )  # fmt: skip

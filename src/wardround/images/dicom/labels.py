@@ -6,86 +6,98 @@ What it names becomes pseudonyms as it is read. No sentence here quotes it, not 
 patient's where somebody forgot the names of the columns.
 """
 
-import contextlib
-import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeAlias
 
 from wardround.errors import DataError
-from wardround.images.findings import shortened
-from wardround.images.identity import folded, is_missing, names_nobody
-from wardround.images.store import MAX_BYTES, Store
-from wardround.images.table import Row, parsed, without_left_out
+from wardround.images.csv_file import Row, Table, read_table
+from wardround.images.identity import folded
+from wardround.images.listing import ReaderOptions
+from wardround.images.store import Store
+from wardround.images.table import bytes_of_table, checked, part_of, refusal, wrong_part
 
 LABELS = "labels.csv"
 COLUMNS = {"patient_id": "patient", "study_uid": "study", "series_uid": "series", "sop_uid": "image"}
 """Columns, and the kind of pseudonym that each is matched to."""
 
 
+_NAME = "the table of labels"
+
+
 @dataclass(frozen=True)
 class Label:
-    """The row of one patient, study, series or image."""
+    """The row of one patient, study, series or image; `line` is the first that names it."""
 
+    line: int
     label: str
     site: str | None
     split: str | None
 
+    def agrees(self, other: "Label") -> bool:
+        """Returns True if another row says the same."""
+        return (self.label, self.site, self.split) == (other.label, other.site, other.split)
 
-LabelTable: TypeAlias = tuple[str, dict[str, Label]]
-"""A kind, "patient", "study", "series" or "image", and the rows of the table by pseudonym."""
+
+@dataclass(frozen=True)
+class LabelTable:
+    """A table of labels.
+
+    Args:
+        kind: of the pseudonyms: "patient", "study", "series" or "image".
+        rows: by pseudonym.
+        notes: of the table, without its content.
+        refusals: of rows that do not hold.
+    """
+
+    kind: str
+    rows: dict[str, Label]
+    notes: tuple[str, ...] = ()
+    refusals: tuple[DataError, ...] = ()
 
 
-def read_labels(
-    store: Store, path: Path | None, name_for: Callable[[str, str], str], leave_out: Sequence[str] = ()
-) -> LabelTable | None:
-    """Returns the table at `path`, or `labels.csv` at the top of the store; None where neither is given or there.
-
-    Rows whose label is in `leave_out` are left out.
+def read_labels(store: Store, options: ReaderOptions, name_for: Callable[[str, str], str]) -> LabelTable | None:
+    """Returns the table that the site names, or `labels.csv` at the top of the store; None where there is none.
 
     Raises:
         DataError: it cannot be read or does not hold; the sentence names lines by number only.
     """
-    if path is None and LABELS not in store:
+    if options.labels is None and LABELS not in store:
         return None
-    header: list[str] | None = None
-    # Raised outside, so that no chain of exceptions quotes the table.
-    with contextlib.suppress(OSError, UnicodeDecodeError, csv.Error):
-        header, rows = parsed(store.read(LABELS) if path is None else _from_disk(path))
-    if header is None:
-        raise DataError("the table of labels must be readable, in UTF-8 and with commas. Save it again.")
-    columns = [name for name in COLUMNS if name in header]
-    if "label" not in header or len(columns) != 1 or len(set(header)) != len(header):
-        raise DataError(
-            f"the first line of the table of labels must name the columns label and one of {', '.join(COLUMNS)}, "
-            "each once; it names others. Add them."
-        )
-    rows, _ = without_left_out(LABELS, rows, ("label",), leave_out)
-    return _checked(rows, columns[0], name_for)
+    table, failed = None, None
+    try:
+        table = read_table(_NAME, bytes_of_table(store, LABELS, options.labels), ("label",), quotes=False)
+    except DataError as error:
+        failed = str(error), error.code
+    if failed is not None:  # raised outside, so that no chain of exceptions quotes the table
+        raise _wrong_columns() if failed[1].startswith("data-column") else DataError(failed[0], code=failed[1])
+    assert table is not None, "read, or refused"
+    columns = [name for name in COLUMNS if name in table.columns]
+    if len(columns) != 1:
+        raise _wrong_columns()
+    return _matched(table, columns[0], name_for, options)
 
 
-def _from_disk(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise OSError
-    return data
+def _wrong_columns() -> DataError:
+    return DataError(
+        f"the first line of {_NAME} must name the columns label and one of {', '.join(COLUMNS)}, each once; it names "
+        "others. Add them, and separate by comma, semicolon, tab or bar.",
+        code="data-column-missing",
+    )
 
 
-def _checked(table: list[Row], column: str, name_for: Callable[[str, str], str]) -> LabelTable:
+def _matched(table: Table, column: str, name_for: Callable[[str, str], str], options: ReaderOptions) -> LabelTable:
+    found = checked(table, ("label", column), options)
     rows: dict[str, Label] = {}
     problems = []
-    for row in table:
-        if not row.values["label"] or (names_nobody if column == "patient_id" else is_missing)(row.values[column]):
-            problems.append(f"line {row.line} is incomplete")
-            continue
-        label = Label(folded(row.values["label"]), row.get("site"), row.get("split"))
-        if rows.setdefault(name_for(COLUMNS[column], row.values[column]), label) != label:
+    for row in found.rows:
+        label = _label_of(row)
+        if wrong_part(row):
+            problems.append(f"line {row.line}: split is none of train, val, test")
+        elif not rows.setdefault(name_for(COLUMNS[column], row.values[column]), label).agrees(label):
             problems.append(f"line {row.line} contradicts an earlier one")
-    if problems:
-        raise DataError(
-            f"every row of the table of labels must have a {column} and a label, and agree with the others; "
-            f"{len(problems)} problems: {shortened(problems, shown=10)}. Correct the table."
-        )
-    return COLUMNS[column], rows
+    refusals = options.refused(refusal(table, [*found.problems, *problems], found.words))
+    return LabelTable(COLUMNS[column], rows, found.notes, refusals)
+
+
+def _label_of(row: Row) -> Label:
+    return Label(row.line, folded(row.values["label"]), row.get("site"), part_of(row))

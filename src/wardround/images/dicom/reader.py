@@ -15,17 +15,18 @@ from dataclasses import replace
 from functools import partial
 
 from wardround.errors import DataError
+from wardround.images.class_names import numbers_first
 from wardround.images.dicom.decoder import DicomDecoder
-from wardround.images.dicom.headers import Header
-from wardround.images.dicom.labels import LABELS, LabelTable, read_labels
+from wardround.images.dicom.headers import MODALITIES, Header
+from wardround.images.dicom.labels import LABELS, Label, LabelTable, read_labels
 from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
 from wardround.images.dicom.quiet import require_pydicom
 from wardround.images.dicom.series import Survey, Unit, patients_of, pictures, survey, volumes
 from wardround.images.entries import Entry, Region, Target, Task
+from wardround.images.findings import LeftOut, causes
 from wardround.images.identity import several
 from wardround.images.listing import Listing, ReaderOptions
 from wardround.images.store import Store
-from wardround.images.table import numbers_first
 
 EXPECTED = f"DICOM files in any folders, and {LABELS} (label, patient_id) or segmentations"
 MAX_SEGMENTS = 255
@@ -58,18 +59,25 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
         raise DataError(
             f"the key for pseudonyms must have {KEY_BYTES} bytes, got {len(key)}. Use load_or_create_key."
         )
+    if options.modality not in (None, *MODALITIES):
+        raise DataError(
+            f"modality must be one of {', '.join(MODALITIES)}, got {options.modality!r}. Choose one of them.",
+            code="data-modality",
+        )
     target = _TARGETS[task]
     name_for = partial(pseudonym, key)
-    table = None if target is Target.MASKS else read_labels(store, options.labels, name_for, options.leave_out)
+    table = None if target is Target.MASKS else read_labels(store, options, name_for)
     if table is None and target is not Target.MASKS:
         raise DataError(f"DICOM without segmentations must come with a table of labels, got none. Add {LABELS}.")
-    seen = survey(store, name_for, reviewed=options.reviewed)
+    seen = survey(store, name_for, reviewed=options.reviewed, modality=options.modality)
     if seen.slices and seen.pictures:
         raise DataError(
-            f"a data set must hold pictures or volumes, got {len(seen.pictures)} files of pictures and "
-            f"{len(seen.slices)} of slices. Lay them into two folders."
+            f"a data set must hold pictures or volumes, got pictures ({_modalities(seen.pictures)}) and slices of "
+            f"volumes ({_modalities(seen.slices)}). Set `[data] modality` to the one that is meant (`--modality` of "
+            "`wardround data check`), or lay them into two folders.",
+            code="data-mixed-modalities",
         )
-    units, notes, like_another = _units(seen, name_for)
+    units, gone, notes, like_another = _units(seen, name_for)
     if table is None:
         if not seen.slices:
             raise DataError(
@@ -79,68 +87,111 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
     else:
         if seen.segmentations:
             notes.append(f"{len(seen.segmentations)} segmentations were passed over: the task is {task.value}")
-        listing = _labelled(units, table, target, notes, are_volumes=bool(seen.slices))
+        listing = _labelled(units, gone, table, target, notes, are_volumes=bool(seen.slices))
+    if table is None:
+        listing = replace(listing, left_out=tuple(LeftOut(_called(unit), cause) for unit, cause in gone))
+    listing = replace(listing, alike=like_another, left_out=(*listing.left_out, *seen.passed_over))
     if not listing.entries:
-        why = "; ".join(listing.notes) or "no DICOM file lies there"
+        why = causes(listing.left_out) or "; ".join(listing.notes) or "no DICOM file lies there"
         raise DataError(
-            f"a DICOM export must hold something to train on, got {seen.num_files} files and nothing of use: {why}."
+            f"a DICOM export must hold something to train on, got {seen.num_files} files and nothing of use: {why}.",
+            code="data-nothing-left",
         )
-    listing = replace(listing, alike=like_another)
     few = (task is Task.BINARY and len(listing.class_names) != 2) or len(listing.class_names) < 2
-    if few and options.classes is None:
+    if few and options.classes is None and not options.looking:
         raise DataError(
             f"the task {task.value} must have {'two' if task is Task.BINARY else 'two or more'} classes, got "
-            f"{len(listing.class_names)}. Complete the table of labels, or choose another task."
+            f"{len(listing.class_names)}. Complete the table of labels, or choose another task.",
+            code="data-one-class",
         )
     return listing
 
 
+def _modalities(headers: Sequence[Header]) -> str:
+    """Returns counts of files by modality, in words."""
+    counts = Counter(header.modality or "another modality" for header in headers)
+    return ", ".join(f"{count} files {name}" for name, count in counts.most_common())
+
+
+def _called(unit: Unit) -> str:
+    """Returns a name by which the hospital finds what was left out: pseudonyms, and the first file as counted."""
+    return f"{unit.file}, from {unit.headers[0].source}"
+
+
 def _units(
     seen: Survey, name_for: Callable[[str, str], str]
-) -> tuple[list[Unit], list[str], tuple[tuple[str, ...], ...]]:
-    """Returns pictures or volumes, notes, and groups of patients whose ids look alike."""
+) -> tuple[list[Unit], list[tuple[Unit, str]], list[str], tuple[tuple[str, ...], ...]]:
+    """Returns pictures or volumes, those left out with causes, notes, and groups of patients whose ids look alike."""
     used = seen.slices or seen.pictures
-    patient = patients_of((*used, *seen.segmentations), name_for)
+    patient = patients_of((*used, *seen.segmentations, *seen.refused), name_for)
     notes = list(seen.notes)
+    modalities = {header.modality for header in used}
+    if len(modalities) > 1:
+        notes.append(f"several modalities are read as one: {_modalities(used)}; set [data] modality to have one")
     owners: dict[str, set[str]] = {}
     for header in used:
         owners.setdefault(header.study, set()).add(patient(header))
     if shared := sum(len(people) > 1 for study, people in owners.items() if study):
         notes.append(f"{shared} studies stand under two patients or more, who may be one person")
     like_another = several((header.likeness, patient(header)) for header in used if header.likeness is not None)
+    gone = [
+        (unit, f"images refused: {unit.headers[0].refusal}; look at them, and set reviewed to let them in")
+        for unit in pictures(seen.refused, patient)
+    ]
     if not seen.slices:
-        return pictures(used, patient), notes, like_another
+        return pictures(used, patient), gone, notes, like_another
     units, left_out = volumes(used, patient)
-    notes += [f"{count} series were left out: {reason}" for reason, count in sorted(left_out.items())]
-    return units, notes, like_another
+    counts = Counter(reason for _, reason in left_out)
+    notes += [f"{count} series were left out: {reason}" for reason, count in sorted(counts.items())]
+    gone += [(unit, f"series left out: {reason}") for unit, reason in left_out]
+    return units, gone, notes, like_another
 
 
 def _labelled(
-    units: Sequence[Unit], table: LabelTable, target: Target, notes: list[str], *, are_volumes: bool
+    units: Sequence[Unit],
+    gone: Sequence[tuple[Unit, str]],
+    table: LabelTable,
+    target: Target,
+    notes: list[str],
+    *,
+    are_volumes: bool,
 ) -> Listing:
-    kind, rows = table
+    """Returns the units that have one label; the classes are all of the table, so that none vanishes."""
+    what = "volumes" if are_volumes else "pictures"
     matched: set[str] = set()
-    labelled = []
-    counts: Counter[str] = Counter()
+    labelled, left_out = [], []
+
+    def labels_of(unit: Unit) -> set[Label]:
+        keys = unit.named(table.kind) & table.rows.keys()
+        matched.update(keys)
+        return {replace(table.rows[key], line=0) for key in keys}
+
     for unit in units:
-        keys = unit.named(kind) & rows.keys()
-        matched |= keys
-        found = {rows[key] for key in keys}
+        found = labels_of(unit)
         if len(found) == 1:
             labelled.append((unit, found.pop()))
         else:
-            counts["two labels" if found else "no label"] += 1
-    what = "volumes" if are_volumes else "pictures"
-    notes += [f"{count} {what} have {why} and were left out" for why, count in sorted(counts.items())]
-    if unmatched := len(rows) - len(matched):
-        notes.append(f"{unmatched} rows of the table of labels match nothing that is read")
-    class_names = tuple(sorted({row.label for _, row in labelled}, key=numbers_first))
+            cause = f"{what} have {'two labels' if found else 'no label'} and were left out"
+            left_out.append(LeftOut(_called(unit), cause))
+    counts = Counter(one.cause for one in left_out)
+    notes += [f"{count} {cause}" for cause, count in sorted(counts.items())]
+    for unit, cause in gone:
+        names = {row.label for row in labels_of(unit)}
+        left_out.append(LeftOut(_called(unit), cause, names.pop() if len(names) == 1 else None))
+    unmatched = [row for key, row in table.rows.items() if key not in matched]
+    if unmatched:
+        notes.append(f"{len(unmatched)} rows of the table of labels match nothing that is read")
+        cause = "rows of the table of labels match nothing that is read"
+        left_out += [LeftOut(f"line {row.line}", cause, row.label) for row in unmatched]
+    class_names = tuple(sorted({row.label for row in table.rows.values()}, key=numbers_first))
     number = {name: label for label, name in enumerate(class_names)}
     entries = tuple(_entry(unit, number[row.label], row.site, row.split) for unit, row in labelled)
     return Listing(
         entries,
         class_names,
-        tuple(notes),
+        (*table.notes, *notes),
+        left_out=tuple(left_out),
+        refusals=table.refusals,
         target=target,
         volumes=are_volumes,
         channels=1 if are_volumes else None,

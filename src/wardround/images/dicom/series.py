@@ -9,50 +9,64 @@ from wardround.images.dicom.geometry import UNPLACED, NoStack, Plane, grid_of
 from wardround.images.dicom.headers import Header, Kind, read_header
 from wardround.images.dicom.labels import LABELS
 from wardround.images.dicom.pixels import MAX_VOXELS
+from wardround.images.findings import LeftOut
 from wardround.images.store import Store
 
 _TWO_PATIENTS = "files of two patients under one series"
 _TOO_LARGE = f"more than {MAX_VOXELS:,} voxels"
 _USED = (Kind.PICTURE, Kind.SLICE, Kind.SEGMENTATION)
 _DAMAGED = "damaged DICOM files"
-_NOBODYS = "files without a PatientID, who belong to nobody that could be protected,"
+_NOBODYS = "files without a PatientID (they belong to nobody that could be protected)"
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The content of an export: files of pictures, of slices (CT, MR, PT) and of masks, and sentences with counts."""
+    """The content of an export: files of pictures, of slices (CT, MR, PT) and of masks, and sentences with counts.
+
+    `passed_over` are files that nothing is known of; `refused` show a name perhaps, each with the reason in its header.
+    """
 
     pictures: tuple[Header, ...]
     slices: tuple[Header, ...]
     segmentations: tuple[Header, ...]
     notes: tuple[str, ...]
     num_files: int
+    passed_over: tuple[LeftOut, ...] = ()
+    refused: tuple[Header, ...] = ()
 
 
-def survey(store: Store, name_for: Callable[[str, str], str], *, reviewed: bool) -> Survey:
+def survey(
+    store: Store, name_for: Callable[[str, str], str], *, reviewed: bool, modality: str | None = None
+) -> Survey:
     """Looks at every header.
 
     `name_for` makes a pseudonym of a kind and a value; `reviewed` says that somebody has looked at pictures that may
-    show a name.
+    show a name; files of another `modality` are passed over.
 
     Raises:
         MissingExtra: a compression needs a decoder that is not installed.
     """
     names = [name for name in store.names() if name != LABELS]
-    counts: Counter[str] = Counter()
+    passed_over = []
     headers = []
     for name in names:
+        cause = None
         try:
             header = read_header(store, name, name_for)
         except DataError:
-            counts[_DAMAGED] += 1
-            continue
-        if header.kind not in _USED:
-            counts[header.kind.value] += 1
-        elif header.patient is None:
-            counts[_NOBODYS] += 1
+            cause = _DAMAGED
         else:
+            if header.kind not in _USED:
+                cause = header.kind.value
+            elif modality not in (None, header.modality) and header.kind is not Kind.SEGMENTATION:
+                cause = f"files of another modality than {modality}"
+            elif header.patient is None:
+                cause = _NOBODYS
+        if cause is None:
             headers.append(header)
+        else:
+            passed_over.append(LeftOut(store.alias(name), cause))
+    counts = Counter(one.cause for one in passed_over)
     first: dict[tuple[str | None, str, str], Header] = {}
     for header in headers:
         first.setdefault((header.patient, header.series, header.image), header)
@@ -69,7 +83,8 @@ def survey(store: Store, name_for: Callable[[str, str], str], *, reviewed: bool)
     if silent:
         notes.append(f"{silent} images do not say whether text is burned in; look at some of them")
     pictures, slices, segmentations = (tuple(h for h in used if h.kind is kind) for kind in _USED)
-    return Survey(pictures, slices, segmentations, tuple(notes), len(names))
+    kept_out = () if reviewed else tuple(header for header in kept if header.refusal is not None)
+    return Survey(pictures, slices, segmentations, tuple(notes), len(names), tuple(passed_over), kept_out)
 
 
 @dataclass(frozen=True)
@@ -126,9 +141,11 @@ def pictures(headers: Iterable[Header], patient: Callable[[Header], str]) -> lis
     return sorted(units, key=lambda unit: unit.file)
 
 
-def volumes(headers: Iterable[Header], patient: Callable[[Header], str]) -> tuple[list[Unit], Counter[str]]:
-    """Returns every series that makes a volume, and the number of the others, by reason."""
-    units, left_out = [], Counter[str]()
+def volumes(
+    headers: Iterable[Header], patient: Callable[[Header], str]
+) -> tuple[list[Unit], list[tuple[Unit, str]]]:
+    """Returns every series that makes a volume, and the others, each with the reason."""
+    units, left_out = [], []
     for name, found in _by_series(headers).items():
         owners = {patient(header) for header in found}
         try:
@@ -136,7 +153,7 @@ def volumes(headers: Iterable[Header], patient: Callable[[Header], str]) -> tupl
                 raise NoStack(_TWO_PATIENTS)
             units.append(Unit(f"{min(owners)}/s-{name}", min(owners), _in_order(found)))
         except NoStack as error:
-            left_out[error.reason] += 1
+            left_out.append((Unit(f"{min(owners)}/s-{name}", min(owners), tuple(found)), error.reason))
     return sorted(units, key=lambda unit: unit.file), left_out
 
 

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from wardround.errors import DataError
+from wardround.images.csv_file import Row, read_table
 from wardround.images.entries import Entry, Target, Task
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.store import Store
-from wardround.images.table import Row, empty_columns, read_rows, refuse, without_left_out
+from wardround.images.table import Checked, bytes_of_table, checked, refusal
 
 TABLE = "train.csv"
 FOLDER = "train_images"
@@ -28,6 +29,7 @@ EXPECTED = f"{TABLE} (id_code,diagnosis) and {FOLDER}/<id_code>.png"
 GRADES = ("no DR", "mild", "moderate", "severe", "proliferative")
 """The international clinical scale: Wilkinson et al. 2003, table 2, https://doi.org/10.1016/S0161-6420(03)00475-5."""
 
+_OTHER_NAMES = {"patient": "patient_id"}
 _GRADES = {str(grade) for grade in range(len(GRADES))}
 
 REFERABLE_FROM = 2
@@ -49,17 +51,21 @@ def read_aptos(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) ->
             "Choose one of them."
         )
     pictures = _pictures(store)
-    if TABLE not in store or not pictures:
-        found = f"no {TABLE}" if TABLE not in store else f"no picture in {FOLDER}"
+    if (TABLE not in store and options.labels is None) or not pictures:
+        found = f"no picture in {FOLDER}" if TABLE in store else f"no {TABLE}"
         raise DataError(f"the layout aptos must look like {EXPECTED}, but there is {found}.")
-    listed = read_rows(store, TABLE, ("id_code", "diagnosis"))
-    columns = [column for column in ("diagnosis", "patient_id") if listed and column in listed[0].values]
-    rows, left_out = without_left_out(TABLE, listed, columns, options.leave_out)
-    refuse(TABLE, _problems(rows, pictures))
+    name = TABLE if options.labels is None else options.labels.name
+    table = read_table(
+        name, bytes_of_table(store, TABLE, options.labels), ("id_code", "diagnosis"), other_names=_OTHER_NAMES
+    )
+    columns = [column for column in ("id_code", "diagnosis", "patient_id") if column in table.columns]
+    looked = checked(table, columns, options)
+    rows, problems = _that_hold(looked, pictures)
+    refusals = options.refused(refusal(table, [*looked.problems, *problems], looked.words))
     entries = sorted((_entry(row, pictures, task) for row in rows), key=lambda entry: entry.file)
     target = Target.GRADES if task is Task.GRADING else Target.CLASSES
-    notes = (*left_out, *_notes(store, listed, pictures))
-    return Listing(tuple(entries), CLASS_NAMES[task], notes, target=target)
+    notes = (*looked.notes, *_notes(store, table.rows, pictures))
+    return Listing(tuple(entries), CLASS_NAMES[task], notes, refusals=refusals, is_ordered=True, target=target)
 
 
 def _entry(row: Row, pictures: Mapping[str, Sequence[str]], task: Task) -> Entry:
@@ -85,26 +91,26 @@ def _pictures(store: Store) -> dict[str, list[str]]:
     return dict(pictures)
 
 
-def _problems(rows: Sequence[Row], pictures: Mapping[str, Sequence[str]]) -> list[str]:
-    problems = []
+def _that_hold(found: Checked, pictures: Mapping[str, Sequence[str]]) -> tuple[list[Row], list[str]]:
+    """Returns the rows with a grade and one picture, and a problem for each fault of another row."""
+    good, problems = [], []
     seen: dict[str, int] = {}
-    for row in rows:
-        code, grade = row.values["id_code"], row.values["diagnosis"]
-        if grade.removesuffix(".0") not in _GRADES:  # 2.0 is what a spreadsheet makes of 2
-            problems.append(
-                f"line {row.line}: diagnosis must be a grade from 0 to {len(GRADES) - 1}, got {grade!r}"
-            )
-        if "patient_id" in row.values and empty_columns(row, ["patient_id"]):
-            problems.append(f"line {row.line} has no patient_id")
-        if not code:
-            problems.append(f"line {row.line} has no id_code")
-        elif seen.setdefault(code, row.line) != row.line:
-            problems.append(f"line {row.line}: {code} is in line {seen[code]} already")
-        elif code not in pictures:
-            problems.append(f"line {row.line}: {FOLDER}/{code}.png is missing")
-        elif len(pictures[code]) > 1:
-            problems.append(f"line {row.line}: {code} has {len(pictures[code])} pictures")
-    return problems
+    lacking = {row.line for row in found.lacking}
+    for row in sorted((*found.rows, *found.lacking), key=lambda row: row.line):
+        code, grade = row.get("id_code"), row.values["diagnosis"]
+        wrong = []
+        if row.line not in lacking and grade.removesuffix(".0") not in _GRADES:  # 2.0 is a spreadsheet's 2
+            wrong.append(f"diagnosis must be a grade from 0 to {len(GRADES) - 1}, got {grade!r}")
+        if code is not None and seen.setdefault(code, row.line) != row.line:
+            wrong.append(f"{code} is in line {seen[code]} already")
+        elif code is not None and code not in pictures:
+            wrong.append(f"{FOLDER}/{code}.png is missing")
+        elif code is not None and len(pictures[code]) > 1:
+            wrong.append(f"{code} has {len(pictures[code])} pictures")
+        problems += [f"line {row.line}: {fault}" for fault in wrong]
+        if not wrong and row.line not in lacking:
+            good.append(row)
+    return good, problems
 
 
 def _notes(store: Store, rows: Sequence[Row], pictures: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, ByPattern, ByTable, Listing, ReaderOptions
 from wardround.images.naming import TABLE
 from wardround.images.store import Store
-from wardround.images.table import METADATA, files_in, read_metadata
+from wardround.images.table import METADATA, Metadata, files_in, read_metadata
 
 SPLITS = ("train", "val", "test")
 FOLDERS = ("NORMAL", "PNEUMONIA")
@@ -43,19 +43,22 @@ def read_chest_xray(store: Store, task: Task, options: ReaderOptions = NO_OPTION
     if not files:
         raise DataError(f"the layout chest_xray must look like {EXPECTED}, but no picture lies there.")
     is_named_elsewhere = TABLE in store or isinstance(options.names, ByPattern | ByTable)
-    if METADATA in store:
-        patients = _patients_of_table(store, files, options)
+    table = None
+    if METADATA in store or options.labels is not None:
+        table = read_metadata(store, ("file", "patient_id"), options)
+        patients = _patients_of_table(table, files)
     else:
         patients = _patients_of_names(files, is_named_elsewhere=is_named_elsewhere)
-    left_out, files = len(files) - len(patients), list(patients)
+    files = list(patients)
     labels = _labels(files, task)
     entries = tuple(
         Entry(file, labels[file], patients[file][0], site=patients[file][1], split=file.split("/")[0])
         for file in files
     )
     notes = [f"{num_others} files that are no pictures were passed over"] if num_others else []
-    notes += [f"{left_out} pictures were left out, by [site] leave_out"] if left_out else []
-    return Listing(entries, CLASS_NAMES[task], tuple(notes))
+    refusals = () if table is None else table.refusals
+    notes += () if table is None else table.notes
+    return Listing(entries, CLASS_NAMES[task], tuple(notes), refusals=refusals)
 
 
 def patient_of_name(file: str) -> str | None:
@@ -85,18 +88,15 @@ def _patients_of_names(files: list[str], *, is_named_elsewhere: bool) -> dict[st
     return {file: (patient, None) for file, patient in named.items()}
 
 
-def _patients_of_table(
-    store: Store, files: list[str], options: ReaderOptions
-) -> dict[str, tuple[str | None, str | None]]:
-    found, listed = read_metadata(store, ("file", "patient_id"), options.leave_out)
-    unlisted = [file for file in files if file not in listed]
+def _patients_of_table(table: Metadata, files: list[str]) -> dict[str, tuple[str | None, str | None]]:
+    unlisted = [file for file in files if file not in table.listed]
     if unlisted:
         raise DataError(
             f"{METADATA} must list every picture, {len(unlisted)} of {len(files)} are not in it: "
             f"{shortened(unlisted)}. Add their rows, or take the files away."
         )
-    rows = {row.values["file"]: row for row in found}
-    return {file: (rows[file].values["patient_id"], rows[file].get("site")) for file in files if file in rows}
+    rows = {file: table.rows[file] for file in files if file in table.rows}
+    return {file: (row.values["patient_id"], row.get("site")) for file, row in rows.items()}
 
 
 def _labels(files: list[str], task: Task) -> dict[str, int]:

@@ -4,34 +4,37 @@
     [<part>/]<class>/<patient>/**/picture.png        one folder a patient
     [<part>/]<class>/picture.png                     no patient named: the picture is what is protected
 
-A part is train, val or test, under their usual names. Folders of these names are no classes and no patients. Where most
+A part is train, val or test, under their usual names. Folders of these names are no classes and no patients, nor are
+folders of images beside folders of masks. Where most
 folder names stand under every class, they are refused: they are parts, kinds or numbers that begin anew in each class,
 far more often than patients.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from wardround.errors import DataError
+from wardround.images.class_names import numbers_first, unlabelled
 from wardround.images.entries import Entry, Task
 from wardround.images.findings import shortened
-from wardround.images.identity import folded
+from wardround.images.identity import folded, is_missing
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, ByPattern, ByTable, Listing, ReaderOptions
 from wardround.images.naming import TABLE
 from wardround.images.store import Store
-from wardround.images.table import METADATA, files_in, numbers_first, read_metadata
+from wardround.images.table import METADATA, PARTS, files_in, part_of, read_metadata
 
 EXPECTED = (
     f"{METADATA} (file,label,patient_id), or [<part>/]<class>/[<patient>/]picture.png with two classes or more"
 )
 
-_PARTS = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
+_IMAGES = {"images", "image", "imgs", "img"}
+_MASKS = {
+    "masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation", "ground_truth",
+    "groundtruth", "gt",
 }  # fmt: skip
-"""Folder names of published parts, in lower case, and the part that each is."""
+"""Folder names of pictures and of their masks, in lower case: neither are classes."""
 
 
 def read_folder(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
@@ -42,40 +45,36 @@ def read_folder(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -
             beside classes, or folders that should be patients' have the same names under every class.
     """
     del task
-    listing = _by_table(store, options.leave_out) if METADATA in store else _by_folders(store, options)
-    if len(listing.class_names) < 2 and options.classes is None:
+    has_table = METADATA in store or options.labels is not None
+    listing = _by_table(store, options) if has_table else _by_folders(store, options)
+    if len(listing.class_names) < 2 and options.classes is None and not options.looking:
         raise DataError(
             f"the layout folder must look like {EXPECTED}; found the classes: "
-            f"{', '.join(listing.class_names) or 'none'}. Add pictures of a second class."
+            f"{', '.join(listing.class_names) or 'none'}. Add pictures of a second class.",
+            code="data-one-class",
         )
     return listing
 
 
-def _by_table(store: Store, leave_out: Sequence[str]) -> Listing:
-    rows, listed = read_metadata(store, ("file", "label", "patient_id"), leave_out)
-    labels = {row.values["file"]: folded(row.values["label"]) for row in rows}
+def _by_table(store: Store, options: ReaderOptions) -> Listing:
+    found = read_metadata(store, ("file", "label", "patient_id"), options)
+    labels = {file: folded(row.values["label"]) for file, row in found.rows.items()}
     class_names = tuple(sorted(set(labels.values()), key=numbers_first))
     number = {name: label for label, name in enumerate(class_names)}
     entries = tuple(
-        Entry(
-            row.values["file"],
-            number[labels[row.values["file"]]],
-            row.values["patient_id"],
-            site=row.get("site"),
-            split=row.get("split"),
-        )
-        for row in sorted(rows, key=lambda row: row.values["file"])
+        Entry(file, number[labels[file]], row.values["patient_id"], site=row.get("site"), split=part_of(row))
+        for file, row in sorted(found.rows.items())
     )
-    unlisted, left_out = sum(file not in listed for file in files_in(store)[0]), len(listed) - len(rows)
-    notes = [f"{left_out} rows of {METADATA} were left out, by [site] leave_out"] if left_out else []
-    notes += [f"{unlisted} pictures in the folder are not in {METADATA} and were passed over"] if unlisted else []
-    return Listing(entries, class_names, tuple(notes))
+    unlisted = sum(file not in found.listed for file in files_in(store)[0])
+    notes = [f"{unlisted} pictures in the folder are not in {METADATA} and were passed over"] if unlisted else []
+    return Listing(entries, class_names, (*found.notes, *notes), refusals=found.refusals)
 
 
 def _by_folders(store: Store, options: ReaderOptions) -> Listing:
     pictures, _ = files_in(store)
-    tops = sorted({file.split("/", 1)[0] for file in pictures if "/" in file})
-    parts = [top for top in tops if top.casefold() in _PARTS]
+    paths = {file: file.split("/") for file in pictures}
+    tops = sorted({path[0] for path in paths.values() if len(path) > 1})
+    parts = [top for top in tops if top.casefold() in PARTS]
     if parts and parts != tops:
         raise DataError(
             f"published parts ({', '.join(parts)}) must not stand beside classes, got: "
@@ -84,39 +83,97 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
             code="data-parts-beside-classes",
         )
     depth = 1 if parts else 0
-    paths = {file: path for file in pictures if len(path := file.split("/")) > depth + 1}
-    classes = {file: folded(path[depth]) for file, path in paths.items()}
-    class_names = tuple(sorted(set(classes.values()), key=numbers_first))
-    number = {name: label for label, name in enumerate(class_names)}
-    entries = []
-    for file, name in sorted(classes.items(), key=lambda pair: (number[pair[1]], pair[0])):
-        path = paths[file]
-        patient = path[depth + 1] if len(path) > depth + 2 else None
-        entries.append(Entry(file, number[name], patient, split=_PARTS[path[0].casefold()] if parts else None))
+    _refuse_masks({*tops} if not parts else {path[1] for path in paths.values() if len(path) > 2})
+    found = [_Placed(file, path[depth], path[0] if parts else None, path[depth + 1 : -1])
+             for file, path in paths.items() if len(path) > depth + 1]  # fmt: skip
+    _refuse_masks({one.below[0] for one in found if one.below})
+    below = {one.below[0] for one in found if one.below and one.below[0].casefold() in PARTS}
+    if below and len(tops) == 1:
+        raise DataError(
+            f"classes must lie at the top of the data folder or in published parts, got {', '.join(sorted(below))} in "
+            f"the one folder {tops[0]}. Give that folder as the data folder.",
+            code="data-parts-inside",
+        )
+    listing = _listing(found, options)
     if not (TABLE in store or isinstance(options.names, ByPattern | ByTable)):
-        _check_patients(entries, len(class_names))
+        wrong = _wrong_patients(listing.entries, len(listing.class_names))
+        refusals = (*listing.refusals, *options.refused([wrong] if wrong else []))
+        listing = replace(listing, refusals=refusals)
     num_others = sum("/" in name for name in store.names()) - sum("/" in file for file in pictures)
     notes = [f"{num_others} files that are no pictures were passed over"] if num_others else []
-    if loose := sum(file.count("/") == depth for file in pictures) if parts else 0:
-        notes.append(f"{loose} pictures in a part have no class and were passed over")
-    return Listing(tuple(entries), class_names, tuple(notes))
+    if loose := len(pictures) - len(found):
+        notes.append(f"{loose} pictures lie in no folder of a class and were passed over")
+    return replace(listing, notes=(*listing.notes, *notes))
 
 
-def _check_patients(entries: Sequence[Entry], num_classes: int) -> None:
-    """Refuses folder names that are not patients': most of them stand under every class."""
+@dataclass(frozen=True)
+class _Placed:
+    """A picture with its class's folder, its part's folder, and the folders below these."""
+
+    file: str
+    name: str
+    part: str | None
+    below: list[str]
+
+
+def _listing(found: list[_Placed], options: ReaderOptions) -> Listing:
+    """Returns the pictures by class; folders for labels that are missing are no classes."""
+    folders = {folded(one.name) for one in found}
+    empty = unlabelled(folders, options.listed)
+    meant = {name for name in empty if ("" if is_missing(name) else name.lower()) in options.left_out_values}
+    wrong = sorted(empty - meant)
+    error = DataError(
+        f"a folder of a class must have a name that is no missing value, got {', '.join(wrong)}. Name it in `[data] "
+        "classes` if it is a class, or leave it out with `[site] leave_out`.",
+        code="data-missing-class",
+    )
+    class_names = tuple(sorted(folders - empty, key=numbers_first))
+    number = {name: label for label, name in enumerate(class_names)}
+    kept = [one for one in found if folded(one.name) in number]
+    entries = [
+        Entry(
+            one.file,
+            number[folded(one.name)],
+            one.below[0] if one.below else None,
+            split=None if one.part is None else PARTS[one.part.casefold()],
+        )
+        for one in sorted(kept, key=lambda one: (number[folded(one.name)], one.file))
+    ]
+    left_out = sum(folded(one.name) in meant for one in found)
+    notes = (f"{left_out} pictures were left out, by [site] leave_out",) if left_out else ()
+    return Listing(tuple(entries), class_names, notes, refusals=options.refused([error] if wrong else []))
+
+
+def _refuse_masks(folders: set[str]) -> None:
+    plain = {folder.casefold().replace("-", "_").replace(" ", "_") for folder in folders}
+    if plain & _IMAGES and plain & _MASKS:
+        raise DataError(
+            "folders must be classes or patients, got folders of images beside folders of masks: "
+            f"{', '.join(sorted(folder for folder in folders if folder.casefold() in _IMAGES | _MASKS))}. For "
+            "segmentation give a manifest.csv (image, patient, mask); for classification take the masks out of the "
+            f"data folder, or give a {METADATA}.",
+            code="data-masks-beside-images",
+        )
+
+
+def _wrong_patients(entries: Sequence[Entry], num_classes: int) -> DataError | None:
+    """Returns the refusal of folder names that are not patients': most of them stand under every class."""
     classes: dict[str, set[int]] = defaultdict(set)
     for entry in entries:
         if entry.patient is not None:
             classes[folded(entry.patient).casefold()].add(entry.label)
-    everywhere = [patient for patient, found in classes.items() if len(found) == num_classes]
-    if num_classes > 1 and 2 * len(everywhere) > len(classes):
-        raise DataError(
-            f"folders below a class must be patients, but {len(everywhere)} of {len(classes)} folder names stand under "
-            f"every class: {shortened(sorted(everywhere))}. If they are patients, set `[site] patients` to "
+    everywhere = {patient for patient, found in classes.items() if len(found) == num_classes}
+    parts = classes.keys() & PARTS.keys()
+    if (num_classes > 1 and 2 * len(everywhere) > len(classes)) or parts:
+        return DataError(
+            f"folders below a class must be patients, but {len(everywhere | parts)} of {len(classes)} folder names "
+            f"stand under every class or are those of parts: {shortened(sorted(everywhere | parts))}. If they are "
+            "patients, set `[site] patients` to "
             "{pattern = '^[^/]+/([^/]+)/'}; if numbers begin anew in each class, to {pattern = '^([^/]+/[^/]+)/'}; "
             f"if they are parts or kinds, name the patients in a {TABLE} (picture, patient).",
             code="data-patient-in-every-class",
         )
+    return None
 
 
 READER = Reader(read_folder, EXPECTED, (Task.CLASSIFICATION, Task.BINARY))

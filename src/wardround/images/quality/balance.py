@@ -91,7 +91,7 @@ def balance_notices(balance: Balance, persons: Persons) -> Iterator[Notice]:
     """Yields small classes, classes that a hospital lacks, and a set in which each named patient has one picture."""
     shown = list(enumerate(balance.classes))[balance.has_background :]
     for label, one in shown:
-        if one.patients < FEW_PATIENTS or one.images < _SMALL_SHARE * balance.images:
+        if one.images and (one.patients < FEW_PATIENTS or one.images < _SMALL_SHARE * balance.images):
             yield Notice(
                 f"small_class_{label}", Level.LOOK, one.images,
                 f"The class {one.name} has {counted(one.images, 'image')} of {counted(one.patients, 'patient')}, "

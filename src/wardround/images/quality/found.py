@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 from wardround.images.entries import Target
-from wardround.images.identity import alike
+from wardround.images.findings import LeftOut, by_cause, causes
 from wardround.images.naming import TABLE, proposed_pattern
 from wardround.images.patients import ImageSet
 from wardround.images.quality.notice import Level, Notice, counted
 from wardround.types import Persons
+
+_EXAMPLES = 5
+"""Names that one cause is shown with."""
 
 _Rows = tuple[tuple[int, ...], ...]
 
@@ -56,13 +59,53 @@ def found_notices(image_set: ImageSet) -> Iterator[Notice]:
             "ask the person who labelled them, and correct or leave them out.",
             rows=files(found.conflicting_duplicates),
         )  # fmt: skip
+    for number, error in enumerate(found.refusals):
+        yield Notice(
+            f"refused_{number}", Level.STOP, 1, f"A study is refused with these data: {error}",
+            "what follows is of the rest alone.",
+            "as the sentence says.",
+        )  # fmt: skip
+    if count := len(found.empty_classes):
+        yield Notice(
+            "empty_class", Level.STOP, count,
+            f"{counted(count, 'class has', 'classes have')} no picture: {'; '.join(found.empty_classes)}",
+            "a model never learns such a class, and a study that does not name its classes is refused.",
+            "correct what is said there, or name the classes of the study in `[data] classes`.",
+        )  # fmt: skip
+    if image_set.target is not Target.MASKS and len(image_set.class_names) == 1:
+        yield Notice(
+            "one_class", Level.STOP, 1,
+            f"All pictures are of one class, {image_set.class_names[0]}",
+            "nothing can be learnt from them alone, and a study that does not name its classes is refused.",
+            "look whether the folder or the table is the one that is meant; a hospital of one class is read where "
+            "`[data] classes` of the study names all of them.",
+        )  # fmt: skip
+    unreadable = [one for one in found.left_out if one.name in frozenset(found.unreadable)]
+    others = [one for one in found.left_out if one.name not in frozenset(found.unreadable)]
     if count := len(found.unreadable):
         yield Notice(
             "unreadable", Level.LOOK, count,
             f"{counted(count, 'file')} could not be read and {'was' if count == 1 else 'were'} left out",
             "what is damaged is seldom damaged by chance: a device or a class may be missing.",
             "export them again.",
-            names=found.unreadable,
+            names=examples(unreadable) or found.unreadable,
+        )  # fmt: skip
+    if count := len(others):
+        yield Notice(
+            "left_out", Level.LOOK, count,
+            f"{counted(count, 'thing')} in the folder {'is' if count == 1 else 'are'} not used",
+            "what is left out is seldom left out by chance: a device, a class or a group of patients may be missing.",
+            "look at the causes, and export again what should be there.",
+            names=examples(others),
+        )  # fmt: skip
+    if count := len(found.two_sites):
+        yield Notice(
+            "two_sites", Level.LOOK, count,
+            f"{counted(count, 'patient has', 'patients have')} pictures at two sites or more",
+            "either one person was at both hospitals, or two hospitals count their patients alike and two persons are "
+            "taken for one. A patient belongs to one hospital, so a division by site is refused.",
+            "ask the sites; if they are two persons, write the site into the ids.",
+            rows=people(found.two_sites), names=tuple(found.two_sites),
         )  # fmt: skip
     if count := len(found.two_labels):
         yield Notice(
@@ -98,13 +141,13 @@ def found_notices(image_set: ImageSet) -> Iterator[Notice]:
             f"ask the source of the ids; if they are one person, give one id in a {TABLE} (picture, patient).",
             names=tuple(" = ".join(group) for group in found.like_another),
         )  # fmt: skip
-    if image_set.target is not Target.MASKS and (classes := alike(image_set.class_names)):
+    if count := len(found.classes_alike):
         yield Notice(
-            "classes_alike", Level.STOP, len(classes),
-            f"{counted(len(classes), 'group')} of classes have names that look alike",
+            "classes_alike", Level.STOP, count,
+            f"{counted(count, 'group')} of classes have names that look alike",
             "they are most likely one class spelt in two ways, and a model would be trained to tell them apart.",
             "give each class one name in the table or the folders.",
-            names=tuple(" = ".join(group) for group in classes),
+            names=tuple(" = ".join(group) for group in found.classes_alike),
         )  # fmt: skip
     if image_set.target is not Target.MASKS and "-1" in image_set.class_names:
         yield Notice(
@@ -126,6 +169,13 @@ def found_notices(image_set: ImageSet) -> Iterator[Notice]:
     for number, note in enumerate(found.notes):
         meaning, advice = "the reader of this layout says so.", "make sure it is meant."
         yield Notice(f"reader_{number}", Level.NOTE, 1, note, meaning, advice)
+
+
+def examples(left_out: Sequence[LeftOut]) -> tuple[str, ...]:
+    """Returns one line for each cause, with a few names."""
+    return tuple(
+        causes([one for one in left_out if one.cause == cause], shown=_EXAMPLES) for cause in by_cause(left_out)
+    )
 
 
 def _ways_to_name(files: Sequence[str]) -> str:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from wardround.images.findings import shortened
+from wardround.images.entries import Target
+from wardround.images.findings import Findings, causes, shortened
 from wardround.images.patients import ImageSet
 from wardround.images.quality.inspection import Inspection
 from wardround.images.quality.notice import Level, Notice
@@ -17,7 +18,8 @@ def lines(inspection: Inspection, image_set: ImageSet) -> list[str]:
     """Returns the lines that `wardround data check` prints. Names files and patients: for the hospital's own screen."""
     file_of = {image.row: image.file for patient in image_set.patients for image in patient.images}
     is_unnamed = image_set.persons is Persons.UNNAMED
-    return [printable(line) for line in _lines(inspection, file_of, is_unnamed=is_unnamed)]
+    found = image_set.findings
+    return [printable(line) for line in _lines(inspection, file_of, found, is_unnamed=is_unnamed)]
 
 
 def printable(text: str) -> str:
@@ -29,7 +31,9 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def _lines(inspection: Inspection, file_of: Mapping[int, str], *, is_unnamed: bool) -> Iterator[str]:
+def _lines(
+    inspection: Inspection, file_of: Mapping[int, str], findings: Findings, *, is_unnamed: bool
+) -> Iterator[str]:
     card, balance = inspection.card, inspection.balance
     if is_unnamed:
         yield f"{card.schema.layout}: {balance.images:,} images that name no patient"
@@ -38,8 +42,15 @@ def _lines(inspection: Inspection, file_of: Mapping[int, str], *, is_unnamed: bo
             f"{card.schema.layout}: {balance.images:,} images of {balance.patients:,} patients, "
             f"{balance.range_per_patient}"
         )
+    if found := findings.left_out:
+        yield f"left out: {causes(found)}"
     axes = f"({', '.join(card.schema.axes)})"
     yield f"pictures: {' x '.join(str(side) for side in card.schema.shape)} {axes}"
+    if len(balance.shown) > 1:
+        order = (
+            "grades, from the least on" if card.schema.target == Target.GRADES else "classes, in the model's order"
+        )
+        yield f"{order}: {', '.join(one.name for one in balance.shown)}"
     for what, counts in (("class", balance.shown), ("site", balance.sites)):
         for one in counts:
             yield f"{what} {one.name}: {one.images:,} images" + f" of {one.patients:,} patients" * (not is_unnamed)

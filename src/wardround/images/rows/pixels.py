@@ -15,7 +15,7 @@ from wardround.images.layouts.phantom import PhantomOptions, draw_phantom, phant
 from wardround.images.listing import Listing
 from wardround.images.rows.cache import Cached, Fill, Progress, cache_key, cached_pictures
 from wardround.images.rows.recipe import Prepared, Recipe
-from wardround.images.store import Store
+from wardround.images.store import MAX_BYTES, Store
 
 _WORKERS = min(8, os.cpu_count() or 1)
 """Threads that hash and decode; Pillow, zlib and hashlib release the interpreter lock."""
@@ -45,8 +45,8 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
     """Returns sha256 of every entry's content and its rows, in the order of the listing.
 
     Raises:
-        DataError: a file cannot be opened, changes while it is read, or the cache cannot be written. Files
-            that open but do not decode are no error here: `Cached.unreadable` has them.
+        DataError: a file changes while it is read, or the cache cannot be written. Files that are too large, cannot be
+            opened or do not decode are no error here: `Cached.unreadable` has them.
     """
     entries = listing.entries
     in_flight = _VOLUMES_IN_FLIGHT if listing.volumes else _IN_FLIGHT
@@ -87,8 +87,15 @@ def _cached(
 
 
 def _digest(store: Store, entry: Entry) -> str:
-    """Returns one file's own sha256; for several, and for a frame, a sha256 over theirs."""
-    return _joined(entry, [sha256(store.read(name)).hexdigest() for name in (*entry.files, *entry.mask)])
+    """Returns one file's own sha256; for several, and for a frame, one over theirs; without content, over its name."""
+    try:
+        return _joined(entry, [sha256(store.read(name)).hexdigest() for name in (*entry.files, *entry.mask)])
+    except DataError:
+        return _unopened(entry)
+
+
+def _unopened(entry: Entry) -> str:
+    return sha256(f"unopened {entry.file}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _joined(entry: Entry, parts: list[str]) -> str:
@@ -99,8 +106,14 @@ def _joined(entry: Entry, parts: list[str]) -> str:
 
 def _opened(store: Store, entry: Entry, digest: str, listing: Listing, recipe: Recipe) -> Prepared | str:
     """Returns the rows, or the reason why there are none."""
-    contents = [store.read(name) for name in entry.files]
-    masks = [store.read(name) for name in entry.mask]
+    try:
+        contents = [store.read(name) for name in entry.files]
+        masks = [store.read(name) for name in entry.mask]
+    except DataError as error:
+        if digest != _unopened(entry):
+            raise
+        too_large = f"a file must have at most {MAX_BYTES:,} bytes, this one has more"
+        return too_large if error.code == "data-file-size" else "a file must open, this one does not"
     if _joined(entry, [sha256(content).hexdigest() for content in (*contents, *masks)]) != digest:
         raise DataError(f"pictures must not change while they are read, but {entry.file} did. Start again.")
     try:

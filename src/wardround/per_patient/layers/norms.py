@@ -28,9 +28,9 @@ class GroupNorm(Weighted):
             x = x.contiguous()
         count, channels = x.shape[:2]
         y, mean, rstd = torch.native_group_norm(
-            x, self.weight, self.bias, count, channels, math.prod(x.shape[2:]), self.groups, self.eps
+            x, _wide(self.weight), _wide(self.bias), count, channels, math.prod(x.shape[2:]), self.groups, self.eps
         )
-        return y, (x, mean, rstd)
+        return _as_torch_gives(y, inputs[0], self.weight, self.bias), (x, mean, rstd)
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
@@ -42,7 +42,7 @@ class GroupNorm(Weighted):
         g = widened(g)
         g = g.contiguous() if x.is_contiguous() else g.contiguous(memory_format=_format_of(x))
         gradients: Any = torch.ops.aten.native_group_norm_backward(
-            g, x, mean, rstd, self.weight, count, channels, math.prod(x.shape[2:]), self.groups,
+            g, x, mean, rstd, _wide(self.weight), count, channels, math.prod(x.shape[2:]), self.groups,
             (True, False, False),
         )  # fmt: skip
         return (gradients[0],)
@@ -50,6 +50,7 @@ class GroupNorm(Weighted):
     def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         x, mean, rstd = saved
+        g = widened(g)
         count, channels = x.shape[:2]
         if x.is_contiguous():
             return self._per_patient_folded(g.contiguous(), x, mean, rstd, fold)
@@ -69,7 +70,7 @@ class GroupNorm(Weighted):
         shared, the "sum over the batch" of the scale's gradient is that of each picture.
         """
         count, channels = x.shape[:2]
-        weight = None if self.weight is None else self.weight.repeat(count)
+        weight = None if self.weight is None else widened(self.weight).repeat(count)
         gradients: Any = torch.ops.aten.native_group_norm_backward(
             g.view(1, count * channels, -1), x.view(1, count * channels, -1), mean.view(1, -1), rstd.view(1, -1),
             weight, 1, count * channels, math.prod(x.shape[2:]), count * self.groups, (True, *self.trains),
@@ -78,6 +79,16 @@ class GroupNorm(Weighted):
         return [
             fold(part.view(count, channels)) for part, on in zip(gradients[1:], self.trains, strict=True) if on
         ]
+
+
+def _wide(value: Tensor | None) -> Tensor | None:
+    return None if value is None else widened(value)
+
+
+def _as_torch_gives(y: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Returns the output in half precision where input and weights are in it; under autocast weights are not."""
+    own = bias if weight is None else weight
+    return y.to(x.dtype) if own is not None and own.dtype is x.dtype else y
 
 
 def _format_of(x: Tensor) -> torch.memory_format:
@@ -98,21 +109,22 @@ class LayerNorm(Weighted):
     def run(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Use`."""
         x = widened(inputs[0]).contiguous()
-        y, mean, rstd = torch.native_layer_norm(x, self.shape, self.weight, self.bias, self.eps)
-        return y, (x, mean, rstd)
+        y, mean, rstd = torch.native_layer_norm(x, self.shape, _wide(self.weight), _wide(self.bias), self.eps)
+        return _as_torch_gives(y, inputs[0], self.weight, self.bias), (x, mean, rstd)
 
     def input_gradients(self, g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
         """See `Use`."""
         (x, mean, rstd) = saved
         gradients: Any = torch.ops.aten.native_layer_norm_backward(
-            widened(g).contiguous(), x, self.shape, mean, rstd, self.weight, self.bias, (True, False, False)
-        )
+            widened(g).contiguous(), x, self.shape, mean, rstd, _wide(self.weight), _wide(self.bias),
+            (True, False, False),
+        )  # fmt: skip
         return (gradients[0],)
 
     def per_patient(self, g: Tensor, saved: Sequence[Tensor], fold: Fold, buffers: Buffers | None) -> list[Tensor]:
         """See `Use`."""
         x, mean, rstd = saved
-        out = []
+        g, out = widened(g), []
         if self.trains[0]:
             out.append(fold(self._over_tokens(g * ((x - mean) * rstd))))
         return out + ([fold(self._over_tokens(g))] if self.trains[1] else [])

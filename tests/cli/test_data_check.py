@@ -1,0 +1,167 @@
+"""`wardround data check`: it says everything at once, and reads what a study would be refused for."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wardround.images import store
+from wardround.images.layouts.guess import guess_layout
+from wardround.images.store import open_store
+
+
+def save(path, level=None, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = np.random.default_rng(seed).integers(0, 255, (20, 20)) if level is None else np.full((20, 20), level)
+    Image.fromarray(drawn.astype(np.uint8)).save(path)
+
+
+def one_class(root):
+    for n in range(3):
+        save(root / "ill" / f"p{n}" / "a.png", seed=n)
+
+
+def one_patient(root):
+    for n in range(2):
+        save(root / f"{n}.png", seed=n)
+    (root / "manifest.csv").write_text("image,patient,label\n0.png,p,x\n1.png,p,y\n")
+
+
+def constant(root):
+    for n in range(4):
+        save(root / ("ill", "well")[n % 2] / f"p{n}" / "a.png", level=40 * n)
+
+
+def some_unnamed(root):
+    save(root / "ill" / "p" / "a.png")
+    save(root / "well" / "q" / "b.png", seed=1)
+    save(root / "well" / "c.png", seed=2)
+
+
+def every_class(root):
+    for n in range(4):
+        save(root / ("ill", "well")[n % 2] / "photos" / f"{n}.png", seed=n)
+
+
+def unordered(root):
+    for n, label in enumerate(("mild", "severe", "nan", "mild")):
+        save(root / f"{n}.png", seed=n)
+        with (root / "manifest.csv").open("a") as table:
+            table.write("image,patient,label\n" * (n == 0) + f"{n}.png,p{n},{label}\n")
+
+
+def ragged(root):
+    unordered(root)
+    with (root / "manifest.csv").open("a") as table:
+        table.write("0.png,p,x,y\nnone.png,q,mild\n")
+
+
+READ = {one_class: "one_class", one_patient: "two_labels", constant: "constant"}
+REFUSED = {
+    some_unnamed: ["every picture must name its patient"],
+    every_class: ["stand under every class"],
+    unordered: ["line 4 has no label (nan)", "grades must be numbers"],
+    ragged: [
+        "4 values for 3 columns",
+        "none.png is missing",
+        "line 4 has no label (nan)",
+        "grades must be numbers",
+    ],
+}
+
+
+@pytest.mark.parametrize("make", READ, ids=lambda make: make.__name__)
+def test_sets_that_no_study_could_use_alone_are_looked_at(wardround, tmp_path, make):
+    make(tmp_path / "data")
+    page = tmp_path / "page.html"
+    ended = wardround("data", "check", tmp_path / "data", "--page", page, "--card", tmp_path / "card.json")
+    assert ended.code == 0, ended.err
+    assert page.exists()
+    notices = json.loads(wardround("data", "check", tmp_path / "data", "--json").out)["notices"]
+    assert READ[make] in notices
+
+
+def test_files_that_are_too_large_or_do_not_open_are_left_out_with_the_cause(wardround, tmp_path, monkeypatch):
+    for n in range(6):
+        save(tmp_path / ("ill", "well")[n % 2] / f"{n}.png", seed=n)
+    (tmp_path / "ill" / "2.png").write_bytes(bytes(3000))
+    (tmp_path / "well" / "1.png").write_bytes(b"no picture")
+    monkeypatch.setattr(store, "MAX_BYTES", 2000)
+    ended = wardround("data", "check", tmp_path)
+    assert ended.code == 0, ended.err
+    said = ended.out.splitlines()[1]
+    assert "1 cannot be read: a file must have at most" in said
+    assert "1 cannot be read: a picture must be one of" in said
+
+
+@pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
+def test_every_refusal_is_said_and_the_rest_is_looked_at(wardround, tmp_path, make):
+    make(tmp_path / "data")
+    task = ["--task", "grading"] if make in (unordered, ragged) else []
+    page = tmp_path / "page.html"
+    ended = wardround("data", "check", tmp_path / "data", *task, "--page", page)
+    assert ended.code == 2
+    for sentence in REFUSED[make]:
+        assert sentence in ended.err
+        assert sentence in ended.out
+    assert "not checked: " in ended.out, "it went on to the end"
+    assert page.exists()
+
+
+def test_where_nothing_is_left_the_refusal_is_the_sentence(wardround, tmp_path):
+    save(tmp_path / "0.png")
+    (tmp_path / "manifest.csv").write_text("image,patient,label\n0.png,unknown,x\n")
+    ended = wardround("data", "check", tmp_path)
+    assert (ended.code, ended.error.code) == (2, "data-rows")
+    assert "line 2 has no patient (unknown)" in ended.err
+
+
+def test_options_say_what_a_study_would(wardround, tmp_path):
+    unordered(tmp_path)
+    ended = wardround(
+        "data", "check", tmp_path, "--task", "grading", "--classes", "severe,mild", "--leave-out", "nan"
+    )
+    assert ended.code == 0, ended.err
+    assert "grades, from the least on: severe, mild" in ended.out
+    table = tmp_path.parent / "elsewhere.csv"
+    (tmp_path / "manifest.csv").rename(table)
+    assert wardround("data", "check", tmp_path, "--labels", table, "--leave-out", "nan").code == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "code"),
+    [
+        (["images/a.png", "masks/a.png"], "data-masks-beside-images"),
+        (["ill/Images/a.png", "ill/Masks/a.png", "well/Images/b.png"], "data-masks-beside-images"),
+        (["train/img/a.png", "train/gt/a.png"], "data-masks-beside-images"),
+        (["set/train/ill/a.png", "set/test/well/b.png"], "data-parts-inside"),
+        (["train/ill/a.png", "well/b.png"], "data-parts-beside-classes"),
+        (["ill/Train/a.png", "ill/p1/b.png", "well/p2/c.png"], "data-patient-in-every-class"),
+        (["ill/p/a.png", "well/p/b.png"], "data-patient-in-every-class"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused_with_what_to_do(wardround, tmp_path, files, code):
+    for n, file in enumerate(files):
+        save(tmp_path / file, seed=n)
+    assert guess_layout(open_store(tmp_path)) == "folder"
+    ended = wardround("data", "check", tmp_path)
+    assert (ended.code, ended.error.code) == (2, code)
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("Training", "validation"), ("val", "TEST")])
+def test_published_parts_are_read_as_parts(wardround, tmp_path, parts):
+    for n in range(4):
+        save(tmp_path / parts[n % 2] / ("ill", "well")[n // 2] / f"{n}.png", seed=n)
+    ended = wardround("data", "check", tmp_path)
+    assert ended.code == 0, ended.err
+    assert "classes, in the model's order: ill, well" in ended.out
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_study_file_with_a_byte_order_mark_is_read(wardround, study_file, encoding):
+    path = study_file()
+    path.write_text(path.read_text(), encoding=encoding)
+    ended = wardround("check", path)
+    assert ended.code == 0, ended.err
+    assert "classes, in the model's order: " in ended.out
