@@ -166,7 +166,7 @@ def greatest_after(ledger: LedgerFile, persons: Sequence[str], more: Event, delt
     }
     counts |= {sorted_leaves(added)} if (places < 0).any() else set()
     bounds = {items: epsilon_at(divergences_of(items, _ORDERS), _ORDERS, delta) for items in counts}
-    looked_at = len(counts) <= _LOOKED_AT
+    looked_at = sum(map(len, counts)) <= _FEW_LEAVES
     return max((_epsilon(i, bound, delta) if looked_at else bound for i, bound in bounds.items()), default=0.0)
 
 
