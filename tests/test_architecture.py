@@ -171,6 +171,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "findings": set(),
         "identity": set(),
         "store": set(),
+        "arrays": {"store"},
         "class_names": {"entries", "identity"},
         "csv_file": {"identity"},
         # The rules for rows, the same for every table.
@@ -193,6 +194,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             "table",
         },
         "layouts": {
+            "arrays",
             "class_names",
             "csv_file",
             "decode",
@@ -207,7 +209,18 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         },
         "rows": {"entries", "store", "decode", "listing", "layouts"},
         "quality": {"entries", "findings", "naming", "decode", "patients", "rows"},
-        "load": {"entries", "findings", "store", "listing", "naming", "patients", "group", "layouts", "rows"},
+        "load": {
+            "arrays",
+            "entries",
+            "findings",
+            "store",
+            "listing",
+            "naming",
+            "patients",
+            "group",
+            "layouts",
+            "rows",
+        },
     },
     "models": {
         "initialise": set(),

@@ -76,4 +76,3 @@ def test_the_files_of_the_page_on_deployment_hold_and_the_policy_allows_the_stud
     check_deployable(study, plan, holds)
     assert check_named(study, holds) == 0
     assert not list(refusals(study, plan, PolicyFile.model_validate(policy)))
-    assert study.digest in (DOCS / "deploy.md").read_text(), "the page shows the digest of its study"

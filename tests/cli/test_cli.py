@@ -37,7 +37,7 @@ def test_the_package_runs_as_a_module():
     [
         (("run",), "The study file (TOML)."),
         (("resume",), "The folder of a run."),
-        (("data", "check"), "The data folder, a .zip or a .tar."),
+        (("data", "check"), "The data folder, a .zip, a .tar or a MedMNIST .npz."),
         (("keys", "show"), "A key file, or a file of pinned keys."),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, tuple) else None,

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tests.images.dicom.write import write_dicom, write_picture
 
 from wardround.images import store
 from wardround.images.layouts.guess import guess_layout
@@ -127,6 +128,22 @@ def test_options_say_what_a_study_would(wardround, tmp_path):
     table = tmp_path.parent / "elsewhere.csv"
     (tmp_path / "manifest.csv").rename(table)
     assert wardround("data", "check", tmp_path, "--labels", table, "--leave-out", "nan").code == 0
+
+
+def test_modalities_are_chosen_by_an_option_given_several_times(wardround, tmp_path):
+    pytest.importorskip("pydicom")
+    for n in range(4):
+        kind, picture = ("CR", "DX", "MG", "MG")[n], np.full((1, 6, 7), 50 * n, np.uint8)
+        write_picture(picture, tmp_path / f"{n}.dcm", patient_id=f"p{n}", modality=kind)
+    write_dicom(np.ones((3, 3, 2)), np.eye(4), tmp_path / "ct", patient_id="p4", modality="CT")
+    (tmp_path / "labels.csv").write_text("patient_id,label\n" + "".join(f"p{n},{'xy'[n % 2]}\n" for n in range(5)))
+    refused = wardround("data", "check", tmp_path)
+    assert (refused.code, refused.error.code) == (2, "data-modalities")
+    for way in ("`[data] modalities`", "`--modality CT` of `wardround data check`"):
+        assert way in refused.err
+    ended = wardround("data", "check", tmp_path, "--modality", "cr", "--modality", "DX")
+    assert ended.code == 0, ended.err
+    assert "4 files of another modality than CR or DX" in ended.out
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,9 @@ class Pictures:
     def files(self, person):
         return [self.name(person, number) for number in range(person.pictures)]
 
+    def gone(self, person):
+        return self.files(person)
+
     def write(self, root, person):
         for file, values in zip(self.files(person), person.values((16, 16)), strict=True):
             (root / file).parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +108,60 @@ class Volumes(Pictures):
         _csv(root, "patients.csv", "image,patient_id,site", [(f, p.id, p.site) for p, f in files])
 
 
+class NnUnet(Volumes):
+    """nnU-Net: the same volumes, a file a channel."""
+
+    def write(self, root, person):
+        super().write(root, person)
+        for file in self.files(person):
+            (root / "imagesTr" / Path(file).name).rename(root / self.image(file))
+
+    def image(self, file):
+        return file.replace(".nii", "_0000.nii")
+
+    def files(self, person):
+        return [f"imagesTr/{person.id}x{number}.nii.gz" for number in range(person.pictures)]
+
+    def gone(self, person):
+        return [self.image(file) for file in self.files(person)]
+
+    def describe(self, root, people):
+        labels = {"background": 0, "box": 1}
+        description = {"channel_names": {"0": "MRI"}, "labels": labels, "file_ending": ".nii.gz"}
+        (root / "dataset.json").write_text(json.dumps(description))
+        rows = [(self.image(file), p.id, p.site) for p in people for file in self.files(p)]
+        _csv(root, "patients.csv", "image,patient_id,site", rows)
+
+
+class Bids(Pictures):
+    """Participants, each with a session a picture."""
+
+    data: ClassVar[dict[str, object]] = {"volume_size": [8, 8, 8], "spacing": [1.0, 1.0, 1.0]}
+
+    def write(self, root, person):
+        for file, values in zip(self.files(person), person.values((8, 8, 8)), strict=True):
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).write_bytes(nifti_bytes(values, np.eye(4)))
+
+    def describe(self, root, people):
+        rows = [f"sub-{p.id}\tc{p.label}\t{p.site}" for p in people]
+        (root / "participants.tsv").write_text("\n".join(["participant_id\tgroup\tsite", *rows]) + "\n")
+
+
+class Arrays(Pictures):
+    """MedMNIST: one file, in which a person has one picture."""
+
+    def files(self, person):
+        return []
+
+    def write(self, root, person):
+        pass
+
+    def describe(self, root, people):
+        images = np.stack([next(p.values((16, 16))) for p in people])
+        np.savez_compressed(root / "set.npz", train_images=images, train_labels=[[p.label] for p in people])
+
+
 def _chest(person, number):
     if person.label:
         return f"train/PNEUMONIA/person{person.number}_bacteria_{number}.jpeg"
@@ -128,6 +185,9 @@ LAYOUTS: dict[str, Pictures] = {
         lambda p, f: (Path(f).stem, 3 * p.label, p.id, p.site),
     ),
     "decathlon": Volumes(lambda p, k: f"imagesTr/{p.id}x{k}.nii.gz", "", "", None),
+    "nnunet": NnUnet(None, "", "", None),
+    "bids": Bids(lambda p, k: f"sub-{p.id}/ses-{k}/anat/sub-{p.id}_ses-{k}_T1w.nii.gz", "", "", None),
+    "medmnist": Arrays(None, "", "", None),
     "manifest": Pictures(
         lambda p, k: f"any/{k}/{p.id}.png", "manifest.csv", "image,patient,label,site",
         lambda p, f: (f, p.id, f"c{p.label}", p.site),
@@ -148,9 +208,9 @@ def write(layout, root, people):
 def write_neighbour(layout, known, root, people, without, more):
     """Copies a data set of some people, without one person, and with some more."""
     shutil.copytree(known, root)
-    for file in LAYOUTS[layout].files(without):
+    for file in LAYOUTS[layout].gone(without):
         (root / file).unlink()
-        (root / file.replace("imagesTr", "labelsTr")).unlink(missing_ok=True)
+        (root / file.replace("imagesTr", "labelsTr").replace("_0000", "")).unlink(missing_ok=True)
     for person in more:
         LAYOUTS[layout].write(root, person)
     LAYOUTS[layout].describe(root, [*(p for p in people if p != without), *more])

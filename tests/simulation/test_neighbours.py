@@ -45,11 +45,17 @@ KINDS: dict[str, dict[str, Any]] = {
     "augmented": {"privacy": OPEN, "training": AUGMENTED},
     "augmented-masked": {"privacy": MASKED, "training": AUGMENTED},
 }  # fmt: skip
-CASES = list(product(get_args(LayoutName), BY_OWN_ID, KINDS, ["removed", "replaced"]))
+CASES = [
+    case
+    for case in product(get_args(LayoutName), BY_OWN_ID, KINDS, ["removed", "replaced"])
+    if case[:2] != ("medmnist", "site")  # its pictures have no site
+]
 KEPT = [
     ("folder", "even", "open", "removed"), ("chest_xray", "dirichlet", "together", "removed"),
     ("aptos", "site", "correlated", "replaced"), ("decathlon", "even", "open", "removed"),
-    ("manifest", "site", "augmented-masked", "removed"), ("dicom", "dirichlet", "augmented", "removed"),
+    ("nnunet", "site", "open", "removed"), ("bids", "dirichlet", "open", "replaced"),
+    ("medmnist", "even", "open", "removed"), ("manifest", "site", "augmented-masked", "removed"),
+    ("dicom", "dirichlet", "augmented", "removed"),
     ("phantom", "even", "masked-counted", "removed"),
 ]  # fmt: skip
 
@@ -85,7 +91,7 @@ def study_tables(layout, root, scheme, cache=None, people=16, **kind):
         "study": {"name": "neighbours", "seed": 7},
         "data": data,
         "hospitals": sections["hospitals"],
-        "model": {"name": "small_unet", "width": 2} if layout == "decathlon" else {"name": "linear"},
+        "model": {"name": "small_unet", "width": 2} if layout in ("decathlon", "nnunet") else {"name": "linear"},
         "privacy": private | {"epsilon": 8.0, "delta": 1e-3, "clipping_norm": CLIP, "accountant": "rdp",
                               "images_per_patient": 2} | kind.get("privacy", {}),
         "training": kind.get("training", {}),

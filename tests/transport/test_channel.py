@@ -98,11 +98,13 @@ def raw(path, conduct):
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield
-        ended.set()
-        with socket.socket(socket.AF_UNIX) as last:
-            last.connect(str(path))
-        thread.join()
+        try:
+            yield
+        finally:
+            ended.set()
+            with socket.socket(socket.AF_UNIX) as last:
+                last.connect(str(path))
+            thread.join()
 
 
 def message_from(connected):

@@ -62,6 +62,7 @@ def _recipe(study: Study, channels: int) -> PictureInput | VolumeInput:
             image_size=data.image_size,
             fit=data.fit,
             circle_crop=data.circle_crop,
+            bits=data.bits,
             patch=patch,
         )
     return VolumeInput(

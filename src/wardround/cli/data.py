@@ -14,7 +14,9 @@ data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen
 
 @data_app.command("check")
 def data_check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The data folder, a .zip or a .tar.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="The data folder, a .zip, a .tar or a MedMNIST .npz.")
+    ],
     layout: Annotated[str | None, typer.Option(help="How it lies on disk; guessed if not given.")] = None,
     task: Annotated[str | None, typer.Option(help="What labels are read as; default: the layout's first.")] = None,
     page: Annotated[
@@ -31,7 +33,11 @@ def data_check(
     leave_out: Annotated[
         str | None, typer.Option(help="Labels and patients whose rows are left out, separated by commas.")
     ] = None,
-    modality: Annotated[str | None, typer.Option(help="dicom: read files of this modality alone.")] = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(help="dicom, bids: what is read, such as CT or T1w; may be given several times."),
+    ] = None,
+    bits: Annotated[int, typer.Option(help="Bits that grey pictures in files of 16 bits use.")] = 16,
     as_json: AsJson = False,
 ) -> None:
     """Read a data folder and say what is in it, what is odd and what to do. For the hospital's own screen."""
@@ -48,9 +54,12 @@ def data_check(
     from wardround.images.quality.inspection import inspect
     from wardround.images.quality.lines import lines
 
-    named = None if classes is None else Classes(_listed(classes))
     options = ReaderOptions(
-        labels=labels, classes=named, leave_out=_listed(leave_out or ""), modality=modality, looking=True
+        labels=labels,
+        classes=None if classes is None else Classes(_listed(classes)),
+        leave_out=_listed(leave_out or ""),
+        modalities=tuple(modality) if modality else None,
+        looking=True,
     )
     with open_layout(layout, path) as store:
         layout = layout or guess_layout(store, labels)
@@ -58,7 +67,7 @@ def data_check(
     with TemporaryDirectory() as cache, Terminal(Console(stderr=True)) as terminal:
         terminal.stage(f"reading {layout}")
         images = load_images(
-            layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True,
+            layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True, bits=bits,
             volumes=Volumes(volume_size) if are_volumes else None, options=options, progress=terminal.progress,
         )  # fmt: skip
         terminal.stage("looking at every picture")

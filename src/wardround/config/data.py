@@ -19,6 +19,7 @@ def _steers_nothing(name: str) -> str:
 
 Name = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_steers_nothing)]
 ClassName = Annotated[str, Field(pattern=r"^\S(.{0,98}\S)?$"), AfterValidator(_steers_nothing)]
+Modality = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,16}$")]
 VoxelCount = Annotated[int, Field(ge=4, le=1024)]
 Millimetres = Annotated[float, Field(ge=0.05, le=50)]
 
@@ -56,11 +57,13 @@ class SiteSection(Section):
     """
 
     layout: LayoutName = Field(description="How the pictures lie on disk.")
-    path: Path | None = Field(None, description="The data folder, a .zip or a .tar; `--data` overrides it.")
+    path: Path | None = Field(
+        None, description="The data folder, a .zip, a .tar or a MedMNIST .npz; `--data` overrides it."
+    )
     labels: Path | None = Field(
         None,
-        description="The layout's table (manifest.csv, metadata.csv, train.csv, labels.csv) where it lies elsewhere; "
-        "its files are relative to the data folder or to its own folder.",
+        description="The layout's table (manifest.csv, metadata.csv, train.csv, labels.csv, participants.tsv) where it "
+        "lies elsewhere; its files are relative to the data folder or to its own folder.",
     )
     key_file: Path | None = Field(
         None, description="dicom: the hospital's own key for pseudonyms; made where there is none."
@@ -146,6 +149,19 @@ class DataSection(Section):
         "crop", description="What becomes of a picture that is no square."
     )
     circle_crop: bool = Field(False, description="Crop to the bright disc of a fundus photograph first.")
+    bits: int = Field(
+        16,
+        ge=9,
+        le=16,
+        description="Bits that grey pictures in files of 16 bits use: 2^bits - 1 becomes white. A brighter one is "
+        "unreadable.",
+    )
+    modalities: tuple[Modality, ...] | None = Field(
+        None,
+        min_length=1,
+        description="dicom: modalities that are read, such as CT; bids: kinds of images, such as T1w. Others are "
+        "passed over. Default: all, if they are pictures only or volumes only; of bids, the one kind.",
+    )
     volume_size: tuple[VoxelCount, VoxelCount, VoxelCount] | None = Field(
         None, description="Volumes: voxels along x, y and z (right, front, head) after preprocessing."
     )
@@ -161,12 +177,6 @@ class DataSection(Section):
         min_length=2,
         description="Names of the classes, in the order in which the model has them; default: those of the data, which "
         "a deployed hospital refuses. A site calls them otherwise by its own `[site.class_names]`.",
-    )
-    modality: str | None = Field(
-        None,
-        pattern="^[A-Z]{2,8}$",
-        description="dicom: the modality that is meant, such as CT or CR, where an export has several; others are "
-        "passed over.",
     )
     segments: tuple[Name, ...] | None = Field(
         None, description="dicom: labels of the segments that are classes 1, 2, ...; hospitals must agree on them."
@@ -196,6 +206,8 @@ class DataSection(Section):
             given += ["view"] * (self.view != "volume")
             if given:
                 raise ValueError(f"{given[0]} belongs to volumes; set volume_size, or remove it")
+        elif self.bits != 16:
+            raise ValueError("bits belongs to pictures; remove it, or volume_size")
         if self.window is not None and not self.window[0] < self.window[1]:
             raise ValueError("window must rise, for instance [-200, 250] for a liver in CT")
         return self

@@ -47,6 +47,7 @@ def read_images(study: Study, progress: Progress) -> ImageSet:
         channels=data.channels,
         fit=data.fit,
         circle=data.circle_crop,
+        bits=data.bits,
         volumes=volumes_of(study),
         task=data.task,
         cache_dir=cache,
@@ -116,7 +117,7 @@ def reader_options(study: Study) -> ReaderOptions:
         _names_of(site.patients),
         site.leave_out,
         classes,
-        study.data.modality,
+        study.data.modalities,
     )
 
 

@@ -12,6 +12,7 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -237,7 +238,7 @@ def _check_columns(name: str, columns: Sequence[str], required: Sequence[str], s
             f"(separated by {separator}). Add them to its first line, and separate by comma, semicolon, tab or bar.",
             code="data-column-missing",
         )
-    twice = sorted({column for column in columns if column and columns.count(column) > 1})
+    twice = sorted(column for column, count in Counter(columns).items() if column and count > 1)
     if twice:
         raise DataError(
             f"{name} must have every column once, got twice: {', '.join(twice) if found != 'others' else 'one'}. "

@@ -156,7 +156,7 @@ class ReaderOptions:
         names: of persons, where the site has a way of its own; it goes before the layout's and a table in the folder.
         leave_out: values of a label or a patient in a table whose rows are left out.
         classes: of the study; None takes those of the data.
-        modality: of DICOM files, as their headers have it; others are passed over. None takes all.
+        modalities: of the pictures that are read, as DICOM or BIDS writes them; None takes all that fit together.
         looking: collects refusals in the listing instead of raising the first, for a person who looks at the data.
     """
 
@@ -167,7 +167,7 @@ class ReaderOptions:
     names: PersonNames | None = None
     leave_out: tuple[str, ...] = ()
     classes: Classes | None = None
-    modality: str | None = None
+    modalities: tuple[str, ...] | None = None
     looking: bool = False
 
     @property

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from wardround.boundary.text import brief, steers
 from wardround.errors import DataError, as_one
+from wardround.images.arrays import ENDING, open_arrays
 from wardround.images.entries import Target, Task
 from wardround.images.findings import LeftOut, causes, shortened
 from wardround.images.group import digest_of, group_by_patient
@@ -45,6 +46,7 @@ def load_images(
     channels: int = 1,
     fit: str = Fit.CROP,
     circle: bool = False,
+    bits: int = 16,
     volumes: Volumes | None = None,
     task: str | None = None,
     skip_unreadable: bool = False,
@@ -64,6 +66,7 @@ def load_images(
         channels: 1 or 3, of pictures.
         fit: treatment of a picture that is no square: `crop`, `pad` or `stretch`.
         circle: crop to the bright disc of a fundus photograph first.
+        bits: used by pictures whose files have 16 bits.
         volumes: shape that volumes are brought to; needed for a layout of volumes, and for no other.
         task: one of the layout's own; None takes its first.
         skip_unreadable: leave files out that cannot be decoded, as a finding, instead of refusing the set.
@@ -75,7 +78,7 @@ def load_images(
         DataError: a folder, layout, table, picture or class that is missing or does not hold.
         MissingExtra: the layout needs a package that is not installed.
     """
-    pictures = PictureRecipe(image_size, channels, _choice(Fit, fit, "fit"), circle)
+    pictures = PictureRecipe(image_size, channels, _choice(Fit, fit, "fit"), circle, bits)
     if layout == PHANTOM:
         if root is not None or task not in (None, Task.BINARY):
             raise DataError("the layout phantom must have no folder and the task binary. Leave both out.")
@@ -177,7 +180,7 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
     except DataError as error:
         if "must look like" not in str(error):
             raise
-        raise DataError(f"{error} {_elsewhere(layout, store)}") from None
+        raise DataError(f"{error} {_elsewhere(layout, store)}", code=error.code) from None
     _check_names(listing)
     if not listing.entries:
         if listing.refusals:  # somebody only looks, and nothing is left to look at
@@ -202,11 +205,20 @@ def open_layout(layout: str | None, root: Path | None) -> Iterator[Store]:
         raise DataError(f"the layout {layout} must have a data folder, got none. Set [site] path, or pass --data.")
     if not root.exists():
         raise DataError(f"the data folder must exist, got {root}. Check its path.")
-    store = open_store(root)
+    arrays = _arrays_in(root)
+    store = open_store(root) if arrays is None else open_arrays(arrays)
     try:
         yield store
     finally:
         store.close()
+
+
+def _arrays_in(root: Path) -> Path | None:
+    """Returns the file of arrays that a data folder is, or that is the only file in it; else None."""
+    if root.is_dir():
+        seen = [path for path in root.iterdir() if not path.name.startswith(".")]
+        root = seen[0] if len(seen) == 1 else root
+    return root if root.is_file() and root.name.lower().endswith(ENDING) else None
 
 
 def _recipe(listing: Listing, pictures: PictureRecipe, volumes: Volumes | None) -> Recipe:

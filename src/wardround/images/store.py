@@ -22,6 +22,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from wardround.errors import DataError
 
@@ -49,6 +50,16 @@ _BROKEN = (
 """Errors that zipfile and tarfile let through on damaged archives."""
 
 
+class Source(Protocol):
+    """Members with their sizes; `read` gives the first `limit` bytes of one."""
+
+    sizes: dict[str, int]
+
+    def read(self, name: str, limit: int) -> bytes: ...  # noqa: D102
+
+    def close(self) -> None: ...  # noqa: D102
+
+
 class Store:
     """Files by name. Safe to read from several threads.
 
@@ -57,7 +68,7 @@ class Store:
         source: reader of its members.
     """
 
-    def __init__(self, root: Path, source: "_Folder | _Zip | _Tar"):
+    def __init__(self, root: Path, source: "Source"):
         self.root = root
         self._source = source
         self._sizes = dict(sorted(source.sizes.items()))
@@ -137,14 +148,14 @@ def open_store(path: Path) -> Store:
             "a compressed tar cannot be read at random places. Unpack it, or pack it as .zip or .tar.",
             code="data-no-store",
         )
-    if not ending.endswith((".zip", ".tar")):
+    if not ending.endswith((".zip", ".tar", ".npz")):
         raise DataError(
             f"data must be a folder, a .zip or a .tar, got {path.name}. Unpack it into a folder.",
             code="data-no-store",
         )
     damaged = f"the archive {path.name} must be whole, got one that is damaged or of another kind. Copy it again."
     try:
-        return Store(path, _archive(path, _Zip if ending.endswith(".zip") else _Tar))
+        return Store(path, _archive(path, _Tar if ending.endswith(".tar") else _Zip))
     except _BROKEN:
         # Their messages quote members' names.
         raise DataError(damaged, code="data-archive-damaged") from None

@@ -23,8 +23,8 @@ from wardround.images.store import Store
 
 METADATA = "metadata.csv"
 
-PATIENT_COLUMNS = ("patient", "patient_id")
-LABEL_COLUMNS = ("label", "diagnosis")
+PATIENT_COLUMNS = ("patient", "patient_id", "participant_id")
+LABEL_COLUMNS = ("label", "diagnosis", "dx", "group")
 
 PARTS = {
     "train": "train", "training": "train",

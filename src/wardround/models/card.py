@@ -40,6 +40,7 @@ class PictureInput(_Record):
     image_size: Side
     fit: Literal["crop", "pad", "stretch"]
     circle_crop: bool
+    bits: Annotated[int, Field(ge=9, le=16)] = 16
     patch: Side | None
 
     @property

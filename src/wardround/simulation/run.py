@@ -189,6 +189,7 @@ def _hospital_log(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     finally:
+        log.propagate = True
         log.removeHandler(handler)
         handler.close()
 

@@ -128,20 +128,20 @@ def test_an_export_of_several_modalities_is_split_by_a_key(dicom, tmp_path):
         dicom.volume(tmp_path, f"s{number}", f"patient {number}", seed=number)
         dicom.picture(tmp_path, f"x{number}", f"patient {number}", level=number)
     dicom.labels(tmp_path, "label,patient_id", "ill,patient 0", "well,patient 1")
-    with raises_code(DataError, "data-mixed-modalities") as caught:
+    with raises_code(DataError, "data-modalities") as caught:
         dicom.read(tmp_path)
-    assert "`[data] modality`" in str(caught.value)
-    assert "`--modality`" in str(caught.value)
+    assert "`[data] modalities`" in str(caught.value)
+    assert "`--modality CT` of `wardround data check`" in str(caught.value)
     for modality, are_volumes, others in (("MR", True, 2), ("DX", False, 12)):
-        found = dicom.read(tmp_path, modality=modality)
+        found = dicom.read(tmp_path, modalities=(modality,))
         assert (found.volumes, len(found.entries)) == (are_volumes, 2)
         assert {cause: len(names) for cause, names in by_cause(found.left_out).items()} == {
             f"files of another modality than {modality}": others
         }
     with raises_code(DataError, "data-nothing-left"):
-        dicom.read(tmp_path, modality="CT")
+        dicom.read(tmp_path, modalities=("CT", "CR"))
     with raises_code(DataError, "data-modality"):
-        dicom.read(tmp_path, modality="SMITH")
+        dicom.read(tmp_path, modalities=("MR", "SMITH"))
 
 
 def test_volumes_of_two_modalities_are_a_note_and_a_key_leaves_one(dicom, tmp_path):
@@ -149,15 +149,15 @@ def test_volumes_of_two_modalities_are_a_note_and_a_key_leaves_one(dicom, tmp_pa
         dicom.volume(tmp_path, f"s{number}", f"patient {number}", seed=number, modality=("MR", "CT")[number // 2])
     dicom.labels(tmp_path, "label,patient_id", *(f"{'xy'[n % 2]},patient {n}" for n in range(4)))
     [note] = [note for note in dicom.read(tmp_path).notes if "several modalities" in note]
-    assert "12 files" in note
-    assert len(dicom.read(tmp_path, modality="CT").entries) == 2
+    assert "CT 12, MR 12" in note
+    assert len(dicom.read(tmp_path, modalities=("CT",)).entries) == 2
 
 
 def test_no_other_text_of_a_modality_is_quoted(dicom, tmp_path):
     dicom.volume(tmp_path, "s", "ann")
     dicom.picture(tmp_path, "x", "bob", Modality="SMITH")
     dicom.labels(tmp_path, "label,patient_id", "ill,ann", "well,bob")
-    with raises_code(DataError, "data-mixed-modalities") as caught:
+    with raises_code(DataError, "data-modalities") as caught:
         dicom.read(tmp_path)
     assert "SMITH" not in str(caught.value)
 

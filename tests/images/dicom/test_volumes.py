@@ -171,5 +171,5 @@ def test_pictures_and_volumes_in_one_folder_are_refused(dicom, tmp_path):
         dicom.volume(tmp_path, f"s{number}", f"patient {number}", seed=number)
         dicom.picture(tmp_path, f"x{number}", f"patient {number}")
     dicom.labels(tmp_path, "label,patient_id", "ill,patient 0", "well,patient 1")
-    with pytest.raises(DataError, match=r"pictures \(2 files DX\) and slices of volumes \(12 files MR\)"):
+    with pytest.raises(DataError, match=r"pictures \(DX 2\) and slices of volumes \(MR 12\)"):
         dicom.read(tmp_path)

@@ -22,7 +22,7 @@ def ball(shape, centre, radius, spacing=(1.0, 1.0, 1.0)):
 def test_a_resampled_ball_keeps_its_place_and_size_in_mm():
     own = (1.0, 2.0, 0.5)
     mask = ball((40, 20, 80), (20, 20, 20), 10, own)
-    values, moved = resampled(mask[None] * np.float32(100), mask, np.diag([*own, 1.0]), (1.0, 1.0, 1.0))
+    values, moved, _ = resampled(mask[None] * np.float32(100), mask, np.diag([*own, 1.0]), (1.0, 1.0, 1.0))
     assert moved is not None
     assert values.shape[1:] == moved.shape == (40, 39, 40)
     assert abs(moved.sum() - mask.sum()) / mask.sum() < 0.03
@@ -32,7 +32,7 @@ def test_a_resampled_ball_keeps_its_place_and_size_in_mm():
 
 def test_a_volume_at_the_spacing_asked_for_is_not_touched():
     values = np.random.default_rng(0).normal(size=(1, 4, 5, 6)).astype(np.float32)
-    same, _ = resampled(values, None, np.diag([1.0004, 1.0, 1.0, 1.0]), (1.0, 1.0, 1.0))
+    same, _, _ = resampled(values, None, np.diag([1.0004, 1.0, 1.0, 1.0]), (1.0, 1.0, 1.0))
     assert same is values
 
 

@@ -140,7 +140,7 @@ class KilledRun:
 
     def go(self, step=None):
         begun = (self.out / "study.toml").exists()
-        arguments = ("resume", self.out) if begun else ("run", self.study, "--out", self.out)
+        arguments = ("resume", self.out) if begun else ("run", self.study, "--rehearsal", "--out", self.out)
         return self.command(*arguments, wire=self.wire, log=self.log, step=step)
 
     def charged(self):

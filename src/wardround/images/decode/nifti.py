@@ -26,6 +26,12 @@ MAX_VOLUME_BYTES = 2_000_000_000
 
 MAX_CHANNELS = 64
 
+OFF_CLASS = 0.02
+"""Largest distance of a mask's values from whole numbers.
+
+Labels up to 10 that a library scaled to the 255 steps of uint8 (`scl_slope`) lie at most half a step, 0.0196, away.
+"""
+
 _GZIP = b"\x1f\x8b"
 _LONGEST_HEADER = 540
 _SECOND_VERSION = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
@@ -34,14 +40,18 @@ _SECOND_VERSION = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 
 @dataclass(frozen=True)
 class NiftiDecoder:
-    """One file a volume, three axes or a fourth of channels; the mask a file on the same grid."""
+    """One file a volume, three axes or a fourth of channels, or a file a channel; the mask a file on the same grid."""
 
-    key: str = "nifti-1"
+    key: str = "nifti-2"
 
     def decode(self, entry: Entry, contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
         """See `Decoder`."""
         del entry, hint
         values, affine = read_nifti(contents[0])
+        others = [read_nifti(content) for content in contents[1:]]
+        if not all(v.shape[1:] == values.shape[1:] and np.allclose(a, affine, atol=1e-2) for v, a in others):
+            raise DataError("the channels of a volume must lie on one grid, these do not. Resample them.")
+        values = np.concatenate([values, *(channel for channel, _ in others)]) if others else values
         if not masks:
             return Raw(values, None, affine)
         classes, of_mask = read_nifti(masks[0])
@@ -51,8 +61,11 @@ class NiftiDecoder:
                 "orientation. Replace one of them."
             )
         mask = np.rint(classes[0])
-        if not np.array_equal(mask, classes[0]) or mask.min() < 0 or mask.max() > 255:
-            raise DataError("a mask must hold whole numbers from 0 to 255. Save it again as uint8.")
+        if not np.allclose(mask, classes[0], rtol=0, atol=OFF_CLASS) or mask.min() < 0 or mask.max() > 255:
+            raise DataError(
+                "a mask must hold whole numbers from 0 to 255, this one holds others, as an interpolated one does. "
+                "Save it again as uint8."
+            )
         return Raw(values, mask.astype(np.uint8), affine)
 
 
@@ -89,7 +102,7 @@ def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affi
     finite = np.isfinite(values)
     if not finite.all():
         values = np.where(finite, values, values[finite].min() if finite.any() else np.float32(0))
-    values = values[None] if values.ndim == 3 else np.moveaxis(values, 3, 0)
+    values = np.moveaxis(values.reshape(*values.shape[:3], -1), 3, 0)  # axes beyond the fourth have length one
     return np.ascontiguousarray(values, dtype=np.float32), affine
 
 
@@ -142,6 +155,8 @@ def _check_header(header: Any, num_bytes: int) -> None:
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
+    if len(shape) == 5 and shape[3] == 1:  # the standard's own place for channels: x, y, z, no time, values
+        shape = (*shape[:3], shape[4])
     if len(shape) not in (3, 4) or min(shape) < 1 or (len(shape) == 4 and shape[3] > MAX_CHANNELS):
         raise DataError(
             f"a volume must have the axes x, y, z, and at most {MAX_CHANNELS} channels, got shape {shape}. "

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from wardround.images.entries import Entry
 
-Values = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Values = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 Affine = npt.NDArray[np.float64]
+Padding = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,20 @@ class Raw:
     """One picture or volume as its file has it.
 
     Args:
-        values: uint8 (channel, height, width), 0..255, for pictures; float32 (channel, x, y, z), axes nearest to
-            RAS+ and in the file's physical units, for volumes.
+        values: uint8 (channel, height, width), 0..255, for pictures, and uint16 where their files have 16 bits; float32
+            (channel, x, y, z), axes nearest to RAS+ and in the file's physical units, for volumes.
         mask: class index of each pixel or voxel, uint8 (*space); None where nothing is segmented.
         affine: from voxel indices to mm in RAS+, (4, 4); None for pictures, whose size in mm is unknown.
+        padding: True for voxels that were never measured, (*space), whose values mean nothing; None where there is
+            none. They become black and are no part of percentiles.
+        aspect: of a picture, the height of a pixel by its width.
     """
 
     values: Values
     mask: Mask | None = None
     affine: Affine | None = None
+    padding: Padding | None = None
+    aspect: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from wardround.errors import DataError
 from wardround.images.decode.raw import Hint, Mask, Raw
 from wardround.images.dicom.geometry import Grid, Plane, grid_of, planes_of, turned, turned_affine
 from wardround.images.dicom.parse import whole
-from wardround.images.dicom.pixels import MAX_VOXELS, physical_of, picture_of, stored
+from wardround.images.dicom.pixels import MAX_VOXELS, aspect_of, physical_of, picture_of, stored
 from wardround.images.dicom.quiet import sealed
 from wardround.images.dicom.values import first_with, grouped, items, text, whole_number
 
@@ -51,14 +51,17 @@ class DicomDecoder:
     @property
     def key(self) -> str:
         """See `Decoder`."""
-        return f"dicom-1 {'volumes' if self.volumes else 'pictures'} {self.segments!r}"
+        return f"dicom-2 {'volumes' if self.volumes else 'pictures'} {self.segments!r}"
 
     def decode(self, entry: "Entry", contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
         """See `Decoder`. The slices of a volume may come in any order."""
         del hint
 
         def decoded() -> Raw:
-            return self._volume(contents, masks) if self.volumes else Raw(picture_of(whole(contents[0]), frame))
+            if self.volumes:
+                return self._volume(contents, masks)
+            found = whole(contents[0])
+            return Raw(picture_of(found, frame), aspect=aspect_of(found, frame))
 
         frame = entry.frame or 0
         return sealed(decoded, "a DICOM picture must decode to its end; this one is damaged. Export it again.")
@@ -79,7 +82,12 @@ class DicomDecoder:
                 values[:, :, place[index]] = frame.T
                 index += 1
         mask = turned(mask_of(masks, grid, self.segments), grid.affine) if masks else None
-        return Raw(turned(values, grid.affine)[None], mask, turned_affine(grid.shape, grid.affine))
+        values = turned(values, grid.affine)
+        padding = np.isnan(values)
+        if padding.any():
+            values[padding] = np.nanmin(values) if not padding.all() else 0
+        affine = turned_affine(grid.shape, grid.affine)
+        return Raw(values[None], mask, affine, padding if padding.any() else None)
 
 
 def labels_of(found: "Dataset") -> tuple[str, ...]:

@@ -39,9 +39,9 @@ class Header:
     Args:
         source: the file as the store counts it.
         kind: of its content; where that is nothing to train on, the rest is empty.
-        modality: one of `MODALITIES`, or empty.
         patient: by PatientID alone; None where there is none, or one that names no person.
         likeness: shared by patients whose ids look alike (`identity.likeness`).
+        modality: one of `MODALITIES`; else empty, for a header may have any text there.
         issuer: of the PatientID, where the header says so.
         number: its place in the series as the scanner counted, to order pictures only.
         planes: places of its frames, for slices and segmentations; None where it does not say.
@@ -54,9 +54,9 @@ class Header:
 
     source: str
     kind: Kind
-    modality: str = ""
     patient: str | None = None
     likeness: str | None = None
+    modality: str = ""
     issuer: str | None = None
     study: str = ""
     series: str = ""
@@ -114,9 +114,9 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
     return Header(
         source,
         kind,
-        modality=modality if (modality := text(found, "Modality").upper()) in MODALITIES else "",
         patient=name_for("patient", patient) if is_named else None,
         likeness=name_for("likeness", likeness(folded(patient))) if is_named else None,
+        modality=modality if (modality := text(found, "Modality").upper()) in MODALITIES else "",
         issuer=named("issuer", "IssuerOfPatientID"),
         study=named("study", "StudyInstanceUID") or "",
         # A file of no series is one of its own.
@@ -196,8 +196,8 @@ _ULTRASOUND_MODALITIES = ("US", "IVUS")
 
 _VOLUMES = ("CT", "MR", "PT")
 MODALITIES = (
-    "AR", "BI", "BMD", "CR", "CT", "DX", "ES", "GM", "IO", "IVOCT", "IVUS", "LS", "MG", "MR", "NM", "OCT", "OP", "OPT",
-    "OT", "PT", "PX", "RF", "RG", "RTIMAGE", "SM", "TG", "US", "XA", "XC",
+    "AR", "BI", "BMD", "CR", "CT", "DG", "DX", "ES", "GM", "IO", "IVOCT", "IVUS", "LS", "MG", "MR", "NM", "OAM", "OCT",
+    "OP", "OPM", "OPT", "OT", "PT", "PX", "RF", "RG", "RTIMAGE", "SM", "TG", "US", "XA", "XC",
 )  # fmt: skip
 """Defined terms of DICOM PS3.3 C.7.3.1.1.1 that stand for pictures; no other text of a header is quoted."""
 

@@ -1,7 +1,8 @@
 """Bytes to a pydicom data set, within limits that hold for every file.
 
-Only files with the DICM mark are read. A header is sought in the first bytes and has a largest size; a data set that
-was deflated as a whole is unpacked up to a limit before pydicom sees it, for pydicom would unpack all of it.
+Files have the DICM mark, or begin at once with the elements that it should precede. A header is sought in the first
+bytes and has a largest size; a data set that was deflated as a whole is unpacked up to a limit before pydicom sees it,
+for pydicom would unpack all of it.
 """
 
 import io
@@ -25,12 +26,32 @@ _PIXELS = (0x7FE00001, 0x7FE00002, 0x7FE00010)
 
 _FIRST_PIXEL_GROUP = 0x7FE00000
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-_PLAIN_META = bytes(128) + b"DICM" + struct.pack("<HH2sH", 2, 0x10, b"UI", 20) + b"1.2.840.10008.1.2.1\0"
+_MARK = bytes(128) + b"DICM"
+_LONGEST_FIRST = 64
+"""The first element of a data set is a character set, a type or a UID."""
+
+_PLAIN_META = _MARK + struct.pack("<HH2sH", 2, 0x10, b"UI", 20) + b"1.2.840.10008.1.2.1\0"
 
 
 def is_dicom(head: bytes) -> bool:
-    """Returns True if a file begins as DICOM files do."""
-    return head[128:132] == b"DICM"
+    """Returns True if a file begins as DICOM files do: with the mark, or without its preamble, as some are saved."""
+    return head[128:132] == b"DICM" or _is_bare(head)
+
+
+def _is_bare(head: bytes) -> bool:
+    """Returns True for bytes that begin with an element of group 2 or 8, of a length that it may have."""
+    if len(head) < 8 or head[128:132] == b"DICM":
+        return False
+    order = "<" if head[0] else ">"
+    group, element, length = struct.unpack(f"{order}HHI", head[:8])
+    if group not in (2, 8) or element > 0xFF:
+        return False
+    is_explicit = head[4:6].isalpha() and head[4:6].isupper()
+    return is_explicit or (order == "<" and group == 8 and length <= _LONGEST_FIRST)
+
+
+def _marked(data: bytes) -> bytes:
+    return _MARK + data if _is_bare(data) else data
 
 
 def header_of(store: Store, name: str, keywords: tuple[str, ...]) -> "tuple[Dataset, bool] | None":
@@ -50,7 +71,7 @@ def header_of(store: Store, name: str, keywords: tuple[str, ...]) -> "tuple[Data
             return None
         is_whole = len(head) < length or len(head) == size
         try:
-            found, stopped_at = _parsed(head, tags)
+            found, stopped_at = _parsed(_marked(head), tags)
         except Exception:
             if is_whole:
                 raise
@@ -69,6 +90,7 @@ def whole(data: bytes) -> "Dataset":
     """
     if not is_dicom(data):
         raise DataError("a DICOM file must begin with its mark, this one does not. Copy it again.")
+    data = _marked(data)
     if len(data) > MAX_HEADER_BYTES and _parsed(data[:MAX_HEADER_BYTES], [0x00080016])[1] is None:
         raise DataError(_TOO_LONG)
     found, _ = _parsed(data, None)

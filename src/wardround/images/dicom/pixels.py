@@ -7,6 +7,8 @@ that two exposures are not comparable. What the header calls padding becomes bla
 regions of an ultrasound picture, where names are written.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,7 @@ MAX_VOXELS = 400_000_000
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_RLE = "1.2.840.10008.1.2.5"
 _Array = npt.NDArray[Any]
 _Physical = npt.NDArray[np.float64]
 
@@ -32,8 +35,11 @@ _Physical = npt.NDArray[np.float64]
 def stored(found: "Dataset", frame: int | None = None) -> _Array:
     """Returns decoded pixels, (rows, columns[, 3]) of one frame, or (frames, rows, columns) of all.
 
+    Of a cell only the bits up to HighBit are read, BitsStored of them. Source: DICOM PS3.5 8.1.1.
+
     Raises:
-        DataError: more pixels than are decoded, or a compressed frame of another size than the header's.
+        DataError: more pixels than are decoded, a compressed frame of another size than the header's, or bits that
+            do not lie in their cell.
     """
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import pixel_array
@@ -49,9 +55,13 @@ def stored(found: "Dataset", frame: int | None = None) -> _Array:
     plugin = ""
     if syntax.is_encapsulated:
         check_frames(found, str(syntax), frame)
-        if str(syntax) == "1.2.840.10008.1.2.5" and "pylibjpeg" in get_decoder(syntax).available_plugins:
+        if str(syntax) == _RLE and "pylibjpeg" in get_decoder(syntax).available_plugins:
             plugin = "pylibjpeg"  # pydicom's own decoder, which is asked next, makes room for all that is claimed
-    pixels: _Array = pixel_array(found, index=frame, decoding_plugin=plugin)
+    has_cells = not syntax.is_encapsulated or str(syntax) == _RLE  # other codestreams hold numbers, not cells
+    with _whole_cells(found, is_wanted=has_cells) as (above, below):
+        pixels: _Array = pixel_array(found, index=frame, decoding_plugin=plugin)
+    if above or below:
+        pixels = (pixels << above) >> (above + below)
     if frame is None and frames == 1:
         pixels = pixels[None]
     expected = (rows, columns) if frame is not None else (frames, rows, columns)
@@ -60,6 +70,28 @@ def stored(found: "Dataset", frame: int | None = None) -> _Array:
             "a file must hold the pixels that its header promises, this one does not. Restore the file."
         )
     return pixels
+
+
+@contextmanager
+def _whole_cells(found: "Dataset", *, is_wanted: bool) -> Iterator[tuple[int, int]]:
+    """Gives the unused bits above and below the value in each cell, where some are below; else (0, 0).
+
+    pydicom reads the lowest BitsStored bits whatever HighBit says, so within the block it is told to read all of them.
+    """
+    cell, bits = whole_number(found, "BitsAllocated", 0), whole_number(found, "BitsStored", 0)
+    high = whole_number(found, "HighBit", bits - 1)
+    if not is_wanted or high == bits - 1:
+        yield 0, 0
+        return
+    if not bits - 1 < high < cell:
+        raise DataError(
+            "a header must have a HighBit from BitsStored - 1 to BitsAllocated - 1, this one has not. Correct it."
+        )
+    found.BitsStored = cell
+    try:
+        yield cell - 1 - high, high - bits + 1
+    finally:
+        found.BitsStored = bits
 
 
 def check_size(rows: int, columns: int, frames: int) -> None:
@@ -86,16 +118,34 @@ def picture_of(found: "Dataset", frame: int) -> Picture:
     return _regions_only(picture, found)
 
 
+def aspect_of(found: "Dataset", frame: int) -> float:
+    """Returns the height of a pixel by its width, 1 where the header says nothing. Source: DICOM PS3.3 C.7.6.3.1.7."""
+    groups = grouped(found)[frame]
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
+        place, sides = first_with(groups, keyword), None
+        with suppress(ValueError, TypeError):  # a spacing that is no number says nothing
+            sides = None if place is None else numbers(place, keyword)
+        if sides and len(sides) == 2 and min(sides) > 0:
+            return sides[0] / sides[1]
+    return 1.0
+
+
 def physical_of(found: "Dataset") -> list[npt.NDArray[np.float32]]:
-    """Returns every frame in physical units (Hounsfield, activity, the scanner's own), float32 (rows, columns)."""
+    """Returns every frame in physical units (Hounsfield, activity, the scanner's own), float32 (rows, columns).
+
+    What the header calls padding is NaN.
+    """
     if text(found, "PhotometricInterpretation") not in _GREY:
         raise DataError("a volume must be made of grey slices, this one is not. Leave it out.")
     frames = stored(found)
     if frames.ndim != 3:
         raise DataError("a volume must be made of grey slices, this one is not. Leave it out.")
-    return [
+    made = [
         _rescaled(pixels, groups).astype(np.float32) for pixels, groups in zip(frames, grouped(found), strict=True)
     ]
+    for values, pixels in zip(made, frames, strict=True):
+        values[_padding(pixels, found)] = np.nan
+    return made
 
 
 def windowed(values: _Physical, center: float, width: float, function: str) -> _Physical:
@@ -208,8 +258,22 @@ def _padding(pixels: _Array, found: "Dataset") -> npt.NDArray[np.bool_]:
     if padding is None:
         return np.zeros(pixels.shape, dtype=np.bool_)
     limit = numbers(found, "PixelPaddingRangeLimit", 1) or padding
-    low, high = sorted((padding[0], limit[0]))
+    low, high = sorted(_as_stored(value[0], found) for value in (padding, limit))
     return np.asarray((pixels >= low) & (pixels <= high))
+
+
+def _as_stored(value: float, found: "Dataset") -> float:
+    """Returns a value of the header as pixels have it: many write -2000 as 63536, and 65535 as -1.
+
+    A value that no pixel can have is read as the same bits of a cell, then of the bits stored.
+    """
+    bits, is_signed = whole_number(found, "BitsStored", 16), whole_number(found, "PixelRepresentation", 0) == 1
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if is_signed else (0, 2**bits - 1)
+    for size in (whole_number(found, "BitsAllocated", 16), bits):
+        if not low <= value <= high:
+            turned = value % 2**size
+            value = turned - 2**size if is_signed and turned >= 2 ** (size - 1) else turned
+    return value
 
 
 def _through_palette(pixels: _Array, found: "Dataset") -> _Array:

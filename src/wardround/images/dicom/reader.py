@@ -59,23 +59,18 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
         raise DataError(
             f"the key for pseudonyms must have {KEY_BYTES} bytes, got {len(key)}. Use load_or_create_key."
         )
-    if options.modality not in (None, *MODALITIES):
-        raise DataError(
-            f"modality must be one of {', '.join(MODALITIES)}, got {options.modality!r}. Choose one of them.",
-            code="data-modality",
-        )
     target = _TARGETS[task]
     name_for = partial(pseudonym, key)
     table = None if target is Target.MASKS else read_labels(store, options, name_for)
     if table is None and target is not Target.MASKS:
         raise DataError(f"DICOM without segmentations must come with a table of labels, got none. Add {LABELS}.")
-    seen = survey(store, name_for, reviewed=options.reviewed, modality=options.modality)
+    seen = survey(store, name_for, reviewed=options.reviewed, modalities=_chosen(options.modalities))
     if seen.slices and seen.pictures:
         raise DataError(
             f"a data set must hold pictures or volumes, got pictures ({_modalities(seen.pictures)}) and slices of "
-            f"volumes ({_modalities(seen.slices)}). Set `[data] modality` to the one that is meant (`--modality` of "
-            "`wardround data check`), or lay them into two folders.",
-            code="data-mixed-modalities",
+            f'volumes ({_modalities(seen.slices)}). Choose by `[data] modalities`, such as ["CT"] (`--modality CT` '
+            "of `wardround data check`), or lay them into two folders.",
+            code="data-modalities",
         )
     units, gone, notes, like_another = _units(seen, name_for)
     if table is None:
@@ -107,10 +102,22 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
     return listing
 
 
+def _chosen(modalities: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Returns modalities as headers have them."""
+    chosen = None if modalities is None else tuple(modality.upper() for modality in modalities)
+    if strange := set(chosen or ()) - set(MODALITIES):
+        raise DataError(
+            f"modalities of a DICOM export must be of {', '.join(MODALITIES)}, got {', '.join(sorted(strange))}. "
+            "Choose among them.",
+            code="data-modality",
+        )
+    return chosen
+
+
 def _modalities(headers: Sequence[Header]) -> str:
-    """Returns counts of files by modality, in words."""
-    counts = Counter(header.modality or "another modality" for header in headers)
-    return ", ".join(f"{count} files {name}" for name, count in counts.most_common())
+    """Returns the modalities with the numbers of their files, as `CR 1, CT 32`."""
+    counts = Counter(header.modality or "another" for header in headers)
+    return ", ".join(f"{modality} {count}" for modality, count in sorted(counts.items()))
 
 
 def _called(unit: Unit) -> str:
@@ -125,9 +132,10 @@ def _units(
     used = seen.slices or seen.pictures
     patient = patients_of((*used, *seen.segmentations, *seen.refused), name_for)
     notes = list(seen.notes)
-    modalities = {header.modality for header in used}
-    if len(modalities) > 1:
-        notes.append(f"several modalities are read as one: {_modalities(used)}; set [data] modality to have one")
+    if len({header.modality for header in used}) > 1:
+        notes.append(
+            f"the files are of several modalities: {_modalities(used)}; `[data] modalities` leaves some of them out"
+        )
     owners: dict[str, set[str]] = {}
     for header in used:
         owners.setdefault(header.study, set()).add(patient(header))

@@ -1,14 +1,17 @@
 """Files to pictures and volumes: all looked at once, patients told apart, slices of a series made one volume."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 
 from wardround.errors import DataError
 from wardround.images.dicom.geometry import UNPLACED, NoStack, Plane, grid_of
 from wardround.images.dicom.headers import Header, Kind, read_header
 from wardround.images.dicom.labels import LABELS
-from wardround.images.dicom.pixels import MAX_VOXELS
+from wardround.images.dicom.parse import whole
+from wardround.images.dicom.pixels import MAX_VOXELS, stored
+from wardround.images.dicom.quiet import sealed
 from wardround.images.findings import LeftOut
 from wardround.images.store import Store
 
@@ -36,12 +39,16 @@ class Survey:
 
 
 def survey(
-    store: Store, name_for: Callable[[str, str], str], *, reviewed: bool, modality: str | None = None
+    store: Store,
+    name_for: Callable[[str, str], str],
+    *,
+    reviewed: bool,
+    modalities: Collection[str] | None = None,
 ) -> Survey:
     """Looks at every header.
 
     `name_for` makes a pseudonym of a kind and a value; `reviewed` says that somebody has looked at pictures that may
-    show a name; files of another `modality` are passed over.
+    show a name; pictures and slices of other modalities than `modalities` are passed over.
 
     Raises:
         MissingExtra: a compression needs a decoder that is not installed.
@@ -58,8 +65,8 @@ def survey(
         else:
             if header.kind not in _USED:
                 cause = header.kind.value
-            elif modality not in (None, header.modality) and header.kind is not Kind.SEGMENTATION:
-                cause = f"files of another modality than {modality}"
+            elif not (modalities is None or header.modality in modalities or header.kind is Kind.SEGMENTATION):
+                cause = f"files of another modality than {' or '.join(modalities)}"
             elif header.patient is None:
                 cause = _NOBODYS
         if cause is None:
@@ -67,14 +74,17 @@ def survey(
         else:
             passed_over.append(LeftOut(store.alias(name), cause))
     counts = Counter(one.cause for one in passed_over)
-    first: dict[tuple[str | None, str, str], Header] = {}
-    for header in headers:
-        first.setdefault((header.patient, header.series, header.image), header)
-    kept, repeats = first.values(), len(headers) - len(first)
+    kept, shared = _without_repeats(store, headers)
+    repeats = len(headers) - len(kept)
     refused = Counter(header.refusal for header in kept if header.refusal is not None)
     notes = [f"{count} {what} were passed over" for what, count in sorted(counts.items())]
     if repeats:
         notes.append(f"{repeats} files repeat an image that was there before and were passed over")
+    if shared:
+        notes.append(
+            f"{shared} images have the SOPInstanceUID of another one and other pixels: the export gave several images "
+            "one UID. They are kept; ask for an export in which each has its own"
+        )
     for reason, count in sorted(refused.items()):
         verdict = "let in as reviewed" if reviewed else "refused; look at them, and set reviewed to let them in"
         notes.append(f"{count} images ({reason}) were {verdict}")
@@ -85,6 +95,46 @@ def survey(
     pictures, slices, segmentations = (tuple(h for h in used if h.kind is kind) for kind in _USED)
     kept_out = () if reviewed else tuple(header for header in kept if header.refusal is not None)
     return Survey(pictures, slices, segmentations, tuple(notes), len(names), tuple(passed_over), kept_out)
+
+
+def _without_repeats(store: Store, headers: Iterable[Header]) -> tuple[list[Header], int]:
+    """Returns files without those that repeat one, and the number that only share a UID with one.
+
+    A file repeats one of the same patient, series and SOPInstanceUID whose decoded pixels and places are equal.
+    """
+    alike: dict[tuple[str | None, str, str], list[Header]] = defaultdict(list)
+    for header in headers:
+        alike[header.patient, header.series, header.image].append(header)
+    kept, shared = [], 0
+    for several in alike.values():
+        if len(several) > 1:
+            different: dict[tuple[object, str], Header] = {}
+            for header in several:
+                different.setdefault((header.planes, _pixels_sha256(store, header)), header)
+            several = [*different.values()]
+            shared += len(several) - 1
+        kept += several
+    return kept, shared
+
+
+def _pixels_sha256(store: Store, header: Header) -> str:
+    """Returns the SHA-256 of a file's decoded pixels.
+
+    Of a file that cannot be decoded it is that of its bytes; a file that cannot be read is equal to no other.
+    """
+    try:
+        content = store.read(header.source)
+    except DataError:
+        return header.source
+
+    def decoded() -> str:
+        pixels = stored(whole(content))
+        return sha256(f"{pixels.shape} {pixels.dtype.kind}".encode() + pixels.astype("<i8").tobytes()).hexdigest()
+
+    try:
+        return sealed(decoded, "damaged")
+    except DataError:
+        return sha256(content).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -129,10 +179,12 @@ def patients_of(headers: Iterable[Header], name_for: Callable[[str, str], str]) 
 def pictures(headers: Iterable[Header], patient: Callable[[Header], str]) -> list[Unit]:
     """Returns every frame of every file as a picture of its own."""
     units = []
-    for name, found in _by_series(headers).items():
+    of_series: dict[tuple[str, str], list[Header]] = defaultdict(list)
+    for header in headers:  # a UID that the export gave to series of several patients joins none of them
+        of_series[patient(header), header.series].append(header)
+    for (who, name), found in of_series.items():
         ordered = sorted(found, key=lambda header: (header.number, header.image))
         for number, header in enumerate(ordered, start=1):
-            who = patient(header)
             file = f"{who}/s-{name}/{number:04d}"
             frames = (None,) if header.frames == 1 else range(header.frames)
             for frame in frames:

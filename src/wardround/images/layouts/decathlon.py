@@ -10,17 +10,17 @@ a mask (`test`) are passed over.
 from pathlib import PurePosixPath
 from typing import Any
 
-from wardround.boundary.documents import Unfit, parse_json
 from wardround.errors import DataError
 from wardround.images.decode.nifti import ENDINGS, NIFTI
 from wardround.images.entries import Entry, Region, Target, Task
 from wardround.images.findings import shortened
+from wardround.images.layouts.dataset_json import DESCRIPTION, as_dict, as_list, description_of
+from wardround.images.layouts.nnunet import is_nnunet, listing_of
 from wardround.images.layouts.readers import Reader, plain
 from wardround.images.listing import Listing
 from wardround.images.store import Store
 from wardround.images.table import leads_outside
 
-DESCRIPTION = "dataset.json"
 EXPECTED = f"{DESCRIPTION}, imagesTr/*.nii.gz and labelsTr/*.nii.gz"
 
 _UNIONS: dict[frozenset[str], tuple[tuple[str, frozenset[str]], ...]] = {
@@ -39,13 +39,17 @@ _UNIONS: dict[frozenset[str], tuple[tuple[str, frozenset[str]], ...]] = {
 
 
 def read_decathlon(store: Store, task: Task) -> Listing:
-    """Returns every training volume with its mask.
+    """Returns every training volume with its mask; a folder in nnU-Net's form is read as `nnunet` reads it.
 
     Raises:
         DataError: no dataset.json, or one that does not fit the files.
     """
     del task
-    description = _description(store)
+    description = description_of(store, "decathlon", EXPECTED)
+    if is_nnunet(description):
+        return listing_of(store, description)
+    if not as_list(description.get("training")):
+        raise DataError(f"{DESCRIPTION} must list volumes under 'training', got none. Restore it.")
     pairs, problems = _pairs(store, description)
     names = _class_names(description)
     if problems:
@@ -55,7 +59,7 @@ def read_decathlon(store: Store, task: Task) -> Listing:
         )
     entries = [Entry(image, 0, None, split="train", mask=(mask,)) for image, mask in sorted(pairs)]
     notes = []
-    if untested := len(_as_list(description.get("test"))):
+    if untested := len(as_list(description.get("test"))):
         notes.append(f"{untested} volumes without a mask were passed over")
     return Listing(
         tuple(entries),
@@ -63,7 +67,7 @@ def read_decathlon(store: Store, task: Task) -> Listing:
         tuple(notes),
         target=Target.MASKS,
         volumes=True,
-        channels=max(1, len(_as_dict(description.get("modality")))),
+        channels=max(1, len(as_dict(description.get("modality")))),
         regions=regions_of(names),
         decoder=NIFTI,
     )
@@ -78,22 +82,10 @@ def regions_of(class_names: tuple[str, ...]) -> tuple[Region, ...]:
     return tuple(Region(name, tuple(sorted(index[part] for part in parts))) for name, parts in unions)
 
 
-def _description(store: Store) -> dict[str, Any]:
-    if DESCRIPTION not in store:
-        raise DataError(f"the layout decathlon must look like {EXPECTED}, but there is no {DESCRIPTION}.")
-    try:
-        found = parse_json(store.read(DESCRIPTION))
-    except Unfit as error:
-        raise DataError(f"{DESCRIPTION} must be JSON, got: {error}. Restore it.") from None
-    if not isinstance(found, dict) or not _as_list(found.get("training")):
-        raise DataError(f"{DESCRIPTION} must list volumes under 'training', got none. Restore it.")
-    return found
-
-
 def _pairs(store: Store, description: dict[str, Any]) -> tuple[list[tuple[str, str]], list[str]]:
     pairs, problems, seen = [], [], set[str]()
-    for number, item in enumerate(_as_list(description["training"]), start=1):
-        both = [_path(_as_dict(item).get(key)) for key in ("image", "label")]
+    for number, item in enumerate(as_list(description["training"]), start=1):
+        both = [_path(as_dict(item).get(key)) for key in ("image", "label")]
         image, mask = both
         if image is None or mask is None:
             problems.append(f"entry {number} names no image and label (.nii, .nii.gz) below the folder")
@@ -108,7 +100,7 @@ def _pairs(store: Store, description: dict[str, Any]) -> tuple[list[tuple[str, s
 
 
 def _class_names(description: dict[str, Any]) -> tuple[str, ...]:
-    labels = _as_dict(description.get("labels"))
+    labels = as_dict(description.get("labels"))
     numbered = {int(key): str(name) for key, name in labels.items() if str(key).isascii() and str(key).isdigit()}
     if (
         len(numbered) != len(labels)
@@ -130,14 +122,6 @@ def _path(value: object) -> str | None:
     if leads_outside(name) or not name.lower().endswith(ENDINGS):
         return None
     return PurePosixPath(name).as_posix()
-
-
-def _as_list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _as_dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 READER = Reader(plain(read_decathlon), EXPECTED, (Task.SEGMENTATION,))

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+from wardround.images.arrays import ENDING
 from wardround.images.decode.nifti import ENDINGS
 from wardround.images.dicom.parse import is_dicom
-from wardround.images.layouts import aptos, chest_xray, decathlon, manifest
+from wardround.images.layouts import aptos, bids, chest_xray, manifest
+from wardround.images.layouts.dataset_json import DESCRIPTION, description_of
+from wardround.images.layouts.nnunet import EXPECTED, is_nnunet
 from wardround.images.store import Store
 from wardround.images.table import METADATA, files_in
 
@@ -16,8 +19,12 @@ def guess_layout(store: Store, table: Path | None = None) -> str:
 
     A `table` that lies elsewhere is taken for the layout whose name it has, and under another name for a manifest.
     """
+    if store.root.name.lower().endswith(ENDING):
+        return "medmnist"
+    if DESCRIPTION in store:
+        return "nnunet" if is_nnunet(description_of(store, "nnunet", EXPECTED)) else "decathlon"
     for name, file in (
-        ("decathlon", decathlon.DESCRIPTION),
+        ("bids", bids.PARTICIPANTS),
         ("manifest", manifest.MANIFEST),
         ("aptos", aptos.TABLE),
     ):
@@ -30,7 +37,7 @@ def guess_layout(store: Store, table: Path | None = None) -> str:
     if (
         METADATA not in store
         and not files_in(store)[0]
-        and any(not name.endswith(ENDINGS) and is_dicom(store.read(name)) for name in store.names()[:_TRIED])
+        and any(not name.endswith(ENDINGS) and is_dicom(store.head(name, 132)) for name in store.names()[:_TRIED])
     ):
         return "dicom"
     return "folder" if table is None or table.name == METADATA else "manifest"

@@ -3,6 +3,6 @@
 from typing import Literal
 
 LayoutName = Literal[
-    "chest_xray", "folder", "aptos", "decathlon", "manifest", "dicom", "phantom",
+    "chest_xray", "folder", "aptos", "decathlon", "nnunet", "bids", "medmnist", "manifest", "dicom", "phantom",
 ]  # fmt: skip
 """`[site] layout`; each has a module of its name beside this one, with its `READER`; `phantom` is generated."""

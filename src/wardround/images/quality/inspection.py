@@ -11,6 +11,7 @@ from wardround.images.entries import Target
 from wardround.images.patients import ImageSet
 from wardround.images.quality.balance import Balance, balance_notices, balance_of
 from wardround.images.quality.card import NOT_STATED, STATEMENTS, DataCard, data_card
+from wardround.images.quality.depth import depth_notices
 from wardround.images.quality.facts import FileFacts
 from wardround.images.quality.found import found_notices
 from wardround.images.quality.lookalikes import Lookalike, search_lookalikes
@@ -75,6 +76,7 @@ def inspect(
         *shortcut_notices(shortcuts),
         *outlier_notices(measures, known, image_set.pixels.shape[2:]),
         *mask_notices(measures),
+        *depth_notices(measures, image_set.pixels.ndim - 2),
         *balance_notices(balance, image_set.persons),
         *_card_notices(card),
     ]

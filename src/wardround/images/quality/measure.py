@@ -28,7 +28,7 @@ class Measures:
 
     `six` and `borders` are those of `wardround.images.quality.shortcut`; `colour` is the mean distance between the
     largest and the smallest channel, 0..1, zero for one channel; `mask_shares` is the share of the picture that each
-    mask class takes, (picture, class), None without masks.
+    mask class takes, (picture, class), None without masks; `brightest` is each picture's largest level, 0..255.
     """
 
     patients: tuple[Patient, ...]
@@ -38,6 +38,7 @@ class Measures:
     borders: Floats
     colour: Floats
     mask_shares: Floats | None
+    brightest: npt.NDArray[np.uint8]
 
     @property
     def is_constant(self) -> npt.NDArray[np.bool_]:
@@ -59,7 +60,7 @@ def measure(image_set: ImageSet, progress: Progress | None) -> Measures:
     slices.sort(key=lambda volume: volume[0][1].row)
     held = [volume[len(volume) // 2] for volume in slices]
     rows = np.array([image.row for _, image in held])
-    views, six, borders, colour = [], [], [], []
+    views, six, borders, colour, brightest = [], [], [], [], []
     block = _block(image_set.pixels)
     for start in range(0, len(rows), block):
         pictures = image_set.pixels[rows[start : start + block]]
@@ -67,6 +68,7 @@ def measure(image_set: ImageSet, progress: Progress | None) -> Measures:
         six.append(six_numbers(pictures))
         borders.append(border_numbers(pictures))
         colour.append(_colour(pictures))
+        brightest.append(pictures.reshape(len(pictures), -1).max(axis=1))
         if progress is not None:
             progress(min(start + block, len(rows)), len(rows))
     return Measures(
@@ -77,6 +79,7 @@ def measure(image_set: ImageSet, progress: Progress | None) -> Measures:
         borders=np.concatenate(borders),
         colour=np.concatenate(colour),
         mask_shares=_mask_shares(image_set, [[image.row for _, image in volume] for volume in slices]),
+        brightest=np.concatenate(brightest),
     )
 
 

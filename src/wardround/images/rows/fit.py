@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from wardround.errors import DataError
-from wardround.images.decode.pillow import Picture
+from wardround.images.decode.pillow import MAX_PIXELS, Picture
 
 DISC_THRESHOLD = 0.1
 """Height above the dark end of a picture's values, as a part of their range, from which pixels are of the disc."""
@@ -93,6 +93,29 @@ def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit) -> 
         made.paste(_scaled(image, (wide, high), whole), ((width - wide) // 2, (height - high) // 2))
     array = np.asarray(made)
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def squared(values: npt.NDArray[np.uint8], aspect: float, filtered: Image.Resampling) -> npt.NDArray[np.uint8]:
+    """Returns a picture or mask with square pixels: the axis along which pixels are longer has more of them.
+
+    Args:
+        values: (channel, height, width).
+        aspect: height of a pixel by its width; within a hundredth of 1 nothing changes.
+        filtered: how new pixels are made.
+
+    Raises:
+        DataError: pixels that are more than ten times as long as wide, or too many of them.
+    """
+    if 0.99 < aspect < 1.01:
+        return values
+    height, width = values.shape[1:]
+    size = (width, round(height * aspect)) if aspect > 1 else (round(width / aspect), height)
+    if not 0.1 <= aspect <= 10 or size[0] * size[1] > MAX_PIXELS:
+        raise DataError(
+            f"pixels must be at most ten times as long as wide, and square ones at most {MAX_PIXELS:,}, got the aspect "
+            f"{aspect:g}. Leave the picture out, or set fit to stretch."
+        )
+    return np.stack([np.asarray(Image.fromarray(channel).resize(size, filtered)) for channel in values])
 
 
 def find_circle(picture: Picture) -> Circle | None:

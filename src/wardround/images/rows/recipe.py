@@ -10,10 +10,12 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from wardround.errors import DataError
-from wardround.images.decode.raw import Hint, Mask, Raw
-from wardround.images.rows.fit import Fit, find_circle, fitted, within
+from wardround.images.decode.pillow import Picture
+from wardround.images.decode.raw import Hint, Mask, Raw, Values
+from wardround.images.rows.fit import Fit, find_circle, fitted, squared, within
 
 Rows = npt.NDArray[np.uint8]
 """(row, channel, *space): the last channel is the mask where there is one."""
@@ -54,6 +56,7 @@ class PictureRecipe:
         channels: 1 or 3.
         fit: treatment of a picture that is no square.
         circle: crop to the bright disc of a fundus photograph first.
+        bits: used by pictures whose files have 16 bits: 2^bits - 1 becomes white in every one of them.
     """
 
     rows: ClassVar[int] = 1
@@ -62,6 +65,7 @@ class PictureRecipe:
     channels: int
     fit: Fit = Fit.CROP
     circle: bool = False
+    bits: int = 16
 
     def __post_init__(self) -> None:
         """Raises `DataError` for a shape that cannot be made."""
@@ -69,13 +73,15 @@ class PictureRecipe:
             raise DataError(
                 f"image_size must lie between 1 and 4096, got {self.image_size}. Choose 64 to begin with."
             )
+        if not 9 <= self.bits <= 16:
+            raise DataError(f"bits must lie between 9 and 16, got {self.bits}. Leave it out for 16.")
         if self.channels not in (1, 3):
             raise DataError(f"channels must be 1 or 3, got {self.channels}. Choose 1 for radiographs.")
 
     @property
     def key(self) -> tuple[object, ...]:
         """Everything that changes the rows: part of the key under which they are kept."""
-        return ("picture", VERSION, self.image_size, self.channels, self.fit.value, self.circle)
+        return ("picture", VERSION, self.image_size, self.channels, self.fit.value, self.circle, self.bits)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,14 +95,18 @@ class PictureRecipe:
 
     def prepare(self, raw: Raw) -> Prepared:
         """Returns the rows of one entry; raises `DataError` where it cannot be brought to the shape."""
-        if raw.values.dtype != np.uint8:
+        if raw.values.dtype not in (np.uint8, np.uint16):
             raise DataError(
                 "a picture must be two-dimensional here, got a volume. Set data.volume_size, "
                 "or choose a layout of pictures."
             )
-        picture = np.asarray(raw.values, dtype=np.uint8)
+        picture = of_eight_bits(raw.values, self.bits)
         size = (self.image_size, self.image_size)
-        mask, circle = raw.mask, find_circle(picture) if self.circle else None
+        mask = raw.mask
+        if self.fit is not Fit.STRETCH:
+            picture = squared(picture, raw.aspect, Image.Resampling.BILINEAR)
+            mask = None if mask is None else squared(mask[None], raw.aspect, Image.Resampling.NEAREST)[0]
+        circle = find_circle(picture) if self.circle else None
         if circle is not None:  # the picture's own disc, for its mask as well
             picture, mask = within(picture, circle), None if mask is None else within(mask[None], circle)[0]
         made = fitted(picture, size, self.channels, self.fit)
@@ -172,10 +182,10 @@ class VolumeRecipe:
             raise DataError(f"every volume must have {self.channels} channels, got {len(raw.values)}.")
         from wardround.images.rows.volume import centred, levels, resampled
 
-        values, mask = np.asarray(raw.values, dtype=np.float32), raw.mask
+        values, mask, padding = np.asarray(raw.values, dtype=np.float32), raw.mask, raw.padding
         if self.spacing is not None:
-            values, mask = resampled(values, mask, raw.affine, self.spacing)
-        picture = levels(values, self.window)
+            values, mask, padding = resampled(values, mask, raw.affine, self.spacing, padding)
+        picture = levels(values, self.window, padding)
         rows = picture if mask is None else np.concatenate([picture, mask[None]])
         made, extent = centred(rows, self.size)
         if self.view is View.VOLUME:
@@ -185,6 +195,22 @@ class VolumeRecipe:
 
 Recipe: TypeAlias = PictureRecipe | VolumeRecipe
 """The rows that every picture of a set is made into."""
+
+
+def of_eight_bits(values: Values, bits: int) -> Picture:
+    """Returns a picture of 8 bits; one of 16 is scaled from 0..2^bits - 1.
+
+    Raises:
+        DataError: a value above that.
+    """
+    if values.dtype == np.uint8:
+        return np.asarray(values, dtype=np.uint8)
+    top = (1 << bits) - 1
+    if values.max(initial=0) > top:
+        raise DataError(
+            f"a picture must have values up to {top} for bits = {bits}, got {values.max()}. Correct [data] bits."
+        )
+    return ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
 
 
 def axial(volume: Rows) -> Rows:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import DataError, MissingExtra
-from wardround.images.decode.raw import Affine, Mask
+from wardround.images.decode.raw import Affine, Mask, Padding
 
 Values = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.uint8]
@@ -17,9 +17,15 @@ PERCENTILES = (0.5, 99.5)
 
 
 def resampled(
-    values: Values, mask: Mask | None, affine: Affine, spacing: tuple[float, float, float]
-) -> tuple[Values, Mask | None]:
-    """Returns a volume and its mask on a grid of the given spacing, linear and nearest, axes as they were.
+    values: Values,
+    mask: Mask | None,
+    affine: Affine,
+    spacing: tuple[float, float, float],
+    padding: Padding | None = None,
+) -> tuple[Values, Mask | None, Padding | None]:
+    """Returns a volume, its mask and its padding on a grid of the given spacing: linear, nearest and nearest.
+
+    The axes stay as they are.
 
     Source: `monai.transforms.Spacing`.
 
@@ -28,10 +34,11 @@ def resampled(
         mask: (x, y, z).
         affine: voxels to mm.
         spacing: mm between voxels, along x, y and z.
+        padding: (x, y, z), see `Raw`.
     """
     own = np.linalg.norm(affine[:3, :3], axis=0)
     if np.allclose(own, spacing, rtol=1e-3):
-        return values, mask
+        return values, mask, padding
     expected = np.prod([n * a / b for n, a, b in zip(values.shape[1:], own, spacing, strict=True)])
     if expected * len(values) > 1 << 29:
         raise DataError(
@@ -53,22 +60,34 @@ def resampled(
             tensor: Any = MetaTensor(array, affine=affine)  # type: ignore[arg-type]
             return np.asarray(place(tensor), dtype=np.float32)
 
-        classes = None if mask is None else np.rint(moved(mask[None].astype(np.float32), "nearest")[0])
-        return moved(values, "bilinear"), None if classes is None else classes.astype(np.uint8)
+        def nearest(array: Mask | Padding) -> Values:
+            return np.asarray(np.rint(moved(array[None].astype(np.float32), "nearest")[0]))
+
+        return (
+            moved(values, "bilinear"),
+            None if mask is None else nearest(mask).astype(np.uint8),
+            None if padding is None else nearest(padding) > 0,
+        )
 
 
-def levels(values: Values, window: tuple[float, float] | None) -> Rows:
+def levels(values: Values, window: tuple[float, float] | None, padding: Padding | None = None) -> Rows:
     """Returns 256 grey levels between the window's ends, or the volume's own percentiles, each channel alone.
+
+    Padding is black and no part of the percentiles.
 
     Args:
         values: (channel, ...), finite.
         window: physical values that become 0 and 255.
+        padding: (...), see `Raw`.
     """
     made = np.empty(values.shape, dtype=np.uint8)
     for channel, physical in enumerate(values):
-        low, high = window or np.percentile(physical, PERCENTILES)
+        measured = physical if padding is None or padding.all() else physical[~padding]
+        low, high = window or np.percentile(measured, PERCENTILES)
         scale = 255.0 / (high - low) if high > low else 0.0
         made[channel] = np.clip(np.rint((physical - low) * scale), 0, 255)
+    if padding is not None:
+        made[:, padding] = 0
     return made
 
 

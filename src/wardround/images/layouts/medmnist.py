@@ -1,0 +1,62 @@
+"""MedMNIST: one file of arrays, `<name>.npz`, with published parts. No person is named, so the unit is the picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wardround.errors import DataError
+from wardround.images.arrays import array_of
+from wardround.images.class_names import numbers_first
+from wardround.images.decode.raw import Hint, Raw
+from wardround.images.entries import Entry, Target, Task
+from wardround.images.layouts.readers import Reader
+from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
+from wardround.images.store import Store
+
+EXPECTED = "one file <name>.npz (train_images, train_labels, ...)"
+
+
+@dataclass(frozen=True)
+class ArrayDecoder:
+    """One array a picture, or a volume of voxels of 1 mm: the file tells no spacing and no orientation."""
+
+    key: str = "arrays-1"
+
+    def decode(self, entry: Entry, contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
+        """See `Decoder`."""
+        del entry, masks, hint
+        values = array_of(contents[0]).astype(np.uint8, copy=False)
+        if values.ndim == 3 and values.shape[-1] != 3:
+            return Raw(values[None].astype(np.float32), None, np.eye(4))
+        return Raw(values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1)))
+
+
+def read_medmnist(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
+    """Returns every picture of the file with its label and published part; classes are the numbers of the file.
+
+    Raises:
+        DataError: another layout, or fewer than two classes where the study names none.
+    """
+    names = [name for name in store.names() if name.endswith(".npy") and name.count("/") == 2]
+    if not names:
+        raise DataError(f"the layout medmnist must look like {EXPECTED}, but there are no such arrays.")
+    places = {name: name.split("/") for name in names}
+    class_names = tuple(sorted({label for _, label, _ in places.values()}, key=numbers_first))
+    if len(class_names) < 2 and options.classes is None and not options.looking:
+        raise DataError(f"the layout medmnist must have two classes or more, got {', '.join(class_names)}.")
+    number = {name: label for label, name in enumerate(class_names)}
+    entries = tuple(Entry(name, number[label], None, split=part) for name, (part, label, _) in places.items())
+    first = array_of(store.read(names[0]))
+    volumes = first.ndim == 3 and first.shape[-1] != 3
+    return Listing(
+        entries,
+        class_names,
+        target=Target.GRADES if task is Task.GRADING else Target.CLASSES,
+        volumes=volumes,
+        channels=1 if volumes else None,
+        decoder=ArrayDecoder(),
+    )
+
+
+READER = Reader(read_medmnist, EXPECTED, (Task.CLASSIFICATION, Task.BINARY, Task.GRADING))
