@@ -40,7 +40,7 @@ class Signer:
     Args:
         key: signs.
         study: digest of the study.
-        ledger: its sealed head, where the run begins or goes on; empty between hospitals, who keep ledgers of their own.
+        ledger: its sealed head, where the run begins or goes on; empty between hospitals, each of whom keeps its own.
     """
 
     def __init__(self, key: SigningKey, study: str, ledger: str) -> None:
