@@ -8,6 +8,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import copy
 import itertools
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -20,12 +21,16 @@ from PIL import Image
 
 from wardround.cli.main import main
 from wardround.config import parse_study
+from wardround.secure_aggregation.keys.identity import SigningKey
 
 pytest_plugins = ["tests.fixtures_federation"]
 
 # No test, and no process that one starts, charges the ledger of the person who runs the tests.
 STATE = tempfile.TemporaryDirectory(prefix="wardround-state-")
 os.environ["XDG_STATE_HOME"] = STATE.name
+KEY = Path(STATE.name) / "wardround" / "record-key.pem"
+KEY.parent.mkdir()
+SigningKey.new(os.urandom).write(KEY)
 _numbers = itertools.count()
 
 # No deadline: a busy machine is no reason to fail.
@@ -55,8 +60,10 @@ TINY: dict[str, dict[str, object]] = {
 
 @pytest.fixture(autouse=True)
 def own_state(monkeypatch):
-    """The folder of this test's own lasting ledger, which is made when one is."""
+    """The folder of this test's own lasting ledger, which is made when one is, and of the one key of all tests."""
     folder = Path(STATE.name) / str(next(_numbers))
+    (folder / "wardround").mkdir(parents=True)
+    shutil.copy(KEY, folder / "wardround")  # runs of the session's fixtures are this person's as well
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
     return folder
 

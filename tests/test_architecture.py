@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "models": {"per_patient"},
     "privacy": {"work", "per_patient", "accounting", "randomness"},
     "training": {"work", "per_patient", "privacy", "models", "images", "randomness"},
-    "records": {"accounting.numbers"},
+    "records": {"accounting.numbers", "secure_aggregation.keys"},
     "federation": {"work", "secure_aggregation", "accounting"},
     # Values that every party computes from the study file alone.
     "agreed": {
@@ -81,6 +81,7 @@ ARROWS: dict[str, set[str]] = {
         "randomness",
         "accounting",
         "privacy",
+        "secure_aggregation.keys.identity",
         "secure_aggregation.round.witness",
         "federation",
         "agreed",

@@ -85,7 +85,7 @@ def test_hospitals_and_coordinator_train_over_bytes(folders, name):
         )
         coordinator.close()
         receipts = coordinator.receipts()
-        certificate: dict[str, Any] = certificate_of(coordinator, outcome, "0" * 64, [], receipts)
+        certificate: dict[str, Any] = certificate_of(coordinator, outcome, "0" * 64, [], receipts, str)
     [model] = outcome.models.values()
     assert np.isfinite(model).all()
     assert not np.array_equal(model, weights)

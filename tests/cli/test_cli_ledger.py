@@ -14,6 +14,7 @@ from wardround.accounting.events import GaussianEvent, SelfComposedEvent, to_jso
 from wardround.ledger.entry import GENESIS, chained_hash
 from wardround.ledger.file import LedgerFile
 from wardround.ledger.place import own_ledger
+from wardround.simulation.own_key import NAME
 
 DELTA = 1e-5
 EVENT = GaussianEvent(2.0)
@@ -42,7 +43,8 @@ def pictures(make_pictures, tmp_path):
 
 
 def files(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All files but the key of all tests."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != NAME}
 
 
 def test_show_counts_the_persons_of_a_folder_and_no_others(wardround, pictures):

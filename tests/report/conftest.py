@@ -88,9 +88,9 @@ LEDGER = {
     "total": {"runs": 3, "studies": 2, "persons": 128, "greatest_epsilon": 7.0123, "delta": 1e-5, "limit": None},
 }  # fmt: skip
 ROUNDS = (
-    {"round": 1, "seconds": 0.5},
-    {"round": 2, "seconds": 0.5, "epsilon": 2.2222, "metrics": {"models": 1, "auroc": 0.8}},
-    {"round": 4, "seconds": 0.5, "epsilon": 3.4567, "metrics": {"models": 1, "auroc": 0.88}},
+    {"round": 1},
+    {"round": 2, "epsilon": 2.2222, "metrics": {"models": 1, "auroc": 0.8}},
+    {"round": 4, "epsilon": 3.4567, "metrics": {"models": 1, "auroc": 0.88}},
 )
 
 

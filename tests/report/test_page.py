@@ -225,7 +225,7 @@ def test_an_auroc_that_the_test_set_cannot_give_is_a_dash(page_of):
         results["metrics"] |= {"auroc": None, "auroc_interval": None, "sensitivity": None}
         results["references"] = {}
 
-    rounds = [{"round": 4, "seconds": 0.5, "epsilon": 3.4567, "metrics": {"models": 1, "auroc": None}}]
+    rounds = [{"round": 4, "epsilon": 3.4567, "metrics": {"models": 1, "auroc": None}}]
     page = page_of(bend, rounds=rounds)
     assert "the test patients show one class only" in page.text
     assert "None" not in page.text
@@ -246,7 +246,7 @@ def test_hospitals_alone_show_their_range(page_of):
     page = page_of(
         bend,
         study='[federation]\nstrategy = "alone"\n',
-        rounds=[{"round": i, "seconds": 9.0, "epsilon": 1.0 * i, "metrics": looks} for i in (1, 2)],
+        rounds=[{"round": i, "epsilon": 1.0 * i, "metrics": looks} for i in (1, 2)],
     )
     assert "range over the 2 models 0.731 to 0.752" in page.text
     assert "Each hospital alone, with privacy this run" in page.text
@@ -317,8 +317,8 @@ def test_a_masked_run_shows_what_was_sent_and_which_rounds_were_begun_again(page
     assert summary_of_run(make_record(masked))["upload"] == {"sentence": sentence, "bytes": 17804}
     assert "What is sent" not in page_of(lambda _, results: results.update(upload=None)).text
     assert summary_of_run(make_record())["upload"] is None
-    once = ({"round": 1, "seconds": 0.5, "attempts": 2, "missing": ["north"]},)
-    twice = (*once, {"round": 2, "seconds": 0.5, "attempts": 3, "missing": ["north", "south"]})
+    once = ({"round": 1, "attempts": 2, "missing": ["north"]},)
+    twice = (*once, {"round": 2, "attempts": 3, "missing": ["north", "south"]})
     assert "In 1 round a hospital was missing: 1 attempt ended with nothing opened" in page_of(rounds=once).text
     assert "In 2 rounds a hospital was missing: 3 attempts ended with nothing opened" in page_of(rounds=twice).text
     assert "a hospital was missing" not in page_of().text

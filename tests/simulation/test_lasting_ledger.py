@@ -211,6 +211,8 @@ def test_a_run_goes_on_with_its_ledger_wherever_that_of_today_is(study_of, tmp_p
     stopped(study_of(), tmp_path / "run")
     ledger = own_ledger()
     charged = {name: len(charges) for name, charges in charges_in(ledger).items()}
+    (tmp_path / "elsewhere" / "wardround").mkdir(parents=True)
+    shutil.copy(ledger.with_name("record-key.pem"), tmp_path / "elsewhere" / "wardround")  # the same person
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
     resume_run(tmp_path / "run", Silent())
     assert not own_ledger().exists()
@@ -325,7 +327,7 @@ def test_phantoms_never_touch_the_lasting_ledger(tiny_study, tmp_path, own_state
         run(tiny_study(study={"seed": None}), tmp_path / "run", Stopping(2))
     resume_run(tmp_path / "run", Silent())
     assert read(tmp_path / "run" / "ledger.json")["ledger"] is None
-    assert not own_state.exists()
+    assert [path.name for path in own_state.rglob("*") if path.is_file()] == ["record-key.pem"]
 
 
 # Persons who are left out --------------------------------------------------------------------------------

@@ -130,8 +130,6 @@ def what_counts(folder):
     for ledger in certificate["ledgers"].values():
         del ledger["head"]
     lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
-    for line in lines:
-        del line["seconds"]
     return {
         "model": (folder / "model.safetensors").read_bytes(),
         "results": read_json(folder / "results.json"),

@@ -20,7 +20,9 @@ from wardround.ledger.entry import Charge
 from wardround.ledger.file import LedgerFile
 from wardround.records.arrays import arrays_from_file
 from wardround.records.folder import RunRecord
+from wardround.records.signer import sealed
 from wardround.simulation import run as simulation
+from wardround.simulation.own_key import own_key
 
 LOCAL: dict[str, dict[str, object]] = {
     "fedavg": {"strategy": "fedavg", "local_steps": 2},
@@ -166,7 +168,9 @@ def test_the_certificate_is_about_the_model_and_the_ledgers_beside_it(private, s
     assert sorted(part.hospital for part in parts) == sorted(run)
     with LedgerFile(record.path / "ledger.sqlite") as ledger:
         charged = [n for n, line in enumerate(ledger.entries(), start=1) if isinstance(line, Charge)]
-        assert {hospital["head"] for hospital in run.values()} == {ledger.head_after(charged[-1])}
+        head = ledger.head_after(charged[-1])
+        assert head is not None
+        assert {hospital["head"] for hospital in run.values()} == {sealed(head, own_key())}
         assert ledger.position() == (noted["entries"], noted["head"])
 
 

@@ -21,6 +21,7 @@ from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.materials import gather
+from wardround.simulation.own_key import own_key
 from wardround.transport.unix import SocketChannel
 from wardround.types import HospitalName
 
@@ -152,11 +153,15 @@ class Consortium:
         """The receipts of the finished run, by hospital."""
         return json.loads((self.folder / "run" / "receipts.json").read_text())
 
-    def run(self, watched: Callable[[SocketChannel], Any] = lambda channel: channel) -> RunRecord:
+    def run(
+        self, watched: Callable[[SocketChannel], Any] = lambda channel: channel, *, key: SigningKey | None = None
+    ) -> RunRecord:
         """Runs the coordinator's program over sockets, or over a channel that watches them."""
         channel = SocketChannel({name: self.home(name) / "agent.sock" for name in NAMES})
         try:
-            return coordinate(self.study, watched(channel), self.keys, self.folder / "run", Silent())
+            return coordinate(
+                self.study, watched(channel), self.keys, key or own_key(), self.folder / "run", Silent()
+            )
         finally:
             channel.close()
 

@@ -4,10 +4,17 @@ import json
 from typing import Any
 
 import pytest
+from tests.errors import raises_code
 from tests.transport.consortium import ALONE, MASKED, NAMES, Forked, command_line
 
 from wardround.coordinator.observer import Silent
+from wardround.errors import RecordError
+from wardround.records.arrays import arrays_to_bytes
+from wardround.secure_aggregation.keys.identity import SigningKey
+from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.simulation.own_key import own_key, own_pin
 from wardround.simulation.run import run_study
+from wardround.simulation.verification import verify_run
 
 LOCAL = {"strategy": "fedavg", "rounds": 2, "local_steps": 2}
 STUDIES = {
@@ -16,6 +23,28 @@ STUDIES = {
     "nobody": (ALONE, LOCAL),
     "a ring": (ALONE, {"strategy": "round-robin", "rounds": 4}),
 }
+
+
+def check_signed_record(between):
+    """The run verifies; after a change, and under another person's key, it is neither reported nor gone on with."""
+    run = between.folder / "run"
+    found = verify_run(run, own_pin(), key=own_key())
+    assert found.signed.is_finished
+    assert {"receipts.json", "certificate.json"} <= json.loads((run / "record.json").read_text())["files"].keys()
+    last = max((run / "checkpoints").iterdir())
+    for path, code in ((run / "receipts.json", "record-edited-receipts-json"), (last, "record-edited-checkpoint")):
+        content = path.read_bytes()
+        path.write_bytes(arrays_to_bytes({}) if path == last else content + b" ")
+        with raises_code(RecordError, code):
+            between.run()
+        path.write_bytes(content)
+    certificate = (run / "certificate.json").read_bytes()
+    for text in (certificate, None):
+        if text is None:
+            (run / "certificate.json").unlink()  # a run that is to go on
+        with raises_code(RecordError, "record-key"):
+            between.run(key=SigningKey.new(system_entropy))
+    (run / "certificate.json").write_bytes(certificate)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +68,7 @@ def test_three_agents_give_the_weights_of_the_simulation(consortium, without_cha
     assert record.certificate["model_sha256"] == simulated.certificate["model_sha256"]
     assert statement["epsilon"] == promised["epsilon"]
     assert not statement["simulated"]
+    check_signed_record(between)
     assert set(json.loads((between.folder / "run" / "receipts.json").read_text())) == set(NAMES)
     assert "no figure of a test patient" in (between.folder / "run" / "report.html").read_text()
     for agent in NAMES:

@@ -24,6 +24,7 @@ def coordinate(
     from wardround.config import read_study
     from wardround.coordinator.run import coordinate as run_between
     from wardround.secure_aggregation.keys.pins import Pins
+    from wardround.simulation.own_key import own_key
     from wardround.transport.unix import SocketChannel, sockets_of
 
     resolved = read_study(study)
@@ -31,7 +32,7 @@ def coordinate(
     channel = SocketChannel(sockets_of(hospital, resolved.hospitals.names or ()), patience_s=patience)
     with interruptible(AGAIN), Terminal(console()) as terminal:
         try:
-            record = run_between(resolved, channel, keys, out, terminal)
+            record = run_between(resolved, channel, keys, own_key(), out, terminal)
         finally:
             channel.close()
     print_run(record, as_json)

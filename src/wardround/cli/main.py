@@ -19,6 +19,7 @@ from wardround.cli.data import data_app
 from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
 from wardround.cli.printing import AGAIN, console, interruptible, number, print_run
+from wardround.cli.verify import PinsPath, RunPath, trusted, verify
 from wardround.errors import WardroundError
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(agent_app, name="agent")
 app.command()(coordinate)
+app.command()(verify)
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
 _LONGEST_SENTENCE = 8000
 """Characters of an error that are printed; it may quote names from a file."""
@@ -170,12 +171,12 @@ def plan(
 
 
 @app.command()
-def report(path: RunPath, as_json: AsJson = False) -> None:
-    """Write a finished run's report again, and print its figures."""
-    from wardround.records.folder import RunRecord
+def report(path: RunPath, pins: PinsPath = None, as_json: AsJson = False) -> None:
+    """Verify a finished run's record, write its report again, and print its figures."""
+    from wardround.records.signed import verified
     from wardround.report.write import write_report
 
-    record = RunRecord.read(path)
+    record = verified(path, trusted(None, pins))
     write_report(record)
     print_run(record, as_json)
 

@@ -1,6 +1,6 @@
 """The certificate of a run, from what the hospitals said: the promise as it was kept."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import reduce
 
@@ -14,23 +14,31 @@ from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import statement_of
 from wardround.records.json_object import JsonObject
-from wardround.secure_aggregation.round.witness import Witness
+from wardround.secure_aggregation.round.witness import Witness, powers
 
 
 def certificate_of(
-    coordinator: Coordinator, outcome: Outcome, model_sha256: str, history: Sequence[JsonDict], receipts: Receipts
+    coordinator: Coordinator,
+    outcome: Outcome,
+    model_sha256: str,
+    history: Sequence[JsonDict],
+    receipts: Receipts,
+    sealed: Callable[[str], str],
 ) -> dict[str, object]:
     """Returns the promise as it was kept, and what it can be checked against.
 
     Epsilon is the looser of two: of the rounds that ended, and of everything that some hospital's ledger was
     charged for this study. They differ when an interrupted round was asked for again: its first answer may
-    have been seen. `history` has a line for every round, those before an interruption included.
+    have been seen. `history` has a line for every round, those before an interruption included. `sealed` seals the
+    head of a ledger whose receipt is not signed; a signed receipt has it sealed already.
     """
     study, plan, simulated = coordinator.study, coordinator.plan, not coordinator.keys
     done = releases_after(study, outcome.position.round)
     releases, counts = charged(receipts)
     repeated = max(0, releases - done)
     seeded = study.study.seed is not None
+    witness = witness_of(history)
+    finds = [] if coordinator.masked is None else powers(plan.hospitals, coordinator.masked.agreement.sums)
     statement = statement_of(plan, releases=done + repeated, counts=counts, simulated=simulated, seeded=seeded)
     recounted = counts - 1 if plan.is_counted else 0
     if repeated + recounted:
@@ -53,23 +61,23 @@ def certificate_of(
         else None,
         "insiders": [
             row.to_json()
-            for row in insiders_of(plan, done + repeated, counts, all_present=_all_were_present(plan, history))
+            for row in insiders_of(plan, done + repeated, counts, all_present=all_were_present(plan, history))
         ],
         "ledgers": {
             name: {
-                "head": receipt.ledger_head,
+                "head": receipt.ledger_head if receipt.signature else sealed(receipt.ledger_head),
                 "epsilon_spent": number_to_json(receipt.epsilon_spent),
                 "delta": receipt.delta,
             }
             for name, receipt in receipts.items()
         },
-        "witness": _witness_of(history),
+        "witness": None if witness is None else witness | {"finds": finds},
         "model_sha256": model_sha256,
         "seeded": seeded,
     }
 
 
-def _all_were_present(plan: Plan, history: Sequence[JsonDict]) -> bool:
+def all_were_present(plan: Plan, history: Sequence[JsonDict]) -> bool:
     """Returns whether every share of the noise is known to be in every sum.
 
     Missing hospitals are noted of masked rounds only.
@@ -79,7 +87,7 @@ def _all_were_present(plan: Plan, history: Sequence[JsonDict]) -> bool:
     )
 
 
-def _witness_of(history: Sequence[JsonDict]) -> dict[str, object] | None:
+def witness_of(history: Sequence[JsonDict]) -> dict[str, object] | None:
     """Returns what the witness coordinates of all rounds showed, which depend on no patient; None without masks."""
     lines = [JsonObject(line, "rounds.jsonl").section("witness") for line in history if "witness" in line]
     if not lines:

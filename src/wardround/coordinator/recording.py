@@ -107,7 +107,8 @@ def write_card(
     """
     receipts = coordinator.receipts()
     history = read_lines(folder.path / "rounds.jsonl")
-    certificate = certificate_of(coordinator, outcome, model_sha256, history, receipts)
+    assert folder.signer is not None, "set when the run began or went on"
+    certificate = certificate_of(coordinator, outcome, model_sha256, history, receipts, folder.signer.sealed)
     card = card_of(
         coordinator.study, network, WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models)),
         target=target, classes=classes, channels=channels, statement=f"{certificate['short']}{stamp}",

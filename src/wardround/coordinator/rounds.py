@@ -4,7 +4,6 @@ Everything here sees noised sums only. Averaging the weights of the last rounds 
 """
 
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
@@ -161,16 +160,14 @@ def run_rounds(
     """
     stopped = None
     for round in range(position.round + 1, schedule.num_rounds + 1):
-        started = time.perf_counter()
         try:
             state = strategy.update(position.state, channel, round)
         except BudgetExhausted as error:
             stopped = str(error)
             break
         position = Position(round, state, _averaged(position, strategy.models(state), round, schedule))
-        seconds = time.perf_counter() - started
         models = (position.means or strategy.models(state)) if schedule.evaluates(round) else None
-        entry: JsonDict = {"round": round, "seconds": seconds}
+        entry: JsonDict = {"round": round}
         if "clipping_norm" in state:
             entry["clipping_norm"] = float(state["clipping_norm"][0])
         journal.append_round(entry | look(round, models))

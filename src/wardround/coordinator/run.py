@@ -1,7 +1,7 @@
 """A run between hospitals, from the greeting to the report: no picture, no ledger, no hospital's key.
 
     RUN/    study.toml environment.json rounds.jsonl checkpoints/ model.safetensors model.json results.json
-            receipts.json certificate.json report.html
+            receipts.json certificate.json record.json report.html
 
 Released, to the readers of that folder: noised sums or answers, the models that follow from them, and what hospitals
 say in receipts. No figure of a test patient leaves a hospital, so the record has no metrics.
@@ -21,31 +21,40 @@ from wardround.federation.channel import Channel
 from wardround.privacy.plans.plan import Plan
 from wardround.records.environment import describe_environment
 from wardround.records.folder import RunFolder, RunRecord
+from wardround.records.signed import check_signed
+from wardround.records.signer import Signer
+from wardround.secure_aggregation.keys.identity import SigningKey
+
+_OWN = "the coordinator"
 
 
 def coordinate(
-    study: Study, channel: Channel, keys: Mapping[str, bytes], out: Path, observer: Observer
+    study: Study, channel: Channel, keys: Mapping[str, bytes], key: SigningKey, out: Path, observer: Observer
 ) -> RunRecord:
     """Runs a study between hospitals into a folder, or goes on where the run in it stopped.
 
-    Hospitals that differ are found before the folder is touched and before any of them is charged.
+    Hospitals that differ are found before the folder is touched and before any of them is charged. A run that is in
+    the folder must be signed with `key`, and be as it was signed.
 
     Args:
         study: the agreed study.
         channel: reaches the hospitals, in the study's order.
         keys: public signing keys of all hospitals, by name.
+        key: private, of the coordinator; signs the record.
         out: empty, missing, or the run of this study.
         observer: watches.
 
     Raises:
         BudgetExhausted: a hospital has no budget left before the first round.
         FederationError: hospitals differ, do not answer, or do not keep to the protocol.
-        RecordError: the folder holds something else.
+        RecordError: the folder holds something else, or a record that does not hold.
     """
     resumes = (out / "study.toml").is_file()
     if not resumes:
         RunFolder.check_free(out)
-    elif read_study(out / "study.toml").digest != study.digest:
+    elif {check_signed(out, {_OWN: key.public}).study_digest, read_study(out / "study.toml").digest} != {
+        study.digest
+    }:
         raise RecordError(
             f"The run in {out} must be of this study, and is of another; choose another --out.",
             code="record-another-study",
@@ -58,11 +67,15 @@ def coordinate(
     opened = open_coordinator(study, channel, keys)
     folder = RunFolder.open(out) if resumes else RunFolder.create(out)
     try:
-        if not resumes:
+        signer = Signer(key, study.digest, "")
+        if resumes:
+            folder.signer = signer
+            signer.begin(out, {})
+        else:
             folder.write_json(
                 "environment.json", describe_environment(opened.hello.threads) | {"study_digest": study.digest}
             )
-            folder.write_text("study.toml", study.to_toml())  # last: a folder with a study file goes on
+            folder.begin(signer, study.to_toml())  # last: a folder with a study file goes on
         return _run(opened, folder, observer)
     finally:
         folder.close()
@@ -85,7 +98,7 @@ def _run(opened: Opened, folder: RunFolder, observer: Observer) -> RunRecord:
     )  # fmt: skip
     unprotected = [row for row in released if row["protected_by"].startswith("nothing")]
     certificate |= {"standing": "hospitals", "unprotected": unprotected}
-    folder.write_json("certificate.json", certificate)
+    folder.finish(certificate)
     record = RunRecord.read(folder.path)
     report_on(record, observer)
     return record

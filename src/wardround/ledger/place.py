@@ -7,6 +7,12 @@ from wardround.boundary.private import make_private_folder
 from wardround.errors import LedgerError
 
 
+def own_state() -> Path:
+    """Returns the folder of this person's state, `$XDG_STATE_HOME/wardround`, whether or not it is there."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(state) if Path(state).is_absolute() else Path("~/.local/state").expanduser()) / "wardround"
+
+
 def own_ledger() -> Path:
     """Returns the path of this person's ledger, its folder made: `$XDG_STATE_HOME/wardround/ledger.sqlite`.
 
@@ -15,8 +21,7 @@ def own_ledger() -> Path:
     Raises:
         LedgerError: the folder cannot be made.
     """
-    state = os.environ.get("XDG_STATE_HOME", "")
-    folder = (Path(state) if Path(state).is_absolute() else Path("~/.local/state").expanduser()) / "wardround"
+    folder = own_state()
     try:
         make_private_folder(folder)
     except OSError as error:

@@ -10,8 +10,9 @@
         results.json       metrics, baselines, reference runs
         released.safetensors  noised pictures and labels, where the study releases them
         receipts.json      the receipts that real hospitals signed
-        certificate.json   the statement, the ledger heads, the hash of the model
-        report.html        the page
+        certificate.json   the statement, sealed ledger heads, the hash of the model
+        record.json        SHA-256 of each of these, signed (`records.signer`)
+        report.html        the page, made from them
 
 Those above are the shared record. These below are for the person who simulates, and depend on single patients:
 
@@ -54,19 +55,17 @@ from wardround.boundary.documents import (
 from wardround.boundary.private import make_private_folder, open_private
 from wardround.errors import RecordError
 from wardround.records.arrays import Arrays, arrays_from_file, arrays_to_bytes
+from wardround.records.signer import CERTIFICATE, HISTORY, RECORD, SIGNED, Signer
 from wardround.records.writing import disk_error, explained, locked, write_whole
 
 JsonDict = dict[str, object]
 
 _CHECKPOINT = "round-{:06d}.safetensors"
 _IS_CHECKPOINT = re.compile(r"round-(\d{6,12})\.safetensors", re.ASCII)
-_MOST_LINES_BYTES = 64_000_000
+MOST_LINES_BYTES = 64_000_000
 _HALF_WRITTEN = ".*.tmp"
 _SYNC_EVERY_S = 5.0
-SHARED = (
-    "study.toml", "environment.json", "rounds.jsonl", "model.safetensors", "model.json", "results.json",
-    "released.safetensors", "receipts.json", "certificate.json", "report.html",
-)  # fmt: skip
+SHARED = (*SIGNED, RECORD, "report.html")
 """Files of the shared record, beside `checkpoints/`."""
 _FILES = (*SHARED, "patients.csv", "ledger.json", "hospitals.log")
 _OURS = {
@@ -82,6 +81,7 @@ class RunFolder:
 
     Attributes:
         keeps_every_round: checkpoints of earlier rounds stay.
+        signer: signs the record of the run; None where none is signed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,6 +92,7 @@ class RunFolder:
         self._synced_at = 0.0
         self._synced: Path | None = None
         self.keeps_every_round = False
+        self.signer: Signer | None = None
 
     @classmethod
     def create(cls, path: Path, *, fresh: bool = False, forget_ledger: bool = False) -> "RunFolder":
@@ -153,6 +154,22 @@ class RunFolder:
         """Writes one JSON file whole or not at all."""
         self.write_text(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
+    def begin(self, signer: Signer, study: str) -> None:
+        """Writes study.toml, which makes the folder a run, after a record that names it; all later ones are signed."""
+        self.signer = signer
+        self._write_record(signer.begin(self.path, {"study.toml": study.encode()}))
+        self.write_text("study.toml", study)
+
+    def finish(self, certificate: object) -> None:
+        """Writes the certificate, which ends the run, after a record that names it."""
+        text = json.dumps(certificate, indent=2, allow_nan=False) + "\n"
+        if self.signer is not None:
+            self._write_record(self.signer.finish(self.path, text.encode()))
+        self.write_text(CERTIFICATE, text)
+
+    def _write_record(self, content: bytes) -> None:
+        write_whole(self.path / RECORD, content)
+
     def write_patients(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Writes patients.csv; the rows name patients by hashes only."""
         text = io.StringIO()
@@ -163,13 +180,18 @@ class RunFolder:
 
     def append_round(self, entry: JsonDict) -> None:
         """Adds one line to rounds.jsonl."""
+        line = json.dumps(entry, allow_nan=False) + "\n"
         try:
-            line = json.dumps(entry, allow_nan=False) + "\n"
-            handle = open_private(self.path / "rounds.jsonl", os.O_WRONLY | os.O_APPEND)
+            handle = open_private(self.path / HISTORY, os.O_WRONLY | os.O_APPEND)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(line)
+                file.flush()
+                if self.signer is not None:
+                    os.fsync(handle)  # the record that names this line waits for the disk as well
         except OSError as error:
-            raise disk_error(self.path / "rounds.jsonl", error) from None
+            raise disk_error(self.path / HISTORY, error) from None
+        if self.signer is not None:
+            self.signer.add_round(line.encode())
 
     def write_checkpoint(self, round: int, arrays: Arrays) -> None:
         """Remembers everything needed to go on after `round`; earlier checkpoints are then removed, or kept.
@@ -180,7 +202,11 @@ class RunFolder:
         """
         path = self.path / "checkpoints" / _CHECKPOINT.format(round)
         durable = self.keeps_every_round or time.monotonic() - self._synced_at > _SYNC_EVERY_S
-        write_whole(path, arrays_to_bytes(arrays, _about(round)), durable=durable)
+        content = arrays_to_bytes(arrays, _about(round))
+        if self.signer is not None:
+            there = {other.name for other in path.parent.glob("round-*.safetensors")}
+            self._write_record(self.signer.checkpoint(path.name, content, there))
+        write_whole(path, content, durable=durable)
         if self.keeps_every_round:
             return
         kept = {path, self._synced}
@@ -214,12 +240,13 @@ class RunFolder:
                 raise RecordError(
                     f"{path} must hold numbers of type float32, got others; restore it or run again."
                 )
-            lines = [
-                line
-                for line in read_lines(self.path / "rounds.jsonl")
-                if _round_of(line, self.path / "rounds.jsonl") <= round
-            ]
-            self.write_text("rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+            history = self.path / HISTORY
+            lines = [line for line in read_lines(history) if _round_of(line, history) <= round]
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            if self.signer is not None:
+                kept = {other.name: other.read_bytes() for other in paths if rounds[other] <= round}
+                self._write_record(self.signer.back_to(round, text.encode(), kept))
+            self.write_text(HISTORY, text)
             return round, arrays
         if paths:
             raise RecordError(
@@ -331,7 +358,7 @@ def read_lines(path: Path) -> list[JsonDict]:
     if not path.exists():
         return []
     lines: list[JsonDict] = []
-    texts = _text(path, _MOST_LINES_BYTES).split("\n")
+    texts = _text(path, MOST_LINES_BYTES).split("\n")
     for number, text in enumerate(texts, start=1):
         try:
             line = parse_json(text)

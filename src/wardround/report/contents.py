@@ -172,7 +172,6 @@ class Report:
     rounds: int
     planned_rounds: int | None
     stopped: str | None
-    seconds: float
     quality: Quality | None
     classes: tuple[str, ...]
     parameters: int

@@ -100,7 +100,6 @@ def numbers_of(record: RunRecord) -> Report:
         rounds=certificate.integer("rounds"),
         planned_rounds=federation.integer("rounds") if "rounds" in federation.values else None,
         stopped=None if certificate.values.get("stopped") is None else certificate.text("stopped"),
-        seconds=sum(line.maybe_number("seconds") or 0.0 for line in _lines(record)),
         quality=quality,
         classes=results.texts("classes"),
         parameters=results.integer("parameters"),

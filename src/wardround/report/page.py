@@ -32,7 +32,7 @@ def render(report: Report) -> str:
 def rendered(template: str, room: str = "wardround.report", /, **values: object) -> str:
     """Returns a page of a package, with the report's style sheet in it."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for each in (decimals, percent, spread, duration, capitalize_first):
+    for each in (decimals, percent, spread, capitalize_first):
         environment.filters[each.__name__] = each
     style, source = ((resources.files(place) / name).read_text(encoding="utf-8") for place, name in (
         ("wardround.report", "report.css"), (room, template),
@@ -79,17 +79,6 @@ def capitalize_first(text: str) -> str:
     'One noised count, by PLD'
     """
     return text[:1].upper() + text[1:]
-
-
-def duration(seconds: float) -> str:
-    """Returns a time that a person can picture.
-
-    >>> duration(16.4), duration(400), duration(9000)
-    ('16 seconds', '7 minutes', '2.5 hours')
-    """
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 _GUESSED = {"accuracy": {"auroc": Spread((0.5,)), "quadratic_kappa": Spread((0.0,))}}

@@ -89,6 +89,8 @@ class Accounts:
             "entries": entries,
             "head": head,
         }
+        if folder.signer is not None:
+            folder.signer.note_ledger(head)
         folder.write_json(FILE, known | {"dataset": self.dataset} | total)
 
     def check_continues(self, done: int, rounds: int) -> None:

@@ -72,6 +72,12 @@ HEADS = Release(
     "nothing: it is a hash that nobody can make again without the ledger and its key",
     ("certificate.json/ledgers/*/head",),
 )
+RECORD = Release(
+    "the SHA-256 of every file of this record, the sealed head of the ledger, a public key, and a signature over these",
+    _READERS,
+    "nothing: a hash follows from its file, and the rest takes a private key to make",
+    ("record.json/*",),
+)
 WITNESS = Release(
     f"{WITNESSES} coordinates of noise alone behind every sum, public keys, signatures, how many charges each "
     "ledger has, and its sealed head",
@@ -86,10 +92,10 @@ SIZE = Release(
     (),
 )
 TIMES = Release(
-    "that a hospital took part, when it answered, and how long every round took",
+    "that a hospital took part in a round, and, to the coordinator alone, when it answered",
     "the coordinator and " + _READERS,
-    "nothing: time is not hidden",
-    ("rounds.jsonl/*/seconds", "rounds.jsonl/*/missing*", "rounds.jsonl/*/attempts", "results.json/availability*"),
+    "nothing: presence and time are not hidden",
+    ("rounds.jsonl/*/round", "rounds.jsonl/*/missing*", "rounds.jsonl/*/attempts", "results.json/availability*"),
 )
 TEST = Release(
     "metrics on the test {one}s, also by group and round by round, and how many of them there are",
@@ -159,7 +165,8 @@ TOTAL = Release(
     ("report.html",),
 )
 UNPROTECTED = (
-    TEST, HOSPITALS, FINDINGS, KIND, SIZE, SHORTCUT, PLACES, REFERENCES, RESEMBLANCE, TOTAL, TIMES, HEADS, WITNESS,
+    TEST, HOSPITALS, FINDINGS, KIND, SIZE, SHORTCUT, PLACES, REFERENCES, RESEMBLANCE, TOTAL, TIMES, HEADS,
+    RECORD, WITNESS,
 )  # fmt: skip
 """All facts that may leave a simulated run without protection; one run has those that apply to it."""
 
@@ -215,6 +222,7 @@ def _found(
         yield TOTAL
     yield TIMES
     yield HEADS
+    yield RECORD
 
 
 def _about(release: Release, persons: Persons) -> Release:

@@ -25,12 +25,15 @@ from wardround.privacy.plans.plan import Plan
 from wardround.published import published
 from wardround.records.environment import describe_environment, threads_of
 from wardround.records.folder import RunFolder, RunRecord, read_json
+from wardround.records.signed import check_signed, verified
+from wardround.records.signer import Signer, sealed
 from wardround.simulation.absences import check_availability
 from wardround.simulation.accounts import Accounts, admitted, begun, resumed
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.federate import federate
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
+from wardround.simulation.own_key import check_contains, own_key, own_pin
 from wardround.simulation.references import POOLED, check_references, pooled
 from wardround.simulation.released import releases_of, unprotected_in
 from wardround.simulation.results import patient_table, results_of
@@ -60,6 +63,7 @@ def run_study(
     materials = gather(study, observer)
     plan = replace(plan, persons=materials.images.persons)
     check_masks(plan, materials.workbench.network.num_parameters)
+    key = own_key()
     with begun(study, plan, materials, out, fresh=fresh, rehearsal=rehearsal) as (folder, accounts):
         folder.write_json(
             "environment.json",
@@ -67,25 +71,33 @@ def run_study(
         )
         materials = _admitted(study, materials, accounts, observer)
         folder.write_patients(*patient_table(materials))
-        folder.write_text("study.toml", study.to_toml())  # last: a folder with a study file can be resumed
+        signer = Signer(key, study.digest, sealed(accounts.ledger.position()[1], key))
+        folder.begin(signer, study.to_toml())  # last: a folder with a study file can be resumed
         return _train(study, plan, materials, folder, accounts, observer)
 
 
 def resume_run(path: Path, observer: Observer) -> RunRecord:
     """Goes on with an interrupted run; a finished one is only reported anew.
 
+    The record is verified first: it must be signed with this person's own key, and be as it was signed.
+
     Raises:
-        WardroundError: no run there, or its study, pictures or weights are not the ones it began with.
+        WardroundError: no run there, its record does not hold, or its study, pictures or weights are not the ones it
+            began with.
     """
     folder = RunFolder.open(path)
     try:
-        study = read_study(path / "study.toml")
-        environment = read_json(path / "environment.json")
         if (path / "certificate.json").exists():
+            record = verified(path, own_pin())
             observer.stage("the run is finished; writing its report again")
-            record = RunRecord.read(path)
             report_on(record, observer)
             return record
+        signed = check_signed(path, own_pin())
+        study = read_study(path / "study.toml")
+        environment = read_json(path / "environment.json")
+        if study.digest != signed.study_digest:
+            raise _changed("study_digest", path)
+        key = own_key()
         _use_threads(threads_of(environment))  # another number of threads may round differently
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
@@ -93,17 +105,25 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         plan = replace(plan, persons=materials.images.persons)
         for what, now in _identity(study, materials).items():
             if environment.get(what) != now:
-                raise RecordError(
-                    f"The {_NAMES[what]} must be what the run in {path} began with, and has changed; restore "
-                    "it, or start a new run."
-                )
+                raise _changed(what, path)
         with resumed(study, plan, materials, path) as accounts:
+            check_contains(accounts.ledger, key, signed.ledger)
+            folder.signer = Signer(key, study.digest, signed.ledger)
+            folder.signer.begin(path, {})
             found = folder.latest_checkpoint()
             accounts.check_continues(0 if found is None else found[0], study.rounds)
             materials = _admitted(study, materials, accounts, observer)
             return _train(study, plan, materials, folder, accounts, observer)
     finally:
         folder.close()
+
+
+def _changed(what: str, path: Path) -> RecordError:
+    return RecordError(
+        f"The {_NAMES[what]} must be what the run in {path} began with, and has changed; restore it, or start a new "
+        "run.",
+        code="record-edited-study-toml" if what == "study_digest" else None,
+    )
 
 
 def _check_cap(study: Study, plan: Plan) -> None:
@@ -209,7 +229,7 @@ def _train(
         certificate |= {"standing": accounts.standing.value, "unprotected": unprotected_in(released)}
         accounts.end()
         accounts.note(folder, materials)
-        folder.write_json("certificate.json", certificate)
+        folder.finish(certificate)
     record = RunRecord.read(folder.path)
     report_on(record, observer)
     return record

@@ -1,6 +1,7 @@
 """Witness coordinates: they are quiet while all the noise is there, and loud when a share is not."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy import stats
 from wardround.errors import FederationError
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.round import witness
-from wardround.secure_aggregation.round.witness import WITNESSES, Witness
+from wardround.secure_aggregation.round.witness import WITNESSES, Witness, power
 
 STD = 1 << 20
 ROUNDS = 60
@@ -50,6 +51,49 @@ def test_a_share_of_another_size_is_found_at_once(scale):
     values = (opened(5, "scaled") * scale).astype(np.int64)
     with pytest.raises(FederationError, match="too little" if scale < 1 else "too much"):
         Witness().after(values, 5 * STD**2, ROUNDS)
+
+
+@pytest.mark.parametrize(
+    ("hospitals", "present", "expected"),
+    [(5, 4.25, {1: 0.00, 2: 0.03, 5: 0.89}), (10, 9.0, {10: 0.72})],
+    ids=["a share of half size among five", "one missing of ten"],
+)
+def test_the_power_of_one_false_alarm_in_a_billion_is_small_at_first(hospitals, present, expected):
+    """What the tests found before they shared 1e-6: the reason for which they do."""
+    found = {seen: power(hospitals, present, seen, ROUNDS, 1e-9) for seen in expected}
+    assert found == pytest.approx(expected, abs=0.006)
+    assert all(power(hospitals, present, seen, ROUNDS) >= found[seen] for seen in found)
+
+
+@pytest.mark.parametrize(("hospitals", "present", "seen"), [(5, 4.25, 2), (5, 4.0, 1), (5, 4.25, 3), (10, 9.0, 6)])
+def test_runs_are_stopped_as_often_as_the_power_says(hospitals, present, seen):
+    """Whole runs of noise that lacks a share, or half of one, each tested round by round as a hospital does."""
+    runs, std = 400, STD * np.sqrt(present)
+    generator, stopped = np.random.default_rng(7), 0
+    for _ in range(runs):
+        so_far = Witness()
+        try:
+            for values in generator.normal(0, std, (seen, WITNESSES)).round().astype(np.int64):
+                so_far = so_far.after(values, hospitals * STD**2, ROUNDS)
+        except FederationError:
+            stopped += 1
+    expected = power(hospitals, present, seen, ROUNDS)
+    error = np.sqrt(expected * (1 - expected) / runs)
+    # A little more, as earlier rounds stop it too.
+    assert expected - 4 * error <= stopped / runs <= expected + 0.02 + 4 * error
+
+
+def test_the_page_has_the_table_of_powers():
+    page = (Path(__file__).parents[3] / "docs" / "secure-aggregation.md").read_text(encoding="utf-8")
+    for words, hospitals, present in (
+        ("one share missing of 5", 5, 4.0),
+        ("one share of half the size among 5", 5, 4.25),
+        ("one share missing of 10", 10, 9.0),
+        ("one share of half the size among 10", 10, 9.25),
+    ):
+        for alarm in (1e-6, 1e-9):
+            cells = [f"{power(hospitals, present, seen, ROUNDS, alarm):.2f}" for seen in (1, 2, 5, 10, 20)]
+            assert f"| {words} | 10^{round(np.log10(alarm))} | {' | '.join(cells)} |" in page
 
 
 def test_a_sum_whose_masks_did_not_cancel_is_found_at_once():

@@ -41,11 +41,14 @@ from wardround.secure_aggregation.integers.ring import Ring
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.secure_aggregation.round.upload import Upload, size_of_upload
+from wardround.secure_aggregation.round.witness import power
 from wardround.simulation import run as simulation
 from wardround.simulation.absences import availability_of
 from wardround.simulation.estimate import estimate
 from wardround.simulation.federate import answers_as_one
 from wardround.simulation.masked import own_folder
+from wardround.simulation.own_key import own_key, own_pin
+from wardround.simulation.verification import verify_run
 from wardround.types import HospitalName
 
 MASKED = {"sum": "masked", "num_patients": 32}
@@ -62,6 +65,7 @@ def test_a_masked_run_says_what_it_was(tiny_study, tmp_path):
     assert {len(charged) for charged in charges(tmp_path / "run" / "ledger.sqlite").values()} == {4}
     assert set(record.results["references"]) == {"alone", "no-privacy"}
     assert not (tmp_path / "run" / "hospitals").exists(), "keys and notes go when the run has ended"
+    assert verify_run(tmp_path / "run", own_pin(), key=own_key()).unchecked == ()
 
 
 @pytest.mark.thorough
@@ -105,6 +109,11 @@ def test_the_noise_witness_is_published_by_round_and_for_the_whole_run(tiny_stud
     assert witness["p_too_little"] + witness["p_too_much"] == pytest.approx(1)
     assert witness["p_value"] == pytest.approx(2 * min(witness["p_too_little"], witness["p_too_much"]))
     assert witness["p_value"] > 1e-6
+    finds = {(row["fault"], row["after_rounds"]): row["probability"] for row in witness["finds"]}
+    assert sorted(finds) == [
+        (f"one share {what}", after) for what in ("missing", "of half the size") for after in (1, 2, 4)
+    ]
+    assert finds["one share missing", 4] == power(3, 2, 4, 4)
 
 
 def test_a_run_that_is_not_masked_has_no_witness(finished):

@@ -23,7 +23,9 @@ from wardround.errors import RecordError, StudyError, WardroundError
 from wardround.hospital.pictures import read_images
 from wardround.records.environment import threads_of
 from wardround.records.folder import RunRecord, read_json
+from wardround.records.signed import verified
 from wardround.records.writing import write_whole
+from wardround.simulation.own_key import own_pin
 from wardround.simulation.sweeps import child
 from wardround.simulation.sweeps.capacity import cores, memory_of, workers_for
 
@@ -117,7 +119,7 @@ def finish_many(
                     failures[job.name] = _reason(job, code)
                 if code == child.SPENT:
                     spent.add(job.name)
-    records = {name: RunRecord.read(out / name) for name in studies if name not in failures}
+    records = {name: verified(out / name, own_pin()) for name in studies if name not in failures}
     return Finished(records, {name: failures[name] for name in studies if name in failures}, frozenset(spent))
 
 

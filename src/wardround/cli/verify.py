@@ -1,0 +1,62 @@
+"""`wardround verify`: the keys that a record may be signed with, and the checks on a screen."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wardround.boundary.text import say
+from wardround.cli.keys import AsJson
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+PinsPath = Annotated[
+    Path | None,
+    typer.Option("--pins", help="A file of pinned keys; default: this person's own key alone."),
+]
+
+
+def trusted(key: Path | None, pins: Path | None) -> Mapping[str, bytes]:
+    """Returns the keys that a record may be signed with: those of a file of pins, of a key file, or one's own.
+
+    Raises:
+        FederationError: a file holds no such keys.
+    """
+    from wardround.secure_aggregation.keys.identity import SigningKey
+    from wardround.secure_aggregation.keys.pins import Pins
+    from wardround.simulation.own_key import own_pin
+
+    found = {} if pins is None else dict(Pins.read(pins).keys)
+    if key is not None:
+        found[f"the key in {key}"] = SigningKey.read(key).public
+    return found if key is not None or pins is not None else own_pin()
+
+
+def verify(
+    path: RunPath,
+    key: Annotated[Path | None, typer.Option("--key", help="The key file that signed the run.")] = None,
+    pins: PinsPath = None,
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", help="The ledger that it was charged to; default: as the run says.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a run's files, rounds, checkpoints, model, certificate and ledger against each other and a pinned key."""
+    from wardround.secure_aggregation.keys.identity import SigningKey, spoken_fingerprint
+    from wardround.simulation.own_key import own_key, own_pin
+    from wardround.simulation.verification import verify_run
+
+    keys = trusted(key, pins)
+    private = SigningKey.read(key) if key is not None else own_key() if own_pin() else None
+    found = verify_run(path, keys, key=private, ledger=ledger)
+    if as_json:
+        say(json.dumps(found.to_json()))
+        return
+    state = "finished" if found.signed.is_finished else "not finished: go on with wardround resume"
+    say(f"The run in {path} holds ({state}).")
+    say(f"fingerprint: {spoken_fingerprint(found.signed.public_key)}")
+    for line in found.checks:
+        say(f"  holds        {line}")
+    for line in found.unchecked:
+        say(f"  not checked  {line}")
