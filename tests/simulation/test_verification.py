@@ -7,11 +7,13 @@ import re
 import shutil
 import sqlite3
 from contextlib import closing, suppress
+from dataclasses import replace
 
 import pytest
 from tests.cases import family
 from tests.simulation.test_resume import InterruptingRound, interrupted, resume_run, run_study
 
+from wardround.accounting.statement import Statement
 from wardround.errors import WardroundError
 from wardround.ledger.entry import GENESIS, chained_hash
 from wardround.records import folder as records
@@ -52,6 +54,19 @@ def smaller_epsilon(certificate):
     certificate["statement"]["epsilon"] = 0.01
     for name in ("sentence", "short"):
         certificate[name] = certificate[name].replace("8.00", "0.0100")
+
+
+def cunning(run):
+    """A smaller epsilon wherever it is printed: statement, sentences and rounds."""
+    path = run / "certificate.json"
+    certificate = json.loads(path.read_text())
+    statement = replace(Statement.from_json(certificate["statement"]), epsilon=7.0)
+    certificate |= {"statement": statement.to_json(), "sentence": statement.sentence(), "short": statement.short()}
+    path.write_text(json.dumps(certificate))
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    for line in lines:
+        line |= {"epsilon": min(7.0, line["epsilon"])} if "epsilon" in line else {}
+    (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def fewer_releases(certificate):
@@ -152,6 +167,7 @@ MUTATIONS = {
     "swapped weights": (swapped_weights, "record-edited-model-safetensors", "record-model"),
     "smaller noise": of_certificate(less_noise),
     "smaller epsilon": of_certificate(smaller_epsilon),
+    "smaller epsilon everywhere": (cunning, "record-edited-rounds-jsonl", "record-certificate"),
     "fewer releases": of_certificate(fewer_releases),
     "insider forgotten": of_certificate(insider_forgotten),
     "another study": (other_study, "record-edited-study-toml", "record-study"),

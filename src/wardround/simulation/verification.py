@@ -175,9 +175,8 @@ def _promised(path: Path, study: Study, record: RunRecord, certificate: JsonObje
 def _by_another_way(path: Path, statement: Statement, event: Event) -> str:
     own = epsilon_of(event, statement.delta, statement.accountant)
     bounds = second_opinion(event, statement.delta)
-    if statement.epsilon < max(own, bounds.lower) * (1 - _EXACT) or statement.epsilon > bounds.upper * (
-        1 + _LOOSE
-    ):
+    least, most = max(own, bounds.lower) * (1 - _EXACT), bounds.upper * (1 + _LOOSE)
+    if not least <= statement.epsilon <= most:
         _refuse(path, "certificate.json", "certificate", f"print an epsilon of {bounds.lower:.6g} or more")
     return f"epsilon lies between {bounds.lower:.6g} and {bounds.upper:.6g} by the second accountant"
 
