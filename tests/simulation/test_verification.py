@@ -382,6 +382,17 @@ def test_a_planted_checkpoint_is_not_gone_on_from(tiny_study, tmp_path):
     resume_run(out)
 
 
+def test_a_run_that_lost_every_checkpoint_begins_anew(tiny_study, tmp_path):
+    out = tmp_path / "run"
+    interrupted(tiny_study(), out, InterruptingRound(3))
+    for path in (out / "checkpoints").iterdir():
+        path.unlink()
+    verified(out)
+    record = resume_run(out)
+    assert [line["round"] for line in record.rounds] == [1, 2, 3, 4]
+    assert verified(out).signed.is_finished
+
+
 # What is shared ------------------------------------------------------------------------------------------
 
 

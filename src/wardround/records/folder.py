@@ -34,7 +34,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -155,20 +155,17 @@ class RunFolder:
         self.write_text(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     def begin(self, signer: Signer, study: str) -> None:
-        """Writes study.toml, which makes the folder a run, after a record that names it; all later ones are signed."""
+        """Writes study.toml, which makes the folder a run, after a signed record that names it."""
         self.signer = signer
-        self._write_record(signer.begin(self.path, {"study.toml": study.encode()}))
+        write_whole(self.path / RECORD, signer.begin(self.path, {"study.toml": study.encode()}))
         self.write_text("study.toml", study)
 
     def finish(self, certificate: object) -> None:
         """Writes the certificate, which ends the run, after a record that names it."""
         text = json.dumps(certificate, indent=2, allow_nan=False) + "\n"
         if self.signer is not None:
-            self._write_record(self.signer.finish(self.path, text.encode()))
+            write_whole(self.path / RECORD, self.signer.finish(self.path, text.encode()))
         self.write_text(CERTIFICATE, text)
-
-    def _write_record(self, content: bytes) -> None:
-        write_whole(self.path / RECORD, content)
 
     def write_patients(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Writes patients.csv; the rows name patients by hashes only."""
@@ -205,7 +202,7 @@ class RunFolder:
         content = arrays_to_bytes(arrays, _about(round))
         if self.signer is not None:
             there = {other.name for other in path.parent.glob("round-*.safetensors")}
-            self._write_record(self.signer.checkpoint(path.name, content, there))
+            write_whole(self.path / RECORD, self.signer.checkpoint(path.name, content, there))
         write_whole(path, content, durable=durable)
         if self.keeps_every_round:
             return
@@ -243,17 +240,22 @@ class RunFolder:
             history = self.path / HISTORY
             lines = [line for line in read_lines(history) if _round_of(line, history) <= round]
             text = "".join(json.dumps(line) + "\n" for line in lines)
-            if self.signer is not None:
-                kept = {other.name: other.read_bytes() for other in paths if rounds[other] <= round}
-                self._write_record(self.signer.back_to(round, text.encode(), kept))
-            self.write_text(HISTORY, text)
+            self._cut(round, text, {other.name: other.read_bytes() for other in paths if rounds[other] <= round})
             return round, arrays
         if paths:
             raise RecordError(
                 f"One checkpoint in {paths[0].parent} must be whole, and all {len(paths)} are damaged; restore "
                 "one from a copy, or start a new run."
             )
+        self._cut(0, "", {})
         return None
+
+    def _cut(self, round: int, history: str, checkpoints: Mapping[str, bytes]) -> None:
+        """Ends the history at a round; a kill in between leaves lines more than the record names, which hold."""
+        if self.signer is not None:
+            write_whole(self.path / RECORD, self.signer.back_to(round, history.encode(), checkpoints))
+        if (self.path / HISTORY).exists():
+            self.write_text(HISTORY, history)
 
     def write_model(self, models: Arrays) -> str:
         """Writes model.safetensors; returns its SHA-256."""

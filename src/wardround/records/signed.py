@@ -1,8 +1,8 @@
 """Reading a signed record: every shared file held against the hash that a pinned key signed.
 
 A finished run must have all files as they were signed, and no other shared file. A run without a certificate was
-interrupted: its rounds may end with lines that were not signed yet, its newest checkpoint may be missing, or cut off by
-a power failure, and what is written at the end may be there already; a resumed run writes all of these again.
+interrupted: its rounds may end with lines that were not signed yet, checkpoints may be missing, or cut off by a power
+failure, and what is written at the end may be there already; a resumed run makes all of these again, and pays again.
 """
 
 import hashlib
@@ -148,7 +148,7 @@ def _checked_checkpoints(folder: Path, expected: Mapping[str, str], is_finished:
         if expected.get(name) != _hash_of(path) and (is_finished or not _is_cut_off(path)):
             _refuse(folder.parent, f"checkpoints/{name}", "edited" if name in expected else "added")
     missing = expected.keys() - there.keys()
-    if missing and (is_finished or not there) and set(expected) != {"round-000000.safetensors"}:
+    if missing and is_finished:
         _refuse(folder.parent, f"checkpoints/{min(missing)}", "missing")
     return tuple(sorted(there))
 
