@@ -35,12 +35,14 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print what was spent, by study and by the greatest and the typical person, and what remains."""
+    from wardround.ledger.place import own_ledger
     from wardround.ledger.spending import spending_of
 
     persons, named = (None, None) if data is None else _persons_of(data)
-    with _opened(ledger or named) as opened:
+    path = ledger or named
+    with _opened(path) as opened:
         found = spending_of(opened, persons)
-        path = opened.path
+    path = path or own_ledger()
     if as_json:
         say(json.dumps({"ledger": str(path), **found.to_json()}))
     else:
@@ -180,7 +182,7 @@ def _persons_of(data: Path) -> tuple[Sequence[str], Path | None]:
 
 def _lines(path: Path, found: "Spending") -> list[str]:
     at = f"at delta = {found.delta:g}"
-    lines = [f"ledger {path}"]
+    lines = [f"ledger {path}{'' if path.exists() else ', which no run has made yet'}"]
     if found.runs:
         lines += [
             "",
