@@ -189,6 +189,7 @@ def test_a_truncated_file_is_damaged():
         decoded(VOLUMES, "MR_truncated.dcm")
 
 
+@pytest.mark.thorough
 def test_every_sample_is_read_or_refused_with_one_sentence(tmp_path):
     from pydicom.data import get_testdata_file
 
