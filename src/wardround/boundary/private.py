@@ -1,4 +1,4 @@
-"""Files with private content: mode 0600 in folders of mode 0700 whatever the umask, and no link is followed.
+"""Files with private content: mode 0600 in folders of mode 0700 under any umask, and no link is followed.
 
 Private are a hospital's keys, ledger, notes and pictures, and everything in the folder of a run.
 """

@@ -101,7 +101,7 @@ def end(
 ) -> None:
     """Give up a run that will never go on, and free what was kept for it.
 
-    A run keeps everything that it is expected to spend, so that it can end, whatever other studies do meanwhile. One
+    A run keeps everything that it is expected to spend, so that no other study can keep it from ending. One
     whose folder was lost would keep it for ever. What it has spent stays spent, and it cannot be resumed any more.
     """
     with _opened(ledger, must_exist=True) as opened:

@@ -41,7 +41,7 @@ class Site(Section):
 
 
 class PolicySection(Section):
-    """`[policy]`: what the hospital allows, whatever a study says. A key that is left out refuses nothing."""
+    """`[policy]`: what the hospital allows; no study changes it. A key that is left out refuses nothing."""
 
     epsilon_limit: float = Field(
         gt=0,

@@ -172,7 +172,7 @@ class ReaderOptions:
 
     @property
     def listed(self) -> frozenset[str]:
-        """The names that the study and the site have for classes: labels, whatever word they are."""
+        """The names that the study and the site have for classes: labels, even such words as none."""
         return frozenset() if self.classes is None else frozenset({*self.classes.names, *self.classes.own})
 
     @property

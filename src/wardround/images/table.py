@@ -160,7 +160,7 @@ def checked(table: Table, required: Sequence[str], options: ReaderOptions) -> Ch
         table: the table.
         required: columns; the rules for labels and for patients go by their names.
         options: with the site's `leave_out`, of which one of `identity.MISSING` stands for every missing value, and the
-            names of the study's classes, which are labels whatever they are.
+            names of the study's classes, which are labels, even such words as none.
     """
     looked_at = [column for column in required if column in (*LABEL_COLUMNS, *PATIENT_COLUMNS)]
     labels = [column for column in required if column in LABEL_COLUMNS]

@@ -42,7 +42,7 @@ class Account:
 
         Guarantee:
             All charges of the run, by all processes, compose to at most its cap; and everything ever charged to a
-            person of it keeps to the ledger's limit (`accounting.filter`), whatever the studies were chosen by. Check
+            person of it keeps to the ledger's limit (`accounting.filter`), however the studies were chosen. Check
             and line are one transaction that no other writer can enter.
 
         Args:

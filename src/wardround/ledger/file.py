@@ -2,7 +2,7 @@
 
     person's spending = composition of all charges of the runs that the person could have been in
 
-whatever the study, the split, the hospital's name in it, or the files of that day. A person is known by a pseudonym,
+under any study, split, name of the hospital in it, and files of that day. A person is known by a pseudonym,
 the keyed hash of their own id; the key is in the file and nowhere else.
 
 Released: nothing. Every question that is answered to others is about one run (`Account`).

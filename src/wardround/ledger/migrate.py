@@ -27,7 +27,7 @@ def migrate(old: Path, ledger: LedgerFile, persons: Sequence[str]) -> int:
     """Charges each of these persons with everything in a ledger of version 1; returns how many studies that were.
 
     Of the hospitals of one study on one data set a person was in one: the greatest count of each event is taken. All
-    persons are charged, whatever they can still afford. A study that was carried over to the same persons before is
+    persons are charged, beyond their limit as well. A study that was carried over to the same persons before is
     left out. The old file is only read.
 
     Raises:

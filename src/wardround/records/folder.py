@@ -23,7 +23,7 @@ Those above are the shared record. These below are for the person who simulates,
         hospitals.log      the simulated hospitals' own log, if they had anything to say
 
 Every file appears whole or not at all: it is written beside its place, synced, and renamed. The folder is its owner's
-alone (mode 0700, files 0600, whatever the umask). No link in the place of a file that is appended to is followed.
+alone (mode 0700, files 0600, under any umask). No link in the place of a file that is appended to is followed.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Verifying a run: its signature and files, and then its parts against each other, whoever signed them.
+"""Verifying a run: its signature and files, and then its parts against each other, under any signature.
 
 Each check either holds, and is said in a line, or raises `RecordError` with a code that names what differs. A record
 that its maker signed may still be false: epsilon is computed anew from the plan that follows from the study file, and a

@@ -76,7 +76,7 @@ def stored(found: "Dataset", frame: int | None = None) -> _Array:
 def _whole_cells(found: "Dataset", *, is_wanted: bool) -> Iterator[tuple[int, int]]:
     """Gives the unused bits above and below the value in each cell, where some are below; else (0, 0).
 
-    pydicom reads the lowest BitsStored bits whatever HighBit says, so within the block it is told to read all of them.
+    pydicom reads the lowest BitsStored bits and ignores HighBit, so within the block it is told to read all of them.
     """
     cell, bits = whole_number(found, "BitsAllocated", 0), whole_number(found, "BitsStored", 0)
     high = whole_number(found, "HighBit", bits - 1)

@@ -8,7 +8,7 @@ and the picture's number among the patient's own. By default the step's key is n
 call.
 
 `Draws` is a `TorchDispatchMode`. Below autograd and `torch.func.vmap` it sees every kernel that torch itself marks as
-random (`torch.Tag.nondeterministic_seeded`), whatever function or module called it. The kernel is run once for each
+random (`torch.Tag.nondeterministic_seeded`), called by any function or module. The kernel is run once for each
 picture, with torch's generator seeded for that picture. A draw without the picture on its first axis cannot be keyed
 (`Unkeyed`); that network is run under `vmap` or one picture at a time, where the axis is known.
 
