@@ -1,8 +1,11 @@
 """The commands: what they print, what they import, and how they end."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -152,20 +155,22 @@ def test_check_refuses_what_run_refuses(wardround, study_file):
 
 @pytest.mark.parametrize(("begun", "said"), [(True, "wardround resume"), (False, "Interrupted.")])
 @pytest.mark.parametrize("command", ["run", "resume"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_says_how_to_go_on_where_there_is_a_way(
-    wardround, study_file, tmp_path, monkeypatch, command, begun, said
+    wardround, study_file, tmp_path, monkeypatch, command, begun, said, number
 ):
     def interrupted(*_args, **_kwargs):
         if begun:
             (tmp_path / "out").mkdir()
             (tmp_path / "out" / "study.toml").write_text("")
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
+        time.sleep(10)
 
     monkeypatch.setattr("wardround.simulation.run.run_study", interrupted)
     monkeypatch.setattr("wardround.simulation.run.resume_run", interrupted)
     arguments = (study_file(), "--out", tmp_path / "out") if command == "run" else (tmp_path / "out",)
     ended = wardround(command, *arguments)
-    assert ended.code == 130
+    assert ended.code == 128 + number
     assert said in ended.err
     assert ("resume" in ended.err) is begun
 

@@ -1,6 +1,7 @@
 """The words that several commands end with."""
 
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,17 +24,32 @@ def console(*, stderr: bool = True) -> "Console":
     return Console(stderr=stderr)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which is dealt with as Ctrl-C is."""
+
+
 @contextmanager
 def interruptible(way_back: str | Path) -> Iterator[None]:
-    """Ends an interrupted command with the way back: a sentence, or how to resume the run in a folder, if one began."""
+    """Ends a command that is interrupted, or terminated by SIGTERM, with the way back.
+
+    Args:
+        way_back: a sentence, or the folder of a run; how to resume it is said if the run began.
+    """
+
+    def terminated(_number: int, _frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminated)
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if isinstance(way_back, Path):
             begun = (way_back / "study.toml").is_file()
             way_back = f"Go on with: wardround resume {way_back}" if begun else ""
         say(f"Interrupted. {way_back}".strip(), error=True)
-        raise SystemExit(130) from None
+        raise SystemExit(128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_run(record: "RunRecord", as_json: bool) -> None:
