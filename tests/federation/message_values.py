@@ -37,12 +37,14 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Evaluate,
     FittedHead,
     GiveReceipt,
     GradientSum,
     HeadFit,
     LocalSteps,
     LocalUpdate,
+    OwnFigures,
     Receive,
     SayHello,
     Selection,
@@ -112,7 +114,8 @@ def selective(draw):
 
 
 GRADIENT_SUM = st.builds(GradientSum, weights=vector(PARAMETERS), clipping_norm=st.none() | POSITIVE)
-OF = st.just(CountPatients()) | GRADIENT_SUM
+EVALUATE = st.builds(Evaluate, weights=vector(PARAMETERS))
+OF = st.just(CountPatients()) | GRADIENT_SUM | EVALUATE
 ROUND = st.integers(1, 2**31 - 1)
 WORKS = {
     CountPatients: st.just(CountPatients()),
@@ -121,6 +124,8 @@ WORKS = {
     LocalUpdate: st.builds(LocalUpdate, weights=vector(PARAMETERS), steps=STEPS),
     SelectiveUpdate: selective(),
     FittedHead: st.builds(FittedHead, FIT),
+    Evaluate: EVALUATE,
+    OwnFigures: st.builds(OwnFigures, weights=vector(PARAMETERS)),
     Announce: st.builds(Announce, of=OF, attempt=ROUND, hospitals=ROUND, received=st.none() | BLOB),
     Confirm: st.builds(Confirm, announcements=BLOBS),
     Upload: st.builds(Upload, confirmations=BLOBS),

@@ -8,9 +8,10 @@ from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.calibration import calibrate_noise_multiplier
 from wardround.accounting.events import Event, GaussianEvent, SelfComposedEvent
 from wardround.accounting.terms import Division
-from wardround.agreed.masks import COUNT_COORDINATES, shares_for
+from wardround.agreed.masks import COUNT_COORDINATES, evaluation_coordinates, shares_for
 from wardround.agreed.strategies import asks, head_fit_of, releases_after, spare_releases, timetable_of
 from wardround.config import Study
+from wardround.config.evaluation import NoEvaluation, NoisedEvaluation, UnprotectedEvaluation
 from wardround.config.federation import FederatedSGD
 from wardround.config.privacy import (
     DPSGD,
@@ -28,18 +29,22 @@ from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.plans.calibrate import alone, calibrated, with_noise, with_shares
+from wardround.privacy.plans.costs import event_of
 from wardround.privacy.plans.kinds import (
     UNCLIPPED,
     Clip,
     CorrelatedGradients,
     ExactCount,
+    Noise,
     NoisedCounts,
     NoisedGradients,
     NoisedHead,
+    NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
     NoisyCount,
     NotPrivate,
+    OpenHistograms,
     Part,
     PublicSize,
     Size,
@@ -71,7 +76,7 @@ def plan_of(study: Study) -> Plan:
     """
     draft = replace(_draft(study), division=division_of(study))
     check_fit(study, draft)
-    return _calibrated(study, draft)
+    return with_evaluation(study, _calibrated(study, draft))
 
 
 _EXACT_SCHEMES = ("sizes", "images", "label-shards")
@@ -180,6 +185,36 @@ def _calibrated(study: Study, plan: Plan) -> Plan:
             return replace(plan, parts=(_least(plan, section.epsilon, releases),))
         case _:
             assert_never(section)
+
+
+def with_evaluation(study: Study, plan: Plan) -> Plan:
+    """Returns the plan with the part about test patients, where the study lets figures of them leave.
+
+    Its noise is the least for `[evaluation] epsilon` at the plan's delta over one sum and all spare attempts, from the
+    same hospitals as that of training: in shares under masks, or all of it from each.
+
+    Raises:
+        PrivacyError: no finite noise gives that epsilon, the grid cannot carry it, or the coordinator would add it.
+    """
+    match study.evaluation:
+        case NoEvaluation():
+            return plan
+        case UnprotectedEvaluation():
+            return replace(plan, parts=(*plan.parts, OpenHistograms(plan.hospitals)))
+        case NoisedEvaluation(epsilon=epsilon):
+            assert study.data.classes is not None, "checked when read"
+            noiser, releases = _shared(plan.noiser), 1 + study.privacy.spare
+            part = NoisedHistograms(_ONE, len(study.data.classes), noiser, releases)
+            multiplier = calibrate_noise_multiplier(
+                lambda z: event_of(replace(part, noise=GaussianEvent(z)), releases),
+                epsilon * (1 - _FOR_THE_GRID), plan.delta, plan.accountant,
+            )  # fmt: skip
+            noise: Noise = GaussianEvent(multiplier)
+            if plan.masked is not None and isinstance(noiser, NoiseShares):
+                noise = shares_for(multiplier, part.sensitivity, evaluation_coordinates(part.classes), noiser)
+            return replace(plan, parts=(*plan.parts, replace(part, noise=noise)))
+        case _:
+            assert_never(study.evaluation)
 
 
 def _least(plan: Plan, epsilon: float, releases: int) -> NoisedUpdates | NoisedHead:

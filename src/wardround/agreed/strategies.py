@@ -44,6 +44,7 @@ from wardround.types import Vector
 from wardround.work import (
     CountClasses,
     CountPatients,
+    Evaluate,
     FittedHead,
     GradientSum,
     HeadFit,
@@ -124,6 +125,8 @@ def asks(study: Study, plan: Plan) -> Iterator[Work]:
     else:
         clip = clip_of(plan.training)
         yield GradientSum(_NO_WEIGHTS, None if clip.adaptive is None else clip.norm)
+    if plan.evaluation is not None:
+        yield Evaluate(_NO_WEIGHTS)
 
 
 _ONE = {"num_patients": np.ones(1, dtype=np.float32), "class_counts": np.ones((1, 2), dtype=np.float32)}
@@ -143,6 +146,8 @@ def asked_by(study: Study, plan: Plan) -> Callable[[Work, int], bool]:
     def is_asked(work: Work, round: int) -> bool:
         agreed = kinds.get(type(work))
         match work:
+            case Evaluate():
+                return agreed is not None
             case GradientSum():
                 return agreed is not None and clip_of(plan.training).asked_in(round, work.clipping_norm)
             case LocalUpdate() | SelectiveUpdate():

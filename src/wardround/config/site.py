@@ -79,6 +79,9 @@ class PolicySection(Section):
         None,
         description="SHA-256 of the weights files that a study may begin with; a study without one is allowed.",
     )
+    evaluations: tuple[Literal["noised", "unprotected"], ...] = Field(
+        ("noised",), description='Values of `[evaluation] level` that are allowed beside "none".'
+    )
     threads: int | None = Field(
         None,
         ge=1,

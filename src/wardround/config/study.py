@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import Field, SerializeAsAny, model_validator
 
 from wardround.config.data import DataSection, HospitalsSection, PersonTable, SiteSection, with_site
+from wardround.config.evaluation import EvaluationSection, NoEvaluation, NoisedEvaluation
 from wardround.config.federation import (
     ALONE,
     Averaging,
@@ -56,6 +57,7 @@ class Study(Section):
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
     privacy: SerializeAsAny[PrivacySection]
     federation: SerializeAsAny[FederationSection] = Field(default_factory=lambda: FederatedSGD.model_validate({}))
+    evaluation: SerializeAsAny[EvaluationSection] = Field(default_factory=lambda: NoEvaluation(level="none"))
     performance: PerformanceSection = Field(default_factory=PerformanceSection.model_construct)
 
     @model_validator(mode="before")
@@ -113,6 +115,7 @@ class Study(Section):
         self._masked()
         self._trusted()
         self._honest()
+        self._evaluated()
         return self
 
     def _averaging(self, federation: Averaging) -> None:
@@ -208,6 +211,30 @@ class Study(Section):
                 'sum = "simulated"'
             )
 
+    def _evaluated(self) -> None:
+        """Refuses figures of test patients that no histogram of scores gives."""
+        level = self.evaluation.level
+        if level == "none":
+            return
+        if self.data.classes is None:
+            raise conflict(
+                "study-evaluation-classes", f'[evaluation] level = "{level}" needs [data] classes: name them'
+            )
+        if self.data.test != "patients":
+            raise conflict(
+                "study-evaluation-test",
+                f'[evaluation] level = "{level}" is of test patients by their own ids: [data] test must be "patients", '
+                f'got "{self.data.test}"; change one of them',
+            )
+        if self.federation.strategy in ALONE or self.data.task == "segmentation":
+            raise conflict(
+                "study-evaluation-model",
+                f'[evaluation] level = "{level}" is of one model that calls classes, got strategy = '
+                f'"{self.federation.strategy}" and task = {self.data.task or "none"}; set level = "none"',
+            )
+        if isinstance(self.evaluation, NoisedEvaluation) and getattr(self.privacy, "delta", None) is None:
+            raise conflict("study-delta", 'delta must be given in [privacy] for [evaluation] level = "noised"')
+
     @property
     def shares_noise(self) -> bool:
         """True if each hospital adds a share of the noise to a sum of all, which alone is seen."""
@@ -267,6 +294,8 @@ class Study(Section):
             mode="json",
             exclude={"site": True, "performance": True, "privacy": {"ledger"}},
         )
+        if isinstance(self.evaluation, NoEvaluation):
+            del content["evaluation"]  # a study from before there were levels is the same study
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights_sha256 or self.model.weights.name
         return _hash(content)
@@ -286,6 +315,8 @@ class Study(Section):
         """
         lines: list[str] = []
         tables = self.model_dump(mode="json", exclude_none=True, exclude={"privacy": {"unit"}})
+        if isinstance(self.evaluation, NoEvaluation):
+            del tables["evaluation"]
         for section, values in tables.items():
             nested = {key: value for key, value in values.items() if isinstance(value, dict)}
             lines += [f"[{section}]", *_toml_lines(values), ""]

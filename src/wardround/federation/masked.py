@@ -7,14 +7,16 @@
 Three exchanges a round, each with all hospitals in parallel. `MaskedAggregator.close` hands out the sum opened last.
 
 Released, to the coordinator and from it to every party: the sum of the hospitals' noised vectors, once all of them have
-uploaded: of gradients, or before round 1 of their numbers of patients. A hospital that is missing ends the attempt with
-nothing opened. The others begin a new one, with new keys, new samples and new noise, and those who were charged are
-charged again: any party that relays, together with the hospital that was missing, could read the first. A hospital that
-was started again in between knows of no attempt, and is in the new one.
+uploaded: of gradients, before round 1 of their numbers of patients, after the last round of histograms of their test
+patients' scores. A hospital that is missing ends the attempt with nothing opened. The others begin a new one, with new
+keys, new samples and new noise, and those who were charged are charged again: any party that relays, together with the
+hospital that was missing, could read the first. A hospital that was started again in between knows of no attempt, and
+is in the new one.
 """
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 import numpy as np
 
@@ -41,7 +43,18 @@ from wardround.secure_aggregation.round.transcript import Terms
 from wardround.secure_aggregation.round.upload import Upload as SignedUpload
 from wardround.secure_aggregation.round.witness import WITNESSES, Witness
 from wardround.types import HospitalName
-from wardround.work import Announce, Confirm, CountPatients, GradientSum, Receive, SayHello, Summed, Upload, Work
+from wardround.work import (
+    Announce,
+    Confirm,
+    CountPatients,
+    Evaluate,
+    GradientSum,
+    Receive,
+    SayHello,
+    Summed,
+    Upload,
+    Work,
+)
 
 _MOST_RESTARTS = 3
 """Attempts at a round that one hospital may end by being started again; with the next it is missing."""
@@ -90,7 +103,7 @@ class MaskedAggregator:
         if any(other is not request for other in requests.values()):
             raise ValueError("hospitals that answer with one sum are asked with one request")
         work = request.work
-        if not self._is_agreed(work, request.round) or not isinstance(work, CountPatients | GradientSum):
+        if not self._is_agreed(work, request.round) or not isinstance(work, Summed):
             refused = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
             return Total(None, {}, dict.fromkeys(requests, refused))
         self.agreement.mechanism_for(len(requests), request.round)  # refuses a number that was not agreed on
@@ -135,7 +148,9 @@ class MaskedAggregator:
         """Returns whether a masked sum of this work was agreed on."""
         if isinstance(work, CountPatients):
             return round == 0 and self.agreement.count is not None
-        return isinstance(work, GradientSum) and round > 0
+        if isinstance(work, Evaluate):
+            return round == self.agreement.rounds + 1 and self.agreement.evaluation is not None
+        return isinstance(work, GradientSum) and 0 < round <= self.agreement.rounds
 
     def _learn_attempts(self, channel: Channel, request: Request, deadline_s: float) -> None:
         """Asks the hospitals, once in this process, for the last attempts that they took part in."""
@@ -200,9 +215,15 @@ class MaskedAggregator:
         return Total(update.astype(np.float32), events, {})
 
     def _terms(self, round: int, of: Summed, attempt: int, hospitals: int) -> Terms:
-        if isinstance(of, CountPatients):
-            return self.agreement.terms(round, attempt, hospitals, None)
-        return self.agreement.terms(round, attempt, hospitals, of.weights, of.clipping_norm)
+        match of:
+            case CountPatients():
+                return self.agreement.terms(round, attempt, hospitals, None)
+            case Evaluate(weights=weights):
+                return self.agreement.terms(round, attempt, hospitals, weights)
+            case GradientSum(weights=weights, clipping_norm=norm):
+                return self.agreement.terms(round, attempt, hospitals, weights, norm)
+            case _:
+                assert_never(of)
 
 
 def _contents(replies: Replies) -> tuple[bytes, ...]:

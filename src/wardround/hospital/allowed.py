@@ -9,6 +9,7 @@ from wardround.config import Study
 from wardround.config.site import PolicyFile
 from wardround.errors import PrivacyError
 from wardround.noisers import NoiseShares
+from wardround.privacy.plans.kinds import NoisedHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import words_of
 
@@ -31,6 +32,7 @@ def refusals(study: Study, plan: Plan, policy: PolicyFile) -> Iterator[PrivacyEr
     at_most = (
         ("delta", "`[privacy] delta`", plan.delta, rules.delta),
         ("most-epsilon", "epsilon", plan.epsilon, rules.most_epsilon),
+        ("most-epsilon", "`[evaluation] epsilon`", _noised_epsilon(plan), rules.most_epsilon),
         ("greatest-clip", "`[privacy] clipping_norm`", words.clipping_norm, rules.greatest_clipping_norm),
         ("spare", "`[privacy] spare_attempts`", study.privacy.spare, rules.most_spare_attempts),
         ("threads", "`[performance] threads`", threads or 0, rules.threads),
@@ -46,6 +48,7 @@ def refusals(study: Study, plan: Plan, policy: PolicyFile) -> Iterator[PrivacyEr
         ("trust", "`[privacy] trust`", str(plan.trust), rules.trusts),
         ("network", "`[model] name`", study.model.name, rules.networks),
         ("weights", "`[model] weights_sha256`", weights, rules.weights),
+        ("evaluation", "`[evaluation] level`", study.evaluation.level, ("none", *rules.evaluations)),
     )
     for code, what, value, most in at_most:
         if most is not None and value > most:
@@ -58,6 +61,11 @@ def refusals(study: Study, plan: Plan, policy: PolicyFile) -> Iterator[PrivacyEr
             yield _refusal(
                 code, f"{what} must be one of {', '.join(allowed)} by this hospital's policy, got {name}"
             )
+
+
+def _noised_epsilon(plan: Plan) -> float:
+    """Returns the epsilon of a test patient; 0 where figures leave as they are, which a rule of its own allows."""
+    return plan.evaluation_epsilon if isinstance(plan.evaluation, NoisedHistograms) else 0.0
 
 
 def _refusal(rule: str, sentence: str) -> PrivacyError:

@@ -35,11 +35,13 @@ from wardround.hospital.masked import NO_ATTEMPT, MaskedRounds
 from wardround.hospital.policy import place_of
 from wardround.hospital.replies import Replies
 from wardround.secure_aggregation.keys.identity import Identity
+from wardround.types import Vector
 from wardround.work import (
     Announce,
     Answered,
     Confirm,
     GiveReceipt,
+    OwnFigures,
     Receive,
     SayHello,
     Upload,
@@ -136,6 +138,8 @@ class Hospital:
                     return self._hello() if self.agent.policy.allows(request) else _REFUSED
                 case GiveReceipt():
                     return self._receipt() if self.agent.policy.allows(request) else _REFUSED
+                case OwnFigures(weights=weights):
+                    return self._own_figures(weights) if self.agent.policy.allows(request) else _REFUSED
                 case _:  # a noised vector
                     agent = self.agent
                     return agent.admit(request) or agent.repeated(request) or agent.answer_alone(request)
@@ -188,6 +192,10 @@ class Hospital:
             threads=torch.get_num_threads(),
             last_attempt=last or (0, 0),
         )
+
+    def _own_figures(self, weights: Vector) -> Received:
+        self.agent.tested.keep_own_figures(self.agent.workbench, weights)
+        return Received()
 
     def _receipt(self) -> Receipt:
         agent, account = self.agent, self.agent.account

@@ -1,8 +1,8 @@
 """A hospital's side of a masked round: it checks, charges its ledger, computes, noises, masks and signs one upload.
 
 What leaves: a round key, how far its ledger is (`known_ledgers`), the hash of a transcript, and the sum of its
-patients' rows on the grid (gradients, or a one for everybody) with its share of the noise, under masks; and the event
-it was charged as. When: the upload only after the charge and the notes are on disk.
+patients' rows on the grid (gradients, a one for everybody, or histograms of test patients) with its share of the noise,
+under masks; and the event it was charged as. When: the upload only after the charge and the notes are on disk.
 A sample without patients is noised, masked and sent like any other.
 
 Guarantee: that of `wardround.secure_aggregation.integers.mechanism` for the sum of all hospitals; a single upload is
@@ -43,7 +43,7 @@ from wardround.secure_aggregation.round.round_key import Announcement, RoundKey
 from wardround.secure_aggregation.round.transcript import Member, Terms, Transcript
 from wardround.secure_aggregation.round.upload import Upload
 from wardround.secure_aggregation.round.witness import WITNESSES
-from wardround.work import Announce, CountPatients, GradientSum, Summed
+from wardround.work import Announce, CountPatients, Evaluate, GradientSum, Summed
 
 _log = logging.getLogger("wardround.hospital")
 
@@ -116,9 +116,8 @@ class MaskedRounds:
         refused = self._agent.refuses(request)  # now, while no hospital has been charged for this attempt
         if refused is not None:
             return refused
-        weights, norm = (
-            (work.of.weights, work.of.clipping_norm) if isinstance(work.of, GradientSum) else (None, None)
-        )
+        weights = None if isinstance(work.of, CountPatients) else work.of.weights
+        norm = work.of.clipping_norm if isinstance(work.of, GradientSum) else None
         terms = self._agreement.terms(request.round, work.attempt, work.hospitals, weights, norm)
         check_follows(terms, self._last_before(request.round))
         seen = {name: known.mark for name, known in self.notes.peers.items()}
@@ -216,6 +215,8 @@ class MaskedRounds:
         match work:
             case CountPatients():
                 rows = counted_rows(len(agent.patients))
+            case Evaluate():
+                rows = agent.tested.rows(agent.workbench, work.weights)
             case GradientSum():
                 layout, clip = Layout.of(agent.workbench.network.trained), clip_of(agent.plan.training)
                 as_row = rows_of(clip, layout, work.clipping_norm)

@@ -1,10 +1,10 @@
 """A hospital opened from its own files: `site.toml`, `policy.toml`, and a study it agreed to.
 
     folder/    site.toml  policy.toml  identity.pem (mode 0600)  pins.toml  ledger.sqlite  notes.json  memory/  cache/
-              accepted/
+              accepted/  evaluation/
 
 It reads its own pictures, computes its own digest, and keeps its own ledger and keys; of other hospitals it has names
-and public keys. All of its patients train: setting test patients aside is the simulation's.
+and public keys. Patients are set aside for testing by their own ids (`hospital.examined`), the others train.
 
 Released: nothing. What a hospital refuses, it refuses here, before a request comes and before anything is charged.
 """
@@ -26,6 +26,7 @@ from wardround.errors import DataError, PrivacyError, StudyError
 from wardround.hospital.agent import Agent
 from wardround.hospital.allowed import check_allowed
 from wardround.hospital.charged import open_account, run_of
+from wardround.hospital.examined import examined_of, set_aside
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.masked import MaskedRounds
 from wardround.hospital.memory import Memory
@@ -85,10 +86,11 @@ def open_hospital(
     workbench = workbench_of(own, images, network)
     with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledgers:
         set_limit(ledgers, policy)
-        persons = [patient.id for patient in images.patients]
-        _check_known(ledgers, persons, study, policy)
+        _check_known(ledgers, [patient.id for patient in images.patients], study, policy)
+        training, tested = set_aside(images.patients, study)
+        persons = [patient.id for patient in training]
         account = open_account(ledgers, study, plan, name, persons, run_of(study, images.digest, study.digest))
-        patients = [patient for patient, is_in in zip(images.patients, account.admitted, strict=True) if is_in]
+        patients = [patient for patient, is_in in zip(training, account.admitted, strict=True) if is_in]
         if len(patients) < len(persons):
             _log.warning("%d patients are left out: they cannot afford this study", len(persons) - len(patients))
         agent = Agent(
@@ -107,6 +109,9 @@ def open_hospital(
             workbench=workbench,
             memory=Memory(folder / "memory" / study.digest),
             num_classes=len(images.class_names),
+            examined=examined_of(
+                ledgers, study, plan, name, tested, folder, pictures=images.digest, target=images.target
+            ),
         )
         identity = _identity(folder, name)
         masked = None

@@ -44,12 +44,14 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Evaluate,
     FittedHead,
     GiveReceipt,
     GradientSum,
     HeadFit,
     LocalSteps,
     LocalUpdate,
+    OwnFigures,
     Receive,
     SayHello,
     Selection,
@@ -113,7 +115,9 @@ _COUNT = Record(CountPatients.name, CountPatients, {})
 _GRADIENT_SUM = Record(GradientSum.name, GradientSum, {"weights": _WEIGHTS, "clipping_norm": optional(_POSITIVE)})
 _FETCHED: dict[str, Codec] = {"weights": reals(Limits.some_parameters), "steps": _STEPS, "selection": _SELECTION}
 
-SUMMED = OneOf((_COUNT, _GRADIENT_SUM))
+_EVALUATE = Record(Evaluate.name, Evaluate, {"weights": _WEIGHTS})
+
+SUMMED = OneOf((_COUNT, _GRADIENT_SUM, _EVALUATE))
 """Codec of the work whose sum is formed under masks."""
 
 _ATTEMPT: dict[str, Codec] = {
@@ -131,6 +135,8 @@ WORK = OneOf(
         Record(LocalUpdate.name, LocalUpdate, {"weights": _WEIGHTS, "steps": _STEPS}),
         Record(SelectiveUpdate.name, SelectiveUpdate, _FETCHED, _check_fetched),
         Record(FittedHead.name, FittedHead, {"fit": _FIT}),
+        _EVALUATE,
+        Record(OwnFigures.name, OwnFigures, {"weights": _WEIGHTS}),
         Record(Announce.name, Announce, _ATTEMPT),
         Record(Confirm.name, Confirm, {"announcements": _SIGNED_BY_ALL}),
         Record(Upload.name, Upload, {"confirmations": _SIGNED_BY_ALL}),

@@ -12,9 +12,11 @@ from wardround.privacy.plans.kinds import (
     NoisedCounts,
     NoisedGradients,
     NoisedHead,
+    NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
     NotPrivate,
+    OpenHistograms,
     Part,
 )
 from wardround.privacy.plans.plan import Plan
@@ -25,13 +27,13 @@ from wardround.privacy.updates import ClippedUpdate
 def against(part: Part, noise_multiplier: float) -> Part:
     """Returns a part as an adversary sees it to whom noise of that multiplier is unknown."""
     match part:
-        case NoisedCounts() | NoisedGradients() | CorrelatedGradients():
+        case NoisedCounts() | NoisedGradients() | CorrelatedGradients() | NoisedHistograms():
             return replace(part, noise=GaussianEvent(noise_multiplier))
         case NoisedUpdates(mechanism=ClippedUpdate() as mechanism):
             return replace(part, mechanism=replace(mechanism, noise_multiplier=noise_multiplier))
         case NoisedHead():
             return replace(part, mechanism=replace(part.mechanism, noise_multiplier=noise_multiplier))
-        case NoisedUpdates() | NoisedPictures() | NotPrivate():
+        case NoisedUpdates() | NoisedPictures() | NotPrivate() | OpenHistograms():
             return part  # each hospital's own noise, of which no other party knows a share
         case _:
             assert_never(part)

@@ -1,0 +1,268 @@
+"""Evaluation at deployed hospitals: the test patients' own account is charged before a histogram leaves."""
+
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.charges import charges_of
+from tests.errors import raises_code
+from tests.hospital.bytes_channel import BytesChannel, reply_to
+from tests.hospital.deployed import NAMES, make_folders, open_from, study_of
+
+from wardround.accounting.mechanisms import gaussian_epsilon
+from wardround.agreed.plans import plan_of
+from wardround.config.site import read_policy, read_site
+from wardround.coordinator.evaluation import evaluate as across
+from wardround.coordinator.evaluation import noise_std
+from wardround.coordinator.opening import open_coordinator
+from wardround.errors import PrivacyError, StudyError
+from wardround.federation.messages import Answer, Failure, FailureCode, Received, Request, Stage
+from wardround.federation.wire.tables import encode_request
+from wardround.hospital.accepted import accept
+from wardround.hospital.examined import set_aside
+from wardround.hospital.pictures import read_images
+from wardround.hospital.replies import Replies
+from wardround.ledger.file import LedgerFile
+from wardround.work import Evaluate, GradientSum, OwnFigures
+
+ALONE = {"plan": "dp-sgd", "noise_multiplier": 40.0, "delta": 1e-3, "trust": "nobody", "num_patients": 30}
+MASKED = {k: v for k, v in ALONE.items() if k != "trust"} | {"sum": "masked", "colluders": 1}
+NOISED = {"level": "noised", "epsilon": 3.0}
+REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
+NO_SPARE = Failure(FailureCode.REFUSED_SPARE, Stage.ADMISSION)
+WEIGHTS = np.linspace(-0.01, 0.01, 32 * 32 * 2 + 2, dtype=np.float32)
+ROUNDS = 2
+
+
+def silent(done, total):
+    """Progress that nobody watches."""
+
+
+def asked_study(privacy=ALONE, evaluation=NOISED, **study):
+    return study_of(privacy, {"rounds": ROUNDS}, data={"test_fraction": 0.5}, evaluation=evaluation, **study)
+
+
+def evaluate(study, *, attempt=1, round=ROUNDS + 1, weights=WEIGHTS):
+    return Request(study.digest, round, attempt, Evaluate(weights))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return make_folders(tmp_path)
+
+
+@pytest.fixture
+def opened(folders):
+    """A factory of the hospital named north, opened anew each time, as after a restart."""
+    with ExitStack() as stack:
+
+        def start(study):
+            stack.close()
+            return stack.enter_context(open_from(folders[0]["north"], study))
+
+        yield start
+
+
+def lines(folder):
+    with LedgerFile(folder / "ledger.sqlite") as ledger:
+        return ledger.position()
+
+
+def test_the_test_patients_pay_before_the_histograms_leave(folders, opened, monkeypatch):
+    """Those who train pay for rounds, those who test for the evaluation, nobody for both; the charge is there first."""
+    study = asked_study()
+    hospital = opened(study)
+    agent, tested = hospital.agent, hospital.agent.tested
+    seen = []
+    rows = type(tested).rows
+
+    def watched(*given):
+        seen.append(len(charges_of(tested.account)))
+        return rows(*given)
+
+    monkeypatch.setattr(type(tested), "rows", watched)
+    answer = reply_to(hospital, evaluate(study))
+    assert isinstance(answer, Answer)
+    assert seen == [1]
+    assert isinstance(reply_to(hospital, Request(study.digest, 1, 1, GradientSum(WEIGHTS))), Answer)
+    plan, site = agent.plan, read_site(folders[0]["north"] / "site.toml")
+    train, test = set_aside(read_images(study.model_copy(update={"site": site.site}), silent).patients, study)
+    with LedgerFile(folders[0]["north"] / "ledger.sqlite") as ledger:
+        spent = {patient.id: ledger.epsilon_of(patient.id, plan.delta) for patient in (*train, *test)}
+    assert [spent[patient.id] for patient in test] == pytest.approx([3.0] * len(test), rel=1e-3)
+    assert len(test) == len(tested.patients) > 0 < len(train)
+    assert len({spent[patient.id] for patient in train}) == 1
+    assert spent[train[0].id] == pytest.approx(agent.account.spent()) != pytest.approx(3.0)
+
+
+def test_a_repetition_costs_nothing_and_a_further_attempt_only_what_is_foreseen(folders, opened, monkeypatch):
+    study = asked_study(ALONE | {"spare_attempts": 1})
+    hospital, message = opened(study), encode_request(evaluate(study))
+    reply = hospital.answer(message)
+    assert hospital.answer(message) == reply == opened(study).answer(message)
+    assert isinstance(reply_to(opened(study), evaluate(study, attempt=2)), Answer)
+    before = lines(folders[0]["north"])
+    assert reply_to(opened(study), evaluate(study, attempt=3)) == NO_SPARE
+    assert lines(folders[0]["north"]) == before
+    account = opened(study).agent.tested.account
+    assert len(charges_of(account)) == 2
+    assert account.spent() <= 3.0, "the promise covers the spare attempt"
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_killed_between_charge_and_release(folders, opened, monkeypatch, spare):
+    """What was charged stays charged: asked again it is a further attempt, which the study pays for or not."""
+    study = asked_study(ALONE | {"spare_attempts": spare})
+
+    class Killed(BaseException):
+        pass
+
+    def dying(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Replies, "keep", dying)
+        with pytest.raises(Killed):
+            opened(study).answer(encode_request(evaluate(study)))
+    assert len(charges_of(opened(study).agent.tested.account)) == 1
+    again = reply_to(opened(study), evaluate(study))
+    assert isinstance(again, Answer) if spare else again == NO_SPARE
+    assert len(charges_of(opened(study).agent.tested.account)) == 1 + spare
+
+
+@pytest.mark.parametrize("privacy", [ALONE, MASKED], ids=["nobody", "masked"])
+@pytest.mark.parametrize(
+    ("evaluation", "round"), [({"level": "none"}, ROUNDS + 1), (NOISED, 0), (NOISED, ROUNDS), (NOISED, ROUNDS + 2)]
+)
+def test_what_the_study_does_not_ask_for_is_refused(folders, opened, privacy, evaluation, round):
+    study = asked_study(privacy, evaluation)
+    hospital = opened(study)
+    before = lines(folders[0]["north"])
+    assert reply_to(hospital, evaluate(study, round=round)) == REFUSED
+    assert lines(folders[0]["north"]) == before
+
+
+def test_a_sum_under_masks_never_leaves_without_them(folders, opened):
+    study = asked_study(MASKED)
+    assert reply_to(opened(study), evaluate(study)) == REFUSED
+
+
+@pytest.mark.parametrize(("evaluation", "rule"), [({"level": "unprotected"}, ""), (NOISED, "evaluations = []\n")])
+def test_a_level_that_the_policy_does_not_allow_is_refused(folders, evaluation, rule):
+    north, study = folders[0]["north"], asked_study(evaluation=evaluation)
+    with (north / "policy.toml").open("a") as file:
+        file.write(rule)
+    with raises_code(PrivacyError, "privacy-policy-evaluation"):
+        accept(north, read_site(north / "site.toml"), read_policy(north / "policy.toml"), study, by="a person")
+    with raises_code(PrivacyError, "privacy-policy-evaluation"), open_from(north, study):
+        pass
+    assert not (north / "ledger.sqlite").exists()
+
+
+def test_an_epsilon_above_the_policys_is_refused(folders):
+    north = folders[0]["north"]
+    with (north / "policy.toml").open("a") as file:
+        file.write("most_epsilon = 2.9\n")
+    with raises_code(PrivacyError, "privacy-policy-most-epsilon"), open_from(north, asked_study()):
+        pass
+
+
+def test_unprotected_figures_are_exact_and_listed_in_the_ledger(folders, opened):
+    north, study = folders[0]["north"], asked_study(evaluation={"level": "unprotected"})
+    with (north / "policy.toml").open("a") as file:
+        file.write('evaluations = ["unprotected"]\n')
+    hospital = opened(study)
+    answer = reply_to(hospital, evaluate(study))
+    tested = hospital.agent.tested
+    exact = tested.histograms(hospital.agent.workbench, WEIGHTS, 2)
+    assert np.array_equal(answer.update, exact.astype(np.float32))
+    assert answer.update.sum() == pytest.approx(len(tested.patients))
+    with LedgerFile(north / "ledger.sqlite") as ledger:
+        assert (ledger.book().unprotected > 0).sum() == len(tested.patients)
+
+
+def test_own_figures_stay_in_the_hospitals_folder(folders, opened):
+    study = asked_study(evaluation={"level": "none"})
+    hospital = opened(study)
+    before = lines(folders[0]["north"])
+    reply = reply_to(hospital, Request(study.digest, ROUNDS + 1, 1, OwnFigures(WEIGHTS)))
+    assert reply == Received(), "the same for all pictures"
+    assert lines(folders[0]["north"]) == before
+    path = folders[0]["north"] / "evaluation" / f"{study.digest}.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    found = json.loads(path.read_text())
+    assert found["figures"]["n_patients"] == found["test_patients"] == len(hospital.agent.tested.everybody)
+
+
+def test_a_place_follows_from_the_patients_own_id(folders):
+    """One patient more, and everybody else stays where they were."""
+    study, site = asked_study(), read_site(folders[0]["north"] / "site.toml")
+    everybody = read_images(study.model_copy(update={"site": site.site}), silent).patients
+    whole = [{patient.id for patient in part} for part in set_aside(everybody, study)]
+    for absent in everybody:
+        fewer = [patient for patient in everybody if patient is not absent]
+        assert [{p.id for p in part} for part in set_aside(fewer, study)] == [part - {absent.id} for part in whole]
+
+
+@pytest.mark.parametrize("kind", ["nobody", "masked"])
+def test_the_sum_is_that_of_all_test_patients_with_the_noise_that_is_stated(folders, kind):
+    """Federated is pooled: the sum of all hospitals less the rows of all their test patients is noise of that size."""
+    paths, keys = folders
+    study = asked_study(ALONE if kind == "nobody" else MASKED)
+    with ExitStack() as stack:
+        hospitals: Any = {name: stack.enter_context(open_from(paths[name], study)) for name in NAMES}
+        opened = open_coordinator(study, BytesChannel(hospitals), keys)
+        coordinator = opened.coordinator
+        weights = opened.weights
+        found: Any = across(coordinator, {"global": weights}, ("clear", "lesion"))
+        coordinator.close()
+        exact = sum(h.agent.tested.histograms(h.agent.workbench, weights, 2) for h in hospitals.values())
+        events = [charges_of(h.agent.tested.account) for h in hospitals.values()]
+        own = [charges_of(h.agent.account) for h in hospitals.values()]
+    part: Any = coordinator.plan.evaluation
+    std = noise_std(part, 3)
+    noise = np.array(found["figures"]["histograms"]).ravel() - exact
+    assert found["missing"] == {}
+    assert found["figures"]["noise_std"] == std
+    statistic = (noise**2).sum() / std**2  # chi-squared with 32 degrees of freedom: beyond these 1e-9 of the time
+    assert 5 < statistic < 110
+    assert [len(charged) for charged in events] == [1, 1, 1]
+    assert own == [[], [], []]
+
+
+@pytest.mark.parametrize("privacy", [ALONE, MASKED], ids=["nobody", "masked"])
+def test_the_noise_is_worth_the_epsilon_by_the_closed_form(privacy):
+    """An oracle beside the accountant: one Gaussian release (Balle and Wang 2018), of the honest hospitals' noise."""
+    plan = plan_of(asked_study(privacy))
+    part: Any = plan.evaluation
+    honest = 3 - (privacy is MASKED)
+    added = noise_std(part, honest) if privacy is MASKED else noise_std(part, 1)
+    assert gaussian_epsilon(added / part.sensitivity, plan.delta) == pytest.approx(3.0, abs=2e-3)
+    assert plan.evaluation_epsilon <= 3.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"data": {"classes": None}}, "study-evaluation-classes"),
+        ({"data": {"test": "stratified"}}, "study-evaluation-test"),
+        ({"federation": {"strategy": "alone", "rounds": 2}}, "study-evaluation-model"),
+    ],
+)
+def test_a_level_needs_what_its_figures_are_made_of(changed, code):
+    federation = changed.get("federation", {"rounds": 2})
+    with raises_code(StudyError, code):
+        study_of(ALONE, federation, data=changed.get("data"), evaluation=NOISED)
+
+
+def test_level_none_is_the_study_of_before(folders):
+    """A study without `[evaluation]` has the digest that it had before there were levels."""
+    without, none, noised = (
+        study_of(ALONE, {"rounds": 2}, evaluation=level) for level in (None, {"level": "none"}, NOISED)
+    )
+    assert without.digest == none.digest != noised.digest
+    assert "evaluation" not in without.to_toml()
+    assert plan_of(without) == replace(plan_of(noised), parts=plan_of(noised).parts[:-1])
