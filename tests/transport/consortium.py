@@ -31,7 +31,14 @@ MASKED = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "sum": "mask
 ALONE = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "trust": "nobody", "num_patients": 36}
 
 
-def study_of(cache: Path, privacy: dict[str, Any], federation: dict[str, Any], *, seed: int | None = 7) -> Study:
+def study_of(
+    cache: Path,
+    privacy: dict[str, Any],
+    federation: dict[str, Any],
+    *,
+    seed: int | None = 7,
+    evaluation: dict[str, Any] | None = None,
+) -> Study:
     """A study whose simulation deals each site's patients to the hospital of that name."""
     return parse_study(
         {
@@ -42,6 +49,7 @@ def study_of(cache: Path, privacy: dict[str, Any], federation: dict[str, Any], *
             "model": {"name": "linear"},
             "privacy": privacy,
             "federation": {"evaluate_every": 100, **federation},
+            "evaluation": evaluation or {"level": "none"},
             "performance": {"threads": 1, "cache": str(cache)},
         }
     )
@@ -96,12 +104,14 @@ class Consortium:
     def __post_init__(self) -> None:
         keys = {name: SigningKey.new(system_entropy) for name in NAMES}
         self.keys = {name: key.public for name, key in keys.items()}
-        dealt = gather(self.study, Silent()).split.hospitals
+        split = gather(self.study, Silent()).split
         options = ", ".join(f"{key} = {value}" for key, value in PHANTOM.items())
         for name in NAMES:
             home = self.home(name)
             home.mkdir()
-            (home / "cohort.txt").write_text("".join(f"{patient.id}\n" for patient in dealt[name]))
+            tested = [patient for patient in split.test if patient.images[0].site == name]
+            cohort = [patient.id for patient in (*split.hospitals[name], *tested)]
+            (home / "cohort.txt").write_text("".join(f"{patient}\n" for patient in cohort))
             (home / "site.toml").write_text(
                 f'[hospital]\nname = "{name}"\ncohort = "cohort.txt"\n[site]\nlayout = "phantom"\n'
                 f"phantom = {{ {options} }}\n"

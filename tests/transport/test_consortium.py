@@ -18,9 +18,11 @@ from wardround.simulation.verification import verify_run
 
 LOCAL = {"strategy": "fedavg", "rounds": 2, "local_steps": 2}
 STUDIES = {
-    "masked": (MASKED, {"rounds": 3}),
+    "masked": (MASKED, {"rounds": 3}, {"level": "noised", "epsilon": 3.0}),
     "masked, counted": ({**MASKED, "num_patients": None}, {"rounds": 2}),
     "nobody": (ALONE, LOCAL),
+    "nobody, evaluated": (ALONE, LOCAL, {"level": "noised", "epsilon": 3.0}),
+    "nobody, unprotected": (ALONE, LOCAL, {"level": "unprotected"}),
     "a ring": (ALONE, {"strategy": "round-robin", "rounds": 4}),
 }
 
@@ -47,6 +49,30 @@ def check_signed_record(between):
     (run / "certificate.json").write_bytes(certificate)
 
 
+def check_evaluation(between, record, simulated, level):
+    """The coordinator has what the level lets leave; each hospital has its own exact figures."""
+    page = (between.folder / "run" / "report.html").read_text()
+    tested = [json.loads(next((between.home(name) / "evaluation").iterdir()).read_text()) for name in NAMES]
+    patients = sum(each["test_patients"] for each in tested)
+    exact: Any = simulated.results
+    assert patients == exact["test"]["patients"] > 0
+    found, promise = record.results["evaluation"], record.certificate["evaluation"]
+    if level == "none":
+        assert (found, promise) == (None, None)
+        assert "no figure of a test patient" in page
+        return
+    assert promise["statement"]["guarantee"] == (level == "noised")
+    assert promise["sentence"] in page.replace("&#34;", '"').replace("&#39;", "'")
+    figures = found["figures"]
+    if level == "unprotected":
+        assert "released without protection" in record.certificate["sentence"] or "without protection" in page
+        assert figures["patients"]["value"] == pytest.approx(patients)
+        assert any("exact histograms" in row["what"] for row in record.certificate["unprotected"])
+    else:
+        assert promise["statement"]["epsilon"] <= 3.0
+        assert abs(figures["patients"]["value"] - patients) < 6 * figures["patients"]["noise_error"]
+
+
 @pytest.mark.parametrize(
     ("name", "begin"),
     [
@@ -55,7 +81,11 @@ def check_signed_record(between):
     ],
 )
 def test_three_agents_give_the_weights_of_the_simulation(consortium, without_charts, name, begin):
-    between = consortium(*STUDIES[name], begin=begin)
+    privacy, federation, *level = STUDIES[name]
+    between = consortium(privacy, federation, begin=begin, evaluation=level[0] if level else None)
+    for agent in NAMES:
+        with (between.home(agent) / "policy.toml").open("a") as file:
+            file.write('evaluations = ["noised", "unprotected"]\n')
     between.accept()
     between.start()
     record = between.run()
@@ -70,7 +100,7 @@ def test_three_agents_give_the_weights_of_the_simulation(consortium, without_cha
     assert not statement["simulated"]
     check_signed_record(between)
     assert set(json.loads((between.folder / "run" / "receipts.json").read_text())) == set(NAMES)
-    assert "no figure of a test patient" in (between.folder / "run" / "report.html").read_text()
+    check_evaluation(between, record, simulated, level[0]["level"] if level else "none")
     for agent in NAMES:
         home = between.home(agent)
         assert not (home / "agent.sock").exists(), "it has ended by itself"

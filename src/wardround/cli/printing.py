@@ -72,6 +72,8 @@ def print_run(record: "RunRecord", as_json: bool) -> None:
         held_out = "pictures" if summary["unit"] == "picture" else "patients"
         beside = "" if majority is None else f" (majority class: {number(majority)})"
         say(f"{said} on held-out {held_out}{beside}")
+    if found.evaluation is not None:
+        say(*found.evaluation.lines())
     if record.certificate["stopped"]:
         say(str(record.certificate["stopped"]))
     page = record.path / "report.html"

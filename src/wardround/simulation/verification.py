@@ -26,7 +26,7 @@ from wardround.errors import PrivacyError, RecordError
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan
-from wardround.privacy.plans.wording import statement_of
+from wardround.privacy.plans.wording import evaluation_statement, statement_of
 from wardround.records.folder import RunRecord, read_json, read_lines
 from wardround.records.json_object import JsonObject
 from wardround.records.signed import SignedRecord, check_signed
@@ -132,6 +132,20 @@ def _certified(path: Path, study: Study, record: RunRecord) -> Iterator[str]:
     if (shown and [shown[name] for name in kept]) != (stated and [stated.values.get(name) for name in kept]):
         _refuse(path, "rounds.jsonl", "rounds", "have the noise-only coordinates of the certificate")
     yield from _promised(path, study, record, certificate)
+    yield from _evaluated(path, study, certificate)
+
+
+def _evaluated(path: Path, study: Study, certificate: JsonObject) -> Iterator[str]:
+    """Yields how the promise to test patients was recomputed from the study; a simulation makes none."""
+    if certificate.values.get("standing") != "hospitals":
+        return
+    plan, seeded = plan_of(study), study.study.seed is not None
+    expected = None if plan.evaluation is None else evaluation_statement(plan, simulated=False, seeded=seeded)
+    stated = certificate.section("evaluation") if certificate.values.get("evaluation") is not None else None
+    if (stated and stated.text("sentence")) != (expected and expected.sentence()):
+        _refuse(path, "certificate.json", "certificate", "state the promise to test patients that the study makes")
+    if expected is not None:
+        yield f"the promise to test patients is the study's: {expected.short()}"
 
 
 def _promised(path: Path, study: Study, record: RunRecord, certificate: JsonObject) -> Iterator[str]:

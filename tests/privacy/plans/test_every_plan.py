@@ -287,7 +287,8 @@ def test_protected_work_of_a_private_plan_is_never_charged_as_open():
                 is_open = isinstance(plan.evaluation, OpenHistograms) and isinstance(work, Evaluate)
                 assert (NonPrivateEvent in kinds) == is_open, (plan, work)
                 free = isinstance(work, STEPS_OF_MASKS + SAID)
-                free |= isinstance(plan.training, NoisedPictures) and not isinstance(work, Evaluate)
+                asked = work.of if isinstance(work, Announce) else work
+                free |= isinstance(plan.training, NoisedPictures) and not isinstance(asked, Evaluate)
                 free |= (
                     isinstance(plan.training, CorrelatedGradients) and isinstance(work, GradientSum) and round > 1
                 )
