@@ -26,7 +26,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What left about test patients.
+    """The figures of test patients that left, and the promise to these patients.
 
     Attributes:
         level: of the study, "noised" or "unprotected".
