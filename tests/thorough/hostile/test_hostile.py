@@ -9,7 +9,7 @@ import pytest
 from tests.thorough.hostile.generator import MUST_REFUSE, every_case, notes, own_files, studies, sweeps
 
 LEAST_CASES = 400
-SAMPLE_EVERY = 150
+SAMPLE_EVERY = 400
 MOST_KILOBYTES = 2_600_000
 """Two gigabytes beyond the imported libraries."""
 
