@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import DataError
+from wardround.images.findings import LeftOut
 from wardround.images.store import Store, open_store
 
 ENDING = ".npz"
@@ -27,6 +28,8 @@ _MOST_VALUES = 1 << 40
 
 class _Pictures:
     """Pictures of arrays in memory, each as a .npy file."""
+
+    left_out: tuple[LeftOut, ...] = ()
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}

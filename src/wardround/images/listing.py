@@ -13,6 +13,9 @@ from wardround.images.findings import LeftOut, causes, shortened
 from wardround.images.identity import alike, folded, is_missing
 from wardround.types import Persons
 
+NO_LABEL = "no label"
+"""The one class of pictures whose labels are refused, where somebody only looks."""
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -193,7 +196,10 @@ class ReaderOptions:
             DataError: grades are words in an order that nobody stated, or see `Classes.of`.
         """
         if self.classes is not None:
-            return self.classes.of(listing)
+            try:
+                return self.classes.of(listing)
+            except DataError as error:
+                return replace(listing, refusals=(*listing.refusals, *self.refused([error])))
         wrong = None if listing.is_ordered else unordered(listing.class_names, listing.target)
         return replace(listing, refusals=(*listing.refusals, *self.refused([wrong] if wrong else [])))
 

@@ -42,7 +42,7 @@ def read_bids(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> 
     """
     table, column = _participants(store, options)
     images = _images(store)
-    chosen, dropped = _of_kinds(images, options)
+    chosen, dropped, mixed = _of_kinds(images, options)
     read, pictured = set(chosen.values()), {person for person, _ in images.values()}
     looked_at = [row for row in table.rows if row.values[ID] in read or names_nobody(row.values[ID])]
     found = checked(replace(table, rows=tuple(looked_at)), (ID, column), options)
@@ -52,7 +52,7 @@ def read_bids(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> 
     strays = [name for name, person in chosen.items() if person not in listed]
     missing = _refused(f"a row in {table.name} for every image", f"{len(strays)} without: {shortened(strays)}")
     refusals = options.refused(
-        [*refusal(table, [*found.problems, *problems], found.words), *([missing] if strays else [])]
+        [*mixed, *refusal(table, [*found.problems, *problems], found.words), *([missing] if strays else [])]
     )
     labels = {name: folded(rows[person].values[column]) for name, person in chosen.items() if person in rows}
     class_names = tuple(sorted(set(labels.values()), key=numbers_first))
@@ -111,22 +111,26 @@ def _images(store: Store) -> dict[str, tuple[str, str]]:
 
 def _of_kinds(
     images: Mapping[str, tuple[str, str]], options: ReaderOptions
-) -> tuple[dict[str, str], list[LeftOut]]:
-    """Returns the participants of the images that the study chooses, and the others."""
+) -> tuple[dict[str, str], list[LeftOut], list[DataError]]:
+    """Returns the participants of the images that the study chooses, the others, and the refusal of a missing choice.
+
+    Where nothing is chosen, the images are those of the commonest kind.
+    """
     counts = Counter(kind for _, kind in images.values())
     found = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
-    if options.modalities is None and len(counts) > 1:
-        raise _refused(
-            'one kind of images, or a choice by `[data] modalities`, such as ["T1w"] (`--modality T1w` of `wardround '
-            "data check`)",
-            found,
-        )
-    wanted = counts.keys() if options.modalities is None else options.modalities
+    mixed = _refused(
+        'one kind of images, or a choice by `[data] modalities`, such as ["T1w"] (`--modality T1w` of `wardround '
+        "data check`)",
+        found,
+    )
+    commonest = tuple(kind for kind, _ in counts.most_common(1))
+    wanted = commonest if options.modalities is None else options.modalities
     chosen = {name: person for name, (person, kind) in images.items() if kind in wanted}
     if images and not chosen:
         raise _refused(f"images of the kinds that `[data] modalities` names, {', '.join(wanted)}", found)
     cause = f"images of another kind than {' or '.join(wanted)}"
-    return chosen, [LeftOut(name, cause) for name in images if name not in chosen]
+    is_mixed = options.modalities is None and len(counts) > 1
+    return chosen, [LeftOut(name, cause) for name in images if name not in chosen], [mixed] if is_mixed else []
 
 
 def _contradictions(rows: Iterable[Row]) -> list[str]:

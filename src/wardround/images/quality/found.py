@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from wardround.images.entries import Target
 from wardround.images.findings import LeftOut, by_cause, causes
+from wardround.images.listing import NO_LABEL
 from wardround.images.naming import TABLE, proposed_pattern
 from wardround.images.patients import ImageSet
 from wardround.images.quality.notice import Level, Notice, counted
@@ -72,7 +73,11 @@ def found_notices(image_set: ImageSet) -> Iterator[Notice]:
             "a model never learns such a class, and a study that does not name its classes is refused.",
             "correct what is said there, or name the classes of the study in `[data] classes`.",
         )  # fmt: skip
-    if image_set.target is not Target.MASKS and len(image_set.class_names) == 1:
+    if (
+        image_set.target is not Target.MASKS
+        and len(image_set.class_names) == 1
+        and NO_LABEL not in image_set.class_names
+    ):
         yield Notice(
             "one_class", Level.STOP, 1,
             f"All pictures are of one class, {image_set.class_names[0]}",
