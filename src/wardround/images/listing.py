@@ -30,6 +30,7 @@ class Listing:
         is_ordered: the layout states the order of grades, which are words.
         persons: knowledge of persons in the entries, from `naming.with_persons`; readers leave it as it is.
         alike: groups of patients whose ids look alike; readers that give pseudonyms find them, else `with_persons`.
+        shared_series: SeriesInstanceUIDs that have files of two patients or more, each with these patients.
         target: of the predictions.
         volumes: three-dimensional.
         channels: of every picture; None where it is as the study asks, one or three.
@@ -45,6 +46,7 @@ class Listing:
     is_ordered: bool = False
     persons: Persons = Persons.UNNAMED
     alike: tuple[tuple[str, ...], ...] = ()
+    shared_series: tuple[tuple[str, ...], ...] = ()
     target: Target = Target.CLASSES
     volumes: bool = False
     channels: int | None = None
@@ -57,6 +59,9 @@ class Listing:
             yield f"classes whose names look alike: {shortened([' = '.join(group) for group in classes])}"
         if self.alike:
             yield f"patients whose ids look alike: {shortened([' = '.join(group) for group in self.alike])}"
+        if self.shared_series:
+            groups = [f"{series}: {' and '.join(people)}" for series, *people in self.shared_series]
+            yield f"series that stand under two patients: {shortened(groups)}"
         if self.left_out:
             yield f"left out: {causes(self.left_out)}"
 

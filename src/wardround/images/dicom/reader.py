@@ -11,7 +11,7 @@ volumes.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from wardround.errors import DataError, as_one
@@ -21,7 +21,7 @@ from wardround.images.dicom.headers import MODALITIES, Header
 from wardround.images.dicom.labels import LABELS, Label, LabelTable, read_labels
 from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
 from wardround.images.dicom.quiet import require_pydicom
-from wardround.images.dicom.series import Survey, Unit, patients_of, pictures, survey, volumes
+from wardround.images.dicom.series import Survey, Unit, patients_of, pictures, shared_series, survey, volumes
 from wardround.images.entries import Entry, Region, Target, Task
 from wardround.images.findings import LeftOut, causes
 from wardround.images.identity import several
@@ -67,7 +67,8 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
     seen = survey(store, name_for, reviewed=options.reviewed, modalities=_chosen(options.modalities))
     seen, mixed = _of_one_kind(seen)
     refusals = options.refused([*wrong, *mixed])
-    units, gone, notes, like_another = _units(seen, name_for)
+    found = _units(seen, name_for)
+    units, gone, notes = found.used, found.gone, found.notes
     gone_out = [LeftOut(_called(unit), cause) for unit, cause in gone]
     if target is Target.MASKS:
         if not seen.slices:
@@ -84,7 +85,13 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
             notes.append(f"{len(seen.segmentations)} segmentations were passed over: the task is {task.value}")
         listing = _labelled(units, gone, table, target, notes, are_volumes=bool(seen.slices))
     left_out = (*listing.left_out, *seen.passed_over)
-    listing = replace(listing, alike=like_another, left_out=left_out, refusals=(*refusals, *listing.refusals))
+    listing = replace(
+        listing,
+        alike=found.alike,
+        shared_series=found.shared_series,
+        left_out=left_out,
+        refusals=(*refusals, *listing.refusals),
+    )
     if not listing.entries:
         why = causes(left_out) or "; ".join(listing.notes) or "no DICOM file lies there"
         nothing = DataError(
@@ -160,10 +167,18 @@ def _called(unit: Unit) -> str:
     return f"{unit.file}, from {unit.headers[0].source}"
 
 
-def _units(
-    seen: Survey, name_for: Callable[[str, str], str]
-) -> tuple[list[Unit], list[tuple[Unit, str]], list[str], tuple[tuple[str, ...], ...]]:
-    """Returns pictures or volumes, those left out with causes, notes, and groups of patients whose ids look alike."""
+@dataclass(frozen=True)
+class _Units:
+    """Pictures or volumes, those left out with causes, notes, and groups of names that `Listing` describes."""
+
+    used: list[Unit]
+    gone: list[tuple[Unit, str]]
+    notes: list[str]
+    alike: tuple[tuple[str, ...], ...]
+    shared_series: tuple[tuple[str, ...], ...]
+
+
+def _units(seen: Survey, name_for: Callable[[str, str], str]) -> _Units:
     used = seen.slices or seen.pictures
     patient = patients_of((*used, *seen.segmentations, *seen.refused), name_for)
     notes = list(seen.notes)
@@ -182,12 +197,12 @@ def _units(
         for unit in pictures(seen.refused, patient)
     ]
     if not seen.slices:
-        return pictures(used, patient), gone, notes, like_another
+        return _Units(pictures(used, patient), gone, notes, like_another, shared_series(used, patient))
     units, left_out = volumes(used, patient)
     counts = Counter(reason for _, reason in left_out)
     notes += [f"{count} series were left out: {reason}" for reason, count in sorted(counts.items())]
     gone += [(unit, f"series left out: {reason}") for unit, reason in left_out]
-    return units, gone, notes, like_another
+    return _Units(units, gone, notes, like_another, shared_series(used, patient))
 
 
 def _labelled(

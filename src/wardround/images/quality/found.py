@@ -146,6 +146,16 @@ def found_notices(image_set: ImageSet) -> Iterator[Notice]:
             f"ask the source of the ids; if they are one person, give one id in a {TABLE} (picture, patient).",
             names=tuple(" = ".join(group) for group in found.like_another),
         )  # fmt: skip
+    if count := len(found.shared_series):
+        yield Notice(
+            "shared_series", Level.STOP, count,
+            f"{counted(count, 'SeriesInstanceUID stands', 'SeriesInstanceUIDs stand')} under two patients or more",
+            "either one person was exported under two ids, and the halves of one volume stand for two patients; or the "
+            "export gave two persons one UID. The files are read as a series of each patient.",
+            f"look the series up by these pseudonyms; if they are one person, give one id in a {TABLE} (picture, "
+            "patient) or export the series again.",
+            names=tuple(f"{series}: {' and '.join(people)}" for series, *people in found.shared_series),
+        )  # fmt: skip
     if count := len(found.classes_alike):
         yield Notice(
             "classes_alike", Level.STOP, count,
