@@ -1,5 +1,6 @@
 """Evaluation at deployed hospitals: the test patients' own account is charged before a histogram leaves."""
 
+import hashlib
 import json
 from contextlib import ExitStack
 from dataclasses import replace
@@ -7,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file as load
+from safetensors.numpy import save
 from tests.charges import charges_of
 from tests.errors import raises_code
 from tests.hospital.bytes_channel import BytesChannel, reply_to
@@ -17,7 +20,9 @@ from wardround.agreed.plans import plan_of
 from wardround.config.site import read_policy, read_site
 from wardround.coordinator.evaluation import evaluate as across
 from wardround.coordinator.evaluation import noise_std
+from wardround.coordinator.observer import Silent
 from wardround.coordinator.opening import open_coordinator
+from wardround.coordinator.run import coordinate
 from wardround.errors import PrivacyError, StudyError
 from wardround.federation.messages import Answer, Failure, FailureCode, Received, Request, Stage
 from wardround.federation.wire.tables import encode_request
@@ -26,7 +31,10 @@ from wardround.hospital.examined import set_aside
 from wardround.hospital.pictures import read_images
 from wardround.hospital.replies import Replies
 from wardround.ledger.file import LedgerFile
-from wardround.work import Evaluate, GradientSum, OwnFigures
+from wardround.simulation.own_key import own_key, own_pin
+from wardround.simulation.run import run_study
+from wardround.simulation.verification import verify_run
+from wardround.work import CountPatients, Evaluate, GradientSum, OwnFigures
 
 ALONE = {"plan": "dp-sgd", "noise_multiplier": 40.0, "delta": 1e-3, "trust": "nobody", "num_patients": 30}
 MASKED = {k: v for k, v in ALONE.items() if k != "trust"} | {"sum": "masked", "colluders": 1}
@@ -231,6 +239,64 @@ def test_the_sum_is_that_of_all_test_patients_with_the_noise_that_is_stated(fold
     assert 5 < statistic < 110
     assert [len(charged) for charged in events] == [1, 1, 1]
     assert own == [[], [], []]
+
+
+@pytest.mark.parametrize("trust", ["secure-aggregation", "nobody"])
+def test_an_outside_model_is_evaluated_without_training(folders, tmp_path, trust):
+    """The whole program: the given weights are the model, the promise is to test patients, and nobody else is asked."""
+    paths, keys = folders
+    file = tmp_path / "outside.safetensors"
+    weights = {"classifier.0.weight": WEIGHTS[:-2].reshape(2, -1), "classifier.0.bias": WEIGHTS[-2:]}
+    file.write_bytes(save(weights))
+    study = study_of(
+        {"plan": "evaluation", "delta": 1e-3, "trust": trust, "spare_attempts": 1}
+        | ({"colluders": 1} if trust == "secure-aggregation" else {}),
+        {"strategy": "evaluation"},
+        data={"test_fraction": 0.5},
+        model={"weights": str(file), "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
+        evaluation=NOISED,
+    )
+    with ExitStack() as stack:
+        hospitals: Any = {name: stack.enter_context(open_from(paths[name], study)) for name in NAMES}
+        channel = BytesChannel(hospitals)
+        record = coordinate(study, channel, keys, own_key(), tmp_path / "run", Silent())
+        exact = sum(h.agent.tested.histograms(h.agent.workbench, WEIGHTS, 2) for h in hospitals.values())
+        spent = [h.agent.tested.account.spent() for h in hospitals.values()]
+    certificate: Any = record.certificate
+    figures: Any = record.results["evaluation"]
+    assert load(tmp_path / "run" / "model.safetensors").keys() == weights.keys()
+    assert np.array_equal(load(tmp_path / "run" / "model.safetensors")["classifier.0.bias"], WEIGHTS[-2:])
+    noise = np.array(figures["figures"]["histograms"]).ravel() - exact
+    assert 5 < (noise**2).sum() / figures["figures"]["noise_std"] ** 2 < 110
+    assert certificate["statement"]["epsilon"] < 3.0, "one release; the spare one was not needed"
+    assert certificate["statement"]["epsilon"] == pytest.approx(max(spent), rel=1e-6)
+    assert "about the test patients" in certificate["sentence"]
+    assert verify_run(tmp_path / "run", own_pin(), key=own_key()).signed.is_finished
+    assert {GradientSum, CountPatients}.isdisjoint(channel.exchanges)
+    refused = reply_to(hospitals["north"], Request(study.digest, 1, 2, GradientSum(WEIGHTS)))
+    assert refused == REFUSED
+    with raises_code(StudyError, "study-evaluation-only"):
+        run_study(study, tmp_path / "simulated", Silent())
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"evaluation": {"level": "none"}}, "study-evaluation-only"),
+        ({"model": None}, "study-evaluation-only"),
+        ({"federation": {"rounds": 2}}, "study-plan-strategy"),
+        ({"privacy": ALONE}, "study-plan-strategy"),
+    ],
+)
+def test_a_study_that_evaluates_only_needs_a_model_and_a_level(changed, code):
+    given = {
+        "privacy": {"plan": "evaluation", "delta": 1e-3},
+        "federation": {"strategy": "evaluation"},
+        "model": {"weights": "outside.safetensors"},
+        "evaluation": NOISED,
+    }
+    with raises_code(StudyError, code):
+        study_of(**(given | changed))
 
 
 @pytest.mark.parametrize("privacy", [ALONE, MASKED], ids=["nobody", "masked"])

@@ -34,7 +34,9 @@ def mechanism_of(plan: Plan, parameters: int) -> IntegerMechanism:
     Raises:
         PrivacyError: the plan's sums are not masked, or its grid cannot carry so many parameters.
     """
-    part = plan.training
+    part = plan.main
+    if isinstance(part, NoisedHistograms) and (evaluation := evaluation_mechanism_of(plan)) is not None:
+        return evaluation  # of the only sum
     if not isinstance(part, NoisedGradients) or not isinstance(part.noise, DiscreteShares):
         raise PrivacyError(
             "A plan must have discrete shares of noise for masked sums, got one without.", code="privacy-no-shares"

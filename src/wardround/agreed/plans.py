@@ -21,6 +21,7 @@ from wardround.config.privacy import (
     OutputPerturbed,
     PlanSection,
     PublishedPlan,
+    Untrained,
 )
 from wardround.errors import PrivacyError, StudyError
 from wardround.noisers import ByCoordinator, ByEachHospital, Noiser, NoiseShares, Trust
@@ -34,6 +35,7 @@ from wardround.privacy.plans.kinds import (
     UNCLIPPED,
     Clip,
     CorrelatedGradients,
+    Evaluation,
     ExactCount,
     Noise,
     NoisedCounts,
@@ -43,6 +45,7 @@ from wardround.privacy.plans.kinds import (
     NoisedPictures,
     NoisedUpdates,
     NoisyCount,
+    NothingTrained,
     NotPrivate,
     OpenHistograms,
     Part,
@@ -60,6 +63,8 @@ from wardround.work import Work
 _ONE = GaussianEvent(1.0)
 """Noise whose multiplier is still to be computed."""
 
+_SHARING = DPSGD | CorrelatedNoise | ClippedUpdates | OutputPerturbed | Untrained
+
 _MOST_COORDINATES = 1 << 40
 """Coordinates that the slack of whole-number noise is charged for: epsilon is computed before the network is built."""
 
@@ -76,7 +81,12 @@ def plan_of(study: Study) -> Plan:
     """
     draft = replace(_draft(study), division=division_of(study))
     check_fit(study, draft)
-    return with_evaluation(study, _calibrated(study, draft))
+    plan = _calibrated(study, draft)
+    only = isinstance(plan.training, NothingTrained)
+    evaluation = evaluation_of(study, plan.noiser, masked=only or plan.masked is not None)
+    if evaluation is None:
+        return plan
+    return replace(plan, parts=(*(plan.parts[:-1] if only else plan.parts), evaluation))
 
 
 _EXACT_SCHEMES = ("sizes", "images", "label-shards")
@@ -123,7 +133,7 @@ def noiser_of(study: Study) -> Noiser:
     """Returns the noiser of a study's main run; each hospital, where it is a federation of one."""
     hospitals, privacy = timetable_of(study).hospitals, study.privacy
     of_one = study.federation.strategy in ("alone", "ensemble", "pooled")
-    if of_one or not isinstance(privacy, DPSGD | CorrelatedNoise | ClippedUpdates | OutputPerturbed):
+    if of_one or not isinstance(privacy, _SHARING):
         return ByEachHospital(hospitals)
     match privacy.trust:
         case "nobody":
@@ -156,6 +166,11 @@ def _draft(study: Study) -> Plan:
         case PublishedPlan():
             made: Training = published(section.plan, "plan").part_of(study, section, noiser.hospitals, releases)
             return _plan(section, made)
+        case Untrained():
+            evaluation = evaluation_of(study, noiser, masked=False)
+            assert evaluation is not None, "checked when read"
+            plan_parts = (NothingTrained(_shared(noiser)), evaluation)
+            return Plan(plan_parts, section.delta, AccountantKind(section.accountant))
         case OutputPerturbed():
             head = OutputPerturbation(head_fit_of(study), section.noise_multiplier or 1.0)
             return _plan(section, NoisedHead(head, _shared(noiser)))
@@ -174,7 +189,7 @@ def _calibrated(study: Study, plan: Plan) -> Plan:
             return noised(plan, section.epsilon, section.noise_multiplier, masked=section.sum == "masked")
         case CorrelatedNoise():
             return noised(plan, section.epsilon, section.noise_multiplier, masked=False)
-        case NoPrivacy():
+        case NoPrivacy() | Untrained():
             return plan
         case PublishedPlan():
             found: Plan = published(section.plan, "plan").calibrated(plan, section)
@@ -187,32 +202,34 @@ def _calibrated(study: Study, plan: Plan) -> Plan:
             assert_never(section)
 
 
-def with_evaluation(study: Study, plan: Plan) -> Plan:
-    """Returns the plan with the part about test patients, where the study lets figures of them leave.
+def evaluation_of(study: Study, noiser: Noiser, *, masked: bool) -> Evaluation | None:
+    """Returns the part about test patients, where the study lets figures of them leave; else None.
 
-    Its noise is the least for `[evaluation] epsilon` at the plan's delta over one sum and all spare attempts, from the
-    same hospitals as that of training: in shares under masks, or all of it from each.
+    Its noise is the least for `[evaluation] epsilon` at the study's delta over one sum and all spare attempts, from the
+    same hospitals as that of training: in shares under masks (`masked`), or all of it from each.
 
     Raises:
         PrivacyError: no finite noise gives that epsilon, the grid cannot carry it, or the coordinator would add it.
     """
     match study.evaluation:
         case NoEvaluation():
-            return plan
+            return None
         case UnprotectedEvaluation():
-            return replace(plan, parts=(*plan.parts, OpenHistograms(plan.hospitals)))
+            return OpenHistograms(noiser.hospitals)
         case NoisedEvaluation(epsilon=epsilon):
+            delta: float | None = getattr(study.privacy, "delta", None)
             assert study.data.classes is not None, "checked when read"
-            noiser, releases = _shared(plan.noiser), 1 + study.privacy.spare
-            part = NoisedHistograms(_ONE, len(study.data.classes), noiser, releases)
+            assert delta is not None, "checked when read"
+            shared, releases = _shared(noiser), 1 + study.privacy.spare
+            part = NoisedHistograms(_ONE, len(study.data.classes), shared, releases)
             multiplier = calibrate_noise_multiplier(
                 lambda z: event_of(replace(part, noise=GaussianEvent(z)), releases),
-                epsilon * (1 - _FOR_THE_GRID), plan.delta, plan.accountant,
+                epsilon * (1 - _FOR_THE_GRID), delta, AccountantKind(study.privacy.accountant),
             )  # fmt: skip
             noise: Noise = GaussianEvent(multiplier)
-            if plan.masked is not None and isinstance(noiser, NoiseShares):
-                noise = shares_for(multiplier, part.sensitivity, evaluation_coordinates(part.classes), noiser)
-            return replace(plan, parts=(*plan.parts, replace(part, noise=noise)))
+            if masked and isinstance(shared, NoiseShares):
+                noise = shares_for(multiplier, part.sensitivity, evaluation_coordinates(part.classes), shared)
+            return replace(part, noise=noise)
         case _:
             assert_never(study.evaluation)
 

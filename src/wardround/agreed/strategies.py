@@ -10,6 +10,7 @@ from wardround.config.federation import (
     AsynchronousSection,
     Averaging,
     Descent,
+    EvaluationStrategy,
     FederatedSGD,
     Local,
     OneShotSection,
@@ -32,6 +33,7 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategies.one_shot import OneShot
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategies.scaffold import Scaffold
+from wardround.federation.strategies.unchanged import Unchanged
 from wardround.federation.strategy import Call, Strategy
 from wardround.federation.timetable import Order, Timetable
 from wardround.noisers import ByCoordinator
@@ -62,7 +64,7 @@ def timetable_of(study: Study) -> Timetable:
     match section:
         case FederatedSGD(strategy="pooled"):
             return Timetable(1)
-        case FederatedSGD() | OneShotSection():
+        case FederatedSGD() | OneShotSection() | EvaluationStrategy():
             return Timetable(count)
         case Averaging() | Scaffolding():
             if section.fraction < 1:
@@ -108,7 +110,9 @@ def asks(study: Study, plan: Plan) -> Iterator[Work]:
     """Yields one of each piece of work that hospitals are asked for, without the model: what a plan has to protect."""
     local = isinstance(study.federation, Local)
     repair = Repair(getattr(study.federation, "repair", "none"))
-    if repair.counts_classes:
+    if isinstance(study.federation, EvaluationStrategy):
+        pass  # the model is given
+    elif repair.counts_classes:
         yield CountClasses()
     elif repair is Repair.PROPORTIONAL or not (
         study.fits_head or plan.public_size is not None or (local and _own_size(plan))
@@ -117,6 +121,8 @@ def asks(study: Study, plan: Plan) -> Iterator[Work]:
     section = study.federation
     if study.fits_head:
         yield FittedHead(head_fit_of(study))
+    elif isinstance(section, EvaluationStrategy):
+        pass
     elif isinstance(section, PublishedStrategy):
         steps = _local(study, plan, Call("")).steps_for(_ONE, 0)
         yield published(section.strategy, "strategy").work_of(section, steps)
@@ -202,6 +208,8 @@ def strategy_of(study: Study, plan: Plan, aggregator: Aggregator, *, allowed_mis
                 adaptive=clip.adaptive,
             )
             return Alone(sgd) if alone else sgd
+        case EvaluationStrategy():
+            return Unchanged()
         case OneShotSection():
             return OneShot(call, aggregator, head_fit_of(study))
         case Scaffolding():

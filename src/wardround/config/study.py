@@ -13,6 +13,7 @@ from wardround.config.evaluation import EvaluationSection, NoEvaluation, NoisedE
 from wardround.config.federation import (
     ALONE,
     Averaging,
+    EvaluationStrategy,
     FederatedSGD,
     FederationSection,
     Local,
@@ -29,6 +30,7 @@ from wardround.config.privacy import (
     OutputPerturbed,
     PrivacySection,
     PublishedPlan,
+    Untrained,
 )
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 
@@ -69,6 +71,8 @@ class Study(Section):
         read = with_site(dict(given))
         if isinstance(read.get("privacy"), dict) and "rounding" in read["privacy"]:
             read["privacy"] = _rounded_by_patient(read["privacy"])
+        if isinstance(read.get("privacy"), dict) and read["privacy"].get("plan") == "evaluation":
+            read.setdefault("federation", {"strategy": "evaluation"})
         for section, tag, kinds in (
             ("privacy", "plan", kinds_of(PrivacySection)),
             ("federation", "strategy", kinds_of(FederationSection)),
@@ -140,7 +144,8 @@ class Study(Section):
     def _honest(self) -> None:
         """Refuses shares of noise if none is surely added by an honest hospital."""
         privacy, count = self.privacy, self.hospitals.count
-        if self.shares_noise and isinstance(privacy, DPSGD | ClippedUpdates | OutputPerturbed | CorrelatedNoise):
+        kinds = DPSGD | ClippedUpdates | OutputPerturbed | CorrelatedNoise | Untrained
+        if self.shares_noise and isinstance(privacy, kinds):
             dropouts = 0 if isinstance(privacy, CorrelatedNoise) else privacy.dropouts
             if privacy.colluders + dropouts >= count:
                 raise conflict(
@@ -196,9 +201,11 @@ class Study(Section):
     def _masked(self) -> None:
         """Refuses masked sums that would hide nothing."""
         privacy, count = self.privacy, self.hospitals.count
-        if not isinstance(privacy, DPSGD) or privacy.sum != "masked":
+        evaluates = isinstance(privacy, Untrained) and privacy.trust == "secure-aggregation"
+        if not evaluates and not (isinstance(privacy, DPSGD) and privacy.sum == "masked"):
             return
-        if self.federation.strategy != "fedsgd":
+        assert isinstance(privacy, DPSGD | Untrained), "of one kind or the other"
+        if self.federation.strategy != "fedsgd" and not evaluates:
             raise conflict(
                 "study-plan-strategy",
                 f'sum = "masked" is the sum of all hospitals in every round, and {self.federation.strategy} has none; '
@@ -213,7 +220,19 @@ class Study(Section):
 
     def _evaluated(self) -> None:
         """Refuses figures of test patients that no histogram of scores gives."""
-        level = self.evaluation.level
+        level, only = self.evaluation.level, isinstance(self.privacy, Untrained)
+        if only != isinstance(self.federation, EvaluationStrategy):
+            raise conflict(
+                "study-plan-strategy",
+                'plan = "evaluation" and strategy = "evaluation" belong together, got plan = '
+                f'"{self.privacy.plan}" and strategy = "{self.federation.strategy}"; change one of them',
+            )
+        if only and (level != "noised" or self.model.weights is None):
+            raise conflict(
+                "study-evaluation-only",
+                'plan = "evaluation" is of the model in [model] weights with [evaluation] level = "noised", got '
+                f'weights = {self.model.weights} and level = "{level}"; give both',
+            )
         if level == "none":
             return
         if self.data.classes is None:
@@ -244,7 +263,7 @@ class Study(Section):
     def forms_sums(self) -> bool:
         """True if the answers of all hospitals in a round are summed, and no single one is needed."""
         match self.federation:
-            case FederatedSGD(strategy="fedsgd") | OneShotSection():
+            case FederatedSGD(strategy="fedsgd") | OneShotSection() | EvaluationStrategy():
                 return True
             case Scaffolding():
                 return False

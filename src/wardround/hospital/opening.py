@@ -37,7 +37,7 @@ from wardround.images.group import digest_of
 from wardround.images.patients import ImageSet
 from wardround.ledger.file import LedgerFile
 from wardround.noisers import ByEachHospital
-from wardround.privacy.plans.kinds import NoisedPictures
+from wardround.privacy.plans.kinds import NoisedPictures, NothingTrained
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
@@ -89,8 +89,15 @@ def open_hospital(
         _check_known(ledgers, [patient.id for patient in images.patients], study, policy)
         training, tested = set_aside(images.patients, study)
         persons = [patient.id for patient in training]
-        account = open_account(ledgers, study, plan, name, persons, run_of(study, images.digest, study.digest))
-        patients = [patient for patient, is_in in zip(training, account.admitted, strict=True) if is_in]
+        examined = examined_of(
+            ledgers, study, plan, name, tested, folder, pictures=images.digest, target=images.target
+        )
+        if isinstance(plan.training, NothingTrained):
+            assert examined.account is not None, "a plan that trains nothing noises its evaluation"
+            account, patients, persons = examined.account, [], []
+        else:
+            account = open_account(ledgers, study, plan, name, persons, run_of(study, images.digest, study.digest))
+            patients = [patient for patient, is_in in zip(training, account.admitted, strict=True) if is_in]
         if len(patients) < len(persons):
             _log.warning("%d patients are left out: they cannot afford this study", len(persons) - len(patients))
         agent = Agent(
@@ -109,9 +116,7 @@ def open_hospital(
             workbench=workbench,
             memory=Memory(folder / "memory" / study.digest),
             num_classes=len(images.class_names),
-            examined=examined_of(
-                ledgers, study, plan, name, tested, folder, pictures=images.digest, target=images.target
-            ),
+            examined=examined,
         )
         identity = _identity(folder, name)
         masked = None

@@ -22,6 +22,7 @@ from wardround.hospital.pictures import Progress
 from wardround.ledger.file import LedgerFile
 from wardround.ledger.spending import greatest_after, spending_of
 from wardround.privacy.plans.adversaries import insiders_of
+from wardround.privacy.plans.kinds import NothingTrained
 from wardround.privacy.plans.wording import evaluation_statement, statement_of
 
 
@@ -97,7 +98,8 @@ def review(
     check_deployable(study, plan, site)
     check_named(study, site)
     training, tested = set_aside(own_images(of_hospital(study, site, folder), site, progress).patients, study)
-    persons, seeded = [patient.id for patient in training], study.study.seed is not None
+    charged = tested if isinstance(plan.training, NothingTrained) else training
+    persons, seeded = [patient.id for patient in charged], study.study.seed is not None
     more = foreseen(plan, epsilon_limit_of(study, plan))
     with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledger:
         set_limit(ledger, policy)

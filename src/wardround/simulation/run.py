@@ -16,10 +16,11 @@ from wardround.agreed.strategies import releases_after, timetable_of
 from wardround.boundary.private import open_private
 from wardround.boundary.text import shown
 from wardround.config import Study, read_study
+from wardround.config.privacy import Untrained
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.recording import Measure, report_on, run_recorded, write_card, write_model
 from wardround.coordinator.rounds import JsonDict, Models
-from wardround.errors import BudgetExhausted, RecordError
+from wardround.errors import BudgetExhausted, RecordError, StudyError
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
@@ -54,6 +55,12 @@ def run_study(
         WardroundError: anything in the study, the pictures, the ledger or the folder that does not hold.
     """
     RunFolder.check_free(out, fresh=fresh)
+    if isinstance(study.privacy, Untrained):
+        raise StudyError(
+            'A simulation trains a model, and `[privacy] plan = "evaluation"` trains none. Run the study between '
+            "hospitals with: wardround coordinate.",
+            code="study-evaluation-only",
+        )
     threads = _use_threads(study.performance.threads)
     observer.stage("computing the privacy plan")
     check_availability(study, timetable_of(study))

@@ -30,6 +30,7 @@ from wardround.privacy.plans.kinds import (
     NoisedPictures,
     NoisedUpdates,
     NoisyCount,
+    NothingTrained,
     NotPrivate,
     OpenHistograms,
     Part,
@@ -119,6 +120,7 @@ def parts() -> tuple[Part, ...]:
         *made(NotPrivate, [Clip(NORM), UNCLIPPED], [*PROBABILITIES, CORRELATION], RELEASES, SIZES, [0, 5]),
         *made(NoisedHistograms, NOISES, [2, 3], NOISERS, RELEASES),
         *made(OpenHistograms, [0, 5]),
+        *made(NothingTrained, NOISERS),
     )
 
 
@@ -132,6 +134,7 @@ def plans() -> tuple[Plan, ...]:
     evaluations = [part for part in parts() if isinstance(part, NoisedHistograms | OpenHistograms)]
     evaluated = [(part, evaluations[-1]) for part in parts()] + [(evaluations[-1], part) for part in parts()]
     evaluated += [(part, each) for each in evaluations for part in parts()[-400::97]]
+    evaluated += [(part, each) for each in evaluations for part in parts() if isinstance(part, NothingTrained)]
     return tuple(made(_plan, [*alone, *pairs, *turned, *evaluated], [0.0, 1e-5, 1.0], [0, 2]))
 
 

@@ -15,6 +15,7 @@ from wardround.privacy.plans.kinds import (
     NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
+    NothingTrained,
     NotPrivate,
     OpenHistograms,
     Part,
@@ -33,7 +34,7 @@ def against(part: Part, noise_multiplier: float) -> Part:
             return replace(part, mechanism=replace(mechanism, noise_multiplier=noise_multiplier))
         case NoisedHead():
             return replace(part, mechanism=replace(part.mechanism, noise_multiplier=noise_multiplier))
-        case NoisedUpdates() | NoisedPictures() | NotPrivate() | OpenHistograms():
+        case NoisedUpdates() | NoisedPictures() | NotPrivate() | NothingTrained() | OpenHistograms():
             return part  # each hospital's own noise, of which no other party knows a share
         case _:
             assert_never(part)
@@ -53,7 +54,7 @@ def insiders_of(
     promised = words_of(plan).noise_multiplier
 
     def event(noise_multiplier: float) -> Event:
-        steps = event_of(against(plan.training, noise_multiplier), done)
+        steps = event_of(against(plan.main, noise_multiplier), done)
         if plan.count is None:
             return steps
         left = plan.count.noise.noise_multiplier * (noise_multiplier / promised)

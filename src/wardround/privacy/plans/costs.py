@@ -7,6 +7,7 @@ from wardround.accounting.discrete import Part as DiscretePart
 from wardround.accounting.events import (
     Event,
     GaussianEvent,
+    NoEvent,
     NonPrivateEvent,
     PoissonSampledEvent,
     SelfComposedEvent,
@@ -22,6 +23,7 @@ from wardround.privacy.plans.kinds import (
     NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
+    NothingTrained,
     NotPrivate,
     OpenHistograms,
     Part,
@@ -46,6 +48,8 @@ def release_event(part: Part) -> Event:
             return part.mechanism.event
         case NoisedPictures():
             return part.release.event
+        case NothingTrained():
+            return NoEvent()
         case NotPrivate() | OpenHistograms():
             return NonPrivateEvent()
         case _:
@@ -66,6 +70,8 @@ def planned_releases(part: Part) -> int:
             return part.releases
         case CorrelatedGradients() | NoisedHead() | NoisedPictures() | OpenHistograms():
             return 1
+        case NothingTrained():
+            return 0
         case _:
             assert_never(part)
 
@@ -82,6 +88,7 @@ def unit_of(part: Part) -> PrivacyUnit:
             | NoisedGradients()
             | CorrelatedGradients()
             | NotPrivate()
+            | NothingTrained()
             | NoisedHistograms()
             | OpenHistograms()
         ):
@@ -102,6 +109,7 @@ def relation_of(part: Part) -> NeighboringRelation:
             | NoisedGradients()
             | CorrelatedGradients()
             | NotPrivate()
+            | NothingTrained()
             | NoisedHistograms()
             | OpenHistograms()
         ):
@@ -123,6 +131,7 @@ def about(part: Part) -> About:
             | NoisedHead()
             | NoisedPictures()
             | NotPrivate()
+            | NothingTrained()
         ):
             return About.TRAINING
         case _:

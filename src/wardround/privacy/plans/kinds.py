@@ -267,8 +267,29 @@ class NotPrivate:
         ByEachHospital(self.hospitals)
 
 
+@dataclass(frozen=True)
+class NothingTrained:
+    """No training: the study evaluates a given model, and its promise is that of its evaluation.
+
+    Attributes:
+        noiser: of the evaluation.
+    """
+
+    noiser: ByEachHospital | NoiseShares
+
+    def __post_init__(self) -> None:
+        """Refuses a noiser that sees what is to be noised."""
+        _check_by_hospitals(self.noiser)
+
+
 Training: TypeAlias = (
-    NoisedGradients | CorrelatedGradients | NoisedUpdates | NoisedHead | NoisedPictures | NotPrivate
+    NoisedGradients
+    | CorrelatedGradients
+    | NoisedUpdates
+    | NoisedHead
+    | NoisedPictures
+    | NotPrivate
+    | NothingTrained
 )
 """The part that protects the answers of rounds 1, 2, ...; a plan has exactly one."""
 

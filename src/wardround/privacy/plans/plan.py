@@ -33,6 +33,7 @@ from wardround.privacy.plans.kinds import (
     NoisedHistograms,
     NoisedPictures,
     NoisyCount,
+    NothingTrained,
     NotPrivate,
     OpenHistograms,
     Part,
@@ -90,6 +91,10 @@ class Plan:
             same = isinstance(self.count.noise, DiscreteShares) == isinstance(self.training.noise, DiscreteShares)
             if self.count.noiser != self.training.noiser or not same:
                 raise PrivacyError("A count and the sums after it must be noised by the same, in the same way.")
+        if isinstance(self.training, NothingTrained) and not (
+            isinstance(self.evaluation, NoisedHistograms) and self.evaluation.noiser == self.training.noiser
+        ):
+            raise PrivacyError("A plan that trains nothing must evaluate, with noise of the same parties.")
         if self.is_private and not 0 < self.delta < 1:
             raise PrivacyError(f"delta must lie in (0, 1), got {self.delta}.")
         if self.images_per_patient < 1:
@@ -110,6 +115,13 @@ class Plan:
         """The part about test persons; None where no figure of them leaves."""
         part = self.parts[-1]
         return part if isinstance(part, NoisedHistograms | OpenHistograms) else None
+
+    @property
+    def main(self) -> Training | Evaluation:
+        """The part that the plan's promise is of: training, or the evaluation where nothing is trained."""
+        evaluation = self.evaluation
+        is_all = isinstance(self.training, NothingTrained) and evaluation is not None
+        return evaluation if is_all else self.training  # type: ignore[return-value]  # narrowed one line above
 
     @property
     def count(self) -> NoisedCounts | None:
@@ -146,9 +158,14 @@ class Plan:
     @property
     def masked(self) -> DiscreteShares | None:
         """The shares of noise on every sum, where sums leave their hospitals under masks; else None."""
-        training = self.training
-        shared = isinstance(training, NoisedGradients) and isinstance(training.noise, DiscreteShares)
-        return training.noise if shared else None  # type: ignore[union-attr, return-value]  # narrowed one line above
+        match self.main:
+            case (
+                NoisedGradients(noise=DiscreteShares() as shares)
+                | NoisedHistograms(noise=DiscreteShares() as shares)
+            ):
+                return shares
+            case _:
+                return None
 
     @property
     def public_size(self) -> int | None:
@@ -164,7 +181,7 @@ class Plan:
     @property
     def releases(self) -> int:
         """Releases of one hospital's patients over the whole run."""
-        return planned_releases(self.training)
+        return planned_releases(self.main)
 
     @property
     def counts(self) -> int:
@@ -189,7 +206,7 @@ class Plan:
         `counts` is the number of counts of patients, in a plan that counts them: more than one where a count that was
         interrupted was asked for again.
         """
-        steps = event_of(self.training, releases)
+        steps = event_of(self.main, releases)
         if not self.is_counted:
             return steps
         if self.count is None:
@@ -210,7 +227,7 @@ class Plan:
 
     def discrete_after(self, releases: int, counts: int = 1) -> Sequence[DiscretePart]:
         """Returns `event_after` with its noise in shares, first the sums, then the count; empty without shares."""
-        sums = () if releases == 0 else discrete_part(self.training, releases)
+        sums = () if releases == 0 else discrete_part(self.main, releases)
         return (*sums, *(() if self.count is None else discrete_part(self.count, counts)))
 
     @property

@@ -24,6 +24,7 @@ from wardround.privacy.plans.kinds import (
     NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
+    NothingTrained,
     NotPrivate,
     OpenHistograms,
     Part,
@@ -44,6 +45,7 @@ def noiser_of(part: Part) -> Noiser:
             | NoisedUpdates()
             | NoisedHead()
             | NoisedHistograms()
+            | NothingTrained()
         ):
             return part.noiser
         case NoisedPictures() | NotPrivate() | OpenHistograms():
@@ -57,7 +59,7 @@ def clip_of(part: Training) -> Clip:
     match part:
         case NoisedGradients() | CorrelatedGradients() | NotPrivate():
             return part.clip
-        case NoisedUpdates() | NoisedHead() | NoisedPictures():
+        case NoisedUpdates() | NoisedHead() | NoisedPictures() | NothingTrained():
             return UNCLIPPED
         case _:
             assert_never(part)
@@ -72,7 +74,7 @@ def participation_of(part: Training) -> float | Correlation:
             return part.correlation
         case NotPrivate():
             return part.participation
-        case NoisedHead():
+        case NoisedHead() | NothingTrained():
             return 1.0
         case _:
             assert_never(part)
@@ -165,7 +167,7 @@ def noised_update(part: Training, update: Vector, stream: Stream) -> Vector:
             return part.mechanism.release(update, lambda total: hospital_std(part.noiser, total), stream)
         case NoisedGradients() | NoisedPictures() | NotPrivate():
             return update
-        case CorrelatedGradients() | NoisedHead():
+        case CorrelatedGradients() | NoisedHead() | NothingTrained():
             raise PrivacyError("An update must be noised whole or in its steps, got a plan that noises otherwise.")
         case _:
             assert_never(part)
