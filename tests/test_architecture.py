@@ -111,6 +111,16 @@ ARROWS: dict[str, set[str]] = {
     # Bytes of messages between the two programs; opens none but to hand it over.
     "transport": {"work", "federation.messages", "federation.wire"},
     "report": {"records", "accounting"},
+    # A run while it goes on: reads files of a coordinator or a hospital, for their own screens.
+    "watching": {
+        "config",
+        "accounting",
+        "agreed",
+        "federation.messages",
+        "hospital.accepted",
+        "ledger",
+        "records",
+    },
     # Published results beside ours; its loops as published take pictures and metrics, and no private path.
     "reproduce": {
         "config",
@@ -153,6 +163,7 @@ ARROWS: dict[str, set[str]] = {
         "images",
         "secure_aggregation",
         "reproduce",
+        "watching",
     },
     "__main__": {"cli"},
 }

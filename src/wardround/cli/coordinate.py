@@ -22,17 +22,22 @@ def coordinate(
     """Run a study between hospitals whose agents are waiting; the same command again goes on with it."""
     from wardround.cli.terminal import Terminal
     from wardround.config import read_study
+    from wardround.coordinator.observer import Together
     from wardround.coordinator.run import coordinate as run_between
     from wardround.secure_aggregation.keys.pins import Pins
     from wardround.simulation.own_key import own_key
     from wardround.transport.unix import SocketChannel, sockets_of
+    from wardround.watching.live import Live
 
     resolved = read_study(study)
     keys = Pins.read(pins or study.parent / "pins.toml").keys
-    channel = SocketChannel(sockets_of(hospital, resolved.hospitals.names or ()), patience_s=patience)
+    sockets = sockets_of(hospital, resolved.hospitals.names or ())
+    live = Live(out, resolved.study.name, resolved.digest, resolved.rounds, tuple(sockets))
+    channel = SocketChannel(sockets, patience_s=patience, watcher=live)
     with interruptible(AGAIN), Terminal(console()) as terminal:
         try:
-            record = run_between(resolved, channel, keys, own_key(), out, terminal)
+            record = run_between(resolved, channel, keys, own_key(), out, Together((terminal, live)))
         finally:
+            live.close()
             channel.close()
     print_run(record, as_json)

@@ -19,6 +19,7 @@ from wardround.cli.data import data_app
 from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
 from wardround.cli.printing import AGAIN, console, interruptible, number, print_run
+from wardround.cli.status import status
 from wardround.cli.verify import PinsPath, RunPath, trusted, verify
 from wardround.errors import WardroundError
 
@@ -38,6 +39,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(agent_app, name="agent")
 app.command()(coordinate)
+app.command()(status)
 app.command()(verify)
 
 _Choice = TypeVar("_Choice", bound=StrEnum)

@@ -18,6 +18,7 @@ import torch
 from wardround.config.site import read_policy, read_site
 from wardround.errors import BudgetExhausted, FederationError, WardroundError
 from wardround.federation.messages import Failure, FailureCode, Stage
+from wardround.federation.wire.frame import unpack
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import Asked, asked_in, encode_reply
 from wardround.hospital.accepted import read_accepted
@@ -37,6 +38,12 @@ class _Open:
 
     hospital: Hospital
     threads: int
+
+
+def _code_in(reply: bytes) -> str:
+    """Returns the code of a failure; empty for another reply."""
+    header, _ = unpack(reply, MOST_BYTES)
+    return str(header["code"]) if header.get("kind") == "failure" else ""
 
 
 class Desk:
@@ -83,8 +90,12 @@ class Desk:
             _log.warning("refuses a message: %s", error)
             return encode_reply(Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION))
         reply = self._answer(asked, message)
-        seen = (asked.work, asked.study[:12], asked.round, time.monotonic() - started, len(message), len(reply))
-        _log.info("%s of study %s, round %d: %.3f s, %d bytes in, %d out", *seen)
+        seconds = time.monotonic() - started
+        fields = {
+            "event": "answered", "work": asked.work, "study": asked.study[:12], "round": asked.round,
+            "seconds": round(seconds, 3), "bytes_in": len(message), "bytes_out": len(reply), "code": _code_in(reply),
+        }  # fmt: skip
+        _log.info("%s of round %d", asked.work, asked.round, extra={"fields": fields})
         return reply
 
     def _answer(self, asked: Asked, message: bytes) -> bytes:

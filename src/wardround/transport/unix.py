@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from wardround.errors import FederationError, StudyError
 from wardround.federation.messages import Failure, FailureCode, Failures, Replies, Reply, Request, Requests, Stage
@@ -28,6 +29,39 @@ _AGAIN_AFTER_S = 0.1
 _MOST_LOSSES = 10
 """Lost connections of one exchange after which a hospital is gone: it may end at every message."""
 
+
+class Watcher(Protocol):
+    """Watches a channel while it waits. Contract: it raises nothing, and nothing it does changes an exchange."""
+
+    def asked(self, hospital: HospitalName, request: Request, num_bytes: int) -> None:
+        """Takes in that a request begins to go to a connected hospital, anew after a lost connection."""
+
+    def away(self, hospital: HospitalName) -> None:
+        """Takes in that a hospital cannot be reached, or that its connection was lost."""
+
+    def ended(self, hospital: HospitalName, outcome: Reply | Failure, num_bytes: int, seconds: float) -> None:
+        """Takes in a reply of so many bytes, or a failure, after the seconds since the exchange began."""
+
+    def exchanged(self, work: str, seconds: float) -> None:
+        """Takes in that all hospitals of an exchange have answered or failed."""
+
+
+class Unwatched:
+    """A watcher that takes nothing down."""
+
+    def asked(self, hospital: HospitalName, request: Request, num_bytes: int) -> None:
+        """See `Watcher`."""
+
+    def away(self, hospital: HospitalName) -> None:
+        """See `Watcher`."""
+
+    def ended(self, hospital: HospitalName, outcome: Reply | Failure, num_bytes: int, seconds: float) -> None:
+        """See `Watcher`."""
+
+    def exchanged(self, work: str, seconds: float) -> None:
+        """See `Watcher`."""
+
+
 _REFUSED = Failure(FailureCode.REFUSED_FRAME, Stage.TRANSPORT)
 _GONE = Failure(FailureCode.GONE, Stage.TRANSPORT)
 _TIMEOUT = Failure(FailureCode.TIMEOUT, Stage.TRANSPORT)
@@ -37,6 +71,9 @@ _TIMEOUT = Failure(FailureCode.TIMEOUT, Stage.TRANSPORT)
 class _Call:
     """One hospital in one exchange."""
 
+    name: HospitalName
+    request: Request
+    watcher: Watcher
     path: Path
     frame: bytes
     limits: Limits
@@ -45,6 +82,7 @@ class _Call:
     out: memoryview = field(default_factory=lambda: memoryview(b""))
     reader: FrameReader = field(default_factory=lambda: FrameReader(0))
     losses: int = 0
+    arrived: int = 0
     outcome: Reply | Failure | None = None
 
 
@@ -54,10 +92,13 @@ class SocketChannel:
     Args:
         sockets: of the hospitals, in the study's order.
         patience_s: seconds for which a hospital that cannot be reached is waited for.
+        watcher: told who was asked, who answered, and who is away.
     """
 
-    def __init__(self, sockets: Mapping[HospitalName, Path], *, patience_s: float = 60.0) -> None:
-        self._paths, self._patience_s = dict(sockets), patience_s
+    def __init__(
+        self, sockets: Mapping[HospitalName, Path], *, patience_s: float = 60.0, watcher: Watcher | None = None
+    ) -> None:
+        self._paths, self._patience_s, self._watcher = dict(sockets), patience_s, watcher or Unwatched()
         self._open: dict[HospitalName, socket.socket] = {}
 
     @property
@@ -67,10 +108,13 @@ class SocketChannel:
 
     def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
         """See `Channel`."""
-        end = time.monotonic() + deadline_s
+        began = time.monotonic()
+        end = began + deadline_s
         frames = {id(request): framed(encode_request(request)) for request in requests.values()}
         calls = {
-            name: _Call(self._paths[name], frames[id(request)], _limits_of(request), time.monotonic())
+            name: _Call(
+                name, request, self._watcher, self._paths[name], frames[id(request)], _limits_of(request), began
+            )
             for name, request in requests.items()
         }
         with selectors.DefaultSelector() as selector:
@@ -78,6 +122,7 @@ class SocketChannel:
                 if name in self._open:
                     _begin(selector, call, self._open.pop(name))
             self._until_all_answered(selector, list(calls.values()), end)
+        self._watcher.exchanged(next(iter(requests.values())).work.name, time.monotonic() - began)
         replies, failures = Replies(), Failures()
         for name, call in calls.items():
             if call.link is not None:
@@ -98,8 +143,16 @@ class SocketChannel:
         self._open.clear()
 
     def _until_all_answered(self, selector: selectors.BaseSelector, calls: list[_Call], end: float) -> None:
-        while waiting := [call for call in calls if call.outcome is None]:
+        began, told = time.monotonic(), set[HospitalName]()
+        while True:
             now = time.monotonic()
+            for call in calls:
+                if call.outcome is not None and call.name not in told:
+                    told.add(call.name)
+                    self._watcher.ended(call.name, call.outcome, call.arrived, now - began)
+            waiting = [call for call in calls if call.outcome is None]
+            if not waiting:
+                return
             for call in waiting:
                 if now >= end:
                     _end(selector, call, _GONE if call.link is None else _TIMEOUT)
@@ -118,6 +171,7 @@ class SocketChannel:
             connected.connect(str(call.path))
         except OSError as error:
             connected.close()
+            self._watcher.away(call.name)
             if isinstance(error, PermissionError):
                 call.outcome = _REFUSED
             elif now - call.apart_since >= self._patience_s:
@@ -156,6 +210,7 @@ def _limits_of(request: Request) -> Limits:
 
 def _begin(selector: selectors.BaseSelector, call: _Call, connected: socket.socket) -> None:
     """Sends the whole frame over a connection, from its first byte."""
+    call.watcher.asked(call.name, call.request, len(call.frame))
     call.link, call.out, call.reader = connected, memoryview(call.frame), FrameReader(call.limits.most_bytes)
     selector.register(connected, selectors.EVENT_READ | selectors.EVENT_WRITE, call)
 
@@ -170,6 +225,7 @@ def _attend(selector: selectors.BaseSelector, call: _Call, events: int) -> None:
             arrived = connected.recv(_READ_BYTES)
             if not arrived:
                 raise ConnectionResetError
+            call.arrived += len(arrived)
             call.reader.feed(arrived)
             _take(selector, call)
         if events & selectors.EVENT_WRITE and call.outcome is None:
@@ -182,6 +238,7 @@ def _attend(selector: selectors.BaseSelector, call: _Call, events: int) -> None:
         _end(selector, call, _REFUSED)
     except OSError:
         call.losses, call.apart_since = call.losses + 1, time.monotonic()
+        call.watcher.away(call.name)
         _part(selector, call)
         if call.losses > _MOST_LOSSES:
             call.outcome = _GONE
