@@ -62,13 +62,8 @@ def test_each_hospitals_state_is_the_last_thing_that_happened(tmp_path, live):
     found = view(tmp_path)
     assert (found.round, found.rounds, found.stage, found.seconds_by_work) == (3, 20, "training", {"hello": 0.5})
     north = found.hospitals[0]
-    assert (north.work, north.round, north.bytes_sent, north.bytes_received, north.seconds) == (
-        "hello",
-        3,
-        100,
-        40,
-        0.5,
-    )
+    assert (north.work, north.round, north.seconds) == ("hello", 3, 0.5)
+    assert (north.bytes_sent, north.bytes_received) == (100, 40)
     events = [json.loads(line)["event"] for line in (live_folder(tmp_path / "run") / LOG).read_text().splitlines()]
     assert events == ["begun", "stage", "asked", "away", "answered", "failed", "round"]
     assert not (tmp_path / "run").exists(), "seconds are in no record"
@@ -148,7 +143,7 @@ def test_the_page_is_for_this_machine_and_has_three_addresses(tmp_path, live):
         assert headers["Content-Security-Policy"].startswith("default-src 'none'")
         assert json.loads(got(server, "/status.json")[1])["view"] == "coordinator"
         assert "# TYPE wardround_round gauge\nwardround_round{} 0\n" in got(server, "/metrics")[1]
-        assert [got(server, path)[0] for path in ("/../etc/passwd", "/status", "//")] == [404, 404, 404]
+        assert [got(server, path)[0] for path in ("/../etc/passwd", "/status", "/metrics?x")] == [404, 404, 404]
         assert got(server, "/", host="attacker.example")[0] == 403, "another page's script cannot read it"
         assert got(server, "/", method="POST")[0] == 501
         with raises_code(StudyError, "study-status-port"):

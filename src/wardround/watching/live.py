@@ -85,7 +85,8 @@ class Live:
         self, run: Path, study: str, digest: str, rounds: int, hospitals: tuple[HospitalName, ...]
     ) -> None:
         self._folder = live_folder(run)
-        make_private_folder(self._folder)
+        with suppress(OSError):  # a folder that cannot be made is the run's to explain
+            make_private_folder(self._folder)
         now = _now()
         contacts = {str(name): Contact(since=now) for name in hospitals}
         self._status = Status(study, digest, rounds, now, hospitals=contacts)
