@@ -28,6 +28,7 @@ from wardround.federation.messages import Answer, Failure, FailureCode, Received
 from wardround.federation.wire.tables import encode_request
 from wardround.hospital.accepted import accept
 from wardround.hospital.examined import set_aside
+from wardround.hospital.hospital import Hospital
 from wardround.hospital.pictures import read_images
 from wardround.hospital.replies import Replies
 from wardround.ledger.file import LedgerFile
@@ -139,6 +140,34 @@ def test_killed_between_charge_and_release(folders, opened, monkeypatch, spare):
     again = reply_to(opened(study), evaluate(study))
     assert isinstance(again, Answer) if spare else again == NO_SPARE
     assert len(charges_of(opened(study).agent.tested.account)) == 1 + spare
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_masked_sum_that_loses_a_hospital_is_charged_and_opens_nothing(folders, monkeypatch, spare):
+    """Charged hospitals are charged again for another attempt, or refuse it; the model's run ends either way."""
+    paths, keys = folders
+    study = asked_study(MASKED | {"spare_attempts": spare})
+    upload = Hospital.upload
+    with ExitStack() as stack:
+        hospitals: Any = {name: stack.enter_context(open_from(paths[name], study)) for name in NAMES}
+        opened = open_coordinator(study, BytesChannel(hospitals), keys)
+
+        def evaluated() -> Any:
+            return across(opened.coordinator, {"global": opened.weights}, ("clear", "lesion"))
+
+        def charges():
+            return [len(charges_of(hospital.agent.tested.account)) for hospital in hospitals.values()]
+
+        lost = Failure(FailureCode.INTERNAL, Stage.TRAINING)
+        with monkeypatch.context() as patch:
+            patch.setattr(Hospital, "upload", lambda self: lost if self is hospitals["south"] else upload(self))
+            first = evaluated()
+        assert (first["figures"], first["missing"]) == (None, {"south": "internal"})
+        assert charges() == [1, 1, 1]
+        second = evaluated()
+        assert charges() == [1 + spare] * 3
+    assert (second["figures"] is not None) == bool(spare)
+    assert set(second["missing"].values()) == (set() if spare else {"refused-spare"})
 
 
 @pytest.mark.parametrize("privacy", [ALONE, MASKED], ids=["nobody", "masked"])

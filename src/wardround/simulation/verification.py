@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
+
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import Event, event_of_leaves, from_json, leaves, sorted_leaves
 from wardround.accounting.second import second_opinion
@@ -22,6 +24,8 @@ from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import releases_after
 from wardround.config import Study, read_study
 from wardround.coordinator.certificate import all_were_present, witness_of
+from wardround.coordinator.evaluation import noise_std
+from wardround.coordinator.figures import figures_of
 from wardround.errors import PrivacyError, RecordError
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.adversaries import insiders_of
@@ -132,10 +136,10 @@ def _certified(path: Path, study: Study, record: RunRecord) -> Iterator[str]:
     if (shown and [shown[name] for name in kept]) != (stated and [stated.values.get(name) for name in kept]):
         _refuse(path, "rounds.jsonl", "rounds", "have the noise-only coordinates of the certificate")
     yield from _promised(path, study, record, certificate)
-    yield from _evaluated(path, study, certificate)
+    yield from _evaluated(path, study, record, certificate)
 
 
-def _evaluated(path: Path, study: Study, certificate: JsonObject) -> Iterator[str]:
+def _evaluated(path: Path, study: Study, record: RunRecord, certificate: JsonObject) -> Iterator[str]:
     """Yields how the promise to test patients was recomputed from the study; a simulation makes none."""
     if certificate.values.get("standing") != "hospitals":
         return
@@ -144,8 +148,21 @@ def _evaluated(path: Path, study: Study, certificate: JsonObject) -> Iterator[st
     stated = certificate.section("evaluation") if certificate.values.get("evaluation") is not None else None
     if (stated and stated.text("sentence")) != (expected and expected.sentence()):
         _refuse(path, "certificate.json", "certificate", "state the promise to test patients that the study makes")
-    if expected is not None:
+    if plan.evaluation is not None and expected is not None:
+        _check_figures(path, plan, JsonObject(record.results, "results.json"))
         yield f"the promise to test patients is the study's: {expected.short()}"
+
+
+def _check_figures(path: Path, plan: Plan, results: JsonObject) -> None:
+    """Computes figures of test patients anew from the released histograms, with the noise of the plan."""
+    row = results.section("evaluation")
+    if row.values.get("figures") is None or plan.evaluation is None:
+        return
+    figures, present = row.section("figures"), plan.hospitals - len(row.section("missing").values)
+    released = np.array(figures.values.get("histograms"), dtype=np.float64).ravel()
+    found = figures_of(released, results.texts("classes"), noise_std(plan.evaluation, present))
+    if found != figures.values:
+        _refuse(path, "results.json", "results", "have the figures that follow from the released histograms")
 
 
 def _promised(path: Path, study: Study, record: RunRecord, certificate: JsonObject) -> Iterator[str]:
