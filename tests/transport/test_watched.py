@@ -15,7 +15,9 @@ from wardround.watching.views import CoordinatorView, HospitalView, view_of
 @pytest.mark.thorough
 def test_a_killed_agent_is_seen_within_a_minute_and_the_run_completes(consortium, without_charts):
     between = consortium(
-        ALONE | {"spare_attempts": 3}, {"rounds": 400}, evaluation={"level": "noised", "epsilon": 3.0}
+        ALONE | {"noise_multiplier": 30.0, "spare_attempts": 3},
+        {"rounds": 400},
+        evaluation={"level": "noised", "epsilon": 3.0},
     )
     between.accept()
     between.start()
