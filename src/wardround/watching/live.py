@@ -22,6 +22,7 @@ STATUS, LOG = "status.json", "log.jsonl"
 
 def live_folder(run: Path) -> Path:
     """Returns the folder of the notes on a run."""
+    run = run.absolute()  # "." has no name
     return run.with_name(f"{run.name}.live")
 
 
