@@ -1,17 +1,27 @@
 """The desk of a hospital: accepted studies alone are answered, and what goes wrong is a code."""
 
+from dataclasses import replace
+
 import pytest
-from tests.hospital.deployed import make_folders, study_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.errors import raises_code
+from tests.hospital.deployed import COORDINATOR, make_folders, study_of
 
 from wardround.config.site import read_policy, read_site
+from wardround.errors import FederationError
 from wardround.federation.messages import Answer, Failure, FailureCode, Hello, Receipt, Request, Stage
 from wardround.federation.wire.limits import Limits
+from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.hospital.accepted import accept
 from wardround.hospital.desk import Desk
+from wardround.secure_aggregation.keys.identity import SigningKey
+from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.work import GiveReceipt, GradientSum, SayHello
 
 ALONE = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "trust": "nobody", "num_patients": 36}
+SIGNED = 68
 ONE, OTHER = (study_of(ALONE, {"rounds": 2}, description=text) for text in ("one", "other"))
 
 
@@ -24,9 +34,19 @@ def accepted(folder, study):
     accept(folder, read_site(folder / "site.toml"), read_policy(folder / "policy.toml"), study, by="a person")
 
 
-def asked(desk, study, work=None, round=0):
-    message = encode_request(Request(study.digest, round, 1, work or SayHello()))
-    return decode_reply(desk.answer(message), Limits())
+def signed(folder, study, work=None, round=0, exchange=1, key=COORDINATOR, hospital="north"):
+    """A signed request, and the keys that open its answer."""
+    keys = CoordinatorKeys(key, {"north": SigningKey.read(folder / "identity.pem").public})
+    [request] = keys.sign(
+        encode_request(Request(study.digest, round, 1, work or SayHello())), [hospital], exchange
+    )
+    return request, keys
+
+
+def asked(desk, study, work=None, round=0, **options):
+    request, keys = signed(desk.folder, study, work, round, **options)
+    answer = desk.answer(request.content)
+    return decode_reply(keys.open(answer, replace(request, hospital="north")), Limits())
 
 
 def test_a_study_that_was_not_accepted_is_refused_and_opens_nothing(north):
@@ -56,7 +76,7 @@ def test_the_same_bytes_after_a_restart_have_the_same_bytes_at_no_charge(north):
     accepted(north, ONE)
     with Desk(north) as desk:
         weights = desk.open(ONE.digest).agent.workbench.initial_weights
-        message = encode_request(Request(ONE.digest, 1, 1, GradientSum(weights)))
+        message = signed(north, ONE, GradientSum(weights), 1)[0].content
         first = desk.answer(message)
     with Desk(north) as desk:
         assert desk.answer(message) == first
@@ -66,7 +86,7 @@ def test_the_same_bytes_after_a_restart_have_the_same_bytes_at_no_charge(north):
 @pytest.mark.parametrize("message", [b"", b"garbage", b"wardround\0" + bytes(40)])
 def test_garbage_is_refused(north, message):
     with Desk(north) as desk:
-        reply = decode_reply(desk.answer(message), Limits())
+        reply = decode_reply(desk.answer(message)[SIGNED:], Limits())
     assert reply == Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
 
 
@@ -85,3 +105,59 @@ def test_a_study_that_cannot_be_opened_is_a_code(north, file, content, code):
     with Desk(north) as desk:
         assert asked(desk, ONE) == Failure(code, Stage.ADMISSION)
         assert asked(desk, ONE) == Failure(code, Stage.ADMISSION)
+
+
+def test_keys_that_the_hospital_does_not_know_or_allow_are_refused(north):
+    accepted(north, ONE)
+    refused = Failure(FailureCode.REFUSED_COORDINATOR, Stage.ADMISSION)
+    with Desk(north) as desk:
+        assert asked(desk, ONE, key=SigningKey.new(system_entropy)) == refused
+        assert not (north / "ledger.sqlite").exists()
+        policy = (north / "policy.toml").read_text()
+        (north / "policy.toml").write_text(policy + f'coordinators = ["{"0" * 64}"]\n')
+        assert asked(desk, ONE) == refused
+        (north / "policy.toml").write_text(policy + f'coordinators = ["{COORDINATOR.public.hex()}"]\n')
+        assert isinstance(asked(desk, ONE), Hello)
+        (north / "coordinators.toml").unlink()
+        assert asked(desk, ONE) == refused, "no restart is needed"
+
+
+def test_a_request_for_another_hospital_is_refused(north):
+    accepted(north, ONE)
+    with Desk(north) as desk:
+        assert asked(desk, ONE, hospital="south") == Failure(FailureCode.REFUSED_SIGNATURE, Stage.ADMISSION)
+
+
+def test_yesterdays_request_is_refused_also_after_a_restart(north):
+    """Round 1 again after round 2 would be a release that nobody asked for, and charged."""
+    accepted(north, ONE)
+    with Desk(north) as desk:
+        work = GradientSum(desk.open(ONE.digest).agent.workbench.initial_weights)
+        for round in (1, 2):
+            assert isinstance(asked(desk, ONE, work, round, exchange=round), Answer)
+    for _ in range(2):
+        with Desk(north) as desk:
+            replayed = asked(desk, ONE, work, 1, exchange=1)
+            assert replayed == Failure(FailureCode.REFUSED_REPLAY, Stage.ADMISSION)
+            assert asked(desk, ONE, GiveReceipt(), exchange=2).releases == 2
+
+
+def test_a_message_with_any_byte_changed_is_refused_and_costs_nothing(north):
+    accepted(north, ONE)
+    with Desk(north) as desk:
+        work = GradientSum(desk.open(ONE.digest).agent.workbench.initial_weights)
+        request, keys = signed(north, ONE, work, 1)
+
+        @settings(max_examples=60, deadline=None)
+        @given(position=st.integers(0, len(request.content) - 1), flip=st.integers(1, 255), cut=st.booleans())
+        def mutated(position, flip, cut):
+            changed = bytearray(request.content)
+            changed[position] ^= flip
+            answer = desk.answer(bytes(changed[:position] if cut else changed))
+            assert isinstance(decode_reply(answer[SIGNED:], Limits()), Failure)
+            with raises_code(FederationError, "federation-answer-signature"):
+                keys.open(answer, request)
+
+        mutated()
+        assert asked(desk, ONE, GiveReceipt()).releases == 0
+        assert isinstance(asked(desk, ONE, work, 1), Answer), "the next honest round works"

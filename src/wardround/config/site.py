@@ -19,6 +19,7 @@ from wardround.config.read import read_tables, validated
 from wardround.config.section import Section, conflict, kinds_of, tags_of
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 HospitalId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}$")]
 
 
@@ -52,6 +53,9 @@ class PolicySection(Section):
     new_patients: bool = Field(
         False,
         description="Most patients may be ones that the ledger has never had; else their ids may be renamed.",
+    )
+    coordinators: tuple[PublicKey, ...] | None = Field(
+        None, description="Public keys of the coordinators that may ask; default: all in coordinators.toml."
     )
     most_epsilon: float | None = Field(None, gt=0, description="The largest epsilon of one study.")
     plans: tuple[str, ...] | None = Field(None, description="Values of `[privacy] plan` that are allowed.")

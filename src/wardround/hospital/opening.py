@@ -108,7 +108,7 @@ def open_hospital(
             memory=Memory(folder / "memory" / study.digest),
             num_classes=len(images.class_names),
         )
-        identity = _identity(folder, name)
+        identity = read_identity(folder, name)
         masked = None
         if plan.masked is not None:
             masked = _masked_rounds(folder, agent, identity, study, plan)
@@ -254,7 +254,7 @@ def check_named(study: Study, site: Site) -> int:
     return names.index(name)
 
 
-def _identity(folder: Path, name: HospitalName) -> Identity:
+def read_identity(folder: Path, name: HospitalName) -> Identity:
     """Returns the hospital's key, which signs its receipts and seals the head of its ledger in them."""
     path = folder / "identity.pem"
     if not path.exists():
