@@ -23,9 +23,9 @@ class Hospitals:
     `times`: how often each message is delivered. `lost`: the hospital and the work whose reply never comes.
     """
 
-    def __init__(self, parent, **privacy):
+    def __init__(self, folders, keys, **privacy):
         self.study = study_of(MASKED | privacy, {"rounds": 4})
-        self.folders, keys = make_folders(parent)
+        self.folders = folders
         self.hospitals = tuple(self.folders)
         self.stacks, self.by_name = {name: ExitStack() for name in self.hospitals}, {}
         self.times, self.lost, self.sent = 1, None, {}
@@ -70,10 +70,11 @@ class Hospitals:
 
 @pytest.fixture
 def make_hospitals(tmp_path):
+    folders, keys = make_folders(tmp_path)
     with ExitStack() as stack:
 
         def make(**privacy):
-            made = Hospitals(tmp_path, **privacy)
+            made = Hospitals(folders, keys, **privacy)
             for each in made.stacks.values():
                 stack.callback(each.close)
             return made
@@ -159,3 +160,19 @@ def test_an_announcement_is_made_anew_by_a_hospital_started_again(make_hospitals
     hospitals.start("north")
     assert hospitals.by_name["north"].answer(message) != first
     assert hospitals.charges() == [1, 1, 1]
+
+
+def test_two_studies_side_by_side_keep_notes_of_their_own(make_hospitals):
+    """With one file for both, a hospital started again knew of the other study's last attempt alone."""
+    one, other = make_hospitals(), make_hospitals(noise_multiplier=5.0)
+    for study, number in ((one, 1), (other, 1), (one, 2), (other, 2), (other, 3)):
+        update, failures = study.round(number)
+        assert update is not None, failures
+    for study, last in ((one, (2, 1)), (other, (3, 1))):
+        study.start("north")
+        assert study.by_name["north"].masked.notes.last == last
+    message, _ = one.sent["north", Announce]
+    reply = decode_reply(one.by_name["north"].answer(message), Limits())
+    assert isinstance(reply, Failure), "the attempt was answered"
+    update, failures = one.round(3)
+    assert update is not None, failures

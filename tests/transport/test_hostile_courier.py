@@ -57,7 +57,7 @@ class HostileCourier:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_hostile_courier_changes_neither_the_weights_nor_the_charges(consortium, without_charts, name, seed):
     between = consortium(*STUDIES[name])
