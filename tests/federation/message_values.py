@@ -160,7 +160,7 @@ REPLIES = {
         delta=number(0, 1, exclude_min=True, exclude_max=True),
         ledger_head=st.just(HASH),
     ),
-    Failure: st.builds(Failure, st.sampled_from(FailureCode), st.sampled_from(Stage)),
+    Failure: st.builds(Failure, st.sampled_from(FailureCode), st.sampled_from(Stage), st.integers(0, 86_400)),
 }
 
 
@@ -221,7 +221,7 @@ MESSAGES: dict[str, Any] = {
     "uploaded": Uploaded(b"sum under masks", GaussianEvent(2.0)),
     "hello": Hello("study", "0.1.0", ("no", "yes", "rénal"), (1, 28, 28), HASH, 2, (2, 1)),
     "receipt": Receipt("study", HospitalName("north"), 3, 1, math.inf, 1e-5, HASH, bytes(32), bytes(64)),
-    "failure": Failure(FailureCode.DATA, Stage.ADMISSION),
+    "failure": Failure(FailureCode.DATA, Stage.ADMISSION, 3600),
 }
 
 

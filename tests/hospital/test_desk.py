@@ -1,6 +1,7 @@
 """The desk of a hospital: accepted studies alone are answered, and what goes wrong is a code."""
 
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from hypothesis import given, settings
@@ -14,11 +15,12 @@ from wardround.federation.messages import Answer, Failure, FailureCode, Hello, R
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.federation.wire.tables import decode_reply, encode_request
-from wardround.hospital.accepted import accept
+from wardround.hospital import desk as desk_module
+from wardround.hospital.accepted import accept, accepted_digests
 from wardround.hospital.desk import Desk
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.secret import system_entropy
-from wardround.work import GiveReceipt, GradientSum, SayHello
+from wardround.work import Confirm, GiveReceipt, GradientSum, SayHello
 
 ALONE = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "trust": "nobody", "num_patients": 36}
 SIGNED = 68
@@ -161,3 +163,40 @@ def test_a_message_with_any_byte_changed_is_refused_and_costs_nothing(north):
         mutated()
         assert asked(desk, ONE, GiveReceipt()).releases == 0
         assert isinstance(asked(desk, ONE, work, 1), Answer), "the next honest round works"
+
+
+class Noon(datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 1, 5, 12, 30, 15)
+
+
+def test_quiet_hours_refuse_with_the_time_to_ask_again(north, monkeypatch):
+    accepted(north, ONE)
+    policy = (north / "policy.toml").read_text()
+    monkeypatch.setattr(desk_module, "datetime", Noon)
+    with Desk(north) as desk:
+        (north / "policy.toml").write_text(policy + 'quiet_hours = ["07:00", "18:30"]\n')
+        assert asked(desk, ONE) == Failure(FailureCode.QUIET_HOURS, Stage.ADMISSION, 6 * 3600 - 15)
+        assert not (north / "ledger.sqlite").exists()
+        step = asked(desk, ONE, Confirm((b"one",)), 1)
+        assert step == Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION), "a step of an attempt is no new one"
+        (north / "policy.toml").write_text(policy + 'quiet_hours = ["18:30", "12:30"]\n')
+        assert isinstance(asked(desk, ONE), Hello)
+
+
+def test_an_offered_study_is_accepted_by_rule_where_the_policy_says_so(north):
+    (north / "offered").mkdir()
+    (north / "offered" / "one.toml").write_text(ONE.to_toml())
+    (north / "offered" / "broken.toml").write_text("no study")
+    policy = (north / "policy.toml").read_text()
+    refused = Failure(FailureCode.REFUSED_STUDY, Stage.ADMISSION)
+    with Desk(north) as desk:
+        for rule in ("", "accept_by_rule = true\nmost_epsilon = 0.1\n"):
+            (north / "policy.toml").write_text(policy + rule)
+            assert asked(desk, ONE) == refused
+        assert not accepted_digests(north)
+        (north / "policy.toml").write_text(policy + "accept_by_rule = true\nmost_epsilon = 40.0\n")
+        assert asked(desk, OTHER) == refused, "it is not offered"
+        assert isinstance(asked(desk, ONE), Hello)
+    assert 'by = "policy.toml"' in (north / "accepted" / f"{ONE.digest}.toml").read_text()

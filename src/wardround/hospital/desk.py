@@ -15,6 +15,7 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
@@ -26,13 +27,14 @@ from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.signatures import SIGNATURE_BYTES, UNKNOWN_COORDINATOR, HospitalKeys, OpenedRequest
 from wardround.federation.wire.tables import Asked, asked_in, encode_reply
-from wardround.hospital.accepted import read_accepted
+from wardround.hospital.accepted import accept_by_rule, read_accepted
+from wardround.hospital.allowed import quiet_for
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.opening import open_hospital, read_identity
 from wardround.hospital.pictures import Progress
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.types import HospitalName
-from wardround.work import Answered
+from wardround.work import Answered, Confirm, Receive, Upload
 
 _log = logging.getLogger("wardround.hospital")
 
@@ -46,6 +48,8 @@ _REFUSED = {
 }
 _CHARGED_ALONE = frozenset(kind.name for kind in get_args(Answered))
 """Names of work that one message asks and charges for; masked rounds take three."""
+_UNDER_WAY = frozenset(kind.name for kind in (Confirm, Upload, Receive))
+"""Names of work that goes on with a masked attempt: others may have been charged for it."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,9 @@ class Desk:
             WardroundError: it was not accepted, or is forbidden, or cannot be opened.
         """
         if digest not in self._open:
-            study = read_accepted(self.folder, digest)
             site, policy = read_site(self.folder / "site.toml"), read_policy(self.folder / "policy.toml")
+            accept_by_rule(self.folder, site, policy, digest)
+            study = read_accepted(self.folder, digest)
             threads = study.performance.threads or policy.policy.threads or self._threads
             torch.set_num_threads(threads)
             opened = open_hospital(self.folder, site, policy, study, progress=self._progress)
@@ -102,12 +107,15 @@ class Desk:
         try:
             opened = self._keys.open(message, coordinators_of(self.folder))
             asked = asked_in(opened.body, MOST_BYTES)
+            quiet_s = quiet_for(read_policy(self.folder / "policy.toml"), datetime.now())
         except FederationError as error:
             _log.warning("refuses a message: %s", error)
             return encode_reply(Failure(_REFUSED.get(error.code, FailureCode.REFUSED_POLICY), Stage.ADMISSION))
         except WardroundError:
             _log.exception("refuses all messages")
             return encode_reply(Failure(FailureCode.INTERNAL, Stage.ADMISSION))
+        if quiet_s and asked.work not in _UNDER_WAY:
+            return encode_reply(Failure(FailureCode.QUIET_HOURS, Stage.ADMISSION, quiet_s))
         reply = self._answer(asked, opened)
         seen = (asked.work, asked.study[:12], asked.round, time.monotonic() - started, len(message), len(reply))
         _log.info("%s of study %s, round %d: %.3f s, %d bytes in, %d out", *seen)

@@ -59,6 +59,7 @@ from wardround.work import (
 
 _MOST_ROUNDS = (1 << 31) - 1
 _MOST_STEPS = 1 << 24
+_SECONDS_OF_A_DAY = 86_400
 
 _POSITIVE = number("> 0 and finite", lambda x: 0 < x < math.inf)
 _NOT_NEGATIVE = number(">= 0 and finite", lambda x: 0 <= x < math.inf)
@@ -192,7 +193,11 @@ REPLY = OneOf(
         Record("received", Received, {}),
         Record("hello", Hello, _HELLO),
         Record("receipt", Receipt, _RECEIPT, _check_receipt),
-        Record("failure", Failure, {"code": choice(FailureCode), "stage": choice(Stage)}),
+        Record(
+            "failure",
+            Failure,
+            {"code": choice(FailureCode), "stage": choice(Stage), "retry_s": integer(0, _SECONDS_OF_A_DAY)},
+        ),
     )
 )
 """Codec of all replies and of failures."""
