@@ -1,5 +1,7 @@
 """The desk of a hospital: accepted studies alone are answered, and what goes wrong is a code."""
 
+import hashlib
+import json
 from dataclasses import replace
 from datetime import datetime
 
@@ -9,18 +11,21 @@ from hypothesis import strategies as st
 from tests.errors import raises_code
 from tests.hospital.deployed import COORDINATOR, make_folders, study_of
 
+from wardround.agreed.model_card import card_of
 from wardround.config.site import read_policy, read_site
 from wardround.errors import FederationError
-from wardround.federation.messages import Answer, Failure, FailureCode, Hello, Receipt, Request, Stage
+from wardround.federation.messages import Answer, Failure, FailureCode, Hello, Receipt, Received, Request, Stage
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.hospital import desk as desk_module
 from wardround.hospital.accepted import accept, accepted_digests
 from wardround.hospital.desk import Desk
+from wardround.images.entries import Target
+from wardround.models.card import WeightsCard
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.secret import system_entropy
-from wardround.work import Confirm, GiveReceipt, GradientSum, SayHello
+from wardround.work import Confirm, Finish, GiveReceipt, GradientSum, SayHello
 
 ALONE = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "trust": "nobody", "num_patients": 36}
 SIGNED = 68
@@ -200,3 +205,29 @@ def test_an_offered_study_is_accepted_by_rule_where_the_policy_says_so(north):
         assert asked(desk, OTHER) == refused, "it is not offered"
         assert isinstance(asked(desk, ONE), Hello)
     assert 'by = "policy.toml"' in (north / "accepted" / f"{ONE.digest}.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"model": b"another"}, {"card": b"{}"}, {"card": b"\xff"}, {"certificate": b"[]"}, {"certificate": b""}],
+)
+def test_a_finished_model_that_its_card_and_certificate_do_not_name_is_not_kept(north, wrong):
+    accepted(north, ONE)
+    model = b"parameters"
+    with Desk(north) as desk:
+        workbench = desk.open(ONE.digest).agent.workbench
+        weights = WeightsCard(sha256=hashlib.sha256(model).hexdigest(), models=())
+        card = card_of(
+            ONE, workbench.network, weights, target=Target.CLASSES, classes=("clear", "lesion"), channels=1,
+            statement="a test",
+        )  # fmt: skip
+        certificate = {"study_digest": ONE.digest, "model_sha256": weights.sha256}
+        whole = Finish(model, json.dumps(card.to_json()).encode(), json.dumps(certificate).encode())
+        assert asked(desk, ONE, replace(whole, **wrong)) == Failure(FailureCode.PROTOCOL, Stage.ADMISSION)
+        assert not (north / "finished").exists()
+        assert asked(desk, ONE, whole) == asked(desk, ONE, whole) == Received()
+        larger = replace(whole, model=bytes(desk.open(ONE.digest).limits.model_bytes + 1))
+        assert asked(desk, ONE, larger) == Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
+    kept = north / "finished" / ONE.digest
+    assert (kept / "model.safetensors").read_bytes() == model
+    assert {path.stat().st_mode & 0o777 for path in kept.iterdir()} == {0o600}

@@ -1,7 +1,7 @@
 """A hospital opened from its own files: `site.toml`, `policy.toml`, and a study it agreed to.
 
     folder/    site.toml  policy.toml  identity.pem (mode 0600)  pins.toml  coordinators.toml  ledger.sqlite
-              memory/DIGEST/ (of each study)  cache/  accepted/
+              memory/DIGEST/ (of each study)  cache/  accepted/  finished/
 
 It reads its own pictures, computes its own digest, and keeps its own ledger and keys; of other hospitals it has names
 and public keys. All of its patients train: setting test patients aside is the simulation's.
@@ -114,7 +114,7 @@ def open_hospital(
         if plan.masked is not None:
             masked = _masked_rounds(folder, agent, identity, study, plan)
         replies = Replies(folder / "memory" / study.digest)
-        yield Hospital(agent, tuple(images.class_names), masked, identity, replies)
+        yield Hospital(agent, tuple(images.class_names), masked, identity, replies, folder)
 
 
 def of_hospital(study: Study, site: Site, folder: Path) -> Study:

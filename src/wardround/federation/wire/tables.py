@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import cast
 
+from wardround.boundary.documents import MOST_JSON_BYTES
 from wardround.errors import FederationError
 from wardround.federation.messages import (
     Answer,
@@ -44,6 +45,7 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
@@ -124,6 +126,13 @@ _ATTEMPT: dict[str, Codec] = {
     "received": optional(blob(Limits.residues)),
 }
 
+_DOCUMENT = blob(range(MOST_JSON_BYTES + 1))
+_FINISH: dict[str, Codec] = {
+    "model": blob(lambda limits: range(limits.model_bytes + 1)),
+    "card": _DOCUMENT,
+    "certificate": _DOCUMENT,
+}
+
 WORK = OneOf(
     (
         _COUNT,
@@ -138,6 +147,7 @@ WORK = OneOf(
         Record(Receive.name, Receive, {"total": blob(Limits.residues)}),
         Record(SayHello.name, SayHello, {}),
         Record(GiveReceipt.name, GiveReceipt, {}),
+        Record(Finish.name, Finish, _FINISH),
     )
 )
 """Codec of all work."""
