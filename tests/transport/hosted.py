@@ -14,12 +14,13 @@ def hosted(between, courier=lambda name, answer: answer):
     """The agents of all hospitals; `courier` stands between an agent and its socket."""
     with ExitStack() as stack:
         for name in NAMES:
-            stack.enter_context(_agent(between.home(name), lambda answer, name=name: courier(name, answer)))
+            stack.enter_context(agent_of(between.home(name), lambda answer, name=name: courier(name, answer)))
         yield
 
 
 @contextmanager
-def _agent(home, courier):
+def agent_of(home, courier=lambda answer: answer):
+    """The agent of one home, behind its socket."""
     waiting: list[Server] = []
     ready = threading.Event()
 
