@@ -1,5 +1,6 @@
 """Deployed hospitals under masks, in bytes: messages that come twice, hospitals started again, attempts paid for."""
 
+import shutil
 from contextlib import ExitStack
 from typing import Any
 
@@ -8,6 +9,7 @@ from tests.charges import charges_of
 from tests.hospital.deployed import make_folders, open_from, study_of
 
 from wardround.coordinator.opening import open_coordinator
+from wardround.errors import FederationError, LedgerError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_reply, encode_request
@@ -176,3 +178,30 @@ def test_two_studies_side_by_side_keep_notes_of_their_own(make_hospitals):
     assert isinstance(reply, Failure), "the attempt was answered"
     update, failures = one.round(3)
     assert update is not None, failures
+
+
+def test_a_ledger_that_was_put_back_is_found_by_the_next_study_as_well(make_hospitals):
+    """By the hospital itself from its notes, and by the others where its notes were put back with it."""
+    one = make_hospitals()
+    one.round(1)
+    south = one.folders["south"]
+    for stack in one.stacks.values():
+        stack.close()
+    copies = {path: path.read_bytes() for path in south.glob("ledger.sqlite*")}
+    for name in one.hospitals:
+        one.start(name)
+    one.round(2)
+    one.round(3)
+    for stack in one.stacks.values():
+        stack.close()
+    for path in south.glob("ledger.sqlite*"):
+        path.unlink()
+    for path, content in copies.items():
+        path.write_bytes(content)
+    with pytest.raises(LedgerError):
+        make_hospitals(noise_multiplier=5.0)
+    shutil.rmtree(south / "memory")
+    other = make_hospitals(noise_multiplier=5.0)
+    with pytest.raises(FederationError, match="keep to the protocol"):
+        other.round(1)
+    assert other.charges() == [0, 0, 0]

@@ -30,6 +30,7 @@ from wardround.hospital.charged import open_account, run_of
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.masked import MaskedRounds
 from wardround.hospital.memory import Memory
+from wardround.hospital.notes import Notes
 from wardround.hospital.pictures import Progress, read_images, workbench_of
 from wardround.hospital.policy import Policy
 from wardround.hospital.replies import Replies
@@ -287,4 +288,10 @@ def _masked_rounds(folder: Path, agent: Agent, identity: Identity, study: Study,
     agreement = agreement_of(study, plan, agent.workbench.initial_weights.size, keys)
     notes = folder / "memory" / study.digest / "notes.json"
     make_private_folder(notes.parent)
-    return MaskedRounds(agent, identity, Pins({n: keys[n] for n in others}), agreement, notes)
+    rounds = MaskedRounds(agent, identity, Pins({n: keys[n] for n in others}), agreement, notes)
+    for path in (folder / "memory").glob("*/notes.json"):
+        if path != notes:
+            known = Notes.read(path)
+            known.check(agent.account)
+            rounds.notes = rounds.notes.knowing(known)
+    return rounds
