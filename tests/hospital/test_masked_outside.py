@@ -180,6 +180,7 @@ def test_two_studies_side_by_side_keep_notes_of_their_own(make_hospitals):
     assert update is not None, failures
 
 
+@pytest.mark.thorough
 def test_a_ledger_that_was_put_back_is_found_by_the_next_study_as_well(make_hospitals):
     """By the hospital itself from its notes, and by the others where its notes were put back with it."""
     one = make_hospitals()

@@ -5,6 +5,7 @@ simulated) and by `tests/hospital/test_agreed_files.py` (sites with other reader
 """
 
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ class North:
         (self.home / FOLDER).mkdir(exist_ok=True)
         (self.home / FOLDER / f"{study.digest}.toml").write_text(study.to_toml())
 
-    def say(self, body):
+    def say(self, body) -> Any:  # a reply or a failure
         """The reply to a body under a signature that holds."""
         self.exchange += 1
         [request] = self.keys.sign(body, ["north"], self.exchange)
@@ -57,7 +58,7 @@ class North:
             _, answer = frame_from(client)
         return decode_reply(self.keys.open(answer, request), Limits())
 
-    def ask(self, work, round=0, attempt=1, study=STUDY):
+    def ask(self, work, round=0, attempt=1, study=STUDY) -> Any:
         return self.say(encode_request(Request(study.digest, round, attempt, work)))
 
     def releases(self, study=STUDY):
@@ -216,7 +217,7 @@ def test_8_an_answer_that_was_lost_is_sent_again_also_after_a_restart(north):
         north.say(body)
     with agent_of(north.home):
         found = north.say(body)
-        sent = decode_reply(lost[0][68:], Limits())
+        sent: Any = decode_reply(lost[0][68:], Limits())
         assert np.array_equal(found.update, sent.update)
         assert north.releases() == 1
         assert isinstance(north.ask(GradientSum(WEIGHTS), 2), Answer)
