@@ -200,7 +200,7 @@ def test_6_and_7_a_hospital_has_its_own_pictures_alone_and_a_further_patient_sta
 @pytest.mark.thorough
 def test_8_an_answer_that_was_lost_is_sent_again_also_after_a_restart(north):
     north.accept(STUDY)
-    lost = []
+    lost: list[bytes] = []
 
     def courier(answer):
         def handed(message):
