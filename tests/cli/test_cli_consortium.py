@@ -57,3 +57,16 @@ def test_no_key_is_pinned_without_a_fingerprint(wardround, here, monkeypatch):
     assert not (here / "north").exists()
     said = wardround("consortium", "pin", "north.invitation.json", "--fingerprint", "0")
     assert (said.code, said.error.code) == (2, "federation-enrolment-file")
+
+
+def test_an_invitation_of_another_hospital_than_the_site_is_refused(wardround, here):
+    coordinator = fingerprint(wardround("consortium", "init", "Lungs", "--json"))
+    wardround("consortium", "invite", "north")
+    (here / "home").mkdir()
+    site = '[hospital]\nname = "North"\n[site]\nlayout = "phantom"\n'
+    (here / "home" / "site.toml").write_text(site)
+    accept = ("consortium", "accept", "north.invitation.json", "--home", "home", "--fingerprint", coordinator)
+    assert wardround(*accept).error.code == "federation-hospital-name"
+    assert not (here / "home" / "identity.pem").exists()
+    (here / "home" / "site.toml").write_text(site.replace("North", "north"))
+    assert wardround(*accept).code == 0

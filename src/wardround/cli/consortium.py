@@ -73,6 +73,7 @@ def accept(
     read = read_enrolment(invitation)
     if not isinstance(read, Invitation):
         raise _other_file(invitation, "an invitation, and is an answer; pin it with: wardround consortium pin")
+    _check_site(home / "site.toml", read.hospital)
     answer = accept_invitation(home, read, fingerprint or _heard(f"the coordinator of {read.consortium}"))
     path = out or Path(f"{read.hospital}.answer.json")
     write_enrolment(path, answer)
@@ -98,6 +99,22 @@ def pin(
         raise _other_file(answer, "an answer, and is an invitation; accept it with: wardround consortium accept")
     pin_answer(home, read, fingerprint or _heard(read.hospital))
     _show(read.public_key, as_json, f"{read.hospital} is pinned in {home}.")
+
+
+def _check_site(path: Path, invited: str) -> None:
+    """Refuses an invitation of another hospital than the one that the folder is of, where it says so already."""
+    if not path.exists():
+        return
+    from wardround.config.site import read_site
+    from wardround.errors import FederationError
+
+    name = read_site(path).hospital.name
+    if name != invited:
+        raise FederationError(
+            f"The invitation must name this hospital, {name} by {path}, and names {invited}; ask for another, or "
+            "correct site.toml.",
+            code="federation-hospital-name",
+        )
 
 
 def _heard(party: str) -> str:

@@ -1,12 +1,15 @@
 """Enrolment files: signed with the key they name, pinned after a fingerprint was heard, and never a second key."""
 
 import json
+from typing import get_args
 
 import pytest
 from tests.errors import raises_code
 
+from wardround.config.site import HospitalId
 from wardround.errors import FederationError
 from wardround.secure_aggregation.keys.enrolment import (
+    HOSPITAL_NAME,
     Invitation,
     accept_invitation,
     begin_consortium,
@@ -155,3 +158,20 @@ def test_a_couriers_certificate_is_bound_to_one_hospital_and_one_key():
     assert not is_bound(key.public, "south", b"c" * 32, signature)
     assert not is_bound(key.public, "north", b"d" * 32, signature)
     assert not is_bound(other.public, "north", b"c" * 32, signature)
+
+
+@pytest.mark.parametrize("name", ["../north", "north/south", "-north", "Zürich", " north", "n" * 65, ""])
+def test_a_name_that_is_no_file_name_is_refused_on_both_sides(tmp_path, name):
+    """An answer is written beside, under the name that the invitation gives."""
+    begin_consortium(tmp_path / "consortium", "Lungs")
+    with pytest.raises(FederationError):
+        invite(tmp_path / "consortium", name)
+    key = SigningKey.new(system_entropy)
+    signature = key.sign("wardround/v1/invitation", "Lungs", name, key.public)
+    write_enrolment(tmp_path / "file", Invitation("Lungs", name, key.public, signature))
+    with pytest.raises(FederationError):
+        read_enrolment(tmp_path / "file")
+
+
+def test_names_are_those_of_a_site():
+    assert get_args(HospitalId)[1].metadata[0].pattern == HOSPITAL_NAME

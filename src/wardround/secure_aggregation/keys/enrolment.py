@@ -13,12 +13,14 @@ public. The coordinator passes the answers on to the other hospitals, each of wh
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from wardround.boundary.documents import Unfit, parse_json, read_regular
 from wardround.boundary.private import make_private_folder
+from wardround.boundary.text import brief
 from wardround.errors import FederationError
 from wardround.secure_aggregation.canonical import digest
 from wardround.secure_aggregation.keys.identity import (
@@ -40,6 +42,8 @@ _INVITATION: Final = "wardround/v1/invitation"
 _ANSWER: Final = "wardround/v1/enrolment"
 _CERTIFICATE: Final = "wardround/v1/certificate"
 _MOST_BYTES = 1 << 14
+HOSPITAL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}$"
+"""Names that `site.toml` takes; each is a file's name as well."""
 _CERTIFICATE_BYTES = hashlib.sha256().digest_size
 
 
@@ -108,7 +112,7 @@ def invite(folder: Path, hospital: str) -> Invitation:
     Raises:
         FederationError: the folder is no coordinator's, or the name is none.
     """
-    check_name(hospital)
+    _check_hospital(hospital)
     consortium, key = _name_of(folder), SigningKey.read(folder / IDENTITY)
     return Invitation(consortium, hospital, key.public, key.sign(_INVITATION, consortium, hospital, key.public))
 
@@ -172,7 +176,7 @@ def read_enrolment(path: Path) -> Invitation | EnrolmentAnswer:
             f"{path} must be an invitation or an answer of `wardround consortium` ({error}); ask for the file again.",
             code="federation-enrolment-file",
         ) from None
-    check_name(read.hospital)
+    _check_hospital(read.hospital)
     if has_small_order(read.public_key):
         raise FederationError(
             f"The key in {path} must not be a point of small order, under which a signature can be forged, and is "
@@ -216,6 +220,16 @@ def is_bound(pinned: bytes, hospital: str, certificate_sha256: bytes, signature:
     """Returns whether the pinned key of a hospital signed that this certificate is its own."""
     _check_digest(certificate_sha256)
     return verify(pinned, signature, _CERTIFICATE, hospital, certificate_sha256)
+
+
+def _check_hospital(name: str) -> None:
+    check_name(name)
+    if re.match(HOSPITAL_NAME, name) is None:
+        raise FederationError(
+            f"A hospital's name must be 1 to 64 ASCII letters, digits, spaces, dots, hyphens or underscores, and begin "
+            f"with a letter or a digit, got {brief(name)}. Choose another.",
+            code="federation-hospital-name",
+        )
 
 
 def _check_digest(certificate_sha256: bytes) -> None:
