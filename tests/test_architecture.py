@@ -111,6 +111,8 @@ ARROWS: dict[str, set[str]] = {
     # Bytes of messages between the two programs; opens none but to hand it over.
     "transport": {"work", "federation.messages", "federation.wire"},
     "report": {"records", "accounting"},
+    # The model in use: what training reads pictures with, and nothing of a run.
+    "inference": {"images", "models", "training.augment"},
     # Published results beside ours; its loops as published take pictures and metrics, and no private path.
     "reproduce": {
         "config",
@@ -140,6 +142,7 @@ ARROWS: dict[str, set[str]] = {
         "per_patient",
     },
     "cli": {
+        "inference",
         "config",
         "agreed",
         "hospital",
@@ -208,6 +211,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             "table",
         },
         "rows": {"entries", "store", "decode", "listing", "layouts"},
+        # Pictures without labels, for the model in use.
+        "loose": {"arrays", "decode", "dicom", "entries", "layouts", "store"},
         "quality": {"entries", "findings", "naming", "decode", "patients", "rows"},
         "load": {
             "arrays",

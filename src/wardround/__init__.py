@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from wardround.federation.messages import Reply, Request
     from wardround.federation.strategy import Strategy
     from wardround.images.patients import Patient
+    from wardround.inference.answers import Classified, Prediction, Segmented, Unanswered
+    from wardround.inference.model import Model, load
     from wardround.ledger.account import Account
     from wardround.ledger.file import LedgerFile
     from wardround.per_patient import clipped_sum
@@ -27,17 +29,23 @@ __version__ = "0.1.0"
 _HOMES = {
     "Account": "wardround.ledger.account",
     "Channel": "wardround.federation.channel",
+    "Classified": "wardround.inference.answers",
     "LedgerFile": "wardround.ledger.file",
+    "Model": "wardround.inference.model",
     "Patient": "wardround.images.patients",
     "Plan": "wardround.privacy.plans.plan",
+    "Prediction": "wardround.inference.answers",
     "Reply": "wardround.federation.messages",
     "Request": "wardround.federation.messages",
     "RunRecord": "wardround.records.folder",
+    "Segmented": "wardround.inference.answers",
     "Statement": "wardround.accounting.statement",
     "Strategy": "wardround.federation.strategy",
     "Study": "wardround.config",
+    "Unanswered": "wardround.inference.answers",
     "WardroundError": "wardround.errors",
     "clipped_sum": "wardround.per_patient",
+    "load": "wardround.inference.model",
     "read_study": "wardround.config",
     "resume_run": "wardround.simulation.run",
     "run_study": "wardround.simulation.run",
@@ -46,18 +54,24 @@ _HOMES = {
 __all__ = [
     "Account",
     "Channel",
+    "Classified",
     "LedgerFile",
+    "Model",
     "Patient",
     "Plan",
+    "Prediction",
     "Reply",
     "Request",
     "RunRecord",
+    "Segmented",
     "Statement",
     "Strategy",
     "Study",
+    "Unanswered",
     "WardroundError",
     "__version__",
     "clipped_sum",
+    "load",
     "read_study",
     "resume_run",
     "run_study",
