@@ -111,8 +111,10 @@ ARROWS: dict[str, set[str]] = {
     # Bytes of messages between the two programs; opens none but to hand it over.
     "transport": {"work", "federation.messages", "federation.wire"},
     "report": {"records", "accounting"},
-    # The model in use: what training reads pictures with, and nothing of a run.
-    "inference": {"images", "models", "training.augment"},
+    # The model in use: what training reads pictures with; of a run its record, for a model card.
+    "inference": {"images", "models", "training.augment", "records"},
+    # Runs from Python: what the commands do, with objects that a notebook shows.
+    "notebook": {"config", "records", "report", "simulation", "coordinator.observer", "inference", "cli.terminal"},
     # Published results beside ours; its loops as published take pictures and metrics, and no private path.
     "reproduce": {
         "config",

@@ -16,6 +16,7 @@ from wardround.boundary.text import say
 from wardround.cli.agent import agent_app
 from wardround.cli.coordinate import coordinate
 from wardround.cli.data import data_app
+from wardround.cli.export import export
 from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
 from wardround.cli.predict import predict
@@ -39,6 +40,7 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(agent_app, name="agent")
 app.command()(coordinate)
 app.command()(predict)
+app.command()(export)
 app.command()(verify)
 
 _Choice = TypeVar("_Choice", bound=StrEnum)

@@ -117,7 +117,7 @@ class Model:
     def predict_each(self, items: Item | Iterable[Item]) -> Iterator[Prediction]:
         """Yields the answers of `predict` as they are ready, so that memory stays small for any number of pictures."""
         several = [items] if isinstance(items, str | Path | np.ndarray) else items
-        yield from self._answers(self._read(several))
+        yield from self._answers(self.read(several))
 
     def logits(self, rows: Pictures) -> Logits:
         """Returns the outputs of the network for prepared rows, uint8 (row, channel, *space)."""
@@ -135,8 +135,8 @@ class Model:
         """Returns class probabilities, (row, class, *space), as training's evaluation computes them."""
         return torch.softmax(torch.from_numpy(logits).to(torch.float64), dim=1).numpy()
 
-    def _read(self, items: Iterable[Item]) -> Iterator[Ready | Unread]:
-        """Yields pictures in order; a few threads decode ahead of the network."""
+    def read(self, items: Iterable[Item]) -> Iterator[Ready | Unread]:
+        """Yields pictures as the model reads them, in order; a few threads decode ahead of the network."""
         paths: list[Path] = []
         with pillow_kept_quiet(), ThreadPoolExecutor(_WORKERS) as pool:
             for number, item in enumerate(items, start=1):
@@ -202,7 +202,13 @@ class Model:
             assert logits is not None, "there is a picture"
             own = logits[start : start + len(picture.rows)]
             start += len(picture.rows)
-            yield self._segmented(picture, own) if self.card.target == "masks" else self._classified(picture, own)
+            yield self.answer(picture, own)
+
+    def answer(self, picture: Ready, logits: Logits) -> Classified | Segmented:
+        """Returns the answer for one picture from its logits, (row, class) or (row, class, *space)."""
+        return (
+            self._segmented(picture, logits) if self.card.target == "masks" else self._classified(picture, logits)
+        )
 
     def _classified(self, picture: Ready, logits: Logits) -> Classified:
         mean = self.probabilities(logits).mean(axis=0)  # of the slices of a volume
