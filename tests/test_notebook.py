@@ -69,7 +69,7 @@ def test_a_folder_that_was_changed_is_refused(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "copy")
     text = (tmp_path / "copy" / "results.json").read_text()
     (tmp_path / "copy" / "results.json").write_text(text.replace("0.", "1.", 1))
-    with raises_code(RecordError, "record-edited"):
+    with raises_code(RecordError, "record-edited-results-json"):
         Run.read(tmp_path / "copy")
 
 
