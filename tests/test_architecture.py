@@ -175,19 +175,22 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "entries": set(),
         "findings": set(),
         "identity": set(),
-        "store": set(),
-        "arrays": {"store"},
+        "archives": {"findings"},
+        "store": {"archives", "findings"},
+        "arrays": {"findings", "store"},
         "class_names": {"entries", "identity"},
         "csv_file": {"identity"},
         # The rules for rows, the same for every table.
         "table": {"class_names", "csv_file", "entries", "findings", "identity", "listing", "store"},
         "decode": {"entries"},
         "listing": {"class_names", "decode", "entries", "findings", "identity"},
+        "all_pictures": {"decode", "entries", "findings", "listing", "store", "table"},
         # The one place where an entry gets its patient's id.
         "naming": {"csv_file", "entries", "findings", "identity", "listing", "store", "table"},
         "patients": {"entries", "findings"},
         "group": {"entries", "findings", "identity", "listing", "patients"},
         "dicom": {
+            "archives",
             "class_names",
             "csv_file",
             "decode",
@@ -199,6 +202,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             "table",
         },
         "layouts": {
+            "all_pictures",
             "arrays",
             "class_names",
             "csv_file",
@@ -212,11 +216,12 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             "store",
             "table",
         },
-        "rows": {"entries", "store", "decode", "listing", "layouts"},
+        "rows": {"archives", "entries", "store", "decode", "listing", "layouts"},
         # Pictures without labels, for the model in use.
-        "loose": {"arrays", "decode", "dicom", "entries", "layouts", "store"},
-        "quality": {"entries", "findings", "naming", "decode", "patients", "rows"},
+        "loose": {"arrays", "decode", "dicom", "entries", "findings", "layouts", "store"},
+        "quality": {"entries", "findings", "listing", "naming", "decode", "patients", "rows"},
         "load": {
+            "all_pictures",
             "arrays",
             "entries",
             "findings",

@@ -26,6 +26,7 @@ from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
 from wardround.images.dicom.quiet import require_pydicom
 from wardround.images.dicom.series import pictures, volumes, without_repeats
 from wardround.images.entries import PICTURE_ENDINGS, Entry
+from wardround.images.findings import LeftOut
 from wardround.images.layouts.medmnist import ArrayDecoder
 from wardround.images.store import Store, open_store
 
@@ -72,6 +73,8 @@ class Wanted:
 class _Given:
     """Files that were named one by one, which together are a store; the name of each is its path as it was given."""
 
+    left_out: tuple[LeftOut, ...] = ()
+
     def __init__(self, paths: Sequence[Path]) -> None:
         self.sizes = {str(path): path.stat().st_size for path in paths}
 
@@ -116,7 +119,7 @@ def unlabelled(store: Store, wanted: Wanted, *, given: bool) -> tuple[list[Unlab
     found: list[Unlabelled | Unread] = []
     headers: list[Header] = []
     channels: dict[tuple[str, str], list[str]] = defaultdict(list)
-    passed_over = 0
+    passed_over = len(store.left_out)
     name_for = partial(pseudonym, os.urandom(KEY_BYTES))
     for name in store.names():
         lower = name.lower()
