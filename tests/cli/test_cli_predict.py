@@ -82,6 +82,7 @@ def test_masks_lie_on_the_grids_of_their_volumes(wardround, tmp_path):
     np.testing.assert_allclose(np.abs(image.affine), np.abs(affine), atol=20)  # type: ignore[attr-defined]
 
 
+@pytest.mark.thorough
 def test_a_report_goes_to_the_pictures_study_and_says_the_class(wardround, folder, tmp_path):
     pytest.importorskip("highdicom")
     import pydicom
@@ -101,6 +102,7 @@ def test_a_report_goes_to_the_pictures_study_and_says_the_class(wardround, folde
     assert f"{answers[0]['probabilities']['clear']:.5f}"[:6] in str(report)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("axes", ["axial", "sagittal"])
 def test_a_segmentation_is_read_back_as_the_mask(axes, tmp_path):
     """The reader that training has for DICOM SEG, and nothing of the writer, tells where the mask lies."""

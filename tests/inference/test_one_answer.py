@@ -1,7 +1,7 @@
 """One picture gets one answer: training's evaluation, `predict`, ONNX Runtime and MONAI's bundle, to 1e-4.
 
-Every network of the catalogue, pictures and volumes, and every layout that training reads; by default a few layouts, and
-`test_predict` has three networks. Exporting takes seconds a network, so it is not in the default run.
+Every network of the catalogue, pictures and volumes, and every layout that training reads; by default a few layouts,
+and `test_predict` has three networks. Exporting takes seconds a network, so it is not in the default run.
 """
 
 import json
@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.errors import raises_code
 from tests.images.nifti_files import nifti_bytes
 from tests.inference.saved import drawn, evaluated, picture_input, save, volume_input
 from tests.simulation.layouts import LAYOUTS, Person, write
 
+from wardround.errors import ModelError
 from wardround.images.load import Volumes, load_images
 from wardround.images.rows.recipe import View
 from wardround.inference.answers import Classified, Segmented
@@ -123,6 +125,19 @@ def test_evaluation_predict_and_onnx_agree(name, dimensions, tmp_path, cache):
         else:
             assert (probabilities[number].argmax(axis=0) != expected[order[number]]).mean() < 1e-3
     assert len(np.unique(np.round(logits, 5))) > 2
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore")
+def test_a_graph_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    recipe = picture_input(image_size=16)
+    model = load(save(tmp_path / "run", drawn("linear", recipe, 2), recipe))
+    true = Model.logits
+    monkeypatch.setattr(Model, "logits", lambda self, rows: true(self, rows) + np.float32(1e-3))
+    with raises_code(ModelError, "model-export"):
+        write_onnx(model, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 @pytest.mark.thorough
