@@ -27,6 +27,7 @@ from wardround.inference.answers import (
     Unanswered,
     is_uncertain,
 )
+from wardround.inference.calibration import Calibration, Probabilities, calibration_of, words_of
 from wardround.inference.reading import Opened, Ready, opened, raw_of_array, read, ready_of, recipe_of
 from wardround.models.card import ModelCard, read_card
 from wardround.models.load import load as load_network
@@ -35,9 +36,6 @@ from wardround.training.augment.augmentation import Augmentation
 from wardround.types import Pictures
 
 CARD, WEIGHTS = "model.json", "model.safetensors"
-
-UNCALIBRATED = "uncalibrated"
-"""The calibration of a model whose card holds none: a softmax of the logits, which may be too sure."""
 
 _WORKERS = min(8, os.cpu_count() or 1)
 _PICTURES_AT_ONCE = 64
@@ -83,17 +81,19 @@ class Model:
         whole: from uint8 rows to logits; see `Whole`.
         names: of the networks whose mean it is; empty for one.
         folder: in which it was found.
+        scale: from logits to probabilities.
     """
 
     card: ModelCard
     whole: Whole
     names: tuple[str, ...]
     folder: Path
+    scale: Calibration
 
     @property
     def calibration(self) -> str:
         """The way in which logits become probabilities, in words."""
-        return UNCALIBRATED
+        return words_of(self.scale)
 
     def predict(self, items: Item | Iterable[Item]) -> list[Prediction]:
         """Returns the answers for files, folders, archives and arrays, in their order.
@@ -132,8 +132,11 @@ class Model:
         return found
 
     def probabilities(self, logits: Logits) -> npt.NDArray[np.float64]:
-        """Returns class probabilities, (row, class, *space), as training's evaluation computes them."""
-        return torch.softmax(torch.from_numpy(logits).to(torch.float64), dim=1).numpy()
+        """Returns class probabilities, (row, class, *space), in double precision."""
+        found: npt.NDArray[np.float64] = Probabilities(self.scale)(
+            torch.from_numpy(logits).to(torch.float64)
+        ).numpy()
+        return found
 
     def read(self, items: Iterable[Item]) -> Iterator[Ready | Unread]:
         """Yields pictures as the model reads them, in order; a few threads decode ahead of the network."""
@@ -293,4 +296,5 @@ def load(path: str | Path, model: str | None = None) -> Model:
     names = card.weights.models if model is None else ()
     chosen: tuple[str | None, ...] = names or (model,)
     networks = [load_network(card, folder / WEIGHTS, name) for name in chosen]
-    return Model(card, Whole(networks, card.recipe.patch), tuple(names), folder)
+    scale = calibration_of(card, several=bool(card.weights.models))
+    return Model(card, Whole(networks, card.recipe.patch), tuple(names), folder, scale)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from wardround.boundary.private import appears_whole
 from wardround.errors import MissingExtra, ModelError
-from wardround.inference.model import Model, Whole
+from wardround.inference.calibration import Probabilities
+from wardround.inference.model import Model
 from wardround.inference.reading import recipe_of
 from wardround.types import Pictures
 
@@ -44,13 +45,13 @@ class Checked:
 
 
 class _Answers(nn.Module):
-    def __init__(self, whole: Whole) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
-        self.whole = whole
+        self.whole, self.probabilities = model.whole, Probabilities(model.scale)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.whole(pictures)
-        return logits, logits.softmax(dim=1)
+        return logits, self.probabilities(logits)
 
 
 def write_onnx(model: Model, path: Path, rows: Pictures | None = None) -> Checked:
@@ -101,7 +102,7 @@ def _proto(model: Model) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                _Answers(model.whole).eval(), (example,), dynamo=True, verbose=False, input_names=[INPUT],
+                _Answers(model).eval(), (example,), dynamo=True, verbose=False, input_names=[INPUT],
                 output_names=list(OUTPUTS), dynamic_shapes=({0: torch.export.Dim("picture")},),
             )  # fmt: skip
     finally:
