@@ -54,19 +54,22 @@ def predict(
     mask_folder = None if masks is None else Folder(masks)
     dicom_folder = None if dicom is None else Folder(dicom)
     answers: list[Prediction] = []
-    written = without = 0
+    counts = {True: 0, False: 0}
+    faults: list[str] = []
     for answer in loaded.predict_each(paths):
         if isinstance(answer, Segmented) and mask_folder is not None:
             mask_folder.write(answer.file, ".nii.gz", nifti_of(answer))
         if dicom_folder is not None and not isinstance(answer, Unanswered):
             from wardround.inference.dicom import dicom_of
 
-            content = dicom_of(loaded, answer)
-            if content is None:
-                without += 1
+            try:
+                content = dicom_of(loaded, answer)
+            except DataError as error:
+                faults.append(str(error))
             else:
-                dicom_folder.write(answer.file, ".dcm", content)
-                written += 1
+                if content is not None:
+                    dicom_folder.write(answer.file, ".dcm", content)
+                counts[content is not None] += 1
         if isinstance(answer, Segmented):  # any number of volumes go through a small memory
             answer = replace(answer, mask=answer.mask[:0], logits=answer.logits[:0])
         answers.append(answer)
@@ -81,8 +84,11 @@ def predict(
     elif csv is None:
         say(*lines_of(loaded, answers))
     if dicom_folder is not None:
-        say(f"{written} DICOM objects were written; {without} pictures are no DICOM and have none", error=True)
+        say(f"{counts[True]} DICOM objects were written; {counts[False]} pictures are no DICOM", error=True)
+        if faults:
+            say(f"{len(faults)} DICOM objects could not be made: {faults[0]}", error=True)
     unread = sum(isinstance(answer, Unanswered) for answer in answers)
     if unread:
         say(f"{unread} of {len(answers)} pictures were not read; the answers say why", error=True)
+    if unread or faults:
         raise typer.Exit(NOT_ALL)

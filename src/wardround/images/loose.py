@@ -180,14 +180,14 @@ def _of_dicom(store: Store, headers: list[Header], wanted: Wanted) -> list[Unlab
     for unit in pictures([header for header in headers if header.kind is Kind.PICTURE], patient):
         name, header = real[unit.headers[0].source], unit.headers[0]
         name = name if unit.frame is None else f"{name}#{unit.frame + 1}"
-        entry = Entry(name, 0, None, sources=(header.source,), frame=unit.frame)
+        entry = Entry(name, 0, None, sources=(real[header.source],), frame=unit.frame)
         found.append(Unlabelled(name, entry, DicomDecoder(False), header.modality, header.refusal))
     slices, _ = without_repeats(store, [header for header in headers if header.kind is Kind.SLICE])
     units, left_out = volumes(slices, patient)
     for unit in units:
         name, first = name_of(unit.headers), unit.headers[0]
         if wanted.volumes:
-            entry = Entry(name, 0, None, sources=tuple(header.source for header in unit.headers))
+            entry = Entry(name, 0, None, sources=tuple(real[header.source] for header in unit.headers))
             found.append(Unlabelled(name, entry, DicomDecoder(True), first.modality, first.refusal))
         else:
             found.append(Unread(name, f"the model reads pictures, this is a series of {first.modality} slices"))

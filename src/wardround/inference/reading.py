@@ -144,9 +144,7 @@ def read(card: ModelCard, store: Store, root: Path | None, one: Unlabelled) -> R
         if fault is not None:
             return Unread(one.name, fault)
         coloured = one.decoder is PILLOW and recipe.channels == 1 and _is_coloured(contents[0], raw)
-        known = {store.alias(name): name for name in store.names()} if one.modality else {}
-        sources = Sources(root, tuple(known.get(name, name) for name in one.entry.files), one.entry.frame)
-        ready = ready_of(card, one.name, raw, sources)
+        ready = ready_of(card, one.name, raw, Sources(root, one.entry.files, one.entry.frame))
     except DataError as error:
         return Unread(one.name, _plain(str(error), one, store))
     findings = [*_of_header(card, one), *(["colour picture, read as grey"] if coloured else [])]

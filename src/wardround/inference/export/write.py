@@ -42,6 +42,8 @@ def export(model: Model, form: Form, out: Path, pictures: list[Path] | None = No
         ModelError: see `write_onnx`.
         MissingExtra: a package is not installed.
     """
+    if pictures and form != "onnx":
+        raise DataError(f"`--check` must go with `--to onnx`, got {form}; leave it out.", code="data-no-check")
     if out.exists():
         raise DataError(
             f"`--out` must be a folder that is not there yet, got {out}; choose another.", code="data-results"
