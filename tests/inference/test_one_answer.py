@@ -24,7 +24,7 @@ from wardround.errors import ModelError
 from wardround.images.load import Volumes, load_images
 from wardround.images.rows.recipe import View
 from wardround.inference.answers import Classified, Segmented
-from wardround.inference.export.onnx import INPUT, write_onnx
+from wardround.inference.export.onnx import INPUT, TOLERANCE, write_onnx
 from wardround.inference.model import Model, load
 from wardround.inference.reading import Ready
 from wardround.models.catalogue import NAMES, NETWORKS
@@ -119,7 +119,7 @@ def test_evaluation_predict_and_onnx_agree(name, dimensions, tmp_path, cache):
     for number, answer in enumerate(answers):
         assert isinstance(answer, Classified | Segmented)
         own = answer.logits if isinstance(answer, Segmented) else answer.logits[None]
-        np.testing.assert_allclose(logits[number : number + 1] / scale, own / scale, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(logits[number : number + 1] / scale, own / scale, rtol=0, atol=TOLERANCE)
         if isinstance(answer, Classified):
             np.testing.assert_allclose(probabilities[number], expected[order[number]], rtol=0, atol=1e-4)
         else:

@@ -37,7 +37,7 @@ class Checked:
 
     Attributes:
         pictures: number of rows that both answered.
-        difference: the largest, in units of `TOLERANCE`'s.
+        difference: the largest, see `TOLERANCE`.
     """
 
     pictures: int
@@ -113,15 +113,18 @@ def _proto(model: Model) -> Any:
 
 
 def _drawn(model: Model) -> Iterator[Pictures]:
-    """Yields drawn rows: noise, smooth scenes and constants, of one picture and of several."""
+    """Yields drawn rows, of several pictures and of one: noise, a ramp, and two halves of dark and bright.
+
+    A constant picture is not among them: where each picture is standardised, it is made of rounding errors.
+    """
     shape = recipe_of(model.card).shape
     generator = np.random.default_rng(0)
     noise = generator.integers(0, 256, (_CHECKED, *shape), dtype=np.uint8)
     yield noise
     yield noise[:1]
     ramp = np.linspace(0, 255, shape[-1]).astype(np.uint8)
-    yield np.stack(
-        [np.broadcast_to(ramp, shape), np.full(shape, 128, dtype=np.uint8), np.zeros(shape, dtype=np.uint8)]
+    yield np.stack([np.broadcast_to(ramp, shape), np.broadcast_to(np.where(ramp < 128, 20, 220), shape)]).astype(
+        np.uint8
     )
 
 
