@@ -50,6 +50,7 @@ def card_of(
         normalisation=normalisation_of(network),
         encoder_sha256=frozen_sha256(network),
         weights=weights,
+        modalities=study.data.modalities,
     )
 
 

@@ -108,6 +108,7 @@ class ModelCard(_Record):
     Attributes:
         target: classes, grades in an order, or a class for every pixel or voxel.
         classes: names of the logits, in order.
+        modalities: of the pictures that the study reads, as DICOM or BIDS writes them; None where it names none.
         normalisation: constants of the network's encoding, see `Encoder.constants`.
         encoder_sha256: of the frozen parameters, see `frozen_sha256`; None where every parameter was trained.
     """
@@ -122,6 +123,7 @@ class ModelCard(_Record):
     normalisation: Constants
     encoder_sha256: Sha256 | None
     weights: WeightsCard
+    modalities: tuple[Name, ...] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
