@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.backbone import needs_backbone
@@ -16,10 +17,11 @@ from wardround.models.backbones.names import MOMENTS_SHA256, WEIGHTS_SHA256
 from wardround.models.card import read_card
 from wardround.models.load import load
 from wardround.simulation.estimate import estimate
+from wardround.simulation.materials import gather
 from wardround.simulation.run import run_study
 
 BACKBONE: dict[str, dict[str, Any]] = {
-    "data": {"image_size": 224, "phantom": {"patients": 24, "max_images": 1, "sites": 2, "image_size": 64}},
+    "data": {"image_size": 224, "phantom": {"patients": 16, "max_images": 1, "sites": 2, "image_size": 64}},
     "model": {"name": "features", "encoder": "efficientnet-lite0"},
     "federation": {"rounds": 2, "evaluate_every": None},
 }
@@ -37,16 +39,20 @@ class Watched(Silent):
 
 
 @needs_backbone
+@pytest.mark.usefixtures("without_charts")
 def test_a_study_runs_on_a_backbone_and_its_card_rebuilds_the_model(tiny_study, tmp_path):
     study = tiny_study(**BACKBONE, performance={"cache": str(tmp_path / "cache")})
     first = Watched()
     run_study(study, tmp_path / "run", first)
-    assert first.done["encoding pictures"] == (24, 24)
+    assert first.done["encoding pictures"] == (16, 16)
     again = Watched()
-    run_study(study, tmp_path / "again", again)
+    materials = gather(study, again)
     assert "encoding pictures" not in again.done  # found in the cache
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "again")]
-    assert weights[0] == weights[1]
+    rows = materials.workbench.kept_inputs
+    assert rows is not None
+    assert torch.equal(
+        rows[:1], materials.workbench.network.encode(torch.from_numpy(np.array(materials.images.pixels[:1])))
+    )
 
     card = read_card(tmp_path / "run" / "model.json")
     assert card.normalisation["backbone_sha256"] == WEIGHTS_SHA256
@@ -80,5 +86,5 @@ def test_constants_of_the_studys_own_pictures_are_refused(tiny_study):
 @pytest.mark.thorough
 def test_the_estimate_says_the_time_of_encoding(tiny_study):
     found = estimate(tiny_study(**BACKBONE))
-    assert any(sentence.startswith("encoding 24 pictures") for sentence in found.noticed)
+    assert any(sentence.startswith("encoding 16 pictures") for sentence in found.noticed)
     assert found.parameters == 2 * 2433
