@@ -1,5 +1,7 @@
 """Encodings that are kept: found again by pictures and encoder, resumed after an interruption, equal in every bit."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -22,8 +24,8 @@ def pixels():
 def frozen(seed=0, **changed):
     """A frozen random network, small enough to be run often."""
     generator = torch.Generator().manual_seed(seed)
-    given = {"size": (16, 16), "channels": 1, "num_classes": 2, "init_generator": generator, "train": "head"}
-    return build("small_cnn", **(given | changed))
+    given: dict[str, Any] = {"size": (16, 16), "channels": 1, "num_classes": 2, "init_generator": generator}
+    return build("small_cnn", **(given | {"train": "head"} | changed))
 
 
 @pytest.fixture(autouse=True)
@@ -113,9 +115,9 @@ def test_a_cache_that_cannot_be_written_is_refused(pixels, tmp_path):
 def test_only_rows_of_frozen_parameters_are_kept(tmp_path):
     assert is_kept(frozen())
     assert not is_kept(frozen(train="all"))
-    given = {"size": (16, 16), "channels": 1, "num_classes": 2, "init_generator": torch.Generator()}
-    assert not is_kept(build("features", **given))
-    assert not is_kept(build("linear", **given))
+    for name in ("features", "linear"):
+        generator = torch.Generator()
+        assert not is_kept(build(name, size=(16, 16), channels=1, num_classes=2, init_generator=generator))
 
 
 def test_encodings_of_weights_from_a_file_follow_the_file(pixels, tmp_path):

@@ -28,8 +28,10 @@ def published(tensors, values):
 
     def layer(maps, convolution, norm, *, kernel=1, stride=1, groups=1, active=True):
         maps = F.conv2d(same(maps, kernel, stride), tensors[f"{convolution}.weight"], stride=stride, groups=groups)
-        parts = [tensors[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
-        maps = F.batch_norm(maps, *parts, training=False, eps=1e-3)
+        mean, variance, scale, shift = (
+            tensors[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        maps = F.batch_norm(maps, mean, variance, scale, shift, training=False, eps=1e-3)
         return F.relu6(maps) if active else maps
 
     maps, number, stages = layer(values, "_conv_stem", "_bn0", kernel=3, stride=2), 0, []

@@ -12,6 +12,7 @@ from wardround.models.backbones.efficientnet_lite import SIZES
 from wardround.models.backbones.names import BACKBONES, Backbone
 from wardround.models.backbones.rows import BackboneRows, moments, num_features
 from wardround.models.backbones.source import efficientnet_lite0
+from wardround.models.card import normalisation_of
 from wardround.models.catalogue import build
 from wardround.models.network import Form
 
@@ -118,7 +119,7 @@ def test_the_head_is_linear_and_starts_at_zero(backbone):
     assert network.encode_once
     assert network.num_parameters == 3 * num_features(backbone)
     assert not any(parameter.any() for parameter in network.trained.parameters())
-    constants = network.encode.constants()
+    constants = normalisation_of(network)
     assert constants["backbone_sha256"] in backbone.identity
     assert constants["moments_sha256"] in backbone.identity
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.machinery
+import importlib.util
 from importlib import metadata, resources
 
 import pytest
@@ -18,7 +19,7 @@ from wardround.models.backbones.names import WEIGHTS_SHA256
 
 @pytest.fixture
 def no_package(monkeypatch):
-    monkeypatch.setattr(source.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def package_at(monkeypatch, tmp_path):
         file.write_bytes(content)
         spec = importlib.machinery.ModuleSpec(source.PACKAGE, None, is_package=True)
         spec.submodule_search_locations = [str(tmp_path / "package")]
-        monkeypatch.setattr(source.importlib.util, "find_spec", lambda name: spec)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
 
     return put
 
