@@ -25,7 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "noisers": set(),
     # The table of what only published systems need: names alone, and the one way to `reproduce.mechanisms`.
     "published": set(),
-    "config": {"published", "images.layouts.names"},
+    "config": {"published", "images.layouts.names", "models.backbones.names"},
     # Five islands.
     "images": set(),
     "accounting": set(),
@@ -241,8 +241,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "network": {"weights"},
         "stages": {"network", "weights"},
         "networks": {"network"},
-        "catalogue": {"initialise", "network", "networks", "stages", "weights"},
-        "card": {"network"},
+        "backbones": {"network", "networks", "weights"},
+        "catalogue": {"backbones", "initialise", "network", "networks", "stages", "weights"},
+        "card": {"backbones", "network"},
         "load": {"card", "catalogue", "network", "weights"},
         "named": {"network", "vectors"},
     },

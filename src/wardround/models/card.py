@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
 from wardround.boundary.text import brief
 from wardround.errors import ModelError
+from wardround.models.backbones.names import Backbone, BackboneName, MomentsName
 from wardround.models.network import Constants, Network, Stage
 
 VERSION: Final = 1
@@ -86,6 +87,15 @@ class NetworkCard(_Record):
     init_seed: int
     channels: Side
     size: tuple[Side, ...]
+    encoder: BackboneName | None = None
+    moments: MomentsName | None = None
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The backbone before the head of `features`; None for another network, and for histograms."""
+        if self.encoder is None or self.moments is None:
+            return None
+        return Backbone(self.encoder, self.moments)
 
 
 class WeightsCard(_Record):
