@@ -25,7 +25,8 @@ ARROWS: dict[str, set[str]] = {
     "noisers": set(),
     # The table of what only published systems need: names alone, and the one way to `reproduce.mechanisms`.
     "published": set(),
-    "config": {"published", "images.layouts.names"},
+    # The rounds of a private head follow from epsilon: one closed form, without torch or numpy.
+    "config": {"published", "images.layouts.names", "accounting.mechanisms"},
     # Five islands.
     "images": set(),
     "accounting": set(),

@@ -5,6 +5,7 @@ from typing import assert_never
 
 import numpy as np
 
+from wardround.agreed.schedule import own_size, rate_of
 from wardround.config import Study
 from wardround.config.federation import (
     AsynchronousSection,
@@ -183,20 +184,18 @@ def strategy_of(study: Study, plan: Plan, aggregator: Aggregator, *, allowed_mis
         return Alone(shot) if section.strategy in ("alone", "ensemble") else shot
     match section:
         case FederatedSGD():
-            alone, size, clip = section.strategy in ("alone", "ensemble"), plan.public_size, clip_of(plan.training)
-            if alone and size is not None:
-                size = max(1, round(size / plan.hospitals))
+            clip = clip_of(plan.training)
             sgd = FedSGD(
                 call=call,
                 aggregator=aggregator,
-                learning_rate=section.learning_rate,
+                learning_rate=rate_of(study, section, plan),
                 momentum=section.momentum,
                 sampling_prob=share_of_patients(plan.training),
-                num_patients=size,
+                num_patients=own_size(study, plan.public_size),
                 clipping_norm=clip.norm,
                 adaptive=clip.adaptive,
             )
-            return Alone(sgd) if alone else sgd
+            return Alone(sgd) if section.strategy in ("alone", "ensemble") else sgd
         case OneShotSection():
             return OneShot(call, aggregator, head_fit_of(study))
         case Scaffolding():

@@ -51,7 +51,13 @@ class FederatedSGD(Descent):
     """One gradient sum a round: over all hospitals, or by each hospital alone, or with all patients in one place."""
 
     strategy: Literal["fedsgd", "alone", "ensemble", "pooled"] = Field("fedsgd", description=STRATEGY)
-    rounds: int = Field(100, ge=1, le=1_000_000, description="Communication rounds.")
+    rounds: int = Field(
+        100, ge=1, le=1_000_000, description="Communication rounds; default of a private head: docs/heads.md."
+    )
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(  # type: ignore[assignment]  # by a rule, too
+        1.0,
+        description='Step size; "auto", the default of a private head, follows from noise and patients: docs/heads.md.',
+    )
 
 
 class LocalSection(Descent):

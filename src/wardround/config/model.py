@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 
 from wardround.config.section import Section, conflict
 
+HEADS = ("features",)
+"""Networks that are a linear softmax head, from zero, on rows of norm one: `wardround.config.recipe` is for them."""
+
 
 class ModelSection(Section):
     """`[model]`: the network."""

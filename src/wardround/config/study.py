@@ -29,6 +29,7 @@ from wardround.config.privacy import (
     PrivacySection,
     PublishedPlan,
 )
+from wardround.config.recipe import is_for, with_recipe
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 
 
@@ -77,7 +78,7 @@ class Study(Section):
         if _fits_in_the_open(read) and "clipping_norm" in read["privacy"]:
             norm = {"row_norm": read["privacy"].pop("clipping_norm")}  # its name before there was this one
             read["privacy"] = norm | read["privacy"]
-        return read
+        return with_recipe(read)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -107,6 +108,12 @@ class Study(Section):
                 )
             if privacy.cohorts > self.rounds:
                 raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
+        if getattr(federation, "learning_rate", None) == "auto" and not self.has_recipe:
+            raise conflict(
+                "study-learning-rate",
+                'learning_rate = "auto" is for a linear head on rows of norm one under plan = "dp-sgd" without an '
+                f'adaptive norm, got [model] name = "{self.model.name}" and plan = "{privacy.plan}"; give a number',
+            )
         self._published()
         self._fitted()
         self._unreliable()
@@ -226,6 +233,13 @@ class Study(Section):
                 return averaging.hospital_weights is None and averaging.fraction == 1 and not travels
             case _:
                 return False
+
+    @property
+    def has_recipe(self) -> bool:
+        """True if what the study leaves out of its schedule is by the recipe of private heads."""
+        privacy = self.privacy
+        clipping = getattr(privacy, "clipping", None)
+        return is_for(self.model.name, privacy.plan, clipping, self.federation.strategy)
 
     @property
     def fits_head(self) -> bool:

@@ -13,6 +13,7 @@ from wardround.accounting.statement import Statement
 from wardround.agreed.masks import mechanism_of
 from wardround.agreed.network import augmentation_of, build_network, loss_of
 from wardround.agreed.plans import plan_of
+from wardround.agreed.schedule import Schedule, schedule_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.config import Study
@@ -55,6 +56,7 @@ class Estimate:
             gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network.
         memory_bytes: of training at its peak, beside the libraries themselves.
         upload: of a hospital in a round; None where sums are not masked.
+        schedule: of a private head; None for other networks.
     """
 
     plan: Plan
@@ -68,6 +70,7 @@ class Estimate:
     seconds: float | None
     memory_bytes: int
     upload: MaskedUpload | None
+    schedule: Schedule | None
 
     def to_json(self) -> dict[str, object]:
         """Returns the estimate as a JSON object."""
@@ -85,6 +88,7 @@ class Estimate:
             "seconds": self.seconds,
             "memory_bytes": self.memory_bytes,
             "upload": None if self.upload is None else self.upload.to_json(),
+            "schedule": None if self.schedule is None else self.schedule.to_json(),
         }
 
 
@@ -134,6 +138,7 @@ def estimate(study: Study) -> Estimate:
         seconds=seconds,
         memory_bytes=int(cache + inputs + hospitals + gradient_bytes),
         upload=upload_of(plan, network.num_parameters, [f"hospital-{study.hospitals.count}"]),
+        schedule=schedule_of(study, plan),
     )
 
 
