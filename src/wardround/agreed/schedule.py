@@ -24,6 +24,7 @@ class Schedule:
             Shares of noise for colluders and dropouts are in it, so it is below that of the promise.
         total: steps of a unit gradient over all rounds, in learning rates.
         num_patients: public; None where patients are counted with noise.
+        score_rounds: rounds after training that release moments of class scores.
     """
 
     rounds: int
@@ -35,6 +36,7 @@ class Schedule:
     mu: float
     total: float
     num_patients: int | None
+    score_rounds: int
 
     def sentence(self) -> str:
         """Returns the schedule and its reason."""
@@ -54,9 +56,15 @@ class Schedule:
             )
         else:
             rate = f"learning rate {self.learning_rate:g} as the study gives it (the rule: {ruled})"
+        share = self.score_rounds / (self.rounds + self.score_rounds)
+        after = (
+            f"; then {self.score_rounds} rounds ({share:.1%} of mu^2) for thresholds and calibration"
+            if share
+            else ""
+        )
         return (
             f"schedule: {self.rounds} rounds, clipping norm {self.clipping_norm:g}, momentum {self.momentum:g}, "
-            f"{end}, {rate}"
+            f"{end}, {rate}{after}"
         )
 
     def to_json(self) -> dict[str, object]:
@@ -72,6 +80,7 @@ class Schedule:
             "learning_rate_by_rule": self.rule.at(n),
             "mu": self.mu,
             "num_patients": self.num_patients,
+            "score_rounds": self.score_rounds,
         }
 
 
@@ -82,15 +91,16 @@ def schedule_of(study: Study, plan: Plan) -> Schedule | None:
         return None
     rule, size = _rule(study, section, part), plan.public_size
     return Schedule(
-        rounds=study.rounds,
+        rounds=study.training_rounds,
         learning_rate=rule if section.learning_rate == "auto" else section.learning_rate,
         rule=rule,
         momentum=section.momentum,
         average_last=section.average_last,
         clipping_norm=part.clip.norm,
         mu=_mu(study, part),
-        total=momentum_sum(study.rounds, section.momentum),
+        total=momentum_sum(study.training_rounds, section.momentum),
         num_patients=own_size(study, size),
+        score_rounds=study.score_rounds,
     )
 
 
@@ -120,11 +130,11 @@ def _rule(study: Study, section: FederatedSGD, part: NoisedGradients) -> PerPati
     A round moves the weights by rate * (sum + noise of std z C) / (q n); (z C) sqrt(T) / T is the noise of a mean
     round, and the momentum's steps add up to `momentum_sum`.
     """
-    steps = momentum_sum(study.rounds, section.momentum)
+    steps = momentum_sum(study.training_rounds, section.momentum)
     each = LOGIT_NOISE / part.clip.norm * _mu(study, part) * part.sampling_prob / steps
     return PerPatient(each, MOST_RATE)
 
 
 def _mu(study: Study, part: NoisedGradients) -> float:
     inflation = inflation_of(part.noiser) if study.forms_sums else 1.0
-    return math.sqrt(study.rounds) / (part.noise.noise_multiplier * inflation)
+    return math.sqrt(study.training_rounds) / (part.noise.noise_multiplier * inflation)

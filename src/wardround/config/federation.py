@@ -58,6 +58,13 @@ class FederatedSGD(Descent):
         1.0,
         description='Step size; "auto", the default of a private head, follows from noise and patients: docs/heads.md.',
     )
+    score_rounds: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Rounds after training that release moments of class scores, for thresholds and calibration; "
+        "default of a private head: about 5 % of mu squared.",
+    )
 
 
 class LocalSection(Descent):
@@ -215,6 +222,8 @@ def rounds_of(section: FederationSection, hospitals: int) -> int:
     match section:
         case OneShotSection():
             return 1
+        case FederatedSGD():
+            return section.rounds + section.score_rounds
         case SinglePass():
             return hospitals
         case RoundRobin(cycles=int(cycles)) | RandomOrder(cycles=int(cycles)):

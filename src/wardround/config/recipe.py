@@ -34,6 +34,9 @@ MOST_RATE = 100.0
 MOST_ROUNDS = 1000
 """Rounds are not added beyond these; the rate is then MOST_RATE."""
 
+SCORE_SHARE = 0.05
+"""Share of mu squared that is spent on thresholds and calibration, after training."""
+
 _STRATEGIES = ("fedsgd", "pooled", "alone", "ensemble")
 
 
@@ -56,6 +59,9 @@ def with_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
     federation = own | federation
     if "rounds" not in federation:
         federation["rounds"] = _rounds(privacy, federation)
+    if "score_rounds" not in federation and federation["strategy"] in ("fedsgd", "pooled"):
+        rounds = federation["rounds"]
+        federation["score_rounds"] = _score_rounds(rounds) if _positive(rounds) else 0
     return found | {"privacy": privacy, "federation": federation}
 
 
@@ -66,6 +72,11 @@ def momentum_sum(rounds: int, momentum: float) -> float:
     910.0
     """
     return (rounds - momentum * (1 - momentum**rounds) / (1 - momentum)) / (1 - momentum)
+
+
+def _score_rounds(rounds: float) -> int:
+    """Returns the rounds whose share of all rounds, and so of mu squared, is nearest to SCORE_SHARE; one at least."""
+    return max(1, round(rounds * SCORE_SHARE / (1 - SCORE_SHARE)))
 
 
 def _rounds(privacy: Mapping[str, Any], federation: Mapping[str, Any]) -> int:

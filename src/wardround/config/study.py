@@ -114,6 +114,13 @@ class Study(Section):
                 'learning_rate = "auto" is for a linear head on rows of norm one under plan = "dp-sgd" without an '
                 f'adaptive norm, got [model] name = "{self.model.name}" and plan = "{privacy.plan}"; give a number',
             )
+        scored = isinstance(federation, FederatedSGD) and federation.score_rounds > 0
+        if scored and not (self.has_recipe and federation.strategy not in ALONE):
+            raise conflict(
+                "study-score-rounds",
+                f'score_rounds is for one private head of all hospitals, got [model] name = "{self.model.name}", '
+                f'plan = "{privacy.plan}" and strategy = "{federation.strategy}"; remove score_rounds',
+            )
         self._published()
         self._fitted()
         self._unreliable()
@@ -249,8 +256,18 @@ class Study(Section):
 
     @property
     def rounds(self) -> int:
-        """Rounds of the whole run: as given, or as many as the cycles or the single pass take."""
+        """Rounds of the whole run: as given, or as many as the cycles or the single pass take, and rounds of scores."""
         return 1 if self.fits_head else rounds_of(self.federation, self.hospitals.count)
+
+    @property
+    def score_rounds(self) -> int:
+        """Rounds after training, which release moments of class scores."""
+        return self.federation.score_rounds if isinstance(self.federation, FederatedSGD) else 0
+
+    @property
+    def training_rounds(self) -> int:
+        """Rounds that train."""
+        return self.rounds - self.score_rounds
 
     @property
     def local_steps(self) -> int:

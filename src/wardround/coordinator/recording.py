@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.model_card import card_of
+from wardround.agreed.operating_point import operating_points_of
 from wardround.agreed.strategies import average_last_of
 from wardround.coordinator.certificate import certificate_of
 from wardround.coordinator.coordinator import Coordinator
@@ -40,7 +41,7 @@ def run_recorded(
         measure: of the models, after each round.
     """
     study, section = coordinator.study, coordinator.study.federation
-    schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study))
+    schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study), study.score_rounds)
     folder.keeps_every_round = study.performance.keep == "every-round"
     found = folder.latest_checkpoint()
     if found is None:
@@ -112,6 +113,9 @@ def write_card(
     card = card_of(
         coordinator.study, network, WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models)),
         target=target, classes=classes, channels=channels, statement=f"{certificate['short']}{stamp}",
+        operating_points=operating_points_of(
+            coordinator.study, coordinator.plan, outcome.position.state, classes
+        ),
     )  # fmt: skip
     folder.write_json("model.json", card.to_json())
     if coordinator.keys:

@@ -164,12 +164,14 @@ def _strategy_of(name: str, study: Study) -> str:
 
 
 def _with_strategy(study: Study, strategy: str) -> Study:
-    """Returns the study with another strategy of one gradient a round; a fit to the end stays one."""
+    """Returns the study with another strategy of one gradient a round, without scores; a fit to the end stays one."""
     own = study.federation
+    if isinstance(own, FederatedSGD):
+        study = study.model_copy(update={"federation": own.model_copy(update={"score_rounds": 0})})
     if strategy == own.strategy or study.fits_head:
         return study
     steps = {key: getattr(own, key) for key in ("learning_rate", "momentum", "average_last")}
-    section = FederatedSGD.model_validate({"strategy": strategy, "rounds": study.rounds, **steps})
+    section = FederatedSGD.model_validate({"strategy": strategy, "rounds": study.training_rounds, **steps})
     return study.model_copy(update={"federation": section})
 
 

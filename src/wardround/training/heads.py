@@ -12,10 +12,10 @@ from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.per_patient.clipping_rules import Clipping
-from wardround.per_patient.linear_head import HeadBatch, head_sum
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import one_at_a_time
 from wardround.randomness import Indices
+from wardround.training.linear_head import HeadBatch, head_sum
 from wardround.training.losses import cross_entropy
 from wardround.training.patients import TrainingPatients
 from wardround.types import Vector

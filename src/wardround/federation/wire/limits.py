@@ -11,6 +11,7 @@ from wardround.work import (
     FittedHead,
     GradientSum,
     LocalUpdate,
+    ScoreSum,
     SelectiveUpdate,
 )
 
@@ -61,7 +62,7 @@ class Limits:
                 # An adaptive clipping norm adds one coordinate: the patients whose gradients are within it.
                 update = None if self.parameters is None else self.parameters + (norm is not None)
                 return replace(self, update=update)
-            case LocalUpdate() | SelectiveUpdate() | FittedHead():
+            case LocalUpdate() | SelectiveUpdate() | FittedHead() | ScoreSum():
                 return replace(self, update=self.parameters)
             case _:
                 assert_never(work)
