@@ -75,8 +75,8 @@ def momentum_sum(rounds: int, momentum: float) -> float:
 
 
 def _score_rounds(rounds: float) -> int:
-    """Returns the rounds whose share of all rounds, and so of mu squared, is nearest to SCORE_SHARE; one at least."""
-    return max(1, round(rounds * SCORE_SHARE / (1 - SCORE_SHARE)))
+    """Returns the rounds whose share of all rounds, and so of mu squared, is nearest to SCORE_SHARE; none below ten."""
+    return round(rounds * SCORE_SHARE / (1 - SCORE_SHARE))
 
 
 def _rounds(privacy: Mapping[str, Any], federation: Mapping[str, Any]) -> int:
