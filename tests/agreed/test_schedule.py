@@ -14,14 +14,17 @@ from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import GaussianEvent, NoEvent, PoissonSampledEvent, SelfComposedEvent
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier, gaussian_epsilon
 from wardround.agreed.plans import plan_of
-from wardround.agreed.schedule import Schedule, schedule_of
+from wardround.agreed.schedule import Schedule, feasibility, schedule_of
 from wardround.agreed.strategies import strategy_of
 from wardround.config import parse_study
 from wardround.config.recipe import LOGIT_NOISE, MOST_RATE, momentum_sum
+from wardround.coordinator.observer import Silent
 from wardround.errors import StudyError
 from wardround.federation.messages import Total
 from wardround.noisers import inflation_of
 from wardround.privacy.plans.kinds import NoisedGradients
+from wardround.simulation.estimate import estimate
+from wardround.simulation.run import run_study
 
 HEAD = {
     "study": {"name": "head"},
@@ -202,3 +205,32 @@ def test_the_schedule_says_its_reason():
     assert "n = 2219" in said
     named = head(federation={"learning_rate": 24.0})
     assert "learning rate 24 as the study gives it" in scheduled(named).sentence()
+
+
+@pytest.mark.parametrize(
+    ("mu", "patients", "classes", "word"),
+    [
+        (1.49, 2219, 2, "works"),
+        (0.25, 546, 2, "too few"),
+        (0.5, 546, 2, "marginal"),
+        (1.49, 546, 3, "marginal"),
+        (1.49, 2827, 5, "works"),
+        (0.25, 623, 3, "too few"),
+    ],
+)
+def test_feasibility_is_by_mu_n_and_the_number_of_classes(mu, patients, classes, word):
+    assert f": {word}" in feasibility(mu, patients, classes)
+
+
+def test_check_and_run_say_the_choice_and_the_feasibility(tiny, tmp_path):
+    tables = tiny(
+        model={"name": "auto"}, data={"image_size": 32}, privacy={"clipping_norm": None, "num_patients": 30},
+        federation={"rounds": 2},
+    )  # fmt: skip
+    found = estimate(parse_study(tables))
+    assert found.choice.startswith("model features, as auto")
+    assert "mu n = " in found.feasibility
+    stages: list[str] = []
+    watching = type("Watching", (Silent,), {"stage": lambda _, said: stages.append(said)})
+    run_study(parse_study(tables), tmp_path / "run", watching(), rehearsal=True)
+    assert found.feasibility in stages

@@ -84,6 +84,25 @@ class Schedule:
         }
 
 
+def feasibility(mu: float, num_patients: float, classes: int) -> str:
+    """Returns the sentence about mu n, the number that decides how much a private head loses to its noise.
+
+    Source: heads on features of five sets, with two classes and with several: the loss in AUROC was at most 0.01 from
+    mu n = 500 on for two classes, and several classes lost as little from 2,000 on.
+    """
+    works, marginal = (500, 150) if classes == 2 else (2000, 500)
+    number = mu * num_patients
+    verdict = (
+        "works: little is lost to the noise"
+        if number >= works
+        else "marginal: expect a clear loss to the noise"
+        if number >= marginal
+        else "too few: the noise hides most of what the head could learn. Raise epsilon, or invite more hospitals"
+    )
+    bounds = f"from {works:,} on a head works, below {marginal:,} it does not"
+    return f"feasibility: mu n = {number:,.0f} with {classes} classes ({bounds}): {verdict}"
+
+
 def schedule_of(study: Study, plan: Plan) -> Schedule | None:
     """Returns the schedule of a private head; None for a study that the recipe is not for."""
     section, part = study.federation, plan.training

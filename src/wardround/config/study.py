@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from wardround.config.choice import with_choice
 from wardround.config.data import DataSection, HospitalsSection, PersonTable, SiteSection, with_site
 from wardround.config.federation import (
     ALONE,
@@ -53,7 +54,7 @@ class Study(Section):
     site: SiteSection
     data: DataSection = Field(default_factory=DataSection.model_construct)
     hospitals: HospitalsSection = Field(default_factory=HospitalsSection.model_construct)
-    model: ModelSection
+    model: ModelSection = Field(default_factory=ModelSection.model_construct)
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
     privacy: SerializeAsAny[PrivacySection]
     federation: SerializeAsAny[FederationSection] = Field(default_factory=lambda: FederatedSGD.model_validate({}))
@@ -78,11 +79,17 @@ class Study(Section):
         if _fits_in_the_open(read) and "clipping_norm" in read["privacy"]:
             norm = {"row_norm": read["privacy"].pop("clipping_norm")}  # its name before there was this one
             read["privacy"] = norm | read["privacy"]
-        return with_recipe(read)
+        return with_recipe(with_choice(read))
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         privacy, federation = self.privacy, self.federation
+        if self.model.name == "auto":
+            raise conflict(
+                "study-no-choice",
+                '[model] name = "auto" knows no network for classes of whole volumes; give a name, or set '
+                '[data] view = "slices"',
+            )
         if self.site.class_names is not None and self.data.classes is None:
             raise conflict(
                 "study-classes",
