@@ -76,7 +76,7 @@ def test_a_cohort_larger_than_one_product_is_summed_in_parts(monkeypatch):
     whole = bench.gradient_sums(bench.initial_weights, [Sample(patients, np.arange(6))], 0.5, 0)
     monkeypatch.setattr("wardround.training.heads._AT_ONCE", 3)
     parts = bench_of(rows).gradient_sums(bench.initial_weights, [Sample(patients, np.arange(6))], 0.5, 0)
-    assert torch.allclose(whole[0].vector, parts[0].vector, rtol=1e-6, atol=1e-7)
+    assert torch.allclose(whole[0].vector.double(), parts[0].vector.double(), rtol=1e-6, atol=1e-7)
     assert whole[0].within == parts[0].within
 
 

@@ -84,13 +84,16 @@ class HeadSums:
         losses = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         found = []
         for patients, chosen in samples:
-            total, within = torch.zeros(weights.size, dtype=torch.float64), 0
+            total: Tensor | None = None
+            within = 0
             for batch in self._batches(patients, chosen):
                 part = head_sum(
                     weight, bias, batch, clipping_norm=clipping_norm, clipping=clipping, class_weights=losses
                 )
-                total += part.vector
+                # One product stays in single precision, as in the engine: noise is drawn in the sum's precision.
+                total = part.vector if total is None else total.to(torch.float64) + part.vector
                 within += part.within
+            total = torch.zeros(weights.size) if total is None else total
             found.append(ClippedSum(total, float("inf") if clipping_norm is None else clipping_norm, within))
         return found
 
