@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from statistics import NormalDist
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.agreed.test_schedule import head, sums_of
 from tests.errors import raises_code
+from tests.training.test_heads import bench_of, cohort
 
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
 from wardround.agreed.operating_point import operating_point, operating_points_of
@@ -22,8 +24,11 @@ from wardround.coordinator.rounds import Schedule
 from wardround.errors import StudyError
 from wardround.federation.messages import Total
 from wardround.models.operating_point import ByArgmax, ByThreshold
+from wardround.privacy.plans.protects import protects
+from wardround.privacy.plans.wording import statement_of
 from wardround.simulation.run import run_study
-from wardround.training.scores import SCALE, moments_of, score_count, unit_of
+from wardround.training.scores import SCALE, moment_rows, moments_of, score_count, unit_of
+from wardround.training.workbench import Sample
 from wardround.work import GradientSum, ScoreSum
 
 
@@ -132,6 +137,28 @@ def test_scores_are_asked_for_after_training_only():
     assert not asks(ScoreSum(weights), 100)
     none = head(federation={"score_rounds": 0})
     assert not asked_by(none, plan_of(none))(ScoreSum(weights), 101)
+
+
+def test_a_plan_protects_scores_where_it_names_them():
+    """The plan says which sums leave, and the statement too."""
+    study = head()
+    part, work = sums_of(study), ScoreSum(np.zeros(4, dtype=np.float32))
+    assert part.scores == study.score_rounds
+    assert protects(part, work)
+    assert not protects(replace(part, scores=0), work)
+    said = statement_of(plan_of(study), simulated=True, seeded=False).sentence()
+    assert "in each of the last 5, of moments of their class scores" in said
+
+
+@given(st.integers(0, 50), st.lists(st.integers(1, 4), min_size=2, max_size=6))
+def test_no_bit_of_a_patients_row_depends_on_others(seed, counts):
+    patients, rows = cohort(counts, seed=seed)
+    bench = bench_of(rows)
+    weights = np.random.default_rng(seed).normal(size=bench.initial_weights.size).astype(np.float32)
+    everyone = moment_rows(bench, weights, Sample(patients, np.arange(len(counts))), 0.25)
+    for own in range(len(counts)):
+        alone = moment_rows(bench, weights, Sample(patients, np.array([own])), 0.25)
+        assert alone[0].tobytes() == everyone[own].tobytes()
 
 
 def test_the_final_model_is_the_mean_of_training_rounds():

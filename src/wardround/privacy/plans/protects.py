@@ -83,7 +83,7 @@ def _covers(part: Part, work: Work) -> bool:
         case ((NoisedGradients() | CorrelatedGradients() | NotPrivate() | NoisedPictures()), GradientSum()):
             return clip_of(part).accepts(work.clipping_norm)
         case NoisedGradients(), ScoreSum():
-            return True  # a row of norm clip.norm at most, as a clipped gradient is
+            return part.scores > 0  # a row of norm clip.norm at most, as a clipped gradient is
         case NoisedGradients(noiser=ByEachHospital()), LocalUpdate() | SelectiveUpdate():
             # Each step needs all of its noise at once, and a divisor that says nothing of this hospital's patients.
             return work.steps.denominator is not None
