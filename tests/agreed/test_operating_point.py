@@ -47,7 +47,7 @@ def test_a_patients_row_has_the_clipping_norm_at_most(classes, pictures, seed, s
     assert np.linalg.norm(row) <= 0.25
     worst = moments_of(np.eye(classes)[:1] * -1e3, np.zeros(1, dtype=np.int64)) * unit_of(classes, 0.25)
     if classes == 2:
-        assert np.linalg.norm(worst) == pytest.approx(0.25, rel=1e-6)
+        assert 0.25 * (1 - 1e-6) < np.linalg.norm(worst) <= 0.25
 
 
 def test_moments_of_normal_scores_give_their_threshold_and_posterior():

@@ -151,6 +151,11 @@ class NoisedGradients:
         _check_sampling_prob(self.sampling_prob)
         _check_releases(self.releases)
         _check_shares(self.noise, self.noiser)
+        if not 0 <= self.scores < self.releases or (self.scores and self.clip.adaptive is not None):
+            raise PrivacyError(
+                f"Rounds of scores must be fewer than the {self.releases} releases, at a norm that does not adapt, got "
+                f"{self.scores}."
+            )
 
 
 @dataclass(frozen=True)
