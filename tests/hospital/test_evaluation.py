@@ -27,7 +27,7 @@ from wardround.errors import PrivacyError, StudyError
 from wardround.federation.messages import Answer, Failure, FailureCode, Received, Request, Stage
 from wardround.federation.wire.tables import encode_request
 from wardround.hospital.accepted import accept
-from wardround.hospital.examined import set_aside
+from wardround.hospital.examined.patients import set_aside
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.pictures import read_images
 from wardround.hospital.replies import Replies
@@ -60,7 +60,15 @@ def evaluate(study, *, attempt=1, round=ROUNDS + 1, weights=WEIGHTS):
 
 @pytest.fixture
 def folders(tmp_path):
-    return make_folders(tmp_path)
+    paths, keys = make_folders(tmp_path)
+    for path in paths.values():
+        allow(path, "noised")
+    return paths, keys
+
+
+def allow(folder, level):
+    """Writes a policy under which figures of this level may leave."""
+    (folder / "policy.toml").write_text(f'[policy]\nepsilon_limit = 50.0\ndelta = 1e-3\nmetrics = "{level}"\n')
 
 
 @pytest.fixture
@@ -187,14 +195,13 @@ def test_a_sum_under_masks_never_leaves_without_them(folders, opened):
     assert reply_to(opened(study), evaluate(study)) == REFUSED
 
 
-@pytest.mark.parametrize(("evaluation", "rule"), [({"level": "unprotected"}, ""), (NOISED, "evaluations = []\n")])
+@pytest.mark.parametrize(("evaluation", "rule"), [({"level": "unprotected"}, "noised"), (NOISED, "none")])
 def test_a_level_that_the_policy_does_not_allow_is_refused(folders, evaluation, rule):
     north, study = folders[0]["north"], asked_study(evaluation=evaluation)
-    with (north / "policy.toml").open("a") as file:
-        file.write(rule)
-    with raises_code(PrivacyError, "privacy-policy-evaluation"):
+    allow(north, rule)
+    with raises_code(PrivacyError, "privacy-policy-metrics"):
         accept(north, read_site(north / "site.toml"), read_policy(north / "policy.toml"), study, by="a person")
-    with raises_code(PrivacyError, "privacy-policy-evaluation"), open_from(north, study):
+    with raises_code(PrivacyError, "privacy-policy-metrics"), open_from(north, study):
         pass
     assert not (north / "ledger.sqlite").exists()
 
@@ -209,8 +216,7 @@ def test_an_epsilon_above_the_policys_is_refused(folders):
 
 def test_unprotected_figures_are_exact_and_listed_in_the_ledger(folders, opened):
     north, study = folders[0]["north"], asked_study(evaluation={"level": "unprotected"})
-    with (north / "policy.toml").open("a") as file:
-        file.write('evaluations = ["unprotected"]\n')
+    allow(north, "unprotected")
     hospital = opened(study)
     answer = reply_to(hospital, evaluate(study))
     tested = hospital.agent.tested

@@ -19,13 +19,21 @@ def test_a_killed_agent_is_seen_within_a_minute_and_the_run_completes(consortium
         {"rounds": 400},
         evaluation={"level": "noised", "epsilon": 3.0},
     )
+    for name in NAMES:
+        with (between.home(name) / "policy.toml").open("a") as file:
+            file.write('metrics = "noised"\n')
     between.accept()
     between.start()
     (between.folder / "study.toml").write_text(between.study.to_toml())
-    Pins(between.keys).write(between.folder / "pins.toml")
+    home = between.folder / "consortium"
+    home.mkdir()
+    between.coordinator.write(home / "identity.pem")
+    Pins(between.keys).write(home / "pins.toml")
     sockets = [f"--hospital={name}={between.home(name) / 'agent.sock'}" for name in NAMES]
     run = between.folder / "run"
-    coordinator = Forked(["coordinate", str(between.folder / "study.toml"), *sockets, "--out", str(run)])
+    coordinator = Forked(
+        ["coordinate", str(between.folder / "study.toml"), *sockets, "--home", str(home), "--out", str(run)]
+    )
     try:
         wait_until(lambda: run_of(run).round >= 3)
         between.kill(NAMES[1])

@@ -12,17 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.errors import raises_code
-from tests.hospital.deployed import make_folders, study_of
+from tests.hospital.deployed import COORDINATOR, make_folders, study_of
+from tests.transport.signing import KEYS
 from typer.testing import CliRunner
 
 from wardround.cli.main import app
 from wardround.config.site import read_policy, read_site
 from wardround.errors import RecordError, StudyError
 from wardround.federation.messages import Failure, FailureCode, Received, Request, Stage
+from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.federation.wire.tables import encode_request
 from wardround.hospital.accepted import accept
 from wardround.hospital.desk import Desk
 from wardround.hospital.own_log import log_to
+from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.transport.unix import SocketChannel
 from wardround.types import HospitalName
 from wardround.watching.live import LOG, STATUS, Live, live_folder
@@ -106,7 +109,8 @@ def test_a_hospital_that_ends_is_seen_to_be_away_while_the_coordinator_waits(tmp
     dying = threading.Thread(target=dies)
     dying.start()
     paths = {NORTH: tmp_path / "north.sock", SOUTH: tmp_path / "no.sock"}
-    replies, failures = SocketChannel(paths, patience_s=0.2, watcher=watcher).ask(dict.fromkeys(paths, ASKED), 5.0)
+    channel = SocketChannel(paths, KEYS, patience_s=0.2, watcher=watcher)
+    replies, failures = channel.ask(dict.fromkeys(paths, ASKED), 5.0)
     dying.join()
     assert replies == {}
     assert {failure.code for failure in failures.values()} == {FailureCode.GONE}
@@ -169,8 +173,10 @@ def test_a_hospitals_view_has_its_account_and_its_answers_and_no_patient(tmp_pat
     weights = np.zeros(32 * 32 * 2 + 2, dtype=np.float32)
     try:
         with Desk(north) as desk:
+            keys = CoordinatorKeys(COORDINATOR, {"north": SigningKey.read(north / "identity.pem").public})
             for round in (1, 5):
-                desk.answer(encode_request(Request(study.digest, round, 1, GradientSum(weights))))
+                message = encode_request(Request(study.digest, round, 1, GradientSum(weights)))
+                desk.answer(keys.sign(message, ["north"], round)[0].content)
             desk.answer(b"no request")
             account = desk.open(study.digest).agent.account
             spent, most = account.spent(), account._part.begun.epsilon

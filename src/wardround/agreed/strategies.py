@@ -5,6 +5,7 @@ from typing import assert_never
 
 import numpy as np
 
+from wardround.agreed.schedule import own_size, rate_of
 from wardround.config import Study
 from wardround.config.federation import (
     AsynchronousSection,
@@ -33,6 +34,7 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategies.one_shot import OneShot
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategies.scaffold import Scaffold
+from wardround.federation.strategies.scored import Scored, average_from
 from wardround.federation.strategies.unchanged import Unchanged
 from wardround.federation.strategy import Call, Strategy
 from wardround.federation.timetable import Order, Timetable
@@ -51,6 +53,7 @@ from wardround.work import (
     GradientSum,
     HeadFit,
     LocalUpdate,
+    ScoreSum,
     SelectiveUpdate,
     Work,
 )
@@ -131,6 +134,8 @@ def asks(study: Study, plan: Plan) -> Iterator[Work]:
     else:
         clip = clip_of(plan.training)
         yield GradientSum(_NO_WEIGHTS, None if clip.adaptive is None else clip.norm)
+        if study.score_rounds:
+            yield ScoreSum(_NO_WEIGHTS)
     if plan.evaluation is not None:
         yield Evaluate(_NO_WEIGHTS)
 
@@ -155,7 +160,10 @@ def asked_by(study: Study, plan: Plan) -> Callable[[Work, int], bool]:
             case Evaluate():
                 return agreed is not None
             case GradientSum():
-                return agreed is not None and clip_of(plan.training).asked_in(round, work.clipping_norm)
+                trains = agreed is not None and round <= study.training_rounds
+                return trains and clip_of(plan.training).asked_in(round, work.clipping_norm)
+            case ScoreSum():
+                return agreed is not None and round > study.training_rounds
             case LocalUpdate() | SelectiveUpdate():
                 if agreed is None or local is None:
                     return False
@@ -194,20 +202,24 @@ def strategy_of(study: Study, plan: Plan, aggregator: Aggregator, *, allowed_mis
         return Alone(shot) if section.strategy in ("alone", "ensemble") else shot
     match section:
         case FederatedSGD():
-            alone, size, clip = section.strategy in ("alone", "ensemble"), plan.public_size, clip_of(plan.training)
-            if alone and size is not None:
-                size = max(1, round(size / plan.hospitals))
+            clip = clip_of(plan.training)
             sgd = FedSGD(
                 call=call,
                 aggregator=aggregator,
-                learning_rate=section.learning_rate,
+                learning_rate=rate_of(study, section, plan),
                 momentum=section.momentum,
                 sampling_prob=share_of_patients(plan.training),
-                num_patients=size,
+                num_patients=own_size(study, plan.public_size),
                 clipping_norm=clip.norm,
                 adaptive=clip.adaptive,
             )
-            return Alone(sgd) if alone else sgd
+            if section.strategy in ("alone", "ensemble"):
+                return Alone(sgd)
+            if not section.score_rounds:
+                return sgd
+            return Scored(
+                sgd, call, aggregator, section.rounds, average_from(section.rounds, section.average_last)
+            )
         case EvaluationStrategy():
             return Unchanged()
         case OneShotSection():

@@ -8,8 +8,9 @@ from typing import Any, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from wardround.config.choice import with_choice
 from wardround.config.data import DataSection, HospitalsSection, PersonTable, SiteSection, with_site
-from wardround.config.evaluation import EvaluationSection, NoEvaluation, NoisedEvaluation
+from wardround.config.evaluation import EvaluationSection, NoEvaluation, check_evaluation
 from wardround.config.federation import (
     ALONE,
     Averaging,
@@ -32,6 +33,7 @@ from wardround.config.privacy import (
     PublishedPlan,
     Untrained,
 )
+from wardround.config.recipe import is_for, with_recipe
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 
 
@@ -55,7 +57,7 @@ class Study(Section):
     site: SiteSection
     data: DataSection = Field(default_factory=DataSection.model_construct)
     hospitals: HospitalsSection = Field(default_factory=HospitalsSection.model_construct)
-    model: ModelSection
+    model: ModelSection = Field(default_factory=ModelSection.model_construct)
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
     privacy: SerializeAsAny[PrivacySection]
     federation: SerializeAsAny[FederationSection] = Field(default_factory=lambda: FederatedSGD.model_validate({}))
@@ -83,11 +85,17 @@ class Study(Section):
         if _fits_in_the_open(read) and "clipping_norm" in read["privacy"]:
             norm = {"row_norm": read["privacy"].pop("clipping_norm")}  # its name before there was this one
             read["privacy"] = norm | read["privacy"]
-        return read
+        return with_recipe(with_choice(read))
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         privacy, federation = self.privacy, self.federation
+        if self.model.name == "auto":
+            raise conflict(
+                "study-no-choice",
+                '[model] name = "auto" knows no network for classes of whole volumes; give a name, or set '
+                '[data] view = "slices"',
+            )
         if self.site.class_names is not None and self.data.classes is None:
             raise conflict(
                 "study-classes",
@@ -113,13 +121,26 @@ class Study(Section):
                 )
             if privacy.cohorts > self.rounds:
                 raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
+        if getattr(federation, "learning_rate", None) == "auto" and not self.has_recipe:
+            raise conflict(
+                "study-learning-rate",
+                'learning_rate = "auto" is for a linear head on rows of norm one under plan = "dp-sgd" without an '
+                f'adaptive norm, got [model] name = "{self.model.name}" and plan = "{privacy.plan}"; give a number',
+            )
+        scored = isinstance(federation, FederatedSGD) and federation.score_rounds > 0
+        if scored and not (self.has_recipe and federation.strategy not in ALONE):
+            raise conflict(
+                "study-score-rounds",
+                f'score_rounds is for one private head of all hospitals, got [model] name = "{self.model.name}", '
+                f'plan = "{privacy.plan}" and strategy = "{federation.strategy}"; remove score_rounds',
+            )
         self._published()
         self._fitted()
         self._unreliable()
         self._masked()
         self._trusted()
         self._honest()
-        self._evaluated()
+        check_evaluation(self.evaluation, self.data, self.model, self.privacy, self.federation)
         return self
 
     def _averaging(self, federation: Averaging) -> None:
@@ -218,42 +239,6 @@ class Study(Section):
                 'sum = "simulated"'
             )
 
-    def _evaluated(self) -> None:
-        """Refuses figures of test patients that no histogram of scores gives."""
-        level, only = self.evaluation.level, isinstance(self.privacy, Untrained)
-        if only != isinstance(self.federation, EvaluationStrategy):
-            raise conflict(
-                "study-plan-strategy",
-                'plan = "evaluation" and strategy = "evaluation" belong together, got plan = '
-                f'"{self.privacy.plan}" and strategy = "{self.federation.strategy}"; change one of them',
-            )
-        if only and (level != "noised" or self.model.weights is None):
-            raise conflict(
-                "study-evaluation-only",
-                'plan = "evaluation" is of the model in [model] weights with [evaluation] level = "noised", got '
-                f'weights = {self.model.weights} and level = "{level}"; give both',
-            )
-        if level == "none":
-            return
-        if self.data.classes is None:
-            raise conflict(
-                "study-evaluation-classes", f'[evaluation] level = "{level}" needs [data] classes: name them'
-            )
-        if self.data.test != "patients":
-            raise conflict(
-                "study-evaluation-test",
-                f'[evaluation] level = "{level}" is of test patients by their own ids: [data] test must be "patients", '
-                f'got "{self.data.test}"; change one of them',
-            )
-        if self.federation.strategy in ALONE or self.data.task == "segmentation":
-            raise conflict(
-                "study-evaluation-model",
-                f'[evaluation] level = "{level}" is of one model that calls classes, got strategy = '
-                f'"{self.federation.strategy}" and task = {self.data.task or "none"}; set level = "none"',
-            )
-        if isinstance(self.evaluation, NoisedEvaluation) and getattr(self.privacy, "delta", None) is None:
-            raise conflict("study-delta", 'delta must be given in [privacy] for [evaluation] level = "noised"')
-
     @property
     def shares_noise(self) -> bool:
         """True if each hospital adds a share of the noise to a sum of all, which alone is seen."""
@@ -274,6 +259,13 @@ class Study(Section):
                 return False
 
     @property
+    def has_recipe(self) -> bool:
+        """True if what the study leaves out of its schedule is by the recipe of private heads."""
+        privacy = self.privacy
+        clipping = getattr(privacy, "clipping", None)
+        return is_for(self.model.name, privacy.plan, clipping, self.federation.strategy)
+
+    @property
     def fits_head(self) -> bool:
         """True if each hospital fits a linear head to the end, once."""
         strategy = self.federation.strategy
@@ -281,8 +273,18 @@ class Study(Section):
 
     @property
     def rounds(self) -> int:
-        """Rounds of the whole run: as given, or as many as the cycles or the single pass take."""
+        """Rounds of the whole run: as given, or as many as the cycles or the single pass take, and rounds of scores."""
         return 1 if self.fits_head else rounds_of(self.federation, self.hospitals.count)
+
+    @property
+    def score_rounds(self) -> int:
+        """Rounds after training, which release moments of class scores."""
+        return self.federation.score_rounds if isinstance(self.federation, FederatedSGD) else 0
+
+    @property
+    def training_rounds(self) -> int:
+        """Rounds that train."""
+        return self.rounds - self.score_rounds
 
     @property
     def local_steps(self) -> int:
@@ -307,7 +309,7 @@ class Study(Section):
         """Identity of the study: a hash of everything that changes its result or its guarantee.
 
         It does not depend on where files lie, nor on anything else of `[site]`; of a weights file its hash counts, or
-        its name where the study has no hash.
+        its name where the study has no hash; of a backbone the hashes of its weights and constants count too.
         """
         content = self.model_dump(
             mode="json",
@@ -317,6 +319,8 @@ class Study(Section):
             del content["evaluation"]  # a study from before there were levels is the same study
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights_sha256 or self.model.weights.name
+        if self.model.backbone is not None:
+            content["model"]["encoder"] = self.model.backbone.identity
         return _hash(content)
 
     @property

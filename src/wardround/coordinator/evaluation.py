@@ -76,7 +76,7 @@ def statement_in(coordinator: Coordinator) -> JsonDict | None:
     }
 
 
-def hand_out(coordinator: Coordinator, weights: Vector) -> dict[HospitalName, str]:
+def own_figures(coordinator: Coordinator, weights: Vector) -> dict[HospitalName, str]:
     """Gives every hospital the final model for its own figures; returns codes of those that did not take it."""
     study = coordinator.study
     request = Request(study.digest, study.rounds + 1, 1, OwnFigures(weights))

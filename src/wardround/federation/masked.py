@@ -51,6 +51,7 @@ from wardround.work import (
     GradientSum,
     Receive,
     SayHello,
+    ScoreSum,
     Summed,
     Upload,
     Work,
@@ -150,7 +151,7 @@ class MaskedAggregator:
             return round == 0 and self.agreement.count is not None
         if isinstance(work, Evaluate):
             return round == self.agreement.rounds + 1 and self.agreement.evaluation is not None
-        return isinstance(work, GradientSum) and 0 < round <= self.agreement.rounds
+        return isinstance(work, GradientSum | ScoreSum) and 0 < round <= self.agreement.rounds
 
     def _learn_attempts(self, channel: Channel, request: Request, deadline_s: float) -> None:
         """Asks the hospitals, once in this process, for the last attempts that they took part in."""
@@ -218,7 +219,7 @@ class MaskedAggregator:
         match of:
             case CountPatients():
                 return self.agreement.terms(round, attempt, hospitals, None)
-            case Evaluate(weights=weights):
+            case Evaluate(weights=weights) | ScoreSum(weights=weights):
                 return self.agreement.terms(round, attempt, hospitals, weights)
             case GradientSum(weights=weights, clipping_norm=norm):
                 return self.agreement.terms(round, attempt, hospitals, weights, norm)

@@ -43,7 +43,7 @@ from wardround.secure_aggregation.round.round_key import Announcement, RoundKey
 from wardround.secure_aggregation.round.transcript import Member, Terms, Transcript
 from wardround.secure_aggregation.round.upload import Upload
 from wardround.secure_aggregation.round.witness import WITNESSES
-from wardround.work import Announce, CountPatients, Evaluate, GradientSum, Summed
+from wardround.work import Announce, CountPatients, Evaluate, GradientSum, ScoreSum, Summed
 
 _log = logging.getLogger("wardround.hospital")
 
@@ -221,6 +221,8 @@ class MaskedRounds:
                 layout, clip = Layout.of(agent.workbench.network.trained), clip_of(agent.plan.training)
                 as_row = rows_of(clip, layout, work.clipping_norm)
                 rows = map(as_row, agent.gradients(attempt.request, work.weights))
+            case ScoreSum():
+                rows = iter(agent.score_rows(attempt.request, work.weights))
             case _:
                 assert_never(work)
         for row in rows:

@@ -12,6 +12,7 @@ from wardround.work import (
     CountClasses,
     CountPatients,
     Evaluate,
+    Finish,
     GiveReceipt,
     OwnFigures,
     Receive,
@@ -65,7 +66,7 @@ class Policy:
         work, round = computed(request.work), request.round
         if request.study != self.study or not 0 <= round <= self.rounds + 1:
             return False
-        if isinstance(work, SayHello | GiveReceipt | Confirm | Upload | Receive):
+        if isinstance(work, SayHello | GiveReceipt | Finish | Confirm | Upload | Receive):
             return True  # facts of its own, and steps of an attempt that it announced itself for
         if isinstance(work, Evaluate | OwnFigures):  # of the final model, after the last round
             return round == self.rounds + 1 and (isinstance(work, OwnFigures) or self.asks(work, round))

@@ -16,7 +16,7 @@ from wardround.config.site import PolicyFile, Site
 from wardround.errors import BudgetExhausted, PrivacyError
 from wardround.hospital.allowed import refusals
 from wardround.hospital.charged import foreseen
-from wardround.hospital.examined import set_aside
+from wardround.hospital.examined.patients import set_aside
 from wardround.hospital.opening import check_deployable, check_named, of_hospital, own_images, set_limit
 from wardround.hospital.pictures import Progress
 from wardround.ledger.file import LedgerFile

@@ -47,6 +47,7 @@ from wardround.work import (
     CountClasses,
     CountPatients,
     Evaluate,
+    Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
@@ -56,6 +57,7 @@ from wardround.work import (
     OwnFigures,
     Receive,
     SayHello,
+    ScoreSum,
     Selection,
     SelectiveUpdate,
     Upload,
@@ -107,6 +109,7 @@ def parts() -> tuple[Part, ...]:
     return (
         *made(NoisedCounts, NOISES, NOISERS),
         *made(NoisedGradients, CLIPS, NOISES, PROBABILITIES, RELEASES, SIZES, NOISERS),
+        *made(NoisedGradients, CLIPS, [NOISES[0], SHARES], [1.0], [3], SIZES, NOISERS, [-1, 1, 3]),
         *made(CorrelatedGradients, CLIPS, NOISES[:1], [CORRELATION], SIZES, NOISERS),
         *made(NoisedUpdates, MECHANISMS, PROBABILITIES, RELEASES, NOISERS),
         *made(NoisedHead, made(OutputPerturbation, [FIT], [0.0, 1.0, math.inf]), NOISERS),
@@ -149,7 +152,7 @@ def _steps() -> Iterator[LocalSteps]:
 
 _WEIGHTS = np.zeros(3, dtype=np.float32)
 _SELECTION = Selection(np.arange(3), 0.5, False, 0.0, 0.1)
-SUMS = (GradientSum(_WEIGHTS), GradientSum(_WEIGHTS, 0.3))
+SUMS = (GradientSum(_WEIGHTS), GradientSum(_WEIGHTS, 0.3), ScoreSum(_WEIGHTS))
 WORKS: tuple[Work, ...] = (
     CountPatients(),
     CountClasses(),
@@ -167,4 +170,5 @@ WORKS: tuple[Work, ...] = (
     Receive(b""),
     SayHello(),
     GiveReceipt(),
+    Finish(b"", b"", b""),
 )

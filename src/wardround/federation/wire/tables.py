@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import cast
 
+from wardround.boundary.documents import MOST_JSON_BYTES
 from wardround.errors import FederationError
 from wardround.federation.messages import (
     Answer,
@@ -45,6 +46,7 @@ from wardround.work import (
     CountClasses,
     CountPatients,
     Evaluate,
+    Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
@@ -54,6 +56,7 @@ from wardround.work import (
     OwnFigures,
     Receive,
     SayHello,
+    ScoreSum,
     Selection,
     SelectiveUpdate,
     Upload,
@@ -61,6 +64,7 @@ from wardround.work import (
 
 _MOST_ROUNDS = (1 << 31) - 1
 _MOST_STEPS = 1 << 24
+_SECONDS_OF_A_DAY = 86_400
 
 _POSITIVE = number("> 0 and finite", lambda x: 0 < x < math.inf)
 _NOT_NEGATIVE = number(">= 0 and finite", lambda x: 0 <= x < math.inf)
@@ -115,9 +119,10 @@ _COUNT = Record(CountPatients.name, CountPatients, {})
 _GRADIENT_SUM = Record(GradientSum.name, GradientSum, {"weights": _WEIGHTS, "clipping_norm": optional(_POSITIVE)})
 _FETCHED: dict[str, Codec] = {"weights": reals(Limits.some_parameters), "steps": _STEPS, "selection": _SELECTION}
 
+_SCORE_SUM = Record(ScoreSum.name, ScoreSum, {"weights": _WEIGHTS})
 _EVALUATE = Record(Evaluate.name, Evaluate, {"weights": _WEIGHTS})
 
-SUMMED = OneOf((_COUNT, _GRADIENT_SUM, _EVALUATE))
+SUMMED = OneOf((_COUNT, _GRADIENT_SUM, _SCORE_SUM, _EVALUATE))
 """Codec of the work whose sum is formed under masks."""
 
 _ATTEMPT: dict[str, Codec] = {
@@ -127,11 +132,19 @@ _ATTEMPT: dict[str, Codec] = {
     "received": optional(blob(Limits.residues)),
 }
 
+_DOCUMENT = blob(range(MOST_JSON_BYTES + 1))
+_FINISH: dict[str, Codec] = {
+    "model": blob(lambda limits: range(limits.model_bytes + 1)),
+    "card": _DOCUMENT,
+    "certificate": _DOCUMENT,
+}
+
 WORK = OneOf(
     (
         _COUNT,
         Record(CountClasses.name, CountClasses, {}),
         _GRADIENT_SUM,
+        _SCORE_SUM,
         Record(LocalUpdate.name, LocalUpdate, {"weights": _WEIGHTS, "steps": _STEPS}),
         Record(SelectiveUpdate.name, SelectiveUpdate, _FETCHED, _check_fetched),
         Record(FittedHead.name, FittedHead, {"fit": _FIT}),
@@ -143,6 +156,7 @@ WORK = OneOf(
         Record(Receive.name, Receive, {"total": blob(Limits.residues)}),
         Record(SayHello.name, SayHello, {}),
         Record(GiveReceipt.name, GiveReceipt, {}),
+        Record(Finish.name, Finish, _FINISH),
     )
 )
 """Codec of all work."""
@@ -198,7 +212,11 @@ REPLY = OneOf(
         Record("received", Received, {}),
         Record("hello", Hello, _HELLO),
         Record("receipt", Receipt, _RECEIPT, _check_receipt),
-        Record("failure", Failure, {"code": choice(FailureCode), "stage": choice(Stage)}),
+        Record(
+            "failure",
+            Failure,
+            {"code": choice(FailureCode), "stage": choice(Stage), "retry_s": integer(0, _SECONDS_OF_A_DAY)},
+        ),
     )
 )
 """Codec of all replies and of failures."""

@@ -28,6 +28,7 @@ from wardround.work import (
     CountClasses,
     CountPatients,
     Evaluate,
+    Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
@@ -35,6 +36,7 @@ from wardround.work import (
     OwnFigures,
     Receive,
     SayHello,
+    ScoreSum,
     SelectiveUpdate,
     Summed,
     Upload,
@@ -55,7 +57,7 @@ def protects(part: Part, work: Work) -> bool:
             return _masks(part) and isinstance(work.of, Summed) and _covers(part, work.of)
         case Confirm() | Upload() | Receive():
             return _masks(part)  # of the attempt that was announced
-        case SayHello() | GiveReceipt() | OwnFigures():
+        case SayHello() | GiveReceipt() | Finish() | OwnFigures():
             return True  # nothing of a patient leaves
         case _:
             return not _masks(part) and _covers(part, work)
@@ -86,6 +88,8 @@ def _covers(part: Part, work: Work) -> bool:
             return True
         case ((NoisedGradients() | CorrelatedGradients() | NotPrivate() | NoisedPictures()), GradientSum()):
             return clip_of(part).accepts(work.clipping_norm)
+        case NoisedGradients(), ScoreSum():
+            return part.scores > 0  # a row of norm clip.norm at most, as a clipped gradient is
         case NoisedGradients(noiser=ByEachHospital()), LocalUpdate() | SelectiveUpdate():
             # Each step needs all of its noise at once, and a divisor that says nothing of this hospital's patients.
             return work.steps.denominator is not None
@@ -105,7 +109,7 @@ def charge_of(plan: Plan, work: Work, round: int) -> Event:
     match work:
         case Announce():
             return charge_of(plan, work.of, round)
-        case Confirm() | Upload() | Receive() | SayHello() | GiveReceipt() | OwnFigures():
+        case Confirm() | Upload() | Receive() | SayHello() | GiveReceipt() | Finish() | OwnFigures():
             return NoEvent()  # an attempt is charged as what was announced, before its upload
         case CountPatients() | CountClasses():
             if plan.count is not None:
@@ -116,7 +120,7 @@ def charge_of(plan: Plan, work: Work, round: int) -> Event:
             return once if isinstance(training, NoisedUpdates) else SelfComposedEvent(once, work.steps.steps)
         case Evaluate():
             return NoEvent() if plan.evaluation is None else release_event(plan.evaluation)
-        case GradientSum() | FittedHead():
+        case GradientSum() | ScoreSum() | FittedHead():
             if correlation_of(training) is not None and round > 1:
                 return NoEvent()  # the first round pays for all of them
             return _release_of_a_round(training)
