@@ -47,7 +47,7 @@ class Stranger:
 
 
 STRANGER: Any = Stranger()
-SAID = ("hello", "receipt", "own-figures")
+SAID = ("hello", "receipt", "finish", "own-figures")
 KINDS = {kind: [part for part in parts() if isinstance(part, kind)] for kind in get_args(Part)}
 TRAININGS = {kind: [plan for plan in plans() if isinstance(plan.training, kind)] for kind in get_args(Training)}
 
