@@ -35,7 +35,9 @@ def refusal(ended, kind=WardroundError, code=None):
     assert sum(line.startswith("wardround: ") for line in said) == 1, ended.err
     assert ended.out == ""
     message = "\n".join(said).removeprefix("wardround: ")
-    assert message.rstrip().endswith((".", ")", "?")), message
+    sentence, _, command = message.partition(" Go on with: ")
+    assert sentence.rstrip().endswith((".", ")", "?")), message
+    assert command == "" or command.startswith("wardround resume "), message
     return message
 
 
@@ -274,13 +276,13 @@ def test_a_folder_that_cannot_be_written_is_refused(study_file, wardround, tmp_p
     path = study_file()
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     message = refusal(wardround("run", path, "--out", tmp_path / "out"))
-    assert "must be writable (Permission denied)" in message
+    assert "could not be read or written (Permission denied)" in message
     assert not (tmp_path / "out").exists()
 
 
 def test_a_file_as_run_folder_is_refused(study_file, wardround, tmp_path):
     (tmp_path / "out").write_text("a file")
-    assert "must be a folder" in refusal(wardround("run", study_file(), "--out", tmp_path / "out"))
+    assert "in the place of a folder" in refusal(wardround("run", study_file(), "--out", tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "a file"
 
 
@@ -454,7 +456,7 @@ def test_a_disk_full_at_any_file_of_the_record_is_a_sentence(study_file, wardrou
     with monkeypatch.context() as patch:
         patch.setattr("pathlib.Path.replace", full_at)
         message = refusal(wardround("run", path, "--out", out))
-    assert f"{name} could not be written (No space left on device)" in message
+    assert f"{name} could not be read or written (No space left on device)" in message
     assert not list(out.rglob("*.tmp"))
     goes_on(wardround, path, out)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from wardround.boundary.private import appears_whole
 from wardround.boundary.text import say
 from wardround.cli.keys import AsJson
 
@@ -77,7 +78,8 @@ def data_check(
 
             write_page(found, images, page)
         if card is not None:
-            card.write_text(json.dumps(found.card.shareable(), indent=2) + "\n", encoding="utf-8")
+            with appears_whole(card) as file:
+                file.write((json.dumps(found.card.shareable(), indent=2) + "\n").encode())
         if as_json:
             say(json.dumps(found.to_json()))
         else:

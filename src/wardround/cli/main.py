@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from wardround.boundary.machine import machine_error
 from wardround.boundary.text import say
 from wardround.cli.agent import agent_app
 from wardround.cli.coordinate import coordinate
 from wardround.cli.data import data_app
 from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
-from wardround.cli.printing import AGAIN, console, interruptible, number, print_run
+from wardround.cli.printing import AGAIN, console, interruptible, number, print_run, printed
 from wardround.cli.verify import PinsPath, RunPath, trusted, verify
 from wardround.errors import WardroundError
 
@@ -254,14 +255,18 @@ def schema() -> None:
 
 
 def main() -> None:
-    """Runs a command; a `WardroundError` becomes one sentence on standard error and exit code 2."""
+    """Runs a command; a `WardroundError` or a fault of the machine becomes one sentence and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to fail
     try:
-        app()
-    except WardroundError as error:
-        say(f"wardround: {error}", error=True)
+        with printed():
+            app()
+    except Exception as error:
+        said = error if isinstance(error, WardroundError) else machine_error(error)
+        if said is None:
+            raise
+        say(f"wardround: {said}", error=True)
         raise SystemExit(2) from None
 
 

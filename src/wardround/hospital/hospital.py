@@ -11,7 +11,8 @@ from typing import TypeVar
 import torch
 
 from wardround import __version__
-from wardround.errors import FederationError, LedgerError
+from wardround.boundary.machine import raise_fault
+from wardround.errors import FederationError, LedgerError, MachineError
 from wardround.federation.messages import (
     Answer,
     Failure,
@@ -97,8 +98,8 @@ class Hospital:
                 case _:
                     pass
             return encoded
-        except FederationError as error:  # not finite, or not to be kept: its charge stands, and it is not sent
-            _log.error("%s cannot send its answer: %s", self.agent.name, error)
+        except (FederationError, MachineError) as error:  # not finite, or not to be kept: charged, and not sent
+            _log.error("%s cannot send its answer", self.agent.name, exc_info=error)
             return encode_reply(Failure(FailureCode.INTERNAL, Stage.TRAINING))
 
     def _noted(self, request: Request, message: bytes) -> Failure | None:
@@ -121,7 +122,11 @@ class Hospital:
         return Limits.of_network(self.agent.workbench.initial_weights.size, len(self.classes))
 
     def reply(self, request: Request) -> Reply | Failure:
-        """Returns the reply to one request, as a value."""
+        """Returns the reply to one request, as a value.
+
+        Raises:
+            MachineError: a disk or the memory of this machine failed.
+        """
         try:
             match request.work:
                 case Upload():
@@ -139,7 +144,8 @@ class Hospital:
                 case _:  # a noised vector
                     agent = self.agent
                     return agent.admit(request) or agent.repeated(request) or agent.answer_alone(request)
-        except Exception:
+        except Exception as error:
+            raise_fault(error)
             _log.exception("%s cannot answer", self.agent.name)
             return Failure(FailureCode.INTERNAL, Stage.TRAINING)
 

@@ -20,6 +20,7 @@ from typing import assert_never
 import numpy as np
 
 from wardround.accounting.events import Event
+from wardround.boundary.machine import raise_fault
 from wardround.errors import FederationError, LedgerError, PrivacyError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.hospital.agent import Agent
@@ -178,7 +179,8 @@ class MaskedRounds:
         try:
             mechanism = self._agreement.mechanism_for(terms.hospitals, terms.round)
             residues = mechanism.in_ring(self._noised(mechanism, attempt))
-        except Exception:
+        except Exception as error:
+            raise_fault(error)
             _log.exception("training failed")
             return Failure(FailureCode.INTERNAL, Stage.TRAINING)
         masked = attempt.key.masks(agreed).hide(residues)

@@ -175,8 +175,6 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
     reader = reader_of(layout)
     try:
         listing = reader.read(store, _task(layout, task), options)
-    except OSError as error:
-        raise DataError(f"the data folder must be readable, got: {error}. Check its permissions.") from error
     except DataError as error:
         if "must look like" not in str(error):
             raise

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from wardround.boundary.machine import reading_faults
 from wardround.errors import DataError
 
 MAX_BYTES = 1_000_000_000
@@ -101,7 +102,8 @@ class Store:
     def head(self, name: str, num_bytes: int) -> bytes:
         """Returns the first bytes of a file."""
         try:
-            return self._source.read(self._real(name), num_bytes)
+            with reading_faults(name):
+                return self._source.read(self._real(name), num_bytes)
         except PermissionError:
             reason = "its permissions forbid it"
         except _BROKEN:

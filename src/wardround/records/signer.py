@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from wardround.boundary.machine import reading_faults
 from wardround.secure_aggregation.keys.identity import SigningKey
 
 RECORD: Final = "record.json"
@@ -128,7 +129,8 @@ def sha256_of_file(path: Path) -> str:
     """Returns the SHA-256 of a file, in hexadecimal digits.
 
     Raises:
+        MachineError: its disk fails.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with reading_faults(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
