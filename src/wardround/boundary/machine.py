@@ -56,8 +56,14 @@ _OF_SQLITE = {
 }
 """Parts of SQLite's own messages, which say less than the system's numbers; a damaged file has none."""
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""Parts of torch's messages, which come in a `RuntimeError`."""
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "failed to map segment",
+)
+"""Parts of messages of torch and of the loader of libraries, in a `RuntimeError` or an `ImportError`."""
 
 _MEMORY = (
     "The memory of this machine must suffice, and does not{}; close other programs, or lower "
@@ -77,7 +83,7 @@ def machine_error(error: BaseException, path: Path | str | None = None) -> Machi
             return error
         case MemoryError():
             return MachineError(_MEMORY.format(f" ({error})" if str(error) else ""), code="machine-memory")
-        case RuntimeError() if any(words in str(error) for words in _OUT_OF_MEMORY):
+        case RuntimeError() | ImportError() if any(words in str(error) for words in _OUT_OF_MEMORY):
             return MachineError(_MEMORY.format(f" ({str(error).splitlines()[0]})"), code="machine-memory")
         case OSError() if error.errno is not None:  # a library's own OSError has none
             return _of_disk(error, path)
@@ -106,11 +112,11 @@ def _of_disk(error: OSError, path: Path | str | None) -> MachineError:
 def machine_faults(path: Path | str) -> Iterator[None]:
     """Turns errors of the disk in its block into a `MachineError` about a file; for a block that writes it.
 
-    A name that is taken is for the caller to judge: `FileExistsError` comes through.
+    A name that is taken, and a reader that has gone, are for the caller to judge: these errors come through.
     """
     try:
         yield
-    except FileExistsError:
+    except (FileExistsError, BrokenPipeError):
         raise
     except OSError as error:
         raise _of_disk(error, path) from error

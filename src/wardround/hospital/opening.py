@@ -20,6 +20,7 @@ from wardround.agreed.masks import agreement_of
 from wardround.agreed.network import build_network
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import asked_by, timetable_of
+from wardround.boundary.documents import Unfit, decoded, read_regular
 from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
 from wardround.errors import DataError, PrivacyError, StudyError
@@ -44,6 +45,7 @@ from wardround.secure_aggregation.keys.pins import Pins
 from wardround.training.patients import training_patients
 from wardround.types import HospitalName, PatientId, Persons
 
+_MOST_LIST_BYTES = 64_000_000
 _log = logging.getLogger("wardround.hospital")
 
 
@@ -141,8 +143,8 @@ def own_images(own: Study, site: Site, progress: Progress) -> ImageSet:
     if path is None:
         return images
     try:
-        listed = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()}
-    except (OSError, UnicodeDecodeError) as error:
+        listed = {line.strip() for line in decoded(read_regular(path, _MOST_LIST_BYTES)).splitlines()}
+    except (OSError, Unfit) as error:
         raise DataError(
             f"`[hospital] cohort` must be a readable text file of patient ids, got {path} ({error}). Correct "
             "site.toml.",

@@ -96,10 +96,8 @@ class RunFolder:
         self.signer: Signer | None = None
 
     @classmethod
-    def create(cls, path: Path, *, fresh: bool = False, forget_ledger: bool = False) -> "RunFolder":
-        """Returns a new run folder. `fresh` first removes an earlier run's files from it, all but its ledger.
-
-        `forget_ledger` removes that too: what was spent is forgotten, which is right for generated patients only.
+    def create(cls, path: Path, *, fresh: bool = False) -> "RunFolder":
+        """Returns a new run folder. `fresh` first removes an earlier run's files from it, but never a ledger.
 
         Raises:
             RecordError: a run is already there, or the folder cannot be made.
@@ -108,7 +106,7 @@ class RunFolder:
         with machine_faults(path):
             make_private_folder(path / "checkpoints")
             folder = cls(path)
-            folder._clear(forget_ledger=forget_ledger)
+            folder._clear()
         return folder
 
     @staticmethod
@@ -268,14 +266,12 @@ class RunFolder:
                 # A hospital of which a part was removed could not go on.
                 remove((self.path / "hospitals").rename(self.path / _FORGOTTEN))
 
-    def _clear(self, *, forget_ledger: bool) -> None:
+    def _clear(self) -> None:
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
         for path in (self.path / "checkpoints").glob("round-*.safetensors"):
             path.unlink()
         self.forget_notes()  # those of another run would be taken for this one's
-        for path in self.path.glob("ledger.sqlite*") if forget_ledger else ():
-            path.unlink()
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,9 @@ from pathlib import Path
 from tests.charges import charges_in
 
 ONCE, FROM_THEN_ON, HALF_A_WRITE, KILLED, TERMINATED = range(1, 6)
-CAUSES = {
-    errno.ENOSPC: "full",
-    errno.EDQUOT: "quota",
-    errno.EIO: "input or output",
-    errno.EROFS: "read-only",
-    errno.EACCES: "permission",
-    errno.ESTALE: "mount",
-    errno.ENOTCONN: "mount",
-    errno.EMFILE: "open files",
-}
-"""A word of the sentence for each cause."""
+CAUSES = (
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.ESTALE, errno.ENOTCONN, errno.EMFILE,
+)  # fmt: skip
 
 
 def built(folder):
@@ -50,11 +42,11 @@ class Machine:
         self._process.wait()
         self._outcomes.close()
 
-    def command(self, folder, *arguments, at=0, error=0, kind=0, reads=False, clock=0, fast=True):
+    def command(self, folder, *arguments, at=0, error=0, kind=0, reads=False, clock=0, memory=0):
         """The code of a command, what it said, and the operations it took below a folder; its log lies beside."""
         command = {
             "arguments": [*map(str, arguments)], "folder": str(folder), "at": at, "error": error, "kind": kind,
-            "reads": reads, "clock": clock, "fast": fast, "log": f"{folder}.log",
+            "reads": reads, "clock": clock, "memory": memory, "log": f"{folder}.log",
             "environment": {"XDG_STATE_HOME": str(folder / "state")},
         }  # fmt: skip
         self._commands.write(json.dumps(command) + "\n")
@@ -89,20 +81,40 @@ class Run:
         return self.start(**fault)
 
     def charged(self):
-        """The charges of each hospital in the ledger, by release."""
+        """The charges of each hospital in the ledger, by round."""
         ledger = self.out / "ledger.sqlite"
         if not ledger.exists():
             return {}
         return {
-            hospital: Counter("/".join(charge.release.split("/")[:2]) for charge in charges)
+            hospital: Counter(int(charge.release.split("/")[0]) for charge in charges)
             for hospital, charges in charges_in(ledger).items()
         }
 
     def released(self):
-        """The releases of each hospital, as the coordinator got them."""
+        """The releases of each hospital, by round, as the coordinator got them; of a seeded run, one of each."""
         log = Path(f"{self.folder}.log")
-        found: dict[str, Counter[str]] = {}
+        found: dict[str, Counter[int]] = {}
         for line in log.read_text().splitlines() if log.exists() else ():
-            hospital, round, work, _ = json.loads(line)
-            found.setdefault(hospital, Counter())[f"{round}/{work}"] += 1
-        return found
+            hospital, round = json.loads(line)
+            found.setdefault(hospital, Counter())[round] += 1
+        return {name: Counter(set(rounds)) if self.is_seeded else rounds for name, rounds in found.items()}
+
+    def weights(self):
+        return (self.out / "model.safetensors").read_bytes()
+
+    def wrong(self):
+        """Yields what does not hold of the run at any moment."""
+        charged = self.charged()
+        for hospital, released in self.released().items():
+            if not released <= charged.get(hospital, Counter()):
+                yield f"{hospital} released {released} and was charged {charged.get(hospital)}"
+
+    def wrong_at_the_end(self, whole):
+        """Yields what does not hold of the finished run, beside another that met no fault."""
+        yield from self.wrong()
+        verified = self.machine.command(self.folder, "verify", self.out)
+        if verified["code"]:
+            yield f"it does not verify: {verified['said']}"
+        yield from (f"half a file is left: {path}" for path in self.out.rglob(".*.tmp"))
+        if self.is_seeded and (self.weights(), self.charged()) != (whole.weights(), whole.charged()):
+            yield "weights or charges are others"

@@ -8,8 +8,10 @@ Each release is noted in a log outside the folder, synced, once the coordinator 
 """
 
 import ctypes
+import importlib
 import json
 import os
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -29,10 +31,7 @@ def noted_releases(log):
     """Notes releases as they reach the coordinator, from whichever kind of hospital."""
 
     def note(requests, names):
-        lines = [
-            json.dumps([name, requests[name].round, requests[name].work.name, requests[name].attempt])
-            for name in names
-        ]
+        lines = [json.dumps([name, requests[name].round]) for name in names]
         with open(log, "a") as file:
             file.writelines(f"{line}\n" for line in lines)
             file.flush()
@@ -59,12 +58,15 @@ def run(command, output):
     """One command in this process; it does not come back."""
     os.dup2(output, 1)
     os.dup2(output, 2)
-    if command["fast"]:
-        page.render = lambda numbers: "a page"  # type: ignore[assignment]
+    page.render = lambda numbers: "a page"  # type: ignore[assignment]  # charts take longer than a run
     noted_releases(command["log"])
     os.environ.update(command["environment"])
     sys.argv = ["wardround", *command["arguments"]]
     LAYER.shift_clock(ctypes.c_long(command["clock"]))
+    if command["memory"]:
+        with open("/proc/self/statm") as statm:
+            most = int(statm.read().split()[0]) * resource.getpagesize() + command["memory"]
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
     folder, at = command["folder"].encode(), ctypes.c_long(command["at"])
     LAYER.arm(folder, at, command["error"], command["kind"], int(command["reads"]))
     wardround()
@@ -97,6 +99,7 @@ def outcome(command):
 
 
 def main(study):
+    importlib.import_module("sklearn.metrics")  # a run does so when it evaluates: later than its memory may end
     estimate(read_study(Path(study)))
     for line in sys.stdin:
         print(json.dumps(outcome(json.loads(line))), flush=True)
