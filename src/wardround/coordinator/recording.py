@@ -20,6 +20,7 @@ from wardround.models.card import WeightsCard
 from wardround.models.named import named_weights
 from wardround.models.network import Network
 from wardround.records.folder import RunFolder, RunRecord, read_lines
+from wardround.records.signer import RECEIPTS
 from wardround.report.write import write_report
 from wardround.types import Vector
 
@@ -115,7 +116,7 @@ def write_card(
     )  # fmt: skip
     folder.write_json("model.json", card.to_json())
     if coordinator.keys:
-        folder.write_json("receipts.json", {name: receipt.to_json() for name, receipt in receipts.items()})
+        folder.write_json(RECEIPTS, {name: receipt.to_json() for name, receipt in receipts.items()})
     return certificate
 
 

@@ -28,8 +28,10 @@ HISTORY: Final = "rounds.jsonl"
 BEGINNING: Final = ("study.toml", "environment.json")
 """Files that a run begins with."""
 
+RECEIPTS: Final = "receipts.json"
+
 SIGNED: Final = (
-    *BEGINNING, HISTORY, "model.safetensors", "model.json", "results.json", "released.safetensors", "receipts.json",
+    *BEGINNING, HISTORY, "model.safetensors", "model.json", "results.json", "released.safetensors", RECEIPTS,
     CERTIFICATE,
 )  # fmt: skip
 """Files of a finished run that are shared and signed, beside its checkpoints."""

@@ -99,7 +99,8 @@ def outcome(command):
 
 
 def main(study):
-    importlib.import_module("sklearn.metrics")  # a run does so when it evaluates: later than its memory may end
+    for name in ("sklearn.metrics", "wardround.simulation.run", "wardround.simulation.verification"):
+        importlib.import_module(name)  # commands do so when they need them, and memory may have ended by then
     estimate(read_study(Path(study)))
     for line in sys.stdin:
         print(json.dumps(outcome(json.loads(line))), flush=True)
