@@ -110,7 +110,7 @@ ARROWS: dict[str, set[str]] = {
     },
     # Bytes of messages between the two programs; opens none but to hand it over.
     "transport": {"work", "federation.messages", "federation.wire"},
-    "report": {"records", "accounting"},
+    "report": {"records", "accounting", "secure_aggregation.keys.identity"},
     # Published results beside ours; its loops as published take pictures and metrics, and no private path.
     "reproduce": {
         "config",

@@ -176,9 +176,10 @@ def report(path: RunPath, pins: PinsPath = None, as_json: AsJson = False) -> Non
     """Verify a finished run's record, write its report again, and print its figures."""
     from wardround.records.signed import verified
     from wardround.report.write import write_report
+    from wardround.simulation.own_key import own_key, own_pin
 
     record = verified(path, trusted(None, pins))
-    write_report(record)
+    write_report(record, own_key() if own_pin() else None)
     print_run(record, as_json)
 
 

@@ -22,6 +22,7 @@ from wardround.models.network import Network
 from wardround.records.folder import RunFolder, RunRecord, read_lines
 from wardround.records.signer import RECEIPTS
 from wardround.report.write import write_report
+from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.types import Vector
 
 Measure = Callable[[int, Models | None], tuple[JsonDict, str]]
@@ -120,11 +121,11 @@ def write_card(
     return certificate
 
 
-def report_on(record: RunRecord, observer: Observer) -> None:
-    """Writes the page, unless its extra is not installed: the run is complete without it."""
+def report_on(record: RunRecord, observer: Observer, key: SigningKey) -> None:
+    """Writes and signs the page, unless its extra is not installed: the run is complete without it."""
     observer.stage("writing the report")
     try:
-        write_report(record)
+        write_report(record, key)
     except MissingExtra as error:
         observer.stage(str(error))
 

@@ -61,7 +61,7 @@ def coordinate(
         )
     if (out / "certificate.json").is_file():
         record = RunRecord.read(out)
-        report_on(record, observer)
+        report_on(record, observer, key)
         return record
     observer.stage("greeting the hospitals")
     opened = open_coordinator(study, channel, keys)
@@ -76,12 +76,12 @@ def coordinate(
                 "environment.json", describe_environment(opened.hello.threads) | {"study_digest": study.digest}
             )
             folder.begin(signer, study.to_toml())  # last: a folder with a study file goes on
-        return _run(opened, folder, observer)
+        return _run(opened, folder, key, observer)
     finally:
         folder.close()
 
 
-def _run(opened: Opened, folder: RunFolder, observer: Observer) -> RunRecord:
+def _run(opened: Opened, folder: RunFolder, key: SigningKey, observer: Observer) -> RunRecord:
     coordinator, network, hello = opened.coordinator, opened.network, opened.hello
 
     def nothing(round: int, models: Models | None) -> tuple[JsonDict, str]:
@@ -100,7 +100,7 @@ def _run(opened: Opened, folder: RunFolder, observer: Observer) -> RunRecord:
     certificate |= {"standing": "hospitals", "unprotected": unprotected}
     folder.finish(certificate)
     record = RunRecord.read(folder.path)
-    report_on(record, observer)
+    report_on(record, observer, key)
     return record
 
 

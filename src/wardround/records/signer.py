@@ -29,6 +29,8 @@ BEGINNING: Final = ("study.toml", "environment.json")
 """Files that a run begins with."""
 
 RECEIPTS: Final = "receipts.json"
+PAGE: Final = "report.html"
+"""Made from the others; the record names it where its maker drew it (`records.page`)."""
 
 SIGNED: Final = (
     *BEGINNING, HISTORY, "model.safetensors", "model.json", "results.json", "released.safetensors", RECEIPTS,
@@ -103,8 +105,17 @@ class Signer:
             "ledger": self._ledger,
             "public_key": self._key.public.hex(),
         }
-        signature = self._key.sign(PURPOSE, signed_text(body)).hex()
-        return (json.dumps(body | {"signature": signature}, indent=2) + "\n").encode()
+        return _with_signature(body, self._key)
+
+
+def signed_again(body: Mapping[str, object], files: Mapping[str, object], key: SigningKey) -> bytes:
+    """Returns a record with other files, under the key that signed it before."""
+    return _with_signature({**body, "files": dict(files)}, key)
+
+
+def _with_signature(body: dict[str, object], key: SigningKey) -> bytes:
+    signature = key.sign(PURPOSE, signed_text(body)).hex()
+    return (json.dumps(body | {"signature": signature}, indent=2) + "\n").encode()
 
 
 def sealed(head: str, key: SigningKey) -> str:

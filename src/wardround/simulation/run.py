@@ -92,7 +92,7 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         if (path / "certificate.json").exists():
             record = verified(path, own_pin())
             observer.stage("the run is finished; writing its report again")
-            report_on(record, observer)
+            report_on(record, observer, own_key())
             return record
         signed = check_signed(path, own_pin())
         study = read_study(path / "study.toml")
@@ -240,7 +240,7 @@ def _train(
         accounts.note(folder, materials)
         folder.finish(certificate)
     record = RunRecord.read(folder.path)
-    report_on(record, observer)
+    report_on(record, observer, own_key())
     return record
 
 

@@ -32,7 +32,7 @@ from wardround.privacy.plans.wording import statement_of
 from wardround.records.folder import RunRecord, read_json, read_lines
 from wardround.records.json_object import JsonObject
 from wardround.records.signed import SignedRecord, check_signed
-from wardround.records.signer import RECEIPTS, sha256_of_file
+from wardround.records.signer import PAGE, RECEIPTS, sha256_of_file
 from wardround.secure_aggregation.keys.identity import SigningKey, spoken_fingerprint
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.simulation.accounts import FILE, IN_FOLDER
@@ -108,6 +108,8 @@ def verify_run(
         found, missing = ((), ()) if record is None else _received(path, study, record, pinned)
     else:
         found, missing = _charged(path, study, record, signed, key, ledger)
+    if (path / PAGE).exists() and not signed.names_page:
+        missing = (*missing, f"{PAGE}: it is not signed; write it again with wardround report")
     return Verification(signed, (*checks, *found), missing)
 
 

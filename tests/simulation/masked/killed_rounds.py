@@ -174,7 +174,7 @@ def run(command):
     log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    wrap(recording, "write_report", lambda do, record: record.path / "report.html")  # it takes longest
+    wrap(recording, "write_report", lambda do, record, key: record.path / "report.html")  # it takes longest
     watch(command["step"], command["wire"])
     sys.argv = ["wardround", *command["arguments"]]
     wardround()
