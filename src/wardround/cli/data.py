@@ -50,7 +50,7 @@ def data_check(
     from wardround.errors import as_one
     from wardround.images.layouts.guess import guess_layout
     from wardround.images.listing import Classes, ReaderOptions
-    from wardround.images.load import Volumes, list_entries, load_images, open_layout
+    from wardround.images.load import Volumes, load_images, look_at_entries, open_layout
     from wardround.images.quality.facts import facts_of_folder
     from wardround.images.quality.inspection import inspect
     from wardround.images.quality.lines import lines
@@ -62,9 +62,9 @@ def data_check(
         modalities=tuple(modality) if modality else None,
         looking=True,
     )
-    with open_layout(layout, path) as store:
+    with open_layout(layout, path, looking=True) as store:
         layout = layout or guess_layout(store, labels)
-        are_volumes = list_entries(layout, store, task, options).volumes
+        are_volumes = look_at_entries(layout, store, task, options).volumes
     with TemporaryDirectory() as cache, Terminal(Console(stderr=True)) as terminal:
         terminal.stage(f"reading {layout}")
         images = load_images(
