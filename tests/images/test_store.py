@@ -396,8 +396,8 @@ def test_a_disk_that_is_gone_leaves_no_picture_out(tmp_path, monkeypatch, pack):
     monkeypatch.setattr(store._source, "read", gone)
     with raises_code(MachineError, "machine-mount"):
         store.read("a.png")
+    store.close()
     monkeypatch.setattr("os.scandir", gone)
-    monkeypatch.setattr("builtins.open", gone)
-    monkeypatch.setattr("io.open", gone)
+    monkeypatch.setattr("wardround.images.store.open_archive", gone)
     with raises_code(MachineError, "machine-mount"):
         open_store(root)
