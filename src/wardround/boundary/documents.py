@@ -43,9 +43,8 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     """
     with reading_faults(path):
         try:
-            handle = os.open(
-                path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-            )  # a pipe without a writer would block
+            # A pipe without a writer would block.
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except ValueError:
             raise Unfit("its path has a null character") from None
         with os.fdopen(handle, "rb") as file:
