@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
 from wardround.boundary.text import brief
 from wardround.errors import ModelError
+from wardround.models.backbones.names import Backbone, BackboneName, MomentsName
 from wardround.models.network import Constants, Network, Stage
 from wardround.models.operating_point import OperatingPoint
 from wardround.models.record import Name, Record
@@ -81,6 +82,15 @@ class NetworkCard(Record):
     init_seed: int
     channels: Side
     size: tuple[Side, ...]
+    encoder: BackboneName | None = None
+    moments: MomentsName | None = None
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The backbone before the head of `features`; None for another network, and for histograms."""
+        if self.encoder is None or self.moments is None:
+            return None
+        return Backbone(self.encoder, self.moments)
 
 
 class WeightsCard(Record):
@@ -103,6 +113,7 @@ class ModelCard(Record):
     Attributes:
         target: classes, grades in an order, or a class for every pixel or voxel.
         classes: names of the logits, in order.
+        modalities: of the pictures that the study reads, as DICOM or BIDS writes them; None where it names none.
         normalisation: constants of the network's encoding, see `Encoder.constants`.
         encoder_sha256: of the frozen parameters, see `frozen_sha256`; None where every parameter was trained.
         operating_points: of each class, of two classes of the second; none where no moments of scores were released.
@@ -118,6 +129,7 @@ class ModelCard(Record):
     normalisation: Constants
     encoder_sha256: Sha256 | None
     weights: WeightsCard
+    modalities: tuple[Name, ...] | None = None
     operating_points: tuple[OperatingPoint, ...] = ()
 
     @model_validator(mode="after")

@@ -43,6 +43,7 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
@@ -155,4 +156,5 @@ WORKS: tuple[Work, ...] = (
     Receive(b""),
     SayHello(),
     GiveReceipt(),
+    Finish(b"", b"", b""),
 )
