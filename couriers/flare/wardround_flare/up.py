@@ -52,9 +52,9 @@ def up(kit: Path, *, sockets: Path | None = None, agent: Path | None = None) -> 
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.stat(sockets).st_mode & 0o077:
             raise CourierError(f"`--sockets` must be a folder of mode 0700, and {sockets} is not; run chmod 700.")
-        environment = {SOCKETS: str(sockets.resolve())}
+        environment = {SOCKETS: str(sockets.absolute())}
     elif values.role == "site" and agent is not None and sockets is None:
-        environment = {AGENT: str(agent.resolve())}
+        environment = {AGENT: str(agent.absolute())}
     else:
         raise CourierError("A coordinator's kit needs `--sockets FOLDER`, and a site's kit `--agent SOCKET`.")
     with _alone(kit):
@@ -64,7 +64,7 @@ def up(kit: Path, *, sockets: Path | None = None, agent: Path | None = None) -> 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: party.stop())
         try:
-            party.run(None if sockets is None else sockets.resolve())
+            party.run(None if sockets is None else sockets.absolute())
         finally:
             party.end()
 
