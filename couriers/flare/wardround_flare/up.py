@@ -163,14 +163,15 @@ class _Jobs:
         self._lead, self._sockets = lead, sockets
         self._session: Any = None
         self._job = ""
-        self._submitted = 0.0
+        self._joins_until = 0.0
 
     def ensure(self, is_stopped: Any) -> None:
         """Submits a job where no bridge is there, or where a site has come that it does not serve."""
         try:
             now = served(self._sockets)
-            starting = not now and time.monotonic() < self._submitted + _JOINED_S
-            if is_stopped() or (starting and self._job):
+            if now:
+                self._joins_until = 0.0
+            if is_stopped() or time.monotonic() < self._joins_until:
                 return
             connected = self._connected()
             if connected and (now is None or set(connected) - set(now)):
@@ -178,6 +179,7 @@ class _Jobs:
         except Exception as error:  # the server is away, or its session has ended: tried again
             print(f"courier: FLARE's server does not answer yet ({type(error).__name__})", flush=True)
             self._close()
+            self._joins_until = 0.0
             time.sleep(1.0)
 
     def _connected(self) -> list[str]:
@@ -198,7 +200,7 @@ class _Jobs:
         shutil.rmtree(job, ignore_errors=True)
         write_job(job, sites)
         self._job = self._session.submit_job(str(job))
-        self._submitted = time.monotonic()
+        self._joins_until = time.monotonic() + _JOINED_S
         print(f"courier: a bridge to {', '.join(sites)} is started", flush=True)
 
     def _close(self) -> None:
