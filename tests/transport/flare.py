@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ from tests.transport.consortium import NAMES
 ROOT = Path(__file__).resolve().parents[2]
 COURIER = ROOT / "couriers" / "flare"
 READY_S = 120
-JOBS = {"server": "runner_process", "client": "worker_process"}
+JOBS = ("runner_process", "worker_process")
 
 
 def courier_python(make_folder):
@@ -91,9 +92,9 @@ class Flare:
         return self.sockets / f"{name}.sock"
 
     def wait(self):
-        """Waits until every hospital's socket answers a connection."""
+        """Waits until every hospital's socket answers a connection, and each side has its processes."""
         end = time.monotonic() + READY_S
-        while not all(answers(self.socket_of(name)) for name in NAMES):
+        while not all(answers(self.socket_of(name)) for name in NAMES) or not self.is_whole():
             assert time.monotonic() < end, "the courier is not up"
             assert all(process.poll() is None for process in self.up.values()), "a side of the courier has ended"
             time.sleep(0.2)
@@ -101,10 +102,15 @@ class Flare:
     def processes(self, name):
         """FLARE's processes of one side: its parent and its job, where they are there."""
         found = {}
-        for process in psutil.Process(self.up[name].pid).children(recursive=True):
-            line = " ".join(process.cmdline())
-            found["job" if any(job in line for job in JOBS.values()) else "parent"] = process
+        for process in self.below(name):
+            with suppress(psutil.NoSuchProcess):  # or a zombie
+                line = " ".join(process.cmdline())
+                found["job" if any(job in line for job in JOBS) else "parent"] = process
         return found
+
+    def is_whole(self):
+        """True where each side has one parent and one job, and no other process below it."""
+        return all(len(self.below(name)) == len(self.processes(name)) == 2 for name in self.up)
 
     def kill(self, name, which):
         """Kills one of FLARE's processes without a warning."""

@@ -2,29 +2,19 @@
 
     coordinator -> FOLDER/NAME.sock -> Bridge == FLARE, mutual TLS ==> Forward -> the agent's socket
 
-A message is the bytes of one frame (`wardround.transport.frames`): of a frame the courier reads the mark and the
-length, and of its content nothing. It has no data, no key of a study and no ledger, and it decides nothing. Delivery is
-at least once: after any loss the same bytes are sent again, and a hospital answers them with the same bytes.
-
-Both places are the machine's own and come from its environment, never from the job: `WARDROUND_SOCKETS` is the folder
-in which `Bridge` listens, `WARDROUND_AGENT` the socket that `Forward` connects to.
+Messages are opaque bytes (`wardround_flare.exchange`). The courier has no data, no key of a study and no ledger, and it
+decides nothing. Both places are the machine's own and come from its environment, never from the job:
+`WARDROUND_SOCKETS` is the folder in which `Bridge` listens, `WARDROUND_AGENT` the socket that `Forward` connects to.
 
 Released: to each hospital and to the coordinator, bytes that the other one sent. FLARE's server sees all of them, so
-that a message is signed, and where it must be secret masked, before it comes here.
+that what must be secret is masked, and what must be true is signed, before it comes here.
 """
 
-import contextlib
-import fcntl
 import json
 import os
-import select
-import socket
-import struct
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,125 +26,32 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
+from wardround_flare.exchange import Ask, Hand, Line, open_locked
+
 SOCKETS = "WARDROUND_SOCKETS"
 AGENT = "WARDROUND_AGENT"
-
-PART_BYTES = 1 << 20
-"""Most bytes of a message in one request of the engine; longer messages are sent in parts."""
-MOST_BYTES = (1 << 30) + 64
-"""Most bytes of a message; a longer one is refused at its header."""
-WAIT_S = 5.0
-"""Seconds for which a hospital's side holds a request open while its agent works."""
-REPLY_S = 15.0
-"""Deadline of one request of the engine."""
-SILENT_S = 2 * REPLY_S
-"""Seconds without any reply of a site after which the job ends, so that it can be started again."""
-IDLE_S = 10.0
-"""Seconds after which an idle site is asked for a sign of life."""
 GREETING_S = 45.0
 """Seconds in which sites must have joined a new job; those that have not are not served by it."""
-AWAY_S = 5.0
-"""Seconds for which an agent that cannot be reached is tried."""
-MOST_LOSSES = 10
-"""Connections that an agent may lose in one exchange."""
 
 _TOPIC = "wardround"
-_HEADER = struct.Struct(">4sBI")
-_MARK = b"WRD\x01"
-_SLOW_S = 60.0
-
-
-class FrameError(Exception):
-    """The bytes that arrived begin no frame, or one that is too long."""
-
-
-def read_frame(link: socket.socket) -> bytes:
-    """Returns the bytes of one frame, its header included.
-
-    Raises:
-        FrameError: it is none, or too long.
-        OSError: the connection ended or was too slow.
-    """
-    frame = bytearray(_exactly(link, _HEADER.size))
-    mark, _, length = _HEADER.unpack(frame)
-    if mark != _MARK or length + _HEADER.size > MOST_BYTES:
-        raise FrameError
-    while len(frame) < length + _HEADER.size:
-        frame += _exactly(link, min(PART_BYTES, length + _HEADER.size - len(frame)))
-    return bytes(frame)
-
-
-def _exactly(link: socket.socket, count: int) -> bytes:
-    got = bytearray()
-    while len(got) < count:
-        arrived = link.recv(count - len(got))
-        if not arrived:
-            raise ConnectionResetError
-        got += arrived
-    return bytes(got)
-
-
-@dataclass(eq=False)
-class _Exchange:
-    """One message on its way to the agent, and the agent's answer."""
-
-    id: str
-    size: int
-    held: bytearray = field(default_factory=bytearray)
-    answer: bytes | None = None
-    ended: threading.Event = field(default_factory=threading.Event)
-    dropped: bool = False
-    link: socket.socket | None = None
-
-    def drop(self) -> None:
-        """Ends the exchange: another one took its place, or nobody waits for its answer."""
-        self.dropped = True
-        self.held.clear()
-        if self.link is not None:
-            with contextlib.suppress(OSError):
-                self.link.shutdown(socket.SHUT_RDWR)
-
-    def carry(self, path: str) -> None:
-        """Sends the message to the agent, again where the connection was lost, and keeps the answer."""
-        away_since, losses = time.monotonic(), 0
-        while not self.dropped and losses <= MOST_LOSSES and time.monotonic() - away_since < AWAY_S:
-            was_there = False
-            try:
-                with socket.socket(socket.AF_UNIX) as link:
-                    link.connect(path)
-                    self.link, was_there = link, True
-                    link.sendall(self.held)
-                    self.answer = read_frame(link)
-                    break
-            except FrameError:
-                break
-            except OSError:
-                if was_there:
-                    away_since, losses = time.monotonic(), losses + 1
-                time.sleep(0.1)
-        self.link = None
-        self.held.clear()
-        self.ended.set()
 
 
 class Forward(Executor):  # type: ignore[misc]
     """Hands messages to this hospital's agent; the only class that the site's own policy allows.
 
-    It takes no argument: a job chooses nothing. One message is under way at a time; a new one drops the last.
+    It takes no argument: a job chooses nothing.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._path = os.environ.get(AGENT, "")
-        self._lock = threading.Lock()
-        self._current = _Exchange("", 0)
+        self._hand = Hand(os.environ.get(AGENT, ""))
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Listens from the start of the job to its end."""
         if event_type == EventType.START_RUN:
             fl_ctx.get_engine().register_aux_message_handler(_TOPIC, self._requested)
         elif event_type == EventType.END_RUN:
-            self._current.drop()
+            self._hand.drop()
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Refuses every task: the courier has none."""
@@ -163,35 +60,10 @@ class Forward(Executor):  # type: ignore[misc]
     def _requested(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
         reply = make_reply(ReturnCode.OK)
         try:
-            reply.update(self._answer(**{key: request[key] for key in ("id", "size", "offset", "part", "want")}))
+            reply.update(self._hand.answer(request))
         except (KeyError, TypeError, ValueError):
             return make_reply(ReturnCode.BAD_REQUEST_DATA)
         return reply
-
-    def _answer(self, id: str, size: int, offset: int, part: bytes, want: int) -> dict[str, Any]:
-        """Takes a part of a message in; returns how far it is held, or a part of the agent's answer."""
-        if not 0 <= size <= MOST_BYTES or len(part) > PART_BYTES or min(offset, want) < 0:
-            raise ValueError
-        if not id:  # a sign of life is asked for
-            return {"state": "there"}
-        with self._lock:
-            exchange = self._current
-            if id != exchange.id:
-                if offset:
-                    return {"state": "unknown"}
-                exchange.drop()
-                exchange = self._current = _Exchange(id, size)
-            if not exchange.ended.is_set() and len(exchange.held) == offset < exchange.size:
-                exchange.held += part[: exchange.size - offset]
-                if len(exchange.held) == exchange.size:
-                    threading.Thread(target=exchange.carry, args=(self._path,), daemon=True).start()
-            if len(exchange.held) < exchange.size and not exchange.ended.is_set():
-                return {"state": "held", "held": len(exchange.held)}
-        if not exchange.ended.wait(WAIT_S):
-            return {"state": "working"}
-        if exchange.answer is None:
-            return {"state": "gone"}
-        return {"state": "answer", "size": len(exchange.answer), "part": exchange.answer[want : want + PART_BYTES]}
 
 
 class Bridge(Controller):  # type: ignore[misc]
@@ -205,7 +77,10 @@ class Bridge(Controller):  # type: ignore[misc]
         """Serves until the job ends; every socket is closed afterwards."""
         folder = Path(os.environ[SOCKETS])
         engine = fl_ctx.get_engine()
-        lines = [_Line(client.name, folder / f"{client.name}.sock", engine) for client in engine.get_clients()]
+        lines = [
+            Line(client.name, folder / f"{client.name}.sock", _asking(engine, client.name))
+            for client in engine.get_clients()
+        ]
         with open_locked(folder / "bridge.json") as file:
             try:
                 self._greet(lines, abort_signal)
@@ -224,10 +99,13 @@ class Bridge(Controller):  # type: ignore[misc]
                     line.close()
 
     @staticmethod
-    def _greet(lines: list["_Line"], abort_signal: Signal) -> None:
+    def _greet(lines: list[Line], abort_signal: Signal) -> None:
         """Waits for the sites' side of the job, which starts after this one."""
         end = time.monotonic() + GREETING_S
-        threads = [threading.Thread(target=line.greet, args=(end, abort_signal), daemon=True) for line in lines]
+        threads = [
+            threading.Thread(target=line.greet, args=(end, lambda: bool(abort_signal.triggered)), daemon=True)
+            for line in lines
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -243,130 +121,20 @@ class Bridge(Controller):  # type: ignore[misc]
         """Ignores it: the courier has no task."""
 
 
-class _Line:
-    """The way to one site: its socket, one message at a time, and since when it was not heard."""
+def _asking(engine: Any, name: str) -> Ask:
+    """Returns the engine's way to ask one site; not its multicast, which fails in 2.9.0."""
 
-    def __init__(self, name: str, path: Path, engine: Any) -> None:
-        self.name, self._path, self._engine = name, path, engine
-        self._heard, self.is_there, self._closed = time.monotonic(), False, False
-        self._turn = threading.Lock()
-        self._listener: socket.socket | None = None
-
-    @property
-    def is_silent(self) -> bool:
-        """True where the site was asked for `SILENT_S` and said nothing."""
-        return time.monotonic() - self._heard > SILENT_S + IDLE_S
-
-    def greet(self, end: float, abort_signal: Signal) -> None:
-        """Waits until the site is there, or `end`."""
-        while not self.is_there and not abort_signal.triggered and time.monotonic() < end:
-            self.is_there = self._ask("", 0, 0, b"", 0, 2.0) is not None
-
-    def listen(self) -> None:
-        """Makes the socket, mode 0600, and serves it in threads."""
-        self._path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX)
-        before = os.umask(0o177)
-        try:
-            self._listener.bind(str(self._path))
-        finally:
-            os.umask(before)
-        self._listener.listen()
-        self._heard = time.monotonic()
-        for work in (self._accept, self._watch):
-            threading.Thread(target=work, daemon=True).start()
-
-    def close(self) -> None:
-        """Closes the socket; connections end with the job's process."""
-        self._closed = True
-        if self._listener is not None:
-            self._path.unlink(missing_ok=True)
-            self._listener.close()
-
-    def _accept(self) -> None:
-        while self._listener is not None and not self._closed:
-            try:
-                link, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(link,), daemon=True).start()
-
-    def _watch(self) -> None:
-        """Asks an idle site for a sign of life."""
-        while not self._closed:
-            time.sleep(1.0)
-            if time.monotonic() - self._heard > IDLE_S and self._turn.acquire(blocking=False):
-                try:
-                    self._ask("", 0, 0, b"", 0, REPLY_S)
-                finally:
-                    self._turn.release()
-
-    def _serve(self, link: socket.socket) -> None:
-        """Carries the messages of one connection; closes it where an answer cannot be had."""
-        with link, contextlib.suppress(OSError, FrameError):
-            while not self._closed:
-                link.settimeout(None)
-                select.select([link], [], [])
-                link.settimeout(_SLOW_S)
-                message = read_frame(link)
-                with self._turn:
-                    answer = self._exchange(message, lambda: _is_waiting(link) and not self._closed)
-                if answer is None:
-                    return
-                link.sendall(answer)
-
-    def _exchange(self, message: bytes, goes_on: Callable[[], bool]) -> bytes | None:
-        """Returns the agent's answer; None where the agent is away, or the coordinator has hung up."""
-        id, offset, answer = uuid.uuid4().hex, 0, bytearray()
-        while goes_on():
-            part = message[offset : offset + PART_BYTES]
-            got = self._ask(id, len(message), offset, part, len(answer), REPLY_S)
-            match (got or {}).get("state"):
-                case None:  # lost on the way: the same part again
-                    time.sleep(0.2)
-                case "held":
-                    offset = int(got["held"])
-                case "working":
-                    offset = len(message)
-                case "answer" if len(answer) < int(got["size"]) <= MOST_BYTES and got["part"]:
-                    offset = len(message)
-                    answer += got["part"]
-                    if len(answer) >= int(got["size"]):
-                        return bytes(answer)
-                case "unknown":  # the site's process is a new one
-                    id, offset, answer = uuid.uuid4().hex, 0, bytearray()
-                case _:
-                    return None
-        return None
-
-    def _ask(self, id: str, size: int, offset: int, part: bytes, want: int, timeout: float) -> Any:
-        """Sends one request to the site; None where it is not answered."""
+    def ask(fields: dict[str, Any], timeout: float) -> Mapping[str, Any] | None:
         request = Shareable()
-        request.update({"id": id, "size": size, "offset": offset, "part": part, "want": want})
-        with self._engine.new_context() as context:
-            replies = self._engine.send_aux_request(
-                targets=[self.name], topic=_TOPIC, request=request, timeout=timeout, fl_ctx=context, optional=True
+        request.update(fields)
+        with engine.new_context() as context:
+            replies = engine.send_aux_request(
+                targets=[name], topic=_TOPIC, request=request, timeout=timeout, fl_ctx=context, optional=True
             )
-        reply = (replies or {}).get(self.name)
-        if reply is None or reply.get_return_code() != ReturnCode.OK:
-            return None
-        self._heard = time.monotonic()
-        return reply
+        reply = (replies or {}).get(name)
+        return reply if reply is not None and reply.get_return_code() == ReturnCode.OK else None
 
-
-def _is_waiting(link: socket.socket) -> bool:
-    """Returns whether the other end is there; a closed connection cancels its exchange."""
-    readable, _, _ = select.select([link], [], [], 0)
-    return not readable or bool(link.recv(1, socket.MSG_PEEK))
-
-
-@contextlib.contextmanager
-def open_locked(path: Path) -> Iterator[Any]:
-    """Opens a file, mode 0600 and empty, that this process alone holds; waits for another process to end."""
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        yield file
+    return ask
 
 
 def write_job(folder: Path, sites: list[str]) -> None:

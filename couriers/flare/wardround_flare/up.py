@@ -23,8 +23,9 @@ from typing import Any
 
 import psutil
 
-from wardround_flare.courier import AGENT, SOCKETS, open_locked, write_job
+from wardround_flare.courier import AGENT, SOCKETS, write_job
 from wardround_flare.errors import CourierError
+from wardround_flare.exchange import open_locked
 from wardround_flare.kits import LEAD, Kit
 from wardround_flare.workspace import HEARTBEAT_S, write_workspace
 
