@@ -9,12 +9,10 @@ copy of this program (`wardround_flare.workspace`), so that the party that makes
 """
 
 import json
-import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,58 +22,10 @@ from nvflare.lighter.impl.workspace import WorkspaceBuilder
 from nvflare.lighter.provisioner import Provisioner
 
 from wardround_flare.errors import CourierError
+from wardround_flare.kit import HOST, LEAD, NAME, ROOT, Kit, write_private
 
-ROOT = "rootCA.pem"
-LEAD = "lead@courier.local"
 _ORG = "wardround"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-_HOST = re.compile(r"[A-Za-z0-9.-]{1,63}")
 _RESERVED = ("server", "coordinator", "state")
-
-
-@dataclass(frozen=True)
-class Kit:
-    """The plain values of a kit.
-
-    Attributes:
-        role: `coordinator` or `site`.
-        name: of the party; a site's is its hospital's in the study.
-        project: the same for all parties.
-        server: name of the coordinator's machine, as hospitals reach it.
-        port: of that machine, the only one that is opened.
-    """
-
-    role: str
-    name: str
-    project: str
-    server: str
-    port: int
-
-    @classmethod
-    def read(cls, folder: Path) -> "Kit":
-        """Reads `kit.json`.
-
-        Raises:
-            CourierError: it is missing, or is none.
-        """
-        path = folder / "kit.json"
-        try:
-            values = json.loads(path.read_text())
-            kit = cls(**values)
-            sound = (
-                kit.role in ("coordinator", "site")
-                and _NAME.fullmatch(kit.name)
-                and _NAME.fullmatch(kit.project)
-                and _HOST.fullmatch(kit.server)
-                and 0 < kit.port < 65536
-            )
-        except (OSError, ValueError, TypeError) as error:
-            raise CourierError(f"A kit must have a readable kit.json, and {path} is none ({error}).") from None
-        if not sound:
-            raise CourierError(
-                f"The values in {path} must be a role, names, a server and a port; ask for a new kit."
-            )
-        return kit
 
 
 def make_kits(
@@ -90,12 +40,12 @@ def make_kits(
         CourierError: a name cannot be used, or FLARE cannot make the certificates.
     """
     for name in sites:
-        if not _NAME.fullmatch(name) or name in _RESERVED:
+        if not NAME.fullmatch(name) or name in _RESERVED:
             raise CourierError(
                 f"A site's name must have letters, digits, `_` and `-`, at most 63 of them, and not be one of "
                 f"{', '.join(_RESERVED)}; got {name!r}. Choose another name for the hospital."
             )
-    if not _HOST.fullmatch(server) or not 0 < port < 65536:
+    if not HOST.fullmatch(server) or not 0 < port < 65536:
         raise CourierError(
             f"`--server` and `--port` must name the coordinator's machine, got {server!r} and {port}."
         )
@@ -146,14 +96,6 @@ def _new_kit(kit: Path, values: Kit) -> Iterator[None]:
 def _take(made: Path, made_as: str, kit: Path, name: str) -> None:
     for source, target in ((f"{made_as}.crt", f"{name}.crt"), (f"{made_as}.key", f"{name}.key"), (ROOT, ROOT)):
         write_private(kit / target, (made / "startup" / source).read_text())
-
-
-def write_private(path: Path, text: str) -> None:
-    """Writes a file of mode 0600, whole or not at all."""
-    new = path.with_name(f".{path.name}.new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    new.replace(path)
 
 
 class _Quiet:

@@ -26,13 +26,15 @@ import psutil
 from wardround_flare.courier import AGENT, SOCKETS, write_job
 from wardround_flare.errors import CourierError
 from wardround_flare.exchange import open_locked
-from wardround_flare.kits import LEAD, Kit
+from wardround_flare.kit import LEAD, Kit
 from wardround_flare.workspace import HEARTBEAT_S, write_workspace
 
 WORK = "work"
 _LOCK = "up.lock"
 _AGAIN_AFTER_S = 2.0
 _JOINED_S = 90.0
+_STEADY_S = 2.0
+"""Seconds for which the same sites must be connected before a job is made for them: a job takes no more in later."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -165,6 +167,8 @@ class _Jobs:
         self._session: Any = None
         self._job = ""
         self._joins_until = 0.0
+        self._seen: list[str] = []
+        self._seen_at = 0.0
 
     def ensure(self, is_stopped: Any) -> None:
         """Submits a job where no bridge is there, or where a site has come that it does not serve."""
@@ -175,7 +179,10 @@ class _Jobs:
             if is_stopped() or time.monotonic() < self._joins_until:
                 return
             connected = self._connected()
-            if connected and (now is None or set(connected) - set(now)):
+            if connected != self._seen:
+                self._seen, self._seen_at = connected, time.monotonic()
+            is_steady = time.monotonic() > self._seen_at + _STEADY_S
+            if connected and is_steady and (now is None or set(connected) - set(now)):
                 self._submit(connected)
         except Exception as error:  # the server is away, or its session has ended: tried again
             print(f"courier: FLARE's server does not answer yet ({type(error).__name__})", flush=True)

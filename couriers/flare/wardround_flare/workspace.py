@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wardround_flare.errors import CourierError
-from wardround_flare.kits import LEAD, ROOT, Kit, write_private
+from wardround_flare.kit import LEAD, ROOT, Kit, write_private
 
 BRIDGE = "wardround_flare.courier.Bridge"
 FORWARD = "wardround_flare.courier.Forward"
@@ -41,13 +41,10 @@ def write_workspace(kit: Path, folder: Path) -> Kit:
     _check_keys(kit, [f"{name}.{end}" for name in names for end in ("crt", "key")] + [ROOT])
     if folder.exists():
         shutil.rmtree(folder)
-    for part in ("startup", "local", "transfer"):
-        (folder / part).mkdir(mode=0o700, parents=True)
-    folder.chmod(0o700)
+    _make_folders(folder)
     _copy(kit, folder, {names[0]: names[0]})
     if values.role == "coordinator":
-        for part in ("startup", "local", "transfer"):
-            (folder / "lead" / part).mkdir(mode=0o700, parents=True)
+        _make_folders(folder / "lead")
         _copy(kit, folder / "lead", {"lead": "client"})
         _write(folder / "lead/startup/fed_admin.json", _admin(values))
         _write(folder / "startup/fed_server.json", _server(values))
@@ -90,6 +87,11 @@ def _check_keys(kit: Path, names: list[str]) -> None:
             raise CourierError(f"A kit must have {', '.join(names)}, and {kit} has no {name}; ask for a new kit.")
     if os.stat(kit).st_mode & 0o077:
         raise CourierError(f"{kit} holds a private key and must have mode 0700; run chmod 700 {kit}.")
+
+
+def _make_folders(folder: Path) -> None:
+    for path in (folder, *(folder / part for part in ("startup", "local", "transfer"))):
+        path.mkdir(mode=0o700)
 
 
 def _copy(kit: Path, folder: Path, names: dict[str, str]) -> None:
