@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/peers
 COURIER := $(VENV)/courier
 
-.PHONY: setup demo demo-federation test test-thorough golden check style types cases bench bench-simulation bench-engine bench-secure-sum clean
+.PHONY: setup demo demo-federation test test-thorough golden check style types cases bench bench-simulation bench-engine bench-secure-sum bench-federation clean
 
 setup: $(STAMP)
 
@@ -29,13 +29,15 @@ $(COURIER)/.installed: couriers/flare/requirements.txt couriers/flare/pyproject.
 	$(COURIER)/bin/python -m pip install --quiet --force-reinstall --no-deps couriers/flare
 	touch $@
 
-# One case of each family. pytest keeps one core busy, so mypy takes the other.
-test: style
-	$(MAKE) --no-print-directory --jobs=2 types cases
+# Two processes: torch has one thread in each, and files stay whole so that their fixtures are made once.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+
+# One case of each family.
+test: check cases
 
 # All cases: the product of each family, and the slow ones.
 test-thorough: check
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 # Says which frozen numbers a change moves; `python -m tests.golden.make` freezes them anew.
 golden: setup
@@ -51,7 +53,7 @@ types: setup
 	$(BIN)/mypy
 
 cases: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: bench-simulation
 
@@ -65,6 +67,9 @@ bench-secure-sum: setup
 	test -d $(PEERS) || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers_secure_sum.txt
 	$(BIN)/python -m benchmarks.secure_sum --peer-python $(PEERS)/bin/python $(SECURE_SUM_OPTIONS)
+
+bench-federation: setup $(COURIER)/.installed
+	$(BIN)/python -m benchmarks.federation --courier $(COURIER)/bin/python $(FEDERATION_OPTIONS)
 
 bench-engine: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

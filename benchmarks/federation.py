@@ -122,7 +122,7 @@ def study_of(width: int, hospitals: int, rounds: int, cache: Path) -> Study:
     phantom = {
         "patients": PATIENTS * hospitals,
         "sites": hospitals,
-        "image_size": width,
+        "image_size": 64,
         "max_images": 1,
         "seed": 1,
     }

@@ -50,12 +50,17 @@ class DataError(WardroundError):
 
     code = "data"
 
+    several: "tuple[DataError, ...]" = ()
+    """The errors that this one joins; empty for one that stands for itself."""
+
 
 def as_one(errors: Sequence[DataError]) -> DataError:
     """Returns one error with the sentences of all; of a single one the same, code and all."""
     if len(errors) == 1:
         return errors[0]
-    return DataError(" ".join(map(str, errors)), code="data-several")
+    joined = DataError(" ".join(map(str, errors)), code="data-several")
+    joined.several = tuple(errors)
+    return joined
 
 
 class ModelError(WardroundError):

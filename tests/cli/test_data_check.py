@@ -91,7 +91,7 @@ def test_files_that_are_too_large_or_do_not_open_are_left_out_with_the_cause(war
     monkeypatch.setattr(store, "MAX_BYTES", 2000)
     ended = wardround("data", "check", tmp_path)
     assert ended.code == 0, ended.err
-    said = ended.out.splitlines()[1]
+    said = ended.out.splitlines()[0]
     assert "1 cannot be read: a file must have at most" in said
     assert "1 cannot be read: a picture must be one of" in said
 

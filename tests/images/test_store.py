@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import os
 import stat
 import struct
+import subprocess
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,9 @@ import pytest
 from tests.errors import raises_code
 
 from wardround.errors import DataError
+from wardround.images import archives
 from wardround.images import store as store_room
+from wardround.images.findings import by_cause
 from wardround.images.store import open_store
 
 FILES = {"a.png": b"first", "deep/er/b.dcm": bytes(range(256)) * 40, "deep/c": b""}
@@ -122,27 +126,84 @@ def test_two_members_of_one_name_refuse_the_archive(tmp_path, pack, pair):
         open_store(path)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE],
-)
-def test_links_and_devices_refuse_a_tar(tmp_path, kind):
-    with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        info = tarfile.TarInfo("innocent.png")
-        info.type, info.linkname = kind, "/etc/passwd"
-        archive.addfile(info)
+def tar_of(path, *members):
+    """A tar of members, each a name, a type, a target and a content."""
+    with tarfile.open(path, "w") as archive:
+        for name, kind, target, content in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, target, len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("target", ["/etc/passwd", "../x", "deep/../../x", "..", "C:/x"])
+def test_a_link_that_leads_outside_refuses_a_tar(tmp_path, kind, target):
+    path = tar_of(tmp_path / "x.tar", ("innocent.png", kind, target, b""))
     with raises_code(DataError, "data-archive-link"):
-        open_store(tmp_path / "x.tar")
+        open_store(path)
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
-def test_links_and_devices_refuse_a_zip(tmp_path, kind):
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        info = zipfile.ZipInfo("innocent.png")
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_devices_refuse_a_tar(tmp_path, kind):
+    path = tar_of(tmp_path / "x.tar", ("innocent.png", kind, "", b""))
+    with raises_code(DataError, "data-archive-device"):
+        open_store(path)
+
+
+def test_links_within_a_tar_are_the_file_or_left_out_with_the_cause(tmp_path):
+    path = tar_of(
+        tmp_path / "x.tar",
+        ("deep/a.png", tarfile.REGTYPE, "", b"first"),
+        ("./b.png", tarfile.LNKTYPE, "./deep/a.png", b""),
+        ("deep/c.png", tarfile.SYMTYPE, "../b.png", b""),
+        ("d.png", tarfile.LNKTYPE, "later.png", b""),
+        (".hidden", tarfile.SYMTYPE, "b.png", b""),
+        ("e.png", tarfile.GNUTYPE_SPARSE, "", b""),
+        ("later.png", tarfile.REGTYPE, "", b"second"),
+    )
+    with contextlib.closing(open_store(path)) as store:
+        assert store.names() == ["b.png", "deep/a.png", "later.png"]
+        assert {store.read(name) for name in ("b.png", "deep/a.png")} == {b"first"}
+        found = by_cause(store.left_out)
+    assert sorted(found.values()) == [("member 3",), ("member 4",), ("member 6",)]
+
+
+def test_a_file_with_holes_in_a_tar_is_left_out(tmp_path):
+    holes = tmp_path / "holes"
+    with holes.open("wb") as file:
+        file.truncate(50_000_000)
+    (tmp_path / "a").write_bytes(b"1")
+    subprocess.run(["tar", "-S", "-cf", "x.tar", "a", "holes"], cwd=tmp_path, check=True)
+    with contextlib.closing(open_store(tmp_path / "x.tar")) as store:
+        assert (store.names(), len(store.left_out)) == (["a"], 1)
+
+
+def zip_of_one(path, kind, content):
+    with zipfile.ZipFile(path, "w") as archive:
+        info = zipfile.ZipInfo("deep/innocent.png")
         info.external_attr = (kind | 0o644) << 16
-        archive.writestr(info, "/etc/passwd")
-    with raises_code(DataError, "data-archive-link"):
-        open_store(tmp_path / "x.zip")
+        archive.writestr(info, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "code"),
+    [
+        (stat.S_IFLNK, "/etc/passwd", "data-archive-link"),
+        (stat.S_IFLNK, "../../x", "data-archive-link"),
+        (stat.S_IFCHR, "", "data-archive-device"),
+        (stat.S_IFIFO, "", "data-archive-device"),
+    ],
+)
+def test_devices_and_links_that_lead_outside_refuse_a_zip(tmp_path, kind, target, code):
+    with raises_code(DataError, code):
+        open_store(zip_of_one(tmp_path / "x.zip", kind, target))
+
+
+def test_a_link_within_a_zip_is_left_out(tmp_path):
+    with contextlib.closing(open_store(zip_of_one(tmp_path / "x.zip", stat.S_IFLNK, "../a.png"))) as store:
+        assert (store.names(), len(store.left_out)) == ([], 1)
 
 
 def test_an_encrypted_member_refuses_a_zip(tmp_path):
@@ -163,19 +224,19 @@ def test_a_method_whose_output_cannot_be_bounded_refuses_a_zip(tmp_path):
 
 def test_too_many_members_too_large_or_too_well_packed_refuse_an_archive(tmp_path, monkeypatch):
     path = in_zip(tmp_path / "x.zip", {"a": bytes(300_000), "b": b""})
-    monkeypatch.setattr(store_room, "_SMALL_BYTES", 1000)
+    monkeypatch.setattr(archives, "_SMALL_BYTES", 1000)
     with raises_code(DataError, "data-archive-ratio"):
         open_store(path)
-    monkeypatch.setattr(store_room, "MAX_TOTAL_BYTES", 200_000)
+    monkeypatch.setattr(archives, "MAX_TOTAL_BYTES", 200_000)
     with raises_code(DataError, "data-archive-total-size"):
         open_store(path)
-    monkeypatch.setattr(store_room, "MAX_BYTES", 200_000)
+    monkeypatch.setattr(archives, "MAX_BYTES", 200_000)
     with raises_code(DataError, "data-archive-member-size"):
         open_store(path)
-    monkeypatch.setattr(store_room, "MAX_MEMBERS", 0)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 0)
     with raises_code(DataError, "data-archive-members"):
         open_store(path)
-    monkeypatch.setattr(store_room._Bounded, "bound", 50)
+    monkeypatch.setattr(archives._Bounded, "bound", 50)
     with raises_code(DataError, "data-archive-directory"):
         open_store(path)
 
@@ -244,6 +305,20 @@ def test_a_link_that_leads_nowhere_is_refused_and_so_are_links_without_end(tmp_p
     monkeypatch.setattr(store_room, "_MAX_LINKS", 500)
     with raises_code(DataError, "data-links"):
         open_store(farm)
+
+
+def test_who_only_looks_is_told_of_all_links_at_once_and_goes_on(tmp_path):
+    root = in_folder(tmp_path / "data", {"a": b"1"})
+    for name in "bcd":
+        (root / name).symlink_to(tmp_path / ("gone" if name == "d" else ".."))
+    os.mkfifo(root / "pipe")
+    store = open_store(root, looking=True)
+    assert store.names() == ["a"]
+    assert [error.code for error in store.refusals] == ["data-link-outside", "data-link-broken"]
+    assert "got 2 links" in str(store.refusals[0])
+    assert len(store.left_out) == 1
+    with raises_code(DataError, "data-several"):
+        open_store(root)
 
 
 def test_a_file_that_becomes_a_link_to_elsewhere_is_not_read(tmp_path):

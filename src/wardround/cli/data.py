@@ -49,7 +49,7 @@ def data_check(
     from wardround.errors import as_one
     from wardround.images.layouts.guess import guess_layout
     from wardround.images.listing import Classes, ReaderOptions
-    from wardround.images.load import Volumes, list_entries, load_images, open_layout
+    from wardround.images.load import Volumes, load_images, look_at_entries, open_layout
     from wardround.images.quality.facts import facts_of_folder
     from wardround.images.quality.inspection import inspect
     from wardround.images.quality.lines import lines
@@ -61,9 +61,9 @@ def data_check(
         modalities=tuple(modality) if modality else None,
         looking=True,
     )
-    with open_layout(layout, path) as store:
+    with open_layout(layout, path, looking=True) as store:
         layout = layout or guess_layout(store, labels)
-        are_volumes = list_entries(layout, store, task, options).volumes
+        are_volumes = look_at_entries(layout, store, task, options).volumes
     with TemporaryDirectory() as cache, Terminal(Console(stderr=True)) as terminal:
         terminal.stage(f"reading {layout}")
         images = load_images(
@@ -77,7 +77,7 @@ def data_check(
 
             write_page(found, images, page)
         if card is not None:
-            card.write_text(json.dumps(found.card.shareable(), indent=2) + "\n", encoding="utf-8")
+            _write(card, json.dumps(found.card.shareable(), indent=2) + "\n")
         if as_json:
             say(json.dumps(found.to_json()))
         else:
@@ -86,6 +86,19 @@ def data_check(
                 say(f"page: {page}  (shows patients: do not send)")
     if images.findings.refusals:
         raise as_one(images.findings.refusals)
+
+
+def _write(path: Path, text: str) -> None:
+    from wardround.errors import DataError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"`--card` must be a file that can be written, got: {error.strerror or error} ({path}). Choose a folder "
+            "that exists.",
+            code="data-card",
+        ) from None
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import DataError
+from wardround.images.findings import LeftOut
 from wardround.images.store import Store, open_store
 
 ENDING = ".npz"
@@ -27,6 +28,8 @@ _MOST_VALUES = 1 << 40
 
 class _Pictures:
     """Pictures of arrays in memory, each as a .npy file."""
+
+    left_out: tuple[LeftOut, ...] = ()
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
@@ -80,10 +83,9 @@ def array_of(data: bytes) -> npt.NDArray[Any]:
         count = 1
         for length in shape:
             count = min(count * max(0, int(length)), _MOST_VALUES)
-        content = data[stream.tell() :]
-        if dtype.kind not in "iu" or count * dtype.itemsize != len(content):
+        if dtype.kind not in "iu" or count * dtype.itemsize != len(data) - stream.tell():
             raise ValueError
-        return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
+        return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if is_fortran else "C")
     except (ValueError, TypeError, OverflowError, EOFError, SyntaxError, MemoryError, RecursionError):
         raise DataError(
             "an array must be whole and hold whole numbers, one in this file does not. Download the file again.",
@@ -98,10 +100,16 @@ def _checked(images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> list[int]:
             f"z), got {images.dtype} with {images.ndim} axes. Choose another file.",
             code="data-medmnist",
         )
-    if labels.shape not in ((len(images),), (len(images), 1)):
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise DataError(
+            "a MedMNIST file must have one label a picture: multi-label sets, such as chestmnist, are not supported, "
+            f"got labels of shape {labels.shape}. Give the pictures with one label each, by a manifest.csv.",
+            code="data-multi-label",
+        )
+    if labels.dtype.kind not in "iu" or labels.shape not in ((len(images),), (len(images), 1)):
         raise DataError(
             f"a MedMNIST file must have one label for each of {len(images)} images, got labels of shape "
-            f"{labels.shape}. Sets of several labels a picture, such as chestmnist, are not read.",
+            f"{labels.shape}. Download the file again.",
             code="data-medmnist",
         )
     return [int(label) for label in labels.ravel()]

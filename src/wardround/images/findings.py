@@ -64,6 +64,7 @@ class Findings:
         like_another: groups of patients whose ids look alike (`identity.alike`), who may be one person.
         classes_alike: groups of classes whose names look alike.
         two_sites: patients with pictures at two hospitals or more.
+        shared_series: SeriesInstanceUIDs with files of two patients or more, each with these patients.
         left_out: what lies in the folder and is not used, with the causes; unreadable files among it.
         empty_classes: classes without a picture, each with the causes in words where they are known.
         refusals: what a study would be refused for, where somebody only looked.
@@ -80,6 +81,7 @@ class Findings:
     like_another: tuple[tuple[str, ...], ...] = ()
     classes_alike: tuple[tuple[str, ...], ...] = ()
     two_sites: tuple[PatientId, ...] = ()
+    shared_series: tuple[tuple[str, ...], ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     empty_classes: tuple[str, ...] = ()
     refusals: tuple[DataError, ...] = ()

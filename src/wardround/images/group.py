@@ -72,6 +72,7 @@ def group_by_patient(
         unnamed=len(listing.entries) if listing.persons is Persons.UNNAMED else 0,
         like_another=listing.alike,
         classes_alike=() if listing.target is Target.MASKS else alike(listing.class_names),
+        shared_series=listing.shared_series,
         two_sites=tuple(patient.id for patient in patients if len(patient.sites) > 1),
     )
     return patients, findings

@@ -13,6 +13,9 @@ from wardround.images.findings import LeftOut, causes, shortened
 from wardround.images.identity import alike, folded, is_missing
 from wardround.types import Persons
 
+NO_LABEL = "no label"
+"""The one class of pictures whose labels are refused, where somebody only looks."""
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -27,6 +30,7 @@ class Listing:
         is_ordered: the layout states the order of grades, which are words.
         persons: knowledge of persons in the entries, from `naming.with_persons`; readers leave it as it is.
         alike: groups of patients whose ids look alike; readers that give pseudonyms find them, else `with_persons`.
+        shared_series: SeriesInstanceUIDs that have files of two patients or more, each with these patients.
         target: of the predictions.
         volumes: three-dimensional.
         channels: of every picture; None where it is as the study asks, one or three.
@@ -42,6 +46,7 @@ class Listing:
     is_ordered: bool = False
     persons: Persons = Persons.UNNAMED
     alike: tuple[tuple[str, ...], ...] = ()
+    shared_series: tuple[tuple[str, ...], ...] = ()
     target: Target = Target.CLASSES
     volumes: bool = False
     channels: int | None = None
@@ -54,6 +59,9 @@ class Listing:
             yield f"classes whose names look alike: {shortened([' = '.join(group) for group in classes])}"
         if self.alike:
             yield f"patients whose ids look alike: {shortened([' = '.join(group) for group in self.alike])}"
+        if self.shared_series:
+            groups = [f"{series}: {' and '.join(people)}" for series, *people in self.shared_series]
+            yield f"series that stand under two patients: {shortened(groups)}"
         if self.left_out:
             yield f"left out: {causes(self.left_out)}"
 
@@ -193,7 +201,10 @@ class ReaderOptions:
             DataError: grades are words in an order that nobody stated, or see `Classes.of`.
         """
         if self.classes is not None:
-            return self.classes.of(listing)
+            try:
+                return self.classes.of(listing)
+            except DataError as error:
+                return replace(listing, refusals=(*listing.refusals, *self.refused([error])))
         wrong = None if listing.is_ordered else unordered(listing.class_names, listing.target)
         return replace(listing, refusals=(*listing.refusals, *self.refused([wrong] if wrong else [])))
 

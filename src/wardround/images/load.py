@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from wardround.boundary.text import brief, steers
 from wardround.errors import DataError, as_one
+from wardround.images.all_pictures import list_all
 from wardround.images.arrays import ENDING, open_arrays
 from wardround.images.entries import Target, Task
 from wardround.images.findings import LeftOut, causes, shortened
@@ -89,8 +90,9 @@ def load_images(
     else:
         if phantom is not None:
             raise DataError(f"phantom options must go with the layout phantom, got {layout!r}. Leave them out.")
-        with open_layout(layout, root) as store:
-            listing = list_entries(layout, store, task, options)
+        with open_layout(layout, root, looking=options.looking) as store:
+            list_or_look = look_at_entries if options.looking else list_entries
+            listing = list_or_look(layout, store, task, options)
             recipe = _recipe(listing, pictures, volumes)
             digests, cached = pixels_of_files(store, listing, Wanted(recipe, cache_dir, progress))
     unreadable = cached.unreadable
@@ -110,11 +112,12 @@ def load_images(
     patients, findings = group_by_patient(listing, digests, frozenset(unreadable), rows_of)
     has_masks = listing.target is Target.MASKS
     if not patients:
-        raise DataError(
+        nothing = DataError(
             f"a set must have a picture that can be used, got none of {len(listing.entries)}: "
             f"{causes(listing.left_out)}. Correct what is said there.",
             code="data-nothing-left",
         )
+        raise as_one([*listing.refusals, nothing])
     present = {label for patient in patients for label in patient.labels}
     empty = () if has_masks else _empty_classes(listing, present)
     if empty and options.classes is None and not options.looking:
@@ -172,16 +175,17 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
     Raises:
         DataError: it does not hold the layout, or names some patients and not others.
     """
-    reader = reader_of(layout)
+    reader, wanted = reader_of(layout), _task(layout, task)
     try:
-        listing = reader.read(store, _task(layout, task), options)
+        listing = reader.read(store, wanted, options)
     except OSError as error:
         raise DataError(f"the data folder must be readable, got: {error}. Check its permissions.") from error
     except DataError as error:
         if "must look like" not in str(error):
             raise
         raise DataError(f"{error} {_elsewhere(layout, store)}", code=error.code) from None
-    _check_names(listing)
+    refusals = (*store.refusals, *listing.refusals, *options.refused(_wrong_names(listing)))
+    listing = replace(listing, refusals=refusals, left_out=(*listing.left_out, *store.left_out))
     if not listing.entries:
         if listing.refusals:  # somebody only looks, and nothing is left to look at
             raise as_one(listing.refusals)
@@ -192,9 +196,22 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
     return options.classified(with_persons(listing, options.names, store, looking=options.looking))
 
 
+def look_at_entries(layout: str, store: Store, task: str | None, options: ReaderOptions) -> Listing:
+    """Returns what `list_entries` does; where that is refused, every picture that lies there, and the refusals.
+
+    Raises:
+        DataError: no such layout or task, or nothing is left to look at.
+    """
+    _task(layout, task)
+    try:
+        return list_entries(layout, store, task, options)
+    except DataError as error:
+        return with_persons(list_all(store, error), options.names, store, looking=True)
+
+
 @contextmanager
-def open_layout(layout: str | None, root: Path | None) -> Iterator[Store]:
-    """Opens the data folder or archive of a known layout, or of one that is still to be guessed.
+def open_layout(layout: str | None, root: Path | None, *, looking: bool = False) -> Iterator[Store]:
+    """Opens the data folder or archive of a known layout, or of one that is still to be guessed; see `open_store`.
 
     Raises:
         DataError: an unknown layout, no folder, or an archive that is not to be trusted.
@@ -206,7 +223,7 @@ def open_layout(layout: str | None, root: Path | None) -> Iterator[Store]:
     if not root.exists():
         raise DataError(f"the data folder must exist, got {root}. Check its path.")
     arrays = _arrays_in(root)
-    store = open_store(root) if arrays is None else open_arrays(arrays)
+    store = open_store(root, looking=looking) if arrays is None else open_arrays(arrays)
     try:
         yield store
     finally:
@@ -250,17 +267,17 @@ def _choice(kind: type[_Choice], value: str, name: str) -> _Choice:
     return kind(value)
 
 
-def _check_names(listing: Listing) -> None:
-    """Refuses names that become those of classes, hospitals and groups, and that could steer a terminal."""
+def _wrong_names(listing: Listing) -> list[DataError]:
+    """Returns the refusal of names of classes, hospitals and groups that could steer a terminal, if there are any."""
     sites = {entry.site for entry in listing.entries if entry.site is not None}
     groups = {text for entry in listing.entries for group in entry.groups for text in group}
     wrong = sorted(name for name in {*listing.class_names, *sites, *groups} if steers(name))
-    if wrong:
-        raise DataError(
-            "names of classes, sites and groups must have no control characters, got "
-            f"{shortened([brief(name) for name in wrong], shown=3)}. Rename them.",
-            code="data-name",
-        )
+    error = DataError(
+        "names of classes, sites and groups must have no control characters, got "
+        f"{shortened([brief(name) for name in wrong], shown=3)}. Rename them.",
+        code="data-name",
+    )
+    return [error] if wrong else []
 
 
 def _elsewhere(layout: str, store: Store) -> str:

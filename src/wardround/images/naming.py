@@ -49,17 +49,12 @@ def with_persons(
         DataError: some entries name a patient and some do not, the table or the pattern does not hold, or a patient has
             two pictures where the site states one for each.
     """
-    match names:
-        case None if store is not None and TABLE in store:
-            listing = _by_table(listing, TABLE, bytes_of_table(store, TABLE, None))
-        case None | OnePerPicture():
-            pass
-        case ByTable(path):
-            listing = _by_table(listing, path.name, bytes_of_table(store, TABLE, path))
-        case ByPattern(pattern):
-            listing = _by_pattern(listing, pattern)
-        case _:
-            assert_never(names)
+    try:
+        listing = _named(listing, names, store)
+    except DataError as error:
+        if not looking:
+            raise
+        listing = replace(listing, refusals=(*listing.refusals, error))
     people = [_id_of(entry) for entry in listing.entries]
     if looking and (wrong := _some_unnamed(listing.entries, people)) and not isinstance(names, OnePerPicture):
         people = [entry.file if who is None else who for entry, who in zip(listing.entries, people, strict=True)]
@@ -90,6 +85,21 @@ def proposed_pattern(files: Iterable[str]) -> tuple[str, int] | None:
     found = [match[1] for stem in stems if (match := re.search(_LIKE_AN_ID, stem))]
     patients = len(set(found))
     return (_LIKE_AN_ID, patients) if len(found) == len(stems) and 1 < patients < len(stems) else None
+
+
+def _named(listing: Listing, names: PersonNames | None, store: Store | None) -> Listing:
+    """Returns the listing with the persons that the site, or a table in the folder, names."""
+    match names:
+        case None if store is not None and TABLE in store:
+            return _by_table(listing, TABLE, bytes_of_table(store, TABLE, None))
+        case None | OnePerPicture():
+            return listing
+        case ByTable(path):
+            return _by_table(listing, path.name, bytes_of_table(store, TABLE, path))
+        case ByPattern(pattern):
+            return _by_pattern(listing, pattern)
+        case _:
+            assert_never(names)
 
 
 def _id_of(entry: Entry) -> str | None:

@@ -53,6 +53,7 @@ _FINDINGS = {
     "like_another": "groups of patients whose ids look alike",
     "classes_alike": "groups of classes whose names look alike",
     "two_sites": "patients with pictures at two hospitals",
+    "shared_series": "series that have files of two patients or more",
     "left_out": "files, series and rows that were left out",
     "empty_classes": "classes without a picture",
 }

@@ -125,7 +125,7 @@ def spoil_patient(dicom, paths):
         (spoil_spacing, geometry.MIXED),
         (spoil_position, geometry.UNPLACED),
         (spoil_tilt, geometry.TILTED),
-        (spoil_patient, "two patients under one series"),
+        (spoil_patient, geometry.UNEVEN),
     ],
 )
 def test_a_series_that_is_no_even_stack_is_left_out_and_the_others_stay(dicom, tmp_path, spoil, reason):

@@ -134,7 +134,7 @@ def test_nothing_is_unpickled_and_no_header_is_believed(tmp_path, name, content)
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"train_labels": np.zeros((6, 14), np.uint8)}, "several labels a picture"),
+        ({"train_labels": np.zeros((6, 14), np.uint8)}, "multi-label sets, such as chestmnist, are not supported"),
         ({"train_labels": np.zeros((5, 1), np.uint8)}, "one label for each of 6"),
         ({"train_images": np.zeros((6, 784), np.uint8)}, "must be uint8"),
         ({"train_images": np.zeros((6, 28, 28), np.uint16)}, "must be uint8"),
@@ -145,8 +145,9 @@ def test_nothing_is_unpickled_and_no_header_is_believed(tmp_path, name, content)
     ],
 )
 def test_arrays_of_another_kind_are_one_sentence(tmp_path, changes, said):
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=said) as error:
         read(saved(tmp_path / "x.npz", arrays() | changes))
+    assert (error.value.code == "data-multi-label") == ("multi-label" in said)
 
 
 def test_other_arrays_and_files_that_are_no_archive_are_refused(tmp_path):

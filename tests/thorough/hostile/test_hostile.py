@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.thorough.hostile.generator import MUST_REFUSE, every_case, notes, own_files, studies, sweeps
+from tests.thorough.hostile.documents import own_files, studies, sweeps
+from tests.thorough.hostile.generator import every_case
+from tests.thorough.hostile.records import MUST_REFUSE, notes
 
 LEAST_CASES = 400
-SAMPLE_EVERY = 150
+SAMPLE_EVERY = 400
 MOST_KILOBYTES = 2_600_000
 """Two gigabytes beyond the imported libraries."""
 

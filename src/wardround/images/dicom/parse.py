@@ -11,7 +11,8 @@ import zlib
 from typing import TYPE_CHECKING
 
 from wardround.errors import DataError
-from wardround.images.store import MAX_BYTES, Store
+from wardround.images.archives import MAX_BYTES
+from wardround.images.store import Store
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

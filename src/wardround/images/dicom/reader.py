@@ -11,21 +11,21 @@ volumes.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
-from wardround.errors import DataError
+from wardround.errors import DataError, as_one
 from wardround.images.class_names import numbers_first
 from wardround.images.dicom.decoder import DicomDecoder
 from wardround.images.dicom.headers import MODALITIES, Header
 from wardround.images.dicom.labels import LABELS, Label, LabelTable, read_labels
 from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
 from wardround.images.dicom.quiet import require_pydicom
-from wardround.images.dicom.series import Survey, Unit, patients_of, pictures, survey, volumes
+from wardround.images.dicom.series import Survey, Unit, patients_of, pictures, shared_series, survey, volumes
 from wardround.images.entries import Entry, Region, Target, Task
 from wardround.images.findings import LeftOut, causes
 from wardround.images.identity import several
-from wardround.images.listing import Listing, ReaderOptions
+from wardround.images.listing import NO_LABEL, Listing, ReaderOptions
 from wardround.images.store import Store
 
 EXPECTED = f"DICOM files in any folders, and {LABELS} (label, patient_id) or segmentations"
@@ -61,37 +61,47 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
         )
     target = _TARGETS[task]
     name_for = partial(pseudonym, key)
-    table = None if target is Target.MASKS else read_labels(store, options, name_for)
-    if table is None and target is not Target.MASKS:
-        raise DataError(f"DICOM without segmentations must come with a table of labels, got none. Add {LABELS}.")
+    table, wrong = (None, []) if target is Target.MASKS else _table(store, options, name_for)
+    if wrong and not options.looking:
+        raise as_one(wrong)
     seen = survey(store, name_for, reviewed=options.reviewed, modalities=_chosen(options.modalities))
-    if seen.slices and seen.pictures:
-        raise DataError(
-            f"a data set must hold pictures or volumes, got pictures ({_modalities(seen.pictures)}) and slices of "
-            f'volumes ({_modalities(seen.slices)}). Choose by `[data] modalities`, such as ["CT"] (`--modality CT` '
-            "of `wardround data check`), or lay them into two folders.",
-            code="data-modalities",
-        )
-    units, gone, notes, like_another = _units(seen, name_for)
-    if table is None:
+    seen, mixed = _of_one_kind(seen)
+    refusals = options.refused([*wrong, *mixed])
+    found = _units(seen, name_for)
+    units, gone, notes = found.used, found.gone, found.notes
+    gone_out = [LeftOut(_called(unit), cause) for unit, cause in gone]
+    if target is Target.MASKS:
         if not seen.slices:
-            raise DataError(
+            pictures_only = (
                 "segmentations must belong to series of CT, MR or PT, got pictures. Choose another task."
             )
+            raise as_one([*refusals, DataError(pictures_only)])
         listing = _segmented(units, seen.segmentations, options.segments, notes)
+        listing = replace(listing, left_out=(*listing.left_out, *gone_out))
+    elif table is None:
+        listing = _unlabelled(units, gone_out, target, notes, are_volumes=bool(seen.slices))
     else:
         if seen.segmentations:
             notes.append(f"{len(seen.segmentations)} segmentations were passed over: the task is {task.value}")
         listing = _labelled(units, gone, table, target, notes, are_volumes=bool(seen.slices))
-    if table is None:
-        listing = replace(listing, left_out=tuple(LeftOut(_called(unit), cause) for unit, cause in gone))
-    listing = replace(listing, alike=like_another, left_out=(*listing.left_out, *seen.passed_over))
+    left_out = (*listing.left_out, *seen.passed_over)
+    listing = replace(
+        listing,
+        alike=found.alike,
+        shared_series=found.shared_series,
+        left_out=left_out,
+        refusals=(*refusals, *listing.refusals),
+    )
     if not listing.entries:
-        why = causes(listing.left_out) or "; ".join(listing.notes) or "no DICOM file lies there"
-        raise DataError(
+        why = causes(left_out) or "; ".join(listing.notes) or "no DICOM file lies there"
+        nothing = DataError(
             f"a DICOM export must hold something to train on, got {seen.num_files} files and nothing of use: {why}.",
             code="data-nothing-left",
         )
+        if not (options.looking and units):
+            raise as_one([*listing.refusals, nothing])
+        looked_at = _unlabelled(units, gone_out, target, notes, are_volumes=bool(seen.slices))
+        return replace(looked_at, left_out=(*gone_out, *seen.passed_over), refusals=(*listing.refusals, nothing))
     few = (task is Task.BINARY and len(listing.class_names) != 2) or len(listing.class_names) < 2
     if few and options.classes is None and not options.looking:
         raise DataError(
@@ -100,6 +110,38 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
             code="data-one-class",
         )
     return listing
+
+
+def _table(
+    store: Store, options: ReaderOptions, name_for: Callable[[str, str], str]
+) -> tuple[LabelTable | None, list[DataError]]:
+    """Returns the table of labels, or the reason why there is none."""
+    try:
+        table = read_labels(store, options, name_for)
+    except DataError as error:
+        return None, [error]
+    none = DataError(f"DICOM without segmentations must come with a table of labels, got none. Add {LABELS}.")
+    return table, [] if table else [none]
+
+
+def _of_one_kind(seen: Survey) -> tuple[Survey, list[DataError]]:
+    """Returns the files of pictures, or those of slices where there are more, and the refusal of a mixture."""
+    if not (seen.slices and seen.pictures):
+        return seen, []
+    mixed = DataError(
+        f"a data set must hold pictures or volumes, got pictures ({_modalities(seen.pictures)}) and slices of "
+        f'volumes ({_modalities(seen.slices)}). Choose by `[data] modalities`, such as ["CT"] (`--modality CT` '
+        "of `wardround data check`), or lay them into two folders.",
+        code="data-modalities",
+    )
+    are_slices = len(seen.slices) > len(seen.pictures)
+    others = seen.pictures if are_slices else seen.slices
+    cause = (
+        f"files of {'pictures beside slices of volumes' if are_slices else 'slices of volumes beside pictures'}"
+    )
+    left_out = (*seen.passed_over, *(LeftOut(header.source, cause) for header in others))
+    kept = replace(seen, pictures=()) if are_slices else replace(seen, slices=())
+    return replace(kept, passed_over=left_out), [mixed]
 
 
 def _chosen(modalities: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -125,10 +167,18 @@ def _called(unit: Unit) -> str:
     return f"{unit.file}, from {unit.headers[0].source}"
 
 
-def _units(
-    seen: Survey, name_for: Callable[[str, str], str]
-) -> tuple[list[Unit], list[tuple[Unit, str]], list[str], tuple[tuple[str, ...], ...]]:
-    """Returns pictures or volumes, those left out with causes, notes, and groups of patients whose ids look alike."""
+@dataclass(frozen=True)
+class _Units:
+    """Pictures or volumes, those left out with causes, notes, and groups of names that `Listing` describes."""
+
+    used: list[Unit]
+    gone: list[tuple[Unit, str]]
+    notes: list[str]
+    alike: tuple[tuple[str, ...], ...]
+    shared_series: tuple[tuple[str, ...], ...]
+
+
+def _units(seen: Survey, name_for: Callable[[str, str], str]) -> _Units:
     used = seen.slices or seen.pictures
     patient = patients_of((*used, *seen.segmentations, *seen.refused), name_for)
     notes = list(seen.notes)
@@ -147,12 +197,12 @@ def _units(
         for unit in pictures(seen.refused, patient)
     ]
     if not seen.slices:
-        return pictures(used, patient), gone, notes, like_another
+        return _Units(pictures(used, patient), gone, notes, like_another, shared_series(used, patient))
     units, left_out = volumes(used, patient)
     counts = Counter(reason for _, reason in left_out)
     notes += [f"{count} series were left out: {reason}" for reason, count in sorted(counts.items())]
     gone += [(unit, f"series left out: {reason}") for unit, reason in left_out]
-    return units, gone, notes, like_another
+    return _Units(units, gone, notes, like_another, shared_series(used, patient))
 
 
 def _labelled(
@@ -207,26 +257,46 @@ def _labelled(
     )
 
 
+def _unlabelled(
+    units: Sequence[Unit], left_out: Sequence[LeftOut], target: Target, notes: list[str], *, are_volumes: bool
+) -> Listing:
+    """Returns all units as one class, for a person who looks at an export whose labels are refused."""
+    return Listing(
+        tuple(_entry(unit, 0, None, None) for unit in units),
+        (NO_LABEL,),
+        tuple(notes),
+        left_out=tuple(left_out),
+        target=Target.CLASSES if target is Target.MASKS else target,
+        volumes=are_volumes,
+        channels=1 if are_volumes else None,
+        decoder=DicomDecoder(are_volumes),
+    )
+
+
 def _segmented(
     units: Sequence[Unit], segmentations: Sequence[Header], wanted: tuple[str, ...] | None, notes: list[str]
 ) -> Listing:
     masks: dict[str, list[Header]] = {}
-    unmatched = 0
+    unmatched = []
     for found in segmentations:
         of = [unit for unit in units if _belongs(found, unit)]
         if len(of) == 1:
             masks.setdefault(of[0].file, []).append(found)
         else:
-            unmatched += 1
+            unmatched.append(
+                LeftOut(found.source, "segmentations that belong to no series that is read, or to several")
+            )
     chosen = [unit for unit in units if unit.file in masks]
     overlaid = sum(len(several) > 1 for several in masks.values())
     counts = {
-        "segmentations belong to no series that is read, or to several, and were passed over": unmatched,
+        "segmentations belong to no series that is read, or to several, and were passed over": len(unmatched),
         "volumes have no segmentation and were left out": len(units) - len(chosen),
         "volumes have several segmentations, laid over each other": overlaid,
     }
     notes += [f"{count} {what}" for what, count in counts.items() if count]
     labels = {label for several in masks.values() for found in several for label in found.segments if label}
+    cause = "volumes without a segmentation"
+    left_out = (*unmatched, *(LeftOut(_called(unit), cause) for unit in units if unit.file not in masks))
     segments = tuple(sorted(labels)) if wanted is None else wanted
     if len(segments) > MAX_SEGMENTS or len(set(segments)) != len(segments):
         raise DataError(
@@ -237,6 +307,7 @@ def _segmented(
         tuple(_entry(unit, 0, None, None, masks[unit.file]) for unit in chosen),
         class_names,
         tuple(notes),
+        left_out=left_out,
         target=Target.MASKS,
         volumes=True,
         channels=1,

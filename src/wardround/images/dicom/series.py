@@ -15,7 +15,6 @@ from wardround.images.dicom.quiet import sealed
 from wardround.images.findings import LeftOut
 from wardround.images.store import Store
 
-_TWO_PATIENTS = "files of two patients under one series"
 _TOO_LARGE = f"more than {MAX_VOXELS:,} voxels"
 _USED = (Kind.PICTURE, Kind.SLICE, Kind.SEGMENTATION)
 _DAMAGED = "damaged DICOM files"
@@ -179,10 +178,7 @@ def patients_of(headers: Iterable[Header], name_for: Callable[[str, str], str]) 
 def pictures(headers: Iterable[Header], patient: Callable[[Header], str]) -> list[Unit]:
     """Returns every frame of every file as a picture of its own."""
     units = []
-    of_series: dict[tuple[str, str], list[Header]] = defaultdict(list)
-    for header in headers:  # a UID that the export gave to series of several patients joins none of them
-        of_series[patient(header), header.series].append(header)
-    for (who, name), found in of_series.items():
+    for (who, name), found in _by_series(headers, patient).items():
         ordered = sorted(found, key=lambda header: (header.number, header.image))
         for number, header in enumerate(ordered, start=1):
             file = f"{who}/s-{name}/{number:04d}"
@@ -196,16 +192,17 @@ def pictures(headers: Iterable[Header], patient: Callable[[Header], str]) -> lis
 def volumes(
     headers: Iterable[Header], patient: Callable[[Header], str]
 ) -> tuple[list[Unit], list[tuple[Unit, str]]]:
-    """Returns every series that makes a volume, and the others, each with the reason."""
+    """Returns every series that makes a volume, and the others, each with the reason.
+
+    Files of two patients under one SeriesInstanceUID are a series of each: no patient's volume depends on another's.
+    """
     units, left_out = [], []
-    for name, found in _by_series(headers).items():
-        owners = {patient(header) for header in found}
+    for (who, name), found in _by_series(headers, patient).items():
+        file = f"{who}/s-{name}"
         try:
-            if len(owners) > 1:
-                raise NoStack(_TWO_PATIENTS)
-            units.append(Unit(f"{min(owners)}/s-{name}", min(owners), _in_order(found)))
+            units.append(Unit(file, who, _in_order(found)))
         except NoStack as error:
-            left_out.append((Unit(f"{min(owners)}/s-{name}", min(owners), tuple(found)), error.reason))
+            left_out.append((Unit(file, who, tuple(found)), error.reason))
     return sorted(units, key=lambda unit: unit.file), left_out
 
 
@@ -224,8 +221,17 @@ def _in_order(found: list[Header]) -> tuple[Header, ...]:
     return tuple({owners[index].source: owners[index] for index in grid.order}.values())
 
 
-def _by_series(headers: Iterable[Header]) -> dict[str, list[Header]]:
-    found: dict[str, list[Header]] = defaultdict(list)
+def shared_series(headers: Iterable[Header], patient: Callable[[Header], str]) -> tuple[tuple[str, ...], ...]:
+    """Returns each series that has files of two patients or more, with these patients."""
+    owners: dict[str, set[str]] = defaultdict(set)
     for header in headers:
-        found[header.series].append(header)
+        owners[header.series].add(patient(header))
+    return tuple((f"s-{name}", *sorted(people)) for name, people in sorted(owners.items()) if len(people) > 1)
+
+
+def _by_series(headers: Iterable[Header], patient: Callable[[Header], str]) -> dict[tuple[str, str], list[Header]]:
+    """Returns files by patient and series: a UID that the export gave to several patients joins none of them."""
+    found: dict[tuple[str, str], list[Header]] = defaultdict(list)
+    for header in headers:
+        found[patient(header), header.series].append(header)
     return found

@@ -4,8 +4,8 @@
     sub-<id>/[ses-<id>/]anat/sub-<id>_..._T1w.nii.gz
 
 The participant is the patient. The kind of an image is the end of its name (T1w, T2w, FLAIR); where there are several,
-the study chooses by `modalities`. Folders beside the participants', such as `derivatives`, are passed over. Rows of
-participants without an image that is read are not checked.
+the study chooses by `modalities`. Of folders beside the participants', `derivatives` is read for segmentation
+(`bids_masks`), and the others are passed over. Rows of participants without an image that is read are not checked.
 """
 
 import re
@@ -17,9 +17,10 @@ from wardround.errors import DataError
 from wardround.images.class_names import numbers_first
 from wardround.images.csv_file import Row, Table, read_table
 from wardround.images.decode.nifti import ENDINGS, NIFTI
-from wardround.images.entries import Entry, Target, Task
+from wardround.images.entries import Entry, Region, Target, Task
 from wardround.images.findings import LeftOut, shortened
 from wardround.images.identity import folded, names_nobody
+from wardround.images.layouts.bids_masks import masks_of
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.store import Store
@@ -40,9 +41,11 @@ def read_bids(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> 
         DataError: no table; several kinds of images and no choice of one (code `data-bids`); everything that is wrong
             with the rows of participants who have images, and images without a row.
     """
+    if task is Task.SEGMENTATION:
+        return _segmented(store, options)
     table, column = _participants(store, options)
     images = _images(store)
-    chosen, dropped = _of_kinds(images, options)
+    chosen, dropped, mixed = _of_kinds(images, options)
     read, pictured = set(chosen.values()), {person for person, _ in images.values()}
     looked_at = [row for row in table.rows if row.values[ID] in read or names_nobody(row.values[ID])]
     found = checked(replace(table, rows=tuple(looked_at)), (ID, column), options)
@@ -52,7 +55,7 @@ def read_bids(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> 
     strays = [name for name, person in chosen.items() if person not in listed]
     missing = _refused(f"a row in {table.name} for every image", f"{len(strays)} without: {shortened(strays)}")
     refusals = options.refused(
-        [*refusal(table, [*found.problems, *problems], found.words), *([missing] if strays else [])]
+        [*mixed, *refusal(table, [*found.problems, *problems], found.words), *([missing] if strays else [])]
     )
     labels = {name: folded(rows[person].values[column]) for name, person in chosen.items() if person in rows}
     class_names = tuple(sorted(set(labels.values()), key=numbers_first))
@@ -78,20 +81,51 @@ def read_bids(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> 
     )
 
 
+def _segmented(store: Store, options: ReaderOptions) -> Listing:
+    """Returns every anatomical image that has a mask; a table of participants, if there is one, adds site and sex."""
+    chosen, dropped, mixed = _of_kinds(_images(store), options)
+    rows: dict[str, Row] = {}
+    if PARTICIPANTS in store or options.labels is not None:
+        table = _table(store, options)
+        rows = {row.values[ID]: row for row in reversed(table.rows)}
+    masks = masks_of(store, chosen)
+    refusals = options.refused([*mixed, *masks.refusals])
+    return Listing(
+        tuple(_masked(name, chosen[name], mask, rows) for name, mask in sorted(masks.of_image.items())),
+        masks.class_names,
+        left_out=(*dropped, *masks.left_out),
+        refusals=refusals,
+        target=Target.MASKS,
+        volumes=True,
+        channels=1,
+        regions=tuple(Region(name, (index,)) for index, name in enumerate(masks.class_names) if index),
+        decoder=NIFTI,
+    )
+
+
+def _masked(name: str, person: str, mask: str, rows: Mapping[str, Row]) -> Entry:
+    entry = _entry(name, 0, rows[person]) if person in rows else Entry(name, 0, person)
+    return replace(entry, mask=(mask,))
+
+
 def _participants(store: Store, options: ReaderOptions) -> tuple[Table, str]:
     """Returns the table with ids as folders have them, and the column of the label."""
     if PARTICIPANTS not in store and options.labels is None:
         raise DataError(
             f"the layout bids must look like {EXPECTED}, but there is no {PARTICIPANTS}.", code="data-bids"
         )
-    name = PARTICIPANTS if options.labels is None else options.labels.name
-    table = read_table(name, bytes_of_table(store, PARTICIPANTS, options.labels), (ID,))
+    table = _table(store, options)
     column = next((column for column in LABEL_COLUMNS if column in table.columns), None)
     if column is None:
-        raise _refused(f"a column of {', '.join(LABEL_COLUMNS)} in {name}", ", ".join(table.columns))
-    return replace(
-        table, rows=tuple(replace(row, values=row.values | {ID: _id(row)}) for row in table.rows)
-    ), column
+        raise _refused(f"a column of {', '.join(LABEL_COLUMNS)} in {table.name}", ", ".join(table.columns))
+    return table, column
+
+
+def _table(store: Store, options: ReaderOptions) -> Table:
+    """Returns the table of participants, with ids as folders have them."""
+    name = PARTICIPANTS if options.labels is None else options.labels.name
+    table = read_table(name, bytes_of_table(store, PARTICIPANTS, options.labels), (ID,))
+    return replace(table, rows=tuple(replace(row, values=row.values | {ID: _id(row)}) for row in table.rows))
 
 
 def _id(row: Row) -> str:
@@ -111,22 +145,26 @@ def _images(store: Store) -> dict[str, tuple[str, str]]:
 
 def _of_kinds(
     images: Mapping[str, tuple[str, str]], options: ReaderOptions
-) -> tuple[dict[str, str], list[LeftOut]]:
-    """Returns the participants of the images that the study chooses, and the others."""
+) -> tuple[dict[str, str], list[LeftOut], list[DataError]]:
+    """Returns the participants of the images that the study chooses, the others, and the refusal of a missing choice.
+
+    Where nothing is chosen, the images are those of the commonest kind.
+    """
     counts = Counter(kind for _, kind in images.values())
     found = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
-    if options.modalities is None and len(counts) > 1:
-        raise _refused(
-            'one kind of images, or a choice by `[data] modalities`, such as ["T1w"] (`--modality T1w` of `wardround '
-            "data check`)",
-            found,
-        )
-    wanted = counts.keys() if options.modalities is None else options.modalities
+    mixed = _refused(
+        'one kind of images, or a choice by `[data] modalities`, such as ["T1w"] (`--modality T1w` of `wardround '
+        "data check`)",
+        found,
+    )
+    commonest = tuple(kind for kind, _ in counts.most_common(1))
+    wanted = commonest if options.modalities is None else options.modalities
     chosen = {name: person for name, (person, kind) in images.items() if kind in wanted}
     if images and not chosen:
         raise _refused(f"images of the kinds that `[data] modalities` names, {', '.join(wanted)}", found)
     cause = f"images of another kind than {' or '.join(wanted)}"
-    return chosen, [LeftOut(name, cause) for name in images if name not in chosen]
+    is_mixed = options.modalities is None and len(counts) > 1
+    return chosen, [LeftOut(name, cause) for name in images if name not in chosen], [mixed] if is_mixed else []
 
 
 def _contradictions(rows: Iterable[Row]) -> list[str]:
@@ -148,4 +186,4 @@ def _refused(must: str, came: str) -> DataError:
     return DataError(f"the layout bids must have {must}, got {came}. It is {EXPECTED}.", code="data-bids")
 
 
-READER = Reader(read_bids, EXPECTED, (Task.CLASSIFICATION, Task.BINARY, Task.GRADING))
+READER = Reader(read_bids, EXPECTED, (Task.CLASSIFICATION, Task.BINARY, Task.GRADING, Task.SEGMENTATION))

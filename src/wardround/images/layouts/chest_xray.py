@@ -11,7 +11,7 @@ import re
 
 from wardround.errors import DataError
 from wardround.images.entries import Entry, Task
-from wardround.images.findings import shortened
+from wardround.images.findings import LeftOut, shortened
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, ByPattern, ByTable, Listing, ReaderOptions
 from wardround.images.naming import TABLE
@@ -46,19 +46,20 @@ def read_chest_xray(store: Store, task: Task, options: ReaderOptions = NO_OPTION
     table = None
     if METADATA in store or options.labels is not None:
         table = read_metadata(store, ("file", "patient_id"), options)
-        patients = _patients_of_table(table, files)
+        patients, wrong = _patients_of_table(table, files)
     else:
-        patients = _patients_of_names(files, is_named_elsewhere=is_named_elsewhere)
-    files = list(patients)
-    labels = _labels(files, task)
+        patients, wrong = _patients_of_names(files, is_named_elsewhere=is_named_elsewhere)
+    labels, unlabelled = _labels(list(patients), task)
+    refusals = options.refused([*(table.refusals if table else ()), *wrong, *unlabelled])
+    left_out = [LeftOut(file, "files without a patient or a label") for file in files if file not in labels]
+    files = list(labels)
     entries = tuple(
         Entry(file, labels[file], patients[file][0], site=patients[file][1], split=file.split("/")[0])
         for file in files
     )
     notes = [f"{num_others} files that are no pictures were passed over"] if num_others else []
-    refusals = () if table is None else table.refusals
     notes += () if table is None else table.notes
-    return Listing(entries, CLASS_NAMES[task], tuple(notes), refusals=refusals)
+    return Listing(entries, CLASS_NAMES[task], tuple(notes), left_out=tuple(left_out), refusals=refusals)
 
 
 def patient_of_name(file: str) -> str | None:
@@ -76,41 +77,47 @@ def patient_of_name(file: str) -> str | None:
     return None
 
 
-def _patients_of_names(files: list[str], *, is_named_elsewhere: bool) -> dict[str, tuple[str | None, str | None]]:
-    named = {file: patient_of_name(file) for file in files}
-    unknown = [file for file, patient in named.items() if patient is None]
-    if unknown and not is_named_elsewhere:
-        raise DataError(
-            f"every file name must tell its patient (personN_bacteria_, personN_virus_ or IM-N-), "
-            f"{len(unknown)} do not: {shortened(unknown)}. "
-            f"Add a {TABLE} with the columns picture and patient, or set `[site] patients`."
-        )
-    return {file: (patient, None) for file, patient in named.items()}
+_Patients = dict[str, tuple[str | None, str | None]]
+"""Patient and site of each file that has them."""
 
 
-def _patients_of_table(table: Metadata, files: list[str]) -> dict[str, tuple[str | None, str | None]]:
+def _patients_of_names(files: list[str], *, is_named_elsewhere: bool) -> tuple[_Patients, list[DataError]]:
+    patients: _Patients = {file: (patient_of_name(file), None) for file in files}
+    unknown = [file for file, (patient, _) in patients.items() if patient is None]
+    if is_named_elsewhere or not unknown:
+        return patients, []
+    error = DataError(
+        f"every file name must tell its patient (personN_bacteria_, personN_virus_ or IM-N-), "
+        f"{len(unknown)} do not: {shortened(unknown)}. "
+        f"Add a {TABLE} with the columns picture and patient, or set `[site] patients`."
+    )
+    return {file: found for file, found in patients.items() if found[0] is not None}, [error]
+
+
+def _patients_of_table(table: Metadata, files: list[str]) -> tuple[_Patients, list[DataError]]:
     unlisted = [file for file in files if file not in table.listed]
-    if unlisted:
-        raise DataError(
-            f"{METADATA} must list every picture, {len(unlisted)} of {len(files)} are not in it: "
-            f"{shortened(unlisted)}. Add their rows, or take the files away."
-        )
+    error = DataError(
+        f"{METADATA} must list every picture, {len(unlisted)} of {len(files)} are not in it: "
+        f"{shortened(unlisted)}. Add their rows, or take the files away."
+    )
     rows = {file: table.rows[file] for file in files if file in table.rows}
-    return {file: (row.values["patient_id"], row.get("site")) for file, row in rows.items()}
+    patients: _Patients = {file: (row.values["patient_id"], row.get("site")) for file, row in rows.items()}
+    return patients, [error] if unlisted else []
 
 
-def _labels(files: list[str], task: Task) -> dict[str, int]:
+def _labels(files: list[str], task: Task) -> tuple[dict[str, int], list[DataError]]:
     ill = {file: int(file.split("/")[1] == "PNEUMONIA") for file in files}
     if task is Task.BINARY:
-        return ill
+        return ill, []
     found = {file: _ILL.match(file.rsplit("/", 1)[-1]) for file in files if ill[file]}
     unknown = [file for file, match in found.items() if match is None]
-    if unknown:
-        raise DataError(
-            f"for the task subtype every name below PNEUMONIA must say bacteria or virus, {len(unknown)} do "
-            f"not: {shortened(unknown)}. Use the task binary."
-        )
-    return ill | {file: _SUBTYPES[match[2]] for file, match in found.items() if match is not None}
+    error = DataError(
+        f"for the task subtype every name below PNEUMONIA must say bacteria or virus, {len(unknown)} do "
+        f"not: {shortened(unknown)}. Use the task binary."
+    )
+    well = {file: 0 for file in files if not ill[file]}
+    labels = well | {file: _SUBTYPES[match[2]] for file, match in found.items() if match is not None}
+    return {file: labels[file] for file in files if file in labels}, [error] if unknown else []
 
 
 READER = Reader(read_chest_xray, EXPECTED, (Task.BINARY, Task.SUBTYPE))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from wardround.boundary.documents import Unfit, parse_json
+from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json
 from wardround.errors import DataError
 from wardround.images.store import Store
 
@@ -18,7 +18,7 @@ def description_of(store: Store, layout: str, expected: str) -> dict[str, Any]:
     if DESCRIPTION not in store:
         raise DataError(f"the layout {layout} must look like {expected}, but there is no {DESCRIPTION}.")
     try:
-        found = parse_json(store.read(DESCRIPTION))
+        found = parse_json(store.head(DESCRIPTION, MOST_JSON_BYTES + 1))
     except Unfit as error:
         raise DataError(f"{DESCRIPTION} must be JSON, got: {error}. Restore it.") from None
     return as_dict(found)

@@ -10,14 +10,14 @@ a mask (`test`) are passed over.
 from pathlib import PurePosixPath
 from typing import Any
 
-from wardround.errors import DataError
+from wardround.errors import DataError, as_one
 from wardround.images.decode.nifti import ENDINGS, NIFTI
 from wardround.images.entries import Entry, Region, Target, Task
-from wardround.images.findings import shortened
+from wardround.images.findings import LeftOut, shortened
 from wardround.images.layouts.dataset_json import DESCRIPTION, as_dict, as_list, description_of
 from wardround.images.layouts.nnunet import is_nnunet, listing_of
-from wardround.images.layouts.readers import Reader, plain
-from wardround.images.listing import Listing
+from wardround.images.layouts.readers import Reader
+from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.store import Store
 from wardround.images.table import leads_outside
 
@@ -38,7 +38,7 @@ _UNIONS: dict[frozenset[str], tuple[tuple[str, frozenset[str]], ...]] = {
 }
 
 
-def read_decathlon(store: Store, task: Task) -> Listing:
+def read_decathlon(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
     """Returns every training volume with its mask; a folder in nnU-Net's form is read as `nnunet` reads it.
 
     Raises:
@@ -47,16 +47,21 @@ def read_decathlon(store: Store, task: Task) -> Listing:
     del task
     description = description_of(store, "decathlon", EXPECTED)
     if is_nnunet(description):
-        return listing_of(store, description)
-    if not as_list(description.get("training")):
+        return listing_of(store, description, options)
+    listed = as_list(description.get("training"))
+    if not listed:
         raise DataError(f"{DESCRIPTION} must list volumes under 'training', got none. Restore it.")
     pairs, problems = _pairs(store, description)
-    names = _class_names(description)
-    if problems:
-        raise DataError(
-            f"every volume of {DESCRIPTION} must have its two files, {len(problems)} problems: "
-            f"{shortened(problems)}. Restore the files, or take the entries out."
-        )
+    missing = DataError(
+        f"every volume of {DESCRIPTION} must have its two files, {len(problems)} problems: "
+        f"{shortened(problems)}. Restore the files, or take the entries out."
+    )
+    refusals = [missing] if problems else []
+    try:
+        names = _class_names(description)
+    except DataError as error:
+        raise as_one([error, *refusals]) from None
+    refusals = [*options.refused(refusals)]
     entries = [Entry(image, 0, None, split="train", mask=(mask,)) for image, mask in sorted(pairs)]
     notes = []
     if untested := len(as_list(description.get("test"))):
@@ -65,6 +70,8 @@ def read_decathlon(store: Store, task: Task) -> Listing:
         tuple(entries),
         names,
         tuple(notes),
+        left_out=tuple(LeftOut(problem, "entries without their two files") for problem in problems),
+        refusals=tuple(refusals),
         target=Target.MASKS,
         volumes=True,
         channels=max(1, len(as_dict(description.get("modality")))),
@@ -124,4 +131,4 @@ def _path(value: object) -> str | None:
     return PurePosixPath(name).as_posix()
 
 
-READER = Reader(plain(read_decathlon), EXPECTED, (Task.SEGMENTATION,))
+READER = Reader(read_decathlon, EXPECTED, (Task.SEGMENTATION,))

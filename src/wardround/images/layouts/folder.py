@@ -11,13 +11,14 @@ far more often than patients.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from wardround.errors import DataError
+from wardround.images.all_pictures import IN_MASKS, MASKS, is_mask, plain
 from wardround.images.class_names import numbers_first, unlabelled
 from wardround.images.entries import Entry, Task
-from wardround.images.findings import shortened
+from wardround.images.findings import LeftOut, shortened
 from wardround.images.identity import folded, is_missing
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, ByPattern, ByTable, Listing, ReaderOptions
@@ -30,11 +31,7 @@ EXPECTED = (
 )
 
 _IMAGES = {"images", "image", "imgs", "img"}
-_MASKS = {
-    "masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation", "ground_truth",
-    "groundtruth", "gt",
-}  # fmt: skip
-"""Folder names of pictures and of their masks, in lower case: neither are classes."""
+"""Folder names of pictures, in lower case, that are no classes beside those of masks."""
 
 
 def read_folder(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
@@ -73,37 +70,57 @@ def _by_table(store: Store, options: ReaderOptions) -> Listing:
 def _by_folders(store: Store, options: ReaderOptions) -> Listing:
     pictures, _ = files_in(store)
     paths = {file: file.split("/") for file in pictures}
+    refusals = []
+    inside = _parts_inside(paths.values())
+    if inside is not None:
+        refusals.append(inside)
+        paths = {file: path[1:] for file, path in paths.items()}
     tops = sorted({path[0] for path in paths.values() if len(path) > 1})
     parts = [top for top in tops if top.casefold() in PARTS]
     if parts and parts != tops:
-        raise DataError(
-            f"published parts ({', '.join(parts)}) must not stand beside classes, got: "
-            f"{shortened([top for top in tops if top not in parts])}. Lay the classes into the parts, as in "
-            f"train/<class>/picture.png, or give a {METADATA}.",
-            code="data-parts-beside-classes",
+        refusals.append(
+            DataError(
+                f"published parts ({', '.join(parts)}) must not stand beside classes, got: "
+                f"{shortened([top for top in tops if top not in parts])}. Lay the classes into the parts, as in "
+                f"train/<class>/picture.png, or give a {METADATA}.",
+                code="data-parts-beside-classes",
+            )
         )
-    depth = 1 if parts else 0
-    _refuse_masks({*tops} if not parts else {path[1] for path in paths.values() if len(path) > 2})
-    found = [_Placed(file, path[depth], path[0] if parts else None, path[depth + 1 : -1])
-             for file, path in paths.items() if len(path) > depth + 1]  # fmt: skip
-    _refuse_masks({one.below[0] for one in found if one.below})
-    below = {one.below[0] for one in found if one.below and one.below[0].casefold() in PARTS}
-    if below and len(tops) == 1:
-        raise DataError(
-            f"classes must lie at the top of the data folder or in published parts, got {', '.join(sorted(below))} in "
-            f"the one folder {tops[0]}. Give that folder as the data folder.",
-            code="data-parts-inside",
-        )
-    listing = _listing(found, options)
-    if not (TABLE in store or isinstance(options.names, ByPattern | ByTable)):
-        wrong = _wrong_patients(listing.entries, len(listing.class_names))
-        refusals = (*listing.refusals, *options.refused([wrong] if wrong else []))
-        listing = replace(listing, refusals=refusals)
+    placed = [place for file, path in paths.items() if (place := _placed(file, path)) is not None]
+    beside = _masks_beside({one.name for one in placed}) or _masks_beside(
+        {one.below[0] for one in placed if one.below}
+    )
+    masks = [one.file for one in placed if beside is not None and is_mask(one.file)]
+    found = [one for one in placed if beside is None or not is_mask(one.file)]
+    listing, wrong = _listing(found, options)
+    refusals += [error for error in (beside, wrong) if error is not None]
+    if not (refusals or TABLE in store or isinstance(options.names, ByPattern | ByTable)):
+        of_patients = _wrong_patients(listing.entries, len(listing.class_names))
+        refusals += [of_patients] if of_patients else []
     num_others = sum("/" in name for name in store.names()) - sum("/" in file for file in pictures)
     notes = [f"{num_others} files that are no pictures were passed over"] if num_others else []
-    if loose := len(pictures) - len(found):
+    if loose := len(pictures) - len(placed):
         notes.append(f"{loose} pictures lie in no folder of a class and were passed over")
-    return replace(listing, notes=(*listing.notes, *notes))
+    return replace(
+        listing,
+        notes=(*listing.notes, *notes),
+        left_out=tuple(LeftOut(file, IN_MASKS) for file in masks),
+        refusals=options.refused(refusals),
+    )
+
+
+def _parts_inside(paths: Iterable[Sequence[str]]) -> DataError | None:
+    """Returns the refusal of published parts that lie in one folder, which should be the data folder."""
+    deep = [path for path in paths if len(path) > 1]
+    tops = {path[0] for path in deep}
+    below = {path[1] for path in deep if len(path) > 2 and path[1].casefold() in PARTS}
+    if not below or len(tops) != 1 or tops & PARTS.keys():
+        return None
+    return DataError(
+        f"classes must lie at the top of the data folder or in published parts, got {', '.join(sorted(below))} in "
+        f"the one folder {', '.join(tops)}. Give that folder as the data folder.",
+        code="data-parts-inside",
+    )
 
 
 @dataclass(frozen=True)
@@ -113,11 +130,19 @@ class _Placed:
     file: str
     name: str
     part: str | None
-    below: list[str]
+    below: tuple[str, ...]
 
 
-def _listing(found: list[_Placed], options: ReaderOptions) -> Listing:
-    """Returns the pictures by class; folders for labels that are missing are no classes."""
+def _placed(file: str, path: Sequence[str]) -> _Placed | None:
+    """Returns the place of a picture, in a published part where its first folder is one; None in no class's folder."""
+    depth = 1 if path[0].casefold() in PARTS else 0
+    if len(path) < depth + 2:
+        return None
+    return _Placed(file, path[depth], path[0] if depth else None, tuple(path[depth + 1 : -1]))
+
+
+def _listing(found: list[_Placed], options: ReaderOptions) -> tuple[Listing, DataError | None]:
+    """Returns the pictures by class, and the refusal of folders for labels that are missing, which are no classes."""
     folders = {folded(one.name) for one in found}
     empty = unlabelled(folders, options.listed)
     meant = {name for name in empty if ("" if is_missing(name) else name.lower()) in options.left_out_values}
@@ -141,19 +166,21 @@ def _listing(found: list[_Placed], options: ReaderOptions) -> Listing:
     ]
     left_out = sum(folded(one.name) in meant for one in found)
     notes = (f"{left_out} pictures were left out, by [site] leave_out",) if left_out else ()
-    return Listing(tuple(entries), class_names, notes, refusals=options.refused([error] if wrong else []))
+    return Listing(tuple(entries), class_names, notes), error if wrong else None
 
 
-def _refuse_masks(folders: set[str]) -> None:
-    plain = {folder.casefold().replace("-", "_").replace(" ", "_") for folder in folders}
-    if plain & _IMAGES and plain & _MASKS:
-        raise DataError(
-            "folders must be classes or patients, got folders of images beside folders of masks: "
-            f"{', '.join(sorted(folder for folder in folders if folder.casefold() in _IMAGES | _MASKS))}. For "
-            "segmentation give a manifest.csv (image, patient, mask); for classification take the masks out of the "
-            f"data folder, or give a {METADATA}.",
-            code="data-masks-beside-images",
-        )
+def _masks_beside(folders: set[str]) -> DataError | None:
+    """Returns the refusal of folders of images beside folders of masks."""
+    images, masks = ({folder for folder in folders if plain(folder) in names} for names in (_IMAGES, MASKS))
+    if not images or not masks:
+        return None
+    return DataError(
+        "folders must be classes or patients, got folders of images beside folders of masks: "
+        f"{', '.join(sorted(images | masks))}. For "
+        "segmentation give a manifest.csv (image, patient, mask); for classification take the masks out of the "
+        f"data folder, or give a {METADATA}.",
+        code="data-masks-beside-images",
+    )
 
 
 def _wrong_patients(entries: Sequence[Entry], num_classes: int) -> DataError | None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from wardround.errors import DataError
 from wardround.images.arrays import ENDING
 from wardround.images.decode.nifti import ENDINGS
 from wardround.images.dicom.parse import is_dicom
@@ -21,8 +22,8 @@ def guess_layout(store: Store, table: Path | None = None) -> str:
     """
     if store.root.name.lower().endswith(ENDING):
         return "medmnist"
-    if DESCRIPTION in store:
-        return "nnunet" if is_nnunet(description_of(store, "nnunet", EXPECTED)) else "decathlon"
+    if found := _segmentation(store):
+        return found
     for name, file in (
         ("bids", bids.PARTICIPANTS),
         ("manifest", manifest.MANIFEST),
@@ -41,3 +42,17 @@ def guess_layout(store: Store, table: Path | None = None) -> str:
     ):
         return "dicom"
     return "folder" if table is None or table.name == METADATA else "manifest"
+
+
+def _segmentation(store: Store) -> str | None:
+    """Returns the layout of a set with a `dataset.json`; None where that is only a statement beside the data."""
+    if DESCRIPTION not in store:
+        return None
+    try:
+        description = description_of(store, "nnunet", EXPECTED)
+    except DataError:  # a reader says what is wrong with it
+        description = {}
+    if is_nnunet(description):
+        return "nnunet"
+    has_volumes = any(name.startswith("imagesTr/") for name in store.names())
+    return "decathlon" if "training" in description or has_volumes else None

@@ -19,8 +19,8 @@ from wardround.images.decode.nifti import ENDINGS as VOLUME_ENDINGS
 from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.entries import PICTURE_ENDINGS, Entry, Target, Task
-from wardround.images.findings import shortened
 from wardround.images.identity import folded
+from wardround.images.layouts.mask_classes import mask_classes
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.store import Store
@@ -40,16 +40,12 @@ EXPECTED = f"{MANIFEST} (image,patient and label or mask)"
 LOSSY_ENDINGS = (".jpeg", ".jpg")
 """A mask in one of these would have classes that no person drew."""
 
-BACKGROUND = "background"
-"""The name of class 0 of a mask where classes.csv leaves it out."""
-
 _OTHER_NAMES = {"patient_id": "patient"}
 _WANTED = {
     Task.CLASSIFICATION: "label",
     Task.GRADING: "label",
     Task.SEGMENTATION: "mask",
 }
-_MAX_CLASSES = 256
 
 
 def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
@@ -169,37 +165,14 @@ def _kind(file: str) -> str | None:
 
 
 def _mask_classes(store: Store) -> tuple[str, ...]:
-    """Returns the names of mask values, from classes.csv; value 0 is the background unless it says otherwise."""
+    """Returns the names of mask values, from classes.csv."""
     if CLASSES not in store:
         raise DataError(
             f"masks must come with a {CLASSES} (index,name) that says what their values mean, but there is none. "
             "Write one, such as: index,name / 1,liver / 2,tumour.",
             code="data-no-classes",
         )
-    table = read_table(CLASSES, bytes_of_table(store, CLASSES, None), ("index", "name"))
-    problems = [
-        f"line {row.line} must have a whole number as index and a name"
-        for row in table.rows
-        if not (row.values["index"].isascii() and row.values["index"].isdigit() and row.values["name"])
-    ]
-    if problems or table.ragged:
-        raise refusal(table, problems)[0]
-    named: dict[int, str] = {}
-    for row in table.rows:
-        # A long index is out of range in any case, and Python converts no number of thousands of digits.
-        index = int(row.values["index"][:9])
-        if named.setdefault(index, row.values["name"]) != row.values["name"]:
-            problems.append(f"line {row.line}: index {index} has two names")
-    if problems:
-        raise refusal(table, problems)[0]
-    named.setdefault(0, BACKGROUND)
-    if not 2 <= len(named) <= _MAX_CLASSES or max(named) != len(named) - 1:
-        raise DataError(
-            f"{CLASSES} must number the classes 1, 2, ... without a gap, up to {_MAX_CLASSES - 1} (0 is the "
-            f"background), got: {shortened([str(index) for index in sorted(named)])}. Number them anew.",
-            code="data-class-numbers",
-        )
-    return tuple(named[index] for index in range(len(named)))
+    return mask_classes(CLASSES, bytes_of_table(store, CLASSES, None))
 
 
 def _unlisted(table: Table, files: Files, names: Sequence[str]) -> tuple[str, ...]:

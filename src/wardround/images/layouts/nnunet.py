@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from wardround.errors import DataError
+from wardround.errors import DataError, as_one
 from wardround.images.decode.nifti import ENDINGS as VOLUME_ENDINGS
 from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.entries import Entry, Region, Target, Task
-from wardround.images.findings import shortened
+from wardround.images.findings import LeftOut, shortened
 from wardround.images.layouts.dataset_json import DESCRIPTION, as_dict, as_list, description_of
-from wardround.images.layouts.readers import Reader, plain
-from wardround.images.listing import Listing
+from wardround.images.layouts.readers import Reader
+from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.store import Store
 from wardround.images.table import leads_outside
 
@@ -38,44 +38,59 @@ def is_nnunet(description: Mapping[str, Any]) -> bool:
     return "channel_names" in description or "file_ending" in description
 
 
-def read_nnunet(store: Store, task: Task) -> Listing:
+def read_nnunet(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
     """Returns every training case with its mask.
 
     Raises:
         DataError: no dataset.json, or one that does not hold or does not fit the files (code `data-nnunet`).
     """
     del task
-    return listing_of(store, description_of(store, "nnunet", EXPECTED))
+    return listing_of(store, description_of(store, "nnunet", EXPECTED), options)
 
 
-def listing_of(store: Store, description: Mapping[str, Any]) -> Listing:
+def listing_of(store: Store, description: Mapping[str, Any], options: ReaderOptions) -> Listing:
     """Returns every training case that a description and the files beside it give; see `read_nnunet`."""
-    ending, channels = _ending(description), as_dict(description.get("channel_names"))
+    wrong = []
+    channels = as_dict(description.get("channel_names"))
     if not channels or sorted(channels, key=str) != sorted(map(str, range(len(channels)))):
-        raise _refused("channel_names 0, 1, ...", shortened(list(map(str, channels))) or "none")
-    class_names, regions = _classes(as_dict(description.get("labels")))
+        wrong.append(_refused("channel_names 0, 1, ...", shortened(list(map(str, channels))) or "none"))
+    try:
+        class_names, regions = _classes(as_dict(description.get("labels")))
+    except DataError as error:
+        wrong.append(error)
+    try:
+        ending = _ending(description)
+    except DataError as error:
+        wrong.append(error)
+    if wrong:
+        raise as_one(wrong)
     are_volumes = ending in VOLUME_ENDINGS
     listed = as_dict(description.get("dataset"))
     cases = _listed(listed) if listed else _found(store, ending)
     colours = 1 if not are_volumes and len(channels) == 3 else len(channels)  # one file has all three colours
     if not are_volumes and colours != 1:
         raise _refused("one channel or three colours where files are pictures", f"{len(channels)} channels")
-    problems = []
+    problems, gone = [], []
     for case, (files, mask) in cases.items():
         missing = [file for file in (*files, mask) if file not in store]
         if missing or len(files) != colours:
             what = f"{shortened(missing)} missing" if missing else f"{len(files)} of {colours} channels"
             problems.append(f"{case}: {what}")
-    if problems:
-        raise _refused(
-            f"for every case a mask and {colours} files named as {IMAGES}/CASE_0000{ending}",
-            f"{len(problems)} problems: {shortened(problems)}",
-        )
+            gone.append(LeftOut(case, "cases without their mask or with another number of channels"))
+    incomplete = _refused(
+        f"for every case a mask and {colours} files named as {IMAGES}/CASE_0000{ending}",
+        f"{len(problems)} problems: {shortened(problems)}",
+    )
+    refusals = options.refused([incomplete] if problems else [])
+    broken = {one.name for one in gone}
+    whole = {case: files for case, files in sorted(cases.items()) if case not in broken}
     untested = {_case(name, ending) for name in store.names() if name.startswith(f"{UNTESTED}/")} - {None}
     return Listing(
-        tuple(Entry(files[0], 0, None, sources=files, mask=(mask,)) for _, (files, mask) in sorted(cases.items())),
+        tuple(Entry(files[0], 0, None, sources=files, mask=(mask,)) for files, mask in whole.values()),
         class_names,
         (f"{len(untested)} cases without a mask were passed over",) if untested else (),
+        left_out=tuple(gone),
+        refusals=refusals,
         target=Target.MASKS,
         volumes=are_volumes,
         channels=len(channels) if are_volumes else None,
@@ -158,4 +173,4 @@ def _refused(must: str, came: str) -> DataError:
     )
 
 
-READER = Reader(plain(read_nnunet), EXPECTED, (Task.SEGMENTATION,))
+READER = Reader(read_nnunet, EXPECTED, (Task.SEGMENTATION,))

@@ -96,18 +96,14 @@ class DataCard:
         return {"stated": asdict(self.stated), "schema": asdict(self.schema), "created_by": self.created_by}
 
 
-def data_card(image_set: ImageSet, balance: Balance) -> DataCard:
-    """Returns the card of a set, with the statement in its folder.
-
-    Raises:
-        DataError: the statement beside the data cannot be read.
-    """
+def data_card(image_set: ImageSet, balance: Balance, stated: Stated) -> DataCard:
+    """Returns the card of a set, with the statement in its folder (`read_stated`)."""
     contents = sorted(image.digest for patient in image_set.patients for image in patient.images)
     is_volume = image_set.pixels.ndim == 5
     return DataCard(
         id=image_set.digest,
         checksum=hashlib.sha256("\n".join(contents).encode()).hexdigest(),
-        stated=read_stated(image_set.root),
+        stated=stated,
         schema=Schema(
             layout=image_set.name,
             target=str(image_set.target),

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from wardround.images.entries import Target
 from wardround.images.findings import LeftOut, by_cause, causes
+from wardround.images.listing import NO_LABEL
 from wardround.images.naming import TABLE, proposed_pattern
 from wardround.images.patients import ImageSet
 from wardround.images.quality.notice import Level, Notice, counted
@@ -72,7 +73,11 @@ def found_notices(image_set: ImageSet) -> Iterator[Notice]:
             "a model never learns such a class, and a study that does not name its classes is refused.",
             "correct what is said there, or name the classes of the study in `[data] classes`.",
         )  # fmt: skip
-    if image_set.target is not Target.MASKS and len(image_set.class_names) == 1:
+    if (
+        image_set.target is not Target.MASKS
+        and len(image_set.class_names) == 1
+        and NO_LABEL not in image_set.class_names
+    ):
         yield Notice(
             "one_class", Level.STOP, 1,
             f"All pictures are of one class, {image_set.class_names[0]}",
@@ -140,6 +145,16 @@ def found_notices(image_set: ImageSet) -> Iterator[Notice]:
             "promised; they may be two persons, so they are not joined.",
             f"ask the source of the ids; if they are one person, give one id in a {TABLE} (picture, patient).",
             names=tuple(" = ".join(group) for group in found.like_another),
+        )  # fmt: skip
+    if count := len(found.shared_series):
+        yield Notice(
+            "shared_series", Level.STOP, count,
+            f"{counted(count, 'SeriesInstanceUID stands', 'SeriesInstanceUIDs stand')} under two patients or more",
+            "either one person was exported under two ids, and the halves of one volume stand for two patients; or the "
+            "export gave two persons one UID. The files are read as a series of each patient.",
+            f"look the series up by these pseudonyms; if they are one person, give one id in a {TABLE} (picture, "
+            "patient) or export the series again.",
+            names=tuple(f"{series}: {' and '.join(people)}" for series, *people in found.shared_series),
         )  # fmt: skip
     if count := len(found.classes_alike):
         yield Notice(

@@ -4,13 +4,16 @@ Guarantee: none. An inspection holds private facts, names of files and of patien
 screen. Only what is charged to the ledger leaves the hospital.
 """
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from wardround.errors import DataError
 from wardround.images.entries import Target
+from wardround.images.findings import Findings, by_cause
 from wardround.images.patients import ImageSet
 from wardround.images.quality.balance import Balance, balance_notices, balance_of
-from wardround.images.quality.card import NOT_STATED, STATEMENTS, DataCard, data_card
+from wardround.images.quality.card import NOT_STATED, STATEMENTS, DataCard, Stated, data_card, read_stated
 from wardround.images.quality.depth import depth_notices
 from wardround.images.quality.facts import FileFacts
 from wardround.images.quality.found import found_notices
@@ -37,6 +40,7 @@ class Inspection:
     shortcuts: tuple[Shortcut, ...]
     lookalikes: tuple[Lookalike, ...]
     not_checked: tuple[str, ...]
+    findings: Findings
 
     def num_of(self, level: Level) -> int:
         """Returns the number of notices of one level."""
@@ -49,6 +53,8 @@ class Inspection:
             "images": self.balance.images,
             "notices": {notice.code: {"level": notice.level, "count": notice.count} for notice in self.notices},
             "shortcuts": {shortcut.name: shortcut.auroc for shortcut in self.shortcuts},
+            "refusals": dict(Counter(error.code for error in self.findings.refusals)),
+            "left_out": {cause: len(names) for cause, names in by_cause(self.findings.left_out).items()},
             "card": self.card.to_json(),
             "not_checked": list(self.not_checked),
         }
@@ -59,19 +65,20 @@ def inspect(
 ) -> Inspection:
     """Looks at every picture of a set once, and at every pair of pictures.
 
-    The set has at least one patient; `facts` are of its files (`wardround.images.quality.facts.facts_of_folder`).
-
-    Raises:
-        DataError: the statement beside the data is damaged.
+    The set has at least one patient; `facts` are of its files (`wardround.images.quality.facts.facts_of_folder`). A
+    statement beside the data that cannot be read is a notice.
     """
     known = facts or FileFacts()
     measures = measure(image_set, progress)
     balance = balance_of(image_set, measures)
-    card = data_card(image_set, balance)
+    stated, damaged = _stated(image_set)
+    card = data_card(image_set, balance, stated)
+    findings = replace(image_set.findings, notes=(*image_set.findings.notes, *(notice.what for notice in damaged)))
     pairs, passed_over = search_lookalikes(image_set, measures)
     shortcuts = shortcuts_of(image_set, measures, known)
     notices = [
         *found_notices(image_set),
+        *damaged,
         *_lookalike_notices(pairs, image_set.persons.one),
         *shortcut_notices(shortcuts),
         *outlier_notices(measures, known, image_set.pixels.shape[2:]),
@@ -82,7 +89,16 @@ def inspect(
     ]
     gravest_first = sorted(notices, key=lambda notice: list(Level).index(notice.level))
     not_checked = tuple(_not_checked(image_set, measures, known, shortcuts, passed_over))
-    return Inspection(card, balance, tuple(gravest_first), shortcuts, pairs, not_checked)
+    return Inspection(card, balance, tuple(gravest_first), shortcuts, pairs, not_checked, findings)
+
+
+def _stated(image_set: ImageSet) -> tuple[Stated, list[Notice]]:
+    """Returns the statement beside the data; a notice where it cannot be read."""
+    try:
+        return read_stated(image_set.root), []
+    except DataError as error:
+        meaning, advice = "the card says nothing of licence and origin.", "as the sentence says."
+        return Stated(), [Notice("statement", Level.LOOK, 1, str(error).rstrip("."), meaning, advice)]
 
 
 def _lookalike_notices(pairs: tuple[Lookalike, ...], one: str) -> Iterator[Notice]:

@@ -7,7 +7,7 @@ from wardround.images.entries import Target
 from wardround.images.findings import Findings, causes, shortened
 from wardround.images.patients import ImageSet
 from wardround.images.quality.inspection import Inspection
-from wardround.images.quality.notice import Level, Notice
+from wardround.images.quality.notice import Level, Notice, counted
 from wardround.types import Persons
 
 _GROUPS = 3
@@ -19,23 +19,18 @@ def lines(inspection: Inspection, image_set: ImageSet) -> list[str]:
     """Returns the lines that `wardround data check` prints. Names files and patients: for the hospital's own screen."""
     file_of = {image.row: image.file for patient in image_set.patients for image in patient.images}
     is_unnamed = image_set.persons is Persons.UNNAMED
-    found = image_set.findings
-    return [shown(line) for line in _lines(inspection, file_of, found, is_unnamed=is_unnamed)]
+    return [shown(line) for line in _lines(inspection, file_of, is_unnamed=is_unnamed)]
 
 
-def _lines(
-    inspection: Inspection, file_of: Mapping[int, str], findings: Findings, *, is_unnamed: bool
-) -> Iterator[str]:
+def _lines(inspection: Inspection, file_of: Mapping[int, str], *, is_unnamed: bool) -> Iterator[str]:
     card, balance = inspection.card, inspection.balance
-    if is_unnamed:
-        yield f"{card.schema.layout}: {balance.images:,} images that name no patient"
-    else:
-        yield (
-            f"{card.schema.layout}: {balance.images:,} images of {balance.patients:,} patients, "
-            f"{balance.range_per_patient}"
-        )
-    if found := findings.left_out:
-        yield f"left out: {causes(found)}"
+    said = (
+        f"{card.schema.layout}: {balance.images:,} images that name no patient"
+        if is_unnamed
+        else f"{card.schema.layout}: {balance.images:,} images of {balance.patients:,} patients, "
+        f"{balance.range_per_patient}"
+    )
+    yield "; ".join([said, *not_used(inspection.findings)])
     axes = f"({', '.join(card.schema.axes)})"
     yield f"pictures: {' x '.join(str(side) for side in card.schema.shape)} {axes}"
     if len(balance.shown) > 1:
@@ -57,6 +52,19 @@ def _lines(
             yield f"      {shortcut.auroc:.3f}  {shortcut.what}"
     for missing in inspection.not_checked:
         yield f"not checked: {missing}"
+
+
+def not_used(findings: Findings) -> list[str]:
+    """Returns all that a study would be refused for and all that is left out, by cause with its count."""
+    said = []
+    if refusals := findings.refusals:
+        each = " ".join(f"({number}) {error}" for number, error in enumerate(refusals, start=1))
+        said.append(f"a study is refused for {counted(len(refusals), 'cause')}: {each}".rstrip("."))
+    if left_out := findings.left_out:
+        said.append(f"left out: {causes(left_out)}")
+    if findings.notes:
+        said.append(f"notes: {'; '.join(findings.notes)}")
+    return said
 
 
 def _notice(notice: Notice, file_of: Mapping[int, str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from wardround.errors import DataError, MissingExtra
 from wardround.images.entries import Target
 from wardround.images.patients import ImageSet
 from wardround.images.quality.inspection import Inspection
+from wardround.images.quality.lines import not_used
 from wardround.images.quality.notice import Level, Notice
 from wardround.images.quality.thumbnails import MASK_COLOURS, thumbnail
 from wardround.types import Persons
@@ -93,6 +94,7 @@ def render(inspection: Inspection, image_set: ImageSet) -> str:
         i=inspection,
         card=inspection.card,
         balance=inspection.balance,
+        said=not_used(inspection.findings),
         is_unnamed=image_set.persons is Persons.UNNAMED,
         levels=list(Level),
         num_of={level: inspection.num_of(level) for level in Level},

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from wardround.errors import DataError
+from wardround.images.archives import MAX_BYTES
 from wardround.images.decode.pillow import MAX_PIXELS, pillow_kept_quiet
 from wardround.images.decode.raw import Raw
 from wardround.images.entries import Entry, Target
@@ -17,7 +18,7 @@ from wardround.images.layouts.phantom import PhantomOptions, draw_phantom, phant
 from wardround.images.listing import Listing
 from wardround.images.rows.cache import Cached, Fill, Progress, cache_key, cached_pictures
 from wardround.images.rows.recipe import Prepared, Recipe
-from wardround.images.store import MAX_BYTES, Store
+from wardround.images.store import Store
 
 _WORKERS = min(8, os.cpu_count() or 1)
 """Threads that hash and decode; Pillow, zlib and hashlib release the interpreter lock."""

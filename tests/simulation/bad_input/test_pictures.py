@@ -1,0 +1,121 @@
+"""Bad pictures and tables through the command line: one sentence and exit code 2."""
+
+import io
+import json
+import shutil
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+
+from wardround.errors import DataError
+
+FOLDER = {"layout": "folder"}
+
+
+def png_claiming(width, height):
+    """A PNG whose header claims a size and which holds one row."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    row = zlib.compress(bytes(1 + width))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", row) + chunk(b"IEND", b"")
+
+
+def half_a_jpeg():
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(file, "JPEG")
+    return file.getvalue()[: len(file.getvalue()) // 2]
+
+
+def table(folder, header, rows):
+    """A metadata.csv for the pictures of a folder."""
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    lines = [",".join(rows(number, file)) for number, file in enumerate(files)]
+    (folder / "metadata.csv").write_text("\n".join([header, *lines]) + "\n")
+
+
+def test_a_missing_data_folder_is_refused(study_file, refused, tmp_path):
+    refused(study_file(data=FOLDER), "--data", tmp_path / "none", kind=DataError, code="data")
+    assert "must have a data folder" in refused(study_file(data=FOLDER))
+
+
+def test_another_layout_is_refused_with_what_lies_there(study_file, refused, pictures):
+    message = refused(study_file(data={"layout": "chest_xray", "path": str(pictures)}))
+    assert "must look like" in message
+    assert "ill/, well/" in message
+    (pictures.parent / "empty").mkdir()
+    assert "must look like" in refused(study_file(data=FOLDER), "--data", pictures.parent / "empty")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        ("letter.jpeg", b"Dear colleague,\n", "none of them"),
+        ("half.jpeg", half_a_jpeg(), "damaged"),
+        ("bomb.png", png_claiming(60_000, 60_000), "at most 50,000,000 pixels"),
+        ("large.png", png_claiming(10_000, 10_000), "at most 50,000,000 pixels, got 10000 x 10000"),
+        ("empty.png", b"", "none of them"),
+    ],
+)
+def test_a_file_that_is_no_good_picture_is_refused_by_its_name(
+    of_pictures, refused, pictures, name, content, part
+):
+    (pictures / "ill" / "p00" / name).write_bytes(content)
+    message = refused(of_pictures())
+    assert "1 of 25" in message
+    assert f"ill/p00/{name}" in message
+    assert part in message
+
+
+def test_a_bad_picture_can_be_left_out(study_file, wardround, pictures, tmp_path):
+    (pictures / "ill" / "p00" / "letter.jpeg").write_bytes(b"Dear colleague,\n")
+    path = study_file(data={"layout": "folder", "path": str(pictures), "skip_unreadable": True})
+    ended = wardround("run", path, "--out", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["findings"]["unreadable"] == 1
+
+
+def test_a_table_without_a_column_is_refused_by_the_column(of_pictures, refused, pictures):
+    table(pictures, "file,label", lambda _, file: [file, file.split("/")[0]])
+    assert "missing: patient_id" in refused(of_pictures())
+
+
+def test_a_patient_in_two_hospitals_is_refused(of_pictures, refused, pictures):
+    table(
+        pictures,
+        "file,label,patient_id,site",
+        lambda number, file: [file, file.split("/")[0], f"p{number // 2}", ("north", "south")[number == 1]],
+    )
+    message = refused(of_pictures(hospitals={"scheme": "site", "count": 2}))
+    assert "a patient must be in exactly one hospital, but 1 have images from two sites" in message
+
+
+def test_a_study_that_counts_the_sites_wrong_is_refused(of_pictures, refused, pictures):
+    # Noise shares are sized by the study's number of hospitals: with fewer in fact, the noise would fall short.
+    table(
+        pictures,
+        "file,label,patient_id,site",
+        lambda number, file: [file, file.split("/")[0], f"p{number}", ("north", "south")[number % 2]],
+    )
+    message = refused(of_pictures(hospitals={"scheme": "site", "count": 3}))
+    assert "hospitals.count must be the number of sites in the data, 2, got 3" in message
+
+
+def test_a_data_set_of_one_class_is_refused(of_pictures, refused, pictures):
+    shutil.rmtree(pictures / "well")
+    assert "second class" in refused(of_pictures())
+
+
+def test_a_class_without_patients_is_refused(study_file, refused, pictures, tmp_path):
+    chest = tmp_path / "chest"
+    for number, picture in enumerate(sorted(pictures.rglob("*.png"))):
+        path = chest / "train" / "PNEUMONIA" / f"person{number}_bacteria_{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, path)
+    message = refused(study_file(data={"layout": "chest_xray", "path": str(chest)}))
+    assert "got none of: normal" in message
