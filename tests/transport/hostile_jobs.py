@@ -11,9 +11,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from nvflare.fuel.flare_api.flare_api import new_secure_session
-
-from wardround_flare.courier import write_job
 from wardround_flare.kit import LEAD
 
 WAIT_S = 25
@@ -21,6 +18,7 @@ WAIT_S = 25
 
 def jobs(folder, site, markers):
     """Jobs by name: each with another way to run a command at the site."""
+    from wardround_flare.courier import write_job
 
     def touch(name):
         return ["touch", str(markers / name)]
@@ -70,6 +68,8 @@ def outcome(session, path):
 
 
 def main():
+    from nvflare.fuel.flare_api.flare_api import new_secure_session
+
     lead, site, markers = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     session = new_secure_session(LEAD, str(lead), timeout=20.0)
     found = {}

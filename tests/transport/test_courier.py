@@ -15,10 +15,21 @@ from wardround_flare import exchange
 from wardround_flare.exchange import FrameError, Hand, Line, read_frame
 
 
+class Quick:
+    """The time, in which nothing sleeps for long."""
+
+    def monotonic(self):
+        return time.monotonic()
+
+    def sleep(self, seconds):
+        time.sleep(0.001)
+
+
 @pytest.fixture(autouse=True)
 def small_and_quick(monkeypatch):
     for name, value in {"PART_BYTES": 100, "WAIT_S": 0.05, "AWAY_S": 0.1, "IDLE_S": 3600.0}.items():
         monkeypatch.setattr(exchange, name, value)
+    monkeypatch.setattr(exchange, "time", Quick())
 
 
 class Engine:
@@ -61,8 +72,7 @@ def asked(path, message):
 
 @pytest.mark.parametrize("size", [0, 1, 91, 92, 1000])
 @pytest.mark.parametrize("lost", [0.0, 0.3])
-def test_a_message_and_its_answer_arrive_whole(tmp_path, monkeypatch, size, lost):
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+def test_a_message_and_its_answer_arrive_whole(tmp_path, size, lost):
     dice = random.Random(size)
     message = dice.randbytes(size)
     with carried(tmp_path, lambda got: got[::-1] + b"!" * 150, lambda: dice.random() < lost) as (engine, path):
@@ -164,28 +174,43 @@ def test_a_hand_refuses_requests_that_no_line_sends(tmp_path, change):
         hand.answer(request | change)
 
 
+class Clock(Quick):
+    """A clock that a test advances."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
 def test_a_site_that_says_nothing_is_silent_and_one_that_works_long_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(exchange, "SILENT_S", 0.2)
+    clock, found = Clock(), []
+    monkeypatch.setattr(exchange, "time", clock)
     monkeypatch.setattr(exchange, "IDLE_S", 0.0)
-    monkeypatch.setattr(exchange, "REPLY_S", 0.05)
-    there = threading.Event()
-    there.set()
+    monkeypatch.setattr(exchange, "AWAY_S", 3600.0)
+    work = threading.Event()
 
     def answer(message):
-        threading.Event().wait(0.6)
+        work.wait(20)
         return message
 
     with serving(tmp_path / "agent", answer):
-        engine = Engine(tmp_path / "agent", lambda: not there.is_set())
-        line = Line("north", tmp_path / "north", engine.ask)
+        engine = Engine(tmp_path / "agent", lambda: work.is_set())
+
+        def ask(request, timeout):
+            clock.now += exchange.REPLY_S - 1
+            reply = engine.ask(request, timeout)
+            if len(engine.asked) == 10:
+                work.set()  # from now on every reply is lost
+            found.append((len(engine.asked), line.is_silent))
+            return reply
+
+        line = Line("north", tmp_path / "north", ask)
         line.listen()
-        assert asked(tmp_path / "north", b"long") == (Kind.MESSAGE, b"long")
-        assert not line.is_silent
-        there.clear()
         with connected(tmp_path / "north") as link:
-            link.sendall(framed(b"lost"))
-            end = time.monotonic() + 10
-            while not line.is_silent and time.monotonic() < end:
-                time.sleep(0.01)
-            assert line.is_silent
+            link.sendall(framed(b"long"))
+            while not found or found[-1][0] < 15:
+                threading.Event().wait(0.001)
         line.close()
+    assert not any(silent for asks, silent in found if asks <= 10)
+    assert any(silent for asks, silent in found if asks > 10)
