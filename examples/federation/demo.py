@@ -240,6 +240,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        demo.end()
         print("ended; all processes of the demo are stopped", file=sys.stderr)
         return 130
     finally:
