@@ -38,6 +38,7 @@ from wardround.errors import FederationError
 from wardround.federation.channel import Channel
 from wardround.federation.messages import Failure, Failures, Replies, Request, Requests
 from wardround.federation.wire.limits import Limits
+from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.federation.wire.tables import decode_reply, encode_reply, encode_request
 from wardround.hospital.accepted import accept
 from wardround.hospital.desk import Desk
@@ -102,14 +103,17 @@ class Timed:
 class InProcess:
     """The hospitals of this process, one after the other, by their bytes."""
 
-    def __init__(self, desks: Mapping[HospitalName, Desk]) -> None:
-        self._desks = desks
+    def __init__(self, desks: Mapping[HospitalName, Desk], keys: CoordinatorKeys) -> None:
+        self._desks, self._keys, self._exchange = desks, keys, 0
         self.hospitals = tuple(desks)
 
     def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
         replies, failures = Replies(), Failures()
+        self._exchange += 1
         for name, request in requests.items():
-            match decode_reply(self._desks[name].answer(encode_request(request)), Limits()):
+            [signed] = self._keys.sign(encode_request(request), [name], self._exchange)
+            answer = self._desks[name].answer(signed.content)
+            match decode_reply(self._keys.open(answer, signed), Limits()):
                 case Failure() as failure:
                     failures[name] = failure
                 case reply:
@@ -143,8 +147,9 @@ def study_of(width: int, hospitals: int, rounds: int, cache: Path) -> Study:
     )  # fmt: skip
 
 
-def make_homes(folder: Path, study: Study) -> tuple[dict[HospitalName, Path], dict[str, bytes]]:
-    """Makes a folder for each hospital, which has accepted the study; returns them and the public keys."""
+def make_homes(folder: Path, study: Study) -> tuple[dict[HospitalName, Path], CoordinatorKeys]:
+    """Makes a folder for each hospital, which has accepted the study; returns them and the coordinator's keys."""
+    coordinator = SigningKey.new(secrets.token_bytes)
     dealt = gather(study, Silent()).split.hospitals
     options = ", ".join(f"{key} = {value}" for key, value in study.site.phantom.model_dump().items())
     keys = {name: SigningKey.new(secrets.token_bytes) for name in dealt}
@@ -159,8 +164,10 @@ def make_homes(folder: Path, study: Study) -> tuple[dict[HospitalName, Path], di
         (home / "policy.toml").write_text("[policy]\nepsilon_limit = 1000.0\ndelta = 1e-3\n")
         key.write(home / "identity.pem")
         Pins({other: one.public for other, one in keys.items() if other != name}).write(home / "pins.toml")
+        Pins({"the coordinator": coordinator.public}).write(home / "coordinators.toml")
         accept(home, read_site(home / "site.toml"), read_policy(home / "policy.toml"), study, by="a benchmark")
-    return {name: folder / name for name in keys}, {name: key.public for name, key in keys.items()}
+    public = {str(name): key.public for name, key in keys.items()}
+    return {name: folder / name for name in keys}, CoordinatorKeys(coordinator, public)
 
 
 @contextmanager
@@ -178,11 +185,13 @@ def running(command: Sequence[object], log: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opened(way: str, homes: Mapping[HospitalName, Path], folder: Path, courier: Path | None) -> Iterator[Channel]:
+def opened(
+    way: str, homes: Mapping[HospitalName, Path], keys: CoordinatorKeys, folder: Path, courier: Path | None
+) -> Iterator[Channel]:
     """A channel to the hospitals by one of the ways."""
     with ExitStack() as stack:
         if way == "process":
-            yield InProcess({name: stack.enter_context(Desk(home)) for name, home in homes.items()})
+            yield InProcess({name: stack.enter_context(Desk(home)) for name, home in homes.items()}, keys)
             return
         for name, home in homes.items():
             command = (sys.executable, "-m", "wardround", "agent", "--home", home)
@@ -206,7 +215,7 @@ def opened(way: str, homes: Mapping[HospitalName, Path], folder: Path, courier: 
                 side = (*program, "up", folder / "kits" / name, "--agent", home / "agent.sock")
                 stack.enter_context(running(side, folder / f"courier-{name}.txt"))
         wait_for([*(home / "agent.sock" for home in homes.values()), *sockets.values()])
-        channel = SocketChannel(sockets)
+        channel = SocketChannel(sockets, keys)
         stack.callback(channel.close)
         yield channel
 
@@ -225,9 +234,9 @@ def measured(way: str, width: int, hospitals: int, rounds: int, courier: Path | 
     try:
         study = study_of(width, hospitals, rounds, folder / "cache")
         homes, keys = make_homes(folder, study)
-        with opened(way, homes, folder, courier) as channel:
+        with opened(way, homes, keys, folder, courier) as channel:
             timed = Timed(channel)
-            coordinate(study, timed, keys, SigningKey.new(secrets.token_bytes), folder / "run", Silent())
+            coordinate(study, timed, keys.hospitals, SigningKey.new(secrets.token_bytes), folder / "run", Silent())
     finally:
         shutil.rmtree(folder)
     later = [seconds for round, seconds in timed.seconds.items() if round > 1]

@@ -149,7 +149,7 @@ def run(demo: Demo) -> bool:
     demo.say(f"the courier is up; training {study.rounds} rounds between hospitals")
     hospitals = [part for name, path in reached.items() for part in ("--hospital", f"{name}={path}")]
     demo.wardround(
-        "coordinate", STUDY, *hospitals, "--pins", demo.folder / "pins.toml", "--out", demo.folder / "run"
+        "coordinate", STUDY, *hospitals, "--home", demo.folder / "coordinator", "--out", demo.folder / "run"
     )
     demo.end()
     demo.say("trained between hospitals; the same study in one process")
@@ -168,7 +168,10 @@ def _make_homes(demo: Demo, study: Study, users: Mapping[str, int | None]) -> No
     options = ", ".join(f"{key} = {value}" for key, value in phantom.items())
     keys = {name: SigningKey.new(secrets.token_bytes) for name in users}
     public = {name: key.public for name, key in keys.items()}
-    Pins(public).write(demo.folder / "pins.toml")
+    coordinator = SigningKey.new(secrets.token_bytes)
+    (demo.folder / "coordinator").mkdir(mode=0o700)
+    coordinator.write(demo.folder / "coordinator" / "identity.pem")
+    Pins(public).write(demo.folder / "coordinator" / "pins.toml")
     for name, key in keys.items():
         home = demo.folder / name
         home.mkdir(mode=0o700)
@@ -183,6 +186,7 @@ def _make_homes(demo: Demo, study: Study, users: Mapping[str, int | None]) -> No
         )
         key.write(home / "identity.pem")
         Pins({other: theirs for other, theirs in public.items() if other != name}).write(home / "pins.toml")
+        Pins({"the coordinator": coordinator.public}).write(home / "coordinators.toml")
         site, policy = read_site(home / "site.toml"), read_policy(home / "policy.toml")
         accept(home, site, policy, study, by=f"a person of {name}")
     demo.say("keys are pinned, and a person of each hospital has accepted the study")

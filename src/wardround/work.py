@@ -6,7 +6,7 @@ Masked rounds are work as well: `Announce`, `Confirm`, `Upload`, each with what 
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -121,6 +121,20 @@ class GradientSum:
 
 
 @dataclass(frozen=True)
+class ScoreSum:
+    """The sum of the sampled patients' moments of class scores at a model, with the hospital's noise.
+
+    The answer is as long as the model, with zeros and noise behind the moments (`wardround.training.scores`).
+
+    Attributes:
+        weights: the model, (parameter,).
+    """
+
+    name: ClassVar[str] = "score-sum"
+    weights: Vector = field(repr=False)
+
+
+@dataclass(frozen=True)
 class LocalUpdate:
     """The change of the model over several steps of the hospital's own.
 
@@ -165,7 +179,7 @@ class FittedHead:
 Counted: TypeAlias = CountPatients | CountClasses
 """Work of round 0: numbers that are needed before the first model is sent."""
 
-Summed: TypeAlias = CountPatients | GradientSum
+Summed: TypeAlias = CountPatients | GradientSum | ScoreSum
 """Work of which only the sum over all hospitals may be wanted."""
 
 
@@ -237,13 +251,35 @@ class GiveReceipt:
     name: ClassVar[str] = "receipt"
 
 
-Answered: TypeAlias = CountPatients | CountClasses | GradientSum | LocalUpdate | SelectiveUpdate | FittedHead
+@dataclass(frozen=True)
+class Finish:
+    """The finished model of the study, for the hospital to keep.
+
+    Attributes:
+        model: the bytes of `model.safetensors`.
+        card: those of `model.json`.
+        certificate: those of `certificate.json`.
+    """
+
+    name: ClassVar[str] = "finish"
+    model: bytes = field(repr=False)
+    card: bytes = field(repr=False)
+    certificate: bytes = field(repr=False)
+
+
+MOST_MODEL_BYTES: Final = 900_000_000
+"""Bytes of a finished model: it fits into one message."""
+
+Answered: TypeAlias = (
+    CountPatients | CountClasses | GradientSum | ScoreSum | LocalUpdate | SelectiveUpdate | FittedHead
+)
 """Work that is answered with one noised vector."""
 
 Masked: TypeAlias = Announce | Confirm | Upload | Receive
 """The exchanges of one attempt at a masked sum."""
 
-Said: TypeAlias = SayHello | GiveReceipt
-"""Facts that a hospital states of itself; no patient's data are computed on, and nothing is charged."""
+Said: TypeAlias = SayHello | GiveReceipt | Finish
+"""Facts that a hospital states of itself, and what it is told at the end: no patient's data are computed on, and
+nothing is charged."""
 
 Work: TypeAlias = Answered | Masked | Said

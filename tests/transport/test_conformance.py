@@ -9,6 +9,7 @@ from wardround.coordinator.observer import Silent
 from wardround.coordinator.run import coordinate
 from wardround.federation.messages import Failure
 from wardround.federation.wire.limits import Limits
+from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.hospital.desk import Desk
 from wardround.simulation.own_key import own_key
@@ -37,14 +38,17 @@ STUDIES = {
 class InProcess:
     """A channel to desks of this process, by their bytes."""
 
-    def __init__(self, desks):
-        self._desks, self.hospitals = desks, tuple(desks)
+    def __init__(self, desks, keys):
+        self._desks, self._keys, self.hospitals = desks, keys, tuple(desks)
+        self._exchange = 0
 
     def ask(self, requests, deadline_s):
-        replies = {
-            name: decode_reply(self._desks[name].answer(encode_request(request)), Limits())
-            for name, request in requests.items()
-        }
+        self._exchange += 1
+        replies = {}
+        for name, request in requests.items():
+            [signed] = self._keys.sign(encode_request(request), [name], self._exchange)
+            answer = self._desks[name].answer(signed.content)
+            replies[name] = decode_reply(self._keys.open(answer, signed), Limits())
         failures = {name: reply for name, reply in replies.items() if isinstance(reply, Failure)}
         return {name: reply for name, reply in replies.items() if name not in failures}, failures
 
@@ -55,7 +59,8 @@ def models(folder):
 
 def in_process(between):
     with ExitStack() as stack:
-        channel = InProcess({name: stack.enter_context(Desk(between.home(name))) for name in NAMES})
+        desks = {name: stack.enter_context(Desk(between.home(name))) for name in NAMES}
+        channel = InProcess(desks, CoordinatorKeys(between.coordinator, between.keys))
         coordinate(between.study, channel, between.keys, own_key(), between.folder / "run", Silent())
 
 

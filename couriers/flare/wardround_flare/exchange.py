@@ -25,7 +25,7 @@ from typing import Any
 
 PART_BYTES = 1 << 20
 """Most bytes of a message in one request of the engine; longer messages are sent in parts."""
-MOST_BYTES = (1 << 30) + 64
+MOST_BYTES = (1 << 30) + 4096
 """Most bytes of a message; a longer one is refused at its header."""
 WAIT_S = 5.0
 """Seconds for which a hospital's side holds a request open while its agent works."""

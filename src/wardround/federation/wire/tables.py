@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import cast
 
+from wardround.boundary.documents import MOST_JSON_BYTES
 from wardround.errors import FederationError
 from wardround.federation.messages import (
     Answer,
@@ -44,6 +45,7 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
@@ -52,6 +54,7 @@ from wardround.work import (
     LocalUpdate,
     Receive,
     SayHello,
+    ScoreSum,
     Selection,
     SelectiveUpdate,
     Upload,
@@ -59,6 +62,7 @@ from wardround.work import (
 
 _MOST_ROUNDS = (1 << 31) - 1
 _MOST_STEPS = 1 << 24
+_SECONDS_OF_A_DAY = 86_400
 
 _POSITIVE = number("> 0 and finite", lambda x: 0 < x < math.inf)
 _NOT_NEGATIVE = number(">= 0 and finite", lambda x: 0 <= x < math.inf)
@@ -113,7 +117,9 @@ _COUNT = Record(CountPatients.name, CountPatients, {})
 _GRADIENT_SUM = Record(GradientSum.name, GradientSum, {"weights": _WEIGHTS, "clipping_norm": optional(_POSITIVE)})
 _FETCHED: dict[str, Codec] = {"weights": reals(Limits.some_parameters), "steps": _STEPS, "selection": _SELECTION}
 
-SUMMED = OneOf((_COUNT, _GRADIENT_SUM))
+_SCORE_SUM = Record(ScoreSum.name, ScoreSum, {"weights": _WEIGHTS})
+
+SUMMED = OneOf((_COUNT, _GRADIENT_SUM, _SCORE_SUM))
 """Codec of the work whose sum is formed under masks."""
 
 _ATTEMPT: dict[str, Codec] = {
@@ -123,11 +129,19 @@ _ATTEMPT: dict[str, Codec] = {
     "received": optional(blob(Limits.residues)),
 }
 
+_DOCUMENT = blob(range(MOST_JSON_BYTES + 1))
+_FINISH: dict[str, Codec] = {
+    "model": blob(lambda limits: range(limits.model_bytes + 1)),
+    "card": _DOCUMENT,
+    "certificate": _DOCUMENT,
+}
+
 WORK = OneOf(
     (
         _COUNT,
         Record(CountClasses.name, CountClasses, {}),
         _GRADIENT_SUM,
+        _SCORE_SUM,
         Record(LocalUpdate.name, LocalUpdate, {"weights": _WEIGHTS, "steps": _STEPS}),
         Record(SelectiveUpdate.name, SelectiveUpdate, _FETCHED, _check_fetched),
         Record(FittedHead.name, FittedHead, {"fit": _FIT}),
@@ -137,6 +151,7 @@ WORK = OneOf(
         Record(Receive.name, Receive, {"total": blob(Limits.residues)}),
         Record(SayHello.name, SayHello, {}),
         Record(GiveReceipt.name, GiveReceipt, {}),
+        Record(Finish.name, Finish, _FINISH),
     )
 )
 """Codec of all work."""
@@ -192,7 +207,11 @@ REPLY = OneOf(
         Record("received", Received, {}),
         Record("hello", Hello, _HELLO),
         Record("receipt", Receipt, _RECEIPT, _check_receipt),
-        Record("failure", Failure, {"code": choice(FailureCode), "stage": choice(Stage)}),
+        Record(
+            "failure",
+            Failure,
+            {"code": choice(FailureCode), "stage": choice(Stage), "retry_s": integer(0, _SECONDS_OF_A_DAY)},
+        ),
     )
 )
 """Codec of all replies and of failures."""

@@ -25,12 +25,14 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
     LocalUpdate,
     Receive,
     SayHello,
+    ScoreSum,
     SelectiveUpdate,
     Summed,
     Upload,
@@ -51,7 +53,7 @@ def protects(part: Part, work: Work) -> bool:
             return _masks(part) and isinstance(work.of, Summed) and _covers(part, work.of)
         case Confirm() | Upload() | Receive():
             return _masks(part)  # of the attempt that was announced
-        case SayHello() | GiveReceipt():
+        case SayHello() | GiveReceipt() | Finish():
             return True  # nothing is computed of a patient
         case _:
             return not _masks(part) and _covers(part, work)
@@ -81,6 +83,8 @@ def _covers(part: Part, work: Work) -> bool:
             return True
         case ((NoisedGradients() | CorrelatedGradients() | NotPrivate() | NoisedPictures()), GradientSum()):
             return clip_of(part).accepts(work.clipping_norm)
+        case NoisedGradients(), ScoreSum():
+            return part.scores > 0  # a row of norm clip.norm at most, as a clipped gradient is
         case NoisedGradients(noiser=ByEachHospital()), LocalUpdate() | SelectiveUpdate():
             # Each step needs all of its noise at once, and a divisor that says nothing of this hospital's patients.
             return work.steps.denominator is not None
@@ -98,7 +102,7 @@ def charge_of(plan: Plan, work: Work, round: int) -> Event:
     match work:
         case Announce():
             return charge_of(plan, work.of, round)
-        case Confirm() | Upload() | Receive() | SayHello() | GiveReceipt():
+        case Confirm() | Upload() | Receive() | SayHello() | GiveReceipt() | Finish():
             return NoEvent()  # an attempt is charged as what was announced, before its upload
         case CountPatients() | CountClasses():
             if plan.count is not None:
@@ -107,7 +111,7 @@ def charge_of(plan: Plan, work: Work, round: int) -> Event:
         case LocalUpdate() | SelectiveUpdate():
             once = _release_of_a_round(training)
             return once if isinstance(training, NoisedUpdates) else SelfComposedEvent(once, work.steps.steps)
-        case GradientSum() | FittedHead():
+        case GradientSum() | ScoreSum() | FittedHead():
             if correlation_of(training) is not None and round > 1:
                 return NoEvent()  # the first round pays for all of them
             return _release_of_a_round(training)
