@@ -121,6 +121,9 @@ def outcome(operation, *arguments):
 
 
 def main():
+    import monai.transforms.spatial.array  # noqa: F401
+    import nibabel  # noqa: F401
+    import pydicom.pixels.decoders  # noqa: F401
     import torch
 
     import wardround.cli.main

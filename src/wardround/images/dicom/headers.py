@@ -44,6 +44,7 @@ class Header:
         modality: one of `MODALITIES`; else empty, for a header may have any text there.
         issuer: of the PatientID, where the header says so.
         number: its place in the series as the scanner counted, to order pictures only.
+        pixels: of one frame.
         planes: places of its frames, for slices and segmentations; None where it does not say.
         frame_of_reference: origin of its positions.
         refusal: reason to look at it first.
@@ -63,6 +64,7 @@ class Header:
     image: str = ""
     number: int = 0
     frames: int = 1
+    pixels: int = 0
     planes: tuple[Plane, ...] | None = None
     frame_of_reference: str | None = None
     refusal: str | None = None
@@ -124,6 +126,7 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
         image=image,
         number=whole_number(found, "InstanceNumber", 0),
         frames=frames,
+        pixels=rows * columns * whole_number(found, "SamplesPerPixel", 1),
         planes=planes,
         frame_of_reference=named("frame", "FrameOfReferenceUID"),
         refusal=None if kind is Kind.SEGMENTATION else refusal(found, sop_class),
@@ -208,6 +211,7 @@ _KEYWORDS = (
     "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "ConversionType", "PatientID", "IssuerOfPatientID",
     "SliceThickness", "SpacingBetweenSlices", "SequenceOfUltrasoundRegions", "StudyInstanceUID", "SeriesInstanceUID",
     "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID",
-    "ReferencedSeriesSequence", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BurnedInAnnotation",
+    "ReferencedSeriesSequence", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "PixelSpacing",
+    "BurnedInAnnotation",
     "SegmentSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
