@@ -75,7 +75,10 @@ def with_elements(content, elements):
     with pydicom.config.disable_value_validation():
         found = pydicom.dcmread(io.BytesIO(content))
         for keyword, value in elements.items():
-            setattr(found, keyword, value)
+            if keyword == "PixelPaddingValue":  # its type is ambiguous
+                found.add_new(keyword, "US", value)
+            else:
+                setattr(found, keyword, value)
         stream = io.BytesIO()
         found.save_as(stream)
     return stream.getvalue()
