@@ -154,7 +154,7 @@ def of_npz(root):
                 info.comment = INSIDE.encode()
                 archive.writestr(info, stream.getvalue())
         archive.writestr(f"{NAME}.txt", INSIDE)
-    return {"layout": "medmnist", "path": str(path)}
+    return {"layout": "medmnist", "path": str(root)}  # the study names the folder, and not the file
 
 
 def of_nifti(root):
@@ -194,7 +194,9 @@ def canaries_in(content):
 
 def _around(content, name):
     text = content.decode("latin-1")
-    return name, [text[max(0, found.start() - 100) : found.end() + 100] for found in re.finditer(f"(?i){NAME}", text)]
+    return name, [
+        text[max(0, found.start() - 100) : found.end() + 100] for found in re.finditer(f"(?i){NAME}", text)
+    ]
 
 
 @pytest.mark.usefixtures("without_charts")

@@ -110,6 +110,7 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
     frames = num_frames(found)
     rows, columns = whole_number(found, "Rows", 0), whole_number(found, "Columns", 0)
     check_size(rows, columns, 1 if kind is Kind.PICTURE else frames)
+    _check_frames(found, frames, rows * columns, store.size(name))
     patient = text(found, "PatientID")
     is_named = not names_nobody(patient)
     image = named("image", "SOPInstanceUID") or name_for("file", source)
@@ -137,6 +138,21 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
         ),
         segments=labels_of(found) if kind is Kind.SEGMENTATION else (),
     )
+
+
+def _check_frames(found: "Dataset", frames: int, pixels: int, num_bytes: int) -> None:
+    """Refuses more frames than a file has room for, before any of them becomes a picture that is decoded."""
+    syntax = found.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        least = _LEAST_OF_FRAGMENT * frames
+    elif syntax.is_deflated:
+        least = 0
+    else:
+        least = frames * pixels * whole_number(found, "BitsAllocated", 8) // 8
+    if least > num_bytes:
+        raise DataError(
+            "a file must hold the frames that its header promises, this one does not. Restore the file."
+        )
 
 
 def _kind(found: "Dataset", sop_class: str, has_pixels: bool) -> Kind:
@@ -197,6 +213,9 @@ _CAPTURES = ("1.2.840.10008.5.1.4.1.1.7",)
 _ULTRASOUND = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6")
 _ULTRASOUND_MODALITIES = ("US", "IVUS")
 
+_LEAST_OF_FRAGMENT = 8
+"""Bytes of an empty fragment: a frame that is compressed has at least one."""
+
 _VOLUMES = ("CT", "MR", "PT")
 MODALITIES = (
     "AR", "BI", "BMD", "CR", "CT", "DG", "DX", "ES", "GM", "IO", "IVOCT", "IVUS", "LS", "MG", "MR", "NM", "OAM", "OCT",
@@ -211,7 +230,8 @@ _KEYWORDS = (
     "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "ConversionType", "PatientID", "IssuerOfPatientID",
     "SliceThickness", "SpacingBetweenSlices", "SequenceOfUltrasoundRegions", "StudyInstanceUID", "SeriesInstanceUID",
     "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID",
-    "ReferencedSeriesSequence", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "PixelSpacing",
+    "ReferencedSeriesSequence", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated",
+    "PixelSpacing",
     "BurnedInAnnotation",
     "SegmentSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip

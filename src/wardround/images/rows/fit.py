@@ -109,7 +109,8 @@ def squared(values: npt.NDArray[np.uint8], aspect: float, filtered: Image.Resamp
     if 0.99 < aspect < 1.01:
         return values
     height, width = values.shape[1:]
-    size = (width, round(height * aspect)) if aspect > 1 else (round(width / aspect), height)
+    within_reason = min(max(aspect, 0.1), 10)
+    size = (width, round(height * within_reason)) if aspect > 1 else (round(width / within_reason), height)
     if not 0.1 <= aspect <= 10 or size[0] * size[1] > MAX_PIXELS:
         raise DataError(
             f"pixels must be at most ten times as long as wide, and square ones at most {MAX_PIXELS:,}, got the aspect "
