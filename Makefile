@@ -17,13 +17,15 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/wardround run examples/demo.toml --out runs/demo --fresh
 
-# One case of each family. pytest keeps one core busy, so mypy takes the other.
-test: style
-	$(MAKE) --no-print-directory --jobs=2 types cases
+# Two processes: torch has one thread in each, and files stay whole so that their fixtures are made once.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+
+# One case of each family.
+test: check cases
 
 # All cases: the product of each family, and the slow ones.
 test-thorough: check
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 # Says which frozen numbers a change moves; `python -m tests.golden.make` freezes them anew.
 golden: setup
@@ -39,7 +41,7 @@ types: setup
 	$(BIN)/mypy
 
 cases: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: bench-simulation
 

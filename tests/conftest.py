@@ -9,6 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import copy
 import itertools
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -32,6 +33,9 @@ KEY = Path(STATE.name) / "wardround" / "record-key.pem"
 KEY.parent.mkdir()
 SigningKey.new(os.urandom).write(KEY)
 _numbers = itertools.count()
+
+# A shell that starts the tests in the background has Ctrl-C ignored; tests of an interrupt need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: a busy machine is no reason to fail.
 settings.register_profile("developer", max_examples=15, deadline=None)

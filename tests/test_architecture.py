@@ -81,7 +81,7 @@ ARROWS: dict[str, set[str]] = {
         "randomness",
         "accounting",
         "privacy",
-        "secure_aggregation.keys.identity",
+        "secure_aggregation.keys",
         "secure_aggregation.round.witness",
         "federation",
         "agreed",

@@ -10,8 +10,9 @@ from tests.errors import raises_code
 
 from wardround.agreed.plans import plan_of
 from wardround.config import Study, parse_study, read_study
-from wardround.config.data import PersonTable
+from wardround.config.data import HospitalsSection, PersonTable
 from wardround.config.privacy import PrivateSection
+from wardround.config.read import validated
 from wardround.errors import StudyError
 
 NOT_PRIVATE = {"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None}
@@ -356,3 +357,9 @@ def test_rows_are_rounded_patient_by_patient_alone(tiny, rounding):
     raw = tiny(hospitals={"count": 3}) | EARLIER
     raw["privacy"] = raw["privacy"] | {"rounding": rounding}
     assert "remove rounding" in refusal(raw, "study-rounding")
+
+
+@pytest.mark.parametrize("names", [["north", "North"], ["St. Anna", "St.Anna"], ["a b", "AB"]])
+def test_hospitals_whose_names_read_alike_are_refused(names):
+    with raises_code(StudyError, "study-names-alike"):
+        validated(HospitalsSection, {"count": 2, "names": names}, "hospitals")

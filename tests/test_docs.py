@@ -76,3 +76,12 @@ def test_the_files_of_the_page_on_deployment_hold_and_the_policy_allows_the_stud
     check_deployable(study, plan, holds)
     assert check_named(study, holds) == 0
     assert not list(refusals(study, plan, PolicyFile.model_validate(policy)))
+
+
+def test_every_row_of_the_threat_table_names_tests_that_exist():
+    page = (DOCS / "deploy.md").read_text()
+    rows = page.split("## Threats")[1].split("Not covered")[0].strip().split("\n")[2:]
+    named = [re.findall(r"`(tests/[^`]*)`", row) for row in rows]
+    assert len(rows) > 10
+    assert all(named)
+    assert [path for paths in named for path in paths if not (DOCS.parent / path).is_file()] == []

@@ -6,7 +6,7 @@ Masked rounds are work as well: `Announce`, `Confirm`, `Upload`, each with what 
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -237,13 +237,33 @@ class GiveReceipt:
     name: ClassVar[str] = "receipt"
 
 
+@dataclass(frozen=True)
+class Finish:
+    """The finished model of the study, for the hospital to keep.
+
+    Attributes:
+        model: the bytes of `model.safetensors`.
+        card: those of `model.json`.
+        certificate: those of `certificate.json`.
+    """
+
+    name: ClassVar[str] = "finish"
+    model: bytes = field(repr=False)
+    card: bytes = field(repr=False)
+    certificate: bytes = field(repr=False)
+
+
+MOST_MODEL_BYTES: Final = 900_000_000
+"""Bytes of a finished model: it fits into one message."""
+
 Answered: TypeAlias = CountPatients | CountClasses | GradientSum | LocalUpdate | SelectiveUpdate | FittedHead
 """Work that is answered with one noised vector."""
 
 Masked: TypeAlias = Announce | Confirm | Upload | Receive
 """The exchanges of one attempt at a masked sum."""
 
-Said: TypeAlias = SayHello | GiveReceipt
-"""Facts that a hospital states of itself; no patient's data are computed on, and nothing is charged."""
+Said: TypeAlias = SayHello | GiveReceipt | Finish
+"""Facts that a hospital states of itself, and what it is told at the end: no patient's data are computed on, and
+nothing is charged."""
 
 Work: TypeAlias = Answered | Masked | Said

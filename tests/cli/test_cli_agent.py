@@ -5,7 +5,9 @@ import json
 import pytest
 from tests.hospital.deployed import NAMES, make_folders, study_of
 
+from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
+from wardround.secure_aggregation.keys.secret import system_entropy
 
 ALONE = {"plan": "dp-sgd", "epsilon": 2.0, "delta": 1e-3, "trust": "nobody", "num_patients": 36}
 STUDY = study_of(ALONE, {"rounds": 2})
@@ -15,7 +17,9 @@ STUDY = study_of(ALONE, {"rounds": 2})
 def north(tmp_path):
     (tmp_path / "study.toml").write_text(STUDY.to_toml())
     folders, keys = make_folders(tmp_path)
-    Pins(keys).write(tmp_path / "pins.toml")
+    (tmp_path / "consortium").mkdir()
+    SigningKey.new(system_entropy).write(tmp_path / "consortium" / "identity.pem")
+    Pins(keys).write(tmp_path / "consortium" / "pins.toml")
     return folders["north"]
 
 
@@ -60,7 +64,8 @@ def test_a_coordinator_needs_a_socket_of_each_hospital(wardround, north, tmp_pat
 def test_hospitals_that_are_away_are_named(wardround, north, tmp_path):
     options = [part for name in NAMES for part in ("--hospital", f"{name}={tmp_path / name}.sock")]
     run = tmp_path / "run"
-    said = wardround("coordinate", tmp_path / "study.toml", *options, "--out", run, "--patience", "0")
+    home = ("--home", tmp_path / "consortium")
+    said = wardround("coordinate", tmp_path / "study.toml", *options, *home, "--out", run, "--patience", "0")
     assert (said.code, said.error.code) == (2, "federation-silent-hospital")
     assert "gone" in said.err
     assert not run.exists()

@@ -37,6 +37,7 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
@@ -51,7 +52,7 @@ from wardround.work import (
 )
 
 PARAMETERS, CLASSES = 5, 3
-LIMITS = Limits.of_network(PARAMETERS, CLASSES)
+LIMITS = Limits.of_network(PARAMETERS, CLASSES, model_bytes=1 << 16)
 HASH = "0123456789abcdef" * 4
 
 
@@ -127,6 +128,7 @@ WORKS = {
     Receive: st.builds(Receive, total=BLOB),
     SayHello: st.just(SayHello()),
     GiveReceipt: st.just(GiveReceipt()),
+    Finish: st.builds(Finish, model=BLOB, card=BLOB, certificate=BLOB),
 }
 KEYS = st.just((b"", b"")) | st.tuples(*(st.binary(min_size=n, max_size=n) for n in (32, 64)))
 REPLIES = {
@@ -160,7 +162,7 @@ REPLIES = {
         delta=number(0, 1, exclude_min=True, exclude_max=True),
         ledger_head=st.just(HASH),
     ),
-    Failure: st.builds(Failure, st.sampled_from(FailureCode), st.sampled_from(Stage)),
+    Failure: st.builds(Failure, st.sampled_from(FailureCode), st.sampled_from(Stage), st.integers(0, 86_400)),
 }
 
 
@@ -217,11 +219,12 @@ MESSAGES: dict[str, Any] = {
     "announce": Request("study", 1, 1, Announce(GradientSum(WEIGHTS), 2, 3, b"residues")),
     "confirm": Request("study", 1, 1, Confirm((b"one", b"two", b"three"))),
     "fit-head": Request("study", 1, 1, FittedHead(HeadFit(0.1, 1.0, None))),
+    "finish": Request("study", 0, 1, Finish(b"model", b"card", b"certificate")),
     "answer": Answer(WEIGHTS, SAMPLED, WEIGHTS),
     "uploaded": Uploaded(b"sum under masks", GaussianEvent(2.0)),
     "hello": Hello("study", "0.1.0", ("no", "yes", "rénal"), (1, 28, 28), HASH, 2, (2, 1)),
     "receipt": Receipt("study", HospitalName("north"), 3, 1, math.inf, 1e-5, HASH, bytes(32), bytes(64)),
-    "failure": Failure(FailureCode.DATA, Stage.ADMISSION),
+    "failure": Failure(FailureCode.DATA, Stage.ADMISSION, 3600),
 }
 
 

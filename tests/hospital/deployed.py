@@ -8,6 +8,7 @@ from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
 
 NAMES = ("north", "south", "east")
+COORDINATOR = SigningKey.new(system_entropy)
 SITE = """
 [hospital]
 name = "{name}"
@@ -42,6 +43,7 @@ def make_folders(parent):
         (folder / "policy.toml").write_text("[policy]\nepsilon_limit = 50.0\ndelta = 1e-3\n")
         keys[name].write(folder / "identity.pem")
         Pins({other: key.public for other, key in keys.items() if other != name}).write(folder / "pins.toml")
+        Pins({"the coordinator": COORDINATOR.public}).write(folder / "coordinators.toml")
     return {name: parent / name for name in NAMES}, {name: key.public for name, key in keys.items()}
 
 

@@ -1,5 +1,7 @@
 """A hospital's policy: every key forbids a study that the same policy without it allows, with a code of its own."""
 
+from datetime import datetime
+
 import pytest
 from tests.errors import raises_code
 from tests.hospital.deployed import make_folders, open_from, study_of
@@ -7,6 +9,7 @@ from tests.hospital.deployed import make_folders, open_from, study_of
 from wardround.config.site import read_policy, read_site
 from wardround.errors import PrivacyError, StudyError
 from wardround.hospital.accepted import accept, accepted_digests, read_accepted
+from wardround.hospital.allowed import check_metrics, quiet_for
 
 DPSGD = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "num_patients": 36, "spare_attempts": 1}
 ALONE = DPSGD | {"trust": "nobody"}
@@ -118,3 +121,54 @@ def test_another_study_was_not_accepted(north, digest):
 def test_a_study_that_this_hospital_could_not_answer_is_not_accepted(north, asked, kind, code):
     with raises_code(kind, code):
         accepted(north, asked)
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("accept_by_rule = true", "study-policy-accept"),
+        ('quiet_hours = ["07:00", "07:00"]', "study-policy-quiet"),
+        ('quiet_hours = ["7:00", "24:00"]', "study-value"),
+        ('coordinators = ["abc"]', "study-value"),
+    ],
+)
+def test_a_rule_that_does_not_hold_is_refused_when_the_policy_is_read(north, line, code):
+    say(north, line)
+    with raises_code(StudyError, code):
+        own(north)
+
+
+LEVELS = ("none", "noised", "unprotected")
+
+
+@pytest.mark.parametrize("allowed", LEVELS)
+@pytest.mark.parametrize("asked", LEVELS)
+def test_metrics_leave_up_to_the_level_that_the_policy_says(north, allowed, asked):
+    say(north, f'metrics = "{allowed}"')
+    if LEVELS.index(asked) <= LEVELS.index(allowed):
+        check_metrics(asked, own(north)[1])
+        return
+    with raises_code(PrivacyError, "privacy-policy-metrics"):
+        check_metrics(asked, own(north)[1])
+
+
+def test_no_metric_leaves_by_default(north):
+    assert own(north)[1].policy.metrics == "none"
+
+
+@pytest.mark.parametrize(
+    ("hours", "at", "seconds"),
+    [
+        (("07:00", "18:30"), (6, 59, 59), 0),
+        (("07:00", "18:30"), (7, 0, 0), 11 * 3600 + 1800),
+        (("07:00", "18:30"), (18, 29, 59), 1),
+        (("07:00", "18:30"), (18, 30, 0), 0),
+        (("22:00", "06:00"), (23, 0, 0), 7 * 3600),
+        (("22:00", "06:00"), (5, 59, 30), 30),
+        (("22:00", "06:00"), (6, 0, 0), 0),
+        (("22:00", "06:00"), (21, 59, 0), 0),
+    ],
+)
+def test_quiet_hours_end_in_so_many_seconds(north, hours, at, seconds):
+    say(north, f"quiet_hours = {list(hours)}".replace("'", '"'))
+    assert quiet_for(own(north)[1], datetime(2026, 1, 5, *at)) == seconds

@@ -1,17 +1,34 @@
 """The desk of a hospital: accepted studies alone are answered, and what goes wrong is a code."""
 
-import pytest
-from tests.hospital.deployed import make_folders, study_of
+import hashlib
+import json
+from dataclasses import replace
+from datetime import datetime
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.errors import raises_code
+from tests.hospital.deployed import COORDINATOR, make_folders, study_of
+
+from wardround.agreed.model_card import card_of
 from wardround.config.site import read_policy, read_site
-from wardround.federation.messages import Answer, Failure, FailureCode, Hello, Receipt, Request, Stage
+from wardround.errors import FederationError
+from wardround.federation.messages import Answer, Failure, FailureCode, Hello, Receipt, Received, Request, Stage
 from wardround.federation.wire.limits import Limits
+from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.federation.wire.tables import decode_reply, encode_request
-from wardround.hospital.accepted import accept
+from wardround.hospital import desk as desk_module
+from wardround.hospital.accepted import accept, accepted_digests
 from wardround.hospital.desk import Desk
-from wardround.work import GiveReceipt, GradientSum, SayHello
+from wardround.images.entries import Target
+from wardround.models.card import WeightsCard
+from wardround.secure_aggregation.keys.identity import SigningKey
+from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.work import Confirm, Finish, GiveReceipt, GradientSum, SayHello
 
 ALONE = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "trust": "nobody", "num_patients": 36}
+SIGNED = 68
 ONE, OTHER = (study_of(ALONE, {"rounds": 2}, description=text) for text in ("one", "other"))
 
 
@@ -24,9 +41,19 @@ def accepted(folder, study):
     accept(folder, read_site(folder / "site.toml"), read_policy(folder / "policy.toml"), study, by="a person")
 
 
-def asked(desk, study, work=None, round=0):
-    message = encode_request(Request(study.digest, round, 1, work or SayHello()))
-    return decode_reply(desk.answer(message), Limits())
+def signed(folder, study, work=None, round=0, exchange=1, key=COORDINATOR, hospital="north"):
+    """A signed request, and the keys that open its answer."""
+    keys = CoordinatorKeys(key, {"north": SigningKey.read(folder / "identity.pem").public})
+    [request] = keys.sign(
+        encode_request(Request(study.digest, round, 1, work or SayHello())), [hospital], exchange
+    )
+    return request, keys
+
+
+def asked(desk, study, work=None, round=0, **options):
+    request, keys = signed(desk.folder, study, work, round, **options)
+    answer = desk.answer(request.content)
+    return decode_reply(keys.open(answer, replace(request, hospital="north")), Limits())
 
 
 def test_a_study_that_was_not_accepted_is_refused_and_opens_nothing(north):
@@ -56,7 +83,7 @@ def test_the_same_bytes_after_a_restart_have_the_same_bytes_at_no_charge(north):
     accepted(north, ONE)
     with Desk(north) as desk:
         weights = desk.open(ONE.digest).agent.workbench.initial_weights
-        message = encode_request(Request(ONE.digest, 1, 1, GradientSum(weights)))
+        message = signed(north, ONE, GradientSum(weights), 1)[0].content
         first = desk.answer(message)
     with Desk(north) as desk:
         assert desk.answer(message) == first
@@ -66,7 +93,7 @@ def test_the_same_bytes_after_a_restart_have_the_same_bytes_at_no_charge(north):
 @pytest.mark.parametrize("message", [b"", b"garbage", b"wardround\0" + bytes(40)])
 def test_garbage_is_refused(north, message):
     with Desk(north) as desk:
-        reply = decode_reply(desk.answer(message), Limits())
+        reply = decode_reply(desk.answer(message)[SIGNED:], Limits())
     assert reply == Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
 
 
@@ -85,3 +112,122 @@ def test_a_study_that_cannot_be_opened_is_a_code(north, file, content, code):
     with Desk(north) as desk:
         assert asked(desk, ONE) == Failure(code, Stage.ADMISSION)
         assert asked(desk, ONE) == Failure(code, Stage.ADMISSION)
+
+
+def test_keys_that_the_hospital_does_not_know_or_allow_are_refused(north):
+    accepted(north, ONE)
+    refused = Failure(FailureCode.REFUSED_COORDINATOR, Stage.ADMISSION)
+    with Desk(north) as desk:
+        assert asked(desk, ONE, key=SigningKey.new(system_entropy)) == refused
+        assert not (north / "ledger.sqlite").exists()
+        policy = (north / "policy.toml").read_text()
+        (north / "policy.toml").write_text(policy + f'coordinators = ["{"0" * 64}"]\n')
+        assert asked(desk, ONE) == refused
+        (north / "policy.toml").write_text(policy + f'coordinators = ["{COORDINATOR.public.hex()}"]\n')
+        assert isinstance(asked(desk, ONE), Hello)
+        (north / "coordinators.toml").unlink()
+        assert asked(desk, ONE) == refused, "no restart is needed"
+
+
+def test_a_request_for_another_hospital_is_refused(north):
+    accepted(north, ONE)
+    with Desk(north) as desk:
+        assert asked(desk, ONE, hospital="south") == Failure(FailureCode.REFUSED_SIGNATURE, Stage.ADMISSION)
+
+
+def test_yesterdays_request_is_refused_also_after_a_restart(north):
+    """Round 1 again after round 2 would be a release that nobody asked for, and charged."""
+    accepted(north, ONE)
+    with Desk(north) as desk:
+        work = GradientSum(desk.open(ONE.digest).agent.workbench.initial_weights)
+        for round in (1, 2):
+            assert isinstance(asked(desk, ONE, work, round, exchange=round), Answer)
+    for _ in range(2):
+        with Desk(north) as desk:
+            replayed = asked(desk, ONE, work, 1, exchange=1)
+            assert replayed == Failure(FailureCode.REFUSED_REPLAY, Stage.ADMISSION)
+            assert asked(desk, ONE, GiveReceipt(), exchange=2).releases == 2
+
+
+def test_a_message_with_any_byte_changed_is_refused_and_costs_nothing(north):
+    accepted(north, ONE)
+    with Desk(north) as desk:
+        work = GradientSum(desk.open(ONE.digest).agent.workbench.initial_weights)
+        request, keys = signed(north, ONE, work, 1)
+
+        @settings(max_examples=60, deadline=None)
+        @given(position=st.integers(0, len(request.content) - 1), flip=st.integers(1, 255), cut=st.booleans())
+        def mutated(position, flip, cut):
+            changed = bytearray(request.content)
+            changed[position] ^= flip
+            answer = desk.answer(bytes(changed[:position] if cut else changed))
+            assert isinstance(decode_reply(answer[SIGNED:], Limits()), Failure)
+            with raises_code(FederationError, "federation-answer-signature"):
+                keys.open(answer, request)
+
+        mutated()
+        assert asked(desk, ONE, GiveReceipt()).releases == 0
+        assert isinstance(asked(desk, ONE, work, 1), Answer), "the next honest round works"
+
+
+class Noon(datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 1, 5, 12, 30, 15)
+
+
+def test_quiet_hours_refuse_with_the_time_to_ask_again(north, monkeypatch):
+    accepted(north, ONE)
+    policy = (north / "policy.toml").read_text()
+    monkeypatch.setattr(desk_module, "datetime", Noon)
+    with Desk(north) as desk:
+        (north / "policy.toml").write_text(policy + 'quiet_hours = ["07:00", "18:30"]\n')
+        assert asked(desk, ONE) == Failure(FailureCode.QUIET_HOURS, Stage.ADMISSION, 6 * 3600 - 15)
+        assert not (north / "ledger.sqlite").exists()
+        step = asked(desk, ONE, Confirm((b"one",)), 1)
+        assert step == Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION), "a step of an attempt is no new one"
+        (north / "policy.toml").write_text(policy + 'quiet_hours = ["18:30", "12:30"]\n')
+        assert isinstance(asked(desk, ONE), Hello)
+
+
+def test_an_offered_study_is_accepted_by_rule_where_the_policy_says_so(north):
+    (north / "offered").mkdir()
+    (north / "offered" / "one.toml").write_text(ONE.to_toml())
+    (north / "offered" / "broken.toml").write_text("no study")
+    policy = (north / "policy.toml").read_text()
+    refused = Failure(FailureCode.REFUSED_STUDY, Stage.ADMISSION)
+    with Desk(north) as desk:
+        for rule in ("", "accept_by_rule = true\nmost_epsilon = 0.1\n"):
+            (north / "policy.toml").write_text(policy + rule)
+            assert asked(desk, ONE) == refused
+        assert not accepted_digests(north)
+        (north / "policy.toml").write_text(policy + "accept_by_rule = true\nmost_epsilon = 40.0\n")
+        assert asked(desk, OTHER) == refused, "it is not offered"
+        assert isinstance(asked(desk, ONE), Hello)
+    assert 'by = "policy.toml"' in (north / "accepted" / f"{ONE.digest}.toml").read_text()
+
+
+WRONG = ({"model": b"another"}, {"card": b"{}"}, {"card": b"\xff"}, {"certificate": b"[]"}, {"certificate": b""})
+
+
+def test_a_finished_model_that_its_card_and_certificate_do_not_name_is_not_kept(north):
+    accepted(north, ONE)
+    model = b"parameters"
+    with Desk(north) as desk:
+        workbench = desk.open(ONE.digest).agent.workbench
+        weights = WeightsCard(sha256=hashlib.sha256(model).hexdigest(), models=())
+        card = card_of(
+            ONE, workbench.network, weights, target=Target.CLASSES, classes=("clear", "lesion"), channels=1,
+            statement="a test",
+        )  # fmt: skip
+        certificate = {"study_digest": ONE.digest, "model_sha256": weights.sha256}
+        whole = Finish(model, json.dumps(card.to_json()).encode(), json.dumps(certificate).encode())
+        for wrong in WRONG:
+            assert asked(desk, ONE, replace(whole, **wrong)) == Failure(FailureCode.PROTOCOL, Stage.ADMISSION)
+        assert not (north / "finished").exists()
+        assert asked(desk, ONE, whole) == asked(desk, ONE, whole) == Received()
+        larger = replace(whole, model=bytes(desk.open(ONE.digest).limits.model_bytes + 1))
+        assert asked(desk, ONE, larger) == Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
+    kept = north / "finished" / ONE.digest
+    assert (kept / "model.safetensors").read_bytes() == model
+    assert {path.stat().st_mode & 0o777 for path in kept.iterdir()} == {0o600}

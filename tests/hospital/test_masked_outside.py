@@ -1,5 +1,6 @@
 """Deployed hospitals under masks, in bytes: messages that come twice, hospitals started again, attempts paid for."""
 
+import shutil
 from contextlib import ExitStack
 from typing import Any
 
@@ -8,6 +9,7 @@ from tests.charges import charges_of
 from tests.hospital.deployed import make_folders, open_from, study_of
 
 from wardround.coordinator.opening import open_coordinator
+from wardround.errors import FederationError, LedgerError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_reply, encode_request
@@ -23,9 +25,9 @@ class Hospitals:
     `times`: how often each message is delivered. `lost`: the hospital and the work whose reply never comes.
     """
 
-    def __init__(self, parent, **privacy):
+    def __init__(self, folders, keys, **privacy):
         self.study = study_of(MASKED | privacy, {"rounds": 4})
-        self.folders, keys = make_folders(parent)
+        self.folders = folders
         self.hospitals = tuple(self.folders)
         self.stacks, self.by_name = {name: ExitStack() for name in self.hospitals}, {}
         self.times, self.lost, self.sent = 1, None, {}
@@ -70,10 +72,11 @@ class Hospitals:
 
 @pytest.fixture
 def make_hospitals(tmp_path):
+    folders, keys = make_folders(tmp_path)
     with ExitStack() as stack:
 
         def make(**privacy):
-            made = Hospitals(tmp_path, **privacy)
+            made = Hospitals(folders, keys, **privacy)
             for each in made.stacks.values():
                 stack.callback(each.close)
             return made
@@ -159,3 +162,47 @@ def test_an_announcement_is_made_anew_by_a_hospital_started_again(make_hospitals
     hospitals.start("north")
     assert hospitals.by_name["north"].answer(message) != first
     assert hospitals.charges() == [1, 1, 1]
+
+
+def test_two_studies_side_by_side_keep_notes_of_their_own(make_hospitals):
+    """With one file for both, a hospital started again knew of the other study's last attempt alone."""
+    one, other = make_hospitals(), make_hospitals(noise_multiplier=5.0)
+    for study, number in ((one, 1), (other, 1), (one, 2), (other, 2), (other, 3)):
+        update, failures = study.round(number)
+        assert update is not None, failures
+    for study, last in ((one, (2, 1)), (other, (3, 1))):
+        study.start("north")
+        assert study.by_name["north"].masked.notes.last == last
+    message, _ = one.sent["north", Announce]
+    reply = decode_reply(one.by_name["north"].answer(message), Limits())
+    assert isinstance(reply, Failure), "the attempt was answered"
+    update, failures = one.round(3)
+    assert update is not None, failures
+
+
+@pytest.mark.thorough
+def test_a_ledger_that_was_put_back_is_found_by_the_next_study_as_well(make_hospitals):
+    """By the hospital itself from its notes, and by the others where its notes were put back with it."""
+    one = make_hospitals()
+    one.round(1)
+    south = one.folders["south"]
+    for stack in one.stacks.values():
+        stack.close()
+    copies = {path: path.read_bytes() for path in south.glob("ledger.sqlite*")}
+    for name in one.hospitals:
+        one.start(name)
+    one.round(2)
+    one.round(3)
+    for stack in one.stacks.values():
+        stack.close()
+    for path in south.glob("ledger.sqlite*"):
+        path.unlink()
+    for path, content in copies.items():
+        path.write_bytes(content)
+    with pytest.raises(LedgerError):
+        make_hospitals(noise_multiplier=5.0)
+    shutil.rmtree(south / "memory")
+    other = make_hospitals(noise_multiplier=5.0)
+    with pytest.raises(FederationError, match="keep to the protocol"):
+        other.round(1)
+    assert other.charges() == [0, 0, 0]

@@ -1,10 +1,7 @@
 """Patients to hospitals: everybody in exactly one place, which no other patient has a say in; the same by seed."""
 
-import os
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,66 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import stats
+from tests.simulation.dealt import crowd, everywhere, ids, image_set, patient, places, split, study_of
 
 from wardround.accounting.terms import Division
 from wardround.agreed.plans import division_of
-from wardround.config import Study
 from wardround.config.data import DataSection, HospitalsSection
 from wardround.errors import DataError
-from wardround.images.findings import Findings
-from wardround.images.load import load_images
-from wardround.images.patients import ImageRef, ImageSet, Patient
-from wardround.simulation.dealing import Scheme, Split, check_disjoint, split_patients
-from wardround.types import HospitalName, PatientId
+from wardround.images.patients import Patient
+from wardround.simulation.dealing import Scheme, Split, check_disjoint
+from wardround.types import HospitalName
 
-DATA = Path(os.environ.get("WARDROUND_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
-CHEST = DATA / "chest_xray"
 EVERY_SCHEME = sorted(Scheme)
-
-
-def patient(number, label=0, site=None, splits=(None,)):
-    images = tuple(
-        ImageRef(f"{number}/{i}.png", label, row=100 * number + i, split=split, digest=f"{number}-{i}", site=site)
-        for i, split in enumerate(splits)
-    )
-    return Patient(PatientId(f"p{number:04d}"), images, site)
-
-
-def image_set(patients):
-    return ImageSet(
-        "made", None, ("a", "b", "c"), tuple(patients), np.zeros((0, 1, 2, 2), np.uint8), Findings(), "0" * 64
-    )
-
-
-def crowd(size=100, sites=3, ill=0.3):
-    return image_set(patient(i, int(i < ill * size), f"site-{i % sites}") for i in range(size))
-
-
-def split(patients, scheme=Scheme.EVEN, **options):
-    chosen: dict[str, Any] = {"split_seed": 0, "count": 4, "sizes": (20, 10, 5), "images": 12} | options
-    aside = {key: chosen.pop(key) for key in ("test_fraction", "validation_fraction", "test") if key in chosen}
-    hospitals = HospitalsSection.model_construct(scheme=scheme.value, **chosen)  # numbers of every scheme at once
-    return split_patients(patients, DataSection(**aside), hospitals)
-
-
-def study_of(scheme, **data):
-    """A study with that scheme, as far as `division_of` reads it."""
-    hospitals = HospitalsSection.model_construct(scheme=scheme.value)
-    return Study.model_construct(hospitals=hospitals, data=DataSection(**data))
-
-
-def ids(patients):
-    return [one.id for one in patients]
-
-
-def everywhere(result):
-    return [*ids(result.test), *(one for group in result.hospitals.values() for one in ids(group))]
-
-
-def places(result):
-    """The place of each patient, by id."""
-    parts = {"test": result.test, "validation": result.validation} | result.hospitals
-    return {one.id: name for name, part in parts.items() for one in part}
+BY_OWN_ID = sorted(scheme for scheme in Scheme if division_of(study_of(scheme)) is Division.BY_OWN_ID)
+EXACT = sorted(set(Scheme) - set(BY_OWN_ID))
 
 
 @given(
@@ -95,10 +45,6 @@ def test_everybody_is_in_exactly_one_place(scheme, labels, count, alpha, fractio
         result = split(everyone, scheme, **options)
         assert sorted(everywhere(result)) == ids(everyone.patients)
         assert len(result.hospitals) == count
-
-
-BY_OWN_ID = sorted(scheme for scheme in Scheme if division_of(study_of(scheme)) is Division.BY_OWN_ID)
-EXACT = sorted(set(Scheme) - set(BY_OWN_ID))
 
 
 def test_the_schemes_by_own_id_are_these():
@@ -134,16 +80,6 @@ def test_exact_sizes_move_others_and_are_called_a_fixed_division(scheme):
         fewer = places(split(image_set(p for i, p in enumerate(crowd().patients) if i != left_out), scheme))
         moved.append(sum(known.get(one) != place for one, place in fewer.items()))
     assert max(moved) > 10
-
-
-@pytest.mark.parametrize("part", ["stratified", "published"])
-def test_parts_by_another_rule_are_called_a_fixed_division(part):
-    assert division_of(study_of(Scheme.EVEN, test=part)) is Division.FIXED
-
-
-def test_a_stratified_part_moves_others():
-    known, fewer = (places(split(image_set(crowd().patients[first:]), test="stratified")) for first in (0, 1))
-    assert sum(known[one] != place for one, place in fewer.items()) > 5
 
 
 @given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4), seed=st.integers(0, 99))
@@ -208,15 +144,6 @@ def test_the_same_seed_gives_the_same_split_and_another_gives_another(scheme):
     assert everywhere(first) != everywhere(other)
 
 
-def test_the_test_patients_do_not_depend_on_the_scheme():
-    assert len({tuple(ids(split(crowd(), scheme).test)) for scheme in EVERY_SCHEME}) == 1
-
-
-def test_a_stratified_test_part_has_the_fraction_of_each_label():
-    labels = [one.label for one in split(crowd(100, ill=0.3), test_fraction=0.2, test="stratified").test]
-    assert (labels.count(0), labels.count(1)) == (14, 6)
-
-
 def test_parts_and_even_hospitals_have_their_shares_of_each_label_in_expectation():
     result = split(crowd(6000, ill=0.5), count=3, test_fraction=0.2, validation_fraction=0.25)
     found = [len([one for one in part if one.label == label])
@@ -263,24 +190,6 @@ def test_a_patient_keeps_all_images_in_a_new_split():
     assert not result.leaking
     groups = [result.test, *result.hospitals.values()]
     assert all(len(one.images) == 2 for group in groups for one in group)
-
-
-def test_the_published_split_parts_the_images_and_is_marked_when_people_are_on_both_sides():
-    both = patient(0, splits=("train", "test", "train"))
-    rest = [patient(i, splits=("train",)) for i in range(1, 6)]
-    result = split(image_set([both, *rest, patient(6, splits=("test",))]), test="published", count=2)
-    assert ids(result.test) == ["p0000", "p0006"]
-    assert result.leaking
-    assert "1 patients are in both" in result.note
-    assert result.test[0].rows == (1,)
-    trained = [one for group in result.hospitals.values() for one in group if one.id == "p0000"]
-    assert [one.rows for one in trained] == [(0, 2)]
-
-
-def test_a_clean_published_split_is_not_marked():
-    patients = [patient(i, splits=("train" if i else "test",)) for i in range(6)]
-    result = split(image_set(patients), test="published", count=2)
-    assert (result.leaking, result.note) == (False, "")
 
 
 def test_a_patient_with_two_sites_cannot_be_split_by_site():
@@ -356,58 +265,3 @@ def test_a_person_in_two_hospitals_is_an_error_with_a_number_and_no_name():
     with pytest.raises(DataError, match="1 are in two or more") as caught:
         check_disjoint(Split((), hospitals, leaking=True, note=""))
     assert "p0002" not in str(caught.value)
-
-
-def test_a_person_on_both_sides_is_an_error_unless_the_split_says_it_leaks():
-    hospitals: dict[HospitalName, tuple[Patient, ...]] = {HospitalName("a"): (patient(1),)}
-    check_disjoint(Split((patient(1),), hospitals, leaking=True, note="leaking"))
-    with pytest.raises(DataError, match="1 are both"):
-        check_disjoint(Split((patient(1),), hospitals, leaking=False, note=""))
-
-
-@pytest.mark.real_data
-@pytest.mark.skipif(not CHEST.is_dir(), reason="the real chest X-rays lie beside the project; here they do not")
-def test_the_published_chest_xray_split_leaks_264_people_and_a_new_one_none(tmp_path):
-    everyone = load_images("chest_xray", CHEST, image_size=8, cache_dir=tmp_path)
-    published = split(everyone, test="published")
-    assert published.leaking
-    assert "264 patients are in both" in published.note
-    assert sum(len(one.images) for one in published.test) == 624 - 5, "copies inside one patient"
-    fresh = split(everyone)
-    assert (fresh.leaking, len(set(everywhere(fresh)))) == (False, 2775)
-
-
-@pytest.mark.parametrize("scheme", EVERY_SCHEME)
-def test_validation_patients_are_in_no_hospital_and_leave_the_test_patients_as_they_are(scheme):
-    people = crowd()
-    without, aside = split(people, scheme), split(people, scheme, validation_fraction=0.25)
-    assert aside.test == without.test
-    assert without.validation == ()
-    assert len(aside.validation) == pytest.approx(0.25 * (100 - len(aside.test)), abs=12)
-    assert not set(ids(aside.validation)) & set(everywhere(aside))
-    assert aside.validation == split(people, Scheme.EVEN, validation_fraction=0.25).validation
-
-
-def test_a_stratified_validation_part_has_its_fraction_of_each_label():
-    aside = split(crowd(200, ill=0.3), validation_fraction=0.25, test="stratified")
-    assert len(aside.validation) == 40
-    assert sum(patient.label for patient in aside.validation) == pytest.approx(0.3 * len(aside.validation), abs=1)
-
-
-def test_validation_patients_of_a_published_split_come_from_its_training_part():
-    people = image_set(patient(i, i % 2, splits=("test" if i < 20 else "train",)) for i in range(100))
-    aside = split(people, test="published", validation_fraction=0.25)
-    assert ids(aside.test) == [f"p{i:04d}" for i in range(20)]
-    assert len(aside.validation) == pytest.approx(20, abs=12)
-    assert not set(ids(aside.validation)) & set(everywhere(aside))
-
-
-def test_a_validation_part_without_anybody_is_refused():
-    with pytest.raises(DataError, match="validation") as caught:
-        split(crowd(), validation_fraction=0.001)
-    assert caught.value.code == "data-part-empty"
-
-
-def test_a_validation_patient_in_a_hospital_is_refused():
-    with pytest.raises(DataError, match="in no hospital"):
-        check_disjoint(Split((), {HospitalName("a"): (patient(1),)}, False, "", validation=(patient(1),)))

@@ -53,10 +53,7 @@ CASES = [
 KEPT = [
     ("folder", "even", "open", "removed"), ("chest_xray", "dirichlet", "together", "removed"),
     ("aptos", "site", "correlated", "replaced"), ("decathlon", "even", "open", "removed"),
-    ("nnunet", "site", "open", "removed"), ("bids", "dirichlet", "open", "replaced"),
-    ("medmnist", "even", "open", "removed"), ("manifest", "site", "augmented-masked", "removed"),
-    ("dicom", "dirichlet", "augmented", "removed"),
-    ("phantom", "even", "masked-counted", "removed"),
+    ("manifest", "site", "augmented-masked", "removed"), ("phantom", "even", "masked-counted", "removed"),
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from wardround.config import Study, parse_study
 from wardround.config.site import read_policy, read_site
 from wardround.coordinator.observer import Silent
 from wardround.coordinator.run import coordinate
+from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.hospital.accepted import accept
 from wardround.records.folder import RunRecord
 from wardround.secure_aggregation.keys.identity import SigningKey
@@ -92,6 +93,7 @@ class Consortium:
     begin: Callable[[list[str]], Any] = Forked
     agents: dict[HospitalName, Any] = field(default_factory=dict)
     keys: dict[str, bytes] = field(default_factory=dict)
+    coordinator: SigningKey = field(default_factory=lambda: SigningKey.new(system_entropy))
 
     def __post_init__(self) -> None:
         keys = {name: SigningKey.new(system_entropy) for name in NAMES}
@@ -109,6 +111,7 @@ class Consortium:
             (home / "policy.toml").write_text("[policy]\nepsilon_limit = 50.0\ndelta = 1e-3\n")
             keys[name].write(home / "identity.pem")
             Pins({other: public for other, public in self.keys.items() if other != name}).write(home / "pins.toml")
+            Pins({"the coordinator": self.coordinator.public}).write(home / "coordinators.toml")
 
     def home(self, name: HospitalName) -> Path:
         return self.folder / name
@@ -157,7 +160,8 @@ class Consortium:
         self, watched: Callable[[SocketChannel], Any] = lambda channel: channel, *, key: SigningKey | None = None
     ) -> RunRecord:
         """Runs the coordinator's program over sockets, or over a channel that watches them."""
-        channel = SocketChannel({name: self.home(name) / "agent.sock" for name in NAMES})
+        keys = CoordinatorKeys(self.coordinator, self.keys)
+        channel = SocketChannel({name: self.home(name) / "agent.sock" for name in NAMES}, keys)
         try:
             return coordinate(
                 self.study, watched(channel), self.keys, key or own_key(), self.folder / "run", Silent()

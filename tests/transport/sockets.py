@@ -26,7 +26,7 @@ def serving(path, answer, *, patience_s=30.0, most_bytes=MOST):
 @contextmanager
 def connected(path):
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(20)
+        client.settimeout(120)
         client.connect(str(path))
         yield client
 

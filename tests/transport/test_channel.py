@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 import pytest
+from tests.transport.signing import KEYS, NAMES, body_of, signing
 from tests.transport.sockets import serving
 
 from wardround.accounting.events import GaussianEvent
@@ -16,13 +17,12 @@ from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_request, encode_reply, encode_request
 from wardround.transport.frames import FrameReader, framed
 from wardround.transport.unix import SocketChannel
-from wardround.types import HospitalName
 from wardround.work import GradientSum, SayHello
 
-NAMES = tuple(map(HospitalName, ("north", "south", "east")))
 WEIGHTS = np.linspace(-1, 1, 5000, dtype=np.float32)
 REFUSED = Failure(FailureCode.REFUSED_BUDGET, Stage.ADMISSION)
 HELLO = Request("study", 0, 1, SayHello())
+received, refused = (signing(lambda body, reply=reply: encode_reply(reply)) for reply in (Received(), REFUSED))
 
 
 def reply_of(name, request):
@@ -41,8 +41,8 @@ def in_process(folder):
 def over_sockets(folder):
     with ExitStack() as stack:
         for name in NAMES:
-            stack.enter_context(serving(folder / name, answering(name)))
-        channel = SocketChannel({name: folder / name for name in NAMES})
+            stack.enter_context(serving(folder / name, signing(answering(name), name)))
+        channel = SocketChannel({name: folder / name for name in NAMES}, KEYS)
         stack.callback(channel.close)
         yield channel
 
@@ -115,7 +115,7 @@ def message_from(connected):
 
 
 def asked(path, *, deadline_s=30.0, patience_s=20.0):
-    channel = SocketChannel({NAMES[0]: path}, patience_s=patience_s)
+    channel = SocketChannel({NAMES[0]: path}, KEYS, patience_s=patience_s)
     try:
         return channel.ask({NAMES[0]: HELLO}, deadline_s)
     finally:
@@ -132,12 +132,13 @@ def test_the_same_bytes_are_sent_again_over_a_new_connection(tmp_path):
     def conduct(number, connected):
         seen.append(message_from(connected))
         if number == 2:
-            connected.sendall(framed(encode_reply(Received())))
+            connected.sendall(framed(received(seen[-1])))
             connected.recv(1)
 
     with raw(tmp_path / "s", conduct):
         assert asked(tmp_path / "s") == ({NAMES[0]: Received()}, {})
-    assert seen == [encode_request(HELLO)] * 3
+    assert seen == [seen[0]] * 3
+    assert body_of(seen[0]) == encode_request(HELLO)
 
 
 def test_a_hospital_that_ends_at_every_message_is_gone(tmp_path):
@@ -152,7 +153,7 @@ def test_a_hospital_that_comes_back_in_time_is_waited_for(tmp_path):
         thread = threading.Thread(target=lambda: found.append(asked(tmp_path / "s")))
         thread.start()
         time.sleep(0.05)
-        stack.enter_context(serving(tmp_path / "s", lambda message: encode_reply(Received())))
+        stack.enter_context(serving(tmp_path / "s", received))
         thread.join()
     assert found == [({NAMES[0]: Received()}, {})]
 
@@ -171,14 +172,14 @@ def test_a_late_reply_belongs_to_no_later_request(tmp_path):
     release = threading.Event()
 
     def conduct(number, connected):
-        message_from(connected)
+        message = message_from(connected)
         if number == 0:
             release.wait()
-        connected.sendall(framed(encode_reply(REFUSED if number == 0 else Received())))
+        connected.sendall(framed(refused(message) if number == 0 else received(message)))
         connected.recv(1)
 
     with raw(tmp_path / "s", conduct):
-        channel = SocketChannel({NAMES[0]: tmp_path / "s"})
+        channel = SocketChannel({NAMES[0]: tmp_path / "s"}, KEYS)
         assert channel.ask({NAMES[0]: HELLO}, 0.1) == failed(FailureCode.TIMEOUT)
         release.set()
         assert channel.ask({NAMES[0]: HELLO}, 30) == ({NAMES[0]: Received()}, {})
@@ -188,24 +189,33 @@ def test_a_late_reply_belongs_to_no_later_request(tmp_path):
 def test_an_answer_of_another_length_fails_with_a_reason(tmp_path):
     """The request has the model, so the length of a reply is known."""
     longer = encode_reply(Answer(np.append(WEIGHTS, np.float32(0)), GaussianEvent(1.0)))
-    with serving(tmp_path / "s", lambda message: longer):
-        channel = SocketChannel({NAMES[0]: tmp_path / "s"})
+    with serving(tmp_path / "s", signing(lambda message: longer)):
+        channel = SocketChannel({NAMES[0]: tmp_path / "s"}, KEYS)
         found = channel.ask({NAMES[0]: Request("s", 1, 1, GradientSum(WEIGHTS))}, 30)
         channel.close()
     assert found == failed(FailureCode.REFUSED_FRAME)
 
 
 @pytest.mark.parametrize(
-    "reply", [b"\x00" * 16, framed(b"no message"), framed(b"")[:5] + b"\xff" * 4], ids=range(3)
+    ("reply", "code"),
+    [
+        (lambda message: b"\x00" * 16, FailureCode.REFUSED_FRAME),
+        (lambda message: framed(b"no message"), FailureCode.REFUSED_SIGNATURE),
+        (
+            lambda message: framed(signing(lambda body: b"signed, and no reply")(message)),
+            FailureCode.REFUSED_FRAME,
+        ),
+        (lambda message: framed(b"")[:5] + b"\xff" * 4, FailureCode.REFUSED_FRAME),
+    ],
+    ids=range(4),
 )
-def test_a_reply_that_is_none_fails_with_a_reason(tmp_path, reply):
+def test_a_reply_that_is_none_fails_with_a_reason(tmp_path, reply, code):
     def conduct(number, connected):
-        message_from(connected)
-        connected.sendall(reply)
+        connected.sendall(reply(message_from(connected)))
         connected.recv(1)
 
     with raw(tmp_path / "s", conduct):
-        assert asked(tmp_path / "s") == failed(FailureCode.REFUSED_FRAME)
+        assert asked(tmp_path / "s") == failed(code)
 
 
 def test_a_message_that_a_server_refuses_fails_with_a_reason(tmp_path):

@@ -77,3 +77,7 @@ def test_three_agents_give_the_weights_of_the_simulation(consortium, without_cha
         lines = [json.loads(line) for line in (home / "agent.log").read_text().splitlines()]
         assert any("give-receipt" in line["text"] or "receipt" in line["text"] for line in lines)
         assert not any("patient-0" in json.dumps(line) for line in lines)
+        for file in ("model.safetensors", "model.json", "certificate.json"):
+            kept = home / "finished" / between.study.digest / file
+            assert kept.read_bytes() == (between.folder / "run" / file).read_bytes()
+            assert kept.stat().st_mode & 0o777 == 0o600

@@ -3,18 +3,22 @@
 Noise of a seeded study is the same whenever a round is repeated, so its weights say whether anything was lost.
 """
 
+import itertools
+import json
 import os
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.transport.consortium import ALONE, MASKED, NAMES
 
 from wardround.coordinator.observer import Silent
+from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.hospital.replies import Replies
 from wardround.simulation.run import run_study
-from wardround.work import Announce, Confirm, LocalUpdate, Upload
+from wardround.work import Announce, Confirm, Finish, LocalUpdate, Upload
 
 pytestmark = pytest.mark.thorough
 
@@ -194,3 +198,78 @@ def test_a_run_that_has_ended_is_only_reported_again(consortium, without_charts)
     Path(between.folder / "run" / "report.html").unlink()
     assert between.run().certificate == first.certificate
     assert (between.folder / "run" / "report.html").exists()
+    assert not between.agents, "all have taken the model: none is asked again"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_coordinator_is_killed_after_every_exchange_and_goes_on(consortium, without_charts, name):
+    """After the first exchange, then after the second of the run that goes on, and so forth until one is whole."""
+    between = consortium(*STUDIES[name])
+    between.accept()
+    between.start()
+    for number in itertools.count(1):
+        child = os.fork()
+        if child == 0:
+            try:
+                between.run(partial(Counted, number=number))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert number > 3
+    for agent in NAMES:
+        assert (between.home(agent) / "finished" / between.study.digest / "certificate.json").exists()
+    check(between, between.run())
+
+
+def test_a_hospital_that_was_away_at_the_end_gets_the_model_with_the_same_command(consortium, without_charts):
+    between = consortium(*STUDIES["nobody"])
+    between.accept()
+    between.start()
+    first = between.run(lambda channel: Away(channel, VICTIM))
+    taken = between.folder / "run" / "handed_out.json"
+    assert json.loads(taken.read_text()) == [name for name in NAMES if name != VICTIM]
+    kept = between.home(VICTIM) / "finished"
+    assert not kept.exists()
+    assert between.run().certificate == first.certificate
+    assert json.loads(taken.read_text()) == list(NAMES)
+    assert (kept / between.study.digest / "model.safetensors").exists()
+    between.stop()
+
+
+class Counted:
+    """A channel that ends its process after so many exchanges."""
+
+    def __init__(self, inner, number):
+        self.inner, self.left = inner, number
+
+    @property
+    def hospitals(self):
+        return self.inner.hospitals
+
+    def ask(self, requests, deadline_s):
+        found = self.inner.ask(requests, deadline_s)
+        self.left -= 1
+        if not self.left:
+            end_this_process()
+        return found
+
+
+class Away:
+    """A channel that does not reach one hospital at the end."""
+
+    def __init__(self, inner, name):
+        self.inner, self.name = inner, name
+
+    @property
+    def hospitals(self):
+        return self.inner.hospitals
+
+    def ask(self, requests, deadline_s):
+        if not isinstance(next(iter(requests.values())).work, Finish):
+            return self.inner.ask(requests, deadline_s)
+        replies, failures = self.inner.ask({n: r for n, r in requests.items() if n != self.name}, deadline_s)
+        return replies, failures | {self.name: Failure(FailureCode.GONE, Stage.TRANSPORT)}

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Iterable
 
 _STEERING = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: escape sequences, new lines
@@ -45,3 +46,11 @@ def brief(value: object) -> str:
 def _escaped(found: re.Match[str]) -> str:
     number = ord(found[0])
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def read_alike(names: Iterable[str]) -> list[str]:
+    """Returns the names that people would read as another one: they differ from it by case or by spaces alone."""
+    by_reading: dict[str, list[str]] = {}
+    for name in names:
+        by_reading.setdefault("".join(name.split()).casefold(), []).append(name)
+    return [name for alike in by_reading.values() if len(alike) > 1 for name in alike]

@@ -13,26 +13,26 @@ def coordinate(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")],
     hospital: Annotated[list[str], typer.Option(metavar="NAME=SOCKET", help="A hospital and its agent's socket.")],
     out: Annotated[Path, typer.Option("--out", help="The run's folder; a run in it goes on.")],
-    pins: Annotated[
-        Path | None, typer.Option("--pins", help="Public keys of all hospitals; default: pins.toml beside STUDY.")
-    ] = None,
+    home: Annotated[
+        Path, typer.Option("--home", help="The coordinator's folder, of `wardround consortium init`.")
+    ] = Path("consortium"),
     patience: Annotated[float, typer.Option(min=0, help="Seconds to wait for a hospital that is away.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Run a study between hospitals whose agents are waiting; the same command again goes on with it."""
     from wardround.cli.terminal import Terminal
     from wardround.config import read_study
+    from wardround.coordinator.home import read_home
     from wardround.coordinator.run import coordinate as run_between
-    from wardround.secure_aggregation.keys.pins import Pins
     from wardround.simulation.own_key import own_key
     from wardround.transport.unix import SocketChannel, sockets_of
 
     resolved = read_study(study)
-    keys = Pins.read(pins or study.parent / "pins.toml").keys
-    channel = SocketChannel(sockets_of(hospital, resolved.hospitals.names or ()), patience_s=patience)
+    sockets, keys = sockets_of(hospital, resolved.hospitals.names or ()), read_home(home)
+    channel = SocketChannel(sockets, keys, patience_s=patience)
     with interruptible(AGAIN), Terminal(console()) as terminal:
         try:
-            record = run_between(resolved, channel, keys, own_key(), out, terminal)
+            record = run_between(resolved, channel, keys.hospitals, own_key(), out, terminal)
         finally:
             channel.close()
     print_run(record, as_json)

@@ -14,6 +14,7 @@ import typer
 
 from wardround.boundary.text import say
 from wardround.cli.agent import agent_app
+from wardround.cli.consortium import consortium_app
 from wardround.cli.coordinate import coordinate
 from wardround.cli.data import data_app
 from wardround.cli.keys import AsJson, keys_app
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
+app.add_typer(consortium_app, name="consortium")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(agent_app, name="agent")
 app.command()(coordinate)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from wardround.boundary.text import brief, steers
+from wardround.boundary.text import brief, read_alike, steers
 from wardround.config.section import Section, conflict
 from wardround.images.layouts.names import LayoutName
 
@@ -257,6 +257,11 @@ class HospitalsSection(Section):
             )
         if self.names is not None and (len(self.names) != self.count or len(set(self.names)) != self.count):
             raise ValueError(f"names must be {self.count} different names, one for each hospital")
+        if alike := read_alike(self.names or ()):
+            raise conflict(
+                "study-names-alike",
+                f"names must differ by more than case and spaces, and {', '.join(alike)} do not; rename one",
+            )
         if (self.scheme == "images") != (self.images is not None):
             raise ValueError('images is given exactly when scheme = "images"')
         if self.sizes is not None and len(self.sizes) != self.count:

@@ -19,6 +19,9 @@ from wardround.config.read import read_tables, validated
 from wardround.config.section import Section, conflict, kinds_of, tags_of
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+LocalTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+MetricsLevel = Literal["none", "noised", "unprotected"]
 HospitalId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}$")]
 
 
@@ -52,6 +55,23 @@ class PolicySection(Section):
     new_patients: bool = Field(
         False,
         description="Most patients may be ones that the ledger has never had; else their ids may be renamed.",
+    )
+    coordinators: tuple[PublicKey, ...] | None = Field(
+        None, description="Public keys of the coordinators that may ask; default: all in coordinators.toml."
+    )
+    accept_by_rule: bool = Field(
+        False,
+        description="A study file in the folder offered/ that no rule below forbids is accepted when a coordinator "
+        "first asks for it, without a person; most_epsilon must be given.",
+    )
+    quiet_hours: tuple[LocalTime, LocalTime] | None = Field(
+        None,
+        description='Local times, such as ["07:00", "18:30"], between which no study is answered; an attempt at a '
+        "masked sum that is under way is finished.",
+    )
+    metrics: MetricsLevel = Field(
+        "none",
+        description="The most that may leave of how well the model does on this hospital's test patients.",
     )
     most_epsilon: float | None = Field(None, gt=0, description="The largest epsilon of one study.")
     plans: tuple[str, ...] | None = Field(None, description="Values of `[privacy] plan` that are allowed.")
@@ -94,6 +114,20 @@ class PolicySection(Section):
                 raise conflict(
                     "study-policy-name", f"{key} must be of {', '.join(known)}, got {strange[0]!r}; correct it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _rules_fit(self) -> Self:
+        if self.accept_by_rule and self.most_epsilon is None:
+            raise conflict(
+                "study-policy-accept",
+                "accept_by_rule accepts studies without a person and must come with most_epsilon; give it",
+            )
+        if self.quiet_hours is not None and self.quiet_hours[0] == self.quiet_hours[1]:
+            raise conflict(
+                "study-policy-quiet",
+                f"quiet_hours must begin and end at different times, got {self.quiet_hours[0]} twice; correct them",
+            )
         return self
 
 

@@ -135,8 +135,7 @@ class Coordinator:
         if failures:
             name, failure = next(iter(failures.items()))
             raise FederationError(
-                f"Every hospital must say its {work.name}, and {name} did not: {failure.code} during {failure.stage}. "
-                "Its own log says why.",
+                f"Every hospital must say its {work.name}, and {name} did not: {failure}. Its own log says why.",
                 code="federation-silent-hospital",
             )
         said = {name: reply for name, reply in replies.items() if isinstance(reply, kind)}

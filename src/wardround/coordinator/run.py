@@ -1,7 +1,7 @@
 """A run between hospitals, from the greeting to the report: no picture, no ledger, no hospital's key.
 
     RUN/    study.toml environment.json rounds.jsonl checkpoints/ model.safetensors model.json results.json
-            receipts.json certificate.json record.json report.html
+            receipts.json certificate.json record.json report.html handed_out.json
 
 Released, to the readers of that folder: noised sums or answers, the models that follow from them, and what hospitals
 say in receipts. No figure of a test patient leaves a hospital, so the record has no metrics.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wardround.agreed.upload import upload_of
 from wardround.config import Study, read_study
+from wardround.coordinator.handing_out import hand_out
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.opening import Opened, open_coordinator
 from wardround.coordinator.recording import report_on, run_recorded, write_card, write_model
@@ -60,9 +61,7 @@ def coordinate(
             code="record-another-study",
         )
     if (out / "certificate.json").is_file():
-        record = RunRecord.read(out)
-        report_on(record, observer)
-        return record
+        return _ended(study, channel, out, observer)
     observer.stage("greeting the hospitals")
     opened = open_coordinator(study, channel, keys)
     folder = RunFolder.open(out) if resumes else RunFolder.create(out)
@@ -76,12 +75,21 @@ def coordinate(
                 "environment.json", describe_environment(opened.hello.threads) | {"study_digest": study.digest}
             )
             folder.begin(signer, study.to_toml())  # last: a folder with a study file goes on
-        return _run(opened, folder, observer)
+        _run(opened, folder, observer)
+        return _ended(study, channel, out, observer)
     finally:
         folder.close()
 
 
-def _run(opened: Opened, folder: RunFolder, observer: Observer) -> RunRecord:
+def _ended(study: Study, channel: Channel, out: Path, observer: Observer) -> RunRecord:
+    """Reports on a run that has ended, and has every hospital take its model."""
+    record = RunRecord.read(out)
+    report_on(record, observer)
+    hand_out(study.digest, channel, out, observer)
+    return record
+
+
+def _run(opened: Opened, folder: RunFolder, observer: Observer) -> None:
     coordinator, network, hello = opened.coordinator, opened.network, opened.hello
 
     def nothing(round: int, models: Models | None) -> tuple[JsonDict, str]:
@@ -99,9 +107,6 @@ def _run(opened: Opened, folder: RunFolder, observer: Observer) -> RunRecord:
     unprotected = [row for row in released if row["protected_by"].startswith("nothing")]
     certificate |= {"standing": "hospitals", "unprotected": unprotected}
     folder.finish(certificate)
-    record = RunRecord.read(folder.path)
-    report_on(record, observer)
-    return record
 
 
 def _results(opened: Opened, released: list[dict[str, str]]) -> JsonDict:

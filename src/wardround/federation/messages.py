@@ -32,6 +32,14 @@ class FailureCode(StrEnum):
     NO_ANSWER = "no-answer"
     REFUSED_STUDY = "refused-study"
     """The hospital has not accepted this study, or cannot be opened for it."""
+    REFUSED_COORDINATOR = "refused-coordinator"
+    """The request is signed with a key that the hospital has not pinned, or that its policy leaves out."""
+    REFUSED_SIGNATURE = "refused-signature"
+    """A request or an answer was changed on the way, or is for or from another party."""
+    REFUSED_REPLAY = "refused-replay"
+    """The request was sent before another one that the hospital has answered."""
+    QUIET_HOURS = "quiet-hours"
+    """The hospital answers nothing at this time of its day; the failure says in how many seconds it does again."""
     REFUSED_FRAME = "refused-frame"
     """A message, or the reply to it, is none of this protocol or too long, or the hospital's socket is closed to us."""
     TIMEOUT = "timeout"
@@ -159,10 +167,20 @@ Reply: TypeAlias = Answer | Signed | Uploaded | Received | Hello | Receipt
 
 @dataclass(frozen=True)
 class Failure:
-    """A question without an answer."""
+    """A question without an answer.
+
+    Attributes:
+        retry_s: seconds after which the same question may have one; 0 where that is not known.
+    """
 
     code: FailureCode
     stage: Stage
+    retry_s: int = 0
+
+    def __str__(self) -> str:
+        """Returns the failure in words."""
+        again = f", ask again in {self.retry_s // 60 + 1} min" if self.retry_s else ""
+        return f"{self.code} during {self.stage}{again}"
 
 
 Requests = dict[HospitalName, Request]

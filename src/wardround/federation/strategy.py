@@ -106,7 +106,7 @@ def _stop_for_the_budget(requests: Requests, failures: Failures) -> None:
 
 
 def _describe(failures: Failures, allowed: int) -> str:
-    parts = [f"{name}: {failure.code} during {failure.stage}" for name, failure in failures.items()]
+    parts = [f"{name}: {failure}" for name, failure in failures.items()]
     return (
         f"A round needs its hospitals: at most {allowed} may be missing, {len(parts)} did not answer "
         f"({'; '.join(parts[:5])}). Each hospital's own log says why; repair the cause and resume."

@@ -1,6 +1,7 @@
 """Studies that a hospital has accepted, one file each; an agent answers no other.
 
     accepted/DIGEST.toml    mode 0600: [accepted] by, at; then the study, as it was read
+    offered/*.toml          studies that `[policy] accept_by_rule` may accept, put there by the hospital
 
 The file is the study that is run: its digest is computed anew whenever it is read, so that a file that was changed
 after a person read it is refused.
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from wardround.agreed.plans import plan_of
 from wardround.boundary.private import make_private_folder
-from wardround.config import Study, parse_study
+from wardround.config import Study, parse_study, read_study
 from wardround.config.read import read_tables
 from wardround.config.site import PolicyFile, Site
 from wardround.errors import StudyError
@@ -22,6 +23,7 @@ from wardround.hospital.opening import check_deployable, check_named
 from wardround.secure_aggregation.keys.key_files import write_key_file
 
 FOLDER = "accepted"
+OFFERED = "offered"
 
 
 def accept(folder: Path, site: Site, policy: PolicyFile, study: Study, *, by: str) -> Path:
@@ -41,6 +43,27 @@ def accept(folder: Path, site: Site, policy: PolicyFile, study: Study, *, by: st
     heading = f"[accepted]\nby = {json.dumps(by, ensure_ascii=False)}\nat = {json.dumps(at)}\n\n"
     write_key_file(path, (heading + study.to_toml()).encode(), replace=True)
     return path
+
+
+def accept_by_rule(folder: Path, site: Site, policy: PolicyFile, digest: str) -> None:
+    """Accepts an offered study by the policy alone, where it says so and no rule forbids the study.
+
+    Nothing happens where the study is accepted already, or not offered. Files in the folder that are no study are
+    passed over.
+
+    Raises:
+        WardroundError: as `accept`.
+    """
+    if not policy.policy.accept_by_rule or digest in accepted_digests(folder):
+        return
+    for path in sorted((folder / OFFERED).glob("*.toml")):
+        try:
+            study = read_study(path)
+        except StudyError:
+            continue
+        if study.digest == digest:
+            accept(folder, site, policy, study, by="policy.toml")
+            return
 
 
 def accepted_digests(folder: Path) -> tuple[str, ...]:

@@ -4,13 +4,17 @@ Every rule reads public facts of a study and its plan. None reads a patient, so 
 """
 
 from collections.abc import Iterator
+from datetime import datetime
+from typing import get_args
 
 from wardround.config import Study
-from wardround.config.site import PolicyFile
+from wardround.config.site import MetricsLevel, PolicyFile
 from wardround.errors import PrivacyError
 from wardround.noisers import NoiseShares
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import words_of
+
+_MINUTES_OF_A_DAY = 24 * 60
 
 
 def check_allowed(study: Study, plan: Plan, policy: PolicyFile) -> None:
@@ -58,6 +62,34 @@ def refusals(study: Study, plan: Plan, policy: PolicyFile) -> Iterator[PrivacyEr
             yield _refusal(
                 code, f"{what} must be one of {', '.join(allowed)} by this hospital's policy, got {name}"
             )
+
+
+def check_metrics(level: MetricsLevel, policy: PolicyFile) -> None:
+    """Refuses figures of test patients that the policy keeps in the hospital.
+
+    Args:
+        level: the protection with which a study asks for them; "none" asks for none.
+        policy: says which may leave: none, those that are noised and charged, or those without protection as well.
+
+    Raises:
+        PrivacyError: the policy allows less.
+    """
+    levels = get_args(MetricsLevel)
+    if levels.index(level) > levels.index(policy.policy.metrics):
+        raise _refusal(
+            "metrics", f"metrics that leave must be {policy.policy.metrics} by this hospital's policy, got {level}"
+        )
+
+
+def quiet_for(policy: PolicyFile, now: datetime) -> int:
+    """Returns the seconds until the policy's quiet hours end, by the hospital's own clock; 0 outside them."""
+    if policy.policy.quiet_hours is None:
+        return 0
+    begin, end = (int(at[:2]) * 60 + int(at[3:]) for at in policy.policy.quiet_hours)
+    minute = now.hour * 60 + now.minute
+    left = (end - minute) % _MINUTES_OF_A_DAY
+    is_quiet = (minute - begin) % _MINUTES_OF_A_DAY < (end - begin) % _MINUTES_OF_A_DAY
+    return left * 60 - now.second if is_quiet else 0
 
 
 def _refusal(rule: str, sentence: str) -> PrivacyError:

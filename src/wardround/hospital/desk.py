@@ -1,5 +1,9 @@
 """The hospital's desk: hands each message to the study that it is for, where the hospital has accepted that study.
 
+A message is read only if a coordinator that the hospital has pinned signed it, for this hospital, and after the last
+one that was answered. Every answer is signed. So a courier can lose messages, and can change none
+(`federation.wire.signatures`).
+
 A study is opened when it is first asked for, or at the start, and stays open: pictures, network and ledger are then at
 hand. Another study's message is refused with a code, and so is that of a study that cannot be opened; the reason is in
 the hospital's own log.
@@ -11,7 +15,9 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -19,16 +25,31 @@ from wardround.config.site import read_policy, read_site
 from wardround.errors import BudgetExhausted, FederationError, WardroundError
 from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.federation.wire.limits import Limits
+from wardround.federation.wire.signatures import SIGNATURE_BYTES, UNKNOWN_COORDINATOR, HospitalKeys, OpenedRequest
 from wardround.federation.wire.tables import Asked, asked_in, encode_reply
-from wardround.hospital.accepted import read_accepted
+from wardround.hospital.accepted import accept_by_rule, read_accepted
+from wardround.hospital.allowed import quiet_for
 from wardround.hospital.hospital import Hospital
-from wardround.hospital.opening import open_hospital
+from wardround.hospital.opening import open_hospital, read_identity
 from wardround.hospital.pictures import Progress
+from wardround.secure_aggregation.keys.pins import Pins
+from wardround.types import HospitalName
+from wardround.work import Answered, Confirm, Receive, Upload
 
 _log = logging.getLogger("wardround.hospital")
 
-MOST_BYTES = Limits().most_bytes
+MOST_BYTES = Limits().most_bytes + SIGNATURE_BYTES
 """Bound of a message whose study is not known yet; `Hospital.answer` knows the study's network, and is stricter."""
+
+
+_REFUSED = {
+    UNKNOWN_COORDINATOR: FailureCode.REFUSED_COORDINATOR,
+    "federation-request-signature": FailureCode.REFUSED_SIGNATURE,
+}
+_CHARGED_ALONE = frozenset(kind.name for kind in get_args(Answered))
+"""Names of work that one message asks and charges for; masked rounds take three."""
+_UNDER_WAY = frozenset(kind.name for kind in (Confirm, Upload, Receive))
+"""Names of work that goes on with a masked attempt: others may have been charged for it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +69,9 @@ class Desk:
     """
 
     def __init__(self, folder: Path, progress: Progress = lambda done, total: None) -> None:
-        self._folder, self._progress = folder, progress
+        self.folder, self._progress = folder, progress
+        name = HospitalName(read_site(folder / "site.toml").hospital.name)
+        self._keys = HospitalKeys(read_identity(folder, name))
         self._stack = ExitStack()
         self._open: dict[str, _Open] = {}
         self._threads = torch.get_num_threads()
@@ -66,28 +89,39 @@ class Desk:
             WardroundError: it was not accepted, or is forbidden, or cannot be opened.
         """
         if digest not in self._open:
-            study = read_accepted(self._folder, digest)
-            site, policy = read_site(self._folder / "site.toml"), read_policy(self._folder / "policy.toml")
+            site, policy = read_site(self.folder / "site.toml"), read_policy(self.folder / "policy.toml")
+            accept_by_rule(self.folder, site, policy, digest)
+            study = read_accepted(self.folder, digest)
             threads = study.performance.threads or policy.policy.threads or self._threads
             torch.set_num_threads(threads)
-            opened = open_hospital(self._folder, site, policy, study, progress=self._progress)
+            opened = open_hospital(self.folder, site, policy, study, progress=self._progress)
             self._open[digest] = _Open(self._stack.enter_context(opened), threads)
         return self._open[digest].hospital
 
     def answer(self, message: bytes) -> bytes:
         """Returns the reply to one message, as bytes; never raises for what is in it."""
+        return self._keys.sign(message, self._reply(message))
+
+    def _reply(self, message: bytes) -> bytes:
         started = time.monotonic()
         try:
-            asked = asked_in(message, MOST_BYTES)
+            opened = self._keys.open(message, coordinators_of(self.folder))
+            asked = asked_in(opened.body, MOST_BYTES)
+            quiet_s = quiet_for(read_policy(self.folder / "policy.toml"), datetime.now())
         except FederationError as error:
             _log.warning("refuses a message: %s", error)
-            return encode_reply(Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION))
-        reply = self._answer(asked, message)
+            return encode_reply(Failure(_REFUSED.get(error.code, FailureCode.REFUSED_POLICY), Stage.ADMISSION))
+        except WardroundError:
+            _log.exception("refuses all messages")
+            return encode_reply(Failure(FailureCode.INTERNAL, Stage.ADMISSION))
+        if quiet_s and asked.work not in _UNDER_WAY:
+            return encode_reply(Failure(FailureCode.QUIET_HOURS, Stage.ADMISSION, quiet_s))
+        reply = self._answer(asked, opened)
         seen = (asked.work, asked.study[:12], asked.round, time.monotonic() - started, len(message), len(reply))
         _log.info("%s of study %s, round %d: %.3f s, %d bytes in, %d out", *seen)
         return reply
 
-    def _answer(self, asked: Asked, message: bytes) -> bytes:
+    def _answer(self, asked: Asked, opened: OpenedRequest) -> bytes:
         try:
             hospital = self.open(asked.study)
         except BudgetExhausted:
@@ -99,5 +133,23 @@ class Desk:
         except Exception:
             _log.exception("a study cannot be opened")
             return encode_reply(Failure(FailureCode.INTERNAL, Stage.ADMISSION))
+        is_charged = asked.work in _CHARGED_ALONE
+        try:
+            hospital.replies.check_follows(opened.coordinator, opened.exchange, is_charged=is_charged)
+        except FederationError as error:
+            _log.warning("refuses a message: %s", error)
+            return encode_reply(Failure(FailureCode.REFUSED_REPLAY, Stage.ADMISSION))
         torch.set_num_threads(self._open[asked.study].threads)
-        return hospital.answer(message)
+        return hospital.answer(opened.body)
+
+
+def coordinators_of(folder: Path) -> frozenset[bytes]:
+    """Returns the public keys of the coordinators whose requests a hospital reads: pinned, and not left out by policy.
+
+    Raises:
+        WardroundError: pins or policy cannot be read.
+    """
+    path = folder / "coordinators.toml"
+    pinned = frozenset(Pins.read(path).keys.values()) if path.exists() else frozenset()
+    allowed = read_policy(folder / "policy.toml").policy.coordinators
+    return pinned if allowed is None else pinned & {bytes.fromhex(key) for key in allowed}

@@ -6,12 +6,13 @@ Whatever goes wrong, another party learns a code and a stage; the hospital's own
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from wardround import __version__
-from wardround.errors import FederationError, LedgerError
+from wardround.errors import FederationError, LedgerError, ModelError
 from wardround.federation.messages import (
     Answer,
     Failure,
@@ -30,6 +31,7 @@ from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_request, encode_reply
 from wardround.hospital.agent import Agent
 from wardround.hospital.charged import charged_counts, charged_releases
+from wardround.hospital.finished import take_model
 from wardround.hospital.known_ledgers import sealed_head
 from wardround.hospital.masked import NO_ATTEMPT, MaskedRounds
 from wardround.hospital.policy import place_of
@@ -39,6 +41,7 @@ from wardround.work import (
     Announce,
     Answered,
     Confirm,
+    Finish,
     GiveReceipt,
     Receive,
     SayHello,
@@ -46,6 +49,9 @@ from wardround.work import (
 )
 
 _log = logging.getLogger("wardround.hospital")
+
+_FLOAT_BYTES = 4
+_HEADER_BYTES = 1 << 20  # names and shapes of a model's parameters
 
 _Made = TypeVar("_Made")
 _REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
@@ -62,6 +68,7 @@ class Hospital:
         identity: its signing key; None for a hospital of a simulation, whose receipts have no signature and the head
             of its ledger as it is.
         replies: what it was asked, and the replies that it sends again.
+        folder: that keeps finished models; None for a hospital of a simulation, which takes none.
     """
 
     agent: Agent
@@ -69,6 +76,7 @@ class Hospital:
     masked: MaskedRounds | None = None
     identity: Identity | None = None
     replies: Replies = field(default_factory=Replies)
+    folder: Path | None = None
 
     def answer(self, message: bytes) -> bytes:
         """Returns the reply to one request, as bytes.
@@ -118,7 +126,10 @@ class Hospital:
     @property
     def limits(self) -> Limits:
         """The sizes that a message to this hospital may have."""
-        return Limits.of_network(self.agent.workbench.initial_weights.size, len(self.classes))
+        workbench, models = self.agent.workbench, self.agent.plan.hospitals  # of some strategies one a hospital
+        values = sum(value.numel() for value in workbench.network.whole().state_dict().values())
+        model_bytes = 0 if self.folder is None else models * (_FLOAT_BYTES * values + _HEADER_BYTES)
+        return Limits.of_network(workbench.initial_weights.size, len(self.classes), model_bytes=model_bytes)
 
     def reply(self, request: Request) -> Reply | Failure:
         """Returns the reply to one request, as a value."""
@@ -136,6 +147,8 @@ class Hospital:
                     return self._hello() if self.agent.policy.allows(request) else _REFUSED
                 case GiveReceipt():
                     return self._receipt() if self.agent.policy.allows(request) else _REFUSED
+                case Finish() as work:
+                    return self._finish(work) if self.agent.policy.allows(request) else _REFUSED
                 case _:  # a noised vector
                     agent = self.agent
                     return agent.admit(request) or agent.repeated(request) or agent.answer_alone(request)
@@ -175,6 +188,16 @@ class Hospital:
                 return Failure(FailureCode.REFUSED_ATTEMPT, Stage.ADMISSION)
             _log.error("%s ends the run: %s", self.agent.name, error)
             return Failure(FailureCode.PROTOCOL, Stage.ADMISSION)
+
+    def _finish(self, work: Finish) -> Received | Failure:
+        if self.folder is None:
+            return _REFUSED
+        try:
+            take_model(self.folder, self.agent.policy.study, work)
+        except (FederationError, ModelError) as error:
+            _log.error("%s does not take the finished model: %s", self.agent.name, error)
+            return Failure(FailureCode.PROTOCOL, Stage.ADMISSION)
+        return Received()
 
     def _hello(self) -> Hello:
         agent = self.agent

@@ -81,6 +81,18 @@ class Notes:
         now = {member.hospital: KnownLedger(member.ledger, is_charged) for member in others}
         return replace(self, peers={**self.peers, **now})
 
+    def knowing(self, other: "Notes") -> "Notes":
+        """Returns these with what the notes of another study know of the ledgers of others, the furthest of each.
+
+        A hospital has one ledger for all studies, so that one that was put back is found by the next study as well.
+        """
+        furthest = dict(self.peers)
+        for name, known in other.peers.items():
+            furthest[name] = max(
+                known, furthest.get(name, known), key=lambda one: (one.mark.entries, one.is_charged)
+            )
+        return replace(self, peers=furthest)
+
     @classmethod
     def read(cls, path: Path) -> "Notes":
         """Returns the notes of a file; empty ones where there is none.

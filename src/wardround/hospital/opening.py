@@ -1,7 +1,7 @@
 """A hospital opened from its own files: `site.toml`, `policy.toml`, and a study it agreed to.
 
-    folder/    site.toml  policy.toml  identity.pem (mode 0600)  pins.toml  ledger.sqlite  notes.json  memory/  cache/
-              accepted/
+    folder/    site.toml  policy.toml  identity.pem (mode 0600)  pins.toml  coordinators.toml  ledger.sqlite
+              memory/DIGEST/ (of each study)  cache/  accepted/  finished/
 
 It reads its own pictures, computes its own digest, and keeps its own ledger and keys; of other hospitals it has names
 and public keys. All of its patients train: setting test patients aside is the simulation's.
@@ -20,6 +20,7 @@ from wardround.agreed.masks import agreement_of
 from wardround.agreed.network import build_network
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import asked_by, timetable_of
+from wardround.boundary.private import make_private_folder
 from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
 from wardround.errors import DataError, PrivacyError, StudyError
@@ -29,6 +30,7 @@ from wardround.hospital.charged import open_account, run_of
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.masked import MaskedRounds
 from wardround.hospital.memory import Memory
+from wardround.hospital.notes import Notes
 from wardround.hospital.pictures import Progress, read_images, workbench_of
 from wardround.hospital.policy import Policy
 from wardround.hospital.replies import Replies
@@ -108,12 +110,12 @@ def open_hospital(
             memory=Memory(folder / "memory" / study.digest),
             num_classes=len(images.class_names),
         )
-        identity = _identity(folder, name)
+        identity = read_identity(folder, name)
         masked = None
         if plan.masked is not None:
             masked = _masked_rounds(folder, agent, identity, study, plan)
         replies = Replies(folder / "memory" / study.digest)
-        yield Hospital(agent, tuple(images.class_names), masked, identity, replies)
+        yield Hospital(agent, tuple(images.class_names), masked, identity, replies, folder)
 
 
 def of_hospital(study: Study, site: Site, folder: Path) -> Study:
@@ -254,12 +256,13 @@ def check_named(study: Study, site: Site) -> int:
     return names.index(name)
 
 
-def _identity(folder: Path, name: HospitalName) -> Identity:
+def read_identity(folder: Path, name: HospitalName) -> Identity:
     """Returns the hospital's key, which signs its receipts and seals the head of its ledger in them."""
     path = folder / "identity.pem"
     if not path.exists():
         raise StudyError(
-            f"A hospital needs its own signing key, and {path} is missing. Make it with: wardround keys new {path}.",
+            f"A hospital needs its own signing key, and {path} is missing. Make it with: wardround consortium accept"
+            f" INVITATION --home {folder}.",
             code="study-no-key",
         )
     return Identity(name, SigningKey.read(path))
@@ -272,15 +275,23 @@ def _masked_rounds(folder: Path, agent: Agent, identity: Identity, study: Study,
     missing = [other for other in others if other not in pins.keys]
     if missing:
         raise StudyError(
-            f"The key of {missing[0]} must be pinned, and {folder / 'pins.toml'} has none. Pin it with: wardround keys "
-            f"pin {folder / 'pins.toml'} {missing[0]} KEY.",
+            f"The key of {missing[0]} must be pinned, and {folder / 'pins.toml'} has none. Pin it with: wardround "
+            f"consortium pin ANSWER --home {folder}.",
             code="study-no-pin",
         )
     if unheard := [other for other in others if other not in pins.compared]:
         _log.warning(
-            "%s: fingerprints of %s were not compared; have them read, and pin again with --fingerprint",
+            "%s: fingerprints of %s were not compared; have them read, and pin again",
             agent.name, ", ".join(unheard),
         )  # fmt: skip
     keys = {other: pins.keys[other] for other in others} | {agent.name: identity.key.public}
     agreement = agreement_of(study, plan, agent.workbench.initial_weights.size, keys)
-    return MaskedRounds(agent, identity, Pins({n: keys[n] for n in others}), agreement, folder / "notes.json")
+    notes = folder / "memory" / study.digest / "notes.json"
+    make_private_folder(notes.parent)
+    rounds = MaskedRounds(agent, identity, Pins({n: keys[n] for n in others}), agreement, notes)
+    for path in (folder / "memory").glob("*/notes.json"):
+        if path != notes:
+            known = Notes.read(path)
+            known.check(agent.account)
+            rounds.notes = rounds.notes.knowing(known)
+    return rounds

@@ -11,6 +11,7 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Finish,
     GiveReceipt,
     Receive,
     SayHello,
@@ -63,7 +64,7 @@ class Policy:
         work, round = computed(request.work), request.round
         if request.study != self.study or not 0 <= round <= self.rounds:
             return False
-        if isinstance(work, SayHello | GiveReceipt | Confirm | Upload | Receive):
+        if isinstance(work, SayHello | GiveReceipt | Finish | Confirm | Upload | Receive):
             return True  # facts of its own, and steps of an attempt that it announced itself for
         return (
             (round == 0) == isinstance(work, COUNTS)

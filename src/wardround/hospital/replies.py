@@ -2,6 +2,7 @@
 
     asked.json   the last attempt at each round and purpose, and a digest of what it asked: on disk before the charge
     reply        the last reply that was charged for, behind the digest of its request: on disk before it is sent
+    exchanges    the last exchange of each coordinator's key: on disk before an answer that is charged for alone
 
 A courier delivers a message at least once, and an answer may be lost after its charge. The same bytes asked again are
 answered with the same bytes, at no charge, by a hospital that was started again as well. Only the last reply that was
@@ -18,10 +19,10 @@ from pathlib import Path
 
 from wardround.boundary.documents import MOST_JSON_BYTES, parse_json, read_regular
 from wardround.boundary.private import make_private_folder
-from wardround.errors import RecordError
+from wardround.errors import FederationError, RecordError
 from wardround.secure_aggregation.keys.key_files import write_key_file
 
-_ASKED, _REPLY = "asked.json", "reply"
+_ASKED, _REPLY, _EXCHANGES = "asked.json", "reply", "exchanges.json"
 _MOST_REPLY_BYTES = 1 << 32
 
 
@@ -40,8 +41,31 @@ class Replies:
         self._asked: dict[str, tuple[int, str]] = {}
         self._reply = b""
         self._said: dict[bytes, bytes] = {}
+        self._exchanges: dict[str, int] = {}
         if folder is not None:
             self._read(folder)
+
+    def check_follows(self, coordinator: bytes, exchange: int, *, is_charged: bool) -> None:
+        """Refuses an exchange before the last one of this coordinator; the last one again is a repetition.
+
+        `is_charged`: the exchange is noted on disk before this returns. An earlier step of a masked attempt that is
+        replayed after a restart finds no attempt, or one that was taken part in, and is refused by `MaskedRounds`.
+
+        Raises:
+            FederationError: the message was sent before another one that was answered.
+        """
+        key = coordinator.hex()
+        last = self._exchanges.get(key, 0)
+        if exchange < last:
+            raise FederationError(
+                f"A message must be of the last exchange or a later one, {last}, got {exchange}: an old one was sent "
+                "again, or the coordinator's clock was put back. Correct its clock.",
+                code="federation-replay",
+            )
+        if exchange > last:
+            self._exchanges[key] = exchange
+            if is_charged:
+                self._write(_EXCHANGES, json.dumps(self._exchanges).encode())
 
     def again(self, message: bytes) -> bytes | None:
         """Returns the reply that these same bytes were answered with, where it is kept; else None."""
@@ -90,6 +114,9 @@ class Replies:
             if (folder / _ASKED).exists():
                 found = parse_json(read_regular(folder / _ASKED, MOST_JSON_BYTES))
                 self._asked = {str(place): (int(attempt), str(asked)) for place, (attempt, asked) in found.items()}
+            if (folder / _EXCHANGES).exists():
+                found = parse_json(read_regular(folder / _EXCHANGES, MOST_JSON_BYTES))
+                self._exchanges = {str(key): int(exchange) for key, exchange in found.items()}
             if (folder / _REPLY).exists():
                 self._reply = read_regular(folder / _REPLY, _MOST_REPLY_BYTES)
         except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -67,7 +67,7 @@ _HALF_WRITTEN = ".*.tmp"
 _SYNC_EVERY_S = 5.0
 SHARED = (*SIGNED, RECORD, "report.html")
 """Files of the shared record, beside `checkpoints/`."""
-_FILES = (*SHARED, "patients.csv", "ledger.json", "hospitals.log")
+_FILES = (*SHARED, "patients.csv", "ledger.json", "hospitals.log", "handed_out.json")
 _OURS = {
     *_FILES, ".lock", "checkpoints", "hospitals", "ledger.sqlite", "ledger.sqlite.mark", "ledger.sqlite-journal"
 }  # fmt: skip

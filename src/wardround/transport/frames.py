@@ -26,7 +26,12 @@ class Kind(IntEnum):
 
 def framed(content: bytes, kind: Kind = Kind.MESSAGE) -> bytes:
     """Returns the frame of one message."""
-    return _HEADER.pack(_MARK, kind, len(content)) + content
+    return header_of(len(content), kind) + content
+
+
+def header_of(length: int, kind: Kind = Kind.MESSAGE) -> bytes:
+    """Returns the bytes before a content of a length."""
+    return _HEADER.pack(_MARK, kind, length)
 
 
 class FrameReader:

@@ -1,34 +1,40 @@
 """The coordinator's end of Unix sockets: a `Channel` to hospitals of one machine, or to a courier's sockets.
 
 All hospitals are asked in parallel, in one thread. A connection that is lost is made again and the same bytes are sent
-again: a hospital sends its answer to them again, at no charge (`hospital.replies`). A hospital that cannot be reached
-for `patience_s` is gone; one that is connected and says nothing until the deadline has timed out.
+again: a hospital sends its answer to them again, at no charge (`hospital.replies`). So does an answer that its hospital
+did not sign for this request: it is another's, or was changed on the way. A hospital that cannot be reached for
+`patience_s` is gone; one that is connected and says nothing until the deadline has timed out.
 
 Released: requests, to the hospitals that they are for.
 """
 
 import contextlib
+import logging
 import selectors
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wardround.errors import FederationError, StudyError
 from wardround.federation.messages import Failure, FailureCode, Failures, Replies, Reply, Request, Requests, Stage
 from wardround.federation.wire.limits import Limits
+from wardround.federation.wire.signatures import SIGNATURE_BYTES, CoordinatorKeys, SignedRequest
 from wardround.federation.wire.tables import decode_reply, encode_request
-from wardround.transport.frames import FrameReader, Kind, framed
+from wardround.transport.frames import FrameReader, Kind, header_of
 from wardround.types import HospitalName
 from wardround.work import Answered, GradientSum, LocalUpdate
+
+_log = logging.getLogger("wardround.transport")
 
 _READ_BYTES = 1 << 20
 _AGAIN_AFTER_S = 0.1
 _MOST_LOSSES = 10
-"""Lost connections of one exchange after which a hospital is gone: it may end at every message."""
+"""Lost connections and unsigned answers of one exchange after which a hospital is given up."""
 
 _REFUSED = Failure(FailureCode.REFUSED_FRAME, Stage.TRANSPORT)
+_UNSIGNED = Failure(FailureCode.REFUSED_SIGNATURE, Stage.TRANSPORT)
 _GONE = Failure(FailureCode.GONE, Stage.TRANSPORT)
 _TIMEOUT = Failure(FailureCode.TIMEOUT, Stage.TRANSPORT)
 
@@ -38,11 +44,12 @@ class _Call:
     """One hospital in one exchange."""
 
     path: Path
-    frame: bytes
+    keys: CoordinatorKeys
+    request: SignedRequest
     limits: Limits
     apart_since: float
     link: socket.socket | None = None
-    out: memoryview = field(default_factory=lambda: memoryview(b""))
+    out: list[memoryview] = field(default_factory=list)
     reader: FrameReader = field(default_factory=lambda: FrameReader(0))
     losses: int = 0
     outcome: Reply | Failure | None = None
@@ -53,12 +60,16 @@ class SocketChannel:
 
     Args:
         sockets: of the hospitals, in the study's order.
+        keys: sign requests, and verify answers.
         patience_s: seconds for which a hospital that cannot be reached is waited for.
     """
 
-    def __init__(self, sockets: Mapping[HospitalName, Path], *, patience_s: float = 60.0) -> None:
-        self._paths, self._patience_s = dict(sockets), patience_s
+    def __init__(
+        self, sockets: Mapping[HospitalName, Path], keys: CoordinatorKeys, *, patience_s: float = 60.0
+    ) -> None:
+        self._paths, self._keys, self._patience_s = dict(sockets), keys, patience_s
         self._open: dict[HospitalName, socket.socket] = {}
+        self._exchange = 0
 
     @property
     def hospitals(self) -> tuple[HospitalName, ...]:
@@ -68,18 +79,20 @@ class SocketChannel:
     def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
         """See `Channel`."""
         end = time.monotonic() + deadline_s
-        frames = {id(request): framed(encode_request(request)) for request in requests.values()}
-        calls = {
-            name: _Call(self._paths[name], frames[id(request)], _limits_of(request), time.monotonic())
-            for name, request in requests.items()
-        }
+        self._exchange = max(self._exchange + 1, time.time_ns())  # ascends after a restart as well
+        calls: dict[HospitalName, _Call] = {}
+        for name, signed in self._signed(requests):
+            calls[name] = _Call(
+                self._paths[name], self._keys, signed, _limits_of(requests[name]), time.monotonic()
+            )
         with selectors.DefaultSelector() as selector:
             for name, call in calls.items():
                 if name in self._open:
                     _begin(selector, call, self._open.pop(name))
             self._until_all_answered(selector, list(calls.values()), end)
         replies, failures = Replies(), Failures()
-        for name, call in calls.items():
+        for name in requests:
+            call = calls[name]
             if call.link is not None:
                 self._open[name] = call.link
             match call.outcome:
@@ -90,6 +103,15 @@ class SocketChannel:
                 case reply:
                     replies[name] = reply
         return replies, failures
+
+    def _signed(self, requests: Requests) -> Iterator[tuple[HospitalName, SignedRequest]]:
+        """Yields each hospital's request; a request to several hospitals is encoded once."""
+        asked: dict[int, list[HospitalName]] = {}
+        for name, request in requests.items():
+            asked.setdefault(id(request), []).append(name)
+        for names in asked.values():
+            signed = self._keys.sign(encode_request(requests[names[0]]), names, self._exchange)
+            yield from zip(names, signed, strict=True)
 
     def close(self) -> None:
         """Closes all connections; the next exchange makes new ones."""
@@ -156,7 +178,9 @@ def _limits_of(request: Request) -> Limits:
 
 def _begin(selector: selectors.BaseSelector, call: _Call, connected: socket.socket) -> None:
     """Sends the whole frame over a connection, from its first byte."""
-    call.link, call.out, call.reader = connected, memoryview(call.frame), FrameReader(call.limits.most_bytes)
+    prefix, body = call.request.prefix, call.request.body
+    call.out = [memoryview(header_of(len(prefix) + len(body)) + prefix), memoryview(body)]
+    call.link, call.reader = connected, FrameReader(call.limits.most_bytes + SIGNATURE_BYTES)
     selector.register(connected, selectors.EVENT_READ | selectors.EVENT_WRITE, call)
 
 
@@ -173,18 +197,18 @@ def _attend(selector: selectors.BaseSelector, call: _Call, events: int) -> None:
             call.reader.feed(arrived)
             _take(selector, call)
         if events & selectors.EVENT_WRITE and call.outcome is None:
-            call.out = call.out[connected.send(call.out) :]
+            call.out[0] = call.out[0][connected.send(call.out[0]) :]
+            if not call.out[0]:
+                del call.out[0]
             if not call.out:
                 selector.modify(connected, selectors.EVENT_READ, call)
     except BlockingIOError:
         return
-    except FederationError:
-        _end(selector, call, _REFUSED)
+    except FederationError as error:
+        _log.warning("an answer is refused: %s", error)
+        _lose(selector, call, _UNSIGNED if error.code == "federation-answer-signature" else _REFUSED)
     except OSError:
-        call.losses, call.apart_since = call.losses + 1, time.monotonic()
-        _part(selector, call)
-        if call.losses > _MOST_LOSSES:
-            call.outcome = _GONE
+        _lose(selector, call, _GONE)
 
 
 def _take(selector: selectors.BaseSelector, call: _Call) -> None:
@@ -192,12 +216,28 @@ def _take(selector: selectors.BaseSelector, call: _Call) -> None:
     if frame is None:
         return
     kind, content = frame
-    if kind is Kind.REFUSED or call.reader.has_begun:
+    if kind is Kind.REFUSED:
         _end(selector, call, _REFUSED)
         return
-    call.outcome = decode_reply(content, call.limits)
+    reply = call.keys.open(content, call.request)
+    try:
+        call.outcome = decode_reply(reply, call.limits)
+    except FederationError as error:
+        _log.warning("a reply is refused: %s", error)
+        call.outcome = _REFUSED
     assert call.link is not None, "a reply came over it"
-    selector.unregister(call.link)
+    if call.out or call.reader.has_begun:
+        _part(selector, call)  # not in step: the next exchange makes a new one
+    else:
+        selector.unregister(call.link)
+
+
+def _lose(selector: selectors.BaseSelector, call: _Call, failure: Failure) -> None:
+    """Ends a connection that brought no answer; the request is sent again, but not for ever."""
+    call.losses, call.apart_since = call.losses + 1, time.monotonic()
+    _part(selector, call)
+    if call.losses > _MOST_LOSSES:
+        call.outcome = failure
 
 
 def _end(selector: selectors.BaseSelector, call: _Call, failure: Failure) -> None:

@@ -43,6 +43,7 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
@@ -153,4 +154,5 @@ WORKS: tuple[Work, ...] = (
     Receive(b""),
     SayHello(),
     GiveReceipt(),
+    Finish(b"", b"", b""),
 )

@@ -48,6 +48,7 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
@@ -61,7 +62,7 @@ from wardround.work import (
 
 SIZE = 4000
 STEPS_OF_MASKS = (Confirm, Upload, Receive)
-SAID = (SayHello, GiveReceipt)
+SAID = (SayHello, GiveReceipt, Finish)
 RANDOMNESS = Randomness(29, "every plan")
 
 

@@ -11,7 +11,7 @@ from tests.thorough.hostile.generator import every_case
 from tests.thorough.hostile.records import notes
 
 LEAST_CASES = 1_200
-SAMPLE_EVERY = 150
+SAMPLE_EVERY = 400
 MOST_KILOBYTES = 2_600_000
 """Two gigabytes beyond the imported libraries."""
 

@@ -5,6 +5,7 @@ from typing import Final, assert_never
 
 from wardround.secure_aggregation.round.round_key import MOST_BYTES
 from wardround.work import (
+    MOST_MODEL_BYTES,
     Answered,
     CountClasses,
     CountPatients,
@@ -34,6 +35,7 @@ class Limits:
         most_classes: of a study that is not known.
         most_hospitals: in an attempt at a masked sum.
         most_bytes: of a message; transports stop reading there.
+        model_bytes: of a finished model.
     """
 
     parameters: int | None = None
@@ -43,12 +45,19 @@ class Limits:
     most_classes: int = 4096
     most_hospitals: int = 1024
     most_bytes: int = 1 << 30
+    model_bytes: int = MOST_MODEL_BYTES
 
     @classmethod
-    def of_network(cls, parameters: int, classes: int | None = None) -> "Limits":
-        """Returns the bounds of a party that knows its network's number of parameters, and perhaps of classes."""
-        most_bytes = _BYTES_PER_PARAMETER * parameters + _BYTES_BESIDE
-        return cls(parameters=parameters, classes=classes, most_parameters=parameters, most_bytes=most_bytes)
+    def of_network(cls, parameters: int, classes: int | None = None, *, model_bytes: int = 0) -> "Limits":
+        """Returns the bounds of a party that knows its network's number of parameters, and perhaps of classes.
+
+        `model_bytes`: that a finished model may have; 0 for a party that is sent none.
+        """
+        most_bytes = _BYTES_PER_PARAMETER * parameters + model_bytes + _BYTES_BESIDE
+        return cls(
+            parameters=parameters, classes=classes, most_parameters=parameters, most_bytes=most_bytes,
+            model_bytes=min(model_bytes, MOST_MODEL_BYTES),
+        )  # fmt: skip
 
     def answering(self, work: Answered) -> "Limits":
         """Returns the bounds of the reply to `work`: an update has exactly the coordinates that the work asks for."""

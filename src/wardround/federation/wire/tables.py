@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import cast
 
+from wardround.boundary.documents import MOST_JSON_BYTES
 from wardround.errors import FederationError
 from wardround.federation.messages import (
     Answer,
@@ -44,6 +45,7 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
@@ -59,6 +61,7 @@ from wardround.work import (
 
 _MOST_ROUNDS = (1 << 31) - 1
 _MOST_STEPS = 1 << 24
+_SECONDS_OF_A_DAY = 86_400
 
 _POSITIVE = number("> 0 and finite", lambda x: 0 < x < math.inf)
 _NOT_NEGATIVE = number(">= 0 and finite", lambda x: 0 <= x < math.inf)
@@ -123,6 +126,13 @@ _ATTEMPT: dict[str, Codec] = {
     "received": optional(blob(Limits.residues)),
 }
 
+_DOCUMENT = blob(range(MOST_JSON_BYTES + 1))
+_FINISH: dict[str, Codec] = {
+    "model": blob(lambda limits: range(limits.model_bytes + 1)),
+    "card": _DOCUMENT,
+    "certificate": _DOCUMENT,
+}
+
 WORK = OneOf(
     (
         _COUNT,
@@ -137,6 +147,7 @@ WORK = OneOf(
         Record(Receive.name, Receive, {"total": blob(Limits.residues)}),
         Record(SayHello.name, SayHello, {}),
         Record(GiveReceipt.name, GiveReceipt, {}),
+        Record(Finish.name, Finish, _FINISH),
     )
 )
 """Codec of all work."""
@@ -192,7 +203,11 @@ REPLY = OneOf(
         Record("received", Received, {}),
         Record("hello", Hello, _HELLO),
         Record("receipt", Receipt, _RECEIPT, _check_receipt),
-        Record("failure", Failure, {"code": choice(FailureCode), "stage": choice(Stage)}),
+        Record(
+            "failure",
+            Failure,
+            {"code": choice(FailureCode), "stage": choice(Stage), "retry_s": integer(0, _SECONDS_OF_A_DAY)},
+        ),
     )
 )
 """Codec of all replies and of failures."""

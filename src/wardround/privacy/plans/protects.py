@@ -25,6 +25,7 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
@@ -51,7 +52,7 @@ def protects(part: Part, work: Work) -> bool:
             return _masks(part) and isinstance(work.of, Summed) and _covers(part, work.of)
         case Confirm() | Upload() | Receive():
             return _masks(part)  # of the attempt that was announced
-        case SayHello() | GiveReceipt():
+        case SayHello() | GiveReceipt() | Finish():
             return True  # nothing is computed of a patient
         case _:
             return not _masks(part) and _covers(part, work)
@@ -98,7 +99,7 @@ def charge_of(plan: Plan, work: Work, round: int) -> Event:
     match work:
         case Announce():
             return charge_of(plan, work.of, round)
-        case Confirm() | Upload() | Receive() | SayHello() | GiveReceipt():
+        case Confirm() | Upload() | Receive() | SayHello() | GiveReceipt() | Finish():
             return NoEvent()  # an attempt is charged as what was announced, before its upload
         case CountPatients() | CountClasses():
             if plan.count is not None:

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from wardround.boundary.documents import MOST_TOML_BYTES, Unfit, decoded, parse_toml, read_regular
-from wardround.boundary.text import brief
+from wardround.boundary.text import brief, read_alike
 from wardround.errors import FederationError
 from wardround.secure_aggregation.canonical import Field, canonical
 from wardround.secure_aggregation.keys.identity import KEY_BYTES, check_name, spoken_fingerprint
@@ -49,6 +49,11 @@ class Pins:
                     "forged, and is one; ask them for the key of their `wardround keys show`.",
                     code="federation-small-order",
                 )
+        if alike := read_alike(self.keys):
+            raise FederationError(
+                f"Names must differ by more than case and spaces, and {', '.join(alike)} do not; pin one of them.",
+                code="federation-names-alike",
+            )
         if len(set(self.keys.values())) != len(self.keys):
             raise FederationError(
                 "Every hospital must have a key of its own, and one is pinned twice; remove one."
@@ -66,13 +71,15 @@ class Pins:
             raise FederationError(
                 f"{hospital} must keep the key that is pinned ({spoken_fingerprint(known)}), and this is another "
                 f"({spoken_fingerprint(public)}); if they say by telephone that theirs has changed, remove the old "
-                "line from the file by hand."
+                "line from the file by hand.",
+                code="federation-pinned-other",
             )
         for name, key in self.keys.items():
             if key == public and name != hospital:
                 raise FederationError(
                     f"A key must belong to one hospital, and this one is pinned as {name} already; nothing was pinned. "
-                    "Ask both for their fingerprints."
+                    "Ask both for their fingerprints.",
+                    code="federation-key-of-another",
                 )
         return Pins({**self.keys, hospital: public}, self.compared | ({hospital} if compared else set()))
 
@@ -179,5 +186,6 @@ def check_fingerprint(public: bytes, heard: str, hospital: str) -> None:
     if "".join(heard.split()).lower() != "".join(spoken_fingerprint(public).split()):
         raise FederationError(
             f"The key of {hospital} must have the fingerprint that was read aloud, {heard!r}, and has "
-            f"{spoken_fingerprint(public)}; nothing was pinned. One of the two is not theirs."
+            f"{spoken_fingerprint(public)}; nothing was pinned. One of the two is not theirs.",
+            code="federation-fingerprint",
         )

@@ -1,0 +1,144 @@
+"""`wardround consortium`: coordinator and hospitals come to know each other's keys, in four commands."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wardround.boundary.text import say
+from wardround.cli.keys import AsJson
+
+consortium_app = typer.Typer(
+    help="Enrolment: coordinator and hospitals come to know each other's keys.", no_args_is_help=True
+)
+
+CoordinatorHome = Annotated[Path, typer.Option("--home", help="The coordinator's folder.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The file that came from the other party.")]
+Heard = Annotated[
+    str | None,
+    typer.Option(
+        "--fingerprint", help="The other party's ten groups, as they were read aloud; default: asked for."
+    ),
+]
+
+
+@consortium_app.command("init")
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the consortium.")],
+    home: CoordinatorHome = Path("consortium"),
+    as_json: AsJson = False,
+) -> None:
+    """Coordinator: make a folder with a key of its own."""
+    from wardround.secure_aggregation.keys.enrolment import begin_consortium
+
+    public = begin_consortium(home, name)
+    _show(
+        public, as_json, f"The coordinator's key is in {home}. Invite with: wardround consortium invite HOSPITAL."
+    )
+
+
+@consortium_app.command("invite")
+def invite(
+    name: Annotated[str, typer.Argument(metavar="HOSPITAL", help="The hospital's name, as all will know it.")],
+    home: CoordinatorHome = Path("consortium"),
+    out: Annotated[Path | None, typer.Option("--out", help="The file; default: HOSPITAL.invitation.json.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Coordinator: write a hospital's invitation, a file without secrets."""
+    from wardround.secure_aggregation.keys.enrolment import invite as invite_to
+    from wardround.secure_aggregation.keys.enrolment import write_enrolment
+
+    invitation, path = invite_to(home, name), out or Path(f"{name}.invitation.json")
+    write_enrolment(path, invitation)
+    _show(invitation.public_key, as_json, f"Send {path} to {name}, and read them this fingerprint by telephone.")
+
+
+@consortium_app.command("accept")
+def accept(
+    invitation: File,
+    home: Annotated[Path, typer.Option("--home", help="The hospital's folder; made where there is none.")],
+    fingerprint: Heard = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The file; default: HOSPITAL.answer.json.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hospital: pin the coordinator's key, make an own key, and write an answer, a file without secrets."""
+    from wardround.secure_aggregation.keys.enrolment import (
+        Invitation,
+        accept_invitation,
+        read_enrolment,
+        write_enrolment,
+    )
+
+    read = read_enrolment(invitation)
+    if not isinstance(read, Invitation):
+        raise _other_file(invitation, "an invitation, and is an answer; pin it with: wardround consortium pin")
+    _check_site(home / "site.toml", read.hospital)
+    answer = accept_invitation(home, read, fingerprint or _heard(f"the coordinator of {read.consortium}"))
+    path = out or Path(f"{read.hospital}.answer.json")
+    write_enrolment(path, answer)
+    _show(
+        answer.public_key, as_json,
+        f"The coordinator of {read.consortium} is pinned. Send {path} to the coordinator, and read them this "
+        "fingerprint by telephone.",
+    )  # fmt: skip
+
+
+@consortium_app.command("pin")
+def pin(
+    answer: File,
+    home: CoordinatorHome = Path("consortium"),
+    fingerprint: Heard = None,
+    as_json: AsJson = False,
+) -> None:
+    """Coordinator, and every other hospital: pin the key of a hospital's answer, once its fingerprint was heard."""
+    from wardround.secure_aggregation.keys.enrolment import EnrolmentAnswer, pin_answer, read_enrolment
+
+    read = read_enrolment(answer)
+    if not isinstance(read, EnrolmentAnswer):
+        raise _other_file(answer, "an answer, and is an invitation; accept it with: wardround consortium accept")
+    pin_answer(home, read, fingerprint or _heard(read.hospital))
+    _show(read.public_key, as_json, f"{read.hospital} is pinned in {home}.")
+
+
+def _check_site(path: Path, invited: str) -> None:
+    """Refuses an invitation of another hospital than the one that the folder is of, where it says so already."""
+    if not path.exists():
+        return
+    from wardround.config.site import read_site
+    from wardround.errors import FederationError
+
+    name = read_site(path).hospital.name
+    if name != invited:
+        raise FederationError(
+            f"The invitation must name this hospital, {name} by {path}, and names {invited}; ask for another, or "
+            "correct site.toml.",
+            code="federation-hospital-name",
+        )
+
+
+def _heard(party: str) -> str:
+    """Asks a person for a fingerprint."""
+    from wardround.errors import FederationError
+
+    try:
+        return str(typer.prompt(f"The ten groups that {party} reads aloud", err=True))
+    except typer.Abort:
+        raise FederationError(
+            f"The fingerprint of {party} must be given before the key is pinned, and is not. Have it read aloud, and "
+            "give it with --fingerprint.",
+            code="federation-no-fingerprint",
+        ) from None
+
+
+def _other_file(path: Path, must: str) -> Exception:
+    from wardround.errors import FederationError
+
+    return FederationError(f"{path} must be {must}.", code="federation-enrolment-file")
+
+
+def _show(public: bytes, as_json: bool, then: str) -> None:
+    from wardround.secure_aggregation.keys.identity import spoken_fingerprint
+
+    found = {"public_key": public.hex(), "fingerprint": spoken_fingerprint(public)}
+    say(*([json.dumps(found)] if as_json else [f"fingerprint: {found['fingerprint']}", then]))
