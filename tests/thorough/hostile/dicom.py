@@ -2,6 +2,7 @@
 
 import shutil
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -72,7 +73,8 @@ def with_elements(content, elements):
 
     import pydicom
 
-    with pydicom.config.disable_value_validation():
+    with pydicom.config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is planted
         found = pydicom.dcmread(io.BytesIO(content))
         for keyword, value in elements.items():
             if keyword == "PixelPaddingValue":  # its type is ambiguous

@@ -134,20 +134,19 @@ def _volume(path, values):
     path.write_bytes(nifti_bytes(values, np.eye(4)))
 
 
-def _zeros(num_bytes):
-    """A compressed NIfTI volume of zeros, of so many bytes."""
-    shape = (1000, 1000, num_bytes // 2_000_000)
+def _zeros(num_bytes, num_slices):
+    """A compressed NIfTI file that says so many slices of 1000 x 1000, and unpacks to so many bytes of zeros."""
     import nibabel
 
     head = nibabel.Nifti1Header()
     head.set_data_dtype(np.int16)
-    head.set_data_shape(shape)
+    head.set_data_shape((1000, 1000, num_slices))
     head.set_sform(np.eye(4), 1)
     head["vox_offset"], head["magic"] = 352, b"n+1"
     stream = io.BytesIO()
     with gzip.GzipFile(fileobj=stream, mode="wb", compresslevel=1) as file:
         file.write(head.binaryblock + bytes(4))
-        for _ in range(shape[2]):
+        for _ in range(num_bytes // 2_000_000):
             file.write(bytes(2_000_000))
     return stream.getvalue()
 
@@ -223,13 +222,14 @@ def nnunet(root, generator):
         "channels from 1",
         lambda place: (place / "imagesTr/c0_0000.nii.gz").rename(place / "imagesTr/c0_0007.nii.gz"),
     )
+    bombs = {
+        "100 million voxels": _zeros(200_000_000, 100), "500 million voxels": _zeros(4_000_000, 500),
+        "a gigabyte behind one slice": _zeros(1_000_000_000, 1), "30,000 slices of one": _zeros(2_000_000, 30_000),
+    }  # fmt: skip
     for file in ("imagesTr/c0_0001.nii.gz", "labelsTr/c0.nii.gz"):
         content = (base / file).read_bytes()
-        for num_bytes in (1_900_000_000, 2_400_000_000):
-            bomb = _zeros(num_bytes)
-            yield case(
-                f"{file}: a bomb of {num_bytes:,}", lambda place, f=file, b=bomb: (place / f).write_bytes(b)
-            )
+        for name, bomb in bombs.items():
+            yield case(f"{file}: {name}", lambda place, f=file, b=bomb: (place / f).write_bytes(b))
         for name, data in changed(content, generator, 12):
             yield case(f"{file}: {name}", lambda place, f=file, d=data: (place / f).write_bytes(d))
         for name, data in changed(gzip.decompress(content), generator, 12):
