@@ -15,6 +15,7 @@ from wardround.models.card import (
 )
 from wardround.models.catalogue import NETWORKS
 from wardround.models.network import Network
+from wardround.models.operating_point import OperatingPoint
 
 
 def card_of(
@@ -26,6 +27,7 @@ def card_of(
     classes: tuple[str, ...],
     channels: int,
     statement: str,
+    operating_points: tuple[OperatingPoint, ...] = (),
 ) -> ModelCard:
     """Returns the model card of a study's final model or models.
 
@@ -33,6 +35,7 @@ def card_of(
     network only its frozen parameters and its encoding are read.
     """
     recipe, section = _recipe(study, channels), study.model
+    backbone = section.backbone
     return ModelCard(
         study=StudyReference(name=study.study.name, digest=study.digest),
         statement=statement,
@@ -43,6 +46,8 @@ def card_of(
             init_seed=section.init_seed,
             channels=recipe.shape[0],
             size=recipe.shape[1:],
+            encoder=None if backbone is None else backbone.name,
+            moments=None if backbone is None else backbone.moments,
         ),
         target=target.value,
         classes=classes,
@@ -50,6 +55,8 @@ def card_of(
         normalisation=normalisation_of(network),
         encoder_sha256=frozen_sha256(network),
         weights=weights,
+        modalities=study.data.modalities,
+        operating_points=operating_points,
     )
 
 

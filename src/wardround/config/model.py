@@ -6,15 +6,20 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from wardround.config.section import Section, conflict
+from wardround.models.backbones.names import BACKBONES, Backbone, EncoderName, MomentsName
+
+HEADS = ("features",)
+"""Networks that are a linear softmax head, from zero, on rows of norm one: `wardround.config.recipe` is for them."""
 
 
 class ModelSection(Section):
     """`[model]`: the network."""
 
     name: Literal[
+        "auto",
         "linear", "features", "small_cnn", "squeezenet", "alexnet", "vgg11", "vgg11_gn", "vgg16", "resnet18",
         "densenet121", "vit_tiny", "unet", "unet3d", "small_unet", "unet_vgg11", "segresnet", "voxel_features",
-    ] = Field(description="Which network.")  # fmt: skip
+    ] = Field("auto", description="Which network; by default by the task: docs/heads.md.")  # fmt: skip
     width: int | None = Field(
         None,
         ge=1,
@@ -31,6 +36,28 @@ class ModelSection(Section):
         "all", description="Train everything, the last layer and all norms, or the last layer alone."
     )
     init_seed: int = Field(0, ge=0, description="Which initial weights. A public constant.")
+    encoder: EncoderName | None = Field(
+        None, description='For features: the fixed encoding before the head; default: "hog".'
+    )
+    moments: MomentsName | None = Field(
+        None,
+        description='Public means and deviations that standardise a backbone\'s numbers; default: "generated".',
+    )
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The frozen backbone before the head; None for another network, and for histograms."""
+        chosen = next((name for name in BACKBONES if name == self.encoder), None)
+        return None if chosen is None else Backbone(chosen, self.moments or "generated")
+
+    @model_validator(mode="after")
+    def _encodes(self) -> Self:
+        if self.encoder is not None and self.name != "features":
+            raise conflict("study-encoder", f'encoder is for name = "features", got "{self.name}"; remove encoder')
+        if self.moments is not None and self.backbone is None:
+            backbones = " or ".join(f'"{name}"' for name in BACKBONES)
+            raise conflict("study-encoder", f"moments is for encoder = {backbones}; remove moments")
+        return self
 
     @model_validator(mode="after")
     def _of_a_file(self) -> Self:

@@ -13,9 +13,11 @@ from wardround.accounting.statement import Statement
 from wardround.agreed.masks import mechanism_of
 from wardround.agreed.network import augmentation_of, build_network, loss_of
 from wardround.agreed.plans import plan_of
+from wardround.agreed.schedule import Schedule, feasibility, own_size, schedule_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.config import Study
+from wardround.config.choice import choice_for
 from wardround.hospital.pictures import list_pictures
 from wardround.images.entries import Target
 from wardround.images.listing import Listing
@@ -33,6 +35,7 @@ from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.absences import check_availability
 from wardround.simulation.federate import answers_as_one
 from wardround.simulation.references import check_references
+from wardround.training.encodings import is_kept
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
 from wardround.types import Persons
@@ -50,11 +53,15 @@ class Estimate:
         patients: in the data folder, by its file names and tables; None where nothing is there to list.
         pictures: likewise.
         classes: in the model's order; of masks the values from 0 on; empty where nothing is there to list.
-        noticed: sentences about ids and classes that look alike, and what was left out.
+        noticed: sentences about ids and classes that look alike, what was left out, and the time of a frozen network.
         seconds: of training, from timed steps on random numbers; None without pictures to count. Of masked sums it has
             gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network.
         memory_bytes: of training at its peak, beside the libraries themselves.
         upload: of a hospital in a round; None where sums are not masked.
+        schedule: of a private head; None for other networks.
+        feasibility: a sentence on mu n, with the public number of patients, else with the listed ones; empty where
+            neither is known.
+        choice: a sentence on the network, where it is the one that `[model] name = "auto"` takes; else empty.
     """
 
     plan: Plan
@@ -68,6 +75,9 @@ class Estimate:
     seconds: float | None
     memory_bytes: int
     upload: MaskedUpload | None
+    schedule: Schedule | None
+    feasibility: str
+    choice: str
 
     def to_json(self) -> dict[str, object]:
         """Returns the estimate as a JSON object."""
@@ -85,6 +95,9 @@ class Estimate:
             "seconds": self.seconds,
             "memory_bytes": self.memory_bytes,
             "upload": None if self.upload is None else self.upload.to_json(),
+            "schedule": None if self.schedule is None else self.schedule.to_json(),
+            "feasibility": self.feasibility,
+            "choice": self.choice,
         }
 
 
@@ -119,9 +132,10 @@ def estimate(study: Study) -> Estimate:
             runs[0] = _masked_probe(study, plan, network, target, shape, sample)
         seconds = study.rounds * sum(picture * each_round + fixed * timetable.at_once for picture, fixed in runs)
     cache = (pictures or 0) * math.prod(shape)
-    inputs = cache * 4 if network.encode_once else 0
+    inputs, encoding = _encoding_of(network, shape, pictures or 0)
     vectors = 1 if answers_as_one(study, plan) else study.hospitals.count
     hospitals = vectors * network.num_parameters * 12  # each hospital's sum, float64, and its reply
+    schedule = schedule_of(study, plan)
     return Estimate(
         plan=plan,
         statement=statement_of(plan, simulated=True, seeded=study.study.seed is not None),
@@ -130,11 +144,33 @@ def estimate(study: Study) -> Estimate:
         patients=patients,
         pictures=pictures,
         classes=() if listing is None else listing.class_names,
-        noticed=() if listing is None else tuple(listing.noticed()),
+        noticed=(*(() if listing is None else listing.noticed()), *encoding),
         seconds=seconds,
         memory_bytes=int(cache + inputs + hospitals + gradient_bytes),
         upload=upload_of(plan, network.num_parameters, [f"hospital-{study.hospitals.count}"]),
+        schedule=schedule,
+        feasibility=_feasibility(study, schedule, patients, classes),
+        choice=_choice(study),
     )
+
+
+def _feasibility(study: Study, schedule: Schedule | None, patients: int | None, classes: int) -> str:
+    """Returns the sentence on mu n; of listed patients as many as are expected to train."""
+    if schedule is None:
+        return ""
+    if schedule.num_patients is not None:
+        return feasibility(schedule.mu, schedule.num_patients, classes)
+    if patients is None:
+        return ""
+    expected = patients * (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
+    return (
+        feasibility(schedule.mu, own_size(study, round(expected)) or 1, classes) + ", by the patients listed here"
+    )
+
+
+def _choice(study: Study) -> str:
+    found = choice_for(study.data.model_dump(), study.site.model_dump())
+    return f"model {found.name}, as auto: {found.why}" if found and found.name == study.model.name else ""
 
 
 def _shape(study: Study, listing: Listing | None) -> tuple[int, ...]:
@@ -168,7 +204,7 @@ def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...
         drawn = np.random.default_rng(0).integers(0, 256, (pictures, *shape), dtype=np.uint8)
         shown, _ = augmentation_of(study, None).centre(torch.from_numpy(drawn))
         with torch.no_grad():
-            inputs = network.encode(shown)
+            inputs = _inputs(network, shown)
         space = inputs.shape[2:] if target is Target.MASKS else ()
         labels, patient = torch.zeros((pictures, *space), dtype=torch.int64), torch.arange(pictures)
         batch = PatientBatch(inputs, labels, patient, pictures)
@@ -184,6 +220,32 @@ def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...
     size = network.num_parameters
     gradients = min(64, max(1, limit // (8 * size))) * 8 * size
     return seconds / pictures, gradients
+
+
+def _encoding_of(network: Network, shape: tuple[int, ...], pictures: int) -> tuple[int, list[str]]:
+    """Returns bytes of all inputs that are computed once, and a sentence on a frozen network's time for them."""
+    if not network.encode_once:
+        return 0, []
+    shown = torch.zeros((1, *shape), dtype=torch.uint8)
+    with torch.no_grad():
+        network.encode(shown)  # the first call loads and compiles
+        started = time.perf_counter()
+        size = network.encode(shown).numel() * pictures * 4
+    seconds = (time.perf_counter() - started) * pictures / torch.get_num_threads()
+    if not is_kept(network) or not pictures:
+        return size, []
+    return size, [
+        f"encoding {pictures} pictures takes about {max(1, round(seconds))} s once, and is kept in the cache"
+    ]
+
+
+def _inputs(network: Network, shown: torch.Tensor) -> torch.Tensor:
+    """Returns the inputs of the trained part, (picture, ...); a frozen network encodes the first picture for all."""
+    if not is_kept(network):
+        inputs: torch.Tensor = network.encode(shown)
+        return inputs
+    first: torch.Tensor = network.encode(shown[:1])
+    return first.repeat(len(shown), *[1] * (first.ndim - 1))
 
 
 def _masked_probe(
@@ -202,8 +264,9 @@ def _masked_probe(
         masks = np.zeros((len(drawn), *shape[1:]), dtype=np.uint8) if target is Target.MASKS else None
         limit = int(study.performance.memory_gb * 1e9)
         bench = Workbench(
-            network, drawn, loss_of(study, target), limit, masks=masks, augmentation=augmentation_of(study, None)
-        )
+            network, drawn, loss_of(study, target), limit, masks=masks, augmentation=augmentation_of(study, None),
+            inputs=_inputs(network, torch.from_numpy(drawn)) if network.encode_once else None,
+        )  # fmt: skip
         weights, rows = bench.initial_weights, np.arange(pictures)
         names = names_of(map(str, rows))
         everyone = Sample(TrainingPatients(rows, np.zeros_like(rows), np.arange(pictures + 1), names), rows)
