@@ -178,7 +178,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "identity": set(),
         "archives": {"findings"},
         "store": {"archives", "findings"},
-        "arrays": {"findings", "store"},
+        "arrays": {"archives", "findings", "store"},
         "class_names": {"entries", "identity"},
         "csv_file": {"identity"},
         # The rules for rows, the same for every table.
@@ -191,7 +191,6 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "patients": {"entries", "findings"},
         "group": {"entries", "findings", "identity", "listing", "patients"},
         "dicom": {
-            "archives",
             "class_names",
             "csv_file",
             "decode",

@@ -48,7 +48,7 @@ def weights(root):
     for name, content in inputs:
         path = root / f"{name}.safetensors"
         path.write_bytes(content)
-        yield Case(f"weights: {name}", ["weights", str(path)], ["weights", str(good)])
+        yield Case(f"weights: {name}", ["weights", str(path)], ["weights", str(good)], name in MUST_REFUSE)
     for name, path in special(good):
         yield Case(f"weights: {name}", ["weights", str(path)], ["weights", str(good)])
 
