@@ -29,6 +29,7 @@ pytest_plugins = ["tests.fixtures_federation"]
 # No test, and no process that one starts, charges the ledger of the person who runs the tests.
 STATE = tempfile.TemporaryDirectory(prefix="wardround-state-")
 os.environ["XDG_STATE_HOME"] = STATE.name
+os.environ["XDG_CACHE_HOME"] = STATE.name  # where the weights of backbones are kept
 KEY = Path(STATE.name) / "wardround" / "record-key.pem"
 KEY.parent.mkdir()
 SigningKey.new(os.urandom).write(KEY)

@@ -25,7 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "noisers": set(),
     # The table of what only published systems need: names alone, and the one way to `reproduce.mechanisms`.
     "published": set(),
-    "config": {"published", "images.layouts.names"},
+    "config": {"published", "images.layouts.names", "models.backbones.names"},
     # Five islands.
     "images": set(),
     "accounting": set(),
@@ -111,6 +111,10 @@ ARROWS: dict[str, set[str]] = {
     # Bytes of messages between the two programs; opens none but to hand it over.
     "transport": {"work", "federation.messages", "federation.wire"},
     "report": {"records", "accounting"},
+    # The model in use: what training reads pictures with; of a run its record, for a model card.
+    "inference": {"images", "models", "training.augment", "records"},
+    # Runs from Python: what the commands do, with objects that a notebook shows.
+    "notebook": {"config", "records", "report", "simulation", "coordinator.observer", "inference", "cli.terminal"},
     # Published results beside ours; its loops as published take pictures and metrics, and no private path.
     "reproduce": {
         "config",
@@ -140,6 +144,7 @@ ARROWS: dict[str, set[str]] = {
         "per_patient",
     },
     "cli": {
+        "inference",
         "config",
         "agreed",
         "hospital",
@@ -212,6 +217,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             "table",
         },
         "rows": {"archives", "entries", "store", "decode", "listing", "layouts"},
+        # Pictures without labels, for the model in use.
+        "loose": {"arrays", "decode", "dicom", "entries", "findings", "layouts", "store"},
         "quality": {"entries", "findings", "listing", "naming", "decode", "patients", "rows"},
         "load": {
             "all_pictures",
@@ -234,8 +241,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "network": {"weights"},
         "stages": {"network", "weights"},
         "networks": {"network"},
-        "catalogue": {"initialise", "network", "networks", "stages", "weights"},
-        "card": {"network"},
+        "backbones": {"network", "networks", "weights"},
+        "catalogue": {"backbones", "initialise", "network", "networks", "stages", "weights"},
+        "card": {"backbones", "network"},
         "load": {"card", "catalogue", "network", "weights"},
         "named": {"network", "vectors"},
     },

@@ -159,6 +159,9 @@ def test_several_mistakes_are_reported_together(tiny):
         ({"hospitals": {"scheme": "sizes"}}, "study-sizes"),
         ({"hospitals": {"sizes": [9, 9, 9]}}, "study-sizes"),
         ({"hospitals": {"scheme": "sizes", "sizes": [9, 9]}}, "study-sizes-count"),
+        ({"model": {"encoder": "efficientnet-lite0"}}, "study-encoder"),
+        ({"model": {"name": "features", "moments": "generated"}}, "study-encoder"),
+        ({"model": {"name": "features", "encoder": "hog", "moments": "generated"}}, "study-encoder"),
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused(tiny, sections, code):
@@ -212,11 +215,23 @@ def test_the_digest_depends_on_everything_else(tiny):
         {"hospitals": {"count": 4}},
         {"model": {"init_seed": 1}},
         {"model": {"weights": "other.safetensors"}},
+        {"model": {"name": "features"}},
+        {"model": {"name": "features", "encoder": "efficientnet-lite0"}},
+        {"model": {"name": "features", "encoder": "efficientnet-lite0-all"}},
+        {"model": {"name": "features", "encoder": "efficientnet-lite0", "moments": "chest-xray"}},
         {"privacy": {"epsilon": 7.0}},
         {"privacy": {"clipping_norm": 1.0}},
         {"federation": {"rounds": 5}},
     ]
     assert len({parse_study(tiny(**variant)).digest for variant in variants}) == len(variants)
+
+
+def test_the_digest_has_the_hashes_of_a_backbone(tiny, monkeypatch):
+    """Two hospitals whose releases have other public constants have two studies."""
+    raw = tiny(model={"name": "features", "encoder": "efficientnet-lite0"})
+    digest = parse_study(raw).digest
+    monkeypatch.setattr("wardround.models.backbones.names.MOMENTS_SHA256", "1" * 64)
+    assert parse_study(raw).digest != digest
 
 
 def test_relative_paths_are_resolved_against_the_file(tiny_study, tmp_path, monkeypatch):

@@ -85,3 +85,13 @@ def test_every_row_of_the_threat_table_names_tests_that_exist():
     assert len(rows) > 10
     assert all(named)
     assert [path for paths in named for path in paths if not (DOCS.parent / path).is_file()] == []
+
+
+def test_the_code_of_the_page_on_prediction_runs(finished, tmp_path, capsys):
+    from PIL import Image
+
+    Image.fromarray(np.zeros((40, 40), dtype=np.uint8)).save(tmp_path / "one.png")
+    code = re.findall(r"```python\n(.*?)```", (DOCS / "predict.md").read_text(), flags=re.DOTALL)[0]
+    names = {"run": finished, "path": tmp_path / "one.png", "array": np.zeros((40, 40), dtype=np.uint8)}
+    exec(code, names)  # the page is ours
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -1,7 +1,13 @@
 """Trains one diagnostic model across hospitals; images stay, and what is revealed of one patient is bounded.
 
+Three functions are enough to begin with:
+
+    run = wardround.run("study.toml")       # trains a study in a simulation; a notebook shows figures and plots
+    model = wardround.load("runs/study")    # the model of a finished run
+    model.predict(["a.png", "b.dcm"])       # classes or masks for new pictures, read as training reads them
+
 The names below are the public surface. They are loaded when first used, so that importing `wardround` costs
-nothing and the command line starts at once.
+nothing and the command line starts at once. Errors are `WardroundError` with a stable `code`.
 """
 
 from importlib import import_module
@@ -15,8 +21,11 @@ if TYPE_CHECKING:
     from wardround.federation.messages import Reply, Request
     from wardround.federation.strategy import Strategy
     from wardround.images.patients import Patient
+    from wardround.inference.answers import Classified, Prediction, Segmented, Unanswered
+    from wardround.inference.model import Model, load
     from wardround.ledger.account import Account
     from wardround.ledger.file import LedgerFile
+    from wardround.notebook import Run, run
     from wardround.per_patient import clipped_sum
     from wardround.privacy.plans.plan import Plan
     from wardround.records.folder import RunRecord
@@ -27,39 +36,55 @@ __version__ = "0.1.0"
 _HOMES = {
     "Account": "wardround.ledger.account",
     "Channel": "wardround.federation.channel",
+    "Classified": "wardround.inference.answers",
     "LedgerFile": "wardround.ledger.file",
+    "Model": "wardround.inference.model",
     "Patient": "wardround.images.patients",
     "Plan": "wardround.privacy.plans.plan",
+    "Prediction": "wardround.inference.answers",
     "Reply": "wardround.federation.messages",
     "Request": "wardround.federation.messages",
+    "Run": "wardround.notebook",
     "RunRecord": "wardround.records.folder",
+    "Segmented": "wardround.inference.answers",
     "Statement": "wardround.accounting.statement",
     "Strategy": "wardround.federation.strategy",
     "Study": "wardround.config",
+    "Unanswered": "wardround.inference.answers",
     "WardroundError": "wardround.errors",
     "clipped_sum": "wardround.per_patient",
+    "load": "wardround.inference.model",
     "read_study": "wardround.config",
     "resume_run": "wardround.simulation.run",
+    "run": "wardround.notebook",
     "run_study": "wardround.simulation.run",
 }
 
 __all__ = [
     "Account",
     "Channel",
+    "Classified",
     "LedgerFile",
+    "Model",
     "Patient",
     "Plan",
+    "Prediction",
     "Reply",
     "Request",
+    "Run",
     "RunRecord",
+    "Segmented",
     "Statement",
     "Strategy",
     "Study",
+    "Unanswered",
     "WardroundError",
     "__version__",
     "clipped_sum",
+    "load",
     "read_study",
     "resume_run",
+    "run",
     "run_study",
 ]
 
@@ -69,3 +94,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'wardround' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Returns the public names, for completion; without this they appear only after their first use."""
+    return sorted([*globals(), *(name for name in __all__ if name not in globals())])

@@ -18,6 +18,7 @@ from wardround.errors import ModelError
 from wardround.images.layouts.phantom import PhantomOptions
 from wardround.images.load import Volumes, load_images
 from wardround.images.rows.recipe import View
+from wardround.models.backbones.source import PACKAGE
 from wardround.models.card import ModelCard, PictureInput, read_card
 from wardround.models.load import load
 from wardround.models.vectors import to_vector
@@ -33,6 +34,11 @@ CLASSIFIERS: dict[str, dict[str, dict[str, object]]] = {
     "head on a frozen network": {"model": {"name": "small_cnn", "train": "head"}},
     "norms": {"model": {"name": "small_cnn", "train": "norms"}},
     "alone": {"federation": {"strategy": "alone"}},
+    "head on a backbone": {
+        "model": {"name": "features", "encoder": "efficientnet-lite0"},
+        "data": {"image_size": 224},
+        "privacy": {"sum": "masked"},
+    },
 }
 
 
@@ -95,6 +101,8 @@ def test_a_card_answers_as_the_run_did(finished, tmp_path):
     "setting", family(CLASSIFIERS, keep=["head on fixed features", "head on a frozen network"])
 )
 def test_every_kind_of_model_answers_as_its_run_did(tiny_study, tmp_path, setting):
+    if "backbone" in setting:
+        pytest.importorskip(PACKAGE, reason="needs pip install 'wardround[backbone]'")
     study = tiny_study(**CLASSIFIERS[setting])
     run_study(study, tmp_path / "run", Silent())
     card = same_as_the_run(tmp_path / "run", tmp_path)

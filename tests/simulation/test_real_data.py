@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.backbone import needs_backbone
 
 from wardround.config import read_study
 from wardround.coordinator.observer import Silent
@@ -33,6 +34,15 @@ def test_fixed_features_reach_097_at_epsilon_8_on_held_out_patients(tmp_path):
     assert record.certificate["statement"]["unit"] == "patient"
     assert not record.results["test"]["leaking"]
     assert 0.75 < record.results["shortcut_auroc"] < 0.95  # easy for the wrong reasons, and said so
+
+
+@needs_backbone
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_a_head_on_a_backbone_reaches_098_at_epsilon_8_on_held_out_patients(tmp_path):
+    record = run_example("chest_xray_backbone.toml", tmp_path)
+    assert record.results["metrics"]["auroc"] >= 0.98
+    assert record.certificate["statement"]["epsilon"] <= 8
 
 
 @pytest.mark.real_data

@@ -33,6 +33,7 @@ def card_of(
     network only its frozen parameters and its encoding are read.
     """
     recipe, section = _recipe(study, channels), study.model
+    backbone = section.backbone
     return ModelCard(
         study=StudyReference(name=study.study.name, digest=study.digest),
         statement=statement,
@@ -43,6 +44,8 @@ def card_of(
             init_seed=section.init_seed,
             channels=recipe.shape[0],
             size=recipe.shape[1:],
+            encoder=None if backbone is None else backbone.name,
+            moments=None if backbone is None else backbone.moments,
         ),
         target=target.value,
         classes=classes,
@@ -50,6 +53,7 @@ def card_of(
         normalisation=normalisation_of(network),
         encoder_sha256=frozen_sha256(network),
         weights=weights,
+        modalities=study.data.modalities,
     )
 
 

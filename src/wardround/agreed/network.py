@@ -46,6 +46,7 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
     fitting = NAMES["segmentation" if target is Target.MASKS else "classification"]
     if name not in fitting:
         raise ModelError(f"model.name must be one of {', '.join(fitting)} for {target}, got {name}; change it.")
+    _check_moments(study)
     channels, *space = shape
     augmentation.check(tuple(space))
     size = tuple(space) if augmentation.patch is None else (augmentation.patch,) * len(space)
@@ -57,6 +58,7 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
         train=study.model.train,
         weights=study.model.weights,
         width=study.model.width,
+        backbone=study.model.backbone,
         init_generator=torch.Generator().manual_seed(study.model.init_seed),
     )
     if network.encode_once and not augmentation.is_identity:
@@ -72,6 +74,17 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
     if study.fits_head:
         linear_head(network)
     return network
+
+
+def _check_moments(study: Study) -> None:
+    """Refuses constants that were computed from the study's own pictures: they would be a release without noise."""
+    backbone = study.model.backbone
+    if backbone is not None and backbone.moments == "chest-xray" and study.site.layout == "chest_xray":
+        raise ModelError(
+            '`[model] moments` must be of other pictures than the study\'s, got "chest-xray" with the layout '
+            'chest_xray; set moments = "generated".',
+            code="model-own-moments",
+        )
 
 
 def _check_weights(study: Study, network: Network) -> None:

@@ -17,8 +17,10 @@ from wardround.cli.agent import agent_app
 from wardround.cli.consortium import consortium_app
 from wardround.cli.coordinate import coordinate
 from wardround.cli.data import data_app
+from wardround.cli.export import export
 from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
+from wardround.cli.predict import predict
 from wardround.cli.printing import AGAIN, console, interruptible, number, print_run
 from wardround.cli.verify import PinsPath, RunPath, trusted, verify
 from wardround.errors import WardroundError
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="wardround",
-    help="Train one diagnostic model across hospitals: images stay, and what it reveals of one patient is bounded.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,9 +41,30 @@ app.add_typer(consortium_app, name="consortium")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(agent_app, name="agent")
 app.command()(coordinate)
+app.command()(predict)
+app.command()(export)
 app.command()(verify)
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from wardround import __version__
+
+        say(f"wardround {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version and nothing else."),
+    ] = False,
+) -> None:
+    """Train one diagnostic model across hospitals: images stay, and what it reveals of one patient is bounded."""
+
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from wardround.config.section import Section, conflict
+from wardround.models.backbones.names import BACKBONES, Backbone, EncoderName, MomentsName
 
 
 class ModelSection(Section):
@@ -31,6 +32,28 @@ class ModelSection(Section):
         "all", description="Train everything, the last layer and all norms, or the last layer alone."
     )
     init_seed: int = Field(0, ge=0, description="Which initial weights. A public constant.")
+    encoder: EncoderName | None = Field(
+        None, description='For features: the fixed encoding before the head; default: "hog".'
+    )
+    moments: MomentsName | None = Field(
+        None,
+        description='Public means and deviations that standardise a backbone\'s numbers; default: "generated".',
+    )
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The frozen backbone before the head; None for another network, and for histograms."""
+        chosen = next((name for name in BACKBONES if name == self.encoder), None)
+        return None if chosen is None else Backbone(chosen, self.moments or "generated")
+
+    @model_validator(mode="after")
+    def _encodes(self) -> Self:
+        if self.encoder is not None and self.name != "features":
+            raise conflict("study-encoder", f'encoder is for name = "features", got "{self.name}"; remove encoder')
+        if self.moments is not None and self.backbone is None:
+            backbones = " or ".join(f'"{name}"' for name in BACKBONES)
+            raise conflict("study-encoder", f"moments is for encoder = {backbones}; remove moments")
+        return self
 
     @model_validator(mode="after")
     def _of_a_file(self) -> Self:

@@ -261,7 +261,7 @@ class Study(Section):
         """Identity of the study: a hash of everything that changes its result or its guarantee.
 
         It does not depend on where files lie, nor on anything else of `[site]`; of a weights file its hash counts, or
-        its name where the study has no hash.
+        its name where the study has no hash; of a backbone the hashes of its weights and constants count too.
         """
         content = self.model_dump(
             mode="json",
@@ -269,6 +269,8 @@ class Study(Section):
         )
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights_sha256 or self.model.weights.name
+        if self.model.backbone is not None:
+            content["model"]["encoder"] = self.model.backbone.identity
         return _hash(content)
 
     @property

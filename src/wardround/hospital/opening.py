@@ -60,7 +60,7 @@ def open_hospital(
         site: what it holds.
         policy: what it allows.
         study: the study it agreed to.
-        progress: told how many pictures are read.
+        progress: told how many pictures are read, then how many are encoded.
 
     Guarantee:
         The plan's, for every request: `Agent.agrees` checks, the ledger is charged, then the answer leaves.
@@ -84,7 +84,7 @@ def open_hospital(
     network = build_network(
         own, target=images.target, num_classes=len(images.class_names), shape=images.pixels.shape[1:]
     )
-    workbench = workbench_of(own, images, network)
+    workbench = workbench_of(own, images, network, progress=progress)
     with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledgers:
         set_limit(ledgers, policy)
         persons = [patient.id for patient in images.patients]

@@ -6,7 +6,7 @@ from typing import Literal, assert_never
 
 from torch import Tensor
 
-from wardround.agreed.network import augmentation_of, loss_of
+from wardround.agreed.network import augmentation_of, build_network, loss_of
 from wardround.config import Study
 from wardround.config.data import PersonPattern, PersonTable
 from wardround.images.layouts.guess import guess_layout
@@ -26,20 +26,20 @@ from wardround.images.patients import ImageSet
 from wardround.images.rows.recipe import View
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
+from wardround.training.encodings import encodings, is_kept
 from wardround.training.workbench import Workbench
 
 DEFAULT_CACHE = Path("~/.cache/wardround")
 _KEY_FILE = "hospital.key"
 
 Progress = Callable[[int, int], None]
-"""Told how many pictures are read, of how many."""
+"""Told how many pictures are read or encoded, of how many."""
 
 
 def read_images(study: Study, progress: Progress) -> ImageSet:
     """Returns the pictures of the study's site, decoded once and kept in the cache."""
     data = study.data
     site = study.site
-    cache = (study.performance.cache or DEFAULT_CACHE).expanduser()
     return load_images(
         site.layout,
         site.path if site.layout != "phantom" else None,
@@ -50,12 +50,17 @@ def read_images(study: Study, progress: Progress) -> ImageSet:
         bits=data.bits,
         volumes=volumes_of(study),
         task=data.task,
-        cache_dir=cache,
+        cache_dir=cache_of(study),
         skip_unreadable=site.skip_unreadable,
         options=reader_options(study),
         phantom=PhantomOptions(**site.phantom.model_dump()) if site.layout == "phantom" else None,
         progress=progress,
     )
+
+
+def cache_of(study: Study) -> Path:
+    """Returns the folder of decoded pictures and their encodings, which are private."""
+    return (study.performance.cache or DEFAULT_CACHE).expanduser()
 
 
 def list_pictures(study: Study) -> Listing | None:
@@ -78,12 +83,21 @@ def list_folder(path: Path) -> Listing:
 
 
 def workbench_of(
-    study: Study, images: ImageSet, network: Network, *, loss: Loss | None = None, inputs: Tensor | None = None
+    study: Study,
+    images: ImageSet,
+    network: Network,
+    *,
+    loss: Loss | None = None,
+    inputs: Tensor | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Workbench:
     """Returns the network, with what it reads.
 
     The loss is the study's by default. `inputs` are of every picture, where they are not the network's own encoding.
+    Encodings of a frozen network are kept in the cache; `progress` is told how many are computed.
     """
+    if inputs is None and is_kept(network):
+        inputs = encodings(network, images.pixels, cache_of(study), progress)
     return Workbench(
         network,
         images.pixels,
@@ -93,6 +107,13 @@ def workbench_of(
         augmentation=augmentation_of(study, None if images.sliced else images.spacing),
         inputs=inputs,
     )
+
+
+def encode_pictures(study: Study, images: ImageSet, progress: Progress) -> None:
+    """Leaves the encodings of the study's pictures in the cache, for runs that begin at once."""
+    num_classes, shape = len(images.class_names), images.pixels.shape[1:]
+    network = build_network(study, target=images.target, num_classes=num_classes, shape=shape)
+    workbench_of(study, images, network, progress=progress)
 
 
 def volumes_of(study: Study) -> Volumes | None:
@@ -106,7 +127,7 @@ def volumes_of(study: Study) -> Volumes | None:
 def reader_options(study: Study) -> ReaderOptions:
     """Returns what the layout's reader may need beside the folder."""
     site = study.site
-    key_file = site.key_file or (study.performance.cache or DEFAULT_CACHE).expanduser() / _KEY_FILE
+    key_file = site.key_file or cache_of(study) / _KEY_FILE
     names = study.data.classes
     classes = None if names is None else Classes(names, site.class_names or {})
     return ReaderOptions(

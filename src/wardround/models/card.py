@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
 from wardround.boundary.text import brief
 from wardround.errors import ModelError
+from wardround.models.backbones.names import Backbone, BackboneName, MomentsName
 from wardround.models.network import Constants, Network, Stage
 
 VERSION: Final = 1
@@ -86,6 +87,15 @@ class NetworkCard(_Record):
     init_seed: int
     channels: Side
     size: tuple[Side, ...]
+    encoder: BackboneName | None = None
+    moments: MomentsName | None = None
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The backbone before the head of `features`; None for another network, and for histograms."""
+        if self.encoder is None or self.moments is None:
+            return None
+        return Backbone(self.encoder, self.moments)
 
 
 class WeightsCard(_Record):
@@ -108,6 +118,7 @@ class ModelCard(_Record):
     Attributes:
         target: classes, grades in an order, or a class for every pixel or voxel.
         classes: names of the logits, in order.
+        modalities: of the pictures that the study reads, as DICOM or BIDS writes them; None where it names none.
         normalisation: constants of the network's encoding, see `Encoder.constants`.
         encoder_sha256: of the frozen parameters, see `frozen_sha256`; None where every parameter was trained.
     """
@@ -122,6 +133,7 @@ class ModelCard(_Record):
     normalisation: Constants
     encoder_sha256: Sha256 | None
     weights: WeightsCard
+    modalities: tuple[Name, ...] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

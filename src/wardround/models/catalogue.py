@@ -18,6 +18,9 @@ import torch
 from torch import nn
 
 from wardround.errors import ModelError
+from wardround.models.backbones.names import Backbone
+from wardround.models.backbones.rows import BackboneRows
+from wardround.models.backbones.rows import num_features as num_backbone_features
 from wardround.models.initialise import initialised
 from wardround.models.network import Encoder, Form, Network, Normalise, Parts, Stage, Standardise
 from wardround.models.networks import features, of_monai, vgg
@@ -144,6 +147,7 @@ def build(
     train: Stage = "all",
     weights: Path | None = None,
     width: int | None = None,
+    backbone: Backbone | None = None,
 ) -> Network:
     """Returns a network by name, initialised, with a user's weights if there are any.
 
@@ -157,17 +161,18 @@ def build(
             `linear` and `features` are heads already. A frozen backbone without `weights` is a random one.
         weights: a `.safetensors` file, see `wardround.models.weights.load_weights`.
         width: channels of the first level, for the networks whose builder has a width.
+        backbone: encoder of `features` in place of the histograms.
 
     Raises:
         ModelError: an unknown name, pictures of a size that the network cannot read, or weights that do not fit.
-        MissingExtra: the network is MONAI's, which is not installed.
+        MissingExtra: the network is MONAI's, which is not installed; or the backbone's weights are not installed.
     """
     if name not in NETWORKS:
         nearest = difflib.get_close_matches(name, NETWORKS, n=1, cutoff=0.0)[0]
         raise ModelError(
             f"network must be one of {', '.join(NETWORKS)}, got {name!r}. The nearest known one is {nearest!r}."
         )
-    builder = NETWORKS[name]
+    builder = NETWORKS[name] if backbone is None else _with_backbone(name, backbone)
     form = Form(tuple(size), channels, num_classes, _width(name, builder, width))
     _check(name, builder, form)
     if train not in get_args(Stage):
@@ -185,6 +190,18 @@ def build(
     report = None if weights is None else load_weights(body, weights, head=head, absent=absent)
     parts = Parts(builder.encoder(form), body, builder.head, builder.encode_once)
     return staged(name, parts, train, segments=builder.segments, weights=report)
+
+
+def _with_backbone(name: str, backbone: Backbone) -> Builder:
+    """Returns the builder of a linear head on a backbone's rows, which end in a constant feature, the bias."""
+    if name != "features":
+        raise ModelError(f"encoder = {backbone.name!r} is for the network features, got {name}; leave it out.")
+
+    def head(form: Form) -> nn.Sequential:
+        classifier = nn.Linear(num_backbone_features(backbone), form.num_classes, bias=False)
+        return nn.Sequential(OrderedDict(classifier=nn.Sequential(classifier)))
+
+    return Builder(head, "classifier", encoder=lambda form: BackboneRows(backbone, form), encode_once=True)
 
 
 def _width(name: str, builder: Builder, width: int | None) -> int:

@@ -22,7 +22,7 @@ def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
         ModelError: the file is not the card's (code `model-weights-hash`), holds other parameters than the network
             (`model-weights`) or another frozen encoder (`model-encoder`); this release normalises otherwise
             (`model-normalisation`); or no model has that name (`model-name`).
-        MissingExtra: the network is MONAI's, which is not installed.
+        MissingExtra: the network is MONAI's, or its backbone comes from a package, and that is not installed.
     """
     prefix = _prefix(card, model)
     content = read_weights(path)
@@ -43,6 +43,7 @@ def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
         init_generator=torch.Generator().manual_seed(card.network.init_seed),
         train=card.network.train,
         width=card.network.width,
+        backbone=card.network.backbone,
     )
     if normalisation_of(network) != card.normalisation:
         raise ModelError(

@@ -33,6 +33,7 @@ from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.absences import check_availability
 from wardround.simulation.federate import answers_as_one
 from wardround.simulation.references import check_references
+from wardround.training.encodings import is_kept
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
 from wardround.types import Persons
@@ -50,7 +51,7 @@ class Estimate:
         patients: in the data folder, by its file names and tables; None where nothing is there to list.
         pictures: likewise.
         classes: in the model's order; of masks the values from 0 on; empty where nothing is there to list.
-        noticed: sentences about ids and classes that look alike, and what was left out.
+        noticed: sentences about ids and classes that look alike, what was left out, and the time of a frozen network.
         seconds: of training, from timed steps on random numbers; None without pictures to count. Of masked sums it has
             gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network.
         memory_bytes: of training at its peak, beside the libraries themselves.
@@ -119,7 +120,7 @@ def estimate(study: Study) -> Estimate:
             runs[0] = _masked_probe(study, plan, network, target, shape, sample)
         seconds = study.rounds * sum(picture * each_round + fixed * timetable.at_once for picture, fixed in runs)
     cache = (pictures or 0) * math.prod(shape)
-    inputs = cache * 4 if network.encode_once else 0
+    inputs, encoding = _encoding_of(network, shape, pictures or 0)
     vectors = 1 if answers_as_one(study, plan) else study.hospitals.count
     hospitals = vectors * network.num_parameters * 12  # each hospital's sum, float64, and its reply
     return Estimate(
@@ -130,7 +131,7 @@ def estimate(study: Study) -> Estimate:
         patients=patients,
         pictures=pictures,
         classes=() if listing is None else listing.class_names,
-        noticed=() if listing is None else tuple(listing.noticed()),
+        noticed=(*(() if listing is None else listing.noticed()), *encoding),
         seconds=seconds,
         memory_bytes=int(cache + inputs + hospitals + gradient_bytes),
         upload=upload_of(plan, network.num_parameters, [f"hospital-{study.hospitals.count}"]),
@@ -168,7 +169,7 @@ def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...
         drawn = np.random.default_rng(0).integers(0, 256, (pictures, *shape), dtype=np.uint8)
         shown, _ = augmentation_of(study, None).centre(torch.from_numpy(drawn))
         with torch.no_grad():
-            inputs = network.encode(shown)
+            inputs = _inputs(network, shown)
         space = inputs.shape[2:] if target is Target.MASKS else ()
         labels, patient = torch.zeros((pictures, *space), dtype=torch.int64), torch.arange(pictures)
         batch = PatientBatch(inputs, labels, patient, pictures)
@@ -184,6 +185,32 @@ def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...
     size = network.num_parameters
     gradients = min(64, max(1, limit // (8 * size))) * 8 * size
     return seconds / pictures, gradients
+
+
+def _encoding_of(network: Network, shape: tuple[int, ...], pictures: int) -> tuple[int, list[str]]:
+    """Returns bytes of all inputs that are computed once, and a sentence on a frozen network's time for them."""
+    if not network.encode_once:
+        return 0, []
+    shown = torch.zeros((1, *shape), dtype=torch.uint8)
+    with torch.no_grad():
+        network.encode(shown)  # the first call loads and compiles
+        started = time.perf_counter()
+        size = network.encode(shown).numel() * pictures * 4
+    seconds = (time.perf_counter() - started) * pictures / torch.get_num_threads()
+    if not is_kept(network) or not pictures:
+        return size, []
+    return size, [
+        f"encoding {pictures} pictures takes about {max(1, round(seconds))} s once, and is kept in the cache"
+    ]
+
+
+def _inputs(network: Network, shown: torch.Tensor) -> torch.Tensor:
+    """Returns the inputs of the trained part, (picture, ...); a frozen network encodes the first picture for all."""
+    if not is_kept(network):
+        inputs: torch.Tensor = network.encode(shown)
+        return inputs
+    first: torch.Tensor = network.encode(shown[:1])
+    return first.repeat(len(shown), *[1] * (first.ndim - 1))
 
 
 def _masked_probe(
@@ -202,8 +229,9 @@ def _masked_probe(
         masks = np.zeros((len(drawn), *shape[1:]), dtype=np.uint8) if target is Target.MASKS else None
         limit = int(study.performance.memory_gb * 1e9)
         bench = Workbench(
-            network, drawn, loss_of(study, target), limit, masks=masks, augmentation=augmentation_of(study, None)
-        )
+            network, drawn, loss_of(study, target), limit, masks=masks, augmentation=augmentation_of(study, None),
+            inputs=_inputs(network, torch.from_numpy(drawn)) if network.encode_once else None,
+        )  # fmt: skip
         weights, rows = bench.initial_weights, np.arange(pictures)
         names = names_of(map(str, rows))
         everyone = Sample(TrainingPatients(rows, np.zeros_like(rows), np.arange(pictures + 1), names), rows)

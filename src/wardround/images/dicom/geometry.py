@@ -169,6 +169,12 @@ def turned(volume: npt.NDArray[Any], affine: Affine) -> npt.NDArray[Any]:
     return np.ascontiguousarray(np.flip(volume.transpose(order), backwards))
 
 
+def turned_back(volume: npt.NDArray[Any], affine: Affine) -> npt.NDArray[Any]:
+    """Returns (column, row, slice) of a volume whose axes `turned` brought nearest to RAS+."""
+    order, backwards = canonical(affine)
+    return np.ascontiguousarray(np.flip(volume, backwards).transpose(np.argsort(order)))
+
+
 def turned_affine(shape: tuple[int, int, int], affine: Affine) -> Affine:
     """Returns the affine of `turned`."""
     order, backwards = canonical(affine)

@@ -73,7 +73,7 @@ def survey(
         else:
             passed_over.append(LeftOut(store.alias(name), cause))
     counts = Counter(one.cause for one in passed_over)
-    kept, shared = _without_repeats(store, headers)
+    kept, shared = without_repeats(store, headers)
     repeats = len(headers) - len(kept)
     refused = Counter(header.refusal for header in kept if header.refusal is not None)
     notes = [f"{count} {what} were passed over" for what, count in sorted(counts.items())]
@@ -96,7 +96,7 @@ def survey(
     return Survey(pictures, slices, segmentations, tuple(notes), len(names), tuple(passed_over), kept_out)
 
 
-def _without_repeats(store: Store, headers: Iterable[Header]) -> tuple[list[Header], int]:
+def without_repeats(store: Store, headers: Iterable[Header]) -> tuple[list[Header], int]:
     """Returns files without those that repeat one, and the number that only share a UID with one.
 
     A file repeats one of the same patient, series and SOPInstanceUID whose decoded pixels and places are equal.

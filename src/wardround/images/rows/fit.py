@@ -82,17 +82,37 @@ def fitted(picture: Picture, size: tuple[int, int], channels: int, fit: Fit) -> 
     image = Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0))
     image = image.convert("L" if channels == 1 else "RGB")
     height, width = size
-    whole = (0, 0, image.width, image.height)
-    if fit is Fit.CROP:
-        made = _scaled(image, (width, height), _middle(image.size, (width, height)))
-    elif fit is Fit.STRETCH:
-        made = _scaled(image, (width, height), whole)
-    else:
-        _, _, wide, high = _middle((width, height), image.size, at_origin=True)
-        made = Image.new(image.mode, (width, height))
-        made.paste(_scaled(image, (wide, high), whole), ((width - wide) // 2, (height - high) // 2))
+    box, (left, top, wide, high) = box_of(image.size, (width, height), fit)
+    made = _scaled(image, (wide, high), box)
+    if (wide, high) != (width, height):
+        padded = Image.new(image.mode, (width, height))
+        padded.paste(made, (left, top))
+        made = padded
     array = np.asarray(made)
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def box_of(
+    outer: tuple[int, int], size: tuple[int, int], fit: Fit
+) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
+    """Returns the box of a picture that is kept, (left, top, right, bottom), and its place in the result.
+
+    The place is (left, top, width, height). Sizes are (width, height).
+    """
+    whole = (0, 0, *outer)
+    if fit is Fit.CROP:
+        return _middle(outer, size), (0, 0, *size)
+    if fit is Fit.STRETCH:
+        return whole, (0, 0, *size)
+    _, _, wide, high = _middle(size, outer, at_origin=True)
+    return whole, ((size[0] - wide) // 2, (size[1] - high) // 2, wide, high)
+
+
+def squared_size(height: int, width: int, aspect: float) -> tuple[int, int]:
+    """Returns (width, height) with square pixels, of pixels that are `aspect` times as high as wide."""
+    if 0.99 < aspect < 1.01:
+        return width, height
+    return (width, round(height * aspect)) if aspect > 1 else (round(width / aspect), height)
 
 
 def squared(values: npt.NDArray[np.uint8], aspect: float, filtered: Image.Resampling) -> npt.NDArray[np.uint8]:
@@ -109,7 +129,7 @@ def squared(values: npt.NDArray[np.uint8], aspect: float, filtered: Image.Resamp
     if 0.99 < aspect < 1.01:
         return values
     height, width = values.shape[1:]
-    size = (width, round(height * aspect)) if aspect > 1 else (round(width / aspect), height)
+    size = squared_size(height, width, aspect)
     if not 0.1 <= aspect <= 10 or size[0] * size[1] > MAX_PIXELS:
         raise DataError(
             f"pixels must be at most ten times as long as wide, and square ones at most {MAX_PIXELS:,}, got the aspect "
@@ -159,8 +179,7 @@ def within(values: npt.NDArray[np.uint8], circle: Circle) -> npt.NDArray[np.uint
     Returns:
         (channel, side, side), side being the diameter in whole pixels.
     """
-    side = max(1, round(2 * circle.radius))
-    first = (round(circle.row - circle.radius), round(circle.column - circle.radius))
+    side, first = side_and_corner(circle)
     made = np.zeros((len(values), side, side), dtype=np.uint8)
     take, put = [slice(None)], [slice(None)]
     for start, has in zip(first, values.shape[1:], strict=True):
@@ -172,6 +191,12 @@ def within(values: npt.NDArray[np.uint8], circle: Circle) -> npt.NDArray[np.uint
     far = np.square(rows - circle.row)[:, None] + np.square(columns - circle.column) > circle.radius**2
     made[:, far] = 0
     return made
+
+
+def side_and_corner(circle: Circle) -> tuple[int, tuple[int, int]]:
+    """Returns the side of the square around a circle, and the row and column of its first pixel."""
+    corner = (round(circle.row - circle.radius), round(circle.column - circle.radius))
+    return max(1, round(2 * circle.radius)), corner
 
 
 def _scaled(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:

@@ -70,6 +70,20 @@ def resampled(
         )
 
 
+def resampled_grid(
+    shape: tuple[int, ...], affine: Affine, spacing: tuple[float, float, float]
+) -> tuple[tuple[int, ...], Affine]:
+    """Returns the shape and the affine of the grid on which `resampled` puts a volume of a shape, (x, y, z)."""
+    if np.allclose(np.linalg.norm(affine[:3, :3], axis=0), spacing, rtol=1e-3):
+        return shape, affine
+    from monai.data.utils import compute_shape_offset, zoom_affine
+
+    zoomed = np.asarray(zoom_affine(affine, np.array(spacing), diagonal=False), dtype=np.float64)
+    size, offset = compute_shape_offset(shape, affine, zoomed)
+    zoomed[:3, 3] = offset[:3]
+    return tuple(int(length) for length in size), zoomed
+
+
 def levels(values: Values, window: tuple[float, float] | None, padding: Padding | None = None) -> Rows:
     """Returns 256 grey levels between the window's ends, or the volume's own percentiles, each channel alone.
 

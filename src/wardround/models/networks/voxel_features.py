@@ -68,7 +68,8 @@ class VoxelFeatures(Encoder):
         for width, distance in AFAR:
             for sign in (-1, 1):
                 features += _along_one_axis_each(values, width, shift=sign * distance)
-        features.append(_places(values).expand(len(values), *[-1] * (values.ndim - 1)))
+        places = _places(values)
+        features.append(places.expand(values.shape[0], *[-1] * (values.ndim - 1)))  # a shape can be exported
         return torch.cat(features, dim=1)
 
     def constants(self) -> Constants:

@@ -20,7 +20,7 @@ from wardround.boundary.private import make_private_folder, open_private
 from wardround.config import Study, parse_study, read_study
 from wardround.coordinator.observer import Observer
 from wardround.errors import RecordError, StudyError, WardroundError
-from wardround.hospital.pictures import read_images
+from wardround.hospital.pictures import encode_pictures, read_images
 from wardround.records.environment import threads_of
 from wardround.records.folder import RunRecord, read_json
 from wardround.records.signed import verified
@@ -53,7 +53,8 @@ def run_many(
 ) -> dict[str, RunRecord]:
     """Runs every study into `out/<name>`; finished runs are read, interrupted ones go on.
 
-    Pictures are decoded once, before the first run starts. A run that fails does not stop the others.
+    Pictures are decoded, and encoded by a backbone, before the first run starts. A run that fails does not stop the
+    others.
 
     Args:
         studies: by name of their run folder.
@@ -164,7 +165,10 @@ def _prepared(waiting: Mapping[str, Study], observer: Observer, failures: dict[s
     memory: dict[str, int] = {}
     read: set[str] = set()
     for name, study in waiting.items():
-        pictures = study.model_dump(mode="json", include={"site": True, "data": True, "performance": {"cache"}})
+        pictures = study.model_dump(
+            mode="json",
+            include={"site": True, "data": True, "model": {"encoder", "moments"}, "performance": {"cache"}},
+        )
         sizes = pictures | study.model_dump(
             mode="json", include={"model", "training", "performance"}
         ) | {"hospitals": study.hospitals.count}  # fmt: skip
@@ -174,7 +178,10 @@ def _prepared(waiting: Mapping[str, Study], observer: Observer, failures: dict[s
                 memory[size_key] = memory_of(study)
             if data_key not in read:
                 observer.stage("reading pictures")
-                read_images(study, lambda done, total: observer.progress(done, total))
+                images = read_images(study, lambda done, total: observer.progress(done, total))
+                if study.model.backbone is not None:
+                    observer.stage("encoding pictures")
+                    encode_pictures(study, images, lambda done, total: observer.progress(done, total))
                 read.add(data_key)
         except WardroundError as error:
             failures[name] = str(error)

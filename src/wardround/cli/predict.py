@@ -1,0 +1,94 @@
+"""`wardround predict`: answers of a run's model for new pictures, on the screen of the person who asks."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wardround.boundary.text import say
+from wardround.cli.keys import AsJson
+
+if TYPE_CHECKING:
+    from wardround.inference.answers import Prediction
+
+NOT_ALL = 3
+"""Exit code where some pictures could not be read; 0 where all were, 2 where nothing could be done."""
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The folder of a finished run.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Pictures, folders, .zip, .tar or MedMNIST .npz.")
+    ],
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write a table there, one row a picture.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", help="Write masks there as NIfTI, on the grids of the pictures.")
+    ] = None,
+    dicom: Annotated[
+        Path | None,
+        typer.Option("--dicom", help="For DICOM pictures: write Structured Reports or segmentations there."),
+    ] = None,
+    member: Annotated[
+        str | None, typer.Option("--member", help="Of several models in the run: its name; default: their mean.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict new pictures by a run's model: class, probabilities, uncertain or not, and what lies outside its recipe.
+
+    Exit codes: 0 every picture was read, 3 some were not (the table says why), 2 nothing could be done.
+    """
+    from wardround.errors import DataError
+    from wardround.inference.answers import Segmented, Unanswered
+    from wardround.inference.files import Folder, nifti_of, write
+    from wardround.inference.model import load
+    from wardround.inference.tables import csv_of, json_of, lines_of
+
+    loaded = load(model, member)
+    if masks is not None and loaded.card.target != "masks":
+        raise DataError(
+            f"`--masks` must go with a model that segments, this one answers {loaded.card.target}; leave it out.",
+            code="data-no-masks",
+        )
+    mask_folder = None if masks is None else Folder(masks)
+    dicom_folder = None if dicom is None else Folder(dicom)
+    answers: list[Prediction] = []
+    counts = {True: 0, False: 0}
+    faults: list[str] = []
+    for answer in loaded.predict_each(paths):
+        if isinstance(answer, Segmented) and mask_folder is not None:
+            mask_folder.write(answer.file, ".nii.gz", nifti_of(answer))
+        if dicom_folder is not None and not isinstance(answer, Unanswered):
+            from wardround.inference.dicom import dicom_of
+
+            try:
+                content = dicom_of(loaded, answer)
+            except DataError as error:
+                faults.append(str(error))
+            else:
+                if content is not None:
+                    dicom_folder.write(answer.file, ".dcm", content)
+                counts[content is not None] += 1
+        if isinstance(answer, Segmented):  # any number of volumes go through a small memory
+            answer = replace(answer, mask=answer.mask[:0], logits=answer.logits[:0])
+        answers.append(answer)
+    if not answers:
+        raise DataError(
+            "pictures must be there, got none in what was named; check the paths.", code="data-no-pictures"
+        )
+    if csv is not None:
+        write(csv, csv_of(loaded, answers).encode("utf-8", "backslashreplace"))
+    if as_json:
+        say(json.dumps(json_of(loaded, answers)))
+    elif csv is None:
+        say(*lines_of(loaded, answers))
+    if dicom_folder is not None:
+        say(f"{counts[True]} DICOM objects were written; {counts[False]} pictures are no DICOM", error=True)
+        if faults:
+            say(f"{len(faults)} DICOM objects could not be made: {faults[0]}", error=True)
+    unread = sum(isinstance(answer, Unanswered) for answer in answers)
+    if unread:
+        say(f"{unread} of {len(answers)} pictures were not read; the answers say why", error=True)
+    if unread or faults:
+        raise typer.Exit(NOT_ALL)

@@ -1,0 +1,151 @@
+"""ONNX: uint8 rows to logits and probabilities, with the patch, the normalisation and all layers in the graph.
+
+Decoding and scaling are not in it: training scales with Pillow, area averages with rounding to whole grey levels, and
+ONNX's `Resize` rounds otherwise. The recipe is on the card beside the graph; `inference.reading` makes such rows.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wardround.boundary.private import appears_whole
+from wardround.errors import MissingExtra, ModelError
+from wardround.inference.calibration import Probabilities
+from wardround.inference.model import Model
+from wardround.inference.reading import recipe_of
+from wardround.types import Pictures
+
+INPUT, OUTPUTS = "pictures", ("logits", "probabilities")
+
+TOLERANCE = 1e-5
+"""Largest difference of a logit from torch's, as a part of the largest logit, or of 1 where all are smaller."""
+
+_CHECKED = 4
+_EXPORTERS = ("torch.onnx", "torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A graph that was held against torch.
+
+    Attributes:
+        pictures: number of rows that both answered.
+        difference: the largest, see `TOLERANCE`.
+    """
+
+    pictures: int
+    difference: float
+
+
+class _Answers(nn.Module):
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.whole, self.probabilities = model.whole, Probabilities(model.scale)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.whole(pictures)
+        return logits, self.probabilities(logits)
+
+
+def write_onnx(model: Model, path: Path, rows: Pictures | None = None) -> Checked:
+    """Writes a model as ONNX, once ONNX Runtime gives torch's logits for drawn rows and for the given ones.
+
+    The input `pictures` is uint8 (picture, channel, *space), any number of pictures of the recipe's size; the outputs
+    are `logits` and `probabilities`, (picture, class) or (picture, class, *space), float32.
+
+    Args:
+        model: to be exported.
+        path: of the file; it appears only when the check holds.
+        rows: real pictures to check as well, uint8 (row, channel, *space).
+
+    Raises:
+        MissingExtra: ONNX, its exporter or its runtime is not installed.
+        ModelError: the graph answers otherwise than torch (code `model-export`).
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(
+            f"Exporting to ONNX must have {error.name}, which is not installed; pip install 'wardround[export]'."
+        ) from None
+    proto = _proto(model)
+    for key, value in (("wardround_card", model.card.model_dump_json()), ("sha256", model.card.weights.sha256)):
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(proto)
+    content: bytes = proto.SerializeToString()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    found = _check(model, session, [*_drawn(model), *([] if rows is None else _parts(rows))])
+    with appears_whole(path) as file:
+        file.write(content)
+    return found
+
+
+def _proto(model: Model) -> Any:
+    # Two pictures: a size of one would be taken for a constant.
+    example = torch.zeros((2, *recipe_of(model.card).shape), dtype=torch.uint8)
+    levels = {name: logging.getLogger(name).level for name in _EXPORTERS}
+    try:
+        for name in _EXPORTERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                _Answers(model).eval(), (example,), dynamo=True, verbose=False, input_names=[INPUT],
+                output_names=list(OUTPUTS), dynamic_shapes=({0: torch.export.Dim("picture")},),
+            )  # fmt: skip
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+    assert program is not None, "the exporter of torch.export returns a program"
+    return program.model_proto
+
+
+def _drawn(model: Model) -> Iterator[Pictures]:
+    """Yields drawn rows, of several pictures and of one: noise, a ramp, and two halves of dark and bright.
+
+    A constant picture is not among them: where each picture is standardised, it is made of rounding errors.
+    """
+    shape = recipe_of(model.card).shape
+    generator = np.random.default_rng(0)
+    noise = generator.integers(0, 256, (_CHECKED, *shape), dtype=np.uint8)
+    yield noise
+    yield noise[:1]
+    ramp = np.linspace(0, 255, shape[-1]).astype(np.uint8)
+    yield np.stack([np.broadcast_to(ramp, shape), np.broadcast_to(np.where(ramp < 128, 20, 220), shape)]).astype(
+        np.uint8
+    )
+
+
+def _parts(rows: Pictures) -> Iterator[Pictures]:
+    for start in range(0, len(rows), _CHECKED):
+        yield np.ascontiguousarray(rows[start : start + _CHECKED])
+
+
+def _check(model: Model, session: Any, several: list[Pictures]) -> Checked:
+    worst, count = 0.0, 0
+    for rows in several:
+        expected = model.logits(rows)
+        logits, probabilities = session.run(None, {INPUT: rows})
+        scale = max(1.0, float(np.abs(expected).max()))
+        worst = max(worst, float(np.abs(logits - expected).max()) / scale)
+        worst = max(worst, float(np.abs(probabilities - model.probabilities(expected)).max()))
+        count += len(rows)
+    if not worst <= TOLERANCE:
+        raise ModelError(
+            f"An exported graph must answer as torch does, within {TOLERANCE:g}, got a difference of {worst:.1e} over "
+            f"{count} pictures; report this network, {model.card.network.name}, with the versions installed.",
+            code="model-export",
+        )
+    return Checked(count, worst)

@@ -1,0 +1,95 @@
+"""The folder of an exported model: its form, its card, and the card for people."""
+
+import json
+import shutil
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Literal, assert_never
+
+import numpy as np
+
+from wardround.errors import DataError, RecordError
+from wardround.inference.export.bundle import write_bundle
+from wardround.inference.export.model_card import NO_FACTS, Facts, json_of_card, markdown_of_card
+from wardround.inference.export.onnx import Checked, write_onnx
+from wardround.inference.model import CARD, Model
+from wardround.inference.reading import Ready
+from wardround.records.folder import RunRecord
+
+Form = Literal["onnx", "bundle"]
+
+_MOST_CHECKED = 64
+
+
+def export(model: Model, form: Form, out: Path, pictures: list[Path] | None = None) -> Checked | None:
+    """Writes a model in another program's form into a new folder, which appears only when it is complete.
+
+        onnx     model.onnx (uint8 rows to logits and probabilities), model.json (the recipe of the rows)
+        bundle   a MONAI bundle: configs/, models/, docs/
+        both     model_card.md, model_card.json (of a bundle in docs/, the Markdown as README.md)
+
+    Args:
+        model: of a run's folder, or of a folder with the model alone, of which a card knows less.
+        form: `onnx` or `bundle`.
+        out: the folder to make; it must not exist.
+        pictures: real pictures that the ONNX graph is checked on as well.
+
+    Returns:
+        For ONNX the check against torch.
+
+    Raises:
+        DataError: the folder exists or cannot be made (code `data-results`).
+        ModelError: see `write_onnx`.
+        MissingExtra: a package is not installed.
+    """
+    if pictures and form != "onnx":
+        raise DataError(f"`--check` must go with `--to onnx`, got {form}; leave it out.", code="data-no-check")
+    if out.exists():
+        raise DataError(
+            f"`--out` must be a folder that is not there yet, got {out}; choose another.", code="data-results"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise DataError(
+            f"`--out` must be a place that can be written, got {out} ({error.strerror}); choose another.",
+            code="data-results",
+        ) from None
+    try:
+        checked = _written(model, form, beside, pictures or [])
+        beside.rename(out)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return checked
+
+
+def facts_of(folder: Path) -> Facts:
+    """Returns what the record of a run knows; nothing where the folder holds a model alone."""
+    try:
+        record = RunRecord.read(folder)
+        return Facts(record.tables(), record.environment, record.results, record.certificate)
+    except RecordError:
+        return NO_FACTS
+
+
+def _written(model: Model, form: Form, folder: Path, pictures: list[Path]) -> Checked | None:
+    facts, checked, docs = facts_of(model.folder), None, folder
+    match form:
+        case "onnx":
+            ready = [one.rows for one in model.read(pictures) if isinstance(one, Ready)]
+            rows = np.concatenate(ready)[:_MOST_CHECKED] if ready else None
+            checked = write_onnx(model, folder / "model.onnx", rows)
+            shutil.copyfile(model.folder / CARD, folder / CARD)
+        case "bundle":
+            write_bundle(model, folder)
+            docs = folder / "docs"
+        case _:
+            assert_never(form)
+    name = "README.md" if form == "bundle" else "model_card.md"
+    (docs / name).write_text(markdown_of_card(model, facts), encoding="utf-8")
+    (docs / "model_card.json").write_text(
+        json.dumps(json_of_card(model, facts), indent=2) + "\n", encoding="utf-8"
+    )
+    return checked

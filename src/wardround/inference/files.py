@@ -1,0 +1,77 @@
+"""Files that are written about an answer: masks as NIfTI, and names that do not collide."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from wardround.boundary.private import appears_whole, make_private_folder
+from wardround.errors import DataError, MissingExtra
+from wardround.images.loose import stem_of
+from wardround.inference.answers import Segmented
+
+PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Affine of a picture's mask: columns towards the left, rows towards the back, pixels of 1 mm."""
+
+
+class Folder:
+    """A folder of results for its owner alone; each file appears whole.
+
+    Raises:
+        DataError: it cannot be made or written (code `data-results`).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._taken = path, Counter[str]()
+        try:
+            make_private_folder(path)
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+    def write(self, file: str, ending: str, content: bytes) -> Path:
+        """Writes a file named after the picture `file`; a second one of a name in this run gets a number."""
+        stem = stem_of(file)
+        self._taken[stem] += 1
+        path = self._path / f"{stem}{'' if self._taken[stem] == 1 else f'-{self._taken[stem]}'}{ending}"
+        write(path, content)
+        return path
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file that appears whole, mode 0600.
+
+    Raises:
+        DataError: it cannot be written (code `data-results`).
+    """
+    try:
+        with appears_whole(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def nifti_of(answer: Segmented) -> bytes:
+    """Returns a mask as a compressed NIfTI file, uint8 (x, y, z) in RAS+; of a picture (column, row, 1).
+
+    Raises:
+        MissingExtra: nibabel is not installed.
+    """
+    try:
+        import nibabel
+    except ImportError:
+        raise MissingExtra(
+            "Masks as NIfTI must have nibabel, which is not installed; pip install 'wardround[volumes]'."
+        ) from None
+    import gzip
+
+    mask = answer.mask if answer.affine is not None else answer.mask.T[:, :, None]
+    affine = PICTURE_AFFINE if answer.affine is None else answer.affine
+    image = nibabel.Nifti1Image(np.ascontiguousarray(mask), affine)  # type: ignore[no-untyped-call]
+    return gzip.compress(image.to_bytes(), 3, mtime=0)
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"results must be written to a place that can be written, got {path} ({error.strerror}). Choose another one.",
+        code="data-results",
+    )

@@ -1,0 +1,38 @@
+"""Names of the encoders before a linear head, and the hashes of the public numbers that they are made of."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+EncoderName = Literal["hog", "efficientnet-lite0", "efficientnet-lite0-all"]
+BackboneName = Literal["efficientnet-lite0", "efficientnet-lite0-all"]
+MomentsName = Literal["generated", "chest-xray"]
+
+BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
+
+SIDE = 224
+"""Height and width of a picture, in pixels, as the backbone was trained."""
+
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""SHA-256 of `efficientnet-lite0-57934424.pth`."""
+
+MOMENTS_SHA256 = "4a535fa86c2aa344d77a8f7d802dc65590efc581222223e78d81f49c6edb7b47"
+"""SHA-256 of `moments.safetensors`, which holds every set of constants."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen backbone before a linear head.
+
+    Attributes:
+        name: `efficientnet-lite0` reads the two inner stages in 4 x 4 cells, 2,433 numbers with the constant;
+            `efficientnet-lite0-all` also the means of the last stage and of the head, 4,033 numbers.
+        moments: the set of public means and deviations that standardises every number.
+    """
+
+    name: BackboneName
+    moments: MomentsName = "generated"
+
+    @property
+    def identity(self) -> str:
+        """The name with the hashes of everything public in it, for a study's digest."""
+        return f"{self.name} {WEIGHTS_SHA256} {self.moments} {MOMENTS_SHA256}"

@@ -1,0 +1,135 @@
+"""Encodings of every picture of a set, computed once, in parallel, and kept: memory-mapped rows of numbers.
+
+A frozen network's encoding follows from one picture and from public numbers alone, so it costs no privacy; like the
+pictures it is private and is kept in the hospital's own cache. The name of a file is a hash of the encoder, of torch's
+version, and of the pictures' bytes: other pictures or another encoder have another file.
+
+A picture is encoded alone and on one thread, and as many at once as torch may use threads, so the number of threads
+changes no bit. Parts of the file appear one by one: an interrupted encoding goes on from the last part.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wardround.boundary.private import appears_whole, make_private_folder
+from wardround.errors import DataError
+from wardround.models.card import frozen_sha256, normalisation_of
+from wardround.models.network import Network
+from wardround.per_patient.process import one_thread
+from wardround.types import Pictures
+
+FORMAT = 1
+"""Raised whenever a network of equal constants and parameters would give other encodings."""
+
+PART = 128
+"""Pictures in one part of the file: at most so many are encoded again after an interruption."""
+
+Progress = Callable[[int, int], None]
+"""Called with how many pictures are done, and how many there are."""
+
+
+def is_kept(network: Network) -> bool:
+    """Returns whether a network's encodings are worth a file: those of frozen parameters, one row a picture."""
+    return network.encode_once and next(network.encode.parameters(), None) is not None
+
+
+def encodings(network: Network, pixels: Pictures, cache_dir: Path, progress: Progress) -> Tensor:
+    """Returns the encodings of all pictures, (picture, ...), float32, mapped from a file that is made if missing.
+
+    Args:
+        network: one for which `is_kept`.
+        pixels: (picture, channel, height, width), uint8; may be a memory map.
+        cache_dir: folder of the files, created for its owner alone if missing.
+        progress: told after every picture, while there is something to compute.
+
+    Guarantee:
+        No bit of a row depends on the other pictures, nor on the number of threads.
+
+    Raises:
+        DataError: the folder cannot be written (code `data-cache`).
+    """
+    path = cache_dir / "encodings" / f"{_key(network, pixels)}.npy"
+    found = _mapped(path, len(pixels))
+    if found is None:
+        try:
+            _make(path, network, pixels, progress)
+        except OSError as error:
+            raise DataError(
+                f"`[performance] cache` must be a folder that can be written, got {path.parent} "
+                f"({error.strerror or error}); free some space, or choose another folder.",
+                code="data-cache",
+            ) from error
+        found = _mapped(path, len(pixels))
+        assert found is not None, "the file was written whole"
+    return torch.from_numpy(found)
+
+
+def _make(path: Path, network: Network, pixels: Pictures, progress: Progress) -> None:
+    parts = path.with_suffix(".parts")
+    make_private_folder(parts)
+    starts = range(0, len(pixels), PART)
+    rows: list[npt.NDArray[np.float32]] = []
+    for start in starts:
+        part, count = parts / f"{start:09d}.npy", min(PART, len(pixels) - start)
+        kept = _mapped(part, count)
+        if kept is None:
+            kept = _encoded(network, pixels, range(start, start + count), progress)
+            with appears_whole(part) as file:
+                np.save(file, kept)
+        rows.append(kept)
+    with appears_whole(path) as file:
+        shape = (len(pixels), *rows[0].shape[1:])
+        np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for kept in rows:
+            file.write(kept.tobytes())
+    shutil.rmtree(parts, ignore_errors=True)
+
+
+def _encoded(network: Network, pixels: Pictures, some: range, progress: Progress) -> npt.NDArray[np.float32]:
+    """Returns the encodings of some pictures, (picture, ...); an interruption waits for those under way only."""
+
+    def alone(row: int) -> npt.NDArray[np.float32]:
+        with torch.no_grad():
+            encoding: Tensor = network.encode(torch.from_numpy(np.array(pixels[row : row + 1])))
+        return encoding.numpy()
+
+    workers = torch.get_num_threads()
+    with one_thread(), ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(alone, row) for row in some]
+        rows = []
+        try:
+            for future in futures:
+                rows.append(future.result())
+                progress(some.start + len(rows), len(pixels))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return np.concatenate(rows)
+
+
+def _mapped(path: Path, count: int) -> npt.NDArray[np.float32] | None:
+    """Returns the rows of a complete file, copied on write; None where there is none that can be used."""
+    try:
+        rows = np.lib.format.open_memmap(path, mode="c")
+    except (OSError, ValueError):
+        return None
+    return rows if rows.dtype == np.dtype("<f4") and rows.ndim > 1 and len(rows) == count else None
+
+
+def _key(network: Network, pixels: Pictures) -> str:
+    facts = [
+        FORMAT, torch.__version__, network.name, network.stage, list(pixels.shape),
+        normalisation_of(network), frozen_sha256(network),
+    ]  # fmt: skip
+    sha256 = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for start in range(0, len(pixels), PART):
+        sha256.update(pixels[start : start + PART].tobytes())
+    return sha256.hexdigest()[:40]

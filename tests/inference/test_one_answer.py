@@ -1,0 +1,255 @@
+"""One picture gets one answer: training's evaluation, `predict`, ONNX Runtime and MONAI's bundle, to 1e-4.
+
+Every network of the catalogue, pictures and volumes, and every layout that training reads; by default a few layouts,
+and `test_predict` has three networks. Exporting takes seconds a network, so it is not in the default run.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.errors import raises_code
+from tests.images.nifti_files import nifti_bytes
+from tests.inference.saved import drawn, evaluated, picture_input, save, volume_input
+from tests.simulation.layouts import LAYOUTS, Person, write
+
+from wardround.errors import ModelError
+from wardround.images.load import Volumes, load_images
+from wardround.images.rows.recipe import View
+from wardround.inference.answers import Classified, Segmented
+from wardround.inference.export.onnx import INPUT, TOLERANCE, write_onnx
+from wardround.inference.model import Model, load
+from wardround.inference.reading import Ready
+from wardround.models.catalogue import NAMES, NETWORKS
+
+SIZES = {"alexnet": 64, "linear": 16, "features": 16, "small_cnn": 16}
+DATA = Path(os.environ.get("WARDROUND_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+
+
+def noise(number, shape):
+    return np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
+
+
+PEOPLE = [Person(number) for number in range(6)]
+QUICK = {"folder", "dicom"}
+
+
+@pytest.mark.parametrize(
+    "layout", [name if name in QUICK else pytest.param(name, marks=pytest.mark.thorough) for name in LAYOUTS]
+)
+@pytest.mark.parametrize("colour", ["grey", "rgb"])
+def test_every_layouts_pictures_are_read_as_training_reads_them(layout, colour, tmp_path, cache):
+    """The rows of all pictures, bit for bit, and their probabilities."""
+    root, data = tmp_path / "data", LAYOUTS[layout].data
+    write(layout, root, PEOPLE)
+    volumes = Volumes((8, 8, 8), (1.0, 1.0, 1.0)) if "volume_size" in data else None
+    channels = 1 if colour == "grey" or volumes else 3
+    images = load_images(
+        layout, root, cache_dir=cache, image_size=32, channels=channels, volumes=volumes,
+        task=str(data["task"]) if "task" in data else None,
+    )  # fmt: skip
+    recipe = (
+        picture_input(colour=colour) if volumes is None else volume_input(volume_size=(8, 8, 8), spacing=(1, 1, 1))
+    )
+    network = drawn("linear", recipe, 2)
+    model = load(save(tmp_path / "run", network, recipe))
+    place = {"medmnist": root / "set.npz", "decathlon": root / "imagesTr", "nnunet": root / "imagesTr"}.get(
+        layout, root
+    )
+    ready = [one for one in model.read([place]) if isinstance(one, Ready)]
+    # A reader may name files by pseudonyms: pictures are told by their rows, which differ.
+    order = sorted(range(len(images.pixels)), key=lambda row: images.pixels[row].tobytes())
+    mine = sorted(range(len(ready)), key=lambda number: ready[number].rows.tobytes())
+    assert len(mine) == len(order) >= len(PEOPLE)
+    for row, number in zip(order, mine, strict=True):
+        np.testing.assert_array_equal(ready[number].rows[0], images.pixels[row])
+    expected = evaluated(replace(images, masks=None), network)
+    found = model.predict(place)
+    for row, number in zip(order, mine, strict=True):
+        answer = found[number]
+        assert isinstance(answer, Classified)
+        np.testing.assert_allclose(list(answer.probabilities.values()), expected[row], rtol=0, atol=1e-4)
+
+
+def run_onnx(model: Model, tmp_path, rows):
+    import onnxruntime
+
+    write_onnx(model, tmp_path / "model.onnx", rows)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    return session.run(None, {INPUT: rows})
+
+
+def run_bundle(folder, pictures, tmp_path):
+    """MONAI's own command, in a process of its own; the answers that it writes."""
+    from wardround.inference.export.write import export
+
+    export(load(folder), "bundle", tmp_path / "bundle")
+    out = tmp_path / "eval"
+    arguments = ["--config_file", f"{tmp_path}/bundle/configs/inference.json", "--bundle_root", f"{tmp_path}/bundle",
+                 "--dataset_dir", str(pictures), "--output_dir", str(out)]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads((out / "predictions.json").read_text())["predictions"], out
+
+
+CASES = [(name, dimensions) for name, builder in NETWORKS.items() for dimensions in sorted(builder.dimensions)]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("name", "dimensions"), CASES)
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own packages
+def test_evaluation_predict_and_onnx_agree(name, dimensions, tmp_path, cache):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    model, place, expected, order = made(name, dimensions, tmp_path, cache)
+    ready = [one for one in model.read([place]) if isinstance(one, Ready)]
+    answers = model.predict(place)
+    rows = np.concatenate([one.rows for one in ready])
+    logits, probabilities = run_onnx(model, tmp_path, rows)
+    scale = max(1.0, np.abs(logits).max())
+    for number, answer in enumerate(answers):
+        assert isinstance(answer, Classified | Segmented)
+        own = answer.logits if isinstance(answer, Segmented) else answer.logits[None]
+        np.testing.assert_allclose(logits[number : number + 1] / scale, own / scale, rtol=0, atol=TOLERANCE)
+        if isinstance(answer, Classified):
+            np.testing.assert_allclose(probabilities[number], expected[order[number]], rtol=0, atol=1e-4)
+        else:
+            assert (probabilities[number].argmax(axis=0) != expected[order[number]]).mean() < 1e-3
+    assert len(np.unique(np.round(logits, 5))) > 2
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore")
+def test_a_graph_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    recipe = picture_input(image_size=16)
+    model = load(save(tmp_path / "run", drawn("linear", recipe, 2), recipe))
+    true = Model.logits
+    monkeypatch.setattr(Model, "logits", lambda self, rows: true(self, rows) + np.float32(1e-3))
+    with raises_code(ModelError, "model-export"):
+        write_onnx(model, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("name", "dimensions"), [("features", 2), ("small_cnn", 2), ("unet", 3), ("linear", 3)])
+def test_the_bundle_agrees_when_monai_runs_it(name, dimensions, tmp_path, cache):
+    pytest.importorskip("fire")
+    model, place, _, _ = made(name, dimensions, tmp_path, cache)
+    answers = model.predict(place)
+    found, out = run_bundle(tmp_path / "run", place, tmp_path)
+    assert [one["file"] for one in found] == [answer.file for answer in answers]
+    for one, answer in zip(found, answers, strict=True):
+        if isinstance(answer, Classified):
+            np.testing.assert_allclose(one["logits"], answer.logits, rtol=0, atol=1e-4)
+        else:
+            assert isinstance(answer, Segmented)
+            assert one["shares"] == pytest.approx(answer.shares, abs=1e-4)
+            assert len(list(out.glob("*.nii.gz"))) == len(answers)
+
+
+def made(name, dimensions, tmp_path, cache):
+    """A model, a folder of its pictures, training's evaluation of each, and the row of each."""
+    classes: tuple[str, ...]
+    target = "masks" if name in NAMES["segmentation"] else "classes"
+    classes = ("background", "box") if target == "masks" else ("a", "b")
+    root = tmp_path / "pictures"
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    size = SIZES.get(name, 32) if dimensions == 2 else (32 if name in ("resnet18", "densenet121") else 16)
+    lines = ["image,patient,label,mask"]
+    for number in range(4):
+        if dimensions == 2:
+            file = f"{number}.png"
+            Image.fromarray(noise(number, (90, 70))).save(root / "images" / file)
+            Image.fromarray((noise(number + 50, (90, 70)) > 128).astype(np.uint8)).save(root / "masks" / file)
+        else:
+            file = f"{number}.nii.gz"
+            for part, values in (("images", noise(number, (size, size - 2, size + 3)).astype(np.int16)),
+                                 ("masks", noise(number + 50, (size, size - 2, size + 3)) // 128)):  # fmt: skip
+                (root / part / file).write_bytes(nifti_bytes(values, np.eye(4)))
+        lines.append(f"images/{file},p{number},{'ab'[number % 2]},masks/{file}")
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    (root / "classes.csv").write_text("index,name\n0,background\n1,box\n")
+    volumes = None if dimensions == 2 else Volumes((size, size, size), None, None, View.VOLUME)
+    images = load_images(
+        "manifest", root, cache_dir=cache, image_size=size, volumes=volumes,
+        task="segmentation" if target == "masks" else "classification",
+    )  # fmt: skip
+    recipe = picture_input(image_size=size) if dimensions == 2 else volume_input(volume_size=(size, size, size))
+    network = drawn(name, recipe, 2)
+    model = load(save(tmp_path / "run", network, recipe, classes, target))
+    rows = {Path(image.file).name: image.row for patient in images.patients for image in patient.images}
+    return model, root / "images", evaluated(images, network), [rows[name] for name in sorted(rows)]
+
+
+@pytest.mark.thorough
+@pytest.mark.real_data
+@pytest.mark.skipif(not (DATA / "chest_xray").is_dir(), reason="the real chest X-rays lie beside the project")
+@pytest.mark.filterwarnings("ignore")
+def test_real_xrays_agree(tmp_path, cache):
+    """The published test pictures: rows bit for bit those of training's cache, ONNX within 1e-5 of torch."""
+    recipe = picture_input(image_size=64)
+    network = drawn("features", recipe, 2)
+    model = load(save(tmp_path / "run", network, recipe))
+    images = load_images("chest_xray", DATA / "chest_xray", cache_dir=cache, image_size=64, task="binary")
+    rows = {image.file: image.row for patient in images.patients for image in patient.images}
+    found = {one.name: one for one in model.read([DATA / "chest_xray" / "test"]) if isinstance(one, Ready)}
+    assert len(found) == 624
+    for name, one in found.items():
+        np.testing.assert_array_equal(one.rows[0], images.pixels[rows[f"test/{name}"]])
+    run_onnx(model, tmp_path, np.concatenate([one.rows for one in found.values()])[:200])
+
+
+def test_a_card_for_people_names_its_blanks(finished, tmp_path):
+    from wardround.inference.export.model_card import CLAIM, MODEL_CARD, json_of_card, markdown_of_card
+    from wardround.inference.export.write import facts_of
+
+    model, facts = load(finished), facts_of(finished)
+    made = json_of_card(model, facts)
+    page = markdown_of_card(model, facts)
+    assert isinstance(made["CLAIM"], dict)
+    assert isinstance(made["blank"], list)
+    assert len(made["CLAIM"]) == len(CLAIM) == 42
+    assert page.count("**blank**") == len(made["blank"]) > 20
+    assert len(CLAIM) + len(MODEL_CARD) - len(made["blank"]) > 25
+    assert "None" not in page
+    assert model.card.weights.sha256 in page
+    bare = json_of_card(model)
+    assert isinstance(bare["blank"], list)
+    assert len(bare["blank"]) > len(made["blank"])
+
+
+def test_an_export_is_whole_or_not_there(finished, tmp_path, wardround, monkeypatch):
+    from wardround.errors import ModelError
+    from wardround.inference.export import write as exporting
+
+    done = wardround("export", finished, "--to", "bundle", "--out", tmp_path / "bundle")
+    assert done.code == 0
+    names = {path.relative_to(tmp_path / "bundle").as_posix() for path in (tmp_path / "bundle").rglob("*.*")}
+    assert names == {"configs/inference.json", "configs/metadata.json", "models/model.json",
+                     "models/model.safetensors", "docs/README.md", "docs/model_card.json"}  # fmt: skip
+    assert wardround("export", finished, "--to", "bundle", "--out", tmp_path / "bundle").code == 2
+
+    def broken(*_):
+        raise ModelError("no", code="model-export")
+
+    monkeypatch.setattr(exporting, "write_bundle", broken)
+    assert wardround("export", finished, "--to", "bundle", "--out", tmp_path / "other").code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_nothing_in_an_export_is_a_pickle(finished, tmp_path, wardround):
+    wardround("export", finished, "--to", "bundle", "--out", tmp_path / "bundle")
+    for path in (tmp_path / "bundle").rglob("*.*"):
+        assert not zipfile.is_zipfile(path)
+        assert path.suffix in (".json", ".md", ".safetensors")

@@ -1,0 +1,131 @@
+"""Encodings that are kept: found again by pictures and encoder, resumed after an interruption, equal in every bit."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.errors import raises_code
+
+from wardround.errors import DataError
+from wardround.models.catalogue import build
+from wardround.training import encodings as module
+from wardround.training.encodings import encodings, is_kept
+
+COUNT = 10
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (COUNT, 1, 16, 16), dtype=np.uint8)
+
+
+def frozen(seed=0, **changed):
+    """A frozen random network, small enough to be run often."""
+    generator = torch.Generator().manual_seed(seed)
+    given: dict[str, Any] = {"size": (16, 16), "channels": 1, "num_classes": 2, "init_generator": generator}
+    return build("small_cnn", **(given | {"train": "head"} | changed))
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch):
+    monkeypatch.setattr(module, "PART", 4)
+
+
+def counted():
+    """Progress, and the numbers that it was told."""
+    told: list[tuple[int, int]] = []
+    return told, lambda done, total: told.append((done, total))
+
+
+def silent(done, total):
+    pass
+
+
+def test_rows_are_the_networks_own_and_are_computed_once(pixels, tmp_path):
+    network, (told, progress) = frozen(), counted()
+    first = encodings(network, pixels, tmp_path, progress)
+    assert told == [(done, COUNT) for done in range(1, COUNT + 1)]
+    expected = torch.cat([network.encode(torch.from_numpy(pixels[row : row + 1])) for row in range(COUNT)])
+    assert torch.equal(first, expected)
+    assert first.dtype == torch.float32
+    again = encodings(frozen(), pixels, tmp_path, progress)  # built anew, as by another run
+    assert len(told) == COUNT
+    assert torch.equal(again, first)
+    assert len(list((tmp_path / "encodings").iterdir())) == 1  # no part is left
+    assert (tmp_path / "encodings").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("change", ["a pixel", "the encoder", "the number"])
+def test_another_picture_or_encoder_is_computed_anew(pixels, tmp_path, change):
+    encodings(frozen(), pixels, tmp_path, silent)
+    told, progress = counted()
+    other = pixels.copy()
+    if change == "a pixel":
+        other[3, 0, 5, 5] ^= 1
+    elif change == "the number":
+        other = other[:-1]
+    network = frozen(seed=1) if change == "the encoder" else frozen()
+    found = encodings(network, other, tmp_path, progress)
+    assert len(told) == len(other)
+    assert torch.equal(found[3:4], network.encode(torch.from_numpy(other[3:4])))
+
+
+def test_an_interrupted_encoding_goes_on_from_its_last_part(pixels, tmp_path):
+    def interrupted(done, total):
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encodings(frozen(), pixels, tmp_path, interrupted)
+    assert not list((tmp_path / "encodings").glob("*.npy"))
+    told, progress = counted()
+    found = encodings(frozen(), pixels, tmp_path, progress)
+    assert [done for done, _ in told] == [5, 6, 7, 8, 9, 10]
+    assert torch.equal(found, encodings(frozen(), pixels, tmp_path / "whole", silent))
+
+
+def test_a_damaged_file_is_made_again(pixels, tmp_path):
+    first = encodings(frozen(), pixels, tmp_path, silent).clone()
+    (path,) = (tmp_path / "encodings").glob("*.npy")
+    path.write_bytes(path.read_bytes()[:-8])
+    assert torch.equal(encodings(frozen(), pixels, tmp_path, silent), first)
+
+
+def test_the_number_of_threads_changes_no_bit_and_is_restored(pixels, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(encodings(frozen(), pixels, tmp_path / str(threads), silent))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+
+
+def test_a_cache_that_cannot_be_written_is_refused(pixels, tmp_path):
+    (tmp_path / "file").write_text("")
+    with raises_code(DataError, "data-cache"):
+        encodings(frozen(), pixels, tmp_path / "file", silent)
+
+
+def test_only_rows_of_frozen_parameters_are_kept(tmp_path):
+    assert is_kept(frozen())
+    assert not is_kept(frozen(train="all"))
+    for name in ("features", "linear"):
+        generator = torch.Generator()
+        assert not is_kept(build(name, size=(16, 16), channels=1, num_classes=2, init_generator=generator))
+
+
+def test_encodings_of_weights_from_a_file_follow_the_file(pixels, tmp_path):
+    """Two files under one name are two encoders: the parameters count, not the name."""
+    found = []
+    for seed in (3, 4):
+        body = frozen(seed=seed).parts.body
+        save_file(body.state_dict(), tmp_path / "weights.safetensors")
+        network = frozen(weights=tmp_path / "weights.safetensors")
+        found.append(encodings(network, pixels, tmp_path / "cache", silent).clone())
+    assert not torch.equal(*found)
