@@ -25,7 +25,8 @@ ARROWS: dict[str, set[str]] = {
     "noisers": set(),
     # The table of what only published systems need: names alone, and the one way to `reproduce.mechanisms`.
     "published": set(),
-    "config": {"published", "images.layouts.names", "models.backbones.names"},
+    # The rounds of a private head follow from epsilon: one closed form, without torch or numpy.
+    "config": {"published", "images.layouts.names", "models.backbones.names", "accounting.mechanisms"},
     # Five islands.
     "images": set(),
     "accounting": set(),
@@ -243,7 +244,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "networks": {"network"},
         "backbones": {"network", "networks", "weights"},
         "catalogue": {"backbones", "initialise", "network", "networks", "stages", "weights"},
-        "card": {"backbones", "network"},
+        "record": set(),
+        "operating_point": {"record"},
+        "card": {"backbones", "network", "operating_point", "record"},
         "load": {"card", "catalogue", "network", "weights"},
         "named": {"network", "vectors"},
     },

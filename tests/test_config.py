@@ -138,7 +138,7 @@ def test_a_missing_key_is_refused_by_its_name(tiny):
 
 
 def test_several_mistakes_are_reported_together(tiny):
-    wrong = tiny(privacy={"delta": 2, "epsilom": 1}, data={"image_size": 1}, model={"name": None})
+    wrong = tiny(privacy={"delta": 2, "epsilom": 1}, data={"image_size": 1}, model={"name": "cnn"})
     message = refusal(wrong, "study-several")
     for place in ("privacy.delta", "privacy.epsilom", "data.image_size", "model.name"):
         assert place in message

@@ -121,6 +121,20 @@ class GradientSum:
 
 
 @dataclass(frozen=True)
+class ScoreSum:
+    """The sum of the sampled patients' moments of class scores at a model, with the hospital's noise.
+
+    The answer is as long as the model, with zeros and noise behind the moments (`wardround.training.scores`).
+
+    Attributes:
+        weights: the model, (parameter,).
+    """
+
+    name: ClassVar[str] = "score-sum"
+    weights: Vector = field(repr=False)
+
+
+@dataclass(frozen=True)
 class LocalUpdate:
     """The change of the model over several steps of the hospital's own.
 
@@ -165,7 +179,7 @@ class FittedHead:
 Counted: TypeAlias = CountPatients | CountClasses
 """Work of round 0: numbers that are needed before the first model is sent."""
 
-Summed: TypeAlias = CountPatients | GradientSum
+Summed: TypeAlias = CountPatients | GradientSum | ScoreSum
 """Work of which only the sum over all hospitals may be wanted."""
 
 
@@ -256,7 +270,9 @@ class Finish:
 MOST_MODEL_BYTES: Final = 900_000_000
 """Bytes of a finished model: it fits into one message."""
 
-Answered: TypeAlias = CountPatients | CountClasses | GradientSum | LocalUpdate | SelectiveUpdate | FittedHead
+Answered: TypeAlias = (
+    CountPatients | CountClasses | GradientSum | ScoreSum | LocalUpdate | SelectiveUpdate | FittedHead
+)
 """Work that is answered with one noised vector."""
 
 Masked: TypeAlias = Announce | Confirm | Upload | Receive

@@ -46,6 +46,7 @@ from wardround.work import (
     LocalUpdate,
     Receive,
     SayHello,
+    ScoreSum,
     Selection,
     SelectiveUpdate,
     Upload,
@@ -113,12 +114,14 @@ def selective(draw):
 
 
 GRADIENT_SUM = st.builds(GradientSum, weights=vector(PARAMETERS), clipping_norm=st.none() | POSITIVE)
-OF = st.just(CountPatients()) | GRADIENT_SUM
+SCORE_SUM = st.builds(ScoreSum, weights=vector(PARAMETERS))
+OF = st.just(CountPatients()) | GRADIENT_SUM | SCORE_SUM
 ROUND = st.integers(1, 2**31 - 1)
 WORKS = {
     CountPatients: st.just(CountPatients()),
     CountClasses: st.just(CountClasses()),
     GradientSum: GRADIENT_SUM,
+    ScoreSum: SCORE_SUM,
     LocalUpdate: st.builds(LocalUpdate, weights=vector(PARAMETERS), steps=STEPS),
     SelectiveUpdate: selective(),
     FittedHead: st.builds(FittedHead, FIT),
@@ -214,6 +217,7 @@ SELECTION = Selection(np.array([0, 2, 4]), 0.1, True, 0.0, 0.001)
 SAMPLED = SelfComposedEvent(PoissonSampledEvent(0.05, GaussianEvent(1.2)), 3)
 MESSAGES: dict[str, Any] = {
     "gradient-sum": Request("study", 1, 1, GradientSum(WEIGHTS, 0.5)),
+    "score-sum": Request("study", 1, 1, ScoreSum(WEIGHTS)),
     "local-steps": Request("study", 1, 1, LocalUpdate(WEIGHTS, FULL)),
     "selective": Request("study", 1, 1, SelectiveUpdate(WEIGHTS[:3], FULL, SELECTION)),
     "announce": Request("study", 1, 1, Announce(GradientSum(WEIGHTS), 2, 3, b"residues")),

@@ -62,6 +62,7 @@ STRATEGIES: dict[str, Tables] = {
 # ---- one option at a time ---------------------------------------------------------------------------------------
 
 SGD: Tables = PLANS["dp-sgd"] | {"privacy": {"plan": "dp-sgd", "epsilon": 8.0, "clipping_norm": 0.5}}
+OWN_STEPS = {"learning_rate": 1.0, "momentum": 0.9, "average_last": 0.0}
 CNN: Tables = {"model": {"name": "small_cnn"}, "federation": {"rounds": 2}}
 MASKED: Tables = {"privacy": {"sum": "masked"}}
 ABSENT: Tables = {"hospitals": {"count": 4, "absent_rate": 0.1, "late_rate": 0.1, "availability_seed": 1}}
@@ -198,7 +199,12 @@ OPTIONS: dict[str, Tables] = {
     "hospitals/label-shards": _laid(SGD, {"hospitals": {"scheme": "label-shards"}}),
     "hospitals/site": _laid(SGD, {"hospitals": {"scheme": "site"}}),
     # what is trained
-    "model/features": _laid(SGD, {"model": {"name": "features"}}),
+    "model/features": _laid(SGD, {"model": {"name": "features"}, "federation": OWN_STEPS}),
+    "model/features-recipe": {
+        "model": {"name": "features"},
+        "privacy": {"plan": "dp-sgd", "epsilon": 8.0},
+        "federation": {"rounds": None, "evaluate_every": 50},
+    },
     "model/dropout": _laid(
         _privacy(sampling_prob=0.2), {"model": {"name": "alexnet", "width": 4}, "data": {"image_size": 64}}
     ),

@@ -27,7 +27,7 @@ PLANS: dict[str, dict[str, object]] = {
 
 def test_the_study_file_knows_every_network():
     known = ModelSection.model_json_schema()["properties"]["name"]["enum"]
-    assert set(known) == set(NETWORKS)
+    assert set(known) == {"auto", *NETWORKS}
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from wardround.models.card import (
 )
 from wardround.models.catalogue import NETWORKS
 from wardround.models.network import Network
+from wardround.models.operating_point import OperatingPoint
 
 
 def card_of(
@@ -26,6 +27,7 @@ def card_of(
     classes: tuple[str, ...],
     channels: int,
     statement: str,
+    operating_points: tuple[OperatingPoint, ...] = (),
 ) -> ModelCard:
     """Returns the model card of a study's final model or models.
 
@@ -54,6 +56,7 @@ def card_of(
         encoder_sha256=frozen_sha256(network),
         weights=weights,
         modalities=study.data.modalities,
+        operating_points=operating_points,
     )
 
 

@@ -139,7 +139,7 @@ def _draft(study: Study) -> Plan:
     match section:
         case DPSGD():
             clip, size = _clip(section), _size(section.num_patients)
-            sums = NoisedGradients(clip, _ONE, section.sampling_prob, releases, size, noiser)
+            sums = NoisedGradients(clip, _ONE, section.sampling_prob, releases, size, noiser, study.score_rounds)
             return _plan(section, sums)
         case CorrelatedNoise():
             correlation = correlation_of(study, section)

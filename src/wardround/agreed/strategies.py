@@ -5,6 +5,7 @@ from typing import assert_never
 
 import numpy as np
 
+from wardround.agreed.schedule import own_size, rate_of
 from wardround.config import Study
 from wardround.config.federation import (
     AsynchronousSection,
@@ -32,6 +33,7 @@ from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategies.one_shot import OneShot
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategies.scaffold import Scaffold
+from wardround.federation.strategies.scored import Scored, average_from
 from wardround.federation.strategy import Call, Strategy
 from wardround.federation.timetable import Order, Timetable
 from wardround.noisers import ByCoordinator
@@ -48,6 +50,7 @@ from wardround.work import (
     GradientSum,
     HeadFit,
     LocalUpdate,
+    ScoreSum,
     SelectiveUpdate,
     Work,
 )
@@ -124,6 +127,8 @@ def asks(study: Study, plan: Plan) -> Iterator[Work]:
     else:
         clip = clip_of(plan.training)
         yield GradientSum(_NO_WEIGHTS, None if clip.adaptive is None else clip.norm)
+        if study.score_rounds:
+            yield ScoreSum(_NO_WEIGHTS)
 
 
 _ONE = {"num_patients": np.ones(1, dtype=np.float32), "class_counts": np.ones((1, 2), dtype=np.float32)}
@@ -144,7 +149,10 @@ def asked_by(study: Study, plan: Plan) -> Callable[[Work, int], bool]:
         agreed = kinds.get(type(work))
         match work:
             case GradientSum():
-                return agreed is not None and clip_of(plan.training).asked_in(round, work.clipping_norm)
+                trains = agreed is not None and round <= study.training_rounds
+                return trains and clip_of(plan.training).asked_in(round, work.clipping_norm)
+            case ScoreSum():
+                return agreed is not None and round > study.training_rounds
             case LocalUpdate() | SelectiveUpdate():
                 if agreed is None or local is None:
                     return False
@@ -183,20 +191,24 @@ def strategy_of(study: Study, plan: Plan, aggregator: Aggregator, *, allowed_mis
         return Alone(shot) if section.strategy in ("alone", "ensemble") else shot
     match section:
         case FederatedSGD():
-            alone, size, clip = section.strategy in ("alone", "ensemble"), plan.public_size, clip_of(plan.training)
-            if alone and size is not None:
-                size = max(1, round(size / plan.hospitals))
+            clip = clip_of(plan.training)
             sgd = FedSGD(
                 call=call,
                 aggregator=aggregator,
-                learning_rate=section.learning_rate,
+                learning_rate=rate_of(study, section, plan),
                 momentum=section.momentum,
                 sampling_prob=share_of_patients(plan.training),
-                num_patients=size,
+                num_patients=own_size(study, plan.public_size),
                 clipping_norm=clip.norm,
                 adaptive=clip.adaptive,
             )
-            return Alone(sgd) if alone else sgd
+            if section.strategy in ("alone", "ensemble"):
+                return Alone(sgd)
+            if not section.score_rounds:
+                return sgd
+            return Scored(
+                sgd, call, aggregator, section.rounds, average_from(section.rounds, section.average_last)
+            )
         case OneShotSection():
             return OneShot(call, aggregator, head_fit_of(study))
         case Scaffolding():

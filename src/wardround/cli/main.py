@@ -131,6 +131,9 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
     if found.classes:
         say(f"classes, in the model's order: {', '.join(found.classes)}")
     say(*found.noticed)
+    say(*filter(None, (found.choice, found.feasibility)))
+    if found.schedule is not None:
+        say(found.schedule.sentence())
     if found.upload is not None:
         say(found.upload.sentence())
     if found.seconds is not None:

@@ -51,7 +51,20 @@ class FederatedSGD(Descent):
     """One gradient sum a round: over all hospitals, or by each hospital alone, or with all patients in one place."""
 
     strategy: Literal["fedsgd", "alone", "ensemble", "pooled"] = Field("fedsgd", description=STRATEGY)
-    rounds: int = Field(100, ge=1, le=1_000_000, description="Communication rounds.")
+    rounds: int = Field(
+        100, ge=1, le=1_000_000, description="Communication rounds; default of a private head: docs/heads.md."
+    )
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(  # type: ignore[assignment]  # by a rule, too
+        1.0,
+        description='Step size; "auto", the default of a private head, follows from noise and patients: docs/heads.md.',
+    )
+    score_rounds: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Rounds after training that release moments of class scores, for thresholds and calibration; "
+        "default of a private head: about 5 % of mu squared.",
+    )
 
 
 class LocalSection(Descent):
@@ -209,6 +222,8 @@ def rounds_of(section: FederationSection, hospitals: int) -> int:
     match section:
         case OneShotSection():
             return 1
+        case FederatedSGD():
+            return section.rounds + section.score_rounds
         case SinglePass():
             return hospitals
         case RoundRobin(cycles=int(cycles)) | RandomOrder(cycles=int(cycles)):

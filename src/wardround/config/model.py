@@ -8,14 +8,18 @@ from pydantic import Field, model_validator
 from wardround.config.section import Section, conflict
 from wardround.models.backbones.names import BACKBONES, Backbone, EncoderName, MomentsName
 
+HEADS = ("features",)
+"""Networks that are a linear softmax head, from zero, on rows of norm one: `wardround.config.recipe` is for them."""
+
 
 class ModelSection(Section):
     """`[model]`: the network."""
 
     name: Literal[
+        "auto",
         "linear", "features", "small_cnn", "squeezenet", "alexnet", "vgg11", "vgg11_gn", "vgg16", "resnet18",
         "densenet121", "vit_tiny", "unet", "unet3d", "small_unet", "unet_vgg11", "segresnet", "voxel_features",
-    ] = Field(description="Which network.")  # fmt: skip
+    ] = Field("auto", description="Which network; by default by the task: docs/heads.md.")  # fmt: skip
     width: int | None = Field(
         None,
         ge=1,

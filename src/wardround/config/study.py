@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from wardround.config.choice import with_choice
 from wardround.config.data import DataSection, HospitalsSection, PersonTable, SiteSection, with_site
 from wardround.config.federation import (
     ALONE,
@@ -29,6 +30,7 @@ from wardround.config.privacy import (
     PrivacySection,
     PublishedPlan,
 )
+from wardround.config.recipe import is_for, with_recipe
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 
 
@@ -52,7 +54,7 @@ class Study(Section):
     site: SiteSection
     data: DataSection = Field(default_factory=DataSection.model_construct)
     hospitals: HospitalsSection = Field(default_factory=HospitalsSection.model_construct)
-    model: ModelSection
+    model: ModelSection = Field(default_factory=ModelSection.model_construct)
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
     privacy: SerializeAsAny[PrivacySection]
     federation: SerializeAsAny[FederationSection] = Field(default_factory=lambda: FederatedSGD.model_validate({}))
@@ -77,11 +79,17 @@ class Study(Section):
         if _fits_in_the_open(read) and "clipping_norm" in read["privacy"]:
             norm = {"row_norm": read["privacy"].pop("clipping_norm")}  # its name before there was this one
             read["privacy"] = norm | read["privacy"]
-        return read
+        return with_recipe(with_choice(read))
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         privacy, federation = self.privacy, self.federation
+        if self.model.name == "auto":
+            raise conflict(
+                "study-no-choice",
+                '[model] name = "auto" knows no network for classes of whole volumes; give a name, or set '
+                '[data] view = "slices"',
+            )
         if self.site.class_names is not None and self.data.classes is None:
             raise conflict(
                 "study-classes",
@@ -107,6 +115,19 @@ class Study(Section):
                 )
             if privacy.cohorts > self.rounds:
                 raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
+        if getattr(federation, "learning_rate", None) == "auto" and not self.has_recipe:
+            raise conflict(
+                "study-learning-rate",
+                'learning_rate = "auto" is for a linear head on rows of norm one under plan = "dp-sgd" without an '
+                f'adaptive norm, got [model] name = "{self.model.name}" and plan = "{privacy.plan}"; give a number',
+            )
+        scored = isinstance(federation, FederatedSGD) and federation.score_rounds > 0
+        if scored and not (self.has_recipe and federation.strategy not in ALONE):
+            raise conflict(
+                "study-score-rounds",
+                f'score_rounds is for one private head of all hospitals, got [model] name = "{self.model.name}", '
+                f'plan = "{privacy.plan}" and strategy = "{federation.strategy}"; remove score_rounds',
+            )
         self._published()
         self._fitted()
         self._unreliable()
@@ -228,6 +249,13 @@ class Study(Section):
                 return False
 
     @property
+    def has_recipe(self) -> bool:
+        """True if what the study leaves out of its schedule is by the recipe of private heads."""
+        privacy = self.privacy
+        clipping = getattr(privacy, "clipping", None)
+        return is_for(self.model.name, privacy.plan, clipping, self.federation.strategy)
+
+    @property
     def fits_head(self) -> bool:
         """True if each hospital fits a linear head to the end, once."""
         strategy = self.federation.strategy
@@ -235,8 +263,18 @@ class Study(Section):
 
     @property
     def rounds(self) -> int:
-        """Rounds of the whole run: as given, or as many as the cycles or the single pass take."""
+        """Rounds of the whole run: as given, or as many as the cycles or the single pass take, and rounds of scores."""
         return 1 if self.fits_head else rounds_of(self.federation, self.hospitals.count)
+
+    @property
+    def score_rounds(self) -> int:
+        """Rounds after training, which release moments of class scores."""
+        return self.federation.score_rounds if isinstance(self.federation, FederatedSGD) else 0
+
+    @property
+    def training_rounds(self) -> int:
+        """Rounds that train."""
+        return self.rounds - self.score_rounds
 
     @property
     def local_steps(self) -> int:

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.model_card import card_of
+from wardround.agreed.operating_point import operating_points_of
+from wardround.agreed.schedule import feasibility, schedule_of
 from wardround.agreed.strategies import average_last_of
 from wardround.coordinator.certificate import certificate_of
 from wardround.coordinator.coordinator import Coordinator
@@ -28,7 +30,13 @@ Measure = Callable[[int, Models | None], tuple[JsonDict, str]]
 
 
 def run_recorded(
-    coordinator: Coordinator, weights: Vector, folder: RunFolder, observer: Observer, measure: Measure
+    coordinator: Coordinator,
+    weights: Vector,
+    folder: RunFolder,
+    observer: Observer,
+    measure: Measure,
+    *,
+    classes: int,
 ) -> Outcome:
     """Runs all rounds after the folder's last checkpoint, with a line of history and a checkpoint for each.
 
@@ -38,9 +46,10 @@ def run_recorded(
         folder: of the run.
         observer: watches.
         measure: of the models, after each round.
+        classes: of the network, for the sentence on feasibility.
     """
     study, section = coordinator.study, coordinator.study.federation
-    schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study))
+    schedule = Schedule(study.rounds, section.evaluate_every, average_last_of(study), study.score_rounds)
     folder.keeps_every_round = study.performance.keep == "every-round"
     found = folder.latest_checkpoint()
     if found is None:
@@ -49,6 +58,9 @@ def run_recorded(
         state = coordinator.strategy.init(weights, coordinator.channel)
         position = Position(0, state)
         folder.write_checkpoint(0, position.to_arrays())
+        said = schedule_of(study, coordinator.plan)
+        if said is not None and "num_patients" in state:
+            observer.stage(feasibility(said.mu, float(state["num_patients"][0]), classes))
     else:
         position = Position.from_arrays(*found)
         position.check(study.rounds, weights.size)
@@ -112,6 +124,9 @@ def write_card(
     card = card_of(
         coordinator.study, network, WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models)),
         target=target, classes=classes, channels=channels, statement=f"{certificate['short']}{stamp}",
+        operating_points=operating_points_of(
+            coordinator.study, coordinator.plan, outcome.position.state, classes
+        ),
     )  # fmt: skip
     folder.write_json("model.json", card.to_json())
     if coordinator.keys:

@@ -13,13 +13,16 @@ import numpy.typing as npt
 
 from wardround.errors import BudgetExhausted, RecordError
 from wardround.federation.channel import Channel
+from wardround.federation.strategies.scored import average_from
 from wardround.federation.strategy import State, Strategy
 from wardround.types import Vector
 
 Models = dict[str, Vector]
 JsonDict = dict[str, object]
 
-_PARAMETERS = re.compile(r"(^|/)(weights|velocity|first_moment|second_moment|variates|counter|model/\d+)$")
+_PARAMETERS = re.compile(
+    r"(^|/)(weights|mean|moments|velocity|first_moment|second_moment|variates|counter|model/\d+)$"
+)
 """Names of arrays of a strategy's state whose last axis is the trained parameters."""
 
 
@@ -53,18 +56,20 @@ class Schedule:
         num_rounds: rounds in all.
         evaluate_every: rounds between two evaluations; the last round is always evaluated.
         average_last: share of the rounds, from the end, whose weights are averaged; 0 takes the last ones.
+        score_rounds: rounds at the end that train nothing.
         checkpoint_every: rounds between two checkpoints; what came after the last one is repeated on resume.
     """
 
     num_rounds: int
     evaluate_every: int
     average_last: float
+    score_rounds: int = 0
     checkpoint_every: int = 1
 
     @property
     def average_from(self) -> int:
         """First round whose weights count."""
-        return min(self.num_rounds, 1 + round(self.num_rounds * (1 - self.average_last)))
+        return average_from(self.num_rounds - self.score_rounds, self.average_last)
 
     def evaluates(self, round: int) -> bool:
         """Returns whether patients set aside are looked at after this round."""

@@ -95,7 +95,9 @@ def _run(opened: Opened, folder: RunFolder, observer: Observer) -> None:
     def nothing(round: int, models: Models | None) -> tuple[JsonDict, str]:
         return {}, ""
 
-    outcome = run_recorded(coordinator, opened.weights, folder, observer, nothing)
+    outcome = run_recorded(
+        coordinator, opened.weights, folder, observer, nothing, classes=len(opened.hello.classes)
+    )
     coordinator.close()
     model_sha256 = write_model(outcome, network, folder)
     released = _released(coordinator.plan)

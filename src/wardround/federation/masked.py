@@ -41,7 +41,18 @@ from wardround.secure_aggregation.round.transcript import Terms
 from wardround.secure_aggregation.round.upload import Upload as SignedUpload
 from wardround.secure_aggregation.round.witness import WITNESSES, Witness
 from wardround.types import HospitalName
-from wardround.work import Announce, Confirm, CountPatients, GradientSum, Receive, SayHello, Summed, Upload, Work
+from wardround.work import (
+    Announce,
+    Confirm,
+    CountPatients,
+    GradientSum,
+    Receive,
+    SayHello,
+    ScoreSum,
+    Summed,
+    Upload,
+    Work,
+)
 
 _MOST_RESTARTS = 3
 """Attempts at a round that one hospital may end by being started again; with the next it is missing."""
@@ -90,7 +101,9 @@ class MaskedAggregator:
         if any(other is not request for other in requests.values()):
             raise ValueError("hospitals that answer with one sum are asked with one request")
         work = request.work
-        if not self._is_agreed(work, request.round) or not isinstance(work, CountPatients | GradientSum):
+        if not self._is_agreed(work, request.round) or not isinstance(
+            work, CountPatients | GradientSum | ScoreSum
+        ):
             refused = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
             return Total(None, {}, dict.fromkeys(requests, refused))
         self.agreement.mechanism_for(len(requests), request.round)  # refuses a number that was not agreed on
@@ -135,7 +148,7 @@ class MaskedAggregator:
         """Returns whether a masked sum of this work was agreed on."""
         if isinstance(work, CountPatients):
             return round == 0 and self.agreement.count is not None
-        return isinstance(work, GradientSum) and round > 0
+        return isinstance(work, GradientSum | ScoreSum) and round > 0
 
     def _learn_attempts(self, channel: Channel, request: Request, deadline_s: float) -> None:
         """Asks the hospitals, once in this process, for the last attempts that they took part in."""
@@ -202,7 +215,8 @@ class MaskedAggregator:
     def _terms(self, round: int, of: Summed, attempt: int, hospitals: int) -> Terms:
         if isinstance(of, CountPatients):
             return self.agreement.terms(round, attempt, hospitals, None)
-        return self.agreement.terms(round, attempt, hospitals, of.weights, of.clipping_norm)
+        norm = of.clipping_norm if isinstance(of, GradientSum) else None
+        return self.agreement.terms(round, attempt, hospitals, of.weights, norm)
 
 
 def _contents(replies: Replies) -> tuple[bytes, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from wardround.accounting.events import Event, NoEvent, leaves
 from wardround.errors import BudgetExhausted, LedgerError, RecordError
@@ -36,6 +37,7 @@ from wardround.randomness import Randomness, Stream
 from wardround.training.convex import fit_head
 from wardround.training.local import class_of_patients, local_steps
 from wardround.training.patients import TrainingPatients
+from wardround.training.scores import Rows64, moment_rows
 from wardround.training.workbench import Sample, Workbench
 from wardround.types import HospitalName, Vector
 from wardround.work import (
@@ -44,6 +46,7 @@ from wardround.work import (
     FittedHead,
     GradientSum,
     LocalUpdate,
+    ScoreSum,
     SelectiveUpdate,
 )
 
@@ -208,6 +211,15 @@ class Agent:
         dropout = self.randomness.stream(self.name, "dropout", request.round, request.attempt).seed()
         yield from self.workbench.patient_gradients(weights, self.sample(request), dropout)
 
+    def score_rows(self, request: Request, weights: Vector) -> Rows64:
+        """Returns the moments of class scores of each patient of this round, (patient, parameter). Private."""
+        return moment_rows(self.workbench, weights, self.sample(request), clip_of(self.plan.training).norm)
+
+    def score_sum(self, request: Request, weights: Vector) -> ClippedSum:
+        """Returns the sum of `score_rows`. Private; its sensitivity is the plan's clipping norm."""
+        rows = self.score_rows(request, weights)
+        return ClippedSum(torch.from_numpy(rows.sum(axis=0)), clip_of(self.plan.training).norm)
+
     def noise_bytes(self, request: Request) -> Callable[[int], bytes]:
         """Returns the source of a whole-number share of noise, in pieces of 8 bytes; for one request only."""
         stream = self._stream("noise", request)
@@ -230,6 +242,8 @@ class Agent:
                     self.randomness.stream("dropout", request.round).seed(), clip.fixed,
                 )  # fmt: skip
                 return self.release(request, work, clipped, drawn)
+            case ScoreSum():
+                return Answer(noised_sum(part, self.score_sum(request, work.weights), noise), event)
             case FittedHead():
                 fitted = fit_head(self.workbench, self.patients, work.fit)
                 return Answer(noised_head(part, fitted, noise), event)

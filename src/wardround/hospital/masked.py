@@ -43,7 +43,7 @@ from wardround.secure_aggregation.round.round_key import Announcement, RoundKey
 from wardround.secure_aggregation.round.transcript import Member, Terms, Transcript
 from wardround.secure_aggregation.round.upload import Upload
 from wardround.secure_aggregation.round.witness import WITNESSES
-from wardround.work import Announce, CountPatients, GradientSum, Summed
+from wardround.work import Announce, CountPatients, GradientSum, ScoreSum, Summed
 
 _log = logging.getLogger("wardround.hospital")
 
@@ -116,9 +116,8 @@ class MaskedRounds:
         refused = self._agent.refuses(request)  # now, while no hospital has been charged for this attempt
         if refused is not None:
             return refused
-        weights, norm = (
-            (work.of.weights, work.of.clipping_norm) if isinstance(work.of, GradientSum) else (None, None)
-        )
+        weights = None if isinstance(work.of, CountPatients) else work.of.weights
+        norm = work.of.clipping_norm if isinstance(work.of, GradientSum) else None
         terms = self._agreement.terms(request.round, work.attempt, work.hospitals, weights, norm)
         check_follows(terms, self._last_before(request.round))
         seen = {name: known.mark for name, known in self.notes.peers.items()}
@@ -220,6 +219,8 @@ class MaskedRounds:
                 layout, clip = Layout.of(agent.workbench.network.trained), clip_of(agent.plan.training)
                 as_row = rows_of(clip, layout, work.clipping_norm)
                 rows = map(as_row, agent.gradients(attempt.request, work.weights))
+            case ScoreSum():
+                rows = iter(agent.score_rows(attempt.request, work.weights))
             case _:
                 assert_never(work)
         for row in rows:

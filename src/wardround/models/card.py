@@ -8,28 +8,23 @@ import json
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
 from wardround.boundary.text import brief
 from wardround.errors import ModelError
 from wardround.models.backbones.names import Backbone, BackboneName, MomentsName
 from wardround.models.network import Constants, Network, Stage
+from wardround.models.operating_point import OperatingPoint
+from wardround.models.record import Name, Record
 
 VERSION: Final = 1
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Side = Annotated[int, Field(ge=1, le=4096)]
-Name = Annotated[str, Field(min_length=1)]
 
 
-class _Record(BaseModel):
-    """One object of the card: no other key, and no value of another type."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class PictureInput(_Record):
+class PictureInput(Record):
     """The recipe of a picture, scaled to a square; the words are those of `wardround.images.rows.recipe`.
 
     `patch` is the side of the centre that the network reads, in pixels; None for the whole picture.
@@ -51,7 +46,7 @@ class PictureInput(_Record):
         return (1 if self.colour == "grey" else 3, side, side)
 
 
-class VolumeInput(_Record):
+class VolumeInput(Record):
     """The recipe of a volume in RAS+; the words are those of `wardround.images.rows.recipe`.
 
     Attributes:
@@ -78,7 +73,7 @@ class VolumeInput(_Record):
         return (self.channels, *(space if self.patch is None else (self.patch,) * len(space)))
 
 
-class NetworkCard(_Record):
+class NetworkCard(Record):
     """The arguments of `wardround.models.catalogue.build`, but for the number of classes."""
 
     name: Name
@@ -98,21 +93,21 @@ class NetworkCard(_Record):
         return Backbone(self.encoder, self.moments)
 
 
-class WeightsCard(_Record):
+class WeightsCard(Record):
     """SHA-256 of `model.safetensors`, and the names of the models that share it; none for one model."""
 
     sha256: Sha256
     models: tuple[Name, ...]
 
 
-class StudyReference(_Record):
+class StudyReference(Record):
     """The study that trained the model."""
 
     name: Name
     digest: Sha256
 
 
-class ModelCard(_Record):
+class ModelCard(Record):
     """A trained model in use: its input, its network, its answer and its provenance.
 
     Attributes:
@@ -121,6 +116,7 @@ class ModelCard(_Record):
         modalities: of the pictures that the study reads, as DICOM or BIDS writes them; None where it names none.
         normalisation: constants of the network's encoding, see `Encoder.constants`.
         encoder_sha256: of the frozen parameters, see `frozen_sha256`; None where every parameter was trained.
+        operating_points: of each class, of two classes of the second; none where no moments of scores were released.
     """
 
     version: Literal[1] = VERSION
@@ -134,6 +130,7 @@ class ModelCard(_Record):
     encoder_sha256: Sha256 | None
     weights: WeightsCard
     modalities: tuple[Name, ...] | None = None
+    operating_points: tuple[OperatingPoint, ...] = ()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

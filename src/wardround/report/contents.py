@@ -61,6 +61,22 @@ class Subgroup:
 
 
 @dataclass(frozen=True)
+class OperatingRow:
+    """A class called from its score, by a threshold from private moments, on the test pictures.
+
+    `asked` is the sensitivity that the threshold is for; None where the largest logit decides, for the `reason` given.
+    """
+
+    class_name: str
+    asked: float | None
+    threshold: float
+    accuracy: float
+    sensitivity: float | None
+    specificity: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
 class Look:
     """One evaluation during training: the headline, the epsilon spent by then, and the patients that were seen."""
 
@@ -189,6 +205,7 @@ class Report:
     target: str = "classes"
     shortcut_auroc: float | None = None
     location_dice: float | None = None
+    operating_points: tuple[OperatingRow, ...] = ()
     subgroups: tuple[Subgroup, ...] = ()
     validation: Validation | None = None
     witness: NoiseWitness | None = None

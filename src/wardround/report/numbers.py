@@ -19,6 +19,7 @@ from wardround.report.contents import (
     LostAttempts,
     Measure,
     NoiseWitness,
+    OperatingRow,
     Quality,
     Released,
     Report,
@@ -99,7 +100,7 @@ def numbers_of(record: RunRecord) -> Report:
         ),
         seeded=certificate.flag("seeded"),
         rounds=certificate.integer("rounds"),
-        planned_rounds=federation.integer("rounds") if "rounds" in federation.values else None,
+        planned_rounds=_planned(federation),
         stopped=None if certificate.values.get("stopped") is None else certificate.text("stopped"),
         quality=quality,
         classes=results.texts("classes"),
@@ -120,6 +121,7 @@ def numbers_of(record: RunRecord) -> Report:
         target=results.text("target", "classes"),
         shortcut_auroc=results.maybe_number("shortcut_auroc"),
         location_dice=results.maybe_number("location_dice") if "location_dice" in results.values else None,
+        operating_points=_operating_points(results),
         subgroups=() if quality is None else _subgroups(results, quality.headline.key),
         validation=_validation(results),
         witness=_witness(certificate),
@@ -146,6 +148,7 @@ def summary_of_run(record: RunRecord) -> JsonDict:
             | _quality_json(row.quality)
             for row in report.comparisons
         },
+        "operating_points": [asdict(row) for row in report.operating_points],
         "shortcut_auroc": report.shortcut_auroc,
         "location_dice": report.location_dice,
         "witness": None if report.witness is None else asdict(report.witness),
@@ -202,6 +205,29 @@ def _validation(results: JsonObject) -> Validation | None:
         return None
     row = results.section("validation")
     return Validation(row.integer("patients"), _quality(row.section("metrics")))
+
+
+def _planned(federation: JsonObject) -> int | None:
+    """Returns the rounds of the study, those of scores among them; None where the study gives none."""
+    if "rounds" not in federation.values:
+        return None
+    scores = federation.integer("score_rounds") if "score_rounds" in federation.values else 0
+    return federation.integer("rounds") + scores
+
+
+def _operating_points(results: JsonObject) -> tuple[OperatingRow, ...]:
+    return tuple(
+        OperatingRow(
+            row.text("class"),
+            row.maybe_number("asked_sensitivity"),
+            row.number("score"),
+            row.number("accuracy"),
+            row.maybe_number("sensitivity"),
+            row.maybe_number("specificity"),
+            row.text("reason", ""),
+        )
+        for row in results.objects("operating_points")
+    )
 
 
 def _subgroups(results: JsonObject, key: str) -> tuple[Subgroup, ...]:

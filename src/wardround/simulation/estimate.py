@@ -13,9 +13,11 @@ from wardround.accounting.statement import Statement
 from wardround.agreed.masks import mechanism_of
 from wardround.agreed.network import augmentation_of, build_network, loss_of
 from wardround.agreed.plans import plan_of
+from wardround.agreed.schedule import Schedule, feasibility, own_size, schedule_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.config import Study
+from wardround.config.choice import choice_for
 from wardround.hospital.pictures import list_pictures
 from wardround.images.entries import Target
 from wardround.images.listing import Listing
@@ -56,6 +58,10 @@ class Estimate:
             gradients, rounding and noise of all hospitals, one after the other, and no keys, notes or network.
         memory_bytes: of training at its peak, beside the libraries themselves.
         upload: of a hospital in a round; None where sums are not masked.
+        schedule: of a private head; None for other networks.
+        feasibility: a sentence on mu n, with the public number of patients, else with the listed ones; empty where
+            neither is known.
+        choice: a sentence on the network, where it is the one that `[model] name = "auto"` takes; else empty.
     """
 
     plan: Plan
@@ -69,6 +75,9 @@ class Estimate:
     seconds: float | None
     memory_bytes: int
     upload: MaskedUpload | None
+    schedule: Schedule | None
+    feasibility: str
+    choice: str
 
     def to_json(self) -> dict[str, object]:
         """Returns the estimate as a JSON object."""
@@ -86,6 +95,9 @@ class Estimate:
             "seconds": self.seconds,
             "memory_bytes": self.memory_bytes,
             "upload": None if self.upload is None else self.upload.to_json(),
+            "schedule": None if self.schedule is None else self.schedule.to_json(),
+            "feasibility": self.feasibility,
+            "choice": self.choice,
         }
 
 
@@ -123,6 +135,7 @@ def estimate(study: Study) -> Estimate:
     inputs, encoding = _encoding_of(network, shape, pictures or 0)
     vectors = 1 if answers_as_one(study, plan) else study.hospitals.count
     hospitals = vectors * network.num_parameters * 12  # each hospital's sum, float64, and its reply
+    schedule = schedule_of(study, plan)
     return Estimate(
         plan=plan,
         statement=statement_of(plan, simulated=True, seeded=study.study.seed is not None),
@@ -135,7 +148,29 @@ def estimate(study: Study) -> Estimate:
         seconds=seconds,
         memory_bytes=int(cache + inputs + hospitals + gradient_bytes),
         upload=upload_of(plan, network.num_parameters, [f"hospital-{study.hospitals.count}"]),
+        schedule=schedule,
+        feasibility=_feasibility(study, schedule, patients, classes),
+        choice=_choice(study),
     )
+
+
+def _feasibility(study: Study, schedule: Schedule | None, patients: int | None, classes: int) -> str:
+    """Returns the sentence on mu n; of listed patients as many as are expected to train."""
+    if schedule is None:
+        return ""
+    if schedule.num_patients is not None:
+        return feasibility(schedule.mu, schedule.num_patients, classes)
+    if patients is None:
+        return ""
+    expected = patients * (1 - study.data.test_fraction) * (1 - study.data.validation_fraction)
+    return (
+        feasibility(schedule.mu, own_size(study, round(expected)) or 1, classes) + ", by the patients listed here"
+    )
+
+
+def _choice(study: Study) -> str:
+    found = choice_for(study.data.model_dump(), study.site.model_dump())
+    return f"model {found.name}, as auto: {found.why}" if found and found.name == study.model.name else ""
 
 
 def _shape(study: Study, listing: Listing | None) -> tuple[int, ...]:

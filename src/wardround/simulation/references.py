@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from wardround.accounting.events import NoEvent
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.plans import check_fit
+from wardround.agreed.schedule import own_size, rate_of
 from wardround.agreed.strategies import average_last_of, releases_after
 from wardround.config import Study
 from wardround.config.federation import ALONE, FederatedSGD
@@ -18,6 +19,7 @@ from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Position, Schedule, run_rounds
 from wardround.errors import StudyError
 from wardround.federation.strategies.alone import Alone
+from wardround.federation.strategies.fedsgd import PerPatient
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone, not_private
 from wardround.privacy.plans.plan import Plan
@@ -79,6 +81,8 @@ def run_reference(
         materials = materials.originals
     hospitals = {POOLED: pooled(materials.hospitals)} if strategy == "pooled" else materials.hospitals
     study, own = _resting_on(name, study, plan)
+    if not reference.private:
+        study = _with_rate(study, plan if name == "no-privacy" else _noised(study, plan), hospitals)
     schedule = Schedule(study.rounds, study.rounds, average_last_of(study))
 
     def look(round: int, models: Models | None) -> JsonDict:
@@ -132,9 +136,26 @@ def check_references(study: Study, plan: Plan) -> None:
 def _resting_on(name: str, study: Study, plan: Plan) -> tuple[Study, Plan]:
     """Returns the study and the plan of a reference run."""
     study = _with_strategy(study, _strategy_of(name, study))
-    releases = releases_after(study, study.rounds)
-    own = alone(plan, 1 if _strategy_of(name, study) == "pooled" else study.hospitals.count, releases)
-    return study, own if REFERENCES[name].private else not_private(own, releases)
+    own = _noised(study, plan)
+    return study, own if REFERENCES[name].private else not_private(own, own.releases)
+
+
+def _noised(study: Study, plan: Plan) -> Plan:
+    """Returns the plan of a reference with noise; `study` has the reference's strategy."""
+    hospitals = 1 if study.federation.strategy == "pooled" else study.hospitals.count
+    return alone(plan, hospitals, releases_after(study, study.rounds))
+
+
+def _with_rate(study: Study, noised: Plan, hospitals: Hospitals) -> Study:
+    """Returns the study of a reference without noise at the rate of the run with noise; it may know its patients."""
+    section = study.federation
+    if not isinstance(section, FederatedSGD) or section.learning_rate != "auto":
+        return study
+    size = noised.public_size or sum(map(len, hospitals.values()))
+    rate = rate_of(study, section, noised)
+    assert isinstance(rate, PerPatient), "it is by the rule"
+    number = rate.at(own_size(study, size) or 1)
+    return study.model_copy(update={"federation": section.model_copy(update={"learning_rate": number})})
 
 
 def _strategy_of(name: str, study: Study) -> str:
@@ -143,12 +164,14 @@ def _strategy_of(name: str, study: Study) -> str:
 
 
 def _with_strategy(study: Study, strategy: str) -> Study:
-    """Returns the study with another strategy of one gradient a round; a fit to the end stays one."""
+    """Returns the study with another strategy of one gradient a round, without scores; a fit to the end stays one."""
     own = study.federation
+    if isinstance(own, FederatedSGD):
+        study = study.model_copy(update={"federation": own.model_copy(update={"score_rounds": 0})})
     if strategy == own.strategy or study.fits_head:
         return study
     steps = {key: getattr(own, key) for key in ("learning_rate", "momentum", "average_last")}
-    section = FederatedSGD.model_validate({"strategy": strategy, "rounds": study.rounds, **steps})
+    section = FederatedSGD.model_validate({"strategy": strategy, "rounds": study.training_rounds, **steps})
     return study.model_copy(update={"federation": section})
 
 

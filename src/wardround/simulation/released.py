@@ -47,13 +47,14 @@ class Release:
 
 
 MODEL = Release(
-    "the model of every round and the final model, and its hash",
+    "the model of every round and the final model, its hash, and thresholds and a calibration of its scores",
     "every recipient",
     "the statement",
     (
         "checkpoints/*",
         "model.safetensors",
         "model.json/weights/sha256",
+        "model.json/operating_points*",
         "certificate.json/model_sha256",
         "rounds.jsonl/*/clipping_norm",
     ),
@@ -104,6 +105,7 @@ TEST = Release(
     (
         "results.json/metrics*",
         "results.json/models*",
+        "results.json/operating_points*",
         "results.json/subgroups*",
         "results.json/test/*",
         "results.json/validation*",

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import os
 
+from wardround.agreed.operating_point import operating_points_of
 from wardround.agreed.upload import upload_of
 from wardround.config import Study
 from wardround.coordinator.observer import Observer
@@ -18,6 +19,7 @@ from wardround.simulation.evaluation import (
     evaluate_models,
     evaluate_subgroups,
     location_dice,
+    operating_rows,
     shortcut_auroc,
     summary_of,
 )
@@ -51,6 +53,7 @@ def results_of(
     return {
         "metrics": summary_of(metrics),
         "validation": _validated(outcome, materials, ensemble),
+        "operating_points": _at_operating_points(study, plan, materials, outcome),
         "models": {name: m.to_json() for name, m in metrics.items()},
         "subgroups": evaluate_subgroups(next(iter(outcome.models.values())), materials)
         if len(outcome.models) == 1
@@ -91,6 +94,17 @@ def _as_dealt(study: Study, plan: Plan, materials: Materials, hospitals: Hospita
     bound = study.privacy.images_per_patient
     places = {name: training_patients(patients, bound) for name, patients in materials.split.hospitals.items()}
     return places if hospitals.keys() == places.keys() else {POOLED: pooled(places)}
+
+
+def _at_operating_points(
+    study: Study, plan: Plan, materials: Materials, outcome: Outcome
+) -> list[dict[str, object]]:
+    """Returns the operating points, and what they reach on the test pictures, which is released without protection."""
+    points = operating_points_of(study, plan, outcome.position.state, materials.images.class_names)
+    if not points:
+        return []
+    [weights] = outcome.models.values()
+    return operating_rows(points, weights, materials)
 
 
 def _validated(outcome: Outcome, materials: Materials, ensemble: bool) -> dict[str, object] | None:

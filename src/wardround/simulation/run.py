@@ -212,7 +212,14 @@ def _train(
         coordinator.greet()
         network, images = materials.workbench.network, materials.images
         measure = _measure(study, materials, folder, accounts)
-        outcome = run_recorded(coordinator, materials.workbench.initial_weights, folder, observer, measure)
+        outcome = run_recorded(
+            coordinator,
+            materials.workbench.initial_weights,
+            folder,
+            observer,
+            measure,
+            classes=len(images.class_names),
+        )
         coordinator.close()
         model_sha256 = write_model(outcome, network, folder)
         released = releases_of(

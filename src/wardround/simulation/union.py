@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel
 from wardround.federation.messages import Failure, FailureCode, Request, Requests, Stage, Total
 from wardround.hospital.agent import Agent
+from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plans.releases import clip_of, noised_counts, noised_sum
 from wardround.randomness.sampling import Indices
 from wardround.simulation.availability import Availability
@@ -32,7 +34,7 @@ from wardround.simulation.batches import Transaction, admit_all
 from wardround.training.patients import TrainingPatients, united
 from wardround.training.workbench import Sample
 from wardround.types import HospitalName, Vector
-from wardround.work import CountPatients, GradientSum
+from wardround.work import CountPatients, GradientSum, ScoreSum
 
 _log = logging.getLogger("wardround.hospital")
 
@@ -60,7 +62,7 @@ class JointSum:
         if self.availability is not None:
             missing = set().union(*self.availability.silent(channel.hospitals, requests))
         in_time = {name: asked for name, asked in requests.items() if name not in missing}
-        if not in_time or not isinstance(request.work, CountPatients | GradientSum):
+        if not in_time or not isinstance(request.work, CountPatients | GradientSum | ScoreSum):
             return self.otherwise.collect(channel, requests, deadline_s)
         total = self._answered(in_time)
         if not missing:
@@ -93,6 +95,10 @@ class JointSum:
         if isinstance(work, CountPatients):
             count = np.array([float(sum(len(agent.patients) for agent in admitted))])
             return noised_counts(plan.count, count, noise, hospitals)
+        if isinstance(work, ScoreSum):
+            parts = [agent.score_sum(request, work.weights) for agent in admitted]
+            total = torch.stack([part.vector for part in parts]).sum(0)
+            return noised_sum(plan.training, ClippedSum(total, parts[0].sensitivity), noise, hospitals)
         assert isinstance(work, GradientSum), "asked for nothing else"
         sample, clip = Sample(self._patients, self._chosen(admitted, request)), clip_of(plan.training)
         [clipped] = first.workbench.gradient_sums(

@@ -15,6 +15,7 @@ from wardround.errors import ModelError
 from wardround.models.network import Network
 from wardround.per_patient.margins import DOUBLE_PRECISION
 from wardround.privacy.output_perturbation import tolerance_of
+from wardround.training.heads import linear_layer
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench
 from wardround.work import HeadFit
@@ -31,10 +32,8 @@ def linear_head(network: Network) -> nn.Linear:
     Raises:
         ModelError: something else is trained, or the features are not computed for each picture alone.
     """
-    layers = [module for module in network.trained.modules() if not list(module.children())]
-    head = layers[-1] if layers else None
-    fixed = all(isinstance(layer, nn.Flatten | nn.Identity) for layer in layers[:-1])
-    if network.segments or not isinstance(head, nn.Linear) or not fixed or not head.weight.requires_grad:
+    head = linear_layer(network)
+    if head is None:
         raise ModelError(
             f"A head that is fitted to the end must be one linear layer on fixed features, got {network.name} with "
             f'train = "{network.stage}". Use the network features or linear, or another with train = "head".'

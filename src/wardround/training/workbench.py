@@ -15,7 +15,7 @@ from wardround.models.vectors import load_vector, sha256_of, to_vector
 from wardround.per_patient.anatomy import Independence
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
-from wardround.per_patient.clipping_rules import Clipping
+from wardround.per_patient.clipping_rules import Clipping, Flat
 from wardround.per_patient.guards.draws import keys_of
 from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
@@ -24,6 +24,7 @@ from wardround.per_patient.plain import plain_sum
 from wardround.per_patient.process import one_thread
 from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, Keys, views
+from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
 from wardround.training.patients import Rows, TrainingPatients
 from wardround.training.slotted import Slotted
@@ -86,6 +87,7 @@ class Workbench:
         self.initial_weights = to_vector(network.trained)
         self._slotted: Slotted | None = None
         self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
+        self._head = HeadSums.of(network, self._inputs, loss) if augmentation.is_identity else None
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -123,7 +125,12 @@ class Workbench:
 
         Guarantee:
             That of `clipped_sums_by_group`, for each hospital. Not noised: nothing of it may leave as it is.
+            A linear head on kept inputs is computed by matrix products (`wardround.training.heads`).
         """
+        if self._head is not None:
+            norm = None if math.isinf(clipping_norm) else clipping_norm
+            drawn = [(sample.patients, sample.chosen) for sample in samples]
+            return self._head.sums(weights, drawn, norm, rule or Flat(), class_weights)
         self._load(weights)
         self.network.trained.train()
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)

@@ -52,6 +52,7 @@ from wardround.work import (
     LocalUpdate,
     Receive,
     SayHello,
+    ScoreSum,
     Selection,
     SelectiveUpdate,
     Upload,
@@ -103,6 +104,7 @@ def parts() -> tuple[Part, ...]:
     return (
         *made(NoisedCounts, NOISES, NOISERS),
         *made(NoisedGradients, CLIPS, NOISES, PROBABILITIES, RELEASES, SIZES, NOISERS),
+        *made(NoisedGradients, CLIPS, [NOISES[0], SHARES], [1.0], [3], SIZES, NOISERS, [-1, 1, 3]),
         *made(CorrelatedGradients, CLIPS, NOISES[:1], [CORRELATION], SIZES, NOISERS),
         *made(NoisedUpdates, MECHANISMS, PROBABILITIES, RELEASES, NOISERS),
         *made(NoisedHead, made(OutputPerturbation, [FIT], [0.0, 1.0, math.inf]), NOISERS),
@@ -138,7 +140,7 @@ def _steps() -> Iterator[LocalSteps]:
 
 _WEIGHTS = np.zeros(3, dtype=np.float32)
 _SELECTION = Selection(np.arange(3), 0.5, False, 0.0, 0.1)
-SUMS = (GradientSum(_WEIGHTS), GradientSum(_WEIGHTS, 0.3))
+SUMS = (GradientSum(_WEIGHTS), GradientSum(_WEIGHTS, 0.3), ScoreSum(_WEIGHTS))
 WORKS: tuple[Work, ...] = (
     CountPatients(),
     CountClasses(),

@@ -9,7 +9,7 @@ and the sum divided by a public constant.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -30,10 +30,31 @@ class Follows(Protocol):
 
 
 @dataclass(frozen=True)
+class PerPatient:
+    """A learning rate in proportion to the number of patients, which is public or noised.
+
+    Attributes:
+        each: rate of one patient.
+        most: the rate is never larger.
+    """
+
+    each: float
+    most: float
+
+    def at(self, num_patients: float) -> float:
+        """Returns the learning rate for a number of patients."""
+        return min(self.most, self.each * num_patients)
+
+
+Rate: TypeAlias = float | PerPatient
+
+
+@dataclass(frozen=True)
 class FedSGD:
     """One gradient a round.
 
     Attributes:
+        learning_rate: step size; a private head's follows from the number of patients.
         momentum: heavy ball at the server.
         sampling_prob: probability of a patient in a round, the plan's; of fixed cohorts, one of their number.
         num_patients: public size of the training set; None asks for a private count before round 1.
@@ -43,7 +64,7 @@ class FedSGD:
 
     call: Call
     aggregator: Aggregator
-    learning_rate: float
+    learning_rate: Rate
     momentum: float
     sampling_prob: float
     num_patients: int | None
@@ -81,7 +102,9 @@ class FedSGD:
             state = {**state, "clipping_norm": np.array([following], dtype=np.float32)}
         gradient = noised_sum / expected
         velocity = np.float32(self.momentum) * velocity + gradient
-        weights = weights - np.float32(self.learning_rate) * velocity
+        rate = self.learning_rate
+        step = np.float32(rate.at(float(num_patients[0])) if isinstance(rate, PerPatient) else rate)
+        weights = weights - step * velocity
         return {**state, "weights": weights, "velocity": velocity}
 
     def models(self, state: State) -> dict[str, Vector]:

@@ -12,6 +12,7 @@ from wardround.work import (
     FittedHead,
     GradientSum,
     LocalUpdate,
+    ScoreSum,
     SelectiveUpdate,
 )
 
@@ -70,7 +71,7 @@ class Limits:
                 # An adaptive clipping norm adds one coordinate: the patients whose gradients are within it.
                 update = None if self.parameters is None else self.parameters + (norm is not None)
                 return replace(self, update=update)
-            case LocalUpdate() | SelectiveUpdate() | FittedHead():
+            case LocalUpdate() | SelectiveUpdate() | FittedHead() | ScoreSum():
                 return replace(self, update=self.parameters)
             case _:
                 assert_never(work)

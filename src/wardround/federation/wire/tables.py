@@ -54,6 +54,7 @@ from wardround.work import (
     LocalUpdate,
     Receive,
     SayHello,
+    ScoreSum,
     Selection,
     SelectiveUpdate,
     Upload,
@@ -116,7 +117,9 @@ _COUNT = Record(CountPatients.name, CountPatients, {})
 _GRADIENT_SUM = Record(GradientSum.name, GradientSum, {"weights": _WEIGHTS, "clipping_norm": optional(_POSITIVE)})
 _FETCHED: dict[str, Codec] = {"weights": reals(Limits.some_parameters), "steps": _STEPS, "selection": _SELECTION}
 
-SUMMED = OneOf((_COUNT, _GRADIENT_SUM))
+_SCORE_SUM = Record(ScoreSum.name, ScoreSum, {"weights": _WEIGHTS})
+
+SUMMED = OneOf((_COUNT, _GRADIENT_SUM, _SCORE_SUM))
 """Codec of the work whose sum is formed under masks."""
 
 _ATTEMPT: dict[str, Codec] = {
@@ -138,6 +141,7 @@ WORK = OneOf(
         _COUNT,
         Record(CountClasses.name, CountClasses, {}),
         _GRADIENT_SUM,
+        _SCORE_SUM,
         Record(LocalUpdate.name, LocalUpdate, {"weights": _WEIGHTS, "steps": _STEPS}),
         Record(SelectiveUpdate.name, SelectiveUpdate, _FETCHED, _check_fetched),
         Record(FittedHead.name, FittedHead, {"fit": _FIT}),

@@ -87,13 +87,13 @@ def with_shares(plan: Plan, shares: DiscreteShares, count_shares: DiscreteShares
 def alone(plan: Plan, hospitals: int, releases: int) -> Plan:
     """Returns the plan in which each of some hospitals adds all of the noise, in floating point, to its own answers.
 
-    Reference runs use it. `releases` is that of one hospital in the run.
+    Reference runs use it, which release no scores. `releases` is that of one hospital in the run.
     """
     noiser = ByEachHospital(hospitals)
     part = plan.training
     match part:
         case NoisedGradients():
-            part = replace(part, noise=_continuous(part.noise), noiser=noiser, releases=releases)
+            part = replace(part, noise=_continuous(part.noise), noiser=noiser, releases=releases, scores=0)
         case NotPrivate() | NoisedUpdates():
             part = (
                 replace(part, hospitals=hospitals, releases=releases)

@@ -134,6 +134,7 @@ class NoisedGradients:
         sampling_prob: Poisson probability of a patient in one sum; 1 takes every patient.
         releases: sums of one hospital's patients over the whole run.
         size: the number of training patients that sums are divided by.
+        scores: rounds at the end whose sum is of moments of class scores instead, of norm at most `clip.norm` as well.
     """
 
     clip: Clip
@@ -142,6 +143,7 @@ class NoisedGradients:
     releases: int
     size: Size
     noiser: Noiser
+    scores: int = 0
 
     def __post_init__(self) -> None:
         """Refuses fields that promise nothing."""
@@ -149,6 +151,11 @@ class NoisedGradients:
         _check_sampling_prob(self.sampling_prob)
         _check_releases(self.releases)
         _check_shares(self.noise, self.noiser)
+        if not 0 <= self.scores < self.releases or (self.scores and self.clip.adaptive is not None):
+            raise PrivacyError(
+                f"Rounds of scores must be fewer than the {self.releases} releases, at a norm that does not adapt, got "
+                f"{self.scores}."
+            )
 
 
 @dataclass(frozen=True)

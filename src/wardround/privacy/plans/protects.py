@@ -32,6 +32,7 @@ from wardround.work import (
     LocalUpdate,
     Receive,
     SayHello,
+    ScoreSum,
     SelectiveUpdate,
     Summed,
     Upload,
@@ -82,6 +83,8 @@ def _covers(part: Part, work: Work) -> bool:
             return True
         case ((NoisedGradients() | CorrelatedGradients() | NotPrivate() | NoisedPictures()), GradientSum()):
             return clip_of(part).accepts(work.clipping_norm)
+        case NoisedGradients(), ScoreSum():
+            return part.scores > 0  # a row of norm clip.norm at most, as a clipped gradient is
         case NoisedGradients(noiser=ByEachHospital()), LocalUpdate() | SelectiveUpdate():
             # Each step needs all of its noise at once, and a divisor that says nothing of this hospital's patients.
             return work.steps.denominator is not None
@@ -108,7 +111,7 @@ def charge_of(plan: Plan, work: Work, round: int) -> Event:
         case LocalUpdate() | SelectiveUpdate():
             once = _release_of_a_round(training)
             return once if isinstance(training, NoisedUpdates) else SelfComposedEvent(once, work.steps.steps)
-        case GradientSum() | FittedHead():
+        case GradientSum() | ScoreSum() | FittedHead():
             if correlation_of(training) is not None and round > 1:
                 return NoEvent()  # the first round pays for all of them
             return _release_of_a_round(training)

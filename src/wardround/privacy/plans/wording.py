@@ -122,7 +122,7 @@ def words_of(plan: Plan) -> Words:
                 part.clip.norm,
                 _clipping(part.clip),
                 _poisson(part.sampling_prob, one),
-                _RELEASED[plan.trust].format(one),
+                _RELEASED[plan.trust].format(one) + _scores(part.scores, one),
                 seen_by,
                 (_COMPUTATIONAL, _SAME_BITS.format(one)) if masked else (FLOATING_POINT_CAVEAT,),
             )
@@ -290,6 +290,13 @@ def _training_sampler(part: NoisedUpdates | NoisedHead, one: str) -> str:
     if part.mechanism.unit is PrivacyUnit.HOSPITAL:
         return "whatever its training drew: amplification by sampling is not counted"
     return f"full participation: every {one} in every release"
+
+
+def _scores(rounds: int, one: str) -> str:
+    if not rounds:
+        return ""
+    last = "the last" if rounds == 1 else f"each of the last {rounds}"
+    return f" (in {last}, of moments of their class scores instead)"
 
 
 def _counted(counts: int, one: str) -> str:

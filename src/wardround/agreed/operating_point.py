@@ -1,0 +1,99 @@
+"""Thresholds and a calibration of a private head, from the released moments of its scores: post-processing."""
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+from wardround.config import Study
+from wardround.federation.strategy import State
+from wardround.models.operating_point import ByArgmax, ByThreshold, OperatingPoint, Threshold
+from wardround.noisers import inflation_of
+from wardround.privacy.plans.kinds import NoisedGradients
+from wardround.privacy.plans.plan import Plan
+from wardround.training.scores import MOMENTS, SCALE, Rows64, score_count, unit_of
+
+SENSITIVITIES = (0.90, 0.95)
+
+FEWEST = 10.0
+"""Least noised number of patients of a class and of the others, in standard deviations of its noise."""
+
+
+def operating_points_of(
+    study: Study, plan: Plan, state: State, classes: tuple[str, ...]
+) -> tuple[OperatingPoint, ...]:
+    """Returns the operating point of each class, of two classes that of the second; none where none was released.
+
+    `state` is that of `wardround.federation.strategies.scored.Scored`: noised sums, and nothing of a patient.
+    """
+    part = plan.training
+    if "moments" not in state or not isinstance(part, NoisedGradients):
+        return ()
+    rounds, unit = float(state["score_rounds"][0]), unit_of(len(classes), part.clip.norm)
+    inflation = inflation_of(part.noiser) if study.forms_sums else 1.0
+    std = part.noise.noise_multiplier * part.clip.norm * inflation / math.sqrt(rounds) / unit
+    scores = score_count(len(classes))
+    means = state["moments"].astype(np.float64)[: scores * 2 * MOMENTS] / (rounds * unit)
+    named = classes[1:] if scores == 1 else classes
+    return tuple(
+        operating_point(name, six[0], six[1], std)
+        for name, six in zip(named, means.reshape(scores, 2, MOMENTS), strict=True)
+    )
+
+
+def operating_point(name: str, others: Rows64, own: Rows64, std: float) -> OperatingPoint:
+    """Returns the operating point of one class from sums of 1, u and u^2 over patients.
+
+    Scores of the class, and of the others, are taken to be normal. A threshold of sensitivity q is the mean of the
+    class less z_q standard deviations. The calibration is linear discriminant analysis with the pooled variance.
+
+    Args:
+        name: of the class.
+        others: noised sums over patients of other classes, (3,).
+        own: noised sums over patients of the class, (3,).
+        std: of the noise in each sum, in patients.
+    """
+    if min(others[0], own[0]) < FEWEST * std:
+        few = min(others[0], own[0])
+        return ByArgmax(
+            class_name=name,
+            reason=f"A noised count of {few:.0f} patients is below {FEWEST:g} times its noise of {std:.1f}.",
+        )
+    mean_of_others, variance_of_others = _of(others)
+    mean, variance = _of(own)
+    pooled = (others[0] * variance_of_others + own[0] * variance) / (others[0] + own[0])
+    if min(variance, pooled) <= 0 or mean <= mean_of_others:
+        return ByArgmax(class_name=name, reason="The noised scores of the class do not lie above those of others.")
+    thresholds = tuple(_threshold(own, share, std) for share in SENSITIVITIES)
+    noise = max(threshold.noise_std for threshold in thresholds)
+    if noise > (mean - mean_of_others) / 2:
+        return ByArgmax(
+            class_name=name,
+            reason=f"The noise in a threshold, {noise:.2g}, is more than half of the distance between the classes, "
+            f"{mean - mean_of_others:.2g}.",
+        )
+    slope = (mean - mean_of_others) / pooled
+    intercept = math.log(own[0] / others[0]) - slope * (mean + mean_of_others) / 2
+    return ByThreshold(class_name=name, thresholds=thresholds, slope=slope, intercept=intercept, patients_std=std)
+
+
+def _threshold(sums: Rows64, sensitivity: float, std: float) -> Threshold:
+    """Returns the score that a share of the class exceeds, with its noise by the derivatives of the three sums."""
+    mean, variance = _of(sums)
+    z, deviation, a, b = (
+        NormalDist().inv_cdf(sensitivity),
+        math.sqrt(variance),
+        sums[1] / sums[0],
+        sums[2] / sums[0],
+    )
+    by_variance = -z * SCALE**2 / (2 * deviation)
+    slopes = (-SCALE * a + by_variance * (2 * a * a - b), SCALE - by_variance * 2 * a, by_variance)
+    return Threshold(
+        sensitivity=sensitivity, score=mean - z * deviation, noise_std=std / float(sums[0]) * math.hypot(*slopes)
+    )
+
+
+def _of(sums: Rows64) -> tuple[float, float]:
+    """Returns mean and variance of a score, in nats, from sums of 1, u and u^2."""
+    mean = SCALE * sums[1] / sums[0]
+    return float(mean), float(SCALE**2 * sums[2] / sums[0] - mean**2)

@@ -1,0 +1,112 @@
+"""The recipe of private linear heads: defaults that are the same for every data set, so that nothing is tuned.
+
+It is for a linear softmax head that starts at zero, on rows of norm one, trained by `plan = "dp-sgd"` with one gradient
+sum a round. A key that a study names keeps its value; a key that it leaves out is filled in here, so that the resolved
+study, its digest and the record of its run show every value.
+
+With all patients in every round, T rounds of noise multiplier z are one Gaussian mechanism with mu = sqrt(T) / z: for a
+given total step the noise in the weights does not depend on T. The total step LOGIT_NOISE / C * mu * n makes the noise
+in a class score of a row of norm one the same number for every n, epsilon and length of a row.
+
+Source: Dong, Roth and Su 2019, https://arxiv.org/abs/1905.02383, Corollary 3.3 (composition).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
+from wardround.config.model import HEADS
+
+CLIPPING_NORM = 0.25
+"""C. A gradient of a two-class softmax on a row of norm one starts at 0.71: the clip levels pictures that are wrong."""
+
+ROUNDS = 100
+MOMENTUM = 0.9
+AVERAGE_LAST = 0.5
+
+LOGIT_NOISE = 3.0
+"""Standard deviation of the noise in a class score of a row of norm one after the last round: 12 mu n in all at C."""
+
+MOST_RATE = 100.0
+"""The largest learning rate. Rounds are added until the rate is below it."""
+
+MOST_ROUNDS = 1000
+"""Rounds are not added beyond these; the rate is then MOST_RATE."""
+
+SCORE_SHARE = 0.05
+"""Share of mu squared that is spent on thresholds and calibration, after training."""
+
+_STRATEGIES = ("fedsgd", "pooled", "alone", "ensemble")
+
+
+def is_for(model: object, plan: object, clipping: object, strategy: object) -> bool:
+    """Returns whether a study of this network, plan, clipping rule and strategy has the recipe's defaults."""
+    return model in HEADS and plan == "dp-sgd" and clipping != "adaptive" and strategy in _STRATEGIES
+
+
+def with_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the tables of a study with the recipe's value for each of its keys that is left out."""
+    found = dict(tables)
+    model, privacy, federation = (found.get(name, {}) for name in ("model", "privacy", "federation"))
+    if not all(isinstance(section, dict) for section in (model, privacy, federation)):
+        return found
+    kind = privacy.get("plan"), privacy.get("clipping"), federation.get("strategy", "fedsgd")
+    if not is_for(model.get("name"), *kind):
+        return found
+    privacy = {"clipping_norm": CLIPPING_NORM} | privacy
+    own = {"strategy": "fedsgd", "learning_rate": "auto", "momentum": MOMENTUM, "average_last": AVERAGE_LAST}
+    federation = own | federation
+    if "rounds" not in federation:
+        federation["rounds"] = _rounds(privacy, federation)
+    if "score_rounds" not in federation and federation["strategy"] in ("fedsgd", "pooled"):
+        rounds = federation["rounds"]
+        federation["score_rounds"] = _score_rounds(rounds) if _positive(rounds) else 0
+    return found | {"privacy": privacy, "federation": federation}
+
+
+def momentum_sum(rounds: int, momentum: float) -> float:
+    """Returns the sum over t <= rounds of (1 - momentum^t) / (1 - momentum): steps of a unit gradient, in rates.
+
+    >>> round(momentum_sum(100, 0.9), 2)
+    910.0
+    """
+    return (rounds - momentum * (1 - momentum**rounds) / (1 - momentum)) / (1 - momentum)
+
+
+def _score_rounds(rounds: float) -> int:
+    """Returns the rounds whose share of all rounds, and so of mu squared, is nearest to SCORE_SHARE; none below ten."""
+    return round(rounds * SCORE_SHARE / (1 - SCORE_SHARE))
+
+
+def _rounds(privacy: Mapping[str, Any], federation: Mapping[str, Any]) -> int:
+    """Returns the least number of rounds from ROUNDS on at which the automatic rate is below MOST_RATE.
+
+    The number of patients is public; one that is counted is not known yet, and the rounds are ROUNDS. Noise for the
+    count and for shares of hospitals only lowers mu, and so the rate.
+    """
+    patients, norm, momentum = privacy.get("num_patients"), privacy["clipping_norm"], federation["momentum"]
+    if federation["learning_rate"] != "auto" or not all(_positive(value) for value in (patients, norm)):
+        return ROUNDS
+    if not (momentum == 0 or _positive(momentum)) or momentum >= 1:
+        return ROUNDS
+
+    def is_below(rounds: int) -> bool:
+        mu = _mu(privacy, rounds)
+        return mu is None or LOGIT_NOISE / norm * mu * patients / momentum_sum(rounds, momentum) < MOST_RATE
+
+    return next((rounds for rounds in range(ROUNDS, MOST_ROUNDS) if is_below(rounds)), MOST_ROUNDS)
+
+
+def _mu(privacy: Mapping[str, Any], rounds: int) -> float | None:
+    """Returns mu of the whole promise; None where the study does not give one, and is refused elsewhere."""
+    epsilon, delta, noise = (privacy.get(key) for key in ("epsilon", "delta", "noise_multiplier"))
+    if _positive(noise):
+        return math.sqrt(rounds) / noise
+    if not _positive(epsilon) or not _positive(delta) or delta >= 1:
+        return None
+    return 1 / analytic_gaussian_noise_multiplier(epsilon, delta)
+
+
+def _positive(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

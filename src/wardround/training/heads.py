@@ -1,0 +1,167 @@
+"""Linear heads on kept rows: their gradient sums as matrix products, some hundred pictures at a time."""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from wardround.models.network import Network
+from wardround.per_patient.batch import Loss
+from wardround.per_patient.clipped_sum import ClippedSum
+from wardround.per_patient.clipping_rules import Clipping
+from wardround.per_patient.microbatches import patient_ranges
+from wardround.per_patient.process import one_at_a_time
+from wardround.randomness import Indices
+from wardround.training.linear_head import HeadBatch, head_sum
+from wardround.training.losses import cross_entropy
+from wardround.training.patients import TrainingPatients
+from wardround.types import Vector
+
+_AT_ONCE = 512
+"""Pictures in a matrix product: their rows stay in the processor's cache between the two products of a round."""
+
+_MOST_SQUARE = 1e12
+"""Largest squared norm of a row whose products float64 carries far below the margin of the clip."""
+
+
+def linear_layer(network: Network) -> nn.Linear | None:
+    """Returns the one layer that is trained, if all before it is fixed and it gives the logits; else None."""
+    layers = [module for module in network.trained.modules() if not list(module.children())]
+    head = layers[-1] if layers else None
+    fixed = all(isinstance(layer, nn.Flatten | nn.Identity) for layer in layers[:-1])
+    is_head = not network.segments and isinstance(head, nn.Linear) and fixed and head.weight.requires_grad
+    return head if is_head else None  # type: ignore[return-value]  # it is a linear layer
+
+
+class HeadSums:
+    """Gradient sums of one linear head.
+
+    Args:
+        layer: the head.
+        rows: of every picture, (picture, feature), float32 and finite.
+        squares: squared norm of each row, float64, (picture,).
+    """
+
+    def __init__(self, layer: nn.Linear, rows: Tensor, squares: Tensor) -> None:
+        self._shape, self._has_bias = layer.weight.shape, layer.bias is not None
+        self._rows, self._squares = rows, squares
+        self._pairs: list[_Pairs] = []
+
+    @classmethod
+    def of(cls, network: Network, inputs: Tensor | None, loss: Loss) -> "HeadSums | None":
+        """Returns the sums of a head on kept inputs with a softmax; None where the engine is needed."""
+        layer = linear_layer(network)
+        if layer is None or inputs is None or loss is not cross_entropy or inputs.dtype != torch.float32:
+            return None
+        if layer.weight.dtype != torch.float32 or layer.weight.device.type != "cpu":
+            return None
+        rows = inputs.flatten(1)
+        starts = range(0, len(rows), _AT_ONCE)
+        parts = [(rows[start : start + _AT_ONCE].to(torch.float64) ** 2).sum(1) for start in starts]
+        squares = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+        return cls(layer, rows, squares) if bool((squares <= _MOST_SQUARE).all()) else None
+
+    @one_at_a_time()
+    def sums(
+        self,
+        weights: Vector,
+        samples: Sequence[tuple[TrainingPatients, Indices]],
+        clipping_norm: float | None,
+        clipping: Clipping,
+        class_weights: tuple[float, ...] | None,
+    ) -> list[ClippedSum]:
+        """Returns the clipped sum of each sample of patients; arguments as `Workbench.gradient_sums` has them.
+
+        A sample's sum does not depend on the other samples, to the last bit.
+        """
+        table = torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32))
+        classes, features = self._shape
+        weight = table[: classes * features].reshape(classes, features)
+        bias = table[classes * features :] if self._has_bias else None
+        losses = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        found = []
+        for patients, chosen in samples:
+            total: Tensor | None = None
+            within = 0
+            for batch in self._batches(patients, chosen):
+                part = head_sum(
+                    weight, bias, batch, clipping_norm=clipping_norm, clipping=clipping, class_weights=losses
+                )
+                # One product stays in single precision, as in the engine: noise is drawn in the sum's precision.
+                total = part.vector if total is None else total.to(torch.float64) + part.vector
+                within += part.within
+            total = torch.zeros(weights.size) if total is None else total
+            found.append(ClippedSum(total, float("inf") if clipping_norm is None else clipping_norm, within))
+        return found
+
+    def _batches(self, patients: TrainingPatients, chosen: Indices) -> Iterator[HeadBatch]:
+        """Yields whole patients with their rows."""
+        pairs, counts = self._pairs_of(patients), patients.counts[chosen]
+        drawn, ends = patients.pictures_of(chosen), [0, *accumulate(counts.tolist())]
+        for first, last in patient_ranges(counts.tolist(), _AT_ONCE):
+            start, stop = ends[first], ends[last]
+            places = torch.from_numpy(drawn.rows[start:stop])
+            of = pairs.of(chosen[first:last])
+            # A pair knows its pictures among all of the patients' pictures: here they begin elsewhere.
+            shift = np.repeat(
+                np.array(ends[first:last]) - start - patients.starts[chosen[first:last]],
+                pairs.counts[chosen[first:last]],
+            )
+            yield HeadBatch(
+                rows=self._rows[places],
+                labels=torch.from_numpy(drawn.labels[start:stop]),
+                patient=drawn.patient[start:stop] - first,
+                num_patients=last - first,
+                squares=self._squares[places],
+                first=torch.from_numpy(pairs.first[of] + shift),
+                second=torch.from_numpy(pairs.second[of] + shift),
+                products=torch.from_numpy(pairs.products[of]),
+            )
+
+    def _pairs_of(self, patients: TrainingPatients) -> "_Pairs":
+        """Returns the products of rows of one patient, computed once for all rounds."""
+        known = next((pairs for pairs in self._pairs if pairs.patients is patients), None)
+        if known is None:
+            known = _Pairs(patients, self._rows)
+            self._pairs.append(known)
+        return known
+
+
+class _Pairs:
+    """Pairs of pictures of one patient, of all patients, one after the other.
+
+    Attributes:
+        counts: pairs of each patient, (patient,).
+        first: position of the pair's first picture in `patients.rows`, (pair,).
+        second: of the second, (pair,).
+        products: inner product of their rows, float64, (pair,).
+    """
+
+    def __init__(self, patients: TrainingPatients, rows: Tensor) -> None:
+        self.patients = patients
+        sizes = patients.counts
+        self.counts = sizes * (sizes - 1) // 2
+        self._starts = np.concatenate([[0], np.cumsum(self.counts)])
+        pairs = [
+            (one, other)
+            for start, stop in pairwise(patients.starts.tolist())
+            for one in range(start, stop)
+            for other in range(one + 1, stop)
+        ]
+        table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        self.first, self.second = table[:, 0], table[:, 1]
+        self.products = np.zeros(len(table))
+        at = torch.from_numpy(patients.rows)
+        for begin in range(0, len(table), _AT_ONCE):
+            own = slice(begin, begin + _AT_ONCE)
+            one, other = (rows[at[torch.from_numpy(part[own])]].to(torch.float64) for part in table.T)
+            self.products[own] = (one * other).sum(1).numpy()
+
+    def of(self, chosen: Indices) -> npt.NDArray[np.int64]:
+        """Returns the places of the pairs of some patients, in the order of the patients."""
+        counts = self.counts[chosen]
+        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.asarray(np.repeat(self._starts[chosen], counts) + offsets, dtype=np.int64)

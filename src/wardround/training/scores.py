@@ -1,0 +1,98 @@
+"""Moments of class scores: one row a patient, whose noised sum gives thresholds and a calibration.
+
+A score is the logit of a class less the largest logit of the others; u is the score / 20, cut to [-1, 1]. Of two
+classes one score says all (that of the second class); of K > 2 classes there is one score for each. A picture of class
+y gives, for each score, e_[y is the class] (x) (1, u, u^2): six numbers, of squared norm 1 + u^2 + u^4 <= 3. A patient
+gives the mean over their pictures.
+
+Released: the sum over patients, with noise (`wardround.federation.strategies.scored`). Sensitivity: with S scores the
+mean's norm is at most sqrt(3 S); rows are divided by that and multiplied by the clipping norm C, so that one patient,
+added or removed with all pictures, moves the sum by at most C. For K > 2 classes this is the release of K scores at
+sensitivity sqrt(K), whose noise is sqrt(K) times that of one score.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from wardround.errors import ModelError
+from wardround.per_patient.margins import DOUBLE_PRECISION
+from wardround.training.heads import linear_layer
+from wardround.training.workbench import Sample, Workbench
+from wardround.types import Vector
+
+Rows64 = npt.NDArray[np.float64]
+
+SCALE = 20.0
+"""Largest score that is told apart, in nats."""
+
+MOMENTS = 3
+"""1, u and u squared."""
+
+_AT_ONCE = 256
+
+
+def scores_of(logits: Rows64) -> Rows64:
+    """Returns each class's logit less the largest of the others, (picture, score): of two classes the second's."""
+    if logits.shape[1] == 2:
+        return logits[:, 1:] - logits[:, :1]
+    classes = np.arange(logits.shape[1])
+    others = np.stack([np.delete(logits, own, axis=1).max(axis=1) for own in classes], axis=1)
+    return np.asarray(logits - others)
+
+
+def score_count(classes: int) -> int:
+    """Returns the number of scores of a picture."""
+    return 1 if classes == 2 else classes
+
+
+def unit_of(classes: int, clipping_norm: float) -> float:
+    """Returns the entry of a patient's row that stands for one whole patient."""
+    return clipping_norm * DOUBLE_PRECISION / math.sqrt(MOMENTS * score_count(classes))
+
+
+def moment_rows(workbench: Workbench, weights: Vector, sample: Sample, clipping_norm: float) -> Rows64:
+    """Returns each patient's moments, (patient, parameter), zeros behind them; L2 norm at most `clipping_norm`.
+
+    No bit of a row depends on another patient: logits are summed up picture by picture, in double precision.
+
+    Raises:
+        ModelError: the network is no linear head on kept inputs, or has too few parameters to hold the moments.
+    """
+    layer = linear_layer(workbench.network)
+    drawn = sample.patients.pictures_of(sample.chosen)
+    counts = sample.patients.counts[sample.chosen]
+    if layer is None:
+        raise ModelError("Score moments are of a linear head; train one, or set score_rounds = 0.")
+    classes, features = layer.weight.shape
+    table = weights[: classes * features].astype(np.float64).reshape(classes, features)
+    bias = weights[classes * features :].astype(np.float64) if layer.bias is not None else np.zeros(classes)
+    found = np.zeros((len(sample.chosen), weights.size))
+    moments = moments_of(_logits(workbench, drawn.rows, table) + bias, drawn.labels)
+    if moments.shape[1] > weights.size:
+        raise ModelError(
+            f"A head must have at least {moments.shape[1]} parameters to release the moments of its scores, got "
+            f"{weights.size}; set score_rounds = 0."
+        )
+    # In the order of a patient's own pictures; a gradient that is not finite adds nothing, nor does such a score.
+    np.add.at(found[:, : moments.shape[1]], drawn.patient.numpy(), np.nan_to_num(moments))
+    return np.asarray(found * (unit_of(classes, clipping_norm) / np.maximum(1, counts))[:, None])
+
+
+def moments_of(logits: Rows64, labels: npt.NDArray[np.int64]) -> Rows64:
+    """Returns e_[label is the class] (x) (1, u, u^2) for each score, (picture, score * 2 * MOMENTS)."""
+    u = np.clip(scores_of(logits) / SCALE, -1.0, 1.0)
+    powers = np.stack([np.ones_like(u), u, u * u], axis=2)
+    own = np.array([[1]]) if logits.shape[1] == 2 else np.arange(logits.shape[1])[None]
+    is_own = (labels[:, None] == own)[:, :, None]
+    return np.concatenate([powers * ~is_own, powers * is_own], axis=2).reshape(len(labels), -1)
+
+
+def _logits(workbench: Workbench, rows: npt.NDArray[np.int64], table: Rows64) -> Rows64:
+    found = np.zeros((len(rows), len(table)))
+    for start in range(0, len(rows), _AT_ONCE):
+        own = workbench.inputs_of(rows[start : start + _AT_ONCE]).flatten(1).numpy().astype(np.float64)
+        for place, weight in enumerate(table):
+            found[start : start + _AT_ONCE, place] = (own * weight).sum(axis=1)
+    return found
