@@ -16,7 +16,7 @@ from wardround.federation.aggregators import PlainSum
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
-from wardround.hospital.memory import Memory
+from wardround.hospital.kept.memory import Memory
 from wardround.ledger.file import LedgerFile
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.correlated import Correlation

@@ -17,7 +17,7 @@ from wardround.errors import BudgetExhausted, LedgerError, RecordError
 from wardround.federation.messages import Answer, Failure, FailureCode, Request, Stage
 from wardround.hospital.charged import spare_attempts
 from wardround.hospital.correlated import CorrelatedRounds
-from wardround.hospital.memory import Memory
+from wardround.hospital.kept.memory import Memory
 from wardround.hospital.policy import COUNTS, Policy, computed, place_of
 from wardround.ledger.account import Account
 from wardround.per_patient.clipped_sum import ClippedSum

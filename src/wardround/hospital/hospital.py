@@ -32,11 +32,11 @@ from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_request, encode_reply
 from wardround.hospital.agent import Agent
 from wardround.hospital.charged import charged_counts, charged_releases
-from wardround.hospital.finished import take_model
+from wardround.hospital.kept.finished import take_model
+from wardround.hospital.kept.replies import Replies
 from wardround.hospital.known_ledgers import sealed_head
 from wardround.hospital.masked import NO_ATTEMPT, MaskedRounds
 from wardround.hospital.policy import place_of
-from wardround.hospital.replies import Replies
 from wardround.secure_aggregation.keys.identity import Identity
 from wardround.work import (
     Announce,
@@ -85,7 +85,7 @@ class Hospital:
         Guarantee:
             A request that is none, that the study's strategy does not ask for, or that gives an attempt another
             content, is refused before anything is charged. A repeated request has the same reply, at no charge, as far
-            as it is kept (`hospital.replies`).
+            as it is kept (`hospital.kept.replies`).
         """
         try:
             request = decode_request(message, self.limits)

@@ -24,9 +24,9 @@ from wardround.boundary.machine import raise_fault
 from wardround.errors import FederationError, LedgerError, PrivacyError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.hospital.agent import Agent
+from wardround.hospital.kept.notes import Notes
 from wardround.hospital.known_ledgers import check_own, mark_of
 from wardround.hospital.masked_count import counted_rows
-from wardround.hospital.notes import Notes
 from wardround.ledger.entry import GENESIS
 from wardround.per_patient.layout import Layout
 from wardround.privacy.plans.releases import clip_of

@@ -29,12 +29,12 @@ from wardround.hospital.agent import Agent
 from wardround.hospital.allowed import check_allowed
 from wardround.hospital.charged import open_account, run_of
 from wardround.hospital.hospital import Hospital
+from wardround.hospital.kept.memory import Memory
+from wardround.hospital.kept.notes import Notes
+from wardround.hospital.kept.replies import Replies
 from wardround.hospital.masked import MaskedRounds
-from wardround.hospital.memory import Memory
-from wardround.hospital.notes import Notes
 from wardround.hospital.pictures import Progress, read_images, workbench_of
 from wardround.hospital.policy import Policy
-from wardround.hospital.replies import Replies
 from wardround.images.group import digest_of
 from wardround.images.patients import ImageSet
 from wardround.ledger.file import LedgerFile

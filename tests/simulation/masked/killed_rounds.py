@@ -21,8 +21,8 @@ from wardround.cli.main import main as wardround
 from wardround.config import read_study
 from wardround.coordinator import recording
 from wardround.federation.masked import MaskedAggregator
+from wardround.hospital.kept.notes import Notes
 from wardround.hospital.masked import MaskedRounds
-from wardround.hospital.notes import Notes
 from wardround.records.folder import RunFolder
 from wardround.secure_aggregation.round.masked_sum import MaskedSum
 from wardround.secure_aggregation.round.upload import Upload

@@ -135,8 +135,8 @@ def records(root, finished, generator):
 
 def notes(root):
     """A hospital's notes, and the model card."""
-    from wardround.hospital.notes import Notes
-    from wardround.hospital.replies import Replies
+    from wardround.hospital.kept.notes import Notes
+    from wardround.hospital.kept.replies import Replies
 
     root.mkdir()
     good = root / "good"

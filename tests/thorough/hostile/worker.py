@@ -55,8 +55,8 @@ def _site(path):
 
 
 def _notes(path):
-    from wardround.hospital.notes import Notes
-    from wardround.hospital.replies import Replies
+    from wardround.hospital.kept.notes import Notes
+    from wardround.hospital.kept.replies import Replies
 
     Notes.read(Path(path) / "notes.json")
     Replies(Path(path))
