@@ -111,7 +111,7 @@ ARROWS: dict[str, set[str]] = {
     },
     # Bytes of messages between the two programs; opens none but to hand it over.
     "transport": {"work", "federation.messages", "federation.wire"},
-    "report": {"records", "accounting"},
+    "report": {"records", "accounting", "secure_aggregation.keys.identity"},
     # A run while it goes on: reads files of a coordinator or a hospital, for their own screens.
     "watching": {
         "config",
@@ -189,7 +189,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "identity": set(),
         "archives": {"findings"},
         "store": {"archives", "findings"},
-        "arrays": {"findings", "store"},
+        "arrays": {"archives", "findings", "store"},
         "class_names": {"entries", "identity"},
         "csv_file": {"identity"},
         # The rules for rows, the same for every table.
@@ -202,7 +202,6 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "patients": {"entries", "findings"},
         "group": {"entries", "findings", "identity", "listing", "patients"},
         "dicom": {
-            "archives",
             "class_names",
             "csv_file",
             "decode",

@@ -29,8 +29,8 @@ from wardround.federation.wire.tables import encode_request
 from wardround.hospital.accepted import accept
 from wardround.hospital.examined.patients import set_aside
 from wardround.hospital.hospital import Hospital
+from wardround.hospital.kept.replies import Replies
 from wardround.hospital.pictures import read_images
-from wardround.hospital.replies import Replies
 from wardround.ledger.file import LedgerFile
 from wardround.simulation.own_key import own_key, own_pin
 from wardround.simulation.run import run_study

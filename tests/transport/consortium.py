@@ -167,11 +167,16 @@ class Consortium:
         return json.loads((self.folder / "run" / "receipts.json").read_text())
 
     def run(
-        self, watched: Callable[[SocketChannel], Any] = lambda channel: channel, *, key: SigningKey | None = None
+        self,
+        watched: Callable[[SocketChannel], Any] = lambda channel: channel,
+        *,
+        key: SigningKey | None = None,
+        over: Callable[[HospitalName], Path] | None = None,
     ) -> RunRecord:
-        """Runs the coordinator's program over sockets, or over a channel that watches them."""
+        """Runs the coordinator's program over agents' sockets or a courier's, or over a channel that watches them."""
         keys = CoordinatorKeys(self.coordinator, self.keys)
-        channel = SocketChannel({name: self.home(name) / "agent.sock" for name in NAMES}, keys)
+        paths = {name: over(name) if over else self.home(name) / "agent.sock" for name in NAMES}
+        channel = SocketChannel(paths, keys)
         try:
             return coordinate(
                 self.study, watched(channel), self.keys, key or own_key(), self.folder / "run", Silent()

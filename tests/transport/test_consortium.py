@@ -30,8 +30,12 @@ STUDIES = {
 def check_signed_record(between):
     """The run verifies; after a change, and under another person's key, it is neither reported nor gone on with."""
     run = between.folder / "run"
-    found = verify_run(run, own_pin(), key=own_key())
+    found = verify_run(run, own_pin() | between.keys, key=own_key())
     assert found.signed.is_finished
+    assert found.unchecked == ()
+    assert "3 hospitals signed" in found.checks[-1]
+    [unpinned] = verify_run(run, own_pin(), key=own_key()).unchecked
+    assert unpinned.startswith("receipts: the keys of site-1, site-2, site-3 are not pinned here")
     assert {"receipts.json", "certificate.json"} <= json.loads((run / "record.json").read_text())["files"].keys()
     last = max((run / "checkpoints").iterdir())
     for path, code in ((run / "receipts.json", "record-edited-receipts-json"), (last, "record-edited-checkpoint")):

@@ -64,7 +64,7 @@ def coordinate(
             code="record-another-study",
         )
     if (out / "certificate.json").is_file():
-        return _ended(study, channel, out, observer)
+        return _ended(study, channel, key, out, observer)
     observer.stage("greeting the hospitals")
     opened = open_coordinator(study, channel, keys)
     folder = RunFolder.open(out) if resumes else RunFolder.create(out)
@@ -79,15 +79,15 @@ def coordinate(
             )
             folder.begin(signer, study.to_toml())  # last: a folder with a study file goes on
         _run(opened, folder, observer)
-        return _ended(study, channel, out, observer)
+        return _ended(study, channel, key, out, observer)
     finally:
         folder.close()
 
 
-def _ended(study: Study, channel: Channel, out: Path, observer: Observer) -> RunRecord:
+def _ended(study: Study, channel: Channel, key: SigningKey, out: Path, observer: Observer) -> RunRecord:
     """Reports on a run that has ended, and has every hospital take its model."""
     record = RunRecord.read(out)
-    report_on(record, observer)
+    report_on(record, observer, key)
     hand_out(study.digest, channel, out, observer)
     return record
 

@@ -18,7 +18,7 @@ from wardround.federation.messages import Answer, Failure, FailureCode, Request,
 from wardround.hospital.charged import spare_attempts
 from wardround.hospital.correlated import CorrelatedRounds
 from wardround.hospital.examined.patients import Examined
-from wardround.hospital.memory import Memory
+from wardround.hospital.kept.memory import Memory
 from wardround.hospital.policy import COUNTS, Policy, computed, place_of
 from wardround.ledger.account import Account
 from wardround.per_patient.clipped_sum import ClippedSum

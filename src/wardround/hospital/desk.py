@@ -22,7 +22,7 @@ from typing import get_args
 import torch
 
 from wardround.config.site import read_policy, read_site
-from wardround.errors import BudgetExhausted, FederationError, WardroundError
+from wardround.errors import BudgetExhausted, FederationError, MachineError, WardroundError
 from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.federation.wire.frame import unpack
 from wardround.federation.wire.limits import Limits
@@ -138,6 +138,9 @@ class Desk:
         except BudgetExhausted:
             _log.exception("a study cannot be opened")
             return encode_reply(Failure(FailureCode.REFUSED_BUDGET, Stage.ADMISSION))
+        except MachineError:
+            _log.exception("a study cannot be opened")
+            return encode_reply(Failure(FailureCode.INTERNAL, Stage.ADMISSION))
         except WardroundError:
             _log.exception("a study is refused")
             return encode_reply(Failure(FailureCode.REFUSED_STUDY, Stage.ADMISSION))

@@ -20,12 +20,13 @@ from typing import assert_never
 import numpy as np
 
 from wardround.accounting.events import Event
+from wardround.boundary.machine import raise_fault
 from wardround.errors import FederationError, LedgerError, PrivacyError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.hospital.agent import Agent
+from wardround.hospital.kept.notes import Notes
 from wardround.hospital.known_ledgers import check_own, mark_of
 from wardround.hospital.masked_count import counted_rows
-from wardround.hospital.notes import Notes
 from wardround.ledger.entry import GENESIS
 from wardround.per_patient.layout import Layout
 from wardround.privacy.plans.releases import clip_of
@@ -177,7 +178,8 @@ class MaskedRounds:
         try:
             mechanism = self._agreement.mechanism_for(terms.hospitals, terms.round)
             residues = mechanism.in_ring(self._noised(mechanism, attempt))
-        except Exception:
+        except Exception as error:
+            raise_fault(error)
             _log.exception("training failed")
             return Failure(FailureCode.INTERNAL, Stage.TRAINING)
         masked = attempt.key.masks(agreed).hide(residues)

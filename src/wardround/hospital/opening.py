@@ -20,6 +20,7 @@ from wardround.agreed.masks import agreement_of
 from wardround.agreed.network import build_network
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import asked_by, timetable_of
+from wardround.boundary.documents import Unfit, decoded, read_regular
 from wardround.boundary.private import make_private_folder
 from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
@@ -29,12 +30,12 @@ from wardround.hospital.allowed import check_allowed
 from wardround.hospital.charged import open_account, run_of
 from wardround.hospital.examined.patients import examined_of, set_aside
 from wardround.hospital.hospital import Hospital
+from wardround.hospital.kept.memory import Memory
+from wardround.hospital.kept.notes import Notes
+from wardround.hospital.kept.replies import Replies
 from wardround.hospital.masked import MaskedRounds
-from wardround.hospital.memory import Memory
-from wardround.hospital.notes import Notes
 from wardround.hospital.pictures import Progress, read_images, workbench_of
 from wardround.hospital.policy import Policy
-from wardround.hospital.replies import Replies
 from wardround.images.group import digest_of
 from wardround.images.patients import ImageSet
 from wardround.ledger.file import LedgerFile
@@ -47,6 +48,7 @@ from wardround.secure_aggregation.keys.pins import Pins
 from wardround.training.patients import training_patients
 from wardround.types import HospitalName, PatientId, Persons
 
+_MOST_LIST_BYTES = 64_000_000
 _log = logging.getLogger("wardround.hospital")
 
 
@@ -153,8 +155,8 @@ def own_images(own: Study, site: Site, progress: Progress) -> ImageSet:
     if path is None:
         return images
     try:
-        listed = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()}
-    except (OSError, UnicodeDecodeError) as error:
+        listed = {line.strip() for line in decoded(read_regular(path, _MOST_LIST_BYTES)).splitlines()}
+    except (OSError, Unfit) as error:
         raise DataError(
             f"`[hospital] cohort` must be a readable text file of patient ids, got {path} ({error}). Correct "
             "site.toml.",

@@ -1,9 +1,10 @@
 """The coordinator's end of Unix sockets: a `Channel` to hospitals of one machine, or to a courier's sockets.
 
 All hospitals are asked in parallel, in one thread. A connection that is lost is made again and the same bytes are sent
-again: a hospital sends its answer to them again, at no charge (`hospital.replies`). So does an answer that its hospital
-did not sign for this request: it is another's, or was changed on the way. A hospital that cannot be reached for
-`patience_s` is gone; one that is connected and says nothing until the deadline has timed out.
+again: a hospital sends its answer to them again, at no charge (`hospital.kept.replies`). They are sent again as well
+when an answer comes that its hospital did not sign for this request: it is another's, or was changed on the way. A
+hospital that cannot be reached for `patience_s` is gone; one that is connected and says nothing until the deadline has
+timed out.
 
 Released: requests, to the hospitals that they are for.
 """
