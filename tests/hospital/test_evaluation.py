@@ -206,6 +206,18 @@ def test_a_level_that_the_policy_does_not_allow_is_refused(folders, evaluation, 
     assert not (north / "ledger.sqlite").exists()
 
 
+def test_noise_of_an_evaluation_below_the_policys_is_refused(folders):
+    north, asked = folders[0]["north"], asked_study()
+    part: Any = plan_of(asked).evaluation
+    policy = (north / "policy.toml").read_text()
+    (north / "policy.toml").write_text(f"{policy}least_noise_multiplier = {part.noise.noise_multiplier * 1.01}\n")
+    with raises_code(PrivacyError, "privacy-policy-least-noise"), open_from(north, asked):
+        pass
+    (north / "policy.toml").write_text(f"{policy}least_noise_multiplier = {part.noise.noise_multiplier * 0.99}\n")
+    with open_from(north, asked):
+        pass
+
+
 def test_an_epsilon_above_the_policys_is_refused(folders):
     north = folders[0]["north"]
     with (north / "policy.toml").open("a") as file:

@@ -1,0 +1,68 @@
+"""What is written about answers and models: names, tables and pages that a hostile card or picture cannot bend."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from tests.errors import raises_code
+from tests.inference.saved import drawn, picture_input, save
+
+from wardround.errors import ModelError
+from wardround.inference.answers import Classified, Unanswered
+from wardround.inference.export.model_card import markdown_of_card
+from wardround.inference.files import Folder
+from wardround.inference.model import load
+from wardround.inference.tables import csv_of
+from wardround.models import load as loading
+
+
+def model_of(folder, classes=("clear", "lesion")):
+    return load(save(folder, drawn("linear", picture_input(), 2), picture_input(), classes=classes))
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_no_cell_of_a_table_is_a_formula(tmp_path, start):
+    hostile = f'{start}HYPERLINK("http://example.org")'
+    model = model_of(tmp_path / "run", classes=("clear", hostile))
+    answer = Classified(hostile, hostile, {"clear": 0.1, hostile: 0.9}, False, (hostile,), np.zeros(2, np.float32))
+    text = csv_of(model, [answer, Unanswered("a.png", hostile)])
+    cells = [cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(start)]
+    assert cells.count(f"'{hostile}") == 4
+
+
+def test_no_file_about_a_picture_takes_the_place_of_anothers(tmp_path):
+    folder = Folder(tmp_path / "masks")
+    names = ["a/x.png", "x-2.png", "b/x.png", "X.png", "c/x.png"]
+    paths = [folder.write(name, ".nii.gz", name.encode()) for name in names]
+    assert [path.read_bytes().decode() for path in paths] == names
+    assert len({path.name.casefold() for path in paths}) == len(names)
+
+
+def test_a_card_for_people_holds_no_link_picture_or_code_of_a_class_name(tmp_path):
+    name = "![x](http://example.org/x.png) `code` \\| <img src=x>"
+    model = model_of(tmp_path / "run", classes=("clear", name))
+    page = markdown_of_card(model)
+    line = next(
+        line for line in page.splitlines() if line.startswith("| Definitions") or "Definitions of data" in line
+    )
+    assert line.count("|") - line.count("\\|") == 3
+    assert r"!\[x\](http" in line
+    assert r"\`code\` \\\| &lt;img" in line
+
+
+def test_no_memory_is_taken_for_the_sizes_of_a_card_before_they_are_the_files(tmp_path, monkeypatch):
+    folder = save(tmp_path / "run", drawn("linear", picture_input(), 2), picture_input())
+    card = json.loads((folder / "model.json").read_text())
+    card["network"] |= {"size": [4096, 4096], "channels": 3}
+    card["recipe"] |= {"image_size": 4096, "colour": "rgb"}
+    (folder / "model.json").write_text(json.dumps(card))
+
+    def built(*_, **__):
+        raise AssertionError("100 million parameters were asked for")
+
+    monkeypatch.setattr(loading, "build", built)
+    with raises_code(ModelError, "model-weights"):
+        load(folder)
