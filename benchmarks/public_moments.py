@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.public_pictures import pictures
+from benchmarks.public_pictures import films, pictures
 from wardround.images.load import load_images
 from wardround.models.backbones.efficientnet_lite import SIZES
 from wardround.models.backbones.rows import MOMENTS, values_of
@@ -51,7 +51,8 @@ def moments(name: str, values: Tensor) -> Found:
 def generated() -> Found:
     drawn = [picture for _, picture in track(pictures(EACH), "generating", total=7 * EACH)]
     colour = [torch.from_numpy(np.moveaxis(one, 2, 0)[None].copy()) for one in drawn]
-    grey = [torch.from_numpy(np.array(Image.fromarray(one).convert("L"))[None, None]) for one in drawn]
+    with_films = [*drawn, *films(len(drawn))]
+    grey = [torch.from_numpy(np.array(Image.fromarray(one).convert("L"))[None, None]) for one in with_films]
     found = moments("generated-grey", activations(track(grey, "grey")))
     return found | moments("generated-colour", activations(track(colour, "colour")))
 

@@ -1,4 +1,4 @@
-"""`[privacy] sum` where it is left out: masked wherever masks can be made and hide something, and as named elsewhere."""
+"""`[privacy] sum` where it is left out: masked wherever masks can be made and hide something."""
 
 import tomllib
 

@@ -19,7 +19,9 @@ from wardround.models.network import Form
 
 @needs_backbone
 @pytest.mark.thorough
-@pytest.mark.parametrize(("encoder", "colour"), [("efficientnet-lite0", "grey"), ("efficientnet-lite0-all", "rgb")])
+@pytest.mark.parametrize(
+    ("encoder", "colour"), [("efficientnet-lite0", "grey"), ("efficientnet-lite0-all", "rgb")]
+)
 @pytest.mark.filterwarnings("ignore")  # of the exporter's own packages
 def test_evaluation_predict_and_onnx_agree(encoder, colour, tmp_path, cache):
     pytest.importorskip("onnxscript")
@@ -50,6 +52,8 @@ def test_evaluation_predict_and_onnx_agree(encoder, colour, tmp_path, cache):
 @needs_backbone
 def test_all_pictures_at_once_have_the_rows_of_one_at_a_time():
     rows = BackboneRows(Backbone("efficientnet-lite0"), Form((SIDE, SIDE), 1, 2))
-    shown = torch.randint(0, 256, (2, 1, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    shown = torch.randint(
+        0, 256, (2, 1, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         torch.testing.assert_close(rows._rows(shown), rows(shown), rtol=0, atol=1e-5)

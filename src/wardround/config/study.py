@@ -226,8 +226,8 @@ class Study(Section):
         if count - privacy.dropouts < FEWEST:
             raise ValueError(
                 "of two hospitals each learns the other's vector from a masked sum: hospitals.count less dropouts must "
-                f"be >= {FEWEST}, got {count} - {privacy.dropouts}; invite more hospitals, foresee fewer dropouts, or use "
-                'sum = "simulated"'
+                f"be >= {FEWEST}, got {count} - {privacy.dropouts}; invite more hospitals, foresee fewer dropouts, or "
+                'use sum = "simulated"'
             )
 
     @property
