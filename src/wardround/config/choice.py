@@ -21,7 +21,7 @@ _FINE_LAYOUTS = ("aptos",)
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen.
+    """A network with its encoder.
 
     Attributes:
         name: of the network.
