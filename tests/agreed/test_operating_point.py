@@ -173,6 +173,7 @@ def test_scores_of_other_studies_are_refused(sections):
         head(**sections | {"federation": federation})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sum", ["simulated", "masked"])
 def test_a_run_releases_its_operating_point(tiny, tmp_path, sum):
     """The card has a threshold or the reason for none, the ledger a charge for every round of scores."""

@@ -222,6 +222,7 @@ def test_feasibility_is_by_mu_n_and_the_number_of_classes(mu, patients, classes,
     assert f": {word}" in feasibility(mu, patients, classes)
 
 
+@pytest.mark.thorough
 def test_check_and_run_say_the_choice_and_the_feasibility(tiny, tmp_path):
     tables = tiny(
         model={"name": "auto"}, data={"image_size": 32}, privacy={"clipping_norm": None, "num_patients": 30},

@@ -10,9 +10,11 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from wardround.config.choice import with_choice
 from wardround.config.data import DataSection, HospitalsSection, PersonTable, SiteSection, with_site
+from wardround.config.evaluation import EvaluationSection, NoEvaluation, check_evaluation
 from wardround.config.federation import (
     ALONE,
     Averaging,
+    EvaluationStrategy,
     FederatedSGD,
     FederationSection,
     Local,
@@ -29,6 +31,7 @@ from wardround.config.privacy import (
     OutputPerturbed,
     PrivacySection,
     PublishedPlan,
+    Untrained,
 )
 from wardround.config.recipe import is_for, with_recipe
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
@@ -59,6 +62,7 @@ class Study(Section):
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
     privacy: SerializeAsAny[PrivacySection]
     federation: SerializeAsAny[FederationSection] = Field(default_factory=lambda: FederatedSGD.model_validate({}))
+    evaluation: SerializeAsAny[EvaluationSection] = Field(default_factory=lambda: NoEvaluation(level="none"))
     performance: PerformanceSection = Field(default_factory=PerformanceSection.model_construct)
 
     @model_validator(mode="before")
@@ -70,6 +74,8 @@ class Study(Section):
         read = with_site(dict(given))
         if isinstance(read.get("privacy"), dict) and "rounding" in read["privacy"]:
             read["privacy"] = _rounded_by_patient(read["privacy"])
+        if isinstance(read.get("privacy"), dict) and read["privacy"].get("plan") == "evaluation":
+            read.setdefault("federation", {"strategy": "evaluation"})
         for section, tag, kinds in (
             ("privacy", "plan", kinds_of(PrivacySection)),
             ("federation", "strategy", kinds_of(FederationSection)),
@@ -135,6 +141,7 @@ class Study(Section):
         self._masked()
         self._trusted()
         self._honest()
+        check_evaluation(self.evaluation, self.data, self.model, self.privacy, self.federation)
         return self
 
     def _averaging(self, federation: Averaging) -> None:
@@ -159,7 +166,8 @@ class Study(Section):
     def _honest(self) -> None:
         """Refuses shares of noise if none is surely added by an honest hospital."""
         privacy, count = self.privacy, self.hospitals.count
-        if self.shares_noise and isinstance(privacy, DPSGD | ClippedUpdates | OutputPerturbed | CorrelatedNoise):
+        kinds = DPSGD | ClippedUpdates | OutputPerturbed | CorrelatedNoise | Untrained
+        if self.shares_noise and isinstance(privacy, kinds):
             dropouts = 0 if isinstance(privacy, CorrelatedNoise) else privacy.dropouts
             if privacy.colluders + dropouts >= count:
                 raise conflict(
@@ -215,9 +223,11 @@ class Study(Section):
     def _masked(self) -> None:
         """Refuses masked sums that would hide nothing."""
         privacy, count = self.privacy, self.hospitals.count
-        if not isinstance(privacy, DPSGD) or privacy.sum != "masked":
+        evaluates = isinstance(privacy, Untrained) and privacy.trust == "secure-aggregation"
+        if not evaluates and not (isinstance(privacy, DPSGD) and privacy.sum == "masked"):
             return
-        if self.federation.strategy != "fedsgd":
+        assert isinstance(privacy, DPSGD | Untrained), "of one kind or the other"
+        if self.federation.strategy != "fedsgd" and not evaluates:
             raise conflict(
                 "study-plan-strategy",
                 f'sum = "masked" is the sum of all hospitals in every round, and {self.federation.strategy} has none; '
@@ -239,7 +249,7 @@ class Study(Section):
     def forms_sums(self) -> bool:
         """True if the answers of all hospitals in a round are summed, and no single one is needed."""
         match self.federation:
-            case FederatedSGD(strategy="fedsgd") | OneShotSection():
+            case FederatedSGD(strategy="fedsgd") | OneShotSection() | EvaluationStrategy():
                 return True
             case Scaffolding():
                 return False
@@ -306,6 +316,8 @@ class Study(Section):
             mode="json",
             exclude={"site": True, "performance": True, "privacy": {"ledger"}},
         )
+        if isinstance(self.evaluation, NoEvaluation):
+            del content["evaluation"]  # a study from before there were levels is the same study
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights_sha256 or self.model.weights.name
         if self.model.backbone is not None:
@@ -327,6 +339,8 @@ class Study(Section):
         """
         lines: list[str] = []
         tables = self.model_dump(mode="json", exclude_none=True, exclude={"privacy": {"unit"}})
+        if isinstance(self.evaluation, NoEvaluation):
+            del tables["evaluation"]
         for section, values in tables.items():
             nested = {key: value for key, value in values.items() if isinstance(value, dict)}
             lines += [f"[{section}]", *_toml_lines(values), ""]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tests.thorough.hostile.documents import own_files, studies, sweeps
 from tests.thorough.hostile.generator import every_case
-from tests.thorough.hostile.records import MUST_REFUSE, notes
+from tests.thorough.hostile.records import notes
 
-LEAST_CASES = 400
+LEAST_CASES = 1_200
 SAMPLE_EVERY = 400
 MOST_KILOBYTES = 2_600_000
 """Two gigabytes beyond the imported libraries."""
@@ -41,8 +41,7 @@ def fault_of(case, outcome):
         return "it steers the terminal"
     if outcome["kilobytes"] > MOST_KILOBYTES:
         return f"{outcome['kilobytes']:,} kilobytes"
-    kind, _, name = case.name.partition(": ")
-    if code == 0 and kind == "weights" and name in MUST_REFUSE:
+    if code == 0 and case.must_refuse:
         return "read, and must be refused"
     return None
 

@@ -8,6 +8,7 @@ from typing import Literal, assert_never
 
 import numpy as np
 
+from wardround.boundary.machine import machine_faults
 from wardround.errors import DataError, RecordError
 from wardround.inference.export.bundle import write_bundle
 from wardround.inference.export.model_card import NO_FACTS, Facts, json_of_card, markdown_of_card
@@ -38,7 +39,8 @@ def export(model: Model, form: Form, out: Path, pictures: list[Path] | None = No
         For ONNX the check against torch.
 
     Raises:
-        DataError: the folder exists or cannot be made (code `data-results`).
+        DataError: the folder exists (code `data-results`).
+        MachineError: it cannot be made.
         ModelError: see `write_onnx`.
         MissingExtra: a package is not installed.
     """
@@ -48,14 +50,9 @@ def export(model: Model, form: Form, out: Path, pictures: list[Path] | None = No
         raise DataError(
             f"`--out` must be a folder that is not there yet, got {out}; choose another.", code="data-results"
         )
-    try:
+    with machine_faults(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise DataError(
-            f"`--out` must be a place that can be written, got {out} ({error.strerror}); choose another.",
-            code="data-results",
-        ) from None
     try:
         checked = _written(model, form, beside, pictures or [])
         beside.rename(out)
