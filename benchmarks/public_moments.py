@@ -3,7 +3,8 @@
     python -m benchmarks.public_moments [--data path/to/chest_xray]
 
 writes `src/wardround/models/backbones/moments.safetensors` and prints its SHA-256 for `models/backbones/names.py`. Sets
-are `generated-grey` and `generated-colour`, of the pictures of `benchmarks.public_pictures`, and `chest-xray`, of the
+are `generated-grey` and `generated-colour`, of the pictures of `benchmarks.public_pictures` (grey ones with as many
+variants of one radiograph), and `chest-xray`, of the
 paediatric chest X-rays of Kermany, Zhang and Goldbaum 2018 (https://doi.org/10.17632/rscbjbr9sj.2, CC BY 4.0), of which
 the file has two numbers an activation and no picture. Without `--data` that set is taken over from the file.
 """
