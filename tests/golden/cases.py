@@ -262,8 +262,9 @@ def _shrunk(raw: Tables, volumes: Path) -> Tables:
         raw["privacy"]["cohorts"] = 2
     if "num_patients" in raw["privacy"]:
         raw["privacy"]["num_patients"] = 38
+    raw.setdefault("federation", {"rounds": 3, "evaluate_every": 2})
     for key, most in _AT_MOST.items():
-        if key in raw.get("federation", {}):
+        if key in raw["federation"]:
             raw["federation"][key] = min(raw["federation"][key], most)
     if "sweep" in raw:
         raw["sweep"] = {"privacy.epsilon": [2, 8], "repeats": 2}
