@@ -23,7 +23,7 @@ def extra(monkeypatch):
         def found(name, package=None):
             return (is_there or None) if name == PACKAGE else known(name, package)
 
-        monkeypatch.setattr(choice.importlib.util, "find_spec", found)
+        monkeypatch.setattr(importlib.util, "find_spec", found)
 
     install()
     return install
