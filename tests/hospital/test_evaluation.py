@@ -4,6 +4,7 @@ import hashlib
 import json
 from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from wardround.coordinator.evaluation import noise_std
 from wardround.coordinator.observer import Silent
 from wardround.coordinator.opening import open_coordinator
 from wardround.coordinator.run import coordinate
-from wardround.errors import PrivacyError, StudyError
+from wardround.errors import PrivacyError, RecordError, StudyError
 from wardround.federation.messages import Answer, Failure, FailureCode, Received, Request, Stage
 from wardround.federation.wire.tables import encode_request
 from wardround.hospital.accepted import accept
@@ -32,6 +33,9 @@ from wardround.hospital.hospital import Hospital
 from wardround.hospital.kept.replies import Replies
 from wardround.hospital.pictures import read_images
 from wardround.ledger.file import LedgerFile
+from wardround.privacy.plans.wording import evaluation_statement
+from wardround.records.json_object import JsonObject
+from wardround.simulation import verification
 from wardround.simulation.own_key import own_key, own_pin
 from wardround.simulation.run import run_study
 from wardround.simulation.verification import verify_run
@@ -324,6 +328,39 @@ def test_an_outside_model_is_evaluated_without_training(folders, tmp_path, trust
     assert refused == REFUSED
     with raises_code(StudyError, "study-evaluation-only"):
         run_study(study, tmp_path / "simulated", Silent())
+
+
+def unprotected_record(tmp_path):
+    """The parts of a record whose test patients' figures left without protection, without figures."""
+    study = asked_study(evaluation={"level": "unprotected"})
+    said = evaluation_statement(plan_of(study), simulated=False, seeded=False)
+    row = {"level": "unprotected", "statement": said.to_json(), "sentence": said.sentence(), "short": said.short()}
+    results: dict[str, dict[str, Any]] = {"evaluation": {"level": "unprotected", "figures": None, "missing": {}}}
+    return study, {"standing": "hospitals", "evaluation": row}, results
+
+
+EDITS = {
+    "level": ("certificate", lambda said, results: said["evaluation"].update(level="noised")),
+    "guarantee": (
+        "certificate",
+        lambda said, results: said["evaluation"]["statement"].update(guarantee=True, epsilon=1.0, reason=""),
+    ),
+    "short": ("certificate", lambda said, results: said["evaluation"].update(short="epsilon = 1")),
+    "none": ("certificate", lambda said, results: said.update(evaluation=None)),
+    "standing": ("certificate", lambda said, results: said.update(standing="lasting")),
+    "results": ("results", lambda said, results: results["evaluation"].update(level="noised")),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_signed_record_cannot_call_test_patients_protected_who_are_not(tmp_path, edit):
+    study, certificate, results = unprotected_record(tmp_path)
+    record: Any = SimpleNamespace(results=results)
+    assert list(verification._evaluated(tmp_path, study, record, JsonObject(certificate, "certificate.json")))
+    file, change = EDITS[edit]
+    change(certificate, results)
+    with raises_code(RecordError, f"record-{file}"):
+        list(verification._evaluated(tmp_path, study, record, JsonObject(certificate, "certificate.json")))
 
 
 @pytest.mark.parametrize(
