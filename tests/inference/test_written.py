@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.errors import raises_code
 from tests.inference.saved import drawn, picture_input, save
 
@@ -66,3 +67,16 @@ def test_no_memory_is_taken_for_the_sizes_of_a_card_before_they_are_the_files(tm
     monkeypatch.setattr(loading, "build", built)
     with raises_code(ModelError, "model-weights"):
         load(folder)
+
+
+def test_a_file_may_have_any_name(tmp_path):
+    model = model_of(tmp_path / "run")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8))
+    paths = [tmp_path / name for name in ("a#1.png", "a", "b.png#", "#c.png", "d\ne.png")]
+    for path in paths:
+        picture.save(path, format="PNG")
+    paths.append(tmp_path / "missing#2.png")
+    answers = model.predict(paths)
+    assert [answer.file for answer in answers] == [str(path) for path in paths]
+    assert [isinstance(answer, Classified) for answer in answers].count(True) >= 3
+    assert isinstance(answers[-1], Unanswered)
