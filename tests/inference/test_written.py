@@ -12,6 +12,7 @@ from tests.inference.saved import drawn, picture_input, save
 
 from wardround.errors import ModelError
 from wardround.inference.answers import Classified, Unanswered
+from wardround.inference.export.bundle import write_bundle
 from wardround.inference.export.model_card import markdown_of_card
 from wardround.inference.files import Folder
 from wardround.inference.model import load
@@ -80,3 +81,14 @@ def test_a_file_may_have_any_name(tmp_path):
     assert [answer.file for answer in answers] == [str(path) for path in paths]
     assert [isinstance(answer, Classified) for answer in answers].count(True) >= 3
     assert isinstance(answers[-1], Unanswered)
+
+
+@pytest.mark.parametrize("start", ["$", "@", "%"])
+def test_no_class_name_is_an_expression_of_a_bundle(tmp_path, start):
+    """MONAI runs texts of the metadata that begin with "$" when a workflow asks for the names of the channels."""
+    name = f"{start}__import__('os').getcwd()"
+    model = model_of(tmp_path / "run", classes=("clear", name))
+    (tmp_path / "bundle").mkdir()
+    write_bundle(model, tmp_path / "bundle")
+    metadata = json.loads((tmp_path / "bundle" / "configs" / "metadata.json").read_text())
+    assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"] == {"0": "clear", "1": f"'{name}"}
