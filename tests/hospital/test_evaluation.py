@@ -16,6 +16,7 @@ from tests.errors import raises_code
 from tests.hospital.bytes_channel import BytesChannel, reply_to
 from tests.hospital.deployed import NAMES, make_folders, open_from, study_of
 
+from wardround.accounting.events import GaussianEvent
 from wardround.accounting.mechanisms import gaussian_epsilon
 from wardround.agreed.plans import plan_of
 from wardround.config.site import read_policy, read_site
@@ -328,6 +329,27 @@ def test_an_outside_model_is_evaluated_without_training(folders, tmp_path, trust
     assert refused == REFUSED
     with raises_code(StudyError, "study-evaluation-only"):
         run_study(study, tmp_path / "simulated", Silent())
+
+
+@pytest.mark.parametrize("odd", [1, 31, 33])
+def test_a_hospital_that_sends_histograms_of_another_length_is_missing(odd):
+    """One number would have been added to every bin, and any other length would have ended the run in an error."""
+    study = asked_study()
+    updates = {
+        "north": np.ones(32, np.float32),
+        "south": np.ones(odd, np.float32),
+        "west": np.ones(32, np.float32),
+    }
+
+    def ask(requests, deadline_s):
+        assert all(isinstance(request.work, Evaluate) for request in requests.values())
+        return {name: Answer(update, GaussianEvent(1.0)) for name, update in updates.items()}, {}
+
+    channel = SimpleNamespace(hospitals=tuple(updates), ask=ask)
+    coordinator: Any = SimpleNamespace(study=study, plan=plan_of(study), masked=None, channel=channel)
+    found: Any = across(coordinator, {"global": WEIGHTS}, ("clear", "lesion"))
+    assert found["missing"] == {"south": "protocol"}
+    assert found["figures"]["histograms"] == np.full((1, 2, 16), 2.0).tolist()
 
 
 def unprotected_record(tmp_path):
