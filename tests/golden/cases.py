@@ -249,6 +249,7 @@ _AT_MOST = {"rounds": 3, "cycles": 1, "local_steps": 2, "evaluate_every": 2}
 def _shrunk(raw: Tables, volumes: Path) -> Tables:
     """An example on few patients, few hospitals and few rounds, seeded; everything else stands as its file has it."""
     raw = _laid(raw, {"study": {"seed": 7}})
+    raw["data"] |= raw.pop("site", {})
     if raw["data"]["layout"] == "decathlon":
         raw["data"] |= {"path": str(volumes), "volume_size": [16, 16, 16], "spacing": [1.0, 1.0, 2.0]}
         raw["model"]["width"] = 4

@@ -144,6 +144,7 @@ def test_the_recipe_of_the_card_makes_the_pictures_of_the_run(
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("view", family(["slices", "volume"]))
 def test_a_segmentation_answers_as_its_run_did(tiny, tmp_path, view):
     write_volumes(tmp_path / "volumes")
