@@ -30,8 +30,9 @@ def check_allowed_to_its_end(plan: Plan, cap: float | None = None) -> None:
             epsilon=cap, delta=plan.delta, accountant=plan.accountant,
         )  # fmt: skip
         assert account.admitted.all()
-        for attempt in range(plan.counts if plan.count else 0):
-            account.charge(release_event(plan.count), release=f"0/count/{attempt}", purpose="count")
+        if plan.count is not None:
+            for attempt in range(plan.counts):
+                account.charge(release_event(plan.count), release=f"0/count/{attempt}", purpose="count")
         allowed = plan.releases
         while plan.epsilon_after(allowed, plan.counts) > cap:
             allowed -= 1

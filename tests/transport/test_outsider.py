@@ -15,8 +15,9 @@ from tests.transport.test_watched import wait_until
 
 pytestmark = pytest.mark.thorough
 
-HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
-"""The first bytes of a client of gRPC: preface, and settings without content."""
+SETTINGS = 4
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + bytes([SETTINGS]) + bytes(5)
+"""The first bytes of a client of gRPC: preface, and a frame of settings without content."""
 CLAIMED_S = 45.0
 
 
@@ -24,8 +25,8 @@ def answered(flare, context=None):
     """What the port sends to a client of gRPC, as application data; nothing where it gives no channel."""
     port = json.loads((flare.folder / "kits/coordinator/kit.json").read_text())["port"]
     try:
-        with socket.create_connection(("localhost", port), timeout=10) as plain:
-            link = plain if context is None else context.wrap_socket(plain, server_hostname="localhost")
+        plain = socket.create_connection(("localhost", port), timeout=10)
+        with plain, plain if context is None else context.wrap_socket(plain, server_hostname="localhost") as link:
             link.sendall(HTTP2)
             return link.recv(1 << 12)
     except (ConnectionError, ssl.SSLError):
@@ -40,11 +41,6 @@ def context_of(flare, certificate=None, key=None):
     return context
 
 
-def has_settings(found):
-    """Whether these are settings of HTTP/2, with which every channel of gRPC begins."""
-    return len(found) >= 9 and found[3] == 4
-
-
 def served(flare):
     """The hospitals that are served now."""
     said = flare.call("state", flare.folder / "kits/coordinator", "--sockets", flare.sockets)
@@ -54,11 +50,12 @@ def served(flare):
 def test_the_port_gives_no_channel_without_a_certificate_of_the_root(flare, tmp_path):
     flare.wait()
     kit = flare.folder / "kits" / NAMES[0]
-    assert has_settings(answered(flare, context_of(flare, kit / "client.crt", kit / "client.key")))
-    assert not has_settings(answered(flare)), "plain text"
-    assert not has_settings(answered(flare, context_of(flare))), "the root certificate alone"
+    genuine = answered(flare, context_of(flare, kit / "client.crt", kit / "client.key"))
+    assert genuine[3] == SETTINGS, "a channel of gRPC"
+    assert answered(flare) == b"", "plain text"
+    assert answered(flare, context_of(flare)) == b"", "the root certificate alone"
     own = self_signed(tmp_path / "own.crt", NAMES[0])
-    assert not has_settings(answered(flare, context_of(flare, own, own.with_suffix(".key")))), "self-signed"
+    assert answered(flare, context_of(flare, own, own.with_suffix(".key"))) == b"", "self-signed"
 
 
 def test_a_kit_of_one_hospital_is_no_kit_of_another(flare, tmp_path):
