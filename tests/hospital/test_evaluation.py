@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file as load
 from safetensors.numpy import save
+from tests.cases import family
 from tests.charges import charges_of
 from tests.errors import raises_code
 from tests.hospital.bytes_channel import BytesChannel, reply_to
@@ -134,7 +135,7 @@ def test_a_repetition_costs_nothing_and_a_further_attempt_only_what_is_foreseen(
     assert account.spent() <= 3.0, "the promise covers the spare attempt"
 
 
-@pytest.mark.parametrize("spare", [0, 1])
+@pytest.mark.parametrize("spare", family([0, 1], keep=[1]))
 def test_killed_between_charge_and_release(folders, opened, monkeypatch, spare):
     """What was charged stays charged: asked again it is a further attempt, which the study pays for or not."""
     study = asked_study(ALONE | {"spare_attempts": spare})
@@ -155,7 +156,7 @@ def test_killed_between_charge_and_release(folders, opened, monkeypatch, spare):
     assert len(charges_of(opened(study).agent.tested.account)) == 1 + spare
 
 
-@pytest.mark.parametrize("spare", [0, 1])
+@pytest.mark.parametrize("spare", family([0, 1], keep=[1]))
 def test_a_masked_sum_that_loses_a_hospital_is_charged_and_opens_nothing(folders, monkeypatch, spare):
     """Charged hospitals are charged again for another attempt, or refuse it; the model's run ends either way."""
     paths, keys = folders
@@ -183,9 +184,10 @@ def test_a_masked_sum_that_loses_a_hospital_is_charged_and_opens_nothing(folders
     assert set(second["missing"].values()) == (set() if spare else {"refused-spare"})
 
 
-@pytest.mark.parametrize("privacy", [ALONE, MASKED], ids=["nobody", "masked"])
+@pytest.mark.parametrize("privacy", family([MASKED, ALONE]), ids=["masked", "nobody"])
 @pytest.mark.parametrize(
-    ("evaluation", "round"), [({"level": "none"}, ROUNDS + 1), (NOISED, 0), (NOISED, ROUNDS), (NOISED, ROUNDS + 2)]
+    ("evaluation", "round"),
+    family([({"level": "none"}, ROUNDS + 1), (NOISED, 0), (NOISED, ROUNDS), (NOISED, ROUNDS + 2)]),
 )
 def test_what_the_study_does_not_ask_for_is_refused(folders, opened, privacy, evaluation, round):
     study = asked_study(privacy, evaluation)
@@ -267,7 +269,7 @@ def test_a_place_follows_from_the_patients_own_id(folders):
         assert [{p.id for p in part} for part in set_aside(fewer, study)] == [part - {absent.id} for part in whole]
 
 
-@pytest.mark.parametrize("kind", ["nobody", "masked"])
+@pytest.mark.parametrize("kind", family(["masked", "nobody"]))
 def test_the_sum_is_that_of_all_test_patients_with_the_noise_that_is_stated(folders, kind):
     """Federated is pooled: the sum of all hospitals less the rows of all their test patients is noise of that size."""
     paths, keys = folders
@@ -293,8 +295,8 @@ def test_the_sum_is_that_of_all_test_patients_with_the_noise_that_is_stated(fold
     assert own == [[], [], []]
 
 
-@pytest.mark.parametrize("trust", ["secure-aggregation", "nobody"])
-def test_an_outside_model_is_evaluated_without_training(folders, tmp_path, trust):
+@pytest.mark.parametrize("trust", family(["nobody", "secure-aggregation"]))
+def test_an_outside_model_is_evaluated_without_training(folders, tmp_path, without_charts, trust):
     """The whole program: the given weights are the model, the promise is to test patients, and nobody else is asked."""
     paths, keys = folders
     file = tmp_path / "outside.safetensors"
