@@ -22,6 +22,7 @@ from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
 from wardround.cli.predict import predict
 from wardround.cli.printing import AGAIN, console, interruptible, number, print_run
+from wardround.cli.serve import serve
 from wardround.cli.verify import PinsPath, RunPath, trusted, verify
 from wardround.errors import WardroundError
 
@@ -43,6 +44,7 @@ app.add_typer(agent_app, name="agent")
 app.command()(coordinate)
 app.command()(predict)
 app.command()(export)
+app.command()(serve)
 app.command()(verify)
 
 _Choice = TypeVar("_Choice", bound=StrEnum)

@@ -42,7 +42,7 @@ MODELS = {
     ),
     "features": ("features", picture_input(image_size=64), ("clear", "lesion"), "classes"),
     "patch": ("resnet18", picture_input(image_size=64, patch=48), ("clear", "lesion"), "classes"),
-    "masks": ("small_unet", picture_input(image_size=64), ("background", "lesion", "other"), "masks"),
+    "masks": ("small_unet", picture_input(image_size=48), ("background", "lesion", "other"), "masks"),
     "masks-pad": (
         "small_unet",
         picture_input(image_size=64, fit="pad", patch=48),

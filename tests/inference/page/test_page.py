@@ -21,7 +21,8 @@ from wardround.inference.page import write
 from wardround.inference.page.languages import languages_of
 
 STUB = {
-    "ort.wasm.bundle.min.mjs": b"/*! ONNX Runtime Web v0.0.0 */\nconst a=1,b=2;export{a as env,b as Tensor,a as default};\n"
+    "ort.wasm.bundle.min.mjs": b"/*! ONNX Runtime Web v0.0.0 */\nconst a=1,b=2;"
+    b"export{a as env,b as Tensor,a as default};\n"
     b"//# sourceMappingURL=x.map\n",
     "ort-wasm-simd-threaded.wasm": b"compiled",
 }

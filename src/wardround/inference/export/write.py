@@ -85,21 +85,29 @@ def export_page(
         MissingExtra: a package or the runtime is not installed.
         StudyError: the advice does not hold (code `study-advice`).
     """
-    check_page(model)
     if out.exists():
         raise DataError(
             f"`--out` must be a file that is not there yet, got {out}; choose another.", code="data-results"
         )
+    page, checked = page_with_graph(model, advice, pictures)
+    content = page.encode("utf-8")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(out, error) from None
+    write(out, content)
+    return checked, len(content)
+
+
+def page_with_graph(
+    model: Model, advice: Path | None = None, pictures: list[Path] | None = None
+) -> tuple[str, Checked]:
+    """Returns the page of a model and its graph's check against torch; arguments and errors as `export_page`."""
+    check_page(model)
     with TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
         checked = write_onnx(model, graph, _rows_of(model, pictures or []))
-        page = page_of(model, graph.read_bytes(), advice).encode("utf-8")
-    write(out, page)
-    return checked, len(page)
+        return page_of(model, graph.read_bytes(), advice), checked
 
 
 def facts_of(folder: Path) -> Facts:
