@@ -22,9 +22,16 @@ const status = page.locator("#status");
 await page.waitForFunction(() => !document.getElementById("file").disabled || document.querySelector("#status.fault"), null, { timeout: 120000 });
 out.opened = Date.now() - begin;
 out.ready = await status.textContent();
+const drop = (file) =>
+  page.evaluate((content) => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([Uint8Array.from(atob(content), (one) => one.charCodeAt(0))], "dropped"));
+    document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+  }, readFileSync(file).toString("base64"));
 for (const file of task.files) {
   const from = Date.now();
-  await page.locator("#file").setInputFiles(file);
+  if (task.drops) await drop(file);
+  else await page.locator("#file").setInputFiles(file);
   await page.waitForFunction(() => !document.getElementById("answer").hidden || document.querySelector("#status.fault"), null, { timeout: 120000 });
   const took = Date.now() - from;
   const fault = (await status.getAttribute("class")) === "fault" ? await status.textContent() : null;

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from wardround.inference.answers import Classified, Segmented
 from wardround.inference.export.write import export_page
 from wardround.inference.model import load
 from wardround.inference.page.write import RUNTIME
+from wardround.inference.serve import Service
 
 HERE = Path(__file__).parent
 RUNTIME_FOLDER = Path(__file__).parents[3] / "src" / "wardround" / "inference" / "page" / "runtime"
@@ -121,7 +123,7 @@ CHOSEN = ["grey.jpg", "colour-4:2:0-True.jpg", "turned-6.jpg", "l.png", "rgba.pn
 def test_a_page_answers_as_predict(name, made, pictures):
     model, page = made(name)
     paths = [pictures[one] for one in CHOSEN]
-    found = browse(page, paths, quick=name != "grey")
+    found = browse(page, paths, quick=name != "grey", drops=name == "colour")
     assert found["said"] == []
     for path, mine in zip(paths, found["answers"], strict=True):
         (answer,) = model.predict([path])
@@ -196,6 +198,22 @@ def test_axe_finds_no_fault_and_keys_reach_everything(colours, width, made, pict
     )
     assert found["axe"] == []
     assert {"language", "file", "camera", "show"} <= set(found["keys"]) | {"language"}
+
+
+@pytest.mark.usefixtures("driver")
+def test_the_page_from_a_server_is_the_same(made, pictures):
+    model, page = made("grey")
+    with Service(model, page.read_text()) as service:
+        thread = threading.Thread(target=service.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            (mine,) = browse(page, [pictures["l.png"]], url=service.url, quick=True)["answers"]
+        finally:
+            service.shutdown()
+            thread.join()
+    (answer,) = model.predict([pictures["l.png"]])
+    assert isinstance(answer, Classified)
+    np.testing.assert_allclose(mine["values"], list(answer.probabilities.values()), rtol=0, atol=1e-4)
 
 
 @pytest.mark.real_data

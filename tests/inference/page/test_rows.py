@@ -14,6 +14,7 @@ from PIL import Image
 from tests.inference.saved import drawn, picture_input, save
 
 from wardround.inference.model import Model, load
+from wardround.inference.page.languages import languages_of
 from wardround.inference.reading import Ready
 
 ASSETS = Path(str(files("wardround.inference.page"))) / "assets"
@@ -183,6 +184,16 @@ def pictures(tmp_path_factory):
     return made
 
 
+def broken(content, generator):
+    """A file cut off, or with a few bytes of its first half changed."""
+    if generator.random() < 0.3:
+        return content[: generator.integers(len(content))]
+    made = bytearray(content)
+    for place in generator.integers(0, max(1, len(content) // 2), generator.integers(1, 6)):
+        made[place] = generator.integers(256)
+    return bytes(made)
+
+
 def in_node(model: Model, paths):
     """What the page makes of each file."""
     given = json.dumps({"card": model.card.to_json(), "files": list(map(str, paths))})
@@ -209,3 +220,19 @@ def test_rows_are_those_of_predict(kind, recipe, pictures, tmp_path):
         different = np.abs(rows.astype(int) - theirs.rows).max()
         assert different == 0, (path.name, different)
         assert len(mine["findings"]) == len(theirs.findings), (path.name, mine["findings"], theirs.findings)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_broken_files_are_read_or_have_a_sentence(kind, pictures, tmp_path):
+    given = RECIPES["grey"]
+    model = load(save(tmp_path / "run", drawn("linear", given, 2), given))
+    generator, paths = np.random.default_rng(0), []
+    for number in range(200):
+        content = pictures[kind][number % len(pictures[kind])].read_bytes()
+        paths.append(tmp_path / f"{number}.{kind}")
+        paths[-1].write_bytes(broken(content, generator))
+    words = languages_of(None, ())["en"]["words"]
+    found = in_node(model, paths)
+    assert len(found) == len(paths)
+    assert {one["fault"] for one in found if "fault" in one} <= set(words)
+    assert any("fault" in one for one in found)

@@ -157,12 +157,7 @@ class Found {
 }
 
 export async function decodeDicom(bytes) {
-  let found;
-  try {
-    found = await parsed(bytes);
-  } catch (error) {
-    throw error instanceof Fault ? error : new Fault("damaged"); // the reader ran past the end
-  }
+  const found = await parsed(bytes);
   const modality = found.text("modality").toUpperCase();
   const pixels = found.elements.get(TAGS.pixels[0]);
   if (!pixels?.length || !found.number("rows", 0) || NO_PICTURES.includes(modality)) throw new Fault("no_pixels");

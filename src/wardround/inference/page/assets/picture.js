@@ -10,7 +10,15 @@ const SHOWN_SIDE = 480;
 
 // Returns width, height, planes (one or three), and what is known: aspect, modality, caution, isColoured; `display()`
 // gives a finer picture to show, where the one that is read is small.
-export async function readPicture(bytes, { recipe, target }) {
+export async function readPicture(bytes, card) {
+  try {
+    return await decoded(bytes, card);
+  } catch (error) {
+    throw error instanceof Fault ? error : new Fault("damaged"); // a reader ran past the end
+  }
+}
+
+async function decoded(bytes, { recipe, target }) {
   if (!bytes.length) throw new Fault("empty");
   if (isJpeg(bytes)) return ofJpeg(bytes, recipe, target);
   if (isPng(bytes)) {
