@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/peers
+COURIER := $(VENV)/courier
 
-.PHONY: setup demo test test-thorough golden check style types cases bench bench-simulation bench-engine bench-secure-sum page-runtime clean
+.PHONY: setup demo demo-federation test test-thorough golden check style types cases bench bench-simulation bench-engine bench-secure-sum bench-federation page-runtime clean
 
 setup: $(STAMP)
 
@@ -16,6 +17,17 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/wardround run examples/demo.toml --out runs/demo --fresh
+
+# Three hospitals as processes of their own, over FLARE with TLS, and the same study in one process.
+demo-federation: setup $(COURIER)/.installed
+	$(BIN)/python examples/federation/demo.py --courier $(COURIER)/bin/python --out runs/federation
+
+# The courier has an environment of its own: without torch, and without wardround.
+$(COURIER)/.installed: couriers/flare/requirements.txt couriers/flare/pyproject.toml $(wildcard couriers/flare/*/*.py)
+	test -d $(COURIER) || $(PYTHON) -m venv $(COURIER)
+	$(COURIER)/bin/python -m pip install --quiet --requirement couriers/flare/requirements.txt
+	$(COURIER)/bin/python -m pip install --quiet --force-reinstall --no-deps couriers/flare
+	touch $@
 
 # Two processes: torch has one thread in each, and files stay whole so that their fixtures are made once.
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
@@ -55,6 +67,9 @@ bench-secure-sum: setup
 	test -d $(PEERS) || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers_secure_sum.txt
 	$(BIN)/python -m benchmarks.secure_sum --peer-python $(PEERS)/bin/python $(SECURE_SUM_OPTIONS)
+
+bench-federation: setup $(COURIER)/.installed
+	$(BIN)/python -m benchmarks.federation --courier $(COURIER)/bin/python $(FEDERATION_OPTIONS)
 
 bench-engine: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

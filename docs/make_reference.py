@@ -74,7 +74,7 @@ def _table(section: type[Section]) -> Iterator[str]:
     """Yields one section's table: a row a key, with its values, default and description."""
     schema = section.model_json_schema(by_alias=False)
     known = schema.get("$defs", {})
-    tags = ("plan", "strategy")
+    tags = ("plan", "strategy", "level")
     yield "| key | values | default | meaning |"
     yield "|---|---|---|---|"
     for key, found in schema["properties"].items():

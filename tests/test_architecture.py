@@ -111,7 +111,17 @@ ARROWS: dict[str, set[str]] = {
     },
     # Bytes of messages between the two programs; opens none but to hand it over.
     "transport": {"work", "federation.messages", "federation.wire"},
-    "report": {"records", "accounting"},
+    "report": {"records", "accounting", "secure_aggregation.keys.identity"},
+    # A run while it goes on: reads files of a coordinator or a hospital, for their own screens.
+    "watching": {
+        "config",
+        "accounting",
+        "agreed",
+        "federation.messages",
+        "hospital.accepted",
+        "ledger",
+        "records",
+    },
     # The model in use: what training reads pictures with; of a run its record, for a model card.
     "inference": {"images", "models", "training.augment", "records"},
     # Runs from Python: what the commands do, with objects that a notebook shows.
@@ -159,6 +169,7 @@ ARROWS: dict[str, set[str]] = {
         "images",
         "secure_aggregation",
         "reproduce",
+        "watching",
     },
     "__main__": {"cli"},
 }
@@ -178,7 +189,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "identity": set(),
         "archives": {"findings"},
         "store": {"archives", "findings"},
-        "arrays": {"findings", "store"},
+        "arrays": {"archives", "findings", "store"},
         "class_names": {"entries", "identity"},
         "csv_file": {"identity"},
         # The rules for rows, the same for every table.
@@ -191,7 +202,6 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "patients": {"entries", "findings"},
         "group": {"entries", "findings", "identity", "listing", "patients"},
         "dicom": {
-            "archives",
             "class_names",
             "csv_file",
             "decode",

@@ -10,6 +10,7 @@ from PIL import Image
 from tests.errors import raises_code
 from tests.hospital.deployed import NAMES, make_folders, open_from, study_of
 
+from wardround.agreed.operating_point import operating_points_of
 from wardround.agreed.strategies import timetable_of
 from wardround.coordinator.certificate import certificate_of
 from wardround.coordinator.opening import open_coordinator
@@ -29,6 +30,11 @@ ALONE = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "trust": "nob
 STUDIES: dict[str, dict[str, Any]] = {
     "masked sums": {"privacy": MASKED, "federation": {"rounds": 2}},
     "masked sums, counted": {"privacy": MASKED | {"num_patients": None}, "federation": {"rounds": 2}},
+    "masked scores": {
+        "model": {"name": "features"},
+        "privacy": MASKED | {"clipping_norm": 0.25},
+        "federation": {"rounds": 2, "score_rounds": 1},
+    },
     "local steps": {"privacy": ALONE, "federation": {"strategy": "fedavg", "rounds": 2, "local_steps": 2}},
     "a ring": {"privacy": ALONE, "federation": {"strategy": "round-robin", "rounds": 5}},
 }
@@ -79,13 +85,15 @@ def test_hospitals_and_coordinator_train_over_bytes(folders, name):
         opening = open_coordinator(study, channel, keys)
         coordinator, weights = opening.coordinator, opening.weights
         state = coordinator.strategy.init(weights, channel)
-        schedule = Schedule(study.rounds, study.rounds, 0.0)
+        schedule = Schedule(study.rounds, study.rounds, 0.0, study.score_rounds)
         outcome = run_rounds(
             coordinator.strategy, channel, schedule, Position(0, state), Forget(), lambda round, models: {}
         )
         coordinator.close()
         receipts = coordinator.receipts()
         certificate: dict[str, Any] = certificate_of(coordinator, outcome, "0" * 64, [], receipts, str)
+    points = operating_points_of(study, coordinator.plan, outcome.position.state, ("clear", "lesion"))
+    assert [point.class_name for point in points] == ["lesion"] * study.score_rounds
     [model] = outcome.models.values()
     assert np.isfinite(model).all()
     assert not np.array_equal(model, weights)

@@ -9,13 +9,15 @@
     ├── LedgerError      ledger              a privacy ledger that is damaged, or belongs to other data
     ├── FederationError  federation          a round that cannot go on
     ├── MissingExtra     missing-extra       a feature whose optional packages are not installed
-    └── RecordError      record              a run folder that is missing, damaged or already in use
+    ├── RecordError      record              a run folder that is missing, damaged or already in use
+    └── MachineError     machine             a disk that is full, read-only or gone, a limit, or memory that is used up
 
 A code is stable and a sentence is not: programs and tests ask for `error.code`. Where one class has causes that call
 for different answers, the raising site gives a finer code that starts with the one of the class, such as
 `StudyError("...", code="study-unknown-key")`.
 
-The command line prints the sentence and exits with 2; anything else is a bug and shows its traceback.
+The command line prints the sentence and exits with 2; anything else is a bug and shows its traceback. Errors of the
+operating system that reach it are printed as a `MachineError` (`wardround.boundary.machine`).
 Messages of `DataError` may name files: they are for the hospital's own screen. What leaves a hospital
 about a failure is a code and a stage (`wardround.federation.messages`), never one of these sentences.
 """
@@ -103,3 +105,9 @@ class RecordError(WardroundError):
     """A run folder that is missing, damaged or in use."""
 
     code = "record"
+
+
+class MachineError(WardroundError):
+    """A disk, a mount, a limit or the memory of this machine that failed; the same command goes on afterwards."""
+
+    code = "machine"

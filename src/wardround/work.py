@@ -176,10 +176,48 @@ class FittedHead:
     fit: HeadFit
 
 
+BINS = 16
+"""Bins of a histogram of scores, of equal width from 0 to 1."""
+
+
+def histogram_curves(classes: int) -> int:
+    """Returns the curves of a model: class 1 against class 0 of two, else each class against the rest."""
+    return 1 if classes == 2 else classes
+
+
+def histogram_coordinates(classes: int) -> int:
+    """Returns the length of a hospital's histograms, (curve, is of the class, bin) end to end."""
+    return histogram_curves(classes) * 2 * BINS
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """The histograms of the test patients' scores under the final model, protected as the plan says.
+
+    Attributes:
+        weights: the final model, (parameter,).
+    """
+
+    name: ClassVar[str] = "evaluate"
+    weights: Vector = field(repr=False)
+
+
+@dataclass(frozen=True)
+class OwnFigures:
+    """The final model, for the hospital's own figures on its own test patients; nothing of them leaves.
+
+    Attributes:
+        weights: the final model, (parameter,).
+    """
+
+    name: ClassVar[str] = "own-figures"
+    weights: Vector = field(repr=False)
+
+
 Counted: TypeAlias = CountPatients | CountClasses
 """Work of round 0: numbers that are needed before the first model is sent."""
 
-Summed: TypeAlias = CountPatients | GradientSum | ScoreSum
+Summed: TypeAlias = CountPatients | GradientSum | ScoreSum | Evaluate
 """Work of which only the sum over all hospitals may be wanted."""
 
 
@@ -271,7 +309,7 @@ MOST_MODEL_BYTES: Final = 900_000_000
 """Bytes of a finished model: it fits into one message."""
 
 Answered: TypeAlias = (
-    CountPatients | CountClasses | GradientSum | ScoreSum | LocalUpdate | SelectiveUpdate | FittedHead
+    CountPatients | CountClasses | GradientSum | ScoreSum | LocalUpdate | SelectiveUpdate | FittedHead | Evaluate
 )
 """Work that is answered with one noised vector."""
 
@@ -282,4 +320,4 @@ Said: TypeAlias = SayHello | GiveReceipt | Finish
 """Facts that a hospital states of itself, and what it is told at the end: no patient's data are computed on, and
 nothing is charged."""
 
-Work: TypeAlias = Answered | Masked | Said
+Work: TypeAlias = Answered | Masked | Said | OwnFigures

@@ -141,7 +141,7 @@ def test_scores_are_asked_for_after_training_only():
 
 def test_a_plan_protects_scores_where_it_names_them():
     """The plan says which sums leave, and the statement too."""
-    study = head()
+    study = head(privacy={"sum": "simulated"})
     part, work = sums_of(study), ScoreSum(np.zeros(4, dtype=np.float32))
     assert part.scores == study.score_rounds
     assert protects(part, work)
@@ -173,6 +173,7 @@ def test_scores_of_other_studies_are_refused(sections):
         head(**sections | {"federation": federation})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sum", ["simulated", "masked"])
 def test_a_run_releases_its_operating_point(tiny, tmp_path, sum):
     """The card has a threshold or the reason for none, the ledger a charge for every round of scores."""

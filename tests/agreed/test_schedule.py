@@ -222,13 +222,14 @@ def test_feasibility_is_by_mu_n_and_the_number_of_classes(mu, patients, classes,
     assert f": {word}" in feasibility(mu, patients, classes)
 
 
+@pytest.mark.thorough
 def test_check_and_run_say_the_choice_and_the_feasibility(tiny, tmp_path):
     tables = tiny(
         model={"name": "auto"}, data={"image_size": 32}, privacy={"clipping_norm": None, "num_patients": 30},
         federation={"rounds": 2},
     )  # fmt: skip
     found = estimate(parse_study(tables))
-    assert found.choice.startswith("model features, as auto")
+    assert found.choice.startswith('model features with encoder = "hog", as auto takes: image_size is 32')
     assert "mu n = " in found.feasibility
     stages: list[str] = []
     watching = type("Watching", (Silent,), {"stage": lambda _, said: stages.append(said)})

@@ -6,9 +6,10 @@ import stat
 
 import pytest
 from tests.cases import family
+from tests.errors import raises_code
 
 from wardround.boundary.private import appears_whole, make_private_folder, open_private
-from wardround.errors import RecordError
+from wardround.errors import MachineError
 from wardround.records.folder import RunFolder
 
 
@@ -65,7 +66,7 @@ def test_private_folders_are_made_with_those_above_and_others_stay(tmp_path):
     assert stat.S_IMODE((tmp_path / "there").stat().st_mode) == 0o755
     assert modes(tmp_path / "there" / "a") == {}
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError):
+    with raises_code(MachineError, "machine-path"):
         make_private_folder(tmp_path / "file" / "c")
 
 
@@ -79,7 +80,7 @@ def test_a_link_in_the_place_of_a_lock_or_a_log_is_refused_and_its_target_left(t
         folder.close()
         (run / ".lock").unlink()
     (run / name).symlink_to(precious)
-    with pytest.raises(RecordError, match="it is a link"):
+    with pytest.raises(MachineError, match="it is a link"):
         RunFolder.create(run) if name == ".lock" else folder.append_round({"round": 1})
     assert precious.read_text() == "the only copy"
     folder.close()
@@ -94,7 +95,7 @@ def test_a_lock_keeps_its_content(tmp_path):
 
 def test_a_pipe_in_the_place_of_a_log_is_refused(tmp_path):
     os.mkfifo(tmp_path / "log")
-    with pytest.raises(OSError, match=r"no regular file|No such device"):
+    with pytest.raises(MachineError, match=r"no regular file|No such device"):
         open_private(tmp_path / "log", os.O_WRONLY | os.O_APPEND)
 
 

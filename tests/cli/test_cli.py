@@ -1,8 +1,10 @@
 """The commands: what they print, what they import, and how they end."""
 
+import errno
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -11,6 +13,8 @@ import pytest
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import GaussianEvent, PoissonSampledEvent, SelfComposedEvent
+from wardround.cli.main import main
+from wardround.errors import MachineError
 
 HEAVY = {"torch", "numpy", "pydantic", "dp_accounting", "scipy", "matplotlib", "PIL"}
 ASKED = ("--patients", 4000, "--hospitals", 5, "--delta", 1e-5, "--rounds", 20)
@@ -185,3 +189,54 @@ def test_a_bug_shows_its_traceback(monkeypatch, study_file):
     monkeypatch.setattr(sys, "argv", ["wardround", "run", str(study_file())])
     with pytest.raises(ZeroDivisionError):
         main()
+
+
+def failing(error):
+    def fail(*_args, **_kwargs):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/file"), "machine-full"),
+        (MemoryError(), "machine-memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "machine-memory"),
+        (sqlite3.OperationalError("database or disk is full"), "machine-full"),
+    ],
+)
+def test_a_fault_of_the_machine_is_one_sentence_with_the_way_back(
+    study_file, wardround, tmp_path, monkeypatch, error, code
+):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "study.toml").touch()
+    for name, arguments, way_back in (
+        ("run_study", ("run", study_file()), "Give the same command again to go on."),
+        ("resume_run", ("resume", begun), f"Go on with: wardround resume {begun}"),
+    ):
+        monkeypatch.setattr(f"wardround.simulation.run.{name}", failing(error))
+        ended = wardround(*arguments)
+        assert (ended.code, ended.error.code) == (2, code)
+        [said] = ended.err.splitlines()
+        assert said.startswith("wardround: ")
+        assert said.endswith(way_back)
+
+
+def test_a_mistake_of_the_program_shows_its_traceback(study_file, wardround, monkeypatch):
+    monkeypatch.setattr("wardround.simulation.run.run_study", failing(KeyError("x")))
+    with pytest.raises(KeyError):
+        wardround("run", study_file())
+
+
+def test_output_that_cannot_be_written_is_no_success(monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        monkeypatch.setattr("sys.argv", ["wardround", "schema"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 2
+    assert isinstance(ended.value.__context__, MachineError)
+    assert "standard output" in str(ended.value.__context__)

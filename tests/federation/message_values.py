@@ -37,6 +37,7 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Evaluate,
     Finish,
     FittedHead,
     GiveReceipt,
@@ -44,6 +45,7 @@ from wardround.work import (
     HeadFit,
     LocalSteps,
     LocalUpdate,
+    OwnFigures,
     Receive,
     SayHello,
     ScoreSum,
@@ -115,7 +117,8 @@ def selective(draw):
 
 GRADIENT_SUM = st.builds(GradientSum, weights=vector(PARAMETERS), clipping_norm=st.none() | POSITIVE)
 SCORE_SUM = st.builds(ScoreSum, weights=vector(PARAMETERS))
-OF = st.just(CountPatients()) | GRADIENT_SUM | SCORE_SUM
+EVALUATE = st.builds(Evaluate, weights=vector(PARAMETERS))
+OF = st.just(CountPatients()) | GRADIENT_SUM | SCORE_SUM | EVALUATE
 ROUND = st.integers(1, 2**31 - 1)
 WORKS = {
     CountPatients: st.just(CountPatients()),
@@ -125,6 +128,8 @@ WORKS = {
     LocalUpdate: st.builds(LocalUpdate, weights=vector(PARAMETERS), steps=STEPS),
     SelectiveUpdate: selective(),
     FittedHead: st.builds(FittedHead, FIT),
+    Evaluate: EVALUATE,
+    OwnFigures: st.builds(OwnFigures, weights=vector(PARAMETERS)),
     Announce: st.builds(Announce, of=OF, attempt=ROUND, hospitals=ROUND, received=st.none() | BLOB),
     Confirm: st.builds(Confirm, announcements=BLOBS),
     Upload: st.builds(Upload, confirmations=BLOBS),

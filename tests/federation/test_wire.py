@@ -53,6 +53,7 @@ from wardround.work import (
     Announce,
     CountClasses,
     CountPatients,
+    Evaluate,
     FittedHead,
     GradientSum,
     HeadFit,
@@ -61,6 +62,7 @@ from wardround.work import (
     SelectiveUpdate,
     Summed,
     Work,
+    histogram_coordinates,
 )
 
 
@@ -108,11 +110,12 @@ def test_a_codec_has_exactly_the_fields_of_its_class(record):
         (GradientSum(WEIGHTS), PARAMETERS),
         (GradientSum(WEIGHTS, 0.5), PARAMETERS + 1),
         (FittedHead(HeadFit(0.1, 1.0, None)), PARAMETERS),
+        (Evaluate(WEIGHTS), histogram_coordinates(CLASSES)),
     ],
     ids=str,
 )
 def test_an_answer_has_the_length_that_was_asked_for(work, expected):
-    for size in range(PARAMETERS + 3):
+    for size in {*range(PARAMETERS + 3), expected - 1, expected, expected + 1}:
         content = encode_reply(Answer(np.ones(size, dtype=np.float32), NoEvent()))
         if size == expected:
             assert decode_reply(content, LIMITS.answering(work))

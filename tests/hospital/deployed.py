@@ -18,17 +18,18 @@ phantom = {{ patients = 12, sites = 1, image_size = 32, max_images = 2, seed = {
 """
 
 
-def study_of(privacy, federation, *, data=None, model=None, hospitals=None, **study):
-    """A study of three hospitals; keys of [privacy] that are None are left out."""
+def study_of(privacy, federation, *, data=None, model=None, hospitals=None, evaluation=None, **study):
+    """A study of three hospitals, all of whose patients train; keys of [privacy] that are None are left out."""
     return parse_study(
         {
             "study": {"name": "three", **study},
             "site": {"layout": "phantom"},
-            "data": {"image_size": 32, "classes": ["clear", "lesion"], **(data or {})},
+            "data": {"image_size": 32, "classes": ["clear", "lesion"], "test_fraction": 1e-9, **(data or {})},
             "hospitals": hospitals or {"count": 3, "names": list(NAMES)},
             "model": {"name": "linear", **(model or {})},
             "privacy": {key: value for key, value in privacy.items() if value is not None},
             "federation": federation,
+            "evaluation": evaluation or {"level": "none"},
         }
     )
 

@@ -1,3 +1,5 @@
+import errno
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -5,14 +7,16 @@ import pytest
 import torch
 from scipy.signal import lfilter
 from tests.charges import charge_another_run, charges_of
+from tests.errors import raises_code
 from tests.fixtures_federation import STUDY, private_plan, without_noise
 
 from wardround.accounting.events import GaussianEvent, NoEvent, leaves
+from wardround.errors import MachineError
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
-from wardround.hospital.memory import Memory
+from wardround.hospital.kept.memory import Memory
 from wardround.ledger.file import LedgerFile
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.correlated import Correlation
@@ -142,12 +146,11 @@ def test_nothing_leaves_before_its_notes_are_written(make_federation, monkeypatc
     updates(federation, 1)
 
     def full(*_):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Memory, "write", full)
-    replies, failures = ask(federation, 2)
-    assert not replies
-    assert set(failures.values()) == {Failure(FailureCode.INTERNAL, Stage.TRAINING)}
+    with raises_code(MachineError, "machine-full"):
+        ask(federation, 2)
 
 
 @pytest.mark.parametrize("held", ["nothing", "another study"])

@@ -11,8 +11,8 @@ from tests.hospital.masked_rounds import MaskedFederation, ends_the_run, masked_
 
 from wardround.errors import LedgerError, RecordError
 from wardround.federation.messages import Failure, FailureCode, Stage
+from wardround.hospital.kept.notes import Notes
 from wardround.hospital.masked import MaskedRounds
-from wardround.hospital.notes import Notes
 from wardround.ledger.entry import GENESIS
 from wardround.ledger.file import LedgerFile
 from wardround.secure_aggregation.round.transcript import NO_ENTRY

@@ -12,7 +12,7 @@ from wardround.federation.messages import Request
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.hospital.agent import Agent
-from wardround.hospital.notes import Notes
+from wardround.hospital.kept.notes import Notes
 from wardround.secure_aggregation.integers import mechanism as mechanism_module
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.integers.grid import Grid

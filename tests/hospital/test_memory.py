@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wardround.errors import RecordError
-from wardround.hospital.memory import Memory
+from wardround.hospital.kept.memory import Memory
 
 
 @pytest.fixture(params=["in this process", "on disk"])

@@ -12,7 +12,7 @@ from tests.hospital.outside import (
 
 from wardround.federation.messages import Answer, Failure, FailureCode, Stage
 from wardround.federation.wire.tables import encode_request
-from wardround.hospital.replies import Replies
+from wardround.hospital.kept.replies import Replies
 from wardround.ledger.account import Account
 from wardround.work import (
     CountPatients,

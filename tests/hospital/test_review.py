@@ -9,7 +9,7 @@ from tests.errors import raises_code
 from tests.hospital.deployed import make_folders, open_from, study_of
 
 from wardround.config.site import read_policy, read_site
-from wardround.errors import DataError, LedgerError
+from wardround.errors import DataError, LedgerError, MachineError
 from wardround.hospital.own_log import log_to
 from wardround.hospital.review import review
 from wardround.ledger.file import LedgerFile
@@ -103,9 +103,18 @@ def test_a_cohort_that_is_missing_is_refused(north):
         pass
 
 
+def test_a_cohort_without_an_end_is_refused(north):
+    cohort(north, [])
+    (north / "cohort.txt").unlink()
+    (north / "cohort.txt").symlink_to("/dev/zero")
+    with raises_code(DataError, "data-cohort"), open_from(north, study_of(ALONE, {"rounds": 2})):
+        pass
+
+
 @pytest.mark.parametrize(
     ("error", "kept"),
     [
+        (MachineError("patient-7.png could not be read.", code="machine-disk"), {"code": "machine-disk"}),
         (DataError("patient-7.png is damaged.", code="data-damaged"), {"code": "data-damaged"}),
         (KeyError("patient-7"), {}),
         (
@@ -113,7 +122,7 @@ def test_a_cohort_that_is_missing_is_refused(north):
             {"code": "ledger-damaged", "sentence": "It is damaged."},
         ),
     ],
-    ids=["pictures", "a mistake", "a ledger"],
+    ids=["a disk", "pictures", "a mistake", "a ledger"],
 )
 def test_the_log_has_no_patient(tmp_path, error, kept):
     handler = log_to(tmp_path / "agent.log")

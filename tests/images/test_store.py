@@ -1,6 +1,7 @@
 """A folder, a .zip or a .tar: the same files by the same names, and hostile archives refused with one sentence."""
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from tests.errors import raises_code
 
-from wardround.errors import DataError
+from wardround.errors import DataError, MachineError
 from wardround.images import archives
 from wardround.images import store as store_room
 from wardround.images.findings import by_cause
@@ -381,3 +382,22 @@ def test_tar_members_that_overlap_refuse_the_archive(tmp_path, monkeypatch):
     monkeypatch.setattr(tarfile.TarFile, "next", overlapping)
     with pytest.raises(DataError, match="overlap"):
         open_store(path)
+
+
+@pytest.mark.parametrize("pack", ["folder", "tar"])
+def test_a_disk_that_is_gone_leaves_no_picture_out(tmp_path, monkeypatch, pack):
+    """A file that its disk cannot give is no damaged one: training would go on without its patient."""
+    root = in_folder(tmp_path / "data", FILES) if pack == "folder" else in_tar(tmp_path / "data.tar", FILES)
+    store = open_store(root)
+
+    def gone(*_arguments):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(store._source, "read", gone)
+    with raises_code(MachineError, "machine-mount"):
+        store.read("a.png")
+    store.close()
+    monkeypatch.setattr("os.scandir", gone)
+    monkeypatch.setattr("wardround.images.store.open_archive", gone)
+    with raises_code(MachineError, "machine-mount"):
+        open_store(root)

@@ -24,7 +24,7 @@ from wardround.accounting.events import (
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.errors import BudgetExhausted, LedgerError, PrivacyError
 from wardround.ledger import account
-from wardround.ledger.entry import GENESIS, Begun
+from wardround.ledger.entry import GENESIS, Begun, entry_of
 from wardround.ledger.file import LedgerFile
 
 # One run -------------------------------------------------------------------------------------------------
@@ -221,6 +221,14 @@ def test_lines_hold_words_and_numbers_and_no_ids(path, ledger):
     ]  # fmt: skip
     assert sorted(os.listdir(path.parent)) == [path.name, f"{path.name}.mark"]
     assert b"canary" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "body", ["[" * 100_000, '{"kind": ' + "[" * 200 + "]" * 200 + "}", "9" * 6000, '{"at": NaN}']
+)
+def test_a_line_beyond_the_bounds_of_a_document_is_refused(body):
+    with raises_code(LedgerError, "ledger-line"):
+        entry_of(body)
 
 
 def test_a_ledger_says_how_far_it_is_and_what_its_head_was_then(ledger):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.errors import raises_code
 
-from wardround.errors import RecordError
+from wardround.errors import MachineError, RecordError
 from wardround.records.arrays import arrays_from_file, arrays_to_bytes
 from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
 from wardround.records.writing import write_whole
@@ -156,7 +156,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(folder, monkeypat
     before = sorted(folder.path.iterdir())
     with monkeypatch.context() as patch:
         full_disk_at_replace(patch)
-        with pytest.raises(RecordError, match="No space left on device"):
+        with raises_code(MachineError, "machine-full"):
             folder.write_text("results.json", "new")
     assert (folder.path / "results.json").read_text() == "old"
     assert sorted(folder.path.iterdir()) == before
@@ -285,13 +285,13 @@ def test_a_folder_with_other_files_is_refused_and_untouched(tmp_path):
 def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
     for path in (tmp_path / "run", tmp_path / "run" / "deeper"):
-        with pytest.raises(RecordError, match="must be a folder"):
+        with raises_code(MachineError, "machine-path"):
             RunFolder.create(path)
 
 
 def test_a_folder_that_cannot_be_locked_is_refused_in_a_sentence(tmp_path):
     (tmp_path / ".lock").mkdir()
-    with pytest.raises(RecordError, match="could not be written"):
+    with raises_code(MachineError, "machine-path"):
         RunFolder.create(tmp_path)
 
 

@@ -322,6 +322,22 @@ def test_a_rehearsal_leaves_the_lasting_ledger_alone_and_says_so(study_of, tmp_p
         assert set(charges_in(tmp_path / name / "ledger.sqlite")) == {"hospital-1", "hospital-2", "hospital-3"}
 
 
+@pytest.mark.parametrize("name", ["pictures", "phantoms"])
+def test_a_fresh_run_removes_no_ledger_from_its_folder(study_of, tiny_study, tmp_path, name):
+    study = (study_of if name == "pictures" else tiny_study)(federation={"rounds": 1})
+    out = tmp_path / "run"
+    for _ in range(2):
+        run_study(study, out, Silent(), fresh=True, rehearsal=True)
+    first = (out / "ledger.sqlite").read_bytes()
+    with closing(sqlite3.connect(out / "ledger.sqlite")) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    before = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert before["ledger.sqlite"] != first
+    with raises_code(LedgerError, "ledger-version"):
+        run_study(study, out, Silent(), fresh=True, rehearsal=True)
+    assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_phantoms_never_touch_the_lasting_ledger(tiny_study, tmp_path, own_state):
     with pytest.raises(KeyboardInterrupt):
         run(tiny_study(study={"seed": None}), tmp_path / "run", Stopping(2))

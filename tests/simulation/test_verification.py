@@ -19,8 +19,9 @@ from wardround.ledger.entry import GENESIS, chained_hash
 from wardround.records import folder as records
 from wardround.records.arrays import arrays_from_file, arrays_to_bytes
 from wardround.records.folder import RunRecord
+from wardround.records.page import write_page
 from wardround.records.signed import check_signed
-from wardround.records.signer import PURPOSE, RECORD, SIGNED, sha256_of_file, signed_text
+from wardround.records.signer import PAGE, PURPOSE, RECORD, SIGNED, sha256_of_file, signed_text
 from wardround.records.writing import write_whole
 from wardround.report.write import write_report
 from wardround.secure_aggregation.keys.identity import SigningKey
@@ -237,11 +238,14 @@ def test_what_its_own_maker_signs_must_hold_together(run, name):
 @pytest.mark.parametrize("command", ["report", "resume", "verify"])
 def test_no_command_prints_what_does_not_hold(run, wardround, name, command):
     MUTATIONS[name][0](run)
-    (run / "report.html").write_text("as it was")
+    page = run / PAGE
+    if not page.exists():
+        page.write_text("as it was")
+    before = page.read_bytes()
     ended = wardround(command, run)
     assert (ended.code, ended.out) == (2, "")
     assert ended.error.code == MUTATIONS[name][1]
-    assert (run / "report.html").read_text() == "as it was"
+    assert page.read_bytes() == before
     signed_again(run, SigningKey.new(os.urandom))
     assert wardround(command, run).error.code == "record-key"
 
@@ -261,6 +265,61 @@ def test_an_edited_or_missing_signature_is_refused(run):
     assert code_of(verified, run) == "record-signature"
     (run / RECORD).unlink()
     assert code_of(verified, run) == "record-unsigned"
+
+
+# The page ------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_signed_and_an_edited_one_is_refused(run):
+    write_page(run, b"epsilon = 8.00", own_key())
+    assert verified(run).unchecked == ()
+    (run / PAGE).write_bytes(b"epsilon = 0.01")
+    assert code_of(verified, run) == "record-edited-report-html"
+    assert code_of(resume_run, run) == "record-edited-report-html"
+    (run / PAGE).unlink()  # it can be drawn again
+    verified(run)
+    write_page(run, b"epsilon = 8.00, drawn anew", own_key())
+    assert verified(run).unchecked == ()
+
+
+def test_a_page_that_nobody_signed_is_said(run):
+    signed_again(run, own_key())
+    (run / PAGE).write_bytes(b"a page")
+    [said] = verified(run).unchecked
+    assert said.startswith("report.html: it is not signed")
+
+
+def test_another_person_leaves_the_page_as_its_maker_signed_it(run):
+    write_page(run, b"as signed", own_key())
+    record = (run / RECORD).read_bytes()
+    for key in (None, SigningKey.new(os.urandom)):
+        write_page(run, b"drawn by another version", key)
+        assert ((run / PAGE).read_bytes(), (run / RECORD).read_bytes()) == (b"as signed", record)
+    (run / PAGE).unlink()
+    write_page(run, b"as signed", None)
+    assert verified(run).unchecked == ()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_a_page_killed_between_two_writes_leaves_a_record_that_holds(run, monkeypatch, moment, after):
+    write_page(run, b"first", own_key())
+    calls = 0
+
+    def write(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        if calls == moment and not after:
+            raise Killed
+        write_whole(*arguments, **options)
+        if calls == moment:
+            raise Killed
+
+    monkeypatch.setattr("wardround.records.page.write_whole", write)
+    with pytest.raises(Killed):
+        write_page(run, b"second", own_key())
+    assert (run / PAGE).read_bytes() in (b"first", b"second")
+    verified(run)
 
 
 # Honest runs ---------------------------------------------------------------------------------------------

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.errors import raises_code
 
-from wardround.errors import DataError
+from wardround.errors import MachineError
 from wardround.models.catalogue import build
 from wardround.training import encodings as module
 from wardround.training.encodings import encodings, is_kept
@@ -108,7 +107,7 @@ def test_the_number_of_threads_changes_no_bit_and_is_restored(pixels, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_refused(pixels, tmp_path):
     (tmp_path / "file").write_text("")
-    with raises_code(DataError, "data-cache"):
+    with pytest.raises(MachineError):
         encodings(frozen(), pixels, tmp_path / "file", silent)
 
 

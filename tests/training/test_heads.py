@@ -6,7 +6,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.errors import raises_code
 from tests.names import names
@@ -47,6 +47,7 @@ def both(bench, weights, samples, norm, rule=None, class_weights=None):
     return ours, bench.gradient_sums(weights, samples, norm, 0, rule, class_weights)
 
 
+@settings(max_examples=10)
 @given(
     st.lists(st.integers(0, 5), min_size=1, max_size=7),
     st.sampled_from([Flat(), Automatic(), PerLayer()]),
@@ -80,6 +81,7 @@ def test_a_cohort_larger_than_one_product_is_summed_in_parts(monkeypatch):
     assert whole[0].within == parts[0].within
 
 
+@settings(max_examples=8)
 @given(st.integers(0, 1000), st.sampled_from([0.01, 0.25, 1.0]), st.sampled_from([1.0, 30.0]))
 def test_one_patient_moves_the_sum_by_at_most_the_clip(seed, norm, scale):
     """Neighbours by removal of each patient: the bound holds for rows of any norm and for repeated pictures."""

@@ -32,7 +32,14 @@ MASKED = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "sum": "mask
 ALONE = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "trust": "nobody", "num_patients": 36}
 
 
-def study_of(cache: Path, privacy: dict[str, Any], federation: dict[str, Any], *, seed: int | None = 7) -> Study:
+def study_of(
+    cache: Path,
+    privacy: dict[str, Any],
+    federation: dict[str, Any],
+    *,
+    seed: int | None = 7,
+    evaluation: dict[str, Any] | None = None,
+) -> Study:
     """A study whose simulation deals each site's patients to the hospital of that name."""
     return parse_study(
         {
@@ -43,6 +50,7 @@ def study_of(cache: Path, privacy: dict[str, Any], federation: dict[str, Any], *
             "model": {"name": "linear"},
             "privacy": privacy,
             "federation": {"evaluate_every": 100, **federation},
+            "evaluation": evaluation or {"level": "none"},
             "performance": {"threads": 1, "cache": str(cache)},
         }
     )
@@ -98,12 +106,14 @@ class Consortium:
     def __post_init__(self) -> None:
         keys = {name: SigningKey.new(system_entropy) for name in NAMES}
         self.keys = {name: key.public for name, key in keys.items()}
-        dealt = gather(self.study, Silent()).split.hospitals
+        split = gather(self.study, Silent()).split
         options = ", ".join(f"{key} = {value}" for key, value in PHANTOM.items())
         for name in NAMES:
             home = self.home(name)
             home.mkdir()
-            (home / "cohort.txt").write_text("".join(f"{patient.id}\n" for patient in dealt[name]))
+            tested = [patient for patient in split.test if patient.images[0].site == name]
+            cohort = [patient.id for patient in (*split.hospitals[name], *tested)]
+            (home / "cohort.txt").write_text("".join(f"{patient}\n" for patient in cohort))
             (home / "site.toml").write_text(
                 f'[hospital]\nname = "{name}"\ncohort = "cohort.txt"\n[site]\nlayout = "phantom"\n'
                 f"phantom = {{ {options} }}\n"
@@ -157,11 +167,16 @@ class Consortium:
         return json.loads((self.folder / "run" / "receipts.json").read_text())
 
     def run(
-        self, watched: Callable[[SocketChannel], Any] = lambda channel: channel, *, key: SigningKey | None = None
+        self,
+        watched: Callable[[SocketChannel], Any] = lambda channel: channel,
+        *,
+        key: SigningKey | None = None,
+        over: Callable[[HospitalName], Path] | None = None,
     ) -> RunRecord:
-        """Runs the coordinator's program over sockets, or over a channel that watches them."""
+        """Runs the coordinator's program over agents' sockets or a courier's, or over a channel that watches them."""
         keys = CoordinatorKeys(self.coordinator, self.keys)
-        channel = SocketChannel({name: self.home(name) / "agent.sock" for name in NAMES}, keys)
+        paths = {name: over(name) if over else self.home(name) / "agent.sock" for name in NAMES}
+        channel = SocketChannel(paths, keys)
         try:
             return coordinate(
                 self.study, watched(channel), self.keys, key or own_key(), self.folder / "run", Silent()

@@ -18,9 +18,11 @@ from wardround.simulation.verification import verify_run
 
 LOCAL = {"strategy": "fedavg", "rounds": 2, "local_steps": 2}
 STUDIES = {
-    "masked": (MASKED, {"rounds": 3}),
+    "masked": (MASKED, {"rounds": 3}, {"level": "noised", "epsilon": 3.0}),
     "masked, counted": ({**MASKED, "num_patients": None}, {"rounds": 2}),
     "nobody": (ALONE, LOCAL),
+    "nobody, evaluated": (ALONE, LOCAL, {"level": "noised", "epsilon": 3.0}),
+    "nobody, unprotected": (ALONE, LOCAL, {"level": "unprotected"}),
     "a ring": (ALONE, {"strategy": "round-robin", "rounds": 4}),
 }
 
@@ -28,8 +30,12 @@ STUDIES = {
 def check_signed_record(between):
     """The run verifies; after a change, and under another person's key, it is neither reported nor gone on with."""
     run = between.folder / "run"
-    found = verify_run(run, own_pin(), key=own_key())
+    found = verify_run(run, own_pin() | between.keys, key=own_key())
     assert found.signed.is_finished
+    assert found.unchecked == ()
+    assert "3 hospitals signed" in found.checks[-1]
+    [unpinned] = verify_run(run, own_pin(), key=own_key()).unchecked
+    assert unpinned.startswith("receipts: the keys of site-1, site-2, site-3 are not pinned here")
     assert {"receipts.json", "certificate.json"} <= json.loads((run / "record.json").read_text())["files"].keys()
     last = max((run / "checkpoints").iterdir())
     for path, code in ((run / "receipts.json", "record-edited-receipts-json"), (last, "record-edited-checkpoint")):
@@ -47,6 +53,30 @@ def check_signed_record(between):
     (run / "certificate.json").write_bytes(certificate)
 
 
+def check_evaluation(between, record, simulated, level):
+    """The coordinator has what the level lets leave; each hospital has its own exact figures."""
+    page = (between.folder / "run" / "report.html").read_text()
+    tested = [json.loads(next((between.home(name) / "evaluation").iterdir()).read_text()) for name in NAMES]
+    patients = sum(each["test_patients"] for each in tested)
+    exact: Any = simulated.results
+    assert patients == exact["test"]["patients"] > 0
+    found, promise = record.results["evaluation"], record.certificate["evaluation"]
+    if level == "none":
+        assert (found, promise) == (None, None)
+        assert "no figure of a test patient" in page
+        return
+    assert promise["statement"]["guarantee"] == (level == "noised")
+    assert promise["sentence"] in page.replace("&#34;", '"').replace("&#39;", "'")
+    figures = found["figures"]
+    if level == "unprotected":
+        assert "released without protection" in record.certificate["sentence"] or "without protection" in page
+        assert figures["patients"]["value"] == pytest.approx(patients)
+        assert any("exact histograms" in row["what"] for row in record.certificate["unprotected"])
+    else:
+        assert promise["statement"]["epsilon"] <= 3.0
+        assert abs(figures["patients"]["value"] - patients) < 6 * figures["patients"]["noise_error"]
+
+
 @pytest.mark.parametrize(
     ("name", "begin"),
     [
@@ -55,7 +85,11 @@ def check_signed_record(between):
     ],
 )
 def test_three_agents_give_the_weights_of_the_simulation(consortium, without_charts, name, begin):
-    between = consortium(*STUDIES[name], begin=begin)
+    privacy, federation, *level = STUDIES[name]
+    between = consortium(privacy, federation, begin=begin, evaluation=level[0] if level else None)
+    for agent in NAMES:
+        with (between.home(agent) / "policy.toml").open("a") as file:
+            file.write('metrics = "unprotected"\n')
     between.accept()
     between.start()
     record = between.run()
@@ -70,7 +104,7 @@ def test_three_agents_give_the_weights_of_the_simulation(consortium, without_cha
     assert not statement["simulated"]
     check_signed_record(between)
     assert set(json.loads((between.folder / "run" / "receipts.json").read_text())) == set(NAMES)
-    assert "no figure of a test patient" in (between.folder / "run" / "report.html").read_text()
+    check_evaluation(between, record, simulated, level[0]["level"] if level else "none")
     for agent in NAMES:
         home = between.home(agent)
         assert not (home / "agent.sock").exists(), "it has ended by itself"

@@ -16,7 +16,7 @@ from tests.transport.consortium import ALONE, MASKED, NAMES
 
 from wardround.coordinator.observer import Silent
 from wardround.federation.messages import Failure, FailureCode, Stage
-from wardround.hospital.replies import Replies
+from wardround.hospital.kept.replies import Replies
 from wardround.simulation.run import run_study
 from wardround.work import Announce, Confirm, Finish, LocalUpdate, Upload
 

@@ -11,7 +11,7 @@ from wardround.accounting.discrete import DiscreteShares
 from wardround.config import Study
 from wardround.errors import PrivacyError
 from wardround.noisers import NoiseShares
-from wardround.privacy.plans.kinds import NoisedGradients
+from wardround.privacy.plans.kinds import NoisedGradients, NoisedHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of
 from wardround.privacy.plans.wording import clipping_terms
@@ -20,6 +20,7 @@ from wardround.secure_aggregation.canonical import digest
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.round.agreement import Agreement
 from wardround.secure_aggregation.round.witness import WITNESSES
+from wardround.work import histogram_coordinates
 
 COUNT_COORDINATES = 1 + WITNESSES
 """Coordinates of a count: the number, and noise alone."""
@@ -33,7 +34,9 @@ def mechanism_of(plan: Plan, parameters: int) -> IntegerMechanism:
     Raises:
         PrivacyError: the plan's sums are not masked, or its grid cannot carry so many parameters.
     """
-    part = plan.training
+    part = plan.main
+    if isinstance(part, NoisedHistograms) and (evaluation := evaluation_mechanism_of(plan)) is not None:
+        return evaluation  # of the only sum
     if not isinstance(part, NoisedGradients) or not isinstance(part.noise, DiscreteShares):
         raise PrivacyError(
             "A plan must have discrete shares of noise for masked sums, got one without.", code="privacy-no-shares"
@@ -67,6 +70,22 @@ def count_mechanism_of(plan: Plan) -> IntegerMechanism | None:
     return _carrying(plan.count.noise, plan, 1.0, COUNT_COORDINATES)
 
 
+def evaluation_coordinates(classes: int) -> int:
+    """Returns the coordinates of an evaluation: the histograms, and noise alone."""
+    return histogram_coordinates(classes) + WITNESSES
+
+
+def evaluation_mechanism_of(plan: Plan) -> IntegerMechanism | None:
+    """Returns the mechanism of a plan's masked evaluation; None where no histogram leaves under masks.
+
+    Its ring is the widest, as the number of test patients is not known beforehand.
+    """
+    part = plan.evaluation
+    if not isinstance(part, NoisedHistograms) or not isinstance(part.noise, DiscreteShares):
+        return None
+    return _carrying(part.noise, plan, part.sensitivity, evaluation_coordinates(part.classes))
+
+
 def agreement_of(study: Study, plan: Plan, parameters: int, keys: Mapping[str, bytes]) -> Agreement:
     """Returns what the hospitals of a masked run agree on.
 
@@ -84,6 +103,7 @@ def agreement_of(study: Study, plan: Plan, parameters: int, keys: Mapping[str, b
         code_version=__version__,
         clipping=clipping_terms(clip_of(plan.training)),
         count=count_mechanism_of(plan),
+        evaluation=evaluation_mechanism_of(plan),
     )
 
 

@@ -8,9 +8,10 @@ from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.calibration import calibrate_noise_multiplier
 from wardround.accounting.events import Event, GaussianEvent, SelfComposedEvent
 from wardround.accounting.terms import Division
-from wardround.agreed.masks import COUNT_COORDINATES, shares_for
+from wardround.agreed.masks import COUNT_COORDINATES, evaluation_coordinates, shares_for
 from wardround.agreed.strategies import asks, head_fit_of, releases_after, spare_releases, timetable_of
 from wardround.config import Study
+from wardround.config.evaluation import NoEvaluation, NoisedEvaluation, UnprotectedEvaluation
 from wardround.config.federation import FederatedSGD
 from wardround.config.privacy import (
     DPSGD,
@@ -20,6 +21,7 @@ from wardround.config.privacy import (
     OutputPerturbed,
     PlanSection,
     PublishedPlan,
+    Untrained,
 )
 from wardround.errors import PrivacyError, StudyError
 from wardround.noisers import ByCoordinator, ByEachHospital, Noiser, NoiseShares, Trust
@@ -28,18 +30,24 @@ from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.plans.calibrate import alone, calibrated, with_noise, with_shares
+from wardround.privacy.plans.costs import event_of
 from wardround.privacy.plans.kinds import (
     UNCLIPPED,
     Clip,
     CorrelatedGradients,
+    Evaluation,
     ExactCount,
+    Noise,
     NoisedCounts,
     NoisedGradients,
     NoisedHead,
+    NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
     NoisyCount,
+    NothingTrained,
     NotPrivate,
+    OpenHistograms,
     Part,
     PublicSize,
     Size,
@@ -54,6 +62,8 @@ from wardround.work import Work
 
 _ONE = GaussianEvent(1.0)
 """Noise whose multiplier is still to be computed."""
+
+_SHARING = DPSGD | CorrelatedNoise | ClippedUpdates | OutputPerturbed | Untrained
 
 _MOST_COORDINATES = 1 << 40
 """Coordinates that the slack of whole-number noise is charged for: epsilon is computed before the network is built."""
@@ -71,7 +81,12 @@ def plan_of(study: Study) -> Plan:
     """
     draft = replace(_draft(study), division=division_of(study))
     check_fit(study, draft)
-    return _calibrated(study, draft)
+    plan = _calibrated(study, draft)
+    only = isinstance(plan.training, NothingTrained)
+    evaluation = evaluation_of(study, plan.noiser, masked=only or plan.masked is not None)
+    if evaluation is None:
+        return plan
+    return replace(plan, parts=(*(plan.parts[:-1] if only else plan.parts), evaluation))
 
 
 _EXACT_SCHEMES = ("sizes", "images", "label-shards")
@@ -118,7 +133,7 @@ def noiser_of(study: Study) -> Noiser:
     """Returns the noiser of a study's main run; each hospital, where it is a federation of one."""
     hospitals, privacy = timetable_of(study).hospitals, study.privacy
     of_one = study.federation.strategy in ("alone", "ensemble", "pooled")
-    if of_one or not isinstance(privacy, DPSGD | CorrelatedNoise | ClippedUpdates | OutputPerturbed):
+    if of_one or not isinstance(privacy, _SHARING):
         return ByEachHospital(hospitals)
     match privacy.trust:
         case "nobody":
@@ -151,6 +166,11 @@ def _draft(study: Study) -> Plan:
         case PublishedPlan():
             made: Training = published(section.plan, "plan").part_of(study, section, noiser.hospitals, releases)
             return _plan(section, made)
+        case Untrained():
+            evaluation = evaluation_of(study, noiser, masked=False)
+            assert evaluation is not None, "checked when read"
+            plan_parts = (NothingTrained(_shared(noiser)), evaluation)
+            return Plan(plan_parts, section.delta, AccountantKind(section.accountant))
         case OutputPerturbed():
             head = OutputPerturbation(head_fit_of(study), section.noise_multiplier or 1.0)
             return _plan(section, NoisedHead(head, _shared(noiser)))
@@ -169,7 +189,7 @@ def _calibrated(study: Study, plan: Plan) -> Plan:
             return noised(plan, section.epsilon, section.noise_multiplier, masked=section.sum == "masked")
         case CorrelatedNoise():
             return noised(plan, section.epsilon, section.noise_multiplier, masked=False)
-        case NoPrivacy():
+        case NoPrivacy() | Untrained():
             return plan
         case PublishedPlan():
             found: Plan = published(section.plan, "plan").calibrated(plan, section)
@@ -180,6 +200,38 @@ def _calibrated(study: Study, plan: Plan) -> Plan:
             return replace(plan, parts=(_least(plan, section.epsilon, releases),))
         case _:
             assert_never(section)
+
+
+def evaluation_of(study: Study, noiser: Noiser, *, masked: bool) -> Evaluation | None:
+    """Returns the part about test patients, where the study lets figures of them leave; else None.
+
+    Its noise is the least for `[evaluation] epsilon` at the study's delta over one sum and all spare attempts, from the
+    same hospitals as that of training: in shares under masks (`masked`), or all of it from each.
+
+    Raises:
+        PrivacyError: no finite noise gives that epsilon, the grid cannot carry it, or the coordinator would add it.
+    """
+    match study.evaluation:
+        case NoEvaluation():
+            return None
+        case UnprotectedEvaluation():
+            return OpenHistograms(noiser.hospitals)
+        case NoisedEvaluation(epsilon=epsilon):
+            delta: float | None = getattr(study.privacy, "delta", None)
+            assert study.data.classes is not None, "checked when read"
+            assert delta is not None, "checked when read"
+            shared, releases = _shared(noiser), 1 + study.privacy.spare
+            part = NoisedHistograms(_ONE, len(study.data.classes), shared, releases)
+            multiplier = calibrate_noise_multiplier(
+                lambda z: event_of(replace(part, noise=GaussianEvent(z)), releases),
+                epsilon * (1 - _FOR_THE_GRID), delta, AccountantKind(study.privacy.accountant),
+            )  # fmt: skip
+            noise: Noise = GaussianEvent(multiplier)
+            if masked and isinstance(shared, NoiseShares):
+                noise = shares_for(multiplier, part.sensitivity, evaluation_coordinates(part.classes), shared)
+            return replace(part, noise=noise)
+        case _:
+            assert_never(study.evaluation)
 
 
 def _least(plan: Plan, epsilon: float, releases: int) -> NoisedUpdates | NoisedHead:

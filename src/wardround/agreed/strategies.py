@@ -11,6 +11,7 @@ from wardround.config.federation import (
     AsynchronousSection,
     Averaging,
     Descent,
+    EvaluationStrategy,
     FederatedSGD,
     Local,
     OneShotSection,
@@ -34,6 +35,7 @@ from wardround.federation.strategies.one_shot import OneShot
 from wardround.federation.strategies.ring import Ring
 from wardround.federation.strategies.scaffold import Scaffold
 from wardround.federation.strategies.scored import Scored, average_from
+from wardround.federation.strategies.unchanged import Unchanged
 from wardround.federation.strategy import Call, Strategy
 from wardround.federation.timetable import Order, Timetable
 from wardround.noisers import ByCoordinator
@@ -46,6 +48,7 @@ from wardround.types import Vector
 from wardround.work import (
     CountClasses,
     CountPatients,
+    Evaluate,
     FittedHead,
     GradientSum,
     HeadFit,
@@ -64,7 +67,7 @@ def timetable_of(study: Study) -> Timetable:
     match section:
         case FederatedSGD(strategy="pooled"):
             return Timetable(1)
-        case FederatedSGD() | OneShotSection():
+        case FederatedSGD() | OneShotSection() | EvaluationStrategy():
             return Timetable(count)
         case Averaging() | Scaffolding():
             if section.fraction < 1:
@@ -110,7 +113,9 @@ def asks(study: Study, plan: Plan) -> Iterator[Work]:
     """Yields one of each piece of work that hospitals are asked for, without the model: what a plan has to protect."""
     local = isinstance(study.federation, Local)
     repair = Repair(getattr(study.federation, "repair", "none"))
-    if repair.counts_classes:
+    if isinstance(study.federation, EvaluationStrategy):
+        pass  # the model is given
+    elif repair.counts_classes:
         yield CountClasses()
     elif repair is Repair.PROPORTIONAL or not (
         study.fits_head or plan.public_size is not None or (local and _own_size(plan))
@@ -119,6 +124,8 @@ def asks(study: Study, plan: Plan) -> Iterator[Work]:
     section = study.federation
     if study.fits_head:
         yield FittedHead(head_fit_of(study))
+    elif isinstance(section, EvaluationStrategy):
+        pass
     elif isinstance(section, PublishedStrategy):
         steps = _local(study, plan, Call("")).steps_for(_ONE, 0)
         yield published(section.strategy, "strategy").work_of(section, steps)
@@ -129,6 +136,8 @@ def asks(study: Study, plan: Plan) -> Iterator[Work]:
         yield GradientSum(_NO_WEIGHTS, None if clip.adaptive is None else clip.norm)
         if study.score_rounds:
             yield ScoreSum(_NO_WEIGHTS)
+    if plan.evaluation is not None:
+        yield Evaluate(_NO_WEIGHTS)
 
 
 _ONE = {"num_patients": np.ones(1, dtype=np.float32), "class_counts": np.ones((1, 2), dtype=np.float32)}
@@ -148,6 +157,8 @@ def asked_by(study: Study, plan: Plan) -> Callable[[Work, int], bool]:
     def is_asked(work: Work, round: int) -> bool:
         agreed = kinds.get(type(work))
         match work:
+            case Evaluate():
+                return agreed is not None
             case GradientSum():
                 trains = agreed is not None and round <= study.training_rounds
                 return trains and clip_of(plan.training).asked_in(round, work.clipping_norm)
@@ -209,6 +220,8 @@ def strategy_of(study: Study, plan: Plan, aggregator: Aggregator, *, allowed_mis
             return Scored(
                 sgd, call, aggregator, section.rounds, average_from(section.rounds, section.average_last)
             )
+        case EvaluationStrategy():
+            return Unchanged()
         case OneShotSection():
             return OneShot(call, aggregator, head_fit_of(study))
         case Scaffolding():

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from wardround.boundary.machine import reading_faults
+
 MOST_TOML_BYTES = 1_000_000
 MOST_JSON_BYTES = 16_000_000
 DEEPEST = 64
@@ -35,20 +37,23 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     """Returns the bytes of a regular file, or of the one that a link leads to.
 
     Raises:
+        MachineError: its disk fails.
         OSError: the file is missing or cannot be opened.
         Unfit: no regular file, or one with more than `most_bytes` bytes.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
-    except ValueError:
-        raise Unfit("its path has a null character") from None
-    with os.fdopen(handle, "rb") as file:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            raise Unfit("it is no regular file")
-        if about.st_size > most_bytes:
-            raise Unfit(f"it has more than {most_bytes:,} bytes")
-        content = file.read(about.st_size + 1)
+    with reading_faults(path):
+        try:
+            # A pipe without a writer would block.
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except ValueError:
+            raise Unfit("its path has a null character") from None
+        with os.fdopen(handle, "rb") as file:
+            about = os.fstat(handle)
+            if not stat.S_ISREG(about.st_mode):
+                raise Unfit("it is no regular file")
+            if about.st_size > most_bytes:
+                raise Unfit(f"it has more than {most_bytes:,} bytes")
+            content = file.read(about.st_size + 1)
     if len(content) > about.st_size:
         raise Unfit("it grew while it was read")
     return content
@@ -58,16 +63,18 @@ def check_tensor_header(path: Path) -> None:
     """Refuses a safetensors file whose header does not lie inside it, before anything else of it is read.
 
     Raises:
+        MachineError: its disk fails.
         OSError: the file is missing or cannot be opened.
         Unfit: no regular file, or another header.
     """
-    if not path.is_file():
-        path.stat()
-        raise Unfit("it is no regular file")
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if not 2 <= length <= min(path.stat().st_size - 8, _MOST_TENSOR_HEADER_BYTES):
-        raise Unfit("its header does not lie inside it")
+    with reading_faults(path):
+        if not path.is_file():
+            path.stat()
+            raise Unfit("it is no regular file")
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(path.stat().st_size - 8, _MOST_TENSOR_HEADER_BYTES):
+            raise Unfit("its header does not lie inside it")
 
 
 def decoded(content: bytes) -> str:

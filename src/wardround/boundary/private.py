@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from wardround.boundary.machine import machine_faults
+
 _FILE = 0o600
 _FOLDER = 0o700
 
@@ -20,20 +22,21 @@ def make_private_folder(path: Path) -> None:
     """Makes a folder and the missing ones above it, each for its owner alone; one that exists keeps its mode.
 
     Raises:
-        OSError: the folder cannot be made, or something else has its name.
+        MachineError: the folder cannot be made, or something else has its name.
     """
-    missing = []
-    while not path.is_dir():
-        missing.append(path)
-        if path.parent == path:
-            break
-        path = path.parent
-    for folder in reversed(missing):
-        try:
-            folder.mkdir(mode=_FOLDER)
-        except FileExistsError:
-            if not folder.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+    missing, above = [], path
+    with machine_faults(path):
+        while not above.is_dir():
+            missing.append(above)
+            if above.parent == above:
+                break
+            above = above.parent
+        for folder in reversed(missing):
+            try:
+                folder.mkdir(mode=_FOLDER)
+            except FileExistsError:
+                if not folder.is_dir():
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
 
 
 def open_private(path: Path, flags: int) -> int:
@@ -44,18 +47,19 @@ def open_private(path: Path, flags: int) -> int:
         flags: of `os.open`, such as `os.O_RDWR`.
 
     Raises:
-        OSError: the file cannot be opened, or is a link or no regular file.
+        MachineError: the file cannot be opened, or is a link or no regular file.
     """
     flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        handle = os.open(path, flags, _FILE)
-    except OSError as error:
-        if error.errno == errno.ELOOP and path.is_symlink():
-            raise OSError(errno.ELOOP, "it is a link", str(path)) from None
-        raise
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    with machine_faults(path):
+        try:
+            handle = os.open(path, flags, _FILE)
+        except OSError as error:
+            if error.errno == errno.ELOOP and path.is_symlink():
+                raise OSError(errno.ELOOP, "it is a link") from None
+            raise
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError(errno.EINVAL, "it is no regular file")
     return handle
 
 
@@ -70,21 +74,23 @@ def appears_whole(path: Path, *, replace: bool = True, durable: bool = True) -> 
 
     Raises:
         FileExistsError: a file is there and is not replaced.
+        MachineError: the file cannot be written.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)  # mode 0600
-    beside = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        if replace:
-            beside.replace(path)
-        else:
-            os.link(beside, path)
-            beside.unlink()
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
+    with machine_faults(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)  # mode 0600
+        beside = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            if replace:
+                beside.replace(path)
+            else:
+                os.link(beside, path)
+                beside.unlink()
+        except BaseException:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise

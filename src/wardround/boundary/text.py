@@ -4,6 +4,8 @@ import re
 import sys
 from collections.abc import Iterable
 
+from wardround.boundary.machine import machine_faults
+
 _STEERING = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: escape sequences, new lines
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # the bidirectional algorithm's controls
@@ -33,7 +35,8 @@ def say(*lines: str, error: bool = False) -> None:
         text = shown(line)
         if error and len(text) > _LONGEST_ERROR:
             text = f"{text[: _LONGEST_ERROR // 2]} ... {text[-_LONGEST_ERROR // 2 :]}"
-        print(text, file=sys.stderr if error else sys.stdout)
+        with machine_faults("standard error" if error else "standard output"):
+            print(text, file=sys.stderr if error else sys.stdout)
 
 
 def brief(value: object) -> str:

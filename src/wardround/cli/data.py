@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from wardround.boundary.private import appears_whole
 from wardround.boundary.text import say
 from wardround.cli.keys import AsJson
 
@@ -77,7 +78,8 @@ def data_check(
 
             write_page(found, images, page)
         if card is not None:
-            _write(card, json.dumps(found.card.shareable(), indent=2) + "\n")
+            with appears_whole(card) as file:
+                file.write((json.dumps(found.card.shareable(), indent=2) + "\n").encode())
         if as_json:
             say(json.dumps(found.to_json()))
         else:
@@ -86,19 +88,6 @@ def data_check(
                 say(f"page: {page}  (shows patients: do not send)")
     if images.findings.refusals:
         raise as_one(images.findings.refusals)
-
-
-def _write(path: Path, text: str) -> None:
-    from wardround.errors import DataError
-
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"`--card` must be a file that can be written, got: {error.strerror or error} ({path}). Choose a folder "
-            "that exists.",
-            code="data-card",
-        ) from None
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from wardround.boundary.machine import machine_error
 from wardround.boundary.text import say
 from wardround.cli.agent import agent_app
 from wardround.cli.consortium import consortium_app
@@ -21,8 +22,9 @@ from wardround.cli.export import export
 from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
 from wardround.cli.predict import predict
-from wardround.cli.printing import AGAIN, console, interruptible, number, print_run
+from wardround.cli.printing import AGAIN, console, interruptible, number, print_run, printed
 from wardround.cli.serve import serve
+from wardround.cli.status import status
 from wardround.cli.verify import PinsPath, RunPath, trusted, verify
 from wardround.errors import WardroundError
 
@@ -42,6 +44,7 @@ app.add_typer(consortium_app, name="consortium")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(agent_app, name="agent")
 app.command()(coordinate)
+app.command()(status)
 app.command()(predict)
 app.command()(export)
 app.command()(serve)
@@ -204,9 +207,10 @@ def report(path: RunPath, pins: PinsPath = None, as_json: AsJson = False) -> Non
     """Verify a finished run's record, write its report again, and print its figures."""
     from wardround.records.signed import verified
     from wardround.report.write import write_report
+    from wardround.simulation.own_key import own_key, own_pin
 
     record = verified(path, trusted(None, pins))
-    write_report(record)
+    write_report(record, own_key() if own_pin() else None)
     print_run(record, as_json)
 
 
@@ -283,14 +287,18 @@ def schema() -> None:
 
 
 def main() -> None:
-    """Runs a command; a `WardroundError` becomes one sentence on standard error and exit code 2."""
+    """Runs a command; a `WardroundError` or a fault of the machine becomes one sentence and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to fail
     try:
-        app()
-    except WardroundError as error:
-        say(f"wardround: {error}", error=True)
+        with printed():
+            app()
+    except Exception as error:
+        said = error if isinstance(error, WardroundError) else machine_error(error)
+        if said is None:
+            raise
+        say(f"wardround: {said}", error=True)
         raise SystemExit(2) from None
 
 

@@ -1,13 +1,17 @@
 """The words that several commands end with."""
 
 import json
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wardround.boundary.machine import machine_error, raise_fault
 from wardround.boundary.text import say
+from wardround.errors import MachineError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +34,7 @@ class _Terminated(KeyboardInterrupt):
 
 @contextmanager
 def interruptible(way_back: str | Path) -> Iterator[None]:
-    """Ends a command that is interrupted, or terminated by SIGTERM, with the way back.
+    """Ends a command that is interrupted, terminated, or stopped by a fault of the machine, with the way back.
 
     Args:
         way_back: a sentence, or the folder of a run; how to resume it is said if the run began.
@@ -43,13 +47,36 @@ def interruptible(way_back: str | Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        if isinstance(way_back, Path):
-            begun = (way_back / "study.toml").is_file()
-            way_back = f"Go on with: wardround resume {way_back}" if begun else ""
-        say(f"Interrupted. {way_back}".strip(), error=True)
+        say(f"Interrupted. {_resumed_by(way_back) or ''}".strip(), error=True)
         raise SystemExit(128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)) from None
+    except Exception as error:
+        fault = machine_error(error)
+        if fault is None:
+            raise
+        raise MachineError(f"{fault} {_resumed_by(way_back) or AGAIN}", code=fault.code) from error
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _resumed_by(way_back: str | Path) -> str | None:
+    if not isinstance(way_back, Path):
+        return way_back
+    # A disk that is gone has no such file either.
+    return f"Go on with: wardround resume {way_back}" if os.path.isfile(way_back / "study.toml") else None
+
+
+@contextmanager
+def printed() -> Iterator[None]:
+    """Ends a command once what it printed has arrived: a file that is full is a fault, and no success."""
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it once more
+            if not isinstance(error, BrokenPipeError):  # a reader that has seen enough
+                raise_fault(error, "standard output")
 
 
 def print_run(record: "RunRecord", as_json: bool) -> None:
@@ -72,6 +99,8 @@ def print_run(record: "RunRecord", as_json: bool) -> None:
         held_out = "pictures" if summary["unit"] == "picture" else "patients"
         beside = "" if majority is None else f" (majority class: {number(majority)})"
         say(f"{said} on held-out {held_out}{beside}")
+    if found.evaluation is not None:
+        say(*found.evaluation.lines())
     if record.certificate["stopped"]:
         say(str(record.certificate["stopped"]))
     page = record.path / "report.html"

@@ -13,12 +13,12 @@ from wardround.cli.keys import AsJson
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 PinsPath = Annotated[
     Path | None,
-    typer.Option("--pins", help="A file of pinned keys; default: this person's own key alone."),
+    typer.Option("--pins", help="A file of pinned keys, of its maker and of hospitals, beside this person's own."),
 ]
 
 
 def trusted(key: Path | None, pins: Path | None) -> Mapping[str, bytes]:
-    """Returns the keys that a record may be signed with: those of a file of pins, of a key file, or one's own.
+    """Returns the keys that a record may be signed with: one's own, and those of a file of pins and of a key file.
 
     Raises:
         FederationError: a file holds no such keys.
@@ -27,10 +27,8 @@ def trusted(key: Path | None, pins: Path | None) -> Mapping[str, bytes]:
     from wardround.secure_aggregation.keys.pins import Pins
     from wardround.simulation.own_key import own_pin
 
-    found = {} if pins is None else dict(Pins.read(pins).keys)
-    if key is not None:
-        found[f"the key in {key}"] = SigningKey.read(key).public
-    return found if key is not None or pins is not None else own_pin()
+    found = own_pin() if key is None else {f"the key in {key}": SigningKey.read(key).public}
+    return found if pins is None else {**found, **Pins.read(pins).keys}
 
 
 def verify(

@@ -186,6 +186,12 @@ class PublishedStrategy(PublishedSection, LocalSection):
     rounds: int = Field(100, ge=1, le=1_000_000, description="Turns.")
 
 
+class EvaluationStrategy(Rounds):
+    """No round: the model of `[model] weights` is evaluated as it is."""
+
+    strategy: Literal["evaluation"] = Field(description=STRATEGY)
+
+
 class OneShotSection(Rounds):
     """Every hospital fits a linear head to the end, and the server takes the mean, once."""
 
@@ -197,8 +203,10 @@ Ring: TypeAlias = RoundRobin | SinglePass | RandomOrder | StochasticOrder
 Local: TypeAlias = Averages | Ring | AsynchronousSection | PublishedStrategy
 """Strategies in which a hospital takes steps of its own."""
 
+
 FederationSection: TypeAlias = Annotated[
     FederatedSGD
+    | EvaluationStrategy
     | Averaging
     | Proximal
     | Scaffolding
@@ -222,6 +230,8 @@ def rounds_of(section: FederationSection, hospitals: int) -> int:
     match section:
         case OneShotSection():
             return 1
+        case EvaluationStrategy():
+            return 0
         case FederatedSGD():
             return section.rounds + section.score_rounds
         case SinglePass():
@@ -233,5 +243,6 @@ def rounds_of(section: FederationSection, hospitals: int) -> int:
 
 
 def strategy_names() -> tuple[str, ...]:
-    """Returns the names that `[federation] strategy` may have."""
-    return tuple(name for kind in kinds_of(FederationSection) for name in tags_of(kind, "strategy"))
+    """Returns the names of the strategies that train: all that `[federation] strategy` may have but "evaluation"."""
+    training = [kind for kind in kinds_of(FederationSection) if kind is not EvaluationStrategy]
+    return tuple(name for kind in training for name in tags_of(kind, "strategy"))

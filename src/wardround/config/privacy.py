@@ -119,7 +119,8 @@ class DPSGD(PrivateSection):
     sum: Literal["simulated", "masked"] = Field(
         "simulated",
         description="How a sum under secure-aggregation is formed: in the open with floating-point noise "
-        "(simulated), or of whole numbers with discrete noise under masks that cancel (masked).",
+        "(simulated), a rehearsal, or of whole numbers with discrete noise under masks that cancel (masked); default: "
+        'masked for "fedsgd" of three hospitals or more.',
     )
 
     @model_validator(mode="after")
@@ -206,6 +207,20 @@ class OutputPerturbed(PrivateSection):
     dropouts: int = DROPOUTS
 
 
+class Untrained(PlanSection):
+    """`plan = "evaluation"`: nothing is trained; `[evaluation]` has the promise to test patients."""
+
+    plan: Literal["evaluation"] = Field(description=PLAN)
+    delta: float = Field(gt=0, lt=1, description="Target delta; well below 1 / test patients.")
+    trust: Literal["secure-aggregation", "nobody"] = Field(
+        "secure-aggregation",
+        description="Who adds noise: shares of it under masks, or all of it from each hospital.",
+    )
+    colluders: int = COLLUDERS
+    dropouts: int = DROPOUTS
+    spare_attempts: int = SPARE_ATTEMPTS
+
+
 class NoPrivacy(PlanSection):
     """`plan = "none"`: no noise; epsilon is infinity."""
 
@@ -233,7 +248,7 @@ class NoPrivacy(PlanSection):
 
 
 PrivacySection: TypeAlias = Annotated[
-    DPSGD | CorrelatedNoise | ClippedUpdates | PublishedPlan | OutputPerturbed | NoPrivacy,
+    DPSGD | CorrelatedNoise | ClippedUpdates | PublishedPlan | OutputPerturbed | Untrained | NoPrivacy,
     Field(discriminator="plan"),
 ]
 """`[privacy]`, one class for each plan."""

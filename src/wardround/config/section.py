@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from wardround.published import published
 
-TAGS = ("plan", "strategy")
+TAGS = ("plan", "strategy", "level")
 """Keys that say of which kind a section is."""
 
 

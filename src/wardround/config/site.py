@@ -71,7 +71,8 @@ class PolicySection(Section):
     )
     metrics: MetricsLevel = Field(
         "none",
-        description="The most that may leave of how well the model does on this hospital's test patients.",
+        description="The highest `[evaluation] level` that is allowed: the most that may leave of how well the model "
+        "does on this hospital's test patients.",
     )
     most_epsilon: float | None = Field(None, gt=0, description="The largest epsilon of one study.")
     plans: tuple[str, ...] | None = Field(None, description="Values of `[privacy] plan` that are allowed.")

@@ -10,9 +10,11 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from wardround.config.choice import with_choice
 from wardround.config.data import DataSection, HospitalsSection, PersonTable, SiteSection, with_site
+from wardround.config.evaluation import EvaluationSection, NoEvaluation, check_evaluation
 from wardround.config.federation import (
     ALONE,
     Averaging,
+    EvaluationStrategy,
     FederatedSGD,
     FederationSection,
     Local,
@@ -29,9 +31,11 @@ from wardround.config.privacy import (
     OutputPerturbed,
     PrivacySection,
     PublishedPlan,
+    Untrained,
 )
 from wardround.config.recipe import is_for, with_recipe
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
+from wardround.config.sums import FEWEST, with_sum
 
 
 class StudySection(Section):
@@ -58,6 +62,7 @@ class Study(Section):
     training: TrainingSection = Field(default_factory=TrainingSection.model_construct)
     privacy: SerializeAsAny[PrivacySection]
     federation: SerializeAsAny[FederationSection] = Field(default_factory=lambda: FederatedSGD.model_validate({}))
+    evaluation: SerializeAsAny[EvaluationSection] = Field(default_factory=lambda: NoEvaluation(level="none"))
     performance: PerformanceSection = Field(default_factory=PerformanceSection.model_construct)
 
     @model_validator(mode="before")
@@ -69,6 +74,8 @@ class Study(Section):
         read = with_site(dict(given))
         if isinstance(read.get("privacy"), dict) and "rounding" in read["privacy"]:
             read["privacy"] = _rounded_by_patient(read["privacy"])
+        if isinstance(read.get("privacy"), dict) and read["privacy"].get("plan") == "evaluation":
+            read.setdefault("federation", {"strategy": "evaluation"})
         for section, tag, kinds in (
             ("privacy", "plan", kinds_of(PrivacySection)),
             ("federation", "strategy", kinds_of(FederationSection)),
@@ -79,7 +86,7 @@ class Study(Section):
         if _fits_in_the_open(read) and "clipping_norm" in read["privacy"]:
             norm = {"row_norm": read["privacy"].pop("clipping_norm")}  # its name before there was this one
             read["privacy"] = norm | read["privacy"]
-        return with_recipe(with_choice(read))
+        return with_recipe(with_choice(with_sum(read)))
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -134,6 +141,7 @@ class Study(Section):
         self._masked()
         self._trusted()
         self._honest()
+        check_evaluation(self.evaluation, self.data, self.model, self.privacy, self.federation)
         return self
 
     def _averaging(self, federation: Averaging) -> None:
@@ -158,7 +166,8 @@ class Study(Section):
     def _honest(self) -> None:
         """Refuses shares of noise if none is surely added by an honest hospital."""
         privacy, count = self.privacy, self.hospitals.count
-        if self.shares_noise and isinstance(privacy, DPSGD | ClippedUpdates | OutputPerturbed | CorrelatedNoise):
+        kinds = DPSGD | ClippedUpdates | OutputPerturbed | CorrelatedNoise | Untrained
+        if self.shares_noise and isinstance(privacy, kinds):
             dropouts = 0 if isinstance(privacy, CorrelatedNoise) else privacy.dropouts
             if privacy.colluders + dropouts >= count:
                 raise conflict(
@@ -214,19 +223,21 @@ class Study(Section):
     def _masked(self) -> None:
         """Refuses masked sums that would hide nothing."""
         privacy, count = self.privacy, self.hospitals.count
-        if not isinstance(privacy, DPSGD) or privacy.sum != "masked":
+        evaluates = isinstance(privacy, Untrained) and privacy.trust == "secure-aggregation"
+        if not evaluates and not (isinstance(privacy, DPSGD) and privacy.sum == "masked"):
             return
-        if self.federation.strategy != "fedsgd":
+        assert isinstance(privacy, DPSGD | Untrained), "of one kind or the other"
+        if self.federation.strategy != "fedsgd" and not evaluates:
             raise conflict(
                 "study-plan-strategy",
                 f'sum = "masked" is the sum of all hospitals in every round, and {self.federation.strategy} has none; '
                 'use strategy = "fedsgd", or sum = "simulated"',
             )
-        if count - privacy.dropouts < 3:
+        if count - privacy.dropouts < FEWEST:
             raise ValueError(
                 "of two hospitals each learns the other's vector from a masked sum: hospitals.count less dropouts must "
-                f"be >= 3, got {count} - {privacy.dropouts}; invite more hospitals, foresee fewer dropouts, or use "
-                'sum = "simulated"'
+                f"be >= {FEWEST}, got {count} - {privacy.dropouts}; invite more hospitals, foresee fewer dropouts, or "
+                'use sum = "simulated"'
             )
 
     @property
@@ -238,7 +249,7 @@ class Study(Section):
     def forms_sums(self) -> bool:
         """True if the answers of all hospitals in a round are summed, and no single one is needed."""
         match self.federation:
-            case FederatedSGD(strategy="fedsgd") | OneShotSection():
+            case FederatedSGD(strategy="fedsgd") | OneShotSection() | EvaluationStrategy():
                 return True
             case Scaffolding():
                 return False
@@ -305,6 +316,8 @@ class Study(Section):
             mode="json",
             exclude={"site": True, "performance": True, "privacy": {"ledger"}},
         )
+        if isinstance(self.evaluation, NoEvaluation):
+            del content["evaluation"]  # a study from before there were levels is the same study
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights_sha256 or self.model.weights.name
         if self.model.backbone is not None:
@@ -326,6 +339,8 @@ class Study(Section):
         """
         lines: list[str] = []
         tables = self.model_dump(mode="json", exclude_none=True, exclude={"privacy": {"unit"}})
+        if isinstance(self.evaluation, NoEvaluation):
+            del tables["evaluation"]
         for section, values in tables.items():
             nested = {key: value for key, value in values.items() if isinstance(value, dict)}
             lines += [f"[{section}]", *_toml_lines(values), ""]

@@ -1,5 +1,7 @@
 """The progress of a run, for a terminal or another observer."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -23,3 +25,20 @@ class Silent:
 
     def progress(self, done: int, total: int, detail: str = "") -> None:
         """See `Observer`."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several observers that are told the same."""
+
+    observers: Sequence[Observer]
+
+    def stage(self, text: str) -> None:
+        """See `Observer`."""
+        for each in self.observers:
+            each.stage(text)
+
+    def progress(self, done: int, total: int, detail: str = "") -> None:
+        """See `Observer`."""
+        for each in self.observers:
+            each.progress(done, total, detail)

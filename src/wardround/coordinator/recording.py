@@ -22,7 +22,9 @@ from wardround.models.card import WeightsCard
 from wardround.models.named import named_weights
 from wardround.models.network import Network
 from wardround.records.folder import RunFolder, RunRecord, read_lines
+from wardround.records.signer import RECEIPTS
 from wardround.report.write import write_report
+from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.types import Vector
 
 Measure = Callable[[int, Models | None], tuple[JsonDict, str]]
@@ -130,15 +132,15 @@ def write_card(
     )  # fmt: skip
     folder.write_json("model.json", card.to_json())
     if coordinator.keys:
-        folder.write_json("receipts.json", {name: receipt.to_json() for name, receipt in receipts.items()})
+        folder.write_json(RECEIPTS, {name: receipt.to_json() for name, receipt in receipts.items()})
     return certificate
 
 
-def report_on(record: RunRecord, observer: Observer) -> None:
-    """Writes the page, unless its extra is not installed: the run is complete without it."""
+def report_on(record: RunRecord, observer: Observer, key: SigningKey) -> None:
+    """Writes and signs the page, unless its extra is not installed: the run is complete without it."""
     observer.stage("writing the report")
     try:
-        write_report(record)
+        write_report(record, key)
     except MissingExtra as error:
         observer.stage(str(error))
 

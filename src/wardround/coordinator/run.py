@@ -3,8 +3,8 @@
     RUN/    study.toml environment.json rounds.jsonl checkpoints/ model.safetensors model.json results.json
             receipts.json certificate.json record.json report.html handed_out.json
 
-Released, to the readers of that folder: noised sums or answers, the models that follow from them, and what hospitals
-say in receipts. No figure of a test patient leaves a hospital, so the record has no metrics.
+Released, to the readers of that folder: noised sums or answers, the models that follow from them, what hospitals say in
+receipts, and of test patients what `[evaluation] level` names: nothing by default (`coordinator.evaluation`).
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,19 @@ from pathlib import Path
 
 from wardround.agreed.upload import upload_of
 from wardround.config import Study, read_study
+from wardround.coordinator.evaluation import evaluate, own_figures, statement_in
 from wardround.coordinator.handing_out import hand_out
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.opening import Opened, open_coordinator
 from wardround.coordinator.recording import report_on, run_recorded, write_card, write_model
-from wardround.coordinator.rounds import JsonDict, Models
+from wardround.coordinator.rounds import JsonDict, Models, Outcome
 from wardround.errors import RecordError
 from wardround.federation.channel import Channel
+from wardround.privacy.plans.kinds import NoisedHistograms, OpenHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.records.environment import describe_environment
-from wardround.records.folder import RunFolder, RunRecord
+from wardround.records.folder import RunFolder, RunRecord, read_json
+from wardround.records.json_object import JsonObject
 from wardround.records.signed import check_signed
 from wardround.records.signer import Signer
 from wardround.secure_aggregation.keys.identity import SigningKey
@@ -61,7 +64,7 @@ def coordinate(
             code="record-another-study",
         )
     if (out / "certificate.json").is_file():
-        return _ended(study, channel, out, observer)
+        return _ended(study, channel, key, out, observer)
     observer.stage("greeting the hospitals")
     opened = open_coordinator(study, channel, keys)
     folder = RunFolder.open(out) if resumes else RunFolder.create(out)
@@ -76,15 +79,15 @@ def coordinate(
             )
             folder.begin(signer, study.to_toml())  # last: a folder with a study file goes on
         _run(opened, folder, observer)
-        return _ended(study, channel, out, observer)
+        return _ended(study, channel, key, out, observer)
     finally:
         folder.close()
 
 
-def _ended(study: Study, channel: Channel, out: Path, observer: Observer) -> RunRecord:
+def _ended(study: Study, channel: Channel, key: SigningKey, out: Path, observer: Observer) -> RunRecord:
     """Reports on a run that has ended, and has every hospital take its model."""
     record = RunRecord.read(out)
-    report_on(record, observer)
+    report_on(record, observer, key)
     hand_out(study.digest, channel, out, observer)
     return record
 
@@ -101,18 +104,36 @@ def _run(opened: Opened, folder: RunFolder, observer: Observer) -> None:
     coordinator.close()
     model_sha256 = write_model(outcome, network, folder)
     released = _released(coordinator.plan)
-    folder.write_json("results.json", _results(opened, released))
+    evaluation = _evaluated(opened, outcome, folder, observer)
+    folder.write_json("results.json", _results(opened, released) | {"evaluation": evaluation})
+    coordinator.close()
+    if len(outcome.models) == 1:
+        [weights] = outcome.models.values()
+        for name, code in own_figures(coordinator, weights).items():
+            observer.stage(f"{name} has no figures of its own: {code}")
     certificate = write_card(
         coordinator, outcome, network, folder, model_sha256=model_sha256, target=opened.target,
         classes=hello.classes, channels=hello.input_shape[0],
     )  # fmt: skip
     unprotected = [row for row in released if row["protected_by"].startswith("nothing")]
-    certificate |= {"standing": "hospitals", "unprotected": unprotected}
+    certificate |= {"standing": "hospitals", "unprotected": unprotected, "evaluation": statement_in(coordinator)}
     folder.finish(certificate)
 
 
+def _evaluated(opened: Opened, outcome: Outcome, folder: RunFolder, observer: Observer) -> JsonDict | None:
+    """Returns the evaluation; the one in the folder, where a run that stopped behind it goes on."""
+    if opened.coordinator.plan.evaluation is None:
+        return None
+    if (folder.path / "results.json").is_file():
+        known = JsonObject(read_json(folder.path / "results.json"), "results.json")
+        if known.values.get("evaluation") is not None:
+            return dict(known.section("evaluation").values)
+    observer.stage("evaluating the final model")
+    return evaluate(opened.coordinator, outcome.models, opened.hello.classes)
+
+
 def _results(opened: Opened, released: list[dict[str, str]]) -> JsonDict:
-    """Returns results without a figure of any patient: none leaves a hospital."""
+    """Returns results without metrics: exact figures of test patients are a simulation's."""
     coordinator, hello, parameters = opened.coordinator, opened.hello, opened.network.num_parameters
     upload = upload_of(coordinator.plan, parameters, coordinator.channel.hospitals)
     return {
@@ -136,6 +157,15 @@ def _released(plan: Plan) -> list[dict[str, str]]:
     rows = [(f"{what}, the model of every round and the final model", to, guarded)]
     if plan.count is not None:
         rows.append((f"the number of training {one}s, noised", "the coordinator", guarded))
+    match plan.evaluation:
+        case NoisedHistograms():
+            what = "the sum of histograms" if masked else "each hospital's histograms"
+            rows.append((f"{what} of test {one}s' scores by class, noised", to, "the statement of the evaluation"))
+        case OpenHistograms():
+            what = f"each hospital's exact histograms of its test {one}s' scores by class"
+            rows.append((what, to, "nothing: the study asks for it, and the policy of each hospital allows it"))
+        case None:
+            pass
     facts = "names, versions, classes, picture size, public keys, signatures, sealed heads of ledgers, and charges"
     rows.append((facts, to, f"nothing: none of it depends on a {one}"))
     return [{"what": what, "to": to, "protected_by": guard} for what, to, guard in rows]

@@ -7,14 +7,16 @@
 Three exchanges a round, each with all hospitals in parallel. `MaskedAggregator.close` hands out the sum opened last.
 
 Released, to the coordinator and from it to every party: the sum of the hospitals' noised vectors, once all of them have
-uploaded: of gradients, or before round 1 of their numbers of patients. A hospital that is missing ends the attempt with
-nothing opened. The others begin a new one, with new keys, new samples and new noise, and those who were charged are
-charged again: any party that relays, together with the hospital that was missing, could read the first. A hospital that
-was started again in between knows of no attempt, and is in the new one.
+uploaded: of gradients, before round 1 of their numbers of patients, after the last round of histograms of their test
+patients' scores. A hospital that is missing ends the attempt with nothing opened. The others begin a new one, with new
+keys, new samples and new noise, and those who were charged are charged again: any party that relays, together with the
+hospital that was missing, could read the first. A hospital that was started again in between knows of no attempt, and
+is in the new one.
 """
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 import numpy as np
 
@@ -45,6 +47,7 @@ from wardround.work import (
     Announce,
     Confirm,
     CountPatients,
+    Evaluate,
     GradientSum,
     Receive,
     SayHello,
@@ -101,9 +104,7 @@ class MaskedAggregator:
         if any(other is not request for other in requests.values()):
             raise ValueError("hospitals that answer with one sum are asked with one request")
         work = request.work
-        if not self._is_agreed(work, request.round) or not isinstance(
-            work, CountPatients | GradientSum | ScoreSum
-        ):
+        if not self._is_agreed(work, request.round) or not isinstance(work, Summed):
             refused = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
             return Total(None, {}, dict.fromkeys(requests, refused))
         self.agreement.mechanism_for(len(requests), request.round)  # refuses a number that was not agreed on
@@ -148,7 +149,9 @@ class MaskedAggregator:
         """Returns whether a masked sum of this work was agreed on."""
         if isinstance(work, CountPatients):
             return round == 0 and self.agreement.count is not None
-        return isinstance(work, GradientSum | ScoreSum) and round > 0
+        if isinstance(work, Evaluate):
+            return round == self.agreement.rounds + 1 and self.agreement.evaluation is not None
+        return isinstance(work, GradientSum | ScoreSum) and 0 < round <= self.agreement.rounds
 
     def _learn_attempts(self, channel: Channel, request: Request, deadline_s: float) -> None:
         """Asks the hospitals, once in this process, for the last attempts that they took part in."""
@@ -213,10 +216,15 @@ class MaskedAggregator:
         return Total(update.astype(np.float32), events, {})
 
     def _terms(self, round: int, of: Summed, attempt: int, hospitals: int) -> Terms:
-        if isinstance(of, CountPatients):
-            return self.agreement.terms(round, attempt, hospitals, None)
-        norm = of.clipping_norm if isinstance(of, GradientSum) else None
-        return self.agreement.terms(round, attempt, hospitals, of.weights, norm)
+        match of:
+            case CountPatients():
+                return self.agreement.terms(round, attempt, hospitals, None)
+            case Evaluate(weights=weights) | ScoreSum(weights=weights):
+                return self.agreement.terms(round, attempt, hospitals, weights)
+            case GradientSum(weights=weights, clipping_norm=norm):
+                return self.agreement.terms(round, attempt, hospitals, weights, norm)
+            case _:
+                assert_never(of)
 
 
 def _contents(replies: Replies) -> tuple[bytes, ...]:

@@ -13,14 +13,16 @@ import numpy as np
 import torch
 
 from wardround.accounting.events import Event, NoEvent, leaves
-from wardround.errors import BudgetExhausted, LedgerError, RecordError
+from wardround.errors import BudgetExhausted, LedgerError, PrivacyError, RecordError
 from wardround.federation.messages import Answer, Failure, FailureCode, Request, Stage
 from wardround.hospital.charged import spare_attempts
 from wardround.hospital.correlated import CorrelatedRounds
-from wardround.hospital.memory import Memory
+from wardround.hospital.examined.patients import Examined
+from wardround.hospital.kept.memory import Memory
 from wardround.hospital.policy import COUNTS, Policy, computed, place_of
 from wardround.ledger.account import Account
 from wardround.per_patient.clipped_sum import ClippedSum
+from wardround.privacy.plans.kinds import OpenHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.protects import charge_of, plan_protects
 from wardround.privacy.plans.releases import (
@@ -28,6 +30,7 @@ from wardround.privacy.plans.releases import (
     correlation_of,
     noised_counts,
     noised_head,
+    noised_histograms,
     noised_sum,
     noised_update,
     sample,
@@ -43,6 +46,7 @@ from wardround.types import HospitalName, Vector
 from wardround.work import (
     CountClasses,
     CountPatients,
+    Evaluate,
     FittedHead,
     GradientSum,
     LocalUpdate,
@@ -67,6 +71,7 @@ class Agent:
         workbench: the network; simulated hospitals share one.
         memory: its notes between rounds.
         num_classes: classes that patients are counted by.
+        examined: its test patients; None in a simulation, which evaluates in one place.
     """
 
     name: HospitalName
@@ -78,6 +83,20 @@ class Agent:
     workbench: Workbench
     memory: Memory = field(default_factory=Memory)
     num_classes: int = 2
+    examined: Examined | None = None
+
+    @property
+    def tested(self) -> Examined:
+        """Its test patients.
+
+        Raises:
+            PrivacyError: they are the simulation's.
+        """
+        if self.examined is None:
+            raise PrivacyError(
+                "A simulated hospital has no test patients of its own; the simulation evaluates them."
+            )
+        return self.examined
 
     def agrees(self, request: Request) -> bool:
         """Returns whether this hospital agreed to what is asked, and its plan protects the answer.
@@ -113,7 +132,10 @@ class Agent:
         if refused is not None:
             return refused
         try:
-            self.account.charge(
+            if isinstance(request.work, Evaluate) and isinstance(self.plan.evaluation, OpenHistograms):
+                self.tested.list_unprotected()
+                return None
+            self.account_of(request).charge(
                 self._due(request),
                 release=f"{place_of(request)}/{request.attempt}",
                 purpose=computed(request.work).name,
@@ -125,6 +147,12 @@ class Agent:
         except (LedgerError, RecordError) as error:
             return self._cannot(request, error)
         return None
+
+    def account_of(self, request: Request) -> Account:
+        """Returns the account that the request is charged to: of the persons whose data it is computed from."""
+        account = self.tested.account if isinstance(computed(request.work), Evaluate) else self.account
+        assert account is not None, "a plan with noise on an evaluation opens it"
+        return account
 
     def _cannot(self, request: Request, error: LedgerError | RecordError) -> Failure:
         if isinstance(error, LedgerError):
@@ -142,7 +170,12 @@ class Agent:
     def _due(self, request: Request) -> Event:
         """Returns what the ledger is charged now: nothing in a run of correlated rounds that it was charged for."""
         rounds, seeded = self.correlated, not self.randomness.is_private
-        if rounds is None or seeded or isinstance(request.work, COUNTS) or not rounds.has_begun(request.round):
+        if (
+            rounds is None
+            or seeded
+            or isinstance(request.work, (*COUNTS, Evaluate))
+            or not rounds.has_begun(request.round)
+        ):
             return self.event_of(request)  # a seeded repetition finds its own charge
         if not self.account.charged().get(GradientSum.name):
             raise LedgerError(
@@ -155,7 +188,11 @@ class Agent:
         spare = self.policy.spare
         if spare is None or not self.randomness.is_private:  # a seeded repetition is one release
             return True
-        return not leaves(self._due(request)) or spare_attempts(self.account, place_of(request)) <= spare
+        if isinstance(request.work, Evaluate) and isinstance(self.plan.evaluation, OpenHistograms):
+            return True  # nothing is promised that a further one could break
+        return (
+            not leaves(self._due(request)) or spare_attempts(self.account_of(request), place_of(request)) <= spare
+        )
 
     def event_of(self, request: Request) -> Event:
         """Returns what answering the request costs this hospital's patients."""
@@ -235,6 +272,10 @@ class Agent:
             case CountClasses():
                 classes = np.bincount(class_of_patients(self.patients), minlength=self.num_classes)
                 return Answer(noised_counts(self.plan.count, classes.astype(np.float64), noise), event)
+            case Evaluate():
+                assert self.plan.evaluation is not None, "agreed to"
+                total = self.tested.histograms(self.workbench, work.weights, self.num_classes)
+                return Answer(noised_histograms(self.plan.evaluation, total, noise), event)
             case GradientSum():
                 drawn, clip = self.sample(request), clip_of(part)
                 [clipped] = self.workbench.gradient_sums(

@@ -11,6 +11,7 @@ from wardround.config import Study
 from wardround.config.site import MetricsLevel, PolicyFile
 from wardround.errors import PrivacyError
 from wardround.noisers import NoiseShares
+from wardround.privacy.plans.kinds import NoisedHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import words_of
 
@@ -35,6 +36,7 @@ def refusals(study: Study, plan: Plan, policy: PolicyFile) -> Iterator[PrivacyEr
     at_most = (
         ("delta", "`[privacy] delta`", plan.delta, rules.delta),
         ("most-epsilon", "epsilon", plan.epsilon, rules.most_epsilon),
+        ("most-epsilon", "`[evaluation] epsilon`", _noised_epsilon(plan), rules.most_epsilon),
         ("greatest-clip", "`[privacy] clipping_norm`", words.clipping_norm, rules.greatest_clipping_norm),
         ("spare", "`[privacy] spare_attempts`", study.privacy.spare, rules.most_spare_attempts),
         ("threads", "`[performance] threads`", threads or 0, rules.threads),
@@ -62,6 +64,15 @@ def refusals(study: Study, plan: Plan, policy: PolicyFile) -> Iterator[PrivacyEr
             yield _refusal(
                 code, f"{what} must be one of {', '.join(allowed)} by this hospital's policy, got {name}"
             )
+    try:
+        check_metrics(study.evaluation.level, policy)
+    except PrivacyError as refusal:
+        yield refusal
+
+
+def _noised_epsilon(plan: Plan) -> float:
+    """Returns the epsilon of a test patient; 0 where figures leave as they are, which a rule of its own allows."""
+    return plan.evaluation_epsilon if isinstance(plan.evaluation, NoisedHistograms) else 0.0
 
 
 def check_metrics(level: MetricsLevel, policy: PolicyFile) -> None:

@@ -27,7 +27,7 @@ def charged_releases(account: Account, plan: Plan) -> int:
         return account.charges(PICTURES)
     sums = sum(count for purpose, count in account.charged().items() if purpose not in COUNT_PURPOSES)
     # A release may be made of several mechanisms.
-    each = sum(count for _, count in leaves(release_event(plan.training)))
+    each = sum(count for _, count in leaves(release_event(plan.main)))
     return -(-sums // max(1, each))
 
 

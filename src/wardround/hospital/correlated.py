@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wardround.hospital.memory import Memory
+from wardround.hospital.kept.memory import Memory
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.correlated import Correlation
 from wardround.privacy.plans.kinds import Training

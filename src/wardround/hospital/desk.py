@@ -22,8 +22,9 @@ from typing import get_args
 import torch
 
 from wardround.config.site import read_policy, read_site
-from wardround.errors import BudgetExhausted, FederationError, WardroundError
+from wardround.errors import BudgetExhausted, FederationError, MachineError, WardroundError
 from wardround.federation.messages import Failure, FailureCode, Stage
+from wardround.federation.wire.frame import unpack
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.signatures import SIGNATURE_BYTES, UNKNOWN_COORDINATOR, HospitalKeys, OpenedRequest
 from wardround.federation.wire.tables import Asked, asked_in, encode_reply
@@ -58,6 +59,12 @@ class _Open:
 
     hospital: Hospital
     threads: int
+
+
+def _code_in(reply: bytes) -> str:
+    """Returns the code of a failure; empty for another reply."""
+    header, _ = unpack(reply, MOST_BYTES)
+    return str(header["code"]) if header.get("kind") == "failure" else ""
 
 
 class Desk:
@@ -117,8 +124,12 @@ class Desk:
         if quiet_s and asked.work not in _UNDER_WAY:
             return encode_reply(Failure(FailureCode.QUIET_HOURS, Stage.ADMISSION, quiet_s))
         reply = self._answer(asked, opened)
-        seen = (asked.work, asked.study[:12], asked.round, time.monotonic() - started, len(message), len(reply))
-        _log.info("%s of study %s, round %d: %.3f s, %d bytes in, %d out", *seen)
+        seconds = time.monotonic() - started
+        fields = {
+            "event": "answered", "work": asked.work, "study": asked.study[:12], "round": asked.round,
+            "seconds": round(seconds, 3), "bytes_in": len(message), "bytes_out": len(reply), "code": _code_in(reply),
+        }  # fmt: skip
+        _log.info("%s of round %d", asked.work, asked.round, extra={"fields": fields})
         return reply
 
     def _answer(self, asked: Asked, opened: OpenedRequest) -> bytes:
@@ -127,6 +138,9 @@ class Desk:
         except BudgetExhausted:
             _log.exception("a study cannot be opened")
             return encode_reply(Failure(FailureCode.REFUSED_BUDGET, Stage.ADMISSION))
+        except MachineError:
+            _log.exception("a study cannot be opened")
+            return encode_reply(Failure(FailureCode.INTERNAL, Stage.ADMISSION))
         except WardroundError:
             _log.exception("a study is refused")
             return encode_reply(Failure(FailureCode.REFUSED_STUDY, Stage.ADMISSION))

@@ -12,7 +12,8 @@ from typing import TypeVar
 import torch
 
 from wardround import __version__
-from wardround.errors import FederationError, LedgerError, ModelError
+from wardround.boundary.machine import raise_fault
+from wardround.errors import FederationError, LedgerError, MachineError, ModelError
 from wardround.federation.messages import (
     Answer,
     Failure,
@@ -31,18 +32,20 @@ from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_request, encode_reply
 from wardround.hospital.agent import Agent
 from wardround.hospital.charged import charged_counts, charged_releases
-from wardround.hospital.finished import take_model
+from wardround.hospital.kept.finished import take_model
+from wardround.hospital.kept.replies import Replies
 from wardround.hospital.known_ledgers import sealed_head
 from wardround.hospital.masked import NO_ATTEMPT, MaskedRounds
 from wardround.hospital.policy import place_of
-from wardround.hospital.replies import Replies
 from wardround.secure_aggregation.keys.identity import Identity
+from wardround.types import Vector
 from wardround.work import (
     Announce,
     Answered,
     Confirm,
     Finish,
     GiveReceipt,
+    OwnFigures,
     Receive,
     SayHello,
     Upload,
@@ -84,7 +87,7 @@ class Hospital:
         Guarantee:
             A request that is none, that the study's strategy does not ask for, or that gives an attempt another
             content, is refused before anything is charged. A repeated request has the same reply, at no charge, as far
-            as it is kept (`hospital.replies`).
+            as it is kept (`hospital.kept.replies`).
         """
         try:
             request = decode_request(message, self.limits)
@@ -105,8 +108,8 @@ class Hospital:
                 case _:
                     pass
             return encoded
-        except FederationError as error:  # not finite, or not to be kept: its charge stands, and it is not sent
-            _log.error("%s cannot send its answer: %s", self.agent.name, error)
+        except (FederationError, MachineError) as error:  # not finite, or not to be kept: charged, and not sent
+            _log.error("%s cannot send its answer", self.agent.name, exc_info=error)
             return encode_reply(Failure(FailureCode.INTERNAL, Stage.TRAINING))
 
     def _noted(self, request: Request, message: bytes) -> Failure | None:
@@ -132,7 +135,11 @@ class Hospital:
         return Limits.of_network(workbench.initial_weights.size, len(self.classes), model_bytes=model_bytes)
 
     def reply(self, request: Request) -> Reply | Failure:
-        """Returns the reply to one request, as a value."""
+        """Returns the reply to one request, as a value.
+
+        Raises:
+            MachineError: a disk or the memory of this machine failed.
+        """
         try:
             match request.work:
                 case Upload():
@@ -147,12 +154,15 @@ class Hospital:
                     return self._hello() if self.agent.policy.allows(request) else _REFUSED
                 case GiveReceipt():
                     return self._receipt() if self.agent.policy.allows(request) else _REFUSED
+                case OwnFigures(weights=weights):
+                    return self._own_figures(weights) if self.agent.policy.allows(request) else _REFUSED
                 case Finish() as work:
                     return self._finish(work) if self.agent.policy.allows(request) else _REFUSED
                 case _:  # a noised vector
                     agent = self.agent
                     return agent.admit(request) or agent.repeated(request) or agent.answer_alone(request)
-        except Exception:
+        except Exception as error:
+            raise_fault(error)
             _log.exception("%s cannot answer", self.agent.name)
             return Failure(FailureCode.INTERNAL, Stage.TRAINING)
 
@@ -211,6 +221,10 @@ class Hospital:
             threads=torch.get_num_threads(),
             last_attempt=last or (0, 0),
         )
+
+    def _own_figures(self, weights: Vector) -> Received:
+        self.agent.tested.keep_own_figures(self.agent.workbench, weights)
+        return Received()
 
     def _receipt(self) -> Receipt:
         agent, account = self.agent, self.agent.account

@@ -1,8 +1,8 @@
 """A hospital's side of a masked round: it checks, charges its ledger, computes, noises, masks and signs one upload.
 
 What leaves: a round key, how far its ledger is (`known_ledgers`), the hash of a transcript, and the sum of its
-patients' rows on the grid (gradients, or a one for everybody) with its share of the noise, under masks; and the event
-it was charged as. When: the upload only after the charge and the notes are on disk.
+patients' rows on the grid (gradients, a one for everybody, or histograms of test patients) with its share of the noise,
+under masks; and the event it was charged as. When: the upload only after the charge and the notes are on disk.
 A sample without patients is noised, masked and sent like any other.
 
 Guarantee: that of `wardround.secure_aggregation.integers.mechanism` for the sum of all hospitals; a single upload is
@@ -20,12 +20,13 @@ from typing import assert_never
 import numpy as np
 
 from wardround.accounting.events import Event
+from wardround.boundary.machine import raise_fault
 from wardround.errors import FederationError, LedgerError, PrivacyError
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.hospital.agent import Agent
+from wardround.hospital.kept.notes import Notes
 from wardround.hospital.known_ledgers import check_own, mark_of
 from wardround.hospital.masked_count import counted_rows
-from wardround.hospital.notes import Notes
 from wardround.ledger.entry import GENESIS
 from wardround.per_patient.layout import Layout
 from wardround.privacy.plans.releases import clip_of
@@ -43,7 +44,7 @@ from wardround.secure_aggregation.round.round_key import Announcement, RoundKey
 from wardround.secure_aggregation.round.transcript import Member, Terms, Transcript
 from wardround.secure_aggregation.round.upload import Upload
 from wardround.secure_aggregation.round.witness import WITNESSES
-from wardround.work import Announce, CountPatients, GradientSum, ScoreSum, Summed
+from wardround.work import Announce, CountPatients, Evaluate, GradientSum, ScoreSum, Summed
 
 _log = logging.getLogger("wardround.hospital")
 
@@ -177,7 +178,8 @@ class MaskedRounds:
         try:
             mechanism = self._agreement.mechanism_for(terms.hospitals, terms.round)
             residues = mechanism.in_ring(self._noised(mechanism, attempt))
-        except Exception:
+        except Exception as error:
+            raise_fault(error)
             _log.exception("training failed")
             return Failure(FailureCode.INTERNAL, Stage.TRAINING)
         masked = attempt.key.masks(agreed).hide(residues)
@@ -215,6 +217,8 @@ class MaskedRounds:
         match work:
             case CountPatients():
                 rows = counted_rows(len(agent.patients))
+            case Evaluate():
+                rows = agent.tested.rows(agent.workbench, work.weights)
             case GradientSum():
                 layout, clip = Layout.of(agent.workbench.network.trained), clip_of(agent.plan.training)
                 as_row = rows_of(clip, layout, work.clipping_norm)

@@ -1,10 +1,10 @@
 """A hospital opened from its own files: `site.toml`, `policy.toml`, and a study it agreed to.
 
     folder/    site.toml  policy.toml  identity.pem (mode 0600)  pins.toml  coordinators.toml  ledger.sqlite
-              memory/DIGEST/ (of each study)  cache/  accepted/  finished/
+              memory/DIGEST/ (of each study)  cache/  accepted/  finished/  evaluation/
 
 It reads its own pictures, computes its own digest, and keeps its own ledger and keys; of other hospitals it has names
-and public keys. All of its patients train: setting test patients aside is the simulation's.
+and public keys. Patients are set aside for testing by their own ids (`hospital.examined`), the others train.
 
 Released: nothing. What a hospital refuses, it refuses here, before a request comes and before anything is charged.
 """
@@ -20,6 +20,7 @@ from wardround.agreed.masks import agreement_of
 from wardround.agreed.network import build_network
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import asked_by, timetable_of
+from wardround.boundary.documents import Unfit, decoded, read_regular
 from wardround.boundary.private import make_private_folder
 from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
@@ -27,18 +28,19 @@ from wardround.errors import DataError, PrivacyError, StudyError
 from wardround.hospital.agent import Agent
 from wardround.hospital.allowed import check_allowed
 from wardround.hospital.charged import open_account, run_of
+from wardround.hospital.examined.patients import examined_of, set_aside
 from wardround.hospital.hospital import Hospital
+from wardround.hospital.kept.memory import Memory
+from wardround.hospital.kept.notes import Notes
+from wardround.hospital.kept.replies import Replies
 from wardround.hospital.masked import MaskedRounds
-from wardround.hospital.memory import Memory
-from wardround.hospital.notes import Notes
 from wardround.hospital.pictures import Progress, read_images, workbench_of
 from wardround.hospital.policy import Policy
-from wardround.hospital.replies import Replies
 from wardround.images.group import digest_of
 from wardround.images.patients import ImageSet
 from wardround.ledger.file import LedgerFile
 from wardround.noisers import ByEachHospital
-from wardround.privacy.plans.kinds import NoisedPictures
+from wardround.privacy.plans.kinds import NoisedPictures, NothingTrained
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
@@ -46,6 +48,7 @@ from wardround.secure_aggregation.keys.pins import Pins
 from wardround.training.patients import training_patients
 from wardround.types import HospitalName, PatientId, Persons
 
+_MOST_LIST_BYTES = 64_000_000
 _log = logging.getLogger("wardround.hospital")
 
 
@@ -87,10 +90,18 @@ def open_hospital(
     workbench = workbench_of(own, images, network, progress=progress)
     with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledgers:
         set_limit(ledgers, policy)
-        persons = [patient.id for patient in images.patients]
-        _check_known(ledgers, persons, study, policy)
-        account = open_account(ledgers, study, plan, name, persons, run_of(study, images.digest, study.digest))
-        patients = [patient for patient, is_in in zip(images.patients, account.admitted, strict=True) if is_in]
+        _check_known(ledgers, [patient.id for patient in images.patients], study, policy)
+        training, tested = set_aside(images.patients, study)
+        persons = [patient.id for patient in training]
+        examined = examined_of(
+            ledgers, study, plan, name, tested, folder, pictures=images.digest, target=images.target
+        )
+        if isinstance(plan.training, NothingTrained):
+            assert examined.account is not None, "a plan that trains nothing noises its evaluation"
+            account, patients, persons = examined.account, [], []
+        else:
+            account = open_account(ledgers, study, plan, name, persons, run_of(study, images.digest, study.digest))
+            patients = [patient for patient, is_in in zip(training, account.admitted, strict=True) if is_in]
         if len(patients) < len(persons):
             _log.warning("%d patients are left out: they cannot afford this study", len(persons) - len(patients))
         agent = Agent(
@@ -109,6 +120,7 @@ def open_hospital(
             workbench=workbench,
             memory=Memory(folder / "memory" / study.digest),
             num_classes=len(images.class_names),
+            examined=examined,
         )
         identity = read_identity(folder, name)
         masked = None
@@ -143,8 +155,8 @@ def own_images(own: Study, site: Site, progress: Progress) -> ImageSet:
     if path is None:
         return images
     try:
-        listed = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()}
-    except (OSError, UnicodeDecodeError) as error:
+        listed = {line.strip() for line in decoded(read_regular(path, _MOST_LIST_BYTES)).splitlines()}
+    except (OSError, Unfit) as error:
         raise DataError(
             f"`[hospital] cohort` must be a readable text file of patient ids, got {path} ({error}). Correct "
             "site.toml.",

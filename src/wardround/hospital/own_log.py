@@ -1,18 +1,22 @@
 """The hospital's own log: a JSON object a line, without patient data.
 
 An error is a type, a code and a line of the program. Its sentence may name files or ids, as that of a `DataError` or
-of a mistake does, so sentences are kept of errors that never do.
+of a mistake does, so sentences are kept of errors that never do. An answer has fields of its own (`event`, `work`,
+`round`, `seconds`, `bytes_in`, `bytes_out`, `code`), which `wardround status` reads.
 """
 
 import json
 import logging
 import os
+import sys
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
+from wardround.boundary.machine import machine_error
 from wardround.boundary.private import open_private
-from wardround.errors import DataError, WardroundError
+from wardround.boundary.text import say
+from wardround.errors import DataError, MachineError, WardroundError
 
 _PROGRAM = Path(__file__).parents[1]
 
@@ -23,7 +27,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Returns the line."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line = {"at": at, "level": record.levelname, "text": record.getMessage()}
+        line = {"at": at, "level": record.levelname, "text": record.getMessage(), **getattr(record, "fields", {})}
         error = record.exc_info[1] if record.exc_info else None
         return json.dumps(line | ({} if error is None else {"error": described(error)}))
 
@@ -33,7 +37,7 @@ def described(error: BaseException) -> dict[str, str]:
     found = {"type": type(error).__name__}
     if isinstance(error, WardroundError):
         found["code"] = error.code
-        if not isinstance(error, DataError):
+        if not isinstance(error, DataError | MachineError):
             found["sentence"] = str(error)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(_PROGRAM)]
     if frames:
@@ -41,9 +45,22 @@ def described(error: BaseException) -> dict[str, str]:
     return found
 
 
+class _Log(logging.FileHandler):
+    """A log whose disk may fail: that is said in a sentence on standard error, and the answer is not held back."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # a name of the standard library
+        """Says that a line is missing."""
+        error = sys.exception()
+        fault = None if error is None else machine_error(error, self.baseFilename)
+        if fault is None:
+            super().handleError(record)
+        else:
+            say(f"wardround: {fault}", error=True)
+
+
 def log_to(path: Path) -> logging.Handler:
     """Returns a handler that appends to a file of mode 0600."""
     os.close(open_private(path, os.O_RDWR))
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _Log(path, encoding="utf-8")
     handler.setFormatter(JsonLines())
     return handler

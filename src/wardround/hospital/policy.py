@@ -11,8 +11,10 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Evaluate,
     Finish,
     GiveReceipt,
+    OwnFigures,
     Receive,
     SayHello,
     Upload,
@@ -46,7 +48,7 @@ class Policy:
         study: digest of the one study file the hospital agreed to.
         asks: whether the study's strategy asks for this work in a round, with these parameters
             (`agreed.strategies.asked_by`).
-        rounds: highest round that is answered.
+        rounds: the last round of training; the one after it is the evaluation.
         spare: answers beyond one a round and purpose that the study pays for; None for any number, as in a simulation,
             whose certificate counts what was charged.
         visits: the rounds in which this hospital is asked, ascending, by the study's public timetable; None for
@@ -62,19 +64,22 @@ class Policy:
     def allows(self, request: Request) -> bool:
         """Returns whether the request is one that the hospital agreed to answer."""
         work, round = computed(request.work), request.round
-        if request.study != self.study or not 0 <= round <= self.rounds:
+        if request.study != self.study or not 0 <= round <= self.rounds + 1:
             return False
         if isinstance(work, SayHello | GiveReceipt | Finish | Confirm | Upload | Receive):
             return True  # facts of its own, and steps of an attempt that it announced itself for
+        if isinstance(work, Evaluate | OwnFigures):  # of the final model, after the last round
+            return round == self.rounds + 1 and (isinstance(work, OwnFigures) or self.asks(work, round))
         return (
-            (round == 0) == isinstance(work, COUNTS)
+            round <= self.rounds
+            and (round == 0) == isinstance(work, COUNTS)
             and self.asks(work, round)
             and (round == 0 or self.visits is None or round in self._visits)
         )
 
     def planned(self, request: Request) -> int:
         """Returns the releases like this one that are still foreseen, this one included."""
-        if isinstance(computed(request.work), COUNTS):
+        if isinstance(computed(request.work), (*COUNTS, Evaluate)):
             return 1
         if self.visits is None:
             return self.rounds - request.round + 1

@@ -16,12 +16,14 @@ from wardround.config.site import PolicyFile, Site
 from wardround.errors import BudgetExhausted, PrivacyError
 from wardround.hospital.allowed import refusals
 from wardround.hospital.charged import foreseen
+from wardround.hospital.examined.patients import set_aside
 from wardround.hospital.opening import check_deployable, check_named, of_hospital, own_images, set_limit
 from wardround.hospital.pictures import Progress
 from wardround.ledger.file import LedgerFile
 from wardround.ledger.spending import greatest_after, spending_of
 from wardround.privacy.plans.adversaries import insiders_of
-from wardround.privacy.plans.wording import statement_of
+from wardround.privacy.plans.kinds import NothingTrained
+from wardround.privacy.plans.wording import evaluation_statement, statement_of
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,14 @@ class Review:
         insiders: against whom it holds, and how far.
         refusals: what the hospital's policy has against it.
         has_begun: the ledger has charges or a beginning of it; the figures below then count it twice.
-        patients: of the cohort.
+        patients: of the cohort who would train; the others are test patients.
         affording: those of them who can afford it, and would take part.
         delta: of the three figures that follow, the ledger's.
         spent: the greatest epsilon of any of them so far.
         after: the greatest epsilon of any who would take part, with this study.
         limit: of the ledger.
+        tested: test patients of the cohort.
+        evaluation: the promise to them; None where no figure of them leaves.
     """
 
     study: tuple[str, str]
@@ -53,6 +57,8 @@ class Review:
     spent: float
     after: float
     limit: float
+    tested: int
+    evaluation: Statement | None
 
     def lines(self) -> Iterator[str]:
         """Yields the review in words."""
@@ -65,6 +71,10 @@ class Review:
         yield f"{self.affording} of {self.patients} patients can afford it and would take part"
         yield f"spent so far by a patient, at most: epsilon = {self.spent:.3f} {at}"
         yield f"with this study: epsilon = {self.after:.3f} of {self.limit:g} {at}; {self.left:.3f} would be left"
+        if self.evaluation is None:
+            yield f"{self.tested} test patients: no figure of them leaves this hospital"
+        else:
+            yield f"{self.tested} test patients, whose own accounts are charged: {self.evaluation.sentence()}"
         if self.has_begun:
             yield "this study has begun here: the figures above count it twice"
         for refusal in self.refusals:
@@ -87,7 +97,9 @@ def review(
     plan = plan_of(study)
     check_deployable(study, plan, site)
     check_named(study, site)
-    persons = [patient.id for patient in own_images(of_hospital(study, site, folder), site, progress).patients]
+    training, tested = set_aside(own_images(of_hospital(study, site, folder), site, progress).patients, study)
+    charged = tested if isinstance(plan.training, NothingTrained) else training
+    persons, seeded = [patient.id for patient in charged], study.study.seed is not None
     more = foreseen(plan, epsilon_limit_of(study, plan))
     with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledger:
         set_limit(ledger, policy)
@@ -99,7 +111,7 @@ def review(
             members = []
         return Review(
             study=(study.study.name, study.digest),
-            statement=statement_of(plan, simulated=False, seeded=study.study.seed is not None),
+            statement=statement_of(plan, simulated=False, seeded=seeded),
             insiders=insiders_of(plan),
             refusals=tuple(refusals(study, plan, policy)),
             has_begun=any(part.begun.study == study.digest for part in ledger.book().parts.values()),
@@ -109,4 +121,6 @@ def review(
             spent=spending_of(ledger, persons, delta).greatest,
             after=greatest_after(ledger, members, more, delta),
             limit=policy.policy.epsilon_limit,
+            tested=len(tested),
+            evaluation=evaluation_statement(plan, simulated=False, seeded=seeded) if plan.evaluation else None,
         )

@@ -9,6 +9,7 @@ Source: Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8.
 """
 
 import io
+import tokenize
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import DataError
+from wardround.images.archives import MAX_MEMBERS
 from wardround.images.findings import LeftOut
 from wardround.images.store import Store, open_store
 
@@ -60,7 +62,13 @@ def open_arrays(path: Path) -> Store:
             if not any(name in store for name in both):
                 continue
             images, labels = (array_of(store.read(name)) for name in both)
-            for values, label in zip(images, _checked(images, labels), strict=True):
+            numbers = _checked(images, labels)
+            if len(pictures.sizes) + len(numbers) > MAX_MEMBERS:
+                raise DataError(
+                    f"a MedMNIST file must have at most {MAX_MEMBERS:,} pictures, got more. Take some out.",
+                    code="data-medmnist",
+                )
+            for values, label in zip(images, numbers, strict=True):
                 name = f"{part}/{label}/{sha256(values.tobytes()).hexdigest()[:20]}"
                 seen[name] += 1
                 pictures.add(f"{name}{'' if seen[name] == 1 else f'-{seen[name]}'}.npy", values)
@@ -86,7 +94,9 @@ def array_of(data: bytes) -> npt.NDArray[Any]:
         if dtype.kind not in "iu" or count * dtype.itemsize != len(data) - stream.tell():
             raise ValueError
         return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if is_fortran else "C")
-    except (ValueError, TypeError, OverflowError, EOFError, SyntaxError, MemoryError, RecursionError):
+    except (
+        ValueError, TypeError, OverflowError, EOFError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError
+    ):  # fmt: skip
         raise DataError(
             "an array must be whole and hold whole numbers, one in this file does not. Download the file again.",
             code="data-medmnist",

@@ -41,6 +41,7 @@ class Entry:
         sources: files it is decoded from; empty means `file` itself.
         mask: files of its mask.
         frame: of a source with many; None for all.
+        num_values: pixels or voxels that it decodes to, where its reader knows; 0 where it does not.
         groups: column and value of each subgroup that the layout states, such as ("sex", "F").
     """
 
@@ -52,6 +53,7 @@ class Entry:
     sources: tuple[str, ...] = ()
     mask: tuple[str, ...] = ()
     frame: int | None = None
+    num_values: int = 0
     groups: tuple[tuple[str, str], ...] = ()
 
     @property

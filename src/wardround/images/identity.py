@@ -42,6 +42,8 @@ def folded(text: str) -> str:
     >>> folded("007"), folded("7.0"), folded("x\u00b2")
     ('007', '7.0', 'x²')
     """
+    if text.isascii() and text.isprintable():  # most texts, and nothing below changes them
+        return " ".join(text.split())
     visible = "".join(
         letter
         for letter in _INVISIBLE.sub("", text)

@@ -178,8 +178,6 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
     reader, wanted = reader_of(layout), _task(layout, task)
     try:
         listing = reader.read(store, wanted, options)
-    except OSError as error:
-        raise DataError(f"the data folder must be readable, got: {error}. Check its permissions.") from error
     except DataError as error:
         if "must look like" not in str(error):
             raise

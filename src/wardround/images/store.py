@@ -8,9 +8,11 @@ folder in which it lies is passed over, for it adds nothing.
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from wardround.boundary.machine import reading_faults
 from wardround.errors import DataError, as_one
 from wardround.images.archives import BROKEN, MAX_BYTES, is_hidden, open_archive
 from wardround.images.findings import LeftOut
@@ -74,7 +76,8 @@ class Store:
     def head(self, name: str, num_bytes: int) -> bytes:
         """Returns the first bytes of a file."""
         try:
-            return self._source.read(self._real(name), num_bytes)
+            with reading_faults(name):
+                return self._source.read(self._real(name), num_bytes)
         except PermissionError:
             reason = "its permissions forbid it"
         except BROKEN:
@@ -136,7 +139,8 @@ def open_store(path: Path, *, looking: bool = False) -> Store:
         )
     damaged = f"the archive {path.name} must be whole, got one that is damaged or of another kind. Copy it again."
     try:
-        return Store(path, open_archive(path))
+        with reading_faults(path):
+            return Store(path, open_archive(path))
     except BROKEN:
         # Their messages quote members' names.
         raise DataError(damaged, code="data-archive-damaged") from None
@@ -168,6 +172,8 @@ class _Folder:
         """Adds the files below a folder that was met by links in the folders `above`, which are resolved."""
 
         def unlistable(error: OSError) -> None:
+            with suppress(OSError), reading_faults(top):
+                raise error
             self._faults["data-folder-unreadable"] += 1
 
         for folder, folders, files in os.walk(top, onerror=unlistable):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from wardround.boundary.private import appears_whole, make_private_folder
-from wardround.errors import DataError, MissingExtra
+from wardround.errors import MissingExtra
 from wardround.images.loose import stem_of
 from wardround.inference.answers import Segmented
 
@@ -18,15 +18,12 @@ class Folder:
     """A folder of results for its owner alone; each file appears whole.
 
     Raises:
-        DataError: it cannot be made or written (code `data-results`).
+        MachineError: it cannot be made or written.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._taken = path, Counter[str]()
-        try:
-            make_private_folder(path)
-        except OSError as error:
-            raise _unwritable(path, error) from None
+        make_private_folder(path)
 
     def write(self, file: str, ending: str, content: bytes) -> Path:
         """Writes a file named after the picture `file`; a second one of a name in this run gets a number."""
@@ -41,13 +38,10 @@ def write(path: Path, content: bytes) -> None:
     """Writes a file that appears whole, mode 0600.
 
     Raises:
-        DataError: it cannot be written (code `data-results`).
+        MachineError: it cannot be written.
     """
-    try:
-        with appears_whole(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise _unwritable(path, error) from None
+    with appears_whole(path) as file:
+        file.write(content)
 
 
 def nifti_of(answer: Segmented) -> bytes:
@@ -68,10 +62,3 @@ def nifti_of(answer: Segmented) -> bytes:
     affine = PICTURE_AFFINE if answer.affine is None else answer.affine
     image = nibabel.Nifti1Image(np.ascontiguousarray(mask), affine)  # type: ignore[no-untyped-call]
     return gzip.compress(image.to_bytes(), 3, mtime=0)
-
-
-def _unwritable(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"results must be written to a place that can be written, got {path} ({error.strerror}). Choose another one.",
-        code="data-results",
-    )

@@ -24,6 +24,7 @@ from wardround.accounting.events import Event, JsonDict, canonical_json, from_js
 from wardround.accounting.mechanisms import check_delta, check_epsilon
 from wardround.accounting.numbers import number_from_json, number_to_json
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
+from wardround.boundary.documents import parse_json
 from wardround.errors import LedgerError, PrivacyError
 
 GENESIS = "0" * 64
@@ -181,7 +182,7 @@ def entry_of(body: str) -> Entry:
         LedgerError: a field is missing, unknown or out of its range.
     """
     try:
-        data: dict[str, Any] = json.loads(body)
+        data: dict[str, Any] = parse_json(body)
         kind = _KINDS[data.pop("kind")]
         for name, read in _READ.items():
             if name in data:

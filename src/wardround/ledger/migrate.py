@@ -5,7 +5,6 @@ spent by each person of a list that its holder gives: those whom the old studies
 data set at hand. Nobody's figure becomes smaller than the truth, as far as the list is whole.
 """
 
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from wardround.accounting.events import LeafEvent, event_of_leaves, from_json, leaves, sorted_leaves
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
+from wardround.boundary.documents import parse_json
 from wardround.errors import LedgerError, PrivacyError
 from wardround.ledger.entry import GENESIS, chained_hash
 from wardround.ledger.file import LedgerFile
@@ -62,7 +62,7 @@ def _counts(old: Path) -> dict[tuple[str, str, str, str, str], Counter[LeafEvent
             )
         heads[hospital, dataset] = recorded
         try:
-            line = json.loads(body)
+            line = parse_json(body)
             place = (hospital, dataset, str(line["study"]), str(line["unit"]), str(line["relation"]))
             one = Counter(dict(leaves(from_json(line["event"]))))
         except (KeyError, TypeError, ValueError, PrivacyError) as error:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from wardround.boundary.private import make_private_folder
-from wardround.errors import LedgerError
+from wardround.errors import MachineError
 
 
 def own_state() -> Path:
@@ -19,15 +19,15 @@ def own_ledger() -> Path:
     Without the variable it lies below `~/.local/state`. It is no cache: nothing can make it again.
 
     Raises:
-        LedgerError: the folder cannot be made.
+        MachineError: the folder cannot be made.
     """
     folder = own_state()
     try:
         make_private_folder(folder)
-    except OSError as error:
-        raise LedgerError(
-            f"The ledger of simulations must lie in a folder that can be made, and {folder} cannot "
-            f"({error.strerror}). Set XDG_STATE_HOME, `[privacy] ledger`, or pass --rehearsal.",
-            code="ledger-place",
+    except MachineError as error:
+        raise MachineError(
+            f"{error} The ledger of simulations lies there: or set XDG_STATE_HOME, `[privacy] ledger`, or pass "
+            "--rehearsal.",
+            code=error.code,
         ) from None
     return folder / "ledger.sqlite"

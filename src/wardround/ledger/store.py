@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wardround.boundary.documents import parse_json, read_regular
+from wardround.boundary.machine import is_moved, of_sqlite
 from wardround.boundary.private import appears_whole, open_private
 from wardround.errors import LedgerError
 from wardround.ledger.entry import GENESIS, Entry, body_of, chained_hash
@@ -59,9 +60,8 @@ class LedgerStore:
         self._mark = None if str(path) == ":memory:" else path.with_name(f"{path.name}.mark")
         self._check_present()
         with self._explained():
-            if self._mark is not None:
-                with suppress(OSError):  # what cannot be made is explained by SQLite
-                    os.close(open_private(path, os.O_RDWR))
+            if self._mark is not None and path.parent.is_dir() and not path.exists():
+                os.close(open_private(path, os.O_RDWR))  # for its owner alone, which SQLite does not see to
             self._connection = sqlite3.connect(
                 path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
             )
@@ -94,8 +94,7 @@ class LedgerStore:
             except BaseException:
                 self.generation += self._appended
                 self._position = None
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                self._undo()
                 raise
             finally:
                 self._depth = 0
@@ -218,15 +217,8 @@ class LedgerStore:
         if self._mark is None:
             return
         entries, head = self.position()
-        try:
-            with appears_whole(self._mark, durable=False) as file:
-                file.write(json.dumps({"entries": entries, "head": head}).encode())
-        except OSError as error:
-            raise LedgerError(
-                f"The mark {self._mark} of a ledger must be writable, and is not ({error.strerror}); the charge stands "
-                "and nothing was released. Free some space, or change the permissions.",
-                code="ledger-mark",
-            ) from None
+        with appears_whole(self._mark, durable=False) as file:
+            file.write(json.dumps({"entries": entries, "head": head}).encode())
 
     def _notice_others(self) -> None:
         """Forgets what is remembered of the file if another connection has written to it."""
@@ -255,9 +247,14 @@ class LedgerStore:
                 )
             connection.execute("COMMIT")
         except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            self._undo()
             raise
+
+    def _undo(self) -> None:
+        """Undoes the open transaction; where the disk refuses this too, SQLite does it when the file is next opened."""
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -265,7 +262,10 @@ class LedgerStore:
         try:
             yield
         except sqlite3.Error as error:
-            raise LedgerError(f"{_explanation(self.path, str(error))} (SQLite: {error}.)") from error
+            fault = of_sqlite(error, self.path) if self.path.parent.is_dir() else None
+            if fault is not None:
+                raise fault from error
+            raise LedgerError(f"{_explanation(self.path, error)} (SQLite: {error}.)") from error
 
 
 _REMEDY = (
@@ -284,17 +284,21 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def _explanation(path: Path, message: str) -> str:
+def _explanation(path: Path, error: sqlite3.Error) -> str:
+    message = str(error)
+    if is_moved(error):
+        return (
+            f"Ledger {path} must stay in its place while it is open, and another file was put there. Begin again."
+        )
     if not path.parent.is_dir():
         return f"Ledger {path} must lie in a folder that exists, and {path.parent} does not. Create it."
     if "not a database" in message or "malformed" in message:
-        return f"Ledger {path} must be an intact SQLite file, and is not. Restore it from a copy."
+        return (
+            f"Ledger {path} must be an intact SQLite file, and is not, or could not be read once. Try again; if it is "
+            "refused again, restore it from a copy."
+        )
     if "locked" in message:
         return f"Ledger {path} must be free, and another process is writing to it. Try again when it has ended."
-    if "full" in message:
-        return f"Ledger {path} must grow, and its disk is full. Free some space; nothing was charged."
-    if "readonly" in message or "unable to open" in message:
-        return f"Ledger {path} must be a file that can be written, and is not. Change its permissions."
     if "append-only" in message:
         return f"Ledger {path} must only ever grow, and something tried to change it. Charge a new entry."
     return f"Ledger {path} must be readable and writable, and SQLite refused. Check the file and its disk."

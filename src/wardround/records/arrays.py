@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.boundary.documents import check_tensor_header
+from wardround.boundary.machine import reading_faults
 from wardround.errors import RecordError
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
@@ -39,7 +40,7 @@ def arrays_from_file(path: Path, about: str | None = None) -> dict[str, npt.NDAr
 
     try:
         check_tensor_header(path)
-        with safe_open(path, framework="numpy") as file:
+        with reading_faults(path), safe_open(path, framework="numpy") as file:
             names = file.keys()
             arrays: dict[str, npt.NDArray[np.float32]] = {name: file.get_tensor(name) for name in names}
             metadata = file.metadata() or {}

@@ -32,7 +32,6 @@ import io
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,11 +51,12 @@ from wardround.boundary.documents import (
     parse_toml,
     read_regular,
 )
+from wardround.boundary.machine import machine_faults
 from wardround.boundary.private import make_private_folder, open_private
 from wardround.errors import RecordError
 from wardround.records.arrays import Arrays, arrays_from_file, arrays_to_bytes
 from wardround.records.signer import CERTIFICATE, HISTORY, RECORD, SIGNED, Signer
-from wardround.records.writing import disk_error, explained, locked, write_whole
+from wardround.records.writing import locked, remove, write_whole
 
 JsonDict = dict[str, object]
 
@@ -64,6 +64,7 @@ _CHECKPOINT = "round-{:06d}.safetensors"
 _IS_CHECKPOINT = re.compile(r"round-(\d{6,12})\.safetensors", re.ASCII)
 MOST_LINES_BYTES = 64_000_000
 _HALF_WRITTEN = ".*.tmp"
+_FORGOTTEN = ".hospitals.tmp"
 _SYNC_EVERY_S = 5.0
 SHARED = (*SIGNED, RECORD, "report.html")
 """Files of the shared record, beside `checkpoints/`."""
@@ -88,26 +89,24 @@ class RunFolder:
         self.path = path
         self._lock = locked(path / ".lock")
         for rest in [*path.glob(_HALF_WRITTEN), *(path / "checkpoints").glob(_HALF_WRITTEN)]:
-            rest.unlink(missing_ok=True)  # of a process that was killed while writing
+            remove(rest)  # of a process that was killed while writing
         self._synced_at = 0.0
         self._synced: Path | None = None
         self.keeps_every_round = False
         self.signer: Signer | None = None
 
     @classmethod
-    def create(cls, path: Path, *, fresh: bool = False, forget_ledger: bool = False) -> "RunFolder":
-        """Returns a new run folder. `fresh` first removes an earlier run's files from it, all but its ledger.
-
-        `forget_ledger` removes that too: what was spent is forgotten, which is right for generated patients only.
+    def create(cls, path: Path, *, fresh: bool = False) -> "RunFolder":
+        """Returns a new run folder. `fresh` first removes an earlier run's files from it, but never a ledger.
 
         Raises:
             RecordError: a run is already there, or the folder cannot be made.
         """
         cls.check_free(path, fresh=fresh)
-        with explained(path):
+        with machine_faults(path):
             make_private_folder(path / "checkpoints")
             folder = cls(path)
-            folder._clear(forget_ledger=forget_ledger)
+            folder._clear()
         return folder
 
     @staticmethod
@@ -117,7 +116,7 @@ class RunFolder:
         Raises:
             RecordError: a run is already there, or something else is.
         """
-        with explained(path):
+        with machine_faults(path):
             holds_run = (path / "study.toml").exists()
             names = {p.name for p in path.iterdir()} if path.exists() else set()
         if holds_run and not fresh:
@@ -178,15 +177,12 @@ class RunFolder:
     def append_round(self, entry: JsonDict) -> None:
         """Adds one line to rounds.jsonl."""
         line = json.dumps(entry, allow_nan=False) + "\n"
-        try:
-            handle = open_private(self.path / HISTORY, os.O_WRONLY | os.O_APPEND)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(line)
-                file.flush()
-                if self.signer is not None:
-                    os.fsync(handle)  # the record that names this line waits for the disk as well
-        except OSError as error:
-            raise disk_error(self.path / HISTORY, error) from None
+        handle = open_private(self.path / HISTORY, os.O_WRONLY | os.O_APPEND)
+        with machine_faults(self.path / HISTORY), os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            if self.signer is not None:
+                os.fsync(handle)  # the record that names this line waits for the disk as well
         if self.signer is not None:
             self.signer.add_round(line.encode())
 
@@ -264,19 +260,18 @@ class RunFolder:
         return hashlib.sha256(content).hexdigest()
 
     def forget_notes(self) -> None:
-        """Removes what the hospitals kept for themselves: it may hold what no noise was added to."""
-        with explained(self.path):
+        """Removes what the hospitals kept for themselves, all of it at once: it may hold what no noise was added to."""
+        with machine_faults(self.path):
             if (self.path / "hospitals").exists():
-                shutil.rmtree(self.path / "hospitals")
+                # A hospital of which a part was removed could not go on.
+                remove((self.path / "hospitals").rename(self.path / _FORGOTTEN))
 
-    def _clear(self, *, forget_ledger: bool) -> None:
+    def _clear(self) -> None:
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
         for path in (self.path / "checkpoints").glob("round-*.safetensors"):
             path.unlink()
         self.forget_notes()  # those of another run would be taken for this one's
-        for path in self.path.glob("ledger.sqlite*") if forget_ledger else ():
-            path.unlink()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from wardround.records.signer import (
     CERTIFICATE,
     FORMAT,
     HISTORY,
+    PAGE,
     PURPOSE,
     RECORD,
     SIGNED,
@@ -43,6 +44,7 @@ class SignedRecord:
         rounds: signed lines of the history.
         checkpoints: names of those that are there.
         ledger: sealed head of the ledger at the end of the last round; empty between hospitals.
+        names_page: report.html is signed.
     """
 
     signer: str
@@ -52,6 +54,7 @@ class SignedRecord:
     rounds: int
     checkpoints: tuple[str, ...]
     ledger: str
+    names_page: bool
 
 
 def verified(path: Path, pinned: Mapping[str, bytes]) -> RunRecord:
@@ -104,13 +107,21 @@ def check_signed(path: Path, pinned: Mapping[str, bytes]) -> SignedRecord:
         if not body.flag("finished"):
             _refuse(path, CERTIFICATE, "added")
         for name in (*files, *SIGNED):
-            _check_file(path / name, files.get(name))
+            if name != PAGE or (path / PAGE).exists():  # which can be drawn again
+                _check_file(path / name, files.get(name))
     else:
         _check_file(path / BEGINNING[1], files.get(BEGINNING[1]))
     _check_history(path / HISTORY, body.integer("rounds"), body.text("history"), is_finished)
     there = _checked_checkpoints(path / "checkpoints", checkpoints, is_finished)
     return SignedRecord(
-        signer, public, body.text("study_digest"), is_finished, body.integer("rounds"), there, body.text("ledger")
+        signer,
+        public,
+        body.text("study_digest"),
+        is_finished,
+        body.integer("rounds"),
+        there,
+        body.text("ledger"),
+        names_page=PAGE in files,
     )
 
 

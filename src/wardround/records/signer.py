@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from wardround.boundary.machine import reading_faults
 from wardround.secure_aggregation.keys.identity import SigningKey
 
 RECORD: Final = "record.json"
@@ -27,8 +28,12 @@ HISTORY: Final = "rounds.jsonl"
 BEGINNING: Final = ("study.toml", "environment.json")
 """Files that a run begins with."""
 
+RECEIPTS: Final = "receipts.json"
+PAGE: Final = "report.html"
+"""Made from the others; the record names it where its maker drew it (`records.page`)."""
+
 SIGNED: Final = (
-    *BEGINNING, HISTORY, "model.safetensors", "model.json", "results.json", "released.safetensors", "receipts.json",
+    *BEGINNING, HISTORY, "model.safetensors", "model.json", "results.json", "released.safetensors", RECEIPTS,
     CERTIFICATE,
 )  # fmt: skip
 """Files of a finished run that are shared and signed, beside its checkpoints."""
@@ -100,8 +105,17 @@ class Signer:
             "ledger": self._ledger,
             "public_key": self._key.public.hex(),
         }
-        signature = self._key.sign(PURPOSE, signed_text(body)).hex()
-        return (json.dumps(body | {"signature": signature}, indent=2) + "\n").encode()
+        return _with_signature(body, self._key)
+
+
+def signed_again(body: Mapping[str, object], files: Mapping[str, object], key: SigningKey) -> bytes:
+    """Returns a record with other files, under the key that signed it before."""
+    return _with_signature({**body, "files": dict(files)}, key)
+
+
+def _with_signature(body: dict[str, object], key: SigningKey) -> bytes:
+    signature = key.sign(PURPOSE, signed_text(body)).hex()
+    return (json.dumps(body | {"signature": signature}, indent=2) + "\n").encode()
 
 
 def sealed(head: str, key: SigningKey) -> str:
@@ -128,7 +142,8 @@ def sha256_of_file(path: Path) -> str:
     """Returns the SHA-256 of a file, in hexadecimal digits.
 
     Raises:
+        MachineError: its disk fails.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with reading_faults(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,9 +1,8 @@
-"""Writing in the folder of a run: whole files, one process at a time, and sentences for what the disk says."""
+"""Writing in the folder of a run: whole files, and one process at a time."""
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
 from pathlib import Path
 from typing import IO
 
@@ -12,35 +11,23 @@ from wardround.errors import RecordError
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Writes beside the place, syncs when `durable`, and renames; on any failure the old file stands."""
-    try:
-        with appears_whole(path, durable=durable) as file:
-            file.write(content)
-    except OSError as error:
-        raise disk_error(path, error) from None
+    """Writes beside the place, syncs when `durable`, and renames; on any failure the old file stands.
 
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turns a run folder that cannot be used into a sentence."""
-    try:
-        yield
-    except NotADirectoryError:
-        raise RecordError(
-            f"A run folder must be a folder, and {path} is a file or lies below one; choose another --out."
-        ) from None
-    except OSError as error:
-        raise RecordError(
-            f"The run folder {path} must be writable ({error.strerror}); choose another --out."
-        ) from None
+    Raises:
+        MachineError: the file cannot be written.
+    """
+    with appears_whole(path, durable=durable) as file:
+        file.write(content)
 
 
 def locked(path: Path) -> IO[str]:
-    """Opens and locks a file whose content is left as it is; closing it lets another process write."""
-    try:
-        file = os.fdopen(open_private(path, os.O_RDWR), "r+")
-    except OSError as error:
-        raise disk_error(path, error) from None
+    """Opens and locks a file whose content is left as it is; closing it lets another process write.
+
+    Raises:
+        MachineError: the file cannot be opened.
+        RecordError: another process writes.
+    """
+    file = os.fdopen(open_private(path, os.O_RDWR), "r+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -51,6 +38,9 @@ def locked(path: Path) -> IO[str]:
     return file
 
 
-def disk_error(path: Path, error: OSError) -> RecordError:
-    """Returns the sentence of a file that could not be written."""
-    return RecordError(f"{path} could not be written ({error.strerror}); what was there before still stands.")
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

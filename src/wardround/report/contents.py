@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from wardround.accounting.statement import Statement
 from wardround.report.account import Account
+from wardround.report.evaluation import Evaluation
 from wardround.report.guarantee import Guarantee
 
 
@@ -211,3 +212,4 @@ class Report:
     witness: NoiseWitness | None = None
     upload: str = ""
     lost: LostAttempts | None = None
+    evaluation: Evaluation | None = None

@@ -27,6 +27,7 @@ from wardround.report.contents import (
     Subgroup,
     Validation,
 )
+from wardround.report.evaluation import evaluation_of
 from wardround.report.guarantee import Guarantee
 
 _PLACES = {"pooled": "All patients in one place", "alone": "Each hospital alone"}
@@ -127,6 +128,7 @@ def numbers_of(record: RunRecord) -> Report:
         witness=_witness(certificate),
         upload=_upload(results).text("sentence", ""),
         lost=_lost(_lines(record)),
+        evaluation=evaluation_of(results, certificate),
     )  # fmt: skip
 
 
@@ -154,6 +156,7 @@ def summary_of_run(record: RunRecord) -> JsonDict:
         "witness": None if report.witness is None else asdict(report.witness),
         "upload": dict(_upload(JsonObject(record.results, "results.json")).values) or None,
         "lost_attempts": None if report.lost is None else report.lost.attempts,
+        "evaluation": None if report.evaluation is None else asdict(report.evaluation),
         "model_sha256": report.model_sha256,
         "report": str(record.path / "report.html"),
     }

@@ -5,13 +5,20 @@ from pathlib import Path
 
 from wardround.errors import MissingExtra
 from wardround.records.folder import RunRecord
+from wardround.records.page import write_page
+from wardround.records.signer import PAGE
 from wardround.records.writing import write_whole
 from wardround.report.comparison import Overview
 from wardround.report.numbers import numbers_of
+from wardround.secure_aggregation.keys.identity import SigningKey
 
 
-def write_report(record: RunRecord) -> Path:
+def write_report(record: RunRecord, key: SigningKey | None = None) -> Path:
     """Writes report.html into the run's folder, whole or not at all; returns its path.
+
+    Args:
+        record: of a finished run.
+        key: signs the page, if it signed the record.
 
     Raises:
         MissingExtra: matplotlib or Jinja2 is not installed.
@@ -24,9 +31,8 @@ def write_report(record: RunRecord) -> Path:
             f"The report needs {error.name}, which is not installed; the run is complete without it. "
             "Install it with: pip install 'wardround[report]', then: wardround report RUN."
         ) from None
-    path = record.path / "report.html"
-    write_whole(path, render(numbers_of(record)).encode())
-    return path
+    write_page(record.path, render(numbers_of(record)).encode(), key)
+    return record.path / PAGE
 
 
 def write_comparison(overview: Overview, folder: Path) -> Path:

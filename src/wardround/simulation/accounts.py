@@ -129,7 +129,9 @@ def begun(
     run = run_of(study, materials.images.digest, secrets.token_hex(16))
     with ExitStack() as stack:
         if rehearsal or (study.privacy.ledger is None and study.site.layout == "phantom"):
-            folder = RunFolder.create(out, fresh=fresh, forget_ledger=True)
+            if (out / IN_FOLDER).exists():
+                LedgerFile(out / IN_FOLDER).close()  # one that cannot be used is refused before a file is removed
+            folder = RunFolder.create(out, fresh=fresh)
             stack.callback(folder.close)
             ledger = stack.enter_context(LedgerFile(out / IN_FOLDER, version=__version__))
             standing = Standing.REHEARSAL if rehearsal else Standing.GENERATED

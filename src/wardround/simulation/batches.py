@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
+from wardround.boundary.machine import raise_fault
 from wardround.federation.messages import Answer, Failure, FailureCode, Failures, Request, Requests, Stage
 from wardround.hospital.agent import Agent
 from wardround.privacy.plans.releases import clip_of
@@ -43,7 +44,8 @@ def answer_all(
         for name, request in admitted.items():
             if name not in answers:
                 answers[name] = agents[name].answer_alone(request)
-    except Exception:
+    except Exception as error:
+        raise_fault(error)
         _log.exception("training failed")
         broken = Failure(FailureCode.INTERNAL, Stage.TRAINING)
         answers |= {name: broken for name in admitted if name not in answers}

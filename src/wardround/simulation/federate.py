@@ -13,7 +13,7 @@ from wardround.federation.masked import MaskedAggregator
 from wardround.federation.messages import Failure, Reply, Requests
 from wardround.hospital.agent import Agent
 from wardround.hospital.hospital import Hospital
-from wardround.hospital.memory import Memory
+from wardround.hospital.kept.memory import Memory
 from wardround.hospital.policy import Policy
 from wardround.ledger.account import Account
 from wardround.noisers import ByCoordinator, ByEachHospital

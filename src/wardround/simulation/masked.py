@@ -80,12 +80,7 @@ def _identity(name: HospitalName, folder: Path | None, begun: bool) -> Identity:
                 f"{name} must go on with the key that others have pinned, and {path} is missing; restore it from a "
                 "copy, or start a new run."
             )
-        try:
-            make_private_folder(folder)
-        except OSError as error:
-            raise FederationError(
-                f"{folder} must be a folder that can be written ({error.strerror}); move away what is in its place."
-            ) from None
+        make_private_folder(folder)
         SigningKey.new(system_entropy).write(path)
     return Identity(name, SigningKey.read(path))
 

@@ -22,19 +22,12 @@ def own_key() -> SigningKey:
     """Returns this person's key; the first time it is made.
 
     Raises:
-        FederationError: the file is damaged, open to others, or cannot be written.
-        RecordError: its folder cannot be made.
+        FederationError: the file is damaged, or open to others.
+        MachineError: the file or its folder cannot be made.
     """
     path = own_state() / NAME
     if not path.exists():
-        try:
-            make_private_folder(path.parent)
-        except OSError as error:
-            raise RecordError(
-                f"The key that signs records must lie in a folder that can be made, and {path.parent} cannot "
-                f"({error.strerror}). Set XDG_STATE_HOME.",
-                code="record-key-place",
-            ) from None
+        make_private_folder(path.parent)
         try:
             SigningKey.new(system_entropy).write(path)
         except FederationError:

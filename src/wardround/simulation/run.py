@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,13 +14,15 @@ import torch
 
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
+from wardround.boundary.machine import raise_fault
 from wardround.boundary.private import open_private
 from wardround.boundary.text import shown
 from wardround.config import Study, read_study
+from wardround.config.privacy import Untrained
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.recording import Measure, report_on, run_recorded, write_card, write_model
 from wardround.coordinator.rounds import JsonDict, Models
-from wardround.errors import BudgetExhausted, RecordError
+from wardround.errors import BudgetExhausted, RecordError, StudyError
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
@@ -54,6 +57,12 @@ def run_study(
         WardroundError: anything in the study, the pictures, the ledger or the folder that does not hold.
     """
     RunFolder.check_free(out, fresh=fresh)
+    if isinstance(study.privacy, Untrained):
+        raise StudyError(
+            'A simulation trains a model, and `[privacy] plan = "evaluation"` trains none. Run the study between '
+            "hospitals with: wardround coordinate.",
+            code="study-evaluation-only",
+        )
     threads = _use_threads(study.performance.threads)
     observer.stage("computing the privacy plan")
     check_availability(study, timetable_of(study))
@@ -90,7 +99,7 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         if (path / "certificate.json").exists():
             record = verified(path, own_pin())
             observer.stage("the run is finished; writing its report again")
-            report_on(record, observer)
+            report_on(record, observer, own_key())
             return record
         signed = check_signed(path, own_pin())
         study = read_study(path / "study.toml")
@@ -173,6 +182,13 @@ class _PrivateLog(logging.FileHandler):
         handle = open_private(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND)
         return TextIOWrapper(os.fdopen(handle, "wb"), encoding="utf-8", errors="backslashreplace")
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # a name of the standard library
+        """Ends the run as any other file of it that cannot be written."""
+        error = sys.exception()
+        if error is not None:
+            raise_fault(error, self.baseFilename)
+        super().handleError(record)
+
     def format(self, record: logging.LogRecord) -> str:
         """Returns the record, no line of which steers a terminal."""
         return "\n".join(map(shown, super().format(record).split("\n")))
@@ -238,7 +254,7 @@ def _train(
         accounts.note(folder, materials)
         folder.finish(certificate)
     record = RunRecord.read(folder.path)
-    report_on(record, observer)
+    report_on(record, observer, own_key())
     return record
 
 

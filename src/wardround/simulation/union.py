@@ -22,6 +22,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from wardround.boundary.machine import raise_fault
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel
 from wardround.federation.messages import Failure, FailureCode, Request, Requests, Stage, Total
@@ -82,7 +83,8 @@ class JointSum:
             return Total(None, {}, failures)
         try:
             update = self._released(admitted, request)
-        except Exception:
+        except Exception as error:
+            raise_fault(error)
             _log.exception("training failed")
             broken = Failure(FailureCode.INTERNAL, Stage.TRAINING)
             return Total(None, {}, {name: failures.get(name, broken) for name in requests})

@@ -9,9 +9,11 @@ Released: nothing. A ledger is read on its holder's own machine.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import NoReturn
+
+import numpy as np
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import Event, event_of_leaves, from_json, leaves, sorted_leaves
@@ -22,19 +24,24 @@ from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import releases_after
 from wardround.config import Study, read_study
 from wardround.coordinator.certificate import all_were_present, witness_of
-from wardround.errors import PrivacyError, RecordError
+from wardround.coordinator.evaluation import noise_std
+from wardround.coordinator.figures import figures_of
+from wardround.errors import FederationError, PrivacyError, RecordError
+from wardround.federation.messages import Receipt
+from wardround.federation.receipts import check_receipt
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan
-from wardround.privacy.plans.wording import statement_of
+from wardround.privacy.plans.wording import evaluation_statement, statement_of
 from wardround.records.folder import RunRecord, read_json, read_lines
 from wardround.records.json_object import JsonObject
 from wardround.records.signed import SignedRecord, check_signed
-from wardround.records.signer import sha256_of_file
+from wardround.records.signer import PAGE, RECEIPTS, sha256_of_file
 from wardround.secure_aggregation.keys.identity import SigningKey, spoken_fingerprint
+from wardround.secure_aggregation.keys.pins import Pins
 from wardround.simulation.accounts import FILE, IN_FOLDER
 from wardround.simulation.own_key import check_contains
-from wardround.types import Persons
+from wardround.types import HospitalName, Persons
 
 _EXACT = 1e-9
 _LOOSE = 0.1
@@ -101,7 +108,12 @@ def verify_run(
     if signed.is_finished:
         record = RunRecord.read(path)
         checks += _certified(path, study, record)
-    found, missing = _charged(path, study, record, signed, key, ledger)
+    if not signed.ledger:  # between hospitals, each of which keeps its own
+        found, missing = ((), ()) if record is None else _received(path, study, record, pinned)
+    else:
+        found, missing = _charged(path, study, record, signed, key, ledger)
+    if (path / PAGE).exists() and not signed.names_page:
+        missing = (*missing, f"{PAGE}: it is not signed; write it again with wardround report")
     return Verification(signed, (*checks, *found), missing)
 
 
@@ -132,6 +144,33 @@ def _certified(path: Path, study: Study, record: RunRecord) -> Iterator[str]:
     if (shown and [shown[name] for name in kept]) != (stated and [stated.values.get(name) for name in kept]):
         _refuse(path, "rounds.jsonl", "rounds", "have the noise-only coordinates of the certificate")
     yield from _promised(path, study, record, certificate)
+    yield from _evaluated(path, study, record, certificate)
+
+
+def _evaluated(path: Path, study: Study, record: RunRecord, certificate: JsonObject) -> Iterator[str]:
+    """Yields how the promise to test patients was recomputed from the study; a simulation makes none."""
+    if certificate.values.get("standing") != "hospitals":
+        return
+    plan, seeded = plan_of(study), study.study.seed is not None
+    expected = None if plan.evaluation is None else evaluation_statement(plan, simulated=False, seeded=seeded)
+    stated = certificate.section("evaluation") if certificate.values.get("evaluation") is not None else None
+    if (stated and stated.text("sentence")) != (expected and expected.sentence()):
+        _refuse(path, "certificate.json", "certificate", "state the promise to test patients that the study makes")
+    if plan.evaluation is not None and expected is not None:
+        _check_figures(path, plan, JsonObject(record.results, "results.json"))
+        yield f"the promise to test patients is the study's: {expected.short()}"
+
+
+def _check_figures(path: Path, plan: Plan, results: JsonObject) -> None:
+    """Computes figures of test patients anew from the released histograms, with the noise of the plan."""
+    row = results.section("evaluation")
+    if row.values.get("figures") is None or plan.evaluation is None:
+        return
+    figures, present = row.section("figures"), plan.hospitals - len(row.section("missing").values)
+    released = np.array(figures.values.get("histograms"), dtype=np.float64).ravel()
+    found = figures_of(released, results.texts("classes"), noise_std(plan.evaluation, present))
+    if found != figures.values:
+        _refuse(path, "results.json", "results", "have the figures that follow from the released histograms")
 
 
 def _promised(path: Path, study: Study, record: RunRecord, certificate: JsonObject) -> Iterator[str]:
@@ -198,6 +237,59 @@ def _releases(path: Path, plan: Plan, statement: Statement, event: Event | None)
     _refuse(path, "certificate.json", "certificate", "record the events of the study's plan")
 
 
+def _received(
+    path: Path, study: Study, record: RunRecord, pinned: Mapping[str, bytes]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns what the hospitals' receipts were held against, and what could not be.
+
+    A receipt says what a hospital's own ledger was charged. Its signature must hold under the key that it carries, and
+    that key must be the hospital's pinned one, where one is pinned under its name.
+    """
+    root = (
+        JsonObject(read_json(path / RECEIPTS), RECEIPTS)
+        if (path / RECEIPTS).exists()
+        else JsonObject({}, RECEIPTS)
+    )
+    if root.values.keys() != set(study.hospitals.names or ()):
+        _refuse(path, RECEIPTS, "receipt", "have one receipt of every hospital of the study, and no other")
+    receipts = {name: _receipt(path, root.section(name)) for name in root.values}
+    certificate = JsonObject(record.certificate, "certificate.json")
+    stated = certificate.named_objects("ledgers")
+    for name, receipt in receipts.items():
+        if (receipt.hospital, receipt.study) != (name, study.digest):
+            _refuse(path, RECEIPTS, "receipt", f"have of {name} its own receipt for this study")
+        try:
+            Pins({name: receipt.public_key})
+            check_receipt(receipt, pinned.get(name, receipt.public_key))
+        except FederationError as error:
+            raise RecordError(f"{RECEIPTS} in {path} does not hold. {error}", code="record-receipt") from None
+        if name not in stated or stated[name].number("epsilon_spent") != receipt.epsilon_spent:
+            _refuse(path, "certificate.json", "certificate", f"have the charges that {name} signed")
+        if receipt.releases + receipt.counts > certificate.section("statement").integer("releases"):
+            _refuse(path, "certificate.json", "certificate", f"count every release that {name} signed")
+    if len({receipt.public_key for receipt in receipts.values()}) < len(receipts):
+        _refuse(path, RECEIPTS, "receipt", "be signed with another key for each hospital")
+    strangers = sorted(receipts.keys() - pinned.keys())
+    told = f"{len(receipts)} hospitals signed what their own ledgers were charged, and the certificate covers it"
+    unpinned = f"receipts: the keys of {', '.join(strangers)} are not pinned here (--pins), and may be anybody's"
+    return (told,), ((unpinned,) if strangers else ())
+
+
+def _receipt(path: Path, values: JsonObject) -> Receipt:
+    keys = {name: values.text(name) for name in ("public_key", "signature")}
+    try:
+        if values.values.keys() != {field.name for field in fields(Receipt)}:
+            raise ValueError
+        public_key, signature = (bytes.fromhex(key) for key in keys.values())
+    except ValueError:
+        _refuse(path, RECEIPTS, "receipt", "have receipts with exactly their fields")
+    return Receipt(
+        study=values.text("study"), hospital=HospitalName(values.text("hospital")), releases=values.integer("releases"),
+        counts=values.integer("counts"), epsilon_spent=values.number("epsilon_spent"), delta=values.number("delta"),
+        ledger_head=values.text("ledger_head"), public_key=public_key, signature=signature,
+    )  # fmt: skip
+
+
 def _charged(
     path: Path,
     study: Study,
@@ -207,8 +299,6 @@ def _charged(
     given: Path | None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns what the ledger was held against, and what could not be."""
-    if not signed.ledger:
-        return (), ("charges: each hospital keeps its own ledger, and signed a receipt",)
     if given is None and not (path / FILE).exists():
         return (), ("charges: the ledger is not here (--ledger)",)
     noted = JsonObject(read_json(path / FILE), FILE) if (path / FILE).exists() else JsonObject({}, FILE)

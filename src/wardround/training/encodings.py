@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from wardround.boundary.private import appears_whole, make_private_folder
-from wardround.errors import DataError
 from wardround.models.card import frozen_sha256, normalisation_of
 from wardround.models.network import Network
 from wardround.per_patient.process import one_thread
@@ -55,19 +54,12 @@ def encodings(network: Network, pixels: Pictures, cache_dir: Path, progress: Pro
         No bit of a row depends on the other pictures, nor on the number of threads.
 
     Raises:
-        DataError: the folder cannot be written (code `data-cache`).
+        MachineError: the folder cannot be written.
     """
     path = cache_dir / "encodings" / f"{_key(network, pixels)}.npy"
     found = _mapped(path, len(pixels))
     if found is None:
-        try:
-            _make(path, network, pixels, progress)
-        except OSError as error:
-            raise DataError(
-                f"`[performance] cache` must be a folder that can be written, got {path.parent} "
-                f"({error.strerror or error}); free some space, or choose another folder.",
-                code="data-cache",
-            ) from error
+        _make(path, network, pixels, progress)
         found = _mapped(path, len(pixels))
         assert found is not None, "the file was written whole"
     return torch.from_numpy(found)

@@ -1,9 +1,10 @@
 """The coordinator's end of Unix sockets: a `Channel` to hospitals of one machine, or to a courier's sockets.
 
 All hospitals are asked in parallel, in one thread. A connection that is lost is made again and the same bytes are sent
-again: a hospital sends its answer to them again, at no charge (`hospital.replies`). So does an answer that its hospital
-did not sign for this request: it is another's, or was changed on the way. A hospital that cannot be reached for
-`patience_s` is gone; one that is connected and says nothing until the deadline has timed out.
+again: a hospital sends its answer to them again, at no charge (`hospital.kept.replies`). They are sent again as well
+when an answer comes that its hospital did not sign for this request: it is another's, or was changed on the way. A
+hospital that cannot be reached for `patience_s` is gone; one that is connected and says nothing until the deadline has
+timed out.
 
 Released: requests, to the hospitals that they are for.
 """
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from wardround.errors import FederationError, StudyError
 from wardround.federation.messages import Failure, FailureCode, Failures, Replies, Reply, Request, Requests, Stage
@@ -33,6 +35,39 @@ _AGAIN_AFTER_S = 0.1
 _MOST_LOSSES = 10
 """Lost connections and unsigned answers of one exchange after which a hospital is given up."""
 
+
+class Watcher(Protocol):
+    """Watches a channel while it waits. Contract: it raises nothing, and nothing it does changes an exchange."""
+
+    def asked(self, hospital: HospitalName, request: Request, num_bytes: int) -> None:
+        """Takes in that a request begins to go to a connected hospital, anew after a lost connection."""
+
+    def away(self, hospital: HospitalName) -> None:
+        """Takes in that a hospital cannot be reached, or that its connection was lost."""
+
+    def ended(self, hospital: HospitalName, outcome: Reply | Failure, num_bytes: int, seconds: float) -> None:
+        """Takes in a reply of so many bytes, or a failure, after the seconds since the exchange began."""
+
+    def exchanged(self, work: str, seconds: float) -> None:
+        """Takes in that all hospitals of an exchange have answered or failed."""
+
+
+class Unwatched:
+    """A watcher that takes nothing down."""
+
+    def asked(self, hospital: HospitalName, request: Request, num_bytes: int) -> None:
+        """See `Watcher`."""
+
+    def away(self, hospital: HospitalName) -> None:
+        """See `Watcher`."""
+
+    def ended(self, hospital: HospitalName, outcome: Reply | Failure, num_bytes: int, seconds: float) -> None:
+        """See `Watcher`."""
+
+    def exchanged(self, work: str, seconds: float) -> None:
+        """See `Watcher`."""
+
+
 _REFUSED = Failure(FailureCode.REFUSED_FRAME, Stage.TRANSPORT)
 _UNSIGNED = Failure(FailureCode.REFUSED_SIGNATURE, Stage.TRANSPORT)
 _GONE = Failure(FailureCode.GONE, Stage.TRANSPORT)
@@ -43,6 +78,9 @@ _TIMEOUT = Failure(FailureCode.TIMEOUT, Stage.TRANSPORT)
 class _Call:
     """One hospital in one exchange."""
 
+    name: HospitalName
+    asked: Request
+    watcher: Watcher
     path: Path
     keys: CoordinatorKeys
     request: SignedRequest
@@ -52,6 +90,7 @@ class _Call:
     out: list[memoryview] = field(default_factory=list)
     reader: FrameReader = field(default_factory=lambda: FrameReader(0))
     losses: int = 0
+    arrived: int = 0
     outcome: Reply | Failure | None = None
 
 
@@ -62,12 +101,19 @@ class SocketChannel:
         sockets: of the hospitals, in the study's order.
         keys: sign requests, and verify answers.
         patience_s: seconds for which a hospital that cannot be reached is waited for.
+        watcher: told who was asked, who answered, and who is away.
     """
 
     def __init__(
-        self, sockets: Mapping[HospitalName, Path], keys: CoordinatorKeys, *, patience_s: float = 60.0
+        self,
+        sockets: Mapping[HospitalName, Path],
+        keys: CoordinatorKeys,
+        *,
+        patience_s: float = 60.0,
+        watcher: Watcher | None = None,
     ) -> None:
         self._paths, self._keys, self._patience_s = dict(sockets), keys, patience_s
+        self._watcher = watcher or Unwatched()
         self._open: dict[HospitalName, socket.socket] = {}
         self._exchange = 0
 
@@ -78,18 +124,21 @@ class SocketChannel:
 
     def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
         """See `Channel`."""
-        end = time.monotonic() + deadline_s
+        began = time.monotonic()
+        end = began + deadline_s
         self._exchange = max(self._exchange + 1, time.time_ns())  # ascends after a restart as well
         calls: dict[HospitalName, _Call] = {}
         for name, signed in self._signed(requests):
             calls[name] = _Call(
-                self._paths[name], self._keys, signed, _limits_of(requests[name]), time.monotonic()
-            )
+                name, requests[name], self._watcher, self._paths[name], self._keys, signed,
+                _limits_of(requests[name]), time.monotonic(),
+            )  # fmt: skip
         with selectors.DefaultSelector() as selector:
             for name, call in calls.items():
                 if name in self._open:
                     _begin(selector, call, self._open.pop(name))
             self._until_all_answered(selector, list(calls.values()), end)
+        self._watcher.exchanged(next(iter(requests.values())).work.name, time.monotonic() - began)
         replies, failures = Replies(), Failures()
         for name in requests:
             call = calls[name]
@@ -120,8 +169,16 @@ class SocketChannel:
         self._open.clear()
 
     def _until_all_answered(self, selector: selectors.BaseSelector, calls: list[_Call], end: float) -> None:
-        while waiting := [call for call in calls if call.outcome is None]:
+        began, told = time.monotonic(), set[HospitalName]()
+        while True:
             now = time.monotonic()
+            for call in calls:
+                if call.outcome is not None and call.name not in told:
+                    told.add(call.name)
+                    self._watcher.ended(call.name, call.outcome, call.arrived, now - began)
+            waiting = [call for call in calls if call.outcome is None]
+            if not waiting:
+                return
             for call in waiting:
                 if now >= end:
                     _end(selector, call, _GONE if call.link is None else _TIMEOUT)
@@ -140,6 +197,7 @@ class SocketChannel:
             connected.connect(str(call.path))
         except OSError as error:
             connected.close()
+            self._watcher.away(call.name)
             if isinstance(error, PermissionError):
                 call.outcome = _REFUSED
             elif now - call.apart_since >= self._patience_s:
@@ -179,6 +237,7 @@ def _limits_of(request: Request) -> Limits:
 def _begin(selector: selectors.BaseSelector, call: _Call, connected: socket.socket) -> None:
     """Sends the whole frame over a connection, from its first byte."""
     prefix, body = call.request.prefix, call.request.body
+    call.watcher.asked(call.name, call.asked, len(prefix) + len(body))
     call.out = [memoryview(header_of(len(prefix) + len(body)) + prefix), memoryview(body)]
     call.link, call.reader = connected, FrameReader(call.limits.most_bytes + SIGNATURE_BYTES)
     selector.register(connected, selectors.EVENT_READ | selectors.EVENT_WRITE, call)
@@ -194,6 +253,7 @@ def _attend(selector: selectors.BaseSelector, call: _Call, events: int) -> None:
             arrived = connected.recv(_READ_BYTES)
             if not arrived:
                 raise ConnectionResetError
+            call.arrived += len(arrived)
             call.reader.feed(arrived)
             _take(selector, call)
         if events & selectors.EVENT_WRITE and call.outcome is None:
@@ -208,6 +268,7 @@ def _attend(selector: selectors.BaseSelector, call: _Call, events: int) -> None:
         _log.warning("an answer is refused: %s", error)
         _lose(selector, call, _UNSIGNED if error.code == "federation-answer-signature" else _REFUSED)
     except OSError:
+        call.watcher.away(call.name)
         _lose(selector, call, _GONE)
 
 

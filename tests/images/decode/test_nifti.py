@@ -120,9 +120,29 @@ def test_a_file_that_is_none_or_lies_about_itself_is_one_sentence(data):
 
 
 def test_a_file_that_unpacks_without_end_is_stopped(monkeypatch):
-    monkeypatch.setattr(nifti, "MAX_VOLUME_BYTES", 1000)
-    with pytest.raises(DataError, match="must unpack to at most 1,000 bytes"):
-        read_nifti(gzip.compress(bytes(1_000_000)))
+    monkeypatch.setattr(nifti, "_MOST_BEHIND", 1000)
+    whole = nibabel.Nifti1Image(volume(), AFFINE).to_bytes()
+    assert read_nifti(gzip.compress(whole + bytes(1000)))[0].shape == read_nifti(whole)[0].shape
+    with pytest.raises(DataError, match="must end where its header says"):
+        read_nifti(gzip.compress(whole + bytes(5_000_000)))
+    monkeypatch.setattr(nifti, "MAX_VOXELS", 50)
+    with pytest.raises(DataError, match="at most 50 voxels, got 120"):
+        read_nifti(whole)
+
+
+def test_a_checksum_behind_the_voxels_is_compared():
+    packed = bytearray(gzip.compress(nibabel.Nifti1Image(volume(), AFFINE).to_bytes()))
+    packed[-8] ^= 1
+    with pytest.raises(DataError, match="damaged"):
+        read_nifti(bytes(packed))
+
+
+def test_the_extent_is_that_of_the_volume_and_its_mask():
+    data = nifti_bytes(np.zeros((1, 4, 5, 6), np.int16), AFFINE)
+    extent = NIFTI.extent(ENTRY, [data[:200], data], len(data))
+    assert extent.values == 240
+    assert extent.spacing == pytest.approx(np.sort(np.linalg.norm(AFFINE[:3, :3], axis=0)), abs=10)
+    assert NIFTI.extent(ENTRY, [b"no volume"], 9).values == 0
 
 
 def test_damaged_files_are_refused_or_read_and_nothing_else():

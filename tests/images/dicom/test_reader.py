@@ -256,6 +256,6 @@ def test_a_deflated_file_is_unpacked_no_further_than_the_limit(dicom, tmp_path, 
     found.save_as(packed)
     pictures = DicomDecoder(volumes=False)
     assert (pictures.decode(Entry("x", 0, "p"), [packed.getvalue()], [], None).values == 7).all()
-    monkeypatch.setattr(parse, "MAX_BYTES", 100)
+    monkeypatch.setattr(parse, "MAX_INFLATED_BYTES", 100)
     with pytest.raises(DataError, match="unpack to at most 100 bytes"):
         pictures.decode(Entry("x", 0, "p"), [packed.getvalue()], [], None)

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from wardround.errors import DataError, MissingExtra
+from wardround.errors import MachineError, MissingExtra
 from wardround.images.quality.inspection import inspect
 from wardround.images.quality.lines import lines
 from wardround.images.quality.page import GROUPS, render, write_page
@@ -62,7 +62,7 @@ def test_the_page_is_for_its_owner_alone(made, tmp_path):
     write_page(inspect(image_set), image_set, path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["check.html"]
-    with pytest.raises(DataError, match="must be writable"):
+    with pytest.raises(MachineError, match="No such file"):
         write_page(inspect(image_set), image_set, tmp_path / "nowhere" / "check.html")
 
 

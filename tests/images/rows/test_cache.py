@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from tests.errors import raises_code
 
-from wardround.errors import DataError
+from wardround.errors import DataError, MachineError
 from wardround.images.rows.cache import cache_key, cached_pictures
 from wardround.images.rows.recipe import Prepared
 
@@ -83,7 +84,7 @@ def test_progress_counts_every_picture(tmp_path):
 
 def test_a_disk_that_fills_up_is_one_sentence_and_leaves_nothing(tmp_path):
     source = Source(PICTURES[0], OSError(errno.ENOSPC, "No space left on device"))
-    with pytest.raises(DataError, match=r"No space left on device.*Free some space"):
+    with raises_code(MachineError, "machine-full"):
         cached(tmp_path, source)
     assert list(tmp_path.iterdir()) == []
 
@@ -92,7 +93,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_decoded(tmp_path, mon
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 53, 47))
     source = Source()
-    with pytest.raises(DataError, match="MB free"):
+    with raises_code(DataError, "data-cache-room"):
         cached(tmp_path, source)
     assert source.asked == 0
 
@@ -107,7 +108,7 @@ def test_a_run_that_is_stopped_leaves_nothing_and_the_next_starts_again(tmp_path
 
 def test_a_cache_folder_that_is_a_file_is_one_sentence(tmp_path):
     (tmp_path / "cache").write_text("")
-    with pytest.raises(DataError, match="picture cache must be writable"):
+    with raises_code(MachineError, "machine-path"):
         cached(tmp_path / "cache", Source())
 
 

@@ -26,10 +26,13 @@ from wardround.privacy.plans.kinds import (
     NoisedCounts,
     NoisedGradients,
     NoisedHead,
+    NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
     NoisyCount,
+    NothingTrained,
     NotPrivate,
+    OpenHistograms,
     Part,
     PublicSize,
 )
@@ -43,6 +46,7 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Evaluate,
     Finish,
     FittedHead,
     GiveReceipt,
@@ -50,6 +54,7 @@ from wardround.work import (
     HeadFit,
     LocalSteps,
     LocalUpdate,
+    OwnFigures,
     Receive,
     SayHello,
     ScoreSum,
@@ -116,6 +121,9 @@ def parts() -> tuple[Part, ...]:
             [0, 5],
         ),
         *made(NotPrivate, [Clip(NORM), UNCLIPPED], [*PROBABILITIES, CORRELATION], RELEASES, SIZES, [0, 5]),
+        *made(NoisedHistograms, NOISES, [2, 3], NOISERS, RELEASES),
+        *made(OpenHistograms, [0, 5]),
+        *made(NothingTrained, NOISERS),
     )
 
 
@@ -126,7 +134,11 @@ def plans() -> tuple[Plan, ...]:
     alone = [(part,) for part in parts()]
     pairs = [(count, part) for count in counts for part in parts()]
     turned = [(part, counts[0]) for part in parts()]
-    return tuple(made(_plan, [*alone, *pairs, *turned], [0.0, 1e-5, 1.0], [0, 2]))
+    evaluations = [part for part in parts() if isinstance(part, NoisedHistograms | OpenHistograms)]
+    evaluated = [(part, evaluations[-1]) for part in parts()] + [(evaluations[-1], part) for part in parts()]
+    evaluated += [(part, each) for each in evaluations for part in parts()[-400::97]]
+    evaluated += [(part, each) for each in evaluations for part in parts() if isinstance(part, NothingTrained)]
+    return tuple(made(_plan, [*alone, *pairs, *turned, *evaluated], [0.0, 1e-5, 1.0], [0, 2]))
 
 
 def _plan(parts: tuple[Part, ...], delta: float, images_per_patient: int) -> Plan:
@@ -149,7 +161,9 @@ WORKS: tuple[Work, ...] = (
     *(SelectiveUpdate(_WEIGHTS, steps, _SELECTION) for steps in _steps()),
     FittedHead(FIT),
     FittedHead(HeadFit(0.01, 1.0, 50.0)),
-    *(Announce(of, 1, 5) for of in (CountPatients(), *SUMS)),
+    Evaluate(_WEIGHTS),
+    OwnFigures(_WEIGHTS),
+    *(Announce(of, 1, 5) for of in (CountPatients(), *SUMS, Evaluate(_WEIGHTS))),
     Announce(CountClasses(), 1, 5),  # type: ignore[arg-type]  # no sum that is opened, and never protected
     Confirm(()),
     Upload(()),

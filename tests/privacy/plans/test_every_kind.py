@@ -13,6 +13,7 @@ from wardround.privacy.correlated import Correlation
 from wardround.privacy.plans.adversaries import against, insiders_of
 from wardround.privacy.plans.calibrate import alone, not_private
 from wardround.privacy.plans.costs import (
+    about,
     discrete_part,
     event_of,
     planned_releases,
@@ -20,7 +21,17 @@ from wardround.privacy.plans.costs import (
     release_event,
     unit_of,
 )
-from wardround.privacy.plans.kinds import Clip, NoisedPictures, NotPrivate, Part, Training
+from wardround.privacy.plans.kinds import (
+    About,
+    Clip,
+    NoisedCounts,
+    NoisedPictures,
+    NothingTrained,
+    NotPrivate,
+    OpenHistograms,
+    Part,
+    Training,
+)
 from wardround.privacy.plans.protects import charge_of, protects
 from wardround.privacy.plans.releases import clip_of, noiser_of, participation_of, share_of_patients
 from wardround.privacy.plans.wording import statement_of, words_of
@@ -36,6 +47,7 @@ class Stranger:
 
 
 STRANGER: Any = Stranger()
+SAID = ("hello", "receipt", "finish", "own-figures")
 KINDS = {kind: [part for part in parts() if isinstance(part, kind)] for kind in get_args(Part)}
 TRAININGS = {kind: [plan for plan in plans() if isinstance(plan.training, kind)] for kind in get_args(Training)}
 
@@ -48,13 +60,14 @@ def every(cases):
 def test_every_kind_has_a_cost_a_unit_a_relation_and_a_noiser(kind):
     assert KINDS[kind]
     for part in KINDS[kind]:
-        assert planned_releases(part) >= 1
+        assert planned_releases(part) >= (kind is not NothingTrained)
         assert leaves(event_of(part, 3)) == leaves(SelfComposedEvent(release_event(part), 3))
         assert leaves(event_of(part, 1)) == leaves(release_event(part))
         assert isinstance(unit_of(part), PrivacyUnit)
         assert isinstance(relation_of(part), NeighboringRelation)
         assert isinstance(noiser_of(part), Noiser)
         assert isinstance(discrete_part(part, 3), tuple)
+        assert (about(part) is About.TRAINING) == isinstance(part, NoisedCounts | Training)
 
 
 @every(TRAININGS)
@@ -82,7 +95,8 @@ def test_every_kind_is_seen_by_an_adversary_with_the_noise_that_is_left(kind):
         seen = against(part, 0.25)
         assert type(seen) is kind
         noise = getattr(seen, "noise", getattr(seen, "mechanism", None))
-        own = isinstance(part, NoisedPictures | NotPrivate) or getattr(noise, "selects", False)
+        noiseless = NoisedPictures | NotPrivate | OpenHistograms | NothingTrained
+        own = isinstance(part, noiseless) or getattr(noise, "selects", False)
         assert (seen == part) if own else (noise is not None and noise.noise_multiplier == 0.25)
         assert noiser_of(seen) == noiser_of(part)
 
@@ -143,7 +157,7 @@ def test_every_noiser_has_a_trust_and_a_share(kind):
 @pytest.mark.parametrize(
     "function",
     [
-        release_event, planned_releases, unit_of, relation_of, noiser_of, clip_of, participation_of, trust_of,
+        about, release_event, planned_releases, unit_of, relation_of, noiser_of, clip_of, participation_of, trust_of,
         lambda part: against(part, 1.0), lambda part: event_of(part, 2), lambda noiser: hospital_std(noiser, 1.0),
         lambda work: charge_of(plans()[0], work, 1),
     ],
@@ -154,5 +168,5 @@ def test_a_kind_that_is_none_is_refused_and_not_taken_for_another(function):
 
 
 def test_a_part_or_a_work_that_is_none_protects_nothing():
-    assert not any(protects(STRANGER, work) for work in WORKS if work.name not in ("hello", "receipt"))
+    assert not any(protects(STRANGER, work) for work in WORKS if work.name not in SAID)
     assert not any(protects(part, STRANGER) for part in parts())

@@ -15,18 +15,21 @@ from wardround.errors import PrivacyError
 from wardround.noisers import ByEachHospital, NoiseShares
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.privacy.plans.adversaries import insiders_of
-from wardround.privacy.plans.costs import release_event
+from wardround.privacy.plans.costs import about, release_event
 from wardround.privacy.plans.kinds import (
+    About,
     Clip,
     CorrelatedGradients,
     ExactCount,
     NoisedCounts,
     NoisedGradients,
     NoisedHead,
+    NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
     NoisyCount,
     NotPrivate,
+    OpenHistograms,
     Part,
     Training,
 )
@@ -37,10 +40,11 @@ from wardround.privacy.plans.releases import (
     correlated_sum,
     noised_counts,
     noised_head,
+    noised_histograms,
     noised_sum,
     noised_update,
 )
-from wardround.privacy.plans.wording import statement_of
+from wardround.privacy.plans.wording import evaluation_statement, statement_of
 from wardround.privacy.updates import ClippedUpdate
 from wardround.randomness import Randomness
 from wardround.work import (
@@ -48,11 +52,13 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Evaluate,
     Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
     LocalUpdate,
+    OwnFigures,
     Receive,
     SayHello,
     ScoreSum,
@@ -63,7 +69,7 @@ from wardround.work import (
 
 SIZE = 4000
 STEPS_OF_MASKS = (Confirm, Upload, Receive)
-SAID = (SayHello, GiveReceipt, Finish)
+SAID = (SayHello, GiveReceipt, Finish, OwnFigures)
 RANDOMNESS = Randomness(29, "every plan")
 
 
@@ -112,7 +118,7 @@ def test_no_two_parts_of_a_plan_say_different_things():
 
 def test_epsilon_is_finite_just_where_a_plan_is_private():
     for plan in plans():
-        private = [not isinstance(part, NotPrivate) for part in plan.parts]
+        private = [not isinstance(part, NotPrivate) for part in plan.parts if about(part) is About.TRAINING]
         assert plan.is_private == all(private) == any(private)
         statement = statement_of(plan, simulated=True, seeded=False)
         assert statement.epsilon == plan.epsilon
@@ -124,10 +130,16 @@ def test_epsilon_is_finite_just_where_a_plan_is_private():
         else:
             assert plan.epsilon == math.inf, plan
             assert insiders_of(plan) == ()
+        evaluated = not isinstance(plan.evaluation, OpenHistograms)
+        assert (plan.evaluation_epsilon < math.inf) == evaluated, "of other persons"
+        if plan.evaluation is not None:
+            tested = evaluation_statement(plan, simulated=False, seeded=False)
+            assert (tested.epsilon, tested.guarantee) == (plan.evaluation_epsilon, evaluated)
+            assert "about the test patients" in tested.sentence()
 
 
 def _trust(plan):
-    [training] = [part for part in plan.parts if not isinstance(part, NoisedCounts)]
+    [training] = [part for part in plan.parts if isinstance(part, Training)]
     noiser = getattr(training, "noiser", ByEachHospital(1))
     return {"ByCoordinator": "coordinator", "ByEachHospital": "nobody", "NoiseShares": "secure-aggregation"}[
         type(noiser).__name__
@@ -142,6 +154,9 @@ def release_of(part, work):
     match part, work:
         case NoisedCounts(), CountPatients() | CountClasses():
             return (lambda stream: noised_counts(part, np.zeros(SIZE), stream)), part.noise.noise_multiplier
+        case NoisedHistograms(), Evaluate():
+            std = part.noise.noise_multiplier * math.sqrt(1 if part.classes == 2 else part.classes)
+            return (lambda stream: noised_histograms(part, np.zeros(SIZE), stream)), std
         case NoisedGradients(), GradientSum() | ScoreSum() | LocalUpdate() | SelectiveUpdate():
             zeros = ClippedSum(torch.zeros(SIZE, dtype=torch.float64), part.clip.norm)
             return (lambda stream: noised_sum(part, zeros, stream)), part.noise.noise_multiplier * NORM
@@ -181,7 +196,7 @@ def protected(kind):
 
 @pytest.mark.parametrize(
     "kind",
-    [NoisedCounts, NoisedGradients, CorrelatedGradients, NoisedUpdates, NoisedHead],
+    [NoisedCounts, NoisedGradients, CorrelatedGradients, NoisedUpdates, NoisedHead, NoisedHistograms],
     ids=lambda k: k.__name__,
 )
 def test_whatever_is_protected_leaves_with_all_of_its_noise(kind):
@@ -282,8 +297,11 @@ def test_protected_work_of_a_private_plan_is_never_charged_as_open():
             for round in (1, 2):
                 event = charge_of(plan, work, round)
                 kinds = {type(leaf) for leaf, _ in leaves(event)}
-                assert NonPrivateEvent not in kinds, (plan, work)
-                free = isinstance(work, STEPS_OF_MASKS + SAID) or isinstance(plan.training, NoisedPictures)
+                is_open = isinstance(plan.evaluation, OpenHistograms) and isinstance(work, Evaluate)
+                assert (NonPrivateEvent in kinds) == is_open, (plan, work)
+                free = isinstance(work, STEPS_OF_MASKS + SAID)
+                asked = work.of if isinstance(work, Announce) else work
+                free |= isinstance(plan.training, NoisedPictures) and not isinstance(asked, Evaluate)
                 free |= (
                     isinstance(plan.training, CorrelatedGradients) and isinstance(work, GradientSum) and round > 1
                 )
@@ -302,6 +320,9 @@ def test_work_is_charged_as_the_event_of_its_part():
             if isinstance(asked, CountPatients | CountClasses):
                 assert plan.count is not None
                 expected = release_event(plan.count)
+            elif isinstance(asked, Evaluate):
+                assert plan.evaluation is not None
+                expected = release_event(plan.evaluation)
             elif isinstance(asked, LocalUpdate | SelectiveUpdate) and isinstance(training, NoisedGradients):
                 expected = SelfComposedEvent(release_event(training), asked.steps.steps)
             else:
@@ -314,6 +335,6 @@ def test_open_plans_are_charged_as_open():
         if plan.is_private:
             continue
         for work in WORKS:
-            if plan_protects(plan, work) and not isinstance(work, SAID) and not isinstance(work, Announce):
+            if plan_protects(plan, work) and not isinstance(work, (*SAID, *STEPS_OF_MASKS, Announce, Evaluate)):
                 event = charge_of(plan, work, 1)
                 assert {type(leaf) for leaf, _ in leaves(event)} == {NonPrivateEvent}, (plan, work)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from tests.secure_aggregation.round.rounds import entropy_of, make_identities
 
-from wardround.errors import FederationError
+from wardround.errors import FederationError, MachineError
 from wardround.secure_aggregation.keys.identity import SigningKey, fingerprint, spoken_fingerprint
 from wardround.secure_aggregation.keys.key_files import write_key_file
 from wardround.secure_aggregation.keys.pins import Pins, check_fingerprint, verify
@@ -61,10 +61,10 @@ def test_a_key_that_cannot_be_written_leaves_nothing(key, tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(FederationError, match="No space left on device"):
+    with pytest.raises(MachineError, match="No space left on device"):
         key.write(tmp_path / "key.pem")
     assert not os.listdir(tmp_path)
-    with pytest.raises(FederationError, match="No such file"):
+    with pytest.raises(MachineError, match="No such file"):
         key.write(tmp_path / "missing" / "key.pem")
 
 

@@ -15,7 +15,9 @@ def refusal(ended, kind=WardroundError, code=None):
     assert sum(line.startswith("wardround: ") for line in said) == 1, ended.err
     assert ended.out == ""
     message = "\n".join(said).removeprefix("wardround: ")
-    assert message.rstrip().endswith((".", ")", "?")), message
+    sentence, _, command = message.partition(" Go on with: ")
+    assert sentence.rstrip().endswith((".", ")", "?")), message
+    assert command == "" or command.startswith("wardround resume "), message
     return message
 
 

@@ -57,7 +57,7 @@ def test_a_disk_full_at_any_file_of_the_record_is_a_sentence(study_file, wardrou
     with monkeypatch.context() as patch:
         patch.setattr("pathlib.Path.replace", full_at)
         message = refusal(wardround("run", path, "--out", out))
-    assert f"{name} could not be written (No space left on device)" in message
+    assert f"{name} could not be read or written (No space left on device)" in message
     assert not list(out.rglob("*.tmp"))
     goes_on(wardround, path, out)
 

@@ -34,13 +34,13 @@ def test_a_folder_that_cannot_be_written_is_refused(study_file, wardround, tmp_p
     path = study_file()
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     message = refusal(wardround("run", path, "--out", tmp_path / "out"))
-    assert "must be writable (Permission denied)" in message
+    assert "could not be read or written (Permission denied)" in message
     assert not (tmp_path / "out").exists()
 
 
 def test_a_file_as_run_folder_is_refused(study_file, wardround, tmp_path):
     (tmp_path / "out").write_text("a file")
-    assert "must be a folder" in refusal(wardround("run", study_file(), "--out", tmp_path / "out"))
+    assert "in the place of a folder" in refusal(wardround("run", study_file(), "--out", tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "a file"
 
 

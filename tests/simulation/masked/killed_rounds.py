@@ -21,8 +21,8 @@ from wardround.cli.main import main as wardround
 from wardround.config import read_study
 from wardround.coordinator import recording
 from wardround.federation.masked import MaskedAggregator
+from wardround.hospital.kept.notes import Notes
 from wardround.hospital.masked import MaskedRounds
-from wardround.hospital.notes import Notes
 from wardround.records.folder import RunFolder
 from wardround.secure_aggregation.round.masked_sum import MaskedSum
 from wardround.secure_aggregation.round.upload import Upload
@@ -174,7 +174,7 @@ def run(command):
     log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    wrap(recording, "write_report", lambda do, record: record.path / "report.html")  # it takes longest
+    wrap(recording, "write_report", lambda do, record, key: record.path / "report.html")  # it takes longest
     watch(command["step"], command["wire"])
     sys.argv = ["wardround", *command["arguments"]]
     wardround()

@@ -129,7 +129,7 @@ def file_in_place_of(own):
             ),
             (lambda own: (own / "pins.toml").write_bytes(b"\xff\xfe"), r"pins\.toml .* is no text; restore it"),
             (lambda own: (own / "notes.json").write_text("[1, 2]"), r"notes\.json .* no JSON object"),
-            (file_in_place_of, "must be a folder that can be written"),
+            (file_in_place_of, "a file is in the place of a folder"),
         ]
     ),
     ids=["no key", "no folder", "no pins", "other pins", "other notes", "no folders"],

@@ -15,11 +15,13 @@ class Case:
         name: for messages.
         operation: what the worker does with it, and its arguments.
         neighbour: the same for the valid input that it was made from.
+        must_refuse: it would be read wrong if it were read.
     """
 
     name: str
     operation: list[Any]
     neighbour: list[Any]
+    must_refuse: bool = False
 
 
 def changed(content, generator, count):

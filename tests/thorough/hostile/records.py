@@ -48,7 +48,7 @@ def weights(root):
     for name, content in inputs:
         path = root / f"{name}.safetensors"
         path.write_bytes(content)
-        yield Case(f"weights: {name}", ["weights", str(path)], ["weights", str(good)])
+        yield Case(f"weights: {name}", ["weights", str(path)], ["weights", str(good)], name in MUST_REFUSE)
     for name, path in special(good):
         yield Case(f"weights: {name}", ["weights", str(path)], ["weights", str(good)])
 
@@ -135,8 +135,8 @@ def records(root, finished, generator):
 
 def notes(root):
     """A hospital's notes, and the model card."""
-    from wardround.hospital.notes import Notes
-    from wardround.hospital.replies import Replies
+    from wardround.hospital.kept.notes import Notes
+    from wardround.hospital.kept.replies import Replies
 
     root.mkdir()
     good = root / "good"

@@ -9,11 +9,13 @@ from wardround.work import (
     Answered,
     CountClasses,
     CountPatients,
+    Evaluate,
     FittedHead,
     GradientSum,
     LocalUpdate,
     ScoreSum,
     SelectiveUpdate,
+    histogram_coordinates,
 )
 
 MOST_SIGNED_BYTES: Final = MOST_BYTES
@@ -73,6 +75,8 @@ class Limits:
                 return replace(self, update=update)
             case LocalUpdate() | SelectiveUpdate() | FittedHead() | ScoreSum():
                 return replace(self, update=self.parameters)
+            case Evaluate():
+                return replace(self, update=None if self.classes is None else histogram_coordinates(self.classes))
             case _:
                 assert_never(work)
 
@@ -84,7 +88,8 @@ class Limits:
     @property
     def most_residue_bytes(self) -> int:
         """Bytes of the longest sum under masks: 8 a coordinate, its witnesses, name and signature."""
-        return _BYTES_PER_RESIDUE * self.most_coordinates + MOST_SIGNED_BYTES
+        histograms = 0 if self.classes is None else histogram_coordinates(self.classes)
+        return _BYTES_PER_RESIDUE * max(self.most_coordinates, histograms) + MOST_SIGNED_BYTES
 
     def each_parameter(self) -> range:
         """Returns the lengths of a vector with one coordinate for each parameter."""

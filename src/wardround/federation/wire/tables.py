@@ -45,6 +45,7 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Evaluate,
     Finish,
     FittedHead,
     GiveReceipt,
@@ -52,6 +53,7 @@ from wardround.work import (
     HeadFit,
     LocalSteps,
     LocalUpdate,
+    OwnFigures,
     Receive,
     SayHello,
     ScoreSum,
@@ -118,8 +120,9 @@ _GRADIENT_SUM = Record(GradientSum.name, GradientSum, {"weights": _WEIGHTS, "cli
 _FETCHED: dict[str, Codec] = {"weights": reals(Limits.some_parameters), "steps": _STEPS, "selection": _SELECTION}
 
 _SCORE_SUM = Record(ScoreSum.name, ScoreSum, {"weights": _WEIGHTS})
+_EVALUATE = Record(Evaluate.name, Evaluate, {"weights": _WEIGHTS})
 
-SUMMED = OneOf((_COUNT, _GRADIENT_SUM, _SCORE_SUM))
+SUMMED = OneOf((_COUNT, _GRADIENT_SUM, _SCORE_SUM, _EVALUATE))
 """Codec of the work whose sum is formed under masks."""
 
 _ATTEMPT: dict[str, Codec] = {
@@ -145,6 +148,8 @@ WORK = OneOf(
         Record(LocalUpdate.name, LocalUpdate, {"weights": _WEIGHTS, "steps": _STEPS}),
         Record(SelectiveUpdate.name, SelectiveUpdate, _FETCHED, _check_fetched),
         Record(FittedHead.name, FittedHead, {"fit": _FIT}),
+        _EVALUATE,
+        Record(OwnFigures.name, OwnFigures, {"weights": _WEIGHTS}),
         Record(Announce.name, Announce, _ATTEMPT),
         Record(Confirm.name, Confirm, {"announcements": _SIGNED_BY_ALL}),
         Record(Upload.name, Upload, {"confirmations": _SIGNED_BY_ALL}),

@@ -7,6 +7,7 @@ the smallest number of the volume.
 
 import gzip
 import io
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from wardround.errors import DataError, MissingExtra
-from wardround.images.decode.raw import Affine, Hint, Raw
+from wardround.images.decode.raw import Affine, Extent, Hint, Raw
 from wardround.images.entries import Entry
 
 ENDINGS = (".nii", ".nii.gz")
 
-MAX_VOLUME_BYTES = 2_000_000_000
-"""A volume that unpacks to more is refused. A whole-body CT has about half of this."""
+MAX_VOXELS = 400_000_000
+"""A volume with more values is refused, over all channels; 1,500 slices of 512 x 512 have as many."""
 
 MAX_CHANNELS = 64
 
@@ -34,6 +35,10 @@ Labels up to 10 that a library scaled to the 255 steps of uint8 (`scl_slope`) li
 
 _GZIP = b"\x1f\x8b"
 _LONGEST_HEADER = 540
+_PACKED_HEADER = 1 << 16
+_MOST_BEHIND = 64_000_000
+"""Bytes that a compressed file may have behind its voxels, and any before them."""
+
 _SECOND_VERSION = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 """The length of its header, 540, in either byte order."""
 
@@ -43,6 +48,20 @@ class NiftiDecoder:
     """One file a volume, three axes or a fourth of channels, or a file a channel; the mask a file on the same grid."""
 
     key: str = "nifti-2"
+
+    def extent(self, entry: Entry, heads: Sequence[bytes], num_bytes: int) -> Extent:
+        """See `Decoder`. A header that does not hold is refused when the file is decoded, before it is unpacked."""
+        del entry, num_bytes
+        values, spacing = 0, None
+        for head in heads:
+            try:
+                header, _ = _header_of(head)
+                values += math.prod(_shape_of(header))
+                affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+                spacing = _spacing(affine)
+            except Exception:  # as in read_nifti
+                continue
+        return Extent(values, spacing)
 
     def decode(self, entry: Entry, contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
         """See `Decoder`."""
@@ -85,14 +104,13 @@ def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affi
         raise MissingExtra(
             "NIfTI volumes must have nibabel, which is not installed; pip install 'wardround[volumes]'."
         ) from None
-    unpacked = _unpacked(data)
     try:
-        kind = nibabel.Nifti2Image if unpacked[:4] in _SECOND_VERSION else nibabel.Nifti1Image
-        header = kind.header_class.from_fileobj(io.BytesIO(unpacked), check=False)  # type: ignore[no-untyped-call]
-        _check_header(header, len(unpacked))
+        header, kind = _header_of(data)
+        unpacked = _unpacked(data, _needed_bytes(header))
         image = nibabel.as_closest_canonical(kind.from_bytes(unpacked))  # type: ignore[no-untyped-call]
         values = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"), dtype=np.float32)
         affine = np.asarray(image.affine, dtype=np.float64)
+        del image, unpacked  # before the values are copied into their order
     except DataError:
         raise
     except Exception:  # a damaged header comes out of nibabel as anything from KeyError to OrientationError
@@ -113,50 +131,85 @@ def spacing_of(path: Path) -> tuple[float, float, float] | None:
     """
     if not path.name.lower().endswith(ENDINGS):
         return None
-    import nibabel
-    from nibabel.orientations import io_orientation
-
     try:
         with path.open("rb") as file:
-            is_packed = file.read(2) == _GZIP
-        with gzip.open(path) if is_packed else path.open("rb") as stream:
-            begin = stream.read(_LONGEST_HEADER)
-        kind = nibabel.Nifti2Header if begin[:4] in _SECOND_VERSION else nibabel.Nifti1Header
-        header = kind.from_fileobj(io.BytesIO(begin), check=False)  # type: ignore[no-untyped-call]
+            header, _ = _header_of(file.read(_PACKED_HEADER))
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-        lengths = np.linalg.norm(affine[:3, :3], axis=0)
-        axes = io_orientation(affine)[:3, 0].astype(int)  # type: ignore[no-untyped-call]
+        return _spacing(affine)
     except Exception:  # whether it decodes is not asked here
         return None
+
+
+def _spacing(affine: Affine) -> tuple[float, float, float] | None:
+    """Returns mm between voxels along the axes nearest to right, front and head."""
+    from nibabel.orientations import io_orientation
+
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = io_orientation(affine)[:3, 0].astype(int)  # type: ignore[no-untyped-call]
     if not np.isfinite(lengths).all() or lengths.min() <= 0 or sorted(axes) != [0, 1, 2]:
         return None
     x, y, z = (float(lengths[list(axes).index(axis)]) for axis in range(3))
     return x, y, z
 
 
-def _unpacked(data: bytes) -> bytes:
+def _header_of(data: bytes) -> tuple[Any, Any]:
+    """Returns the header of a file, from its first bytes, and nibabel's class of its images."""
+    import nibabel
+
+    begin = data[:_LONGEST_HEADER]
+    if data.startswith(_GZIP):
+        try:
+            begin = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(data[:_PACKED_HEADER], _LONGEST_HEADER)
+        except zlib.error:
+            raise DataError(_TORN) from None
+    kind = nibabel.Nifti2Image if begin[:4] in _SECOND_VERSION else nibabel.Nifti1Image
+    header = kind.header_class
+    return header(begin[: header.template_dtype.itemsize], check=False), kind  # type: ignore[no-untyped-call]
+
+
+def _unpacked(data: bytes, num_bytes: int) -> bytes:
+    """Returns the first bytes of a file, unpacked; a compressed one is read to its end, where its checksum is."""
     if not data.startswith(_GZIP):
+        if len(data) < num_bytes:
+            raise DataError(_SHORT)
         return data
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
-            unpacked = stream.read(MAX_VOLUME_BYTES + 1)
+            unpacked = stream.read(num_bytes)
+            rest = 0
+            while more := stream.read(1 << 20):
+                rest += len(more)
+                if rest > _MOST_BEHIND:
+                    raise DataError(
+                        "a compressed volume must end where its header says; this one goes on. Export it again."
+                    )
     except (OSError, EOFError, zlib.error, MemoryError):
-        raise DataError("a compressed volume must unpack to its end; this one is damaged.") from None
-    if len(unpacked) > MAX_VOLUME_BYTES:
-        raise DataError(f"a volume must unpack to at most {MAX_VOLUME_BYTES:,} bytes. Crop it, or resample it.")
+        raise DataError(_TORN) from None
+    if len(unpacked) < num_bytes:
+        raise DataError(_SHORT)
     return unpacked
 
 
-def _check_header(header: Any, num_bytes: int) -> None:
-    """Refuses shapes that do not fit the bytes, before an array is made of them."""
-    magic = bytes(header["magic"])[:3]
-    if magic not in (b"n+1", b"n+2"):
-        raise DataError("a volume must be one NIfTI file (.nii or .nii.gz); this is none, or a header alone.")
+_TORN = "a compressed volume must unpack to its end; this one is damaged."
+_SHORT = "a NIfTI file must be whole; this one's header promises more voxels than came."
+
+
+def _shape_of(header: Any) -> tuple[int, ...]:
+    """Returns the axes x, y, z and, where there are channels, theirs."""
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) == 5 and shape[3] == 1:  # the standard's own place for channels: x, y, z, no time, values
         shape = (*shape[:3], shape[4])
+    return shape
+
+
+def _needed_bytes(header: Any) -> int:
+    """Returns the length of a file as its header has it; refuses shapes that are not decoded."""
+    magic = bytes(header["magic"])[:3]
+    if magic not in (b"n+1", b"n+2"):
+        raise DataError("a volume must be one NIfTI file (.nii or .nii.gz); this is none, or a header alone.")
+    shape = _shape_of(header)
     if len(shape) not in (3, 4) or min(shape) < 1 or (len(shape) == 4 and shape[3] > MAX_CHANNELS):
         raise DataError(
             f"a volume must have the axes x, y, z, and at most {MAX_CHANNELS} channels, got shape {shape}. "
@@ -165,6 +218,11 @@ def _check_header(header: Any, num_bytes: int) -> None:
     dtype = header.get_data_dtype()
     if dtype.fields is not None or dtype.kind not in "iuf":
         raise DataError(f"a volume must hold plain numbers, got {dtype}. Convert it to int16 or float32.")
-    needed = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
-    if needed + int(header["vox_offset"]) > num_bytes or int(header["vox_offset"]) < 0:
-        raise DataError("a NIfTI file must be whole; this one's header promises more voxels than came.")
+    if math.prod(shape) > MAX_VOXELS:
+        raise DataError(
+            f"a volume must have at most {MAX_VOXELS:,} voxels, got {math.prod(shape):,}. Crop it, or resample it."
+        )
+    begin = int(header["vox_offset"])
+    if not 0 <= begin <= _MOST_BEHIND:
+        raise DataError("a NIfTI file must be whole; its voxels must begin behind its header. Export it again.")
+    return math.prod(shape) * int(dtype.itemsize) + begin

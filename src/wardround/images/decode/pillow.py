@@ -26,7 +26,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from wardround.errors import DataError
-from wardround.images.decode.raw import Hint, Mask, Raw
+from wardround.images.decode.raw import Extent, Hint, Mask, Raw
 from wardround.images.entries import Entry
 
 MAX_PIXELS = 50_000_000
@@ -127,6 +127,11 @@ class PillowDecoder:
 
     key: str = "files-3"
 
+    def extent(self, entry: Entry, heads: Sequence[bytes], num_bytes: int) -> Extent:
+        """See `Decoder`."""
+        del entry, num_bytes
+        return Extent(_most_values(heads[0]))
+
     def decode(self, entry: Entry, contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
         """See `Decoder`. A picture with a mask is decoded whole, so that the two stay pixel on pixel."""
         hint = hint or Hint()
@@ -137,6 +142,15 @@ class PillowDecoder:
 
 
 PILLOW = PillowDecoder()
+
+
+def _most_values(head: bytes) -> int:
+    """Returns the values of a picture by its first bytes: the most that are decoded where these do not tell."""
+    try:
+        with Image.open(io.BytesIO(head), formats=FORMATS) as image:
+            return min(image.width * image.height, MAX_PIXELS) * len(image.getbands())
+    except (*_BROKEN, Image.DecompressionBombError):
+        return MAX_PIXELS  # a TIFF has its size behind its pixels
 
 
 def _are_turned(picture: bytes, mask: bytes) -> bool:

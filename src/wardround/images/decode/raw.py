@@ -49,12 +49,34 @@ class Hint:
     is_grey: bool = False
 
 
+@dataclass(frozen=True)
+class Extent:
+    """The size of an entry once it is decoded, from the first bytes of its files.
+
+    Args:
+        values: pixels or voxels, over all channels.
+        spacing: mm between voxels along the axes of `Raw`; None for pictures, and where the first bytes do not say.
+    """
+
+    values: int
+    spacing: tuple[float, float, float] | None = None
+
+
 class Decoder(Protocol):
     """The way from the contents of an entry's files to a `Raw`. Must be safe to call from several threads."""
 
     @property
     def key(self) -> str:
         """Name and version: part of the key under which decoded pictures are kept."""
+
+    def extent(self, entry: Entry, heads: Sequence[bytes], num_bytes: int) -> Extent:
+        """Returns the size of an entry once it is decoded; an upper bound where it cannot be told.
+
+        Args:
+            entry: the picture or volume.
+            heads: first bytes of `entry.files` and of `entry.mask`, in their order.
+            num_bytes: of all its files.
+        """
 
     def decode(self, entry: Entry, contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
         """Returns one entry's picture.

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import DataError
-from wardround.images.decode.raw import Hint, Mask, Raw
+from wardround.images.decode.raw import Extent, Hint, Mask, Raw
 from wardround.images.dicom.geometry import Grid, Plane, grid_of, planes_of, turned, turned_affine
 from wardround.images.dicom.parse import whole
 from wardround.images.dicom.pixels import MAX_VOXELS, aspect_of, physical_of, picture_of, stored
@@ -52,6 +52,11 @@ class DicomDecoder:
     def key(self) -> str:
         """See `Decoder`."""
         return f"dicom-2 {'volumes' if self.volumes else 'pictures'} {self.segments!r}"
+
+    def extent(self, entry: "Entry", heads: Sequence[bytes], num_bytes: int) -> Extent:
+        """See `Decoder`."""
+        del heads
+        return Extent(entry.num_values or min(num_bytes, MAX_VOXELS))
 
     def decode(self, entry: "Entry", contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
         """See `Decoder`. The slices of a volume may come in any order."""

@@ -44,6 +44,7 @@ class Header:
         modality: one of `MODALITIES`; else empty, for a header may have any text there.
         issuer: of the PatientID, where the header says so.
         number: its place in the series as the scanner counted, to order pictures only.
+        pixels: of one frame.
         planes: places of its frames, for slices and segmentations; None where it does not say.
         frame_of_reference: origin of its positions.
         refusal: reason to look at it first.
@@ -63,6 +64,7 @@ class Header:
     image: str = ""
     number: int = 0
     frames: int = 1
+    pixels: int = 0
     planes: tuple[Plane, ...] | None = None
     frame_of_reference: str | None = None
     refusal: str | None = None
@@ -108,6 +110,7 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
     frames = num_frames(found)
     rows, columns = whole_number(found, "Rows", 0), whole_number(found, "Columns", 0)
     check_size(rows, columns, 1 if kind is Kind.PICTURE else frames)
+    _check_frames(found, frames, rows * columns, store.size(name))
     patient = text(found, "PatientID")
     is_named = not names_nobody(patient)
     image = named("image", "SOPInstanceUID") or name_for("file", source)
@@ -124,6 +127,7 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
         image=image,
         number=whole_number(found, "InstanceNumber", 0),
         frames=frames,
+        pixels=rows * columns * whole_number(found, "SamplesPerPixel", 1),
         planes=planes,
         frame_of_reference=named("frame", "FrameOfReferenceUID"),
         refusal=None if kind is Kind.SEGMENTATION else refusal(found, sop_class),
@@ -134,6 +138,21 @@ def _header(store: Store, name: str, source: str, name_for: Callable[[str, str],
         ),
         segments=labels_of(found) if kind is Kind.SEGMENTATION else (),
     )
+
+
+def _check_frames(found: "Dataset", frames: int, pixels: int, num_bytes: int) -> None:
+    """Refuses more frames than a file has room for, before any of them becomes a picture that is decoded."""
+    syntax = found.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        least = _LEAST_OF_FRAGMENT * frames
+    elif syntax.is_deflated:
+        least = 0
+    else:
+        least = frames * pixels * whole_number(found, "BitsAllocated", 8) // 8
+    if least > num_bytes:
+        raise DataError(
+            "a file must hold the frames that its header promises, this one does not. Restore the file."
+        )
 
 
 def _kind(found: "Dataset", sop_class: str, has_pixels: bool) -> Kind:
@@ -194,6 +213,9 @@ _CAPTURES = ("1.2.840.10008.5.1.4.1.1.7",)
 _ULTRASOUND = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6")
 _ULTRASOUND_MODALITIES = ("US", "IVUS")
 
+_LEAST_OF_FRAGMENT = 8
+"""Bytes of an empty fragment: a frame that is compressed has at least one."""
+
 _VOLUMES = ("CT", "MR", "PT")
 MODALITIES = (
     "AR", "BI", "BMD", "CR", "CT", "DG", "DX", "ES", "GM", "IO", "IVOCT", "IVUS", "LS", "MG", "MR", "NM", "OAM", "OCT",
@@ -208,6 +230,8 @@ _KEYWORDS = (
     "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "ConversionType", "PatientID", "IssuerOfPatientID",
     "SliceThickness", "SpacingBetweenSlices", "SequenceOfUltrasoundRegions", "StudyInstanceUID", "SeriesInstanceUID",
     "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID",
-    "ReferencedSeriesSequence", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BurnedInAnnotation",
+    "ReferencedSeriesSequence", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated",
+    "PixelSpacing",
+    "BurnedInAnnotation",
     "SegmentSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip

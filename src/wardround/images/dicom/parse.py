@@ -11,7 +11,6 @@ import zlib
 from typing import TYPE_CHECKING
 
 from wardround.errors import DataError
-from wardround.images.archives import MAX_BYTES
 from wardround.images.store import Store
 
 if TYPE_CHECKING:
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
 
 MAX_HEADER_BYTES = 16 << 20
 """A file whose header is longer is refused; ten thousand frames have about half of this."""
+
+MAX_INFLATED_BYTES = 300_000_000
+"""A data set that was deflated as a whole is unpacked to at most as much."""
 
 _HEAD_BYTES = 128 << 10
 _PIXELS = (0x7FE00001, 0x7FE00002, 0x7FE00010)
@@ -114,7 +116,7 @@ def _parsed(data: bytes, tags: list[int] | None) -> "tuple[Dataset, int | None]"
         stopped_at.append(int(tag))
         return True
 
-    limit = MAX_BYTES if tags is None else MAX_HEADER_BYTES
+    limit = MAX_INFLATED_BYTES if tags is None else MAX_HEADER_BYTES
     content = _inflated(data, limit) if _DEFLATED in data else data
     wanted = None if tags is None else [BaseTag(tag) for tag in tags]
     found = read_partial(io.BytesIO(content), is_far_enough, specific_tags=wanted)  # type: ignore[arg-type]
@@ -134,8 +136,10 @@ def _inflated(data: bytes, limit: int) -> bytes:
         return data
     unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
     plain = unpacking.decompress(data[file.tell() :], limit)
-    if unpacking.unconsumed_tail and limit == MAX_BYTES:
-        raise DataError(f"a file must unpack to at most {MAX_BYTES:,} bytes, this one has more. Leave it out.")
+    if unpacking.unconsumed_tail and limit == MAX_INFLATED_BYTES:
+        raise DataError(
+            f"a file must unpack to at most {MAX_INFLATED_BYTES:,} bytes, this one has more. Leave it out."
+        )
     return _PLAIN_META + plain
 
 

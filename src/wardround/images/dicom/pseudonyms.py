@@ -44,7 +44,8 @@ def load_or_create_key(path: Path) -> bytes:
     The file appears whole and for its owner alone (mode 0600); of two who make it at once, both get the same key.
 
     Raises:
-        DataError: the key can be read by others, has another size, or cannot be read or written.
+        DataError: the key can be read by others, has another size, or cannot be read.
+        MachineError: it cannot be written.
     """
     try:
         with contextlib.suppress(FileExistsError):
@@ -53,7 +54,7 @@ def load_or_create_key(path: Path) -> bytes:
         return _loaded(path)
     except OSError as error:
         raise DataError(
-            f"the key for pseudonyms must be a file that can be read and written, got: {error.strerror}. "
+            f"the key for pseudonyms must be a file that can be read, got: {error.strerror}. "
             "Choose another place for it."
         ) from None
 

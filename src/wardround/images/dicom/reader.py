@@ -334,4 +334,7 @@ def _entry(unit: Unit, label: int, site: str | None, split: str | None, masks: S
         sources=tuple(header.source for header in unit.headers),
         mask=tuple(header.source for header in masks),
         frame=unit.frame,
+        num_values=sum(
+            header.pixels * (1 if unit.frame is not None else header.frames) for header in unit.headers
+        ),
     )

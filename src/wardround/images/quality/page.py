@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from wardround.boundary.private import appears_whole
-from wardround.errors import DataError, MissingExtra
+from wardround.errors import MissingExtra
 from wardround.images.entries import Target
 from wardround.images.patients import ImageSet
 from wardround.images.quality.inspection import Inspection
@@ -48,16 +48,11 @@ def write_page(inspection: Inspection, image_set: ImageSet, path: Path) -> None:
 
     Raises:
         MissingExtra: Jinja2 is not installed.
-        DataError: the page cannot be written.
+        MachineError: the page cannot be written.
     """
     content = render(inspection, image_set).encode()
-    try:
-        with appears_whole(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise DataError(
-            f"the file must be writable, got: {error.strerror or error} ({path}). Choose a folder that exists."
-        ) from error
+    with appears_whole(path) as file:
+        file.write(content)
 
 
 def render(inspection: Inspection, image_set: ImageSet) -> str:

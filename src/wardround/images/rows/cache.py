@@ -74,27 +74,26 @@ def cached_pictures(
         rows_per_entry: of every entry.
 
     Raises:
-        DataError: the cache cannot be written.
+        DataError: the cache has no room.
+        MachineError: the cache cannot be written.
     """
     path = cache_dir / f"{key}.npy"
     found = _opened(path, shape)
     if found is not None:
         return found
-    try:
-        make_private_folder(cache_dir)
-        # Refused before an hour of decoding rather than after it.
-        if (free := shutil.disk_usage(cache_dir).free) < np.prod(shape):
-            raise OSError(0, f"only {free / 1e6:.0f} MB free")
-        with appears_whole(path) as file:
-            notes = _write(file, shape, rows_per_entry, fill(), progress)
-            # The notes are in place before the pictures are: who finds pictures, finds their notes.
-            with appears_whole(_notes_of(path)) as notes_file:
-                notes_file.write(json.dumps(notes, sort_keys=True).encode())
-    except OSError as error:
+    make_private_folder(cache_dir)
+    # Refused before an hour of decoding rather than after it.
+    if (free := shutil.disk_usage(cache_dir).free) < np.prod(shape):
         raise DataError(
-            f"the picture cache must be writable and have {np.prod(shape) / 1e6:.0f} MB of room, got: "
-            f"{error.strerror or error} ({cache_dir}). Free some space or choose another cache folder."
-        ) from error
+            f"`[performance] cache` must have {np.prod(shape) / 1e6:.0f} MB of room for the decoded pictures, and "
+            f"{cache_dir} has {free / 1e6:.0f} MB. Free some space, or choose another folder.",
+            code="data-cache-room",
+        )
+    with appears_whole(path) as file:
+        notes = _write(file, shape, rows_per_entry, fill(), progress)
+        # The notes are in place before the pictures are: who finds pictures, finds their notes.
+        with appears_whole(_notes_of(path)) as notes_file:
+            notes_file.write(json.dumps(notes, sort_keys=True).encode())
     written = _opened(path, shape)
     if written is None:
         raise DataError(f"the picture cache {path} changed while it was written. Delete it and start again.")

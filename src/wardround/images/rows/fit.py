@@ -129,7 +129,7 @@ def squared(values: npt.NDArray[np.uint8], aspect: float, filtered: Image.Resamp
     if 0.99 < aspect < 1.01:
         return values
     height, width = values.shape[1:]
-    size = squared_size(height, width, aspect)
+    size = squared_size(height, width, min(max(aspect, 0.1), 10))
     if not 0.1 <= aspect <= 10 or size[0] * size[1] > MAX_PIXELS:
         raise DataError(
             f"pixels must be at most ten times as long as wide, and square ones at most {MAX_PIXELS:,}, got the aspect "

@@ -29,11 +29,11 @@ _IN_FLIGHT = 256
 _VOLUMES_IN_FLIGHT = 4
 
 
-_DECODED = 2
-"""Bytes in memory for one of a file that is decoded; what a compressed one unpacks to has limits in its decoder."""
+_HEAD_BYTES = 1 << 18
+"""First bytes of a file that tell how much memory it takes; most pictures are not larger."""
 
-_MOST_BYTES = 2_000_000_000
-"""Bytes of files that all threads together hold, unless one file alone is larger."""
+_MOST_BYTES = 1_500_000_000
+"""Memory that all threads together take while files are read, unless one file alone takes more."""
 
 
 class _Room:
@@ -90,7 +90,7 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
         digests = list(pool.map(hashed, entries))
 
         def opened(entry: Entry, digest: str) -> Prepared | str:
-            with room.of(_DECODED * sum(map(store.size, (*entry.files, *entry.mask)))):
+            with room.of(_memory(store, entry, listing, wanted.recipe)):
                 return _opened(store, entry, digest, listing, wanted.recipe)
 
         def fill() -> Iterator[Prepared | str]:
@@ -111,6 +111,18 @@ def pixels_of_phantom(options: PhantomOptions, wanted: Wanted) -> tuple[list[str
             yield wanted.recipe.prepare(Raw(picture))
 
     return digests, _cached(("phantom",), digests, wanted, fill, has_masks=False)
+
+
+def _memory(store: Store, entry: Entry, listing: Listing, recipe: Recipe) -> int:
+    """Returns bytes that reading, decoding and preparing an entry take at most."""
+    files = (*entry.files, *entry.mask)
+    num_bytes = sum(map(store.size, files))
+    try:
+        heads = [] if entry.num_values else [store.head(name, _HEAD_BYTES) for name in files]
+        extent = listing.decoder.extent(entry, heads, num_bytes)
+    except DataError:  # it is unreadable, and its reason is found where it is opened
+        return num_bytes
+    return num_bytes + recipe.memory(extent)
 
 
 def _cached(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from wardround.errors import DataError
 from wardround.images.decode.pillow import Picture
-from wardround.images.decode.raw import Hint, Mask, Raw, Values
+from wardround.images.decode.raw import Extent, Hint, Mask, Raw, Values
 from wardround.images.rows.fit import Fit, find_circle, fitted, squared, within
 
 Rows = npt.NDArray[np.uint8]
@@ -25,6 +25,13 @@ VERSION = 1
 
 MAX_VOXELS = 1 << 28
 """A volume of more voxels than this is not made."""
+
+
+MAX_RESAMPLED = 1 << 29
+"""A volume is not resampled to more voxels, over all channels."""
+
+_BYTES_PER_PIXEL, _BYTES_PER_VOXEL, _BYTES_PER_RESAMPLED = 12, 12, 40
+"""Memory of decoding and preparing, for each value; measured by `tests/images/rows/test_memory.py`."""
 
 
 class View(StrEnum):
@@ -92,6 +99,10 @@ class PictureRecipe:
     def hint(self) -> Hint:
         """The parts that need not be decoded: twice the size leaves the averaging to the scaling, not to JPEG."""
         return Hint(None if self.circle else 2 * self.image_size, self.channels == 1)
+
+    def memory(self, extent: Extent) -> int:
+        """Returns bytes that decoding and preparing one picture take, beside those of its files: at most."""
+        return _BYTES_PER_PIXEL * extent.values
 
     def prepare(self, raw: Raw) -> Prepared:
         """Returns the rows of one entry; raises `DataError` where it cannot be brought to the shape."""
@@ -171,6 +182,14 @@ class VolumeRecipe:
         """(channel, x, y, z), or (channel, height, width) of an axial slice."""
         x, y, z = self.size
         return (self.channels, y, x) if self.view is View.SLICES else (self.channels, x, y, z)
+
+    def memory(self, extent: Extent) -> int:
+        """Returns bytes that decoding and preparing one volume take, beside those of its files: at most."""
+        resampled = 0
+        if self.spacing is not None:
+            own = extent.spacing or tuple(2 * mm for mm in self.spacing)  # a guess where no header says it
+            resampled = min(int(extent.values * np.prod(own) / np.prod(self.spacing)), MAX_RESAMPLED)
+        return _BYTES_PER_VOXEL * extent.values + _BYTES_PER_RESAMPLED * resampled
 
     def prepare(self, raw: Raw) -> Prepared:
         """Returns the rows of one entry; raises `DataError` where it cannot be brought to the shape."""

@@ -99,7 +99,8 @@ def levels(values: Values, window: tuple[float, float] | None, padding: Padding 
         measured = physical if padding is None or padding.all() else physical[~padding]
         low, high = window or np.percentile(measured, PERCENTILES)
         scale = 255.0 / (high - low) if high > low else 0.0
-        made[channel] = np.clip(np.rint((physical - low) * scale), 0, 255)
+        for slab, row in zip(physical, made[channel], strict=True):  # in double precision, so a slab at a time
+            row[...] = np.clip(np.rint((slab - low) * scale), 0, 255)
     if padding is not None:
         made[:, padding] = 0
     return made

@@ -8,6 +8,7 @@ from typing import Literal, assert_never
 
 import numpy as np
 
+from wardround.boundary.machine import machine_faults
 from wardround.errors import DataError, RecordError
 from wardround.inference.export.bundle import write_bundle
 from wardround.inference.export.model_card import NO_FACTS, Facts, json_of_card, markdown_of_card
@@ -41,7 +42,8 @@ def export(model: Model, form: Form, out: Path, pictures: list[Path] | None = No
         For ONNX the check against torch.
 
     Raises:
-        DataError: the folder exists or cannot be made (code `data-results`).
+        DataError: the folder exists (code `data-results`).
+        MachineError: it cannot be made.
         ModelError: see `write_onnx`.
         MissingExtra: a package is not installed.
     """
@@ -51,11 +53,9 @@ def export(model: Model, form: Form, out: Path, pictures: list[Path] | None = No
         raise DataError(
             f"`--out` must be a folder that is not there yet, got {out}; choose another.", code="data-results"
         )
-    try:
+    with machine_faults(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise _unwritable(out, error) from None
     try:
         checked = _written(model, form, beside, pictures or [])
         beside.rename(out)
@@ -80,7 +80,8 @@ def export_page(
         The graph's check against torch, and the file's size in bytes.
 
     Raises:
-        DataError: the file exists or cannot be made (code `data-results`).
+        DataError: the file exists (code `data-results`).
+        MachineError: it cannot be made.
         ModelError: the model reads volumes (code `model-page`), or see `write_onnx`.
         MissingExtra: a package or the runtime is not installed.
         StudyError: the advice does not hold (code `study-advice`).
@@ -91,10 +92,8 @@ def export_page(
         )
     page, checked = page_with_graph(model, advice, pictures)
     content = page.encode("utf-8")
-    try:
+    with machine_faults(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(out, error) from None
     write(out, content)
     return checked, len(content)
 
@@ -141,10 +140,3 @@ def _written(model: Model, form: Form, folder: Path, pictures: list[Path]) -> Ch
 def _rows_of(model: Model, pictures: list[Path]) -> Pictures | None:
     ready = [one.rows for one in model.read(pictures) if isinstance(one, Ready)]
     return np.concatenate(ready)[:_MOST_CHECKED] if ready else None
-
-
-def _unwritable(out: Path, error: OSError) -> DataError:
-    return DataError(
-        f"`--out` must be a place that can be written, got {out} ({error.strerror}); choose another.",
-        code="data-results",
-    )

@@ -12,9 +12,12 @@ from wardround.privacy.plans.kinds import (
     NoisedCounts,
     NoisedGradients,
     NoisedHead,
+    NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
+    NothingTrained,
     NotPrivate,
+    OpenHistograms,
     Part,
 )
 from wardround.privacy.plans.plan import Plan
@@ -25,13 +28,13 @@ from wardround.privacy.updates import ClippedUpdate
 def against(part: Part, noise_multiplier: float) -> Part:
     """Returns a part as an adversary sees it to whom noise of that multiplier is unknown."""
     match part:
-        case NoisedCounts() | NoisedGradients() | CorrelatedGradients():
+        case NoisedCounts() | NoisedGradients() | CorrelatedGradients() | NoisedHistograms():
             return replace(part, noise=GaussianEvent(noise_multiplier))
         case NoisedUpdates(mechanism=ClippedUpdate() as mechanism):
             return replace(part, mechanism=replace(mechanism, noise_multiplier=noise_multiplier))
         case NoisedHead():
             return replace(part, mechanism=replace(part.mechanism, noise_multiplier=noise_multiplier))
-        case NoisedUpdates() | NoisedPictures() | NotPrivate():
+        case NoisedUpdates() | NoisedPictures() | NotPrivate() | NothingTrained() | OpenHistograms():
             return part  # each hospital's own noise, of which no other party knows a share
         case _:
             assert_never(part)
@@ -51,7 +54,7 @@ def insiders_of(
     promised = words_of(plan).noise_multiplier
 
     def event(noise_multiplier: float) -> Event:
-        steps = event_of(against(plan.training, noise_multiplier), done)
+        steps = event_of(against(plan.main, noise_multiplier), done)
         if plan.count is None:
             return steps
         left = plan.count.noise.noise_multiplier * (noise_multiplier / promised)

@@ -15,9 +15,11 @@ from wardround.privacy.plans.kinds import (
     ExactCount,
     NoisedGradients,
     NoisedHead,
+    NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
     NoisyCount,
+    NothingTrained,
     NotPrivate,
     PublicSize,
 )
@@ -100,12 +102,14 @@ def alone(plan: Plan, hospitals: int, releases: int) -> Plan:
                 if isinstance(part, NotPrivate)
                 else replace(part, noiser=noiser, releases=releases)
             )
-        case CorrelatedGradients() | NoisedHead():
+        case CorrelatedGradients() | NoisedHead() | NothingTrained():
             part = replace(part, noiser=noiser)
         case NoisedPictures():
             part = replace(part, hospitals=hospitals)
         case _:
             assert_never(part)
+    if isinstance(plan.main, NoisedHistograms):
+        return replace(plan, parts=(part, replace(plan.main, noise=_continuous(plan.main.noise), noiser=noiser)))
     if plan.count is None:
         return replace(plan, parts=(part,))
     count = replace(plan.count, noise=_continuous(plan.count.noise), noiser=noiser)
@@ -123,7 +127,7 @@ def not_private(plan: Plan, releases: int) -> Plan:
             size = ExactCount() if isinstance(part.size, NoisyCount) else part.size
         case NoisedPictures() | NotPrivate():
             size = part.size
-        case NoisedUpdates() | NoisedHead():
+        case NoisedUpdates() | NoisedHead() | NothingTrained():
             size = ExactCount()
         case _:
             assert_never(part)

@@ -7,20 +7,25 @@ from wardround.accounting.discrete import Part as DiscretePart
 from wardround.accounting.events import (
     Event,
     GaussianEvent,
+    NoEvent,
     NonPrivateEvent,
     PoissonSampledEvent,
     SelfComposedEvent,
 )
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.privacy.plans.kinds import (
+    About,
     CorrelatedGradients,
     Noise,
     NoisedCounts,
     NoisedGradients,
     NoisedHead,
+    NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
+    NothingTrained,
     NotPrivate,
+    OpenHistograms,
     Part,
 )
 
@@ -33,7 +38,7 @@ def gaussian_of(noise: Noise) -> GaussianEvent:
 def release_event(part: Part) -> Event:
     """Returns the event of one release: a count, a noised sum, an update, a head, all pictures, a correlated run."""
     match part:
-        case NoisedCounts():
+        case NoisedCounts() | NoisedHistograms():
             return gaussian_of(part.noise)
         case NoisedGradients():
             return PoissonSampledEvent(part.sampling_prob, gaussian_of(part.noise))
@@ -43,7 +48,9 @@ def release_event(part: Part) -> Event:
             return part.mechanism.event
         case NoisedPictures():
             return part.release.event
-        case NotPrivate():
+        case NothingTrained():
+            return NoEvent()
+        case NotPrivate() | OpenHistograms():
             return NonPrivateEvent()
         case _:
             assert_never(part)
@@ -51,7 +58,7 @@ def release_event(part: Part) -> Event:
 
 def event_of(part: Part, releases: int) -> Event:
     """Returns the event of `releases` releases of a part."""
-    if isinstance(part, NoisedCounts) and releases == 1:
+    if isinstance(part, NoisedCounts | NoisedHistograms) and releases == 1:
         return release_event(part)
     return SelfComposedEvent(release_event(part), releases)
 
@@ -59,10 +66,12 @@ def event_of(part: Part, releases: int) -> Event:
 def planned_releases(part: Part) -> int:
     """Returns the releases of one hospital's patients that a part foresees over the whole run."""
     match part:
-        case NoisedCounts() | NoisedGradients() | NoisedUpdates() | NotPrivate():
+        case NoisedCounts() | NoisedGradients() | NoisedUpdates() | NotPrivate() | NoisedHistograms():
             return part.releases
-        case CorrelatedGradients() | NoisedHead() | NoisedPictures():
+        case CorrelatedGradients() | NoisedHead() | NoisedPictures() | OpenHistograms():
             return 1
+        case NothingTrained():
+            return 0
         case _:
             assert_never(part)
 
@@ -74,7 +83,15 @@ def unit_of(part: Part) -> PrivacyUnit:
             return part.mechanism.unit
         case NoisedPictures():
             return part.release.unit
-        case NoisedCounts() | NoisedGradients() | CorrelatedGradients() | NotPrivate():
+        case (
+            NoisedCounts()
+            | NoisedGradients()
+            | CorrelatedGradients()
+            | NotPrivate()
+            | NothingTrained()
+            | NoisedHistograms()
+            | OpenHistograms()
+        ):
             return PrivacyUnit.PATIENT
         case _:
             assert_never(part)
@@ -87,8 +104,36 @@ def relation_of(part: Part) -> NeighboringRelation:
             return part.mechanism.relation
         case NoisedPictures():
             return part.release.relation
-        case NoisedCounts() | NoisedGradients() | CorrelatedGradients() | NotPrivate():
+        case (
+            NoisedCounts()
+            | NoisedGradients()
+            | CorrelatedGradients()
+            | NotPrivate()
+            | NothingTrained()
+            | NoisedHistograms()
+            | OpenHistograms()
+        ):
             return NeighboringRelation.ADD_OR_REMOVE_ONE
+        case _:
+            assert_never(part)
+
+
+def about(part: Part) -> About:
+    """Returns the persons that a part is about: parts about the same persons compose, others never meet."""
+    match part:
+        case NoisedHistograms() | OpenHistograms():
+            return About.TEST
+        case (
+            NoisedCounts()
+            | NoisedGradients()
+            | CorrelatedGradients()
+            | NoisedUpdates()
+            | NoisedHead()
+            | NoisedPictures()
+            | NotPrivate()
+            | NothingTrained()
+        ):
+            return About.TRAINING
         case _:
             assert_never(part)
 
@@ -98,7 +143,7 @@ def discrete_part(part: Part, releases: int) -> tuple[DiscretePart, ...]:
     match part:
         case NoisedGradients(noise=DiscreteShares() as shares, sampling_prob=prob):
             return ((shares, lambda one: SelfComposedEvent(PoissonSampledEvent(prob, one), releases)),)
-        case NoisedCounts(noise=DiscreteShares() as shares):
+        case NoisedCounts(noise=DiscreteShares() as shares) | NoisedHistograms(noise=DiscreteShares() as shares):
             return ((shares, lambda one: SelfComposedEvent(one, releases)),)
         case _:
             return ()

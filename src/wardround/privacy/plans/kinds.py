@@ -6,6 +6,7 @@ Functions over all of them (`costs`, `protects`, `releases`, `wording`) are one 
 
 import math
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TypeAlias
 
 from wardround.accounting.discrete import DiscreteShares
@@ -19,6 +20,7 @@ from wardround.privacy.correlated import Correlation
 from wardround.privacy.output_perturbation import OutputPerturbation
 from wardround.privacy.pictures import LocalRelease
 from wardround.privacy.updates import UpdateMechanism
+from wardround.work import histogram_curves
 
 Noise: TypeAlias = GaussianEvent | DiscreteShares
 """Noise on one sum: continuous, or whole-number shares on a grid (distributed discrete Gaussian, Kairouz et al. 2021,
@@ -272,13 +274,86 @@ class NotPrivate:
         ByEachHospital(self.hospitals)
 
 
+@dataclass(frozen=True)
+class NothingTrained:
+    """No training: the study evaluates a given model, and its promise is that of its evaluation.
+
+    Attributes:
+        noiser: of the evaluation.
+    """
+
+    noiser: ByEachHospital | NoiseShares
+
+    def __post_init__(self) -> None:
+        """Refuses a noiser that sees what is to be noised."""
+        _check_by_hospitals(self.noiser)
+
+
 Training: TypeAlias = (
-    NoisedGradients | CorrelatedGradients | NoisedUpdates | NoisedHead | NoisedPictures | NotPrivate
+    NoisedGradients
+    | CorrelatedGradients
+    | NoisedUpdates
+    | NoisedHead
+    | NoisedPictures
+    | NotPrivate
+    | NothingTrained
 )
 """The part that protects the answers of rounds 1, 2, ...; a plan has exactly one."""
 
-Part: TypeAlias = NoisedCounts | Training
+
+@dataclass(frozen=True)
+class NoisedHistograms:
+    """Noise on the histograms of the test patients' scores by class, once, after the last round.
+
+    Sensitivity: one test patient, added or removed with all pictures, moves the sum by at most `sensitivity` in L2 norm
+    (`wardround.privacy.histograms`).
+
+    Attributes:
+        noise: of one sum over all hospitals; the noise multiplier is its std over the sensitivity.
+        classes: of the model, public in the study.
+        releases: sums over the whole run, spare attempts among them.
+    """
+
+    noise: Noise
+    classes: int
+    noiser: ByEachHospital | NoiseShares
+    releases: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses fields that promise nothing."""
+        _check_releases(self.releases)
+        _check_by_hospitals(self.noiser)
+        _check_shares(self.noise, self.noiser)
+
+    @property
+    def sensitivity(self) -> float:
+        """L2 norm by which one test patient moves the sum: 1 of two classes, else sqrt(classes)."""
+        return math.sqrt(histogram_curves(self.classes))
+
+
+@dataclass(frozen=True)
+class OpenHistograms:
+    """The histograms of the test patients' scores as they are: epsilon is infinity, and the ledger lists it apart."""
+
+    hospitals: int
+
+    def __post_init__(self) -> None:
+        """Refuses a federation of no hospital."""
+        ByEachHospital(self.hospitals)
+
+
+Evaluation: TypeAlias = NoisedHistograms | OpenHistograms
+"""The part that protects what leaves about test patients; a plan has at most one."""
+
+Part: TypeAlias = NoisedCounts | Training | Evaluation
 """One part of a plan."""
+
+
+class About(StrEnum):
+    """The persons that a part of a plan is about; no person is among both (`[data] test_fraction`)."""
+
+    TRAINING = "training"
+    TEST = "test"
 
 
 def _check_clip(clip: Clip) -> None:

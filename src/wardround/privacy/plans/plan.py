@@ -6,29 +6,36 @@ is against any party that sees the model; under `NoiseShares` also against the c
 patient's own hospital. Everything else (the division by a public constant, momentum, averaging, the model) is computed
 from releases and costs nothing more.
 
-Parts compose: the epsilon of a plan is that of the composition of the events of its parts.
+Parts about the same persons compose: the epsilon of a plan is that of the composition of the events of its parts about
+training persons; that of an evaluation is of its own part alone, as nobody is both trained and tested on.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.discrete import DiscreteShares, epsilon_of_parts
 from wardround.accounting.discrete import Part as DiscretePart
-from wardround.accounting.events import ComposedEvent, Event, NonPrivateEvent, SelfComposedEvent
+from wardround.accounting.events import ComposedEvent, Event, NoEvent, NonPrivateEvent, SelfComposedEvent
 from wardround.accounting.terms import Division, NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
 from wardround.noisers import Noiser, Trust, trust_of
-from wardround.privacy.plans.costs import discrete_part, event_of, planned_releases, relation_of, unit_of
+from wardround.privacy.plans.costs import about, discrete_part, event_of, planned_releases, relation_of, unit_of
 from wardround.privacy.plans.kinds import (
+    About,
     CorrelatedGradients,
+    Evaluation,
     ExactCount,
     NoisedCounts,
     NoisedGradients,
+    NoisedHistograms,
     NoisedPictures,
     NoisyCount,
+    NothingTrained,
     NotPrivate,
+    OpenHistograms,
     Part,
     PublicSize,
     Training,
@@ -42,7 +49,8 @@ class Plan:
     """The protection of a patient over a whole run.
 
     Attributes:
-        parts: one training part, before it `NoisedCounts` where the number of patients is counted with noise.
+        parts: one training part, before it `NoisedCounts` where the number of patients is counted with noise, and
+            behind it the evaluation where figures of test patients leave.
         delta: target delta of all parts together.
         images_per_patient: at most so many pictures of a patient are used.
         persons: knowledge of persons in the data (`ImageSet.persons`); where they are unnamed, each picture is a record
@@ -62,11 +70,14 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuses parts that do not fit together."""
-        training = [part for part in self.parts if not isinstance(part, NoisedCounts)]
+        trained = [part for part in self.parts if about(part) is About.TRAINING]
+        if self.parts[len(trained) :] != tuple(part for part in self.parts if about(part) is About.TEST)[:1]:
+            raise PrivacyError("A plan evaluates at most once, after training.")
+        training = [part for part in trained if not isinstance(part, NoisedCounts)]
         if len(training) != 1:
             raise PrivacyError(f"A plan must have one training part, got {len(training)}.")
-        counts = self.parts[:-1]
-        if isinstance(self.parts[-1], NoisedCounts) or len(counts) > 1:
+        counts = trained[:-1]
+        if isinstance(trained[-1], NoisedCounts) or len(counts) > 1:
             raise PrivacyError("A plan counts patients at most once, before training.")
         needed = isinstance(self.training, NoisedGradients | CorrelatedGradients) and isinstance(
             self.training.size, NoisyCount
@@ -80,6 +91,10 @@ class Plan:
             same = isinstance(self.count.noise, DiscreteShares) == isinstance(self.training.noise, DiscreteShares)
             if self.count.noiser != self.training.noiser or not same:
                 raise PrivacyError("A count and the sums after it must be noised by the same, in the same way.")
+        if isinstance(self.training, NothingTrained) and not (
+            isinstance(self.evaluation, NoisedHistograms) and self.evaluation.noiser == self.training.noiser
+        ):
+            raise PrivacyError("A plan that trains nothing must evaluate, with noise of the same parties.")
         if self.is_private and not 0 < self.delta < 1:
             raise PrivacyError(f"delta must lie in (0, 1), got {self.delta}.")
         if self.images_per_patient < 1:
@@ -93,9 +108,20 @@ class Plan:
     @property
     def training(self) -> Training:
         """The part that protects the rounds."""
+        return next(part for part in self.parts if isinstance(part, Training))
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The part about test persons; None where no figure of them leaves."""
         part = self.parts[-1]
-        assert not isinstance(part, NoisedCounts), "checked when made"
-        return part
+        return part if isinstance(part, NoisedHistograms | OpenHistograms) else None
+
+    @property
+    def main(self) -> Training | Evaluation:
+        """The part that the plan's promise is of: training, or the evaluation where nothing is trained."""
+        evaluation = self.evaluation
+        is_all = isinstance(self.training, NothingTrained) and evaluation is not None
+        return evaluation if is_all else self.training  # type: ignore[return-value]  # narrowed one line above
 
     @property
     def count(self) -> NoisedCounts | None:
@@ -132,9 +158,14 @@ class Plan:
     @property
     def masked(self) -> DiscreteShares | None:
         """The shares of noise on every sum, where sums leave their hospitals under masks; else None."""
-        training = self.training
-        shared = isinstance(training, NoisedGradients) and isinstance(training.noise, DiscreteShares)
-        return training.noise if shared else None  # type: ignore[union-attr, return-value]  # narrowed one line above
+        match self.main:
+            case (
+                NoisedGradients(noise=DiscreteShares() as shares)
+                | NoisedHistograms(noise=DiscreteShares() as shares)
+            ):
+                return shares
+            case _:
+                return None
 
     @property
     def public_size(self) -> int | None:
@@ -150,7 +181,7 @@ class Plan:
     @property
     def releases(self) -> int:
         """Releases of one hospital's patients over the whole run."""
-        return planned_releases(self.training)
+        return planned_releases(self.main)
 
     @property
     def counts(self) -> int:
@@ -175,7 +206,7 @@ class Plan:
         `counts` is the number of counts of patients, in a plan that counts them: more than one where a count that was
         interrupted was asked for again.
         """
-        steps = event_of(self.training, releases)
+        steps = event_of(self.main, releases)
         if not self.is_counted:
             return steps
         if self.count is None:
@@ -196,10 +227,32 @@ class Plan:
 
     def discrete_after(self, releases: int, counts: int = 1) -> Sequence[DiscretePart]:
         """Returns `event_after` with its noise in shares, first the sums, then the count; empty without shares."""
-        sums = () if releases == 0 else discrete_part(self.training, releases)
+        sums = () if releases == 0 else discrete_part(self.main, releases)
         return (*sums, *(() if self.count is None else discrete_part(self.count, counts)))
 
     @property
     def epsilon(self) -> float:
-        """Epsilon of the whole run at `delta`, spare attempts included."""
+        """Epsilon of the whole run at `delta` for a training person, spare attempts included."""
         return self.epsilon_after(self.releases, self.counts)
+
+    @property
+    def evaluation_event(self) -> Event:
+        """Everything that a test person is charged over the run, spare attempts included."""
+        part = self.evaluation
+        return NoEvent() if part is None else event_of(part, planned_releases(part))
+
+    @property
+    def evaluation_epsilon(self) -> float:
+        """Epsilon of the whole run at `delta` for a test person, spare attempts included."""
+        part = self.evaluation
+        match part:
+            case None:
+                return 0.0
+            case OpenHistograms():
+                return math.inf
+            case NoisedHistograms(noise=DiscreteShares(), releases=releases):
+                return epsilon_of_parts(discrete_part(part, releases), self.delta, self.accountant)
+            case NoisedHistograms():
+                return epsilon_of(self.evaluation_event, self.delta, self.accountant)
+            case _:
+                assert_never(part)

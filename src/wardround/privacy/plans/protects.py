@@ -12,9 +12,11 @@ from wardround.privacy.plans.kinds import (
     NoisedCounts,
     NoisedGradients,
     NoisedHead,
+    NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
     NotPrivate,
+    OpenHistograms,
     Part,
     Training,
 )
@@ -25,11 +27,13 @@ from wardround.work import (
     Confirm,
     CountClasses,
     CountPatients,
+    Evaluate,
     Finish,
     FittedHead,
     GiveReceipt,
     GradientSum,
     LocalUpdate,
+    OwnFigures,
     Receive,
     SayHello,
     ScoreSum,
@@ -53,8 +57,8 @@ def protects(part: Part, work: Work) -> bool:
             return _masks(part) and isinstance(work.of, Summed) and _covers(part, work.of)
         case Confirm() | Upload() | Receive():
             return _masks(part)  # of the attempt that was announced
-        case SayHello() | GiveReceipt() | Finish():
-            return True  # nothing is computed of a patient
+        case SayHello() | GiveReceipt() | Finish() | OwnFigures():
+            return True  # nothing of a patient leaves
         case _:
             return not _masks(part) and _covers(part, work)
 
@@ -65,7 +69,8 @@ def plan_protects(plan: Plan, work: Work) -> bool:
 
 
 def _masks(part: Part) -> bool:
-    return isinstance(part, NoisedCounts | NoisedGradients) and isinstance(part.noise, DiscreteShares)
+    kinds = NoisedCounts | NoisedGradients | NoisedHistograms
+    return isinstance(part, kinds) and isinstance(part.noise, DiscreteShares)
 
 
 def _covers(part: Part, work: Work) -> bool:
@@ -92,6 +97,8 @@ def _covers(part: Part, work: Work) -> bool:
             return not work.steps.keep_velocity  # no noise was added to the velocity
         case NoisedHead(), FittedHead():
             return part.mechanism.fit == work.fit
+        case ((NoisedHistograms() | OpenHistograms()), Evaluate()):
+            return True  # of any model: a patient's row is bounded whatever the scores are
         case _:
             return False
 
@@ -102,7 +109,7 @@ def charge_of(plan: Plan, work: Work, round: int) -> Event:
     match work:
         case Announce():
             return charge_of(plan, work.of, round)
-        case Confirm() | Upload() | Receive() | SayHello() | GiveReceipt() | Finish():
+        case Confirm() | Upload() | Receive() | SayHello() | GiveReceipt() | Finish() | OwnFigures():
             return NoEvent()  # an attempt is charged as what was announced, before its upload
         case CountPatients() | CountClasses():
             if plan.count is not None:
@@ -111,6 +118,8 @@ def charge_of(plan: Plan, work: Work, round: int) -> Event:
         case LocalUpdate() | SelectiveUpdate():
             once = _release_of_a_round(training)
             return once if isinstance(training, NoisedUpdates) else SelfComposedEvent(once, work.steps.steps)
+        case Evaluate():
+            return NoEvent() if plan.evaluation is None else release_event(plan.evaluation)
         case GradientSum() | ScoreSum() | FittedHead():
             if correlation_of(training) is not None and round > 1:
                 return NoEvent()  # the first round pays for all of them

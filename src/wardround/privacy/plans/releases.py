@@ -17,12 +17,16 @@ from wardround.privacy.plans.kinds import (
     UNCLIPPED,
     Clip,
     CorrelatedGradients,
+    Evaluation,
     NoisedCounts,
     NoisedGradients,
     NoisedHead,
+    NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
+    NothingTrained,
     NotPrivate,
+    OpenHistograms,
     Part,
     Training,
 )
@@ -34,9 +38,17 @@ from wardround.types import Vector
 def noiser_of(part: Part) -> Noiser:
     """Returns who adds a part's noise."""
     match part:
-        case NoisedCounts() | NoisedGradients() | CorrelatedGradients() | NoisedUpdates() | NoisedHead():
+        case (
+            NoisedCounts()
+            | NoisedGradients()
+            | CorrelatedGradients()
+            | NoisedUpdates()
+            | NoisedHead()
+            | NoisedHistograms()
+            | NothingTrained()
+        ):
             return part.noiser
-        case NoisedPictures() | NotPrivate():
+        case NoisedPictures() | NotPrivate() | OpenHistograms():
             return ByEachHospital(part.hospitals)
         case _:
             assert_never(part)
@@ -47,7 +59,7 @@ def clip_of(part: Training) -> Clip:
     match part:
         case NoisedGradients() | CorrelatedGradients() | NotPrivate():
             return part.clip
-        case NoisedUpdates() | NoisedHead() | NoisedPictures():
+        case NoisedUpdates() | NoisedHead() | NoisedPictures() | NothingTrained():
             return UNCLIPPED
         case _:
             assert_never(part)
@@ -62,7 +74,7 @@ def participation_of(part: Training) -> float | Correlation:
             return part.correlation
         case NotPrivate():
             return part.participation
-        case NoisedHead():
+        case NoisedHead() | NothingTrained():
             return 1.0
         case _:
             assert_never(part)
@@ -155,7 +167,7 @@ def noised_update(part: Training, update: Vector, stream: Stream) -> Vector:
             return part.mechanism.release(update, lambda total: hospital_std(part.noiser, total), stream)
         case NoisedGradients() | NoisedPictures() | NotPrivate():
             return update
-        case CorrelatedGradients() | NoisedHead():
+        case CorrelatedGradients() | NoisedHead() | NothingTrained():
             raise PrivacyError("An update must be noised whole or in its steps, got a plan that noises otherwise.")
         case _:
             assert_never(part)
@@ -200,6 +212,27 @@ def noised_counts(
     return _noised(counts, std * math.sqrt(hospitals), stream)
 
 
+def noised_histograms(part: Evaluation, histograms: npt.NDArray[np.float64], stream: Stream) -> Vector:
+    """Returns the sum of one hospital's test patients' rows as it leaves, (coordinate,).
+
+    Guarantee:
+        With the shares of the other honest hospitals, or alone, noise of std noise_multiplier * sensitivity at least is
+        in each coordinate of the sum over hospitals. `OpenHistograms` promise nothing.
+
+    Raises:
+        PrivacyError: the noise is whole-number shares under masks.
+    """
+    match part:
+        case OpenHistograms():
+            return _noised(histograms, 0.0, stream)
+        case NoisedHistograms():
+            check_unmasked(part)
+            std = hospital_std(part.noiser, part.noise.noise_multiplier * part.sensitivity)
+            return _noised(histograms, std, stream)
+        case _:
+            assert_never(part)
+
+
 def coordinator_noise(part: Part | None, size: int, stream: Stream) -> Vector:
     """Returns the noise that the coordinator adds to a sum, (size,): all of it under `ByCoordinator`, else zeros."""
     std = 0.0
@@ -213,7 +246,7 @@ def coordinator_noise(part: Part | None, size: int, stream: Stream) -> Vector:
     return _noised(np.zeros(size), std, stream)
 
 
-def check_unmasked(part: NoisedGradients | NoisedCounts) -> None:
+def check_unmasked(part: NoisedGradients | NoisedCounts | NoisedHistograms) -> None:
     """Refuses to release an answer whose noise is whole-number shares.
 
     Raises:

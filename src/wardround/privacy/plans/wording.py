@@ -3,27 +3,35 @@
 Where the data name no patient, every sentence is about a picture.
 """
 
+import math
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import assert_never
 
 from wardround.accounting.accountants import epsilon_of
+from wardround.accounting.discrete import DiscreteShares
 from wardround.accounting.statement import FLOATING_POINT_CAVEAT, Statement, format_epsilon
 from wardround.accounting.terms import PrivacyUnit
+from wardround.errors import PrivacyError
 from wardround.noisers import Trust
 from wardround.per_patient.clipping_rules import Automatic, ClippingKind, PerLayer, Split
 from wardround.privacy.adaptive import AdaptiveNorm
 from wardround.privacy.pictures import LocalRelease
+from wardround.privacy.plans.costs import planned_releases, relation_of
 from wardround.privacy.plans.kinds import (
     Clip,
     CorrelatedGradients,
     NoisedGradients,
     NoisedHead,
+    NoisedHistograms,
     NoisedPictures,
     NoisedUpdates,
+    NothingTrained,
     NotPrivate,
+    OpenHistograms,
     PublicSize,
 )
 from wardround.privacy.plans.plan import Plan
+from wardround.privacy.plans.releases import noiser_of
 from wardround.types import Persons
 
 _SEEN_BY = {
@@ -48,6 +56,11 @@ _CORRELATED = (
     "The sums of all rounds are one release, whose sensitivity is {:.4g} times the clipping norm. Each hospital keeps "
     "its noise of earlier rounds to itself: a reader of that can take noise off what was released."
 )
+_SUMMED_SCORES = "the noised sum over all hospitals of histograms of the test {}s' scores by class"
+_NOISED_SCORES = "each hospital's noised histograms of its test {}s' scores by class"
+_OPEN_SCORES = "each hospital's exact histograms of its test {}s' scores by class"
+_OPEN_REASON = 'the study sets [evaluation] level = "unprotected", and no noise is added'
+_OF_TEST_PATIENTS = "This is about the test {}s, of which none is in the training of this study."
 _TOO_LARGE = 100.0
 _NO_PROTECTION = (
     "An epsilon this large is no protection: a holder of the release can tell this {} from any other with "
@@ -159,6 +172,12 @@ def words_of(plan: Plan) -> Words:
                 "everybody",
                 (),
             )
+        case NothingTrained():
+            said = evaluation_statement(plan, simulated=False, seeded=False)
+            return Words(
+                said.mechanism, said.noise_multiplier, said.clipping_norm, "", said.sampler,
+                said.released_what, said.released_to, said.caveats,
+            )  # fmt: skip
         case NotPrivate():
             drawn = part.participation
             sampler = _poisson(drawn, one) if isinstance(drawn, float | int) else "fixed cohorts"
@@ -187,7 +206,7 @@ def statement_of(
         released_what=words.released + (_counted(counts, plan.persons.one) if plan.count is not None else ""),
         released_to=words.released_to,
         noiser=plan.noiser,
-        images_per_patient=plan.images_per_patient if plan.unit is PrivacyUnit.PATIENT else None,
+        images_per_patient=_most_pictures(plan),
         unit=plan.unit,
         relation=plan.relation,
         division=plan.division,
@@ -199,6 +218,42 @@ def statement_of(
         if plan.is_private
         else 'the study sets plan = "none": gradients are neither clipped nor noised.',
         caveats=(*words.caveats, *_caveats(plan, done, simulated)),
+    )
+
+
+def evaluation_statement(plan: Plan, *, simulated: bool, seeded: bool) -> Statement:
+    """Returns the statement of a plan's evaluation, about its test patients, over all foreseen releases.
+
+    Raises:
+        PrivacyError: the plan has no evaluation.
+    """
+    part = plan.evaluation
+    if part is None:
+        raise PrivacyError("A plan must have an evaluation to state what it promises, and this one has none.")
+    open_, one = isinstance(part, OpenHistograms), plan.persons.one
+    masked = isinstance(part, NoisedHistograms) and isinstance(part.noise, DiscreteShares)
+    return Statement(
+        epsilon=plan.evaluation_epsilon,
+        delta=plan.delta,
+        sampler=f"full participation: every test {one} once",
+        mechanism="discrete Gaussian on a grid" if masked else "Gaussian",
+        noise_multiplier=0.0 if isinstance(part, OpenHistograms) else part.noise.noise_multiplier,
+        clipping_norm=math.inf if isinstance(part, OpenHistograms) else part.sensitivity,
+        releases=planned_releases(part),
+        released_what=(_OPEN_SCORES if open_ else _SUMMED_SCORES if masked else _NOISED_SCORES).format(one),
+        released_to="the coordinator, every hospital and every reader of the record",
+        noiser=noiser_of(part),
+        unit=PrivacyUnit.PICTURE if plan.persons is Persons.UNNAMED else PrivacyUnit.PATIENT,
+        relation=relation_of(part),
+        accountant=plan.accountant,
+        simulated=simulated,
+        seeded=seeded,
+        guarantee=not open_,
+        reason=_OPEN_REASON if open_ else "",
+        caveats=(
+            _OF_TEST_PATIENTS.format(one),
+            *(() if open_ else (_COMPUTATIONAL,) if masked else (FLOATING_POINT_CAVEAT,)),
+        ),
     )
 
 
@@ -224,6 +279,12 @@ def kind_of(clip: Clip) -> ClippingKind:
             return ClippingKind.PER_LAYER
         case _:
             return ClippingKind.FLAT
+
+
+def _most_pictures(plan: Plan) -> int | None:
+    """Returns the most pictures of a patient; None where a unit has all of its pictures, or is one."""
+    whole = isinstance(plan.training, NothingTrained) or plan.unit is not PrivacyUnit.PATIENT
+    return None if whole else plan.images_per_patient
 
 
 def _caveats(plan: Plan, done: int, simulated: bool) -> list[str]:

@@ -239,13 +239,7 @@ def _check_digest(certificate_sha256: bytes) -> None:
 
 def _own_key(folder: Path, *, is_new: bool) -> bytes:
     """Makes the key of a folder; returns its public half. `is_new`: one that is there already is refused."""
-    try:
-        make_private_folder(folder)
-    except OSError as error:
-        raise FederationError(
-            f"{folder} must be a folder that can be made ({error.strerror}); choose another.",
-            code="federation-home",
-        ) from None
+    make_private_folder(folder)
     path = folder / IDENTITY
     if is_new or not path.exists():
         SigningKey.new(system_entropy).write(path)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from wardround.boundary.documents import Unfit, read_regular
+from wardround.boundary.machine import machine_faults
 from wardround.boundary.private import appears_whole
 from wardround.errors import FederationError
 
@@ -16,29 +17,22 @@ def write_key_file(path: Path, content: bytes, *, replace: bool) -> None:
     The folder exists. The file has mode 0600 from the first byte on.
 
     Raises:
-        FederationError: it exists and must not go, or cannot be written.
+        FederationError: it exists and must not go.
+        MachineError: it cannot be written.
     """
     try:
         with appears_whole(path, replace=replace) as file:
             file.write(content)
-        _sync_folder(path.parent)
     except FileExistsError:
         raise FederationError(
             f"{path} must not exist yet, for a key that is replaced is lost; choose another name, or move it away."
         ) from None
-    except OSError as error:
-        raise FederationError(
-            f"{path} must be a file that can be written ({error.strerror}); choose another."
-        ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Has the folder's own entries on disk: without it a power cut may bring the old file back."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    with machine_faults(path):  # without the folder's own entries a power cut may bring the old file back
+        opened = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def is_private_key(path: Path) -> bool:

@@ -23,7 +23,9 @@ class Agreement:
         study: hash of the resolved study, 64 hexadecimal digits.
         mechanism: of a round in which no hospital is missing; its dimension counts parameters and witnesses.
         clipping: how patients' gradients are brought to the clipping norm, with every parameter of it, by name.
+        rounds: of training; 0 where nothing is trained, and `mechanism` is then that of the evaluation.
         count: the mechanism of the count of patients before round 1; None where their number is public.
+        evaluation: the mechanism of the test patients' histograms after the last round; None where none leave.
     """
 
     run: str
@@ -33,11 +35,12 @@ class Agreement:
     code_version: str
     clipping: Mapping[str, Parameter] = field(default_factory=dict)
     count: IntegerMechanism | None = None
+    evaluation: IntegerMechanism | None = None
 
     @property
     def sums(self) -> int:
         """Sums that are opened over the run."""
-        return self.rounds + (self.count is not None)
+        return self.rounds + (self.count is not None) + (self.evaluation is not None)
 
     @property
     def minimum(self) -> int:
@@ -45,19 +48,27 @@ class Agreement:
         return self.mechanism.shares.hospitals - self.mechanism.shares.dropouts
 
     def mechanism_for(self, hospitals: int, round: int) -> IntegerMechanism:
-        """Returns the mechanism of an attempt at a round with that many hospitals; round 0 is the count.
+        """Returns the mechanism of an attempt at a round with that many hospitals.
+
+        Round 0 is the count, and the round after the last one the evaluation.
 
         A missing hospital was foreseen as a dropout and is one no longer, so as many shares are relied on as before:
         grid, sensitivity and share stay what they were, and so does the cost of the release.
 
         Raises:
             FederationError: more hospitals are missing than were foreseen, or there are more than agreed; or a count
-                is asked for and none was agreed on.
+                or an evaluation is asked for and none was agreed on.
         """
-        agreed = self.mechanism if round else self.count
+        match self.summed(round):
+            case Summed.COUNT:
+                agreed = self.count
+            case Summed.GRADIENTS:
+                agreed = self.mechanism
+            case Summed.HISTOGRAMS:
+                agreed = self.evaluation
         if agreed is None:
             raise FederationError(
-                "A count of patients must have been agreed on, and their number is public in this run; nothing is sent."
+                f"A sum in round {round} must have been agreed on, and this run has none there; nothing is sent."
             )
         shares = agreed.shares
         missing = shares.hospitals - hospitals
@@ -68,6 +79,12 @@ class Agreement:
             )
         return replace(agreed, shares=replace(shares, hospitals=hospitals, dropouts=shares.dropouts - missing))
 
+    def summed(self, round: int) -> Summed:
+        """Returns the kind of sum of a round."""
+        if round == 0:
+            return Summed.COUNT
+        return Summed.GRADIENTS if round <= self.rounds else Summed.HISTOGRAMS
+
     def terms(
         self,
         round: int,
@@ -76,19 +93,20 @@ class Agreement:
         weights: npt.NDArray[np.floating[Any]] | None,
         clipping_norm: float | None = None,
     ) -> Terms:
-        """Returns the terms of one attempt at the sum of gradients at these weights, (parameter,), or at the count.
+        """Returns the terms of one attempt at the sum of a round, of a model with these weights, (parameter,).
 
         `clipping_norm` is that of the round, where norms adapt.
         """
         mechanism = self.mechanism_for(hospitals, round)
         model = b"" if weights is None else np.ascontiguousarray(weights).data
-        clipping = dict(self.clipping) if round else {}
+        summed = self.summed(round)
+        clipping = dict(self.clipping) if summed is Summed.GRADIENTS else {}
         if clipping_norm is not None:
             clipping["clipping_norm_of_round"] = clipping_norm
         return Terms(
             run=self.run,
             study=self.study,
-            summed=Summed.GRADIENTS if round else Summed.COUNT,
+            summed=summed,
             round=round,
             attempt=attempt,
             model=hashlib.sha256(model).hexdigest(),

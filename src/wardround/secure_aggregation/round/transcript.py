@@ -36,6 +36,8 @@ class Summed(StrEnum):
     """Patients, each as one: round 0."""
     GRADIENTS = "gradients"
     """Clipped gradients of a round's sampled patients."""
+    HISTOGRAMS = "histograms"
+    """Scores of the test patients under the final model: the round after the last."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Terms:
     Attributes:
         run: names one run of a study, and no other.
         study: hash of the resolved study, 64 hexadecimal digits.
-        round: from 1; 0 is the count before the first.
+        round: from 1; 0 is the count before the first, and that after the last the evaluation.
         attempt: of this round, from 1; another set of hospitals is another attempt.
         model: hash of the global model's weights, 64 hexadecimal digits; of no bytes where no model is sent.
         hospitals: taking part; every share of noise is sized for this number.

@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+from wardround.boundary.machine import machine_error
 from wardround.boundary.text import shown
 from wardround.config import read_study
 from wardround.coordinator.observer import Silent
@@ -31,8 +32,11 @@ def main() -> None:
             resume_run(folder, Silent())
         else:
             run_study(read_study(study), folder, Silent(), rehearsal=REHEARSAL in sys.argv[3:])
-    except WardroundError as error:
-        print(shown(str(error)), file=sys.stderr)
+    except Exception as error:
+        said = error if isinstance(error, WardroundError) else machine_error(error)
+        if said is None:
+            raise
+        print(shown(str(said)), file=sys.stderr)
         raise SystemExit(SPENT if isinstance(error, BudgetExhausted) else REFUSED) from None
 
 

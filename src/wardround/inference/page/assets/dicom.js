@@ -217,7 +217,7 @@ function guessed(bytes, at) {
 }
 
 async function unpacked(bytes) {
-  const MOST = 1 << 29;
+  const MOST = 300_000_000;
   const reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw")).getReader();
   const parts = [];
   let size = 0;

@@ -8,7 +8,7 @@ Source: Shokri and Shmatikov 2015, Figure 4, https://doi.org/10.1145/2810103.281
 
 import numpy as np
 
-from wardround.hospital.memory import Memory
+from wardround.hospital.kept.memory import Memory
 from wardround.privacy.plans.kinds import Training
 from wardround.privacy.plans.releases import noised_update, selects
 from wardround.randomness import Stream

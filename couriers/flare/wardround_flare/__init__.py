@@ -1,0 +1,1 @@
+"""A courier for Wardround: NVIDIA FLARE carries bytes between the coordinator's and the hospitals' sockets."""

@@ -1,0 +1,289 @@
+"""A message in parts over any engine that can ask a site and bring its reply; the engine's own file is `courier`.
+
+    coordinator -> FOLDER/NAME.sock -> Line == requests of the engine ==> Hand -> the agent's socket
+
+A message is the bytes of one frame (`wardround.transport.frames`): of a frame the courier reads the mark and the
+length, and of its content nothing. Delivery is at least once: after any loss the same bytes are sent again, and a
+hospital answers them with the same bytes. A request has a part of a message, or asks for a part of the answer; while
+the agent works it is held open for a few seconds at most, so that a silent site and a coordinator that hung up are
+noticed however long the work takes.
+"""
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import struct
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PART_BYTES = 1 << 20
+"""Most bytes of a message in one request of the engine; longer messages are sent in parts."""
+MOST_BYTES = (1 << 30) + 4096
+"""Most bytes of a message; a longer one is refused at its header."""
+WAIT_S = 5.0
+"""Seconds for which a hospital's side holds a request open while its agent works."""
+REPLY_S = 15.0
+"""Deadline of one request of the engine."""
+SILENT_S = 2 * REPLY_S
+"""Seconds without any reply of a site after which the job ends, so that it can be started again."""
+IDLE_S = 10.0
+"""Seconds after which an idle site is asked for a sign of life."""
+AWAY_S = 5.0
+"""Seconds for which an agent that cannot be reached is tried."""
+MOST_LOSSES = 10
+"""Connections that an agent may lose in one exchange."""
+
+_HEADER = struct.Struct(">4sBI")
+_MARK = b"WRD\x01"
+_SLOW_S = 60.0
+
+Ask = Callable[[dict[str, Any], float], Mapping[str, Any] | None]
+"""Sends one request to a site within a deadline in seconds; None where it is not answered."""
+
+
+class FrameError(Exception):
+    """The bytes that arrived begin no frame, or one that is too long."""
+
+
+def read_frame(link: socket.socket) -> bytes:
+    """Returns the bytes of one frame, its header included.
+
+    Raises:
+        FrameError: it is none, or too long.
+        OSError: the connection ended or was too slow.
+    """
+    frame = bytearray(_exactly(link, _HEADER.size))
+    mark, _, length = _HEADER.unpack(frame)
+    if mark != _MARK or length + _HEADER.size > MOST_BYTES:
+        raise FrameError
+    while len(frame) < length + _HEADER.size:
+        frame += _exactly(link, min(PART_BYTES, length + _HEADER.size - len(frame)))
+    return bytes(frame)
+
+
+def _exactly(link: socket.socket, count: int) -> bytes:
+    got = bytearray()
+    while len(got) < count:
+        arrived = link.recv(count - len(got))
+        if not arrived:
+            raise ConnectionResetError
+        got += arrived
+    return bytes(got)
+
+
+@dataclass(eq=False)
+class _Exchange:
+    """One message on its way to the agent, and the agent's answer."""
+
+    id: str
+    size: int
+    parts: list[bytes] = field(default_factory=list)
+    held: int = 0
+    answer: bytes | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+    dropped: bool = False
+    link: socket.socket | None = None
+
+    def drop(self) -> None:
+        """Ends the exchange: another one took its place, or nobody waits for its answer."""
+        self.dropped = True
+        if self.link is not None:
+            with contextlib.suppress(OSError):
+                self.link.shutdown(socket.SHUT_RDWR)
+
+    def carry(self, path: str) -> None:
+        """Sends the message to the agent, again where the connection was lost, and keeps the answer."""
+        away_since, losses = time.monotonic(), 0
+        while not self.dropped and losses <= MOST_LOSSES and time.monotonic() - away_since < AWAY_S:
+            was_there = False
+            try:
+                with socket.socket(socket.AF_UNIX) as link:
+                    link.connect(path)
+                    self.link, was_there = link, True
+                    for part in self.parts:
+                        link.sendall(part)
+                    self.answer = read_frame(link)
+                    break
+            except FrameError:
+                break
+            except OSError:
+                if was_there:
+                    away_since, losses = time.monotonic(), losses + 1
+                time.sleep(0.1)
+        self.link = None
+        self.ended.set()
+        self.parts.clear()
+
+
+class Hand:
+    """Hands messages to one agent, one at a time; a new message drops the last.
+
+    Args:
+        path: of the agent's socket.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._current = _Exchange("", 0)
+
+    def drop(self) -> None:
+        """Ends the exchange under way."""
+        self._current.drop()
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Takes a part of a message in; returns how far it is held, or a part of the agent's answer.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no request of a `Line`.
+        """
+        id, size, offset, part, want = (request[key] for key in ("id", "size", "offset", "part", "want"))
+        if not id:  # a sign of life is asked for
+            return {"state": "there"}
+        if not 0 < size <= MOST_BYTES or len(part) > PART_BYTES or min(offset, want) < 0:
+            raise ValueError("a part of a message must lie within its size")
+        with self._lock:
+            exchange = self._current
+            if id != exchange.id:
+                if offset:
+                    return {"state": "unknown"}
+                exchange.drop()
+                exchange = self._current = _Exchange(id, size)
+            if exchange.held == offset < exchange.size:
+                exchange.parts.append(part[: exchange.size - offset])
+                exchange.held += len(exchange.parts[-1])
+                if exchange.held == exchange.size:
+                    threading.Thread(target=exchange.carry, args=(self._path,), daemon=True).start()
+            if exchange.held < exchange.size:
+                return {"state": "held", "held": exchange.held}
+        if not exchange.ended.wait(WAIT_S):
+            return {"state": "working"}
+        if exchange.answer is None:
+            return {"state": "gone"}
+        return {"state": "answer", "size": len(exchange.answer), "part": exchange.answer[want : want + PART_BYTES]}
+
+
+class Line:
+    """The way to one site: its socket, one message at a time, and since when it was not heard."""
+
+    def __init__(self, name: str, path: Path, ask: Ask) -> None:
+        self.name, self._path, self._engine_ask = name, path, ask
+        self._heard, self.is_there, self._closed = time.monotonic(), False, False
+        self._turn = threading.Lock()
+        self._listener: socket.socket | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """True where the site was asked for `SILENT_S` and said nothing."""
+        return time.monotonic() - self._heard > SILENT_S + IDLE_S
+
+    def greet(self, end: float, is_ended: Callable[[], bool]) -> None:
+        """Waits until the site is there, or `end`."""
+        while not self.is_there and not is_ended() and time.monotonic() < end:
+            self.is_there = self._ask("", 0, 0, b"", 0, 2.0) is not None
+
+    def listen(self) -> None:
+        """Makes the socket, mode 0600, and serves it in threads."""
+        self._path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)
+        try:
+            self._listener.bind(str(self._path))
+        finally:
+            os.umask(before)
+        self._listener.listen()
+        self._heard = time.monotonic()
+        for work in (self._accept, self._watch):
+            threading.Thread(target=work, daemon=True).start()
+
+    def close(self) -> None:
+        """Closes the socket; connections end with the job's process."""
+        self._closed = True
+        if self._listener is not None:
+            self._path.unlink(missing_ok=True)
+            self._listener.close()
+
+    def _accept(self) -> None:
+        while self._listener is not None and not self._closed:
+            try:
+                link, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(link,), daemon=True).start()
+
+    def _watch(self) -> None:
+        """Asks an idle site for a sign of life."""
+        while not self._closed:
+            time.sleep(1.0)
+            if time.monotonic() - self._heard > IDLE_S and self._turn.acquire(blocking=False):
+                try:
+                    self._ask("", 0, 0, b"", 0, REPLY_S)
+                finally:
+                    self._turn.release()
+
+    def _serve(self, link: socket.socket) -> None:
+        """Carries the messages of one connection; closes it where an answer cannot be had."""
+        with link, contextlib.suppress(OSError, FrameError):
+            while not self._closed:
+                link.settimeout(None)
+                select.select([link], [], [])
+                link.settimeout(_SLOW_S)
+                message = read_frame(link)
+                with self._turn:
+                    answer = self._exchange(message, lambda: _is_waiting(link) and not self._closed)
+                if answer is None:
+                    return
+                link.sendall(answer)
+
+    def _exchange(self, message: bytes, goes_on: Callable[[], bool]) -> bytes | None:
+        """Returns the agent's answer; None where the agent is away, or the coordinator has hung up."""
+        id, offset, answer = uuid.uuid4().hex, 0, bytearray()
+        while goes_on():
+            part = message[offset : offset + PART_BYTES]
+            got = self._ask(id, len(message), offset, part, len(answer), REPLY_S)
+            match (got or {}).get("state"):
+                case None:  # lost on the way: the same part again
+                    time.sleep(0.2)
+                case "held":
+                    offset = min(max(int(got["held"]), 0), len(message))
+                case "working":
+                    offset = len(message)
+                case "answer" if len(answer) < int(got["size"]) <= MOST_BYTES and got["part"]:
+                    offset = len(message)
+                    answer += got["part"]
+                    if len(answer) >= int(got["size"]):
+                        return bytes(answer)
+                case "unknown":  # the site's process is a new one
+                    id, offset, answer = uuid.uuid4().hex, 0, bytearray()
+                case _:
+                    return None
+        return None
+
+    def _ask(self, id: str, size: int, offset: int, part: bytes, want: int, timeout: float) -> Any:
+        request = {"id": id, "size": size, "offset": offset, "part": part, "want": want}
+        reply = self._engine_ask(request, timeout)
+        if reply is not None:
+            self._heard = time.monotonic()
+        return reply
+
+
+def _is_waiting(link: socket.socket) -> bool:
+    """Returns whether the other end is there; a closed connection cancels its exchange."""
+    readable, _, _ = select.select([link], [], [], 0)
+    return not readable or bool(link.recv(1, socket.MSG_PEEK))
+
+
+@contextlib.contextmanager
+def open_locked(path: Path) -> Iterator[Any]:
+    """Opens a file, mode 0600 and empty, that this process alone holds; waits for another process to end."""
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        yield file

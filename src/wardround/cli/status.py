@@ -1,0 +1,39 @@
+"""`wardround status`: a run while it goes on, as its coordinator or as one of its hospitals sees it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wardround.boundary.text import say
+from wardround.cli.keys import AsJson
+
+
+def status(
+    path: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A hospital's folder, or the --out of wardround coordinate.")
+    ],
+    as_json: AsJson = False,
+    serve: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT", min=0, max=65535, help="Serve it on 127.0.0.1 until Ctrl-C, /metrics as well."
+        ),
+    ] = None,
+) -> None:
+    """Print who answered, who is slow or away, epsilon spent and left, bytes and seconds."""
+    from wardround.watching.page import StatusServer, lines_of
+    from wardround.watching.views import view_of
+
+    view = view_of(path)
+    if serve is None:
+        say(*([json.dumps(view.to_json())] if as_json else lines_of(view)))
+        return
+    import contextlib
+    import sys
+
+    with StatusServer(lambda: view_of(path), serve) as server, contextlib.suppress(KeyboardInterrupt):
+        say(f"status of {path} at http://127.0.0.1:{server.server_port}/ and /metrics")
+        sys.stdout.flush()
+        server.serve_forever()

@@ -1,0 +1,1 @@
+"""A hospital's test patients, and the figures of models on them."""

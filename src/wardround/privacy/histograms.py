@@ -1,0 +1,43 @@
+"""Histograms of test patients' scores by class: what an evaluation across hospitals sums up.
+
+Released, once after the last round: the sum over all hospitals of one row a test patient, with noise
+(`wardround.privacy.plans.kinds.NoisedHistograms`), to the coordinator and from it to every party.
+
+Row: for each curve (class 1 against class 0 of two classes, else each class against the rest) 16 bins of the score of
+pictures of the class, and 16 of the others. A patient is one unit in each curve: of n pictures each adds 1/n to the bin
+of its own score, so that a patient with pictures of several classes needs no rule.
+
+Neighbouring data sets: one test patient, added or removed with all pictures. A patient's row is computed from the
+released model and the patient's own pictures alone, each patient in a batch of their own, so that no other row changes.
+Sensitivity: the entries of one curve are >= 0 and add up to 1, so their L2 norm is at most their L1 norm, 1. K curves
+are K such blocks, end to end: the L2 norm of a row is at most sqrt(K), and 1 for two classes. Both are reached by a
+patient whose pictures are in one bin. It holds for every model, trained or not, and for every label.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from wardround.types import Labels, Scores
+from wardround.work import BINS, histogram_coordinates, histogram_curves
+
+
+def histogram_row(scores: Scores, labels: Labels) -> npt.NDArray[np.float64]:
+    """Returns what one test patient adds to the histograms, (curve * 2 * bin,): others' counts come first.
+
+    Args:
+        scores: of the patient's pictures, (picture, class); class probabilities.
+        labels: true class of each picture, (picture,).
+
+    Guarantee:
+        The L2 norm is at most sqrt(curves), up to the rounding of one division. Scores that are not finite, as of a
+        model that diverged, add nothing.
+    """
+    pictures, classes = scores.shape
+    row = np.zeros(histogram_coordinates(classes))
+    if not np.isfinite(scores).all():
+        return row
+    bins = np.clip(np.floor(scores * BINS), 0, BINS - 1).astype(np.int64)
+    blocks = row.reshape(histogram_curves(classes), 2, BINS)
+    for curve, of in enumerate([1] if classes == 2 else range(classes)):
+        np.add.at(blocks[curve], ((labels == of).astype(np.int64), bins[:, of]), 1.0)
+    return np.divide(row, pictures)

@@ -1,0 +1,170 @@
+"""A view in words, as Prometheus metrics, and as a page on this machine's loopback address.
+
+The page is for the person at this machine: it binds 127.0.0.1 only, answers GET of three paths, runs no script, and
+refuses requests that a web page of elsewhere sends to it under another host name (DNS rebinding).
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from html import escape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from wardround.accounting.statement import format_epsilon
+from wardround.boundary.text import shown
+from wardround.errors import StudyError, WardroundError
+from wardround.watching.views import CoordinatorView, HospitalView, View
+
+LOOPBACK = "127.0.0.1"
+_HOSTS = (LOOPBACK, "localhost")
+
+
+def lines_of(view: View) -> Iterator[str]:
+    """Yields a view in words."""
+    match view:
+        case CoordinatorView():
+            over = "ended" if view.is_over else view.stage
+            yield f"study {view.study}: round {view.round} of {view.rounds}, {over}"
+            spent = "none yet" if view.epsilon_spent is None else format_epsilon(view.epsilon_spent)
+            left = max(0.0, view.epsilon - (view.epsilon_spent or 0.0))
+            yield f"epsilon spent: {spent} of {format_epsilon(view.epsilon)} for one patient; {left:.3g} left"
+            for each in view.hospitals:
+                code = f" ({each.code})" if each.code else ""
+                yield (
+                    f"  {each.name}: {each.state}{code} for {each.seconds_in_state:.0f} s, {each.work or 'nothing'} of "
+                    f"round {each.round}; {each.answers} answers, {each.losses} lost connections, "
+                    f"{each.bytes_sent} bytes sent, {each.bytes_received} received, {each.seconds:.1f} s waited for"
+                )
+        case HospitalView():
+            state = "runs" if view.is_running else "does not run"
+            last = f"last answer {view.last}, round {view.round}" if view.last else "no answer yet"
+            yield f"{view.hospital}: the agent {state}; {last}"
+            for study in view.studies:
+                most = f"{format_epsilon(study.epsilon_most)} at delta = {study.delta:g}"
+                left = max(0.0, study.epsilon_most - study.epsilon_spent)
+                own = "; own figures in evaluation/" if study.has_own_figures else ""
+                yield (
+                    f"  study {study.name} ({study.digest[:12]}): epsilon spent "
+                    f"{format_epsilon(study.epsilon_spent)} of {most} for one patient; {left:.3g} left{own}"
+                )
+            yield (
+                f"  {view.answers} answers, {view.refusals} of them refusals or failures; {view.bytes_in} bytes in, "
+                f"{view.bytes_out} out"
+            )
+    for work, seconds in view.seconds_by_work.items():
+        yield f"  {work}: {seconds:.1f} s"
+
+
+def metrics_of(view: View) -> str:
+    """Returns a view in the text format of Prometheus, https://prometheus.io/docs/instrumenting/exposition_formats/."""
+    rows: list[tuple[str, dict[str, str], float]] = []
+    match view:
+        case CoordinatorView():
+            rows += [("round", {}, view.round), ("rounds", {}, view.rounds), ("run_over", {}, view.is_over)]
+            rows += [("epsilon_spent", {}, view.epsilon_spent or 0.0), ("epsilon_planned", {}, view.epsilon)]
+            for each in view.hospitals:
+                label = {"hospital": each.name}
+                rows += [
+                    ("hospital_up", label, each.state not in ("away", "failed", "slow")),
+                    (
+                        "hospital_state_seconds",
+                        label | {"state": each.state, "code": each.code},
+                        each.seconds_in_state,
+                    ),
+                    ("hospital_answers_total", label, each.answers),
+                    ("hospital_losses_total", label, each.losses),
+                    ("bytes_sent_total", label, each.bytes_sent),
+                    ("bytes_received_total", label, each.bytes_received),
+                ]
+        case HospitalView():
+            rows += [("agent_up", {}, view.is_running), ("round", {}, view.round)]
+            rows += [("answers_total", {}, view.answers), ("refusals_total", {}, view.refusals)]
+            rows += [("bytes_received_total", {}, view.bytes_in), ("bytes_sent_total", {}, view.bytes_out)]
+            for study in view.studies:
+                label = {"study": study.name, "digest": study.digest}
+                rows += [
+                    ("epsilon_spent", label, study.epsilon_spent),
+                    ("epsilon_planned", label, study.epsilon_most),
+                ]
+    rows += [("work_seconds_total", {"work": work}, seconds) for work, seconds in view.seconds_by_work.items()]
+    found: dict[str, list[str]] = {}
+    for name, labels, value in rows:
+        given = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        number = "+Inf" if value == float("inf") else f"{float(value):.10g}"
+        found.setdefault(name, []).append(f"wardround_{name}{{{given}}} {number}")
+    kinds = {name: "counter" if name.endswith("_total") else "gauge" for name in found}
+    return "".join(f"# TYPE wardround_{name} {kinds[name]}\n" + "\n".join(found[name]) + "\n" for name in found)
+
+
+def html_of(view: View) -> str:
+    """Returns a view as a page, which loads itself anew every five seconds."""
+    rows = "\n".join(escape(line) for line in lines_of(view))
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">'
+        f"<title>Wardround</title></head><body><h1>Wardround</h1><pre>{rows}</pre></body></html>"
+    )
+
+
+class StatusServer(ThreadingHTTPServer):
+    """The page of a view: `/`, `/status.json` and `/metrics`.
+
+    Args:
+        look: returns the view as it is now.
+        port: on 127.0.0.1; 0 takes a free one.
+
+    Raises:
+        StudyError: the port cannot be had.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, look: Callable[[], View], port: int) -> None:
+        self.look = look
+        try:
+            super().__init__((LOOPBACK, port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise StudyError(
+                f"`--serve` must be a free port of this machine, got {port} ({error}). Choose another one.",
+                code="study-status-port",
+            ) from None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: StatusServer
+    server_version, sys_version = "wardround", ""
+
+    def do_GET(self) -> None:
+        """Answers one request."""
+        if self.headers.get("Host", "").rpartition(":")[0] not in _HOSTS:
+            self._send(403, "text/plain", "refused: ask for 127.0.0.1\n")
+            return
+        makers: dict[str, tuple[str, Callable[[View], str]]] = {
+            "/": ("text/html; charset=utf-8", html_of),
+            "/status.json": ("application/json", lambda view: json.dumps(view.to_json()) + "\n"),
+            "/metrics": ("text/plain; version=0.0.4; charset=utf-8", metrics_of),
+        }
+        if self.path not in makers:
+            self._send(404, "text/plain", "not found\n")
+            return
+        kind, made = makers[self.path]
+        try:
+            self._send(200, kind, made(self.server.look()))
+        except WardroundError as error:
+            self._send(503, "text/plain", f"{error.code}\n")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Writes nothing: who looks is not kept."""
+
+    def _send(self, status: int, kind: str, text: str) -> None:
+        content = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def _escaped(text: str) -> str:
+    return shown(text).replace("\\", "\\\\").replace('"', '\\"')

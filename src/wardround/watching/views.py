@@ -1,0 +1,261 @@
+"""Views of a run that goes on, read from files: the coordinator's from its notes, a hospital's from its own folder.
+
+For the screen of the party whose files they are. A hospital's view has what a study was charged and may be charged,
+which is the same for every patient in it, and no figure of single persons.
+"""
+
+import json
+import math
+import os
+import socket
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from wardround import __version__
+from wardround.accounting.accountants import epsilon_of
+from wardround.accounting.events import event_of_leaves, sorted_leaves
+from wardround.accounting.numbers import number_to_json
+from wardround.agreed.plans import plan_of
+from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, decoded, parse_json, read_regular
+from wardround.config import read_study
+from wardround.config.site import read_site
+from wardround.errors import RecordError
+from wardround.hospital.accepted import accepted_digests, read_accepted
+from wardround.ledger.file import LedgerFile
+from wardround.records.folder import read_lines
+from wardround.records.json_object import JsonObject
+from wardround.watching.live import STATUS, live_folder
+
+SLOW_S = 30.0
+"""Seconds after which a hospital that was asked and has not answered is shown as slow; others are seen to be away."""
+
+_TAIL_BYTES = 4 << 20  # of an agent's log
+
+
+@dataclass(frozen=True)
+class HospitalSeen:
+    """A hospital as the coordinator sees it: a state with its code, the seconds in it, and what was exchanged."""
+
+    name: str
+    state: str
+    code: str
+    seconds_in_state: float
+    work: str
+    round: int
+    answers: int
+    losses: int
+    bytes_sent: int
+    bytes_received: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CoordinatorView:
+    """A run as its coordinator sees it.
+
+    Attributes:
+        epsilon_spent: of the rounds that ended, as last recorded; None before.
+        epsilon: of the whole study; infinity where nothing is promised.
+        seconds_by_work: of exchanges, waited for.
+    """
+
+    study: str
+    stage: str
+    round: int
+    rounds: int
+    is_over: bool
+    epsilon_spent: float | None
+    epsilon: float
+    hospitals: tuple[HospitalSeen, ...]
+    seconds_by_work: dict[str, float]
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the view as a JSON object."""
+        return asdict(self) | {"view": "coordinator", "epsilon": number_to_json(self.epsilon)}
+
+
+@dataclass(frozen=True)
+class StudySeen:
+    """A study as a hospital sees it: what its run was charged here, and may be charged at most."""
+
+    name: str
+    digest: str
+    epsilon_spent: float
+    epsilon_most: float
+    delta: float
+    has_own_figures: bool
+
+
+@dataclass(frozen=True)
+class HospitalView:
+    """A hospital's agent, from its folder.
+
+    Attributes:
+        is_running: an agent listens at the folder's socket.
+        last: UTC of its last answer; empty before.
+        seconds_by_work: of answers in the last part of the log, as is `bytes_in` and the others.
+        refusals: answers in it that were failures.
+    """
+
+    hospital: str
+    is_running: bool
+    last: str
+    round: int
+    studies: tuple[StudySeen, ...]
+    answers: int
+    refusals: int
+    bytes_in: int
+    bytes_out: int
+    seconds_by_work: dict[str, float]
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the view as a JSON object."""
+        return asdict(self) | {"view": "hospital"}
+
+
+View = CoordinatorView | HospitalView
+
+
+def view_of(path: Path) -> View:
+    """Returns the view of a hospital's folder, or of a run's.
+
+    Raises:
+        RecordError: the folder is neither.
+    """
+    if (path / "site.toml").is_file():
+        return hospital_view(path)
+    if (live_folder(path) / STATUS).is_file():
+        return coordinator_view(path)
+    raise RecordError(
+        f"`wardround status` must have a hospital's folder or the --out of wardround coordinate, got {path}, which is "
+        "neither. Correct the path.",
+        code="record-no-status",
+    )
+
+
+def coordinator_view(run: Path) -> CoordinatorView:
+    """Returns a run as its coordinator sees it.
+
+    Raises:
+        RecordError: the notes cannot be read.
+    """
+    path = live_folder(run) / STATUS
+    try:
+        notes = JsonObject(json.loads(decoded(read_regular(path, MOST_JSON_BYTES))), str(path))
+    except (OSError, Unfit, ValueError) as error:
+        raise RecordError(f"{path} must be readable ({error}); start the coordinator again.") from None
+    now, spent, epsilon = datetime.now(UTC), None, math.inf
+    if (run / "study.toml").is_file():
+        epsilon = plan_of(read_study(run / "study.toml")).epsilon
+        found = [line["epsilon"] for line in read_lines(run / "rounds.jsonl") if "epsilon" in line]
+        spent = float(found[-1]) if found and isinstance(found[-1], float | int) else None
+    hospitals = notes.named_objects("hospitals")
+    seconds = notes.section("seconds")
+    return CoordinatorView(
+        study=notes.text("study"),
+        stage=notes.text("stage"),
+        round=notes.integer("round"),
+        rounds=notes.integer("rounds"),
+        is_over=notes.flag("is_over"),
+        epsilon_spent=spent,
+        epsilon=epsilon,
+        hospitals=tuple(_seen(name, row, now) for name, row in hospitals.items()),
+        seconds_by_work={work: seconds.number(work) for work in seconds.values},
+    )
+
+
+def hospital_view(home: Path) -> HospitalView:
+    """Returns a hospital's agent and studies, from its own folder; charges and changes nothing.
+
+    Raises:
+        WardroundError: a file of the folder does not hold.
+    """
+    name, studies = str(read_site(home / "site.toml").hospital.name), []
+    for digest in accepted_digests(home):
+        study = read_accepted(home, digest)
+        spent, most, delta = _charged(home, digest)
+        own = (home / "evaluation" / f"{digest}.json").is_file()
+        studies.append(StudySeen(study.study.name, digest, spent, most, delta, own))
+    answered = _answered(home / "agent.log")
+    seconds: dict[str, float] = {}
+    for line in answered:
+        work = line.text("work")
+        seconds[work] = seconds.get(work, 0.0) + line.number("seconds")
+    return HospitalView(
+        hospital=name,
+        is_running=_answers(home / "agent.sock"),
+        last=answered[-1].text("at") if answered else "",
+        round=answered[-1].integer("round") if answered else 0,
+        studies=tuple(studies),
+        answers=len(answered),
+        refusals=sum(line.text("code", "") != "" for line in answered),
+        bytes_in=sum(line.integer("bytes_in") for line in answered),
+        bytes_out=sum(line.integer("bytes_out") for line in answered),
+        seconds_by_work=seconds,
+    )
+
+
+def _seen(name: str, row: JsonObject, now: datetime) -> HospitalSeen:
+    state, since = row.text("state"), datetime.fromisoformat(row.text("since"))
+    lasted = max(0.0, (now - since).total_seconds())
+    is_slow = state == "asked" and lasted > SLOW_S
+    return HospitalSeen(
+        name=name,
+        state="slow" if is_slow else state,
+        code="slow" if is_slow else row.text("code"),
+        seconds_in_state=lasted,
+        work=row.text("work"),
+        round=row.integer("round"),
+        answers=row.integer("answers"),
+        losses=row.integer("losses"),
+        bytes_sent=row.integer("sent"),
+        bytes_received=row.integer("received"),
+        seconds=row.number("seconds"),
+    )
+
+
+def _charged(home: Path, digest: str) -> tuple[float, float, float]:
+    """Returns epsilon charged to a study here, the most that it may be, and delta: of its account with the most."""
+    path = home / "ledger.sqlite"
+    if not path.is_file():
+        return 0.0, 0.0, 0.0
+    with LedgerFile(path, version=__version__) as ledger:
+        parts = [part for part in ledger.book().parts.values() if part.begun.study == digest]
+    spent = [
+        epsilon_of(event_of_leaves(sorted_leaves(part.counts)), part.begun.delta, part.begun.accountant)
+        for part in parts
+    ]
+    # No person is in two accounts of a study: training and test patients have one each.
+    most = [part.begun.epsilon for part in parts]
+    return max(spent, default=0.0), max(most, default=0.0), max((part.begun.delta for part in parts), default=0.0)
+
+
+def _answered(log: Path) -> list[JsonObject]:
+    """Returns the lines of answers in the last part of an agent's log."""
+    if not log.is_file():
+        return []
+    with log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        texts = file.read().split(b"\n")[size > _TAIL_BYTES :]
+    lines = []
+    for text in texts:
+        try:
+            line = parse_json(text.decode("utf-8", "replace"))
+        except Unfit:
+            continue
+        if isinstance(line, dict) and line.get("event") == "answered":
+            lines.append(JsonObject(line, str(log)))
+    return lines
+
+
+def _answers(path: Path) -> bool:
+    """Returns whether a program listens at a socket; one that was killed has left the file behind."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(1.0)
+        try:
+            link.connect(str(path))
+        except OSError:
+            return False
+    return True

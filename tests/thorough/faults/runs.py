@@ -1,0 +1,120 @@
+"""The process whose files fail, and a run in it: what it was charged, what it released, what is left in its folder."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from tests.charges import charges_in
+
+ONCE, FROM_THEN_ON, HALF_A_WRITE, KILLED, TERMINATED = range(1, 6)
+CAUSES = (
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.ESTALE, errno.ENOTCONN, errno.EMFILE,
+)  # fmt: skip
+
+
+def built(folder):
+    """The layer, compiled."""
+    library = folder / "layer.so"
+    source = Path(__file__).with_name("layer.c")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+class Machine:
+    """A process in which commands meet faults."""
+
+    def __init__(self, library, study):
+        environment = os.environ | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-m", "tests.thorough.faults.worker", study], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, env=environment, cwd=Path(__file__).parents[3],
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._commands, self._outcomes = process.stdin, process.stdout
+
+    def close(self):
+        self._commands.close()
+        self._process.wait()
+        self._outcomes.close()
+
+    def command(self, folder, *arguments, at=0, error=0, kind=0, reads=False, clock=0, memory=0):
+        """The code of a command, what it said, and the operations it took below a folder; its log lies beside."""
+        command = {
+            "arguments": [*map(str, arguments)], "folder": str(folder), "at": at, "error": error, "kind": kind,
+            "reads": reads, "clock": clock, "memory": memory, "log": f"{folder}.log",
+            "environment": {"XDG_STATE_HOME": str(folder / "state")},
+        }  # fmt: skip
+        self._commands.write(json.dumps(command) + "\n")
+        self._commands.flush()
+        return json.loads(self._outcomes.readline())
+
+
+NEVER = 1 << 40
+"""An operation that no command reaches: the layer counts, and fails nothing."""
+
+
+class Run:
+    """A run below a folder in which everything may fail: its record, its ledger, the picture cache and the keys."""
+
+    def __init__(self, machine, study, folder):
+        self.machine, self.study, self.folder = machine, study, folder
+        (folder / "state").mkdir(parents=True)
+        self.out = folder / "run"
+        self.is_seeded = "seed" in study["study"]
+        self.path = folder / "study.toml"
+
+    def write(self, text):
+        self.path.write_text(text)
+
+    def start(self, **fault):
+        return self.machine.command(self.folder, "run", self.path, "--out", self.out, **fault)
+
+    def go_on(self, **fault):
+        """Goes on as a person does: resumes a run that began, else gives the same command again."""
+        if (self.out / "study.toml").exists():
+            return self.machine.command(self.folder, "resume", self.out, **fault)
+        return self.start(**fault)
+
+    def charged(self):
+        """The charges of each hospital in the ledger, by round."""
+        ledger = self.out / "ledger.sqlite"
+        if not ledger.exists():
+            return {}
+        return {
+            hospital: Counter(int(charge.release.split("/")[0]) for charge in charges)
+            for hospital, charges in charges_in(ledger).items()
+        }
+
+    def released(self):
+        """The releases of each hospital, by round, as the coordinator got them; of a seeded run, one of each."""
+        log = Path(f"{self.folder}.log")
+        found: dict[str, Counter[int]] = {}
+        for line in log.read_text().splitlines() if log.exists() else ():
+            hospital, round = json.loads(line)
+            found.setdefault(hospital, Counter())[round] += 1
+        return {name: Counter(set(rounds)) if self.is_seeded else rounds for name, rounds in found.items()}
+
+    def weights(self):
+        return (self.out / "model.safetensors").read_bytes()
+
+    def wrong(self):
+        """Yields what does not hold of the run at any moment."""
+        charged = self.charged()
+        for hospital, released in self.released().items():
+            if not released <= charged.get(hospital, Counter()):
+                yield f"{hospital} released {released} and was charged {charged.get(hospital)}"
+
+    def wrong_at_the_end(self, whole):
+        """Yields what does not hold of the finished run, beside another that met no fault."""
+        yield from self.wrong()
+        verified = self.machine.command(self.folder, "verify", self.out)
+        if verified["code"]:
+            yield f"it does not verify: {verified['said']}"
+        yield from (f"half a file is left: {path}" for path in self.out.rglob(".*.tmp"))
+        if self.is_seeded and (self.weights(), self.charged()) != (whole.weights(), whole.charged()):
+            yield "weights or charges are others"

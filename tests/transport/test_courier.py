@@ -1,0 +1,224 @@
+"""A message in parts over an engine that loses requests and replies: whole, once, bounded and cancelled cleanly."""
+
+import random
+import socket
+import struct
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+import pytest
+from tests.transport.sockets import connected, frame_from, serving
+
+from wardround.transport.frames import Kind, framed
+from wardround_flare import exchange
+from wardround_flare.exchange import FrameError, Hand, Line, read_frame
+
+
+class Quick:
+    """The time, in which nothing sleeps for long."""
+
+    def monotonic(self):
+        return time.monotonic()
+
+    def sleep(self, seconds):
+        time.sleep(0.001)
+
+
+@pytest.fixture(autouse=True)
+def small_and_quick(monkeypatch):
+    for name, value in {"PART_BYTES": 100, "WAIT_S": 0.05, "AWAY_S": 0.1, "IDLE_S": 3600.0}.items():
+        monkeypatch.setattr(exchange, name, value)
+    monkeypatch.setattr(exchange, "time", Quick())
+
+
+class Engine:
+    """Asks a hand, and loses requests and replies as `lost` says; `hands` are the processes at the site in turn."""
+
+    def __init__(self, path, lost=lambda: False):
+        self.path, self.lost = path, lost
+        self.hand, self.asked = Hand(str(path)), []
+
+    def restart(self):
+        self.hand = Hand(str(self.path))
+
+    def ask(self, request, timeout):
+        if request["id"]:
+            self.asked.append(request)
+        if self.lost():
+            return None
+        reply = self.hand.answer(request)
+        return None if self.lost() else reply
+
+
+@contextmanager
+def carried(tmp_path, answer, lost=lambda: False):
+    """An agent, an engine, and the socket of a line to the agent."""
+    with serving(tmp_path / "agent", answer) as _:
+        engine = Engine(tmp_path / "agent", lost)
+        line = Line("north", tmp_path / "north", engine.ask)
+        line.listen()
+        try:
+            yield engine, tmp_path / "north"
+        finally:
+            line.close()
+
+
+def asked(path, message):
+    with connected(path) as link:
+        link.sendall(framed(message))
+        return frame_from(link)
+
+
+@pytest.mark.parametrize("size", [0, 1, 91, 92, 1000])
+@pytest.mark.parametrize("lost", [0.0, 0.3])
+def test_a_message_and_its_answer_arrive_whole(tmp_path, size, lost):
+    dice = random.Random(size)
+    message = dice.randbytes(size)
+    with carried(tmp_path, lambda got: got[::-1] + b"!" * 150, lambda: dice.random() < lost) as (engine, path):
+        assert asked(path, message) == (Kind.MESSAGE, message[::-1] + b"!" * 150)
+    assert max(len(request["part"]) for request in engine.asked) <= exchange.PART_BYTES
+
+
+def test_one_message_reaches_the_agent_once_where_nothing_but_replies_is_lost(tmp_path, monkeypatch):
+    """A part that is sent again is taken once, and an agent that works is not asked again."""
+    monkeypatch.setattr(exchange, "WAIT_S", 0.01)
+    got, dice = [], random.Random(2)
+
+    def answer(message):
+        got.append(message)
+        threading.Event().wait(0.1)
+        return b"done"
+
+    replies = iter(range(10**6))
+    with carried(tmp_path, answer, lambda: next(replies) % 2 == 1 and dice.random() < 0.4) as (_, path):
+        assert asked(path, b"x" * 950) == (Kind.MESSAGE, b"done")
+    assert got == [b"x" * 950]
+
+
+def test_a_site_whose_process_is_new_is_sent_the_whole_message_again(tmp_path):
+    with carried(tmp_path, lambda got: got) as (engine, _):
+        inner = engine.ask
+        seen = []
+
+        def ask(request, timeout):
+            seen.append(request["offset"])
+            if len(seen) == 4:
+                engine.restart()
+            return inner(request, timeout)
+
+        line = Line("north", tmp_path / "again", ask)
+        line.listen()
+        assert asked(tmp_path / "again", bytes(range(250)) * 3) == (Kind.MESSAGE, bytes(range(250)) * 3)
+        line.close()
+    assert seen.count(0) == 2
+
+
+def test_an_agent_that_is_away_closes_the_connection(tmp_path):
+    engine = Engine(tmp_path / "nobody")
+    line = Line("north", tmp_path / "north", engine.ask)
+    line.listen()
+    assert asked(tmp_path / "north", b"anything") is None
+    line.close()
+
+
+def test_a_coordinator_that_hangs_up_cancels_its_exchange_and_the_next_is_served(tmp_path):
+    release = threading.Event()
+
+    def answer(message):
+        if message == b"long":
+            release.wait(20)
+        return message
+
+    with carried(tmp_path, answer) as (engine, path):
+        with connected(path) as link:
+            link.sendall(framed(b"long"))
+            while not engine.asked:
+                time.sleep(0.01)
+
+        def asks():
+            return len([request for request in engine.asked if request["size"] == 9 + len(b"long")])
+
+        before = -1
+        for _ in range(20):  # it is asked once more at most, although the agent works on
+            if before == (before := asks()):
+                break
+            time.sleep(5 * exchange.WAIT_S)
+        assert before == asks()
+        assert not release.is_set()
+        release.set()
+        assert asked(path, b"next") == (Kind.MESSAGE, b"next")
+
+
+@pytest.mark.parametrize("hostile", [b"GET / HTTP/1.1\r\n", struct.pack(">4sBI", b"WRD\x01", 1, (1 << 30) + 4090)])
+def test_what_is_no_frame_or_too_long_is_refused_at_its_header(tmp_path, hostile):
+    with carried(tmp_path, lambda got: got) as (engine, path):
+        with connected(path) as link, suppress(ConnectionResetError):
+            link.sendall(hostile)
+            assert frame_from(link) is None
+        assert not engine.asked
+
+
+def test_frames_are_those_of_the_transport():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for kind in Kind:
+            ours.sendall(framed(b"content", kind) + framed(b""))
+            assert read_frame(theirs) == framed(b"content", kind)
+            assert read_frame(theirs) == framed(b"")
+        ours.sendall(b"WRD\x02" + bytes(5))
+        with pytest.raises(FrameError):
+            read_frame(theirs)
+
+
+@pytest.mark.parametrize(
+    "change", [{"size": (1 << 30) + 4097}, {"size": 0}, {"part": bytes(101)}, {"offset": -1}, {"want": -1}]
+)
+def test_a_hand_refuses_requests_that_no_line_sends(tmp_path, change):
+    request = {"id": "a", "size": 10, "offset": 0, "part": b"x", "want": 0}
+    hand = Hand(str(tmp_path / "agent"))
+    assert hand.answer(request) == {"state": "held", "held": 1}
+    with pytest.raises(ValueError, match="part"):
+        hand.answer(request | change)
+
+
+class Clock(Quick):
+    """A clock that a test advances."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+def test_a_site_that_says_nothing_is_silent_and_one_that_works_long_is_not(tmp_path, monkeypatch):
+    clock, found = Clock(), []
+    monkeypatch.setattr(exchange, "time", clock)
+    monkeypatch.setattr(exchange, "IDLE_S", 0.0)
+    monkeypatch.setattr(exchange, "AWAY_S", 3600.0)
+    work = threading.Event()
+
+    def answer(message):
+        work.wait(20)
+        return message
+
+    with serving(tmp_path / "agent", answer):
+        engine = Engine(tmp_path / "agent", lambda: work.is_set())
+
+        def ask(request, timeout):
+            clock.now += exchange.REPLY_S - 1
+            reply = engine.ask(request, timeout)
+            if len(engine.asked) == 10:
+                work.set()  # from now on every reply is lost
+            found.append((len(engine.asked), line.is_silent))
+            return reply
+
+        line = Line("north", tmp_path / "north", ask)
+        line.listen()
+        with connected(tmp_path / "north") as link:
+            link.sendall(framed(b"long"))
+            while not found or found[-1][0] < 15:
+                threading.Event().wait(0.001)
+        line.close()
+    assert not any(silent for asks, silent in found if asks <= 10)
+    assert any(silent for asks, silent in found if asks > 10)
