@@ -1,6 +1,7 @@
 """`wardround data check`: it says everything at once, and reads what a study would be refused for."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -92,8 +93,8 @@ def test_files_that_are_too_large_or_do_not_open_are_left_out_with_the_cause(war
     ended = wardround("data", "check", tmp_path)
     assert ended.code == 0, ended.err
     said = ended.out.splitlines()[0]
-    assert "1 cannot be read: a file must have at most" in said
-    assert "1 cannot be read: a picture must be one of" in said
+    assert "cannot be read: a file must have at most" in said
+    assert "cannot be read: a picture must be one of" in said
 
 
 @pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
@@ -143,7 +144,7 @@ def test_modalities_are_chosen_by_an_option_given_several_times(wardround, tmp_p
         assert way in refused.err
     ended = wardround("data", "check", tmp_path, "--modality", "cr", "--modality", "DX")
     assert ended.code == 0, ended.err
-    assert "4 files of another modality than CR or DX" in ended.out
+    assert "files of another modality than CR or DX (4" in ended.out
 
 
 @pytest.mark.parametrize(
@@ -182,3 +183,17 @@ def test_a_study_file_with_a_byte_order_mark_is_read(wardround, study_file, enco
     ended = wardround("check", path)
     assert ended.code == 0, ended.err
     assert "classes, in the model's order: " in ended.out
+
+
+def test_no_plural_stands_beside_a_one(wardround, tmp_path):
+    """Every count of this set is one, or two classes: images, patients, sites, causes, rows, problems, files."""
+    for n in range(2):
+        save(tmp_path / f"{n}.png", seed=n)
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    save(tmp_path / "unlisted.png", seed=3)
+    rows = ["0.png,p0,a,x", "1.png,p1,b,y", "2.png,p2,b,y", "2.png,p2,nan,y", "0.png,p0,a,x,z"]
+    (tmp_path / "manifest.csv").write_text("\n".join(["image,patient,label,site", *rows]) + "\n")
+    said = wardround("data", "check", tmp_path, "--leave-out", "nan").out
+    assert "class a: 1 image of 1 patient" in said
+    wrong = [found[0] for found in re.finditer(r"(?<![\d.,])1 (?!series)[a-z]{2,}[a-rt-z]s\b", said)]
+    assert wrong == []

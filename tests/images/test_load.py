@@ -90,7 +90,7 @@ def test_unreadable_pictures_are_listed_together_and_can_be_left_out(root, decod
     (root / "ill/p4").mkdir()
     (root / "ill/p4/e.jpeg").write_text("patient,label")
     with pytest.raises(
-        DataError, match=r"2 of 5 are not: 2 cannot be read: .*ill/p3/c\.png, ill/p4/e\.jpeg.*skip_unreadable"
+        DataError, match=r"2 of 5 are not: cannot be read: .*\(2: ill/p3/c\.png, ill/p4/e\.jpeg.*skip_unreadable"
     ):
         load(root)
     image_set = load(root, skip_unreadable=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wardround.boundary.text import say
+from wardround.boundary.text import counted, say
 from wardround.cli.verify import RunPath
 
 
@@ -34,5 +34,8 @@ def export(
 
     checked = write(load(path, member), to.value, out, check)
     if checked is not None:
-        say(f"ONNX Runtime and torch differ by {checked.difference:.1e} at most over {checked.pictures} pictures")
+        say(
+            f"ONNX Runtime and torch differ by {checked.difference:.1e} at most over "
+            f"{counted(checked.pictures, 'picture')}"
+        )
     say(f"exported: {out}")
