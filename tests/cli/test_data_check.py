@@ -9,8 +9,10 @@ from PIL import Image
 from tests.images.dicom.write import write_dicom, write_picture
 
 from wardround.images import store
+from wardround.images.dicom import series
 from wardround.images.layouts.guess import guess_layout
-from wardround.images.store import open_store
+from wardround.images.rows import pixels
+from wardround.images.store import Store, open_store
 
 
 def save(path, level=None, seed=0):
@@ -197,3 +199,24 @@ def test_no_plural_stands_beside_a_one(wardround, tmp_path):
     assert "class a: 1 image of 1 patient" in said
     wrong = [found[0] for found in re.finditer(r"(?<![\d.,])1 (?!series)[a-z]{2,}[a-rt-z]s\b", said)]
     assert wrong == []
+
+
+def test_headers_are_read_once_and_frames_of_a_file_together(wardround, tmp_path, monkeypatch):
+    """40 frames read their file once to hash it, by each thread at most, and once for 16 frames to decode them."""
+    pydicom = pytest.importorskip("pydicom")
+    drawn = np.random.default_rng(0).integers(0, 255, (40, 6, 7), np.uint8)
+    for n in range(2):
+        path = write_picture(drawn[n : n + 1], tmp_path / f"{n}.dcm", patient_id=f"p{n}")
+    found = pydicom.dcmread(path)
+    found.NumberOfFrames, found.PixelData = 40, drawn.tobytes()
+    found.save_as(path)
+    (tmp_path / "labels.csv").write_text("patient_id,label\np0,x\np1,y\n")
+    headers, reads = [], []
+    read_header, read = series.read_header, Store.read
+    monkeypatch.setattr(series, "read_header", lambda *given: headers.append(given[1]) or read_header(*given))
+    monkeypatch.setattr(Store, "read", lambda store, name: reads.append(name) or read(store, name))
+    ended = wardround("data", "check", tmp_path, "--layout", "dicom")
+    assert ended.code == 0, ended.err
+    assert "dicom: 41 images of 2 patients, 1 to 40 each" in ended.out
+    assert sorted(headers) == ["0.dcm", "1.dcm"]
+    assert len(reads) <= 2 + pixels._WORKERS + 3
