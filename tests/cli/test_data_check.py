@@ -9,7 +9,8 @@ from PIL import Image
 from tests.images.dicom.write import write_dicom, write_picture
 
 from wardround.images import store
-from wardround.images.dicom import series
+from wardround.images.dicom import headers as headers_room
+from wardround.images.dicom.parse import header_of
 from wardround.images.layouts.guess import guess_layout
 from wardround.images.rows import pixels
 from wardround.images.store import Store, open_store
@@ -212,9 +213,18 @@ def test_headers_are_read_once_and_frames_of_a_file_together(wardround, tmp_path
     found.save_as(path)
     (tmp_path / "labels.csv").write_text("patient_id,label\np0,x\np1,y\n")
     headers, reads = [], []
-    read_header, read = series.read_header, Store.read
-    monkeypatch.setattr(series, "read_header", lambda *given: headers.append(given[1]) or read_header(*given))
-    monkeypatch.setattr(Store, "read", lambda store, name: reads.append(name) or read(store, name))
+    read = Store.read
+
+    def head_noted(store, name, keywords):
+        headers.append(name)
+        return header_of(store, name, keywords)
+
+    def read_noted(store, name):
+        reads.append(name)
+        return read(store, name)
+
+    monkeypatch.setattr(headers_room, "header_of", head_noted)
+    monkeypatch.setattr(Store, "read", read_noted)
     ended = wardround("data", "check", tmp_path, "--layout", "dicom")
     assert ended.code == 0, ended.err
     assert "dicom: 41 images of 2 patients, 1 to 40 each" in ended.out

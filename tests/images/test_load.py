@@ -16,7 +16,7 @@ from wardround.images.layouts.readers import LAYOUTS
 from wardround.images.listing import NO_OPTIONS
 from wardround.images.load import load_images
 from wardround.images.rows import pixels
-from wardround.images.store import open_store
+from wardround.images.store import Store, open_store
 from wardround.images.table import read_metadata
 
 DATA = Path(os.environ.get("WARDROUND_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
