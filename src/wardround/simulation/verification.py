@@ -22,6 +22,7 @@ from wardround.accounting.statement import Statement
 from wardround.accounting.terms import PrivacyUnit
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import releases_after
+from wardround.boundary.text import counted
 from wardround.config import Study, read_study
 from wardround.coordinator.certificate import all_were_present, witness_of
 from wardround.coordinator.evaluation import noise_std
@@ -102,7 +103,7 @@ def verify_run(
     checks = [
         f"signed by {signed.signer}, and every file as it was signed",
         f"study {study.digest[:12]}…, the one of the record",
-        f"{_rounds_of(path, signed)} rounds, one line each",
+        f"{counted(_rounds_of(path, signed), 'round')}, one line each",
     ]
     record = None
     if signed.is_finished:
@@ -223,7 +224,7 @@ def _promised(path: Path, study: Study, record: RunRecord, certificate: JsonObje
     spent = [line.number("epsilon") for line in _lines(record) if "epsilon" in line.values]
     if spent != sorted(spent) or any(value > statement.epsilon * (1 + _EXACT) for value in spent):
         _refuse(path, "rounds.jsonl", "rounds", "spend no more than the certificate, and never take back")
-    yield f"epsilon {statement.epsilon:.6g} is that of {statement.releases} releases under the study's plan"
+    yield f"epsilon {statement.epsilon:.6g} is that of {counted(statement.releases, 'release')} under the study's plan"
     if event is not None and statement.guarantee and 0 < statement.delta < 1:
         yield _by_another_way(path, statement, event)
 
@@ -287,7 +288,10 @@ def _received(
     if len({receipt.public_key for receipt in receipts.values()}) < len(receipts):
         _refuse(path, RECEIPTS, "receipt", "be signed with another key for each hospital")
     strangers = sorted(receipts.keys() - pinned.keys())
-    told = f"{len(receipts)} hospitals signed what their own ledgers were charged, and the certificate covers it"
+    told = (
+        f"{counted(len(receipts), 'hospital')} signed what their own ledgers were charged, and the "
+        "certificate covers it"
+    )
     unpinned = f"receipts: the keys of {', '.join(strangers)} are not pinned here (--pins), and may be anybody's"
     return (told,), ((unpinned,) if strangers else ())
 
@@ -361,7 +365,7 @@ def _covered(path: Path, study: Study, record: RunRecord, ledger: LedgerFile, no
         fewer = any(count > covered.get(leaf, 0) for leaf, count in part.counts.items())
         if fewer or spent[part.begun.hospital] < epsilon * (1 - _EXACT):
             _refuse(path, "certificate.json", "certificate", "cover what the ledger was charged")
-    return f"the certificate covers every charge of {len(spent)} hospitals"
+    return f"the certificate covers every charge of {counted(len(spent), 'hospital')}"
 
 
 def _lines(record: RunRecord) -> Iterator[JsonObject]:

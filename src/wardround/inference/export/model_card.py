@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wardround.boundary.text import counted
 from wardround.inference.answers import LEAST_MARGIN, RULE
 from wardround.inference.model import Model
 
@@ -154,8 +155,8 @@ def _of_results(results: Mapping[str, Any]) -> dict[str, str]:
     leaking = "; the published parts share patients" if test.get("leaking") else ""
     hospitals = results.get("hospitals") or []
     known = {
-        "sample": f"{sum(one.get('patients', 0) for one in hospitals)} training patients in {len(hospitals)} "
-        f"hospitals, {test.get('patients')} test patients with {test.get('images')} images",
+        "sample": f"{sum(one.get('patients', 0) for one in hospitals)} training patients in "
+        f"{counted(len(hospitals), 'hospital')}, {test.get('patients')} test patients with {test.get('images')} images",
         "disjoint": f"patients{leaking}",
         "metric names": ", ".join(title for title, _, _ in shown),
         "intervals": "95 % percentile bootstrap over patients with all their images",
