@@ -6,7 +6,7 @@ from typing import Annotated, assert_never
 
 import typer
 
-from wardround.boundary.text import say
+from wardround.boundary.text import counted, say
 from wardround.cli.verify import RunPath
 
 
@@ -57,5 +57,8 @@ def export(
         case _:
             assert_never(to)
     if checked is not None:
-        say(f"ONNX Runtime and torch differ by {checked.difference:.1e} at most over {checked.pictures} pictures")
+        say(
+            f"ONNX Runtime and torch differ by {checked.difference:.1e} at most over "
+            f"{counted(checked.pictures, 'picture')}"
+        )
     say(f"exported: {out}")
