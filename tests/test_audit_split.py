@@ -36,6 +36,7 @@ def test_the_committed_audit_stays_below_the_claim_and_sees_the_division_of_befo
     assert f"{OPENS}\n{markdown(found)}\n{CLOSES}" in PAGE.read_text()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("shift", family([0.0, 0.268, 6.0], keep=[6.0]))
 def test_both_bounds_are_below_the_truth_and_see_a_large_one(shift):
     epsilon = epsilon_of(GaussianEvent(1 / shift), DELTA) if shift else 0.0

@@ -130,6 +130,7 @@ def test_the_diffs_of_a_section_apply_and_are_in_style(title, tmp_path):
     run(tmp_path, "ruff", "check", "--no-cache", "--ignore", "I001", *python)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("title", family(SECTIONS, keep={"An image layout"}))
 def test_what_a_section_adds_passes_its_tests_in_a_copy(title, tmp_path):
     section, patches, copy = SECTIONS[title], patches_of(title), copied(tmp_path)

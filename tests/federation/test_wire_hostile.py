@@ -88,6 +88,7 @@ def places(value, path=()):
             yield from places(value[key], (*path, key))
 
 
+@pytest.mark.thorough
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.sampled_from(sorted(MESSAGES)), JSON)
 def test_a_header_with_one_other_value_is_refused_or_whole(data, name, other):

@@ -20,7 +20,7 @@ BASE: Tables = {
     "data": {"layout": "phantom", "image_size": 32, "phantom": PHANTOM},
     "hospitals": {"count": 3},
     "model": {"name": "linear"},
-    "privacy": {"delta": 1e-3, "accountant": "rdp"},
+    "privacy": {"delta": 1e-3, "accountant": "rdp", "sum": "simulated"},
     "federation": {"rounds": 3, "evaluate_every": 2},
 }
 
@@ -249,17 +249,20 @@ _AT_MOST = {"rounds": 3, "cycles": 1, "local_steps": 2, "evaluate_every": 2}
 def _shrunk(raw: Tables, volumes: Path) -> Tables:
     """An example on few patients, few hospitals and few rounds, seeded; everything else stands as its file has it."""
     raw = _laid(raw, {"study": {"seed": 7}})
+    raw["data"] |= raw.pop("site", {})
     if raw["data"]["layout"] == "decathlon":
         raw["data"] |= {"path": str(volumes), "volume_size": [16, 16, 16], "spacing": [1.0, 1.0, 2.0]}
         raw["model"]["width"] = 4
     else:
         raw["data"] |= {"layout": "phantom", "image_size": 32, "phantom": PHANTOM}
         raw["data"].pop("test", None)
-    raw["hospitals"]["count"] = min(raw["hospitals"]["count"], 3)
+    raw.setdefault("hospitals", {})["count"] = min(raw.get("hospitals", {}).get("count", 5), 3)
+    raw["privacy"].setdefault("sum", "simulated")  # other plans pass over it
     if "cohorts" in raw["privacy"]:
         raw["privacy"]["cohorts"] = 2
     if "num_patients" in raw["privacy"]:
         raw["privacy"]["num_patients"] = 38
+    raw.setdefault("federation", {"rounds": 3, "evaluate_every": 2})
     for key, most in _AT_MOST.items():
         if key in raw["federation"]:
             raw["federation"][key] = min(raw["federation"][key], most)

@@ -164,6 +164,7 @@ def test_an_announcement_is_made_anew_by_a_hospital_started_again(make_hospitals
     assert hospitals.charges() == [1, 1, 1]
 
 
+@pytest.mark.thorough
 def test_two_studies_side_by_side_keep_notes_of_their_own(make_hospitals):
     """With one file for both, a hospital started again knew of the other study's last attempt alone."""
     one, other = make_hospitals(), make_hospitals(noise_multiplier=5.0)

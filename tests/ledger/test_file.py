@@ -287,6 +287,7 @@ def test_a_writer_killed_at_any_write_has_paid_for_all_that_left(every):
         assert case["after"] == 2 * 3, case
 
 
+@pytest.mark.thorough
 def test_processes_cannot_spend_the_same_budget_twice():
     """Some charge one run until it is refused, others begin studies that the limit has no room for all of.
 

@@ -161,6 +161,7 @@ def dropping():
     return Workbench(staged("d", Parts(Normalise(), body, "2", False), "all"), pixels, cross_entropy, 1 << 26)
 
 
+@pytest.mark.thorough
 def test_every_patient_has_masks_of_their_own_and_they_follow_from_the_seed():
     bench, patients = dropping(), patients_with([1] * 100 + [2] * 50)
     found = rows(bench, patients, list(everyone(patients)), 7)

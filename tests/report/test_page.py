@@ -212,6 +212,7 @@ def test_every_comparison_stands_beside_the_commonest_class(page_of):
     assert "mean and range of 2 models" in page.text
 
 
+@pytest.mark.thorough
 def test_without_references_the_run_still_stands_beside_the_commonest_class(page_of):
     def bend(certificate, results):
         results["references"] = {}

@@ -120,6 +120,7 @@ def test_more_missing_than_the_shares_allow_for_ends_the_round(make_federation, 
         total_of(federation, Call(STUDY, allowed_missing=1), requests_for(federation, 2), joint=joint)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("joint", [False, True])
 def test_the_noise_of_those_in_time_is_all_that_was_promised(make_federation, joint):
     plan = plan_of(colluders=1, sampling_prob=1.0, releases=1)

@@ -63,6 +63,7 @@ def test_a_person_on_both_sides_is_an_error_unless_the_split_says_it_leaks():
         check_disjoint(Split((patient(1),), hospitals, leaking=False, note=""))
 
 
+@pytest.mark.thorough
 @pytest.mark.real_data
 @pytest.mark.skipif(not CHEST.is_dir(), reason="the real chest X-rays lie beside the project; here they do not")
 def test_the_published_chest_xray_split_leaks_264_people_and_a_new_one_none(tmp_path):

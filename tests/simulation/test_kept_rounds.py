@@ -138,6 +138,7 @@ def answers_of_a_run(study, out, monkeypatch):
     return given, tuple(dict.fromkeys(name for hospitals in asked for name in hospitals))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("setting", family_of_settings("sampled", "fedavg", "selective", "correlated"))
 def test_every_kept_vector_follows_from_what_the_strategy_was_given(tiny_study, tmp_path, monkeypatch, setting):
     """Recomputes each round's file without a hospital: from noised sums, or noised answers, and public settings."""

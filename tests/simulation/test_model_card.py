@@ -18,7 +18,7 @@ from wardround.errors import ModelError
 from wardround.images.layouts.phantom import PhantomOptions
 from wardround.images.load import Volumes, load_images
 from wardround.images.rows.recipe import View
-from wardround.models.backbones.source import PACKAGE
+from wardround.models.backbones.names import PACKAGE
 from wardround.models.card import ModelCard, PictureInput, read_card
 from wardround.models.load import load
 from wardround.models.vectors import to_vector
@@ -144,6 +144,7 @@ def test_the_recipe_of_the_card_makes_the_pictures_of_the_run(
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("view", family(["slices", "volume"]))
 def test_a_segmentation_answers_as_its_run_did(tiny, tmp_path, view):
     write_volumes(tmp_path / "volumes")

@@ -145,6 +145,7 @@ def test_counts_are_summed(make_federation):
     assert total.update.tolist() == [16.0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("missing", family([0, 1], keep=[1]))
 def test_the_noise_is_normal_with_the_variance_of_the_shares_of_those_who_answer(make_federation, missing):
     plan = private_plan(4, **SECURE, colluders=1, dropouts=1, releases=200, sampling_prob=1.0)

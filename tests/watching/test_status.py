@@ -38,6 +38,11 @@ ALONE = {"plan": "dp-sgd", "noise_multiplier": 40.0, "delta": 1e-3, "trust": "no
 ASKED = Request("study", 3, 1, SayHello())
 
 
+def test_a_folder_that_cannot_be_written_does_not_end_the_run(tmp_path):
+    live_folder(tmp_path / "run").write_text("no folder")
+    Live(tmp_path / "run", "study", "digest", 3, (NORTH,)).close()
+
+
 @pytest.fixture
 def live(tmp_path):
     return Live(tmp_path / "run", "three", "ab" * 32, 20, (NORTH, SOUTH))

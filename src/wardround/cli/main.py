@@ -23,6 +23,7 @@ from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
 from wardround.cli.predict import predict
 from wardround.cli.printing import AGAIN, console, interruptible, number, print_run, printed
+from wardround.cli.serve import serve
 from wardround.cli.status import status
 from wardround.cli.verify import PinsPath, RunPath, trusted, verify
 from wardround.errors import WardroundError
@@ -46,6 +47,7 @@ app.command()(coordinate)
 app.command()(status)
 app.command()(predict)
 app.command()(export)
+app.command()(serve)
 app.command()(verify)
 
 _Choice = TypeVar("_Choice", bound=StrEnum)

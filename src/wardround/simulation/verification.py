@@ -150,21 +150,38 @@ def _certified(path: Path, study: Study, record: RunRecord) -> Iterator[str]:
 
 def _evaluated(path: Path, study: Study, record: RunRecord, certificate: JsonObject) -> Iterator[str]:
     """Yields how the promise to test patients was recomputed from the study; a simulation makes none."""
-    if certificate.values.get("standing") != "hospitals":
-        return
     plan, seeded = plan_of(study), study.study.seed is not None
     expected = None if plan.evaluation is None else evaluation_statement(plan, simulated=False, seeded=seeded)
+    if certificate.values.get("standing") != "hospitals":
+        expected = None
     stated = certificate.section("evaluation") if certificate.values.get("evaluation") is not None else None
-    if (stated and stated.text("sentence")) != (expected and expected.sentence()):
+    if (stated and _words_of(stated)) != (expected and _expected_words(study, expected)):
         _refuse(path, "certificate.json", "certificate", "state the promise to test patients that the study makes")
     if plan.evaluation is not None and expected is not None:
-        _check_figures(path, plan, JsonObject(record.results, "results.json"))
+        _check_figures(path, study, plan, JsonObject(record.results, "results.json"))
         yield f"the promise to test patients is the study's: {expected.short()}"
 
 
-def _check_figures(path: Path, plan: Plan, results: JsonObject) -> None:
+def _words_of(stated: JsonObject) -> tuple[object, ...]:
+    """Returns what a certificate says of test patients, and whether it says so by its own statement."""
+    try:
+        statement = Statement.from_json(stated.section("statement").values)
+    except PrivacyError:
+        return ()
+    said = statement.sentence(), statement.short()
+    return stated.text("level"), statement.guarantee, (stated.text("sentence"), stated.text("short")), said
+
+
+def _expected_words(study: Study, expected: Statement) -> tuple[object, ...]:
+    said = expected.sentence(), expected.short()
+    return study.evaluation.level, expected.guarantee, said, said
+
+
+def _check_figures(path: Path, study: Study, plan: Plan, results: JsonObject) -> None:
     """Computes figures of test patients anew from the released histograms, with the noise of the plan."""
     row = results.section("evaluation")
+    if row.text("level") != study.evaluation.level:
+        _refuse(path, "results.json", "results", "have the evaluation level of the study")
     if row.values.get("figures") is None or plan.evaluation is None:
         return
     figures, present = row.section("figures"), plan.hospitals - len(row.section("missing").values)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from wardround.boundary.private import appears_whole, make_private_folder, open_private
+from wardround.errors import MachineError
 from wardround.federation.messages import Failure, FailureCode, Reply, Request
 from wardround.types import HospitalName
 
@@ -86,7 +87,7 @@ class Live:
         self, run: Path, study: str, digest: str, rounds: int, hospitals: tuple[HospitalName, ...]
     ) -> None:
         self._folder = live_folder(run)
-        with suppress(OSError):  # a folder that cannot be made is the run's to explain
+        with suppress(OSError, MachineError):  # a folder that cannot be made is the run's to explain
             make_private_folder(self._folder)
         now = _now()
         contacts = {str(name): Contact(since=now) for name in hospitals}
@@ -147,7 +148,7 @@ class Live:
         line = json.dumps(
             {"at": at, "event": event, **{key: value for key, value in fields.items() if value != ""}}
         )
-        with suppress(OSError):  # a full disk must not end the run for its notes
+        with suppress(OSError, MachineError):  # a full disk must not end the run for its notes
             with os.fdopen(open_private(self._folder / LOG, os.O_WRONLY | os.O_APPEND), "w") as log:
                 log.write(line + "\n")
             with appears_whole(self._folder / STATUS, durable=False) as file:

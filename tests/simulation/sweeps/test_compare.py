@@ -123,6 +123,7 @@ def test_two_studies_of_one_name_are_refused(tiny, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_the_command_compares_files_and_prints_what_its_json_says(wardround, study_file, tmp_path):
     open_ = {"plan": "none", "epsilon": None, "delta": None, "clipping_norm": None}
     paths = [

@@ -48,13 +48,13 @@ def fault_of(case, outcome):
 
 def check(cases):
     neighbours = {json.dumps(case.neighbour): case for case in cases}
-    read = outcomes([json.loads(one) for one in neighbours])
+    told = outcomes([*map(json.loads, neighbours), *(case.operation for case in cases)])
+    read, tried = told[: len(neighbours)], told[len(neighbours) :]
     wrong = [
         f"neighbour of {case.name}: {outcome}"
         for case, outcome in zip(neighbours.values(), read, strict=True)
         if outcome["code"]
     ]
-    tried = outcomes([case.operation for case in cases])
     for case, outcome in zip(cases, tried, strict=True):
         if fault := fault_of(case, outcome):
             wrong.append(f"{case.name}: {fault}: {outcome['said'][-600:]}")

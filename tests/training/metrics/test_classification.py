@@ -125,6 +125,7 @@ def test_sensitivity_at_a_specificity_is_the_highest_of_all_thresholds(pairs, sp
     assert ours == exactly(max(np.mean(c[labels == 1]) for c in specific))
 
 
+@pytest.mark.thorough
 def test_the_intervals_are_those_of_drawing_patients_by_hand():
     scores, labels, patients = mediocre(120, 2, patients=30)
     metrics = evaluate(scores, labels, patients, generator=generator(1), num_resamples=4000, grades=True)

@@ -7,6 +7,7 @@ A field that the run does not know is named and left blank: a person has to writ
 from the run's shared record, and nothing protects those patients.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,8 +87,8 @@ def markdown_of_card(model: Model, facts: Facts = NO_FACTS) -> str:
 
 
 def _plain(text: str) -> str:
-    """Returns text that is one cell of a table."""
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+    """Returns text that is one cell of a table, without links, pictures or code."""
+    return " ".join(re.sub(r"([\\`|\[\]])", r"\\\1", text).replace("<", "&lt;").split())
 
 
 def _known(model: Model, facts: Facts) -> dict[str, str]:

