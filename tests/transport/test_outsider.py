@@ -89,6 +89,8 @@ def test_a_kit_of_one_hospital_is_no_kit_of_another(flare, tmp_path):
                 impostor.wait(60)
         with pytest.raises(TimeoutError):
             agent.accept()
+    said = (flare.folder / "kits/coordinator/work/log.txt").read_text()
+    assert f"authenticated as '{own}' but claimed endpoint '{claimed}'" in said
     flare.start(claimed)
     flare.wait()  # the genuine kit is served again
     assert not reached
