@@ -36,11 +36,12 @@ def test_the_engine_imports_nothing_of_the_federation():
     import sys
 
     code = (
-        "import sys; from wardround.per_patient import clipped_sum; "
+        "import sys, torch; from wardround.per_patient import check_trainable, clipped_sum; "
+        "check_trainable(torch.nn.Linear(2, 2), torch.randn(3, 2)); "
         "from wardround.randomness import Randomness, poisson_sample; assert callable(clipped_sum); "
         "loaded = {m.split('.')[1] for m in sys.modules if m.startswith('wardround.')}; "
         "assert loaded <= {'per_patient', 'randomness', 'errors', 'types'}, loaded; "
-        "assert not {'typer', 'pydantic', 'jinja2', 'matplotlib', 'PIL'} & set(sys.modules)"
+        "assert not {'typer', 'pydantic', 'jinja2', 'matplotlib', 'PIL', 'torch._dynamo'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

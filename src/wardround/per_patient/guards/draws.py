@@ -99,6 +99,11 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.count = 0
         self._pictures, self._device = pictures, device
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Returns False: torch would import its compiler, for seconds, to skip what is compiled; nothing here is."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one kernel; torch calls this for every kernel while the mode is on."""
         kwargs = kwargs or {}
