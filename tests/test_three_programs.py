@@ -209,11 +209,13 @@ def test_a_limit_holds_at_the_hospitals_own_delta(folders):
         opened(stack, paths, study_of(ALONE | {"delta": 0.01}, STUDIES["local steps"]["federation"]))
 
 
-@pytest.mark.parametrize("trust", ["secure-aggregation", "coordinator"])
-def test_noise_that_is_not_in_what_a_hospital_sends_is_refused(folders, trust):
+@pytest.mark.parametrize(
+    "trusted", [{"trust": "secure-aggregation", "sum": "simulated"}, {"trust": "coordinator"}]
+)
+def test_noise_that_is_not_in_what_a_hospital_sends_is_refused(folders, trusted):
     paths, _ = folders
     with raises_code(PrivacyError, "privacy-not-deployable"), ExitStack() as stack:
-        opened(stack, paths, study_of(ALONE | {"trust": trust}, {"rounds": 2}))
+        opened(stack, paths, study_of(ALONE | trusted, {"rounds": 2}))
 
 
 def test_pictures_that_nothing_has_noised_are_refused(folders):
