@@ -3,7 +3,8 @@
     python -m benchmarks.public_moments [--data path/to/chest_xray]
 
 writes `src/wardround/models/backbones/moments.safetensors` and prints its SHA-256 for `models/backbones/names.py`. Sets
-are `generated-grey` and `generated-colour`, of the pictures of `benchmarks.public_pictures`, and `chest-xray`, of the
+are `generated-grey` and `generated-colour`, of the pictures of `benchmarks.public_pictures` (grey ones with as many
+variants of one radiograph), and `chest-xray`, of the
 paediatric chest X-rays of Kermany, Zhang and Goldbaum 2018 (https://doi.org/10.17632/rscbjbr9sj.2, CC BY 4.0), of which
 the file has two numbers an activation and no picture. Without `--data` that set is taken over from the file.
 """
@@ -21,7 +22,7 @@ from safetensors.numpy import save
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.public_pictures import pictures
+from benchmarks.public_pictures import films, pictures
 from wardround.images.load import load_images
 from wardround.models.backbones.efficientnet_lite import SIZES
 from wardround.models.backbones.rows import MOMENTS, values_of
@@ -51,7 +52,8 @@ def moments(name: str, values: Tensor) -> Found:
 def generated() -> Found:
     drawn = [picture for _, picture in track(pictures(EACH), "generating", total=7 * EACH)]
     colour = [torch.from_numpy(np.moveaxis(one, 2, 0)[None].copy()) for one in drawn]
-    grey = [torch.from_numpy(np.array(Image.fromarray(one).convert("L"))[None, None]) for one in drawn]
+    with_films = [*drawn, *films(len(drawn))]
+    grey = [torch.from_numpy(np.array(Image.fromarray(one).convert("L"))[None, None]) for one in with_films]
     found = moments("generated-grey", activations(track(grey, "grey")))
     return found | moments("generated-colour", activations(track(colour, "colour")))
 

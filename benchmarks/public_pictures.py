@@ -202,3 +202,26 @@ def sample_pictures() -> Iterator[Picture]:
         values = pydicom.dcmread(str(resources.files("pydicom") / "data/test_files" / name)).pixel_array
         low, high = np.percentile(values, [0.5, 99.5])
         yield as_picture(np.clip((values - low) / (high - low), 0, 1))
+
+
+def films(count: int, seed: int = 0) -> Iterator[Picture]:
+    """Yields variants of one chest radiograph of an adult: RG1 of pydicom-data, a sample picture of DICOM's makers.
+
+    A variant is a crop, turned and mirrored at random, with another gamma, contrast and sharpness.
+    """
+    import pydicom
+
+    generator = np.random.default_rng([seed, 7])
+    read = pydicom.dcmread(str(resources.files("data_store") / "data/RG1_UNCR.dcm"))
+    low, high = np.percentile(read.pixel_array, [0.5, 99.5])
+    film = 1 - np.clip((read.pixel_array - low) / (high - low), 0, 1)  # MONOCHROME1: the largest value is black
+    whole = Image.fromarray(np.asarray(np.rint(255 * film), dtype=np.uint8)).resize((2 * SIDE, 2 * SIDE))
+    for _ in range(count):
+        side = int(2 * SIDE * generator.uniform(0.65, 1.0))
+        left, top = (int(place) for place in generator.integers(0, 2 * SIDE - side + 1, 2))
+        turned = whole.rotate(generator.uniform(-8, 8), Image.Resampling.BILINEAR, fillcolor=0)
+        crop = turned.crop((left, top, left + side, top + side))
+        coarse = int(SIDE * generator.uniform(0.5, 1.0))
+        drawn = np.asarray(crop.resize((coarse, coarse)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) / 255
+        shown = generator.uniform(0, 0.15) + generator.uniform(0.6, 0.85) * drawn ** generator.uniform(0.6, 1.8)
+        yield as_picture(shown[:, :: generator.choice([-1, 1])])

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from wardround.models.backbones.source import PACKAGE
+from wardround.models.backbones.names import PACKAGE
 
 needs_backbone = pytest.mark.skipif(
     importlib.util.find_spec(PACKAGE) is None,

@@ -57,7 +57,14 @@ TINY: dict[str, dict[str, object]] = {
     },
     "hospitals": {"count": 3},
     "model": {"name": "linear"},
-    "privacy": {"plan": "dp-sgd", "epsilon": 8.0, "delta": 1e-3, "clipping_norm": 0.5, "accountant": "rdp"},
+    "privacy": {
+        "plan": "dp-sgd",
+        "epsilon": 8.0,
+        "delta": 1e-3,
+        "clipping_norm": 0.5,
+        "accountant": "rdp",
+        "sum": "simulated",
+    },
     "federation": {"rounds": 4, "evaluate_every": 2},
     "performance": {"threads": 1},
 }

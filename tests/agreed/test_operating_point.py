@@ -141,7 +141,7 @@ def test_scores_are_asked_for_after_training_only():
 
 def test_a_plan_protects_scores_where_it_names_them():
     """The plan says which sums leave, and the statement too."""
-    study = head()
+    study = head(privacy={"sum": "simulated"})
     part, work = sums_of(study), ScoreSum(np.zeros(4, dtype=np.float32))
     assert part.scores == study.score_rounds
     assert protects(part, work)

@@ -229,7 +229,7 @@ def test_check_and_run_say_the_choice_and_the_feasibility(tiny, tmp_path):
         federation={"rounds": 2},
     )  # fmt: skip
     found = estimate(parse_study(tables))
-    assert found.choice.startswith("model features, as auto")
+    assert found.choice.startswith('model features with encoder = "hog", as auto takes: image_size is 32')
     assert "mu n = " in found.feasibility
     stages: list[str] = []
     watching = type("Watching", (Silent,), {"stage": lambda _, said: stages.append(said)})

@@ -29,11 +29,11 @@ CORRELATED = {
 }
 LOCAL = {"strategy": "fedavg", "local_steps": 2}
 SETTINGS: dict[str, dict[str, dict[str, object]]] = {
-    "plain": {},
-    "sampled": {"privacy": {"sampling_prob": 0.3, "noise_multiplier": 0.8}},
+    "plain": {"privacy": {"sum": "simulated"}},
+    "sampled": {"privacy": {"sum": "simulated", "sampling_prob": 0.3, "noise_multiplier": 0.8}},
     "masked": {"privacy": {"sum": "masked"}},
     "nobody": {"privacy": {"trust": "nobody"}},
     "coordinator": {"privacy": {"trust": "coordinator"}},
-    "adaptive": {"privacy": {"clipping": "adaptive"}},
+    "adaptive": {"privacy": {"sum": "simulated", "clipping": "adaptive"}},
     "local steps": {"privacy": {"trust": "nobody"}, "federation": LOCAL},
 }

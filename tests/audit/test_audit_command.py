@@ -26,6 +26,7 @@ plan = "dp-sgd"
 noise_multiplier = 3.0
 delta = 1e-5
 num_patients = 300
+sum = "simulated"
 
 [federation]
 strategy = "fedsgd"

@@ -39,7 +39,7 @@ def test_a_correct_mechanism_is_not_contradicted(setting):
 
 def test_virtual_patients_reach_the_released_sum_with_the_length_of_the_clip():
     # Without noise every guess is right: the attack shows its ceiling.
-    study = study_of({"noise_multiplier": 1e-3})
+    study = study_of({"sum": "simulated", "noise_multiplier": 1e-3})
     for bound in canaries_of(study).bounds:
         assert bound.correct == bound.guesses
         assert bound.epsilon == pytest.approx(bound.ceiling)
@@ -47,7 +47,7 @@ def test_virtual_patients_reach_the_released_sum_with_the_length_of_the_clip():
 
 @pytest.mark.thorough
 def test_noise_that_is_missing_from_the_sum_is_a_contradiction(monkeypatch):
-    study = study_of({"noise_multiplier": 3.0})
+    study = study_of({"sum": "simulated", "noise_multiplier": 3.0})
     monkeypatch.setattr("wardround.privacy.plans.releases.hospital_std", lambda noiser, total: total / 20)
     found = audit_study(study, Silent(), runs=60, canaries=256)
     assert found.verdict == CONTRADICTION
@@ -55,9 +55,20 @@ def test_noise_that_is_missing_from_the_sum_is_a_contradiction(monkeypatch):
     assert any("two worlds, GDP" in sentence for sentence in found.contradictions)
 
 
+def test_hospitals_that_miss_noise_under_masks_end_the_audit_with_a_contradiction(monkeypatch):
+    def no_noise(count, std, random_bytes):
+        del std, random_bytes
+        return np.zeros(count, dtype=np.int64)
+
+    monkeypatch.setattr("wardround.secure_aggregation.integers.mechanism.discrete_gaussian", no_noise)
+    found = audit_study(study_of({"sum": "masked", "noise_multiplier": 3.0}), Silent(), runs=30, canaries=64)
+    assert found.attacks[0].stopped
+    assert found.verdict == CONTRADICTION
+
+
 def test_gradients_that_are_not_clipped_are_a_contradiction(monkeypatch):
     monkeypatch.setattr("wardround.training.workbench.clipped_sums_by_group", _unclipped(), raising=True)
-    assert canaries_of(study_of({"noise_multiplier": 3.0})).contradictions != ()
+    assert canaries_of(study_of({"sum": "simulated", "noise_multiplier": 3.0})).contradictions != ()
 
 
 def _unclipped():
@@ -72,7 +83,7 @@ def _unclipped():
 
 @pytest.mark.thorough
 def test_an_event_that_costs_more_than_is_printed_is_a_contradiction():
-    found = audit_study(study_of(), Silent(), runs=9, canaries=64)
+    found = audit_study(study_of({"sum": "simulated"}), Silent(), runs=9, canaries=64)
     assert found.verdict == CLEAN
     assert len(found.recounts) == 2
     cheaper = [Recount(one.source, one.claimed / 2, one.lower, one.upper) for one in found.recounts]
@@ -80,7 +91,7 @@ def test_an_event_that_costs_more_than_is_printed_is_a_contradiction():
 
 
 def test_the_claim_of_a_gaussian_release_is_its_own_mu():
-    plan = plan_of(study_of({"noise_multiplier": 1.25}))
+    plan = plan_of(study_of({"sum": "simulated", "noise_multiplier": 1.25}))
     assert claim_of(plan, 1, "").mu == pytest.approx(0.8, abs=2e-3)
     assert claim_of(plan, 4, "").mu == pytest.approx(1.6, abs=2e-3)
 

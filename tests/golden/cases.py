@@ -20,7 +20,7 @@ BASE: Tables = {
     "data": {"layout": "phantom", "image_size": 32, "phantom": PHANTOM},
     "hospitals": {"count": 3},
     "model": {"name": "linear"},
-    "privacy": {"delta": 1e-3, "accountant": "rdp"},
+    "privacy": {"delta": 1e-3, "accountant": "rdp", "sum": "simulated"},
     "federation": {"rounds": 3, "evaluate_every": 2},
 }
 
@@ -256,11 +256,13 @@ def _shrunk(raw: Tables, volumes: Path) -> Tables:
     else:
         raw["data"] |= {"layout": "phantom", "image_size": 32, "phantom": PHANTOM}
         raw["data"].pop("test", None)
-    raw["hospitals"]["count"] = min(raw["hospitals"]["count"], 3)
+    raw.setdefault("hospitals", {})["count"] = min(raw.get("hospitals", {}).get("count", 5), 3)
+    raw["privacy"].setdefault("sum", "simulated")  # other plans pass over it
     if "cohorts" in raw["privacy"]:
         raw["privacy"]["cohorts"] = 2
     if "num_patients" in raw["privacy"]:
         raw["privacy"]["num_patients"] = 38
+    raw.setdefault("federation", {"rounds": 3, "evaluate_every": 2})
     for key, most in _AT_MOST.items():
         if key in raw["federation"]:
             raw["federation"][key] = min(raw["federation"][key], most)

@@ -113,7 +113,7 @@ def test_another_study_was_not_accepted(north, digest):
 @pytest.mark.parametrize(
     ("asked", "kind", "code"),
     [
-        (study(DPSGD), PrivacyError, "privacy-not-deployable"),
+        (study(DPSGD | {"sum": "simulated"}), PrivacyError, "privacy-not-deployable"),
         (study(hospitals={"count": 2, "names": ["west", "east"]}), StudyError, "study-hospital-names"),
     ],
     ids=["in the open", "of others"],

@@ -37,11 +37,11 @@ def volume_input(**changed):
     return VolumeInput.model_validate(known | changed)
 
 
-def drawn(name, recipe, num_classes, *, train="all", seed=1):
+def drawn(name, recipe, num_classes, *, train="all", seed=1, backbone=None):
     """A network of the catalogue whose every parameter is drawn, as if it had been trained."""
     channels, *size = recipe.shape
     network = build(
-        name, size=tuple(size), channels=channels, num_classes=num_classes, train=train,
+        name, size=tuple(size), channels=channels, num_classes=num_classes, train=train, backbone=backbone,
         init_generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
     assert network.parts is not None
@@ -64,12 +64,14 @@ def save(folder, networks, recipe, classes=("clear", "lesion"), target="classes"
     }
     save_file(tensors, folder / "model.safetensors")
     first = next(iter(named.values()))
+    backbone = getattr(first.encode, "backbone", None)
     card = ModelCard(
         study=StudyReference(name="tiny", digest="0" * 64),
         statement="epsilon = 8.00 at delta = 0.001 for one patient",
         network=NetworkCard(
             name=first.name, width=NETWORKS[first.name].width, train=first.stage, init_seed=1,
-            channels=recipe.shape[0], size=recipe.shape[1:],
+            channels=recipe.shape[0], size=recipe.shape[1:], encoder=backbone and backbone.name,
+            moments=backbone and backbone.moments,
         ),
         target=target, classes=classes, recipe=recipe, normalisation=normalisation_of(first),
         encoder_sha256=frozen_sha256(first),

@@ -18,7 +18,7 @@ from wardround.errors import ModelError
 from wardround.images.layouts.phantom import PhantomOptions
 from wardround.images.load import Volumes, load_images
 from wardround.images.rows.recipe import View
-from wardround.models.backbones.source import PACKAGE
+from wardround.models.backbones.names import PACKAGE
 from wardround.models.card import ModelCard, PictureInput, read_card
 from wardround.models.load import load
 from wardround.models.vectors import to_vector

@@ -77,6 +77,11 @@ class Audit:
             for attack in self.attacks
             for bound in attack.contradictions
         ]
+        attacked += [
+            f"{attack.name}: the hospitals ended the run themselves. {attack.stopped}"
+            for attack in self.attacks
+            if attack.stopped
+        ]
         recounted = [
             f"accounting, {one.source}: epsilon is at least {one.lower:.3f}, claimed {one.claimed:.3f}"
             for one in self.recounts
@@ -167,5 +172,6 @@ def _attack_to_json(attack: Attack) -> dict[str, object]:
             "releases": claim.releases,
             "what": claim.what,
         },
+        "stopped": attack.stopped,
         "bounds": [asdict(bound) | {"contradicts": claim.is_contradicted(bound)} for bound in attack.bounds],
     }

@@ -28,16 +28,17 @@ from wardround.audit.bounds import Bound, Float64, epsilon_of_mu, mu_of_epsilon
 from wardround.audit.canaries import canary_materials, canary_workbench
 from wardround.audit.trials import canaries, canaries_fdp, two_worlds, two_worlds_gdp
 from wardround.config import Study
-from wardround.errors import StudyError
+from wardround.errors import FederationError, StudyError
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel
 from wardround.federation.messages import Answer, Failures, Replies, Requests, Total
+from wardround.federation.strategy import Strategy
 from wardround.ledger.file import LedgerFile
 from wardround.noisers import ByEachHospital
 from wardround.privacy.plans.kinds import CorrelatedGradients, NoisedGradients, NotPrivate
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Stream
-from wardround.simulation.absences import allowed_missing
+from wardround.simulation.absences import allowed_missing, availability_of
 from wardround.simulation.federate import federate
 from wardround.simulation.materials import Materials
 from wardround.types import HospitalName, Vector
@@ -81,12 +82,15 @@ class Attack:
     """The bounds of one attack, and the promise for what was attacked.
 
     `charged` is what the ledgers of the simulated hospitals hold after it: of the hospital that was charged most.
+    `stopped` is the reason for which honest hospitals ended the run themselves, such as noise that is missing from the
+    noise-only coordinates: it contradicts the claim as well.
     """
 
     name: str
     claim: Claim
     bounds: tuple[Bound, ...]
     charged: Event = field(default_factory=NoEvent)
+    stopped: str = ""
 
     @property
     def contradictions(self) -> tuple[Bound, ...]:
@@ -130,17 +134,21 @@ def audit_canaries(study: Study, size: int, coins: Stream, alpha: float, progres
     scores = np.zeros(size)
     with LedgerFile(Path(":memory:")) as ledgers:
         rounds = study.training_rounds
-        for round, seen in enumerate(
-            _releases(study, plan, materials, rounds, "audit/canaries", ledgers), start=1
-        ):
-            scores += seen.of(owner, names)
-            progress(round, rounds)
+        stopped, found = "", _releases(study, plan, materials, rounds, "audit/canaries", ledgers)
+        try:
+            for round, seen in enumerate(found, start=1):
+                scores += seen.of(owner, names)
+                progress(round, rounds)
+        except FederationError as error:
+            if availability_of(study) is not None:
+                raise  # hospitals that the study has absent
+            stopped = str(error)
         charges = [event_of_leaves(sorted_leaves(part.counts)) for part in ledgers.book().parts.values()]
     delta, half = plan.delta, alpha / 2
     bounds = (canaries(scores, is_in, delta, half), canaries_fdp(scores, is_in, delta, half))
     claim = claim_of(plan, releases_after(study, rounds), f"the {rounds} rounds of gradients")
     charged = max(charges, key=lambda event: second_opinion(event, delta).lower)
-    return Attack("virtual patients in one run", claim, bounds, charged)
+    return Attack("virtual patients in one run", claim, () if stopped else bounds, charged, stopped)
 
 
 def audit_two_worlds(study: Study, runs: int, alpha: float, progress: Progress) -> Attack:
@@ -239,7 +247,7 @@ class _Tap:
 def _releases(
     study: Study, plan: Plan, materials: Materials, rounds: int, label: str, ledgers: LedgerFile
 ) -> Iterator[_Seen]:
-    """Yields what the attacker sees of each round of a federation of virtual patients."""
+    """Returns what the attacker sees of each round of a federation of virtual patients; reading it asks."""
     alone = isinstance(plan.noiser, ByEachHospital) and not isinstance(plan.training, NotPrivate)
     accounts = {
         name: ledgers.begin(
@@ -252,7 +260,11 @@ def _releases(
     of_study: Any = federation.coordinator.strategy
     tap = _Tap(federation.coordinator.channel, of_study.aggregator)
     strategy = strategy_of(study, plan, tap, allowed_missing=allowed_missing(study, plan))
-    state = strategy.init(materials.workbench.initial_weights, tap)
+    return _asked(strategy, tap, materials.workbench.initial_weights, rounds, alone=alone)
+
+
+def _asked(strategy: Strategy, tap: _Tap, weights: Vector, rounds: int, *, alone: bool) -> Iterator[_Seen]:
+    state = strategy.init(weights, tap)
     for round in range(1, rounds + 1):
         state = strategy.update(state, tap, round)
         yield _Seen(None, dict(tap.answers)) if alone else _Seen(tap.totals[-1], {})

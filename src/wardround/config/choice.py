@@ -7,69 +7,94 @@ of one study with other extras get another network, so another digest, and refus
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Kind = Literal["classes", "masks"]
-"""A class or grade for each picture, or a class for each of its pixels or voxels."""
+from wardround.models.backbones.names import BACKBONES, PACKAGE, SIDE, BackboneName, EncoderName
 
 _OF_MASKS = ("decathlon", "nnunet")
 """Layouts that hold masks and nothing else."""
 
+_FINE_TASKS = ("grading", "referable")
+_FINE_LAYOUTS = ("aptos",)
+"""Grades of a disease go by small spots, which the last stages of a backbone tell apart."""
+
 
 @dataclass(frozen=True)
 class Choice:
-    """A row of the table.
+    """A network with its encoder.
 
     Attributes:
         name: of the network.
-        kind: of prediction that it gives.
-        module: that must be installed; None needs no extra.
-        why: the rest of a sentence about the network.
+        encoder: before it; None for a network that has no choice of one.
+        why: the reason, for a sentence after a colon; for a network that is not the best one with what to do for it.
     """
 
     name: str
-    kind: Kind
-    module: str | None
+    encoder: EncoderName | None
     why: str
 
-    @property
-    def is_there(self) -> bool:
-        """True if its extra is installed."""
-        return self.module is None or importlib.util.find_spec(self.module) is not None
 
-
-CHOICES = (
-    Choice(
-        "features",
-        "classes",
-        None,
-        "a linear head on fixed features needs the fewest patients under privacy, and these features need no extra",
-    ),
-    Choice(
-        "voxel_features",
-        "masks",
-        None,
-        "few numbers on fixed features of every voxel need the fewest patients under privacy",
-    ),
+VOXELS = Choice(
+    "voxel_features",
+    None,
+    "few numbers on fixed features of every voxel need the fewest patients under privacy",
 )
-"""The first row of a kind whose extra is installed is taken."""
+"""A class for each pixel or voxel."""
 
 
-def choice_for(data: Mapping[str, Any], site: Mapping[str, Any]) -> Choice | None:
-    """Returns the row for `[data]` and `[site]`; None for classes of whole volumes, which no head is known for."""
-    task = data.get("task")
-    masks = task == "segmentation" or (task is None and site.get("layout") in _OF_MASKS)
-    if not masks and data.get("volume_size") is not None and data.get("view") != "slices":
+def choice_for(tables: Mapping[str, Any]) -> Choice | None:
+    """Returns what fits the tables of a study; None for classes of whole volumes, which no head is known for."""
+    data, site = tables.get("data", {}), tables.get("site", {})
+    if data.get("task") == "segmentation" or (data.get("task") is None and site.get("layout") in _OF_MASKS):
+        return VOXELS
+    if data.get("volume_size") is not None and data.get("view") != "slices":
         return None
-    return next((row for row in CHOICES if row.kind == ("masks" if masks else "classes") and row.is_there), None)
+    backbone = _backbone_for(data, site)
+    missing = _missing(backbone, tables)
+    if missing is not None:
+        return Choice("features", "hog", missing)
+    why = "a linear head on a frozen public backbone needs the fewest patients under privacy"
+    return Choice("features", backbone, why)
 
 
 def with_choice(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the tables of a study with the network's name where it is left out, or "auto"."""
-    model, data, site = (tables.get(name, {}) for name in ("model", "data", "site"))
+    """Returns the tables of a study with network and encoder where the name is left out, or "auto".
+
+    A backbone that was chosen, here or by the study, brings the size of picture that it was trained with, where the
+    study leaves `image_size` out.
+    """
+    found = dict(tables)
+    model, data, site = (found.get(name, {}) for name in ("model", "data", "site"))
     if not all(isinstance(section, dict) for section in (model, data, site)):
-        return dict(tables)
-    if model.get("name", "auto") != "auto":
-        return dict(tables)
-    found = choice_for(data, site)
-    return dict(tables) | ({} if found is None else {"model": model | {"name": found.name}})
+        return found
+    if model.get("name", "auto") == "auto":
+        chosen = choice_for(found)
+        if chosen is None:
+            return found
+        encoder = {} if chosen.encoder is None else {"encoder": chosen.encoder}
+        model = encoder | model | {"name": chosen.name}
+        found["model"] = model
+    if model.get("encoder") in BACKBONES and data.get("volume_size") is None:
+        found["data"] = {"image_size": SIDE} | data
+    return found
+
+
+def _backbone_for(data: Mapping[str, Any], site: Mapping[str, Any]) -> BackboneName:
+    fine = data.get("task") in _FINE_TASKS or (data.get("task") is None and site.get("layout") in _FINE_LAYOUTS)
+    return "efficientnet-lite0-all" if fine or data.get("colour") == "rgb" else "efficientnet-lite0"
+
+
+def _missing(backbone: BackboneName, tables: Mapping[str, Any]) -> str | None:
+    """Returns the reason why a study does not get a backbone, and what to do; None where it does."""
+    data = tables.get("data", {})
+    key, remedy = "image_size", "leave image_size out"
+    given, fits = data.get(key, SIDE), data.get(key, SIDE) == SIDE
+    if data.get("volume_size") is not None:
+        key, remedy = "volume_size", f"set {SIDE} along x and y"
+        given = list(data[key]) if isinstance(data[key], list | tuple) else data[key]
+        fits = isinstance(given, list) and given[:2] == [SIDE, SIDE]
+    if not fits:
+        return f"{key} is {given}, and {backbone}, which loses less to the noise, reads {SIDE} pixels; {remedy} for it"
+    if importlib.util.find_spec(PACKAGE) is None:
+        return f"{backbone}, which loses less to the noise, is not installed; pip install 'wardround[backbone]' for it"
+    return None

@@ -119,7 +119,8 @@ class DPSGD(PrivateSection):
     sum: Literal["simulated", "masked"] = Field(
         "simulated",
         description="How a sum under secure-aggregation is formed: in the open with floating-point noise "
-        "(simulated), or of whole numbers with discrete noise under masks that cancel (masked).",
+        "(simulated), a rehearsal, or of whole numbers with discrete noise under masks that cancel (masked); default: "
+        'masked for "fedsgd" of three hospitals or more.',
     )
 
     @model_validator(mode="after")

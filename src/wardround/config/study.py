@@ -35,6 +35,7 @@ from wardround.config.privacy import (
 )
 from wardround.config.recipe import is_for, with_recipe
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
+from wardround.config.sums import FEWEST, with_sum
 
 
 class StudySection(Section):
@@ -85,7 +86,7 @@ class Study(Section):
         if _fits_in_the_open(read) and "clipping_norm" in read["privacy"]:
             norm = {"row_norm": read["privacy"].pop("clipping_norm")}  # its name before there was this one
             read["privacy"] = norm | read["privacy"]
-        return with_recipe(with_choice(read))
+        return with_recipe(with_choice(with_sum(read)))
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -232,11 +233,11 @@ class Study(Section):
                 f'sum = "masked" is the sum of all hospitals in every round, and {self.federation.strategy} has none; '
                 'use strategy = "fedsgd", or sum = "simulated"',
             )
-        if count - privacy.dropouts < 3:
+        if count - privacy.dropouts < FEWEST:
             raise ValueError(
                 "of two hospitals each learns the other's vector from a masked sum: hospitals.count less dropouts must "
-                f"be >= 3, got {count} - {privacy.dropouts}; invite more hospitals, foresee fewer dropouts, or use "
-                'sum = "simulated"'
+                f"be >= {FEWEST}, got {count} - {privacy.dropouts}; invite more hospitals, foresee fewer dropouts, or "
+                'use sum = "simulated"'
             )
 
     @property

@@ -2,7 +2,7 @@
 
 With a few thousand patients it beats every network trained privately from scratch (Tramèr and Boneh 2021,
 https://arxiv.org/abs/2011.11660), and it is small enough for hospitals of 200 pictures. Step size, clipping norm and
-rounds of the private rows are those of `examples/chest_xray.toml`, fixed before these tables were made.
+rounds of the private rows are those of the first example on chest X-rays, fixed before these tables were made.
 """
 
 from collections.abc import Mapping, Sequence

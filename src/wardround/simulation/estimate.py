@@ -169,8 +169,12 @@ def _feasibility(study: Study, schedule: Schedule | None, patients: int | None, 
 
 
 def _choice(study: Study) -> str:
-    found = choice_for(study.data.model_dump(), study.site.model_dump())
-    return f"model {found.name}, as auto: {found.why}" if found and found.name == study.model.name else ""
+    chosen = choice_for(study.model_dump(include={"data": True, "site": {"layout"}}))
+    encoder = study.model.encoder or ("hog" if study.model.name == "features" else None)
+    if chosen is None or (chosen.name, chosen.encoder) != (study.model.name, encoder):
+        return ""
+    after = "" if chosen.encoder is None else f' with encoder = "{chosen.encoder}"'
+    return f"model {chosen.name}{after}, as auto takes: {chosen.why}"
 
 
 def _shape(study: Study, listing: Listing | None) -> tuple[int, ...]:

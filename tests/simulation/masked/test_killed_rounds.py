@@ -56,9 +56,9 @@ def radiographs(tmp_path_factory):
         path = folder / f"{seed}.toml"
         changed = {
             "study": {} if seed is None else {"seed": seed},
-            "data": {"path": str(PICTURES)},
+            "data": {"path": str(PICTURES), "image_size": 64},
             "privacy": {**MASKED, "num_patients": 2220},
-            "federation": {"rounds": ROUNDS, "evaluate_every": ROUNDS, "compare": ()},
+            "federation": {"rounds": ROUNDS, "evaluate_every": ROUNDS, "compare": (), "score_rounds": 0},
             "performance": {"cache": str(folder / "cache"), "threads": 1},
         }
         path.write_text(read_study(ROOT / "examples" / "chest_xray.toml", changed).to_toml())

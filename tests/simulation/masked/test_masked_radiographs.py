@@ -15,15 +15,16 @@ from wardround.coordinator.observer import Silent
 from wardround.simulation.run import run_study
 
 SEEDS = range(5)
+STEPS = {"rounds": 60, "learning_rate": 24.0, "average_last": 0.0, "score_rounds": 0}
 
 
 def radiographs(how, seed, folder, **privacy):
     overrides = {
         "study": {"seed": seed},
-        "data": {"path": str(PICTURES)},
+        "data": {"path": str(PICTURES), "image_size": 64},
         "hospitals": {"split_seed": seed},
         "privacy": {"sum": how, "num_patients": 2220, **privacy},
-        "federation": {"compare": (), "evaluate_every": 60},
+        "federation": {"compare": (), "evaluate_every": 60, **STEPS},
         "performance": {"cache": str(folder / "cache")},
     }
     return read_study(ROOT / "examples" / "chest_xray.toml", overrides)

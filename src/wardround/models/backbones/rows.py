@@ -75,7 +75,12 @@ class BackboneRows(Encoder):
         moments(backbone, form.channels)  # refused here, if at all
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Maps pictures (picture, channel, 224, 224), uint8, to rows (picture, feature), float32."""
+        """Maps pictures (picture, channel, 224, 224), uint8, to rows (picture, feature), float32.
+
+        An exported graph has all pictures in one batch, and equals this to the rounding of single precision.
+        """
+        if torch.compiler.is_exporting():
+            return self._rows(pictures)
         # With several threads a convolution of one picture would be cut and summed in another way.
         with one_thread() if torch.get_num_threads() > 1 else nullcontext(), torch.no_grad():
             rows = [self._row(picture[None]) for picture in pictures]
@@ -90,16 +95,19 @@ class BackboneRows(Encoder):
         }  # fmt: skip
 
     def _row(self, picture: Tensor) -> Tensor:
-        activations = torch.cat(self.network(values_of(picture), blocks_of(self.backbone)), dim=1)
-        row = row_of(activations, self.backbone, self.channels)
+        row = self._rows(picture)
         assert abs(float(row.square().sum()) - 1) < _WITHIN, "a row has norm one"
         return row
 
+    def _rows(self, pictures: Tensor) -> Tensor:
+        activations = torch.cat(self.network(values_of(pictures), blocks_of(self.backbone)), dim=1)
+        return row_of(activations, self.backbone, self.channels)
 
-def values_of(picture: Tensor) -> Tensor:
-    """Maps one picture (1, channel, 224, 224), uint8, to the backbone's input, (1, 3, 224, 224); grey is repeated."""
-    values = (picture.to(torch.float32) - CENTRE) / SCALE
-    return values.expand(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+
+def values_of(pictures: Tensor) -> Tensor:
+    """Maps pictures (picture, channel, 224, 224), uint8, to the backbone's input, 3 channels; grey is repeated."""
+    values = (pictures.to(torch.float32) - CENTRE) / SCALE
+    return values.expand(-1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
 
 
 def row_of(activations: Tensor, backbone: Backbone, channels: int) -> Tensor:

