@@ -129,7 +129,7 @@ def test_fifty_correct_settings_are_not_contradicted():
         privacy = options.setdefault("privacy", {})
         privacy["noise_multiplier"] = float(generator.uniform(0.5, 2.0))
         study = study_of(
-            **options, hospitals=int(generator.integers(2, 6)), rounds=int(generator.integers(1, 6)), seed=number
+            **options, hospitals=int(generator.integers(3, 6)), rounds=int(generator.integers(1, 6)), seed=number
         )
         attacks = (canaries_of(study, 400, 0.05 / 100), audit_two_worlds(study, 60, 0.05 / 100, quiet))
         wrong += [(number, name, one) for one in attacks if one.contradictions]

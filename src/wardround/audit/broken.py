@@ -19,7 +19,7 @@ from wardround.accounting.events import Event, GaussianEvent, PoissonSampledEven
 from wardround.audit.bounds import Bound, Float64, mu_of_epsilon
 from wardround.audit.trials import two_worlds, two_worlds_gdp
 
-DELTA, ALPHA = 1e-5, 0.01
+DELTA, ALPHA = 1e-5, 0.001
 RUNS = 3000
 """Runs of each world."""
 

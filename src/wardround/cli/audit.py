@@ -24,7 +24,8 @@ def audit(
         int, typer.Option("--runs", min=30, help="Runs of one round with, and as many without, one patient.")
     ] = 500,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Fix coins and noise beforehand; default: the operating system's.")
+        int | None,
+        typer.Option("--seed", min=0, help="Fix coins and noise beforehand; default: the operating system's."),
     ] = None,
     broken: Annotated[bool, typer.Option("--broken", help="Attack published schemes that are broken.")] = False,
     pins: PinsPath = None,
@@ -34,7 +35,8 @@ def audit(
     """Attack the mechanism of a study or run; exit with 3 where a bound contradicts what is claimed."""
     if broken != (path is None):
         raise StudyError(
-            "`wardround audit` must be given a study, a run, or --broken, and one of them; give one of them.",
+            "`wardround audit` must be given one of STUDY, RUN and --broken, got "
+            f"{'none of them' if path is None else 'a path and --broken'}. Give one of them.",
             code="audit-what",
         )
     if path is None:
