@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/peers
 COURIER := $(VENV)/courier
 
-.PHONY: setup demo demo-federation test test-thorough golden check style types cases bench bench-simulation bench-engine bench-secure-sum bench-federation clean
+.PHONY: setup demo demo-federation test test-thorough golden check style types cases bench bench-simulation bench-engine bench-secure-sum bench-federation page-runtime clean
 
 setup: $(STAMP)
 
@@ -74,6 +74,13 @@ bench-federation: setup $(COURIER)/.installed
 bench-engine: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.engine $(ENGINE_OPTIONS)
+
+# What `wardround export --to page` puts into a page; a wheel that is built afterwards has it.
+PAGE_RUNTIME := src/wardround/inference/page/runtime
+page-runtime:
+	npm ci --prefix page --ignore-scripts --no-audit --no-fund
+	mkdir -p $(PAGE_RUNTIME)
+	cp $(addprefix page/node_modules/onnxruntime-web/dist/,ort.wasm.bundle.min.mjs ort-wasm-simd-threaded.wasm) $(PAGE_RUNTIME)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache runs

@@ -42,6 +42,11 @@ def figures(options: argparse.Namespace, epsilon: float) -> Iterator[tuple[float
         yield metrics["auroc"], metrics["accuracy"], shortcut, process_time() - started
 
 
+def shown(values: np.ndarray, digits: int) -> str:
+    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -53,11 +58,7 @@ def main() -> None:
     print("|---" * (1 + len(SHOWN)) + "|")
     for epsilon in options.epsilons:
         found = np.array(list(figures(options, epsilon)))
-        spread = found.std(axis=0, ddof=1) if len(found) > 1 else np.full(found.shape[1], np.nan)
-        cells = [
-            f"{mean:.{digits}f} ± {deviation:.{digits}f}"
-            for mean, deviation, digits in zip(found.mean(axis=0), spread, (4, 4, 3, 1), strict=True)
-        ]
+        cells = [shown(column, digits) for column, digits in zip(found.T, (4, 4, 3, 1), strict=True)]
         print(f"| {epsilon:g}, {options.sum} |", " | ".join(cells), "|", flush=True)
 
 

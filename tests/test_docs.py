@@ -87,6 +87,25 @@ def test_every_row_of_the_threat_table_names_tests_that_exist():
     assert [path for paths in named for path in paths if not (DOCS.parent / path).is_file()] == []
 
 
+def test_every_row_of_the_tables_on_data_names_tests_that_exist():
+    """Rows of `docs/data.md` in tables whose last column is tests; `same` stands for the test of the row above."""
+    tables = re.findall(
+        r"^\|[^\n]*\| tests \|\n\|[-|]+\|\n((?:\|[^\n]*\n)+)", (DOCS / "data.md").read_text(), re.MULTILINE
+    )
+    last = [row.strip("| ").split(" | ")[-1] for rows in tables for row in rows.splitlines()]
+    named = [re.findall(r"`(tests/[^`]*)`", tests) for tests in last]
+    assert len(tables) == 3
+    assert len(last) > 40
+    assert [tests for tests, paths in zip(last, named, strict=True) if not paths and tests != "same"] == []
+    paths = {path for paths in named for path in paths}
+    assert [path for path in sorted(paths) if not _holds_tests(DOCS.parent / path)] == []
+
+
+def _holds_tests(path):
+    files = [path] if path.is_file() else sorted(path.glob("**/test_*.py"))
+    return any("def " in file.read_text() for file in files)
+
+
 def test_the_code_of_the_page_on_prediction_runs(finished, tmp_path, capsys):
     from PIL import Image
 

@@ -5,6 +5,8 @@ import json
 import sys
 
 import pytest
+from tests.certificates import self_signed
+from tests.hospital.deployed import SITE
 
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
@@ -70,3 +72,20 @@ def test_an_invitation_of_another_hospital_than_the_site_is_refused(wardround, h
     assert not (here / "home" / "identity.pem").exists()
     (here / "home" / "site.toml").write_text(site.replace("North", "north"))
     assert wardround(*accept).code == 0
+
+
+def test_a_kits_certificate_is_bound_to_its_hospital(wardround, here):
+    coordinator = fingerprint(wardround("consortium", "init", "Lungs", "--json"))
+    wardround("consortium", "invite", "north")
+    options = ("--home", "north", "--fingerprint", coordinator, "--json")
+    answer = fingerprint(wardround("consortium", "accept", "north.invitation.json", *options))
+    wardround("consortium", "pin", "north.answer.json", "--fingerprint", answer)
+    (here / "north" / "site.toml").write_text(SITE.format(name="north", seed=1))
+    certificate = str(self_signed(here / "client.crt", "north"))
+    assert wardround("consortium", "bind", certificate, "--home", "north").code == 0
+    said = wardround("consortium", "bound", "north.certificate.json", certificate)
+    assert (said.code, said.out) == (0, f"{certificate} is the certificate of north, by its pinned key.\n")
+    said = wardround(
+        "consortium", "bound", "north.certificate.json", str(self_signed(here / "exchanged.crt", "north"))
+    )
+    assert (said.code, said.error.code) == (2, "federation-certificate-signature")

@@ -1,6 +1,7 @@
 """`wardround data check`: it says everything at once, and reads what a study would be refused for."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,8 +9,11 @@ from PIL import Image
 from tests.images.dicom.write import write_dicom, write_picture
 
 from wardround.images import store
+from wardround.images.dicom import headers as headers_room
+from wardround.images.dicom.parse import header_of
 from wardround.images.layouts.guess import guess_layout
-from wardround.images.store import open_store
+from wardround.images.rows import pixels
+from wardround.images.store import Store, open_store
 
 
 def save(path, level=None, seed=0):
@@ -92,8 +96,8 @@ def test_files_that_are_too_large_or_do_not_open_are_left_out_with_the_cause(war
     ended = wardround("data", "check", tmp_path)
     assert ended.code == 0, ended.err
     said = ended.out.splitlines()[0]
-    assert "1 cannot be read: a file must have at most" in said
-    assert "1 cannot be read: a picture must be one of" in said
+    assert "cannot be read: a file must have at most" in said
+    assert "cannot be read: a picture must be one of" in said
 
 
 @pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
@@ -143,7 +147,7 @@ def test_modalities_are_chosen_by_an_option_given_several_times(wardround, tmp_p
         assert way in refused.err
     ended = wardround("data", "check", tmp_path, "--modality", "cr", "--modality", "DX")
     assert ended.code == 0, ended.err
-    assert "4 files of another modality than CR or DX" in ended.out
+    assert "files of another modality than CR or DX (4" in ended.out
 
 
 @pytest.mark.parametrize(
@@ -182,3 +186,47 @@ def test_a_study_file_with_a_byte_order_mark_is_read(wardround, study_file, enco
     ended = wardround("check", path)
     assert ended.code == 0, ended.err
     assert "classes, in the model's order: " in ended.out
+
+
+def test_no_plural_stands_beside_a_one(wardround, tmp_path):
+    """Every count of this set is one, or two classes: images, patients, sites, causes, rows, problems, files."""
+    for n in range(2):
+        save(tmp_path / f"{n}.png", seed=n)
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    save(tmp_path / "unlisted.png", seed=3)
+    rows = ["0.png,p0,a,x", "1.png,p1,b,y", "2.png,p2,b,y", "2.png,p2,nan,y", "0.png,p0,a,x,z"]
+    (tmp_path / "manifest.csv").write_text("\n".join(["image,patient,label,site", *rows]) + "\n")
+    said = wardround("data", "check", tmp_path, "--leave-out", "nan").out
+    assert "class a: 1 image of 1 patient" in said
+    wrong = [found[0] for found in re.finditer(r"(?<![\d.,])1 (?!series)[a-z]{2,}[a-rt-z]s\b", said)]
+    assert wrong == []
+
+
+def test_headers_are_read_once_and_frames_of_a_file_together(wardround, tmp_path, monkeypatch):
+    """40 frames read their file once to hash it, by each thread at most, and once for 16 frames to decode them."""
+    pydicom = pytest.importorskip("pydicom")
+    drawn = np.random.default_rng(0).integers(0, 255, (40, 6, 7), np.uint8)
+    for n in range(2):
+        path = write_picture(drawn[n : n + 1], tmp_path / f"{n}.dcm", patient_id=f"p{n}")
+    found = pydicom.dcmread(path)
+    found.NumberOfFrames, found.PixelData = 40, drawn.tobytes()
+    found.save_as(path)
+    (tmp_path / "labels.csv").write_text("patient_id,label\np0,x\np1,y\n")
+    headers, reads = [], []
+    read = Store.read
+
+    def head_noted(store, name, keywords):
+        headers.append(name)
+        return header_of(store, name, keywords)
+
+    def read_noted(store, name):
+        reads.append(name)
+        return read(store, name)
+
+    monkeypatch.setattr(headers_room, "header_of", head_noted)
+    monkeypatch.setattr(Store, "read", read_noted)
+    ended = wardround("data", "check", tmp_path, "--layout", "dicom")
+    assert ended.code == 0, ended.err
+    assert "dicom: 41 images of 2 patients, 1 to 40 each" in ended.out
+    assert sorted(headers) == ["0.dcm", "1.dcm"]
+    assert len(reads) <= 2 + pixels._WORKERS + 3

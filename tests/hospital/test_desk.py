@@ -13,7 +13,7 @@ from tests.hospital.deployed import COORDINATOR, make_folders, study_of
 
 from wardround.agreed.model_card import card_of
 from wardround.config.site import read_policy, read_site
-from wardround.errors import FederationError
+from wardround.errors import FederationError, MachineError
 from wardround.federation.messages import Answer, Failure, FailureCode, Hello, Receipt, Received, Request, Stage
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.signatures import CoordinatorKeys
@@ -21,9 +21,11 @@ from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.hospital import desk as desk_module
 from wardround.hospital.accepted import accept, accepted_digests
 from wardround.hospital.desk import Desk
+from wardround.hospital.kept import replies
 from wardround.images.entries import Target
 from wardround.models.card import WeightsCard
 from wardround.secure_aggregation.keys.identity import SigningKey
+from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.work import Confirm, Finish, GiveReceipt, GradientSum, SayHello
 
@@ -149,6 +151,52 @@ def test_yesterdays_request_is_refused_also_after_a_restart(north):
             assert asked(desk, ONE, GiveReceipt(), exchange=2).releases == 2
 
 
+def test_a_coordinator_of_other_studies_is_refused_by_a_study_that_another_one_runs(north):
+    """Both are pinned; the first that asks has the study, also after a restart, until its line is removed."""
+    accepted(north, ONE)
+    accepted(north, OTHER)
+    second = SigningKey.new(system_entropy)
+    Pins.read(north / "coordinators.toml").with_pin("second", second.public).write(north / "coordinators.toml")
+    with Desk(north) as desk:
+        work = GradientSum(desk.open(ONE.digest).agent.workbench.initial_weights)
+        assert isinstance(asked(desk, ONE), Hello)
+        assert isinstance(asked(desk, OTHER, key=second), Hello)
+    for _ in range(2):
+        with Desk(north) as desk:
+            refused = asked(desk, ONE, work, 1, exchange=9, key=second)
+            assert refused == Failure(FailureCode.REFUSED_COORDINATOR, Stage.ADMISSION)
+            assert asked(desk, ONE, GiveReceipt(), exchange=2).releases == 0
+    Pins({"second": second.public}).write(north / "coordinators.toml")
+    with Desk(north) as desk:
+        assert isinstance(asked(desk, ONE, key=second), Hello), "the first one's line was removed"
+
+
+def test_an_earlier_model_is_not_put_in_place_of_a_later_one_after_a_restart(north):
+    accepted(north, ONE)
+    with Desk(north) as desk:
+        earlier, later = (finish(desk, model) for model in (b"earlier", b"later"))
+        assert asked(desk, ONE, earlier, exchange=1) == Received()
+        assert asked(desk, ONE, later, exchange=2) == Received()
+    with Desk(north) as desk:
+        assert asked(desk, ONE, earlier, exchange=1) == Failure(FailureCode.REFUSED_REPLAY, Stage.ADMISSION)
+    assert (north / "finished" / ONE.digest / "model.safetensors").read_bytes() == b"later"
+
+
+def test_a_disk_on_which_an_exchange_cannot_be_noted_is_a_code(north, monkeypatch):
+    accepted(north, ONE)
+    with Desk(north) as desk:
+        work = GradientSum(desk.open(ONE.digest).agent.workbench.initial_weights)
+
+        def full(path, content, *, replace):
+            raise MachineError("The disk is full.")
+
+        monkeypatch.setattr(replies, "write_key_file", full)
+        assert asked(desk, ONE, work, 1) == Failure(FailureCode.INTERNAL, Stage.ADMISSION)
+        monkeypatch.undo()
+        assert isinstance(asked(desk, ONE, work, 1, exchange=1), Answer)
+    assert list(json.loads((north / "memory" / ONE.digest / "exchanges.json").read_text()).values()) == [1]
+
+
 def test_a_message_with_any_byte_changed_is_refused_and_costs_nothing(north):
     accepted(north, ONE)
     with Desk(north) as desk:
@@ -207,6 +255,18 @@ def test_an_offered_study_is_accepted_by_rule_where_the_policy_says_so(north):
     assert 'by = "policy.toml"' in (north / "accepted" / f"{ONE.digest}.toml").read_text()
 
 
+def finish(desk, model):
+    """A finished model of the first study, with a card and a certificate that name it."""
+    workbench = desk.open(ONE.digest).agent.workbench
+    weights = WeightsCard(sha256=hashlib.sha256(model).hexdigest(), models=())
+    card = card_of(
+        ONE, workbench.network, weights, target=Target.CLASSES, classes=("clear", "lesion"), channels=1,
+        statement="a test",
+    )  # fmt: skip
+    certificate = {"study_digest": ONE.digest, "model_sha256": weights.sha256}
+    return Finish(model, json.dumps(card.to_json()).encode(), json.dumps(certificate).encode())
+
+
 WRONG = ({"model": b"another"}, {"card": b"{}"}, {"card": b"\xff"}, {"certificate": b"[]"}, {"certificate": b""})
 
 
@@ -214,14 +274,7 @@ def test_a_finished_model_that_its_card_and_certificate_do_not_name_is_not_kept(
     accepted(north, ONE)
     model = b"parameters"
     with Desk(north) as desk:
-        workbench = desk.open(ONE.digest).agent.workbench
-        weights = WeightsCard(sha256=hashlib.sha256(model).hexdigest(), models=())
-        card = card_of(
-            ONE, workbench.network, weights, target=Target.CLASSES, classes=("clear", "lesion"), channels=1,
-            statement="a test",
-        )  # fmt: skip
-        certificate = {"study_digest": ONE.digest, "model_sha256": weights.sha256}
-        whole = Finish(model, json.dumps(card.to_json()).encode(), json.dumps(certificate).encode())
+        whole = finish(desk, model)
         for wrong in WRONG:
             assert asked(desk, ONE, replace(whole, **wrong)) == Failure(FailureCode.PROTOCOL, Stage.ADMISSION)
         assert not (north / "finished").exists()

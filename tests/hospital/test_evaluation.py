@@ -4,17 +4,20 @@ import hashlib
 import json
 from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file as load
 from safetensors.numpy import save
+from tests.cases import family
 from tests.charges import charges_of
 from tests.errors import raises_code
 from tests.hospital.bytes_channel import BytesChannel, reply_to
 from tests.hospital.deployed import NAMES, make_folders, open_from, study_of
 
+from wardround.accounting.events import GaussianEvent
 from wardround.accounting.mechanisms import gaussian_epsilon
 from wardround.agreed.plans import plan_of
 from wardround.config.site import read_policy, read_site
@@ -23,7 +26,7 @@ from wardround.coordinator.evaluation import noise_std
 from wardround.coordinator.observer import Silent
 from wardround.coordinator.opening import open_coordinator
 from wardround.coordinator.run import coordinate
-from wardround.errors import PrivacyError, StudyError
+from wardround.errors import PrivacyError, RecordError, StudyError
 from wardround.federation.messages import Answer, Failure, FailureCode, Received, Request, Stage
 from wardround.federation.wire.tables import encode_request
 from wardround.hospital.accepted import accept
@@ -32,6 +35,9 @@ from wardround.hospital.hospital import Hospital
 from wardround.hospital.kept.replies import Replies
 from wardround.hospital.pictures import read_images
 from wardround.ledger.file import LedgerFile
+from wardround.privacy.plans.wording import evaluation_statement
+from wardround.records.json_object import JsonObject
+from wardround.simulation import verification
 from wardround.simulation.own_key import own_key, own_pin
 from wardround.simulation.run import run_study
 from wardround.simulation.verification import verify_run
@@ -129,7 +135,7 @@ def test_a_repetition_costs_nothing_and_a_further_attempt_only_what_is_foreseen(
     assert account.spent() <= 3.0, "the promise covers the spare attempt"
 
 
-@pytest.mark.parametrize("spare", [0, 1])
+@pytest.mark.parametrize("spare", family([0, 1], keep=[1]))
 def test_killed_between_charge_and_release(folders, opened, monkeypatch, spare):
     """What was charged stays charged: asked again it is a further attempt, which the study pays for or not."""
     study = asked_study(ALONE | {"spare_attempts": spare})
@@ -150,7 +156,7 @@ def test_killed_between_charge_and_release(folders, opened, monkeypatch, spare):
     assert len(charges_of(opened(study).agent.tested.account)) == 1 + spare
 
 
-@pytest.mark.parametrize("spare", [0, 1])
+@pytest.mark.parametrize("spare", family([0, 1], keep=[1]))
 def test_a_masked_sum_that_loses_a_hospital_is_charged_and_opens_nothing(folders, monkeypatch, spare):
     """Charged hospitals are charged again for another attempt, or refuse it; the model's run ends either way."""
     paths, keys = folders
@@ -178,9 +184,10 @@ def test_a_masked_sum_that_loses_a_hospital_is_charged_and_opens_nothing(folders
     assert set(second["missing"].values()) == (set() if spare else {"refused-spare"})
 
 
-@pytest.mark.parametrize("privacy", [ALONE, MASKED], ids=["nobody", "masked"])
+@pytest.mark.parametrize("privacy", family([MASKED, ALONE]), ids=["masked", "nobody"])
 @pytest.mark.parametrize(
-    ("evaluation", "round"), [({"level": "none"}, ROUNDS + 1), (NOISED, 0), (NOISED, ROUNDS), (NOISED, ROUNDS + 2)]
+    ("evaluation", "round"),
+    family([({"level": "none"}, ROUNDS + 1), (NOISED, 0), (NOISED, ROUNDS), (NOISED, ROUNDS + 2)]),
 )
 def test_what_the_study_does_not_ask_for_is_refused(folders, opened, privacy, evaluation, round):
     study = asked_study(privacy, evaluation)
@@ -204,6 +211,18 @@ def test_a_level_that_the_policy_does_not_allow_is_refused(folders, evaluation, 
     with raises_code(PrivacyError, "privacy-policy-metrics"), open_from(north, study):
         pass
     assert not (north / "ledger.sqlite").exists()
+
+
+def test_noise_of_an_evaluation_below_the_policys_is_refused(folders):
+    north, asked = folders[0]["north"], asked_study()
+    part: Any = plan_of(asked).evaluation
+    policy = (north / "policy.toml").read_text()
+    (north / "policy.toml").write_text(f"{policy}least_noise_multiplier = {part.noise.noise_multiplier * 1.01}\n")
+    with raises_code(PrivacyError, "privacy-policy-least-noise"), open_from(north, asked):
+        pass
+    (north / "policy.toml").write_text(f"{policy}least_noise_multiplier = {part.noise.noise_multiplier * 0.99}\n")
+    with open_from(north, asked):
+        pass
 
 
 def test_an_epsilon_above_the_policys_is_refused(folders):
@@ -250,7 +269,7 @@ def test_a_place_follows_from_the_patients_own_id(folders):
         assert [{p.id for p in part} for part in set_aside(fewer, study)] == [part - {absent.id} for part in whole]
 
 
-@pytest.mark.parametrize("kind", ["nobody", "masked"])
+@pytest.mark.parametrize("kind", family(["masked", "nobody"]))
 def test_the_sum_is_that_of_all_test_patients_with_the_noise_that_is_stated(folders, kind):
     """Federated is pooled: the sum of all hospitals less the rows of all their test patients is noise of that size."""
     paths, keys = folders
@@ -276,8 +295,8 @@ def test_the_sum_is_that_of_all_test_patients_with_the_noise_that_is_stated(fold
     assert own == [[], [], []]
 
 
-@pytest.mark.parametrize("trust", ["secure-aggregation", "nobody"])
-def test_an_outside_model_is_evaluated_without_training(folders, tmp_path, trust):
+@pytest.mark.parametrize("trust", family(["nobody", "secure-aggregation"]))
+def test_an_outside_model_is_evaluated_without_training(folders, tmp_path, without_charts, trust):
     """The whole program: the given weights are the model, the promise is to test patients, and nobody else is asked."""
     paths, keys = folders
     file = tmp_path / "outside.safetensors"
@@ -312,6 +331,60 @@ def test_an_outside_model_is_evaluated_without_training(folders, tmp_path, trust
     assert refused == REFUSED
     with raises_code(StudyError, "study-evaluation-only"):
         run_study(study, tmp_path / "simulated", Silent())
+
+
+@pytest.mark.parametrize("odd", [1, 31, 33])
+def test_a_hospital_that_sends_histograms_of_another_length_is_missing(odd):
+    """One number would have been added to every bin, and any other length would have ended the run in an error."""
+    study = asked_study()
+    updates = {
+        "north": np.ones(32, np.float32),
+        "south": np.ones(odd, np.float32),
+        "west": np.ones(32, np.float32),
+    }
+
+    def ask(requests, deadline_s):
+        assert all(isinstance(request.work, Evaluate) for request in requests.values())
+        return {name: Answer(update, GaussianEvent(1.0)) for name, update in updates.items()}, {}
+
+    channel = SimpleNamespace(hospitals=tuple(updates), ask=ask)
+    coordinator: Any = SimpleNamespace(study=study, plan=plan_of(study), masked=None, channel=channel)
+    found: Any = across(coordinator, {"global": WEIGHTS}, ("clear", "lesion"))
+    assert found["missing"] == {"south": "protocol"}
+    assert found["figures"]["histograms"] == np.full((1, 2, 16), 2.0).tolist()
+
+
+def unprotected_record(tmp_path):
+    """The parts of a record whose test patients' figures left without protection, without figures."""
+    study = asked_study(evaluation={"level": "unprotected"})
+    said = evaluation_statement(plan_of(study), simulated=False, seeded=False)
+    row = {"level": "unprotected", "statement": said.to_json(), "sentence": said.sentence(), "short": said.short()}
+    results: dict[str, dict[str, Any]] = {"evaluation": {"level": "unprotected", "figures": None, "missing": {}}}
+    return study, {"standing": "hospitals", "evaluation": row}, results
+
+
+EDITS = {
+    "level": ("certificate", lambda said, results: said["evaluation"].update(level="noised")),
+    "guarantee": (
+        "certificate",
+        lambda said, results: said["evaluation"]["statement"].update(guarantee=True, epsilon=1.0, reason=""),
+    ),
+    "short": ("certificate", lambda said, results: said["evaluation"].update(short="epsilon = 1")),
+    "none": ("certificate", lambda said, results: said.update(evaluation=None)),
+    "standing": ("certificate", lambda said, results: said.update(standing="lasting")),
+    "results": ("results", lambda said, results: results["evaluation"].update(level="noised")),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_signed_record_cannot_call_test_patients_protected_who_are_not(tmp_path, edit):
+    study, certificate, results = unprotected_record(tmp_path)
+    record: Any = SimpleNamespace(results=results)
+    assert list(verification._evaluated(tmp_path, study, record, JsonObject(certificate, "certificate.json")))
+    file, change = EDITS[edit]
+    change(certificate, results)
+    with raises_code(RecordError, f"record-{file}"):
+        list(verification._evaluated(tmp_path, study, record, JsonObject(certificate, "certificate.json")))
 
 
 @pytest.mark.parametrize(

@@ -96,11 +96,11 @@ def test_a_class_without_a_picture_is_named_with_the_cause_and_keeps_its_number(
 
     with raises_code(DataError, "data-empty-class") as caught:
         load()
-    assert "none of: 1 (2 cannot be read: a picture must be one of" in str(caught.value)
+    assert "none of: 1 (cannot be read: a picture must be one of" in str(caught.value)
     stated = load(classes=Classes(("0", "1", "2")))
     assert [patient.labels for patient in stated.patients] == [(0,), (2,)]
     [note] = stated.findings.notes
-    assert note.startswith("no picture is of the study's class 1 (2 cannot be read")
+    assert note.startswith("no picture is of the study's class 1 (cannot be read")
     assert "a1.png" not in note
     looked = {notice.code: notice for notice in inspect(load(looking=True)).notices}
     assert "a1.png, a3.png" in looked["empty_class"].what

@@ -194,7 +194,7 @@ def test_every_layout_reads_the_tables_of_spreadsheets_and_refuses_shifted_rows(
     if ragged:
         with raises_code(DataError, "data-row-length") as caught:
             list_entries(name, store, None)
-        assert f"{table} must hold; 1 problems: line 2" in str(caught.value)
+        assert f"{table} must hold; 1 problem: line 2" in str(caught.value)
     else:
         assert [entry.patient for entry in list_entries(name, store, None).entries] == ["p0", "p1", "p2"]
 
@@ -276,7 +276,7 @@ def test_a_missing_label_is_refused_left_out_or_the_studys(tmp_path, word):
     assert "`[data] classes`" in str(caught.value)
     left_out = read(leave_out=(word,))
     assert left_out.class_names == ("0", "1")
-    assert "1 rows of manifest.csv were left out, by [site] leave_out" in left_out.notes
+    assert "left out: 1 row of manifest.csv, by [site] leave_out" in left_out.notes
     assert read(classes=Classes(("1", word, "0"))).class_names == ("1", word, "0")
     assert len(read(classes=Classes(("1", word, "0")), leave_out=("nan", "none", "null")).entries) == 3
     looked = read(looking=True)
@@ -291,5 +291,5 @@ def test_a_folder_for_a_missing_label_is_no_class(tmp_path):
         list_entries("folder", store, Task.CLASSIFICATION)
     found = list_entries("folder", store, None, ReaderOptions(leave_out=("nan",)))
     assert found.class_names == ("0", "1")
-    assert found.notes == ("1 pictures were left out, by [site] leave_out",)
+    assert found.notes == ("1 picture was left out, by [site] leave_out",)
     assert list_entries("folder", store, None, ReaderOptions(classes=Classes(("nan", "0", "1")))).entries

@@ -226,7 +226,7 @@ def test_a_table_of_some_pictures_joins_persons_that_a_layout_names(tmp_path):
     found = list_entries("folder", open_store(tmp_path), None)
     assert people(found) == ["7", "7", "9"]
     assert found.alike == ()
-    assert found.notes[-1] == f"1 rows of {TABLE} name no picture that is read"
+    assert found.notes[-1] == f"1 row of {TABLE} without a picture that is read"
 
 
 def test_a_table_of_some_pictures_is_refused_where_the_others_are_unnamed(tmp_path):
@@ -313,10 +313,10 @@ def test_a_missing_value_is_no_class_and_no_patient(tmp_path, header, word, miss
     layout = guess_layout(store)
     with raises_code(DataError, "data-rows") as caught:
         list_entries(layout, store, None)
-    assert "1 problems: line 2 has no" in str(caught.value)
+    assert "1 problem: line 2 has no" in str(caught.value)
     found = list_entries(layout, store, None, ReaderOptions(leave_out=("nan",)))
     assert [entry.patient for entry in found.entries] == ["p3", "p4"]
-    assert any(note.startswith("1 rows of ") and "left out" in note for note in found.notes)
+    assert any(note.startswith("left out: 1 row of ") for note in found.notes)
 
 
 def test_minus_one_is_no_patient_and_a_class_only_where_it_is_not_listed(tmp_path):
@@ -364,7 +364,7 @@ def test_ids_in_headers_are_folded_and_look_alikes_found(tmp_path):
     [group] = found.alike
     assert len(group) == 2
     assert all(name.startswith("p-") for name in group), "pseudonyms"
-    assert any("2 files without a PatientID" in note for note in found.notes)
+    assert any("files without a PatientID" in note and "(2)" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,14 @@ def test_the_curves_are_those_of_the_scores():
     np.testing.assert_allclose(two.sum(axis=1), 1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_curves_that_are_all_below_the_smallest_number_keep_their_ratios(dtype):
+    """Three steep curves, none of whose classes is near: shares in proportion to exp(-1000), exp(-1001), exp(-1002)."""
+    curves = Probabilities(FromScores((1e-6,) * 3, (-1000.0, -1001.0, -1002.0)))
+    found = curves(torch.zeros((1, 3), dtype=dtype)).numpy()
+    np.testing.assert_allclose(found[0], np.exp([0.0, -1, -2]) / np.exp([0.0, -1, -2]).sum(), rtol=1e-5)
+
+
 def test_a_calibrated_model_says_so_and_answers_by_its_curve(tmp_path):
     plain = load(save(tmp_path / "run", drawn("linear", picture_input(), 2), picture_input()))
     model = replace(plain, scale=FromScores((0.25,), (1.5,)))

@@ -13,6 +13,7 @@ from tests.simulation.dealt import crowd, everywhere, ids, image_set, patient, p
 
 from wardround.accounting.terms import Division
 from wardround.agreed.plans import division_of
+from wardround.boundary.text import counted
 from wardround.config.data import DataSection, HospitalsSection
 from wardround.errors import DataError
 from wardround.images.patients import Patient
@@ -89,7 +90,10 @@ def test_sizes_are_met_exactly_and_the_rest_is_named_as_unused(sizes, seed):
     assert [len(group) for group in result.hospitals.values()] == sizes
     assert len(set(everywhere(result))) == len(everywhere(result)) == 40 + sum(sizes)
     unused = 160 - sum(sizes)
-    assert result.note == (f"{unused} patients are in no hospital and are not used." if unused else "")
+    said = (
+        f"{counted(unused, 'patient is in no hospital and is', 'patients are in no hospital and are')} not used."
+    )
+    assert result.note == (said if unused else "")
 
 
 def pictured(counts):
@@ -196,13 +200,13 @@ def test_a_patient_with_two_sites_cannot_be_split_by_site():
     torn = patient(0, site="north")
     torn = replace(torn, images=(*torn.images, replace(torn.images[0], site="south")), site=None)
     everyone = image_set([torn, *(patient(i, site=f"site-{i % 2}") for i in range(1, 20))])
-    with pytest.raises(DataError, match=r"1 have images from two sites.*Give"):
+    with pytest.raises(DataError, match=r"1 patient has images from two sites.*Give"):
         split(everyone, Scheme.SITE)
     assert len(set(everywhere(split(everyone)))) == 20
 
 
 def test_a_site_must_be_known_for_everybody():
-    with pytest.raises(DataError, match="1 of 20 patients have none"):
+    with pytest.raises(DataError, match="that of 1 of 20 patients is missing"):
         split(image_set(patient(i, site="north" if i else None) for i in range(20)), Scheme.SITE)
 
 

@@ -44,7 +44,7 @@ def test_the_published_split_parts_the_images_and_is_marked_when_people_are_on_b
     result = split(image_set([both, *rest, patient(6, splits=("test",))]), test="published", count=2)
     assert ids(result.test) == ["p0000", "p0006"]
     assert result.leaking
-    assert "1 patients are in both" in result.note
+    assert "1 patient is in both" in result.note
     assert result.test[0].rows == (1,)
     trained = [one for group in result.hospitals.values() for one in group if one.id == "p0000"]
     assert [one.rows for one in trained] == [(0, 2)]

@@ -67,7 +67,8 @@ def test_sums_are_the_engines(counts, rule, norm, bias, class_weights, seed):
     weights = draw.normal(size=bench.initial_weights.size).astype(np.float32)
     samples = [Sample(patients, chosen), Sample(patients, np.arange(len(counts)))]
     for ours, engine in zip(*both(bench, weights, samples, norm, rule, class_weights), strict=True):
-        assert torch.allclose(ours.vector.double(), engine.vector.double(), rtol=2e-5, atol=2e-6)
+        largest = max(1.0, float(engine.vector.abs().max()))  # entries cancel, and round as the largest do
+        assert torch.allclose(ours.vector.double(), engine.vector.double(), rtol=2e-5, atol=2e-6 * largest)
         assert (ours.sensitivity, ours.within) == (engine.sensitivity, engine.within)
 
 
@@ -94,6 +95,40 @@ def test_one_patient_moves_the_sum_by_at_most_the_clip(seed, norm, scale):
     assert all(float((whole.vector - part.vector).norm()) <= norm for part in without)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("scale", "norm"), [(1.0, 1e-6), (1e4, 1e-3), (1e6, 0.01)])
+def test_a_patient_whose_pictures_cancel_moves_the_sum_by_at_most_the_clip(scale, norm, bias):
+    """Pictures that are nearly alike, one of the second class, at weights that give this class its share of them."""
+    for seed, count in ((seed, count) for seed in range(4) for count in (2, 3, 12)):
+        draw = np.random.default_rng(seed)
+        patients, rows = cohort([1, count], classes=1, seed=seed)
+        one = draw.normal(size=FEATURES)
+        alike = one + draw.normal(size=(count, FEATURES)) * 10.0 ** (-7 + seed % 3)
+        at = patients.rows[1:]
+        rows[at] = torch.from_numpy((alike * scale / np.linalg.norm(one)).astype(np.float32))
+        patients.labels[1] = 1
+        weights = np.zeros((2, FEATURES), dtype=np.float32)
+        weights[1] = one / np.linalg.norm(one) * math.log(1 / (count - 1)) / scale
+        flat = np.concatenate([weights.ravel(), np.zeros(2 * bias, dtype=np.float32)]).astype(np.float32)
+        bench = bench_of(rows, classes=2, bias=bias)
+        samples = [Sample(patients, np.arange(2)), Sample(patients, np.arange(1))]
+        whole, without = bench.gradient_sums(flat, samples, norm, 0)
+        assert float((whole.vector.double() - without.vector.double()).norm()) <= norm
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3e38])
+def test_a_patient_with_a_row_out_of_range_adds_nothing_and_changes_no_bit(value):
+    patients, rows = cohort([1, 1, 2])
+    weights = np.random.default_rng(2).normal(size=3 * FEATURES).astype(np.float32)
+    others = Sample(patients, np.array([0, 2]))
+    [before] = bench_of(rows).gradient_sums(weights, [others], 0.5, 0)
+    rows[patients.rows[1]] = value
+    bench = bench_of(rows)
+    after, joined = bench.gradient_sums(weights, [others, Sample(patients, np.arange(3))], 0.5, 0)
+    assert torch.equal(after.vector, before.vector)
+    assert torch.allclose(joined.vector, before.vector, rtol=1e-6, atol=1e-7)
+
+
 def test_no_sum_depends_on_the_other_hospitals():
     patients, rows = cohort([2, 1, 3, 2])
     bench = bench_of(rows)
@@ -106,8 +141,6 @@ def test_no_sum_depends_on_the_other_hospitals():
 
 def test_a_gradient_that_is_not_finite_adds_nothing():
     patients, rows = cohort([1, 1, 2])
-    rows[patients.rows[1]] = 1e30  # too long for the products: the engine takes this cohort
-    assert bench_of(rows)._head is None
     rows[patients.rows[1]] = 1e5
     weights = np.full(3 * FEATURES, 1e37, dtype=np.float32)
     weights[:FEATURES] = -1e37

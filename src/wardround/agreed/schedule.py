@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.config.federation import FederatedSGD
 from wardround.config.recipe import LOGIT_NOISE, MOST_RATE, momentum_sum
@@ -40,7 +41,7 @@ class Schedule:
 
     def sentence(self) -> str:
         """Returns the schedule and its reason."""
-        last = f"the mean of the last {round(self.average_last * self.rounds)} rounds"
+        last = f"the mean of the last {counted(round(self.average_last * self.rounds), 'round')}"
         end = last if self.average_last else "the last round's weights"
         factor = LOGIT_NOISE / self.clipping_norm
         why = f"{factor:g} mu n / {self.total:.0f}, mu = {self.mu:.3f} of the noise in a sum"
@@ -58,13 +59,13 @@ class Schedule:
             rate = f"learning rate {self.learning_rate:g} as the study gives it (the rule: {ruled})"
         share = self.score_rounds / (self.rounds + self.score_rounds)
         after = (
-            f"; then {self.score_rounds} rounds ({share:.1%} of mu^2) for thresholds and calibration"
+            f"; then {counted(self.score_rounds, 'round')} ({share:.1%} of mu^2) for thresholds and calibration"
             if share
             else ""
         )
         return (
-            f"schedule: {self.rounds} rounds, clipping norm {self.clipping_norm:g}, momentum {self.momentum:g}, "
-            f"{end}, {rate}{after}"
+            f"schedule: {counted(self.rounds, 'round')}, clipping norm {self.clipping_norm:g}, "
+            f"momentum {self.momentum:g}, {end}, {rate}{after}"
         )
 
     def to_json(self) -> dict[str, object]:

@@ -46,6 +46,15 @@ def brief(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:half]} ... {text[-half:]}"
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Returns a count with its noun, and with its verb where the two words hold one.
+
+    >>> counted(1, "picture"), counted(1234, "picture"), counted(2, "class is", "classes are")
+    ('1 picture', '1,234 pictures', '2 classes are')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def _escaped(found: re.Match[str]) -> str:
     number = ord(found[0])
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

@@ -1,4 +1,4 @@
-"""`wardround consortium`: coordinator and hospitals come to know each other's keys, in four commands."""
+"""`wardround consortium`: coordinator and hospitals come to know each other's keys, and a courier's certificates."""
 
 import json
 from pathlib import Path
@@ -15,6 +15,9 @@ consortium_app = typer.Typer(
 
 CoordinatorHome = Annotated[Path, typer.Option("--home", help="The coordinator's folder.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The file that came from the other party.")]
+Certificate = Annotated[
+    Path, typer.Argument(metavar="CERTIFICATE", help="client.crt of the hospital's kit, in PEM.")
+]
 Heard = Annotated[
     str | None,
     typer.Option(
@@ -99,6 +102,41 @@ def pin(
         raise _other_file(answer, "an answer, and is an invitation; accept it with: wardround consortium accept")
     pin_answer(home, read, fingerprint or _heard(read.hospital))
     _show(read.public_key, as_json, f"{read.hospital} is pinned in {home}.")
+
+
+@consortium_app.command("bind")
+def bind(
+    certificate: Certificate,
+    home: Annotated[Path, typer.Option("--home", help="The hospital's folder.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file; default: HOSPITAL.certificate.json.")
+    ] = None,
+) -> None:
+    """Hospital: sign that the certificate of a courier's kit is its own."""
+    from wardround.config.site import read_site
+    from wardround.secure_aggregation.keys.certificates import bind_certificate
+    from wardround.secure_aggregation.keys.enrolment import IDENTITY
+    from wardround.secure_aggregation.keys.identity import Identity, SigningKey
+
+    name = read_site(home / "site.toml").hospital.name
+    path = out or Path(f"{name}.certificate.json")
+    bind_certificate(Identity(name, SigningKey.read(home / IDENTITY)), certificate, path)
+    say(f"{certificate} is signed with the key of {name}. Send {path} to the coordinator.")
+
+
+@consortium_app.command("bound")
+def bound(
+    binding: File,
+    certificate: Certificate,
+    home: CoordinatorHome = Path("consortium"),
+) -> None:
+    """Coordinator: check that a hospital's pinned key signed the certificate of its kit."""
+    from wardround.secure_aggregation.keys.certificates import check_certificate
+    from wardround.secure_aggregation.keys.enrolment import HOSPITALS
+    from wardround.secure_aggregation.keys.pins import Pins
+
+    name = check_certificate(Pins.read(home / HOSPITALS), certificate, binding)
+    say(f"{certificate} is the certificate of {name}, by its pinned key.")
 
 
 def _check_site(path: Path, invited: str) -> None:

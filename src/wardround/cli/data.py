@@ -50,7 +50,7 @@ def data_check(
     from wardround.errors import as_one
     from wardround.images.layouts.guess import guess_layout
     from wardround.images.listing import Classes, ReaderOptions
-    from wardround.images.load import Volumes, load_images, look_at_entries, open_layout
+    from wardround.images.load import Volumes, load_images, open_layout
     from wardround.images.quality.facts import facts_of_folder
     from wardround.images.quality.inspection import inspect
     from wardround.images.quality.lines import lines
@@ -62,14 +62,14 @@ def data_check(
         modalities=tuple(modality) if modality else None,
         looking=True,
     )
-    with open_layout(layout, path, looking=True) as store:
-        layout = layout or guess_layout(store, labels)
-        are_volumes = look_at_entries(layout, store, task, options).volumes
+    if layout is None:
+        with open_layout(layout, path, looking=True) as store:
+            layout = guess_layout(store, labels)
     with TemporaryDirectory() as cache, Terminal(Console(stderr=True)) as terminal:
         terminal.stage(f"reading {layout}")
         images = load_images(
             layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True, bits=bits,
-            volumes=Volumes(volume_size) if are_volumes else None, options=options, progress=terminal.progress,
+            volumes=Volumes(volume_size), options=options, progress=terminal.progress,
         )  # fmt: skip
         terminal.stage("looking at every picture")
         found = inspect(images, facts=facts_of_folder(images), progress=terminal.progress)

@@ -2,11 +2,11 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, assert_never
 
 import typer
 
-from wardround.boundary.text import say
+from wardround.boundary.text import counted, say
 from wardround.cli.verify import RunPath
 
 
@@ -15,24 +15,50 @@ class Target(StrEnum):
 
     ONNX = "onnx"
     BUNDLE = "bundle"
+    PAGE = "page"
 
 
 def export(
     path: RunPath,
-    to: Annotated[Target, typer.Option("--to", help="onnx, or bundle for MONAI.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder to make.")],
+    to: Annotated[Target, typer.Option("--to", help="onnx, bundle for MONAI, or page for a browser.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to make; of a page the file.")],
     check: Annotated[
-        list[Path] | None, typer.Option("--check", help="onnx: real pictures to check the graph on as well.")
+        list[Path] | None, typer.Option("--check", help="onnx, page: real pictures to check the graph on as well.")
+    ] = None,
+    advice: Annotated[
+        Path | None, typer.Option("--advice", help="page: TOML or JSON with advice for each answer, by language.")
     ] = None,
     member: Annotated[
         str | None, typer.Option("--member", help="Of several models in the run: its name; default: their mean.")
     ] = None,
 ) -> None:
-    """Write a run's model as ONNX or as a MONAI bundle, with a model card; ONNX is held against torch first."""
+    """Write a run's model as ONNX or a MONAI bundle, with a model card, or as one page for a browser.
+
+    An ONNX graph, also the one in a page, is held against torch first.
+    """
+    from wardround.errors import DataError
     from wardround.inference.export.write import export as write
+    from wardround.inference.export.write import export_page
     from wardround.inference.model import load
 
-    checked = write(load(path, member), to.value, out, check)
+    if advice is not None and to is not Target.PAGE:
+        raise DataError(
+            f"`--advice` must go with `--to page`, got {to.value}; leave it out.", code="data-no-advice"
+        )
+    model, checked = load(path, member), None
+    match to:
+        case Target.ONNX:
+            checked = write(model, "onnx", out, check)
+        case Target.BUNDLE:
+            write(model, "bundle", out, check)
+        case Target.PAGE:
+            checked, size = export_page(model, out, advice, check)
+            say(f"the page has {size / 1e6:.1f} MB")
+        case _:
+            assert_never(to)
     if checked is not None:
-        say(f"ONNX Runtime and torch differ by {checked.difference:.1e} at most over {checked.pictures} pictures")
+        say(
+            f"ONNX Runtime and torch differ by {checked.difference:.1e} at most over "
+            f"{counted(checked.pictures, 'picture')}"
+        )
     say(f"exported: {out}")

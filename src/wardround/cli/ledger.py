@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wardround.boundary.text import say, shown
+from wardround.boundary.text import counted, say, shown
 from wardround.cli.keys import AsJson
 from wardround.errors import LedgerError
 
@@ -66,7 +66,7 @@ def verify(
         say(json.dumps({"ledger": str(path), "entries": entries, "head": last}))
         return
     seen = "" if head is None else f" It contains {head}."
-    say(f"Ledger {path} is whole: {entries} lines.{seen}", f"head: {last}")
+    say(f"Ledger {path} is whole: {counted(entries, 'line')}.{seen}", f"head: {last}")
 
 
 @ledger_app.command("set-limit")
@@ -138,8 +138,8 @@ def migrate(
     if as_json:
         say(json.dumps({"ledger": str(path), "studies": studies, "persons": len(persons)}))
         return
-    carried = _count(studies, "study", "studies")
-    say(f"Carried over {carried} of {old} to {len(persons):,} persons in ledger {path}.")
+    carried = counted(studies, "study", "studies")
+    say(f"Carried over {carried} of {old} to {counted(len(persons), 'person')} in ledger {path}.")
 
 
 def _opened(path: Path | None, *, must_exist: bool = False) -> "LedgerFile":
@@ -195,10 +195,10 @@ def _lines(path: Path, found: "Spending") -> list[str]:
         limit = f"epsilon = {found.limit.epsilon:g} at delta = {found.limit.delta:g}, set by {by}: {reason}"
         remains = f"epsilon = {_down(found.remains)} {at}, for the person who spent most"
     runs, studies = (
-        _count(sum(run.epsilon > 0 for run in found.runs), "run", "runs"),
-        _count(found.studies, "study", "studies"),
+        counted(sum(run.epsilon > 0 for run in found.runs), "run", "runs"),
+        counted(found.studies, "study", "studies"),
     )
-    strangers = [f"not in it          {found.strangers:,} persons of the data"] if found.strangers else []
+    strangers = [f"not in it          {counted(found.strangers, 'person')} of the data"] if found.strangers else []
     return [
         *lines,
         "",
@@ -208,7 +208,7 @@ def _lines(path: Path, found: "Spending") -> list[str]:
         f"typical person     {_up(found.typical)} {at} (median)",
         f"limit              {limit}",
         f"remains            {remains}",
-        f"unprotected        {found.unprotected:,} persons about whom figures left that no epsilon covers",
+        f"unprotected        {counted(found.unprotected, 'person')} about whom figures left that no epsilon covers",
     ]
 
 
@@ -216,10 +216,6 @@ def _line(run: "RunCost") -> str:
     kept = "" if run.is_ended else " (not ended: what it is expected to spend is kept)"
     spent = f"{_up(run.epsilon)} at delta = {run.delta:g}  {shown(run.study)}{kept}"
     return f"{run.line:>6}  {run.began[:16]:16}  {run.persons:>8,}  {run.hospitals:>9,}  {spent}"
-
-
-def _count(number: int, one: str, more: str) -> str:
-    return f"{number:,} {one if number == 1 else more}"
 
 
 def _up(epsilon: float) -> str:

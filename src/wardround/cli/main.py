@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from wardround.boundary.machine import machine_error
-from wardround.boundary.text import say
+from wardround.boundary.text import counted, say
 from wardround.cli.agent import agent_app
 from wardround.cli.audit import audit
 from wardround.cli.consortium import consortium_app
@@ -24,6 +24,7 @@ from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
 from wardround.cli.predict import predict
 from wardround.cli.printing import AGAIN, console, interruptible, number, print_run, printed
+from wardround.cli.serve import serve
 from wardround.cli.status import status
 from wardround.cli.verify import PinsPath, RunPath, trusted, verify
 from wardround.errors import WardroundError
@@ -47,6 +48,7 @@ app.command()(coordinate)
 app.command()(status)
 app.command()(predict)
 app.command()(export)
+app.command()(serve)
 app.command()(verify)
 app.command()(audit)
 
@@ -129,10 +131,10 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
     if found.patients is None:
         listed = "no data folder to list: whether its pictures name patients is not known"
     elif found.plan.persons.one == "picture":
-        listed = f"{found.pictures or 0} pictures, which name no patient"
+        listed = f"{counted(found.pictures or 0, 'picture')}, which name no patient"
     else:
-        listed = f"{found.patients} patients, {found.pictures or 0} pictures"
-    say("", f"{listed}; {found.parameters} trained parameters")
+        listed = f"{counted(found.patients, 'patient')}, {counted(found.pictures or 0, 'picture')}"
+    say("", f"{listed}; {counted(found.parameters, 'trained parameter')}")
     if found.classes:
         say(f"classes, in the model's order: {', '.join(found.classes)}")
     say(*found.noticed)

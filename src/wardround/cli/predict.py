@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wardround.boundary.text import say
+from wardround.boundary.text import counted, say
 from wardround.cli.keys import AsJson
 
 if TYPE_CHECKING:
@@ -84,11 +84,15 @@ def predict(
     elif csv is None:
         say(*lines_of(loaded, answers))
     if dicom_folder is not None:
-        say(f"{counts[True]} DICOM objects were written; {counts[False]} pictures are no DICOM", error=True)
+        say(
+            f"{counted(counts[True], 'DICOM object was', 'DICOM objects were')} written; "
+            f"{counted(counts[False], 'picture is', 'pictures are')} no DICOM",
+            error=True,
+        )
         if faults:
-            say(f"{len(faults)} DICOM objects could not be made: {faults[0]}", error=True)
+            say(f"{counted(len(faults), 'DICOM object')} could not be made: {faults[0]}", error=True)
     unread = sum(isinstance(answer, Unanswered) for answer in answers)
     if unread:
-        say(f"{unread} of {len(answers)} pictures were not read; the answers say why", error=True)
+        say(f"{unread:,} of {counted(len(answers), 'picture')} could not be read; the answers say why", error=True)
     if unread or faults:
         raise typer.Exit(NOT_ALL)

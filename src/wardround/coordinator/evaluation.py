@@ -19,7 +19,7 @@ from wardround.noisers import hospital_std
 from wardround.privacy.plans.kinds import Evaluation, NoisedHistograms, OpenHistograms
 from wardround.privacy.plans.wording import evaluation_statement
 from wardround.types import HospitalName, Vector
-from wardround.work import Evaluate, OwnFigures
+from wardround.work import Evaluate, OwnFigures, histogram_coordinates
 
 _DEADLINE_S = 3600.0
 
@@ -38,7 +38,7 @@ def evaluate(coordinator: Coordinator, models: Models, classes: tuple[str, ...])
         return None
     [weights] = models.values()
     request = Request(study.digest, study.rounds + 1, 1, Evaluate(weights))
-    aggregator: Aggregator = PlainSum()
+    aggregator: Aggregator = PlainSum(histogram_coordinates(len(classes)))
     if coordinator.masked is not None and isinstance(part, NoisedHistograms):
         aggregator = coordinator.masked
     total = aggregator.collect(

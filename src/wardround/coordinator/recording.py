@@ -12,6 +12,7 @@ from wardround.agreed.model_card import card_of
 from wardround.agreed.operating_point import operating_points_of
 from wardround.agreed.schedule import feasibility, schedule_of
 from wardround.agreed.strategies import average_last_of
+from wardround.boundary.text import counted
 from wardround.coordinator.certificate import certificate_of
 from wardround.coordinator.coordinator import Coordinator
 from wardround.coordinator.observer import Observer
@@ -67,7 +68,9 @@ def run_recorded(
         position = Position.from_arrays(*found)
         position.check(study.rounds, weights.size)
     hospitals = len(coordinator.channel.hospitals)
-    observer.stage(f"training: {section.strategy}, {study.rounds} rounds, {hospitals} hospitals")
+    observer.stage(
+        f"training: {section.strategy}, {counted(study.rounds, 'round')}, {counted(hospitals, 'hospital')}"
+    )
     shown = ""
 
     def look(round: int, models: Models | None) -> JsonDict:

@@ -8,7 +8,7 @@ import numpy as np
 
 from wardround.errors import FederationError
 from wardround.federation.channel import Channel
-from wardround.federation.messages import Answer, Answers, Replies, Requests, Total
+from wardround.federation.messages import Answer, Answers, Failure, FailureCode, Replies, Requests, Stage, Total
 from wardround.types import Vector
 
 
@@ -23,13 +23,25 @@ class Aggregator(Protocol):
         """Asks the hospitals and returns the sum of their updates, (parameter,)."""
 
 
+@dataclass(frozen=True)
 class PlainSum:
-    """Adds updates in the open: they are noised, or nothing is promised, or secure aggregation is only simulated."""
+    """Adds updates in the open: they are noised, or nothing is promised, or secure aggregation is only simulated.
+
+    Attributes:
+        coordinates: of an update; a hospital that sends another number of them has failed. None where the channel holds
+            answers to it already.
+    """
+
+    coordinates: int | None = None
 
     def collect(self, channel: Channel, requests: Requests, deadline_s: float) -> Total:
         """See `Aggregator`."""
         replies, failures = channel.ask(requests, deadline_s)
         answers = answers_of(replies)
+        for name, answer in list(answers.items()):
+            if self.coordinates not in (None, answer.update.size):
+                failures[name] = Failure(FailureCode.PROTOCOL, Stage.TRANSPORT)
+                del answers[name]
         update = sum_of(answer.update for answer in answers.values()) if answers else None
         return Total(update, {name: answer.event for name, answer in answers.items()}, failures)
 

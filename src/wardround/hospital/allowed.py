@@ -11,6 +11,7 @@ from wardround.config import Study
 from wardround.config.site import MetricsLevel, PolicyFile
 from wardround.errors import PrivacyError
 from wardround.noisers import NoiseShares
+from wardround.privacy.plans.costs import gaussian_of
 from wardround.privacy.plans.kinds import NoisedHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import words_of
@@ -46,6 +47,7 @@ def refusals(study: Study, plan: Plan, policy: PolicyFile) -> Iterator[PrivacyEr
         ("least-colluders", "`[privacy] colluders`", shares.colluders if shares else None, rules.least_colluders),
         ("least-patients", "`[privacy] num_patients`", plan.public_size or 0, rules.least_patients),
         ("least-noise", "the noise multiplier", words.noise_multiplier, rules.least_noise_multiplier),
+        ("least-noise", "the noise multiplier of `[evaluation]`", _noise_of(plan), rules.least_noise_multiplier),
     )
     one_of = (
         ("plan", "`[privacy] plan`", study.privacy.plan, rules.plans),
@@ -73,6 +75,12 @@ def refusals(study: Study, plan: Plan, policy: PolicyFile) -> Iterator[PrivacyEr
 def _noised_epsilon(plan: Plan) -> float:
     """Returns the epsilon of a test patient; 0 where figures leave as they are, which a rule of its own allows."""
     return plan.evaluation_epsilon if isinstance(plan.evaluation, NoisedHistograms) else 0.0
+
+
+def _noise_of(plan: Plan) -> float | None:
+    """Returns the noise multiplier of an evaluation; None where figures leave as they are, or none does."""
+    part = plan.evaluation
+    return gaussian_of(part.noise).noise_multiplier if isinstance(part, NoisedHistograms) else None
 
 
 def check_metrics(level: MetricsLevel, policy: PolicyFile) -> None:

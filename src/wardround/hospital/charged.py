@@ -39,8 +39,10 @@ def charged_counts(account: Account) -> int:
 def foreseen(plan: Plan, cap: float) -> Event:
     """Returns everything that a run is expected to be charged: its plan, as far as its cap goes."""
     if not plan.is_private or plan.epsilon <= cap:
-        return plan.event_after(plan.releases)
-    return plan.event_after(largest_count(plan.epsilon_after, cap, plan.releases))
+        return plan.event_after(plan.releases, plan.counts)
+    counts = plan.counts
+    affordable = largest_count(lambda releases: plan.epsilon_after(releases, counts), cap, plan.releases)
+    return plan.event_after(affordable, counts)
 
 
 def spare_attempts(account: Account, place: str) -> int:

@@ -31,11 +31,12 @@ from wardround.federation.wire.tables import Asked, asked_in, encode_reply
 from wardround.hospital.accepted import accept_by_rule, read_accepted
 from wardround.hospital.allowed import quiet_for
 from wardround.hospital.hospital import Hospital
+from wardround.hospital.kept.replies import OTHER_COORDINATOR
 from wardround.hospital.opening import open_hospital, read_identity
 from wardround.hospital.pictures import Progress
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.types import HospitalName
-from wardround.work import Answered, Confirm, Receive, Upload
+from wardround.work import Answered, Confirm, Finish, OwnFigures, Receive, Upload
 
 _log = logging.getLogger("wardround.hospital")
 
@@ -45,10 +46,11 @@ MOST_BYTES = Limits().most_bytes + SIGNATURE_BYTES
 
 _REFUSED = {
     UNKNOWN_COORDINATOR: FailureCode.REFUSED_COORDINATOR,
+    OTHER_COORDINATOR: FailureCode.REFUSED_COORDINATOR,
     "federation-request-signature": FailureCode.REFUSED_SIGNATURE,
 }
-_CHARGED_ALONE = frozenset(kind.name for kind in get_args(Answered))
-"""Names of work that one message asks and charges for; masked rounds take three."""
+_NOTED = frozenset(kind.name for kind in (*get_args(Answered), Finish, OwnFigures))
+"""Names of work that one message asks and charges for (masked rounds take three), or that replaces a file."""
 _UNDER_WAY = frozenset(kind.name for kind in (Confirm, Upload, Receive))
 """Names of work that goes on with a masked attempt: others may have been charged for it."""
 
@@ -112,7 +114,8 @@ class Desk:
     def _reply(self, message: bytes) -> bytes:
         started = time.monotonic()
         try:
-            opened = self._keys.open(message, coordinators_of(self.folder))
+            coordinators = coordinators_of(self.folder)
+            opened = self._keys.open(message, coordinators)
             asked = asked_in(opened.body, MOST_BYTES)
             quiet_s = quiet_for(read_policy(self.folder / "policy.toml"), datetime.now())
         except FederationError as error:
@@ -123,7 +126,7 @@ class Desk:
             return encode_reply(Failure(FailureCode.INTERNAL, Stage.ADMISSION))
         if quiet_s and asked.work not in _UNDER_WAY:
             return encode_reply(Failure(FailureCode.QUIET_HOURS, Stage.ADMISSION, quiet_s))
-        reply = self._answer(asked, opened)
+        reply = self._answer(asked, opened, coordinators)
         seconds = time.monotonic() - started
         fields = {
             "event": "answered", "work": asked.work, "study": asked.study[:12], "round": asked.round,
@@ -132,7 +135,7 @@ class Desk:
         _log.info("%s of round %d", asked.work, asked.round, extra={"fields": fields})
         return reply
 
-    def _answer(self, asked: Asked, opened: OpenedRequest) -> bytes:
+    def _answer(self, asked: Asked, opened: OpenedRequest, coordinators: frozenset[bytes]) -> bytes:
         try:
             hospital = self.open(asked.study)
         except BudgetExhausted:
@@ -147,12 +150,16 @@ class Desk:
         except Exception:
             _log.exception("a study cannot be opened")
             return encode_reply(Failure(FailureCode.INTERNAL, Stage.ADMISSION))
-        is_charged = asked.work in _CHARGED_ALONE
         try:
-            hospital.replies.check_follows(opened.coordinator, opened.exchange, is_charged=is_charged)
+            hospital.replies.check_follows(
+                opened.coordinator, opened.exchange, coordinators=coordinators, is_noted=asked.work in _NOTED
+            )
         except FederationError as error:
             _log.warning("refuses a message: %s", error)
-            return encode_reply(Failure(FailureCode.REFUSED_REPLAY, Stage.ADMISSION))
+            return encode_reply(Failure(_REFUSED.get(error.code, FailureCode.REFUSED_REPLAY), Stage.ADMISSION))
+        except MachineError:
+            _log.exception("an exchange cannot be noted")
+            return encode_reply(Failure(FailureCode.INTERNAL, Stage.ADMISSION))
         torch.set_num_threads(self._open[asked.study].threads)
         return hospital.answer(opened.body)
 

@@ -11,6 +11,7 @@ from wardround import __version__
 from wardround.accounting.insiders import InsiderRow
 from wardround.accounting.statement import Statement
 from wardround.agreed.plans import epsilon_limit_of, plan_of
+from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.config.site import PolicyFile, Site
 from wardround.errors import BudgetExhausted, PrivacyError
@@ -68,13 +69,16 @@ class Review:
         for row in self.insiders:
             yield f"  against {row.adversary}: epsilon = {row.epsilon:.3f} at delta = {self.statement.delta:g}"
         at = f"at delta = {self.delta:g}"
-        yield f"{self.affording} of {self.patients} patients can afford it and would take part"
+        yield f"{self.affording} of {counted(self.patients, 'patient')} can afford it and would take part"
         yield f"spent so far by a patient, at most: epsilon = {self.spent:.3f} {at}"
         yield f"with this study: epsilon = {self.after:.3f} of {self.limit:g} {at}; {self.left:.3f} would be left"
         if self.evaluation is None:
-            yield f"{self.tested} test patients: no figure of them leaves this hospital"
+            yield f"{counted(self.tested, 'test patient')}: no figure of them leaves this hospital"
         else:
-            yield f"{self.tested} test patients, whose own accounts are charged: {self.evaluation.sentence()}"
+            yield (
+                f"{counted(self.tested, 'test patient')}, whose own accounts are charged: "
+                f"{self.evaluation.sentence()}"
+            )
         if self.has_begun:
             yield "this study has begun here: the figures above count it twice"
         for refusal in self.refusals:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.identity import folded, is_missing
 
@@ -258,7 +259,7 @@ def _rows(
         if count > MAX_CELLS:
             raise _too_large(name, f"{MAX_CELLS:,} values")
         if len(cells) < width or any(cell.strip() for cell in cells[width:]):
-            ragged.append(f"line {line} has {len(cells)} values for {width} columns")
+            ragged.append(f"line {line} has {counted(len(cells), 'value')} for {counted(width, 'column')}")
             continue
         rows.append(
             Row(line, {column: cell.strip() for column, cell in zip(columns, cells, strict=False) if column})

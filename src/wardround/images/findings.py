@@ -16,7 +16,7 @@ class LeftOut:
 
     Args:
         name: for the hospital's own screen; of DICOM a pseudonym.
-        cause: as the end of a sentence that counts, such as "series: a slice missing".
+        cause: as a heading over what it left out, such as "series left out: a slice missing".
         label: the name of its class, where one is known.
     """
 
@@ -39,11 +39,11 @@ def causes(left_out: Iterable[LeftOut], shown: int = 2) -> str:
     """Returns counts and causes in words, with a few names each; none shown leaves the names out.
 
     >>> causes([LeftOut("b", "files: damaged"), LeftOut("c", "files: damaged")])
-    '2 files: damaged (b, c)'
+    'files: damaged (2: b, c)'
     """
     found = by_cause(left_out)
     return "; ".join(
-        f"{len(names)} {cause}" + (f" ({shortened(names, shown)})" if shown else "")
+        f"{cause} ({len(names):,}{f': {shortened(names, shown)}' if shown else ''})"
         for cause, names in found.items()
     )
 

@@ -68,7 +68,8 @@ def load_images(
         fit: treatment of a picture that is no square: `crop`, `pad` or `stretch`.
         circle: crop to the bright disc of a fundus photograph first.
         bits: used by pictures whose files have 16 bits.
-        volumes: shape that volumes are brought to; needed for a layout of volumes, and for no other.
+        volumes: shape that volumes are brought to; needed for a layout of volumes. For pictures it must be None,
+            unless `options.looking`.
         task: one of the layout's own; None takes its first.
         skip_unreadable: leave files out that cannot be decoded, as a finding, instead of refusing the set.
         phantom: the population of the layout `phantom`; None takes the default one.
@@ -93,7 +94,7 @@ def load_images(
         with open_layout(layout, root, looking=options.looking) as store:
             list_or_look = look_at_entries if options.looking else list_entries
             listing = list_or_look(layout, store, task, options)
-            recipe = _recipe(listing, pictures, volumes)
+            recipe = _recipe(listing, pictures, None if options.looking and not listing.volumes else volumes)
             digests, cached = pixels_of_files(store, listing, Wanted(recipe, cache_dir, progress))
     unreadable = cached.unreadable
     damaged = tuple(_unreadable(listing, row, unreadable[row]) for row in sorted(unreadable))

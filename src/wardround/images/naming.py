@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import assert_never
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError, as_one
 from wardround.images.csv_file import Row, read_table
 from wardround.images.entries import Entry
@@ -146,7 +147,9 @@ def _by_table(listing: Listing, name: str, data: bytes) -> Listing:
             continue
         found = find(picture)
         if len(found) > 1:
-            problems.append(f"line {row.line}: {picture} is the name of {len(found)} pictures; write the path")
+            problems.append(
+                f"line {row.line}: {picture} is the name of {counted(len(found), 'picture')}; write the path"
+            )
         elif not found:
             unmatched += 1
         else:
@@ -157,7 +160,7 @@ def _by_table(listing: Listing, name: str, data: bytes) -> Listing:
         _owned(entry, owners[number]) if number in owners else entry
         for number, entry in enumerate(listing.entries)
     )
-    notes = (f"{unmatched} rows of {name} name no picture that is read",) if unmatched else ()
+    notes = (f"{counted(unmatched, 'row')} of {name} without a picture that is read",) if unmatched else ()
     refusals = (*listing.refusals, *refusal(table, problems))
     return replace(listing, entries=entries, notes=(*listing.notes, *table.notes, *notes), refusals=refusals)
 

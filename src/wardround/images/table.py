@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from wardround.boundary.documents import Unfit, read_regular
+from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.class_names import unlabelled
 from wardround.images.csv_file import MAX_BYTES, Row, Table, read_table
@@ -127,7 +128,7 @@ def refusal(table: Table, problems: Sequence[str], words: Iterable[str] = ()) ->
         advice.append(f"If {' or '.join(named)} is a class, name it in `[data] classes`.")
     return [
         DataError(
-            f"every row of {table.name} must hold; {len(found)} problems: {shortened(found, shown=_SHOWN)}. "
+            f"every row of {table.name} must hold; {counted(len(found), 'problem')}: {shortened(found, shown=_SHOWN)}. "
             + " ".join(advice),
             code="data-rows" if problems else "data-row-length",
         )
@@ -183,7 +184,7 @@ def checked(table: Table, required: Sequence[str], options: ReaderOptions) -> Ch
         else:
             rows.append(row)
     count = len(table.rows) - len(stay)
-    notes = (f"{count} rows of {table.name} were left out, by [site] leave_out",) if count else ()
+    notes = (f"left out: {counted(count, 'row')} of {table.name}, by [site] leave_out",) if count else ()
     return Checked(tuple(rows), tuple(lacking_rows), tuple(problems), tuple(words), (*table.notes, *notes))
 
 

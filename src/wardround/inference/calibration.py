@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wardround.models.card import ModelCard
@@ -76,7 +77,7 @@ class Probabilities(nn.Module):
                     return torch.cat([1 - second, second], dim=1)
                 two = logits.topk(2, dim=1).values
                 others = torch.where(logits == two[:, :1], two[:, 1:], two[:, :1])
-                each = (slope * (logits - others) + intercept).sigmoid()
-                return each / each.sum(dim=1, keepdim=True)
+                # The logarithms of the curves: where all curves are below the smallest number, their ratios are not.
+                return F.logsigmoid(slope * (logits - others) + intercept).softmax(dim=1)
             case _:
                 assert_never(self._calibration)

@@ -1,6 +1,6 @@
 """Files that are written about an answer: masks as NIfTI, and names that do not collide."""
 
-from collections import Counter
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +22,17 @@ class Folder:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._taken = path, Counter[str]()
+        self._path, self._taken = path, set[str]()
         make_private_folder(path)
 
     def write(self, file: str, ending: str, content: bytes) -> Path:
-        """Writes a file named after the picture `file`; a second one of a name in this run gets a number."""
+        """Writes a file named after the picture `file`; with a number where this run has written one of that name."""
         stem = stem_of(file)
-        self._taken[stem] += 1
-        path = self._path / f"{stem}{'' if self._taken[stem] == 1 else f'-{self._taken[stem]}'}{ending}"
+        names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+        # Some file systems hold two names for one that differ by case alone.
+        name = next(name for name in names if f"{name}{ending}".casefold() not in self._taken)
+        self._taken.add(f"{name}{ending}".casefold())
+        path = self._path / f"{name}{ending}"
         write(path, content)
         return path
 

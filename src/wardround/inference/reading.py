@@ -108,9 +108,12 @@ def opened(card: ModelCard, paths: Sequence[Path]) -> Iterator[Opened]:
         order = {str(path): number for number, path in enumerate(files)}
         gone = [Unread(str(path), "a file must be there, this one is not") for path in files if path not in there]
         found, _ = unlabelled(store, wanted, given=True)
-        place = {one.name: order[one.name.partition("#")[0]] if "#" in one.name else order[one.name]
-                 for one in (*found, *gone)}  # fmt: skip
-        yield Opened(store, None, sorted((*found, *gone), key=lambda one: place[one.name]))
+
+        def place(one: Unlabelled | Unread) -> int:
+            file = one.name if one.name in order else one.name.rpartition("#")[0]  # a frame of a file
+            return order[file]
+
+        yield Opened(store, None, sorted((*found, *gone), key=place))
         files.clear()
 
     for path in paths:

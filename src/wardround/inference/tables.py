@@ -8,7 +8,7 @@ from typing import assert_never
 from wardround.inference.answers import RULE, Classified, Prediction, Segmented, Unanswered
 from wardround.inference.model import Model
 
-_STARTS_FORMULA = ("=", "+", "-", "@", "\t")
+_STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def json_of(model: Model, answers: Sequence[Prediction]) -> dict[str, object]:
@@ -27,7 +27,8 @@ def csv_of(model: Model, answers: Sequence[Prediction]) -> str:
     """Returns a table with one row a picture.
 
     Columns: file, class, uncertain, calibration, one `probability: <class>` each (for masks `share: <class>`),
-    findings, error. A file name that a spreadsheet would take for a formula has an apostrophe before it.
+    findings, error. A text that a spreadsheet would take for a formula, such as the name of a file or of a class,
+    has an apostrophe before it.
     """
     what = "share" if model.card.target == "masks" else "probability"
     header = ["file", "class", "uncertain", "calibration", *(f"{what}: {name}" for name in model.card.classes)]
@@ -35,7 +36,7 @@ def csv_of(model: Model, answers: Sequence[Prediction]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*header, "findings", "error"])
     for answer in answers:
-        name = f"'{answer.file}" if answer.file.startswith(_STARTS_FORMULA) else answer.file
+        name = answer.file
         row: list[object] = [name, "", "", "", *([""] * len(model.card.classes)), "", ""]
         match answer:
             case Classified(label=label, probabilities=numbers):
@@ -48,7 +49,7 @@ def csv_of(model: Model, answers: Sequence[Prediction]) -> str:
                 row[-1] = reason
             case _:
                 assert_never(answer)
-        writer.writerow(row)
+        writer.writerow([_no_formula(cell) for cell in row])
     return text.getvalue()
 
 
@@ -90,6 +91,10 @@ def _object(answer: Prediction) -> dict[str, object]:
             return {"file": answer.file, "error": answer.reason}
         case _:
             assert_never(answer)
+
+
+def _no_formula(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_STARTS_FORMULA) else cell
 
 
 def _word(flag: bool) -> str:

@@ -154,7 +154,9 @@ class Account:
         one = Counter(dict(leaves(event)))
         after = part.counts + one
         if not _covers(self._certified, after):
-            foreseen = _plus(part.counts, one, planned)
+            foreseen = Counter(dict(leaves(part.begun.foreseen)))
+            if not _covers(foreseen, after):
+                foreseen = _plus(part.counts, one, planned)
             if self._epsilon_of(part, foreseen) <= part.begun.epsilon:
                 self._certified = foreseen
             else:

@@ -167,18 +167,10 @@ def build(
         ModelError: an unknown name, pictures of a size that the network cannot read, or weights that do not fit.
         MissingExtra: the network is MONAI's, which is not installed; or the backbone's weights are not installed.
     """
-    if name not in NETWORKS:
-        nearest = difflib.get_close_matches(name, NETWORKS, n=1, cutoff=0.0)[0]
-        raise ModelError(
-            f"network must be one of {', '.join(NETWORKS)}, got {name!r}. The nearest known one is {nearest!r}."
-        )
-    builder = NETWORKS[name] if backbone is None else _with_backbone(name, backbone)
-    form = Form(tuple(size), channels, num_classes, _width(name, builder, width))
-    _check(name, builder, form)
+    builder, form = _built(name, tuple(size), channels, num_classes, width, backbone)
     if train not in get_args(Stage):
         raise ModelError(f"train must be 'all', 'norms' or 'head', got {train!r}. Choose what is trained.")
-    with torch.device("meta"):
-        names = builder.body(form)
+    names = _layout(builder, form)
     head = frozenset(key for key, _ in cut(names, builder.head)[1].named_parameters())
     body = initialised(
         lambda: builder.body(form),
@@ -190,6 +182,45 @@ def build(
     report = None if weights is None else load_weights(body, weights, head=head, absent=absent)
     parts = Parts(builder.encoder(form), body, builder.head, builder.encode_once)
     return staged(name, parts, train, segments=builder.segments, weights=report)
+
+
+def parameters_of(
+    name: str,
+    *,
+    size: tuple[int, ...],
+    channels: int,
+    num_classes: int,
+    width: int | None,
+    backbone: Backbone | None,
+) -> dict[str, torch.Tensor]:
+    """Returns the parameters of a network by name, without values and without memory: their shapes.
+
+    Raises:
+        ModelError: as `build`.
+    """
+    found: dict[str, torch.Tensor] = _layout(
+        *_built(name, size, channels, num_classes, width, backbone)
+    ).state_dict()
+    return found
+
+
+def _layout(builder: Builder, form: Form) -> nn.Sequential:
+    with torch.device("meta"):
+        return builder.body(form)
+
+
+def _built(
+    name: str, size: tuple[int, ...], channels: int, num_classes: int, width: int | None, backbone: Backbone | None
+) -> tuple[Builder, Form]:
+    if name not in NETWORKS:
+        nearest = difflib.get_close_matches(name, NETWORKS, n=1, cutoff=0.0)[0]
+        raise ModelError(
+            f"network must be one of {', '.join(NETWORKS)}, got {name!r}. The nearest known one is {nearest!r}."
+        )
+    builder = NETWORKS[name] if backbone is None else _with_backbone(name, backbone)
+    form = Form(size, channels, num_classes, _width(name, builder, width))
+    _check(name, builder, form)
+    return builder, form
 
 
 def _with_backbone(name: str, backbone: Backbone) -> Builder:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wardround.errors import ModelError
 from wardround.models.card import ModelCard, frozen_sha256, normalisation_of
-from wardround.models.catalogue import build
+from wardround.models.catalogue import build, parameters_of
 from wardround.models.network import Network
 from wardround.models.weights import faults_of, parsed, read_weights
 
@@ -35,6 +35,7 @@ def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
         )
     named = parsed(content, path)
     tensors = {name.removeprefix(prefix): named[name] for name in named if name.startswith(prefix)}
+    _check(card, tensors, path)  # before memory is taken for a network of the card's sizes
     network = build(
         card.network.name,
         size=card.network.size,
@@ -51,7 +52,7 @@ def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
             f"{card.normalisation}; use the release of wardround that wrote the card.",
             code="model-normalisation",
         )
-    _fill(network, tensors, path)
+    _fill(network, tensors)
     if frozen_sha256(network) != card.encoder_sha256:
         raise ModelError(
             f"The frozen parameters in {path.name} must have the `encoder_sha256` of the card, and do not; restore "
@@ -71,18 +72,30 @@ def _prefix(card: ModelCard, model: str | None) -> str:
     return "" if model is None else f"{model}/"
 
 
-def _fill(network: Network, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copies a file's tensors into a network whose every parameter they are."""
-    assert network.parts is not None, "the network was made by build"
-    wanted = network.parts.body.state_dict()
+def _check(card: ModelCard, tensors: dict[str, Tensor], path: Path) -> None:
+    """Refuses a file whose tensors are not every parameter of the card's network."""
+    wanted = parameters_of(
+        card.network.name,
+        size=card.network.size,
+        channels=card.network.channels,
+        num_classes=len(card.classes),
+        width=card.network.width,
+        backbone=card.network.backbone,
+    )
     faults = [f"{name}: not in the network" for name in sorted(tensors.keys() - wanted.keys())]
     faults += [f"{name}: {fault}" for name, fault in faults_of(tensors, wanted).items()]
     if faults:
         raise ModelError(
-            f"{path.name} must hold the parameters of {network.name}, and differs in {len(faults)} (first: "
+            f"{path.name} must hold the parameters of {card.network.name}, and differs in {len(faults)} (first: "
             f"{faults[0]}); take the card that was written with it.",
             code="model-weights",
         )
+
+
+def _fill(network: Network, tensors: dict[str, Tensor]) -> None:
+    """Copies a file's tensors into a network whose every parameter they are."""
+    assert network.parts is not None, "the network was made by build"
+    wanted = network.parts.body.state_dict()
     with torch.no_grad():
         for name, tensor in tensors.items():
             wanted[name].copy_(tensor)

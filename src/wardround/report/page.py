@@ -5,6 +5,7 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from wardround.boundary.text import counted
 from wardround.noisers import Trust
 from wardround.report.canvas import Chart
 from wardround.report.charts import comparison_chart, insiders_chart, rounds_chart
@@ -32,7 +33,7 @@ def render(report: Report) -> str:
 def rendered(template: str, room: str = "wardround.report", /, **values: object) -> str:
     """Returns a page of a package, with the report's style sheet in it."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for each in (decimals, percent, spread, capitalize_first):
+    for each in (decimals, percent, spread, capitalize_first, counted):
         environment.filters[each.__name__] = each
     style, source = ((resources.files(place) / name).read_text(encoding="utf-8") for place, name in (
         ("wardround.report", "report.css"), (room, template),

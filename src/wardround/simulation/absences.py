@@ -1,5 +1,6 @@
 """Absences as a study describes them, and how many of them its rounds and its privacy plan can bear."""
 
+from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.config.federation import Averages
 from wardround.errors import FederationError
@@ -51,7 +52,7 @@ def check_availability(study: Study, timetable: Timetable) -> None:
             allowed = min(allowed, getattr(study.privacy, "dropouts", 0))
         if missing > allowed:
             raise FederationError(
-                f"At most {allowed} of {len(asked)} hospitals may be missing from a round, and by the timetable "
-                f"{missing} are from round {round}; {'raise privacy.dropouts, or ' if shared else ''}change "
-                "absent_rate, late_rate or availability_seed."
+                f"At most {allowed} of {counted(len(asked), 'hospital')} may be missing from a round, and "
+                f"the timetable has {missing} missing in round {round}; "
+                f"{'raise privacy.dropouts, or ' if shared else ''}change absent_rate, late_rate or availability_seed."
             )

@@ -22,6 +22,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from wardround.boundary.text import counted
 from wardround.config.data import DataSection, HospitalsSection
 from wardround.errors import DataError
 from wardround.images.findings import shortened
@@ -110,7 +111,8 @@ def split_patients(image_set: ImageSet, data: DataSection, hospitals: HospitalsS
             dealt = {name: _in_order(group) for name, group in zip(_names(len(groups)), groups, strict=True)}
             unused = len(rest) - sum(map(len, groups))
             if unused:
-                note = f"{note} {unused} patients are in no hospital and are not used.".strip()
+                one, many = "patient is in no hospital and is", "patients are in no hospital and are"
+                note = f"{note} {counted(unused, one, many)} not used.".strip()
     split = Split(test, dealt, leaking, note, validation)
     check_disjoint(split)
     return split
@@ -167,7 +169,9 @@ def _set_aside(
     aside = [places.of(part, patient.id) < fraction for patient in patients]
     chosen = [patient for patient, is_aside in zip(patients, aside, strict=True) if is_aside]
     if not chosen:
-        raise _nobody(part, f"by chance none of {len(patients)} patients at {part}_fraction = {fraction:g}")
+        raise _nobody(
+            part, f"by chance none of {counted(len(patients), 'patient')} at {part}_fraction = {fraction:g}"
+        )
     rest = tuple(patient for patient, is_aside in zip(patients, aside, strict=True) if not is_aside)
     return _in_order(chosen), rest
 
@@ -211,7 +215,10 @@ def _published(image_set: ImageSet) -> tuple[tuple[Patient, ...], tuple[Patient,
     both = len({patient.id for patient in parts[True]} & {patient.id for patient in parts[False]})
     if not parts[False]:
         raise DataError("a published split must leave patients to train on, got none. Set published to false.")
-    note = f"The published split is leaking: {both} patients are in both its training and its test part."
+    note = (
+        f"The published split is leaking: {counted(both, 'patient is', 'patients are')} in both its "
+        "training and its test part."
+    )
     return tuple(parts[True]), tuple(parts[False]), note if both else ""
 
 
@@ -226,14 +233,15 @@ def _by_site(
     several = sum(len(patient.sites) > 1 for patient in everyone)
     if several:
         raise DataError(
-            f"a patient must be in exactly one hospital, but {several} have images from two sites "
+            "a patient must be in exactly one hospital, but "
+            f"{counted(several, 'patient has', 'patients have')} images from two sites "
             "or more. Give all images of a person one site, or choose another scheme."
         )
     unknown = sum(not patient.sites for patient in everyone)
     if unknown:
         raise DataError(
-            f"the scheme site must know everybody's site, but {unknown} of {len(everyone)} patients have "
-            "none. Fill the column site, or choose another scheme."
+            f"the scheme site must know everybody's site, but that of {unknown} of {counted(len(everyone), 'patient')} "
+            "is missing. Fill the column site, or choose another scheme."
         )
     found = sorted({patient.sites[0] for patient in everyone})
     names = found if listed is None else listed
@@ -312,7 +320,8 @@ def _by_images(patients: list[Patient], sharing: HospitalsSection) -> list[list[
     wanted = (sharing.images or 0) * np.arange(sharing.count + 1)
     if wanted[-1] > dealt[-1]:
         raise DataError(
-            f"the hospitals must find images enough, {dealt[-1]} are left to train on and {sharing.count} hospitals "
+            f"the hospitals must find images enough, {dealt[-1]} are left to train on and "
+            f"{counted(sharing.count, 'hospital')} "
             f"with {sharing.images} each need {wanted[-1]}. Ask for fewer or smaller hospitals."
         )
     after = np.searchsorted(dealt, wanted)

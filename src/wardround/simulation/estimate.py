@@ -16,6 +16,7 @@ from wardround.agreed.plans import plan_of
 from wardround.agreed.schedule import Schedule, feasibility, own_size, schedule_of
 from wardround.agreed.strategies import timetable_of
 from wardround.agreed.upload import MaskedUpload, upload_of
+from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.config.choice import choice_for
 from wardround.hospital.pictures import list_pictures
@@ -239,7 +240,7 @@ def _encoding_of(network: Network, shape: tuple[int, ...], pictures: int) -> tup
     if not is_kept(network) or not pictures:
         return size, []
     return size, [
-        f"encoding {pictures} pictures takes about {max(1, round(seconds))} s once, and is kept in the cache"
+        f"encoding {counted(pictures, 'picture')} takes about {max(1, round(seconds))} s once, and is kept in the cache"
     ]
 
 

@@ -16,7 +16,7 @@ from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
 from wardround.boundary.machine import raise_fault
 from wardround.boundary.private import open_private
-from wardround.boundary.text import shown
+from wardround.boundary.text import counted, shown
 from wardround.config import Study, read_study
 from wardround.config.privacy import Untrained
 from wardround.coordinator.observer import Observer
@@ -165,7 +165,9 @@ def _admitted(study: Study, materials: Materials, accounts: Accounts, observer: 
     """Returns the materials without patients who cannot afford the study; how many those are is said here alone."""
     materials, left_out = admitted(study, materials, accounts)
     if left_out:
-        observer.stage(f"{left_out} patients are left out: they have spent too much of their limit")
+        observer.stage(
+            f"{counted(left_out, 'patient is', 'patients are')} left out, for too much of the limit is spent"
+        )
     return materials
 
 

@@ -22,6 +22,7 @@ from wardround.accounting.statement import Statement
 from wardround.accounting.terms import PrivacyUnit
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import releases_after
+from wardround.boundary.text import counted
 from wardround.config import Study, read_study
 from wardround.coordinator.certificate import all_were_present, witness_of
 from wardround.coordinator.evaluation import noise_std
@@ -102,7 +103,7 @@ def verify_run(
     checks = [
         f"signed by {signed.signer}, and every file as it was signed",
         f"study {study.digest[:12]}…, the one of the record",
-        f"{_rounds_of(path, signed)} rounds, one line each",
+        f"{counted(_rounds_of(path, signed), 'round')}, one line each",
     ]
     record = None
     if signed.is_finished:
@@ -149,21 +150,38 @@ def _certified(path: Path, study: Study, record: RunRecord) -> Iterator[str]:
 
 def _evaluated(path: Path, study: Study, record: RunRecord, certificate: JsonObject) -> Iterator[str]:
     """Yields how the promise to test patients was recomputed from the study; a simulation makes none."""
-    if certificate.values.get("standing") != "hospitals":
-        return
     plan, seeded = plan_of(study), study.study.seed is not None
     expected = None if plan.evaluation is None else evaluation_statement(plan, simulated=False, seeded=seeded)
+    if certificate.values.get("standing") != "hospitals":
+        expected = None
     stated = certificate.section("evaluation") if certificate.values.get("evaluation") is not None else None
-    if (stated and stated.text("sentence")) != (expected and expected.sentence()):
+    if (stated and _words_of(stated)) != (expected and _expected_words(study, expected)):
         _refuse(path, "certificate.json", "certificate", "state the promise to test patients that the study makes")
     if plan.evaluation is not None and expected is not None:
-        _check_figures(path, plan, JsonObject(record.results, "results.json"))
+        _check_figures(path, study, plan, JsonObject(record.results, "results.json"))
         yield f"the promise to test patients is the study's: {expected.short()}"
 
 
-def _check_figures(path: Path, plan: Plan, results: JsonObject) -> None:
+def _words_of(stated: JsonObject) -> tuple[object, ...]:
+    """Returns what a certificate says of test patients, and whether it says so by its own statement."""
+    try:
+        statement = Statement.from_json(stated.section("statement").values)
+    except PrivacyError:
+        return ()
+    said = statement.sentence(), statement.short()
+    return stated.text("level"), statement.guarantee, (stated.text("sentence"), stated.text("short")), said
+
+
+def _expected_words(study: Study, expected: Statement) -> tuple[object, ...]:
+    said = expected.sentence(), expected.short()
+    return study.evaluation.level, expected.guarantee, said, said
+
+
+def _check_figures(path: Path, study: Study, plan: Plan, results: JsonObject) -> None:
     """Computes figures of test patients anew from the released histograms, with the noise of the plan."""
     row = results.section("evaluation")
+    if row.text("level") != study.evaluation.level:
+        _refuse(path, "results.json", "results", "have the evaluation level of the study")
     if row.values.get("figures") is None or plan.evaluation is None:
         return
     figures, present = row.section("figures"), plan.hospitals - len(row.section("missing").values)
@@ -206,7 +224,7 @@ def _promised(path: Path, study: Study, record: RunRecord, certificate: JsonObje
     spent = [line.number("epsilon") for line in _lines(record) if "epsilon" in line.values]
     if spent != sorted(spent) or any(value > statement.epsilon * (1 + _EXACT) for value in spent):
         _refuse(path, "rounds.jsonl", "rounds", "spend no more than the certificate, and never take back")
-    yield f"epsilon {statement.epsilon:.6g} is that of {statement.releases} releases under the study's plan"
+    yield f"epsilon {statement.epsilon:.6g} is that of {counted(statement.releases, 'release')} under the study's plan"
     if event is not None and statement.guarantee and 0 < statement.delta < 1:
         yield _by_another_way(path, statement, event)
 
@@ -270,7 +288,10 @@ def _received(
     if len({receipt.public_key for receipt in receipts.values()}) < len(receipts):
         _refuse(path, RECEIPTS, "receipt", "be signed with another key for each hospital")
     strangers = sorted(receipts.keys() - pinned.keys())
-    told = f"{len(receipts)} hospitals signed what their own ledgers were charged, and the certificate covers it"
+    told = (
+        f"{counted(len(receipts), 'hospital')} signed what their own ledgers were charged, and the "
+        "certificate covers it"
+    )
     unpinned = f"receipts: the keys of {', '.join(strangers)} are not pinned here (--pins), and may be anybody's"
     return (told,), ((unpinned,) if strangers else ())
 
@@ -344,7 +365,7 @@ def _covered(path: Path, study: Study, record: RunRecord, ledger: LedgerFile, no
         fewer = any(count > covered.get(leaf, 0) for leaf, count in part.counts.items())
         if fewer or spent[part.begun.hospital] < epsilon * (1 - _EXACT):
             _refuse(path, "certificate.json", "certificate", "cover what the ledger was charged")
-    return f"the certificate covers every charge of {len(spent)} hospitals"
+    return f"the certificate covers every charge of {counted(len(spent), 'hospital')}"
 
 
 def _lines(record: RunRecord) -> Iterator[JsonObject]:

@@ -23,8 +23,8 @@ from wardround.types import Vector
 _AT_ONCE = 512
 """Pictures in a matrix product: their rows stay in the processor's cache between the two products of a round."""
 
-_MOST_SQUARE = 1e12
-"""Largest squared norm of a row whose products float64 carries far below the margin of the clip."""
+_MOST_SQUARE = 1e60
+"""Largest squared norm of a row. The clipping factor of a longer one would have too few digits in float32."""
 
 
 def linear_layer(network: Network) -> nn.Linear | None:
@@ -42,7 +42,7 @@ class HeadSums:
     Args:
         layer: the head.
         rows: of every picture, (picture, feature), float32 and finite.
-        squares: squared norm of each row, float64, (picture,).
+        squares: squared norm of each row, float64, (picture,); NaN for a picture whose patient adds nothing.
     """
 
     def __init__(self, layer: nn.Linear, rows: Tensor, squares: Tensor) -> None:
@@ -52,7 +52,12 @@ class HeadSums:
 
     @classmethod
     def of(cls, network: Network, inputs: Tensor | None, loss: Loss) -> "HeadSums | None":
-        """Returns the sums of a head on kept inputs with a softmax; None where the engine is needed."""
+        """Returns the sums of a head on kept inputs with a softmax; None where the engine is needed.
+
+        The choice follows from the network and the loss alone: the engine rounds otherwise, so that one patient who
+        changed it would change every other patient's gradient. A patient with a row that is not finite, or longer than
+        10^30, adds exactly zero.
+        """
         layer = linear_layer(network)
         if layer is None or inputs is None or loss is not cross_entropy or inputs.dtype != torch.float32:
             return None
@@ -62,7 +67,10 @@ class HeadSums:
         starts = range(0, len(rows), _AT_ONCE)
         parts = [(rows[start : start + _AT_ONCE].to(torch.float64) ** 2).sum(1) for start in starts]
         squares = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
-        return cls(layer, rows, squares) if bool((squares <= _MOST_SQUARE).all()) else None
+        is_fit = squares <= _MOST_SQUARE
+        if not is_fit.all():
+            rows, squares = torch.where(is_fit[:, None], rows, 0.0), torch.where(is_fit, squares, torch.nan)
+        return cls(layer, rows, squares)
 
     @one_at_a_time()
     def sums(

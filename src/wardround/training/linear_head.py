@@ -6,7 +6,9 @@ ghost norm, which needs products of the patient's own rows only. The clipped sum
 the scaled residuals with the rows (Goodfellow 2015, https://arxiv.org/abs/1510.01799, for one picture a patient).
 
 Released: nothing. Sensitivity and neighbouring relation are those of `wardround.per_patient.clipped_sum`: norms are in
-float64 of the very residuals that are summed, and the clip aims below C by the same margin.
+float64 of the very residuals that are summed, and the clip aims below C by the same margin. A patient's terms may
+cancel: pictures that are alike, with several labels. The product would then round more than the margin, so this
+patient's gradient is formed in float64, and the vector that is measured is the vector that is added.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from torch import Tensor
 from wardround.errors import PrivacyError
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.per_patient.clipping_rules import Clipping
-from wardround.per_patient.margins import LEAST_CLIPPING_NORM
+from wardround.per_patient.margins import LEAST_CLIPPING_NORM, MOST_CANCELLED
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,14 @@ def head_sum(
     shares = torch.bincount(batch.patient, minlength=batch.num_patients)[batch.patient]
     residuals = _residuals(F.linear(batch.rows, weight, bias), batch.labels, class_weights) / shares[:, None]
     constant = 0.0 if bias is None else 1.0
-    norms = _norms(residuals.to(torch.float64), batch, constant)
-    finite = torch.isfinite(norms)
+    squared, terms = _squared_norms(residuals.to(torch.float64), batch, constant)
+    norms, finite = squared.clamp_min(0).sqrt(), torch.isfinite(terms)
+    formed = {
+        patient: _gradient(residuals, batch, patient, constant)
+        for patient in torch.nonzero(finite & (squared < MOST_CANCELLED * terms))[:, 0].tolist()
+    }
+    for patient, gradient in formed.items():
+        norms[patient] = torch.linalg.vector_norm(gradient)
     within = 0
     factors = finite.to(torch.float64)
     if clipping_norm is not None:
@@ -89,12 +97,17 @@ def head_sum(
         found = clipping.factors(torch.where(finite, norms, 1.0)[None], [size], clipping_norm)[0]
         factors = torch.where(finite, found, 0.0)
         within = int((finite & (norms <= clipping_norm)).sum())
+    in_product = finite.clone()
+    in_product[list(formed)] = False
     scale = factors.to(torch.float32)[batch.patient][:, None]
-    scaled = torch.where(finite[batch.patient][:, None], residuals * scale, 0.0)
+    scaled = torch.where(in_product[batch.patient][:, None], residuals * scale, 0.0)
     parts = [(scaled.T @ batch.rows).flatten()]
     if bias is not None:
         parts.append(scaled.sum(0))
-    return ClippedSum(torch.cat(parts), float("inf") if clipping_norm is None else clipping_norm, within)
+    vector = torch.cat(parts)
+    for patient, gradient in formed.items():
+        vector += factors[patient] * gradient
+    return ClippedSum(vector, float("inf") if clipping_norm is None else clipping_norm, within)
 
 
 def _residuals(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
@@ -104,11 +117,24 @@ def _residuals(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> 
     return residuals if class_weights is None else residuals * class_weights[labels][:, None]
 
 
-def _norms(residuals: Tensor, batch: HeadBatch, constant: float) -> Tensor:
-    """Returns the norm of each patient's gradient, float64, (patient,)."""
+def _squared_norms(residuals: Tensor, batch: HeadBatch, constant: float) -> tuple[Tensor, Tensor]:
+    """Returns the squared norm of each patient's gradient, and the sum of the sizes of its terms, float64, (patient,).
+
+    Rounding may carry a squared norm below zero.
+    """
     own = (residuals * residuals).sum(1) * (batch.squares + constant)
     squared = torch.zeros(batch.num_patients, dtype=torch.float64).index_add_(0, batch.patient, own)
+    terms = squared.clone()
     if len(batch.first):
-        crossed = (residuals[batch.first] * residuals[batch.second]).sum(1) * (batch.products + constant)
-        squared.index_add_(0, batch.patient[batch.first], 2 * crossed)
-    return squared.clamp_min(0).sqrt()
+        crossed = 2 * (residuals[batch.first] * residuals[batch.second]).sum(1) * (batch.products + constant)
+        squared.index_add_(0, batch.patient[batch.first], crossed)
+        terms.index_add_(0, batch.patient[batch.first], crossed.abs())
+    return squared, terms
+
+
+def _gradient(residuals: Tensor, batch: HeadBatch, patient: int, constant: float) -> Tensor:
+    """Returns one patient's gradient, float64, (parameter,)."""
+    own = batch.patient == patient
+    r, x = residuals[own].to(torch.float64), batch.rows[own].to(torch.float64)
+    weight = (r.T @ x).flatten()
+    return torch.cat([weight, r.sum(0)]) if constant else weight

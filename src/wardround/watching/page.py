@@ -10,7 +10,7 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from wardround.accounting.statement import format_epsilon
-from wardround.boundary.text import shown
+from wardround.boundary.text import counted, shown
 from wardround.errors import StudyError, WardroundError
 from wardround.watching.views import CoordinatorView, HospitalView, View
 
@@ -31,7 +31,8 @@ def lines_of(view: View) -> Iterator[str]:
                 code = f" ({each.code})" if each.code else ""
                 yield (
                     f"  {each.name}: {each.state}{code} for {each.seconds_in_state:.0f} s, {each.work or 'nothing'} of "
-                    f"round {each.round}; {each.answers} answers, {each.losses} lost connections, "
+                    f"round {each.round}; {counted(each.answers, 'answer')}, "
+                    f"{counted(each.losses, 'lost connection')}, "
                     f"{each.bytes_sent} bytes sent, {each.bytes_received} received, {each.seconds:.1f} s waited for"
                 )
         case HospitalView():
@@ -47,7 +48,8 @@ def lines_of(view: View) -> Iterator[str]:
                     f"{format_epsilon(study.epsilon_spent)} of {most} for one patient; {left:.3g} left{own}"
                 )
             yield (
-                f"  {view.answers} answers, {view.refusals} of them refusals or failures; {view.bytes_in} bytes in, "
+                f"  {counted(view.answers, 'answer')}, {view.refusals} of them refusals or failures; "
+                f"{view.bytes_in} bytes in, "
                 f"{view.bytes_out} out"
             )
     for work, seconds in view.seconds_by_work.items():

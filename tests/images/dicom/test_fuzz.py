@@ -103,7 +103,7 @@ def test_a_codestream_larger_than_its_header_says_never_meets_a_decoder(
 def test_a_number_of_frames_costs_no_memory(dicom, tmp_path, frames):
     dicom.picture(tmp_path, "x", "ann", NumberOfFrames=frames)
     dicom.labels(tmp_path, "label,patient_id", "ill,ann")
-    with pytest.raises(DataError, match="1 damaged"):
+    with pytest.raises(DataError, match=r"damaged DICOM files \(1"):
         dicom.read(tmp_path)
 
 
@@ -113,5 +113,5 @@ def test_sequences_nested_without_end_are_damaged(dicom, tmp_path):
     nested = (b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff") * 5000
     (tmp_path / "x").write_bytes(content[:at] + nested + content[at:])
     dicom.labels(tmp_path, "label,patient_id", "ill,ann")
-    with pytest.raises(DataError, match="1 damaged"):
+    with pytest.raises(DataError, match=r"damaged DICOM files \(1"):
         dicom.read(tmp_path)

@@ -152,7 +152,7 @@ def test_what_may_show_a_name_is_refused_unless_reviewed(dicom, tmp_path, elemen
     dicom.picture(tmp_path, "bad", "suspect", **elements)
     listing = dicom.read(tmp_path)
     assert len(listing.entries) == 2
-    assert any(note.startswith("1 images") and reason in note and "refused" in note for note in listing.notes)
+    assert any(note.startswith("refused") and "1 image (" in note and reason in note for note in listing.notes)
     assert len(dicom.read(tmp_path, reviewed=True).entries) == 3
 
 
@@ -166,7 +166,7 @@ def test_where_everything_is_refused_the_error_says_how_to_review(dicom, tmp_pat
 def test_files_that_do_not_say_whether_text_is_burned_in_are_counted(dicom, tmp_path):
     two_good_ones(dicom, tmp_path)
     dicom.edit(tmp_path / "good1", BurnedInAnnotation=None)
-    assert any(note.startswith("1 images do not say whether") for note in dicom.read(tmp_path).notes)
+    assert any(note.startswith("1 image does not say whether") for note in dicom.read(tmp_path).notes)
 
 
 @pytest.mark.parametrize("claimed", [(60_000, 60_000), (0, 7), (8000, 7000)])

@@ -66,8 +66,8 @@ def test_labels_may_name_studies_series_or_images(dicom, export, column, keyword
     )
     listing = dicom.read(export)
     assert sorted(entry.label for entry in listing.entries) == [0, 1, 1]
-    assert "1 pictures have no label and were left out" in listing.notes
-    assert "2 rows of the table of labels match nothing that is read" in listing.notes
+    assert "left out: pictures with no label (1)" in listing.notes
+    assert "rows of the table of labels that match nothing that is read (2)" in listing.notes
 
 
 def test_a_volume_is_labelled_by_any_of_its_slices_unless_they_disagree(dicom, tmp_path):
@@ -80,7 +80,7 @@ def test_a_volume_is_labelled_by_any_of_its_slices_unless_they_disagree(dicom, t
     )
     listing = dicom.read(tmp_path)
     assert len(listing.entries) == 2
-    assert "1 volumes have two labels and were left out" in listing.notes
+    assert "left out: volumes with two labels (1)" in listing.notes
 
 
 def test_a_table_that_lies_elsewhere_is_read_too(dicom, export, tmp_path_factory):
@@ -144,15 +144,15 @@ def test_everything_that_is_passed_over_is_counted(dicom, export):
     found.save_as(export / "video")
     listing = dicom.read(export)
     assert len(listing.entries) == 4
-    for start in ("2 files that are not DICOM", "2 DICOM files without pictures", "1 files without a PatientID"):
-        assert any(note.startswith(start) for note in listing.notes), listing.notes
+    for start in ("files that are not DICOM (2)", "DICOM files without pictures", "files without a PatientID"):
+        assert any(note.startswith(f"passed over: {start}") for note in listing.notes), listing.notes
     assert any("such as video" in note for note in listing.notes)
 
 
 def test_an_export_without_anything_of_use_is_an_error_with_counts(dicom, tmp_path):
     (tmp_path / "x").write_text("hello")
     dicom.labels(tmp_path, "label,patient_id", "ill,ann")
-    with pytest.raises(DataError, match="got 1 files and nothing of use: 1 files that are not DICOM"):
+    with pytest.raises(DataError, match=r"got 1 file and nothing of use: files that are not DICOM \(1"):
         dicom.read(tmp_path)
 
 
@@ -185,7 +185,7 @@ def test_a_study_under_two_patients_is_said(dicom, export):
     study = pydicom.dcmread(export / "a").StudyInstanceUID
     dicom.edit(export / "b/IM0001", StudyInstanceUID=study)
     dicom.labels(export, "label,patient_id", "ill,ann", "well,bob", "well,cas")
-    assert any(note.startswith("1 studies stand under two patients") for note in dicom.read(export).notes)
+    assert any(note.startswith("1 study stands under two patients") for note in dicom.read(export).notes)
 
 
 def test_another_key_gives_other_names_for_the_same_pictures(dicom, export):
@@ -241,7 +241,7 @@ def test_a_header_longer_than_the_limit_is_damaged(dicom, export, monkeypatch):
     dicom.labels(export, "label,patient_id", "ill,ann", "well,bob", "well,cas")
     assert len(dicom.read(export).entries) == 4
     monkeypatch.setattr(parse, "MAX_HEADER_BYTES", 150_000)
-    assert any(note.startswith("1 damaged DICOM files") for note in dicom.read(export).notes)
+    assert any(note.startswith("passed over: damaged DICOM files (1)") for note in dicom.read(export).notes)
 
 
 def test_a_deflated_file_is_unpacked_no_further_than_the_limit(dicom, tmp_path, monkeypatch):

@@ -147,8 +147,8 @@ def test_pictures_without_grades_are_passed_over_and_counted(root):
     listing = read(root)
     assert len(listing.entries) == 6
     assert listing.notes == (
-        "test.csv and 1 files in test_images have no published grades: passed over",
-        "1 pictures in train_images are not in train.csv and were passed over",
+        "test.csv and 1 file in test_images have no published grades: passed over",
+        "passed over: 1 picture in train_images without a row in train.csv",
     )
 
 

@@ -79,7 +79,7 @@ def test_the_file_managers_leftovers_are_passed_over(tmp_path):
     (root / "train/NORMAL/readme.txt").write_text("x")
     listing = read_chest_xray(open_store(root), Task.BINARY)
     assert len(listing.entries) == 5
-    assert listing.notes == ("1 files that are no pictures were passed over",)
+    assert listing.notes == ("passed over: 1 file that is no picture",)
 
 
 @pytest.mark.parametrize("name", ["person_bacteria_1.jpeg", "IM-x-1.jpeg", "scan.jpeg", "xperson1_virus_2.jpeg"])

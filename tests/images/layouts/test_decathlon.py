@@ -97,7 +97,7 @@ def test_persons_are_unnamed_and_volumes_without_masks_said(tmp_path):
     listing = read(decathlon(tmp_path))
     assert [entry.patient for entry in listing.entries] == [f"imagesTr/case_00{k}.nii.gz" for k in range(3)]
     assert listing.persons is Persons.UNNAMED
-    assert any("1 volumes without a mask" in note for note in listing.notes)
+    assert any("1 volume without a mask" in note for note in listing.notes)
 
 
 def test_a_table_of_patients_goes_before(tmp_path):
@@ -151,7 +151,7 @@ def test_a_mask_with_an_unknown_class_is_an_unreadable_finding(tmp_path):
     root = decathlon(tmp_path / "data")
     (root / "labelsTr/case_001.nii.gz").write_bytes(nifti_bytes(np.full((6, 8, 6), 7, np.uint8), AFFINE))
     with pytest.raises(
-        DataError, match=r"1 cannot be read: a mask must hold the classes 0 to 2, got 7 \(.*case_001.nii.gz\)"
+        DataError, match=r"cannot be read: a mask must hold the classes 0 to 2, got 7 \(1: .*case_001.nii.gz\)"
     ):
         load(root)
 

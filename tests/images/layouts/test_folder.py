@@ -57,7 +57,7 @@ def test_a_table_gives_label_patient_and_site(root):
         ("ill/p1/a.png", 1, "ann", "north"),
         ("well/lone.png", 0, "bob", None),
     ]
-    assert listing.notes == ("3 pictures in the folder are not in metadata.csv and were passed over",)
+    assert listing.notes == ("passed over: 3 pictures in the folder without a row in metadata.csv",)
 
 
 def test_everything_wrong_with_a_table_is_said_at_once(root):

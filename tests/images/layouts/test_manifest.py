@@ -58,7 +58,7 @@ def test_labels_are_classes_with_numbers_first_and_by_value(root):
         ("a/2.png", 2, "bob", ()),
         ("b/3.jpg", 0, "ann", ()),
     ]
-    assert listing.notes == ("5 images in the folder are not in manifest.csv and were passed over",)
+    assert listing.notes == ("passed over: 5 images in the folder without a row in manifest.csv",)
 
 
 def test_the_same_labels_are_grades_where_grading_is_the_task(root):

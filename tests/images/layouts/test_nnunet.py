@@ -66,7 +66,7 @@ def test_every_case_has_its_channels_in_order_and_its_mask(tmp_path, channels, l
     assert (listing.target, listing.volumes, listing.channels) == (Target.MASKS, True, len(channels))
     assert listing.class_names == ("background", "left", "right")
     assert listing.persons is Persons.UNNAMED
-    assert "1 cases without a mask were passed over" in listing.notes
+    assert "passed over: 1 case without a mask" in listing.notes
     store = open_store(tmp_path / "data")
     assert guess_layout(store) == "nnunet"
     for entry, case in zip(listing.entries, sorted(made), strict=True):

@@ -7,7 +7,7 @@ from importlib import metadata, resources
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.backbone import needs_backbone
 from tests.errors import raises_code
 
@@ -98,6 +98,8 @@ def test_converted_weights_are_kept_checked_and_made_again(tmp_path, monkeypatch
     assert source.digest_of(load_file(kept)) != source.FOLDED_SHA256
     assert source.digest_of(source.parameters(tmp_path)) == source.FOLDED_SHA256
     assert kept.read_bytes() == content
+    save_file({"stem.weight": torch.zeros(2, dtype=torch.bfloat16)}, kept)
+    assert source.digest_of(source.parameters(tmp_path)) == source.FOLDED_SHA256
     request.getfixturevalue("no_package")  # from here on the kept file is all there is
     again = source.parameters(tmp_path)
     assert again.keys() == first.keys()

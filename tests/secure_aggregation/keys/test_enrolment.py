@@ -13,14 +13,12 @@ from wardround.secure_aggregation.keys.enrolment import (
     Invitation,
     accept_invitation,
     begin_consortium,
-    bind_certificate,
     invite,
-    is_bound,
     pin_answer,
     read_enrolment,
     write_enrolment,
 )
-from wardround.secure_aggregation.keys.identity import Identity, SigningKey, spoken_fingerprint
+from wardround.secure_aggregation.keys.identity import SigningKey, spoken_fingerprint
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
 
@@ -149,15 +147,6 @@ def test_a_consortium_is_begun_once(enrolled):
         begin_consortium(folder / "consortium", "Lungs")
     with raises_code(FederationError, "federation-no-consortium"):
         invite(folder / "north", "south")
-
-
-def test_a_couriers_certificate_is_bound_to_one_hospital_and_one_key():
-    key, other = (SigningKey.new(system_entropy) for _ in range(2))
-    signature = bind_certificate(Identity("north", key), b"c" * 32)
-    assert is_bound(key.public, "north", b"c" * 32, signature)
-    assert not is_bound(key.public, "south", b"c" * 32, signature)
-    assert not is_bound(key.public, "north", b"d" * 32, signature)
-    assert not is_bound(other.public, "north", b"c" * 32, signature)
 
 
 @pytest.mark.parametrize("name", ["../north", "north/south", "-north", "Zürich", " north", "n" * 65, ""])

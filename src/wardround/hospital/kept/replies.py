@@ -2,7 +2,8 @@
 
     asked.json   the last attempt at each round and purpose, and a digest of what it asked: on disk before the charge
     reply        the last reply that was charged for, behind the digest of its request: on disk before it is sent
-    exchanges    the last exchange of each coordinator's key: on disk before an answer that is charged for alone
+    exchanges    the last exchange of each coordinator's key, the study's first: on disk before its first answer, and
+                 before one that is charged for alone or replaces a file
 
 A courier delivers a message at least once, and an answer may be lost after its charge. The same bytes asked again are
 answered with the same bytes, at no charge, by a hospital that was started again as well. Only the last reply that was
@@ -15,12 +16,16 @@ Released: nothing but bytes that were released before. Neither file is sent.
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from wardround.boundary.documents import MOST_JSON_BYTES, parse_json, read_regular
 from wardround.boundary.private import make_private_folder
 from wardround.errors import FederationError, RecordError
 from wardround.secure_aggregation.keys.key_files import write_key_file
+
+OTHER_COORDINATOR = "federation-other-coordinator"
+"""Code of the error of a request by a coordinator who is not the study's."""
 
 _ASKED, _REPLY, _EXCHANGES = "asked.json", "reply", "exchanges.json"
 _MOST_REPLY_BYTES = 1 << 32
@@ -45,17 +50,36 @@ class Replies:
         if folder is not None:
             self._read(folder)
 
-    def check_follows(self, coordinator: bytes, exchange: int, *, is_charged: bool) -> None:
+    def check_follows(
+        self, coordinator: bytes, exchange: int, *, coordinators: Collection[bytes], is_noted: bool
+    ) -> None:
         """Refuses an exchange before the last one of this coordinator; the last one again is a repetition.
 
-        `is_charged`: the exchange is noted on disk before this returns. An earlier step of a masked attempt that is
-        replayed after a restart finds no attempt, or one that was taken part in, and is refused by `MaskedRounds`.
+        A study has one coordinator, the first that asked, as long as it may ask: another one, which the hospital has
+        pinned for studies of its own, could spend this study's rounds, or replace its finished model.
+
+        Args:
+            coordinator: public key that signed the message.
+            exchange: its number.
+            coordinators: public keys of those who may ask now.
+            is_noted: the exchange is noted on disk before this returns. An earlier step of a masked attempt that is
+                replayed after a restart finds no attempt, or one that was taken part in, and is refused by
+                `MaskedRounds`.
 
         Raises:
-            FederationError: the message was sent before another one that was answered.
+            FederationError: the message was sent before another one that was answered, or by another coordinator (code
+                `OTHER_COORDINATOR`).
         """
         key = coordinator.hex()
-        last = self._exchanges.get(key, 0)
+        is_first = not self._exchanges
+        has_study = next((known for known in self._exchanges if bytes.fromhex(known) in coordinators), key)
+        if has_study != key:
+            raise FederationError(
+                f"A study must be asked for by one coordinator, the first that asked ({has_study}), got {key}. Where "
+                "this key takes the place of the other, remove the other's line from coordinators.toml.",
+                code=OTHER_COORDINATOR,
+            )
+        last = self._exchanges.get(key, -1)
         if exchange < last:
             raise FederationError(
                 f"A message must be of the last exchange or a later one, {last}, got {exchange}: an old one was sent "
@@ -63,9 +87,12 @@ class Replies:
                 code="federation-replay",
             )
         if exchange > last:
-            self._exchanges[key] = exchange
-            if is_charged:
-                self._write(_EXCHANGES, json.dumps(self._exchanges).encode())
+            following = {**self._exchanges, key: exchange}
+            if is_noted or is_first:
+                self._write(_EXCHANGES, json.dumps(following).encode())
+            self._exchanges = (
+                following  # after the write: where it fails, the same message is noted when it comes again
+            )
 
     def again(self, message: bytes) -> bytes | None:
         """Returns the reply that these same bytes were answered with, where it is kept; else None."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError, as_one
 from wardround.images.class_names import numbers_first
 from wardround.images.dicom.decoder import DicomDecoder
@@ -82,7 +83,9 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
         listing = _unlabelled(units, gone_out, target, notes, are_volumes=bool(seen.slices))
     else:
         if seen.segmentations:
-            notes.append(f"{len(seen.segmentations)} segmentations were passed over: the task is {task.value}")
+            notes.append(
+                f"passed over: {counted(len(seen.segmentations), 'segmentation')}, for the task is {task.value}"
+            )
         listing = _labelled(units, gone, table, target, notes, are_volumes=bool(seen.slices))
     left_out = (*listing.left_out, *seen.passed_over)
     listing = replace(
@@ -95,7 +98,8 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
     if not listing.entries:
         why = causes(left_out) or "; ".join(listing.notes) or "no DICOM file lies there"
         nothing = DataError(
-            f"a DICOM export must hold something to train on, got {seen.num_files} files and nothing of use: {why}.",
+            f"a DICOM export must hold something to train on, got {counted(seen.num_files, 'file')} and "
+            f"nothing of use: {why}.",
             code="data-nothing-left",
         )
         if not (options.looking and units):
@@ -190,7 +194,9 @@ def _units(seen: Survey, name_for: Callable[[str, str], str]) -> _Units:
     for header in used:
         owners.setdefault(header.study, set()).add(patient(header))
     if shared := sum(len(people) > 1 for study, people in owners.items() if study):
-        notes.append(f"{shared} studies stand under two patients or more, who may be one person")
+        notes.append(
+            f"{counted(shared, 'study stands', 'studies stand')} under two patients or more, who may be one person"
+        )
     like_another = several((header.likeness, patient(header)) for header in used if header.likeness is not None)
     gone = [
         (unit, f"images refused: {unit.headers[0].refusal}; look at them, and set reviewed to let them in")
@@ -200,7 +206,7 @@ def _units(seen: Survey, name_for: Callable[[str, str], str]) -> _Units:
         return _Units(pictures(used, patient), gone, notes, like_another, shared_series(used, patient))
     units, left_out = volumes(used, patient)
     counts = Counter(reason for _, reason in left_out)
-    notes += [f"{count} series were left out: {reason}" for reason, count in sorted(counts.items())]
+    notes += [f"series left out: {reason} ({count:,})" for reason, count in sorted(counts.items())]
     gone += [(unit, f"series left out: {reason}") for unit, reason in left_out]
     return _Units(units, gone, notes, like_another, shared_series(used, patient))
 
@@ -229,17 +235,17 @@ def _labelled(
         if len(found) == 1:
             labelled.append((unit, found.pop()))
         else:
-            cause = f"{what} have {'two labels' if found else 'no label'} and were left out"
+            cause = f"{what} with {'two labels' if found else 'no label'}"
             left_out.append(LeftOut(_called(unit), cause))
     counts = Counter(one.cause for one in left_out)
-    notes += [f"{count} {cause}" for cause, count in sorted(counts.items())]
+    notes += [f"left out: {cause} ({count:,})" for cause, count in sorted(counts.items())]
     for unit, cause in gone:
         names = {row.label for row in labels_of(unit)}
         left_out.append(LeftOut(_called(unit), cause, names.pop() if len(names) == 1 else None))
     unmatched = [row for key, row in table.rows.items() if key not in matched]
     if unmatched:
-        notes.append(f"{len(unmatched)} rows of the table of labels match nothing that is read")
-        cause = "rows of the table of labels match nothing that is read"
+        cause = "rows of the table of labels that match nothing that is read"
+        notes.append(f"{cause} ({len(unmatched):,})")
         left_out += [LeftOut(f"line {row.line}", cause, row.label) for row in unmatched]
     class_names = tuple(sorted({row.label for row in table.rows.values()}, key=numbers_first))
     number = {name: label for label, name in enumerate(class_names)}
@@ -289,11 +295,11 @@ def _segmented(
     chosen = [unit for unit in units if unit.file in masks]
     overlaid = sum(len(several) > 1 for several in masks.values())
     counts = {
-        "segmentations belong to no series that is read, or to several, and were passed over": len(unmatched),
-        "volumes have no segmentation and were left out": len(units) - len(chosen),
-        "volumes have several segmentations, laid over each other": overlaid,
+        "passed over: segmentations that belong to no series that is read, or to several": len(unmatched),
+        "left out: volumes without a segmentation": len(units) - len(chosen),
+        "volumes with several segmentations, laid over each other": overlaid,
     }
-    notes += [f"{count} {what}" for what, count in counts.items() if count]
+    notes += [f"{what} ({count:,})" for what, count in counts.items() if count]
     labels = {label for several in masks.values() for found in several for label in found.segments if label}
     cause = "volumes without a segmentation"
     left_out = (*unmatched, *(LeftOut(_called(unit), cause) for unit in units if unit.file not in masks))

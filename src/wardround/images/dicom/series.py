@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.dicom.geometry import UNPLACED, NoStack, Plane, grid_of
 from wardround.images.dicom.headers import Header, Kind, read_header
@@ -76,21 +77,23 @@ def survey(
     kept, shared = without_repeats(store, headers)
     repeats = len(headers) - len(kept)
     refused = Counter(header.refusal for header in kept if header.refusal is not None)
-    notes = [f"{count} {what} were passed over" for what, count in sorted(counts.items())]
+    notes = [f"passed over: {what} ({count:,})" for what, count in sorted(counts.items())]
     if repeats:
-        notes.append(f"{repeats} files repeat an image that was there before and were passed over")
+        notes.append(f"passed over: {counted(repeats, 'file')} with an image that was there before")
     if shared:
         notes.append(
-            f"{shared} images have the SOPInstanceUID of another one and other pixels: the export gave several images "
-            "one UID. They are kept; ask for an export in which each has its own"
+            f"{counted(shared, 'image has', 'images have')} the SOPInstanceUID of another one and other pixels: "
+            "the export gave several images one UID. They are kept; ask for an export in which each has its own"
         )
     for reason, count in sorted(refused.items()):
-        verdict = "let in as reviewed" if reviewed else "refused; look at them, and set reviewed to let them in"
-        notes.append(f"{count} images ({reason}) were {verdict}")
+        verdict = "let in as reviewed" if reviewed else "refused until they are looked at and reviewed is set"
+        notes.append(f"{verdict}: {counted(count, 'image')} ({reason})")
     used = [header for header in kept if reviewed or header.refusal is None]
     silent = sum(header.is_silent for header in used if header.kind is not Kind.SEGMENTATION)
     if silent:
-        notes.append(f"{silent} images do not say whether text is burned in; look at some of them")
+        notes.append(
+            f"{counted(silent, 'image does', 'images do')} not say whether text is burned in; look at some of them"
+        )
     pictures, slices, segmentations = (tuple(h for h in used if h.kind is kind) for kind in _USED)
     kept_out = () if reviewed else tuple(header for header in kept if header.refusal is not None)
     return Survey(pictures, slices, segmentations, tuple(notes), len(names), tuple(passed_over), kept_out)

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.csv_file import Row, read_table
 from wardround.images.entries import Entry, Target, Task
@@ -117,10 +118,12 @@ def _notes(store: Store, rows: Sequence[Row], pictures: Mapping[str, Sequence[st
     notes = []
     num_test = sum(name.startswith(f"{TEST_FOLDER}/") for name in store.names())
     if num_test or TEST_TABLE in store:
-        notes.append(f"{TEST_TABLE} and {num_test} files in {TEST_FOLDER} have no published grades: passed over")
+        notes.append(
+            f"{TEST_TABLE} and {counted(num_test, 'file')} in {TEST_FOLDER} have no published grades: passed over"
+        )
     num_unlisted = len(pictures.keys() - {row.values["id_code"] for row in rows})
     if num_unlisted:
-        notes.append(f"{num_unlisted} pictures in {FOLDER} are not in {TABLE} and were passed over")
+        notes.append(f"passed over: {counted(num_unlisted, 'picture')} in {FOLDER} without a row in {TABLE}")
     return tuple(notes)
 
 

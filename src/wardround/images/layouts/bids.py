@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.class_names import numbers_first
 from wardround.images.csv_file import Row, Table, read_table
@@ -63,9 +64,9 @@ def read_bids(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> 
         raise _refused(f"two values of {column} or more", ", ".join(class_names) or "none")
     notes = [*found.notes]
     if dropped:
-        notes.append(f"{len(dropped)} images of other kinds were passed over")
+        notes.append(f"passed over: {counted(len(dropped), 'image')} of other kinds")
     if unseen := len(listed - pictured):
-        notes.append(f"{unseen} participants have no image in anat")
+        notes.append(f"{counted(unseen, 'participant has', 'participants have')} no image in anat")
     rowless = [name for name, person in chosen.items() if person not in rows]
     dropped += [LeftOut(name, "images whose participant's row does not hold or is left out") for name in rowless]
     return Listing(

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.decode.nifti import ENDINGS
 from wardround.images.findings import LeftOut, shortened
@@ -72,7 +73,9 @@ def masks_of(store: Store, images: Collection[str]) -> Masks:
             left_out.append(LeftOut(image, f"images with {'several masks' if chosen else 'no mask'}"))
     left_out += [LeftOut(mask, "masks of no image that is read") for masks in found.values() for mask in masks]
     if not of_image:
-        raise _refused("a mask for an image", f"{len(several)} images with several" if several else "none")
+        raise _refused(
+            "a mask for an image", f"{counted(len(several), 'image')} with several" if several else "none"
+        )
     wrong = _refused("one dseg or mask for an image", f"several for {len(several)}: {shortened(several)}")
     return Masks(of_image, _class_names(store, of_image), tuple(left_out), (wrong,) if several else ())
 

@@ -10,6 +10,7 @@ a mask (`test`) are passed over.
 from pathlib import PurePosixPath
 from typing import Any
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError, as_one
 from wardround.images.decode.nifti import ENDINGS, NIFTI
 from wardround.images.entries import Entry, Region, Target, Task
@@ -53,7 +54,7 @@ def read_decathlon(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS
         raise DataError(f"{DESCRIPTION} must list volumes under 'training', got none. Restore it.")
     pairs, problems = _pairs(store, description)
     missing = DataError(
-        f"every volume of {DESCRIPTION} must have its two files, {len(problems)} problems: "
+        f"every volume of {DESCRIPTION} must have its two files, {counted(len(problems), 'problem')}: "
         f"{shortened(problems)}. Restore the files, or take the entries out."
     )
     refusals = [missing] if problems else []
@@ -65,7 +66,7 @@ def read_decathlon(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS
     entries = [Entry(image, 0, None, split="train", mask=(mask,)) for image, mask in sorted(pairs)]
     notes = []
     if untested := len(as_list(description.get("test"))):
-        notes.append(f"{untested} volumes without a mask were passed over")
+        notes.append(f"passed over: {counted(untested, 'volume')} without a mask")
     return Listing(
         tuple(entries),
         names,

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.all_pictures import IN_MASKS, MASKS, is_mask, plain
 from wardround.images.class_names import numbers_first, unlabelled
@@ -63,7 +64,11 @@ def _by_table(store: Store, options: ReaderOptions) -> Listing:
         for file, row in sorted(found.rows.items())
     )
     unlisted = sum(file not in found.listed for file in files_in(store)[0])
-    notes = [f"{unlisted} pictures in the folder are not in {METADATA} and were passed over"] if unlisted else []
+    notes = (
+        [f"passed over: {counted(unlisted, 'picture')} in the folder without a row in {METADATA}"]
+        if unlisted
+        else []
+    )
     return Listing(entries, class_names, (*found.notes, *notes), refusals=found.refusals)
 
 
@@ -98,9 +103,13 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
         of_patients = _wrong_patients(listing.entries, len(listing.class_names))
         refusals += [of_patients] if of_patients else []
     num_others = sum("/" in name for name in store.names()) - sum("/" in file for file in pictures)
-    notes = [f"{num_others} files that are no pictures were passed over"] if num_others else []
+    notes = (
+        [f"passed over: {counted(num_others, 'file that is no picture', 'files that are no pictures')}"]
+        if num_others
+        else []
+    )
     if loose := len(pictures) - len(placed):
-        notes.append(f"{loose} pictures lie in no folder of a class and were passed over")
+        notes.append(f"passed over: {counted(loose, 'picture')} in no folder of a class")
     return replace(
         listing,
         notes=(*listing.notes, *notes),
@@ -165,7 +174,9 @@ def _listing(found: list[_Placed], options: ReaderOptions) -> tuple[Listing, Dat
         for one in sorted(kept, key=lambda one: (number[folded(one.name)], one.file))
     ]
     left_out = sum(folded(one.name) in meant for one in found)
-    notes = (f"{left_out} pictures were left out, by [site] leave_out",) if left_out else ()
+    notes = (
+        (f"{counted(left_out, 'picture was', 'pictures were')} left out, by [site] leave_out",) if left_out else ()
+    )
     return Listing(tuple(entries), class_names, notes), error if wrong else None
 
 

@@ -12,6 +12,7 @@ before anything is made of it.
 
 from collections.abc import Mapping, Sequence
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.class_names import numbers_first
 from wardround.images.csv_file import Row, Table, read_table
@@ -180,7 +181,9 @@ def _unlisted(table: Table, files: Files, names: Sequence[str]) -> tuple[str, ..
         files.find(row.values[column])[0] for row in table.rows for column in ("image", "mask") if row.get(column)
     }
     count = sum(_kind(name) is not None and name not in listed for name in names)
-    return (f"{count} images in the folder are not in {table.name} and were passed over",) if count else ()
+    return (
+        (f"passed over: {counted(count, 'image')} in the folder without a row in {table.name}",) if count else ()
+    )
 
 
 READER = Reader(read_manifest, EXPECTED, (Task.CLASSIFICATION, Task.GRADING, Task.SEGMENTATION))

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError, as_one
 from wardround.images.decode.nifti import ENDINGS as VOLUME_ENDINGS
 from wardround.images.decode.nifti import NIFTI
@@ -69,17 +70,17 @@ def listing_of(store: Store, description: Mapping[str, Any], options: ReaderOpti
     cases = _listed(listed) if listed else _found(store, ending)
     colours = 1 if not are_volumes and len(channels) == 3 else len(channels)  # one file has all three colours
     if not are_volumes and colours != 1:
-        raise _refused("one channel or three colours where files are pictures", f"{len(channels)} channels")
+        raise _refused("one channel or three colours where files are pictures", counted(len(channels), "channel"))
     problems, gone = [], []
     for case, (files, mask) in cases.items():
         missing = [file for file in (*files, mask) if file not in store]
         if missing or len(files) != colours:
-            what = f"{shortened(missing)} missing" if missing else f"{len(files)} of {colours} channels"
+            what = f"{shortened(missing)} missing" if missing else f"{len(files)} of {counted(colours, 'channel')}"
             problems.append(f"{case}: {what}")
             gone.append(LeftOut(case, "cases without their mask or with another number of channels"))
     incomplete = _refused(
         f"for every case a mask and {colours} files named as {IMAGES}/CASE_0000{ending}",
-        f"{len(problems)} problems: {shortened(problems)}",
+        f"{counted(len(problems), 'problem')}: {shortened(problems)}",
     )
     refusals = options.refused([incomplete] if problems else [])
     broken = {one.name for one in gone}
@@ -88,7 +89,7 @@ def listing_of(store: Store, description: Mapping[str, Any], options: ReaderOpti
     return Listing(
         tuple(Entry(files[0], 0, None, sources=files, mask=(mask,)) for files, mask in whole.values()),
         class_names,
-        (f"{len(untested)} cases without a mask were passed over",) if untested else (),
+        (f"passed over: {counted(len(untested), 'case')} without a mask",) if untested else (),
         left_out=tuple(gone),
         refusals=refusals,
         target=Target.MASKS,

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from wardround.boundary.text import counted
 from wardround.images.entries import Target
 from wardround.images.patients import ImageSet
 from wardround.images.quality.measure import Measures
-from wardround.images.quality.notice import Level, Notice, counted
+from wardround.images.quality.notice import Level, Notice
 from wardround.types import Persons
 
 FEW_PATIENTS = 10

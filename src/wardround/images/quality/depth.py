@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from wardround.boundary.text import counted
 from wardround.images.quality.measure import Measures
-from wardround.images.quality.notice import Level, Notice, counted
+from wardround.images.quality.notice import Level, Notice
 
 BITS = (10, 12, 14)
 """Depths of detectors whose values lie in files of 16 bits."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
+from wardround.boundary.text import counted
 from wardround.images.entries import Target
 from wardround.images.findings import LeftOut, by_cause, causes
 from wardround.images.listing import NO_LABEL
 from wardround.images.naming import TABLE, proposed_pattern
 from wardround.images.patients import ImageSet
-from wardround.images.quality.notice import Level, Notice, counted
+from wardround.images.quality.notice import Level, Notice
 from wardround.types import Persons
 
 _EXAMPLES = 5

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.entries import Target
 from wardround.images.findings import Findings, by_cause
@@ -19,7 +20,7 @@ from wardround.images.quality.facts import FileFacts
 from wardround.images.quality.found import found_notices
 from wardround.images.quality.lookalikes import Lookalike, search_lookalikes
 from wardround.images.quality.measure import Measures, measure
-from wardround.images.quality.notice import Level, Notice, counted
+from wardround.images.quality.notice import Level, Notice
 from wardround.images.quality.outliers import LEAST_PICTURES, mask_notices, outlier_notices
 from wardround.images.quality.wrong_reasons import Shortcut, shortcut_notices, shortcuts_of
 from wardround.images.rows.cache import Progress

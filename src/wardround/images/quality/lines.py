@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 
-from wardround.boundary.text import shown
+from wardround.boundary.text import counted, shown
 from wardround.images.entries import Target
 from wardround.images.findings import Findings, causes, shortened
 from wardround.images.patients import ImageSet
 from wardround.images.quality.inspection import Inspection
-from wardround.images.quality.notice import Level, Notice, counted
+from wardround.images.quality.notice import Level, Notice
 from wardround.types import Persons
 
 _GROUPS = 3
@@ -25,9 +25,9 @@ def lines(inspection: Inspection, image_set: ImageSet) -> list[str]:
 def _lines(inspection: Inspection, file_of: Mapping[int, str], *, is_unnamed: bool) -> Iterator[str]:
     card, balance = inspection.card, inspection.balance
     said = (
-        f"{card.schema.layout}: {balance.images:,} images that name no patient"
+        f"{card.schema.layout}: {counted(balance.images, 'image that names', 'images that name')} no patient"
         if is_unnamed
-        else f"{card.schema.layout}: {balance.images:,} images of {balance.patients:,} patients, "
+        else f"{card.schema.layout}: {counted(balance.images, 'image')} of {counted(balance.patients, 'patient')}, "
         f"{balance.range_per_patient}"
     )
     yield "; ".join([said, *not_used(inspection.findings)])
@@ -40,7 +40,8 @@ def _lines(inspection: Inspection, file_of: Mapping[int, str], *, is_unnamed: bo
         yield f"{order}: {', '.join(one.name for one in balance.shown)}"
     for what, counts in (("class", balance.shown), ("site", balance.sites)):
         for one in counts:
-            yield f"{what} {one.name}: {one.images:,} images" + f" of {one.patients:,} patients" * (not is_unnamed)
+            of = "" if is_unnamed else f" of {counted(one.patients, 'patient')}"
+            yield f"{what} {one.name}: {counted(one.images, 'image')}{of}"
     yield f"licence: {card.stated.licence}; source: {card.stated.source}"
     yield f"digest: {card.id}"
     yield ""

@@ -34,12 +34,3 @@ class Notice:
     advice: str
     rows: tuple[tuple[int, ...], ...] = ()
     names: tuple[str, ...] = ()
-
-
-def counted(count: int, one: str, many: str | None = None) -> str:
-    """Returns a count with its noun.
-
-    >>> counted(1, "picture"), counted(1234, "picture"), counted(2, "class", "classes")
-    ('1 picture', '1,234 pictures', '2 classes')
-    """
-    return f"{count:,} {one if count == 1 else many or one + 's'}"

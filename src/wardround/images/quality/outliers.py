@@ -11,9 +11,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from wardround.boundary.text import counted
 from wardround.images.quality.facts import FileFacts
 from wardround.images.quality.measure import Floats, Measures
-from wardround.images.quality.notice import Level, Notice, counted
+from wardround.images.quality.notice import Level, Notice
 
 FAR = 6.0
 """Robust standard deviations from the median beyond which a picture is called unlike the others."""

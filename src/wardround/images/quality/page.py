@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from wardround.boundary.private import appears_whole
+from wardround.boundary.text import counted
 from wardround.errors import MissingExtra
 from wardround.images.entries import Target
 from wardround.images.patients import ImageSet
@@ -70,6 +71,7 @@ def render(inspection: Inspection, image_set: ImageSet) -> str:
             "Install it with: pip install 'wardround[report]'."
         ) from None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["counted"] = counted
     held = {image.row: (patient, image) for patient in image_set.patients for image in patient.images}
 
     @functools.cache

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ _IN_FLIGHT = 256
 
 _VOLUMES_IN_FLIGHT = 4
 
+_FRAMES_AT_ONCE = 16
+"""Frames of one file that a thread takes together, so that the file is read and hashed once for them."""
 
 _HEAD_BYTES = 1 << 18
 """First bytes of a file that tell how much memory it takes; most pictures are not larger."""
@@ -56,6 +58,10 @@ class _Room:
                 self._changed.notify_all()
 
 
+Frames = list[tuple[Entry, str]]
+"""Entries of the same files, with their digests: frames of one file, or a single entry."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """The rows that are asked for.
@@ -82,21 +88,31 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
     in_flight = _VOLUMES_IN_FLIGHT if listing.volumes else _IN_FLIGHT
     with pillow_kept_quiet(), ThreadPoolExecutor(_WORKERS) as pool:
         room = _Room(_MOST_BYTES)
+        of_frames: dict[tuple[str, ...], list[str]] = {}
 
         def hashed(entry: Entry) -> str:
+            if entry.frame is not None and entry.files in of_frames:
+                return _joined(entry, of_frames[entry.files])
             with room.of(max(map(store.size, (*entry.files, *entry.mask)))):
-                return _digest(store, entry)
+                try:
+                    parts = [sha256(store.read(name)).hexdigest() for name in (*entry.files, *entry.mask)]
+                except DataError:
+                    return _unopened(entry)
+            if entry.frame is not None:
+                of_frames[entry.files] = parts
+            return _joined(entry, parts)
 
         digests = list(pool.map(hashed, entries))
 
-        def opened(entry: Entry, digest: str) -> Prepared | str:
-            with room.of(_memory(store, entry, listing, wanted.recipe)):
-                return _opened(store, entry, digest, listing, wanted.recipe)
+        def opened(frames: Frames) -> list[Prepared | str]:
+            with room.of(_memory(store, frames[0][0], listing, wanted.recipe)):
+                return _opened(store, frames, listing, wanted.recipe)
 
         def fill() -> Iterator[Prepared | str]:
             for start in range(0, len(entries), in_flight):
                 batch = slice(start, start + in_flight)
-                yield from pool.map(opened, entries[batch], digests[batch])
+                for prepared in pool.map(opened, _by_file(entries[batch], digests[batch])):
+                    yield from prepared
 
         source = (listing.decoder.key, MAX_PIXELS)
         return digests, _cached(source, digests, wanted, fill, has_masks=listing.target is Target.MASKS)
@@ -135,36 +151,54 @@ def _cached(
     return cached_pictures(wanted.cache_dir, key, shape, fill, wanted.progress, recipe.rows)
 
 
-def _digest(store: Store, entry: Entry) -> str:
-    """Returns one file's own sha256; for several, and for a frame, one over theirs; without content, over its name."""
-    try:
-        return _joined(entry, [sha256(store.read(name)).hexdigest() for name in (*entry.files, *entry.mask)])
-    except DataError:
-        return _unopened(entry)
+def _by_file(entries: Sequence[Entry], digests: Sequence[str]) -> list[Frames]:
+    """Returns entries with their digests: up to `_FRAMES_AT_ONCE` frames of one file together, others alone."""
+    groups: list[Frames] = []
+    for entry, digest in zip(entries, digests, strict=True):
+        before = groups[-1] if groups else []
+        same = before and (entry.files, entry.mask) == (before[0][0].files, before[0][0].mask)
+        if same and entry.frame is not None and len(before) < _FRAMES_AT_ONCE:
+            before.append((entry, digest))
+        else:
+            groups.append([(entry, digest)])
+    return groups
 
 
 def _unopened(entry: Entry) -> str:
+    """Returns the digest of an entry without content, over its name."""
     return sha256(f"unopened {entry.file}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _joined(entry: Entry, parts: list[str]) -> str:
+    """Returns one file's own sha256; for several, and for a frame, one over theirs."""
     if len(parts) == 1 and entry.frame is None:
         return parts[0]
     return sha256(f"{len(entry.files)} {entry.frame} {' '.join(parts)}".encode()).hexdigest()
 
 
-def _opened(store: Store, entry: Entry, digest: str, listing: Listing, recipe: Recipe) -> Prepared | str:
-    """Returns the rows, or the reason why there are none."""
+def _opened(store: Store, frames: Frames, listing: Listing, recipe: Recipe) -> list[Prepared | str]:
+    """Returns the rows of each entry, or the reason why there are none; the entries have the same files."""
+    first = frames[0][0]
     try:
-        contents = [store.read(name) for name in entry.files]
-        masks = [store.read(name) for name in entry.mask]
+        contents = [store.read(name) for name in first.files]
+        masks = [store.read(name) for name in first.mask]
     except DataError as error:
-        if digest != _unopened(entry):
+        if any(digest != _unopened(entry) for entry, digest in frames):
             raise
         too_large = f"a file must have at most {MAX_BYTES:,} bytes, this one has more"
-        return too_large if error.code == "data-file-size" else "a file must open, this one does not"
-    if _joined(entry, [sha256(content).hexdigest() for content in (*contents, *masks)]) != digest:
-        raise DataError(f"pictures must not change while they are read, but {entry.file} did. Start again.")
+        said = too_large if error.code == "data-file-size" else "a file must open, this one does not"
+        return [said] * len(frames)
+    parts = [sha256(content).hexdigest() for content in (*contents, *masks)]
+    for entry, digest in frames:
+        if _joined(entry, parts) != digest:
+            raise DataError(f"pictures must not change while they are read, but {entry.file} did. Start again.")
+    return [_decoded(entry, contents, masks, listing, recipe) for entry, _ in frames]
+
+
+def _decoded(
+    entry: Entry, contents: Sequence[bytes], masks: Sequence[bytes], listing: Listing, recipe: Recipe
+) -> Prepared | str:
+    """Returns the rows of one entry, or the reason why there are none."""
     try:
         raw = listing.decoder.decode(entry, contents, masks, recipe.hint)
         if (raw.mask is None) == (listing.target is Target.MASKS):

@@ -30,6 +30,9 @@ from wardround.inference.tables import csv_of, json_of
 _REQUIRED = ("nibabel", "pydicom", "einops")
 _HERE = "wardround.inference.export.bundle"
 
+_STARTS_EXPRESSION = ("$", "@", "%")
+"""Signs of MONAI's configurations for Python, a reference and a macro."""
+
 INFERENCE: dict[str, object] = {
     "imports": ["$import wardround", f"$import {_HERE}"],
     "bundle_root": ".",
@@ -111,10 +114,19 @@ def write_bundle(model: Model, folder: Path) -> None:
     """Writes the configuration, the metadata and the weights of a MONAI bundle into an empty folder."""
     for name in ("configs", "models", "docs"):
         (folder / name).mkdir()
-    for name, content in (("inference", INFERENCE), ("metadata", metadata_of(model))):
+    for name, content in (("inference", INFERENCE), ("metadata", _inert(metadata_of(model)))):
         (folder / "configs" / f"{name}.json").write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     for name in (CARD, WEIGHTS):
         shutil.copyfile(model.folder / name, folder / "models" / name)
+
+
+def _inert(content: Any) -> Any:
+    """Returns JSON with an apostrophe before each text that MONAI would run or look up: a class may be named so."""
+    if isinstance(content, dict):
+        return {key: _inert(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_inert(value) for value in content]
+    return f"'{content}" if isinstance(content, str) and content.startswith(_STARTS_EXPRESSION) else content
 
 
 def metadata_of(model: Model) -> dict[str, object]:

@@ -7,10 +7,12 @@ A field that the run does not know is named and left blank: a person has to writ
 from the run's shared record, and nothing protects those patients.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wardround.boundary.text import counted
 from wardround.inference.answers import LEAST_MARGIN, RULE
 from wardround.inference.model import Model
 
@@ -85,8 +87,8 @@ def markdown_of_card(model: Model, facts: Facts = NO_FACTS) -> str:
 
 
 def _plain(text: str) -> str:
-    """Returns text that is one cell of a table."""
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+    """Returns text that is one cell of a table, without links, pictures or code."""
+    return " ".join(re.sub(r"([\\`|\[\]])", r"\\\1", text).replace("<", "&lt;").split())
 
 
 def _known(model: Model, facts: Facts) -> dict[str, str]:
@@ -153,8 +155,8 @@ def _of_results(results: Mapping[str, Any]) -> dict[str, str]:
     leaking = "; the published parts share patients" if test.get("leaking") else ""
     hospitals = results.get("hospitals") or []
     known = {
-        "sample": f"{sum(one.get('patients', 0) for one in hospitals)} training patients in {len(hospitals)} "
-        f"hospitals, {test.get('patients')} test patients with {test.get('images')} images",
+        "sample": f"{sum(one.get('patients', 0) for one in hospitals)} training patients in "
+        f"{counted(len(hospitals), 'hospital')}, {test.get('patients')} test patients with {test.get('images')} images",
         "disjoint": f"patients{leaking}",
         "metric names": ", ".join(title for title, _, _ in shown),
         "intervals": "95 % percentile bootstrap over patients with all their images",

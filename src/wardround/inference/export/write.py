@@ -1,9 +1,9 @@
-"""The folder of an exported model: its form, its card, and the card for people."""
+"""An exported model: its form, its card, and the card for people in one folder, or one page."""
 
 import json
 import shutil
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Literal, assert_never
 
 import numpy as np
@@ -13,9 +13,12 @@ from wardround.errors import DataError, RecordError
 from wardround.inference.export.bundle import write_bundle
 from wardround.inference.export.model_card import NO_FACTS, Facts, json_of_card, markdown_of_card
 from wardround.inference.export.onnx import Checked, write_onnx
+from wardround.inference.files import write
 from wardround.inference.model import CARD, Model
+from wardround.inference.page.write import check_page, page_of
 from wardround.inference.reading import Ready
 from wardround.records.folder import RunRecord
+from wardround.types import Pictures
 
 Form = Literal["onnx", "bundle"]
 
@@ -62,6 +65,50 @@ def export(model: Model, form: Form, out: Path, pictures: list[Path] | None = No
     return checked
 
 
+def export_page(
+    model: Model, out: Path, advice: Path | None = None, pictures: list[Path] | None = None
+) -> tuple[Checked, int]:
+    """Writes a model as one HTML file, see `wardround.inference.page.write`; it appears only when it is complete.
+
+    Args:
+        model: that reads pictures.
+        out: the file to make; it must not exist.
+        advice: see `wardround.inference.page.languages`.
+        pictures: real pictures that the ONNX graph is checked on as well.
+
+    Returns:
+        The graph's check against torch, and the file's size in bytes.
+
+    Raises:
+        DataError: the file exists (code `data-results`).
+        MachineError: it cannot be made.
+        ModelError: the model reads volumes (code `model-page`), or see `write_onnx`.
+        MissingExtra: a package or the runtime is not installed.
+        StudyError: the advice does not hold (code `study-advice`).
+    """
+    if out.exists():
+        raise DataError(
+            f"`--out` must be a file that is not there yet, got {out}; choose another.", code="data-results"
+        )
+    page, checked = page_with_graph(model, advice, pictures)
+    content = page.encode("utf-8")
+    with machine_faults(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    write(out, content)
+    return checked, len(content)
+
+
+def page_with_graph(
+    model: Model, advice: Path | None = None, pictures: list[Path] | None = None
+) -> tuple[str, Checked]:
+    """Returns the page of a model and its graph's check against torch; arguments and errors as `export_page`."""
+    check_page(model)
+    with TemporaryDirectory() as folder:
+        graph = Path(folder) / "model.onnx"
+        checked = write_onnx(model, graph, _rows_of(model, pictures or []))
+        return page_of(model, graph.read_bytes(), advice), checked
+
+
 def facts_of(folder: Path) -> Facts:
     """Returns what the record of a run knows; nothing where the folder holds a model alone."""
     try:
@@ -75,9 +122,7 @@ def _written(model: Model, form: Form, folder: Path, pictures: list[Path]) -> Ch
     facts, checked, docs = facts_of(model.folder), None, folder
     match form:
         case "onnx":
-            ready = [one.rows for one in model.read(pictures) if isinstance(one, Ready)]
-            rows = np.concatenate(ready)[:_MOST_CHECKED] if ready else None
-            checked = write_onnx(model, folder / "model.onnx", rows)
+            checked = write_onnx(model, folder / "model.onnx", _rows_of(model, pictures))
             shutil.copyfile(model.folder / CARD, folder / CARD)
         case "bundle":
             write_bundle(model, folder)
@@ -90,3 +135,8 @@ def _written(model: Model, form: Form, folder: Path, pictures: list[Path]) -> Ch
         json.dumps(json_of_card(model, facts), indent=2) + "\n", encoding="utf-8"
     )
     return checked
+
+
+def _rows_of(model: Model, pictures: list[Path]) -> Pictures | None:
+    ready = [one.rows for one in model.read(pictures) if isinstance(one, Ready)]
+    return np.concatenate(ready)[:_MOST_CHECKED] if ready else None

@@ -216,14 +216,19 @@ class Plan:
         return ComposedEvent((counted, steps))
 
     def epsilon_after(self, releases: int, counts: int = 1) -> float:
-        """Returns epsilon at `delta` of `event_after`; infinity when not private."""
+        """Returns epsilon at `delta` of `event_after`; infinity when not private.
+
+        Never less than what a ledger composes of the same event, which knows no slack of shares: the two differ in
+        their last digits, and a run is not refused what its plan foresees.
+        """
         if not self.is_private:
             return math.inf
         if releases == 0 and not self.is_counted:
             return 0.0
-        if self.masked is not None:
-            return epsilon_of_parts(self.discrete_after(releases, counts), self.delta, self.accountant)
-        return epsilon_of(self.event_after(releases, counts), self.delta, self.accountant)
+        composed = epsilon_of(self.event_after(releases, counts), self.delta, self.accountant)
+        if self.masked is None:
+            return composed
+        return max(composed, epsilon_of_parts(self.discrete_after(releases, counts), self.delta, self.accountant))
 
     def discrete_after(self, releases: int, counts: int = 1) -> Sequence[DiscretePart]:
         """Returns `event_after` with its noise in shares, first the sums, then the count; empty without shares."""
@@ -250,9 +255,9 @@ class Plan:
                 return 0.0
             case OpenHistograms():
                 return math.inf
-            case NoisedHistograms(noise=DiscreteShares(), releases=releases):
-                return epsilon_of_parts(discrete_part(part, releases), self.delta, self.accountant)
-            case NoisedHistograms():
-                return epsilon_of(self.evaluation_event, self.delta, self.accountant)
+            case NoisedHistograms(releases=releases):
+                composed = epsilon_of(self.evaluation_event, self.delta, self.accountant)
+                shares = discrete_part(part, releases)
+                return max(composed, epsilon_of_parts(shares, self.delta, self.accountant)) if shares else composed
             case _:
                 assert_never(part)

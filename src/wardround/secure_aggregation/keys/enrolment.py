@@ -11,7 +11,6 @@ public. The coordinator passes the answers on to the other hospitals, each of wh
     hospital       identity.pem (0600)    pins.toml (other hospitals)    coordinators.toml
 """
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from wardround.errors import FederationError
 from wardround.secure_aggregation.canonical import digest
 from wardround.secure_aggregation.keys.identity import (
     KEY_BYTES,
-    Identity,
     SigningKey,
     check_name,
     spoken_fingerprint,
@@ -40,11 +38,9 @@ COORDINATORS: Final = "coordinators.toml"
 _CONSORTIUM: Final = "consortium.json"
 _INVITATION: Final = "wardround/v1/invitation"
 _ANSWER: Final = "wardround/v1/enrolment"
-_CERTIFICATE: Final = "wardround/v1/certificate"
 _MOST_BYTES = 1 << 14
 HOSPITAL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}$"
 """Names that `site.toml` takes; each is a file's name as well."""
-_CERTIFICATE_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -202,26 +198,6 @@ def write_enrolment(path: Path, content: Invitation | EnrolmentAnswer) -> None:
     write_key_file(path, (json.dumps(content.to_json(), indent=2) + "\n").encode(), replace=True)
 
 
-def bind_certificate(identity: Identity, certificate_sha256: bytes) -> bytes:
-    """Returns a hospital's signature that a courier's certificate is its own.
-
-    A courier has an identity of its own, such as a certificate in a start-up kit. This one signature binds it to the
-    key that people compared: whoever checks `is_bound` needs no trust in the authority that issued the certificate.
-
-    Args:
-        identity: of the hospital.
-        certificate_sha256: SHA-256 of the certificate in DER, 32 bytes.
-    """
-    _check_digest(certificate_sha256)
-    return identity.key.sign(_CERTIFICATE, identity.hospital, certificate_sha256)
-
-
-def is_bound(pinned: bytes, hospital: str, certificate_sha256: bytes, signature: bytes) -> bool:
-    """Returns whether the pinned key of a hospital signed that this certificate is its own."""
-    _check_digest(certificate_sha256)
-    return verify(pinned, signature, _CERTIFICATE, hospital, certificate_sha256)
-
-
 def _check_hospital(name: str) -> None:
     check_name(name)
     if re.match(HOSPITAL_NAME, name) is None:
@@ -230,11 +206,6 @@ def _check_hospital(name: str) -> None:
             f"with a letter or a digit, got {brief(name)}. Choose another.",
             code="federation-hospital-name",
         )
-
-
-def _check_digest(certificate_sha256: bytes) -> None:
-    if len(certificate_sha256) != _CERTIFICATE_BYTES:
-        raise ValueError(f"a SHA-256 has {_CERTIFICATE_BYTES} bytes, got {len(certificate_sha256)}")
 
 
 def _own_key(folder: Path, *, is_new: bool) -> bytes:

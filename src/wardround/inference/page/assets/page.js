@@ -1,0 +1,236 @@
+// The page: a picture is chosen, read, answered and shown. Nothing here opens a connection, and nothing is stored.
+import { argmax, cellsOf, covered, marginOf, maskOf, onFile } from "./answer.js";
+import { COLOURS, LEAST_FALL, drawMask, drawHeat, drawPicture } from "./draw.js";
+import { Fault } from "./fault.js";
+import { readPicture } from "./picture.js";
+import { findings, prepared } from "./recipe.js";
+
+const MOST_BYTES = 256 * 2 ** 20;
+const AT_ONCE = 8;
+const $ = (id) => document.getElementById(id);
+const given = JSON.parse($("card").textContent);
+const { classes, recipe, languages } = given;
+const CHANNELS = recipe.colour === "grey" ? 1 : 3;
+const isMasks = given.target === "masks";
+let words;
+let shown = null;
+let asked = 0;
+
+const said = (key, values = {}) =>
+  (words[key] ?? key).replace(/\{(\w+)\}/g, (all, name) => values[name] ?? all);
+const percent = (value, digits = 1) =>
+  new Intl.NumberFormat($("language").value, { style: "percent", minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
+// No probability is shown as nothing or as certainty.
+const chance = (value) => (value > 0.999 ? `> ${percent(0.999)}` : value < 0.001 ? `< ${percent(0.001)}` : percent(value));
+const number = (value) => new Intl.NumberFormat($("language").value, { minimumFractionDigits: 2, maximumFractionDigits: 2 }).format(value);
+
+function status(key, values, isFault = false) {
+  $("status").textContent = key ? said(key, values) : "";
+  $("status").classList.toggle("fault", isFault);
+  $("status").last = [key, values, isFault];
+}
+
+function speak() {
+  const code = $("language").value;
+  words = languages[code].words;
+  document.documentElement.lang = code;
+  for (const place of document.querySelectorAll("[data-word]")) place.textContent = said(place.dataset.word);
+  $("show-words").textContent = said(isMasks ? "show_mask" : "show_heat");
+  status(...($("status").last ?? []));
+  if (shown) tell();
+}
+
+function start() {
+  const codes = Object.keys(languages);
+  for (const code of codes) $("language").add(new Option(languages[code].name, code));
+  const wanted = (navigator.languages ?? []).map((name) => codes.find((code) => name.split("-")[0] === code.split("-")[0]));
+  $("language").value = wanted.find(Boolean) ?? codes[0];
+  $("language-field").hidden = codes.length < 2;
+  $("language").addEventListener("change", speak);
+  $("show").addEventListener("change", () => ($("overlay").hidden = !$("show").checked));
+  for (const id of ["file", "camera"])
+    $(id).addEventListener("change", () => {
+      const [file] = $(id).files;
+      if (file) answer(file);
+      $(id).value = "";
+    });
+  const over = (isOver) => (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", isOver);
+  };
+  addEventListener("dragover", over(true));
+  addEventListener("dragleave", over(false));
+  addEventListener("drop", (event) => {
+    over(false)(event);
+    const [file] = event.dataTransfer?.files ?? [];
+    if (file && !$("file").disabled) answer(file);
+  });
+  speak();
+}
+
+async function unpacked(id) {
+  const binary = atob($(id).textContent.trim());
+  $(id).remove();
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
+}
+
+async function opened() {
+  const { ort } = globalThis;
+  Object.assign(ort.env.wasm, { numThreads: 1, proxy: false, wasmBinary: await unpacked("wasm") });
+  ort.env.logLevel = "error";
+  const graph = new Uint8Array(await unpacked("graph"));
+  const made = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] });
+  await outputs(new Uint8Array(CHANNELS * recipe.image_size ** 2), 1, made); // the first run is the slowest
+  return made;
+}
+
+async function outputs(rows, count, opened) {
+  const { Tensor } = globalThis.ort;
+  const shape = [count, CHANNELS, recipe.image_size, recipe.image_size];
+  const { probabilities } = await (opened ?? (await session)).run({ pictures: new Tensor("uint8", rows, shape) });
+  return probabilities;
+}
+
+const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+
+async function answer(file) {
+  const mine = ++asked;
+  shown = null;
+  $("answer").hidden = true;
+  status("reading");
+  await painted();
+  try {
+    if (file.size > MOST_BYTES) throw new Fault("too_many_bytes");
+    const raw = await readPicture(new Uint8Array(await file.arrayBuffer()), given);
+    const ready = prepared(raw, recipe);
+    const { data, dims } = await outputs(ready.rows, 1);
+    if (mine !== asked) return;
+    shown = { raw, ready, ...(isMasks ? segmented(data, dims, raw, ready) : classified(data)) };
+    shown.findings = findings(raw, ready.rows, recipe, given.modalities);
+    $("answer").hidden = false;
+    $("overlay").getContext("2d").clearRect(0, 0, $("overlay").width, $("overlay").height);
+    $("overlay-words").textContent = "";
+    drawPicture($("picture"), raw.display?.() ?? raw, recipe.bits);
+    tell();
+    status("answered");
+    $("answer").focus();
+    if (isMasks) drawMask($("overlay"), $("picture"), shown.mask, raw);
+    else await look(mine);
+  } catch (error) {
+    if (mine !== asked) return;
+    status(error instanceof Fault ? error.key : "failed", error.values, true);
+    if (!(error instanceof Fault)) console.error(error);
+  }
+}
+
+function classified(data) {
+  const probabilities = Array.from(data);
+  const label = argmax(probabilities);
+  return { probabilities, label, uncertain: marginOf(probabilities) < given.margin };
+}
+
+function segmented(data, dims, raw, ready) {
+  const { mask, margin } = maskOf(data, classes.length);
+  const onPicture = onFile(mask, dims[3], ready.way, raw.width, raw.height);
+  const shares = classes.map(() => 0);
+  for (const value of onPicture) shares[value]++;
+  return { mask: onPicture, shares: shares.map((count) => count / onPicture.length), uncertain: margin < given.margin };
+}
+
+// Occlusion: the fall of the answered class's probability while one cell of the picture is covered.
+async function look(mine) {
+  const { ready, label, probabilities } = shown;
+  const cells = cellsOf(ready.side, recipe.patch);
+  const falls = [];
+  $("overlay-words").textContent = said("looking");
+  for (let i = 0; i < cells.length; i += AT_ONCE) {
+    const some = cells.slice(i, i + AT_ONCE);
+    const { data } = await outputs(covered(ready.rows, ready.channels, ready.side, some), some.length);
+    some.forEach((_, k) => falls.push(probabilities[label] - data[k * classes.length + label]));
+    await painted();
+    if (mine !== asked) return;
+  }
+  shown.heat = { cells, falls };
+  drawHeat($("overlay"), $("picture"), shown);
+  tellHeat();
+}
+
+function tell() {
+  const { uncertain, probabilities, label, shares } = shown;
+  $("label").textContent = isMasks ? said("mask_drawn") : `${classes[label]} ${chance(probabilities[label])}`;
+  $("certain").textContent = said(uncertain ? "uncertain" : "certain", { margin: number(given.margin) });
+  $("certain").classList.toggle("uncertain", uncertain);
+  $("caption").textContent = said(isMasks ? "shares" : "probabilities");
+  $("calibration").textContent = isMasks ? "" : said(given.is_calibrated ? "calibrated" : "uncalibrated");
+  $("rows").replaceChildren(...classes.map((name, i) => row(name, (shares ?? probabilities)[i], i)));
+  const isTwo = !isMasks && classes.length === 2;
+  $("scale").hidden = $("scale-ends").hidden = !isTwo;
+  if (isTwo) {
+    const [band, mark] = $("scale").children;
+    band.style.left = `${50 - 50 * given.margin}%`;
+    band.style.width = `${100 * given.margin}%`;
+    mark.style.left = `${100 * probabilities[1]}%`;
+    [$("scale-ends").firstElementChild.textContent, $("scale-ends").lastElementChild.textContent] = classes;
+  }
+  $("findings").hidden = !shown.findings.length;
+  $("findings").lastElementChild.replaceChildren(...shown.findings.map(([key, values]) => {
+    const item = document.createElement("li");
+    item.textContent = said(key, values);
+    return item;
+  }));
+  const { advice } = languages[$("language").value];
+  const own = [uncertain ? advice.uncertain : isMasks ? null : advice.classes?.[classes[label]], advice.always].filter(Boolean);
+  $("advice").lastElementChild.textContent = own.length ? own.join("\n") : said("no_advice");
+  $("picture").setAttribute("aria-label", said("your_picture", { width: shown.raw.width, height: shown.raw.height }));
+  tellHeat();
+}
+
+function row(name, value, i) {
+  const made = document.createElement("tr");
+  const head = document.createElement("th");
+  head.scope = "row";
+  head.classList.toggle("chosen", i === shown.label);
+  if (isMasks && i) {
+    const swatch = document.createElement("span");
+    swatch.className = "swatch";
+    swatch.style.background = `rgb(${COLOURS[i % COLOURS.length]})`;
+    head.append(swatch);
+  }
+  head.append(name);
+  const cell = document.createElement("td");
+  const exact = document.createElement("data");
+  exact.value = value;
+  exact.textContent = isMasks ? percent(value, 2) : chance(value);
+  cell.append(exact);
+  made.append(head, cell);
+  return made;
+}
+
+function tellHeat() {
+  if (isMasks) return void ($("overlay-words").textContent = said("mask_words"));
+  if (!shown.heat) return;
+  const { cells, falls } = shown.heat;
+  const best = argmax(falls);
+  const count = Math.sqrt(cells.length);
+  const third = (i) => Math.min(2, Math.floor((3 * i) / count));
+  const place = said(`place_${third(Math.floor(best / count))}${third(best % count)}`);
+  $("overlay-words").textContent = falls[best] < LEAST_FALL ? said("heat_flat")
+    : said("heat_words", { place, fall: number(falls[best]), label: classes[shown.label] }); // prettier-ignore
+}
+
+start();
+status("opening");
+const session = opened();
+session.then(
+  () => {
+    status("ready");
+    for (const id of ["file", "camera"]) $(id).disabled = false;
+  },
+  (error) => {
+    status("no_runtime", {}, true);
+    console.error(error);
+  },
+);

@@ -1,0 +1,193 @@
+"""A model behind HTTP, for a clinic's own machines: the page, and a JSON interface with the answers of `predict`.
+
+    GET  /           the page, see `wardround.inference.page.write`
+    POST /predict    the bytes of one file (JPEG, PNG, TIFF, BMP, DICOM, NIfTI) to the JSON of `predict --json`
+
+Pictures are in memory until they are answered. Nothing is stored and nothing is logged. There is no encryption and no
+login: another program in front of it has to give both where others than this machine may ask.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import cast
+
+from wardround.errors import MissingExtra
+from wardround.images.decode.pillow import pillow_kept_quiet
+from wardround.images.dicom.parse import is_dicom
+from wardround.images.findings import LeftOut
+from wardround.images.loose import Unread, Wanted, unlabelled
+from wardround.images.rows.recipe import VolumeRecipe
+from wardround.images.store import Store
+from wardround.inference.answers import Prediction, Unanswered
+from wardround.inference.model import Model
+from wardround.inference.reading import read, recipe_of
+from wardround.inference.tables import json_of
+
+MOST_BYTES = 64 << 20
+"""A request of more bytes is refused before it is read."""
+
+MOST_AT_ONCE = 4
+"""Pictures that are in memory at one time; a further request is told to come again."""
+
+SECONDS = 30
+"""A client that sends nothing for so long is let go."""
+
+_NAME = "picture"
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class _Content:
+    """One file in memory."""
+
+    left_out: tuple[LeftOut, ...] = ()
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self.sizes, self._content = {name: len(content)}, content
+
+    def read(self, name: str, limit: int) -> bytes:
+        return self._content[:limit]
+
+    def close(self) -> None:
+        pass
+
+
+def answers_of(model: Model, content: bytes) -> list[Prediction]:
+    """Returns the answers for the content of one file, as `Model.predict` gives them; several for a DICOM of frames.
+
+    Raises:
+        MissingExtra: the file needs a package that is not installed, such as pydicom.
+    """
+    recipe = recipe_of(model.card)
+    volumes = isinstance(recipe, VolumeRecipe)
+    ending = "" if is_dicom(content) else ".nii.gz" if volumes else ".png"  # decoders go by the content alone
+    store = Store(Path(), _Content(_NAME + ending, content))
+    found, _ = unlabelled(store, Wanted(volumes, recipe.channels), given=True)
+    answers: list[Prediction] = []
+    for one in found:
+        ready = one if isinstance(one, Unread) else read(model.card, store, None, one)
+        if isinstance(ready, Unread):
+            answers.append(Unanswered(_NAME, ready.reason))
+        else:
+            ready = replace(ready, name=ready.name.replace(_NAME + ending, _NAME))
+            answers.append(model.answer(ready, model.logits(ready.rows.copy())))
+    return answers
+
+
+class Service(ThreadingHTTPServer):
+    """The server of a model; `serve_forever` answers until `shutdown`.
+
+    Args:
+        model: that answers.
+        page: the HTML of `GET /`.
+        host: address to listen at; any but loopback lets other machines ask.
+        port: 0 takes a free one, see `url`.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, model: Model, page: str, host: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__((host, port), _Handler)
+        self.model, self.page, self.places = model, page.encode("utf-8"), BoundedSemaphore(MOST_AT_ONCE)
+        self.host, self.port = str(self.server_address[0]), int(self.server_address[1])
+        self.is_loopback = ip_address(self.host).is_loopback
+
+    @property
+    def url(self) -> str:
+        """The page's address."""
+        return f"http://{self.host}:{self.port}/"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Writes nothing about a client that went away; any other error is a bug and shows its traceback."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+    def names(self, host: str) -> bool:
+        """Returns True for a Host header that names this server: a page elsewhere may have a name that leads here."""
+        name, _, port = host.rpartition(":")
+        return not self.is_loopback or (port == str(self.port) and name in (self.host, "localhost"))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = SECONDS
+    server_version, sys_version = "wardround", ""
+
+    def do_GET(self) -> None:
+        service = self._service()
+        if service is None:
+            return
+        if self.path != "/":
+            self._fault(HTTPStatus.NOT_FOUND, "the paths are / and /predict")
+            return
+        self._send(HTTPStatus.OK, "text/html; charset=utf-8", service.page)
+
+    def do_POST(self) -> None:
+        service = self._service()
+        if service is None:
+            return
+        if self.path != "/predict":
+            self._fault(HTTPStatus.NOT_FOUND, "the paths are / and /predict")
+            return
+        length = self.headers.get("Content-Length", "")
+        if not (length.isascii() and length.isdigit()):
+            self._fault(HTTPStatus.LENGTH_REQUIRED, "a request must state its Content-Length")
+        elif int(length) > MOST_BYTES:
+            self._fault(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a file must have at most {MOST_BYTES:,} bytes")
+        elif not service.places.acquire(blocking=False):
+            self._fault(HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_AT_ONCE} pictures are being answered; ask again")
+        else:
+            try:
+                content = self.rfile.read(int(length))
+                if len(content) < int(length):
+                    self.close_connection = True
+                    return
+                found = json_of(service.model, answers_of(service.model, content))
+            except MissingExtra as error:
+                self._fault(HTTPStatus.NOT_IMPLEMENTED, str(error))
+                return
+            finally:
+                service.places.release()
+            self._send(HTTPStatus.OK, "application/json", json.dumps(found).encode())
+
+    def _service(self) -> Service | None:
+        """Returns the server, or None after a refusal: a page of another origin in this machine's browser asks."""
+        service = cast(Service, self.server)
+        host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
+        if not service.names(host) or origin not in (None, f"http://{host}", f"https://{host}"):
+            self._fault(HTTPStatus.FORBIDDEN, "a request must come from this server's own page or from no page")
+            return None
+        return service
+
+    def _fault(self, status: HTTPStatus, sentence: str) -> None:
+        self.close_connection = True  # what the request has more is not read
+        self._send(status, "application/json", json.dumps({"error": sentence}).encode())
+
+    def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **_HEADERS}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Writes nothing."""
+
+
+def serve(service: Service) -> None:
+    """Answers until Ctrl-C or SIGTERM."""
+    with service, pillow_kept_quiet():
+        service.serve_forever()

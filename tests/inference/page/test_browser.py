@@ -1,0 +1,229 @@
+"""The page in Chromium, from disk and without a network: it answers as `wardround predict`, and requests nothing."""
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.inference.page.test_rows import dicoms, jpegs, pngs, saved_as, smooth
+from tests.inference.saved import drawn, picture_input, save
+
+from wardround.inference.answers import Classified, Segmented
+from wardround.inference.export.write import export_page
+from wardround.inference.model import load
+from wardround.inference.page.write import RUNTIME
+from wardround.inference.serve import Service
+
+HERE = Path(__file__).parent
+RUNTIME_FOLDER = Path(__file__).parents[3] / "src" / "wardround" / "inference" / "page" / "runtime"
+CHROMIUM = shutil.which("chromium")
+DATA = Path(os.environ.get("WARDROUND_DATA", HERE.parents[3] / "shared" / "data"))
+
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.filterwarnings("ignore"),  # of the exporter's own packages
+    pytest.mark.skipif(CHROMIUM is None, reason="the page is opened in Chromium, which is not installed"),
+    pytest.mark.skipif(
+        not all((RUNTIME_FOLDER / name).exists() for name in RUNTIME),
+        reason="the page needs its runtime, which is not there: make page-runtime",
+    ),
+]
+
+MODELS = {
+    "grey": ("small_cnn", picture_input(image_size=64), ("clear", "lesion"), "classes"),
+    "colour": (
+        "small_cnn",
+        picture_input(image_size=48, colour="rgb", fit="pad"),
+        ("no", "mild", "severe"),
+        "grades",
+    ),
+    "features": ("features", picture_input(image_size=64), ("clear", "lesion"), "classes"),
+    "patch": ("resnet18", picture_input(image_size=64, patch=48), ("clear", "lesion"), "classes"),
+    "masks": ("small_unet", picture_input(image_size=48), ("background", "lesion", "other"), "masks"),
+    "masks-pad": (
+        "small_unet",
+        picture_input(image_size=64, fit="pad", patch=48),
+        ("background", "lesion"),
+        "masks",
+    ),
+}
+ADVICE = """[en]
+always = "This page is part of the study."
+uncertain = "Ask the clinic for another picture."
+[en.classes]
+clear = "No visit is needed for this picture."
+lesion = "See a physician this week."
+[de]
+always = "Diese Seite ist Teil der Studie."
+"""
+
+
+@pytest.fixture(scope="session")
+def driver():
+    """The folder's own node_modules, which npm fetches once; no browser is downloaded."""
+    if not (HERE / "node_modules" / "playwright-core").exists():
+        npm = shutil.which("npm")
+        if npm is None:
+            pytest.skip("the page is opened by playwright-core, and npm, which fetches it, is not installed")
+        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        if subprocess.run(command, cwd=HERE, capture_output=True).returncode:
+            pytest.skip("the page is opened by playwright-core, which npm could not fetch")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Each model and its page, made once."""
+    pytest.importorskip("onnxscript")
+    place, found = tmp_path_factory.mktemp("pages"), {}
+    (place / "advice.toml").write_text(ADVICE)
+
+    def make(name):
+        if name not in found:
+            network, recipe, classes, target = MODELS[name]
+            run = save(place / name, drawn(network, recipe, len(classes)), recipe, classes, target)
+            advice = place / "advice.toml" if name in ("grey", "features") else None
+            export_page(load(run), place / f"{name}.html", advice)
+            found[name] = load(run), place / f"{name}.html"
+        return found[name]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    place, found = tmp_path_factory.mktemp("pictures"), {}
+    for ending, several in (("jpg", jpegs), ("png", pngs), ("dcm", dicoms)):
+        for name, content in several():
+            path = found[f"{name}.{ending}"] = place / f"{name}.{ending}"
+            path.write_bytes(content)
+    return found
+
+
+def browse(page, paths, **task):
+    task |= {"chromium": CHROMIUM, "page": str(page), "files": list(map(str, paths))}
+    command = ["node", str(HERE / "browser.mjs")]
+    done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["requests"] == []
+    return found
+
+
+CHOSEN = ["grey.jpg", "colour-4:2:0-True.jpg", "turned-6.jpg", "l.png", "rgba.png", "16.png", "palette.png", "16.dcm",
+          "inverted.dcm", "table.dcm", "rgb.dcm", "oblong.dcm"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["grey", "colour", "features", "patch"])
+@pytest.mark.usefixtures("driver")
+def test_a_page_answers_as_predict(name, made, pictures):
+    model, page = made(name)
+    paths = [pictures[one] for one in CHOSEN]
+    found = browse(page, paths, quick=name != "grey", drops=name == "colour")
+    assert found["said"] == []
+    for path, mine in zip(paths, found["answers"], strict=True):
+        (answer,) = model.predict([path])
+        assert isinstance(answer, Classified)
+        assert mine["fault"] is None
+        np.testing.assert_allclose(mine["values"], list(answer.probabilities.values()), rtol=0, atol=1e-4)
+        assert mine["label"].rsplit(" ", 1)[0].removesuffix(" >") == answer.label
+        assert mine["isUncertain"] == answer.uncertain
+        assert len(mine["findings"]) == len(answer.findings)
+        if name == "grey":
+            of_class = (
+                "See a physician this week."
+                if answer.label == "lesion"
+                else "No visit is needed for this picture."
+            )
+            expected = "Ask the clinic for another picture." if answer.uncertain else of_class
+            assert mine["advice"] == f"{expected}\nThis page is part of the study."
+            assert "64 squares" in mine["looked"]
+
+
+@pytest.mark.parametrize("name", ["masks", "masks-pad"])
+@pytest.mark.usefixtures("driver")
+def test_a_page_draws_the_mask_of_predict(name, made, pictures):
+    model, page = made(name)
+    paths = [pictures[one] for one in ("l.png", "small.jpg", "turned-5.jpg", "16.dcm", "oblong.dcm", "wide.png")]
+    for path, mine in zip(paths, browse(page, paths, mask=True)["answers"], strict=True):
+        (answer,) = model.predict([path])
+        assert isinstance(answer, Segmented)
+        np.testing.assert_allclose(mine["values"], list(answer.shares.values()), rtol=0, atol=1e-4)
+        assert mine["isUncertain"] == answer.uncertain
+        assert np.mean(np.array(mine["mask"]) != (answer.mask.ravel() > 0)) < 1e-3
+
+
+@pytest.mark.usefixtures("driver")
+def test_what_is_no_picture_gets_one_sentence(made, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    bad = {
+        name: tmp_path / name for name in ("text.txt", "empty.png", "large.png", "none.dcm", "cut.jpg", "cut.png")
+    }
+    bad["text.txt"].write_text("no picture\n" * 50)
+    bad["empty.png"].write_bytes(b"")
+    Image.new("1", (10_000, 10_000)).save(bad["large.png"])
+    found = pydicom.Dataset()
+    found.file_meta = pydicom.dataset.FileMetaDataset()
+    found.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    found.SOPClassUID, found.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.11", "1.2.3"
+    found.Modality, found.PatientName = "SR", "Doe^Jane"
+    pydicom.dcmwrite(bad["none.dcm"], found, enforce_file_format=True)
+    whole = saved_as(Image.fromarray(smooth(0, (200, 300))), format="JPEG")
+    bad["cut.jpg"].write_bytes(whole[: len(whole) // 2])
+    whole = saved_as(Image.fromarray(smooth(0, (200, 300))), format="PNG")
+    bad["cut.png"].write_bytes(whole[: len(whole) // 2])
+    good = tmp_path / "cat.jpg"
+    Image.fromarray(smooth(0, (200, 300))).save(good)
+    answers = browse(made("grey")[1], [*bad.values(), good], quick=True)["answers"]
+    for name, answer in zip(bad, answers, strict=False):
+        assert answer["fault"], name
+        assert answer["fault"].count(".") == 1, "one sentence"
+        assert answer["fault"].endswith(".")
+    assert len({answer["fault"] for answer in answers[:4]}) == 4
+    assert answers[-1]["fault"] is None
+    assert answers[-1]["findings"] == ["The picture has colours, and the model reads it in grey."]
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.usefixtures("driver")
+def test_axe_finds_no_fault_and_keys_reach_everything(colours, width, made, pictures):
+    shape = {"width": width, "height": 800}
+    found = browse(
+        made("features")[1], [pictures["grey.jpg"]], axe=True, keys=5, colours=colours, shape=shape, shows=True
+    )
+    assert found["axe"] == []
+    assert {"language", "file", "camera", "show"} <= set(found["keys"]) | {"language"}
+
+
+@pytest.mark.usefixtures("driver")
+def test_the_page_from_a_server_is_the_same(made, pictures):
+    model, page = made("grey")
+    with Service(model, page.read_text()) as service:
+        thread = threading.Thread(target=service.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            (mine,) = browse(page, [pictures["l.png"]], url=service.url, quick=True)["answers"]
+        finally:
+            service.shutdown()
+            thread.join()
+    (answer,) = model.predict([pictures["l.png"]])
+    assert isinstance(answer, Classified)
+    np.testing.assert_allclose(mine["values"], list(answer.probabilities.values()), rtol=0, atol=1e-4)
+
+
+@pytest.mark.real_data
+@pytest.mark.usefixtures("driver")
+def test_published_x_rays_get_the_answers_of_predict(made):
+    paths = sorted((DATA / "chest_xray" / "test").rglob("*.jpeg"))[::26]
+    if not paths:
+        pytest.skip("the published X-rays are not beside the project")
+    model, page = made("features")
+    assert page.stat().st_size < 30_000_000
+    for mine, answer in zip(browse(page, paths, quick=True)["answers"], model.predict(paths), strict=True):
+        assert isinstance(answer, Classified)
+        np.testing.assert_allclose(mine["values"], list(answer.probabilities.values()), rtol=0, atol=1e-4)
