@@ -96,6 +96,14 @@ def test_the_claim_of_a_gaussian_release_is_its_own_mu():
     assert claim_of(plan, 4, "").mu == pytest.approx(1.6, abs=2e-3)
 
 
+def test_trials_that_are_too_few_for_a_claim_are_named():
+    study = study_of({"sum": "simulated", "noise_multiplier": 0.3})
+    attack = canaries_of(study, 64)
+    assert not any(attack.claim.is_within_reach(bound) for bound in attack.bounds)
+    found = audit_two_worlds(study_of({"sum": "simulated", "noise_multiplier": 3.0}), 60, ALPHA, quiet)
+    assert all(found.claim.is_within_reach(bound) for bound in found.bounds)
+
+
 def test_a_study_without_privacy_claims_nothing():
     study = parse_study(
         {

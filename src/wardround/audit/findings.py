@@ -141,6 +141,7 @@ def lines_of(audit: Audit) -> list[str]:
             lines.append(
                 f"  {bound.method:16} epsilon >= {bound.epsilon:6.3f}  at most {bound.ceiling:6.3f} could be shown by "
                 f"{bound.trials} trials (confidence {bound.confidence:.4f})"
+                f"{'' if attack.claim.is_within_reach(bound) else ': too few to contradict this claim'}"
             )
             if bound.mu is not None:
                 lines.append(
@@ -173,5 +174,9 @@ def _attack_to_json(attack: Attack) -> dict[str, object]:
             "what": claim.what,
         },
         "stopped": attack.stopped,
-        "bounds": [asdict(bound) | {"contradicts": claim.is_contradicted(bound)} for bound in attack.bounds],
+        "bounds": [
+            asdict(bound)
+            | {"contradicts": claim.is_contradicted(bound), "could_contradict": claim.is_within_reach(bound)}
+            for bound in attack.bounds
+        ],
     }

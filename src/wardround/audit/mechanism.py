@@ -76,6 +76,10 @@ class Claim:
         """Returns whether a lower bound lies above this promise: bounds on mu are held against mu."""
         return bound.epsilon > self.epsilon if bound.mu is None else bound.mu > self.mu
 
+    def is_within_reach(self, bound: Bound) -> bool:
+        """Returns whether the ceiling of a bound lies above this promise, so that its trials could contradict it."""
+        return bound.ceiling > (self.epsilon if bound.mu is None else self.gaussian_epsilon)
+
 
 @dataclass(frozen=True)
 class Attack:
