@@ -284,12 +284,16 @@ def test_a_missing_label_is_refused_left_out_or_the_studys(tmp_path, word):
 
 
 def test_a_folder_for_a_missing_label_is_no_class(tmp_path):
-    for name in ("nan", "0", "1"):
+    for name in ("nan", "0", "1", "2"):
         picture(tmp_path / name / f"{name}.png")
     store = open_store(tmp_path)
     with raises_code(DataError, "data-missing-class"):
         list_entries("folder", store, Task.CLASSIFICATION)
     found = list_entries("folder", store, None, ReaderOptions(leave_out=("nan",)))
-    assert found.class_names == ("0", "1")
+    assert found.class_names == ("0", "1", "2")
     assert found.notes == ("1 picture was left out, by [site] leave_out",)
-    assert list_entries("folder", store, None, ReaderOptions(classes=Classes(("nan", "0", "1")))).entries
+    without = list_entries("folder", store, None, ReaderOptions(leave_out=("nan", "0")))
+    assert (without.class_names, without.notes) == (("1", "2"), ("2 pictures were left out, by [site] leave_out",))
+    listed = ReaderOptions(leave_out=("nan", "0"), classes=Classes(("0", "1", "2")))
+    assert list_entries("folder", store, None, listed).class_names == ("0", "1", "2")
+    assert list_entries("folder", store, None, ReaderOptions(classes=Classes(("nan", "0", "1", "2")))).entries

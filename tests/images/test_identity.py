@@ -55,7 +55,8 @@ def test_look_alikes_are_found_and_not_joined(names, groups):
 
 
 @pytest.mark.parametrize(
-    "word", ["", " ", "nan", "NaN", "NA", "n/a", "#N/A", "None", "null", "NULL ", "\u200b", "<NA>"]
+    "word",
+    ["", " ", "nan", "NaN", "NA", "n/a", "#N/A", "None", "null", "NULL ", "\u200b", "<NA>", "#REF!", "n.a."],
 )
 def test_a_missing_value_is_missing_and_names_nobody(word):
     assert is_missing(word)

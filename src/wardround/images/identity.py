@@ -16,8 +16,11 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
-MISSING = frozenset({"", "nan", "na", "n/a", "#n/a", "<na>", "nat", "none", "null", "nil"})
-"""Cells of a table, folded and in lower case, that hold no value."""
+MISSING = frozenset(
+    {"", "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "nat", "none", "null", "nil", "missing"}
+    | {"#value!", "#ref!", "#div/0!", "#name?", "#num!", "#null!", "#nv", "#n/d"}
+)
+"""Cells of a table, folded and in lower case, that hold no value; the last ones are errors of spreadsheets."""
 
 NOBODY = MISSING | {"-1", "-1.0", "unknown", "unk", "anonymous", "anonymized", "anonymised", "?", "-", "--"}
 """Ids, folded and in lower case, that name no person: pictures that share one are not of one patient."""

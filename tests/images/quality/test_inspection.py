@@ -148,3 +148,4 @@ def test_progress_is_told(made):
 def test_a_set_of_constant_pictures_is_found_to_be_one(made):
     made.pixels[:] = 7
     assert notices(made)["constant"].count == len(made.entries)
+    assert "all of the set are almost constant" in notices(made)["constant"].what

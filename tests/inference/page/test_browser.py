@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.backbone import needs_backbone
 from tests.inference.page.test_rows import dicoms, jpegs, pngs, saved_as, smooth
 from tests.inference.saved import drawn, picture_input, save
 
@@ -18,8 +19,10 @@ from wardround.inference.export.write import export_page
 from wardround.inference.model import load
 from wardround.inference.page.write import RUNTIME
 from wardround.inference.serve import Service
+from wardround.models.backbones.names import SIDE, Backbone
 
 HERE = Path(__file__).parent
+MOST_BYTES = 30_000_000
 RUNTIME_FOLDER = Path(__file__).parents[3] / "src" / "wardround" / "inference" / "page" / "runtime"
 CHROMIUM = shutil.which("chromium")
 DATA = Path(os.environ.get("WARDROUND_DATA", HERE.parents[3] / "shared" / "data"))
@@ -144,6 +147,20 @@ def test_a_page_answers_as_predict(name, made, pictures):
             assert "64 squares" in mine["looked"]
 
 
+@needs_backbone
+@pytest.mark.usefixtures("driver")
+def test_a_page_with_a_backbone_answers_as_predict(tmp_path, pictures):
+    recipe = picture_input(image_size=SIDE)
+    network = drawn("features", recipe, 2, backbone=Backbone("efficientnet-lite0"))
+    model = load(save(tmp_path / "run", network, recipe))
+    _, size = export_page(model, tmp_path / "page.html")
+    assert size < MOST_BYTES
+    (mine,) = browse(tmp_path / "page.html", [pictures["grey.jpg"]], quick=True)["answers"]
+    (answer,) = model.predict([pictures["grey.jpg"]])
+    assert isinstance(answer, Classified)
+    np.testing.assert_allclose(mine["values"], list(answer.probabilities.values()), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["masks", "masks-pad"])
 @pytest.mark.usefixtures("driver")
 def test_a_page_draws_the_mask_of_predict(name, made, pictures):
@@ -223,7 +240,7 @@ def test_published_x_rays_get_the_answers_of_predict(made):
     if not paths:
         pytest.skip("the published X-rays are not beside the project")
     model, page = made("features")
-    assert page.stat().st_size < 30_000_000
+    assert page.stat().st_size < MOST_BYTES
     for mine, answer in zip(browse(page, paths, quick=True)["answers"], model.predict(paths), strict=True):
         assert isinstance(answer, Classified)
         np.testing.assert_allclose(mine["values"], list(answer.probabilities.values()), rtol=0, atol=1e-4)

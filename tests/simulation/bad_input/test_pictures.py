@@ -92,7 +92,7 @@ def test_a_patient_in_two_hospitals_is_refused(of_pictures, refused, pictures):
         lambda number, file: [file, file.split("/")[0], f"p{number // 2}", ("north", "south")[number == 1]],
     )
     message = refused(of_pictures(hospitals={"scheme": "site", "count": 2}))
-    assert "a patient must be in exactly one hospital, but 1 have images from two sites" in message
+    assert "a patient must be in exactly one hospital, but 1 patient has images from two sites" in message
 
 
 def test_a_study_that_counts_the_sites_wrong_is_refused(of_pictures, refused, pictures):

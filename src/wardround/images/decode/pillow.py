@@ -53,6 +53,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+_TIFF_MARKS = (b"II*\0", b"MM\0*")
 _PHOTOMETRIC, _BITS, _DESCRIPTION, _KIND = 262, 258, 270, 254
 """Tags of TIFF: PhotometricInterpretation (0 for MinIsWhite), BitsPerSample, ImageDescription, NewSubfileType."""
 
@@ -199,6 +200,11 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
                 )
             yield image
     except UnidentifiedImageError:
+        if data[:4] in _TIFF_MARKS:
+            raise DataError(
+                "a TIFF must have pixels that Pillow reads, this one has not, such as 16 bits in big-endian order of "
+                "which 0 is white. Save it again as PNG."
+            ) from None
         raise DataError(f"a picture must be one of {', '.join(FORMATS)}; this file is none of them.") from None
     except Image.DecompressionBombError:
         raise _too_large("more pixels than Pillow opens") from None

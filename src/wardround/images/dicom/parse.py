@@ -107,6 +107,7 @@ def _parsed(data: bytes, tags: list[int] | None) -> "tuple[Dataset, int | None]"
     """Returns a data set, up to its pixels where tags are given, and the first tag that was not read."""
     from pydicom.filereader import read_partial
     from pydicom.tag import BaseTag
+    from pydicom.uid import UID
 
     stopped_at: list[int] = []
 
@@ -120,7 +121,9 @@ def _parsed(data: bytes, tags: list[int] | None) -> "tuple[Dataset, int | None]"
     content = _inflated(data, limit) if _DEFLATED in data else data
     wanted = None if tags is None else [BaseTag(tag) for tag in tags]
     found = read_partial(io.BytesIO(content), is_far_enough, specific_tags=wanted)  # type: ignore[arg-type]
-    if not found.file_meta.get("TransferSyntaxUID"):
+    if content is not data:
+        found.file_meta.TransferSyntaxUID = UID(_DEFLATED.decode())  # the file holds fewer bytes than its pixels
+    elif not found.file_meta.get("TransferSyntaxUID"):
         found.file_meta.TransferSyntaxUID = _guessed(found)
     return found, stopped_at[0] if stopped_at else None
 

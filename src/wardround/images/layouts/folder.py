@@ -154,14 +154,17 @@ def _listing(found: list[_Placed], options: ReaderOptions) -> tuple[Listing, Dat
     """Returns the pictures by class, and the refusal of folders for labels that are missing, which are no classes."""
     folders = {folded(one.name) for one in found}
     empty = unlabelled(folders, options.listed)
-    meant = {name for name in empty if ("" if is_missing(name) else name.lower()) in options.left_out_values}
+    listed = {folded(name) for name in options.listed}
+    meant = {
+        name for name in folders - listed if ("" if is_missing(name) else name.lower()) in options.left_out_values
+    }
     wrong = sorted(empty - meant)
     error = DataError(
         f"a folder of a class must have a name that is no missing value, got {', '.join(wrong)}. Name it in `[data] "
         "classes` if it is a class, or leave it out with `[site] leave_out`.",
         code="data-missing-class",
     )
-    class_names = tuple(sorted(folders - empty, key=numbers_first))
+    class_names = tuple(sorted(folders - empty - meant, key=numbers_first))
     number = {name: label for label, name in enumerate(class_names)}
     kept = [one for one in found if folded(one.name) in number]
     entries = [

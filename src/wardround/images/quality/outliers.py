@@ -39,8 +39,9 @@ def outlier_notices(measures: Measures, facts: FileFacts, grid: tuple[int, ...])
     `grid` is the size that pictures were brought to.
     """
     constant = measures.is_constant
+    which = "all of the set are almost constant" if constant.all() else "almost constant"
     yield from _pictures(
-        measures, constant, "constant", "almost constant, nine tenths are one grey",
+        measures, constant, "constant", f"{which}, nine tenths are one grey",
         "nothing can be learnt from them but that they are empty, which may well tell the label.",
         "look at the originals, and leave them out if they show nothing.",
     )  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.decode.pillow import Picture
 from wardround.images.decode.raw import Extent, Hint, Mask, Raw, Values
@@ -198,7 +199,7 @@ class VolumeRecipe:
                 "a volume must have a spacing and an orientation, got a picture. Leave volume_size out."
             )
         if len(raw.values) != self.channels:
-            raise DataError(f"every volume must have {self.channels} channels, got {len(raw.values)}.")
+            raise DataError(f"every volume must have {counted(self.channels, 'channel')}, got {len(raw.values)}.")
         from wardround.images.rows.volume import centred, levels, resampled
 
         values, mask, padding = np.asarray(raw.values, dtype=np.float32), raw.mask, raw.padding

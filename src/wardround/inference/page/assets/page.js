@@ -6,10 +6,11 @@ import { readPicture } from "./picture.js";
 import { findings, prepared } from "./recipe.js";
 
 const MOST_BYTES = 256 * 2 ** 20;
-const AT_ONCE = 8;
 const $ = (id) => document.getElementById(id);
 const given = JSON.parse($("card").textContent);
 const { classes, recipe, languages } = given;
+// Covered pictures in one run of the graph: few where they are large, so that the page stays responsive.
+const AT_ONCE = Math.max(1, Math.min(8, Math.floor(2 ** 17 / recipe.image_size ** 2)));
 const CHANNELS = recipe.colour === "grey" ? 1 : 3;
 const isMasks = given.target === "masks";
 let words;
