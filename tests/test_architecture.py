@@ -124,6 +124,24 @@ ARROWS: dict[str, set[str]] = {
     },
     # The model in use: what training reads pictures with; of a run its record, for a model card.
     "inference": {"images", "models", "training.augment", "records"},
+    # Attacks on a study's mechanism, run as the simulation runs it; nothing imports it but its command.
+    "audit": {
+        "accounting",
+        "agreed",
+        "config",
+        "coordinator.observer",
+        "federation",
+        "images",
+        "ledger",
+        "models",
+        "privacy",
+        "randomness",
+        "records",
+        "report",
+        "simulation",
+        "training",
+        "work",
+    },
     # Runs from Python: what the commands do, with objects that a notebook shows.
     "notebook": {"config", "records", "report", "simulation", "coordinator.observer", "inference", "cli.terminal"},
     # Published results beside ours; its loops as published take pictures and metrics, and no private path.
@@ -155,6 +173,7 @@ ARROWS: dict[str, set[str]] = {
         "per_patient",
     },
     "cli": {
+        "audit",
         "inference",
         "config",
         "agreed",

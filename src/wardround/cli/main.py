@@ -15,6 +15,7 @@ import typer
 from wardround.boundary.machine import machine_error
 from wardround.boundary.text import counted, say
 from wardround.cli.agent import agent_app
+from wardround.cli.audit import audit
 from wardround.cli.consortium import consortium_app
 from wardround.cli.coordinate import coordinate
 from wardround.cli.data import data_app
@@ -49,6 +50,7 @@ app.command()(predict)
 app.command()(export)
 app.command()(serve)
 app.command()(verify)
+app.command()(audit)
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 

@@ -1,0 +1,182 @@
+"""The outcome of an audit: what was claimed, what was found, and a verdict that never says "private"."""
+
+from dataclasses import asdict, dataclass
+
+from wardround.accounting.insiders import InsiderRow
+from wardround.accounting.numbers import number_to_json
+from wardround.accounting.statement import Statement
+from wardround.audit.bounds import Bound
+from wardround.audit.mechanism import Attack, Claim
+
+CONFIDENCE = 0.99
+"""Probability, at least, that no bound of a whole audit lies above the truth."""
+
+CLEAN, CONTRADICTION = "no contradiction found at this power", "CONTRADICTION"
+
+NOT_COVERED = (
+    "the pictures, their reader, the division of patients and the network: virtual patients take their place",
+    "the model: no membership inference and no gradient inversion is tried",
+    "hospitals that know their own share of the noise, and hospitals that do not keep to the protocol",
+)
+
+_EXACT = 1e-9
+
+
+@dataclass(frozen=True)
+class Recount:
+    """An epsilon that was printed or charged, and bounds on it by the second accountant.
+
+    Attributes:
+        source: the events that were recomputed.
+        claimed: epsilon at the claim's delta.
+        lower: no mechanism as leaky as these events has less.
+        upper: every mechanism of these events has this at most.
+    """
+
+    source: str
+    claimed: float
+    lower: float
+    upper: float
+
+    @property
+    def is_contradicted(self) -> bool:
+        """True where the claim is below the lower bound."""
+        return self.lower > self.claimed * (1 + _EXACT)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """An audit of one study or run.
+
+    Attributes:
+        study: its name.
+        digest: of the study file.
+        statement: what was claimed.
+        insiders: the claim against each attacker.
+        attacks: on the mechanism; empty if it cannot be attacked.
+        not_attacked: why; empty if it was.
+        recounts: of the accounting.
+        seeded: whether coins and noise follow from a seed that was fixed beforehand.
+    """
+
+    study: str
+    digest: str
+    statement: Statement
+    insiders: tuple[InsiderRow, ...]
+    attacks: tuple[Attack, ...]
+    not_attacked: str
+    recounts: tuple[Recount, ...]
+    seeded: bool
+
+    @property
+    def contradictions(self) -> tuple[str, ...]:
+        """A sentence for each bound that lies above its claim."""
+        attacked = [
+            f"{attack.name}, {bound.method}: epsilon is at least {bound.epsilon:.3f}, claimed "
+            f"{_claimed(attack.claim, bound):.3f} for {attack.claim.what}"
+            for attack in self.attacks
+            for bound in attack.contradictions
+        ]
+        attacked += [
+            f"{attack.name}: the hospitals ended the run themselves. {attack.stopped}"
+            for attack in self.attacks
+            if attack.stopped
+        ]
+        recounted = [
+            f"accounting, {one.source}: epsilon is at least {one.lower:.3f}, claimed {one.claimed:.3f}"
+            for one in self.recounts
+            if one.is_contradicted
+        ]
+        return (*attacked, *recounted)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict."""
+        return CONTRADICTION if self.contradictions else CLEAN
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the audit as one JSON object."""
+        statement = self.statement
+        return {
+            "study": self.study,
+            "study_digest": self.digest,
+            "verdict": self.verdict,
+            "contradictions": list(self.contradictions),
+            "claimed": {
+                "sentence": statement.sentence(),
+                "epsilon": number_to_json(statement.epsilon),
+                "delta": statement.delta,
+                "unit": statement.unit.value,
+                "relation": statement.relation.value,
+                "mechanism": statement.mechanism,
+                "sampler": statement.sampler,
+                "accountant": statement.accountant.value,
+                "released_to": statement.released_to,
+                "against": [row.to_json() for row in self.insiders],
+            },
+            "confidence": CONFIDENCE,
+            "seeded": self.seeded,
+            "attacks": [_attack_to_json(attack) for attack in self.attacks],
+            "not_attacked": self.not_attacked,
+            "accounting": [
+                {
+                    "source": one.source,
+                    "claimed": number_to_json(one.claimed),
+                    "lower": number_to_json(one.lower),
+                    "upper": number_to_json(one.upper),
+                    "contradicts": one.is_contradicted,
+                }
+                for one in self.recounts
+            ],
+            "not_covered": list(NOT_COVERED),
+        }
+
+
+def lines_of(audit: Audit) -> list[str]:
+    """Returns an audit as lines for a terminal."""
+    lines = [f"claimed: {audit.statement.sentence()}", ""]
+    for attack in audit.attacks:
+        lines.append(f"{attack.name}: claimed epsilon = {attack.claim.epsilon:.3f} for {attack.claim.what}")
+        for bound in attack.bounds:
+            lines.append(
+                f"  {bound.method:16} epsilon >= {bound.epsilon:6.3f}  at most {bound.ceiling:6.3f} could be shown by "
+                f"{bound.trials} trials (confidence {bound.confidence:.4f})"
+                f"{'' if attack.claim.is_within_reach(bound) else ': too few to contradict this claim'}"
+            )
+            if bound.mu is not None:
+                lines.append(
+                    f"  {'':16} held against {attack.claim.gaussian_epsilon:.3f}, of the Gaussian above the claim"
+                )
+    if audit.not_attacked:
+        lines.append(f"the mechanism was not attacked: {audit.not_attacked}")
+    for one in audit.recounts:
+        lines.append(
+            f"accounting, {one.source}: {one.claimed:.3f} claimed, between {one.lower:.3f} and {one.upper:.3f} "
+            "by the second accountant"
+        )
+    lines += ["", *(f"not covered: {what}" for what in NOT_COVERED), "", f"verdict: {audit.verdict}"]
+    return [*lines, *(f"  {what}" for what in audit.contradictions)]
+
+
+def _claimed(claim: Claim, bound: Bound) -> float:
+    return claim.epsilon if bound.mu is None else claim.gaussian_epsilon
+
+
+def _attack_to_json(attack: Attack) -> dict[str, object]:
+    claim = attack.claim
+    return {
+        "name": attack.name,
+        "claimed": {
+            "epsilon": number_to_json(claim.epsilon),
+            "gaussian_epsilon": number_to_json(claim.gaussian_epsilon),
+            "mu": number_to_json(claim.mu),
+            "releases": claim.releases,
+            "what": claim.what,
+        },
+        "stopped": attack.stopped,
+        "bounds": [
+            asdict(bound)
+            | {"contradicts": claim.is_contradicted(bound), "could_contradict": claim.is_within_reach(bound)}
+            for bound in attack.bounds
+        ],
+    }

@@ -1,0 +1,86 @@
+"""`wardround audit`: attacks on a study's own mechanism, and on schemes that are known to be broken."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wardround.boundary.text import say
+from wardround.cli.keys import AsJson
+from wardround.cli.printing import console, interruptible
+from wardround.cli.verify import PinsPath, trusted
+from wardround.errors import StudyError
+
+CONTRADICTED = 3
+"""Exit code where something was found that contradicts a claim; bad input is 2."""
+
+
+def audit(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="STUDY|RUN", help="A study file, or the folder of a finished run.")
+    ] = None,
+    runs: Annotated[
+        int, typer.Option("--runs", min=30, help="Runs of one round with, and as many without, one patient.")
+    ] = 500,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="Fix coins and noise beforehand; default: the operating system's."),
+    ] = None,
+    broken: Annotated[bool, typer.Option("--broken", help="Attack published schemes that are broken.")] = False,
+    pins: PinsPath = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="Write a page as well.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Attack the mechanism of a study or run; exit with 3 where a bound contradicts what is claimed."""
+    if broken != (path is None):
+        raise StudyError(
+            "`wardround audit` must be given one of STUDY, RUN and --broken, got "
+            f"{'none of them' if path is None else 'a path and --broken'}. Give one of them.",
+            code="audit-what",
+        )
+    if path is None:
+        _broken(0 if seed is None else seed, out, as_json)
+        return
+    from wardround.audit.findings import lines_of
+    from wardround.audit.study import audit_run, audit_study
+    from wardround.cli.terminal import Terminal
+    from wardround.config import read_study
+
+    with interruptible("Give the same command again."), Terminal(console()) as terminal:
+        if path.is_dir():
+            found = audit_run(path, trusted(None, pins), terminal, runs=runs, seed=seed)
+        else:
+            found = audit_study(read_study(path), terminal, runs=runs, seed=seed)
+    if out is not None:
+        from wardround.audit.page import page_of
+
+        _write(out, page_of(found))
+    say(*([json.dumps(found.to_json())] if as_json else lines_of(found)))
+    if found.contradictions:
+        raise typer.Exit(CONTRADICTED)
+
+
+def _broken(seed: int, out: Path | None, as_json: bool) -> None:
+    from wardround.audit.broken import try_all
+
+    tried = try_all(seed)
+    if out is not None:
+        from wardround.audit.page import page_of_broken
+
+        _write(out, page_of_broken(tried))
+    if as_json:
+        say(json.dumps({"schemes": [one.to_json() for one in tried]}))
+    else:
+        for one in tried:
+            bound = max(found.epsilon for found in one.bounds)
+            outcome = "caught" if one.caught else "no contradiction found at this power"
+            say(f"{one.name:55} claimed {one.claimed:6.3f}  at least {bound:6.3f}  {outcome}")
+    if any(one.caught != one.broken for one in tried):
+        raise typer.Exit(CONTRADICTED)
+
+
+def _write(path: Path, page: str) -> None:
+    from wardround.records.writing import write_whole
+
+    write_whole(path, page.encode())

@@ -1,0 +1,98 @@
+"""`wardround audit`: one page, one JSON object, and an exit code of 3 where a claim is contradicted."""
+
+import json
+
+import pytest
+
+from wardround.audit.broken import SCHEMES
+from wardround.audit.findings import CLEAN, CONTRADICTION
+from wardround.errors import WardroundError
+
+STUDY = """
+[study]
+name = "audited"
+
+[data]
+layout = "phantom"
+
+[hospitals]
+count = 2
+
+[model]
+name = "linear"
+
+[privacy]
+plan = "dp-sgd"
+noise_multiplier = 3.0
+delta = 1e-5
+num_patients = 300
+sum = "simulated"
+
+[federation]
+strategy = "fedsgd"
+rounds = 1
+learning_rate = 1.0
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY)
+    return path
+
+
+def test_an_audit_says_what_was_claimed_what_was_found_and_what_could_have_been(wardround, study, tmp_path):
+    page = tmp_path / "page.html"
+    said = wardround("audit", study, "--runs", 30, "--seed", 1, "--json", "--out", page)
+    found = json.loads(said.out)
+    assert (said.code, found["verdict"], found["contradictions"]) == (0, CLEAN, [])
+    assert (found["claimed"]["unit"], found["claimed"]["relation"]) == ("patient", "add-or-remove-one")
+    bounds = [bound for attack in found["attacks"] for bound in attack["bounds"]]
+    assert [bound["method"] for bound in bounds] == ["one run", "one run, f-DP", "Clopper-Pearson", "GDP"]
+    assert all(bound["epsilon"] <= bound["ceiling"] and bound["trials"] and bound["rule"] for bound in bounds)
+    assert len(found["accounting"]) == 2
+    text = page.read_text()
+    assert "No contradiction found at this power" in text
+    assert "<script" not in text
+
+
+def test_a_contradiction_exits_with_three(wardround, study, monkeypatch):
+    monkeypatch.setattr("wardround.privacy.plans.releases.hospital_std", lambda noiser, total: total / 20)
+    said = wardround("audit", study, "--runs", 60, "--seed", 1, "--json")
+    assert (said.code, json.loads(said.out)["verdict"]) == (3, CONTRADICTION)
+
+
+def test_a_study_and_the_broken_schemes_at_once_are_refused(wardround, study):
+    for arguments in ((), (study, "--broken")):
+        refused = wardround("audit", *arguments)
+        assert refused.code == 2
+        assert isinstance(refused.error, WardroundError)
+        assert refused.error.code == "audit-what"
+
+
+@pytest.mark.thorough
+def test_exactly_the_broken_schemes_are_caught(wardround, tmp_path):
+    page = tmp_path / "page.html"
+    said = wardround("audit", "--broken", "--json", "--out", page)
+    schemes = json.loads(said.out)["schemes"]
+    assert said.code == 0
+    assert len(schemes) == 2 * len(SCHEMES)
+    assert all(one["caught"] == one["broken"] for one in schemes)
+    assert page.read_text().count("caught") == len(SCHEMES)
+
+
+@pytest.mark.thorough
+def test_a_broken_scheme_that_is_missed_exits_with_three(wardround, monkeypatch):
+    monkeypatch.setattr("wardround.audit.broken.decide", lambda release, claim, generator, runs: ((), False))
+    monkeypatch.setattr("wardround.audit.broken.Tried.to_json", lambda self: {})
+    assert wardround("audit", "--broken", "--json").code == 3
+
+
+@pytest.mark.thorough
+def test_a_finished_run_is_audited_with_its_certificate(wardround, study, tmp_path):
+    run = tmp_path / "run"
+    assert wardround("run", study, "--out", run).code == 0
+    found = json.loads(wardround("audit", run, "--runs", 30, "--json").out)
+    assert found["verdict"] == CLEAN
+    assert len(found["accounting"]) == 4
