@@ -255,6 +255,7 @@ def test_below_the_slack_there_is_no_claim():
 # Unlike releases together --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("count", "sums"),
     family(

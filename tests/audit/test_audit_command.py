@@ -68,7 +68,7 @@ def test_a_study_and_the_broken_schemes_at_once_are_refused(wardround, study):
         refused = wardround("audit", *arguments)
         assert refused.code == 2
         assert isinstance(refused.error, WardroundError)
-        assert refused.error.code == "audit-what"
+        assert refused.error.code == "study-audit-what"
 
 
 @pytest.mark.thorough

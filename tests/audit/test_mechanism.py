@@ -55,6 +55,7 @@ def test_noise_that_is_missing_from_the_sum_is_a_contradiction(monkeypatch):
     assert any("two worlds, GDP" in sentence for sentence in found.contradictions)
 
 
+@pytest.mark.thorough
 def test_hospitals_that_miss_noise_under_masks_end_the_audit_with_a_contradiction(monkeypatch):
     def no_noise(count, std, random_bytes):
         del std, random_bytes
@@ -96,6 +97,7 @@ def test_the_claim_of_a_gaussian_release_is_its_own_mu():
     assert claim_of(plan, 4, "").mu == pytest.approx(1.6, abs=2e-3)
 
 
+@pytest.mark.thorough
 def test_trials_that_are_too_few_for_a_claim_are_named():
     study = study_of({"sum": "simulated", "noise_multiplier": 0.3})
     attack = canaries_of(study, 64)
@@ -123,7 +125,7 @@ def test_a_mechanism_without_gradients_is_named():
     found = audit_study(study, Silent(), runs=9, canaries=64)
     assert found.attacks == ()
     assert "clipped-update" in found.not_attacked
-    with raises_code(StudyError, "audit-plan"):
+    with raises_code(StudyError, "study-audit-plan"):
         audit_two_worlds(study, 30, ALPHA, quiet)
 
 

@@ -53,6 +53,7 @@ def test_alone_gives_each_hospital_its_own_model(make_federation):
     assert np.array_equal(rounds(fedsgd(num_patients=4), only)["global"], models["hospital-2"])
 
 
+@pytest.mark.thorough
 def test_a_private_count_becomes_the_divisor_and_never_falls_below_one(make_federation):
     plan = without_noise(private_plan(num_patients=None, sampling_prob=1.0))
     federation = make_federation(plan=plan)
@@ -149,6 +150,7 @@ def united(federation):
     return InProcessChannel(tuple(agents), lambda requests: answer_all(agents, requests, nullcontext))
 
 
+@pytest.mark.thorough
 def test_an_adaptive_norm_is_released_with_the_noise_of_the_plan(make_federation):
     """Every coordinate of what leaves, the count too, has the plan's std, whatever the round's norm is."""
     plan = adaptive_plan(1, trust=Trust.NOBODY, noise_multiplier=3.0, releases=400)

@@ -178,6 +178,7 @@ def test_other_runs_of_a_hospital_are_no_reason_for_an_alarm(make_backups, seed)
     assert backups.masked.parties["hospital-1"].notes.peers[VICTIM].mark.entries == 2 + 3 + 2 + 6
 
 
+@pytest.mark.thorough
 @SEEDS
 def test_rounds_repeated_from_an_older_checkpoint_are_no_reason_for_an_alarm(make_backups, seed):
     backups = make_backups(seed)

@@ -303,7 +303,7 @@ def test_for_the_count_everybody_is_there(make_counted):
 
 
 @pytest.mark.parametrize("seed", family([None, 5]), ids=["in earnest", "seeded"])
-@pytest.mark.parametrize("step", list(STEPS))
+@pytest.mark.parametrize("step", family(STEPS, keep=list(STEPS)[::3]))
 def test_killed_at_any_step_of_the_count_nothing_left_uncharged_and_it_is_completed(
     make_counted, monkeypatch, step, seed
 ):

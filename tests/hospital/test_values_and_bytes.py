@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.cases import family
 from tests.federation.known import state_after
 from tests.fixtures_federation import STUDY, noiser_by, private_plan, without_noise
 from tests.hospital.bytes_channel import BytesChannel
@@ -74,7 +75,7 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", list(RUNS))
+@pytest.mark.parametrize("name", family(RUNS, keep=list(RUNS)[::3]))
 def test_by_values_and_by_bytes_a_run_is_the_same_bit_for_bit(make_federation, name):
     plan, strategy = RUNS[name]
     rounds = 1 if name == "a head" else 3

@@ -149,6 +149,7 @@ def test_limits_refuse_a_table_and_its_neighbour_is_read(monkeypatch, limit):
         values(data)
 
 
+@pytest.mark.thorough
 def test_reading_takes_a_few_times_the_size_of_the_table():
     data = b"image,patient,label\n" + b"\n" * 200_000 + b"a,p,x\n" * 20_000
     tracemalloc.start()

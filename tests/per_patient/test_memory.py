@@ -32,6 +32,7 @@ def _bytes_of_tensors() -> int:
     return sum(each.numel() * each.element_size() for each in gc.get_objects() if issubclass(type(each), Tensor))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("_few_objects")
 @pytest.mark.parametrize("function", [clipped_sum, per_patient_gradients])
 def test_no_tensor_outlives_a_step(function: object) -> None:
@@ -46,6 +47,7 @@ def test_no_tensor_outlives_a_step(function: object) -> None:
     assert _bytes_of_tensors() == before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("pictures_each", "most"), [(1, 24), (2, 2)])
 def test_gradients_of_patients_with_several_pictures_fit_into_the_budget(
     pictures_each: int, most: int, monkeypatch: pytest.MonkeyPatch

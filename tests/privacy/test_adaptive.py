@@ -94,6 +94,7 @@ def test_noise_however_large_moves_the_norm_by_one_step_at_most():
         assert math.exp(-0.1001) <= following <= math.exp(0.1001)
 
 
+@pytest.mark.thorough
 def test_it_costs_exactly_what_a_flat_clip_costs():
     adaptive, flat = plan(ADAPTIVE), plan(FLAT)
     assert adaptive.epsilon == flat.epsilon

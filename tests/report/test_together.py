@@ -68,6 +68,7 @@ def test_together_is_for_a_fixed_division_where_one_of_the_runs_is(run):
     assert "division" not in alone.sentence()
 
 
+@pytest.mark.thorough
 def test_together_costs_more_than_any_and_no_more_than_the_sum(run):
     events = [SelfComposedEvent(PoissonSampledEvent(0.1, GaussianEvent(s)), 50) for s in (0.8, 1.0, 2.0)]
     [together] = together_of([run(event) for event in events])

@@ -52,7 +52,7 @@ CASES = [
 ]
 KEPT = [
     ("folder", "even", "open", "removed"), ("chest_xray", "dirichlet", "together", "removed"),
-    ("aptos", "site", "correlated", "replaced"), ("decathlon", "even", "open", "removed"),
+    ("aptos", "site", "correlated", "replaced"),
     ("manifest", "site", "augmented-masked", "removed"), ("phantom", "even", "masked-counted", "removed"),
 ]  # fmt: skip
 

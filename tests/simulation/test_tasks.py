@@ -126,6 +126,7 @@ def test_what_does_not_fit_together_is_one_sentence(tiny, volumes, tmp_path):
         run_study(parse_study(raw), tmp_path / "d", Silent())
 
 
+@pytest.mark.thorough
 def test_the_estimate_knows_volumes_and_slices(tiny, volumes):
     whole = estimate(segmentation(tiny, volumes))
     slices = estimate(segmentation(tiny, volumes, "slices"))

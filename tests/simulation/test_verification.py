@@ -351,6 +351,7 @@ def test_honest_runs_hold_when_interrupted_resumed_and_finished(tiny_study, tmp_
     assert any("contains the line" in line for line in done.checks)
 
 
+@pytest.mark.thorough
 def test_a_run_that_stopped_before_its_first_round_holds(tiny_study, tmp_path, wardround):
     out = tmp_path / "run"
     interrupted(tiny_study(study={"seed": None}, federation={"rounds": 1}), out, InterruptingRound(1))

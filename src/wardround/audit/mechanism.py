@@ -281,7 +281,7 @@ def _plan(study: Study) -> Plan:
         raise StudyError(
             f"`[privacy] plan` and `[federation] strategy` must release gradient sums or local steps to be audited: "
             f"{reason}. Audit its accounting alone.",
-            code="audit-plan",
+            code="study-audit-plan",
         )
     return plan
 

@@ -37,7 +37,7 @@ def audit(
         raise StudyError(
             "`wardround audit` must be given one of STUDY, RUN and --broken, got "
             f"{'none of them' if path is None else 'a path and --broken'}. Give one of them.",
-            code="audit-what",
+            code="study-audit-what",
         )
     if path is None:
         _broken(0 if seed is None else seed, out, as_json)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import pytest
+from tests.cases import family
 from tests.privacy.plans.every import WORKS, parts, plans
 
 from wardround.accounting.events import ComposedEvent, SelfComposedEvent, leaves
@@ -70,10 +71,11 @@ def test_every_kind_has_a_cost_a_unit_a_relation_and_a_noiser(kind):
         assert (about(part) is About.TRAINING) == isinstance(part, NoisedCounts | Training)
 
 
+@pytest.mark.parametrize("step", family([4, 1]))
 @every(TRAININGS)
-def test_a_plan_of_pictures_without_names_speaks_of_pictures(kind):
+def test_a_plan_of_pictures_without_names_speaks_of_pictures(kind, step):
     """The mathematics is the same, the unit is not: no sentence of a kind promises anything to a patient."""
-    for plan in TRAININGS[kind]:
+    for plan in TRAININGS[kind][::step]:
         unnamed = replace(plan, persons=Persons.UNNAMED)
         is_hospital = plan.unit is PrivacyUnit.HOSPITAL
         assert unnamed.unit is (PrivacyUnit.HOSPITAL if is_hospital else PrivacyUnit.PICTURE)
@@ -107,10 +109,11 @@ def test_every_kind_says_of_every_work_whether_it_protects_it(kind):
         assert {protects(part, work) for work in WORKS} == {True, False}, "no kind covers all, each covers a fact"
 
 
+@pytest.mark.parametrize("step", family([4, 1]))
 @every(TRAININGS)
-def test_every_kind_of_training_has_a_clip_a_sampler_and_words(kind):
+def test_every_kind_of_training_has_a_clip_a_sampler_and_words(kind, step):
     assert TRAININGS[kind]
-    for plan in TRAININGS[kind]:
+    for plan in TRAININGS[kind][::step]:
         part = plan.training
         assert isinstance(clip_of(part), Clip)
         assert isinstance(participation_of(part), float | Correlation)

@@ -160,6 +160,7 @@ def test_the_count_is_worth_what_its_shares_give_and_no_less(noise_multiplier):
     assert shares.noise_multiplier <= math.sqrt(variance) / mechanism.sensitivity * (1 + 1e-15)
 
 
+@pytest.mark.thorough
 def test_each_insider_knows_as_much_of_the_count_as_of_the_sums():
     plan = plans.masked_and_counted()
     for row in insiders_of(plan):

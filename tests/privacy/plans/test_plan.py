@@ -105,6 +105,7 @@ def test_epsilon_is_the_accountants_word_on_all_releases():
     assert PLAN.epsilon_after(0) == 0
 
 
+@pytest.mark.thorough
 def test_calibration_lands_on_the_private_side_with_and_without_a_count():
     for asked in (PLAN, COUNTED):
         made = calibrated(asked, 3.0)
