@@ -1,8 +1,8 @@
 """A courier's certificate, bound to a hospital's key by one signature.
 
 A courier has an identity of its own, such as the certificate in a start-up kit, and another party may have issued it.
-The hospital signs the certificate with the key that people compared. Whoever checks the signature needs no trust in
-the party that issued the certificate.
+The hospital signs the certificate with the key that people compared. The check of the signature needs no trust in the
+party that issued the certificate.
 
     HOSPITAL.certificate.json    hospital, SHA-256 of the certificate (DER), signature; public
 """
