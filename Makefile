@@ -29,8 +29,8 @@ $(COURIER)/.installed: couriers/flare/requirements.txt couriers/flare/pyproject.
 	$(COURIER)/bin/python -m pip install --quiet --force-reinstall --no-deps couriers/flare
 	touch $@
 
-# Two processes: torch has one thread in each, and files stay whole so that their fixtures are made once.
-PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+# Two processes, with one torch thread in each; the one that ends first takes cases of the other.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
 # One case of each family.
 test: check cases
