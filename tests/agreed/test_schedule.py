@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dp_accounting.pld import privacy_loss_distribution as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.errors import raises_code
@@ -181,7 +182,6 @@ def test_the_step_rule_holds_for_any_noise(multiplier, patients, hospitals, mome
 @pytest.mark.parametrize("rounds", [1, 100])
 def test_rounds_with_everyone_cost_one_gaussian_release(rounds):
     """Corollary 3.3 of Dong, Roth and Su; dp-accounting is a second oracle."""
-    oracle = pytest.importorskip("dp_accounting.pld.privacy_loss_distribution")
     z, delta = 6.035, 1e-5
     event = SelfComposedEvent(PoissonSampledEvent(1.0, GaussianEvent(z)), rounds)
     ours = epsilon_of(event, delta, AccountantKind.PLD)

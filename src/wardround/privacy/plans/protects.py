@@ -98,7 +98,7 @@ def _covers(part: Part, work: Work) -> bool:
         case NoisedHead(), FittedHead():
             return part.mechanism.fit == work.fit
         case ((NoisedHistograms() | OpenHistograms()), Evaluate()):
-            return True  # of any model: a patient's row is bounded whatever the scores are
+            return True  # of any model: a patient's row is bounded for all scores
         case _:
             return False
 
