@@ -4,8 +4,9 @@
 
 Five hospitals, one and two of them bad, and a linear head on histograms of gradients of 64 x 64 pixels, projected onto
 128 numbers: 258 parameters. The study's plan, strategy, clip, noise and aggregator are the ones of a run. Ledgers and
-messages are left out, and a picture's features are computed once. The seed of a repetition deals out the patients and draws the noise. AUROC is of held-out pictures;
-`backdoor` is the share of held-out pneumonia pictures that the model calls normal once they have the patch.
+messages are left out, and a picture's features are computed once. The seed of a repetition deals out the patients and
+draws the noise. AUROC is of held-out pictures; `backdoor` is the share of held-out pneumonia pictures that the model
+calls normal once they have the patch.
 
 | attack | what a bad hospital does |
 |---|---|
@@ -144,7 +145,8 @@ class Pool:
 
 def projection(features: int) -> torch.Tensor:
     """Returns a fixed public projection, (feature, WIDTH)."""
-    return torch.randn(features, WIDTH, generator=torch.Generator().manual_seed(0)) / WIDTH**0.5
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(features, WIDTH, generator=generator).div(float(WIDTH) ** 0.5)
 
 
 def normal_of(images: ImageSet) -> int:
@@ -243,13 +245,13 @@ def runs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def spread(values: list[float]) -> str:
-    """Returns mean and standard deviation, two decimals."""
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values) if len(values) > 1 else 0:.2f}"
+    """Returns the mean, and the standard deviation of several, two decimals."""
+    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def table(found: list[dict[str, Any]]) -> str:
     """Returns one table for each kind of privacy: a row for each attack, a column for each aggregator."""
-    lines = []
+    lines = ["", f"Splits of the patients: {len({row['seed'] for row in found})}."]
     for privacy in PRIVACY:
         own = [row for row in found if row["privacy"] == privacy]
         rules = [rule for rule in RULES if any(row["aggregate"] == rule for row in own)]
