@@ -16,6 +16,7 @@ from wardround.boundary.machine import machine_error
 from wardround.boundary.text import counted, say
 from wardround.cli.agent import agent_app
 from wardround.cli.audit import audit
+from wardround.cli.cache import cache_app
 from wardround.cli.consortium import consortium_app
 from wardround.cli.coordinate import coordinate
 from wardround.cli.data import data_app
@@ -43,6 +44,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
 app.add_typer(consortium_app, name="consortium")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(cache_app, name="cache")
 app.add_typer(agent_app, name="agent")
 app.command()(coordinate)
 app.command()(status)
