@@ -233,7 +233,7 @@ def test_a_reference_killed_between_two_writes_is_made_again(compared, tmp_path,
 @pytest.mark.usefixtures("without_charts")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_process_that_is_killed_in_its_references_has_finished_its_run(tiny_study, tmp_path, number):
-    study = tiny_study(federation={"compare": list(REFERENCES), "rounds": 30, "evaluate_every": 30})
+    study = tiny_study(federation={"compare": [*COMPARE, "alone"], "rounds": 20, "evaluate_every": 20})
     (tmp_path / "study.toml").write_text(study.to_toml())
     out = tmp_path / "run"
     started = subprocess.Popen(
