@@ -13,7 +13,8 @@ from tests.errors import raises_code
 
 from wardround.errors import MachineError, RecordError
 from wardround.records.arrays import arrays_from_file, arrays_to_bytes
-from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
+from wardround.records.folder import RunFolder, RunRecord
+from wardround.records.reading import read_json, read_lines
 from wardround.records.writing import write_whole
 
 ARRAYS = {

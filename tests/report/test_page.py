@@ -213,6 +213,14 @@ def test_every_comparison_stands_beside_the_commonest_class(page_of):
 
 
 @pytest.mark.thorough
+def test_outstanding_references_are_named(page_of):
+    def bend(certificate, results):
+        results |= {"references": {}, "compare": ["pooled", "alone"]}
+
+    assert "Not there yet: pooled, alone." in page_of(bend).text
+    assert "Not there yet" not in page_of().text
+
+
 def test_without_references_the_run_still_stands_beside_the_commonest_class(page_of):
     def bend(certificate, results):
         results["references"] = {}

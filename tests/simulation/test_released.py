@@ -49,7 +49,9 @@ def places(folder):
         name = path.relative_to(folder).as_posix()
         if not path.is_file() or name in OWN:
             continue
-        assert name in SHARED or name.startswith("checkpoints/"), f"{name} is neither shared nor kept"
+        assert name in SHARED or name.startswith(("checkpoints/", "references/")), (
+            f"{name} is neither shared nor kept"
+        )
         if path.suffix == ".json":
             found |= leaves(json.loads(path.read_text()), name)
         elif path.suffix == ".jsonl":

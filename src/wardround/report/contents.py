@@ -213,3 +213,4 @@ class Report:
     upload: str = ""
     lost: LostAttempts | None = None
     evaluation: Evaluation | None = None
+    outstanding: tuple[str, ...] = ()

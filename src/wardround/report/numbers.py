@@ -129,7 +129,17 @@ def numbers_of(record: RunRecord) -> Report:
         upload=_upload(results).text("sentence", ""),
         lost=_lost(_lines(record)),
         evaluation=evaluation_of(results, certificate),
+        outstanding=record.outstanding,
     )  # fmt: skip
+
+
+def headline_of(record: RunRecord) -> str:
+    """Returns the promise and the first figure of a finished run, in one line."""
+    report = numbers_of(record)
+    first = None if report.quality is None else report.quality.headline
+    if first is None or first.score.value is None:
+        return report.guarantee.text
+    return f"{report.guarantee.text}, {first.title} {first.score.value:.3f}"
 
 
 def summary_of_run(record: RunRecord) -> JsonDict:

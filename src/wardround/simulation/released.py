@@ -158,7 +158,7 @@ REFERENCES = Release(
     "reference runs and their metrics",
     _READERS,
     "nothing: references of a simulation, charged to no ledger",
-    ("results.json/references*",),
+    ("references/*",),
 )
 TOTAL = Release(
     "what all studies together have cost the {one} who spent most, which depends on that one's account",

@@ -1,4 +1,4 @@
-"""The results of a run: metrics, reference runs, releases and their readers, and the table of patients' places."""
+"""The results of a run: metrics, releases and their readers, and the table of patients' places."""
 
 import hashlib
 import hmac
@@ -24,7 +24,7 @@ from wardround.simulation.evaluation import (
     summary_of,
 )
 from wardround.simulation.materials import Hospitals, Materials
-from wardround.simulation.references import POOLED, REFERENCES, pooled, run_reference
+from wardround.simulation.references import POOLED, pooled, wanted
 from wardround.simulation.released import Release
 from wardround.training.patients import TrainingPatients, training_patients
 
@@ -38,18 +38,12 @@ def results_of(
     released: tuple[Release, ...],
     observer: Observer,
 ) -> dict[str, object]:
-    """Returns metrics of the final models, reference runs, and releases with their readers; evaluates and trains."""
+    """Returns metrics of the final models, and releases with their readers; evaluates."""
     observer.stage("evaluating")
     ensemble = study.federation.strategy == "ensemble"
     metrics = evaluate_models(outcome.models, materials, ensemble=ensemble)
     availability = availability_of(study)
     upload = upload_of(plan, materials.workbench.network.num_parameters, hospitals)
-    references: dict[str, object] = {}
-    for name in study.federation.compare:
-        if not plan.is_private and (REFERENCES[name].private or name == "no-privacy"):
-            continue  # the main run is without privacy itself
-        observer.stage(f"reference run: {name}")
-        references[name] = run_reference(name, study, plan, materials, observer)
     return {
         "metrics": summary_of(metrics),
         "validation": _validated(outcome, materials, ensemble),
@@ -58,7 +52,7 @@ def results_of(
         "subgroups": evaluate_subgroups(next(iter(outcome.models.values())), materials)
         if len(outcome.models) == 1
         else {},
-        "references": references,
+        "compare": list(wanted(study, plan)),
         "target": materials.images.target.value,
         "shortcut_auroc": shortcut_auroc(materials),
         "location_dice": location_dice(materials),

@@ -27,9 +27,11 @@ from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
 from wardround.records.environment import describe_environment, threads_of
-from wardround.records.folder import RunFolder, RunRecord, read_json
+from wardround.records.folder import RunFolder, RunRecord
+from wardround.records.reading import read_json
 from wardround.records.signed import check_signed, verified
 from wardround.records.signer import Signer, sealed
+from wardround.report.numbers import headline_of
 from wardround.simulation.absences import check_availability
 from wardround.simulation.accounts import Accounts, admitted, begun, resumed
 from wardround.simulation.evaluation import evaluate_models, summary_of
@@ -37,7 +39,7 @@ from wardround.simulation.federate import federate
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
 from wardround.simulation.own_key import check_contains, own_key, own_pin
-from wardround.simulation.references import POOLED, check_references, pooled
+from wardround.simulation.references import POOLED, check_references, pooled, run_references
 from wardround.simulation.released import releases_of, unprotected_in
 from wardround.simulation.results import patient_table, results_of
 
@@ -86,7 +88,7 @@ def run_study(
 
 
 def resume_run(path: Path, observer: Observer) -> RunRecord:
-    """Goes on with an interrupted run; a finished one is only reported anew.
+    """Goes on with an interrupted run, or with the reference runs of a finished one; else it is only reported anew.
 
     The record is verified first: it must be signed with this person's own key, and be as it was signed.
 
@@ -98,9 +100,10 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
     try:
         if (path / "certificate.json").exists():
             record = verified(path, own_pin())
-            observer.stage("the run is finished; writing its report again")
-            report_on(record, observer, own_key())
-            return record
+            if not record.outstanding:
+                observer.stage("the run is finished; writing its report again")
+                report_on(record, observer, own_key())
+                return record
         signed = check_signed(path, own_pin())
         study = read_study(path / "study.toml")
         environment = read_json(path / "environment.json")
@@ -117,6 +120,11 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
                 raise _changed(what, path)
         with resumed(study, plan, materials, path) as accounts:
             check_contains(accounts.ledger, key, signed.ledger)
+            if signed.is_finished:
+                materials = _admitted(study, materials, accounts, observer)
+                with _hospital_log(folder):
+                    materials, _ = _trained_on(study, plan, materials, folder, accounts, observer)
+                    return _compared(study, plan, materials, RunRecord.read(path), observer)
             folder.signer = Signer(key, study.digest, signed.ledger)
             folder.signer.begin(path, {})
             found = folder.latest_checkpoint()
@@ -215,13 +223,8 @@ def _hospital_log(folder: RunFolder) -> Iterator[None]:
 def _train(
     study: Study, plan: Plan, materials: Materials, folder: RunFolder, accounts: Accounts, observer: Observer
 ) -> RunRecord:
-    hospitals = _hospitals(study, materials)
     with _hospital_log(folder):
-        if isinstance(plan.training, NoisedPictures):
-            observer.stage("noising pictures")
-            release = published(study.privacy.plan, "simulation").released_materials
-            materials = release(study, plan, materials, hospitals, accounts, folder)
-            hospitals = _hospitals(study, materials)
+        materials, hospitals = _trained_on(study, plan, materials, folder, accounts, observer)
         federation = federate(
             study, plan, materials, hospitals, accounts.of, accounts.ledger.transaction,
             label="main", memory=folder.path / "hospitals",
@@ -255,7 +258,29 @@ def _train(
         accounts.end()
         accounts.note(folder, materials)
         folder.finish(certificate)
-    record = RunRecord.read(folder.path)
+        record = RunRecord.read(folder.path)
+        report_on(record, observer, own_key())
+        return _compared(study, plan, materials, record, observer) if record.outstanding else record
+
+
+def _trained_on(
+    study: Study, plan: Plan, materials: Materials, folder: RunFolder, accounts: Accounts, observer: Observer
+) -> tuple[Materials, Hospitals]:
+    """Returns what training sees, and the patients of each hospital that is asked: noised pictures are made once."""
+    hospitals = _hospitals(study, materials)
+    if not isinstance(plan.training, NoisedPictures):
+        return materials, hospitals
+    observer.stage("noising pictures")
+    release = published(study.privacy.plan, "simulation").released_materials
+    materials = release(study, plan, materials, hospitals, accounts, folder)
+    return materials, _hospitals(study, materials)
+
+
+def _compared(study: Study, plan: Plan, materials: Materials, record: RunRecord, observer: Observer) -> RunRecord:
+    """Runs the references of a finished run, whose figures are said first, and writes its report again."""
+    found = headline_of(record)
+    observer.stage(f"the run is finished: {found}; {counted(len(record.outstanding), 'reference run')} to go")
+    record = run_references(study, plan, materials, record, observer, own_key())
     report_on(record, observer, own_key())
     return record
 

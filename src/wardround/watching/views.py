@@ -23,8 +23,8 @@ from wardround.config.site import read_site
 from wardround.errors import RecordError
 from wardround.hospital.accepted import accepted_digests, read_accepted
 from wardround.ledger.file import LedgerFile
-from wardround.records.folder import read_lines
 from wardround.records.json_object import JsonObject
+from wardround.records.reading import read_lines
 from wardround.watching.live import STATUS, live_folder
 
 SLOW_S = 30.0
