@@ -30,9 +30,9 @@ def coordinate(
 
     resolved = read_study(study)
     sockets, keys = sockets_of(hospital, resolved.hospitals.names or ()), read_home(home)
-    live = Live(out, resolved.study.name, resolved.digest, resolved.rounds, tuple(sockets))
-    channel = SocketChannel(sockets, keys, patience_s=patience, watcher=live)
     with interruptible(AGAIN), Terminal(console()) as terminal:
+        live = Live(out, resolved.study.name, resolved.digest, resolved.rounds, tuple(sockets))
+        channel = SocketChannel(sockets, keys, patience_s=patience, watcher=live)
         try:
             record = run_between(resolved, channel, keys.hospitals, keys.key, out, Together((terminal, live)))
         finally:
