@@ -66,7 +66,9 @@ def main() -> int:
     for name, ratios in found.items():
         known = committed.get(name)
         now = statistics.median(ratios)
-        beside = "not committed" if known is None else f"committed {statistics.median(known):8.2f} ({_range(known)})"
+        beside = (
+            "not committed" if known is None else f"committed {statistics.median(known):8.2f} ({_range(known)})"
+        )
         change = "" if known is None else f"{now / statistics.median(known):6.2f}"
         print(f"{name:34} {now:8.2f} ({_range(ratios)})  {beside}  {change}{'  slower' * (name in slower)}")
     return bool(slower)
