@@ -10,8 +10,6 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
 from wardround.boundary.machine import raise_fault
@@ -42,6 +40,7 @@ from wardround.simulation.own_key import check_contains, own_key, own_pin
 from wardround.simulation.references import POOLED, check_references, pooled, run_references
 from wardround.simulation.released import releases_of, unprotected_in
 from wardround.simulation.results import patient_table, results_of
+from wardround.simulation.threads import threads_for, using_threads
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
 _NAMES = {"study_digest": "study file", "weights_sha256": "weights file"}
@@ -65,17 +64,21 @@ def run_study(
             "hospitals with: wardround coordinate.",
             code="study-evaluation-only",
         )
-    threads = _use_threads(study.performance.threads)
     observer.stage("computing the privacy plan")
     check_availability(study, timetable_of(study))
     plan = plan_of(study)
     check_references(study, plan)
     _check_cap(study, plan)
-    materials = gather(study, observer)
+    with using_threads(study.performance.threads):
+        materials = gather(study, observer)
     plan = replace(plan, persons=materials.images.persons)
     check_masks(plan, materials.workbench.network.num_parameters)
+    threads = threads_for(study, materials)
     key = own_key()
-    with begun(study, plan, materials, out, fresh=fresh, rehearsal=rehearsal) as (folder, accounts):
+    with (
+        using_threads(threads),
+        begun(study, plan, materials, out, fresh=fresh, rehearsal=rehearsal) as (folder, accounts),
+    ):
         folder.write_json(
             "environment.json",
             describe_environment(threads) | _identity(study, materials),
@@ -110,7 +113,6 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         if study.digest != signed.study_digest:
             raise _changed("study_digest", path)
         key = own_key()
-        _use_threads(threads_of(environment))  # another number of threads may round differently
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
         materials = gather(study, observer)
@@ -118,7 +120,8 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         for what, now in _identity(study, materials).items():
             if environment.get(what) != now:
                 raise _changed(what, path)
-        with resumed(study, plan, materials, path) as accounts:
+        # Another number of threads may round differently.
+        with using_threads(threads_of(environment)), resumed(study, plan, materials, path) as accounts:
             check_contains(accounts.ledger, key, signed.ledger)
             if signed.is_finished:
                 materials = _admitted(study, materials, accounts, observer)
@@ -151,13 +154,6 @@ def _check_cap(study: Study, plan: Plan) -> None:
             f"`[privacy] epsilon_limit` must have room for one round, which costs a {plan.unit} epsilon = {first:.4g} "
             f"at delta = {plan.delta:g}, got {cap:g}. Raise it, or ask for a smaller epsilon."
         )
-
-
-def _use_threads(threads: int | None) -> int:
-    """Sets the threads of a matrix product; returns how many there are now."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return torch.get_num_threads()
 
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:
