@@ -15,12 +15,12 @@ import typer
 from wardround.boundary.machine import machine_error
 from wardround.boundary.text import counted, say
 from wardround.cli.agent import agent_app
-from wardround.cli.audit import audit
 from wardround.cli.cache import cache_app
 from wardround.cli.consortium import consortium_app
 from wardround.cli.coordinate import coordinate
 from wardround.cli.data import data_app
 from wardround.cli.export import export
+from wardround.cli.invert import audit_app
 from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
 from wardround.cli.predict import predict
@@ -52,7 +52,7 @@ app.command()(predict)
 app.command()(export)
 app.command()(serve)
 app.command()(verify)
-app.command()(audit)
+app.add_typer(audit_app, name="audit")
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
