@@ -51,7 +51,7 @@ NAMES = tuple(map(HospitalName, ("north", "south", "east", "west", "centre")))
 def study_of(data: Path, cache: Path, rounds: int) -> Study:
     tables: dict[str, dict[str, Any]] = {
         "site": {"path": str(data.resolve())},
-        "data": {"image_size": 64, "classes": ["NORMAL", "PNEUMONIA"], "test": "patients"},
+        "data": {"image_size": 64, "classes": ["normal", "pneumonia"], "test": "patients"},
         "hospitals": {"count": len(NAMES), "names": list(NAMES), "scheme": "even"},
         "model": {"name": "features"},
         "privacy": {"sum": "masked", "num_patients": 2220},
