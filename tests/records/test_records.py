@@ -367,7 +367,9 @@ def test_no_name_of_a_patient_or_a_picture_is_anywhere_in_a_run_folder(tiny_stud
     run_study(study, out, Silent())
 
     files = [path for path in out.rglob("*") if path.is_file()]
-    assert {"study.toml", "patients.csv", "ledger.json", "certificate.json"} <= {path.name for path in files}
+    assert {"study.toml", "own.html", "patients.csv", "ledger.json", "certificate.json"} <= {
+        path.name for path in files
+    }
     for path in files:
         assert b"canary" not in path.read_bytes().lower(), path.name
     assert len((out / "patients.csv").read_text().splitlines()) == 1 + 24

@@ -12,7 +12,7 @@ from wardround.simulation.materials import gather
 from wardround.simulation.released import UNPROTECTED, releases_of
 from wardround.simulation.run import run_study
 
-OWN = {"patients.csv", "ledger.json", "ledger.sqlite", "ledger.sqlite.mark", "hospitals.log", ".lock"}
+OWN = {"own.html", "patients.csv", "ledger.json", "ledger.sqlite", "ledger.sqlite.mark", "hospitals.log", ".lock"}
 KINDS: dict[str, dict[str, dict[str, object]]] = {
     "counted": {"federation": {"compare": ["no-privacy"]}},
     "masked": {"privacy": {"sum": "masked", "num_patients": 20}},

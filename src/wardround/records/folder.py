@@ -17,6 +17,7 @@
 
 Those above are the shared record. These below are for the person who simulates, and depend on single patients:
 
+        own.html           test pictures that the model calls wrongly
         patients.csv       the place and number of images of each patient, under a hash whose key was forgotten
         ledger.json        the ledger of the run, how far it was, the digest of the pictures, the total of all studies
         ledger.sqlite      that ledger, of generated patients and of rehearsals; others outlive the run
@@ -62,7 +63,7 @@ _FORGOTTEN = ".hospitals.tmp"
 _SYNC_EVERY_S = 5.0
 SHARED = (*SIGNED, RECORD, "report.html")
 """Files of the shared record, beside `checkpoints/` and `references/`."""
-_FILES = (*SHARED, "patients.csv", "ledger.json", "hospitals.log", "handed_out.json")
+_FILES = (*SHARED, "own.html", "patients.csv", "ledger.json", "hospitals.log", "handed_out.json")
 _OURS = {
     *_FILES, ".lock", "checkpoints", REFERENCES, "hospitals", "ledger.sqlite", "ledger.sqlite.mark",
     "ledger.sqlite-journal",

@@ -106,6 +106,7 @@ TEST = Release(
         "results.json/metrics*",
         "results.json/models*",
         "results.json/operating_points*",
+        "results.json/calibration*",
         "results.json/subgroups*",
         "results.json/test/*",
         "results.json/validation*",

@@ -15,11 +15,11 @@ from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
 from wardround.simulation.absences import availability_of
+from wardround.simulation.called import called
 from wardround.simulation.evaluation import (
     evaluate_models,
     evaluate_subgroups,
     location_dice,
-    operating_rows,
     shortcut_auroc,
     summary_of,
 )
@@ -47,7 +47,7 @@ def results_of(
     return {
         "metrics": summary_of(metrics),
         "validation": _validated(outcome, materials, ensemble),
-        "operating_points": _at_operating_points(study, plan, materials, outcome),
+        **_called(study, plan, materials, outcome),
         "models": {name: m.to_json() for name, m in metrics.items()},
         "subgroups": evaluate_subgroups(next(iter(outcome.models.values())), materials)
         if len(outcome.models) == 1
@@ -90,15 +90,14 @@ def _as_dealt(study: Study, plan: Plan, materials: Materials, hospitals: Hospita
     return places if hospitals.keys() == places.keys() else {POOLED: pooled(places)}
 
 
-def _at_operating_points(
-    study: Study, plan: Plan, materials: Materials, outcome: Outcome
-) -> list[dict[str, object]]:
-    """Returns the operating points, and what they reach on the test pictures, which is released without protection."""
-    points = operating_points_of(study, plan, outcome.position.state, materials.images.class_names)
-    if not points:
-        return []
+def _called(study: Study, plan: Plan, materials: Materials, outcome: Outcome) -> dict[str, object]:
+    """Returns what operating points reach on the test pictures, and the calibration; neither of several models."""
+    if materials.images.target is Target.MASKS or len(outcome.models) > 1:
+        return {"operating_points": [], "calibration": None}
     [weights] = outcome.models.values()
-    return operating_rows(points, weights, materials)
+    points = operating_points_of(study, plan, outcome.position.state, materials.images.class_names)
+    rows, calibration = called(points, weights, materials)
+    return {"operating_points": rows, "calibration": calibration}
 
 
 def _validated(outcome: Outcome, materials: Materials, ensemble: bool) -> dict[str, object] | None:

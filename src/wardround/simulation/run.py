@@ -32,6 +32,7 @@ from wardround.records.signer import Signer, sealed
 from wardround.report.numbers import headline_of
 from wardround.simulation.absences import check_availability
 from wardround.simulation.accounts import Accounts, admitted, begun, resumed
+from wardround.simulation.called import OWN_PAGE, show_mistakes
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.federate import federate
 from wardround.simulation.masked import check_masks
@@ -245,6 +246,9 @@ def _train(
         )  # fmt: skip
         results = results_of(study, plan, materials, hospitals, outcome, released, observer)
         folder.write_json("results.json", results)
+        if len(outcome.models) == 1:
+            [weights] = outcome.models.values()
+            show_mistakes(weights, materials, folder.path / OWN_PAGE)
         folder.forget_notes()
         certificate = write_card(
             coordinator, outcome, network, folder, model_sha256=model_sha256, target=images.target,
