@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from docs.make_code_reference import COMMANDS, PYTHON, commands_page, python_page
 from docs.make_reference import DESIGN, PAGE, RELEASED, design_page, page, released_page
 from tests.privacy.plans.test_fit import PLANS
 from tests.test_architecture import ARROWS
@@ -86,6 +87,8 @@ def test_the_reference_the_arrows_and_the_list_are_up_to_date():
     assert PAGE.read_text(encoding="utf-8") == page()
     assert DESIGN.read_text(encoding="utf-8") == design_page()
     assert RELEASED.read_text(encoding="utf-8") == released_page()
+    assert COMMANDS.read_text(encoding="utf-8") == commands_page()
+    assert PYTHON.read_text(encoding="utf-8") == python_page()
 
 
 def test_the_design_has_a_row_for_every_room():

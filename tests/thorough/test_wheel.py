@@ -1,4 +1,4 @@
-"""The wheel, built and installed into an empty environment, has everything that `--version`, `demo`, `run` and `predict` need."""
+"""The wheel, in an empty environment, has all that `--version`, `demo`, `run` and `predict` need."""
 
 import json
 import os
