@@ -8,6 +8,7 @@ import ast
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -158,9 +159,17 @@ def a_dicom_export(folder):
 
 
 def a_run(folder):
-    """A finished run, `runs/demo`, and pictures to ask it about; made as in the tutorial, but small."""
-    call(folder, "wardround demo\nsed -i -e 's/patients = 2000/patients = 200/' -e '/^compare/d' demo/demo.toml\n"
-                 "wardround run demo/demo.toml\ncp demo/pictures/clear-1.png picture.png")  # fmt: skip
+    """A finished run, `runs/demo`, and what pages call pictures; made as in the tutorial, but small."""
+    smaller = "-e 's/patients = 2000/patients = 200/' -e '/^compare/d' -e 's/^rounds = 60/rounds = 20/'"
+    call(folder, f"wardround demo\nsed -i {smaller} demo/demo.toml\nwardround run demo/demo.toml")
+    call(folder, "cp demo/demo.toml study.toml; cp demo/pictures/clear-1.png picture.png")
+    shutil.copytree(folder / "demo" / "pictures", folder / "folder")
+    shutil.make_archive(str(folder / "export"), "zip", folder / "demo" / "pictures")
+
+
+def plainly_a_run(folder):
+    """The same, for a page whose commands stand in blocks without a language; the rest of it is not run."""
+    a_run(folder)
 
 
 def nothing(folder):
@@ -174,11 +183,20 @@ RUN = {
     "tune.md": nothing,
     "choose-epsilon.md": nothing,
     "read-a-report.md": a_run,
+    "predict.md": plainly_a_run,
+    "audit.md": plainly_a_run,
 }
 
 
 def call(folder, script, command=("bash", "-euo", "pipefail", "-c")):
-    """Runs a script in the folder, with this interpreter's `wardround`; a script that fails fails the test."""
+    """Returns what a script prints in the folder, with this interpreter's `wardround`, if it ends well."""
+    process = start(folder, script, command)
+    out, err = process.communicate()
+    assert process.returncode == 0, f"{script}\n{out[-1000:]}\n{err[-3000:]}"
+    return out
+
+
+def start(folder, script, command=("bash", "-euo", "pipefail", "-c")):
     programs = folder / ".bin"
     if not programs.exists():
         programs.mkdir()
@@ -191,9 +209,8 @@ def call(folder, script, command=("bash", "-euo", "pipefail", "-c")):
         "XDG_STATE_HOME": str(folder / ".state"),
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run([*command, script], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{script}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*command, script], cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.mark.thorough
@@ -209,7 +226,58 @@ def test_the_snippets_of_a_page_run(name, tmp_path):
             continue
         if block.title is not None:
             (tmp_path / block.title).write_text(block.text)
+        elif RUN[name] is plainly_a_run:
+            for line in commands_of(block) if block.language == "" else ():
+                call(tmp_path, line)
         elif block.language == "sh":
             call(tmp_path, block.text)
         elif block.language == "python":
             call(tmp_path, block.text, ("python", "-c"))
+
+
+HOSPITALS = ("north", "south", "east")
+
+
+@pytest.mark.thorough
+def test_the_commands_of_the_page_on_deployment_run(tmp_path):
+    """Sections 1 to 6, as they stand, for each hospital; with the fingerprint as an option in place of a telephone."""
+    blocks = list(blocks_of((ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")))
+    site, policy, study = (block.text for block in blocks if block.language == "toml")
+    lines = [line.split("  #")[0] for block in blocks if block.language == "" for line in commands_of(block)]
+
+    def of(start):
+        return next(line for line in lines if line.startswith(f"wardround {start}"))
+
+    def done(line):
+        """Runs a line and returns the fingerprint that it prints, if any."""
+        found = re.search(r"^fingerprint: (.*)$", call(tmp_path, line), re.MULTILINE)
+        return found and found[1]
+
+    (tmp_path / "study.toml").write_text(study)
+    coordinator = done(of("consortium init"))
+    prints = {}
+    for seed, name in enumerate(HOSPITALS, start=1):
+        done(of("consortium invite").replace("north", name))
+        prints[name] = done(f"{of('consortium accept').replace('north', name)} --fingerprint '{coordinator}'")
+        (tmp_path / name / "site.toml").write_text(
+            site.replace("north", name).replace("seed = 1", f"seed = {seed}")
+        )
+        (tmp_path / name / "policy.toml").write_text(policy)
+    for name in HOSPITALS:
+        pin = f"{of('consortium pin').replace('north', name)} --fingerprint '{prints[name]}'"
+        done(pin)
+        for other in HOSPITALS:
+            if other != name:
+                done(pin.replace("--home consortium", f"--home {other}"))
+        done(of("agent review").replace("north", name))
+        done(of("agent accept").replace("north", name))
+    agent = next(line for line in lines if line.startswith("wardround agent --home"))
+    begun = [start(tmp_path, agent.replace("north", name)) for name in HOSPITALS]
+    try:
+        assert "epsilon = 3.79" in call(tmp_path, of("coordinate"))
+        assert "epsilon" in call(tmp_path, of("status run"))
+        assert "epsilon" in call(tmp_path, "wardround ledger show --ledger north/ledger.sqlite")
+    finally:
+        for process in begun:
+            process.terminate()
+            process.communicate()

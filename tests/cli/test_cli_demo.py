@@ -7,7 +7,7 @@ from wardround.config import read_study
 from wardround.images.layouts.phantom import PhantomOptions, draw_phantom
 
 
-def test_the_demo_is_a_study_and_four_pictures_of_nobody_in_it(wardround, tmp_path):
+def test_the_demo_is_a_study_and_four_pictures_of_others(wardround, tmp_path):
     done = wardround("demo", str(tmp_path / "demo"))
     assert done.code == 0
     study = read_study(tmp_path / "demo" / "demo.toml")

@@ -38,7 +38,7 @@ def demo(
         if made[name] <= PICTURES_OF_EACH:
             Image.fromarray(drawn[0]).save(pictures / f"{name}-{made[name]}.png")
     say(
-        f"{folder} has a study, demo.toml, and pictures of nobody in it. Go on with:",
+        f"{folder} has a study, demo.toml, and pictures of persons who are not in it. Go on with:",
         f"  wardround check {folder}/demo.toml",
         f"  wardround run {folder}/demo.toml",
         f"  wardround predict runs/demo {pictures}",
