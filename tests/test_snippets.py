@@ -1,7 +1,8 @@
 """Commands, study files and Python in the documentation: all of them parse, and those of the pages in `RUN` run.
 
 A block of a page in `RUN` is run as `sh` or `python`, or is written where `title="FILE"` says; blocks of a page share
-one folder and run in order. `<!-- not run: REASON -->` before a block leaves it out.
+one folder and run in order. A block of `text` after one of `sh` is what it prints, with other figures.
+`<!-- not run: REASON -->` before a block leaves it out.
 """
 
 import ast
@@ -221,7 +222,11 @@ def test_the_snippets_of_a_page_run(name, tmp_path):
     RUN[name](tmp_path)
     runtime = ROOT / "src" / "wardround" / "inference" / "page" / "runtime"
     has_runtime = all((runtime / file).exists() for file in RUNTIME)
+    printed = ""
     for block in blocks_of((ROOT / "docs" / name).read_text(encoding="utf-8")):
+        if block.language == "text" and printed:
+            assert [line for line in block.text.splitlines() if not re.search(shape_of(line), printed)] == []
+        printed = ""
         if block.left_out or ("--to page" in block.text and not has_runtime):
             continue
         if block.title is not None:
@@ -230,9 +235,15 @@ def test_the_snippets_of_a_page_run(name, tmp_path):
             for line in commands_of(block) if block.language == "" else ():
                 call(tmp_path, line)
         elif block.language == "sh":
-            call(tmp_path, block.text)
+            printed = call(tmp_path, block.text)
         elif block.language == "python":
             call(tmp_path, block.text, ("python", "-c"))
+
+
+def shape_of(line):
+    """A pattern of a printed line with other figures, or another of the demo's two classes."""
+    figures = re.sub(r"[\d.,]*\d", "0", re.sub(r": (clear|lesion) ", ": @ ", line))
+    return re.escape(figures).replace("0", r"[\d.,]*\d").replace("@", "(clear|lesion)")
 
 
 HOSPITALS = ("north", "south", "east")
