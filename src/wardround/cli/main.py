@@ -19,6 +19,7 @@ from wardround.cli.cache import cache_app
 from wardround.cli.consortium import consortium_app
 from wardround.cli.coordinate import coordinate
 from wardround.cli.data import data_app
+from wardround.cli.demo import demo
 from wardround.cli.export import export
 from wardround.cli.invert import audit_app
 from wardround.cli.keys import AsJson, keys_app
@@ -46,6 +47,7 @@ app.add_typer(consortium_app, name="consortium")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(cache_app, name="cache")
 app.add_typer(agent_app, name="agent")
+app.command()(demo)
 app.command()(coordinate)
 app.command()(status)
 app.command()(predict)
