@@ -13,7 +13,6 @@ from wardround.simulation.called import called
 from wardround.training.metrics.calibration import reliability
 from wardround.training.patients import TrainingPatients
 
-
 WEIGHTS = np.zeros(1, dtype=np.float32)
 
 
