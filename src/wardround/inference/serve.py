@@ -11,12 +11,13 @@ import json
 import sys
 from dataclasses import replace
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import cast
 
+from wardround.boundary.loopback import LOOPBACK, QuietHandler, is_own_name
 from wardround.errors import MissingExtra
 from wardround.images.decode.pillow import pillow_kept_quiet
 from wardround.images.dicom.parse import is_dicom
@@ -39,12 +40,6 @@ SECONDS = 30
 """A client that sends nothing for so long is let go."""
 
 _NAME = "picture"
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 class _Content:
@@ -100,7 +95,7 @@ class Service(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, model: Model, page: str, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, model: Model, page: str, host: str = LOOPBACK, port: int = 0) -> None:
         super().__init__((host, port), _Handler)
         self.model, self.page, self.places = model, page.encode("utf-8"), BoundedSemaphore(MOST_AT_ONCE)
         self.host, self.port = str(self.server_address[0]), int(self.server_address[1])
@@ -117,25 +112,24 @@ class Service(ThreadingHTTPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def names(self, host: str) -> bool:
-        """Returns True for a Host header that names this server: a page elsewhere may have a name that leads here."""
-        name, _, port = host.rpartition(":")
-        return not self.is_loopback or (port == str(self.port) and name in (self.host, "localhost"))
+        """Returns True for a Host header that may name this server: any, where other machines may ask."""
+        return not self.is_loopback or is_own_name(host, self.host)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     timeout = SECONDS
-    server_version, sys_version = "wardround", ""
+    content_policy = "frame-ancestors 'none'"
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  # a name of the standard library
         service = self._service()
         if service is None:
             return
         if self.path != "/":
             self._fault(HTTPStatus.NOT_FOUND, "the paths are / and /predict")
             return
-        self._send(HTTPStatus.OK, "text/html; charset=utf-8", service.page)
+        self.send(HTTPStatus.OK, "text/html; charset=utf-8", service.page)
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802  # a name of the standard library
         service = self._service()
         if service is None:
             return
@@ -161,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             finally:
                 service.places.release()
-            self._send(HTTPStatus.OK, "application/json", json.dumps(found).encode())
+            self.send(HTTPStatus.OK, "application/json", json.dumps(found).encode())
 
     def _service(self) -> Service | None:
         """Returns the server, or None after a refusal: a page of another origin in this machine's browser asks."""
@@ -174,17 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _fault(self, status: HTTPStatus, sentence: str) -> None:
         self.close_connection = True  # what the request has more is not read
-        self._send(status, "application/json", json.dumps({"error": sentence}).encode())
-
-    def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **_HEADERS}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Writes nothing."""
+        self.send(status, "application/json", json.dumps({"error": sentence}).encode())
 
 
 def serve(service: Service) -> None:
