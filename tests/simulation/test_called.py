@@ -13,6 +13,8 @@ from wardround.simulation.called import called
 from wardround.training.metrics.calibration import reliability
 from wardround.training.patients import TrainingPatients
 
+WEIGHTS = np.zeros(1, dtype=np.float32)
+
 
 def materials_of(logits, labels, counts) -> Any:
     """Test patients whose logits are given, (picture, class)."""
@@ -48,11 +50,12 @@ def test_the_calibration_is_that_of_predict(drawn, classes):
     points = [by_threshold(name, *curve, 0.1) for name, curve in zip(names, curves, strict=False)]
     slopes, intercepts = zip(*curves[: len(points)], strict=True)
     shown = Probabilities(FromScores(slopes, intercepts))(torch.from_numpy(logits)).numpy()
-    rows, calibration = called(points, np.zeros(1), materials_of(logits, labels, counts))
+    rows, calibration = called(points, WEIGHTS, materials_of(logits, labels, counts))
     assert len(rows) == len(points)
     assert calibration["released"]
     expected = reliability(shown, labels)
-    for found, wanted in zip(calibration["bins"], expected, strict=True):
+    bins: Any = calibration["bins"]
+    for found, wanted in zip(bins, expected, strict=True):
         assert found["count"] == wanted.count
         assert found["mean_confidence"] == pytest.approx(wanted.mean_confidence)
     distance = ((shown - np.eye(classes)[labels]) ** 2).sum(axis=1).mean() / 2
@@ -64,24 +67,25 @@ def test_rates_are_counted_and_their_intervals_are_over_patients(drawn):
     logits, labels, counts = drawn(2)
     score = 0.3
     of, materials = by_threshold("b", 1.0, 0.0, score), materials_of(logits, labels, counts)
-    [row], _ = called([of], np.zeros(1), materials)
-    [largest], _ = called([ByArgmax(class_name="b", reason="noise")], np.zeros(1), materials)
+    [row], _ = called([of], WEIGHTS, materials)
+    [largest], _ = called([ByArgmax(class_name="b", reason="noise")], WEIGHTS, materials)
     is_called = logits[:, 1] - logits[:, 0] >= score
     assert row["sensitivity"] == pytest.approx(is_called[labels == 1].mean())
     assert row["specificity"] == pytest.approx(1 - is_called[labels == 0].mean())
     assert row["accuracy"] == pytest.approx((is_called == labels).mean())
     assert (largest["asked_sensitivity"], largest["score"], largest["reason"]) == (None, 0.0, "noise")
-    low, high = row["sensitivity_interval"].values()
+    around: Any = row["sensitivity_interval"]
+    low, high = around.values()
     assert low < row["sensitivity"] < high
     twice = np.repeat(np.arange(len(labels)), 2)
-    [again], _ = called([of], np.zeros(1), materials_of(logits[twice], labels[twice], 2 * counts))
+    [again], _ = called([of], WEIGHTS, materials_of(logits[twice], labels[twice], 2 * counts))
     assert again == row
 
 
 def test_a_class_that_nobody_has_gives_no_rate(drawn):
     logits, labels, counts = drawn(2)
     [row], calibration = called(
-        [ByArgmax(class_name="b", reason="")], np.zeros(1), materials_of(logits, labels * 0, counts)
+        [ByArgmax(class_name="b", reason="")], WEIGHTS, materials_of(logits, labels * 0, counts)
     )
     assert (row["sensitivity"], row["sensitivity_interval"]) == (None, None)
     assert row["specificity"] is not None

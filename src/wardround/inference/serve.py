@@ -12,12 +12,13 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import cast
 
+from wardround.boundary.loopback import LOOPBACK, QuietHandler, is_own_name
 from wardround.errors import MissingExtra
 from wardround.images.decode.pillow import pillow_kept_quiet
 from wardround.images.dicom.parse import is_dicom
@@ -40,12 +41,6 @@ SECONDS = 30
 """A client that sends nothing for so long is let go."""
 
 _NAME = "picture"
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 class Refused(Exception):
@@ -120,6 +115,7 @@ class Service(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
+<<<<<<< HEAD
     def __init__(
         self,
         gets: Mapping[str, Callable[[], Answer]],
@@ -127,6 +123,9 @@ class Service(ThreadingHTTPServer):
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
+=======
+    def __init__(self, model: Model, page: str, host: str = LOOPBACK, port: int = 0) -> None:
+>>>>>>> report
         super().__init__((host, port), _Handler)
         self.gets, self.posts, self.places = gets, posts, BoundedSemaphore(MOST_AT_ONCE)
         self.host, self.port = str(self.server_address[0]), int(self.server_address[1])
@@ -153,26 +152,32 @@ class Service(ThreadingHTTPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def names(self, host: str) -> bool:
-        """Returns True for a Host header that names this server: a page elsewhere may have a name that leads here."""
-        name, _, port = host.rpartition(":")
-        return not self.is_loopback or (port == str(self.port) and name in (self.host, "localhost"))
+        """Returns True for a Host header that may name this server: any, where other machines may ask."""
+        return not self.is_loopback or is_own_name(host, self.host)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     timeout = SECONDS
-    server_version, sys_version = "wardround", ""
+    content_policy = "frame-ancestors 'none'"
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  # a name of the standard library
         service = self._service()
         if service is None:
             return
+<<<<<<< HEAD
         make = service.gets.get(self.path)
         if make is None:
             self._unknown(service)
         else:
             self._send(HTTPStatus.OK, make())
+=======
+        if self.path != "/":
+            self._fault(HTTPStatus.NOT_FOUND, "the paths are / and /predict")
+            return
+        self.send(HTTPStatus.OK, "text/html; charset=utf-8", service.page)
+>>>>>>> report
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802  # a name of the standard library
         service = self._service()
         if service is None:
             return
@@ -202,10 +207,14 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             finally:
                 service.places.release()
+<<<<<<< HEAD
             self._send(HTTPStatus.OK, found)
 
     def _unknown(self, service: Service) -> None:
         self._fault(HTTPStatus.NOT_FOUND, f"the paths are {' and '.join(sorted({*service.gets, *service.posts}))}")
+=======
+            self.send(HTTPStatus.OK, "application/json", json.dumps(found).encode())
+>>>>>>> report
 
     def _service(self) -> Service | None:
         """Returns the server, or None after a refusal: a page of another origin in this machine's browser asks."""
@@ -218,6 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _fault(self, status: HTTPStatus, sentence: str) -> None:
         self.close_connection = True  # what the request has more is not read
+<<<<<<< HEAD
         self._send(status, Answer(JSON, json.dumps({"error": sentence}).encode()))
 
     def _send(self, status: HTTPStatus, answer: Answer) -> None:
@@ -233,6 +243,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Writes nothing."""
+=======
+        self.send(status, "application/json", json.dumps({"error": sentence}).encode())
+>>>>>>> report
 
 
 def serve(service: Service) -> None:
