@@ -115,24 +115,20 @@ class Service(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-<<<<<<< HEAD
     def __init__(
         self,
         gets: Mapping[str, Callable[[], Answer]],
         posts: Mapping[str, Callable[[bytes], Answer]],
-        host: str = "127.0.0.1",
+        host: str = LOOPBACK,
         port: int = 0,
     ) -> None:
-=======
-    def __init__(self, model: Model, page: str, host: str = LOOPBACK, port: int = 0) -> None:
->>>>>>> report
         super().__init__((host, port), _Handler)
         self.gets, self.posts, self.places = gets, posts, BoundedSemaphore(MOST_AT_ONCE)
         self.host, self.port = str(self.server_address[0]), int(self.server_address[1])
         self.is_loopback = ip_address(self.host).is_loopback
 
     @classmethod
-    def of_model(cls, model: Model, page: str, host: str = "127.0.0.1", port: int = 0) -> "Service":
+    def of_model(cls, model: Model, page: str, host: str = LOOPBACK, port: int = 0) -> "Service":
         """Returns the server of a model and its page."""
 
         def predict(content: bytes) -> Answer:
@@ -164,18 +160,11 @@ class _Handler(QuietHandler):
         service = self._service()
         if service is None:
             return
-<<<<<<< HEAD
         make = service.gets.get(self.path)
         if make is None:
             self._unknown(service)
         else:
-            self._send(HTTPStatus.OK, make())
-=======
-        if self.path != "/":
-            self._fault(HTTPStatus.NOT_FOUND, "the paths are / and /predict")
-            return
-        self.send(HTTPStatus.OK, "text/html; charset=utf-8", service.page)
->>>>>>> report
+            self._answer(make())
 
     def do_POST(self) -> None:  # noqa: N802  # a name of the standard library
         service = self._service()
@@ -207,14 +196,13 @@ class _Handler(QuietHandler):
                 return
             finally:
                 service.places.release()
-<<<<<<< HEAD
-            self._send(HTTPStatus.OK, found)
+            self._answer(found)
 
     def _unknown(self, service: Service) -> None:
         self._fault(HTTPStatus.NOT_FOUND, f"the paths are {' and '.join(sorted({*service.gets, *service.posts}))}")
-=======
-            self.send(HTTPStatus.OK, "application/json", json.dumps(found).encode())
->>>>>>> report
+
+    def _answer(self, answer: Answer) -> None:
+        self.send(HTTPStatus.OK, answer.kind, answer.content)
 
     def _service(self) -> Service | None:
         """Returns the server, or None after a refusal: a page of another origin in this machine's browser asks."""
@@ -227,25 +215,7 @@ class _Handler(QuietHandler):
 
     def _fault(self, status: HTTPStatus, sentence: str) -> None:
         self.close_connection = True  # what the request has more is not read
-<<<<<<< HEAD
-        self._send(status, Answer(JSON, json.dumps({"error": sentence}).encode()))
-
-    def _send(self, status: HTTPStatus, answer: Answer) -> None:
-        self.send_response(status)
-        for name, value in {
-            "Content-Type": answer.kind,
-            "Content-Length": str(len(answer.content)),
-            **_HEADERS,
-        }.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(answer.content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Writes nothing."""
-=======
-        self.send(status, "application/json", json.dumps({"error": sentence}).encode())
->>>>>>> report
+        self.send(status, JSON, json.dumps({"error": sentence}).encode())
 
 
 def serve(service: Service) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wardround.boundary.loopback import LOOPBACK
 from wardround.boundary.private import open_private
 from wardround.errors import DataError, ModelError, RecordError
 from wardround.inference.encrypted.frames import framed, unframed
@@ -158,7 +159,7 @@ class EncryptedHead:
         head = {"norm": norm, "bias": bias, "left": self.count.left}
         return json.dumps({"card": self.card.to_json(), "head": head}).encode()
 
-    def service(self, host: str = "127.0.0.1", port: int = 0) -> Service:
+    def service(self, host: str = LOOPBACK, port: int = 0) -> Service:
         """Returns the server of this head; arguments and errors as `Service` has them."""
 
         def page() -> Answer:
