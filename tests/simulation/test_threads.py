@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from wardround.coordinator.observer import Silent
-from wardround.simulation import run, threads
+from wardround.simulation import run
+from wardround.training import threads
 
 CORES = 3
 
@@ -24,7 +25,7 @@ class Machine:
 
     def __init__(self, monkeypatch, one, several):
         self.now, self.taken, self.steps = 0.0, {1: one, CORES: several}, []
-        monkeypatch.setattr("wardround.simulation.threads.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("wardround.training.threads.time.perf_counter", lambda: self.now)
 
     def step(self):
         self.steps.append(torch.get_num_threads())
@@ -69,7 +70,7 @@ def test_one_slow_moment_decides_nothing(cores, monkeypatch):
 def test_a_record_has_its_threads_and_a_process_keeps_its_own(
     tiny_study, tmp_path, cores, monkeypatch, without_charts, sections, expected
 ):
-    monkeypatch.setattr(threads, "faster", lambda step, cores: cores)
+    monkeypatch.setattr(run, "faster", lambda step, cores: cores)
     seen, inner = [], run._train
 
     def train(*arguments):
@@ -91,8 +92,8 @@ def test_the_step_that_is_timed_looks_at_no_patient_and_changes_no_weight(tiny_s
     materials = gather(study, Silent())
     pixels = materials.images.pixels.copy()
     before = materials.workbench.initial_weights.copy()
-    monkeypatch.setattr(threads, "faster", lambda step, cores: step() and cores)
-    assert threads.threads_for(study, materials) == cores
+    monkeypatch.setattr(run, "faster", lambda step, cores: step() and cores)
+    assert run._threads_for(study, materials) == cores
     assert (materials.images.pixels == pixels).all()
     from wardround.models.vectors import to_vector
 

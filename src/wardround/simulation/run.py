@@ -10,6 +10,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from wardround.agreed.network import augmentation_of, loss_of
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
 from wardround.boundary.machine import raise_fault
@@ -21,6 +24,8 @@ from wardround.coordinator.observer import Observer
 from wardround.coordinator.recording import Measure, report_on, run_recorded, write_card, write_model
 from wardround.coordinator.rounds import JsonDict, Models
 from wardround.errors import BudgetExhausted, RecordError, StudyError
+from wardround.images.entries import Target
+from wardround.models.linear import linear_layer
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
@@ -41,7 +46,7 @@ from wardround.simulation.own_key import check_contains, own_key, own_pin
 from wardround.simulation.references import POOLED, check_references, pooled, run_references
 from wardround.simulation.released import releases_of, unprotected_in
 from wardround.simulation.results import patient_table, results_of
-from wardround.simulation.threads import threads_for, using_threads
+from wardround.training.threads import faster, gradient_step, using_threads
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
 _NAMES = {"study_digest": "study file", "weights_sha256": "weights file"}
@@ -74,7 +79,7 @@ def run_study(
         materials = gather(study, observer)
     plan = replace(plan, persons=materials.images.persons)
     check_masks(plan, materials.workbench.network.num_parameters)
-    threads = threads_for(study, materials)
+    threads = _threads_for(study, materials)
     key = own_key()
     with (
         using_threads(threads),
@@ -155,6 +160,30 @@ def _check_cap(study: Study, plan: Plan) -> None:
             f"`[privacy] epsilon_limit` must have room for one round, which costs a {plan.unit} epsilon = {first:.4g} "
             f"at delta = {plan.delta:g}, got {cap:g}. Raise it, or ask for a smaller epsilon."
         )
+
+
+def _threads_for(study: Study, materials: Materials) -> int:
+    """Returns the threads of a new run, which its record keeps and a resumed run repeats.
+
+    Those of `[performance] threads` where it names them. Else one for a seeded run, whose bits must not depend on how
+    busy a machine is, for masked sums, which take one in any case, and for a linear head; else one or all, by timed
+    steps on random pictures. No patient is looked at.
+    """
+    if study.performance.threads is not None:
+        return study.performance.threads
+    cores, network, images = torch.get_num_threads(), materials.workbench.network, materials.images
+    is_fixed = study.study.seed is not None or linear_layer(network) is not None
+    if cores == 1 or is_fixed or getattr(study.privacy, "sum", None) == "masked":
+        return 1
+    step = gradient_step(
+        network,
+        loss_of(study, images.target),
+        augmentation_of(study, None),
+        images.pixels.shape[1:],
+        has_masks=images.target is Target.MASKS,
+        memory_bytes=int(study.performance.memory_gb * 1e9),
+    )
+    return faster(step, cores)
 
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:

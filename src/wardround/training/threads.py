@@ -5,22 +5,17 @@ much there. All cores are taken only where they are faster by `GAIN`, measured o
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-from wardround.agreed.network import augmentation_of, loss_of
-from wardround.config import Study
-from wardround.images.entries import Target
-from wardround.images.patients import ImageSet
-from wardround.models.linear import linear_layer
 from wardround.models.network import Network
-from wardround.per_patient.batch import PatientBatch
+from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import clipped_sum
 from wardround.per_patient.process import one_at_a_time
-from wardround.simulation.materials import Materials
+from wardround.training.augment.augmentation import Augmentation
 
 GAIN = 1.1
 """All cores must be faster than one by this factor."""
@@ -43,22 +38,6 @@ def using_threads(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def threads_for(study: Study, materials: Materials) -> int:
-    """Returns the threads of a new run, which its record keeps and a resumed run repeats.
-
-    Those of `[performance] threads` where it names them. Else one for a seeded run, whose bits must not depend on how
-    busy a machine is, for masked sums, which take one in any case, and for a linear head; else one or all, by timed
-    steps on random pictures. No patient is looked at.
-    """
-    if study.performance.threads is not None:
-        return study.performance.threads
-    cores, network = torch.get_num_threads(), materials.workbench.network
-    is_fixed = study.study.seed is not None or linear_layer(network) is not None
-    if cores == 1 or is_fixed or getattr(study.privacy, "sum", None) == "masked":
-        return 1
-    return faster(_step(study, network, materials.images), cores)
-
-
 @one_at_a_time()
 def faster(step: Callable[[], object], cores: int) -> int:
     """Returns 1, or the number of cores where a step is faster on all of them by `GAIN`."""
@@ -75,14 +54,21 @@ def faster(step: Callable[[], object], cores: int) -> int:
     return cores if GAIN * min(taken[cores]) < min(taken[1]) else 1
 
 
-def _step(study: Study, network: Network, images: ImageSet) -> Callable[[], object]:
-    """Returns one private gradient sum of random pictures, each a patient's."""
-    drawn = np.random.default_rng(0).integers(0, 256, (_PICTURES, *images.pixels.shape[1:]), dtype=np.uint8)
-    shown, _ = augmentation_of(study, None).centre(torch.from_numpy(drawn))
+def gradient_step(
+    network: Network,
+    loss: Loss,
+    augmentation: Augmentation,
+    shape: Sequence[int],
+    *,
+    has_masks: bool,
+    memory_bytes: int,
+) -> Callable[[], object]:
+    """Returns one private gradient sum of random pictures, (channel, *space) each, and each a patient's."""
+    drawn = np.random.default_rng(0).integers(0, 256, (_PICTURES, *shape), dtype=np.uint8)
+    shown, _ = augmentation.centre(torch.from_numpy(drawn))
     with torch.no_grad():
         inputs = network.encode(shown)
-    space = inputs.shape[2:] if images.target is Target.MASKS else ()
+    space = inputs.shape[2:] if has_masks else ()
     labels = torch.zeros((_PICTURES, *space), dtype=torch.int64)
     batch = PatientBatch(inputs, labels, torch.arange(_PICTURES), _PICTURES)
-    loss, limit = loss_of(study, images.target), int(study.performance.memory_gb * 1e9)
-    return lambda: clipped_sum(network.trained, loss, batch, clipping_norm=1.0, memory_bytes=limit)
+    return lambda: clipped_sum(network.trained, loss, batch, clipping_norm=1.0, memory_bytes=memory_bytes)
