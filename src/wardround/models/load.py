@@ -45,6 +45,7 @@ def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
         train=card.network.train,
         width=card.network.width,
         backbone=card.network.backbone,
+        standardise_weights=card.network.standardise_weights,
     )
     if normalisation_of(network) != card.normalisation:
         raise ModelError(

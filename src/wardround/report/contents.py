@@ -6,6 +6,7 @@ from wardround.accounting.statement import Statement
 from wardround.report.account import Account
 from wardround.report.evaluation import Evaluation
 from wardround.report.guarantee import Guarantee
+from wardround.report.signal import Signal
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,7 @@ class Report:
     shortcut_auroc: float | None = None
     location_dice: float | None = None
     operating_points: tuple[OperatingRow, ...] = ()
+    signal: Signal | None = None
     subgroups: tuple[Subgroup, ...] = ()
     validation: Validation | None = None
     witness: NoiseWitness | None = None
