@@ -30,11 +30,11 @@ STUDY: dict[str, dict[str, object]] = {
     "privacy": {"plan": "dp-sgd", "delta": 1e-5, "sum": "simulated"},
     "federation": {"evaluate_every": 1000},
 }
-SHOWN = ("Dice", "first part", "second part", "Dice of the place alone", "processor seconds of a run")
+SHOWN = ("Dice", "Dice of the place alone", "processor seconds of a run")
 
 
 def figures(options: argparse.Namespace, epsilon: float) -> Iterator[tuple[float, ...]]:
-    """Yields Dice, that of each part, that of the place alone, and processor seconds of the run of each split."""
+    """Yields the mean Dice of the parts, that of the place alone, and processor seconds of the run of each split."""
     for split in options.splits:
         tables = {name: dict(table) for name, table in STUDY.items()}
         tables["data"] |= {"path": str(options.data.resolve()), "view": options.view}
@@ -47,8 +47,7 @@ def figures(options: argparse.Namespace, epsilon: float) -> Iterator[tuple[float
             results = run_study(study, Path(folder) / "run", Silent(), rehearsal=True).results
         metrics: Any = results["metrics"]
         place: Any = results["location_dice"]
-        parts = [region["dice"] for region in metrics["regions"]]
-        found = (metrics["dice"], *parts, place, process_time() - started)
+        found = (metrics["dice"], place, process_time() - started)
         print(f"| {epsilon:g}, split {split} |", " | ".join(f"{value:.4g}" for value in found), "|", flush=True)
         yield found
 
@@ -65,7 +64,7 @@ def main() -> None:
     print("|---" * (1 + len(SHOWN)) + "|")
     for epsilon in options.epsilons:
         found = np.array(list(figures(options, epsilon)))
-        cells = [shown(column, digits) for column, digits in zip(found.T, (3, 3, 3, 3, 0), strict=True)]
+        cells = [shown(column, digits) for column, digits in zip(found.T, (3, 3, 0), strict=True)]
         print(f"| **{epsilon:g}**, {len(options.splits)} splits |", " | ".join(cells), "|", flush=True)
 
 
