@@ -59,6 +59,7 @@ def built(card: ModelCard) -> Network:
         train=card.network.train,
         width=card.network.width,
         backbone=card.network.backbone,
+        standardise_weights=card.network.standardise_weights,
     )
     if normalisation_of(network) != card.normalisation:
         raise ModelError(

@@ -36,9 +36,9 @@ from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.absences import check_availability
 from wardround.simulation.federate import answers_as_one
 from wardround.simulation.references import check_references
-from wardround.training.encodings import is_kept
+from wardround.training.encodings import is_kept, strided
 from wardround.training.patients import TrainingPatients
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.workbench import Lattice, Sample, Workbench
 from wardround.types import Persons
 
 
@@ -157,7 +157,7 @@ def estimate(study: Study) -> Estimate:
 
 def _feasibility(study: Study, schedule: Schedule | None, patients: int | None, classes: int) -> str:
     """Returns the sentence on mu n; of listed patients as many as are expected to train."""
-    if schedule is None:
+    if schedule is None or not schedule.recipe.scores:
         return ""
     if schedule.num_patients is not None:
         return feasibility(schedule.mu, schedule.num_patients, classes)
@@ -209,7 +209,7 @@ def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...
         drawn = np.random.default_rng(0).integers(0, 256, (pictures, *shape), dtype=np.uint8)
         shown, _ = augmentation_of(study, None).centre(torch.from_numpy(drawn))
         with torch.no_grad():
-            inputs = _inputs(network, shown)
+            inputs = strided(_inputs(network, shown), study.training.stride)
         space = inputs.shape[2:] if target is Target.MASKS else ()
         labels, patient = torch.zeros((pictures, *space), dtype=torch.int64), torch.arange(pictures)
         batch = PatientBatch(inputs, labels, patient, pictures)
@@ -263,6 +263,7 @@ def _masked_probe(
     mechanism = mechanism_of(plan, network.num_parameters)
     clip = clip_of(plan.training)
     norm = None if clip.adaptive is None else clip.norm
+    stride = study.training.stride
 
     def seconds_of(pictures: int) -> float:
         drawn = np.random.default_rng(0).integers(0, 256, (max(1, pictures), *shape), dtype=np.uint8)
@@ -271,6 +272,7 @@ def _masked_probe(
         bench = Workbench(
             network, drawn, loss_of(study, target), limit, masks=masks, augmentation=augmentation_of(study, None),
             inputs=_inputs(network, torch.from_numpy(drawn)) if network.encode_once else None,
+            lattice=Lattice(stride, strided(network.encode(torch.from_numpy(drawn)), stride)) if stride > 1 else None,
         )  # fmt: skip
         weights, rows = bench.initial_weights, np.arange(pictures)
         names = names_of(map(str, rows))

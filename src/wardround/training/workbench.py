@@ -24,6 +24,7 @@ from wardround.per_patient.plain import plain_sum
 from wardround.per_patient.process import one_thread
 from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, Keys, views
+from wardround.training.encodings import strided
 from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
 from wardround.training.patients import Rows, TrainingPatients
@@ -47,6 +48,19 @@ class Sample:
     chosen: Indices
 
 
+@dataclass(frozen=True)
+class Lattice:
+    """Training inputs of some pixels or voxels of each picture, at the same places of all pictures.
+
+    Attributes:
+        stride: every so many along each axis (`wardround.training.encodings.strided`).
+        inputs: (picture, feature, *space); no bit of a picture's depends on another picture.
+    """
+
+    stride: int
+    inputs: Tensor
+
+
 class Workbench:
     """The one copy of the network, and the pictures that it reads.
 
@@ -60,6 +74,8 @@ class Workbench:
             that no patient's input depends on another patient.
         inputs: of every picture, (picture, ...), where they are not what the network's encoding gives: features that
             were noised before they came here.
+        lattice: of a network that answers for each pixel by its own features: what training reads in place of the
+            whole encoding; evaluation reads all. None trains on all.
 
     Attributes:
         network: the network, with the weights of the last call.
@@ -76,9 +92,10 @@ class Workbench:
         masks: Masks | None = None,
         augmentation: Augmentation = _NOT_AUGMENTED,
         inputs: Tensor | None = None,
+        lattice: Lattice | None = None,
     ) -> None:
         self.network, self._pixels, self._masks, self._loss = network, pixels, masks, loss
-        self._memory_bytes, self._augmentation = memory_bytes, augmentation
+        self._memory_bytes, self._augmentation, self._lattice = memory_bytes, augmentation, lattice
         pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
         self._loaded: Vector | None = None
@@ -276,6 +293,9 @@ class Workbench:
     ) -> PatientBatch:
         """Returns some pictures and their targets, varied if that is asked for."""
         masks = None if self._masks is None else torch.from_numpy(self._masks[rows])
+        if self._lattice is not None and masks is not None:
+            targets = strided(masks[:, None], self._lattice.stride)[:, 0].long()
+            return PatientBatch(self._lattice.inputs[torch.from_numpy(rows)], targets, patient, num_patients)
         if self._augmentation.is_identity:
             targets = labels if masks is None else masks.long()
             return PatientBatch(self.inputs_of(rows), targets, patient, num_patients)
