@@ -74,7 +74,7 @@ bench-secure-sum: setup
 	$(BIN)/python -m benchmarks.secure_sum --peer-python $(PEERS)/bin/python $(SECURE_SUM_OPTIONS)
 
 bench-federation: setup $(COURIER)/.installed
-	$(BIN)/python -m benchmarks.federation --courier $(COURIER)/bin/python $(FEDERATION_OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.federation --courier $(COURIER)/bin/python $(FEDERATION_OPTIONS)
 
 bench-engine: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -12,7 +12,7 @@ the first; bytes are those of messages, both ways, without frames. `empty` is th
 message, a greeting. `averaging` is FLARE's own workflow over the same processes and TLS: one exchange a round, a model
 down and a vector of its length up, nothing computed, noised, masked or signed (`benchmarks.federation_averaging`).
 Without `--courier`, the interpreter of the courier's environment, both are left out and said so. `--quick` is 3.5 k and
-0.7 M parameters with 4 hospitals, 4 rounds. Run on a quiet machine.
+0.7 M parameters with 4 hospitals, 4 rounds. Run on a quiet machine, with `OMP_NUM_THREADS=1` for this process too.
 """
 
 import argparse

@@ -21,6 +21,7 @@ from wardround.coordinator.recording import report_on, run_recorded, write_card,
 from wardround.coordinator.rounds import JsonDict, Models, Outcome
 from wardround.errors import RecordError
 from wardround.federation.channel import Channel
+from wardround.images.entries import Target
 from wardround.privacy.plans.kinds import NoisedHistograms, OpenHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.records.environment import describe_environment
@@ -132,7 +133,8 @@ def _evaluated(opened: Opened, outcome: Outcome, folder: RunFolder, observer: Ob
         if known.values.get("evaluation") is not None:
             return dict(known.section("evaluation").values)
     observer.stage("evaluating the final model")
-    return evaluate(opened.coordinator, outcome.models, opened.hello.classes)
+    masks = opened.target is Target.MASKS
+    return evaluate(opened.coordinator, outcome.models, opened.hello.classes, masks=masks)
 
 
 def _results(opened: Opened, released: list[dict[str, str]]) -> JsonDict:

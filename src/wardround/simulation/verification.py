@@ -28,6 +28,7 @@ from wardround.coordinator.evaluation import noise_std
 from wardround.coordinator.figures import figures_of
 from wardround.errors import PrivacyError, RecordError
 from wardround.ledger.file import LedgerFile
+from wardround.models.catalogue import NAMES
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import evaluation_statement, statement_of
@@ -190,7 +191,8 @@ def _check_figures(path: Path, study: Study, plan: Plan, results: JsonObject) ->
         return
     figures, present = row.section("figures"), plan.hospitals - len(row.section("missing").values)
     released = np.array(figures.values.get("histograms"), dtype=np.float64).ravel()
-    found = figures_of(released, results.texts("classes"), noise_std(plan.evaluation, present))
+    masks = study.model.name in NAMES["segmentation"]
+    found = figures_of(released, results.texts("classes"), noise_std(plan.evaluation, present), masks=masks)
     if found != figures.values:
         refuse(path, "results.json", "results", "have the figures that follow from the released histograms")
 

@@ -27,15 +27,15 @@ from wardround.images.patients import ImageSet, Patient
 from wardround.images.quality.mistakes import write_mistakes
 from wardround.ledger.account import Account
 from wardround.ledger.file import LedgerFile
-from wardround.privacy.histograms import histogram_row
+from wardround.privacy.histograms import dice_row, histogram_row
 from wardround.privacy.plans.kinds import NoisedHistograms, OpenHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness.places import Places
 from wardround.secure_aggregation.keys.key_files import write_key_file
 from wardround.training.metrics.classification import evaluate
-from wardround.training.patients import TrainingPatients, training_patients
+from wardround.training.patients import Rows, TrainingPatients, training_patients
 from wardround.training.workbench import Workbench
-from wardround.types import Vector
+from wardround.types import Masks, Vector
 from wardround.work import histogram_coordinates
 
 FOLDER = "evaluation"
@@ -76,17 +76,20 @@ class Examined:
     path: Path
     images: ImageSet
 
-    def rows(self, workbench: Workbench, weights: Vector) -> Iterator[npt.NDArray[np.float64]]:
+    def rows(self, workbench: Workbench, weights: Vector, classes: int) -> Iterator[npt.NDArray[np.float64]]:
         """Yields what each test patient adds to the histograms, (coordinate,). Private, each of them."""
         patients = self.patients
         for first, last in zip(patients.starts, patients.starts[1:], strict=False):
             # A patient alone in a batch: in another one's company the last bit of a score could differ.
-            scores = workbench.probabilities(weights, patients.rows[first:last])
-            yield histogram_row(scores, patients.labels[first:last])
+            own = patients.rows[first:last]
+            if self.target is Target.MASKS:
+                yield dice_row(_masks(workbench, weights, own), classes)
+            else:
+                yield histogram_row(workbench.probabilities(weights, own), patients.labels[first:last])
 
     def histograms(self, workbench: Workbench, weights: Vector, classes: int) -> npt.NDArray[np.float64]:
         """Returns the sum of the test patients' rows, (coordinate,); zeros without patients. Private."""
-        return sum(self.rows(workbench, weights), np.zeros(histogram_coordinates(classes)))
+        return sum(self.rows(workbench, weights, classes), np.zeros(histogram_coordinates(classes)))
 
     def keep_own_figures(self, workbench: Workbench, weights: Vector) -> None:
         """Writes the exact figures of a model on all test patients into the hospital's own folder (mode 0600).
@@ -112,6 +115,12 @@ class Examined:
         }
         make_private_folder(self.path.parent)
         write_key_file(self.path, (json.dumps(content, indent=2) + "\n").encode(), replace=True)
+
+
+def _masks(workbench: Workbench, weights: Vector, rows: Rows) -> Iterator[tuple[Masks, Masks]]:
+    """Yields predicted and true masks of some pictures, part by part."""
+    for part, predicted in workbench.predicted_masks(weights, rows):
+        yield predicted, workbench.true_masks(part)
 
 
 def examined_of(
