@@ -479,8 +479,8 @@ def test_the_signed_files_alone_hold_on_another_machine(run, tmp_path, wardround
 @pytest.mark.usefixtures("without_charts")
 def test_no_private_file_is_signed_and_no_time_and_no_open_head_is_shared(run):
     body = json.loads((run / RECORD).read_text())
-    private = {"patients.csv", "ledger.json", "ledger.sqlite", "hospitals.log"}
-    assert private & {path.name for path in run.iterdir()} >= {"patients.csv", "ledger.json", "ledger.sqlite"}
+    private = {"own.html", "patients.csv", "ledger.json", "ledger.sqlite", "hospitals.log"}
+    assert private & {path.name for path in run.iterdir()} >= private - {"hospitals.log"}
     assert not private & body["files"].keys()
     assert all("seconds" not in line for line in (run / "rounds.jsonl").read_text().splitlines())
     with closing(sqlite3.connect(run / "ledger.sqlite")) as ledger:

@@ -257,8 +257,10 @@ def _calibration(results: JsonObject) -> Calibration | None:
     bins = tuple(
         ReliabilityBin(each.integer("count"), each.number("mean_confidence"), each.number("accuracy"))
         for each in row.objects("bins")
-        if each.integer("count")
+        if each.integer("count") > 0
     )
+    if not all(0 <= each.accuracy <= 1 for each in bins):
+        raise RecordError("results.json must hold shares from 0 to 1 in the bins of its calibration; run again.")
     return Calibration(row.flag("released"), row.number("error"), row.number("brier"), bins)
 
 

@@ -1,4 +1,4 @@
-"""Figures of each round for TensorBoard or MLflow while a run goes on, as its record holds them.
+"""Epsilon and metrics of each round, for TensorBoard or MLflow while the run goes on.
 
 Released, to the readers of these files or of that server: numbers of `rounds.jsonl` and the digest of the study, which
 the run's record holds as well. Epsilon is the statement's; metrics are of patients set aside, without protection.
