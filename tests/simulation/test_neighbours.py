@@ -262,9 +262,9 @@ def test_one_person_changes_nothing_for_anybody_else(layout, scheme, kind, chang
         moved = np.linalg.norm(first.sums[hospital].astype(np.float64) - second.sums[hospital])
         assert moved <= (apart if hospital == theirs[gone][0] or change == "replaced" else 1e-5)
     for hospital, (total, bound) in first.exact.items():
-        moved = [int(step) ** 2 for step in total - second.exact[hospital][0]]
+        steps = [int(step) ** 2 for step in total - second.exact[hospital][0]]
         of_theirs = hospital == theirs[gone][0] or change == "replaced"
-        assert sum(moved) <= ((len(mine) * bound) ** 2 if of_theirs else 0)
+        assert sum(steps) <= ((len(mine) * bound) ** 2 if of_theirs else 0)
     for name in first.gradients.keys() & second.gradients.keys():
         assert np.array_equal(first.gradients[name], second.gradients[name])
     assert first.sums or first.gradients or first.exact or kind == "together"

@@ -50,6 +50,7 @@ class HeadSums:
         self._shape, self._has_bias = layer.weight.shape, layer.bias is not None
         self._rows, self._squares = rows, squares
         self._pairs = KnownPairs(self._products, _AT_ONCE)
+        self._memory = torch.empty(_AT_ONCE, rows.shape[1])
 
     @classmethod
     def of(cls, network: Network, inputs: Tensor | None, loss: Loss) -> "HeadSums | None":
@@ -114,8 +115,12 @@ class HeadSums:
             start, stop = ends[first], ends[last]
             places = torch.from_numpy(drawn.rows[start:stop])
             one, other, products = map(torch.from_numpy, pairs.among(chosen[first:last]))
+            if len(places) <= _AT_ONCE:  # the next batch writes over it; new memory would take longer than a product
+                rows = torch.index_select(self._rows, 0, places, out=self._memory[: len(places)])
+            else:
+                rows = self._rows[places]
             yield HeadBatch(
-                rows=self._rows[places],
+                rows=rows,
                 labels=torch.from_numpy(drawn.labels[start:stop]),
                 patient=drawn.patient[start:stop] - first,
                 num_patients=last - first,
