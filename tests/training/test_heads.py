@@ -25,7 +25,7 @@ FEATURES = 6
 
 
 def bench_of(rows, classes=3, bias=False, loss=cross_entropy):
-    layers = OrderedDict(flatten=nn.Flatten(), classifier=nn.Linear(FEATURES, classes, bias=bias))
+    layers = OrderedDict(flatten=nn.Flatten(), classifier=nn.Linear(rows.shape[1], classes, bias=bias))
     network = Network("features", Normalise(), nn.Sequential(layers), True)
     return Workbench(network, np.zeros((len(rows), 1, 2, 3), dtype=np.uint8), loss, 1 << 20, inputs=rows)
 

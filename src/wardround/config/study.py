@@ -33,8 +33,8 @@ from wardround.config.privacy import (
     PublishedPlan,
     Untrained,
 )
-from wardround.config.robust import check_robust, forget_defaults
 from wardround.config.recipe import HeadRecipe, recipe_for, with_recipe
+from wardround.config.robust import check_robust, forget_defaults
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 from wardround.config.sums import FEWEST, with_sum
 
