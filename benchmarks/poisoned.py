@@ -4,8 +4,9 @@
 
 Five hospitals, one and two of them bad, and a linear head on histograms of gradients of 64 x 64 pixels, projected onto
 128 numbers: 258 parameters. The study's plan, strategy, clip, noise and aggregator are the ones of a run. Ledgers and
-messages are left out, and a picture's features are computed once. The seed of a repetition deals out the patients and draws the noise. AUROC is of held-out pictures;
-`backdoor` is the share of held-out pneumonia pictures that the model calls normal once they have the patch.
+messages are left out, and a picture's features are computed once. The seed of a repetition deals out the patients and
+draws the noise. AUROC is of held-out pictures; `backdoor` is the share of held-out pneumonia pictures that the model
+calls normal once they have the patch.
 
 | attack | what a bad hospital does |
 |---|---|
@@ -144,7 +145,8 @@ class Pool:
 
 def projection(features: int) -> torch.Tensor:
     """Returns a fixed public projection, (feature, WIDTH)."""
-    return torch.randn(features, WIDTH, generator=torch.Generator().manual_seed(0)) / WIDTH**0.5
+    drawn: torch.Tensor = torch.randn(features, WIDTH, generator=torch.Generator().manual_seed(0))
+    return drawn.div(WIDTH**0.5)
 
 
 def normal_of(images: ImageSet) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from wardround.images.patients import ImageSet, Patient
 from wardround.images.quality.mistakes import write_mistakes
 from wardround.ledger.account import Account
 from wardround.ledger.file import LedgerFile
-from wardround.privacy.histograms import dice_row, histogram_row
+from wardround.privacy.histograms import dice_of, dice_row, histogram_row
 from wardround.privacy.plans.kinds import NoisedHistograms, OpenHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness.places import Places
@@ -79,10 +80,10 @@ class Examined:
     def rows(self, workbench: Workbench, weights: Vector, classes: int) -> Iterator[npt.NDArray[np.float64]]:
         """Yields what each test patient adds to the histograms, (coordinate,). Private, each of them."""
         patients = self.patients
-        for first, last in zip(patients.starts, patients.starts[1:], strict=False):
+        for first, last in pairwise(patients.starts):
             # A patient alone in a batch: in another one's company the last bit of a score could differ.
             own = patients.rows[first:last]
-            if self.target is Target.MASKS:
+            if self.images.target is Target.MASKS:
                 yield dice_row(_masks(workbench, weights, own), classes)
             else:
                 yield histogram_row(workbench.probabilities(weights, own), patients.labels[first:last])
@@ -94,10 +95,14 @@ class Examined:
     def keep_own_figures(self, workbench: Workbench, weights: Vector) -> None:
         """Writes the exact figures of a model on all test patients into the hospital's own folder (mode 0600).
 
-        Beside them stands a page with the pictures that the model calls wrongly, where Jinja2 is installed.
+        Of a segmentation it is the mean Dice of the patients who have each class. Of classes and grades, beside them
+        stands a page with the pictures that the model calls wrongly, where Jinja2 is installed.
         """
-        tested, figures = self.everybody, None
-        if len(tested) and self.images.target is not Target.MASKS:
+        tested = self.everybody
+        figures: dict[str, object] | None = None
+        if len(tested) and self.images.target is Target.MASKS:
+            figures = {"dice": self._dice(workbench, weights, self.images.class_names)}
+        elif len(tested):
             scores = workbench.probabilities(weights, tested.rows)
             if np.isfinite(scores).all():
                 of = np.repeat(np.arange(len(tested)), tested.counts)
@@ -115,6 +120,17 @@ class Examined:
         }
         make_private_folder(self.path.parent)
         write_key_file(self.path, (json.dumps(content, indent=2) + "\n").encode(), replace=True)
+
+    def _dice(self, workbench: Workbench, weights: Vector, classes: Sequence[str]) -> dict[str, float | None]:
+        tested = self.everybody
+        own = [tested.rows[first:last] for first, last in pairwise(tested.starts)]
+        found = [dice_of(_masks(workbench, weights, rows), len(classes)) for rows in own]
+        dice, has = (np.stack(column) for column in zip(*found, strict=True))
+        having = has.sum(axis=0)
+        means = (dice * has).sum(axis=0) / np.maximum(having, 1)
+        return {
+            name: float(mean) if some else None for name, mean, some in zip(classes, means, having, strict=True)
+        }
 
 
 def _masks(workbench: Workbench, weights: Vector, rows: Rows) -> Iterator[tuple[Masks, Masks]]:
