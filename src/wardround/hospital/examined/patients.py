@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from wardround.images.entries import Target
 from wardround.images.patients import Patient
 from wardround.ledger.account import Account
 from wardround.ledger.file import LedgerFile
-from wardround.privacy.histograms import dice_row, histogram_row
+from wardround.privacy.histograms import dice_of, dice_row, histogram_row
 from wardround.privacy.plans.kinds import NoisedHistograms, OpenHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness.places import Places
@@ -76,7 +77,7 @@ class Examined:
     def rows(self, workbench: Workbench, weights: Vector, classes: int) -> Iterator[npt.NDArray[np.float64]]:
         """Yields what each test patient adds to the histograms, (coordinate,). Private, each of them."""
         patients = self.patients
-        for first, last in zip(patients.starts, patients.starts[1:], strict=False):
+        for first, last in pairwise(patients.starts):
             # A patient alone in a batch: in another one's company the last bit of a score could differ.
             own = patients.rows[first:last]
             if self.target is Target.MASKS:
@@ -88,10 +89,26 @@ class Examined:
         """Returns the sum of the test patients' rows, (coordinate,); zeros without patients. Private."""
         return sum(self.rows(workbench, weights, classes), np.zeros(histogram_coordinates(classes)))
 
-    def keep_own_figures(self, workbench: Workbench, weights: Vector) -> None:
-        """Writes the exact figures of a model on all test patients into the hospital's own folder (mode 0600)."""
-        tested, figures = self.everybody, None
-        if len(tested) and self.target is not Target.MASKS:
+    def keep_own_figures(self, workbench: Workbench, weights: Vector, classes: Sequence[str]) -> None:
+        """Writes the exact figures of a model on all test patients into the hospital's own folder (mode 0600).
+
+        Of a segmentation it is the mean Dice of the patients who have each class.
+        """
+        tested = self.everybody
+        figures: dict[str, object] | None = None
+        if len(tested) and self.target is Target.MASKS:
+            own = [tested.rows[first:last] for first, last in pairwise(tested.starts)]
+            found = [dice_of(_masks(workbench, weights, rows), len(classes)) for rows in own]
+            dice, has = (np.stack(column) for column in zip(*found, strict=True))
+            having = has.sum(axis=0)
+            means = (dice * has).sum(axis=0) / np.maximum(having, 1)
+            figures = {
+                "dice": {
+                    name: float(mean) if count else None
+                    for name, mean, count in zip(classes, means, having, strict=True)
+                }
+            }
+        elif len(tested):
             scores = workbench.probabilities(weights, tested.rows)
             if np.isfinite(scores).all():
                 of = np.repeat(np.arange(len(tested)), tested.counts)
