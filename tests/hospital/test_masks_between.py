@@ -1,11 +1,13 @@
 """A segmentation between hospitals: noised histograms of each test patient's Dice, one count a class."""
 
+import itertools
 import json
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 from tests.hospital.bytes_channel import BytesChannel
 from tests.hospital.deployed import COORDINATOR, NAMES, make_folders, open_from
 from tests.images.layouts.test_decathlon import AFFINE
@@ -50,6 +52,19 @@ def write_volumes(root, generator):
     (root / "dataset.json").write_text(json.dumps(said))
 
 
+def check_own(home, agent, weights, study):
+    """The hospital's own figures are the mean of its patients' Dice, by scikit-learn's F1 over all pixels."""
+    tested, workbench = agent.tested.everybody, agent.workbench
+    expected = []
+    for first, last in itertools.pairwise(tested.starts):
+        rows = tested.rows[first:last]
+        predicted = np.concatenate([masks for _, masks in workbench.predicted_masks(weights, rows)])
+        true = workbench.true_masks(rows)
+        expected.append(f1_score(true.ravel(), predicted.ravel(), average=None, labels=[0, 1, 2], zero_division=0))
+    found = json.loads((home / "evaluation" / f"{study.digest}.json").read_text())["figures"]["dice"]
+    assert found == pytest.approx(dict(zip(CLASSES, np.mean(expected, axis=0), strict=True)))
+
+
 @pytest.mark.thorough
 def test_dice_leaves_noised_and_charged_to_the_test_patients(tmp_path, without_charts):
     paths, keys = make_folders(tmp_path)
@@ -84,6 +99,7 @@ def test_dice_leaves_noised_and_charged_to_the_test_patients(tmp_path, without_c
         weights = arrays_from_file(max((out / "checkpoints").iterdir()))["state:weights"]
         exact = sum(h.agent.tested.histograms(h.agent.workbench, weights, 3) for h in hospitals.values())
         patients = sum(len(h.agent.tested.patients) for h in hospitals.values())
+        check_own(paths["north"], hospitals["north"].agent, weights, study)
     results: Any = record.results
     figures = results["evaluation"]["figures"]
     assert exact.sum() == 3 * patients > 0, "one count a patient in each curve"

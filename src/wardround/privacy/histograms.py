@@ -49,25 +49,33 @@ def histogram_row(scores: Scores, labels: Labels) -> npt.NDArray[np.float64]:
     return np.divide(row, pictures)
 
 
-def dice_row(pictures: Iterable[tuple[Masks, Masks]], classes: int) -> npt.NDArray[np.float64]:
-    """Returns what one test patient of a segmentation adds to the histograms, (curve * 2 * bin,).
+def dice_of(
+    pictures: Iterable[tuple[Masks, Masks]], classes: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Returns one test patient's Dice of each class, and whether the patient has it, (class,) each. Private.
 
     Args:
         pictures: predicted and true class of each pixel or voxel of some of the patient's pictures, (picture, *space)
             each, part by part.
         classes: of the masks, the background included.
-
-    Guarantee:
-        The L2 norm is sqrt(curves): one count in each.
     """
     both, predicted, true = np.zeros((3, classes))
     for guessed, known in pictures:
         both += np.bincount(guessed[guessed == known].ravel(), minlength=classes)[:classes]
         predicted += np.bincount(guessed.ravel(), minlength=classes)[:classes]
         true += np.bincount(known.ravel(), minlength=classes)[:classes]
-    dice = np.where(true > 0, 2 * both / np.maximum(predicted + true, 1), predicted == 0)
+    return np.where(true > 0, 2 * both / np.maximum(predicted + true, 1), predicted == 0), true > 0
+
+
+def dice_row(pictures: Iterable[tuple[Masks, Masks]], classes: int) -> npt.NDArray[np.float64]:
+    """Returns what one test patient of a segmentation adds to the histograms, (curve * 2 * bin,); see `dice_of`.
+
+    Guarantee:
+        The L2 norm is sqrt(curves): one count in each.
+    """
+    dice, has = dice_of(pictures, classes)
     row = np.zeros(histogram_coordinates(classes))
     blocks = row.reshape(histogram_curves(classes), 2, BINS)
     for curve, of in enumerate([1] if classes == 2 else range(classes)):
-        blocks[curve, int(true[of] > 0), min(int(dice[of] * BINS), BINS - 1)] = 1.0
+        blocks[curve, int(has[of]), min(int(dice[of] * BINS), BINS - 1)] = 1.0
     return row
