@@ -75,6 +75,9 @@ def fault_of(line):
     while words and words[0] in getattr(command, "commands", {}):
         path, command = f"{path} {words[0]}", command.commands[words[0]]
         words = words[1:]
+        if hasattr(command, "commands"):  # a group may put a default command before the words
+            context = command.make_context(path, list(words), resilient_parsing=True)
+            words = [*context._protected_args, *context.args] or words
     if not words and getattr(command, "commands", {}) and not command.invoke_without_command:
         return f"{path} is a group"
     try:
@@ -93,7 +96,7 @@ def _is_given(value):
 
 
 def check_toml(text, folder):
-    tables = tomllib.loads(text)
+    tables = tomllib.loads(text.replace('"..."', f'"{"0" * 64}"'))  # a hash, to be filled in
     if "hospital" in tables:
         Site.model_validate(tables)
     elif "policy" in tables:
