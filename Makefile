@@ -7,7 +7,7 @@ PEERS := $(VENV)/peers
 COURIER := $(VENV)/courier
 DOCS := $(VENV)/docs
 
-.PHONY: setup demo demo-federation test test-thorough golden check style types cases bench bench-simulation bench-engine bench-secure-sum bench-federation page-runtime docs clean
+.PHONY: setup demo demo-federation test test-thorough golden check style types cases bench bench-quick bench-simulation bench-engine bench-secure-sum bench-federation page-runtime docs clean
 
 setup: $(STAMP)
 
@@ -57,6 +57,10 @@ cases: setup
 	$(PYTEST)
 
 bench: bench-simulation
+
+# Ratios beside the committed ones, in a minute and a half; exit code 1 where something became slower.
+bench-quick: setup
+	$(BIN)/python -m benchmarks.quick
 
 # The peers pin versions that the tested ones exclude, so they get an environment of their own.
 bench-simulation: setup
