@@ -236,7 +236,8 @@ def test_the_snippets_of_a_page_run(name, tmp_path):
             (tmp_path / block.title).write_text(block.text)
         elif RUN[name] is plainly_a_run:
             for line in commands_of(block) if block.language == "" else ():
-                call(tmp_path, line)
+                if not re.search(r" [A-Z]{3,}\b|http|wardround serve", line):  # a reader's own folder, two parties
+                    call(tmp_path, line)
         elif block.language == "sh":
             printed = call(tmp_path, block.text)
         elif block.language == "python":
