@@ -115,7 +115,9 @@ class HeadSums:
             start, stop = ends[first], ends[last]
             places = torch.from_numpy(drawn.rows[start:stop])
             one, other, products = map(torch.from_numpy, pairs.among(chosen[first:last]))
-            if len(places) <= _AT_ONCE:  # the next batch writes over it; new memory would take longer than a product
+            if (
+                len(places) <= _AT_ONCE
+            ):  # the next batch writes over it; new memory would take longer than a product
                 rows = torch.index_select(self._rows, 0, places, out=self._memory[: len(places)])
             else:
                 rows = self._rows[places]
