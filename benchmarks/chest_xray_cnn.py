@@ -16,7 +16,7 @@ from unittest import mock
 
 from wardround.config import read_study
 from wardround.coordinator.observer import Silent
-from wardround.records.folder import read_lines
+from wardround.records.reading import read_lines
 from wardround.simulation.run import run_study
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "chest_xray_cnn.toml"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wardround.models.linear import linear_layer
 from wardround.models.network import Network
 from wardround.models.vectors import load_vector, sha256_of, to_vector
 from wardround.per_patient.anatomy import Independence
@@ -25,6 +26,7 @@ from wardround.per_patient.process import one_thread
 from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, Keys, views
 from wardround.training.encodings import strided
+from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
 from wardround.training.patients import Rows, TrainingPatients
@@ -171,6 +173,27 @@ class Workbench:
             ClippedSum(torch.zeros(weights.size) if total is None else total, clipping_norm, count)
             for total, count in zip(totals, within, strict=True)
         ]
+
+    def sums_exactly(self, steps: Steps) -> bool:
+        """Returns whether `exact_sum` can be asked for: of a linear head on kept inputs, on a grid that is fine."""
+        return self._exact is not None and steps.are_fine
+
+    def exact_sum(
+        self, weights: Vector, sample: Sample, clipping_norm: float, rule: Clipping, steps: Steps
+    ) -> Int64:
+        """Returns the clipped gradient sum of a sample in grid steps, (parameter,); see `ExactHead.sum_of`.
+
+        Not noised: nothing of it may leave as it is.
+        """
+        assert self._exact is not None, "it was asked whether there is one"
+        return self._exact.sum_of(weights, sample.patients, sample.chosen, rule, clipping_norm, steps)
+
+    @cached_property
+    def _exact(self) -> ExactHead | None:
+        layer = linear_layer(self.network)
+        if self._head is None or self._inputs is None or layer is None:
+            return None
+        return ExactHead(layer.out_features, self._inputs, layer.bias is not None)
 
     def patient_gradients(self, weights: Vector, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
         """Yields the gradient of each patient of a sample, not clipped, (parameter,), in the sample's order.
