@@ -136,7 +136,10 @@ ARROWS: dict[str, set[str]] = {
         "models",
         "privacy",
         "randomness",
+        "per_patient",
         "records",
+        "reproduce",
+        "reproduce.mechanisms",
         "report",
         "simulation",
         "training",
@@ -277,6 +280,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "operating_point": {"record"},
         "card": {"backbones", "network", "operating_point", "record"},
         "load": {"card", "catalogue", "network", "weights"},
+        "linear": {"network"},
         "named": {"network", "vectors"},
     },
 }

@@ -17,9 +17,9 @@ from wardround.accounting.statement import Statement
 from wardround.errors import WardroundError
 from wardround.ledger.entry import GENESIS, chained_hash
 from wardround.records import folder as records
+from wardround.records.added import write_page
 from wardround.records.arrays import arrays_from_file, arrays_to_bytes
 from wardround.records.folder import RunRecord
-from wardround.records.page import write_page
 from wardround.records.signed import check_signed
 from wardround.records.signer import PAGE, PURPOSE, RECORD, SIGNED, sha256_of_file, signed_text
 from wardround.records.writing import write_whole
@@ -315,7 +315,7 @@ def test_a_page_killed_between_two_writes_leaves_a_record_that_holds(run, monkey
         if calls == moment:
             raise Killed
 
-    monkeypatch.setattr("wardround.records.page.write_whole", write)
+    monkeypatch.setattr("wardround.records.added.write_whole", write)
     with pytest.raises(Killed):
         write_page(run, b"second", own_key())
     assert (run / PAGE).read_bytes() in (b"first", b"second")

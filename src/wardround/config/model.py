@@ -97,7 +97,9 @@ class TrainingSection(Section):
 class PerformanceSection(Section):
     """`[performance]`: speed and memory; never the result's meaning."""
 
-    threads: int | None = Field(None, ge=1, description="Threads of a matrix product; default: all cores.")
+    threads: int | None = Field(
+        None, ge=1, description="Threads of a matrix product; default: one, or all cores where they are faster."
+    )
     memory_gb: float = Field(1.0, gt=0, description="Memory for per-patient gradients at one time.")
     cache: Path | None = Field(None, description="Where decoded pictures are kept (they are private).")
     keep: Literal["last", "every-round"] = Field(

@@ -34,6 +34,7 @@ from wardround.config.privacy import (
     Untrained,
 )
 from wardround.config.recipe import is_for, with_recipe
+from wardround.config.robust import check_robust, forget_defaults
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 from wardround.config.sums import FEWEST, with_sum
 
@@ -140,6 +141,7 @@ class Study(Section):
         self._unreliable()
         self._masked()
         self._trusted()
+        check_robust(self.federation, self.privacy, self.hospitals.count)
         self._honest()
         check_evaluation(self.evaluation, self.data, self.model, self.privacy, self.federation)
         return self
@@ -318,6 +320,7 @@ class Study(Section):
         )
         if isinstance(self.evaluation, NoEvaluation):
             del content["evaluation"]  # a study from before there were levels is the same study
+        forget_defaults(content["federation"])
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights_sha256 or self.model.weights.name
         if self.model.backbone is not None:
@@ -341,6 +344,7 @@ class Study(Section):
         tables = self.model_dump(mode="json", exclude_none=True, exclude={"privacy": {"unit"}})
         if isinstance(self.evaluation, NoEvaluation):
             del tables["evaluation"]
+        forget_defaults(tables["federation"])
         for section, values in tables.items():
             nested = {key: value for key, value in values.items() if isinstance(value, dict)}
             lines += [f"[{section}]", *_toml_lines(values), ""]

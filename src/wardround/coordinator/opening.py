@@ -66,7 +66,7 @@ def open_coordinator(
             "be another's.",
             code="federation-no-key",
         )
-    asking = Coordinator(study, plan, channel, strategy_of(study, plan, open_aggregator(plan, _NO_NOISE)))
+    asking = Coordinator(study, plan, channel, strategy_of(study, plan, open_aggregator(study, plan, _NO_NOISE)))
     hello = asking.greet()
     if study.data.classes is not None and hello.classes != study.data.classes:
         raise FederationError(
@@ -84,7 +84,7 @@ def open_coordinator(
             code="federation-weights-differ",
         )
     masked = None
-    aggregator: Aggregator = open_aggregator(plan, _NO_NOISE)
+    aggregator: Aggregator = open_aggregator(study, plan, _NO_NOISE)
     if plan.masked is not None:
         aggregator = masked = MaskedAggregator(agreement_of(study, plan, weights.size, keys), notes or NoNotes())
     strategy = strategy_of(study, plan, aggregator, allowed_missing=dropouts_of(plan.noiser))

@@ -22,7 +22,8 @@ from wardround.images.entries import Target
 from wardround.models.card import WeightsCard
 from wardround.models.named import named_weights
 from wardround.models.network import Network
-from wardround.records.folder import RunFolder, RunRecord, read_lines
+from wardround.records.folder import RunFolder, RunRecord
+from wardround.records.reading import read_lines
 from wardround.records.signer import RECEIPTS
 from wardround.report.write import write_report
 from wardround.secure_aggregation.keys.identity import SigningKey

@@ -25,8 +25,9 @@ from wardround.images.entries import Target
 from wardround.privacy.plans.kinds import NoisedHistograms, OpenHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.records.environment import describe_environment
-from wardround.records.folder import RunFolder, RunRecord, read_json
+from wardround.records.folder import RunFolder, RunRecord
 from wardround.records.json_object import JsonObject
+from wardround.records.reading import read_json
 from wardround.records.signed import check_signed
 from wardround.records.signer import Signer
 from wardround.secure_aggregation.keys.identity import SigningKey

@@ -224,7 +224,7 @@ class Hospital:
         )
 
     def _own_figures(self, weights: Vector) -> Received:
-        self.agent.tested.keep_own_figures(self.agent.workbench, weights, self.classes)
+        self.agent.tested.keep_own_figures(self.agent.workbench, weights)
         return Received()
 
     def _receipt(self) -> Receipt:

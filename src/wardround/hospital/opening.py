@@ -94,9 +94,7 @@ def open_hospital(
         _check_known(ledgers, [patient.id for patient in images.patients], study, policy)
         training, tested = set_aside(images.patients, study)
         persons = [patient.id for patient in training]
-        examined = examined_of(
-            ledgers, study, plan, name, tested, folder, pictures=images.digest, target=images.target
-        )
+        examined = examined_of(ledgers, study, plan, name, tested, folder, images)
         if isinstance(plan.training, NothingTrained):
             assert examined.account is not None, "a plan that trains nothing noises its evaluation"
             account, patients, persons = examined.account, [], []

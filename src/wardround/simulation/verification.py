@@ -32,8 +32,9 @@ from wardround.models.catalogue import NAMES
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import evaluation_statement, statement_of
-from wardround.records.folder import RunRecord, read_json, read_lines
+from wardround.records.folder import RunRecord
 from wardround.records.json_object import JsonObject
+from wardround.records.reading import read_json, read_lines
 from wardround.records.signed import SignedRecord, check_signed
 from wardround.records.signer import PAGE, sha256_of_file
 from wardround.secure_aggregation.keys.identity import SigningKey, spoken_fingerprint

@@ -15,8 +15,9 @@ from wardround.errors import FederationError, RecordError
 from wardround.federation.messages import Receipt
 from wardround.federation.receipts import check_receipt
 from wardround.privacy.plans.kinds import NothingTrained
-from wardround.records.folder import RunRecord, read_json
+from wardround.records.folder import RunRecord
 from wardround.records.json_object import JsonObject
+from wardround.records.reading import read_json
 from wardround.records.signer import RECEIPTS
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.types import HospitalName

@@ -23,8 +23,8 @@ from wardround.config.site import read_site
 from wardround.errors import RecordError
 from wardround.hospital.accepted import accepted_digests, read_accepted
 from wardround.ledger.file import LedgerFile
-from wardround.records.folder import read_lines
 from wardround.records.json_object import JsonObject
+from wardround.records.reading import read_lines
 from wardround.watching.live import STATUS, live_folder
 
 SLOW_S = 30.0
@@ -119,7 +119,42 @@ class HospitalView:
         return asdict(self) | {"view": "hospital"}
 
 
-View = CoordinatorView | HospitalView
+@dataclass(frozen=True)
+class RunView:
+    """A simulated run, as the person at this machine sees it.
+
+    Attributes:
+        stage: the part of the work; `done` of its `total` steps, which is 0 where it has none.
+        round: the last one in the record.
+        epsilon_spent: of the rounds that ended, as last recorded; None before.
+        epsilon: of the whole study; infinity where nothing is promised.
+        figures: titles and values of metrics, as last recorded; released without protection.
+        measured_on: their patients, "test" or "validation".
+        hospitals: that are asked.
+        missing: those who gave nothing in that round.
+        seconds_left: of the stage, at its pace so far; None where that is not known.
+    """
+
+    study: str
+    stage: str
+    done: int
+    total: int
+    round: int
+    rounds: int
+    epsilon_spent: float | None
+    epsilon: float
+    figures: tuple[tuple[str, float], ...]
+    measured_on: str
+    hospitals: int
+    missing: tuple[str, ...]
+    seconds_left: float | None
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the view as a JSON object."""
+        return asdict(self) | {"view": "run", "epsilon": number_to_json(self.epsilon)}
+
+
+View = CoordinatorView | HospitalView | RunView
 
 
 def view_of(path: Path) -> View:
