@@ -145,8 +145,8 @@ class Pool:
 
 def projection(features: int) -> torch.Tensor:
     """Returns a fixed public projection, (feature, WIDTH)."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(features, WIDTH, generator=generator).div(float(WIDTH) ** 0.5)
+    drawn: torch.Tensor = torch.randn(features, WIDTH, generator=torch.Generator().manual_seed(0))
+    return drawn.div(WIDTH**0.5)
 
 
 def normal_of(images: ImageSet) -> int:

@@ -69,6 +69,13 @@ class FederatedSGD(Descent):
         1.0,
         description='Step size; "auto", the default of a private head, follows from noise and patients: docs/heads.md.',
     )
+    average_last: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Release the mean of the last part of the rounds' weights (0: the last); default under dp-sgd: 0.5 "
+        "of a private head, 0.25 of another network from 50 rounds on.",
+    )
     score_rounds: int = Field(
         0,
         ge=0,
