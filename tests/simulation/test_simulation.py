@@ -51,7 +51,8 @@ def test_hospitals_answer_as_one_only_where_each_rounds_noise_is_its_own(tiny_st
 
 
 def test_a_robust_mean_sees_the_answer_of_each_hospital(tiny_study, tmp_path):
-    study = tiny_study(privacy={"trust": "nobody"}, federation={"aggregate": "median", "norm_bound": 5.0})
+    open_plan = dict.fromkeys(("epsilon", "clipping_norm", "sum")) | {"plan": "none"}
+    study = tiny_study(privacy=open_plan, federation={"aggregate": "median", "norm_bound": 5.0})
     federation, ledger = federation_of(study, tmp_path)
     assert isinstance(federation.coordinator.strategy, FedSGD)
     assert federation.coordinator.strategy.aggregator == Robust(Median(), 5.0)
