@@ -60,6 +60,21 @@ def test_public_facts_decide_the_encoder(data, encoder):
     assert study.digest == auto(data, {"name": "features", "encoder": encoder}).digest
 
 
+@pytest.mark.parametrize(
+    ("data", "model", "colour"),
+    [
+        ({"layout": "aptos"}, None, "rgb"),
+        ({"layout": "aptos"}, {"name": "features", "encoder": BACKBONE}, "rgb"),
+        ({"layout": "aptos", "image_size": 64}, None, "rgb"),
+        ({"layout": "aptos", "colour": "grey"}, None, "grey"),
+        ({"layout": "aptos"}, {"name": "small_cnn"}, "grey"),
+        ({"layout": "folder"}, None, "grey"),
+    ],
+)
+def test_fundus_photographs_are_read_in_colour_unless_the_study_says_otherwise(data, model, colour):
+    assert auto(data, model).data.colour == colour
+
+
 @pytest.mark.parametrize("data", [{"task": "segmentation"}, {"layout": "decathlon", "volume_size": [32, 32, 8]}])
 def test_masks_have_features_of_voxels(data):
     assert chosen(auto(data)) == ("voxel_features", None)

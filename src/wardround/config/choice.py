@@ -18,6 +18,9 @@ _FINE_TASKS = ("grading", "referable")
 _FINE_LAYOUTS = ("aptos",)
 """Grades of a disease go by small spots, which the last stages of a backbone tell apart."""
 
+_COLOURED_LAYOUTS = ("aptos",)
+"""Layouts of fundus photographs: bleedings and exudates are told apart by their colour."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -60,14 +63,19 @@ def choice_for(tables: Mapping[str, Any]) -> Choice | None:
 def with_choice(tables: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the tables of a study with network and encoder where the name is left out, or "auto".
 
-    A backbone that was chosen, here or by the study, brings the size of picture that it was trained with, where the
-    study leaves `image_size` out.
+    A network that was chosen here brings `colour = "rgb"` for a layout of colour photographs. A backbone, chosen here
+    or by the study, brings that as well, and the size of picture that it was trained with. Keys that the study gives
+    keep their values.
     """
     found = dict(tables)
     model, data, site = (found.get(name, {}) for name in ("model", "data", "site"))
     if not all(isinstance(section, dict) for section in (model, data, site)):
         return found
-    if model.get("name", "auto") == "auto":
+    is_auto = model.get("name", "auto") == "auto"
+    if site.get("layout") in _COLOURED_LAYOUTS and (is_auto or model.get("encoder") in BACKBONES):
+        data = {"colour": "rgb"} | data
+        found["data"] = data
+    if is_auto:
         chosen = choice_for(found)
         if chosen is None:
             return found

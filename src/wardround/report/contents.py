@@ -205,6 +205,7 @@ class Report:
     model_sha256: str
     target: str = "classes"
     shortcut_auroc: float | None = None
+    shortcut_kappa: float | None = None
     location_dice: float | None = None
     operating_points: tuple[OperatingRow, ...] = ()
     subgroups: tuple[Subgroup, ...] = ()

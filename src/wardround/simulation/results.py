@@ -20,7 +20,7 @@ from wardround.simulation.evaluation import (
     evaluate_subgroups,
     location_dice,
     operating_rows,
-    shortcut_auroc,
+    shortcut_figures,
     summary_of,
 )
 from wardround.simulation.materials import Hospitals, Materials
@@ -60,7 +60,7 @@ def results_of(
         else {},
         "references": references,
         "target": materials.images.target.value,
-        "shortcut_auroc": shortcut_auroc(materials),
+        **shortcut_figures(materials),
         "location_dice": location_dice(materials),
         "classes": list(materials.images.class_names),
         "parameters": materials.workbench.network.num_parameters,
