@@ -30,7 +30,7 @@ def smooth(generator: np.random.Generator, coarse: int) -> Values:
     """Returns noise of mean 0 and deviation 1 that varies over SIDE / coarse pixels."""
     drawn = Image.fromarray(generator.standard_normal((coarse, coarse)).astype(np.float32))
     noise = np.asarray(drawn.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float64)
-    return (noise - noise.mean()) / noise.std()
+    return np.asarray((noise - noise.mean()) / noise.std())
 
 
 def blob(
@@ -182,7 +182,7 @@ def mri(generator: np.random.Generator, label: int) -> Image.Image:
     )
 
 
-def write_fundus(folder: Path, count: int = 3500) -> None:
+def write_fundus(folder: Path, count: int = 2500) -> None:
     (folder / "train_images").mkdir(parents=True)
     with (folder / "train.csv").open("w", newline="") as file:
         table = csv.writer(file)
@@ -223,8 +223,10 @@ def write_hippocampus(folder: Path, source: Path, slices: int = 6) -> None:
 
     def rows() -> Iterator[tuple[str, str, str]]:
         for path in sorted((source / "imagesTr").glob("hippocampus_*.nii.gz")):
-            volume = np.asarray(nibabel.load(path).dataobj, dtype=np.float64)
-            parts = np.asarray(nibabel.load(source / "labelsTr" / path.name).dataobj)
+            volume, parts = (
+                np.asarray(nibabel.nifti1.Nifti1Image.from_filename(file).dataobj, dtype=np.float64)
+                for file in (path, source / "labelsTr" / path.name)
+            )
             low, high = np.percentile(volume, [1, 99])
             for place in np.linspace(3, volume.shape[1] - 4, slices).astype(int):
                 most = [int((parts[:, place] == part).sum()) for part in (1, 2)]

@@ -75,7 +75,9 @@ def with_choice(tables: Mapping[str, Any]) -> dict[str, Any]:
     if site.get("layout") in _COLOURED_LAYOUTS and (is_auto or model.get("encoder") in BACKBONES):
         data = {"colour": "rgb"} | data
         found["data"] = data
-    if is_auto:
+    if is_auto and model.get("own_encoder") is not None:
+        found["model"] = model | {"name": "features"}
+    elif is_auto:
         chosen = choice_for(found)
         if chosen is None:
             return found

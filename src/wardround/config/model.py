@@ -6,10 +6,46 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from wardround.config.section import Section, conflict
-from wardround.models.backbones.names import BACKBONES, Backbone, EncoderName, MomentsName
+from wardround.models.backbones.names import (
+    BACKBONES,
+    ArchitectureName,
+    Backbone,
+    EncoderName,
+    MomentsName,
+    OwnEncoder,
+)
 
 HEADS = ("features",)
 """Networks that are a linear softmax head, from zero, on rows of norm one: `wardround.config.recipe` is for them."""
+
+
+class OwnEncoderSection(Section):
+    """`[model.own_encoder]`: a user's frozen, public encoder before the head of `features`, in place of `encoder`."""
+
+    file: Path = Field(description="A .safetensors file with the weights of an architecture, or an .onnx graph.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of that file; another file is refused.")
+    architecture: ArchitectureName | None = Field(
+        None,
+        description="Of a .safetensors file: the network of the catalogue, whose layers before the head are kept.",
+    )
+    provenance: str = Field(
+        min_length=20,
+        max_length=1000,
+        description="One sentence: who trained it, on which data. Stands in the report with the question whether these "
+        "data contain patients of the study.",
+    )
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Self:
+        if self.file.suffix.lower() not in (".onnx", ".safetensors"):
+            raise conflict("study-own-encoder", f"file must end in .onnx or .safetensors, got {self.file.name}")
+        if (self.file.suffix.lower() == ".onnx") != (self.architecture is None):
+            raise conflict(
+                "study-own-encoder",
+                f"architecture is given exactly for a .safetensors file, got {self.file.name} with architecture = "
+                f"{self.architecture or 'none'}; {'remove' if self.architecture else 'name'} it",
+            )
+        return self
 
 
 class ModelSection(Section):
@@ -43,18 +79,31 @@ class ModelSection(Section):
         None,
         description='Public means and deviations that standardise a backbone\'s numbers; default: "generated".',
     )
+    own_encoder: OwnEncoderSection | None = Field(
+        None, description="For features: a frozen encoder from a file, in place of `encoder`."
+    )
 
     @property
-    def backbone(self) -> Backbone | None:
-        """The frozen backbone before the head; None for another network, and for histograms."""
+    def backbone(self) -> Backbone | OwnEncoder | None:
+        """The frozen encoder with weights before the head; None for another network, and for histograms."""
+        if (own := self.own_encoder) is not None:
+            return OwnEncoder(own.sha256, own.architecture, own.provenance)
         chosen = next((name for name in BACKBONES if name == self.encoder), None)
         return None if chosen is None else Backbone(chosen, self.moments or "generated")
 
     @model_validator(mode="after")
     def _encodes(self) -> Self:
+        if self.own_encoder is not None and (
+            self.name != "features" or self.encoder or self.moments or self.weights
+        ):
+            raise conflict(
+                "study-own-encoder",
+                f'own_encoder is for name = "features" and stands for encoder, moments and weights, got "{self.name}"; '
+                "remove the others, or own_encoder",
+            )
         if self.encoder is not None and self.name != "features":
             raise conflict("study-encoder", f'encoder is for name = "features", got "{self.name}"; remove encoder')
-        if self.moments is not None and self.backbone is None:
+        if self.moments is not None and self.encoder not in BACKBONES:
             backbones = " or ".join(f'"{name}"' for name in BACKBONES)
             raise conflict("study-encoder", f"moments is for encoder = {backbones}; remove moments")
         return self

@@ -36,6 +36,7 @@ from wardround.config.privacy import (
 from wardround.config.recipe import is_for, with_recipe
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 from wardround.config.sums import FEWEST, with_sum
+from wardround.models.backbones.names import Backbone
 
 
 class StudySection(Section):
@@ -320,8 +321,11 @@ class Study(Section):
             del content["evaluation"]  # a study from before there were levels is the same study
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights_sha256 or self.model.weights.name
-        if self.model.backbone is not None:
-            content["model"]["encoder"] = self.model.backbone.identity
+        if isinstance(backbone := self.model.backbone, Backbone):
+            content["model"]["encoder"] = backbone.identity
+        own = content["model"].pop("own_encoder")  # a study without one has no such key
+        if own is not None:
+            content["model"]["own_encoder"] = {key: value for key, value in own.items() if key != "file"}
         return _hash(content)
 
     @property

@@ -9,16 +9,17 @@ import difflib
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, assert_never, get_args
 
 import torch
 from torch import nn
 
 from wardround.errors import ModelError
-from wardround.models.backbones.names import Backbone
+from wardround.models.backbones.names import Backbone, OwnEncoder
+from wardround.models.backbones.own import OnnxRows, body_of_catalogue, check_hash
 from wardround.models.backbones.rows import BackboneRows
 from wardround.models.backbones.rows import num_features as num_backbone_features
 from wardround.models.initialise import initialised
@@ -147,7 +148,7 @@ def build(
     train: Stage = "all",
     weights: Path | None = None,
     width: int | None = None,
-    backbone: Backbone | None = None,
+    backbone: Backbone | OwnEncoder | None = None,
 ) -> Network:
     """Returns a network by name, initialised, with a user's weights if there are any.
 
@@ -161,13 +162,15 @@ def build(
             `linear` and `features` are heads already. A frozen backbone without `weights` is a random one.
         weights: a `.safetensors` file, see `wardround.models.weights.load_weights`.
         width: channels of the first level, for the networks whose builder has a width.
-        backbone: encoder of `features` in place of the histograms.
+        backbone: encoder of `features` in place of the histograms. Of a user's own one `weights` is its file; a
+            network of the catalogue may be filled later.
 
     Raises:
-        ModelError: an unknown name, pictures of a size that the network cannot read, or weights that do not fit.
+        ModelError: an unknown name, pictures of a size that the network cannot read, weights that do not fit, or an
+            encoder's file of another hash.
         MissingExtra: the network is MONAI's, which is not installed; or the backbone's weights are not installed.
     """
-    builder, form = _built(name, tuple(size), channels, num_classes, width, backbone)
+    builder, form = _built(name, tuple(size), channels, num_classes, width, backbone, weights)
     if train not in get_args(Stage):
         raise ModelError(f"train must be 'all', 'norms' or 'head', got {train!r}. Choose what is trained.")
     names = _layout(builder, form)
@@ -179,8 +182,15 @@ def build(
         linear_deviation=builder.linear_deviation,
     )
     absent = frozenset(key for key in body.state_dict() if builder.absent and key.startswith(builder.absent))
-    report = None if weights is None else load_weights(body, weights, head=head, absent=absent)
     parts = Parts(builder.encoder(form), body, builder.head, builder.encode_once)
+    if isinstance(backbone, OwnEncoder):
+        if weights is not None and backbone.architecture is not None:
+            found = load_weights(
+                cut(body, builder.head)[0].get_submodule("encoder.layers"), weights, head=frozenset()
+            )
+            check_hash(weights, found.sha256, backbone.sha256)
+        return staged(name, parts, "head")
+    report = None if weights is None else load_weights(body, weights, head=head, absent=absent)
     return staged(name, parts, train, segments=builder.segments, weights=report)
 
 
@@ -191,15 +201,18 @@ def parameters_of(
     channels: int,
     num_classes: int,
     width: int | None,
-    backbone: Backbone | None,
+    backbone: Backbone | OwnEncoder | None,
+    weights: Path | None = None,
 ) -> dict[str, torch.Tensor]:
     """Returns the parameters of a network by name, without values and without memory: their shapes.
+
+    `weights` is the file of a user's own encoder that is an ONNX graph.
 
     Raises:
         ModelError: as `build`.
     """
     found: dict[str, torch.Tensor] = _layout(
-        *_built(name, size, channels, num_classes, width, backbone)
+        *_built(name, size, channels, num_classes, width, backbone, weights)
     ).state_dict()
     return found
 
@@ -210,14 +223,28 @@ def _layout(builder: Builder, form: Form) -> nn.Sequential:
 
 
 def _built(
-    name: str, size: tuple[int, ...], channels: int, num_classes: int, width: int | None, backbone: Backbone | None
+    name: str,
+    size: tuple[int, ...],
+    channels: int,
+    num_classes: int,
+    width: int | None,
+    backbone: Backbone | OwnEncoder | None,
+    weights: Path | None,
 ) -> tuple[Builder, Form]:
     if name not in NETWORKS:
         nearest = difflib.get_close_matches(name, NETWORKS, n=1, cutoff=0.0)[0]
         raise ModelError(
             f"network must be one of {', '.join(NETWORKS)}, got {name!r}. The nearest known one is {nearest!r}."
         )
-    builder = NETWORKS[name] if backbone is None else _with_backbone(name, backbone)
+    match backbone:
+        case None:
+            builder = NETWORKS[name]
+        case Backbone():
+            builder = _with_backbone(name, backbone)
+        case OwnEncoder():
+            builder = _with_own(name, backbone, weights)
+        case _:
+            assert_never(backbone)
     form = Form(size, channels, num_classes, _width(name, builder, width))
     _check(name, builder, form)
     return builder, form
@@ -233,6 +260,36 @@ def _with_backbone(name: str, backbone: Backbone) -> Builder:
         return nn.Sequential(OrderedDict(classifier=nn.Sequential(classifier)))
 
     return Builder(head, "classifier", encoder=lambda form: BackboneRows(backbone, form), encode_once=True)
+
+
+def _with_own(name: str, own: OwnEncoder, path: Path | None) -> Builder:
+    """Returns the builder of a linear head on the rows of a user's encoder."""
+    if name != "features":
+        raise ModelError(f"own_encoder is for the network features, got {name}; leave it out.")
+    if own.architecture is None:
+        if path is None:
+            raise ModelError(
+                "The file of the ONNX encoder must be given, and is not; name it.", code="model-encoder-hash"
+            )
+
+        def graph(form: Form) -> OnnxRows:
+            return OnnxRows(path, own, form)
+
+        def head(form: Form) -> nn.Sequential:
+            classifier = nn.Linear(graph(form).num_features, form.num_classes, bias=False)
+            return nn.Sequential(OrderedDict(classifier=nn.Sequential(classifier)))
+
+        return Builder(head, "classifier", encoder=graph, encode_once=True)
+    inner = NETWORKS[own.architecture]
+
+    def layers(form: Form) -> nn.Sequential:
+        form = replace(form, width=_width(own.architecture or "", inner, None))
+        _check(own.architecture or "", inner, form)
+        kept, features = body_of_catalogue(cut(inner.body(form), inner.head)[0], inner.encoder(form), form)
+        classifier = nn.Linear(features, form.num_classes, bias=False)
+        return nn.Sequential(OrderedDict(encoder=kept, classifier=nn.Sequential(classifier)))
+
+    return Builder(layers, "classifier", encoder=inner.encoder, encode_once=True)
 
 
 def _width(name: str, builder: Builder, width: int | None) -> int:

@@ -203,6 +203,7 @@ class Report:
     settings: str
     study_digest: str
     model_sha256: str
+    encoder: str = ""
     target: str = "classes"
     shortcut_auroc: float | None = None
     shortcut_kappa: float | None = None

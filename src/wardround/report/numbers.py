@@ -119,6 +119,7 @@ def numbers_of(record: RunRecord) -> Report:
         settings=_FOLDERS.sub(r'\1 = "…/\2"', record.study.strip()),
         study_digest=certificate.text("study_digest"),
         model_sha256=certificate.text("model_sha256"),
+        encoder=certificate.text("encoder", ""),
         target=results.text("target", "classes"),
         shortcut_auroc=results.maybe_number("shortcut_auroc"),
         shortcut_kappa=results.maybe_number("shortcut_kappa") if "shortcut_kappa" in results.values else None,
