@@ -48,6 +48,11 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
     if name not in fitting:
         raise ModelError(f"model.name must be one of {', '.join(fitting)} for {target}, got {name}; change it.")
     _check_moments(study)
+    if study.model.head == "ordinal" and target is not Target.GRADES:
+        raise ModelError(
+            f'`[model] head` must be "softmax" for {target.value}, got "ordinal"; it is for grades in an order.',
+            code="model-head",
+        )
     channels, *space = shape
     augmentation.check(tuple(space))
     size = tuple(space) if augmentation.patch is None else (augmentation.patch,) * len(space)
@@ -60,6 +65,7 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
         weights=study.model.weights if own is None else own.file,
         width=study.model.width,
         backbone=study.model.backbone,
+        head=study.model.head,
         init_generator=torch.Generator().manual_seed(study.model.init_seed),
     )
     if network.encode_once and not augmentation.is_identity:

@@ -75,6 +75,10 @@ class ModelSection(Section):
     encoder: EncoderName | None = Field(
         None, description='For features: the fixed encoding before the head; default: "hog".'
     )
+    head: Literal["softmax", "ordinal"] = Field(
+        "softmax",
+        description='For features: a score a class, or "ordinal" for grades in an order, which "auto" takes for them.',
+    )
     moments: MomentsName | None = Field(
         None,
         description='Public means and deviations that standardise a backbone\'s numbers; default: "generated".',
@@ -100,6 +104,10 @@ class ModelSection(Section):
                 "study-own-encoder",
                 f'own_encoder is for name = "features" and stands for encoder, moments and weights, got "{self.name}"; '
                 "remove the others, or own_encoder",
+            )
+        if self.head == "ordinal" and self.name != "features":
+            raise conflict(
+                "study-head", f'head = "ordinal" is for name = "features", got "{self.name}"; remove head'
             )
         if self.encoder is not None and self.name != "features":
             raise conflict("study-encoder", f'encoder is for name = "features", got "{self.name}"; remove encoder')

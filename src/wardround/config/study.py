@@ -323,7 +323,9 @@ class Study(Section):
             content["model"]["weights"] = self.model.weights_sha256 or self.model.weights.name
         if isinstance(backbone := self.model.backbone, Backbone):
             content["model"]["encoder"] = backbone.identity
-        own = content["model"].pop("own_encoder")  # a study without one has no such key
+        if content["model"]["head"] == "softmax":
+            del content["model"]["head"]  # a study from before there were others is the same study
+        own = content["model"].pop("own_encoder")  # likewise
         if own is not None:
             content["model"]["own_encoder"] = {key: value for key, value in own.items() if key != "file"}
         return _hash(content)

@@ -14,7 +14,7 @@ from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, rea
 from wardround.boundary.text import brief
 from wardround.errors import ModelError
 from wardround.models.backbones.names import ArchitectureName, Backbone, BackboneName, MomentsName, OwnEncoder
-from wardround.models.network import Constants, Network, Stage
+from wardround.models.network import Constants, HeadName, Network, Stage
 from wardround.models.operating_point import OperatingPoint
 from wardround.models.record import Name, Record
 
@@ -96,6 +96,7 @@ class NetworkCard(Record):
     encoder: BackboneName | None = None
     moments: MomentsName | None = None
     own: OwnEncoderCard | None = None
+    head: HeadName = "softmax"
 
     @property
     def backbone(self) -> Backbone | OwnEncoder | None:

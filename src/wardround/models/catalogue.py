@@ -23,9 +23,10 @@ from wardround.models.backbones.own import OnnxRows, body_of_catalogue, check_ha
 from wardround.models.backbones.rows import BackboneRows
 from wardround.models.backbones.rows import num_features as num_backbone_features
 from wardround.models.initialise import initialised
-from wardround.models.network import Encoder, Form, Network, Normalise, Parts, Stage, Standardise
+from wardround.models.network import Encoder, Form, HeadName, Network, Normalise, Parts, Stage, Standardise
 from wardround.models.networks import features, of_monai, vgg
 from wardround.models.networks.alexnet import WIDTH, alexnet
+from wardround.models.networks.ordinal import head_of
 from wardround.models.networks.small_cnn import small_cnn
 from wardround.models.networks.squeezenet import squeezenet
 from wardround.models.networks.unet import unet
@@ -82,8 +83,12 @@ def _linear(form: Form) -> nn.Sequential:
 def _feature_head(form: Form) -> nn.Sequential:
     # The strongest gradient of all channels is taken, so their number does not matter. The rows end in a constant
     # feature, which is the bias and is clipped like the rest.
-    classifier = nn.Sequential(nn.Linear(features.num_features(form.size[0]), form.num_classes, bias=False))
-    return nn.Sequential(OrderedDict(classifier=classifier))
+    return _with_head(features.num_features(form.size[0]), form)
+
+
+def _with_head(length: int, form: Form, **before: nn.Module) -> nn.Sequential:
+    classifier = head_of(length, form.num_classes, is_ordinal=form.is_ordinal)
+    return nn.Sequential(OrderedDict(before, classifier=classifier))
 
 
 def _segmenter(body: Callable[[Form], nn.Sequential], dimensions: frozenset[int] = EITHER, **more: Any) -> Builder:
@@ -149,6 +154,7 @@ def build(
     weights: Path | None = None,
     width: int | None = None,
     backbone: Backbone | OwnEncoder | None = None,
+    head: HeadName = "softmax",
 ) -> Network:
     """Returns a network by name, initialised, with a user's weights if there are any.
 
@@ -164,21 +170,22 @@ def build(
         width: channels of the first level, for the networks whose builder has a width.
         backbone: encoder of `features` in place of the histograms. Of a user's own one `weights` is its file; a
             network of the catalogue may be filled later.
+        head: of `features`: "ordinal" is for grades in an order.
 
     Raises:
         ModelError: an unknown name, pictures of a size that the network cannot read, weights that do not fit, or an
             encoder's file of another hash.
         MissingExtra: the network is MONAI's, which is not installed; or the backbone's weights are not installed.
     """
-    builder, form = _built(name, tuple(size), channels, num_classes, width, backbone, weights)
+    builder, form = _built(name, tuple(size), channels, num_classes, width, backbone, weights, head)
     if train not in get_args(Stage):
         raise ModelError(f"train must be 'all', 'norms' or 'head', got {train!r}. Choose what is trained.")
     names = _layout(builder, form)
-    head = frozenset(key for key, _ in cut(names, builder.head)[1].named_parameters())
+    of_head = frozenset(key for key, _ in cut(names, builder.head)[1].named_parameters())
     body = initialised(
         lambda: builder.body(form),
         init_generator,
-        zero=head if builder.starts_at_zero else frozenset(),
+        zero=of_head if builder.starts_at_zero else frozenset(),
         linear_deviation=builder.linear_deviation,
     )
     absent = frozenset(key for key in body.state_dict() if builder.absent and key.startswith(builder.absent))
@@ -190,7 +197,7 @@ def build(
             )
             check_hash(weights, found.sha256, backbone.sha256)
         return staged(name, parts, "head")
-    report = None if weights is None else load_weights(body, weights, head=head, absent=absent)
+    report = None if weights is None else load_weights(body, weights, head=of_head, absent=absent)
     return staged(name, parts, train, segments=builder.segments, weights=report)
 
 
@@ -203,6 +210,7 @@ def parameters_of(
     width: int | None,
     backbone: Backbone | OwnEncoder | None,
     weights: Path | None = None,
+    head: HeadName = "softmax",
 ) -> dict[str, torch.Tensor]:
     """Returns the parameters of a network by name, without values and without memory: their shapes.
 
@@ -212,7 +220,7 @@ def parameters_of(
         ModelError: as `build`.
     """
     found: dict[str, torch.Tensor] = _layout(
-        *_built(name, size, channels, num_classes, width, backbone, weights)
+        *_built(name, size, channels, num_classes, width, backbone, weights, head)
     ).state_dict()
     return found
 
@@ -230,6 +238,7 @@ def _built(
     width: int | None,
     backbone: Backbone | OwnEncoder | None,
     weights: Path | None,
+    head: HeadName,
 ) -> tuple[Builder, Form]:
     if name not in NETWORKS:
         nearest = difflib.get_close_matches(name, NETWORKS, n=1, cutoff=0.0)[0]
@@ -245,7 +254,9 @@ def _built(
             builder = _with_own(name, backbone, weights)
         case _:
             assert_never(backbone)
-    form = Form(size, channels, num_classes, _width(name, builder, width))
+    if head == "ordinal" and name != "features":
+        raise ModelError(f'head = "ordinal" is for the network features, got {name}; leave it out.')
+    form = Form(size, channels, num_classes, _width(name, builder, width), head == "ordinal")
     _check(name, builder, form)
     return builder, form
 
@@ -256,8 +267,7 @@ def _with_backbone(name: str, backbone: Backbone) -> Builder:
         raise ModelError(f"encoder = {backbone.name!r} is for the network features, got {name}; leave it out.")
 
     def head(form: Form) -> nn.Sequential:
-        classifier = nn.Linear(num_backbone_features(backbone), form.num_classes, bias=False)
-        return nn.Sequential(OrderedDict(classifier=nn.Sequential(classifier)))
+        return _with_head(num_backbone_features(backbone), form)
 
     return Builder(head, "classifier", encoder=lambda form: BackboneRows(backbone, form), encode_once=True)
 
@@ -276,8 +286,7 @@ def _with_own(name: str, own: OwnEncoder, path: Path | None) -> Builder:
             return OnnxRows(path, own, form)
 
         def head(form: Form) -> nn.Sequential:
-            classifier = nn.Linear(graph(form).num_features, form.num_classes, bias=False)
-            return nn.Sequential(OrderedDict(classifier=nn.Sequential(classifier)))
+            return _with_head(graph(form).num_features, form)
 
         return Builder(head, "classifier", encoder=graph, encode_once=True)
     inner = NETWORKS[own.architecture]
@@ -285,9 +294,8 @@ def _with_own(name: str, own: OwnEncoder, path: Path | None) -> Builder:
     def layers(form: Form) -> nn.Sequential:
         form = replace(form, width=_width(own.architecture or "", inner, None))
         _check(own.architecture or "", inner, form)
-        kept, features = body_of_catalogue(cut(inner.body(form), inner.head)[0], inner.encoder(form), form)
-        classifier = nn.Linear(features, form.num_classes, bias=False)
-        return nn.Sequential(OrderedDict(encoder=kept, classifier=nn.Sequential(classifier)))
+        kept, length = body_of_catalogue(cut(inner.body(form), inner.head)[0], inner.encoder(form), form)
+        return _with_head(length, form, encoder=kept)
 
     return Builder(layers, "classifier", encoder=inner.encoder, encode_once=True)
 

@@ -50,6 +50,7 @@ def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
         weights=graph,
         width=card.network.width,
         backbone=card.network.backbone,
+        head=card.network.head,
     )
     if normalisation_of(network) != card.normalisation:
         raise ModelError(
@@ -87,6 +88,7 @@ def _check(card: ModelCard, tensors: dict[str, Tensor], path: Path, graph: Path 
         width=card.network.width,
         backbone=card.network.backbone,
         weights=graph,
+        head=card.network.head,
     )
     faults = [f"{name}: not in the network" for name in sorted(tensors.keys() - wanted.keys())]
     faults += [f"{name}: {fault}" for name, fault in faults_of(tensors, wanted).items()]
