@@ -1,7 +1,7 @@
 """`[model]`, `[training]` and `[performance]`: the network, what is made small, and how fast."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -94,6 +94,20 @@ class ModelSection(Section):
             return OwnEncoder(own.sha256, own.architecture, own.provenance)
         chosen = next((name for name in BACKBONES if name == self.encoder), None)
         return None if chosen is None else Backbone(chosen, self.moments or "generated")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The section's part of a study's digest: hashes of files and public numbers in place of paths and names.
+
+        Keys that came later are left out at their default, so that an earlier study is the same study.
+        """
+        content = self.model_dump(mode="json", exclude={"own_encoder": {"file"}})
+        if self.weights is not None:
+            content["weights"] = self.weights_sha256 or self.weights.name
+        if isinstance(backbone := self.backbone, Backbone):
+            content["encoder"] = backbone.identity
+        later = {"head": "softmax", "own_encoder": None}
+        return {key: value for key, value in content.items() if key not in later or value != later[key]}
 
     @model_validator(mode="after")
     def _encodes(self) -> Self:

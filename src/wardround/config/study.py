@@ -36,7 +36,6 @@ from wardround.config.privacy import (
 from wardround.config.recipe import is_for, with_recipe
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 from wardround.config.sums import FEWEST, with_sum
-from wardround.models.backbones.names import Backbone
 
 
 class StudySection(Section):
@@ -319,15 +318,7 @@ class Study(Section):
         )
         if isinstance(self.evaluation, NoEvaluation):
             del content["evaluation"]  # a study from before there were levels is the same study
-        if self.model.weights is not None:
-            content["model"]["weights"] = self.model.weights_sha256 or self.model.weights.name
-        if isinstance(backbone := self.model.backbone, Backbone):
-            content["model"]["encoder"] = backbone.identity
-        if content["model"]["head"] == "softmax":
-            del content["model"]["head"]  # a study from before there were others is the same study
-        own = content["model"].pop("own_encoder")  # likewise
-        if own is not None:
-            content["model"]["own_encoder"] = {key: value for key, value in own.items() if key != "file"}
+        content["model"] = self.model.identity
         return _hash(content)
 
     @property
