@@ -164,7 +164,7 @@ def plan(
     parameters: Annotated[int | None, typer.Option(help="Trained parameters, to judge feasibility.")] = None,
     classes: Annotated[int | None, typer.Option(min=2, help="Classes, to judge a private head by mu n.")] = None,
     masked: Annotated[bool, typer.Option("--masked", help="Sums of whole numbers, under masks.")] = False,
-    accountant: Annotated[str, typer.Option(help="pld, rdp or gdp.")] = "pld",
+    accountant: Annotated[str, typer.Option(help="pld or rdp.")] = "pld",
     as_json: AsJson = False,
 ) -> None:
     """Print the noise that a promise needs, or the promise that some noise gives, and against whom."""
