@@ -30,7 +30,6 @@ from wardround.simulation.materials import gather
 
 RESULTS = Path(__file__).with_name("results") / "expected_loss.json"
 EPSILONS = (8.0, 2.0, 0.5)
-SHARES = (1.0, 0.25)
 
 SEVERAL: dict[str, tuple[str, str | None]] = {
     "ultrasound": ("folder", None), "hippocampus": ("folder", None), "mri": ("folder", None), "fundus": ("aptos", None),
@@ -44,7 +43,8 @@ POSITIVE = {"ultrasound": (1,), "hippocampus": (1,), "mri": (0, 1, 2), "fundus":
 
 def problems(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray, list[Patient], dict[int, int]]]:
     """Yields a name, the rows of all pictures, the patients, and from each class to the problem's."""
-    for name, (layout, task) in SEVERAL.items():
+    for name in options.sets:
+        layout, task = SEVERAL[name]
         path = options.data if name == "chest X-rays" else options.out / name
         if path is None or not (path.exists() or name in SETS):
             continue
@@ -75,12 +75,14 @@ def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     )
 
 
-def measured(rows: np.ndarray, patients: list[Patient], to: dict[int, int]) -> Iterator[dict[str, float]]:
+def measured(
+    rows: np.ndarray, patients: list[Patient], to: dict[int, int], shares: list[float]
+) -> Iterator[dict[str, float]]:
     ordered = argparse.Namespace(patients=patients)  # all that `parts` reads
     train, test = parts(ordered, 0)  # type: ignore[arg-type]
     shown, truth, _ = listed(test, None)
     truth = np.vectorize(to.__getitem__)(truth)
-    for share in SHARES:
+    for share in shares:
         kept, labels, owners = listed(train[: round(share * len(train))], np.random.default_rng(0))
         labels, n = np.vectorize(to.__getitem__)(labels), int(owners.max() + 1)
 
@@ -98,11 +100,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="folder of the chest X-rays")
+    parser.add_argument("--sets", nargs="+", default=[*SEVERAL], choices=[*SEVERAL], help="others keep their rows")
+    parser.add_argument("--shares", nargs="+", type=float, default=[1.0, 0.25], help="of the training patients")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = []
+    found = [
+        row for row in json.loads(RESULTS.read_text()) if row["problem"].partition(",")[0] not in options.sets
+    ]
     for name, rows, patients, to in problems(options):
-        for row in measured(rows, patients, to):
+        for row in measured(rows, patients, to, options.shares):
             found.append({"problem": name, "classes": len(set(to.values())), **row})
             print(time.strftime("%X"), found[-1], flush=True)
             RESULTS.write_text(json.dumps(found, indent=1) + "\n")

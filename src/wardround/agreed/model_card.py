@@ -52,6 +52,7 @@ def card_of(
             size=recipe.shape[1:],
             encoder=backbone.name if isinstance(backbone, Backbone) else None,
             moments=backbone.moments if isinstance(backbone, Backbone) else None,
+            standardise_weights=section.standardise_weights,
             head=section.head,
             own=OwnEncoderCard(**asdict(backbone)) if isinstance(backbone, OwnEncoder) else None,
         ),

@@ -2,9 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from wardround.audit.broken import ALPHA, Tried
+from wardround.audit.curious import THRESHOLDS
 from wardround.audit.findings import CONFIDENCE, NOT_COVERED, Audit
+from wardround.audit.sights import Inversion
+from wardround.images.quality.thumbnails import data_uri
 from wardround.report.page import rendered
+from wardround.types import Pictures
 
 
 def page_of(audit: Audit) -> str:
@@ -17,3 +23,14 @@ def page_of(audit: Audit) -> str:
 def page_of_broken(tried: Sequence[Tried]) -> str:
     """Returns the page of the broken schemes and their repairs."""
     return rendered("audit.html.j2", "wardround.audit", a=None, tried=tried, confidence=1 - ALPHA, not_covered=())
+
+
+def page_of_inversion(found: Inversion) -> str:
+    """Returns the page of gradient inversion. It shows patients: it is for the hospital that holds them."""
+    return rendered("inversion.html.j2", "wardround.audit", r=found, thresholds=THRESHOLDS, uri=_uri)
+
+
+def _uri(picture: Pictures) -> str:
+    """Returns a picture, (channel, height, width), of which the first or the first three channels are shown."""
+    shown = picture[:3] if len(picture) >= 3 else np.repeat(picture[:1], 3, axis=0)
+    return data_uri(np.ascontiguousarray(shown.transpose(1, 2, 0)))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wardround.config.recipe import is_for
+from wardround.config.recipe import recipe_for
 from wardround.models.backbones.names import BACKBONES, PACKAGE, SIDE, BackboneName, EncoderName
 
 _OF_MASKS = ("decathlon", "nnunet")
@@ -42,7 +42,7 @@ class Choice:
 
 
 VOXELS = Choice(
-    "voxel_features",
+    "boxed_voxel_features",
     None,
     "few numbers on fixed features of every voxel need the fewest patients under privacy",
 )
@@ -101,7 +101,7 @@ def _has_grades(tables: Mapping[str, Any]) -> bool:
         return False
     kind = privacy.get("plan"), privacy.get("clipping"), federation.get("strategy", "fedsgd")
     graded = data.get("task") == "grading" or (data.get("task") is None and site.get("layout") in _GRADED_LAYOUTS)
-    return graded and is_for("features", *kind)
+    return graded and recipe_for("features", *kind) is not None
 
 
 def _backbone_for(data: Mapping[str, Any], site: Mapping[str, Any]) -> BackboneName:

@@ -97,6 +97,7 @@ class NetworkCard(Record):
     moments: MomentsName | None = None
     own: OwnEncoderCard | None = None
     head: HeadName = "softmax"
+    standardise_weights: bool = False
 
     @property
     def backbone(self) -> Backbone | OwnEncoder | None:

@@ -33,7 +33,10 @@ ENCODER: Final = "encoder.onnx"
 """A user's own encoder, where it is an ONNX graph."""
 
 PAGE: Final = "report.html"
-"""Made from the others; the record names it where its maker drew it (`records.page`)."""
+"""Made from the others; the record names it where its maker drew it (`records.added`)."""
+
+REFERENCES: Final = "references"
+"""The folder of reference runs, a file each; the record names those that have ended (`records.added`)."""
 
 SIGNED: Final = (
     *BEGINNING, HISTORY, "model.safetensors", ENCODER, "model.json", "results.json", "released.safetensors", RECEIPTS,

@@ -19,10 +19,10 @@ import torch
 from torch import nn
 
 from wardround.errors import ModelError
+from wardround.models.linear import linear_layer
 from wardround.models.network import Network
 from wardround.models.networks.ordinal import ContinuationRatios
 from wardround.per_patient.margins import DOUBLE_PRECISION
-from wardround.training.heads import linear_layer
 from wardround.training.workbench import Sample, Workbench
 from wardround.types import Vector
 
