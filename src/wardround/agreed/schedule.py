@@ -117,8 +117,8 @@ class Lost:
             else f"of {self.least:,.0f} to {self.below:,.0f}"
         )
         return (
-            f"heads with a mu n {end} lost {self.median:.2f} of AUROC (median) and at most {self.most:.2f} to the noise, "
-            f"in {counted(self.problems, 'trial')} on generated and public sets"
+            f"heads with a mu n {end} lost {self.median:.2f} of AUROC (median) and at most {self.most:.2f} to the "
+            f"noise, in {counted(self.problems, 'trial')} on generated and public sets"
         )
 
 
