@@ -13,9 +13,10 @@ from tests.names import names
 from torch import nn
 
 from wardround.errors import PrivacyError
+from wardround.models.linear import linear_layer
 from wardround.models.network import Network, Normalise
 from wardround.per_patient.clipping_rules import Automatic, Flat, PerLayer
-from wardround.training.heads import HeadSums, linear_layer
+from wardround.training.heads import HeadSums
 from wardround.training.losses import cross_entropy, focal
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench

@@ -105,6 +105,11 @@ class MaskedRounds:
         self._attempt: _Attempt | None = None
         self._taken_in = b""
 
+    @property
+    def pins(self) -> Pins:
+        """Keys of the other hospitals, as they were pinned when the study was opened."""
+        return self._rule.pins
+
     def announce(self, request: Request, work: Announce) -> bytes | Failure:
         """Returns its announcement: a fresh key for an attempt, signed. Takes in the sum before, if one is owed."""
         if work.received is not None:

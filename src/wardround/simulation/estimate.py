@@ -36,9 +36,9 @@ from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.absences import check_availability
 from wardround.simulation.federate import answers_as_one
 from wardround.simulation.references import check_references
-from wardround.training.encodings import is_kept
+from wardround.training.encodings import is_kept, strided
 from wardround.training.patients import TrainingPatients
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.workbench import Lattice, Sample, Workbench
 from wardround.types import Persons
 
 
@@ -157,7 +157,7 @@ def estimate(study: Study) -> Estimate:
 
 def _feasibility(study: Study, schedule: Schedule | None, patients: int | None, classes: int) -> str:
     """Returns the sentence on mu n; of listed patients as many as are expected to train."""
-    if schedule is None:
+    if schedule is None or not schedule.recipe.scores:
         return ""
     if schedule.num_patients is not None:
         return feasibility(schedule.mu, schedule.num_patients, classes)
@@ -223,10 +223,12 @@ def _bench(
     """Returns a workbench of made-up pictures, and all of their patients, of one picture each."""
     drawn = np.random.default_rng(0).integers(0, 256, (max(1, pictures), *shape), dtype=np.uint8)
     masks = np.zeros((len(drawn), *shape[1:]), dtype=np.uint8) if target is Target.MASKS else None
+    stride = study.training.stride
     bench = Workbench(
         network, drawn, loss_of(study, target), int(study.performance.memory_gb * 1e9), masks=masks,
         augmentation=augmentation_of(study, None),
         inputs=_inputs(network, torch.from_numpy(drawn)) if network.encode_once else None,
+        lattice=Lattice(stride, strided(network.encode(torch.from_numpy(drawn)), stride)) if stride > 1 else None,
     )  # fmt: skip
     rows = np.arange(pictures)
     names = names_of(map(str, rows))
@@ -283,7 +285,6 @@ def _masked_probe(
     mechanism = mechanism_of(plan, network.num_parameters)
     clip = clip_of(plan.training)
     norm = None if clip.adaptive is None else clip.norm
-
     steps = steps_of(mechanism.grid)
 
     def seconds_of(pictures: int) -> float:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from wardround.models.linear import linear_layer
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
 from wardround.per_patient.clipped_sum import ClippedSum
@@ -26,15 +27,6 @@ _AT_ONCE = 512
 
 _MOST_SQUARE = 1e60
 """Largest squared norm of a row. The clipping factor of a longer one would have too few digits in float32."""
-
-
-def linear_layer(network: Network) -> nn.Linear | None:
-    """Returns the one layer that is trained, if all before it is fixed and it gives the logits; else None."""
-    layers = [module for module in network.trained.modules() if not list(module.children())]
-    head = layers[-1] if layers else None
-    fixed = all(isinstance(layer, nn.Flatten | nn.Identity) for layer in layers[:-1])
-    is_head = not network.segments and isinstance(head, nn.Linear) and fixed and head.weight.requires_grad
-    return head if is_head else None  # type: ignore[return-value]  # it is a linear layer
 
 
 class HeadSums:

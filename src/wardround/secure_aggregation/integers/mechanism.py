@@ -151,8 +151,8 @@ class IntegerMechanism:
         """Returns a hospital's sum with its share of the noise, as `encode` does, of a sum that is formed otherwise.
 
         Args:
-            total_of: forms the sum, (parameter,), in grid steps. One patient, added or removed, moves it by at most
-                `sensitivity`, by the same whole numbers whoever the others are.
+            total_of: forms the sum, (parameter,), in grid steps. One patient, added or removed, moves it by an L2 norm
+                of at most `sensitivity`, whoever the others are.
             random_bytes: as in `encode`.
         """
         with ThreadPoolExecutor(1, "noise") as beside:
