@@ -15,11 +15,13 @@ import typer
 from wardround.boundary.machine import machine_error
 from wardround.boundary.text import counted, say
 from wardround.cli.agent import agent_app
-from wardround.cli.audit import audit
+from wardround.cli.cache import cache_app
 from wardround.cli.consortium import consortium_app
 from wardround.cli.coordinate import coordinate
 from wardround.cli.data import data_app
+from wardround.cli.demo import demo
 from wardround.cli.export import export
+from wardround.cli.invert import audit_app
 from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
 from wardround.cli.predict import predict
@@ -44,14 +46,16 @@ app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
 app.add_typer(consortium_app, name="consortium")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(cache_app, name="cache")
 app.add_typer(agent_app, name="agent")
+app.command()(demo)
 app.command()(coordinate)
 app.command()(status)
 app.command()(predict)
 app.command()(export)
 app.command()(serve)
 app.command()(verify)
-app.command()(audit)
+app.add_typer(audit_app, name="audit")
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 

@@ -7,6 +7,7 @@ from wardround.accounting.statement import Statement
 from wardround.report.account import Account
 from wardround.report.evaluation import Evaluation
 from wardround.report.guarantee import Guarantee
+from wardround.report.signal import Signal
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,7 @@ class Report:
     location_dice: float | None = None
     operating_points: tuple[OperatingRow, ...] = ()
     calibration: Calibration | None = None
+    signal: Signal | None = None
     subgroups: tuple[Subgroup, ...] = ()
     validation: Validation | None = None
     witness: NoiseWitness | None = None

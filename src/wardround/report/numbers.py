@@ -31,6 +31,7 @@ from wardround.report.contents import (
 )
 from wardround.report.evaluation import evaluation_of
 from wardround.report.guarantee import Guarantee
+from wardround.report.signal import Signal
 
 _PLACES = {"pooled": "All patients in one place", "alone": "Each hospital alone"}
 _ORDER = ("All patients in one place", "Federated", "Each hospital alone")
@@ -133,6 +134,7 @@ def numbers_of(record: RunRecord) -> Report:
         lost=_lost(_lines(record)),
         evaluation=evaluation_of(results, certificate),
         outstanding=record.outstanding,
+        signal=Signal.of(record.rounds, results.integer("parameters")),
     )  # fmt: skip
 
 
@@ -170,6 +172,7 @@ def summary_of_run(record: RunRecord) -> JsonDict:
         "witness": None if report.witness is None else asdict(report.witness),
         "upload": dict(_upload(JsonObject(record.results, "results.json")).values) or None,
         "lost_attempts": None if report.lost is None else report.lost.attempts,
+        "signal": None if report.signal is None else asdict(report.signal),
         "evaluation": None if report.evaluation is None else asdict(report.evaluation),
         "model_sha256": report.model_sha256,
         "report": str(record.path / "report.html"),

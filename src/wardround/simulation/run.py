@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from wardround.agreed.network import augmentation_of, loss_of
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
 from wardround.boundary.machine import raise_fault
@@ -23,6 +24,8 @@ from wardround.coordinator.observer import Observer
 from wardround.coordinator.recording import Measure, report_on, run_recorded, write_card, write_model
 from wardround.coordinator.rounds import JsonDict, Models
 from wardround.errors import BudgetExhausted, RecordError, StudyError
+from wardround.images.entries import Target
+from wardround.models.linear import linear_layer
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
@@ -43,6 +46,7 @@ from wardround.simulation.own_key import check_contains, own_key, own_pin
 from wardround.simulation.references import POOLED, check_references, pooled, run_references
 from wardround.simulation.released import releases_of, unprotected_in
 from wardround.simulation.results import patient_table, results_of
+from wardround.training.threads import faster, gradient_step, using_threads
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
 _NAMES = {"study_digest": "study file", "weights_sha256": "weights file"}
@@ -66,17 +70,21 @@ def run_study(
             "hospitals with: wardround coordinate.",
             code="study-evaluation-only",
         )
-    threads = _use_threads(study.performance.threads)
     observer.stage("computing the privacy plan")
     check_availability(study, timetable_of(study))
     plan = plan_of(study)
     check_references(study, plan)
     _check_cap(study, plan)
-    materials = gather(study, observer)
+    with using_threads(study.performance.threads):
+        materials = gather(study, observer)
     plan = replace(plan, persons=materials.images.persons)
     check_masks(plan, materials.workbench.network.num_parameters)
+    threads = _threads_for(study, materials)
     key = own_key()
-    with begun(study, plan, materials, out, fresh=fresh, rehearsal=rehearsal) as (folder, accounts):
+    with (
+        using_threads(threads),
+        begun(study, plan, materials, out, fresh=fresh, rehearsal=rehearsal) as (folder, accounts),
+    ):
         folder.write_json(
             "environment.json",
             describe_environment(threads) | _identity(study, materials),
@@ -111,7 +119,6 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         if study.digest != signed.study_digest:
             raise _changed("study_digest", path)
         key = own_key()
-        _use_threads(threads_of(environment))  # another number of threads may round differently
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
         materials = gather(study, observer)
@@ -119,7 +126,8 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         for what, now in _identity(study, materials).items():
             if environment.get(what) != now:
                 raise _changed(what, path)
-        with resumed(study, plan, materials, path) as accounts:
+        # Another number of threads may round differently.
+        with using_threads(threads_of(environment)), resumed(study, plan, materials, path) as accounts:
             check_contains(accounts.ledger, key, signed.ledger)
             if signed.is_finished:
                 materials = _admitted(study, materials, accounts, observer)
@@ -154,11 +162,28 @@ def _check_cap(study: Study, plan: Plan) -> None:
         )
 
 
-def _use_threads(threads: int | None) -> int:
-    """Sets the threads of a matrix product; returns how many there are now."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return torch.get_num_threads()
+def _threads_for(study: Study, materials: Materials) -> int:
+    """Returns the threads of a new run, which its record keeps and a resumed run repeats.
+
+    Those of `[performance] threads` where it names them. Else one for a seeded run, whose bits must not depend on how
+    busy a machine is, for masked sums, which take one in any case, and for a linear head; else one or all, by timed
+    steps on random pictures. No patient is looked at.
+    """
+    if study.performance.threads is not None:
+        return study.performance.threads
+    cores, network, images = torch.get_num_threads(), materials.workbench.network, materials.images
+    is_fixed = study.study.seed is not None or linear_layer(network) is not None
+    if cores == 1 or is_fixed or getattr(study.privacy, "sum", None) == "masked":
+        return 1
+    step = gradient_step(
+        network,
+        loss_of(study, images.target),
+        augmentation_of(study, None),
+        images.pixels.shape[1:],
+        has_masks=images.target is Target.MASKS,
+        memory_bytes=int(study.performance.memory_gb * 1e9),
+    )
+    return faster(step, cores)
 
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:

@@ -25,9 +25,10 @@ def lines_of(view: View) -> Iterator[str]:
             yield _spent(view)
             for each in view.hospitals:
                 code = f" ({each.code})" if each.code else ""
+                seen = "" if each.seconds_unseen is None else f" (last seen {each.seconds_unseen:.0f} s ago)"
                 yield (
-                    f"  {each.name}: {each.state}{code} for {each.seconds_in_state:.0f} s, {each.work or 'nothing'} of "
-                    f"round {each.round}; {counted(each.answers, 'answer')}, "
+                    f"  {each.name}: {each.state}{code} for {each.seconds_in_state:.0f} s{seen}, "
+                    f"{each.work or 'nothing'} of round {each.round}; {counted(each.answers, 'answer')}, "
                     f"{counted(each.losses, 'lost connection')}, "
                     f"{each.bytes_sent} bytes sent, {each.bytes_received} received, {each.seconds:.1f} s waited for"
                 )

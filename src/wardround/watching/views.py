@@ -28,19 +28,24 @@ from wardround.records.reading import read_lines
 from wardround.watching.live import STATUS, live_folder
 
 SLOW_S = 30.0
-"""Seconds after which a hospital that was asked and has not answered is shown as slow; others are seen to be away."""
+"""Seconds without a sign of a hospital that was asked, after which it is shown as slow; others are seen to be away."""
 
 _TAIL_BYTES = 4 << 20  # of an agent's log
 
 
 @dataclass(frozen=True)
 class HospitalSeen:
-    """A hospital as the coordinator sees it: a state with its code, the seconds in it, and what was exchanged."""
+    """A hospital as the coordinator sees it: a state with its code, the seconds in it, and what was exchanged.
+
+    Attributes:
+        seconds_unseen: since it was last heard: an answer, or a sign of life while it computes; None before the first.
+    """
 
     name: str
     state: str
     code: str
     seconds_in_state: float
+    seconds_unseen: float | None
     work: str
     round: int
     answers: int
@@ -232,14 +237,16 @@ def hospital_view(home: Path) -> HospitalView:
 
 
 def _seen(name: str, row: JsonObject, now: datetime) -> HospitalSeen:
-    state, since = row.text("state"), datetime.fromisoformat(row.text("since"))
-    lasted = max(0.0, (now - since).total_seconds())
-    is_slow = state == "asked" and lasted > SLOW_S
+    state, seen = row.text("state"), row.text("seen")
+    lasted = _seconds_since(row.text("since"), now)
+    unseen = _seconds_since(seen, now) if seen else None
+    is_slow = state in ("asked", "computing") and min(lasted, lasted if unseen is None else unseen) > SLOW_S
     return HospitalSeen(
         name=name,
         state="slow" if is_slow else state,
         code="slow" if is_slow else row.text("code"),
         seconds_in_state=lasted,
+        seconds_unseen=unseen,
         work=row.text("work"),
         round=row.integer("round"),
         answers=row.integer("answers"),
@@ -248,6 +255,10 @@ def _seen(name: str, row: JsonObject, now: datetime) -> HospitalSeen:
         bytes_received=row.integer("received"),
         seconds=row.number("seconds"),
     )
+
+
+def _seconds_since(at: str, now: datetime) -> float:
+    return max(0.0, (now - datetime.fromisoformat(at)).total_seconds())
 
 
 def _charged(home: Path, digest: str) -> tuple[float, float, float]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +28,15 @@ from wardround.images.patients import ImageSet, Patient
 from wardround.images.quality.mistakes import write_mistakes
 from wardround.ledger.account import Account
 from wardround.ledger.file import LedgerFile
-from wardround.privacy.histograms import histogram_row
+from wardround.privacy.histograms import dice_of, dice_row, histogram_row
 from wardround.privacy.plans.kinds import NoisedHistograms, OpenHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness.places import Places
 from wardround.secure_aggregation.keys.key_files import write_key_file
 from wardround.training.metrics.classification import evaluate
-from wardround.training.patients import TrainingPatients, training_patients
+from wardround.training.patients import Rows, TrainingPatients, training_patients
 from wardround.training.workbench import Workbench
-from wardround.types import Vector
+from wardround.types import Masks, Vector
 from wardround.work import histogram_coordinates
 
 FOLDER = "evaluation"
@@ -79,10 +80,13 @@ class Examined:
     def rows(self, workbench: Workbench, weights: Vector) -> Iterator[npt.NDArray[np.float64]]:
         """Yields what each test patient adds to the histograms, (coordinate,). Private, each of them."""
         patients = self.patients
-        for first, last in zip(patients.starts, patients.starts[1:], strict=False):
+        for first, last in pairwise(patients.starts):
             # A patient alone in a batch: in another one's company the last bit of a score could differ.
-            scores = workbench.probabilities(weights, patients.rows[first:last])
-            yield histogram_row(scores, patients.labels[first:last])
+            own = patients.rows[first:last]
+            if self.images.target is Target.MASKS:
+                yield dice_row(_masks(workbench, weights, own), len(self.images.class_names))
+            else:
+                yield histogram_row(workbench.probabilities(weights, own), patients.labels[first:last])
 
     def histograms(self, workbench: Workbench, weights: Vector, classes: int) -> npt.NDArray[np.float64]:
         """Returns the sum of the test patients' rows, (coordinate,); zeros without patients. Private."""
@@ -91,10 +95,24 @@ class Examined:
     def keep_own_figures(self, workbench: Workbench, weights: Vector) -> None:
         """Writes the exact figures of a model on all test patients into the hospital's own folder (mode 0600).
 
-        Beside them stands a page with the pictures that the model calls wrongly, where Jinja2 is installed.
+        Of a segmentation it is the mean Dice of the patients who have each class. Beside figures of classes stands a
+        page with the pictures that the model calls wrongly, where Jinja2 is installed.
         """
-        tested, figures = self.everybody, None
-        if len(tested) and self.images.target is not Target.MASKS:
+        tested, classes = self.everybody, self.images.class_names
+        figures: dict[str, object] | None = None
+        if len(tested) and self.images.target is Target.MASKS:
+            own = [tested.rows[first:last] for first, last in pairwise(tested.starts)]
+            found = [dice_of(_masks(workbench, weights, rows), len(classes)) for rows in own]
+            dice, has = (np.stack(column) for column in zip(*found, strict=True))
+            having = has.sum(axis=0)
+            means = (dice * has).sum(axis=0) / np.maximum(having, 1)
+            figures = {
+                "dice": {
+                    name: float(mean) if count else None
+                    for name, mean, count in zip(classes, means, having, strict=True)
+                }
+            }
+        elif len(tested):
             scores = workbench.probabilities(weights, tested.rows)
             if np.isfinite(scores).all():
                 of = np.repeat(np.arange(len(tested)), tested.counts)
@@ -112,6 +130,12 @@ class Examined:
         }
         make_private_folder(self.path.parent)
         write_key_file(self.path, (json.dumps(content, indent=2) + "\n").encode(), replace=True)
+
+
+def _masks(workbench: Workbench, weights: Vector, rows: Rows) -> Iterator[tuple[Masks, Masks]]:
+    """Yields predicted and true masks of some pictures, part by part."""
+    for part, predicted in workbench.predicted_masks(weights, rows):
+        yield predicted, workbench.true_masks(part)
 
 
 def examined_of(
