@@ -7,7 +7,7 @@ PEERS := $(VENV)/peers
 COURIER := $(VENV)/courier
 DOCS := $(VENV)/docs
 
-.PHONY: setup demo demo-federation test test-thorough golden check style types cases bench bench-quick bench-simulation bench-engine bench-secure-sum bench-federation page-runtime docs clean
+.PHONY: setup demo demo-federation test test-thorough audit golden check style types cases bench bench-quick bench-simulation bench-engine bench-secure-sum bench-federation page-runtime docs clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,12 @@ test: check cases
 # All cases: the product of each family, and the slow ones.
 test-thorough: check docs
 	$(PYTEST) -m ''
+
+# Every night: all cases of the audit, the broken schemes, and the audit of a study with its procedure and its model.
+audit: setup
+	$(PYTEST) -m '' tests/audit
+	$(BIN)/wardround audit --broken --out runs/audit-broken.html
+	$(BIN)/wardround audit examples/demo.toml --runs 1000 --model --shadows 256 --procedure --keep runs/audit --out runs/audit.html
 
 # Says which frozen numbers a change moves; `python -m tests.golden.make` freezes them anew.
 golden: setup

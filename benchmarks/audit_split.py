@@ -7,10 +7,8 @@ patient in the data? Both worlds are run many times, through the real division, 
 claim of epsilon 1.00 for one patient. The attacker projects the released sum on the difference of the two sums without
 noise, which is the best test there is. A lower bound on epsilon above the claim refutes it.
 
-Two bounds at 95 %: by Clopper and Pearson, with a threshold chosen on a third of the runs and counted on the others
-(Jagielski et al. 2020, https://arxiv.org/abs/2006.07709); and by the shift of the projection in units of its spread, as
-the noise is normal, turned into epsilon by Gaussian differential privacy (Nasr et al. 2023, section 4,
-https://arxiv.org/abs/2302.07956). The second sees more at large epsilon.
+Two bounds at 95 %, those of `wardround audit` (`wardround.audit.trials`): by Clopper and Pearson, for every mechanism,
+and by Gaussian differential privacy, as the noise is normal. The second sees more at large epsilon.
 
 The same audit is made of the division of before, a copy of which is kept here: permutations of the list of patients,
 which move other patients into or out of training when one is left out. Not quiet: no time is measured.
@@ -18,7 +16,6 @@ which move other patients into or out of training when one is left out. Not quie
 
 import argparse
 import json
-import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -28,23 +25,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from benchmarks.engine_report import machine
 from benchmarks.page import put_between
-from wardround.accounting.accountants import AccountantKind, epsilon_of
-from wardround.accounting.events import GaussianEvent, NoEvent
 from wardround.agreed.network import build_network
 from wardround.agreed.plans import plan_of
+from wardround.audit.shadows import models_of
+from wardround.audit.trials import two_worlds, two_worlds_gdp
 from wardround.config import Study, parse_study
 from wardround.config.data import DataSection, HospitalsSection
 from wardround.hospital.pictures import read_images, workbench_of
 from wardround.images.patients import ImageSet, Patient
-from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import not_private
 from wardround.privacy.plans.plan import Plan
 from wardround.simulation.dealing import Split, split_patients
-from wardround.simulation.federate import federate
 from wardround.simulation.materials import Materials
 from wardround.training.patients import training_patients
 from wardround.types import HospitalName
@@ -149,7 +143,7 @@ def audit(study: Study, deal: Deal, runs: int) -> Audit:
     worst = max(moves, key=lambda name: float(np.linalg.norm(moves[name])))
     other, length = worlds[worst], float(np.linalg.norm(moves[worst]))
     direction = moves[worst] / length
-    seen = [
+    out, within = [
         np.array([released(_repeat(study, number), plan, world) @ direction for number in range(runs)])
         for world in (other, whole)
     ]
@@ -157,8 +151,8 @@ def audit(study: Study, deal: Deal, runs: int) -> Audit:
     return Audit(
         moved=sum(after[name] != place for name, place in before.items() if name in after),
         sensitivity=length / CLIP,
-        epsilon=clopper_pearson(*seen),
-        epsilon_gaussian=gaussian(*seen),
+        epsilon=two_worlds(out, within, DELTA, 1 - CONFIDENCE).epsilon,
+        epsilon_gaussian=two_worlds_gdp(out, within, DELTA, 1 - CONFIDENCE).epsilon,
     )
 
 
@@ -182,58 +176,10 @@ def without(images: ImageSet, patient: str) -> ImageSet:
 
 def released(study: Study, plan: Plan, materials: Materials) -> Float64:
     """The sum that everybody sees after a round, from the change of the model, (parameter,)."""
-    with LedgerFile(Path(":memory:")) as ledgers:
-        accounts = {
-            name: ledgers.begin(
-                run="a repetition", study=study.digest, name="audit", hospital=name, persons=(), foreseen=NoEvent(),
-                epsilon=math.inf, delta=plan.delta,
-            )
-            for name in materials.hospitals
-        }  # fmt: skip
-        federation = federate(
-            study, plan, materials, materials.hospitals, accounts, ledgers.transaction, label="main"
-        )
-        strategy, channel = federation.coordinator.strategy, federation.coordinator.channel
-        start = materials.workbench.initial_weights
-        end = strategy.update(strategy.init(start, channel), channel, 1)["weights"]
+    start = materials.workbench.initial_weights
+    end = next(models_of(study, plan, materials, materials.hospitals, "main", averaged=False))
     assert plan.public_size is not None
     return (start.astype(np.float64) - end) * plan.public_size
-
-
-def clopper_pearson(without: Float64, within: Float64) -> float:
-    """Lower bound on epsilon at `DELTA` from the projections in two worlds; 0 if it shows nothing."""
-    chosen = len(without) // 3
-    alpha = (1 - CONFIDENCE) / 2  # two rates, each with half of what may go wrong
-
-    def bound(threshold: float, above: bool, negative: Float64, positive: Float64) -> float:
-        hits, false = ((one > threshold) == above for one in (positive, negative))
-        low = stats.beta.ppf(alpha, hits.sum(), len(hits) - hits.sum() + 1) if hits.any() else 0.0
-        high = stats.beta.ppf(1 - alpha, false.sum() + 1, len(false) - false.sum()) if not false.all() else 1.0
-        return math.log((low - DELTA) / high) if low > DELTA else 0.0
-
-    ways = [
-        (threshold, above)
-        for threshold in np.concatenate([without[:chosen], within[:chosen]])
-        for above in (True, False)
-    ]
-
-    def both(way: tuple[float, bool], first: Float64, second: Float64) -> float:
-        threshold, above = way
-        pair = (first, second) if above else (second, first)
-        return bound(threshold, above, *pair)
-
-    best = max(ways, key=lambda way: both(way, without[:chosen], within[:chosen]))
-    return max(0.0, both(best, without[chosen:], within[chosen:]))
-
-
-def gaussian(without: Float64, within: Float64) -> float:
-    """Lower bound on epsilon at `DELTA` from the shift of normal projections; 0 if it shows nothing."""
-    count = len(without)
-    spread = math.sqrt((without.var(ddof=1) + within.var(ddof=1)) / 2)
-    shift = float(within.mean() - without.mean()) / spread
-    error = math.sqrt(2 / count + shift**2 / (4 * (count - 1)))
-    least = shift - float(stats.norm.ppf(CONFIDENCE)) * error
-    return epsilon_of(GaussianEvent(1 / least), DELTA, AccountantKind.PLD) if least > 1e-3 else 0.0
 
 
 def by_permutation(image_set: ImageSet, data: DataSection, hospitals: HospitalsSection) -> Split:

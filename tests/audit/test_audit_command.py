@@ -96,3 +96,19 @@ def test_a_finished_run_is_audited_with_its_certificate(wardround, study, tmp_pa
     found = json.loads(wardround("audit", run, "--runs", 30, "--json").out)
     assert found["verdict"] == CLEAN
     assert len(found["accounting"]) == 4
+
+
+@pytest.mark.thorough
+def test_a_run_of_kept_rounds_is_attacked_at_all_of_them(wardround, study, tmp_path):
+    study.write_text(
+        study.read_text().replace("rounds = 1", "rounds = 4") + '\n[performance]\nkeep = "every-round"\n'
+    )
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    assert wardround("run", study, "--out", run).code == 0
+    said = wardround("audit", run, "--runs", 30, "--seed", 2, "--model", "--shadows", 12, "--json", "--out", page)
+    found = json.loads(said.out)
+    assert found["model"]["rounds"] == [1, 2, 3, 4]
+    assert {one["attack"] for one in found["model"]["figures"]} == {"loss threshold", "LiRA", "RMIA"}
+    assert any("ledger" in line for line in found["record"]["holds"])
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert "Membership in the released model" in page.read_text()

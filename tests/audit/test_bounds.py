@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from wardround.audit.bounds import (
     clopper_pearson,
@@ -11,6 +12,7 @@ from wardround.audit.bounds import (
     mu_of_errors,
     one_run,
     one_run_fdp,
+    upper_limit,
 )
 from wardround.audit.trials import canaries, canaries_fdp, two_worlds, two_worlds_gdp
 
@@ -61,6 +63,44 @@ def test_a_threshold_that_shows_nothing_adds_nothing():
     assert gdp(scores, scores, np.array([-0.99, 0.0, 0.99]), ALPHA) == 0.0
     # With the signs of the two rates exchanged the same counts would show much.
     assert mu_of_errors(10, 1000, 500, 1000, ALPHA) > 1.5
+
+
+@pytest.mark.parametrize(
+    ("guessed", "one_run_epsilon", "fdp_epsilon"),
+    [
+        ((1000, 100, 95, 1e-5, 0.05), 2.165176, 3.323300),
+        ((2000, 400, 330, 1e-6, 0.01), 1.244064, 1.938384),
+        ((512, 512, 300, 1e-5, 0.1), 0.228245, None),
+        ((1000, 200, 180, 1e-5, 0.05), None, 2.901243),
+        ((5000, 500, 480, 1e-5, 0.05), None, 4.062678),
+    ],
+)
+def test_one_run_bounds_agree_with_jax_privacy(guessed, one_run_epsilon, fdp_epsilon):
+    """Numbers of `_epsilon_one_run` and `_epsilon_one_run_fdp` of jax_privacy 2.0.0, which are right."""
+    number, guesses, correct, delta, alpha = guessed
+    if one_run_epsilon is not None:
+        assert one_run(number, guesses, correct, delta, alpha) == pytest.approx(one_run_epsilon, abs=2e-6)
+    if fdp_epsilon is not None:
+        mu = one_run_fdp(number, guesses, correct, alpha)
+        assert epsilon_of_mu(mu, delta) == pytest.approx(fdp_epsilon, abs=2e-5)
+
+
+def test_the_bound_by_gdp_of_jax_privacy_is_wrong_and_ours_is_not():
+    """Scores at the quantiles of a mechanism of epsilon 1, for which jax_privacy 2.0.0 has `epsilon_from_gdp` 3.70."""
+    truth = mu_of_epsilon(1.0, DELTA)
+    without = norm.ppf((np.arange(1000) + 0.5) / 1000)
+    within, thresholds = without + truth, np.quantile(without, np.linspace(0.001, 0.999, 64))
+    each = ALPHA / (2 * len(thresholds))
+    limits = [
+        (
+            upper_limit(int((without > at).sum()), 1000, each),
+            upper_limit(int((within <= at).sum()), 1000, each),
+        )
+        for at in thresholds
+    ]
+    theirs = max(abs(norm.isf(u) - norm.ppf(v)) for u, v in limits if max(u, v) < 1 - DELTA)
+    assert epsilon_of_mu(theirs, DELTA) > 3.5
+    assert epsilon_of_mu(gdp(without, within, thresholds, ALPHA), DELTA) < 1.0
 
 
 @pytest.mark.parametrize("mu", [0.3, 1.0, 2.0])

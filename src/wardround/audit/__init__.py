@@ -1,1 +1,11 @@
-"""Empirical lower bounds on epsilon, from attacks on a study's own mechanism and on schemes known to be broken."""
+"""Empirical lower bounds on epsilon: attacks on a study's own mechanism and model, and on any scheme in Python.
+
+The names below are the public surface for a scheme from outside (docs/audit.md): `audit_scheme(release, neighbours,
+claim)`, with `Claim.of(event)` or `Claim(((epsilon, delta),))`. `NEIGHBOURS` and `REPLACED` are pairs for schemes that
+take per-patient gradients.
+"""
+
+from wardround.audit.neighbours import NEIGHBOURS, REPLACED
+from wardround.audit.schemes import Claim, Found, audit_scheme
+
+__all__ = ["NEIGHBOURS", "REPLACED", "Claim", "Found", "audit_scheme"]

@@ -67,6 +67,11 @@ def clopper_pearson(
     """
     u = upper_limit(false_positives, negatives, alpha / 2)
     v = upper_limit(false_negatives, positives, alpha / 2)
+    return epsilon_of_limits(u, v, delta)
+
+
+def epsilon_of_limits(u: float, v: float, delta: float) -> float:
+    """Returns the least epsilon at which error rates of at most `u` and `v` are possible at delta."""
     return max([0.0, *(math.log((1 - a - delta) / b) for a, b in ((v, u), (u, v)) if 1 - a > delta)])
 
 

@@ -1,31 +1,23 @@
-"""Published schemes that give no guarantee, each beside its repair: an audit must catch the first and pass the second.
+"""Schemes that give no guarantee, each beside its repair: the generic attack must catch the first and pass the second.
 
-Nothing here can be reached from a study. Each scheme is a function of the world (is the patient in?), a generator and a
-number of runs that returns the attacker's statistics, (run, statistic); what is claimed for it is beside it. All
-gradients have norm C = 1 after a clip. Noise is normal of standard deviation z, or Laplace.
-
-Every statistic of a scheme is fixed beforehand. k statistics are each tested at alpha / k, by Clopper-Pearson, and by
-mu-GDP where a Gaussian mechanism is claimed.
+Nothing here can be reached from a study. Each scheme is a function `release(dataset, seed)` of a data set and the seed
+of its secrets, and what is claimed for it is beside it (`wardround.audit.schemes`). A data set is a tuple of patients,
+and a patient an array of gradients, (picture, number). The clipping norm is 1, noise is normal of standard deviation
+z, or Laplace.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import Event, GaussianEvent, PoissonSampledEvent, PureEvent, SelfComposedEvent
-from wardround.audit.bounds import Bound, Float64, mu_of_epsilon
-from wardround.audit.trials import two_worlds, two_worlds_gdp
+from wardround.audit.bounds import Float64
+from wardround.audit.neighbours import FIRST, NEIGHBOURS, OTHERS, REPLACED, WIDTH, Dataset, Pairs
+from wardround.audit.schemes import ALPHA, RUNS, Claim, Found, Release, audit_scheme
 
-DELTA, ALPHA = 1e-5, 0.001
-RUNS = 3000
-"""Runs of each world."""
-
-Release = Callable[[bool, np.random.Generator, int], Float64]
-
-_HOSPITALS, _ROUNDS, _WIDTH = 2, 16, 400
+_ROUNDS, _UNUSED = 8, 100
 
 
 @dataclass(frozen=True)
@@ -40,6 +32,7 @@ class Scheme:
         repaired: the scheme with the error taken out.
         claim: the event that is claimed for the broken scheme.
         repaired_claim: for the repaired one.
+        neighbours: pairs of data sets that the claim is for.
     """
 
     name: str
@@ -49,6 +42,7 @@ class Scheme:
     repaired: Release
     claim: Event
     repaired_claim: Event
+    neighbours: Pairs = NEIGHBOURS
 
 
 @dataclass(frozen=True)
@@ -58,222 +52,256 @@ class Tried:
     Attributes:
         name: of the scheme; a repair's ends in ", repaired".
         broken: whether it is the broken one.
-        claimed: epsilon at `DELTA`.
-        bounds: lower bounds, of all statistics.
-        caught: whether a bound lies above the claim.
+        found: by the generic attack.
         how: the reason for which the broken one gives no guarantee.
         source: where it is described.
     """
 
     name: str
     broken: bool
-    claimed: float
-    bounds: tuple[Bound, ...]
-    caught: bool
+    found: Found
     how: str
     source: str
 
+    @property
+    def caught(self) -> bool:
+        """True where the claim was contradicted."""
+        return self.found.caught
+
     def to_json(self) -> dict[str, object]:
         """Returns the outcome as one JSON object."""
-        best = max(self.bounds, key=lambda bound: bound.epsilon)
+        found = self.found
         return {
-            "name": self.name, "broken": self.broken, "caught": self.caught, "claimed": self.claimed, "delta": DELTA,
-            "lower_bound": best.epsilon, "ceiling": best.ceiling, "method": best.method, "trials": best.trials,
-            "confidence": 1 - ALPHA, "how": self.how, "source": self.source,
+            "name": self.name, "broken": self.broken, "caught": found.caught, "claimed": found.claimed,
+            "delta": found.delta, "lower_bound": found.epsilon, "ceiling": found.ceiling, "method": "Clopper-Pearson",
+            "statistic": found.statistic, "pair": found.pair, "counted": found.counted,
+            "false_positives": found.false_positives, "false_negatives": found.false_negatives,
+            "confidence": found.confidence, "how": self.how, "source": self.source,
         }  # fmt: skip
-
-
-def decide(
-    release: Release, claim: Event, generator: np.random.Generator, runs: int
-) -> tuple[tuple[Bound, ...], bool]:
-    """Returns all bounds of a release, and whether one of them contradicts the claim; it knows nothing else of it."""
-    without, within = release(False, generator, runs), release(True, generator, runs)
-    epsilon = epsilon_of(claim, DELTA)
-    is_gaussian = not isinstance(claim, PureEvent | PoissonSampledEvent)
-    each = ALPHA / (without.shape[1] * (1 + is_gaussian))
-    bounds, caught = list[Bound](), False
-    for k in range(without.shape[1]):
-        bounds.append(two_worlds(without[:, k], within[:, k], DELTA, each))
-        caught |= bounds[-1].epsilon > epsilon
-        if is_gaussian:
-            bounds.append(two_worlds_gdp(without[:, k], within[:, k], DELTA, each))
-            caught |= (bounds[-1].mu or 0.0) > mu_of_epsilon(epsilon, DELTA)
-    return tuple(bounds), caught
 
 
 def try_all(seed: int = 0, runs: int = RUNS) -> list[Tried]:
     """Returns the outcome of every scheme and its repair, with fixed seeds."""
-    found = []
-    for number, scheme in enumerate(SCHEMES):
-        for is_broken, release, claim in (
-            (True, scheme.broken, scheme.claim),
-            (False, scheme.repaired, scheme.repaired_claim),
-        ):
-            generator = np.random.default_rng([seed, number, is_broken])
-            bounds, caught = decide(release, claim, generator, runs)
-            name = scheme.name if is_broken else f"{scheme.name}, repaired"
-            epsilon = epsilon_of(claim, DELTA)
-            found.append(Tried(name, is_broken, epsilon, bounds, caught, scheme.how, scheme.source))
-    return found
+    return [
+        try_one(scheme, seed + number, runs, broken=is_broken)
+        for number, scheme in enumerate(SCHEMES)
+        for is_broken in (True, False)
+    ]
 
 
-def _normal(generator: np.random.Generator, *shape: int) -> Float64:
-    return generator.normal(size=shape)
+def try_one(scheme: Scheme, seed: int, runs: int, *, broken: bool) -> Tried:
+    """Returns the outcome of one scheme, or of its repair."""
+    release, claim = (scheme.broken, scheme.claim) if broken else (scheme.repaired, scheme.repaired_claim)
+    found = audit_scheme(
+        release, scheme.neighbours, Claim.of(claim), runs=runs, seed=2 * seed + broken, alpha=ALPHA
+    )
+    return Tried(scheme.name if broken else f"{scheme.name}, repaired", broken, found, scheme.how, scheme.source)
 
 
-def _weights(*, clipped: bool) -> Release:
-    """Noise on trained weights for a sensitivity of 1; a patient moves them by 10 if nothing bounds them."""
-
-    def release(is_in: bool, generator: np.random.Generator, runs: int) -> Float64:
-        return is_in * (1.0 if clipped else 10.0) + _normal(generator, runs, 1)
-
-    return release
+def _clipped(gradient: Float64, norm: float = 1.0) -> Float64:
+    return np.asarray(gradient * min(1.0, norm / max(float(np.linalg.norm(gradient)), 1e-300)))
 
 
-def _bypass(*, noised: bool) -> Release:
-    """A gradient (1, 1) / sqrt(2) whose second coordinate, of a layer outside the wrapper, is released as it is."""
-
-    def release(is_in: bool, generator: np.random.Generator, runs: int) -> Float64:
-        noise = _normal(generator, runs, 2) * [1.0, float(noised)]
-        return np.asarray(is_in / math.sqrt(2) + noise)
-
-    return release
+def _sum(dataset: Dataset) -> Float64:
+    """Returns the sum of the patients' mean gradients, each clipped."""
+    return sum((_clipped(patient.mean(axis=0)) for patient in dataset), np.zeros(WIDTH))
 
 
-def _same_noise(*, same: bool) -> Release:
-    """Answers of two hospitals, each with full noise: the first, and the difference of both."""
-
-    def release(is_in: bool, generator: np.random.Generator, runs: int) -> Float64:
-        noise = _normal(generator, runs, 2)
-        first, second = is_in + noise[:, 0], noise[:, 0] if same else noise[:, 1]
-        return np.stack([first, first - second], axis=1)
-
-    return release
+def _noise(seed: int, *shape: int, z: float = 1.0) -> Float64:
+    return np.asarray(z * np.random.default_rng(seed).normal(size=shape))
 
 
-def _shares(*, honest: int) -> Release:
-    """The sum of two hospitals' shares of std 1 / sqrt(honest), less the share that one of them knows."""
-
-    def release(is_in: bool, generator: np.random.Generator, runs: int) -> Float64:
-        shares = _normal(generator, runs, _HOSPITALS) / math.sqrt(honest)
-        return np.asarray(is_in + (shares.sum(axis=1) - shares[:, 0])[:, None])
-
-    return release
+def _correct(dataset: Dataset, seed: int) -> Float64:
+    return _sum(dataset) + _noise(seed, WIDTH)
 
 
-def _empty(*, noised: bool, z: float = 2.0, q: float = 0.5) -> Release:
-    """A Poisson sample of one patient or none; if it is empty nothing is noised, and exact zeros are released."""
-
-    def release(is_in: bool, generator: np.random.Generator, runs: int) -> Float64:
-        drawn = (generator.random(runs) < q) & is_in
-        sums = drawn + z * _normal(generator, runs)
-        sums = sums if noised else np.where(drawn, sums, 0.0)
-        return np.stack([sums, np.abs(sums)], axis=1)
-
-    return release
+def _weights(dataset: Dataset, seed: int) -> Float64:
+    """Noise on trained weights for a sensitivity of 1, whatever the patients move them by."""
+    return sum((patient.mean(axis=0) for patient in dataset), np.zeros(WIDTH)) + _noise(seed, WIDTH)
 
 
-def _divided(*, by_realised: bool) -> Release:
-    """A noised sum over 4 or 5 patients, divided by their number: the spread of unused coordinates shows the number."""
-
-    def release(is_in: bool, generator: np.random.Generator, runs: int) -> Float64:
-        patients = 4 + is_in
-        divisor = patients if by_realised else 4
-        used = (patients + _normal(generator, runs)) / divisor
-        spread = (_normal(generator, runs, _WIDTH) / divisor).std(axis=1)
-        return np.stack([used, spread], axis=1)
-
-    return release
+def _bypass(dataset: Dataset, seed: int) -> Float64:
+    """The first number is of a layer outside the wrapper, and is released as it is."""
+    noise = _noise(seed, WIDTH)
+    noise[0] = 0.0
+    return _sum(dataset) + noise
 
 
-def _rounds(is_in: bool, generator: np.random.Generator, runs: int) -> Float64:
-    """The sum of the releases of all rounds."""
-    return np.asarray((is_in + 2.0 * _normal(generator, runs, _ROUNDS)).sum(axis=1, keepdims=True))
+def _two_answers(dataset: Dataset, seed: int, *, same: bool) -> Float64:
+    """Answers of two hospitals, each with full noise; the patient who differs is the first one's."""
+    noise = _noise(seed, 2, WIDTH)
+    return np.stack([_sum(dataset) + noise[0], noise[0 if same else 1]])
 
 
-def _pixels(*, scalar: bool) -> Release:
-    """A picture of two pixels in [0, 1] with Laplace noise of scale 2, the L1 sensitivity, for epsilon 1."""
-
-    def release(is_in: bool, generator: np.random.Generator, runs: int) -> Float64:
-        noise = generator.laplace(scale=2.0, size=(runs, 2))
-        picture = np.array([float(is_in), 0.0]) + (noise[:, :1] if scalar else noise)
-        return np.stack([picture[:, 0], picture[:, 0] - picture[:, 1]], axis=1)
-
-    return release
+def _less_own_share(dataset: Dataset, seed: int, *, honest: int) -> Float64:
+    """The sum of two hospitals' shares, each of std 1 / sqrt(honest), less the share that one of them knows."""
+    shares = _noise(seed, 2, WIDTH) / math.sqrt(honest)
+    return np.asarray(_sum(dataset) + shares[1])
 
 
-def _division(*, by_position: bool, patients: int = 60) -> Release:
-    """Half of the patients trained on: by their position in a permuted list, or each by a draw of their own.
-
-    The attacker projects the sum on the difference of the two worlds' sums without noise.
-    """
-    fixed = np.random.default_rng(7)
-    gradients = fixed.normal(size=(patients + 1, 8))
-    gradients /= np.linalg.norm(gradients, axis=1, keepdims=True)
-    own = fixed.random(patients + 1) < 0.5
-    own[-1] = True  # the patient who is left out is trained on
-
-    def total(is_in: bool) -> Float64:
-        count = patients + is_in
-        if by_position:
-            order = np.random.default_rng(11).permutation(count)
-            return np.asarray(gradients[order[: count // 2]].sum(axis=0))
-        return np.asarray(gradients[:count][own[:count]].sum(axis=0))
-
-    difference = total(True) - total(False)
-    direction = difference / np.linalg.norm(difference)
-
-    def release(is_in: bool, generator: np.random.Generator, runs: int) -> Float64:
-        return ((total(is_in) + _normal(generator, runs, 8)) @ direction)[:, None]
-
-    return release
+def _shares(dataset: Dataset, seed: int, *, share: float) -> Float64:
+    """The sum of four hospitals' shares of noise."""
+    return np.asarray(_sum(dataset) + _noise(seed, 4, WIDTH, z=share).sum(axis=0))
 
 
-_ONE, _HALF = GaussianEvent(1.0), GaussianEvent(2.0)
+def _sampled(dataset: Dataset, seed: int, *, noised: bool, z: float = 2.0, q: float = 0.5) -> Float64:
+    """A Poisson sample; if it is empty nothing is noised, and exact zeros are released."""
+    generator = np.random.default_rng(seed)
+    drawn = tuple(patient for patient in dataset if generator.random() < q)
+    return _sum(drawn) + z * generator.normal(size=WIDTH) if noised or drawn else np.zeros(WIDTH)
+
+
+def _divided(dataset: Dataset, seed: int, *, by: int | None) -> Float64:
+    """A noised sum with numbers that no patient has, divided by the number of patients, or by a public constant."""
+    divisor = max(1, len(dataset)) if by is None else by
+    noise = _noise(seed, WIDTH + _UNUSED)
+    noise[:WIDTH] += _sum(dataset)
+    return noise / divisor
+
+
+def _rounds(dataset: Dataset, seed: int, *, rounds: int = _ROUNDS) -> Float64:
+    """The releases of all rounds."""
+    return _sum(dataset) + _noise(seed, rounds, WIDTH, z=2.0)
+
+
+def _pixels(dataset: Dataset, seed: int, *, scalar: bool) -> Float64:
+    """Pictures of sixteen pixels in [-1/2, 1/2] with Laplace noise for their L1 sensitivity, at epsilon 1."""
+    pictures = np.concatenate(dataset).clip(-0.5, 0.5)
+    noise = np.random.default_rng(seed).laplace(scale=WIDTH, size=(len(pictures), 1 if scalar else WIDTH))
+    return pictures + noise
+
+
+def _division(dataset: Dataset, seed: int, *, by_position: bool) -> Float64:
+    """Half of the patients trained on: by position in a permuted list, or each by a draw of the own name."""
+    if by_position:
+        order = np.random.default_rng(11).permutation(len(dataset))
+        trained = tuple(dataset[k] for k in order[: len(dataset) // 2])
+    else:
+        trained = tuple(patient for patient in dataset if float(patient[0, 0]) > 0)
+    return _sum(trained) + _noise(seed, WIDTH)
+
+
+_MANY = np.random.default_rng(8).normal(size=(61, 1, WIDTH))
+_LONG_LIST: Pairs = ((tuple(_MANY[:60]), (*_MANY[:60], np.abs(_MANY[60]))),)
+
+
+def _per_picture(dataset: Dataset, seed: int) -> Float64:
+    """Every picture's gradient clipped and added, as if it were a patient."""
+    total = np.zeros(WIDTH)
+    for patient in dataset:
+        for gradient in patient:
+            total += _clipped(gradient)
+    return total + _noise(seed, WIDTH)
+
+
+def _clip_of_mean(dataset: Dataset, seed: int) -> Float64:
+    """The mean over patients is clipped, and noised as if each patient were."""
+    mean = np.mean([patient.mean(axis=0) for patient in dataset], axis=0) if dataset else np.zeros(WIDTH)
+    return len(OTHERS) * _clipped(mean) + _noise(seed, WIDTH)
+
+
+def _two_rounds(dataset: Dataset, seed: int, *, reused: bool) -> Float64:
+    """Two rounds, the second at other weights, where gradients are reversed; each with noise for itself."""
+    noise = _noise(seed, 2, WIDTH, z=2.0)
+    total = _sum(dataset)
+    return np.stack([total + noise[0], noise[0 if reused else 1] - total])
+
+
+def _public_seed(dataset: Dataset, seed: int) -> Float64:
+    """The noise is drawn from the number of the round."""
+    del seed
+    return _sum(dataset) + _noise(1, WIDTH)
+
+
+def _small_seed(dataset: Dataset, seed: int) -> Float64:
+    """The noise is drawn from seven bits of entropy."""
+    return _sum(dataset) + _noise(seed % 128, WIDTH)
+
+
+def _epoch(dataset: Dataset, seed: int, *, shuffled: bool, z: float = 0.15) -> Float64:
+    """Sums of eight batches: every patient in exactly one of them, or in each with probability 1/8."""
+    generator = np.random.default_rng(seed)
+    sums = z * generator.normal(size=(_ROUNDS, WIDTH))
+    for patient in dataset:
+        taken = (
+            [generator.integers(_ROUNDS)] if shuffled else np.flatnonzero(generator.random(_ROUNDS) < 1 / _ROUNDS)
+        )
+        for round in taken:
+            sums[round] += _clipped(patient.mean(axis=0))
+    return sums
+
+
+def _retried(dataset: Dataset, seed: int, *, answers: int) -> Float64:
+    """A round that failed after the answer had left, and is answered again with other noise."""
+    return _rounds(dataset, seed, rounds=answers)
+
+
+def _clear_at_times(dataset: Dataset, seed: int) -> Float64:
+    """One release in ten has no noise."""
+    noise = _noise(seed, WIDTH + 1)
+    return _sum(dataset) + (0.0 if abs(noise[-1]) > 1.645 else 2.0) * noise[:-1]
+
+
+def _laplace(dataset: Dataset, seed: int, *, scale: float) -> Float64:
+    return _sum(dataset) + np.random.default_rng(seed).laplace(scale=scale, size=WIDTH)
+
+
+def _centred(dataset: Dataset, seed: int) -> Float64:
+    """Gradients less their mean over the batch before the clip, as batch statistics do."""
+    if not dataset:
+        return _noise(seed, WIDTH)
+    own = np.stack([patient.mean(axis=0) for patient in dataset])
+    own -= own.mean(axis=0)
+    return sum((_clipped(gradient) for gradient in own), np.zeros(WIDTH)) + _noise(seed, WIDTH)
+
+
+_ONE, _HALF, _PURE = GaussianEvent(1.0), GaussianEvent(2.0), PureEvent(3.0)
 _SAMPLED = PoissonSampledEvent(0.5, GaussianEvent(2.0))
+_EPOCH = SelfComposedEvent(PoissonSampledEvent(1 / _ROUNDS, GaussianEvent(0.15)), _ROUNDS)
+_PICTURES: Pairs = (((np.zeros((1, WIDTH)),), (FIRST[None],)),)
 
 SCHEMES: tuple[Scheme, ...] = (
     Scheme(
         "one scalar Laplace draw an image",
         "all pixels have the same noise, so that differences of pixels have none",
         "published local-privacy code for medical pictures, which adds one draw to a whole array",
-        _pixels(scalar=True), _pixels(scalar=False), PureEvent(1.0), PureEvent(1.0),
+        partial(_pixels, scalar=True), partial(_pixels, scalar=False), PureEvent(1.0), PureEvent(1.0), _PICTURES,
     ),
     Scheme(
         "weight noise without a bound on the weights",
         "nothing bounds how far one patient moves the weights, so that no noise is enough",
         "published federated training with Gaussian noise on the weights and no clip",
-        _weights(clipped=False), _weights(clipped=True), _ONE, _ONE,
+        _weights, _correct, _ONE, _ONE,
     ),
     Scheme(
         "gradients that bypass the noise",
         "parameters outside the private optimizer are released as they are",
         "custom layers and buffers that a privacy wrapper has no hook for",
-        _bypass(noised=False), _bypass(noised=True), _ONE, _ONE,
+        _bypass, _correct, _ONE, _ONE,
     ),
     Scheme(
         "the same noise at every hospital",
         "hospitals with one seed draw one noise, which the difference of two answers takes off",
         "published simulations that seed every client alike",
-        _same_noise(same=True), _same_noise(same=False), _ONE, _ONE,
+        partial(_two_answers, same=True), partial(_two_answers, same=False), _ONE, _ONE,
     ),
     Scheme(
         "noise shares short against an insider",
         "a hospital that takes its own share off the sum is left with less noise than was promised",
         "Truex et al. 2019, https://arxiv.org/abs/1812.03224, sizes shares for colluders; shares of sigma^2 / n do not",
-        _shares(honest=_HOSPITALS), _shares(honest=_HOSPITALS - 1), _ONE, _ONE,
+        partial(_less_own_share, honest=2), partial(_less_own_share, honest=1), _ONE, _ONE,
     ),
     Scheme(
         "noise missing on an empty sample",
         "an empty sample is released as exact zeros, which shows that the patient was not drawn",
         "early returns in training loops",
-        _empty(noised=False), _empty(noised=True), _SAMPLED, _SAMPLED,
+        partial(_sampled, noised=False), partial(_sampled, noised=True), _SAMPLED, _SAMPLED,
     ),
     Scheme(
         "division by the realised batch",
         "the spread of the noise shows the number of patients in the batch",
         "pitfall of private training loops that average over the drawn batch",
-        _divided(by_realised=True), _divided(by_realised=False), _ONE, _ONE,
+        partial(_divided, by=None), partial(_divided, by=len(OTHERS)), _ONE, _ONE,
     ),
     Scheme(
         "an accountant reset every round",
@@ -285,6 +313,79 @@ SCHEMES: tuple[Scheme, ...] = (
         "a division that moves other patients",
         "leaving one patient out of a permuted list moves others into and out of training",
         "seeded splits by permutation, https://arxiv.org/abs/2006.07709 for the attack",
-        _division(by_position=True), _division(by_position=False), _ONE, _ONE,
+        partial(_division, by_position=True), partial(_division, by_position=False), _ONE, _ONE, _LONG_LIST,
+    ),
+    Scheme(
+        "noise divided by the number of hospitals",
+        "n shares of std z / n add up to z / sqrt(n)",
+        "a common error: variances add up, standard deviations do not",
+        partial(_shares, share=1 / 4), partial(_shares, share=1 / 2), _ONE, _ONE,
+    ),
+    Scheme(
+        "a clip of each picture",
+        "a patient with many pictures moves the sum by as many clips",
+        "training loops whose unit is the picture, with a claim for the patient",
+        _per_picture, _correct, _ONE, _ONE,
+    ),
+    Scheme(
+        "a clip of the mean over patients",
+        "one long gradient turns the whole clipped mean",
+        "loops that clip the gradient of a batch, as is usual without privacy",
+        _clip_of_mean, _correct, _ONE, _ONE,
+    ),
+    Scheme(
+        "batch statistics before the clip",
+        "one patient moves the gradients of all others, each by up to a clip",
+        "batch normalisation, and centring over the batch",
+        _centred, _correct, _ONE, _ONE,
+    ),
+    Scheme(
+        "noise reused between rounds",
+        "the difference of two rounds has no noise",
+        "seeds that do not depend on the round",
+        partial(_two_rounds, reused=True), partial(_two_rounds, reused=False),
+        SelfComposedEvent(_HALF, 2), SelfComposedEvent(_HALF, 2),
+    ),
+    Scheme(
+        "noise from a public seed",
+        "an attacker draws the same noise and takes it off",
+        "seeded training for reproducibility, with a claim of privacy",
+        _public_seed, _correct, _ONE, _ONE,
+    ),
+    Scheme(
+        "noise from a small seed",
+        "an attacker tries all seeds, and exact sums recur",
+        "32-bit seeds and timestamps; here seven bits",
+        _small_seed, _correct, _ONE, _ONE,
+    ),
+    Scheme(
+        "Poisson samples accounted, shuffled batches drawn",
+        "each patient takes part in one round for certain, and not in none with probability 1/e",
+        "Chua et al. 2024, https://arxiv.org/abs/2403.17673",
+        partial(_epoch, shuffled=True), partial(_epoch, shuffled=False), _EPOCH, _EPOCH,
+    ),
+    Scheme(
+        "answers that failed after they left",
+        "a repeated answer has fresh noise and is charged once",
+        "charges that are written when a round ends",
+        partial(_retried, answers=4), partial(_retried, answers=1), _HALF, _HALF,
+    ),
+    Scheme(
+        "a removal's epsilon for a replaced patient",
+        "replacing one patient moves the sum by two clips",
+        "accountants used for another neighbouring relation than their own",
+        _correct, _correct, _ONE, GaussianEvent(0.5), REPLACED,
+    ),
+    Scheme(
+        "a delta that is larger than claimed",
+        "now and then a release has no noise at all",
+        "a fallback on failure, such as a timeout of the sampler",
+        _clear_at_times, partial(_retried, answers=1), _HALF, _HALF,
+    ),
+    Scheme(
+        "Laplace noise for an L2 clip",
+        "a gradient with an L2 norm of 1 has an L1 norm of up to the root of its length",
+        "libraries in which the clip and the noise are set apart from each other",
+        partial(_laplace, scale=1 / 3), partial(_laplace, scale=math.sqrt(WIDTH) / 3), _PURE, _PURE,
     ),
 )  # fmt: skip

@@ -7,17 +7,20 @@ from wardround.accounting.numbers import number_to_json
 from wardround.accounting.statement import Statement
 from wardround.audit.bounds import Bound
 from wardround.audit.mechanism import Attack, Claim
+from wardround.audit.model import Leak
+from wardround.audit.procedure import Procedure
 
 CONFIDENCE = 0.99
 """Probability, at least, that no bound of a whole audit lies above the truth."""
 
 CLEAN, CONTRADICTION = "no contradiction found at this power", "CONTRADICTION"
 
-NOT_COVERED = (
-    "the pictures, their reader, the division of patients and the network: virtual patients take their place",
-    "the model: no membership inference and no gradient inversion is tried",
-    "hospitals that know their own share of the noise, and hospitals that do not keep to the protocol",
+_INSIDE = "hospitals that know their own share of the noise, and hospitals that do not keep to the protocol"
+_READING = (
+    "the pictures, their reader, the division of patients and the network: virtual patients take their place "
+    "(`--procedure` reads the pictures)"
 )
+_MODEL = "the model: no membership inference was tried (`--model` tries it)"
 
 _EXACT = 1e-9
 
@@ -57,6 +60,10 @@ class Audit:
         not_attacked: why; empty if it was.
         recounts: of the accounting.
         seeded: whether coins and noise follow from a seed that was fixed beforehand.
+        leak: membership inference; the reason for which it was not possible; None where it was not asked for.
+        procedure: the whole procedure with one patient less; likewise.
+        holds: of a run, a line for each thing that its record and its ledger were held against.
+        unchecked: a line for each that could not be.
     """
 
     study: str
@@ -67,6 +74,19 @@ class Audit:
     not_attacked: str
     recounts: tuple[Recount, ...]
     seeded: bool
+    leak: Leak | str | None = None
+    procedure: Procedure | str | None = None
+    holds: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def not_covered(self) -> tuple[str, ...]:
+        """Parts that were not attacked, a sentence each."""
+        found = []
+        for part, name in ((self.procedure, _READING), (self.leak, _MODEL)):
+            if part is None or isinstance(part, str):
+                found.append(name if part is None else f"{name.partition(':')[0]}: {part}")
+        return (*found, _INSIDE)
 
     @property
     def contradictions(self) -> tuple[str, ...]:
@@ -87,7 +107,8 @@ class Audit:
             for one in self.recounts
             if one.is_contradicted
         ]
-        return (*attacked, *recounted)
+        exact = self.procedure.contradictions if isinstance(self.procedure, Procedure) else ()
+        return (*attacked, *exact, *recounted)
 
     @property
     def verdict(self) -> str:
@@ -128,7 +149,10 @@ class Audit:
                 }
                 for one in self.recounts
             ],
-            "not_covered": list(NOT_COVERED),
+            "record": {"holds": list(self.holds), "unchecked": list(self.unchecked)},
+            "model": self.leak.to_json() if isinstance(self.leak, Leak) else self.leak,
+            "procedure": self.procedure.to_json() if isinstance(self.procedure, Procedure) else self.procedure,
+            "not_covered": list(self.not_covered),
         }
 
 
@@ -149,13 +173,37 @@ def lines_of(audit: Audit) -> list[str]:
                 )
     if audit.not_attacked:
         lines.append(f"the mechanism was not attacked: {audit.not_attacked}")
-    for one in audit.recounts:
+    for recount in audit.recounts:
         lines.append(
-            f"accounting, {one.source}: {one.claimed:.3f} claimed, between {one.lower:.3f} and {one.upper:.3f} "
-            "by the second accountant"
+            f"accounting, {recount.source}: {recount.claimed:.3f} claimed, between {recount.lower:.3f} and "
+            f"{recount.upper:.3f} by the second accountant"
         )
-    lines += ["", *(f"not covered: {what}" for what in NOT_COVERED), "", f"verdict: {audit.verdict}"]
+    lines += [*(f"record: {line}" for line in audit.holds), *(f"not checked: {line}" for line in audit.unchecked)]
+    if isinstance(audit.procedure, Procedure):
+        one = audit.procedure
+        clips = "" if one.clips is None else f"; the sum moves by {one.clips:.3f} clipping norms"
+        lines.append(
+            f"one patient less ({one.through}): {one.moved} of {one.others} others moved, "
+            f"{one.changed} changed{clips}"
+        )
+    if isinstance(audit.leak, Leak):
+        lines += _lines_of_leak(audit.leak)
+    lines += ["", *(f"not covered: {what}" for what in audit.not_covered), "", f"verdict: {audit.verdict}"]
     return [*lines, *(f"  {what}" for what in audit.contradictions)]
+
+
+def _lines_of_leak(leak: Leak) -> list[str]:
+    at = ", ".join(str(round) for round in leak.rounds)
+    lines = [f"membership in {leak.attacked} (rounds {at}), {leak.shadows} shadow models:"]
+    for name, one in [("", figure) for figure in leak.figures] + list(leak.groups.items()):
+        rates = "  ".join(
+            f"{each.true_positives:.2%} ({each.low:.2%} to {each.high:.2%}) at {each.rate:.1%} false positives"
+            for each in one.at
+        )
+        lines.append(f"  {name or one.attack:24} AUROC {one.auroc:.3f}  true positives {rates}")
+    if leak.real:
+        lines.append("  computed from real patients and protected by nothing: keep it with the pictures")
+    return lines
 
 
 def _claimed(claim: Claim, bound: Bound) -> float:

@@ -4,25 +4,31 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wardround.audit.broken import ALPHA, Tried
+from wardround.audit.broken import Tried
+from wardround.audit.charts import worlds_chart
 from wardround.audit.curious import THRESHOLDS
-from wardround.audit.findings import CONFIDENCE, NOT_COVERED, Audit
+from wardround.audit.findings import CONFIDENCE, Audit
+from wardround.audit.schemes import ALPHA
 from wardround.audit.sights import Inversion
 from wardround.images.quality.thumbnails import data_uri
-from wardround.report.page import rendered
+from wardround.report.page import markup_of, rendered
 from wardround.types import Pictures
 
 
 def page_of(audit: Audit) -> str:
     """Returns the page of one audit. Everything that came with the study is text in it, never markup."""
-    return rendered(
-        "audit.html.j2", "wardround.audit", a=audit, tried=(), confidence=CONFIDENCE, not_covered=NOT_COVERED
-    )
+    return rendered("audit.html.j2", "wardround.audit", a=audit, tried=(), confidence=CONFIDENCE)
 
 
 def page_of_broken(tried: Sequence[Tried]) -> str:
     """Returns the page of the broken schemes and their repairs."""
-    return rendered("audit.html.j2", "wardround.audit", a=None, tried=tried, confidence=1 - ALPHA, not_covered=())
+    return rendered(
+        "audit.html.j2",
+        "wardround.audit",
+        a=None,
+        tried=[(one, markup_of(worlds_chart(one.found)) if one.broken else None) for one in tried],
+        confidence=1 - ALPHA,
+    )
 
 
 def page_of_inversion(found: Inversion) -> str:

@@ -1,7 +1,8 @@
 """The audit of a study before it is run, and of a finished run: attacks on its mechanism, and its accounting again."""
 
+import secrets
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wardround.accounting.events import from_json
@@ -11,23 +12,51 @@ from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import releases_after
 from wardround.audit.findings import CONFIDENCE, Audit, Recount
 from wardround.audit.mechanism import Attack, audit_canaries, audit_two_worlds, why_not
+from wardround.audit.model import Leak, audit_model
+from wardround.audit.procedure import Procedure, audit_procedure
 from wardround.config import Study, read_study
 from wardround.coordinator.observer import Observer
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.wording import statement_of
 from wardround.randomness import Randomness
+from wardround.records.folder import RunRecord
 from wardround.records.json_object import JsonObject
-from wardround.records.signed import verified
+from wardround.simulation.verification import verify_run
 
 CANARIES = 1024
 RUNS = 500
 """Runs of each of the two worlds."""
 
 
+@dataclass(frozen=True)
+class Deeper:
+    """The parts of an audit that read pictures.
+
+    Attributes:
+        shadows: models for membership inference; 0 for none.
+        procedure: whether the whole procedure is repeated with one patient less.
+        keep: folder of the repetitions' scores; None keeps none.
+    """
+
+    shadows: int = 0
+    procedure: bool = False
+    keep: Path | None = None
+
+
+_SHALLOW = Deeper()
+
+
 def audit_study(
-    study: Study, observer: Observer, *, runs: int = RUNS, canaries: int = CANARIES, seed: int | None = None
+    study: Study,
+    observer: Observer,
+    *,
+    runs: int = RUNS,
+    canaries: int = CANARIES,
+    seed: int | None = None,
+    deeper: Deeper = _SHALLOW,
+    run: Path | None = None,
 ) -> Audit:
-    """Returns the audit of a study's mechanism and accounting; reads no picture.
+    """Returns the audit of a study's mechanism and accounting; reads no picture unless `deeper` says so.
 
     Args:
         study: it is audited as it is, with or without a seed of its own.
@@ -36,25 +65,38 @@ def audit_study(
         canaries: virtual patients of the one run, a square number.
         seed: of the coins and of the noise, fixed beforehand; None draws both from the operating system, or from the
             study's own seed.
+        deeper: the parts that read pictures.
+        run: folder of a finished run, whose models are attacked.
     """
     if seed is not None:
         study = study.model_copy(update={"study": study.study.model_copy(update={"seed": seed})})
     seed, plan = study.study.seed, plan_of(study)
     statement = statement_of(plan, simulated=True, seeded=seed is not None)
     reason, attacks = why_not(study, plan), list[Attack]()
+    model_attacks = 0 if not deeper.shadows else 2 if run is None else 1
+    alpha = (1 - CONFIDENCE) / (2 * (not reason) + deeper.procedure + model_attacks or 1)
     if not reason:
-        alpha = (1 - CONFIDENCE) / 2
         observer.stage("virtual patients in one run")
         coins = Randomness(seed, f"{study.stream_name}/audit").stream("coins")
         attacks.append(audit_canaries(study, canaries, coins, alpha, observer.progress))
         observer.stage("one patient, two worlds")
         attacks.append(audit_two_worlds(study, runs, alpha, observer.progress))
-    recounts = []
+    recounts = list[Recount]()
+    leak: Leak | str | None = None
+    procedure: Procedure | str | None = None
+    charged_to = attacks[:1]
+    if deeper.procedure:
+        procedure = audit_procedure(study, observer, runs=runs, alpha=alpha, keep=deeper.keep)
+        attacks += [] if isinstance(procedure, str) else [procedure.attack]
+    if deeper.shadows:
+        noise = secrets.randbits(32) if seed is None else seed
+        leak, more = audit_model(study, observer, shadows=deeper.shadows, alpha=alpha, seed=noise, run=run)
+        attacks += more
     if plan.is_private:
         releases = releases_after(study, study.rounds)
         planned = second_opinion(plan.event_after(releases), plan.delta)
         recounts.append(Recount("events of the plan", plan.epsilon_after(releases), planned.lower, planned.upper))
-        for attack in attacks[:1]:
+        for attack in charged_to:
             charged = second_opinion(attack.charged, plan.delta)
             recounts.append(
                 Recount(
@@ -63,7 +105,7 @@ def audit_study(
             )
     return Audit(
         study.study.name, study.digest, statement, insiders_of(plan), tuple(attacks), reason, tuple(recounts),
-        seed is not None,
+        seed is not None, leak, procedure,
     )  # fmt: skip
 
 
@@ -75,8 +117,9 @@ def audit_run(
     runs: int = RUNS,
     canaries: int = CANARIES,
     seed: int | None = None,
+    deeper: Deeper = _SHALLOW,
 ) -> Audit:
-    """Returns the audit of a finished run: that of its study, and its certificate against the recorded events.
+    """Returns the audit of a finished run: that of its study, its record and its ledger, and its certificate.
 
     Args:
         path: the run's folder.
@@ -85,15 +128,17 @@ def audit_run(
         runs: of each of the two worlds.
         canaries: virtual patients of the one run, a square number.
         seed: as in `audit_study`.
+        deeper: as in `audit_study`; membership is inferred from the run's released models.
 
     Raises:
         RecordError: there is no finished run, or its record does not hold.
     """
-    record = verified(path, pinned)
+    held = verify_run(path, pinned)
+    record = RunRecord.read(path)
     study = read_study(path / "study.toml")
     certificate = JsonObject(record.certificate, "certificate.json")
     statement = Statement.from_json(certificate.section("statement").values)
-    found = audit_study(study, observer, runs=runs, canaries=canaries, seed=seed)
+    found = audit_study(study, observer, runs=runs, canaries=canaries, seed=seed, deeper=deeper, run=path)
     recounts = list(found.recounts)
     if statement.guarantee and certificate.values.get("event") is not None:
         recorded = second_opinion(from_json(certificate.section("event").values), statement.delta)
@@ -105,4 +150,6 @@ def audit_run(
         recounts.append(
             Recount("events of the rounds that ended", statement.epsilon, planned.lower, planned.upper)
         )
-    return replace(found, statement=statement, recounts=tuple(recounts))
+    return replace(
+        found, statement=statement, recounts=tuple(recounts), holds=held.checks, unchecked=held.unchecked
+    )

@@ -27,7 +27,19 @@ def audit(
         int | None,
         typer.Option("--seed", min=0, help="Fix coins and noise beforehand; default: the operating system's."),
     ] = None,
-    broken: Annotated[bool, typer.Option("--broken", help="Attack published schemes that are broken.")] = False,
+    broken: Annotated[bool, typer.Option("--broken", help="Attack broken schemes and their repairs.")] = False,
+    model: Annotated[
+        bool, typer.Option("--model", help="Infer membership from the model as well; reads the pictures.")
+    ] = False,
+    shadows: Annotated[int, typer.Option("--shadows", min=8, help="Shadow models that --model trains.")] = 64,
+    procedure: Annotated[
+        bool,
+        typer.Option("--procedure", help="Repeat the whole procedure with one patient less; reads the pictures."),
+    ] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--keep", metavar="DIR", help="Keep scores of --procedure there, and go on from them."),
+    ] = None,
     pins: PinsPath = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="Write a page as well.")] = None,
     as_json: AsJson = False,
@@ -43,15 +55,16 @@ def audit(
         _broken(0 if seed is None else seed, out, as_json)
         return
     from wardround.audit.findings import lines_of
-    from wardround.audit.study import audit_run, audit_study
+    from wardround.audit.study import Deeper, audit_run, audit_study
     from wardround.cli.terminal import Terminal
     from wardround.config import read_study
 
+    deeper = Deeper(shadows if model else 0, procedure, keep)
     with interruptible("Give the same command again."), Terminal(console()) as terminal:
         if path.is_dir():
-            found = audit_run(path, trusted(None, pins), terminal, runs=runs, seed=seed)
+            found = audit_run(path, trusted(None, pins), terminal, runs=runs, seed=seed, deeper=deeper)
         else:
-            found = audit_study(read_study(path), terminal, runs=runs, seed=seed)
+            found = audit_study(read_study(path), terminal, runs=runs, seed=seed, deeper=deeper)
     if out is not None:
         from wardround.audit.page import page_of
 
@@ -73,9 +86,11 @@ def _broken(seed: int, out: Path | None, as_json: bool) -> None:
         say(json.dumps({"schemes": [one.to_json() for one in tried]}))
     else:
         for one in tried:
-            bound = max(found.epsilon for found in one.bounds)
             outcome = "caught" if one.caught else "no contradiction found at this power"
-            say(f"{one.name:55} claimed {one.claimed:6.3f}  at least {bound:6.3f}  {outcome}")
+            say(
+                f"{one.name:60} claimed {one.found.claimed:7.3f}  at least {one.found.epsilon:6.3f}  at delta "
+                f"{one.found.delta:g}: {outcome}"
+            )
     if any(one.caught != one.broken for one in tried):
         raise typer.Exit(CONTRADICTED)
 

@@ -123,6 +123,11 @@ class Workbench:
         """Inputs of every picture, (picture, ...), where they are computed once."""
         return self._inputs
 
+    @property
+    def trains_head(self) -> bool:
+        """True where a linear head on kept inputs is trained, by matrix products."""
+        return self._head is not None
+
     def gradient_sums(
         self,
         weights: Vector,

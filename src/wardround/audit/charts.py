@@ -1,0 +1,50 @@
+"""Drawings of an audit: an attack's statistic in two worlds, and the threshold between them."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from wardround.audit.schemes import Found
+from wardround.report.canvas import WIDE, Chart, both, new_axes, new_figure, write
+from wardround.report.svg import INK, OPEN, PRIVATE, RULE
+
+_BINS = 48
+_REACH = 0.005
+"""Share of the runs at each end that is drawn in the outermost bar."""
+
+
+def worlds_chart(found: Found) -> Chart:
+    """Returns the chosen statistic of the counted runs, in both worlds."""
+    label = (
+        f"Above the threshold: {found.false_positives} of {found.counted} runs without the patient, "
+        f"{found.counted - found.false_negatives} of {found.counted} with."
+    )
+    return both(lambda width: _draw(found, width), label)
+
+
+def _draw(found: Found, width: int) -> Figure:
+    figure = new_figure(width, 190)
+    axes = new_axes(figure, 12, 30, 12, 30)
+    together = np.concatenate([found.without, found.within, [found.threshold]])
+    low, high = np.quantile(together, [_REACH, 1 - _REACH])
+    low, high = (low, high) if high > low else (low - 1, low + 1)
+    edges = np.linspace(low, high, _BINS + 1)
+    tallest = 0.0
+    for scores, colour, fill in ((found.without, PRIVATE, 0.35), (found.within, OPEN, 0.35)):
+        heights = np.histogram(np.clip(scores, low, high), edges)[0]
+        axes.stairs(heights, edges, fill=True, color=colour, alpha=fill)
+        axes.stairs(heights, edges, color=colour, linewidth=1.5)
+        tallest = max(tallest, float(heights.max()))
+    at = float(np.clip(found.threshold, low, high))
+    axes.axvline(at, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.axhline(0, color=RULE, linewidth=1)
+    axes.set_ylim(0, tallest * 1.05)
+    axes.set_yticks([])
+    axes.set_xticks([])
+    across = ("axes fraction", "axes fraction")
+    write(axes, "without the patient", (0, 1), (0, 14), within=across, colour=PRIVATE, ha="left", bold=True)
+    write(axes, "with the patient", (1, 1), (0, 14), within=across, colour=OPEN, ha="right", bold=True)
+    write(axes, "guessed out", (0, 0), (0, -14), within=across, ha="left")
+    write(axes, "guessed in", (1, 0), (0, -14), within=across, ha="right")
+    if width >= WIDE:
+        write(axes, "threshold", (at, 0), (0, -14), within=("data", "axes fraction"), ha="center")
+    return figure

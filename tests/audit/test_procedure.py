@@ -1,0 +1,115 @@
+"""The whole procedure with one patient less: nothing else changes, and a procedure that moves others is caught."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.audit.test_membership import study_of
+from tests.errors import raises_code
+
+from wardround.audit import procedure
+from wardround.audit.findings import CLEAN, CONTRADICTION
+from wardround.audit.procedure import Procedure, audit_procedure, copy_without
+from wardround.audit.study import Deeper, audit_study
+from wardround.coordinator.observer import Silent
+from wardround.errors import RecordError
+from wardround.images.patients import ImageRef, Patient
+from wardround.simulation.dealing import Split, split_patients
+from wardround.types import PatientId
+
+
+def private(tmp_path, **options):
+    return study_of(tmp_path, private=True, patients=60, **options)
+
+
+def audited(study, **options):
+    found = audit_procedure(study, Silent(), **options)
+    assert isinstance(found, Procedure)
+    return found
+
+
+def by_position(images, data, hospitals):
+    """Patients dealt out by their place in a permuted list."""
+    split = split_patients(images, data, hospitals)
+    order = np.random.default_rng(3).permutation(len(images.patients))
+    patients = [images.patients[k] for k in order]
+    half = len(patients) // 2
+    return Split((), dict(zip(split.hospitals, (tuple(patients[:half]), ()), strict=True)), leaking=False, note="")
+
+
+def test_leaving_one_patient_out_changes_no_other(tmp_path):
+    found = audited(private(tmp_path), runs=6, alpha=0.01)
+    assert (found.moved, found.changed) == (0, 0)
+    assert found.clips == pytest.approx(1.0, abs=1e-3)
+    assert found.contradictions == ()
+    assert found.attack.contradictions == ()
+
+
+def test_a_division_by_position_is_caught(tmp_path, monkeypatch):
+    monkeypatch.setattr("wardround.simulation.materials.split_patients", by_position)
+    found = audited(private(tmp_path), runs=3, alpha=0.01)
+    assert found.moved > 5
+    assert (found.clips or 0) > 1.5
+    assert len(found.contradictions) == 2
+
+
+@pytest.mark.thorough
+def test_a_cache_that_mixes_pictures_is_caught(tmp_path, monkeypatch):
+    def mixed(study, images, network, **options):
+        images = replace(images, pixels=np.roll(images.pixels, 1 + len(images.pixels) % 3, axis=0))
+        return procedure_workbench(study, images, network, **options)
+
+    from wardround.hospital.pictures import workbench_of as procedure_workbench
+
+    monkeypatch.setattr("wardround.simulation.materials.workbench_of", mixed)
+    assert audited(private(tmp_path), runs=3, alpha=0.01).changed > 0
+
+
+def test_an_interrupted_audit_goes_on(tmp_path, monkeypatch):
+    study, keep = private(tmp_path), tmp_path / "keep"
+    whole = audited(study, runs=6, alpha=0.01)
+    audited(study, runs=3, alpha=0.01, keep=keep)
+    path = keep / "procedure.jsonl"
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_text(path.read_text() + "[true, 3, 0.1")  # cut off
+    trained, models = list[object](), procedure._models
+
+    def counted(*arguments):
+        trained.append(arguments)
+        return models(*arguments)
+
+    monkeypatch.setattr(procedure, "_models", counted)
+    again = audited(study, runs=6, alpha=0.01, keep=keep)
+    assert len(trained) == 2 + 2 * 3  # without noise, and the repetitions that were missing
+    assert again.attack.bounds == whole.attack.bounds
+    with raises_code(RecordError, "record-audit"):
+        audited(private(tmp_path, noise_multiplier=2.5), runs=3, alpha=0.01, keep=keep)
+
+
+def test_a_copy_without_a_patient_lacks_pictures_and_lines(tmp_path):
+    for name in ("a/one.png", "a/two.png", "b/three.png"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(name.encode())
+    (tmp_path / "data" / "labels.csv").write_text("file,label\na/one.png,0\na/two.png,1\nb/three.png,1\n")
+    gone = Patient(PatientId("x"), tuple(ImageRef(name, 0, 0, None, "") for name in ("a/one.png", "b/three.png")))
+    copy_without(tmp_path / "data", gone, tmp_path / "copy")
+    left = sorted(str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*.*"))
+    assert left == ["a/two.png", "labels.csv"]
+    with (tmp_path / "copy" / "labels.csv").open() as file:
+        assert [row["file"] for row in csv.DictReader(file)] == ["a/two.png"]
+    assert (tmp_path / "data" / "a" / "one.png").exists()
+
+
+@pytest.mark.thorough
+def test_the_audit_of_a_study_takes_in_procedure_and_model(tmp_path, monkeypatch):
+    study, deeper = private(tmp_path), Deeper(shadows=12, procedure=True)
+    found = audit_study(study, Silent(), runs=30, canaries=64, seed=1, deeper=deeper)
+    assert found.verdict == CLEAN
+    assert len(found.attacks) == 5
+    assert all(bound.confidence == pytest.approx(1 - 0.01 / 10) for one in found.attacks for bound in one.bounds)
+    assert "membership" not in " ".join(found.not_covered)
+    monkeypatch.setattr("wardround.simulation.materials.split_patients", by_position)
+    found = audit_study(study, Silent(), runs=30, canaries=64, seed=1, deeper=Deeper(procedure=True))
+    assert found.verdict == CONTRADICTION
+    assert any("another place" in one for one in found.contradictions)

@@ -1,0 +1,194 @@
+"""Any scheme in Python: every broken one is caught by the generic attack, and every one that keeps its claim passes."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+from tests.cases import family
+from tests.errors import raises_code
+
+from wardround.accounting.events import GaussianEvent, LaplaceEvent, PoissonSampledEvent, PureEvent
+from wardround.audit import NEIGHBOURS, REPLACED, Claim, audit_scheme
+from wardround.audit.broken import SCHEMES, try_all, try_one
+from wardround.audit.neighbours import WIDTH
+from wardround.errors import PrivacyError
+
+RUNS, FEW = 3000, 600
+SMALL = ("one scalar Laplace draw an image", "the same noise at every hospital", "noise reused between rounds")
+NAMES = {scheme.name: scheme for scheme in SCHEMES}
+ONE = GaussianEvent(1.0)
+
+
+def clipped(gradient, norm=1.0):
+    return gradient * min(1.0, norm / max(np.linalg.norm(gradient), 1e-300))
+
+
+def total(dataset, clip=clipped):
+    return sum((clip(patient.mean(axis=0)) for patient in dataset), np.zeros(WIDTH))
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape or WIDTH)
+
+
+@pytest.mark.parametrize("name", family(list(NAMES), keep=SMALL))
+def test_every_broken_scheme_is_caught(name):
+    assert try_one(NAMES[name], 2026, FEW if name in SMALL else RUNS, broken=True).caught
+
+
+@pytest.mark.parametrize("name", family(list(NAMES), keep=["one scalar Laplace draw an image"]))
+def test_every_repair_passes_at_the_same_power(name):
+    found = try_one(NAMES[name], 2026, FEW if name in SMALL else RUNS, broken=False).found
+    assert not found.caught
+    assert found.epsilon <= found.ceiling
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("seed", [100, 200])
+def test_other_seeds_come_to_the_same(seed):
+    assert [one.caught for one in try_all(seed)] == [one.broken for one in try_all(seed)]
+
+
+# Schemes that the statistics were not made for.
+
+
+def noise_by_the_norm(dataset, seed):
+    """The noise follows the length of the private sum."""
+    return total(dataset) + max(0.1, np.linalg.norm(total(dataset))) * normal(seed)
+
+
+def largest_without_noise(dataset, seed):
+    """The number that is largest in truth is chosen in the clear, and its value is noised."""
+    at = np.argmax(np.abs(total(dataset)))
+    return np.eye(WIDTH)[at] * (total(dataset)[at] + normal(seed)[0])
+
+
+def bounded_noise(dataset, seed):
+    """Uniform noise of the right variance."""
+    return total(dataset) + math.sqrt(3) * np.random.default_rng(seed).uniform(-1, 1, size=WIDTH)
+
+
+def clip_of_each_number(dataset, seed):
+    """Every number of a gradient cut at C, with noise for an L2 norm of C."""
+    return total(dataset, lambda gradient: gradient.clip(-1, 1)) + normal(seed)
+
+
+def noise_on_some(dataset, seed):
+    """A number in four gets no noise, another one in each run."""
+    generator = np.random.default_rng(seed)
+    return total(dataset) + generator.normal(size=WIDTH) * (generator.random(WIDTH) < 0.75)
+
+
+def count_in_the_clear(dataset, seed):
+    """The sum is noised, and the number of patients is not."""
+    return np.append(total(dataset) + normal(seed), len(dataset))
+
+
+def rounded_first(dataset, seed):
+    """The sum is rounded to a coarse grid after the noise, which was drawn from a coarse grid of its own."""
+    return total(dataset) + np.round(normal(seed))
+
+
+def patient_weighted_by_pictures(dataset, seed):
+    """The clipped mean is multiplied by the patient's number of pictures."""
+    return sum((len(patient) * clipped(patient.mean(axis=0)) for patient in dataset), np.zeros(WIDTH)) + normal(
+        seed
+    )
+
+
+def average_of_repeats(dataset, seed):
+    """Four answers to one question, charged as one."""
+    return total(dataset) + normal(seed, 4, WIDTH).mean(axis=0)
+
+
+def order_kept(dataset, seed):
+    """Each patient's noised gradient, with places for five of them."""
+    rows = np.zeros((5, WIDTH))
+    for k, patient in enumerate(dataset):
+        rows[k] = clipped(patient.mean(axis=0)) + normal([seed, k])
+    return rows
+
+
+BLIND = (
+    noise_by_the_norm, largest_without_noise, bounded_noise, clip_of_each_number, noise_on_some, count_in_the_clear,
+    rounded_first, patient_weighted_by_pictures, average_of_repeats, order_kept,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("release", family(list(BLIND), keep=[count_in_the_clear]))
+def test_broken_schemes_that_it_was_not_made_for_are_caught(release):
+    assert audit_scheme(
+        release, NEIGHBOURS, Claim.of(ONE), runs=FEW if release is count_in_the_clear else RUNS
+    ).caught
+
+
+def randomised_response(dataset, seed, epsilon=1.0):
+    generator = np.random.default_rng(seed)
+    is_in = len(dataset) > 0
+    return [float(is_in if generator.random() < 1 / (1 + math.exp(-epsilon)) else not is_in)]
+
+
+def noisy_largest(dataset, seed, epsilon=1.0):
+    scores = epsilon / 2 * total(dataset) + np.random.default_rng(seed).gumbel(size=WIDTH)
+    return [float(np.argmax(scores))]
+
+
+def laplace(dataset, seed, scale=2.0):
+    return total(dataset, lambda g: g / max(1.0, np.abs(g).sum())) + np.random.default_rng(seed).laplace(
+        scale=scale, size=WIDTH
+    )
+
+
+def sampled(dataset, seed, q=0.25):
+    generator = np.random.default_rng(seed)
+    return total([patient for patient in dataset if generator.random() < q]) + generator.normal(size=WIDTH)
+
+
+KEPT = (
+    (randomised_response, PureEvent(1.0), NEIGHBOURS[2:]), (noisy_largest, PureEvent(1.0), NEIGHBOURS),
+    (laplace, LaplaceEvent(2.0), NEIGHBOURS), (sampled, PoissonSampledEvent(0.25, ONE), NEIGHBOURS),
+    (lambda dataset, seed: total(dataset) + 2 * normal(seed), ONE, REPLACED),
+    (lambda dataset, seed: np.zeros(3), PureEvent(1e-3), NEIGHBOURS),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("release", "event", "pairs"), family(list(KEPT)))
+def test_schemes_that_keep_their_claim_pass(release, event, pairs):
+    found = audit_scheme(release, pairs, Claim.of(event), runs=FEW if release is randomised_response else RUNS)
+    assert not found.caught
+
+
+@pytest.mark.thorough
+def test_a_tight_claim_is_contradicted_no_more_often_than_alpha():
+    """Randomised response attains its claim exactly; alpha is raised so that the rate can be seen."""
+    caught = [
+        audit_scheme(
+            randomised_response, NEIGHBOURS[2:], Claim.of(PureEvent(1.0)), runs=200, seed=seed, alpha=0.1
+        ).caught
+        for seed in range(100)
+    ]
+    assert sum(caught) <= 19  # Bin(100, 0.1) exceeds 19 with probability 0.002
+    weaker = partial(randomised_response, epsilon=3.0)
+    assert audit_scheme(weaker, NEIGHBOURS[2:], Claim.of(PureEvent(1.0)), runs=200).caught
+
+
+def test_a_claim_of_one_pair_is_held_against_the_trade_off_that_it_leaves():
+    claim = Claim(((math.log(3), 0.0),))
+    assert claim.least_error(0.0) == 1.0
+    assert claim.least_error(0.25) == pytest.approx(0.25)  # the corner, 1 / (1 + e^epsilon)
+    assert claim.least_error(1.0) == 0.0
+    assert Claim.of(ONE).least_error(0.5) == pytest.approx(0.1587, abs=0.01)  # Phi(Phi^-1(1 - 0.5) - 1)
+
+
+@pytest.mark.parametrize(
+    ("release", "runs", "code"),
+    [
+        (lambda dataset, seed: [0.0] * len(dataset), FEW, "privacy-audit-release"),
+        (lambda dataset, seed: [0.0] * (1 + seed % 2), FEW, "privacy-audit-release"),
+        (lambda dataset, seed: [0.0], 29, "privacy-audit-runs"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused(release, runs, code):
+    with raises_code(PrivacyError, code):
+        audit_scheme(release, NEIGHBOURS, Claim.of(ONE), runs=runs)
