@@ -100,6 +100,7 @@ def times(case: Case, engines: Sequence[str], rounds: int, memory_bytes: int) ->
             "step_ratio": statistics.median(wall for wall, _ in ratios),
             "quartiles": _quartiles([wall for wall, _ in ratios]),
             "cpu_ratio": statistics.median(cpu for _, cpu in ratios),
+            "cpu_quartiles": _quartiles([cpu for _, cpu in ratios]),
         }
         if said[name]:
             table["engines"][name]["slow_path"] = said[name]

@@ -1,7 +1,7 @@
-"""What carrying a round costs: in one process, over Unix sockets, and over FLARE.
+"""What carrying a round costs: in one process, over Unix sockets, and over FLARE, beside FLARE's own averaging.
 
     python -m benchmarks.federation [--courier PYTHON] [--rounds 7] [--sizes 42 602 2365] [--hospitals 2 4 8]
-        [--ways process sockets flare] [--out FILE]
+        [--ways process sockets flare averaging] [--quick] [--out FILE]
 
 Every setting is one run between hospitals: agents with folders of their own, and ledgers on disk. The network is linear
 on pictures of a given width, with 2 width^2 + 2 parameters (3.5 k, 0.7 M and 11 M by default), and a hospital has a few
@@ -9,8 +9,10 @@ patients, so that a round is its exchanges: three under masks (announce with the
 upload), and one between two hospitals, where a masked sum would hide nothing. `process` has the hospitals one after the
 other in this process; `sockets` and `flare` have an agent process each. A round's seconds are the median over all but
 the first; bytes are those of messages, both ways, without frames. `empty` is the median of an exchange of the smallest
-message, a greeting. Without `--courier`, the interpreter of the courier's environment, FLARE is left out and said so.
-Run on a quiet machine.
+message, a greeting. `averaging` is FLARE's own workflow over the same processes and TLS: one exchange a round, a model
+down and a vector of its length up, nothing computed, noised, masked or signed (`benchmarks.federation_averaging`).
+Without `--courier`, the interpreter of the courier's environment, both are left out and said so. `--quick` is 3.5 k and
+0.7 M parameters with 4 hospitals, 4 rounds. Run on a quiet machine, with `OMP_NUM_THREADS=1` for this process too.
 """
 
 import argparse
@@ -51,12 +53,15 @@ from wardround.work import SayHello
 
 ROOT = Path(__file__).parents[1]
 COURIER = ROOT / "couriers" / "flare"
-WIDTHS, HOSPITALS, WAYS = (42, 602, 2365), (2, 4, 8), ("process", "sockets", "flare")
+WIDTHS, HOSPITALS, WAYS = (42, 602, 2365), (2, 4, 8), ("process", "sockets", "flare", "averaging")
+OVER_FLARE = ("flare", "averaging")
+QUICK: dict[str, Any] = {"rounds": 4, "sizes": (42, 602), "hospitals": (4,)}
 PATIENTS = 6
 """In each hospital."""
 LEAST_MASKED = 3
 EMPTY = 20
-READY_S = 180.0
+READY_S = 900.0
+"""Seconds for processes to be there, pictures read; generous, as no figure has them."""
 
 
 class Timed:
@@ -172,7 +177,7 @@ def make_homes(folder: Path, study: Study) -> tuple[dict[HospitalName, Path], Co
 
 @contextmanager
 def running(command: Sequence[object], log: Path) -> Iterator[None]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{COURIER}"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{COURIER}:{ROOT}"}
     with log.open("ab") as out:
         process = subprocess.Popen(
             [str(each) for each in command], stdout=out, stderr=out, env=environment, start_new_session=True
@@ -199,16 +204,7 @@ def opened(
         sockets = {name: home / "agent.sock" for name, home in homes.items()}
         if way == "flare":
             sockets = {name: folder / "s" / f"{name}.sock" for name in homes}
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            program = (courier, "-m", "wardround_flare")
-            sites = [part for name in homes for part in ("--site", name)]
-            with running(
-                (*program, "kits", folder / "kits", "--server", "localhost", "--port", port, *sites),
-                folder / "kits.txt",
-            ):
-                wait_for([folder / "kits" / name / "kit.json" for name in ("coordinator", *homes)])
+            program = make_kits(folder, list(homes), courier)
             up = (*program, "up", folder / "kits" / "coordinator", "--sockets", folder / "s")
             stack.enter_context(running(up, folder / "coordinator.txt"))
             for name, home in homes.items():
@@ -218,6 +214,45 @@ def opened(
         channel = SocketChannel(sockets, keys)
         stack.callback(channel.close)
         yield channel
+
+
+def make_kits(folder: Path, names: Sequence[str], courier: Path | None) -> tuple[Path | None, str, str]:
+    """Makes the courier's kits; returns its program."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = (courier, "-m", "wardround_flare")
+    sites = [part for name in names for part in ("--site", name)]
+    made = (*program, "kits", folder / "kits", "--server", "localhost", "--port", port, *sites)
+    with running(made, folder / "kits.txt"):
+        wait_for([folder / "kits" / name / "kit.json" for name in ("coordinator", *names)])
+    return program
+
+
+def averaged(width: int, hospitals: int, rounds: int, courier: Path | None) -> dict[str, Any]:
+    """Returns one row of FLARE's own federated averaging."""
+    folder, parameters = Path(tempfile.mkdtemp(prefix="wr-")), 2 * width**2 + 2
+    names = [f"site-{number}" for number in range(1, hospitals + 1)]
+    try:
+        with ExitStack() as stack:
+            make_kits(folder, names, courier)
+            program = (courier, "-m", "benchmarks.federation_averaging")
+            for name in ("coordinator", *names):
+                up = (*program, folder / "kits" / name, folder / "s", parameters, rounds, hospitals)
+                stack.enter_context(running(up, folder / f"{name}.txt"))
+            wait_for([folder / "s" / "averaging.json"])
+            seconds = json.loads((folder / "s" / "averaging.json").read_text())
+    finally:
+        shutil.rmtree(folder)
+    return {
+        "way": "averaging",
+        "parameters": parameters,
+        "hospitals": hospitals,
+        "exchanges": 1,
+        "seconds": statistics.median(seconds),
+        "bytes": 2 * hospitals * 4 * parameters,
+        "empty": None,
+    }
 
 
 def wait_for(paths: Sequence[Path]) -> None:
@@ -230,6 +265,8 @@ def wait_for(paths: Sequence[Path]) -> None:
 
 def measured(way: str, width: int, hospitals: int, rounds: int, courier: Path | None) -> dict[str, Any]:
     """Returns one row: seconds and bytes of a round."""
+    if way == "averaging":
+        return averaged(width, hospitals, rounds, courier)
     folder = Path(tempfile.mkdtemp(prefix="wr-"))  # short: the path of a socket has at most 100 bytes
     try:
         study = study_of(width, hospitals, rounds, folder / "cache")
@@ -254,21 +291,26 @@ def measured(way: str, width: int, hospitals: int, rounds: int, courier: Path | 
 def main() -> None:
     options = _options()
     table: dict[str, Any] = {"machine": machine(1), "rounds": options.rounds, "rows": []}
-    ways = [way for way in options.ways if way != "flare" or options.courier is not None]
+    ways = [way for way in options.ways if way not in OVER_FLARE or options.courier is not None]
     if len(ways) < len(options.ways):
-        print("flare is left out: --courier, the interpreter of its environment, is not given")
+        print("flare and averaging are left out: --courier, the interpreter of its environment, is not given")
     print(
-        f"{'parameters':>10} {'hospitals':>9}  {'way':8} {'s a round':>10} {'empty, s':>9} {'empties':>9} {'MB':>8}"
+        f"{'parameters':>10} {'hospitals':>9}  {'way':9} {'s a round':>10} {'empty, s':>9} {'empties':>9} {'MB':>8}"
     )
     for width in options.sizes:
         for hospitals in options.hospitals:
             for way in ways:
                 row = measured(way, width, hospitals, options.rounds, options.courier)
                 table["rows"].append(row)
-                over = row["seconds"] / (row["exchanges"] * row["empty"])
+                empty = row["empty"]
+                over = (
+                    ["-", "-"]
+                    if empty is None
+                    else [f"{empty:.4f}", f"{row['seconds'] / (row['exchanges'] * empty):.2f}"]
+                )
                 print(
-                    f"{row['parameters']:10} {hospitals:9}  {way:8} {row['seconds']:10.3f} {row['empty']:9.4f} "
-                    f"{over:9.2f} {row['bytes'] / 1e6:8.2f}",
+                    f"{row['parameters']:10} {hospitals:9}  {way:9} {row['seconds']:10.3f} {over[0]:>9} "
+                    f"{over[1]:>9} {row['bytes'] / 1e6:8.2f}",
                     flush=True,
                 )
     if options.out is not None:
@@ -282,8 +324,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=WIDTHS, help="widths of a picture, in pixels")
     parser.add_argument("--hospitals", type=int, nargs="+", default=HOSPITALS)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--quick", action="store_true", help="two sizes, four hospitals, four rounds")
     parser.add_argument("--out", type=Path)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.quick:
+        vars(options).update(QUICK)
+    return options
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Writes the keys of all files, the arrows of the design, and the list of what leaves without protection.
+"""Writes the keys of all files, commands, public names, the arrows of the design, and what leaves without protection.
 
-    docs/reference-study.md    docs/design.md    docs/released.md
+    docs/reference-study.md    docs/commands.md    docs/reference-python.md    docs/design.md    docs/released.md
 
 python -m docs.make_reference
 """
@@ -8,6 +8,8 @@ python -m docs.make_reference
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from docs.make_code_reference import COMMANDS, PYTHON, commands_page, python_page
 
 from wardround.config import Study
 from wardround.config.data import PhantomSection
@@ -162,3 +164,5 @@ if __name__ == "__main__":
     RELEASED.write_text(released_page(), encoding="utf-8")
     DESIGN.write_text(design_page(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
+    COMMANDS.write_text(commands_page(), encoding="utf-8")
+    PYTHON.write_text(python_page(), encoding="utf-8")

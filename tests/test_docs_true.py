@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from docs.make_code_reference import COMMANDS, PYTHON, commands_page, python_page
 from docs.make_reference import DESIGN, PAGE, RELEASED, design_page, page, released_page
 from tests.privacy.plans.test_fit import PLANS
 from tests.test_architecture import ARROWS
@@ -86,6 +87,8 @@ def test_the_reference_the_arrows_and_the_list_are_up_to_date():
     assert PAGE.read_text(encoding="utf-8") == page()
     assert DESIGN.read_text(encoding="utf-8") == design_page()
     assert RELEASED.read_text(encoding="utf-8") == released_page()
+    assert COMMANDS.read_text(encoding="utf-8") == commands_page()
+    assert PYTHON.read_text(encoding="utf-8") == python_page()
 
 
 def test_the_design_has_a_row_for_every_room():
@@ -96,8 +99,11 @@ def test_the_design_has_a_row_for_every_room():
 
 
 def test_the_first_study_is_the_demo():
+    """The tutorial's study, the one in `examples/`, and the one that `wardround demo` writes."""
+    example = (ROOT / "examples" / "demo.toml").read_text()
+    assert (SOURCE / "cli" / "demo.toml").read_text() == example
     shown = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "first-study.md").read_text(), flags=re.DOTALL)[0]
-    told, demo = tomllib.loads(shown), tomllib.loads((ROOT / "examples" / "demo.toml").read_text())
+    told, demo = tomllib.loads(shown), tomllib.loads(example)
     demo["study"].pop("description")
     assert told == demo
 

@@ -132,11 +132,11 @@ class Run:
 
     def _charts(self) -> list[str]:
         try:
-            from wardround.report.charts import comparison_chart, insiders_chart, rounds_chart
+            from wardround.report.charts import calibration_chart, comparison_chart, insiders_chart, rounds_chart
         except ImportError:
             return []  # without the extra `report` there are figures and no plots
         found = self._report()
-        drawn = (rounds_chart(found), comparison_chart(found), insiders_chart(found))
+        drawn = (rounds_chart(found), comparison_chart(found), calibration_chart(found), insiders_chart(found))
         return [chart.wide for chart in drawn if chart is not None]
 
 

@@ -78,6 +78,19 @@ def test_other_studies_keep_their_defaults(sections):
     assert study.privacy.clipping_norm == 1.0
 
 
+def test_a_private_network_releases_the_mean_of_many_rounds():
+    def average_last(**federation):
+        section: Any = head(
+            model={"name": "small_cnn"}, federation=federation, privacy={"trust": "nobody"}
+        ).federation
+        return section.average_last
+
+    assert average_last() == average_last(rounds=50) == 0.25
+    assert average_last(rounds=49) == 0.0
+    assert average_last(average_last=0.5) == 0.5
+    assert average_last(strategy="fedavg") == 0.0
+
+
 def test_an_automatic_rate_is_refused_where_there_is_no_rule():
     with raises_code(StudyError, "study-learning-rate"):
         head(model={"name": "small_cnn"}, federation={"learning_rate": "auto"})

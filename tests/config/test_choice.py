@@ -62,7 +62,7 @@ def test_public_facts_decide_the_encoder(data, encoder):
 
 @pytest.mark.parametrize("data", [{"task": "segmentation"}, {"layout": "decathlon", "volume_size": [32, 32, 8]}])
 def test_masks_have_features_of_voxels(data):
-    assert chosen(auto(data)) == ("voxel_features", None)
+    assert chosen(auto(data)) == ("boxed_voxel_features", None)
 
 
 def test_without_the_extra_it_is_histograms(extra):

@@ -169,6 +169,8 @@ REPLIES = {
         epsilon_spent=number(0) | st.just(math.inf),
         delta=number(0, 1, exclude_min=True, exclude_max=True),
         ledger_head=st.just(HASH),
+        evaluations=COUNT,
+        evaluation_epsilon=number(0) | st.just(math.inf),
     ),
     Failure: st.builds(Failure, st.sampled_from(FailureCode), st.sampled_from(Stage), st.integers(0, 86_400)),
 }
@@ -232,7 +234,7 @@ MESSAGES: dict[str, Any] = {
     "answer": Answer(WEIGHTS, SAMPLED, WEIGHTS),
     "uploaded": Uploaded(b"sum under masks", GaussianEvent(2.0)),
     "hello": Hello("study", "0.1.0", ("no", "yes", "rénal"), (1, 28, 28), HASH, 2, (2, 1)),
-    "receipt": Receipt("study", HospitalName("north"), 3, 1, math.inf, 1e-5, HASH, bytes(32), bytes(64)),
+    "receipt": Receipt("study", HospitalName("north"), 3, 1, math.inf, 1e-5, HASH, 1, 1.5, bytes(32), bytes(64)),
     "failure": Failure(FailureCode.DATA, Stage.ADMISSION, 3600),
 }
 

@@ -39,6 +39,8 @@ OTHERS: dict[str, Any] = {
     "epsilon_spent": 2.4999999999999996,
     "delta": 1e-6,
     "ledger_head": "1" * 64,
+    "evaluations": 1,
+    "evaluation_epsilon": 0.5,
     "public_key": SOUTH.key.public,
     "signature": bytes(64),
 }

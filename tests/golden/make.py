@@ -35,7 +35,8 @@ from wardround.errors import StudyError
 from wardround.ledger.entry import Begun, Charge
 from wardround.ledger.file import LedgerFile
 from wardround.records.arrays import arrays_from_file
-from wardround.records.folder import read_json, read_lines
+from wardround.records.folder import RunRecord
+from wardround.records.reading import read_json, read_lines
 from wardround.simulation.run import run_study
 from wardround.simulation.sweeps.compare import compare
 
@@ -87,7 +88,7 @@ def observed(folder: Path) -> Found:
     certificate, results = read_json(folder / "certificate.json"), read_json(folder / "results.json")
     rounds = read_lines(folder / "rounds.jsonl")
     statement: Any = certificate["statement"]
-    references: Any = results["references"]
+    references: Any = RunRecord.read(folder).results["references"]
     hospitals: Any = results["hospitals"]
     insiders: Any = certificate["insiders"]
     validation: Any = results["validation"]

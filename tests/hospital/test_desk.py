@@ -14,7 +14,17 @@ from tests.hospital.deployed import COORDINATOR, make_folders, study_of
 from wardround.agreed.model_card import card_of
 from wardround.config.site import read_policy, read_site
 from wardround.errors import FederationError, MachineError
-from wardround.federation.messages import Answer, Failure, FailureCode, Hello, Receipt, Received, Request, Stage
+from wardround.federation.messages import (
+    Answer,
+    Failure,
+    FailureCode,
+    Hello,
+    Receipt,
+    Received,
+    Request,
+    Signed,
+    Stage,
+)
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.federation.wire.tables import decode_reply, encode_request
@@ -27,10 +37,11 @@ from wardround.models.card import WeightsCard
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
-from wardround.work import Confirm, Finish, GiveReceipt, GradientSum, SayHello
+from wardround.work import Announce, Confirm, Finish, GiveReceipt, GradientSum, SayHello
 
 ALONE = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "trust": "nobody", "num_patients": 36}
 SIGNED = 68
+MASKED = study_of({**ALONE, "trust": None, "sum": "masked"}, {"rounds": 2})
 ONE, OTHER = (study_of(ALONE, {"rounds": 2}, description=text) for text in ("one", "other"))
 
 
@@ -284,3 +295,40 @@ def test_a_finished_model_that_its_card_and_certificate_do_not_name_is_not_kept(
     kept = north / "finished" / ONE.digest
     assert (kept / "model.safetensors").read_bytes() == model
     assert {path.stat().st_mode & 0o777 for path in kept.iterdir()} == {0o600}
+
+
+FORBIDDING = {
+    "most_epsilon": ("policy.toml", "most_epsilon = 0.001\n"),
+    "plans": ("policy.toml", 'plans = ["clipped-update"]\n'),
+    "least_noise_multiplier": ("policy.toml", "least_noise_multiplier = 3.0\n"),
+    "epsilon_limit": ("policy.toml", ("epsilon_limit = 50.0", "epsilon_limit = 40.0")),
+    "a pin": ("pins.toml", ("south", "another")),
+    "acceptance": (f"accepted/{MASKED.digest}.toml", None),
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDING)
+def test_what_a_person_forbids_while_a_study_runs_is_refused_from_the_next_message_on(north, what):
+    """Nothing is charged for it, and the study goes on when it is allowed again."""
+    accepted(north, MASKED)
+    file, change = FORBIDDING[what]
+    path = north / file
+    with Desk(north) as desk:
+        weights = desk.open(MASKED.digest).agent.workbench.initial_weights
+        announced = Announce(GradientSum(weights), 1, 3)
+        assert isinstance(asked(desk, MASKED, announced, 1), Signed)
+        before = path.read_text()
+        match change:
+            case None:
+                path.unlink()
+            case str():
+                path.write_text(before + change)
+            case (old, new):
+                assert old in before
+                path.write_text(before.replace(old, new))
+        for work in (SayHello(), announced):
+            refused = asked(desk, MASKED, work, int(work is announced), exchange=2)
+            assert refused == Failure(FailureCode.REFUSED_STUDY, Stage.ADMISSION)
+        path.write_text(before)
+        assert isinstance(asked(desk, MASKED, announced, 1, exchange=3), Signed)
+        assert asked(desk, MASKED, GiveReceipt(), exchange=3).releases == 0

@@ -255,6 +255,9 @@ def test_own_figures_stay_in_the_hospitals_folder(folders, opened):
     assert lines(folders[0]["north"]) == before
     path = folders[0]["north"] / "evaluation" / f"{study.digest}.json"
     assert path.stat().st_mode & 0o777 == 0o600
+    page = path.with_suffix(".html")
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert "Shows patients." in page.read_text()
     found = json.loads(path.read_text())
     assert found["figures"]["n_patients"] == found["test_patients"] == len(hospital.agent.tested.everybody)
 

@@ -1,5 +1,6 @@
 """Masked rounds with real agents: the opened sum, who is missing, what is charged, and dying at every step."""
 
+import math
 import stat
 from dataclasses import replace
 
@@ -35,6 +36,8 @@ from wardround.secure_aggregation.round.upload import Upload
 from wardround.secure_aggregation.round.witness import WITNESSES
 from wardround.simulation.availability import Availability, UnreliableChannel
 from wardround.simulation.batches import answer_all
+from wardround.training.heads import HeadSums
+from wardround.training.losses import cross_entropy
 from wardround.work import GradientSum, LocalSteps, LocalUpdate
 
 REFUSED = Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
@@ -61,6 +64,17 @@ def test_the_rows_on_the_grid_are_the_clipped_gradients(make_masked):
         found = masked.mechanism.decode(rows)[:-WITNESSES]
         # 2^-12 is the margin of the float clip; half a step a coordinate is rounding.
         np.testing.assert_allclose(found, clipped.vector.numpy(), atol=4 * clip.norm * 2**-12)
+
+
+def test_a_head_is_summed_by_products_to_what_its_rows_are_but_for_rounding(make_masked):
+    masked = make_masked(sampling_prob=1.0)
+    bench, rows = masked.federation.workbench, expected_total(masked, masked.request(), masked.channel.hospitals)
+    by_rows = decoded(masked, rows)
+    bench._inputs = bench._encode_all()
+    bench._head = HeadSums.of(bench.network, bench._inputs, cross_entropy)
+    steps = np.abs(masked.ask().update - by_rows) * masked.mechanism.grid.steps_per_unit
+    # Rows are rounded once each, the sums once a hospital, and a patient's norm is kept sqrt(d)/2 of D lower.
+    assert 0 < steps.max() <= 20 + 20 * math.sqrt(masked.mechanism.dimension)
 
 
 def asked_under(masked, kind, clipping_norm=0.02):

@@ -138,7 +138,7 @@ def test_volumes_get_the_masks_of_trainings_evaluation(view, spacing, tmp_path, 
         task="segmentation",
     )
     recipe = volume_input(volume_size=(16, 12, 16), spacing=spacing, view=view)
-    network = drawn("voxel_features", recipe, 2)
+    network = drawn("boxed_voxel_features", recipe, 2)
     expected = evaluated(images, network)
     model = load(save(tmp_path / "run", network, recipe, ("background", "box"), "masks"))
     found = model.predict(root / "imagesTr")

@@ -24,7 +24,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def service(model):
-    with serve.Service(model, "<!doctype html>page") as service:
+    with serve.Service.of_model(model, "<!doctype html>page") as service:
         thread = threading.Thread(target=service.serve_forever, args=(0.01,))
         thread.start()
         yield service

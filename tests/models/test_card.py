@@ -36,11 +36,11 @@ VOLUME = VolumeInput(
 )  # fmt: skip
 
 
-def trained(train="head", seed=1):
+def trained(train="head", seed=1, **options):
     """A network whose every parameter is drawn, as if it had been trained."""
     network = build(
         "small_cnn", size=(16, 16), channels=1, num_classes=2, train=train,
-        init_generator=torch.Generator().manual_seed(seed),
+        init_generator=torch.Generator().manual_seed(seed), **options,
     )  # fmt: skip
     assert network.parts is not None
     with torch.no_grad():
@@ -212,7 +212,7 @@ def test_every_network_says_by_which_numbers_it_normalises():
 # The weights --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("train", ["all", "norms", "head"])
+@pytest.mark.parametrize("train", ["all", "norms", "last-block", "biases", "head"])
 def test_a_loaded_network_answers_as_the_trained_one(train, tmp_path):
     network = trained(train)
     path = saved(tmp_path, network.parts.body.state_dict())
@@ -222,6 +222,17 @@ def test_a_loaded_network_answers_as_the_trained_one(train, tmp_path):
     assert torch.equal(logits(loaded), logits(network))
     assert loaded.stage == train
     assert (card.encoder_sha256 is None) == (train == "all")
+
+
+def test_a_network_with_standardised_weights_is_loaded_with_them(tmp_path):
+    network = trained("all", standardise_weights=True)
+    path = saved(tmp_path, network.parts.body.state_dict())
+    known: dict[str, Any] = {"name": "small_cnn", "width": None, "train": "all", "init_seed": 0, "channels": 1}
+    known["size"] = (16, 16)
+    loaded = load(card_of(network, path, network=NetworkCard(**known, standardise_weights=True)), path)
+    assert torch.equal(logits(loaded), logits(network))
+    plain = load(card_of(network, path, network=NetworkCard(**known)), path)
+    assert not torch.allclose(logits(plain), logits(network))
 
 
 def test_each_of_several_models_is_loaded_by_its_name(tmp_path):

@@ -101,7 +101,13 @@ def test_a_network_of_volumes_gives_the_clipped_sum_of_one_patient_backward_pass
     agrees(*made(name, 3, **({"width": 4} if NETWORKS[name].width else {})))
 
 
-@pytest.mark.parametrize("train", family(["norms", "head"]))
+@pytest.mark.parametrize("train", family(["norms", "head", "last-block", "biases"], keep=["norms", "biases"]))
 @pytest.mark.parametrize("name", family(["resnet18", "unet", "squeezenet"], keep=["unet"]))
 def test_a_network_that_is_trained_in_part_gives_the_clipped_sum_of_its_part(name, train):
     agrees(*made(name, 2, train=train))
+
+
+@pytest.mark.parametrize("train", family(["all", "norms", "biases"]))
+@pytest.mark.parametrize(("name", "dimensions"), family([("small_cnn", 2), ("small_unet", 3), ("resnet18", 2)]))
+def test_standardised_weights_give_the_clipped_sum_of_one_patient_passes(name, dimensions, train):
+    agrees(*made(name, dimensions, train=train, standardise_weights=True))

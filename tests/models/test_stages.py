@@ -9,7 +9,7 @@ from torch import nn
 from wardround.errors import ModelError
 from wardround.models.catalogue import build
 from wardround.models.network import NORMS, Stage
-from wardround.models.stages import cut
+from wardround.models.stages import cut, last_block
 from wardround.models.vectors import load_vector, to_vector
 
 
@@ -53,6 +53,32 @@ def test_without_norms_the_norms_are_the_head(name):
     assert ours.encode_once == head.encode_once
 
 
+LAST_BLOCKS = {
+    "small_cnn": "features.6",
+    "resnet18": "layer4.1",
+    "densenet121": "features.denseblock4.denselayer16",
+    "vit_tiny": "vit.blocks.11",
+    "unet": "decoder.2",
+}
+
+
+@pytest.mark.parametrize("name", family(LAST_BLOCKS))
+def test_the_last_block_is_trained_with_head_and_norms(name):
+    network, norms = made(name, train="last-block"), made(name, train="norms")
+    assert network.parts is not None
+    block = cut(network.parts.body, network.parts.head)[0].get_submodule(LAST_BLOCKS[name])
+    assert last_block(cut(network.parts.body, network.parts.head)[0]) is block
+    inside = {f"{LAST_BLOCKS[name]}.{key}" for key, _ in block.named_parameters()}
+    assert set(parameters_of(network.trained)) == {*parameters_of(norms.trained), *inside}
+
+
+@pytest.mark.parametrize("name", family(["small_cnn", "vit_tiny", "unet", "resnet18"], keep=["small_cnn", "unet"]))
+def test_biases_are_the_head_and_every_bias(name):
+    network, head = made(name, train="biases"), made(name, train="head")
+    biases = {key for key in parameters_of(made(name).trained) if key.endswith("bias")}
+    assert set(parameters_of(network.trained)) == {*biases, *parameters_of(head.trained)}
+
+
 def test_a_frozen_backbone_runs_without_its_dropout():
     head = made("squeezenet", train="head")
     inner = cast(nn.Sequential, head.encode)[1].get_submodule("inner")
@@ -61,7 +87,7 @@ def test_a_frozen_backbone_runs_without_its_dropout():
 
 
 def test_an_unknown_stage_is_refused():
-    with pytest.raises(ModelError, match="'all', 'norms' or 'head', got 'tail'"):
+    with pytest.raises(ModelError, match="all, last-block, norms, biases, head, got 'tail'"):
         made("small_cnn", train=cast(Stage, "tail"))
 
 

@@ -156,6 +156,7 @@ REFUSED = {
         "model-scripted", "'0'",
     ),
     "lazy": (lambda: nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(4)), "model-lazy", "'0.weight'"),
+    "meta": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 4, device="meta")), "model-meta", "'1.weight'"),
     "complex": (filtered(torch.randn(3, 8, 5, dtype=torch.cfloat), lambda w: w), "model-complex", "'w'"),
     "reentrant checkpoint": (checkpointed(reentrant=True), "model-checkpoint", "use_reentrant=False"),
     "made in inference mode": (made_in_inference, "model-inference", "'0.weight'"),
@@ -234,7 +235,8 @@ def loop(model, batch):
 def test_a_network_that_cannot_be_taken_is_refused_and_left_as_it_was(name, independence):
     build, code, named = REFUSED[name]
     model = built(build)
-    before = None if name == "lazy" else {key: value.clone() for key, value in model.state_dict().items()}
+    has_values = name not in ("lazy", "meta")
+    before = {key: value.clone() for key, value in model.state_dict().items()} if has_values else None
     for count in (5, COUNT):
         if name == "buffer of large batches" and (count == 5 or independence == "by-construction"):
             continue  # here it changes nothing

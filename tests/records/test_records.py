@@ -13,7 +13,8 @@ from tests.errors import raises_code
 
 from wardround.errors import MachineError, RecordError
 from wardround.records.arrays import arrays_from_file, arrays_to_bytes
-from wardround.records.folder import RunFolder, RunRecord, read_json, read_lines
+from wardround.records.folder import RunFolder, RunRecord
+from wardround.records.reading import read_json, read_lines
 from wardround.records.writing import write_whole
 
 ARRAYS = {
@@ -366,7 +367,9 @@ def test_no_name_of_a_patient_or_a_picture_is_anywhere_in_a_run_folder(tiny_stud
     run_study(study, out, Silent())
 
     files = [path for path in out.rglob("*") if path.is_file()]
-    assert {"study.toml", "patients.csv", "ledger.json", "certificate.json"} <= {path.name for path in files}
+    assert {"study.toml", "own.html", "patients.csv", "ledger.json", "certificate.json"} <= {
+        path.name for path in files
+    }
     for path in files:
         assert b"canary" not in path.read_bytes().lower(), path.name
     assert len((out / "patients.csv").read_text().splitlines()) == 1 + 24

@@ -2,9 +2,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from scipy.stats import binomtest
 from tests.cases import family
 
 from wardround.errors import MachineError
+from wardround.report.contents import ReliabilityBin
 from wardround.report.numbers import summary_of_run
 from wardround.report.write import write_report
 
@@ -181,7 +183,7 @@ def test_a_dollar_in_a_name_is_not_mathematics(page_of):
 
 def test_the_page_asks_nobody_for_anything(make_record):
     html = write_report(make_record()).read_text()
-    assert not re.search(r"https?:|//|\bsrc=|\bhref=|url\(|@import|<script|<link", html)
+    assert not re.search(r"https?:|//|\bsrc=|\bhref=.(?!#)|url\(|@import|<script|<link", html)
     assert "default-src 'none'" in html
 
 
@@ -210,6 +212,71 @@ def test_every_comparison_stands_beside_the_commonest_class(page_of):
     assert "Always the commonest class" in page.text
     assert "released without protection" in page.text
     assert "mean and range of 2 models" in page.text
+
+
+CALIBRATION = {
+    "released": True, "error": 0.0312, "brier": 0.11,
+    "bins": [
+        {"count": 0, "mean_confidence": None, "accuracy": None},
+        {"count": 20, "mean_confidence": 0.7, "accuracy": 0.65},
+        {"count": 80, "mean_confidence": 0.95, "accuracy": 0.9},
+    ],
+}  # fmt: skip
+POINT = {
+    "class": "lesion", "asked_sensitivity": 0.9, "score": -0.5, "accuracy": 0.8, "reason": "",
+    "sensitivity": 0.88, "sensitivity_interval": {"low": 0.81, "high": 0.93}, "specificity": 0.75,
+    "specificity_interval": {"low": 0.7, "high": 0.8},
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_a_radiologist_finds_thresholds_calibration_and_the_wrong_calls(page_of):
+    def bend(certificate, results):
+        results |= {"operating_points": [POINT], "calibration": CALIBRATION}
+
+    text = page_of(bend).text
+    assert "it found 88 of 100 such test images, and called 25 of 100 others by mistake" in text
+    assert "“lesion”, set to find 90.0 % of them" in text
+    assert "0.880 0.810 to 0.930" in text
+    assert "On average they are 3.1 % away from the share that was right" in text
+    assert "own.html" in text
+
+
+@pytest.mark.parametrize(("right", "pictures"), [(0, 3), (2, 7), (19, 20), (50, 50)])
+def test_the_interval_of_a_bin_is_wilsons(right, pictures):
+    ours = ReliabilityBin(pictures, 0.5, right / pictures).interval
+    known = binomtest(right, pictures).proportion_ci(method="wilson")
+    assert ours == pytest.approx((known.low, known.high), abs=1e-6)
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_a_page_says_what_is_not_claimed_and_that_a_further_run_is_charged(page_of):
+    text = page_of(lambda certificate, results: None).text
+    assert "That no patient can be found in the model." in text
+    assert "A further run is charged again" in text
+
+    def none(certificate, results):
+        certificate["seeded"] = certificate["statement"]["seeded"] = True
+
+    assert "bit for bit" in page_of(none).text
+
+
+def test_printed_pages_keep_tables_whole_and_closed_parts_open(page_of):
+    """The layout of a phone is for screens: a sheet of A4 is about as wide as one held across."""
+    [style] = page_of().all("style")
+    assert "@media (max-width" not in style["text"]
+    printed = style["text"].partition("@media print")[2]
+    assert "details::details-content" in printed
+    assert ".scroll { overflow: visible; }" in printed
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_outstanding_references_are_named(page_of):
+    def bend(certificate, results):
+        results |= {"references": {}, "compare": ["pooled", "alone"]}
+
+    assert "Not there yet: pooled, alone." in page_of(bend).text
+    assert "Not there yet" not in page_of(lambda certificate, results: None).text
 
 
 @pytest.mark.thorough

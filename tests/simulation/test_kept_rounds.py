@@ -34,6 +34,7 @@ STATE = {
     "num_patients": "public, or counted with noise",
     "class_counts": "counted with noise",
     "clipping_norm": "from released sums",
+    "sum_norm": "of a released sum",
     "variates": "from released updates",
     "given": "rounds of a public timetable",
     "model": "of an earlier round",

@@ -44,16 +44,19 @@ KINDS: dict[str, dict[str, Any]] = {
     "correlated": {"privacy": CORRELATED},
     "augmented": {"privacy": OPEN, "training": AUGMENTED},
     "augmented-masked": {"privacy": MASKED, "training": AUGMENTED},
+    "masked-head": {"privacy": MASKED, "model": {"name": "features"}},
 }  # fmt: skip
 CASES = [
     case
     for case in product(get_args(LayoutName), BY_OWN_ID, KINDS, ["removed", "replaced"])
     if case[:2] != ("medmnist", "site")  # its pictures have no site
+    and (case[2] != "masked-head" or case[0] in ("folder", "phantom"))  # a head knows nothing of layouts
 ]
 KEPT = [
     ("folder", "even", "open", "removed"), ("chest_xray", "dirichlet", "together", "removed"),
     ("aptos", "site", "correlated", "replaced"),
     ("manifest", "site", "augmented-masked", "removed"), ("phantom", "even", "masked-counted", "removed"),
+    ("folder", "even", "masked-head", "removed"),
 ]  # fmt: skip
 
 
@@ -83,12 +86,13 @@ def study_tables(layout, root, scheme, cache=None, people=16, **kind):
     sections = {"hospitals": {"count": 3, "scheme": scheme, "split_seed": 5}, "privacy": {}, "training": {}}
     if scheme == "site":
         sections["hospitals"]["names"] = names
+    masks = layout in ("decathlon", "nnunet")
     private = {"plan": "dp-sgd", "sampling_prob": 0.5} if kind.get("privacy", {}).get("plan") is None else {}
     return {
         "study": {"name": "neighbours", "seed": 7},
         "data": data,
         "hospitals": sections["hospitals"],
-        "model": {"name": "small_unet", "width": 2} if layout in ("decathlon", "nnunet") else {"name": "linear"},
+        "model": kind.get("model", {"name": "small_unet", "width": 2} if masks else {"name": "linear"}),
         "privacy": private | {"epsilon": 8.0, "delta": 1e-3, "clipping_norm": CLIP, "accountant": "rdp",
                               "images_per_patient": 2} | kind.get("privacy", {}),
         "training": kind.get("training", {}),
@@ -107,7 +111,7 @@ class Seen:
         messages: kind, round, attempt and size in bytes of every message, by hospital, in their order.
         stages: sentences of its progress.
         chosen: names of the patients of each hospital's first round.
-        sums: clipped sum of each hospital's first round, without noise.
+        sums: clipped sum of each hospital's first round, without noise; in whole numbers, under masks, in `exact`.
         gradients: of each patient in the first round, under masks.
     """
 
@@ -118,6 +122,7 @@ class Seen:
     chosen: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     sums: dict[str, Any] = field(default_factory=dict)
     gradients: dict[tuple[int, int], Any] = field(default_factory=dict)
+    exact: dict[str, tuple[Any, int]] = field(default_factory=dict)
 
     def stage(self, text):
         self.stages.append(text)
@@ -156,7 +161,8 @@ def seen(tables, folder, monkeypatch):
     """Runs a study, and returns what is seen of it."""
     study = parse_study(tables)
     found = Seen(study, gather(study, Silent()))
-    release, gradients, ask = Agent.release, Agent.gradients, InProcessChannel.ask
+    release, gradients, exact = Agent.release, Agent.gradients, Agent.exact_sum
+    ask = InProcessChannel.ask
 
     def noted_release(agent, request, work, clipped, sample):
         if request.round == 1:
@@ -172,6 +178,14 @@ def seen(tables, folder, monkeypatch):
                 found.gradients[tuple(name)] = gradient
             yield gradient
 
+    def noted_exact(agent, request, work, steps):
+        total = exact(agent, request, work, steps)
+        if request.round == 1:
+            chosen = agent.patients.names[agent.sample(request).chosen].tolist()
+            found.chosen[agent.name] = set(map(tuple, chosen))
+            found.exact[agent.name] = total, steps.bound
+        return total
+
     def noted_ask(channel, requests, deadline_s):
         replies, failures = ask(channel, requests, deadline_s)
         for name, request in requests.items():
@@ -183,6 +197,7 @@ def seen(tables, folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Agent, "release", noted_release)
         patch.setattr(Agent, "gradients", noted_gradients)
+        patch.setattr(Agent, "exact_sum", noted_exact)
         patch.setattr(InProcessChannel, "ask", noted_ask)
         run.run_study(study, folder, found)
     return found
@@ -246,9 +261,13 @@ def test_one_person_changes_nothing_for_anybody_else(layout, scheme, kind, chang
     for hospital in first.sums:
         moved = np.linalg.norm(first.sums[hospital].astype(np.float64) - second.sums[hospital])
         assert moved <= (apart if hospital == theirs[gone][0] or change == "replaced" else 1e-5)
+    for hospital, (total, bound) in first.exact.items():
+        steps = [int(step) ** 2 for step in total - second.exact[hospital][0]]
+        of_theirs = hospital == theirs[gone][0] or change == "replaced"
+        assert sum(steps) <= ((len(mine) * bound) ** 2 if of_theirs else 0)
     for name in first.gradients.keys() & second.gradients.keys():
         assert np.array_equal(first.gradients[name], second.gradients[name])
-    assert first.sums or first.gradients or kind == "together"
+    assert first.sums or first.gradients or first.exact or kind == "together"
 
 
 @pytest.mark.parametrize(

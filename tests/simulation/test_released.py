@@ -12,7 +12,7 @@ from wardround.simulation.materials import gather
 from wardround.simulation.released import UNPROTECTED, releases_of
 from wardround.simulation.run import run_study
 
-OWN = {"patients.csv", "ledger.json", "ledger.sqlite", "ledger.sqlite.mark", "hospitals.log", ".lock"}
+OWN = {"own.html", "patients.csv", "ledger.json", "ledger.sqlite", "ledger.sqlite.mark", "hospitals.log", ".lock"}
 KINDS: dict[str, dict[str, dict[str, object]]] = {
     "counted": {"federation": {"compare": ["no-privacy"]}},
     "masked": {"privacy": {"sum": "masked", "num_patients": 20}},
@@ -49,7 +49,9 @@ def places(folder):
         name = path.relative_to(folder).as_posix()
         if not path.is_file() or name in OWN:
             continue
-        assert name in SHARED or name.startswith("checkpoints/"), f"{name} is neither shared nor kept"
+        assert name in SHARED or name.startswith(("checkpoints/", "references/")), (
+            f"{name} is neither shared nor kept"
+        )
         if path.suffix == ".json":
             found |= leaves(json.loads(path.read_text()), name)
         elif path.suffix == ".jsonl":

@@ -15,6 +15,7 @@ from tests.charges import charges_in
 
 from wardround.coordinator.observer import Silent
 from wardround.ledger.place import own_ledger
+from wardround.records.folder import RunRecord
 from wardround.simulation import run as simulation
 
 SETTINGS: dict[str, dict[str, dict[str, object]]] = {
@@ -132,7 +133,7 @@ def what_counts(folder):
     lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     return {
         "model": (folder / "model.safetensors").read_bytes(),
-        "results": read_json(folder / "results.json"),
+        "results": RunRecord.read(folder).results,
         "certificate": certificate,
         "rounds": lines,
     }

@@ -12,6 +12,7 @@ from wardround.agreed.plans import plan_of
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import FederationError, StudyError
+from wardround.federation.robust import Median, Robust
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone
@@ -46,6 +47,14 @@ def test_hospitals_answer_as_one_only_where_each_rounds_noise_is_its_own(tiny_st
     federation, ledger = federation_of(tiny_study(privacy={**SECURE, "plan": plan, **fields}), tmp_path)
     assert isinstance(federation.coordinator.strategy, FedSGD)
     assert isinstance(federation.coordinator.strategy.aggregator, JointSum) == together
+    ledger.close()
+
+
+def test_a_robust_mean_sees_the_answer_of_each_hospital(tiny_study, tmp_path):
+    study = tiny_study(privacy={"trust": "nobody"}, federation={"aggregate": "median", "norm_bound": 5.0})
+    federation, ledger = federation_of(study, tmp_path)
+    assert isinstance(federation.coordinator.strategy, FedSGD)
+    assert federation.coordinator.strategy.aggregator == Robust(Median(), 5.0)
     ledger.close()
 
 

@@ -17,9 +17,9 @@ from wardround.accounting.statement import Statement
 from wardround.errors import WardroundError
 from wardround.ledger.entry import GENESIS, chained_hash
 from wardround.records import folder as records
+from wardround.records.added import write_page
 from wardround.records.arrays import arrays_from_file, arrays_to_bytes
 from wardround.records.folder import RunRecord
-from wardround.records.page import write_page
 from wardround.records.signed import check_signed
 from wardround.records.signer import PAGE, PURPOSE, RECORD, SIGNED, sha256_of_file, signed_text
 from wardround.records.writing import write_whole
@@ -315,7 +315,7 @@ def test_a_page_killed_between_two_writes_leaves_a_record_that_holds(run, monkey
         if calls == moment:
             raise Killed
 
-    monkeypatch.setattr("wardround.records.page.write_whole", write)
+    monkeypatch.setattr("wardround.records.added.write_whole", write)
     with pytest.raises(Killed):
         write_page(run, b"second", own_key())
     assert (run / PAGE).read_bytes() in (b"first", b"second")
@@ -479,8 +479,8 @@ def test_the_signed_files_alone_hold_on_another_machine(run, tmp_path, wardround
 @pytest.mark.usefixtures("without_charts")
 def test_no_private_file_is_signed_and_no_time_and_no_open_head_is_shared(run):
     body = json.loads((run / RECORD).read_text())
-    private = {"patients.csv", "ledger.json", "ledger.sqlite", "hospitals.log"}
-    assert private & {path.name for path in run.iterdir()} >= {"patients.csv", "ledger.json", "ledger.sqlite"}
+    private = {"own.html", "patients.csv", "ledger.json", "ledger.sqlite", "hospitals.log"}
+    assert private & {path.name for path in run.iterdir()} >= private - {"hospitals.log"}
     assert not private & body["files"].keys()
     assert all("seconds" not in line for line in (run / "rounds.jsonl").read_text().splitlines())
     with closing(sqlite3.connect(run / "ledger.sqlite")) as ledger:

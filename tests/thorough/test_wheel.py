@@ -1,4 +1,4 @@
-"""The wheel, built and installed into an empty environment, has everything that `--version` and `predict` need."""
+"""The wheel, in an empty environment, has all that `--version`, `demo`, `run` and `predict` need."""
 
 import json
 import os
@@ -85,3 +85,19 @@ def test_the_installed_command_predicts(installed, tmp_path):
     (answer,) = json.loads(run([command, "predict", folder, tmp_path / "one.png", "--json"]))["predictions"]
     assert answer["class"] in ("clear", "lesion")
     assert "PATH" in run([command, "predict", "--help"])
+
+
+@pytest.mark.thorough
+def test_the_installed_command_goes_from_the_demo_to_answers(installed, tmp_path, monkeypatch):
+    """The tutorial's way, with fewer patients and without the reference runs."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    command, _ = installed
+    run([command, "demo"])
+    study = tmp_path / "demo" / "demo.toml"
+    small = study.read_text().replace("patients = 2000", "patients = 200").partition("compare = ")[0]
+    study.write_text(small)
+    assert "epsilon = 8.00 at delta = 1e-05 for one patient" in run([command, "run", study])
+    answers = json.loads(run([command, "predict", "runs/demo", "demo/pictures", "--json"]))["predictions"]
+    assert len(answers) == 4
+    assert {answer["class"] for answer in answers} <= {"clear", "lesion"}

@@ -13,9 +13,10 @@ from tests.names import names
 from torch import nn
 
 from wardround.errors import PrivacyError
+from wardround.models.linear import linear_layer
 from wardround.models.network import Network, Normalise
 from wardround.per_patient.clipping_rules import Automatic, Flat, PerLayer
-from wardround.training.heads import HeadSums, linear_layer
+from wardround.training.heads import HeadSums
 from wardround.training.losses import cross_entropy, focal
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Sample, Workbench
@@ -24,7 +25,7 @@ FEATURES = 6
 
 
 def bench_of(rows, classes=3, bias=False, loss=cross_entropy):
-    layers = OrderedDict(flatten=nn.Flatten(), classifier=nn.Linear(FEATURES, classes, bias=bias))
+    layers = OrderedDict(flatten=nn.Flatten(), classifier=nn.Linear(rows.shape[1], classes, bias=bias))
     network = Network("features", Normalise(), nn.Sequential(layers), True)
     return Workbench(network, np.zeros((len(rows), 1, 2, 3), dtype=np.uint8), loss, 1 << 20, inputs=rows)
 

@@ -22,7 +22,6 @@ from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.materials import gather
-from wardround.simulation.own_key import own_key
 from wardround.transport.unix import SocketChannel
 from wardround.types import HospitalName
 
@@ -179,7 +178,7 @@ class Consortium:
         channel = SocketChannel(paths, keys)
         try:
             return coordinate(
-                self.study, watched(channel), self.keys, key or own_key(), self.folder / "run", Silent()
+                self.study, watched(channel), self.keys, key or self.coordinator, self.folder / "run", Silent()
             )
         finally:
             channel.close()

@@ -12,7 +12,6 @@ from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.federation.wire.tables import decode_reply, encode_request
 from wardround.hospital.desk import Desk
-from wardround.simulation.own_key import own_key
 from wardround.simulation.run import run_study
 
 pytestmark = pytest.mark.thorough
@@ -61,7 +60,7 @@ def in_process(between):
     with ExitStack() as stack:
         desks = {name: stack.enter_context(Desk(between.home(name))) for name in NAMES}
         channel = InProcess(desks, CoordinatorKeys(between.coordinator, between.keys))
-        coordinate(between.study, channel, between.keys, own_key(), between.folder / "run", Silent())
+        coordinate(between.study, channel, between.keys, between.coordinator, between.folder / "run", Silent())
 
 
 @pytest.mark.parametrize("name", STUDIES)

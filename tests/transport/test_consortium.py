@@ -1,18 +1,25 @@
 """Agents as separate processes behind sockets, and a coordinator: the same weights as the simulation, bit for bit."""
 
 import json
+import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.errors import raises_code
 from tests.transport.consortium import ALONE, MASKED, NAMES, Forked, command_line
+from typer.testing import CliRunner
 
+from wardround.cli.main import app
 from wardround.coordinator.observer import Silent
 from wardround.errors import RecordError
+from wardround.federation.messages import Receipt
+from wardround.federation.receipts import sign_receipt
 from wardround.records.arrays import arrays_to_bytes
-from wardround.secure_aggregation.keys.identity import SigningKey
+from wardround.records.signer import sha256_of_bytes, signed_again
+from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.secret import system_entropy
-from wardround.simulation.own_key import own_key, own_pin
+from wardround.simulation.own_key import own_pin
 from wardround.simulation.run import run_study
 from wardround.simulation.verification import verify_run
 
@@ -30,11 +37,12 @@ STUDIES = {
 def check_signed_record(between):
     """The run verifies; after a change, and under another person's key, it is neither reported nor gone on with."""
     run = between.folder / "run"
-    found = verify_run(run, own_pin() | between.keys, key=own_key())
+    coordinator = {"the coordinator": between.coordinator.public}
+    found = verify_run(run, coordinator | between.keys, key=between.coordinator)
     assert found.signed.is_finished
     assert found.unchecked == ()
     assert "3 hospitals signed" in found.checks[-1]
-    [unpinned] = verify_run(run, own_pin(), key=own_key()).unchecked
+    [unpinned] = verify_run(run, coordinator).unchecked
     assert unpinned.startswith("receipts: the keys of site-1, site-2, site-3 are not pinned here")
     assert {"receipts.json", "certificate.json"} <= json.loads((run / "record.json").read_text())["files"].keys()
     last = max((run / "checkpoints").iterdir())
@@ -44,6 +52,7 @@ def check_signed_record(between):
         with raises_code(RecordError, code):
             between.run()
         path.write_bytes(content)
+    check_keys(between)
     certificate = (run / "certificate.json").read_bytes()
     for text in (certificate, None):
         if text is None:
@@ -51,6 +60,25 @@ def check_signed_record(between):
         with raises_code(RecordError, "record-key"):
             between.run(key=SigningKey.new(system_entropy))
     (run / "certificate.json").write_bytes(certificate)
+
+
+def check_keys(between):
+    """A hospital verifies the run by what it has pinned; a record that another hospital signed anew is none."""
+    run = between.folder / "run"
+    for home in map(between.home, NAMES):
+        found = CliRunner().invoke(app, ["verify", str(run), "--pins", str(home), "--json"])
+        said = json.loads(found.stdout)
+        assert (said["signer"], said["unchecked"]) == ("the coordinator", [])
+    record = json.loads((run / "record.json").read_text())
+    forged, thief = run.parent / "forged", SigningKey.read(between.home(NAMES[1]) / "identity.pem")
+    shutil.copytree(run, forged)
+    body = {**record, "public_key": thief.public.hex()}
+    (forged / "record.json").write_bytes(signed_again(body, record["files"], thief))
+    found = CliRunner().invoke(app, ["verify", str(forged), "--pins", str(between.home(NAMES[0]))])
+    assert isinstance(found.exception, RecordError)
+    assert found.exception.code == "record-key"
+    with raises_code(RecordError, "record-key"):
+        verify_run(run, own_pin())
 
 
 def check_evaluation(between, record, simulated, level):
@@ -74,7 +102,33 @@ def check_evaluation(between, record, simulated, level):
         assert any("exact histograms" in row["what"] for row in record.certificate["unprotected"])
     else:
         assert promise["statement"]["epsilon"] <= 3.0
+        receipts = between.receipts().values()
+        assert {receipt["evaluations"] for receipt in receipts} == {1}
+        assert all(0 < receipt["evaluation_epsilon"] <= 3.0 for receipt in receipts)
+        check_charges_of_figures(between)
         assert abs(figures["patients"]["value"] - patients) < 6 * figures["patients"]["noise_error"]
+
+
+def check_charges_of_figures(between):
+    """Figures that a hospital says it was not charged for, or too much, do not verify, whoever signs."""
+    run, name = between.folder / "run", NAMES[2]
+    identity = Identity(name, SigningKey.read(between.home(name) / "identity.pem"))
+    content = {path: path.read_bytes() for path in (run / "receipts.json", run / "record.json")}
+    for changed in ({"evaluations": 0}, {"evaluation_epsilon": 3.5}):
+        receipts = {
+            name: Receipt(**each | {key: bytes.fromhex(each[key]) for key in ("public_key", "signature")})
+            for name, each in between.receipts().items()
+        }
+        receipts[name] = sign_receipt(replace(receipts[name], **changed), identity)
+        written = json.dumps({name: receipt.to_json() for name, receipt in receipts.items()}).encode()
+        (run / "receipts.json").write_bytes(written)
+        record = json.loads(content[run / "record.json"])
+        files = record["files"] | {"receipts.json": sha256_of_bytes(written)}
+        (run / "record.json").write_bytes(signed_again(record, files, between.coordinator))
+        with raises_code(RecordError, "record-receipt"):
+            verify_run(run, {"the coordinator": between.coordinator.public})
+    for path, before in content.items():
+        path.write_bytes(before)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import pytest
 from tests.transport.sockets import connected, frame_from, serving
 
+from wardround.transport import server
 from wardround.transport.frames import Kind, framed
 from wardround_flare import exchange
 from wardround_flare.exchange import FrameError, Hand, Line, read_frame
@@ -94,6 +95,24 @@ def test_one_message_reaches_the_agent_once_where_nothing_but_replies_is_lost(tm
     with carried(tmp_path, answer, lambda: next(replies) % 2 == 1 and dice.random() < 0.4) as (_, path):
         assert asked(path, b"x" * 950) == (Kind.MESSAGE, b"done")
     assert got == [b"x" * 950]
+
+
+def test_an_agent_that_works_gives_signs_of_life_through_the_courier(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "SIGN_S", 0.02)
+    ended = threading.Event()
+
+    def answer(message):
+        assert ended.wait(30)
+        return b"done"
+
+    with carried(tmp_path, answer) as (_, path), connected(path) as link:
+        link.sendall(framed(b"long"))
+        assert [frame_from(link) for _ in range(3)] == [(Kind.WORKING, b"")] * 3
+        ended.set()
+        last = (Kind.WORKING, b"")
+        while last == (Kind.WORKING, b""):
+            last = frame_from(link)
+        assert last == (Kind.MESSAGE, b"done")
 
 
 def test_a_site_whose_process_is_new_is_sent_the_whole_message_again(tmp_path):

@@ -157,6 +157,48 @@ def test_a_coordinator_is_killed_at_a_step_and_goes_on(consortium, without_chart
     check(between, between.run())
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("name", "kind"), STEPS)
+def test_a_coordinator_that_goes_on_costs_no_further_attempt(consortium, without_charts, name, kind, after):
+    """Without a seed, and without a spare attempt: what hospitals had sent in the round under way they send again."""
+    privacy, federation = STUDIES[name]
+    between = consortium(privacy, federation, seed=None)
+    between.accept()
+    between.start()
+    child = os.fork()
+    if child == 0:
+        try:
+            between.run(lambda channel: Watched(channel, kind, end_this_process, after=after))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    asked: list[type] = []
+    record = between.run(lambda channel: Listed(channel, asked))
+    assert record.certificate["stopped"] is None
+    assert {receipt["releases"] for receipt in between.receipts().values()} == {
+        between.study.rounds * between.study.local_steps
+    }
+    if kind is Upload:
+        assert asked.index(Upload) < asked.index(Announce), "the noted attempt first"
+    assert not (between.folder / "run" / "attempt.json").exists()
+    between.stop()
+
+
+class Listed:
+    """A channel that lists the work that is asked for."""
+
+    def __init__(self, inner, asked):
+        self.inner, self.asked = inner, asked
+
+    @property
+    def hospitals(self):
+        return self.inner.hospitals
+
+    def ask(self, requests, deadline_s):
+        self.asked.append(type(next(iter(requests.values())).work))
+        return self.inner.ask(requests, deadline_s)
+
+
 @pytest.mark.parametrize("spare", [0, 1])
 def test_what_was_charged_and_lost_is_paid_for_or_ends_the_run(consortium, without_charts, spare):
     """Without a seed a further attempt is a further release: the study pays for it beforehand, or stops."""

@@ -14,18 +14,20 @@ import pytest
 from tests.errors import raises_code
 from tests.hospital.deployed import COORDINATOR, make_folders, study_of
 from tests.transport.signing import KEYS
+from tests.transport.sockets import serving
 from typer.testing import CliRunner
 
 from wardround.cli.main import app
 from wardround.config.site import read_policy, read_site
 from wardround.errors import RecordError, StudyError
 from wardround.federation.messages import Failure, FailureCode, Received, Request, Stage
-from wardround.federation.wire.signatures import CoordinatorKeys
-from wardround.federation.wire.tables import encode_request
+from wardround.federation.wire.signatures import CoordinatorKeys, HospitalKeys
+from wardround.federation.wire.tables import encode_reply, encode_request
 from wardround.hospital.accepted import accept
 from wardround.hospital.desk import Desk
 from wardround.hospital.own_log import log_to
-from wardround.secure_aggregation.keys.identity import SigningKey
+from wardround.secure_aggregation.keys.identity import Identity, SigningKey
+from wardround.transport import server
 from wardround.transport.unix import SocketChannel
 from wardround.types import HospitalName
 from wardround.watching.live import LOG, STATUS, Live, live_folder
@@ -78,18 +80,61 @@ def test_each_hospitals_state_is_the_last_thing_that_happened(tmp_path, live):
     assert (live_folder(tmp_path / "run") / STATUS).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize(("seconds", "state"), [(SLOW_S - 5, "asked"), (SLOW_S + 5, "slow")])
-def test_a_hospital_that_says_nothing_is_slow_within_a_minute(tmp_path, live, seconds, state):
+@pytest.mark.parametrize(
+    ("asked_ago", "seen_ago", "state"),
+    [
+        (SLOW_S - 5, None, "asked"),
+        (SLOW_S + 5, None, "slow"),
+        (600, SLOW_S - 5, "computing"),
+        (600, SLOW_S + 5, "slow"),
+    ],
+)
+def test_a_hospital_that_gives_no_sign_is_slow_within_a_minute(tmp_path, live, asked_ago, seen_ago, state):
+    """However long it computes: `computing` is a hospital that was heard a moment ago."""
     assert SLOW_S <= 60
     live.asked(NORTH, ASKED, 100)
+    if seen_ago is not None:
+        live.working(NORTH)
     path = live_folder(tmp_path / "run") / STATUS
     content = json.loads(path.read_text())
-    since = datetime.fromisoformat(content["hospitals"]["north"]["since"]) - timedelta(seconds=seconds)
-    content["hospitals"]["north"]["since"] = since.isoformat()
+    north = content["hospitals"]["north"]
+    for name, ago in {"since": asked_ago, "seen": seen_ago}.items():
+        if ago is not None:
+            north[name] = (datetime.fromisoformat(north[name]) - timedelta(seconds=ago)).isoformat()
     path.write_text(json.dumps(content))
     assert seen(tmp_path)["north"] == (state, "slow" if state == "slow" else "")
-    up = 'wardround_hospital_up{hospital="north"} ' + str(int(state == "asked"))
+    up = 'wardround_hospital_up{hospital="north"} ' + str(int(state != "slow"))
     assert up in metrics_of(view(tmp_path)).splitlines()
+    assert ("last seen" in "".join(lines_of(view(tmp_path)))) == (seen_ago is not None)
+
+
+def test_an_agent_that_computes_gives_signs_of_life_until_its_answer(tmp_path, live, monkeypatch):
+    """They are seen at the coordinator while it waits, and cost an exchange nothing."""
+    monkeypatch.setattr(server, "SIGN_S", 0.01)
+    states, keys = [], SigningKey.read(make_folders(tmp_path)[0]["north"] / "identity.pem")
+    ended = threading.Event()
+
+    class Watched(Live):
+        def working(self, hospital):
+            super().working(hospital)
+            states.append(seen(tmp_path)["north"])
+            if len(states) == 3:
+                ended.set()
+
+    def answer(message):
+        assert ended.wait(30), "three signs while it computes"
+        return HospitalKeys(Identity("north", keys)).sign(message, encode_reply(Received()))
+
+    watcher = Watched(tmp_path / "run", "three", "ab" * 32, 20, (NORTH,))
+    with serving(tmp_path / "n.sock", answer):
+        channel = SocketChannel(
+            {NORTH: tmp_path / "n.sock"}, CoordinatorKeys(COORDINATOR, {"north": keys.public}), watcher=watcher
+        )
+        replies = [channel.ask({NORTH: ASKED}, 60.0)[0] for _ in range(2)]
+        channel.close()
+    assert replies == [{NORTH: Received()}] * 2
+    assert states[:3] == [("computing", "")] * 3
+    assert seen(tmp_path)["north"] == ("answered", "")
 
 
 def test_a_hospital_that_ends_is_seen_to_be_away_while_the_coordinator_waits(tmp_path, live):
@@ -119,7 +164,8 @@ def test_a_hospital_that_ends_is_seen_to_be_away_while_the_coordinator_waits(tmp
     dying.join()
     assert replies == {}
     assert {failure.code for failure in failures.values()} == {FailureCode.GONE}
-    assert {"north": ("away", "gone"), "south": ("away", "gone")} in states, "during the exchange"
+    for name in (NORTH, SOUTH):
+        assert ("away", "gone") in [each[name] for each in states], "during the exchange"
     assert seen(tmp_path) == {"north": ("failed", "gone"), "south": ("failed", "gone")}
 
 

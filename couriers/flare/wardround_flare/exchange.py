@@ -2,8 +2,9 @@
 
     coordinator -> FOLDER/NAME.sock -> Line == requests of the engine ==> Hand -> the agent's socket
 
-A message is the bytes of one frame (`wardround.transport.frames`): of a frame the courier reads the mark and the
-length, and of its content nothing. Delivery is at least once: after any loss the same bytes are sent again, and a
+A message is the bytes of one frame (`wardround.transport.frames`): of a frame the courier reads the mark, the kind and
+the length, and of its content nothing. While the agent works it gives signs of life, frames of a kind of their own, and
+the coordinator gets one for each. Delivery is at least once: after any loss the same bytes are sent again, and a
 hospital answers them with the same bytes. A request has a part of a message, or asks for a part of the answer; while
 the agent works it is held open for a few seconds at most, so that a silent site and a coordinator that hung up are
 noticed however long the work takes.
@@ -42,6 +43,8 @@ MOST_LOSSES = 10
 
 _HEADER = struct.Struct(">4sBI")
 _MARK = b"WRD\x01"
+_WORKING = 3
+_SIGN = _HEADER.pack(_MARK, _WORKING, 0)
 _SLOW_S = 60.0
 
 Ask = Callable[[dict[str, Any], float], Mapping[str, Any] | None]
@@ -87,6 +90,7 @@ class _Exchange:
     parts: list[bytes] = field(default_factory=list)
     held: int = 0
     answer: bytes | None = None
+    signs: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
     dropped: bool = False
     link: socket.socket | None = None
@@ -109,7 +113,9 @@ class _Exchange:
                     self.link, was_there = link, True
                     for part in self.parts:
                         link.sendall(part)
-                    self.answer = read_frame(link)
+                    while (frame := read_frame(link))[len(_MARK)] == _WORKING:
+                        self.signs += 1
+                    self.answer = frame
                     break
             except FrameError:
                 break
@@ -164,7 +170,7 @@ class Hand:
             if exchange.held < exchange.size:
                 return {"state": "held", "held": exchange.held}
         if not exchange.ended.wait(WAIT_S):
-            return {"state": "working"}
+            return {"state": "working", "signs": exchange.signs}
         if exchange.answer is None:
             return {"state": "gone"}
         return {"state": "answer", "size": len(exchange.answer), "part": exchange.answer[want : want + PART_BYTES]}
@@ -237,14 +243,19 @@ class Line:
                 link.settimeout(_SLOW_S)
                 message = read_frame(link)
                 with self._turn:
-                    answer = self._exchange(message, lambda: _is_waiting(link) and not self._closed)
+                    answer = self._exchange(message, lambda: _is_waiting(link) and not self._closed, link.sendall)
                 if answer is None:
                     return
                 link.sendall(answer)
 
-    def _exchange(self, message: bytes, goes_on: Callable[[], bool]) -> bytes | None:
-        """Returns the agent's answer; None where the agent is away, or the coordinator has hung up."""
-        id, offset, answer = uuid.uuid4().hex, 0, bytearray()
+    def _exchange(
+        self, message: bytes, goes_on: Callable[[], bool], tell: Callable[[bytes], None]
+    ) -> bytes | None:
+        """Returns the agent's answer; None where the agent is away, or the coordinator has hung up.
+
+        `tell` sends the coordinator the agent's signs of life.
+        """
+        id, offset, answer, signs = uuid.uuid4().hex, 0, bytearray(), 0
         while goes_on():
             part = message[offset : offset + PART_BYTES]
             got = self._ask(id, len(message), offset, part, len(answer), REPLY_S)
@@ -255,13 +266,16 @@ class Line:
                     offset = min(max(int(got["held"]), 0), len(message))
                 case "working":
                     offset = len(message)
+                    if int(got["signs"]) > signs:
+                        signs = int(got["signs"])
+                        tell(_SIGN)
                 case "answer" if len(answer) < int(got["size"]) <= MOST_BYTES and got["part"]:
                     offset = len(message)
                     answer += got["part"]
                     if len(answer) >= int(got["size"]):
                         return bytes(answer)
                 case "unknown":  # the site's process is a new one
-                    id, offset, answer = uuid.uuid4().hex, 0, bytearray()
+                    id, offset, answer, signs = uuid.uuid4().hex, 0, bytearray(), 0
                 case _:
                     return None
         return None

@@ -48,6 +48,7 @@ def card_of(
             size=recipe.shape[1:],
             encoder=None if backbone is None else backbone.name,
             moments=None if backbone is None else backbone.moments,
+            standardise_weights=section.standardise_weights,
         ),
         target=target.value,
         classes=classes,

@@ -59,6 +59,7 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
         weights=study.model.weights,
         width=study.model.width,
         backbone=study.model.backbone,
+        standardise_weights=study.model.standardise_weights,
         init_generator=torch.Generator().manual_seed(study.model.init_seed),
     )
     if network.encode_once and not augmentation.is_identity:

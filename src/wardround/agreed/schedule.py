@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.config.federation import FederatedSGD
-from wardround.config.recipe import LOGIT_NOISE, MOST_RATE, momentum_sum
+from wardround.config.recipe import MOST_RATE, HeadRecipe, momentum_sum
 from wardround.errors import PrivacyError
 from wardround.federation.strategies.fedsgd import PerPatient, Rate
 from wardround.noisers import inflation_of
@@ -19,6 +19,7 @@ class Schedule:
     """The steps of a private head.
 
     Attributes:
+        recipe: of which the rule is.
         learning_rate: a number, or one that follows from the number of patients.
         rule: the learning rate that the recipe would take.
         mu: Gaussian privacy parameter of the noise in a sum, over all rounds: sqrt(rounds) over its noise multiplier.
@@ -28,6 +29,7 @@ class Schedule:
         score_rounds: rounds after training that release moments of class scores.
     """
 
+    recipe: HeadRecipe
     rounds: int
     learning_rate: Rate
     rule: PerPatient
@@ -43,7 +45,7 @@ class Schedule:
         """Returns the schedule and its reason."""
         last = f"the mean of the last {counted(round(self.average_last * self.rounds), 'round')}"
         end = last if self.average_last else "the last round's weights"
-        factor = LOGIT_NOISE / self.clipping_norm
+        factor = self.recipe.noise / self.clipping_norm
         why = f"{factor:g} mu n / {self.total:.0f}, mu = {self.mu:.3f} of the noise in a sum"
         n = self.num_patients
         ruled = (
@@ -53,7 +55,8 @@ class Schedule:
         )
         if isinstance(self.learning_rate, PerPatient):
             rate = (
-                f"learning rate {ruled}: the noise in a class score is then {LOGIT_NOISE:g} at any n and epsilon"
+                f"learning rate {ruled}: the noise in a {'class score' if self.recipe.scores else 'weight'} is then "
+                f"{self.recipe.noise:g} at any n and epsilon"
             )
         else:
             rate = f"learning rate {self.learning_rate:g} as the study gives it (the rule: {ruled})"
@@ -107,10 +110,12 @@ def feasibility(mu: float, num_patients: float, classes: int) -> str:
 def schedule_of(study: Study, plan: Plan) -> Schedule | None:
     """Returns the schedule of a private head; None for a study that the recipe is not for."""
     section, part = study.federation, plan.training
-    if not study.has_recipe or not isinstance(section, FederatedSGD) or not isinstance(part, NoisedGradients):
+    recipe = study.recipe
+    if recipe is None or not isinstance(section, FederatedSGD) or not isinstance(part, NoisedGradients):
         return None
-    rule, size = _rule(study, section, part), plan.public_size
+    rule, size = _rule(study, recipe, section, part), plan.public_size
     return Schedule(
+        recipe=recipe,
         rounds=study.training_rounds,
         learning_rate=rule if section.learning_rate == "auto" else section.learning_rate,
         rule=rule,
@@ -132,9 +137,9 @@ def rate_of(study: Study, section: FederatedSGD, plan: Plan) -> Rate:
     """
     if section.learning_rate != "auto":
         return section.learning_rate
-    if not isinstance(plan.training, NoisedGradients):
+    if study.recipe is None or not isinstance(plan.training, NoisedGradients):
         raise PrivacyError('learning_rate = "auto" follows from the noise of a plan, and this one has none.')
-    return _rule(study, section, plan.training)
+    return _rule(study, study.recipe, section, plan.training)
 
 
 def own_size(study: Study, num_patients: int | None) -> int | None:
@@ -144,14 +149,30 @@ def own_size(study: Study, num_patients: int | None) -> int | None:
     return max(1, round(num_patients / study.hospitals.count))
 
 
-def _rule(study: Study, section: FederatedSGD, part: NoisedGradients) -> PerPatient:
-    """Returns the rate at which the noise in a class score of a row of norm one is `LOGIT_NOISE` in the end.
+def norms_of(study: Study, plan: Plan, num_patients: float, parameters: int) -> dict[str, float]:
+    """Returns what a noised sum of gradients is compared with, by the key of a line of `rounds.jsonl`.
+
+    `noise_norm` is the norm that its noise has on average. `most_norm` is that of the clipped gradients of all expected
+    patients, were they alike. Both follow from public or noised numbers. Empty where rounds release no such sum, or the
+    clipping norm follows the gradients.
+    """
+    part = plan.training
+    if not isinstance(part, NoisedGradients) or part.clip.adaptive is not None:
+        return {}
+    inflation = inflation_of(part.noiser) if study.forms_sums else 1.0
+    std = part.noise.noise_multiplier * part.clip.norm * inflation
+    most = part.sampling_prob * num_patients * part.clip.norm
+    return {"noise_norm": std * math.sqrt(parameters), "most_norm": most}
+
+
+def _rule(study: Study, recipe: HeadRecipe, section: FederatedSGD, part: NoisedGradients) -> PerPatient:
+    """Returns the rate at which the noise of all rounds adds up to the recipe's in a weight.
 
     A round moves the weights by rate * (sum + noise of std z C) / (q n); (z C) sqrt(T) / T is the noise of a mean
     round, and the momentum's steps add up to `momentum_sum`.
     """
     steps = momentum_sum(study.training_rounds, section.momentum)
-    each = LOGIT_NOISE / part.clip.norm * _mu(study, part) * part.sampling_prob / steps
+    each = recipe.noise / part.clip.norm * _mu(study, part) * part.sampling_prob / steps
     return PerPatient(each, MOST_RATE)
 
 

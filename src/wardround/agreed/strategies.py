@@ -24,8 +24,10 @@ from wardround.config.federation import (
     StochasticOrder,
 )
 from wardround.config.privacy import NoPrivacy, OutputPerturbed
+from wardround.config.robust import robust_section
 from wardround.federation.aggregators import Aggregator, CoordinatorNoise, PlainSum
 from wardround.federation.local_training import LocalTraining, Repair
+from wardround.federation.robust import Krum, Mean, Median, Robust, Rule, Trimmed
 from wardround.federation.server import ServerOptimizer
 from wardround.federation.strategies.alone import Alone
 from wardround.federation.strategies.asynchronous import Asynchronous
@@ -267,8 +269,11 @@ def _own_size(plan: Plan) -> bool:
     return isinstance(plan.training, NoisedUpdates)
 
 
-def open_aggregator(plan: Plan, randomness: Randomness) -> Aggregator:
+def open_aggregator(study: Study, plan: Plan, randomness: Randomness) -> Aggregator:
     """Returns the aggregator that forms sums in the open, with the coordinator's noise where the plan has it."""
+    section = robust_section(study.federation)
+    if section is not None:
+        return Robust(_rule_of(section), section.norm_bound)
     if not isinstance(plan.noiser, ByCoordinator):
         return PlainSum()
 
@@ -277,3 +282,17 @@ def open_aggregator(plan: Plan, randomness: Randomness) -> Aggregator:
         return coordinator_noise(part, size, randomness.stream("coordinator", "noise", round))
 
     return CoordinatorNoise(PlainSum(), noise)
+
+
+def _rule_of(section: FederatedSGD | Averaging) -> Rule:
+    match section.aggregate:
+        case "mean":
+            return Mean()
+        case "median":
+            return Median()
+        case "trimmed":
+            return Trimmed(section.byzantine)
+        case "krum":
+            return Krum(section.byzantine)
+        case _:
+            assert_never(section.aggregate)

@@ -1,1 +1,1 @@
-"""The edge of the process: documents read within bounds, private files, and text made safe for a terminal."""
+"""The edge of the process: bounded documents, private files, text safe for a terminal, pages for this machine."""

@@ -16,6 +16,7 @@ import typer
 from wardround.boundary.private import open_private
 from wardround.boundary.text import say
 from wardround.cli.keys import AsJson
+from wardround.cli.printing import interruptible
 
 if TYPE_CHECKING:
     from wardround.config.site import PolicyFile, Site
@@ -52,7 +53,7 @@ def agent(
 
     site = read_site(home / "site.toml")
     chosen = (read_study(study).digest,) if study is not None else accepted_digests(home)
-    with ExitStack() as stack:
+    with interruptible("Start the agent again."), ExitStack() as stack:
         stack.enter_context(_alone(home))
         stack.enter_context(_logging(home / "agent.log"))
         desk = stack.enter_context(Desk(home))

@@ -25,17 +25,16 @@ def coordinate(
     from wardround.coordinator.home import read_home
     from wardround.coordinator.observer import Together
     from wardround.coordinator.run import coordinate as run_between
-    from wardround.simulation.own_key import own_key
     from wardround.transport.unix import SocketChannel, sockets_of
     from wardround.watching.live import Live
 
     resolved = read_study(study)
     sockets, keys = sockets_of(hospital, resolved.hospitals.names or ()), read_home(home)
-    live = Live(out, resolved.study.name, resolved.digest, resolved.rounds, tuple(sockets))
-    channel = SocketChannel(sockets, keys, patience_s=patience, watcher=live)
     with interruptible(AGAIN), Terminal(console()) as terminal:
+        live = Live(out, resolved.study.name, resolved.digest, resolved.rounds, tuple(sockets))
+        channel = SocketChannel(sockets, keys, patience_s=patience, watcher=live)
         try:
-            record = run_between(resolved, channel, keys.hospitals, own_key(), out, Together((terminal, live)))
+            record = run_between(resolved, channel, keys.hospitals, keys.key, out, Together((terminal, live)))
         finally:
             live.close()
             channel.close()

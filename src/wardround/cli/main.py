@@ -15,11 +15,13 @@ import typer
 from wardround.boundary.machine import machine_error
 from wardround.boundary.text import counted, say
 from wardround.cli.agent import agent_app
-from wardround.cli.audit import audit
+from wardround.cli.cache import cache_app
 from wardround.cli.consortium import consortium_app
 from wardround.cli.coordinate import coordinate
 from wardround.cli.data import data_app
+from wardround.cli.demo import demo
 from wardround.cli.export import export
+from wardround.cli.invert import audit_app
 from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
 from wardround.cli.predict import predict
@@ -27,6 +29,7 @@ from wardround.cli.printing import AGAIN, console, interruptible, number, print_
 from wardround.cli.serve import serve
 from wardround.cli.status import status
 from wardround.cli.verify import PinsPath, RunPath, trusted, verify
+from wardround.cli.watching import LogTo, WatchPort, watched
 from wardround.errors import WardroundError
 
 if TYPE_CHECKING:
@@ -43,14 +46,16 @@ app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
 app.add_typer(consortium_app, name="consortium")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(cache_app, name="cache")
 app.add_typer(agent_app, name="agent")
+app.command()(demo)
 app.command()(coordinate)
 app.command()(status)
 app.command()(predict)
 app.command()(export)
 app.command()(serve)
 app.command()(verify)
-app.command()(audit)
+app.add_typer(audit_app, name="audit")
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -91,27 +96,27 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder; default runs/NAME.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in that folder.")] = False,
     rehearsal: Rehearsal = False,
+    watch: WatchPort = None,
+    log: LogTo = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a study from the pictures to the report."""
-    from wardround.cli.terminal import Terminal
     from wardround.simulation.run import run_study
 
     resolved = _read(study, data)
     folder = out or Path("runs") / resolved.study.name
-    with interruptible(folder), Terminal(console()) as terminal:
-        record = run_study(resolved, folder, terminal, fresh=fresh, rehearsal=rehearsal)
+    with interruptible(folder), watched(lambda: resolved, folder, watch, log) as observer:
+        record = run_study(resolved, folder, observer, fresh=fresh, rehearsal=rehearsal)
     print_run(record, as_json)
 
 
 @app.command()
-def resume(path: RunPath, as_json: AsJson = False) -> None:
+def resume(path: RunPath, watch: WatchPort = None, log: LogTo = None, as_json: AsJson = False) -> None:
     """Go on with an interrupted run."""
-    from wardround.cli.terminal import Terminal
     from wardround.simulation.run import resume_run
 
-    with interruptible(path), Terminal(console()) as terminal:
-        record = resume_run(path, terminal)
+    with interruptible(path), watched(lambda: _read(path / "study.toml", None), path, watch, log) as observer:
+        record = resume_run(path, observer)
     print_run(record, as_json)
 
 

@@ -18,7 +18,12 @@ NOT_ALL = 3
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The folder of a finished run.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="The folder of a finished run, or where `serve --encrypted` listens."
+        ),
+    ],
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH...", help="Pictures, folders, .zip, .tar or MedMNIST .npz.")
     ],
@@ -41,11 +46,17 @@ def predict(
     """
     from wardround.errors import DataError
     from wardround.inference.answers import Segmented, Unanswered
+    from wardround.inference.encrypted.ask import connect, is_address
     from wardround.inference.files import Folder, nifti_of, write
     from wardround.inference.model import load
     from wardround.inference.tables import csv_of, json_of, lines_of
 
-    loaded = load(model, member)
+    if is_address(model) and member is not None:
+        raise DataError(
+            "`--member` must go with a folder, got an address: its server has chosen; leave it out.",
+            code="data-member",
+        )
+    loaded = connect(model) if is_address(model) else load(model, member)
     if masks is not None and loaded.card.target != "masks":
         raise DataError(
             f"`--masks` must go with a model that segments, this one answers {loaded.card.target}; leave it out.",

@@ -61,6 +61,8 @@ def interruptible(way_back: str | Path) -> Iterator[None]:
 def _resumed_by(way_back: str | Path) -> str | None:
     if not isinstance(way_back, Path):
         return way_back
+    if os.path.isfile(way_back / "certificate.json"):
+        return f"The run is finished. Go on with its reference runs with: wardround resume {way_back}"
     # A disk that is gone has no such file either.
     return f"Go on with: wardround resume {way_back}" if os.path.isfile(way_back / "study.toml") else None
 

@@ -1,6 +1,7 @@
 """`wardround serve`: a run's model for the machines of one clinic, by default for this machine alone."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,10 +23,20 @@ def serve(
     member: Annotated[
         str | None, typer.Option("--member", help="Of several models in the run: its name; default: their mean.")
     ] = None,
+    encrypted: Annotated[
+        bool, typer.Option("--encrypted", help="Answer encrypted features of `predict ADDRESS`, and nothing else.")
+    ] = False,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            "--rows", min=1, help="With --encrypted: pictures that are answered, in all; default: d / 10."
+        ),
+    ] = None,
 ) -> None:
     """Serve a run's model over HTTP: the page at /, and POST /predict, a picture's bytes for the JSON of `predict`.
 
-    Nothing is stored or logged. There is no encryption and no login.
+    With --encrypted neither the model nor a picture is shown to the other side: whoever asks sends encrypted features.
+    Nothing is logged. There is no encryption of the connection and no login.
     """
     from wardround.errors import StudyError
     from wardround.inference.export.write import page_with_graph
@@ -33,18 +44,31 @@ def serve(
     from wardround.inference.serve import Service
     from wardround.inference.serve import serve as answer
 
+    if (rows is not None and not encrypted) or (encrypted and advice is not None):
+        given, other = ("--rows", "go with") if advice is None else ("--advice", "be without")
+        raise StudyError(f"`{given}` must {other} `--encrypted`; change one of them.", code="study-options")
     model = load(path, member)
-    page, _ = page_with_graph(model, advice)
+    if encrypted:
+        from wardround.inference.encrypted.service import EncryptedHead
+
+        head = EncryptedHead.of(model, rows)
+        listen = head.service
+    else:
+        listen = partial(Service.of_model, model, page_with_graph(model, advice)[0])
     try:
-        service = Service(model, page, host, port)
+        service = listen(host, port)
     except (OSError, ValueError) as error:
         raise StudyError(
             f"`--host` and `--port` must be an address of this machine that is free, got {host}:{port} "
             f"({getattr(error, 'strerror', None) or error}); choose another.",
             code="study-address",
         ) from None
-    say(f"{model.card.study.name}: {service.url}")
+    if encrypted:
+        say(*head.sentences(), f"ask with: wardround predict {service.url} PATH...")
+    else:
+        say(f"{model.card.study.name}: {service.url}")
     if not service.is_loopback:
-        say("other machines can ask; pictures are not encrypted on their way, and there is no login", error=True)
+        way = "answers can be changed" if encrypted else "pictures are not encrypted"
+        say(f"other machines can ask; {way} on their way, and there is no login", error=True)
     sys.stdout.flush()
     answer(service)

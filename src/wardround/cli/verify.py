@@ -13,12 +13,14 @@ from wardround.cli.keys import AsJson
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 PinsPath = Annotated[
     Path | None,
-    typer.Option("--pins", help="A file of pinned keys, of its maker and of hospitals, beside this person's own."),
+    typer.Option(
+        "--pins", help="Pinned keys beside one's own: a file, or the folder of a coordinator or hospital."
+    ),
 ]
 
 
 def trusted(key: Path | None, pins: Path | None) -> Mapping[str, bytes]:
-    """Returns the keys that a record may be signed with: one's own, and those of a file of pins and of a key file.
+    """Returns the keys that a record may be signed with: one's own, and those of pins and of a key file.
 
     Raises:
         FederationError: a file holds no such keys.
@@ -28,7 +30,25 @@ def trusted(key: Path | None, pins: Path | None) -> Mapping[str, bytes]:
     from wardround.simulation.own_key import own_pin
 
     found = own_pin() if key is None else {f"the key in {key}": SigningKey.read(key).public}
-    return found if pins is None else {**found, **Pins.read(pins).keys}
+    if pins is None:
+        return found
+    return {**found, **(_of_folder(pins) if pins.is_dir() else Pins.read(pins).keys)}
+
+
+def _of_folder(folder: Path) -> dict[str, bytes]:
+    """Returns the keys of a coordinator's or a hospital's folder by name: its own, and those that it has pinned."""
+    from wardround.config.site import read_site
+    from wardround.secure_aggregation.keys.enrolment import COORDINATORS, HOSPITALS, IDENTITY
+    from wardround.secure_aggregation.keys.identity import SigningKey
+    from wardround.secure_aggregation.keys.pins import Pins
+
+    site = folder / "site.toml"
+    name = str(read_site(site).hospital.name) if site.is_file() else f"the coordinator of {folder}"
+    found = {name: SigningKey.read(folder / IDENTITY).public}
+    for file in (COORDINATORS, HOSPITALS):
+        if (folder / file).is_file():
+            found |= Pins.read(folder / file).keys
+    return found
 
 
 def verify(

@@ -35,7 +35,7 @@ class Choice:
 
 
 VOXELS = Choice(
-    "voxel_features",
+    "boxed_voxel_features",
     None,
     "few numbers on fixed features of every voxel need the fewest patients under privacy",
 )

@@ -78,11 +78,10 @@ def check_evaluation(
             f'[evaluation] level = "{level}" is of test patients by their own ids: [data] test must be "patients", '
             f'got "{data.test}"; change one of them',
         )
-    if strategy in ALONE or data.task == "segmentation":
+    if strategy in ALONE:
         raise conflict(
             "study-evaluation-model",
-            f'[evaluation] level = "{level}" is of one model that calls classes, got strategy = "{strategy}" and '
-            f'task = {data.task or "none"}; set level = "none"',
+            f'[evaluation] level = "{level}" is of one model, got strategy = "{strategy}"; set level = "none"',
         )
     if isinstance(evaluation, NoisedEvaluation) and getattr(privacy, "delta", None) is None:
         raise conflict("study-delta", 'delta must be given in [privacy] for [evaluation] level = "noised"')

@@ -22,10 +22,21 @@ REPAIR: Any = Field("none", description="How unequal hospitals are made up for."
 FRACTION: Any = Field(1.0, gt=0, le=1, description="Share of the hospitals asked in a round, drawn in public.")
 SERVER_LEARNING_RATE: Any = Field(1.0, gt=0, description="Step size of the server.")
 
+AGGREGATE: Any = Field("mean", description='Mean of the hospitals\' answers; all but "mean" see single answers.')
+BYZANTINE: Any = Field(
+    1, ge=1, description='Hospitals that may send anything, for aggregate = "trimmed" and "krum".'
+)
+NORM_BOUND: Any = Field(
+    None,
+    gt=0,
+    description="An answer with a larger L2 norm, noise included, is scaled to this; single answers are seen.",
+)
+
 STRATEGY = "How hospitals work."
 
 Repair = Literal["none", "proportional", "weighted-sampling", "weighted-loss"]
 OptimizerState = Literal["reset", "travels"]
+Aggregate = Literal["mean", "median", "trimmed", "krum"]
 
 
 class Rounds(Section):
@@ -58,6 +69,13 @@ class FederatedSGD(Descent):
         1.0,
         description='Step size; "auto", the default of a private head, follows from noise and patients: docs/heads.md.',
     )
+    average_last: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Release the mean of the last part of the rounds' weights (0: the last); default under dp-sgd: 0.5 "
+        "of a private head, 0.25 of another network from 50 rounds on.",
+    )
     score_rounds: int = Field(
         0,
         ge=0,
@@ -65,6 +83,9 @@ class FederatedSGD(Descent):
         description="Rounds after training that release moments of class scores, for thresholds and calibration; "
         "default of a private head: about 5 % of mu squared.",
     )
+    aggregate: Aggregate = AGGREGATE
+    byzantine: int = BYZANTINE
+    norm_bound: float | None = NORM_BOUND
 
 
 class LocalSection(Descent):
@@ -99,6 +120,9 @@ class Averaging(LocalSection):
     optimizer_state: OptimizerState = OPTIMIZER_STATE
     repair: Repair = REPAIR
     timetable_seed: int = TIMETABLE_SEED
+    aggregate: Aggregate = AGGREGATE
+    byzantine: int = BYZANTINE
+    norm_bound: float | None = NORM_BOUND
 
 
 class Proximal(Averaging):

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 from wardround.config.section import Section, conflict
 from wardround.models.backbones.names import BACKBONES, Backbone, EncoderName, MomentsName
 
-HEADS = ("features",)
-"""Networks that are a linear softmax head, from zero, on rows of norm one: `wardround.config.recipe` is for them."""
+VOXEL_HEADS = ("voxel_features", "boxed_voxel_features")
+"""Networks that answer for each pixel or voxel by its own features alone."""
 
 
 class ModelSection(Section):
@@ -19,6 +19,7 @@ class ModelSection(Section):
         "auto",
         "linear", "features", "small_cnn", "squeezenet", "alexnet", "vgg11", "vgg11_gn", "vgg16", "resnet18",
         "densenet121", "vit_tiny", "unet", "unet3d", "small_unet", "unet_vgg11", "segresnet", "voxel_features",
+        "boxed_voxel_features",
     ] = Field("auto", description="Which network; by default by the task: docs/heads.md.")  # fmt: skip
     width: int | None = Field(
         None,
@@ -32,8 +33,14 @@ class ModelSection(Section):
         pattern=r"^[0-9a-f]{64}$",
         description="SHA-256 of that file, by which it is known; needed between real hospitals.",
     )
-    train: Literal["all", "norms", "head"] = Field(
-        "all", description="Train everything, the last layer and all norms, or the last layer alone."
+    train: Literal["all", "last-block", "norms", "biases", "head"] = Field(
+        "all",
+        description="Train everything, or the last layer: with all norms and the last block before it, with all norms, "
+        "with all biases (BiTFiT), or alone.",
+    )
+    standardise_weights: bool = Field(
+        False,
+        description="Convolutions before the head: each output channel's weights have mean 0 and a fixed norm.",
     )
     init_seed: int = Field(0, ge=0, description="Which initial weights. A public constant.")
     encoder: EncoderName | None = Field(
@@ -91,13 +98,34 @@ class TrainingSection(Section):
     label_correction: Literal["forward", "backward", "none"] = Field(
         "forward", description="Noised labels: how the loss makes up for them."
     )
+    stride: int = Field(
+        1,
+        ge=1,
+        le=8,
+        description="For networks of voxel features: train on every so many voxels along each axis. Default under "
+        "dp-sgd for boxed_voxel_features: 2.",
+    )
     augment: AugmentSection = Field(default_factory=AugmentSection.model_construct)
+
+
+def check_stride(model: ModelSection, training: TrainingSection) -> None:
+    """Refuses a stride where voxels are not trained on one by one, or change from step to step."""
+    if training.stride > 1 and (
+        model.name not in VOXEL_HEADS or training.augment != AugmentSection.model_construct()
+    ):
+        raise conflict(
+            "study-stride",
+            f"stride is for {' and '.join(VOXEL_HEADS)}, without [training.augment], got {training.stride} for "
+            f'[model] name = "{model.name}"; remove stride',
+        )
 
 
 class PerformanceSection(Section):
     """`[performance]`: speed and memory; never the result's meaning."""
 
-    threads: int | None = Field(None, ge=1, description="Threads of a matrix product; default: all cores.")
+    threads: int | None = Field(
+        None, ge=1, description="Threads of a matrix product; default: one, or all cores where they are faster."
+    )
     memory_gb: float = Field(1.0, gt=0, description="Memory for per-patient gradients at one time.")
     cache: Path | None = Field(None, description="Where decoded pictures are kept (they are private).")
     keep: Literal["last", "every-round"] = Field(

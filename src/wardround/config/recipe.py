@@ -1,8 +1,8 @@
-"""The recipe of private linear heads: defaults that are the same for every data set, so that nothing is tuned.
+"""The recipe of private heads: defaults that are the same for every data set, so that nothing is tuned.
 
-It is for a linear softmax head that starts at zero, on rows of norm one, trained by `plan = "dp-sgd"` with one gradient
-sum a round. A key that a study names keeps its value; a key that it leaves out is filled in here, so that the resolved
-study, its digest and the record of its run show every value.
+It is for a linear softmax head that starts at zero, on rows of norm one, and for a small head on features of each
+voxel, trained by `plan = "dp-sgd"` with one gradient sum a round. A key that a study names keeps its value; a key that
+it leaves out is filled in here, so that the resolved study, its digest and the record of its run show every value.
 
 With all patients in every round, T rounds of noise multiplier z are one Gaussian mechanism with mu = sqrt(T) / z: for a
 given total step the noise in the weights does not depend on T. The total step LOGIT_NOISE / C * mu * n makes the noise
@@ -13,20 +13,54 @@ Source: Dong, Roth and Su 2019, https://arxiv.org/abs/1905.02383, Corollary 3.3 
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
-from wardround.config.model import HEADS
 
 CLIPPING_NORM = 0.25
 """C. A gradient of a two-class softmax on a row of norm one starts at 0.71: the clip levels pictures that are wrong."""
 
-ROUNDS = 100
 MOMENTUM = 0.9
 AVERAGE_LAST = 0.5
 
+ROUNDS = 100
+"""Rounds of a study that names none."""
+
+MANY_ROUNDS = 50
+NETWORK_AVERAGE_LAST = 0.25
+"""Part of a private network without a recipe, from `MANY_ROUNDS` on: the mean costs nothing, and has less noise.
+A larger part, or one of fewer rounds, still holds the weights of a model that has not learned."""
+
 LOGIT_NOISE = 3.0
 """Standard deviation of the noise in a class score of a row of norm one after the last round: 12 mu n in all at C."""
+
+
+@dataclass(frozen=True)
+class HeadRecipe:
+    """Defaults of one kind of head.
+
+    Attributes:
+        clipping_norm: C.
+        rounds: the fewest.
+        noise: standard deviation to which the noise of all rounds adds up in a weight; of a linear head on rows of norm
+            one, in a class score as well.
+        stride: of `[training]`.
+        scores: rounds after training release moments of class scores; their number and mu n judge what is feasible.
+    """
+
+    clipping_norm: float
+    rounds: int
+    noise: float
+    stride: int
+    scores: bool
+
+
+HEADS = {
+    "features": HeadRecipe(CLIPPING_NORM, 100, LOGIT_NOISE, 1, scores=True),
+    "boxed_voxel_features": HeadRecipe(0.1, 120, 0.75, 2, scores=False),
+}
+"""By the name of the network."""
 
 MOST_RATE = 100.0
 """The largest learning rate. Rounds are added until the rate is below it."""
@@ -40,29 +74,43 @@ SCORE_SHARE = 0.05
 _STRATEGIES = ("fedsgd", "pooled", "alone", "ensemble")
 
 
-def is_for(model: object, plan: object, clipping: object, strategy: object) -> bool:
-    """Returns whether a study of this network, plan, clipping rule and strategy has the recipe's defaults."""
-    return model in HEADS and plan == "dp-sgd" and clipping != "adaptive" and strategy in _STRATEGIES
+def recipe_for(model: object, plan: object, clipping: object, strategy: object) -> HeadRecipe | None:
+    """Returns the recipe of a study with this network, plan, clipping rule and strategy; None where it has none."""
+    fits = plan == "dp-sgd" and clipping != "adaptive" and strategy in _STRATEGIES
+    return HEADS.get(model) if fits and isinstance(model, str) else None
 
 
 def with_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the tables of a study with the recipe's value for each of its keys that is left out."""
     found = dict(tables)
-    model, privacy, federation = (found.get(name, {}) for name in ("model", "privacy", "federation"))
-    if not all(isinstance(section, dict) for section in (model, privacy, federation)):
+    names = ("model", "training", "privacy", "federation")
+    model, training, privacy, federation = (found.get(name, {}) for name in names)
+    if not all(isinstance(section, dict) for section in (model, training, privacy, federation)):
         return found
     kind = privacy.get("plan"), privacy.get("clipping"), federation.get("strategy", "fedsgd")
-    if not is_for(model.get("name"), *kind):
-        return found
-    privacy = {"clipping_norm": CLIPPING_NORM} | privacy
+    recipe = recipe_for(model.get("name"), *kind)
+    if recipe is None:
+        return found | {"federation": _with_mean(privacy, federation)}
+    if recipe.stride > 1 and "augment" not in training:
+        found["training"] = {"stride": recipe.stride} | training
+    privacy = {"clipping_norm": recipe.clipping_norm} | privacy
     own = {"strategy": "fedsgd", "learning_rate": "auto", "momentum": MOMENTUM, "average_last": AVERAGE_LAST}
     federation = own | federation
     if "rounds" not in federation:
-        federation["rounds"] = _rounds(privacy, federation)
-    if "score_rounds" not in federation and federation["strategy"] in ("fedsgd", "pooled"):
+        federation["rounds"] = _rounds(recipe, privacy, federation)
+    if recipe.scores and "score_rounds" not in federation and federation["strategy"] in ("fedsgd", "pooled"):
         rounds = federation["rounds"]
         federation["score_rounds"] = _score_rounds(rounds) if _positive(rounds) else 0
     return found | {"privacy": privacy, "federation": federation}
+
+
+def _with_mean(privacy: dict[str, Any], federation: dict[str, Any]) -> dict[str, Any]:
+    """Returns the federation of a study without a recipe; many private rounds have the mean of their last quarter."""
+    rounds, strategy = federation.get("rounds", ROUNDS), federation.get("strategy", "fedsgd")
+    is_many = _positive(rounds) and rounds >= MANY_ROUNDS
+    if privacy.get("plan") != "dp-sgd" or strategy not in _STRATEGIES or not is_many:
+        return federation
+    return {"strategy": strategy, "average_last": NETWORK_AVERAGE_LAST} | federation
 
 
 def momentum_sum(rounds: int, momentum: float) -> float:
@@ -79,23 +127,23 @@ def _score_rounds(rounds: float) -> int:
     return round(rounds * SCORE_SHARE / (1 - SCORE_SHARE))
 
 
-def _rounds(privacy: Mapping[str, Any], federation: Mapping[str, Any]) -> int:
-    """Returns the least number of rounds from ROUNDS on at which the automatic rate is below MOST_RATE.
+def _rounds(recipe: HeadRecipe, privacy: Mapping[str, Any], federation: Mapping[str, Any]) -> int:
+    """Returns the least number of rounds from the recipe's on at which the automatic rate is below MOST_RATE.
 
-    The number of patients is public; one that is counted is not known yet, and the rounds are ROUNDS. Noise for the
-    count and for shares of hospitals only lowers mu, and so the rate.
+    The number of patients is public; one that is counted is not known yet, and the rounds are the recipe's. Noise for
+    the count and for shares of hospitals only lowers mu, and so the rate.
     """
     patients, norm, momentum = privacy.get("num_patients"), privacy["clipping_norm"], federation["momentum"]
     if federation["learning_rate"] != "auto" or not all(_positive(value) for value in (patients, norm)):
-        return ROUNDS
+        return recipe.rounds
     if not (momentum == 0 or _positive(momentum)) or momentum >= 1:
-        return ROUNDS
+        return recipe.rounds
 
     def is_below(rounds: int) -> bool:
         mu = _mu(privacy, rounds)
-        return mu is None or LOGIT_NOISE / norm * mu * patients / momentum_sum(rounds, momentum) < MOST_RATE
+        return mu is None or recipe.noise / norm * mu * patients / momentum_sum(rounds, momentum) < MOST_RATE
 
-    return next((rounds for rounds in range(ROUNDS, MOST_ROUNDS) if is_below(rounds)), MOST_ROUNDS)
+    return next((rounds for rounds in range(recipe.rounds, MOST_ROUNDS) if is_below(rounds)), MOST_ROUNDS)
 
 
 def _mu(privacy: Mapping[str, Any], rounds: int) -> float | None:

@@ -22,7 +22,7 @@ from wardround.config.federation import (
     Scaffolding,
     rounds_of,
 )
-from wardround.config.model import ModelSection, PerformanceSection, TrainingSection
+from wardround.config.model import ModelSection, PerformanceSection, TrainingSection, check_stride
 from wardround.config.privacy import (
     DPSGD,
     ClippedUpdates,
@@ -33,7 +33,8 @@ from wardround.config.privacy import (
     PublishedPlan,
     Untrained,
 )
-from wardround.config.recipe import is_for, with_recipe
+from wardround.config.recipe import HeadRecipe, recipe_for, with_recipe
+from wardround.config.robust import check_robust, forget_defaults
 from wardround.config.section import Section, conflict, kinds_of, without_defaults_of_others
 from wardround.config.sums import FEWEST, with_sum
 
@@ -122,24 +123,26 @@ class Study(Section):
                 )
             if privacy.cohorts > self.rounds:
                 raise ValueError(f"cohorts must be <= rounds, {self.rounds}, got {privacy.cohorts}; lower cohorts")
-        if getattr(federation, "learning_rate", None) == "auto" and not self.has_recipe:
+        if getattr(federation, "learning_rate", None) == "auto" and self.recipe is None:
             raise conflict(
                 "study-learning-rate",
-                'learning_rate = "auto" is for a linear head on rows of norm one under plan = "dp-sgd" without an '
-                f'adaptive norm, got [model] name = "{self.model.name}" and plan = "{privacy.plan}"; give a number',
+                'learning_rate = "auto" is for a head on fixed features under plan = "dp-sgd" without an adaptive '
+                f'norm, got [model] name = "{self.model.name}" and plan = "{privacy.plan}"; give a number',
             )
         scored = isinstance(federation, FederatedSGD) and federation.score_rounds > 0
-        if scored and not (self.has_recipe and federation.strategy not in ALONE):
+        if scored and not (self.recipe is not None and self.recipe.scores and federation.strategy not in ALONE):
             raise conflict(
                 "study-score-rounds",
                 f'score_rounds is for one private head of all hospitals, got [model] name = "{self.model.name}", '
                 f'plan = "{privacy.plan}" and strategy = "{federation.strategy}"; remove score_rounds',
             )
+        check_stride(self.model, self.training)
         self._published()
         self._fitted()
         self._unreliable()
         self._masked()
         self._trusted()
+        check_robust(self.federation, self.privacy, self.hospitals.count)
         self._honest()
         check_evaluation(self.evaluation, self.data, self.model, self.privacy, self.federation)
         return self
@@ -260,11 +263,10 @@ class Study(Section):
                 return False
 
     @property
-    def has_recipe(self) -> bool:
-        """True if what the study leaves out of its schedule is by the recipe of private heads."""
-        privacy = self.privacy
-        clipping = getattr(privacy, "clipping", None)
-        return is_for(self.model.name, privacy.plan, clipping, self.federation.strategy)
+    def recipe(self) -> HeadRecipe | None:
+        """The recipe that fills in what the study leaves out of its schedule; None for other studies."""
+        clipping = getattr(self.privacy, "clipping", None)
+        return recipe_for(self.model.name, self.privacy.plan, clipping, self.federation.strategy)
 
     @property
     def fits_head(self) -> bool:
@@ -318,6 +320,7 @@ class Study(Section):
         )
         if isinstance(self.evaluation, NoEvaluation):
             del content["evaluation"]  # a study from before there were levels is the same study
+        forget_defaults(content["federation"])
         if self.model.weights is not None:
             content["model"]["weights"] = self.model.weights_sha256 or self.model.weights.name
         if self.model.backbone is not None:
@@ -341,6 +344,7 @@ class Study(Section):
         tables = self.model_dump(mode="json", exclude_none=True, exclude={"privacy": {"unit"}})
         if isinstance(self.evaluation, NoEvaluation):
             del tables["evaluation"]
+        forget_defaults(tables["federation"])
         for section, values in tables.items():
             nested = {key: value for key, value in values.items() if isinstance(value, dict)}
             lines += [f"[{section}]", *_toml_lines(values), ""]

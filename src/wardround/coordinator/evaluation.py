@@ -24,8 +24,10 @@ from wardround.work import Evaluate, OwnFigures, histogram_coordinates
 _DEADLINE_S = 3600.0
 
 
-def evaluate(coordinator: Coordinator, models: Models, classes: tuple[str, ...]) -> JsonDict | None:
-    """Returns what leaves about the test patients, as a JSON object; None where nothing does.
+def evaluate(
+    coordinator: Coordinator, models: Models, classes: tuple[str, ...], *, masks: bool = False
+) -> JsonDict | None:
+    """Returns what leaves about the test patients, of `masks` or classes, as a JSON object; None where nothing does.
 
     A hospital that refuses or is away leaves the figures to the others, as far as the noise allows; without enough of
     them there are none, and the run ends without figures.
@@ -46,7 +48,8 @@ def evaluate(coordinator: Coordinator, models: Models, classes: tuple[str, ...])
     )
     figures = None
     if total.update is not None:
-        figures = figures_of(total.update.astype(np.float64), classes, noise_std(part, len(total.events)))
+        std = noise_std(part, len(total.events))
+        figures = figures_of(total.update.astype(np.float64), classes, std, masks=masks)
     return {"level": study.evaluation.level, "figures": figures, "missing": _codes(total.failures)}
 
 

@@ -5,7 +5,7 @@ would pull the AUROC of 400 patients down by 0.06 at epsilon 1). So a figure may
 
 Each patient counts once, however many pictures they have. A score is known to 1/16: ties within a bin count half in the
 AUROC, and calibration takes the middle of a bin for its scores. The calibration error is a sum of sizes, so noise makes
-it larger; the others are nearly unbiased.
+it larger; the others are nearly unbiased. Of a segmentation the bins are of each patient's Dice, known to 1/16 as well.
 
 Errors are one standard deviation, by the delta method: with J the derivative of a figure by the bins h,
 noise: sqrt(sum J² s²) for noise of std s in each bin; patients: sqrt(sum J² h), as of independent patients of one
@@ -43,20 +43,25 @@ class Figure:
     standard_error: float | None = None
 
 
-def figures_of(histograms: Floats, classes: Sequence[str], noise_std: float) -> dict[str, object]:
-    """Returns figures as a JSON object: of each curve, and the mean AUROC of the curves.
+def figures_of(
+    histograms: Floats, classes: Sequence[str], noise_std: float, *, masks: bool = False
+) -> dict[str, object]:
+    """Returns figures as a JSON object: of each curve, and the mean AUROC of the curves, or their mean Dice.
 
     Args:
         histograms: as released, (curve * 2 * bin,).
         classes: names of the classes, in order.
         noise_std: std of the noise in each bin.
+        masks: they are of a segmentation; the background is then in no mean.
     """
     blocks = histograms.reshape(histogram_curves(len(classes)), 2, BINS)
-    found = [_curve(block, noise_std) for block in blocks]
+    found = [_curve(block, noise_std, _mask_values if masks else _values) for block in blocks]
     named = classes[1:] if len(classes) == 2 else classes
+    headline = "dice" if masks else "auroc"
+    of = found[1:] if masks and len(found) > 1 else found
     return {
         "patients": asdict(_patients(blocks, noise_std)),
-        "auroc": asdict(_mean([curve["auroc"] for curve in found])),
+        headline: asdict(_mean([curve[headline] for curve in of])),
         "curves": [
             {"class": name} | {key: asdict(figure) for key, figure in curve.items()}
             for name, curve in zip(named, found, strict=True)
@@ -66,18 +71,19 @@ def figures_of(histograms: Floats, classes: Sequence[str], noise_std: float) -> 
     }
 
 
-def _curve(block: Floats, noise_std: float) -> dict[str, Figure]:
+def _curve(block: Floats, noise_std: float, values: Callable[[Floats], dict[str, float]]) -> dict[str, Figure]:
     """Returns the figures of one curve, (2, bin): the others, and those of the class."""
-    names = list(_values(np.ones((2, BINS))))
+    names = list(values(np.ones((2, BINS))))
     negatives, positives = block.sum(axis=1)
-    if min(negatives, positives) <= 0:
+    least = min(negatives, positives) if values is _values else min(positives, positives + negatives)
+    if least <= 0:
         return dict.fromkeys(names, Figure(None))
-    slopes = _derivative(lambda bins: np.array(list(_values(bins).values())), block)
+    slopes = _derivative(lambda bins: np.array(list(values(bins).values())), block)
     noise = noise_std**2 * (slopes**2).sum(axis=(1, 2))
     patients = np.maximum((slopes**2 * block).sum(axis=(1, 2)), 0.0)
     return {
         name: Figure(value, math.sqrt(noise[at]), math.sqrt(noise[at] + patients[at]))
-        for at, (name, value) in enumerate(_values(block).items())
+        for at, (name, value) in enumerate(values(block).items())
     }
 
 
@@ -99,6 +105,15 @@ def _values(block: Floats) -> dict[str, float]:
             f"specificity_at_{threshold:g}": negatives[:first].sum() / negatives.sum(),
             f"accuracy_at_{threshold:g}": (positives[first:].sum() + negatives[:first].sum()) / total,
         }
+    return {name: float(value) for name, value in found.items()}
+
+
+def _mask_values(block: Floats) -> dict[str, float]:
+    """Returns the figures of one class of a segmentation by name: of the patients who have it."""
+    _, having = block
+    found = {"dice": having @ _MIDDLES / having.sum(), "share": having.sum() / block.sum()}
+    for threshold in THRESHOLDS[1:]:
+        found[f"dice_at_least_{threshold:g}"] = having[round(threshold * BINS) :].sum() / having.sum()
     return {name: float(value) for name, value in found.items()}
 
 

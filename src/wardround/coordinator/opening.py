@@ -11,6 +11,7 @@ from wardround.config import Study
 from wardround.coordinator.coordinator import Coordinator
 from wardround.errors import FederationError
 from wardround.federation.aggregators import Aggregator
+from wardround.federation.attempts import AttemptNotes, NoNotes
 from wardround.federation.channel import Channel
 from wardround.federation.masked import MaskedAggregator
 from wardround.federation.messages import Hello
@@ -42,13 +43,16 @@ class Opened:
     hello: Hello
 
 
-def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) -> Opened:
+def open_coordinator(
+    study: Study, channel: Channel, keys: Mapping[str, bytes], notes: AttemptNotes | None = None
+) -> Opened:
     """Returns the coordinator of a study, once all hospitals have greeted it and are alike.
 
     Args:
         study: the agreed study.
         channel: reaches the hospitals.
         keys: public signing keys of all hospitals, by name: receipts must be signed with them.
+        notes: of masked attempts; None for a run that is not resumed.
 
     Raises:
         FederationError: hospitals differ, or have other classes or initial weights than the study gives.
@@ -62,7 +66,7 @@ def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) 
             "be another's.",
             code="federation-no-key",
         )
-    asking = Coordinator(study, plan, channel, strategy_of(study, plan, open_aggregator(plan, _NO_NOISE)))
+    asking = Coordinator(study, plan, channel, strategy_of(study, plan, open_aggregator(study, plan, _NO_NOISE)))
     hello = asking.greet()
     if study.data.classes is not None and hello.classes != study.data.classes:
         raise FederationError(
@@ -80,9 +84,9 @@ def open_coordinator(study: Study, channel: Channel, keys: Mapping[str, bytes]) 
             code="federation-weights-differ",
         )
     masked = None
-    aggregator: Aggregator = open_aggregator(plan, _NO_NOISE)
+    aggregator: Aggregator = open_aggregator(study, plan, _NO_NOISE)
     if plan.masked is not None:
-        aggregator = masked = MaskedAggregator(agreement_of(study, plan, weights.size, keys))
+        aggregator = masked = MaskedAggregator(agreement_of(study, plan, weights.size, keys), notes or NoNotes())
     strategy = strategy_of(study, plan, aggregator, allowed_missing=dropouts_of(plan.noiser))
     coordinator = Coordinator(study, plan, channel, strategy, masked, keys)
     return Opened(coordinator, weights, network, target, hello)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.model_card import card_of
 from wardround.agreed.operating_point import operating_points_of
-from wardround.agreed.schedule import feasibility, schedule_of
+from wardround.agreed.schedule import feasibility, norms_of, schedule_of
 from wardround.agreed.strategies import average_last_of
 from wardround.boundary.text import counted
 from wardround.coordinator.certificate import certificate_of
@@ -22,8 +22,10 @@ from wardround.images.entries import Target
 from wardround.models.card import WeightsCard
 from wardround.models.named import named_weights
 from wardround.models.network import Network
-from wardround.records.folder import RunFolder, RunRecord, read_lines
+from wardround.records.folder import RunFolder, RunRecord
+from wardround.records.reading import read_lines
 from wardround.records.signer import RECEIPTS
+from wardround.report.signal import Signal
 from wardround.report.write import write_report
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.types import Vector
@@ -62,7 +64,7 @@ def run_recorded(
         position = Position(0, state)
         folder.write_checkpoint(0, position.to_arrays())
         said = schedule_of(study, coordinator.plan)
-        if said is not None and "num_patients" in state:
+        if said is not None and said.recipe.scores and "num_patients" in state:
             observer.stage(feasibility(said.mu, float(state["num_patients"][0]), classes))
     else:
         position = Position.from_arrays(*found)
@@ -71,6 +73,8 @@ def run_recorded(
     observer.stage(
         f"training: {section.strategy}, {counted(study.rounds, 'round')}, {counted(hospitals, 'hospital')}"
     )
+    size = position.state.get("num_patients")
+    norms = {} if size is None else norms_of(study, coordinator.plan, float(size[0]), weights.size)
     shown = ""
 
     def look(round: int, models: Models | None) -> JsonDict:
@@ -78,16 +82,24 @@ def run_recorded(
         witness, tries = coordinator.witness(round), coordinator.tries(round)
         entry: JsonDict = {} if witness is None else {"witness": asdict(witness)}
         entry |= {} if tries is None else asdict(tries)
+        if round <= study.training_rounds and section.strategy in ("fedsgd", "pooled"):
+            entry |= norms
         measured, headline = measure(round, models)
         if models is not None:
             epsilon = coordinator.epsilon_after(round)
             entry |= {"epsilon": number_to_json(epsilon)}
             shown = (f"ε {epsilon:.2f}" if math.isfinite(epsilon) else "ε ∞") + headline
+            signal = Signal.of(read_lines(folder.path / "rounds.jsonl"), weights.size)
+            shown += ", diverging: lower learning_rate" if signal is not None and signal.grows else ""
         again = "" if tries is None else f"  attempt {tries.attempts}, without {', '.join(tries.missing)}"
         observer.progress(round, schedule.num_rounds, shown + again)
         return entry | measured
 
-    return run_rounds(coordinator.strategy, coordinator.channel, schedule, position, folder, look)
+    outcome = run_rounds(coordinator.strategy, coordinator.channel, schedule, position, folder, look)
+    signal = Signal.of(read_lines(folder.path / "rounds.jsonl"), weights.size)
+    if signal is not None:
+        observer.stage(signal.sentence())
+    return outcome
 
 
 def write_model(outcome: Outcome, network: Network, folder: RunFolder) -> str:

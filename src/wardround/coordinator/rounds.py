@@ -175,6 +175,8 @@ def run_rounds(
         entry: JsonDict = {"round": round}
         if "clipping_norm" in state:
             entry["clipping_norm"] = float(state["clipping_norm"][0])
+        if "sum_norm" in state and round <= schedule.num_rounds - schedule.score_rounds:
+            entry["sum_norm"] = float(state["sum_norm"][0])
         journal.append_round(entry | look(round, models))
         if round % schedule.checkpoint_every == 0 or round == schedule.num_rounds:
             journal.write_checkpoint(round, position.to_arrays())

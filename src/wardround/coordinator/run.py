@@ -1,7 +1,7 @@
 """A run between hospitals, from the greeting to the report: no picture, no ledger, no hospital's key.
 
     RUN/    study.toml environment.json rounds.jsonl checkpoints/ model.safetensors model.json results.json
-            receipts.json certificate.json record.json report.html handed_out.json
+            receipts.json certificate.json record.json report.html handed_out.json (attempt.json, while it goes on)
 
 Released, to the readers of that folder: noised sums or answers, the models that follow from them, what hospitals say in
 receipts, and of test patients what `[evaluation] level` names: nothing by default (`coordinator.evaluation`).
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wardround.agreed.upload import upload_of
 from wardround.config import Study, read_study
+from wardround.coordinator.attempt_file import AttemptFile
 from wardround.coordinator.evaluation import evaluate, own_figures, statement_in
 from wardround.coordinator.handing_out import hand_out
 from wardround.coordinator.observer import Observer
@@ -20,11 +21,13 @@ from wardround.coordinator.recording import report_on, run_recorded, write_card,
 from wardround.coordinator.rounds import JsonDict, Models, Outcome
 from wardround.errors import RecordError
 from wardround.federation.channel import Channel
+from wardround.images.entries import Target
 from wardround.privacy.plans.kinds import NoisedHistograms, OpenHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.records.environment import describe_environment
-from wardround.records.folder import RunFolder, RunRecord, read_json
+from wardround.records.folder import RunFolder, RunRecord
 from wardround.records.json_object import JsonObject
+from wardround.records.reading import read_json
 from wardround.records.signed import check_signed
 from wardround.records.signer import Signer
 from wardround.secure_aggregation.keys.identity import SigningKey
@@ -66,7 +69,7 @@ def coordinate(
     if (out / "certificate.json").is_file():
         return _ended(study, channel, key, out, observer)
     observer.stage("greeting the hospitals")
-    opened = open_coordinator(study, channel, keys)
+    opened = open_coordinator(study, channel, keys, AttemptFile.of(out))
     folder = RunFolder.open(out) if resumes else RunFolder.create(out)
     try:
         signer = Signer(key, study.digest, "")
@@ -118,6 +121,7 @@ def _run(opened: Opened, folder: RunFolder, observer: Observer) -> None:
     unprotected = [row for row in released if row["protected_by"].startswith("nothing")]
     certificate |= {"standing": "hospitals", "unprotected": unprotected, "evaluation": statement_in(coordinator)}
     folder.finish(certificate)
+    AttemptFile.of(folder.path).remove()
 
 
 def _evaluated(opened: Opened, outcome: Outcome, folder: RunFolder, observer: Observer) -> JsonDict | None:
@@ -129,7 +133,8 @@ def _evaluated(opened: Opened, outcome: Outcome, folder: RunFolder, observer: Ob
         if known.values.get("evaluation") is not None:
             return dict(known.section("evaluation").values)
     observer.stage("evaluating the final model")
-    return evaluate(opened.coordinator, outcome.models, opened.hello.classes)
+    masks = opened.target is Target.MASKS
+    return evaluate(opened.coordinator, outcome.models, opened.hello.classes, masks=masks)
 
 
 def _results(opened: Opened, released: list[dict[str, str]]) -> JsonDict:

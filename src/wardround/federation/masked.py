@@ -11,7 +11,8 @@ uploaded: of gradients, before round 1 of their numbers of patients, after the l
 patients' scores. A hospital that is missing ends the attempt with nothing opened. The others begin a new one, with new
 keys, new samples and new noise, and those who were charged are charged again: any party that relays, together with the
 hospital that was missing, could read the first. A hospital that was started again in between knows of no attempt, and
-is in the new one.
+is in the new one. A coordinator that was ended once all had confirmed asks for the uploads of that attempt first
+(`federation.attempts`).
 """
 
 from collections import Counter
@@ -21,6 +22,7 @@ from typing import assert_never
 import numpy as np
 
 from wardround.errors import FederationError
+from wardround.federation.attempts import AttemptNotes, Confirmed, NoNotes
 from wardround.federation.channel import Channel
 from wardround.federation.messages import (
     Failure,
@@ -84,11 +86,13 @@ class MaskedAggregator:
     """An aggregator of vectors that exist under pairwise masks only (Bonawitz et al. 2017).
 
     Attributes:
+        notes: of the attempt under way.
         witnesses: what the witness coordinates showed in each round that was opened in this process.
         tries: what each of these rounds took.
     """
 
     agreement: Agreement
+    notes: AttemptNotes = field(default_factory=NoNotes)
     witnesses: dict[int, Witness] = field(default_factory=dict)
     tries: dict[int, Tries] = field(default_factory=dict)
     _last: dict[int, int] = field(default_factory=dict, repr=False)
@@ -111,6 +115,14 @@ class MaskedAggregator:
         self._learn_attempts(channel, request, deadline_s)
         failures: Failures = {}
         number, tries, restarts = 1, 0, Counter[HospitalName]()
+        noted = self._noted(request.round, work, requests)
+        if noted is not None:
+            total = self._uploaded(channel, replace(request, attempt=noted.number), work, noted, deadline_s)
+            if total.update is not None:
+                absent = Failure(FailureCode.NO_ANSWER, Stage.TRANSPORT)
+                missing = {name: absent for name in requests if name not in noted.names}
+                self.tries[request.round] = Tries(1, tuple(missing))
+                return Total(total.update, total.events, missing)
         while len(requests) - len(failures) >= self.agreement.minimum:
             tries += 1
             present = tuple(name for name in requests if name not in failures)
@@ -194,12 +206,29 @@ class MaskedAggregator:
         replies, failures = channel.ask(asked(Confirm(announcements)), deadline_s)
         if failures:
             return _missing(failures)
-        replies, failures = channel.ask(asked(Upload(_contents(replies))), deadline_s)
+        confirmed = Confirmed(request.round, request.attempt, attempt, names, announcements, _contents(replies))
+        self.notes.note(confirmed)
+        return self._uploaded(channel, request, of, confirmed, deadline_s)
+
+    def _noted(self, round: int, of: Summed, requests: Requests) -> Confirmed | None:
+        """Returns the attempt at this sum that a process before this one noted, if it was the last."""
+        noted = None if round in self.witnesses else self.notes.last()
+        if noted is None or noted.round != round or not set(noted.names) <= requests.keys():
+            return None
+        return noted if noted.is_of(self._terms(round, of, noted.attempt, len(noted.names))) else None
+
+    def _uploaded(
+        self, channel: Channel, request: Request, of: Summed, confirmed: Confirmed, deadline_s: float
+    ) -> Total:
+        """Returns the sum of the uploads of an attempt that all have confirmed."""
+        names = confirmed.names
+        asked = replace(request, work=Upload(confirmed.confirmations))
+        replies, failures = channel.ask(dict.fromkeys(names, asked), deadline_s)
         if failures:
             return _missing(failures)
 
-        terms = self._terms(request.round, of, attempt, len(names))
-        members = [Announcement.from_bytes(announcement).member for announcement in announcements]
+        terms = self._terms(request.round, of, confirmed.attempt, len(names))
+        members = [Announcement.from_bytes(announcement).member for announcement in confirmed.announcements]
         total = MaskedSum(transcript_of(terms, members))
         uploads = {name: reply for name, reply in replies.items() if isinstance(reply, Uploaded)}
         for upload in uploads.values():

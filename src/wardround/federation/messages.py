@@ -142,6 +142,9 @@ class Receipt:
         epsilon_spent: of all charges of this run, at `delta`; what its patients spent elsewhere is not said.
         delta: of the ledger.
         ledger_head: hash of the ledger's last entry, sealed where the receipt is signed (`hospital.known_ledgers`).
+        evaluations: noised sums that test patients were charged for, beside the releases of the patients trained on;
+            0 for a study that trains nobody, whose releases they are.
+        evaluation_epsilon: of these charges, at `delta`.
         public_key: Ed25519, 32 bytes; empty where the hospital has no key.
         signature: over the canonical form of the other fields; empty where the hospital has no key.
     """
@@ -153,13 +156,16 @@ class Receipt:
     epsilon_spent: float
     delta: float
     ledger_head: str
+    evaluations: int = 0
+    evaluation_epsilon: float = 0.0
     public_key: bytes = field(default=b"", repr=False)
     signature: bytes = field(default=b"", repr=False)
 
     def to_json(self) -> dict[str, object]:
         """Returns the receipt as a JSON object, from which its signature can be checked."""
         keys = {"public_key": self.public_key.hex(), "signature": self.signature.hex()}
-        return {**vars(self), "epsilon_spent": number_to_json(self.epsilon_spent), **keys}
+        spent = {name: number_to_json(getattr(self, name)) for name in ("epsilon_spent", "evaluation_epsilon")}
+        return {**vars(self), **spent, **keys}
 
 
 Reply: TypeAlias = Answer | Signed | Uploaded | Received | Hello | Receipt

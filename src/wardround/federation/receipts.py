@@ -46,6 +46,6 @@ def check_receipt(receipt: Receipt, pinned: bytes) -> None:
 def signed_fields(receipt: Receipt) -> tuple[Field, ...]:
     """Returns the values that are signed: of all fields but the signature, in order."""
     # An infinite epsilon is a word; canonical bytes of a word and of a number differ.
-    numbers = {"epsilon_spent": number_to_json(receipt.epsilon_spent), "delta": float(receipt.delta)}
-    values = vars(receipt) | numbers
+    words = {name: number_to_json(getattr(receipt, name)) for name in ("epsilon_spent", "evaluation_epsilon")}
+    values = vars(receipt) | words | {"delta": float(receipt.delta)}
     return tuple(values[field.name] for field in fields(receipt) if field.name != "signature")

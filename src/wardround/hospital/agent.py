@@ -38,6 +38,7 @@ from wardround.privacy.plans.releases import (
 from wardround.published import published
 from wardround.randomness import Randomness, Stream
 from wardround.training.convex import fit_head
+from wardround.training.exact_head import Int64, Steps
 from wardround.training.local import class_of_patients, local_steps
 from wardround.training.patients import TrainingPatients
 from wardround.training.scores import Rows64, moment_rows
@@ -247,6 +248,21 @@ class Agent:
         """Yields the gradient of each patient of this round, drawn in secret, not clipped. Private, each of them."""
         dropout = self.randomness.stream(self.name, "dropout", request.round, request.attempt).seed()
         yield from self.workbench.patient_gradients(weights, self.sample(request), dropout)
+
+    def sums_exactly(self, steps: Steps) -> bool:
+        """Returns whether `exact_sum` gives a round's gradients on this grid; it follows from public numbers alone."""
+        return clip_of(self.plan.training).adaptive is None and self.workbench.sums_exactly(steps)
+
+    def exact_sum(self, request: Request, work: GradientSum, steps: Steps) -> Int64:
+        """Returns the sum of this round's clipped gradients of a linear head, in grid steps, (parameter,). Private.
+
+        Raises:
+            PrivacyError: the round asks for a clipping norm of its own.
+        """
+        clip = clip_of(self.plan.training)
+        if not clip.accepts(work.clipping_norm):
+            raise PrivacyError(f"A round must ask for no clipping norm here, got {work.clipping_norm}.")
+        return self.workbench.exact_sum(work.weights, self.sample(request), clip.norm, clip.fixed, steps)
 
     def score_rows(self, request: Request, weights: Vector) -> Rows64:
         """Returns the moments of class scores of each patient of this round, (patient, parameter). Private."""

@@ -5,8 +5,9 @@ one that was answered. Every answer is signed. So a courier can lose messages, a
 (`federation.wire.signatures`).
 
 A study is opened when it is first asked for, or at the start, and stays open: pictures, network and ledger are then at
-hand. Another study's message is refused with a code, and so is that of a study that cannot be opened; the reason is in
-the hospital's own log.
+hand. Acceptance, policy and pins are read anew for every message: what a person forbids while a study runs is refused
+from the next message on. Another study's message is refused with a code, and so is that of a study that cannot be
+opened; the reason is in the hospital's own log.
 
 Released: what `Hospital.answer` returns.
 """
@@ -22,7 +23,7 @@ from typing import get_args
 import torch
 
 from wardround.config.site import read_policy, read_site
-from wardround.errors import BudgetExhausted, FederationError, MachineError, WardroundError
+from wardround.errors import BudgetExhausted, FederationError, LedgerError, MachineError, WardroundError
 from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.federation.wire.frame import unpack
 from wardround.federation.wire.limits import Limits
@@ -32,7 +33,7 @@ from wardround.hospital.accepted import accept_by_rule, read_accepted
 from wardround.hospital.allowed import quiet_for
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.kept.replies import OTHER_COORDINATOR
-from wardround.hospital.opening import open_hospital, read_identity
+from wardround.hospital.opening import check_still_allowed, open_hospital, read_identity
 from wardround.hospital.pictures import Progress
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.types import HospitalName
@@ -92,13 +93,18 @@ class Desk:
         self._stack.close()
 
     def open(self, digest: str) -> Hospital:
-        """Opens an accepted study; site and policy are read anew.
+        """Opens an accepted study, or returns the open one if the hospital's files still allow it.
 
         Raises:
-            WardroundError: it was not accepted, or is forbidden, or cannot be opened.
+            WardroundError: it is not accepted, or is forbidden, or cannot be opened.
         """
-        if digest not in self._open:
-            site, policy = read_site(self.folder / "site.toml"), read_policy(self.folder / "policy.toml")
+        policy = read_policy(self.folder / "policy.toml")
+        if digest in self._open:
+            check_still_allowed(
+                self.folder, self._open[digest].hospital, policy, read_accepted(self.folder, digest)
+            )
+        else:
+            site = read_site(self.folder / "site.toml")
             accept_by_rule(self.folder, site, policy, digest)
             study = read_accepted(self.folder, digest)
             threads = study.performance.threads or policy.policy.threads or self._threads
@@ -144,9 +150,11 @@ class Desk:
         except MachineError:
             _log.exception("a study cannot be opened")
             return encode_reply(Failure(FailureCode.INTERNAL, Stage.ADMISSION))
-        except WardroundError:
+        except WardroundError as error:
             _log.exception("a study is refused")
-            return encode_reply(Failure(FailureCode.REFUSED_STUDY, Stage.ADMISSION))
+            is_lost = isinstance(error, LedgerError) and asked.study in self._open
+            code = FailureCode.LEDGER if is_lost else FailureCode.REFUSED_STUDY
+            return encode_reply(Failure(code, Stage.ADMISSION))
         except Exception:
             _log.exception("a study cannot be opened")
             return encode_reply(Failure(FailureCode.INTERNAL, Stage.ADMISSION))

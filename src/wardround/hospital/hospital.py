@@ -43,6 +43,7 @@ from wardround.work import (
     Announce,
     Answered,
     Confirm,
+    Evaluate,
     Finish,
     GiveReceipt,
     OwnFigures,
@@ -237,6 +238,11 @@ class Hospital:
             delta=account.delta,
             ledger_head=account.position()[1],
         )
+        tested = None if agent.examined is None else agent.examined.account
+        if tested is not None and tested is not account:
+            receipt = replace(
+                receipt, evaluations=tested.charges(Evaluate.name), evaluation_epsilon=tested.spent()
+            )
         if self.identity is None:
             return receipt
         sealed = sealed_head(receipt.ledger_head, self.identity)

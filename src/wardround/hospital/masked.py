@@ -31,7 +31,7 @@ from wardround.ledger.entry import GENESIS
 from wardround.per_patient.layout import Layout
 from wardround.privacy.plans.releases import clip_of
 from wardround.privacy.rows import Row, rows_of
-from wardround.secure_aggregation.integers.grid import Int64
+from wardround.secure_aggregation.integers.grid import Grid, Int64
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.integers.ring import Residues
 from wardround.secure_aggregation.keys.identity import Identity
@@ -44,6 +44,7 @@ from wardround.secure_aggregation.round.round_key import Announcement, RoundKey
 from wardround.secure_aggregation.round.transcript import Member, Terms, Transcript
 from wardround.secure_aggregation.round.upload import Upload
 from wardround.secure_aggregation.round.witness import WITNESSES
+from wardround.training.exact_head import Steps
 from wardround.work import Announce, CountPatients, Evaluate, GradientSum, ScoreSum, Summed
 
 _log = logging.getLogger("wardround.hospital")
@@ -103,6 +104,11 @@ class MaskedRounds:
         self.notes.check(agent.account)
         self._attempt: _Attempt | None = None
         self._taken_in = b""
+
+    @property
+    def pins(self) -> Pins:
+        """Keys of the other hospitals, as they were pinned when the study was opened."""
+        return self._rule.pins
 
     def announce(self, request: Request, work: Announce) -> bytes | Failure:
         """Returns its announcement: a fresh key for an attempt, signed. Takes in the sum before, if one is owed."""
@@ -208,7 +214,17 @@ class MaskedRounds:
 
     def _noised(self, mechanism: IntegerMechanism, attempt: _Attempt) -> Int64:
         """Returns the sum of the patients' rows with this hospital's noise, (coordinate + witness,). Private."""
-        return mechanism.encode(self._rows(mechanism, attempt), self._agent.noise_bytes(attempt.request))
+        noise, steps = self._agent.noise_bytes(attempt.request), steps_of(mechanism.grid)
+        if isinstance(attempt.of, GradientSum) and self._agent.sums_exactly(steps):
+            return mechanism.noised(lambda: self._exact_sum(steps, attempt), noise)
+        return mechanism.encode(self._rows(mechanism, attempt), noise)
+
+    def _exact_sum(self, steps: Steps, attempt: _Attempt) -> Int64:
+        """Returns the sum of the patients' gradients by matrix products; the witnesses are zeros."""
+        assert isinstance(attempt.of, GradientSum), "only gradients are summed so"
+        found = self._agent.exact_sum(attempt.request, attempt.of, steps)
+        _leave_the_witnesses(found.size, steps.dimension)
+        return np.pad(found, (0, steps.dimension - found.size))
 
     def _rows(self, mechanism: IntegerMechanism, attempt: _Attempt) -> Iterator[Row]:
         """Yields the row that each patient adds to the sum; the witnesses, which it lacks, are zeros on the grid."""
@@ -218,7 +234,7 @@ class MaskedRounds:
             case CountPatients():
                 rows = counted_rows(len(agent.patients))
             case Evaluate():
-                rows = agent.tested.rows(agent.workbench, work.weights)
+                rows = agent.tested.rows(agent.workbench, work.weights, agent.num_classes)
             case GradientSum():
                 layout, clip = Layout.of(agent.workbench.network.trained), clip_of(agent.plan.training)
                 as_row = rows_of(clip, layout, work.clipping_norm)
@@ -228,7 +244,7 @@ class MaskedRounds:
             case _:
                 assert_never(work)
         for row in rows:
-            _leave_the_witnesses(row.size, mechanism)
+            _leave_the_witnesses(row.size, mechanism.dimension)
             yield row
 
     def _others(self, transcript: Transcript) -> list[Member]:
@@ -270,6 +286,11 @@ class MaskedRounds:
         return attempt.transcript
 
 
+def steps_of(grid: Grid) -> Steps:
+    """Returns the numbers of a grid that a head's exact sums are formed on."""
+    return Steps(grid.bound, grid.dimension, grid.steps_per_unit)
+
+
 def residues_of(total: bytes, mechanism: IntegerMechanism) -> Residues:
     """Returns a sum in a mechanism's ring, (coordinate + witness,), from its bytes.
 
@@ -284,11 +305,11 @@ def residues_of(total: bytes, mechanism: IntegerMechanism) -> Residues:
     return np.frombuffer(total, dtype=word).astype(mechanism.ring.dtype)
 
 
-def _leave_the_witnesses(coordinates: int, mechanism: IntegerMechanism) -> None:
+def _leave_the_witnesses(coordinates: int, dimension: int) -> None:
     """Refuses a row with anything of a patient where the witnesses are, or short of a parameter."""
-    if coordinates + WITNESSES != mechanism.dimension:
+    if coordinates + WITNESSES != dimension:
         raise PrivacyError(
-            f"A patient's row must leave {WITNESSES} of {mechanism.dimension} coordinates to the witnesses, got "
+            f"A patient's row must leave {WITNESSES} of {dimension} coordinates to the witnesses, got "
             f"{coordinates}; agree on the mechanism of this network.",
             code="privacy-witnesses",
         )

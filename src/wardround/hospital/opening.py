@@ -10,7 +10,7 @@ Released: nothing. What a hospital refuses, it refuses here, before a request co
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from wardround.hospital.pictures import Progress, read_images, workbench_of
 from wardround.hospital.policy import Policy
 from wardround.images.group import digest_of
 from wardround.images.patients import ImageSet
+from wardround.ledger.entry import LimitSet
 from wardround.ledger.file import LedgerFile
 from wardround.noisers import ByEachHospital
 from wardround.privacy.plans.kinds import NoisedPictures, NothingTrained
@@ -93,9 +94,7 @@ def open_hospital(
         _check_known(ledgers, [patient.id for patient in images.patients], study, policy)
         training, tested = set_aside(images.patients, study)
         persons = [patient.id for patient in training]
-        examined = examined_of(
-            ledgers, study, plan, name, tested, folder, pictures=images.digest, target=images.target
-        )
+        examined = examined_of(ledgers, study, plan, name, tested, folder, images)
         if isinstance(plan.training, NothingTrained):
             assert examined.account is not None, "a plan that trains nothing noises its evaluation"
             account, patients, persons = examined.account, [], []
@@ -178,19 +177,54 @@ def set_limit(ledger: LedgerFile, policy: PolicyFile) -> None:
     Raises:
         StudyError: policy and ledger name different limits.
     """
-    section, known = policy.policy, ledger.limit
-    if known is None and not ledger.position()[0]:
+    section = policy.policy
+    if ledger.limit is None and not ledger.position()[0]:
         ledger.set_limit(section.epsilon_limit, section.delta, by="policy.toml", reason="the first limit")
-    elif known is None or (known.epsilon, known.delta) != (section.epsilon_limit, section.delta):
+    _check_limit(ledger.limit, policy, ledger.path)
+
+
+def check_still_allowed(folder: Path, hospital: Hospital, policy: PolicyFile, study: Study) -> None:
+    """Refuses a study that is open, where the hospital's files have come to forbid it since.
+
+    Args:
+        folder: of the hospital.
+        hospital: open for the study.
+        policy: as it is now.
+        study: as it is accepted now.
+
+    Raises:
+        PrivacyError: the policy forbids the study.
+        StudyError: policy and ledger name different limits, or the key of another hospital is pinned no more.
+    """
+    check_allowed(study, hospital.agent.plan, policy)
+    _check_limit(hospital.agent.account.limit, policy, folder / "ledger.sqlite")
+    if hospital.masked is not None:
+        _check_pinned(folder, Pins.read(folder / "pins.toml"), hospital.masked.pins.keys)
+
+
+def _check_limit(known: LimitSet | None, policy: PolicyFile, ledger: Path) -> None:
+    section = policy.policy
+    if known is None or (known.epsilon, known.delta) != (section.epsilon_limit, section.delta):
         said = (
             "none" if known is None else f"epsilon {known.epsilon:g} at delta {known.delta:g}, set by {known.by}"
         )
         raise StudyError(
             f"`[policy] epsilon_limit` and `delta` must be those of the hospital's ledger ({said}), got "
             f"{section.epsilon_limit:g} at {section.delta:g}; correct policy.toml, or set the limit with: wardround "
-            f"ledger set-limit --ledger {ledger.path}.",
+            f"ledger set-limit --ledger {ledger}.",
             code="study-policy-limit",
         )
+
+
+def _check_pinned(folder: Path, pins: Pins, others: Mapping[str, bytes | None]) -> None:
+    """Refuses a study whose other hospitals are not all pinned, with the keys of `others` where they are known."""
+    for name, key in others.items():
+        if name not in pins.keys or key not in (None, pins.keys[name]):
+            raise StudyError(
+                f"The key of {name} must be pinned, and {folder / 'pins.toml'} has none, or has another than the open "
+                f"study. Pin it with: wardround consortium pin ANSWER --home {folder}; then restart the agent.",
+                code="study-no-pin",
+            )
 
 
 def _check_known(ledger: LedgerFile, persons: list[PatientId], study: Study, policy: PolicyFile) -> None:
@@ -284,13 +318,7 @@ def _masked_rounds(folder: Path, agent: Agent, identity: Identity, study: Study,
     """Returns the hospital's side of masked rounds, with the keys of the others that it pinned."""
     pins = Pins.read(folder / "pins.toml")
     others = [other for other in study.hospitals.names or () if other != agent.name]
-    missing = [other for other in others if other not in pins.keys]
-    if missing:
-        raise StudyError(
-            f"The key of {missing[0]} must be pinned, and {folder / 'pins.toml'} has none. Pin it with: wardround "
-            f"consortium pin ANSWER --home {folder}.",
-            code="study-no-pin",
-        )
+    _check_pinned(folder, pins, dict.fromkeys(others))
     if unheard := [other for other in others if other not in pins.compared]:
         _log.warning(
             "%s: fingerprints of %s were not compared; have them read, and pin again",

@@ -27,7 +27,7 @@ from wardround.images.rows.recipe import View
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
 from wardround.training.encodings import encodings, is_kept
-from wardround.training.workbench import Workbench
+from wardround.training.workbench import Lattice, Workbench
 
 DEFAULT_CACHE = Path("~/.cache/wardround")
 _KEY_FILE = "hospital.key"
@@ -98,6 +98,10 @@ def workbench_of(
     """
     if inputs is None and is_kept(network):
         inputs = encodings(network, images.pixels, cache_of(study), progress)
+    stride = study.training.stride
+    lattice = None
+    if stride > 1:
+        lattice = encodings(network, images.pixels, cache_of(study), progress, stride=stride)
     return Workbench(
         network,
         images.pixels,
@@ -106,6 +110,7 @@ def workbench_of(
         masks=images.masks,
         augmentation=augmentation_of(study, None if images.sliced else images.spacing),
         inputs=inputs,
+        lattice=None if lattice is None else Lattice(stride, lattice),
     )
 
 

@@ -58,6 +58,7 @@ class Whole(nn.Module):
 
     def __init__(self, networks: Sequence[Network], patch: int | None) -> None:
         super().__init__()
+        self.made_of = tuple(networks)
         self.networks = nn.ModuleList(network.whole() for network in networks)
         self._centre = Augmentation(patch=patch)
         self.eval()
@@ -78,14 +79,14 @@ class Model:
 
     Attributes:
         card: its classes, recipe, provenance and guarantee.
-        whole: from uint8 rows to logits; see `Whole`.
+        whole: from uint8 rows to logits: a `Whole`, or one whose last layer is computed elsewhere.
         names: of the networks whose mean it is; empty for one.
         folder: in which it was found.
         scale: from logits to probabilities.
     """
 
     card: ModelCard
-    whole: Whole
+    whole: nn.Module
     names: tuple[str, ...]
     folder: Path
     scale: Calibration

@@ -3,20 +3,22 @@
     GET  /           the page, see `wardround.inference.page.write`
     POST /predict    the bytes of one file (JPEG, PNG, TIFF, BMP, DICOM, NIfTI) to the JSON of `predict --json`
 
-Pictures are in memory until they are answered. Nothing is stored and nothing is logged. There is no encryption and no
+Requests are in memory until they are answered. Nothing is stored and nothing is logged. There is no encryption and no
 login: another program in front of it has to give both where others than this machine may ask.
 """
 
 import json
 import sys
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import cast
 
+from wardround.boundary.loopback import LOOPBACK, QuietHandler, is_own_name
 from wardround.errors import MissingExtra
 from wardround.images.decode.pillow import pillow_kept_quiet
 from wardround.images.dicom.parse import is_dicom
@@ -33,18 +35,31 @@ MOST_BYTES = 64 << 20
 """A request of more bytes is refused before it is read."""
 
 MOST_AT_ONCE = 4
-"""Pictures that are in memory at one time; a further request is told to come again."""
+"""Requests that are in memory at one time; a further one is told to come again."""
 
 SECONDS = 30
 """A client that sends nothing for so long is let go."""
 
 _NAME = "picture"
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+
+
+class Refused(Exception):
+    """A request that is answered by a status and one sentence."""
+
+    def __init__(self, status: HTTPStatus, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The content of a response, and its media type."""
+
+    kind: str
+    content: bytes
+
+
+HTML, JSON, BYTES = "text/html; charset=utf-8", "application/json", "application/octet-stream"
 
 
 class _Content:
@@ -85,11 +100,11 @@ def answers_of(model: Model, content: bytes) -> list[Prediction]:
 
 
 class Service(ThreadingHTTPServer):
-    """The server of a model; `serve_forever` answers until `shutdown`.
+    """A server of a few paths; `serve_forever` answers until `shutdown`.
 
     Args:
-        model: that answers.
-        page: the HTML of `GET /`.
+        gets: the response to `GET` of a path.
+        posts: the response to `POST` of a path, from the request's bytes; it may raise `Refused` and `MissingExtra`.
         host: address to listen at; any but loopback lets other machines ask.
         port: 0 takes a free one, see `url`.
 
@@ -100,11 +115,27 @@ class Service(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, model: Model, page: str, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        gets: Mapping[str, Callable[[], Answer]],
+        posts: Mapping[str, Callable[[bytes], Answer]],
+        host: str = LOOPBACK,
+        port: int = 0,
+    ) -> None:
         super().__init__((host, port), _Handler)
-        self.model, self.page, self.places = model, page.encode("utf-8"), BoundedSemaphore(MOST_AT_ONCE)
+        self.gets, self.posts, self.places = gets, posts, BoundedSemaphore(MOST_AT_ONCE)
         self.host, self.port = str(self.server_address[0]), int(self.server_address[1])
         self.is_loopback = ip_address(self.host).is_loopback
+
+    @classmethod
+    def of_model(cls, model: Model, page: str, host: str = LOOPBACK, port: int = 0) -> "Service":
+        """Returns the server of a model and its page."""
+
+        def predict(content: bytes) -> Answer:
+            return Answer(JSON, json.dumps(json_of(model, answers_of(model, content))).encode())
+
+        html = Answer(HTML, page.encode("utf-8"))
+        return cls({"/": lambda: html}, {"/predict": predict}, host, port)
 
     @property
     def url(self) -> str:
@@ -117,51 +148,61 @@ class Service(ThreadingHTTPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def names(self, host: str) -> bool:
-        """Returns True for a Host header that names this server: a page elsewhere may have a name that leads here."""
-        name, _, port = host.rpartition(":")
-        return not self.is_loopback or (port == str(self.port) and name in (self.host, "localhost"))
+        """Returns True for a Host header that may name this server: any, where other machines may ask."""
+        return not self.is_loopback or is_own_name(host, self.host)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     timeout = SECONDS
-    server_version, sys_version = "wardround", ""
+    content_policy = "frame-ancestors 'none'"
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  # a name of the standard library
         service = self._service()
         if service is None:
             return
-        if self.path != "/":
-            self._fault(HTTPStatus.NOT_FOUND, "the paths are / and /predict")
-            return
-        self._send(HTTPStatus.OK, "text/html; charset=utf-8", service.page)
+        make = service.gets.get(self.path)
+        if make is None:
+            self._unknown(service)
+        else:
+            self._answer(make())
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802  # a name of the standard library
         service = self._service()
         if service is None:
             return
-        if self.path != "/predict":
-            self._fault(HTTPStatus.NOT_FOUND, "the paths are / and /predict")
+        answer = service.posts.get(self.path)
+        if answer is None:
+            self._unknown(service)
             return
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()):
             self._fault(HTTPStatus.LENGTH_REQUIRED, "a request must state its Content-Length")
         elif int(length) > MOST_BYTES:
-            self._fault(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a file must have at most {MOST_BYTES:,} bytes")
+            self._fault(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request must have at most {MOST_BYTES:,} bytes")
         elif not service.places.acquire(blocking=False):
-            self._fault(HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_AT_ONCE} pictures are being answered; ask again")
+            self._fault(HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_AT_ONCE} requests are being answered; ask again")
         else:
             try:
                 content = self.rfile.read(int(length))
                 if len(content) < int(length):
                     self.close_connection = True
                     return
-                found = json_of(service.model, answers_of(service.model, content))
+                found = answer(content)
+            except Refused as error:
+                self._fault(error.status, str(error))
+                return
             except MissingExtra as error:
                 self._fault(HTTPStatus.NOT_IMPLEMENTED, str(error))
                 return
             finally:
                 service.places.release()
-            self._send(HTTPStatus.OK, "application/json", json.dumps(found).encode())
+            self._answer(found)
+
+    def _unknown(self, service: Service) -> None:
+        self._fault(HTTPStatus.NOT_FOUND, f"the paths are {' and '.join(sorted({*service.gets, *service.posts}))}")
+
+    def _answer(self, answer: Answer) -> None:
+        self.send(HTTPStatus.OK, answer.kind, answer.content)
 
     def _service(self) -> Service | None:
         """Returns the server, or None after a refusal: a page of another origin in this machine's browser asks."""
@@ -174,17 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _fault(self, status: HTTPStatus, sentence: str) -> None:
         self.close_connection = True  # what the request has more is not read
-        self._send(status, "application/json", json.dumps({"error": sentence}).encode())
-
-    def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **_HEADERS}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Writes nothing."""
+        self.send(status, JSON, json.dumps({"error": sentence}).encode())
 
 
 def serve(service: Service) -> None:

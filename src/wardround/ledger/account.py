@@ -21,7 +21,7 @@ from wardround.accounting.filter import RenyiFilter
 from wardround.errors import BudgetExhausted, LedgerError
 from wardround.ledger.book import Part
 from wardround.ledger.chain import Chain
-from wardround.ledger.entry import Answered, Charge, Ended
+from wardround.ledger.entry import Answered, Charge, Ended, LimitSet
 
 
 class Account:
@@ -128,6 +128,11 @@ class Account:
     def charges(self, purpose: str) -> int:
         """Returns how often this run was charged for a purpose."""
         return self._part.charged[purpose]
+
+    @property
+    def limit(self) -> LimitSet | None:
+        """The limit of the whole ledger, as last set; None before the first."""
+        return self._chain.limit
 
     @property
     def delta(self) -> float:

@@ -84,6 +84,7 @@ class NetworkCard(Record):
     size: tuple[Side, ...]
     encoder: BackboneName | None = None
     moments: MomentsName | None = None
+    standardise_weights: bool = False
 
     @property
     def backbone(self) -> Backbone | None:

@@ -9,7 +9,7 @@ import difflib
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -31,6 +31,7 @@ from wardround.models.networks.unet import unet
 from wardround.models.networks.unet_vgg11 import unet_vgg11
 from wardround.models.networks.voxel_features import VoxelFeatures, voxel_features
 from wardround.models.stages import cut, staged
+from wardround.models.standardised import with_standardised_weights
 from wardround.models.weights import load_weights
 
 PICTURES = frozenset({2})
@@ -123,6 +124,7 @@ NETWORKS: dict[str, Builder] = {
     ),
     # One answer for each pixel or voxel.
     "voxel_features": _segmenter(voxel_features, encoder=lambda _: VoxelFeatures(), width=16),
+    "boxed_voxel_features": _segmenter(voxel_features, encoder=lambda _: VoxelFeatures(boxed=True), width=16),
     "unet": _unet(depth=3, width=16, dimensions=EITHER),
     "unet3d": _unet(depth=3, width=8, dimensions=VOLUMES),
     "small_unet": _unet(depth=2, width=8, dimensions=EITHER),
@@ -148,6 +150,7 @@ def build(
     weights: Path | None = None,
     width: int | None = None,
     backbone: Backbone | None = None,
+    standardise_weights: bool = False,
 ) -> Network:
     """Returns a network by name, initialised, with a user's weights if there are any.
 
@@ -157,19 +160,24 @@ def build(
         channels: of the pictures: 1 for grey, 3 for colour.
         num_classes: number of logits; a network that segments counts the background.
         init_generator: the only source of the starting values.
-        train: "all"; "norms" for the head and every norm; or "head" to freeze everything before the last layer.
+        train: what is trained, see `wardround.models.network.Stage`; "head" freezes everything before the last layer.
             `linear` and `features` are heads already. A frozen backbone without `weights` is a random one.
         weights: a `.safetensors` file, see `wardround.models.weights.load_weights`.
         width: channels of the first level, for the networks whose builder has a width.
         backbone: encoder of `features` in place of the histograms.
+        standardise_weights: of every convolution before the head, see `wardround.models.standardised`.
 
     Raises:
         ModelError: an unknown name, pictures of a size that the network cannot read, or weights that do not fit.
         MissingExtra: the network is MONAI's, which is not installed; or the backbone's weights are not installed.
     """
     builder, form = _built(name, tuple(size), channels, num_classes, width, backbone)
+    if standardise_weights:
+        builder = _standardising(builder)
     if train not in get_args(Stage):
-        raise ModelError(f"train must be 'all', 'norms' or 'head', got {train!r}. Choose what is trained.")
+        raise ModelError(
+            f"train must be one of {', '.join(get_args(Stage))}, got {train!r}. Choose what is trained."
+        )
     names = _layout(builder, form)
     head = frozenset(key for key, _ in cut(names, builder.head)[1].named_parameters())
     body = initialised(
@@ -221,6 +229,14 @@ def _built(
     form = Form(size, channels, num_classes, _width(name, builder, width))
     _check(name, builder, form)
     return builder, form
+
+
+def _standardising(builder: Builder) -> Builder:
+    def body(form: Form) -> nn.Sequential:
+        found = builder.body(form)
+        return with_standardised_weights(found, cut(found, builder.head)[1])
+
+    return replace(builder, body=body)
 
 
 def _with_backbone(name: str, backbone: Backbone) -> Builder:

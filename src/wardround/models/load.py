@@ -36,6 +36,20 @@ def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
     named = parsed(content, path)
     tensors = {name.removeprefix(prefix): named[name] for name in named if name.startswith(prefix)}
     _check(card, tensors, path)  # before memory is taken for a network of the card's sizes
+    network = built(card)
+    _fill(network, tensors)
+    _check_frozen(card, network, f"in {path.name}")
+    network.trained.eval()
+    return network
+
+
+def built(card: ModelCard) -> Network:
+    """Returns the network of a card, as its initialisation left it: without the trained weights.
+
+    Raises:
+        ModelError: this release normalises otherwise (code `model-normalisation`).
+        MissingExtra: as `load`.
+    """
     network = build(
         card.network.name,
         size=card.network.size,
@@ -45,6 +59,7 @@ def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
         train=card.network.train,
         width=card.network.width,
         backbone=card.network.backbone,
+        standardise_weights=card.network.standardise_weights,
     )
     if normalisation_of(network) != card.normalisation:
         raise ModelError(
@@ -52,15 +67,29 @@ def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
             f"{card.normalisation}; use the release of wardround that wrote the card.",
             code="model-normalisation",
         )
-    _fill(network, tensors)
-    if frozen_sha256(network) != card.encoder_sha256:
-        raise ModelError(
-            f"The frozen parameters in {path.name} must have the `encoder_sha256` of the card, and do not; restore "
-            "both files.",
-            code="model-encoder",
-        )
+    return network
+
+
+def encoder_of(card: ModelCard) -> Network:
+    """Returns the network of a card whose frozen parameters are no part of its weights file: its encoder is right.
+
+    Raises:
+        ModelError: as `built`, and the frozen parameters are not those of the card (code `model-encoder`).
+        MissingExtra: as `load`.
+    """
+    network = built(card)
+    _check_frozen(card, network, "here")
     network.trained.eval()
     return network
+
+
+def _check_frozen(card: ModelCard, network: Network, where: str) -> None:
+    if frozen_sha256(network) != card.encoder_sha256:
+        raise ModelError(
+            f"The frozen parameters {where} must have the `encoder_sha256` of the card, and do not; restore the file "
+            "or the release that the card was written with.",
+            code="model-encoder",
+        )
 
 
 def _prefix(card: ModelCard, model: str | None) -> str:

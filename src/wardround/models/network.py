@@ -17,8 +17,9 @@ from torch import nn
 
 from wardround.models.weights import LoadedWeights
 
-Stage = Literal["all", "norms", "head"]
-"""The trained parameters: everything; the head and the scale and offset of every norm; or the head alone."""
+Stage = Literal["all", "last-block", "norms", "biases", "head"]
+"""The trained parameters: everything; or the head with every norm and the last block before the head, with every norm,
+with every bias, or alone."""
 
 PUBLIC_MEAN = 0.5
 PUBLIC_STD = 0.25

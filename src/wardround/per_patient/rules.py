@@ -17,6 +17,11 @@ from wardround.per_patient.layers.convolution import Convolution
 from wardround.per_patient.layers.elementwise import Embedding, Scale, Shift, Slope
 from wardround.per_patient.layers.linear import Linear
 from wardround.per_patient.layers.norms import GroupNorm, LayerNorm
+from wardround.per_patient.layers.standardised import (
+    StandardisedConvolution,
+    standardised,
+    standardised_convolution,
+)
 from wardround.per_patient.recorder import Recorder, Rule
 
 Maybe = Tensor | None
@@ -66,6 +71,28 @@ def _convolution(dims: int) -> Rule:
         return recorder.use(use, x)
 
     return rule
+
+
+@_batched
+def _standardised(
+    recorder: Recorder,
+    x: Tensor,
+    weight: Tensor,
+    bias: Maybe,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+) -> Any:
+    dims = weight.ndim - 2
+    if x.ndim != weight.ndim or isinstance(padding, str):
+        return NotImplemented
+    names, raw, bias, trains = recorder.trained(weight, bias)
+    use = StandardisedConvolution(
+        names, standardised(raw), bias, trains, _many(stride, dims), _many(padding, dims), _many(dilation, dims),
+        False, (0,) * dims, groups, raw,
+    )  # fmt: skip
+    return recorder.use(use, x)
 
 
 def _transposed(dims: int) -> Rule:
@@ -206,6 +233,7 @@ RULES: dict[Any, Rule] = {
     F.conv1d: _convolution(1),
     F.conv2d: _convolution(2),
     F.conv3d: _convolution(3),
+    standardised_convolution: _standardised,
     F.conv_transpose1d: _transposed(1),
     F.conv_transpose2d: _transposed(2),
     F.conv_transpose3d: _transposed(3),

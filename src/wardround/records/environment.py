@@ -11,10 +11,10 @@ from wardround import __version__
 _PACKAGES = ("torch", "numpy", "scipy", "dp-accounting", "pillow", "safetensors", "cryptography")
 
 
-def threads_of(environment: Mapping[str, object]) -> int | None:
-    """Returns the threads that a run began with, by its record."""
+def threads_of(environment: Mapping[str, object]) -> int:
+    """Returns the threads that a run began with, by its record; 1 where it does not say."""
     threads = environment.get("threads")
-    return threads if isinstance(threads, int) and threads > 0 else None
+    return threads if isinstance(threads, int) and threads > 0 else 1
 
 
 def describe_environment(threads: int) -> dict[str, object]:

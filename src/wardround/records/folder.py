@@ -7,7 +7,8 @@
         checkpoints/       released vectors of the last finished round, or of every round
         model.safetensors  the final model
         model.json         the model card
-        results.json       metrics, baselines, reference runs
+        results.json       metrics, baselines
+        references/        reference runs, one file each, made after the certificate
         released.safetensors  noised pictures and labels, where the study releases them
         receipts.json      the receipts that real hospitals signed
         certificate.json   the statement, sealed ledger heads, the hash of the model
@@ -16,6 +17,7 @@
 
 Those above are the shared record. These below are for the person who simulates, and depend on single patients:
 
+        own.html           test pictures that the model calls wrongly
         patients.csv       the place and number of images of each patient, under a hash whose key was forgotten
         ledger.json        the ledger of the run, how far it was, the digest of the pictures, the total of all studies
         ledger.sqlite      that ledger, of generated patients and of rehearsals; others outlive the run
@@ -42,35 +44,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wardround.boundary.documents import (
-    MOST_JSON_BYTES,
-    MOST_TOML_BYTES,
-    Unfit,
-    decoded,
-    parse_json,
-    parse_toml,
-    read_regular,
-)
+from wardround.boundary.documents import MOST_TOML_BYTES, Unfit, parse_toml
 from wardround.boundary.machine import machine_faults
 from wardround.boundary.private import make_private_folder, open_private
 from wardround.errors import RecordError
 from wardround.records.arrays import Arrays, arrays_from_file, arrays_to_bytes
-from wardround.records.signer import CERTIFICATE, HISTORY, RECORD, SIGNED, Signer
+from wardround.records.json_object import JsonObject
+from wardround.records.reading import read_json, read_lines, read_text
+from wardround.records.signer import CERTIFICATE, HISTORY, RECORD, REFERENCES, SIGNED, Signer
 from wardround.records.writing import locked, remove, write_whole
 
 JsonDict = dict[str, object]
 
 _CHECKPOINT = "round-{:06d}.safetensors"
 _IS_CHECKPOINT = re.compile(r"round-(\d{6,12})\.safetensors", re.ASCII)
-MOST_LINES_BYTES = 64_000_000
 _HALF_WRITTEN = ".*.tmp"
 _FORGOTTEN = ".hospitals.tmp"
 _SYNC_EVERY_S = 5.0
 SHARED = (*SIGNED, RECORD, "report.html")
-"""Files of the shared record, beside `checkpoints/`."""
-_FILES = (*SHARED, "patients.csv", "ledger.json", "hospitals.log", "handed_out.json")
+"""Files of the shared record, beside `checkpoints/` and `references/`."""
+_FILES = (*SHARED, "own.html", "patients.csv", "ledger.json", "hospitals.log", "handed_out.json")
 _OURS = {
-    *_FILES, ".lock", "checkpoints", "hospitals", "ledger.sqlite", "ledger.sqlite.mark", "ledger.sqlite-journal"
+    *_FILES, ".lock", "checkpoints", REFERENCES, "hospitals", "ledger.sqlite", "ledger.sqlite.mark",
+    "ledger.sqlite-journal",
 }  # fmt: skip
 
 
@@ -271,6 +267,7 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         for path in (self.path / "checkpoints").glob("round-*.safetensors"):
             path.unlink()
+        remove(self.path / REFERENCES)
         self.forget_notes()  # those of another run would be taken for this one's
 
 
@@ -283,7 +280,7 @@ class RunRecord:
         study: the resolved study, TOML text.
         environment: versions and machine.
         rounds: one dictionary a round.
-        results: metrics, baselines, reference runs.
+        results: metrics, baselines, and under `references` the reference runs that have ended.
         certificate: the statement and what it rests on.
         own: `ledger.json`, which is not shared; empty where the record came without it.
     """
@@ -309,13 +306,20 @@ class RunRecord:
             raise RecordError(f"The run in {path} must be finished; go on with `wardround resume {path}`.")
         return cls(
             path=path,
-            study=_text(path / "study.toml", MOST_TOML_BYTES),
+            study=read_text(path / "study.toml", MOST_TOML_BYTES),
             environment=read_json(path / "environment.json"),
             rounds=tuple(read_lines(path / "rounds.jsonl")),
-            results=read_json(path / "results.json"),
+            results={"references": {}} | read_json(path / "results.json") | _references(path),
             certificate=read_json(path / "certificate.json"),
             own=read_json(path / "ledger.json") if (path / "ledger.json").exists() else {},
         )
+
+    @property
+    def outstanding(self) -> tuple[str, ...]:
+        """Names of reference runs that the study asks for and that have not ended."""
+        results = JsonObject(self.results, "results.json")
+        done = results.section("references").values
+        return tuple(name for name in results.texts("compare") if name not in done)
 
     def tables(self) -> dict[str, Any]:
         """Returns the tables of the study.
@@ -329,43 +333,13 @@ class RunRecord:
             raise RecordError(f"study.toml must be TOML ({error}); restore it or run again.") from None
 
 
-def read_json(path: Path) -> JsonDict:
-    """Returns the JSON object of a file.
-
-    Raises:
-        RecordError: the file is missing or holds no JSON object.
-    """
-    try:
-        content = parse_json(_text(path, MOST_JSON_BYTES))
-    except Unfit as error:
-        raise RecordError(f"{path} must hold one JSON object ({error}); restore it or run again.") from None
-    if not isinstance(content, dict):
-        raise RecordError(
-            f"{path} must hold one JSON object, got {type(content).__name__}; restore it or run again."
-        )
-    return content
-
-
-def read_lines(path: Path) -> list[JsonDict]:
-    """Returns the JSON objects of a file, one a line; a last line cut off by a crash is left out.
-
-    Raises:
-        RecordError: any other line holds something else.
-    """
-    if not path.exists():
-        return []
-    lines: list[JsonDict] = []
-    texts = _text(path, MOST_LINES_BYTES).split("\n")
-    for number, text in enumerate(texts, start=1):
-        try:
-            line = parse_json(text)
-        except Unfit:
-            line = None
-        if isinstance(line, dict):
-            lines.append(line)
-        elif number < len(texts):  # what follows the last line's end is nothing, or a line that was cut off
-            raise RecordError(f"{path} is damaged at line {number}; restore it or run again.")
-    return lines
+def _references(path: Path) -> JsonDict:
+    """Returns the signed rows of reference runs, by name, as they were signed; nothing where there are none."""
+    there = {f"{REFERENCES}/{file.name}": file for file in (path / REFERENCES).glob("*.json")}
+    if not there or not (path / RECORD).is_file():
+        return {}
+    signed = JsonObject(read_json(path / RECORD), RECORD).section("files").values
+    return {"references": {there[name].stem: read_json(there[name]) for name in signed if name in there}}
 
 
 def _about(round: int) -> str:
@@ -378,14 +352,3 @@ def _round_of(line: JsonDict, path: Path) -> int:
     if type(round) is not int:
         raise RecordError(f"Every line of {path} must name its round; restore it or run again.")
     return round
-
-
-def _text(path: Path, most_bytes: int) -> str:
-    try:
-        return decoded(read_regular(path, most_bytes))
-    except FileNotFoundError:
-        raise RecordError(
-            f"The run folder must hold {path.name}, got none in {path.parent}; restore it from a copy."
-        ) from None
-    except (OSError, Unfit) as error:
-        raise RecordError(f"{path} must be readable text ({error}); restore it or run again.") from None

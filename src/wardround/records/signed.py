@@ -1,6 +1,7 @@
 """Reading a signed record: every shared file held against the hash that a pinned key signed.
 
-A finished run must have all files as they were signed, and no other shared file. A run without a certificate was
+A finished run must have all files as they were signed, and no other shared file. Its page and its reference runs may be
+missing: they can be made again. A run without a certificate was
 interrupted: its rounds may end with lines that were not signed yet, checkpoints may be missing, or cut off by a power
 failure, and what is written at the end may be there already; a resumed run makes all of these again, and pays again.
 """
@@ -14,8 +15,9 @@ from typing import NoReturn
 from wardround.boundary.documents import Unfit, read_regular
 from wardround.errors import RecordError
 from wardround.records.arrays import arrays_from_file
-from wardround.records.folder import MOST_LINES_BYTES, RunRecord, read_json
+from wardround.records.folder import RunRecord
 from wardround.records.json_object import JsonObject
+from wardround.records.reading import MOST_LINES_BYTES, read_json
 from wardround.records.signer import (
     BEGINNING,
     CERTIFICATE,
@@ -24,6 +26,7 @@ from wardround.records.signer import (
     PAGE,
     PURPOSE,
     RECORD,
+    REFERENCES,
     SIGNED,
     sha256_of_file,
     signed_text,
@@ -77,7 +80,8 @@ def check_signed(path: Path, pinned: Mapping[str, bytes]) -> SignedRecord:
 
     Raises:
         RecordError: with the code `record-unsigned`, `record-signature`, `record-key`, `record-missing-NAME`,
-            `record-added-NAME` or `record-edited-NAME`, NAME being "checkpoint", or a file such as "results-json".
+            `record-added-NAME` or `record-edited-NAME`, NAME being "checkpoint", "reference", or a file
+            such as "results-json".
     """
     if not (path / RECORD).is_file():
         raise RecordError(
@@ -107,10 +111,12 @@ def check_signed(path: Path, pinned: Mapping[str, bytes]) -> SignedRecord:
         if not body.flag("finished"):
             _refuse(path, CERTIFICATE, "added")
         for name in (*files, *SIGNED):
-            if name != PAGE or (path / PAGE).exists():  # which can be drawn again
-                _check_file(path / name, files.get(name))
+            if not (name == PAGE or name.startswith(f"{REFERENCES}/")) or (path / name).exists():
+                _check_file(path, name, files.get(name))
+        for reference in (path / REFERENCES).glob("*.json"):
+            _check_file(path, f"{REFERENCES}/{reference.name}", files.get(f"{REFERENCES}/{reference.name}"))
     else:
-        _check_file(path / BEGINNING[1], files.get(BEGINNING[1]))
+        _check_file(path, BEGINNING[1], files.get(BEGINNING[1]))
     _check_history(path / HISTORY, body.integer("rounds"), body.text("history"), is_finished)
     there = _checked_checkpoints(path / "checkpoints", checkpoints, is_finished)
     return SignedRecord(
@@ -125,18 +131,17 @@ def check_signed(path: Path, pinned: Mapping[str, bytes]) -> SignedRecord:
     )
 
 
-def _check_file(path: Path, expected: str | None) -> None:
+def _check_file(folder: Path, name: str, expected: str | None) -> None:
     """Refuses a file that is not as it was signed; one that was not signed must not be there."""
-    if path.name != Path(path.name).name:
-        _refuse(path.parent, path.name, "edited")
+    path = folder / name
     if expected is None:
         if path.exists():
-            _refuse(path.parent, path.name, "added")
+            _refuse(folder, name, "added")
         return
     if not path.is_file():
-        _refuse(path.parent, path.name, "missing")
+        _refuse(folder, name, "missing")
     if _hash_of(path) != expected:
-        _refuse(path.parent, path.name, "edited")
+        _refuse(folder, name, "edited")
 
 
 def _check_history(path: Path, rounds: int, expected: str, is_finished: bool) -> None:
@@ -189,7 +194,8 @@ def _refuse(path: Path, name: str, what: str) -> NoReturn:
         "added": f"{name} must be signed, as everything that is shared, and is not",
         "missing": f"{name} must be there, as it was signed, and is missing",
     }
-    kind = "checkpoint" if name.startswith("checkpoints/") else name.replace(".", "-")
+    in_folder = {"checkpoints": "checkpoint", REFERENCES: "reference"}
+    kind = in_folder.get(name.partition("/")[0], name.replace(".", "-"))
     raise RecordError(
         f"{words[what]} in {path}; restore the run from a copy.",
         code=f"record-{what}-{kind}",

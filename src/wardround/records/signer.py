@@ -30,7 +30,10 @@ BEGINNING: Final = ("study.toml", "environment.json")
 
 RECEIPTS: Final = "receipts.json"
 PAGE: Final = "report.html"
-"""Made from the others; the record names it where its maker drew it (`records.page`)."""
+"""Made from the others; the record names it where its maker drew it (`records.added`)."""
+
+REFERENCES: Final = "references"
+"""The folder of reference runs, a file each; the record names those that have ended (`records.added`)."""
 
 SIGNED: Final = (
     *BEGINNING, HISTORY, "model.safetensors", "model.json", "results.json", "released.safetensors", RECEIPTS,

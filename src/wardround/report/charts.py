@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from wardround.report.canvas import WIDE, Chart, both, figure_of, new_axes, new_figure, rows_axes, write
-from wardround.report.contents import Comparison, Insider, Look, Quality, Report
+from wardround.report.contents import Comparison, Insider, Look, Quality, ReliabilityBin, Report
 from wardround.report.guarantee import Guarantee
 from wardround.report.svg import BAND, INK, MUTED, OPEN, PAPER, PRIVATE, RULE
 
@@ -60,6 +60,17 @@ def comparison_chart(report: Report) -> Chart | None:
     return both(
         lambda width: _draw_comparison(rows, scale, width), f"{scale.title} on the test set{chance}. {said}."
     )
+
+
+def calibration_chart(report: Report) -> Chart | None:
+    """Returns the share of calls that were right against their probability; None when that is not known."""
+    found = report.calibration
+    if found is None or not found.bins:
+        return None
+    said = "; ".join(
+        f"{row.pictures} pictures called with {row.confidence:.2f}: {row.accuracy:.2f} right" for row in found.bins
+    )
+    return both(lambda width: _draw_calibration(found.bins, width), f"Calibration. {said}.")
 
 
 def insiders_chart(report: Report) -> Chart | None:
@@ -186,6 +197,25 @@ def _draw_insiders(rows: Sequence[Insider], width: int) -> Figure:
     corner = ("axes fraction", "axes fraction")
     write(axes, f"ε {condition}", (0, 0), (0, -20), within=corner, colour=MUTED, va="baseline")
     return figure
+
+
+def _draw_calibration(bins: Sequence[ReliabilityBin], width: int) -> Figure:
+    """Draws each bin as a point whose area follows its pictures, beside the diagonal of a calibrated model."""
+    axes = new_axes(new_figure(width, 300), 46, 44, 20, 16)
+    low = max(0.0, math.floor((min(row.confidence for row in bins) - 0.05) * 10) / 10)
+    axes.set_xlim(low, 1.01)
+    axes.set_ylim(min(low, *(row.interval[0] for row in bins)), 1.02)
+    axes.grid(color=RULE, linewidth=1)
+    axes.plot([low, 1], [low, 1], color=MUTED, linewidth=1, dashes=(4, 3))
+    most = max(row.pictures for row in bins)
+    axes.plot([row.confidence for row in bins], [row.accuracy for row in bins], color=PRIVATE, linewidth=1.5)
+    for row in bins:
+        axes.plot([row.confidence] * 2, row.interval, color=PRIVATE, linewidth=1.5)
+        size = 3 + 8 * math.sqrt(row.pictures / most)
+        axes.plot([row.confidence], [row.accuracy], color=PRIVATE, marker="o", markersize=size, linestyle="none")
+    axes.set_xlabel("probability that the model gave", labelpad=4)
+    axes.set_ylabel("share that was right", labelpad=4)
+    return figure_of(axes)
 
 
 def _name(row: Comparison) -> str:

@@ -1,11 +1,13 @@
 """Everything that the report shows, as frozen dataclasses; the template only places it."""
 
+import math
 from dataclasses import dataclass
 
 from wardround.accounting.statement import Statement
 from wardround.report.account import Account
 from wardround.report.evaluation import Evaluation
 from wardround.report.guarantee import Guarantee
+from wardround.report.signal import Signal
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,47 @@ class OperatingRow:
     """A class called from its score, by a threshold from private moments, on the test pictures.
 
     `asked` is the sensitivity that the threshold is for; None where the largest logit decides, for the `reason` given.
+    Sensitivity and specificity have 95 % intervals over patients.
     """
 
     class_name: str
     asked: float | None
     threshold: float
     accuracy: float
-    sensitivity: float | None
-    specificity: float | None
+    sensitivity: Score
+    specificity: Score
     reason: str
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Test pictures called with about the same probability: their number, its mean, and the share called right."""
+
+    pictures: int
+    confidence: float
+    accuracy: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy, pictures taken as independent (Wilson 1927, equation 7)."""
+        z, n, p = 1.959964, self.pictures, self.accuracy
+        middle, width = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        whole = 1 + z * z / n
+        return max(0.0, (middle - width) / whole), min(1.0, (middle + width) / whole)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The calibration of the model's probabilities on the test pictures.
+
+    `released`: they come from a calibration that left with the model; else they are the network's own. `error` is the
+    expected calibration error; bins without pictures are left out.
+    """
+
+    released: bool
+    error: float
+    brier: float
+    bins: tuple[ReliabilityBin, ...]
 
 
 @dataclass(frozen=True)
@@ -207,9 +241,12 @@ class Report:
     shortcut_auroc: float | None = None
     location_dice: float | None = None
     operating_points: tuple[OperatingRow, ...] = ()
+    calibration: Calibration | None = None
+    signal: Signal | None = None
     subgroups: tuple[Subgroup, ...] = ()
     validation: Validation | None = None
     witness: NoiseWitness | None = None
     upload: str = ""
     lost: LostAttempts | None = None
     evaluation: Evaluation | None = None
+    outstanding: tuple[str, ...] = ()

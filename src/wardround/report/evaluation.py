@@ -4,6 +4,11 @@ from dataclasses import dataclass
 
 from wardround.records.json_object import JsonObject
 
+_MASK_FIGURES = (
+    ("dice", "Dice"),
+    ("dice_at_least_0.5", "Patients with Dice 0.5 or more"),
+    ("share", "Patients who have it"),
+)
 _FIGURES = (
     ("auroc", "AUROC"),
     ("accuracy_at_0.5", "Accuracy at 0.5"),
@@ -33,7 +38,7 @@ class Evaluation:
         sentence: the promise to a test patient, or that there is none.
         protected: whether there is one.
         patients: their number, as released.
-        auroc: of the model, the mean over the curves.
+        headline: AUROC of the model, the mean over the curves; of a segmentation Dice.
         curves: figures by class.
         missing: hospitals that are not in the figures, with the reason.
     """
@@ -42,17 +47,18 @@ class Evaluation:
     sentence: str
     protected: bool
     patients: Estimate | None
-    auroc: Estimate | None
+    headline: Estimate | None
     curves: tuple[tuple[str, tuple[Estimate, ...]], ...]
     missing: tuple[tuple[str, str], ...]
 
     def lines(self) -> tuple[str, ...]:
         """Returns the headline in words, for a terminal."""
-        if self.auroc is None or self.patients is None:
+        first = self.headline
+        if first is None or self.patients is None:
             return (f"evaluation ({self.level}): no figures; {_listed(self.missing)}",)
-        found = "none" if self.auroc.value is None else f"{self.auroc.value:.3f} ± {self.auroc.standard_error:.3f}"
+        found = "none" if first.value is None else f"{first.value:.3f} ± {first.standard_error:.3f}"
         warning = "" if self.protected else ", released without protection"
-        return (f"AUROC {found} on about {self.patients.value:.0f} test patients ({self.level}{warning})",)
+        return (f"{first.title} {found} on about {self.patients.value:.0f} test patients ({self.level}{warning})",)
 
 
 def evaluation_of(results: JsonObject, certificate: JsonObject) -> Evaluation | None:
@@ -64,14 +70,15 @@ def evaluation_of(results: JsonObject, certificate: JsonObject) -> Evaluation | 
     if results.values.get("evaluation") is None or certificate.values.get("evaluation") is None:
         return None
     row, promise = results.section("evaluation"), certificate.section("evaluation")
-    patients, auroc = None, None
+    patients, headline = None, None
     curves: tuple[tuple[str, tuple[Estimate, ...]], ...] = ()
     if row.values.get("figures") is not None:
         figures = row.section("figures")
         patients = _estimate("Test patients", figures.section("patients"))
-        auroc = _estimate("AUROC", figures.section("auroc"))
+        named = _FIGURES if "auroc" in figures.values else _MASK_FIGURES
+        headline = _estimate(named[0][1], figures.section(named[0][0]))
         curves = tuple(
-            (curve.text("class"), tuple(_estimate(title, curve.section(key)) for key, title in _FIGURES))
+            (curve.text("class"), tuple(_estimate(title, curve.section(key)) for key, title in named))
             for curve in figures.objects("curves")
         )
     missing = row.section("missing")
@@ -80,7 +87,7 @@ def evaluation_of(results: JsonObject, certificate: JsonObject) -> Evaluation | 
         sentence=promise.text("sentence"),
         protected=promise.section("statement").flag("guarantee"),
         patients=patients,
-        auroc=auroc,
+        headline=headline,
         curves=curves,
         missing=tuple((name, missing.text(name)) for name in missing.values),
     )

@@ -12,6 +12,7 @@ from wardround.records.json_object import JsonObject
 from wardround.report.account import account_of
 from wardround.report.contents import (
     Aside,
+    Calibration,
     Comparison,
     Hospital,
     Insider,
@@ -22,6 +23,7 @@ from wardround.report.contents import (
     OperatingRow,
     Quality,
     Released,
+    ReliabilityBin,
     Report,
     Score,
     Subgroup,
@@ -29,6 +31,7 @@ from wardround.report.contents import (
 )
 from wardround.report.evaluation import evaluation_of
 from wardround.report.guarantee import Guarantee
+from wardround.report.signal import Signal
 
 _PLACES = {"pooled": "All patients in one place", "alone": "Each hospital alone"}
 _ORDER = ("All patients in one place", "Federated", "Each hospital alone")
@@ -123,13 +126,25 @@ def numbers_of(record: RunRecord) -> Report:
         shortcut_auroc=results.maybe_number("shortcut_auroc"),
         location_dice=results.maybe_number("location_dice") if "location_dice" in results.values else None,
         operating_points=_operating_points(results),
+        calibration=_calibration(results),
         subgroups=() if quality is None else _subgroups(results, quality.headline.key),
         validation=_validation(results),
         witness=_witness(certificate),
         upload=_upload(results).text("sentence", ""),
         lost=_lost(_lines(record)),
         evaluation=evaluation_of(results, certificate),
+        outstanding=record.outstanding,
+        signal=Signal.of(record.rounds, results.integer("parameters")),
     )  # fmt: skip
+
+
+def headline_of(record: RunRecord) -> str:
+    """Returns the promise and the first figure of a finished run, in one line."""
+    report = numbers_of(record)
+    first = None if report.quality is None else report.quality.headline
+    if first is None or first.score.value is None:
+        return report.guarantee.text
+    return f"{report.guarantee.text}, {first.title} {first.score.value:.3f}"
 
 
 def summary_of_run(record: RunRecord) -> JsonDict:
@@ -151,11 +166,13 @@ def summary_of_run(record: RunRecord) -> JsonDict:
             for row in report.comparisons
         },
         "operating_points": [asdict(row) for row in report.operating_points],
+        "calibration": None if report.calibration is None else asdict(report.calibration),
         "shortcut_auroc": report.shortcut_auroc,
         "location_dice": report.location_dice,
         "witness": None if report.witness is None else asdict(report.witness),
         "upload": dict(_upload(JsonObject(record.results, "results.json")).values) or None,
         "lost_attempts": None if report.lost is None else report.lost.attempts,
+        "signal": None if report.signal is None else asdict(report.signal),
         "evaluation": None if report.evaluation is None else asdict(report.evaluation),
         "model_sha256": report.model_sha256,
         "report": str(record.path / "report.html"),
@@ -225,12 +242,26 @@ def _operating_points(results: JsonObject) -> tuple[OperatingRow, ...]:
             row.maybe_number("asked_sensitivity"),
             row.number("score"),
             row.number("accuracy"),
-            row.maybe_number("sensitivity"),
-            row.maybe_number("specificity"),
+            _score(row, "sensitivity"),
+            _score(row, "specificity"),
             row.text("reason", ""),
         )
         for row in results.objects("operating_points")
     )
+
+
+def _calibration(results: JsonObject) -> Calibration | None:
+    if results.values.get("calibration") is None:
+        return None
+    row = results.section("calibration")
+    bins = tuple(
+        ReliabilityBin(each.integer("count"), each.number("mean_confidence"), each.number("accuracy"))
+        for each in row.objects("bins")
+        if each.integer("count") > 0
+    )
+    if not all(0 <= each.accuracy <= 1 for each in bins):
+        raise RecordError("results.json must hold shares from 0 to 1 in the bins of its calibration; run again.")
+    return Calibration(row.flag("released"), row.number("error"), row.number("brier"), bins)
 
 
 def _subgroups(results: JsonObject, key: str) -> tuple[Subgroup, ...]:

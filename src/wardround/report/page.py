@@ -8,7 +8,7 @@ from markupsafe import Markup
 from wardround.boundary.text import counted
 from wardround.noisers import Trust
 from wardround.report.canvas import Chart
-from wardround.report.charts import comparison_chart, insiders_chart, rounds_chart
+from wardround.report.charts import calibration_chart, comparison_chart, insiders_chart, rounds_chart
 from wardround.report.comparison import DEALT_ANEW, NOT_CHARGED, Overview, Spread
 from wardround.report.comparison_charts import curves_chart, epsilon_chart, hospitals_chart, spread_chart
 from wardround.report.contents import Report, Score
@@ -26,7 +26,7 @@ def render(report: Report) -> str:
     return rendered(
         "report.html.j2", r=report, s=report.statement, g=report.guarantee, trust=_TRUST,
         rounds_chart=markup_of(rounds_chart(report)), comparison_chart=markup_of(comparison_chart(report)),
-        insiders_chart=markup_of(insiders_chart(report)),
+        insiders_chart=markup_of(insiders_chart(report)), calibration_chart=markup_of(calibration_chart(report)),
     )  # fmt: skip
 
 

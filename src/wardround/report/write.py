@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from wardround.errors import MissingExtra
+from wardround.records.added import write_page
 from wardround.records.folder import RunRecord
-from wardround.records.page import write_page
 from wardround.records.signer import PAGE
 from wardround.records.writing import write_whole
 from wardround.report.comparison import Overview

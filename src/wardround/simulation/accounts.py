@@ -24,8 +24,9 @@ from wardround.ledger.file import LedgerFile
 from wardround.ledger.place import own_ledger
 from wardround.ledger.spending import spending_of
 from wardround.privacy.plans.plan import Plan
-from wardround.records.folder import RunFolder, read_json
+from wardround.records.folder import RunFolder
 from wardround.records.json_object import JsonObject
+from wardround.records.reading import read_json
 from wardround.simulation.materials import Materials
 from wardround.simulation.references import POOLED
 from wardround.training.patients import training_patients

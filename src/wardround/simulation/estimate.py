@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,12 +20,11 @@ from wardround.agreed.upload import MaskedUpload, upload_of
 from wardround.boundary.text import counted
 from wardround.config import Study
 from wardround.config.choice import choice_for
+from wardround.hospital.masked import steps_of
 from wardround.hospital.pictures import list_pictures
 from wardround.images.entries import Target
 from wardround.images.listing import Listing
 from wardround.models.network import Network
-from wardround.per_patient.batch import PatientBatch
-from wardround.per_patient.clipped_sum import clipped_sum
 from wardround.per_patient.layout import Layout
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan
@@ -36,9 +36,9 @@ from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.simulation.absences import check_availability
 from wardround.simulation.federate import answers_as_one
 from wardround.simulation.references import check_references
-from wardround.training.encodings import is_kept
+from wardround.training.encodings import is_kept, strided
 from wardround.training.patients import TrainingPatients
-from wardround.training.workbench import Sample, Workbench
+from wardround.training.workbench import Lattice, Sample, Workbench
 from wardround.types import Persons
 
 
@@ -157,7 +157,7 @@ def estimate(study: Study) -> Estimate:
 
 def _feasibility(study: Study, schedule: Schedule | None, patients: int | None, classes: int) -> str:
     """Returns the sentence on mu n; of listed patients as many as are expected to train."""
-    if schedule is None:
+    if schedule is None or not schedule.recipe.scores:
         return ""
     if schedule.num_patients is not None:
         return feasibility(schedule.mu, schedule.num_patients, classes)
@@ -202,29 +202,47 @@ def _target(study: Study, listing: Listing | None) -> tuple[Target, int]:
 
 def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...]) -> tuple[float, int]:
     """Returns seconds a picture of one private gradient sum, and the memory of the gradients at one time."""
-    limit = int(study.performance.memory_gb * 1e9)
-    loss = loss_of(study, target)
 
     def seconds_of(pictures: int) -> float:
-        drawn = np.random.default_rng(0).integers(0, 256, (pictures, *shape), dtype=np.uint8)
-        shown, _ = augmentation_of(study, None).centre(torch.from_numpy(drawn))
-        with torch.no_grad():
-            inputs = _inputs(network, shown)
-        space = inputs.shape[2:] if target is Target.MASKS else ()
-        labels, patient = torch.zeros((pictures, *space), dtype=torch.int64), torch.arange(pictures)
-        batch = PatientBatch(inputs, labels, patient, pictures)
-        started = time.perf_counter()
-        clipped_sum(network.trained, loss, batch, clipping_norm=1.0, memory_bytes=limit)
-        return time.perf_counter() - started
+        bench, everyone = _bench(study, network, target, shape, pictures)
+        return _least(lambda: bench.gradient_sums(bench.initial_weights, [everyone], 1.0, 0))
 
     seconds_of(2)  # the first call loads and compiles
     seconds, pictures = seconds_of(2), 2
     while seconds < 0.02 and pictures <= 256:  # large enough for the fixed cost of a call to vanish
         pictures *= 4
-        seconds = min(seconds_of(pictures) for _ in range(2))
-    size = network.num_parameters
+        seconds = seconds_of(pictures)
+    limit, size = int(study.performance.memory_gb * 1e9), network.num_parameters
     gradients = min(64, max(1, limit // (8 * size))) * 8 * size
     return seconds / pictures, gradients
+
+
+def _bench(
+    study: Study, network: Network, target: Target, shape: tuple[int, ...], pictures: int
+) -> tuple[Workbench, Sample]:
+    """Returns a workbench of made-up pictures, and all of their patients, of one picture each."""
+    drawn = np.random.default_rng(0).integers(0, 256, (max(1, pictures), *shape), dtype=np.uint8)
+    masks = np.zeros((len(drawn), *shape[1:]), dtype=np.uint8) if target is Target.MASKS else None
+    stride = study.training.stride
+    bench = Workbench(
+        network, drawn, loss_of(study, target), int(study.performance.memory_gb * 1e9), masks=masks,
+        augmentation=augmentation_of(study, None),
+        inputs=_inputs(network, torch.from_numpy(drawn)) if network.encode_once else None,
+        lattice=Lattice(stride, strided(network.encode(torch.from_numpy(drawn)), stride)) if stride > 1 else None,
+    )  # fmt: skip
+    rows = np.arange(pictures)
+    names = names_of(map(str, rows))
+    return bench, Sample(TrainingPatients(rows, np.zeros_like(rows), np.arange(pictures + 1), names), rows)
+
+
+def _least(call: Callable[[], object]) -> float:
+    """Returns the least seconds of three calls: the first looks at the network, once for all rounds."""
+    found = []
+    for _ in range(3):
+        started = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - started)
+    return min(found)
 
 
 def _encoding_of(network: Network, shape: tuple[int, ...], pictures: int) -> tuple[int, list[str]]:
@@ -245,12 +263,16 @@ def _encoding_of(network: Network, shape: tuple[int, ...], pictures: int) -> tup
 
 
 def _inputs(network: Network, shown: torch.Tensor) -> torch.Tensor:
-    """Returns the inputs of the trained part, (picture, ...); a frozen network encodes the first picture for all."""
+    """Returns the inputs of the trained part, (picture, ...).
+
+    A frozen network encodes the first picture, and multiples of its encoding stand for the others, which take the time
+    of pictures that differ.
+    """
     if not is_kept(network):
         inputs: torch.Tensor = network.encode(shown)
         return inputs
     first: torch.Tensor = network.encode(shown[:1])
-    return first.repeat(len(shown), *[1] * (first.ndim - 1))
+    return first * torch.linspace(0.5, 1.0, len(shown)).reshape(-1, *[1] * (first.ndim - 1))
 
 
 def _masked_probe(
@@ -263,30 +285,18 @@ def _masked_probe(
     mechanism = mechanism_of(plan, network.num_parameters)
     clip = clip_of(plan.training)
     norm = None if clip.adaptive is None else clip.norm
+    steps = steps_of(mechanism.grid)
 
     def seconds_of(pictures: int) -> float:
-        drawn = np.random.default_rng(0).integers(0, 256, (max(1, pictures), *shape), dtype=np.uint8)
-        masks = np.zeros((len(drawn), *shape[1:]), dtype=np.uint8) if target is Target.MASKS else None
-        limit = int(study.performance.memory_gb * 1e9)
-        bench = Workbench(
-            network, drawn, loss_of(study, target), limit, masks=masks, augmentation=augmentation_of(study, None),
-            inputs=_inputs(network, torch.from_numpy(drawn)) if network.encode_once else None,
-        )  # fmt: skip
-        weights, rows = bench.initial_weights, np.arange(pictures)
-        names = names_of(map(str, rows))
-        everyone = Sample(TrainingPatients(rows, np.zeros_like(rows), np.arange(pictures + 1), names), rows)
-        found = []
-        for _ in range(3):  # the first of them looks at the network, once for all rounds
-            started = time.perf_counter()
-            as_row = rows_of(clip, Layout.of(network.trained), norm)
-            mechanism.grid.sum_of(map(as_row, bench.patient_gradients(weights, everyone, 0)))
-            found.append(time.perf_counter() - started)
-        return min(found)
+        bench, everyone = _bench(study, network, target, shape, pictures)
+        weights = bench.initial_weights
+        if clip.adaptive is None and bench.sums_exactly(steps):
+            return _least(lambda: bench.exact_sum(weights, everyone, clip.norm, clip.fixed, steps))
+        as_row = rows_of(clip, Layout.of(network.trained), norm)
+        return _least(lambda: mechanism.grid.sum_of(map(as_row, bench.patient_gradients(weights, everyone, 0))))
 
     seconds, pictures = seconds_of(2), 2
     while seconds < 0.2 and pictures < min(sample, 1024):
         pictures = min(4 * pictures, sample)
         seconds = seconds_of(pictures)
-    started = time.perf_counter()
-    mechanism.encode([], system_entropy)
-    return seconds / pictures, time.perf_counter() - started
+    return seconds / pictures, _least(lambda: mechanism.encode([], system_entropy))

@@ -13,14 +13,12 @@ from wardround.coordinator.rounds import JsonDict
 from wardround.images.entries import Target
 from wardround.images.patients import ImageRef
 from wardround.images.quality.shortcut import shortcut_scores
-from wardround.models.operating_point import ByThreshold, OperatingPoint
 from wardround.simulation.materials import Materials
 from wardround.training.metrics.classification import Metrics, evaluate
 from wardround.training.metrics.groups import each_group
 from wardround.training.metrics.mask_scores import MaskScores, SegmentationMetrics
 from wardround.training.metrics.ranking import auroc
 from wardround.training.patients import Rows
-from wardround.training.scores import scores_of
 from wardround.types import Masks, Vector
 
 Quality = Metrics | SegmentationMetrics
@@ -70,38 +68,6 @@ def evaluate_subgroups(weights: Vector, materials: Materials) -> dict[str, objec
         return evaluate(scores[rows], test.labels[rows], patients[rows], generator=generator, grades=grades)
 
     return {column: shown.to_json() for column, shown in each_group(patients, columns, of).items()}
-
-
-def operating_rows(
-    points: Sequence[OperatingPoint], weights: Vector, materials: Materials
-) -> list[dict[str, object]]:
-    """Returns each operating point with its sensitivity, specificity and accuracy on the test pictures, one a row.
-
-    `accuracy` is of the class against the others. A class without threshold is called where its logit is the largest.
-    """
-    test, names = materials.test, materials.images.class_names
-    probabilities = materials.workbench.probabilities(weights, test.rows)
-    scores = scores_of(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))
-    rows: list[dict[str, object]] = []
-    for place, point in enumerate(points):
-        is_own = test.labels == names.index(point.class_name)
-        found: list[tuple[float | None, float]] = [(None, 0.0)]
-        if isinstance(point, ByThreshold):
-            found = [(threshold.sensitivity, threshold.score) for threshold in point.thresholds]
-        for asked, score in found:
-            called = scores[:, place] >= score
-            rows.append(
-                {
-                    "class": point.class_name,
-                    "asked_sensitivity": asked,
-                    "score": score,
-                    "sensitivity": float(called[is_own].mean()) if is_own.any() else None,
-                    "specificity": float(1 - called[~is_own].mean()) if not is_own.all() else None,
-                    "accuracy": float((called == is_own).mean()),
-                    "reason": "" if isinstance(point, ByThreshold) else point.reason,
-                }
-            )
-    return rows
 
 
 def shortcut_auroc(materials: Materials) -> float | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wardround.agreed.strategies import asked_by, open_aggregator, strategy_of, timetable_of
 from wardround.config import Study
+from wardround.config.robust import robust_section
 from wardround.coordinator.coordinator import Coordinator
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel, InProcessChannel
@@ -78,7 +79,7 @@ def federate(
         )
         for position, (name, patients) in enumerate(hospitals.items())
     }
-    aggregator: Aggregator = open_aggregator(plan, randomness)
+    aggregator: Aggregator = open_aggregator(study, plan, randomness)
     availability = availability_of(study)
     masked = None
     if plan.masked is not None:
@@ -102,6 +103,8 @@ def answers_as_one(study: Study, plan: Plan) -> bool:
 
     Only sums over hospitals are then ever seen, each with noise of its own round.
     """
+    if robust_section(study.federation) is not None:
+        return False
     if study.federation.strategy not in ("fedsgd", "pooled") or study.privacy.plan not in ("dp-sgd", "none"):
         return False
     match plan.training:

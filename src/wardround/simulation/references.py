@@ -3,6 +3,9 @@
 They exist in a simulation only, where one machine holds all patients anyway. Nothing is charged to the
 hospitals' ledgers for them, so nothing of them may be published as if it were covered by the statement: the
 record marks each as "released without protection".
+
+They begin when the main run is finished: its model, its signed record and its page wait for none of them. Each is on
+disk when it ends, so that what was interrupted goes on with the next.
 """
 
 import math
@@ -23,6 +26,9 @@ from wardround.federation.strategies.fedsgd import PerPatient
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone, not_private
 from wardround.privacy.plans.plan import Plan
+from wardround.records.added import write_reference
+from wardround.records.folder import RunRecord
+from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.federate import federate
 from wardround.simulation.materials import Hospitals, Materials
@@ -69,6 +75,34 @@ class _Forget:
 
     def append_round(self, entry: JsonDict) -> None:
         """See `Journal`."""
+
+
+def wanted(study: Study, plan: Plan) -> tuple[str, ...]:
+    """Returns the reference runs that a study asks for, without those that a run without privacy is itself."""
+    return tuple(
+        name
+        for name in study.federation.compare
+        if plan.is_private or not (REFERENCES[name].private or name == "no-privacy")
+    )
+
+
+def run_references(
+    study: Study, plan: Plan, materials: Materials, record: RunRecord, observer: Observer, key: SigningKey
+) -> RunRecord:
+    """Runs what is outstanding of a finished run's references; returns its record with them.
+
+    Args:
+        study: of the run.
+        plan: of the run.
+        materials: that it was trained on.
+        record: of the run.
+        observer: watches.
+        key: private, which signed the record; signs each reference when it ends.
+    """
+    for name in record.outstanding:
+        observer.stage(f"reference run: {name}")
+        write_reference(record.path, name, run_reference(name, study, plan, materials, observer), key)
+    return RunRecord.read(record.path)
 
 
 def run_reference(

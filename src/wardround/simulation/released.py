@@ -106,6 +106,7 @@ TEST = Release(
         "results.json/metrics*",
         "results.json/models*",
         "results.json/operating_points*",
+        "results.json/calibration*",
         "results.json/subgroups*",
         "results.json/test/*",
         "results.json/validation*",
@@ -158,7 +159,7 @@ REFERENCES = Release(
     "reference runs and their metrics",
     _READERS,
     "nothing: references of a simulation, charged to no ledger",
-    ("results.json/references*",),
+    ("references/*",),
 )
 TOTAL = Release(
     "what all studies together have cost the {one} who spent most, which depends on that one's account",

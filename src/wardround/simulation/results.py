@@ -1,4 +1,4 @@
-"""The results of a run: metrics, reference runs, releases and their readers, and the table of patients' places."""
+"""The results of a run: metrics, releases and their readers, and the table of patients' places."""
 
 import hashlib
 import hmac
@@ -15,16 +15,16 @@ from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
 from wardround.simulation.absences import availability_of
+from wardround.simulation.called import called
 from wardround.simulation.evaluation import (
     evaluate_models,
     evaluate_subgroups,
     location_dice,
-    operating_rows,
     shortcut_auroc,
     summary_of,
 )
 from wardround.simulation.materials import Hospitals, Materials
-from wardround.simulation.references import POOLED, REFERENCES, pooled, run_reference
+from wardround.simulation.references import POOLED, pooled, wanted
 from wardround.simulation.released import Release
 from wardround.training.patients import TrainingPatients, training_patients
 
@@ -38,27 +38,21 @@ def results_of(
     released: tuple[Release, ...],
     observer: Observer,
 ) -> dict[str, object]:
-    """Returns metrics of the final models, reference runs, and releases with their readers; evaluates and trains."""
+    """Returns metrics of the final models, and releases with their readers; evaluates."""
     observer.stage("evaluating")
     ensemble = study.federation.strategy == "ensemble"
     metrics = evaluate_models(outcome.models, materials, ensemble=ensemble)
     availability = availability_of(study)
     upload = upload_of(plan, materials.workbench.network.num_parameters, hospitals)
-    references: dict[str, object] = {}
-    for name in study.federation.compare:
-        if not plan.is_private and (REFERENCES[name].private or name == "no-privacy"):
-            continue  # the main run is without privacy itself
-        observer.stage(f"reference run: {name}")
-        references[name] = run_reference(name, study, plan, materials, observer)
     return {
         "metrics": summary_of(metrics),
         "validation": _validated(outcome, materials, ensemble),
-        "operating_points": _at_operating_points(study, plan, materials, outcome),
+        **_called(study, plan, materials, outcome),
         "models": {name: m.to_json() for name, m in metrics.items()},
         "subgroups": evaluate_subgroups(next(iter(outcome.models.values())), materials)
         if len(outcome.models) == 1
         else {},
-        "references": references,
+        "compare": list(wanted(study, plan)),
         "target": materials.images.target.value,
         "shortcut_auroc": shortcut_auroc(materials),
         "location_dice": location_dice(materials),
@@ -96,15 +90,14 @@ def _as_dealt(study: Study, plan: Plan, materials: Materials, hospitals: Hospita
     return places if hospitals.keys() == places.keys() else {POOLED: pooled(places)}
 
 
-def _at_operating_points(
-    study: Study, plan: Plan, materials: Materials, outcome: Outcome
-) -> list[dict[str, object]]:
-    """Returns the operating points, and what they reach on the test pictures, which is released without protection."""
-    points = operating_points_of(study, plan, outcome.position.state, materials.images.class_names)
-    if not points:
-        return []
+def _called(study: Study, plan: Plan, materials: Materials, outcome: Outcome) -> dict[str, object]:
+    """Returns what operating points reach on the test pictures, and the calibration; neither of several models."""
+    if materials.images.target is Target.MASKS or len(outcome.models) > 1:
+        return {"operating_points": [], "calibration": None}
     [weights] = outcome.models.values()
-    return operating_rows(points, weights, materials)
+    points = operating_points_of(study, plan, outcome.position.state, materials.images.class_names)
+    rows, calibration = called(points, weights, materials)
+    return {"operating_points": rows, "calibration": calibration}
 
 
 def _validated(outcome: Outcome, materials: Materials, ensemble: bool) -> dict[str, object] | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from wardround.agreed.network import augmentation_of, loss_of
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
 from wardround.boundary.machine import raise_fault
@@ -23,23 +24,29 @@ from wardround.coordinator.observer import Observer
 from wardround.coordinator.recording import Measure, report_on, run_recorded, write_card, write_model
 from wardround.coordinator.rounds import JsonDict, Models
 from wardround.errors import BudgetExhausted, RecordError, StudyError
+from wardround.images.entries import Target
+from wardround.models.linear import linear_layer
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
 from wardround.records.environment import describe_environment, threads_of
-from wardround.records.folder import RunFolder, RunRecord, read_json
+from wardround.records.folder import RunFolder, RunRecord
+from wardround.records.reading import read_json
 from wardround.records.signed import check_signed, verified
 from wardround.records.signer import Signer, sealed
+from wardround.report.numbers import headline_of
 from wardround.simulation.absences import check_availability
 from wardround.simulation.accounts import Accounts, admitted, begun, resumed
+from wardround.simulation.called import OWN_PAGE, show_mistakes
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.federate import federate
 from wardround.simulation.masked import check_masks
 from wardround.simulation.materials import Hospitals, Materials, gather
 from wardround.simulation.own_key import check_contains, own_key, own_pin
-from wardround.simulation.references import POOLED, check_references, pooled
+from wardround.simulation.references import POOLED, check_references, pooled, run_references
 from wardround.simulation.released import releases_of, unprotected_in
 from wardround.simulation.results import patient_table, results_of
+from wardround.training.threads import faster, gradient_step, using_threads
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
 _NAMES = {"study_digest": "study file", "weights_sha256": "weights file"}
@@ -63,17 +70,21 @@ def run_study(
             "hospitals with: wardround coordinate.",
             code="study-evaluation-only",
         )
-    threads = _use_threads(study.performance.threads)
     observer.stage("computing the privacy plan")
     check_availability(study, timetable_of(study))
     plan = plan_of(study)
     check_references(study, plan)
     _check_cap(study, plan)
-    materials = gather(study, observer)
+    with using_threads(study.performance.threads):
+        materials = gather(study, observer)
     plan = replace(plan, persons=materials.images.persons)
     check_masks(plan, materials.workbench.network.num_parameters)
+    threads = _threads_for(study, materials)
     key = own_key()
-    with begun(study, plan, materials, out, fresh=fresh, rehearsal=rehearsal) as (folder, accounts):
+    with (
+        using_threads(threads),
+        begun(study, plan, materials, out, fresh=fresh, rehearsal=rehearsal) as (folder, accounts),
+    ):
         folder.write_json(
             "environment.json",
             describe_environment(threads) | _identity(study, materials),
@@ -86,7 +97,7 @@ def run_study(
 
 
 def resume_run(path: Path, observer: Observer) -> RunRecord:
-    """Goes on with an interrupted run; a finished one is only reported anew.
+    """Goes on with an interrupted run, or with the reference runs of a finished one; else it is only reported anew.
 
     The record is verified first: it must be signed with this person's own key, and be as it was signed.
 
@@ -98,16 +109,16 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
     try:
         if (path / "certificate.json").exists():
             record = verified(path, own_pin())
-            observer.stage("the run is finished; writing its report again")
-            report_on(record, observer, own_key())
-            return record
+            if not record.outstanding:
+                observer.stage("the run is finished; writing its report again")
+                report_on(record, observer, own_key())
+                return record
         signed = check_signed(path, own_pin())
         study = read_study(path / "study.toml")
         environment = read_json(path / "environment.json")
         if study.digest != signed.study_digest:
             raise _changed("study_digest", path)
         key = own_key()
-        _use_threads(threads_of(environment))  # another number of threads may round differently
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
         materials = gather(study, observer)
@@ -115,8 +126,14 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         for what, now in _identity(study, materials).items():
             if environment.get(what) != now:
                 raise _changed(what, path)
-        with resumed(study, plan, materials, path) as accounts:
+        # Another number of threads may round differently.
+        with using_threads(threads_of(environment)), resumed(study, plan, materials, path) as accounts:
             check_contains(accounts.ledger, key, signed.ledger)
+            if signed.is_finished:
+                materials = _admitted(study, materials, accounts, observer)
+                with _hospital_log(folder):
+                    materials, _ = _trained_on(study, plan, materials, folder, accounts, observer)
+                    return _compared(study, plan, materials, RunRecord.read(path), observer)
             folder.signer = Signer(key, study.digest, signed.ledger)
             folder.signer.begin(path, {})
             found = folder.latest_checkpoint()
@@ -145,11 +162,28 @@ def _check_cap(study: Study, plan: Plan) -> None:
         )
 
 
-def _use_threads(threads: int | None) -> int:
-    """Sets the threads of a matrix product; returns how many there are now."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return torch.get_num_threads()
+def _threads_for(study: Study, materials: Materials) -> int:
+    """Returns the threads of a new run, which its record keeps and a resumed run repeats.
+
+    Those of `[performance] threads` where it names them. Else one for a seeded run, whose bits must not depend on how
+    busy a machine is, for masked sums, which take one in any case, and for a linear head; else one or all, by timed
+    steps on random pictures. No patient is looked at.
+    """
+    if study.performance.threads is not None:
+        return study.performance.threads
+    cores, network, images = torch.get_num_threads(), materials.workbench.network, materials.images
+    is_fixed = study.study.seed is not None or linear_layer(network) is not None
+    if cores == 1 or is_fixed or getattr(study.privacy, "sum", None) == "masked":
+        return 1
+    step = gradient_step(
+        network,
+        loss_of(study, images.target),
+        augmentation_of(study, None),
+        images.pixels.shape[1:],
+        has_masks=images.target is Target.MASKS,
+        memory_bytes=int(study.performance.memory_gb * 1e9),
+    )
+    return faster(step, cores)
 
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:
@@ -215,13 +249,8 @@ def _hospital_log(folder: RunFolder) -> Iterator[None]:
 def _train(
     study: Study, plan: Plan, materials: Materials, folder: RunFolder, accounts: Accounts, observer: Observer
 ) -> RunRecord:
-    hospitals = _hospitals(study, materials)
     with _hospital_log(folder):
-        if isinstance(plan.training, NoisedPictures):
-            observer.stage("noising pictures")
-            release = published(study.privacy.plan, "simulation").released_materials
-            materials = release(study, plan, materials, hospitals, accounts, folder)
-            hospitals = _hospitals(study, materials)
+        materials, hospitals = _trained_on(study, plan, materials, folder, accounts, observer)
         federation = federate(
             study, plan, materials, hospitals, accounts.of, accounts.ledger.transaction,
             label="main", memory=folder.path / "hospitals",
@@ -246,6 +275,9 @@ def _train(
         )  # fmt: skip
         results = results_of(study, plan, materials, hospitals, outcome, released, observer)
         folder.write_json("results.json", results)
+        if len(outcome.models) == 1:
+            [weights] = outcome.models.values()
+            show_mistakes(weights, materials, folder.path / OWN_PAGE)
         folder.forget_notes()
         certificate = write_card(
             coordinator, outcome, network, folder, model_sha256=model_sha256, target=images.target,
@@ -255,7 +287,29 @@ def _train(
         accounts.end()
         accounts.note(folder, materials)
         folder.finish(certificate)
-    record = RunRecord.read(folder.path)
+        record = RunRecord.read(folder.path)
+        report_on(record, observer, own_key())
+        return _compared(study, plan, materials, record, observer) if record.outstanding else record
+
+
+def _trained_on(
+    study: Study, plan: Plan, materials: Materials, folder: RunFolder, accounts: Accounts, observer: Observer
+) -> tuple[Materials, Hospitals]:
+    """Returns what training sees, and the patients of each hospital that is asked: noised pictures are made once."""
+    hospitals = _hospitals(study, materials)
+    if not isinstance(plan.training, NoisedPictures):
+        return materials, hospitals
+    observer.stage("noising pictures")
+    release = published(study.privacy.plan, "simulation").released_materials
+    materials = release(study, plan, materials, hospitals, accounts, folder)
+    return materials, _hospitals(study, materials)
+
+
+def _compared(study: Study, plan: Plan, materials: Materials, record: RunRecord, observer: Observer) -> RunRecord:
+    """Runs the references of a finished run, whose figures are said first, and writes its report again."""
+    found = headline_of(record)
+    observer.stage(f"the run is finished: {found}; {counted(len(record.outstanding), 'reference run')} to go")
+    record = run_references(study, plan, materials, record, observer, own_key())
     report_on(record, observer, own_key())
     return record
 

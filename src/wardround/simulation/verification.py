@@ -9,9 +9,8 @@ Released: nothing. A ledger is read on its holder's own machine.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
@@ -27,24 +26,23 @@ from wardround.config import Study, read_study
 from wardround.coordinator.certificate import all_were_present, witness_of
 from wardround.coordinator.evaluation import noise_std
 from wardround.coordinator.figures import figures_of
-from wardround.errors import FederationError, PrivacyError, RecordError
-from wardround.federation.messages import Receipt
-from wardround.federation.receipts import check_receipt
+from wardround.errors import PrivacyError, RecordError
 from wardround.ledger.file import LedgerFile
+from wardround.models.catalogue import NAMES
 from wardround.privacy.plans.adversaries import insiders_of
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import evaluation_statement, statement_of
-from wardround.records.folder import RunRecord, read_json, read_lines
+from wardround.records.folder import RunRecord
 from wardround.records.json_object import JsonObject
+from wardround.records.reading import read_json, read_lines
 from wardround.records.signed import SignedRecord, check_signed
-from wardround.records.signer import PAGE, RECEIPTS, sha256_of_file
+from wardround.records.signer import PAGE, sha256_of_file
 from wardround.secure_aggregation.keys.identity import SigningKey, spoken_fingerprint
-from wardround.secure_aggregation.keys.pins import Pins
 from wardround.simulation.accounts import FILE, IN_FOLDER
 from wardround.simulation.own_key import check_contains
-from wardround.types import HospitalName, Persons
+from wardround.simulation.verified_receipts import EXACT, check_receipts, refuse
+from wardround.types import Persons
 
-_EXACT = 1e-9
 _LOOSE = 0.1
 """Share by which a printed epsilon may lie above the second upper bound: its orders are others."""
 
@@ -99,7 +97,7 @@ def verify_run(
     signed = check_signed(path, pinned)
     study = read_study(path / "study.toml")
     if study.digest != signed.study_digest:
-        _refuse(path, "study.toml", "study", "give the study digest of the record")
+        refuse(path, "study.toml", "study", "give the study digest of the record")
     checks = [
         f"signed by {signed.signer}, and every file as it was signed",
         f"study {study.digest[:12]}…, the one of the record",
@@ -110,7 +108,14 @@ def verify_run(
         record = RunRecord.read(path)
         checks += _certified(path, study, record)
     if not signed.ledger:  # between hospitals, each of which keeps its own
-        found, missing = ((), ()) if record is None else _received(path, study, record, pinned)
+        if signed.signer in (study.hospitals.names or ()):
+            refuse(
+                path,
+                "record.json",
+                "key",
+                f"be signed with its coordinator's key, not {signed.signer}'s",
+            )
+        found, missing = ((), ()) if record is None else check_receipts(path, study, record, pinned)
     else:
         found, missing = _charged(path, study, record, signed, key, ledger)
     if (path / PAGE).exists() and not signed.names_page:
@@ -121,9 +126,9 @@ def verify_run(
 def _rounds_of(path: Path, signed: SignedRecord) -> int:
     lines = read_lines(path / "rounds.jsonl")[: signed.rounds]
     if [line.get("round") for line in lines] != list(range(1, signed.rounds + 1)):
-        _refuse(path, "rounds.jsonl", "rounds", "have one line for each round, in order")
+        refuse(path, "rounds.jsonl", "rounds", "have one line for each round, in order")
     if signed.is_finished and signed.checkpoints[-1:] != (f"round-{signed.rounds:06d}.safetensors",):
-        _refuse(path, "checkpoints", "checkpoint", "end with the last round")
+        refuse(path, "checkpoints", "checkpoint", "end with the last round")
     return signed.rounds
 
 
@@ -131,19 +136,19 @@ def _certified(path: Path, study: Study, record: RunRecord) -> Iterator[str]:
     """Yields what the certificate says and what that was held against."""
     certificate = JsonObject(record.certificate, "certificate.json")
     if certificate.text("study_digest") != study.digest:
-        _refuse(path, "certificate.json", "certificate", "name the study of the record")
+        refuse(path, "certificate.json", "certificate", "name the study of the record")
     if certificate.integer("rounds") != len(record.rounds):
-        _refuse(path, "rounds.jsonl", "rounds", "have as many rounds as the certificate")
+        refuse(path, "rounds.jsonl", "rounds", "have as many rounds as the certificate")
     model = sha256_of_file(path / "model.safetensors")
     card = JsonObject(read_json(path / "model.json"), "model.json").section("weights")
     if {certificate.text("model_sha256"), card.text("sha256")} != {model}:
-        _refuse(path, "model.safetensors", "model", "have the hash in the certificate and in model.json")
+        refuse(path, "model.safetensors", "model", "have the hash in the certificate and in model.json")
     yield f"model {model[:12]}…, the one of the certificate and of its card"
     shown = witness_of(record.rounds)
     stated = None if certificate.values.get("witness") is None else certificate.section("witness")
     kept = ("statistic", "coordinates")
     if (shown and [shown[name] for name in kept]) != (stated and [stated.values.get(name) for name in kept]):
-        _refuse(path, "rounds.jsonl", "rounds", "have the noise-only coordinates of the certificate")
+        refuse(path, "rounds.jsonl", "rounds", "have the noise-only coordinates of the certificate")
     yield from _promised(path, study, record, certificate)
     yield from _evaluated(path, study, record, certificate)
 
@@ -156,7 +161,7 @@ def _evaluated(path: Path, study: Study, record: RunRecord, certificate: JsonObj
         expected = None
     stated = certificate.section("evaluation") if certificate.values.get("evaluation") is not None else None
     if (stated and _words_of(stated)) != (expected and _expected_words(study, expected)):
-        _refuse(path, "certificate.json", "certificate", "state the promise to test patients that the study makes")
+        refuse(path, "certificate.json", "certificate", "state the promise to test patients that the study makes")
     if plan.evaluation is not None and expected is not None:
         _check_figures(path, study, plan, JsonObject(record.results, "results.json"))
         yield f"the promise to test patients is the study's: {expected.short()}"
@@ -181,14 +186,15 @@ def _check_figures(path: Path, study: Study, plan: Plan, results: JsonObject) ->
     """Computes figures of test patients anew from the released histograms, with the noise of the plan."""
     row = results.section("evaluation")
     if row.text("level") != study.evaluation.level:
-        _refuse(path, "results.json", "results", "have the evaluation level of the study")
+        refuse(path, "results.json", "results", "have the evaluation level of the study")
     if row.values.get("figures") is None or plan.evaluation is None:
         return
     figures, present = row.section("figures"), plan.hospitals - len(row.section("missing").values)
     released = np.array(figures.values.get("histograms"), dtype=np.float64).ravel()
-    found = figures_of(released, results.texts("classes"), noise_std(plan.evaluation, present))
+    masks = study.model.name in NAMES["segmentation"]
+    found = figures_of(released, results.texts("classes"), noise_std(plan.evaluation, present), masks=masks)
     if found != figures.values:
-        _refuse(path, "results.json", "results", "have the figures that follow from the released histograms")
+        refuse(path, "results.json", "results", "have the figures that follow from the released histograms")
 
 
 def _promised(path: Path, study: Study, record: RunRecord, certificate: JsonObject) -> Iterator[str]:
@@ -205,25 +211,25 @@ def _promised(path: Path, study: Study, record: RunRecord, certificate: JsonObje
         plan = replace(plan, persons=Persons.UNNAMED)
     releases, counts = _releases(path, plan, statement, event)
     if releases < releases_after(study, len(record.rounds)):
-        _refuse(path, "certificate.json", "certificate", "count every release of the rounds")
+        refuse(path, "certificate.json", "certificate", "count every release of the rounds")
     expected = statement_of(
         plan, releases=releases, counts=counts, simulated=statement.simulated, seeded=study.study.seed is not None
     )
     for name, value in asdict(replace(expected, epsilon=0.0 if expected.guarantee else math.inf)).items():
         if name not in ("epsilon", *_SAID) and value != asdict(statement)[name]:
-            _refuse(path, "certificate.json", "certificate", f"state the {name.replace('_', ' ')} of the study")
-    if not statement.epsilon >= expected.epsilon * (1 - _EXACT):
-        _refuse(path, "certificate.json", "certificate", f"print epsilon {expected.epsilon:.6g} or more")
+            refuse(path, "certificate.json", "certificate", f"state the {name.replace('_', ' ')} of the study")
+    if not statement.epsilon >= expected.epsilon * (1 - EXACT):
+        refuse(path, "certificate.json", "certificate", f"print epsilon {expected.epsilon:.6g} or more")
     if (certificate.text("sentence"), certificate.text("short")) != (statement.sentence(), statement.short()):
-        _refuse(path, "certificate.json", "certificate", "have the sentences of its statement")
+        refuse(path, "certificate.json", "certificate", "have the sentences of its statement")
     present = all_were_present(plan, record.rounds)
     rows = {row.adversary: row.epsilon for row in insiders_of(plan, releases, counts, all_present=present)}
     stated = {row.text("adversary"): row.number("epsilon") for row in certificate.objects("insiders")}
-    if stated.keys() != rows.keys() or any(stated[name] < rows[name] * (1 - _EXACT) for name in rows):
-        _refuse(path, "certificate.json", "certificate", "print epsilon against every adversary, or more")
+    if stated.keys() != rows.keys() or any(stated[name] < rows[name] * (1 - EXACT) for name in rows):
+        refuse(path, "certificate.json", "certificate", "print epsilon against every adversary, or more")
     spent = [line.number("epsilon") for line in _lines(record) if "epsilon" in line.values]
-    if spent != sorted(spent) or any(value > statement.epsilon * (1 + _EXACT) for value in spent):
-        _refuse(path, "rounds.jsonl", "rounds", "spend no more than the certificate, and never take back")
+    if spent != sorted(spent) or any(value > statement.epsilon * (1 + EXACT) for value in spent):
+        refuse(path, "rounds.jsonl", "rounds", "spend no more than the certificate, and never take back")
     yield f"epsilon {statement.epsilon:.6g} is that of {counted(statement.releases, 'release')} under the study's plan"
     if event is not None and statement.guarantee and 0 < statement.delta < 1:
         yield _by_another_way(path, statement, event)
@@ -232,9 +238,9 @@ def _promised(path: Path, study: Study, record: RunRecord, certificate: JsonObje
 def _by_another_way(path: Path, statement: Statement, event: Event) -> str:
     own = epsilon_of(event, statement.delta, statement.accountant)
     bounds = second_opinion(event, statement.delta)
-    least, most = max(own, bounds.lower) * (1 - _EXACT), bounds.upper * (1 + _LOOSE)
+    least, most = max(own, bounds.lower) * (1 - EXACT), bounds.upper * (1 + _LOOSE)
     if not least <= statement.epsilon <= most:
-        _refuse(path, "certificate.json", "certificate", f"print an epsilon of {bounds.lower:.6g} or more")
+        refuse(path, "certificate.json", "certificate", f"print an epsilon of {bounds.lower:.6g} or more")
     return f"epsilon lies between {bounds.lower:.6g} and {bounds.upper:.6g} by the second accountant"
 
 
@@ -252,63 +258,7 @@ def _releases(path: Path, plan: Plan, statement: Statement, event: Event | None)
             return releases, counts
         if not plan.is_counted:
             break
-    _refuse(path, "certificate.json", "certificate", "record the events of the study's plan")
-
-
-def _received(
-    path: Path, study: Study, record: RunRecord, pinned: Mapping[str, bytes]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns what the hospitals' receipts were held against, and what could not be.
-
-    A receipt says what a hospital's own ledger was charged. Its signature must hold under the key that it carries, and
-    that key must be the hospital's pinned one, where one is pinned under its name.
-    """
-    root = (
-        JsonObject(read_json(path / RECEIPTS), RECEIPTS)
-        if (path / RECEIPTS).exists()
-        else JsonObject({}, RECEIPTS)
-    )
-    if root.values.keys() != set(study.hospitals.names or ()):
-        _refuse(path, RECEIPTS, "receipt", "have one receipt of every hospital of the study, and no other")
-    receipts = {name: _receipt(path, root.section(name)) for name in root.values}
-    certificate = JsonObject(record.certificate, "certificate.json")
-    stated = certificate.named_objects("ledgers")
-    for name, receipt in receipts.items():
-        if (receipt.hospital, receipt.study) != (name, study.digest):
-            _refuse(path, RECEIPTS, "receipt", f"have of {name} its own receipt for this study")
-        try:
-            Pins({name: receipt.public_key})
-            check_receipt(receipt, pinned.get(name, receipt.public_key))
-        except FederationError as error:
-            raise RecordError(f"{RECEIPTS} in {path} does not hold. {error}", code="record-receipt") from None
-        if name not in stated or stated[name].number("epsilon_spent") != receipt.epsilon_spent:
-            _refuse(path, "certificate.json", "certificate", f"have the charges that {name} signed")
-        if receipt.releases + receipt.counts > certificate.section("statement").integer("releases"):
-            _refuse(path, "certificate.json", "certificate", f"count every release that {name} signed")
-    if len({receipt.public_key for receipt in receipts.values()}) < len(receipts):
-        _refuse(path, RECEIPTS, "receipt", "be signed with another key for each hospital")
-    strangers = sorted(receipts.keys() - pinned.keys())
-    told = (
-        f"{counted(len(receipts), 'hospital')} signed what their own ledgers were charged, and the "
-        "certificate covers it"
-    )
-    unpinned = f"receipts: the keys of {', '.join(strangers)} are not pinned here (--pins), and may be anybody's"
-    return (told,), ((unpinned,) if strangers else ())
-
-
-def _receipt(path: Path, values: JsonObject) -> Receipt:
-    keys = {name: values.text(name) for name in ("public_key", "signature")}
-    try:
-        if values.values.keys() != {field.name for field in fields(Receipt)}:
-            raise ValueError
-        public_key, signature = (bytes.fromhex(key) for key in keys.values())
-    except ValueError:
-        _refuse(path, RECEIPTS, "receipt", "have receipts with exactly their fields")
-    return Receipt(
-        study=values.text("study"), hospital=HospitalName(values.text("hospital")), releases=values.integer("releases"),
-        counts=values.integer("counts"), epsilon_spent=values.number("epsilon_spent"), delta=values.number("delta"),
-        ledger_head=values.text("ledger_head"), public_key=public_key, signature=signature,
-    )  # fmt: skip
+    refuse(path, "certificate.json", "certificate", "record the events of the study's plan")
 
 
 def _charged(
@@ -363,17 +313,10 @@ def _covered(path: Path, study: Study, record: RunRecord, ledger: LedgerFile, no
     for part in parts if run is not None else ():
         epsilon = epsilon_of(event_of_leaves(sorted_leaves(part.counts)), part.begun.delta, part.begun.accountant)
         fewer = any(count > covered.get(leaf, 0) for leaf, count in part.counts.items())
-        if fewer or spent[part.begun.hospital] < epsilon * (1 - _EXACT):
-            _refuse(path, "certificate.json", "certificate", "cover what the ledger was charged")
+        if fewer or spent[part.begun.hospital] < epsilon * (1 - EXACT):
+            refuse(path, "certificate.json", "certificate", "cover what the ledger was charged")
     return f"the certificate covers every charge of {counted(len(spent), 'hospital')}"
 
 
 def _lines(record: RunRecord) -> Iterator[JsonObject]:
     yield from (JsonObject(line, f"rounds.jsonl, line {number}") for number, line in enumerate(record.rounds, 1))
-
-
-def _refuse(path: Path, name: str, kind: str, must: str) -> NoReturn:
-    raise RecordError(
-        f"{name} in {path} must {must}, and does not: its maker signed what does not hold. Ask for the record again.",
-        code=f"record-{kind}",
-    )

@@ -12,10 +12,10 @@ from scipy.special import logsumexp
 from torch import nn
 
 from wardround.errors import ModelError
+from wardround.models.linear import linear_layer
 from wardround.models.network import Network
 from wardround.per_patient.margins import DOUBLE_PRECISION
 from wardround.privacy.output_perturbation import tolerance_of
-from wardround.training.heads import linear_layer
 from wardround.training.patients import TrainingPatients
 from wardround.training.workbench import Workbench
 from wardround.work import HeadFit

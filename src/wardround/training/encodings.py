@@ -41,14 +41,17 @@ def is_kept(network: Network) -> bool:
     return network.encode_once and next(network.encode.parameters(), None) is not None
 
 
-def encodings(network: Network, pixels: Pictures, cache_dir: Path, progress: Progress) -> Tensor:
+def encodings(
+    network: Network, pixels: Pictures, cache_dir: Path, progress: Progress, *, stride: int | None = None
+) -> Tensor:
     """Returns the encodings of all pictures, (picture, ...), float32, mapped from a file that is made if missing.
 
     Args:
-        network: one for which `is_kept`.
-        pixels: (picture, channel, height, width), uint8; may be a memory map.
+        network: one for which `is_kept`; any with a stride.
+        pixels: (picture, channel, *space), uint8; may be a memory map.
         cache_dir: folder of the files, created for its owner alone if missing.
         progress: told after every picture, while there is something to compute.
+        stride: keeps the encoding of every so many pixels along each axis of space (`strided`) alone.
 
     Guarantee:
         No bit of a row depends on the other pictures, nor on the number of threads.
@@ -56,16 +59,22 @@ def encodings(network: Network, pixels: Pictures, cache_dir: Path, progress: Pro
     Raises:
         MachineError: the folder cannot be written.
     """
-    path = cache_dir / "encodings" / f"{_key(network, pixels)}.npy"
+    path = cache_dir / "encodings" / f"{_key(network, pixels, stride)}.npy"
     found = _mapped(path, len(pixels))
     if found is None:
-        _make(path, network, pixels, progress)
+        _make(path, network, pixels, progress, stride)
         found = _mapped(path, len(pixels))
         assert found is not None, "the file was written whole"
     return torch.from_numpy(found)
 
 
-def _make(path: Path, network: Network, pixels: Pictures, progress: Progress) -> None:
+def strided(values: Tensor, stride: int) -> Tensor:
+    """Returns every so many pixels along each axis of space, (picture, channel, *space), from half a stride on."""
+    every = slice(stride // 2, None, stride)
+    return values[(slice(None), slice(None), *(every,) * (values.ndim - 2))]
+
+
+def _make(path: Path, network: Network, pixels: Pictures, progress: Progress, stride: int | None) -> None:
     parts = path.with_suffix(".parts")
     make_private_folder(parts)
     starts = range(0, len(pixels), PART)
@@ -74,7 +83,7 @@ def _make(path: Path, network: Network, pixels: Pictures, progress: Progress) ->
         part, count = parts / f"{start:09d}.npy", min(PART, len(pixels) - start)
         kept = _mapped(part, count)
         if kept is None:
-            kept = _encoded(network, pixels, range(start, start + count), progress)
+            kept = _encoded(network, pixels, range(start, start + count), progress, stride)
             with appears_whole(part) as file:
                 np.save(file, kept)
         rows.append(kept)
@@ -86,13 +95,15 @@ def _make(path: Path, network: Network, pixels: Pictures, progress: Progress) ->
     shutil.rmtree(parts, ignore_errors=True)
 
 
-def _encoded(network: Network, pixels: Pictures, some: range, progress: Progress) -> npt.NDArray[np.float32]:
+def _encoded(
+    network: Network, pixels: Pictures, some: range, progress: Progress, stride: int | None
+) -> npt.NDArray[np.float32]:
     """Returns the encodings of some pictures, (picture, ...); an interruption waits for those under way only."""
 
     def alone(row: int) -> npt.NDArray[np.float32]:
         with torch.no_grad():
             encoding: Tensor = network.encode(torch.from_numpy(np.array(pixels[row : row + 1])))
-        return encoding.numpy()
+        return (encoding if stride is None else strided(encoding, stride)).numpy()
 
     workers = torch.get_num_threads()
     with one_thread(), ThreadPoolExecutor(workers) as pool:
@@ -116,10 +127,10 @@ def _mapped(path: Path, count: int) -> npt.NDArray[np.float32] | None:
     return rows if rows.dtype == np.dtype("<f4") and rows.ndim > 1 and len(rows) == count else None
 
 
-def _key(network: Network, pixels: Pictures) -> str:
+def _key(network: Network, pixels: Pictures, stride: int | None) -> str:
     facts = [
         FORMAT, torch.__version__, network.name, network.stage, list(pixels.shape),
-        normalisation_of(network), frozen_sha256(network),
+        normalisation_of(network), frozen_sha256(network), *([] if stride is None else [stride]),
     ]  # fmt: skip
     sha256 = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for start in range(0, len(pixels), PART):

@@ -1,13 +1,14 @@
 """Linear heads on kept rows: their gradient sums as matrix products, some hundred pictures at a time."""
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from wardround.models.linear import linear_layer
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
 from wardround.per_patient.clipped_sum import ClippedSum
@@ -17,7 +18,8 @@ from wardround.per_patient.process import one_at_a_time
 from wardround.randomness import Indices
 from wardround.training.linear_head import HeadBatch, head_sum
 from wardround.training.losses import cross_entropy
-from wardround.training.patients import TrainingPatients
+from wardround.training.pairs import KnownPairs
+from wardround.training.patients import Rows, TrainingPatients
 from wardround.types import Vector
 
 _AT_ONCE = 512
@@ -25,15 +27,6 @@ _AT_ONCE = 512
 
 _MOST_SQUARE = 1e60
 """Largest squared norm of a row. The clipping factor of a longer one would have too few digits in float32."""
-
-
-def linear_layer(network: Network) -> nn.Linear | None:
-    """Returns the one layer that is trained, if all before it is fixed and it gives the logits; else None."""
-    layers = [module for module in network.trained.modules() if not list(module.children())]
-    head = layers[-1] if layers else None
-    fixed = all(isinstance(layer, nn.Flatten | nn.Identity) for layer in layers[:-1])
-    is_head = not network.segments and isinstance(head, nn.Linear) and fixed and head.weight.requires_grad
-    return head if is_head else None  # type: ignore[return-value]  # it is a linear layer
 
 
 class HeadSums:
@@ -48,7 +41,8 @@ class HeadSums:
     def __init__(self, layer: nn.Linear, rows: Tensor, squares: Tensor) -> None:
         self._shape, self._has_bias = layer.weight.shape, layer.bias is not None
         self._rows, self._squares = rows, squares
-        self._pairs: list[_Pairs] = []
+        self._pairs = KnownPairs(self._products, _AT_ONCE)
+        self._memory = torch.empty(_AT_ONCE, rows.shape[1])
 
     @classmethod
     def of(cls, network: Network, inputs: Tensor | None, loss: Loss) -> "HeadSums | None":
@@ -107,69 +101,29 @@ class HeadSums:
 
     def _batches(self, patients: TrainingPatients, chosen: Indices) -> Iterator[HeadBatch]:
         """Yields whole patients with their rows."""
-        pairs, counts = self._pairs_of(patients), patients.counts[chosen]
+        pairs, counts = self._pairs.of(patients), patients.counts[chosen]
         drawn, ends = patients.pictures_of(chosen), [0, *accumulate(counts.tolist())]
         for first, last in patient_ranges(counts.tolist(), _AT_ONCE):
             start, stop = ends[first], ends[last]
             places = torch.from_numpy(drawn.rows[start:stop])
-            of = pairs.of(chosen[first:last])
-            # A pair knows its pictures among all of the patients' pictures: here they begin elsewhere.
-            shift = np.repeat(
-                np.array(ends[first:last]) - start - patients.starts[chosen[first:last]],
-                pairs.counts[chosen[first:last]],
-            )
+            one, other, products = map(torch.from_numpy, pairs.among(chosen[first:last]))
+            if (
+                len(places) <= _AT_ONCE
+            ):  # the next batch writes over it; new memory would take longer than a product
+                rows = torch.index_select(self._rows, 0, places, out=self._memory[: len(places)])
+            else:
+                rows = self._rows[places]
             yield HeadBatch(
-                rows=self._rows[places],
+                rows=rows,
                 labels=torch.from_numpy(drawn.labels[start:stop]),
                 patient=drawn.patient[start:stop] - first,
                 num_patients=last - first,
                 squares=self._squares[places],
-                first=torch.from_numpy(pairs.first[of] + shift),
-                second=torch.from_numpy(pairs.second[of] + shift),
-                products=torch.from_numpy(pairs.products[of]),
+                first=one,
+                second=other,
+                products=products,
             )
 
-    def _pairs_of(self, patients: TrainingPatients) -> "_Pairs":
-        """Returns the products of rows of one patient, computed once for all rounds."""
-        known = next((pairs for pairs in self._pairs if pairs.patients is patients), None)
-        if known is None:
-            known = _Pairs(patients, self._rows)
-            self._pairs.append(known)
-        return known
-
-
-class _Pairs:
-    """Pairs of pictures of one patient, of all patients, one after the other.
-
-    Attributes:
-        counts: pairs of each patient, (patient,).
-        first: position of the pair's first picture in `patients.rows`, (pair,).
-        second: of the second, (pair,).
-        products: inner product of their rows, float64, (pair,).
-    """
-
-    def __init__(self, patients: TrainingPatients, rows: Tensor) -> None:
-        self.patients = patients
-        sizes = patients.counts
-        self.counts = sizes * (sizes - 1) // 2
-        self._starts = np.concatenate([[0], np.cumsum(self.counts)])
-        pairs = [
-            (one, other)
-            for start, stop in pairwise(patients.starts.tolist())
-            for one in range(start, stop)
-            for other in range(one + 1, stop)
-        ]
-        table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-        self.first, self.second = table[:, 0], table[:, 1]
-        self.products = np.zeros(len(table))
-        at = torch.from_numpy(patients.rows)
-        for begin in range(0, len(table), _AT_ONCE):
-            own = slice(begin, begin + _AT_ONCE)
-            one, other = (rows[at[torch.from_numpy(part[own])]].to(torch.float64) for part in table.T)
-            self.products[own] = (one * other).sum(1).numpy()
-
-    def of(self, chosen: Indices) -> npt.NDArray[np.int64]:
-        """Returns the places of the pairs of some patients, in the order of the patients."""
-        counts = self.counts[chosen]
-        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return np.asarray(np.repeat(self._starts[chosen], counts) + offsets, dtype=np.int64)
+    def _products(self, first: Rows, second: Rows) -> npt.NDArray[np.float64]:
+        one, other = (self._rows[torch.from_numpy(rows)].to(torch.float64) for rows in (first, second))
+        return np.asarray((one * other).sum(1).numpy())

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import ModelError
+from wardround.models.linear import linear_layer
 from wardround.per_patient.margins import DOUBLE_PRECISION
-from wardround.training.heads import linear_layer
 from wardround.training.workbench import Sample, Workbench
 from wardround.types import Vector
 

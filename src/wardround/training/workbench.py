@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wardround.models.linear import linear_layer
 from wardround.models.network import Network
 from wardround.models.vectors import load_vector, sha256_of, to_vector
 from wardround.per_patient.anatomy import Independence
@@ -24,6 +25,8 @@ from wardround.per_patient.plain import plain_sum
 from wardround.per_patient.process import one_thread
 from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, Keys, views
+from wardround.training.encodings import strided
+from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
 from wardround.training.patients import Rows, TrainingPatients
@@ -47,6 +50,19 @@ class Sample:
     chosen: Indices
 
 
+@dataclass(frozen=True)
+class Lattice:
+    """Training inputs of some pixels or voxels of each picture, at the same places of all pictures.
+
+    Attributes:
+        stride: every so many along each axis (`wardround.training.encodings.strided`).
+        inputs: (picture, feature, *space); no bit of a picture's depends on another picture.
+    """
+
+    stride: int
+    inputs: Tensor
+
+
 class Workbench:
     """The one copy of the network, and the pictures that it reads.
 
@@ -60,6 +76,8 @@ class Workbench:
             that no patient's input depends on another patient.
         inputs: of every picture, (picture, ...), where they are not what the network's encoding gives: features that
             were noised before they came here.
+        lattice: of a network that answers for each pixel by its own features: what training reads in place of the
+            whole encoding; evaluation reads all. None trains on all.
 
     Attributes:
         network: the network, with the weights of the last call.
@@ -76,9 +94,10 @@ class Workbench:
         masks: Masks | None = None,
         augmentation: Augmentation = _NOT_AUGMENTED,
         inputs: Tensor | None = None,
+        lattice: Lattice | None = None,
     ) -> None:
         self.network, self._pixels, self._masks, self._loss = network, pixels, masks, loss
-        self._memory_bytes, self._augmentation = memory_bytes, augmentation
+        self._memory_bytes, self._augmentation, self._lattice = memory_bytes, augmentation, lattice
         pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
         self._loaded: Vector | None = None
@@ -159,6 +178,27 @@ class Workbench:
             ClippedSum(torch.zeros(weights.size) if total is None else total, clipping_norm, count)
             for total, count in zip(totals, within, strict=True)
         ]
+
+    def sums_exactly(self, steps: Steps) -> bool:
+        """Returns whether `exact_sum` can be asked for: of a linear head on kept inputs, on a grid that is fine."""
+        return self._exact is not None and steps.are_fine
+
+    def exact_sum(
+        self, weights: Vector, sample: Sample, clipping_norm: float, rule: Clipping, steps: Steps
+    ) -> Int64:
+        """Returns the clipped gradient sum of a sample in grid steps, (parameter,); see `ExactHead.sum_of`.
+
+        Not noised: nothing of it may leave as it is.
+        """
+        assert self._exact is not None, "it was asked whether there is one"
+        return self._exact.sum_of(weights, sample.patients, sample.chosen, rule, clipping_norm, steps)
+
+    @cached_property
+    def _exact(self) -> ExactHead | None:
+        layer = linear_layer(self.network)
+        if self._head is None or self._inputs is None or layer is None:
+            return None
+        return ExactHead(layer.out_features, self._inputs, layer.bias is not None)
 
     def patient_gradients(self, weights: Vector, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
         """Yields the gradient of each patient of a sample, not clipped, (parameter,), in the sample's order.
@@ -281,6 +321,9 @@ class Workbench:
     ) -> PatientBatch:
         """Returns some pictures and their targets, varied if that is asked for."""
         masks = None if self._masks is None else torch.from_numpy(self._masks[rows])
+        if self._lattice is not None and masks is not None:
+            targets = strided(masks[:, None], self._lattice.stride)[:, 0].long()
+            return PatientBatch(self._lattice.inputs[torch.from_numpy(rows)], targets, patient, num_patients)
         if self._augmentation.is_identity:
             targets = labels if masks is None else masks.long()
             return PatientBatch(self.inputs_of(rows), targets, patient, num_patients)

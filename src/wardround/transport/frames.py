@@ -22,6 +22,8 @@ class Kind(IntEnum):
     MESSAGE = 1
     REFUSED = 2
     """The last frame was none, or too long, or too slow; the connection is closed after it."""
+    WORKING = 3
+    """A sign of life: the message is being answered. Empty; the answer, or another sign, follows."""
 
 
 def framed(content: bytes, kind: Kind = Kind.MESSAGE) -> bytes:

@@ -3,8 +3,8 @@
     socket    mode 0600, or 0660 for the group of a courier
 
 Bytes of all connections arrive side by side, so that a slow one delays no other; answers are computed one after the
-other. A frame that is none, too long, or not complete in time is refused and its connection closed: the hospital is
-asked nothing, and nothing is charged.
+other. While one is computed, its connection is sent a sign of life every few seconds. A frame that is none, too long,
+or not complete in time is refused and its connection closed: the hospital is asked nothing, and nothing is charged.
 
 Released: what the hospital answers, and of frames that never reach it a word that they were refused.
 """
@@ -16,8 +16,9 @@ import os
 import selectors
 import socket
 import stat
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,8 @@ _MOST_CONNECTIONS = 16
 _READ_BYTES = 1 << 20
 _LONGEST_PATH = 100  # sockaddr_un has 108 bytes, on some systems 104
 _WAKE = object()
+SIGN_S = 5.0
+"""Seconds between two signs of life."""
 
 
 @dataclass(eq=False)
@@ -149,7 +152,9 @@ class Server:
             raise FederationError(
                 "A hospital must be sent messages, and got another frame.", code="federation-frame"
             )
-        self._reply(connection, framed(self._answer(message)))
+        with _signs_of_life(connection.link):
+            reply = self._answer(message)
+        self._reply(connection, framed(reply))
 
     def _reply(self, connection: _Connection, frame: bytes, *, is_last: bool = False) -> None:
         connection.out, connection.is_last, connection.since = memoryview(frame), is_last, time.monotonic()
@@ -185,6 +190,28 @@ class Server:
         for each in (self._listener, self._woken, self._wake):
             each.close()
         self.path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _signs_of_life(link: socket.socket) -> Iterator[None]:
+    """Sends signs of life from a thread of its own, until the block ends.
+
+    A Unix socket takes so few bytes whole, or not at all.
+    """
+    ended = threading.Event()
+
+    def sign() -> None:
+        while not ended.wait(SIGN_S):
+            with contextlib.suppress(OSError):  # the other end has gone, or reads nothing
+                link.send(framed(b"", Kind.WORKING))
+
+    thread = threading.Thread(target=sign, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _listening(path: Path, group: str | None) -> socket.socket:

@@ -42,6 +42,9 @@ class Watcher(Protocol):
     def asked(self, hospital: HospitalName, request: Request, num_bytes: int) -> None:
         """Takes in that a request begins to go to a connected hospital, anew after a lost connection."""
 
+    def working(self, hospital: HospitalName) -> None:
+        """Takes in that a hospital that was asked works on its answer: it gave a sign of life."""
+
     def away(self, hospital: HospitalName) -> None:
         """Takes in that a hospital cannot be reached, or that its connection was lost."""
 
@@ -56,6 +59,9 @@ class Unwatched:
     """A watcher that takes nothing down."""
 
     def asked(self, hospital: HospitalName, request: Request, num_bytes: int) -> None:
+        """See `Watcher`."""
+
+    def working(self, hospital: HospitalName) -> None:
         """See `Watcher`."""
 
     def away(self, hospital: HospitalName) -> None:
@@ -274,6 +280,9 @@ def _attend(selector: selectors.BaseSelector, call: _Call, events: int) -> None:
 
 def _take(selector: selectors.BaseSelector, call: _Call) -> None:
     frame = call.reader.take()
+    while frame is not None and frame[0] is Kind.WORKING:
+        call.watcher.working(call.name)
+        frame = call.reader.take()
     if frame is None:
         return
     kind, content = frame

@@ -1,1 +1,1 @@
-"""The progress of a run while it goes on, as its coordinator and each hospital see it; none of it is in a record."""
+"""A run while it goes on, for the screen of its coordinator, a hospital, or the person who simulates."""

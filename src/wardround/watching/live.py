@@ -32,8 +32,9 @@ class Contact:
     """One hospital, as the coordinator last saw it.
 
     Attributes:
-        state: "waiting" before the first request, "asked", "answered", "away" or "failed".
+        state: "waiting" before the first request, "asked", "computing", "answered", "away" or "failed".
         since: UTC, of that state.
+        seen: UTC, when it was last heard; empty before.
         code: of a failure, or "gone" while it cannot be reached; else empty.
         work: that it was asked for last.
         round: of it.
@@ -46,6 +47,7 @@ class Contact:
 
     state: str = "waiting"
     since: str = ""
+    seen: str = ""
     code: str = ""
     work: str = ""
     round: int = 0
@@ -112,6 +114,16 @@ class Live:
         contact.work, contact.round, contact.sent = request.work.name, request.round, contact.sent + num_bytes
         self._write("asked", hospital=hospital, work=contact.work, round=contact.round, bytes=num_bytes)
 
+    def working(self, hospital: HospitalName) -> None:
+        """See `Watcher`."""
+        contact = self._status.hospitals[hospital]
+        contact.seen = _now()
+        if contact.state == "computing":
+            self._write_status()
+            return
+        contact.state, contact.since = "computing", contact.seen
+        self._write(contact.state, hospital=hospital, work=contact.work, round=contact.round)
+
     def away(self, hospital: HospitalName) -> None:
         """See `Watcher`."""
         contact = self._status.hospitals[hospital]
@@ -127,6 +139,8 @@ class Live:
         failed = isinstance(outcome, Failure)
         contact.state, contact.since = "failed" if failed else "answered", _now()
         contact.code = outcome.code.value if isinstance(outcome, Failure) else ""
+        if not failed:
+            contact.seen = contact.since
         contact.answers += not failed
         contact.received, contact.seconds = contact.received + num_bytes, contact.seconds + seconds
         self._write(
@@ -151,8 +165,11 @@ class Live:
         with suppress(OSError, MachineError):  # a full disk must not end the run for its notes
             with os.fdopen(open_private(self._folder / LOG, os.O_WRONLY | os.O_APPEND), "w") as log:
                 log.write(line + "\n")
-            with appears_whole(self._folder / STATUS, durable=False) as file:
-                file.write(json.dumps(asdict(self._status)).encode())
+            self._write_status()
+
+    def _write_status(self) -> None:
+        with suppress(OSError, MachineError), appears_whole(self._folder / STATUS, durable=False) as file:
+            file.write(json.dumps(asdict(self._status)).encode())
 
 
 def _now() -> str:

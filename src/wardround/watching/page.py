@@ -7,15 +7,13 @@ refuses requests that a web page of elsewhere sends to it under another host nam
 import json
 from collections.abc import Callable, Iterator
 from html import escape
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 from wardround.accounting.statement import format_epsilon
+from wardround.boundary.loopback import LOOPBACK, QuietHandler, is_own_name
 from wardround.boundary.text import counted, shown
 from wardround.errors import StudyError, WardroundError
-from wardround.watching.views import CoordinatorView, HospitalView, View
-
-LOOPBACK = "127.0.0.1"
-_HOSTS = (LOOPBACK, "localhost")
+from wardround.watching.views import CoordinatorView, HospitalView, RunView, View
 
 
 def lines_of(view: View) -> Iterator[str]:
@@ -24,17 +22,17 @@ def lines_of(view: View) -> Iterator[str]:
         case CoordinatorView():
             over = "ended" if view.is_over else view.stage
             yield f"study {view.study}: round {view.round} of {view.rounds}, {over}"
-            spent = "none yet" if view.epsilon_spent is None else format_epsilon(view.epsilon_spent)
-            left = max(0.0, view.epsilon - (view.epsilon_spent or 0.0))
-            yield f"epsilon spent: {spent} of {format_epsilon(view.epsilon)} for one patient; {left:.3g} left"
+            yield _spent(view)
             for each in view.hospitals:
                 code = f" ({each.code})" if each.code else ""
+                seen = "" if each.seconds_unseen is None else f" (last seen {each.seconds_unseen:.0f} s ago)"
                 yield (
-                    f"  {each.name}: {each.state}{code} for {each.seconds_in_state:.0f} s, {each.work or 'nothing'} of "
-                    f"round {each.round}; {counted(each.answers, 'answer')}, "
+                    f"  {each.name}: {each.state}{code} for {each.seconds_in_state:.0f} s{seen}, "
+                    f"{each.work or 'nothing'} of round {each.round}; {counted(each.answers, 'answer')}, "
                     f"{counted(each.losses, 'lost connection')}, "
                     f"{each.bytes_sent} bytes sent, {each.bytes_received} received, {each.seconds:.1f} s waited for"
                 )
+            yield from _by_work(view)
         case HospitalView():
             state = "runs" if view.is_running else "does not run"
             last = f"last answer {view.last}, round {view.round}" if view.last else "no answer yet"
@@ -52,6 +50,29 @@ def lines_of(view: View) -> Iterator[str]:
                 f"{view.bytes_in} bytes in, "
                 f"{view.bytes_out} out"
             )
+            yield from _by_work(view)
+        case RunView():
+            so_far = f", {view.done} of {view.total}" if view.total else ""
+            time_left = "" if view.seconds_left is None else f", about {view.seconds_left:.0f} s left"
+            yield f"study {view.study}: round {view.round} of {view.rounds}"
+            yield f"now: {view.stage}{so_far}{time_left}"
+            yield _spent(view)
+            if view.figures:
+                figures = ", ".join(f"{title} {value:.3f}" for title, value in view.figures)
+                yield f"on the {view.measured_on} set, released without protection: {figures}"
+            if view.round:
+                away = f"; away: {', '.join(view.missing)}" if view.missing else ""
+                answered = view.hospitals - len(view.missing)
+                yield f"{answered} of {counted(view.hospitals, 'hospital')} answered in round {view.round}{away}"
+
+
+def _spent(view: CoordinatorView | RunView) -> str:
+    spent = "none yet" if view.epsilon_spent is None else format_epsilon(view.epsilon_spent)
+    left = max(0.0, view.epsilon - (view.epsilon_spent or 0.0))
+    return f"epsilon spent: {spent} of {format_epsilon(view.epsilon)} for one patient; {left:.3g} left"
+
+
+def _by_work(view: CoordinatorView | HospitalView) -> Iterator[str]:
     for work, seconds in view.seconds_by_work.items():
         yield f"  {work}: {seconds:.1f} s"
 
@@ -87,7 +108,12 @@ def metrics_of(view: View) -> str:
                     ("epsilon_spent", label, study.epsilon_spent),
                     ("epsilon_planned", label, study.epsilon_most),
                 ]
-    rows += [("work_seconds_total", {"work": work}, seconds) for work, seconds in view.seconds_by_work.items()]
+        case RunView():
+            rows += [("round", {}, view.round), ("rounds", {}, view.rounds), ("missing", {}, len(view.missing))]
+            rows += [("epsilon_spent", {}, view.epsilon_spent or 0.0), ("epsilon_planned", {}, view.epsilon)]
+            rows += [("figure", {"title": title, "on": view.measured_on}, value) for title, value in view.figures]
+    if not isinstance(view, RunView):
+        rows += [("work_seconds_total", {"work": work}, seconds) for work, seconds in view.seconds_by_work.items()]
     found: dict[str, list[str]] = {}
     for name, labels, value in rows:
         given = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
@@ -125,19 +151,18 @@ class StatusServer(ThreadingHTTPServer):
             super().__init__((LOOPBACK, port), _Handler)
         except (OSError, OverflowError) as error:
             raise StudyError(
-                f"`--serve` must be a free port of this machine, got {port} ({error}). Choose another one.",
+                f"`--serve` or `--watch` must be a free port of this machine, got {port} ({error}). Choose another.",
                 code="study-status-port",
             ) from None
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: StatusServer
-    server_version, sys_version = "wardround", ""
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  # a name of the standard library
         """Answers one request."""
-        if self.headers.get("Host", "").rpartition(":")[0] not in _HOSTS:
-            self._send(403, "text/plain", "refused: ask for 127.0.0.1\n")
+        if not is_own_name(self.headers.get("Host", "")):
+            self.send(403, "text/plain", b"refused: ask for 127.0.0.1\n")
             return
         makers: dict[str, tuple[str, Callable[[View], str]]] = {
             "/": ("text/html; charset=utf-8", html_of),
@@ -145,27 +170,13 @@ class _Handler(BaseHTTPRequestHandler):
             "/metrics": ("text/plain; version=0.0.4; charset=utf-8", metrics_of),
         }
         if self.path not in makers:
-            self._send(404, "text/plain", "not found\n")
+            self.send(404, "text/plain", b"not found\n")
             return
         kind, made = makers[self.path]
         try:
-            self._send(200, kind, made(self.server.look()))
+            self.send(200, kind, made(self.server.look()).encode())
         except WardroundError as error:
-            self._send(503, "text/plain", f"{error.code}\n")
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Writes nothing: who looks is not kept."""
-
-    def _send(self, status: int, kind: str, text: str) -> None:
-        content = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.end_headers()
-        self.wfile.write(content)
+            self.send(503, "text/plain", f"{error.code}\n".encode())
 
 
 def _escaped(text: str) -> str:

@@ -23,24 +23,29 @@ from wardround.config.site import read_site
 from wardround.errors import RecordError
 from wardround.hospital.accepted import accepted_digests, read_accepted
 from wardround.ledger.file import LedgerFile
-from wardround.records.folder import read_lines
 from wardround.records.json_object import JsonObject
+from wardround.records.reading import read_lines
 from wardround.watching.live import STATUS, live_folder
 
 SLOW_S = 30.0
-"""Seconds after which a hospital that was asked and has not answered is shown as slow; others are seen to be away."""
+"""Seconds without a sign of a hospital that was asked, after which it is shown as slow; others are seen to be away."""
 
 _TAIL_BYTES = 4 << 20  # of an agent's log
 
 
 @dataclass(frozen=True)
 class HospitalSeen:
-    """A hospital as the coordinator sees it: a state with its code, the seconds in it, and what was exchanged."""
+    """A hospital as the coordinator sees it: a state with its code, the seconds in it, and what was exchanged.
+
+    Attributes:
+        seconds_unseen: since it was last heard: an answer, or a sign of life while it computes; None before the first.
+    """
 
     name: str
     state: str
     code: str
     seconds_in_state: float
+    seconds_unseen: float | None
     work: str
     round: int
     answers: int
@@ -114,7 +119,42 @@ class HospitalView:
         return asdict(self) | {"view": "hospital"}
 
 
-View = CoordinatorView | HospitalView
+@dataclass(frozen=True)
+class RunView:
+    """A simulated run, as the person at this machine sees it.
+
+    Attributes:
+        stage: the part of the work; `done` of its `total` steps, which is 0 where it has none.
+        round: the last one in the record.
+        epsilon_spent: of the rounds that ended, as last recorded; None before.
+        epsilon: of the whole study; infinity where nothing is promised.
+        figures: titles and values of metrics, as last recorded; released without protection.
+        measured_on: their patients, "test" or "validation".
+        hospitals: that are asked.
+        missing: those who gave nothing in that round.
+        seconds_left: of the stage, at its pace so far; None where that is not known.
+    """
+
+    study: str
+    stage: str
+    done: int
+    total: int
+    round: int
+    rounds: int
+    epsilon_spent: float | None
+    epsilon: float
+    figures: tuple[tuple[str, float], ...]
+    measured_on: str
+    hospitals: int
+    missing: tuple[str, ...]
+    seconds_left: float | None
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the view as a JSON object."""
+        return asdict(self) | {"view": "run", "epsilon": number_to_json(self.epsilon)}
+
+
+View = CoordinatorView | HospitalView | RunView
 
 
 def view_of(path: Path) -> View:
@@ -197,14 +237,16 @@ def hospital_view(home: Path) -> HospitalView:
 
 
 def _seen(name: str, row: JsonObject, now: datetime) -> HospitalSeen:
-    state, since = row.text("state"), datetime.fromisoformat(row.text("since"))
-    lasted = max(0.0, (now - since).total_seconds())
-    is_slow = state == "asked" and lasted > SLOW_S
+    state, seen = row.text("state"), row.text("seen")
+    lasted = _seconds_since(row.text("since"), now)
+    unseen = _seconds_since(seen, now) if seen else None
+    is_slow = state in ("asked", "computing") and min(lasted, lasted if unseen is None else unseen) > SLOW_S
     return HospitalSeen(
         name=name,
         state="slow" if is_slow else state,
         code="slow" if is_slow else row.text("code"),
         seconds_in_state=lasted,
+        seconds_unseen=unseen,
         work=row.text("work"),
         round=row.integer("round"),
         answers=row.integer("answers"),
@@ -213,6 +255,10 @@ def _seen(name: str, row: JsonObject, now: datetime) -> HospitalSeen:
         bytes_received=row.integer("received"),
         seconds=row.number("seconds"),
     )
+
+
+def _seconds_since(at: str, now: datetime) -> float:
+    return max(0.0, (now - datetime.fromisoformat(at)).total_seconds())
 
 
 def _charged(home: Path, digest: str) -> tuple[float, float, float]:

@@ -22,6 +22,20 @@ def test_the_six_numbers_of_a_picture_with_a_bright_frame():
     assert (dark, bright, border, border_contrast) == (0.0, 1.0, 1.0, 0.0)
 
 
+@pytest.mark.parametrize("shape", [(5, 1, 17, 30), (3, 3, 16, 9), (2, 1, 8, 9, 10), (2, 2, 3, 3)])
+def test_the_six_numbers_are_numpys(shape):
+    """Pictures are counted by level; NumPy sorts them."""
+    pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    pictures[-1] //= 100
+    values = pictures.mean(axis=1) / 255
+    inside = np.zeros(shape[2:], dtype=bool)
+    inside[tuple(slice(max(1, n // 8), n - max(1, n // 8)) for n in shape[2:])] = True
+    whole, border = values.reshape(len(values), -1), values[:, ~inside]
+    dark, bright = np.quantile(whole, [0.05, 0.95], axis=1)
+    known = np.stack([whole.mean(1), whole.std(1), dark, bright, border.mean(1), border.std(1)], axis=1)
+    np.testing.assert_allclose(six_numbers(pictures), known, rtol=1e-12, atol=1e-14)
+
+
 def test_brightness_that_tells_the_class_is_found_and_noise_is_not():
     generator = np.random.default_rng(0)
     labels = np.arange(400) % 2

@@ -13,6 +13,7 @@ from wardround.models.networks.voxel_features import (
     CURVED,
     SLOPED,
     WIDTHS,
+    StandardiseContent,
     VoxelFeatures,
     gaussian,
     num_features,
@@ -206,3 +207,48 @@ def test_the_clipped_sum_is_that_of_each_picture_by_itself(size):
     # The clip aims 2**-12 of itself below the norm.
     torch.testing.assert_close(ours.vector, expected, rtol=1e-3, atol=1e-4)
     assert 0 < ours.within < 4
+
+
+BOXED = VoxelFeatures(boxed=True)
+
+
+def padded(given, before, after):
+    """Pictures with zeros at both ends of every axis of space."""
+    widths = [width for axis in reversed(range(given.ndim - 2)) for width in (before[axis], after[axis])]
+    return torch.nn.functional.pad(given, widths)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_padding_moves_neither_places_nor_standardised_values(size):
+    given = pictures(channels=2, size=size).clamp(min=1)
+    before, after = (3, 0, 5)[: len(size)], (1, 6, 2)[: len(size)]
+    wide = padded(given, before, after)
+    inner = (..., *(slice(start, start + side) for start, side in zip(before, size, strict=True)))
+    channels = num_features(len(size), 2) - num_features(len(size), 0)
+    places = BOXED(given)[:, channels:]
+    torch.testing.assert_close(BOXED(wide)[:, channels:][inner], places)
+    values = StandardiseContent()(given)
+    torch.testing.assert_close(StandardiseContent()(wide)[inner], values, rtol=1e-5, atol=1e-5)
+    moved = VoxelFeatures()(wide)[:, channels:][inner]
+    assert not torch.allclose(moved, places, atol=0.05)
+
+
+def test_content_that_fills_the_grid_has_the_places_of_the_grid():
+    given = pictures(size=(12, 17, 9)).clamp(min=1)
+    torch.testing.assert_close(BOXED(given), VoxelFeatures()(given), rtol=1e-4, atol=1e-4)
+
+
+def test_an_empty_picture_has_the_grid_as_its_box():
+    empty = torch.zeros(1, 1, 12, 17, dtype=torch.uint8)
+    assert BOXED(empty).isfinite().all()
+    torch.testing.assert_close(BOXED(empty)[:, -5:], VoxelFeatures()(pictures(1))[:, -5:])
+
+
+def test_boxes_are_of_each_picture_alone_and_bounded():
+    given = pictures(3, size=(12, 17, 9))
+    given[1, :, :8] = 0
+    given[2, :, :, 5:] = 0
+    together = BOXED(given)
+    alone = torch.cat([BOXED(picture[None]) for picture in given])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+    assert together[:, -9:-6].abs().max() <= 1.5

@@ -13,7 +13,8 @@ import pytest
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import RecordError, StudyError, WardroundError
-from wardround.records.folder import RunRecord, read_json
+from wardround.records.folder import RunRecord
+from wardround.records.reading import read_json
 from wardround.simulation.run import run_study
 from wardround.simulation.sweeps import capacity, many
 from wardround.simulation.sweeps.many import finish_many, run_many

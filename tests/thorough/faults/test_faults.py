@@ -5,7 +5,6 @@ the middle, or ends the process there. Every fault is tried on a run of its own.
 """
 
 import itertools
-import os
 import shutil
 import signal
 
@@ -19,9 +18,9 @@ from tests.thorough.faults.runs import (
     NEVER,
     ONCE,
     TERMINATED,
-    Machine,
     Run,
-    built,
+    faults,
+    ill_said,
 )
 
 from wardround.config import parse_study
@@ -42,16 +41,6 @@ POINTS = 60
 """Faults of each kind of run; with those of commands there are more than 200."""
 
 
-@pytest.fixture(scope="module")
-def machine(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("machine")
-    study = folder / "study.toml"
-    study.write_text(parse_study(tiny(privacy=MASKED)).to_toml())
-    machine = Machine(built(folder), study)
-    yield machine
-    machine.close()
-
-
 @pytest.fixture
 def make(machine, tiny, tmp_path):
     numbers = itertools.count()
@@ -64,29 +53,6 @@ def make(machine, tiny, tmp_path):
         return run
 
     return make
-
-
-def faults(number, operations, generator):
-    """Faults at operations spread over a command: the kinds and the causes in turn."""
-    for index in range(number):
-        at = 1 + index * operations // number + int(generator.integers(0, max(1, operations // number)))
-        kind, error = (ONCE, FROM_THEN_ON, HALF_A_WRITE)[index % 3], CAUSES[index // 3 % len(CAUSES)]
-        # A mount that is gone can neither be written nor read.
-        yield {"at": at, "kind": kind, "error": error, "reads": kind == FROM_THEN_ON and index % 2 == 0}
-
-
-def ill_said(ended, fault, folder):
-    """Yields what is wrong in the end of a command that met a fault."""
-    said = [line for line in ended["said"].splitlines() if line.startswith("wardround: ")]
-    if ended["code"] == 0 and fault["kind"] == ONCE:
-        return  # tried again, or not needed
-    if ended["code"] != 2 or len(said) != 1 or "Traceback" in ended["said"]:
-        yield f"code {ended['code']}: {ended['said'][-2000:]}"
-        return
-    # SQLite does not say why a disk refuses, and finding out takes one that still does.
-    causes = [os.strerror(fault["error"]), *(["Input/output error", "SQLite"] if fault["kind"] == ONCE else [])]
-    if not any(cause in said[0] for cause in causes) or str(folder) not in said[0]:
-        yield f"not the cause: {said[0]}"
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

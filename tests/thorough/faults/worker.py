@@ -2,54 +2,72 @@
 
 The process is started with the layer preloaded and a study that it looks at once, so that all which a run needs is
 imported. Standard input holds one JSON object a line, standard output answers each with the fork's exit code, what it
-printed, and the number of operations that the layer counted.
+printed, and the number of operations that the layer counted. Of a command in the background the answer is its process,
+and `{"ended": process}` waits for its end.
 
 Each release is noted in a log outside the folder, synced, once the coordinator has it.
 """
 
 import ctypes
+import hashlib
 import importlib
 import json
 import os
 import resource
 import sys
 import tempfile
+import uuid
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from wardround.cli.main import main as wardround
 from wardround.config import read_study
 from wardround.federation.channel import InProcessChannel
 from wardround.federation.messages import Answer, Uploaded
+from wardround.federation.wire.tables import encode_reply
 from wardround.report import page
 from wardround.simulation.estimate import estimate
 from wardround.simulation.union import JointSum
+from wardround.transport.unix import SocketChannel
 
 LAYER = ctypes.CDLL(None)
 
 
 def noted_releases(log):
-    """Notes releases as they reach the coordinator, from whichever kind of hospital."""
+    """Notes releases as they reach the coordinator, from whichever kind of hospital, and by what they are the same."""
 
-    def note(requests, names):
-        lines = [json.dumps([name, requests[name].round]) for name in names]
+    def note(requests, found):
+        lines = [json.dumps([name, requests[name].round, same]) for name, same in found.items()]
         with open(log, "a") as file:
             file.writelines(f"{line}\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())
 
-    ask, answered = InProcessChannel.ask, JointSum._answered
+    answered = JointSum._answered
 
-    def asked(self, requests, deadline_s):
-        replies, failures = ask(self, requests, deadline_s)
-        note(requests, [name for name, reply in replies.items() if isinstance(reply, Answer | Uploaded)])
-        return replies, failures
+    def noted(ask):
+        def asked(self, requests, deadline_s):
+            replies, failures = ask(self, requests, deadline_s)
+            released = {name: reply for name, reply in replies.items() if isinstance(reply, Answer | Uploaded)}
+            note(
+                requests,
+                {name: hashlib.sha256(encode_reply(reply)).hexdigest() for name, reply in released.items()},
+            )
+            return replies, failures
+
+        return asked
 
     def summed(self, requests):
         total = answered(self, requests)
-        note(requests, list(total.events))
+        note(requests, {name: uuid.uuid4().hex for name in total.events})
         return total
 
-    wrapped: list[tuple[type, str, object]] = [(InProcessChannel, "ask", asked), (JointSum, "_answered", summed)]
+    wrapped: list[tuple[type, str, object]] = [
+        (InProcessChannel, "ask", noted(InProcessChannel.ask)),
+        (SocketChannel, "ask", noted(SocketChannel.ask)),
+        (JointSum, "_answered", summed),
+    ]
     for owner, name, wrapper in wrapped:
         setattr(owner, name, wrapper)
 
@@ -72,38 +90,64 @@ def run(command, output):
     wardround()
 
 
-def outcome(command):
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as counted:
-        child = os.fork()
-        if not child:
-            code = 70
-            try:
-                run(command, output.fileno())
-            except SystemExit as end:
-                code = int(end.code or 0)
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-            LAYER.count.restype = ctypes.c_long
-            seen = LAYER.count()
-            LAYER.arm(b"", ctypes.c_long(0), 0, 0, 0)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.write(counted.fileno(), str(seen).encode())
-            os._exit(code)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        counted.seek(0)
-        output.seek(0)
-        return {
-            "code": code, "said": output.read().decode("utf-8", "replace"), "count": int(counted.read() or 0)
-        }  # fmt: skip
+@dataclass(frozen=True)
+class Begun:
+    """A command in a fork, its output, and the file with the number of its operations."""
+
+    pid: int
+    output: IO[bytes]
+    counted: IO[bytes]
+
+    def ended(self):
+        """Waits for its end."""
+        with self.output, self.counted:
+            code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            self.counted.seek(0)
+            self.output.seek(0)
+            said, count = self.output.read().decode("utf-8", "replace"), int(self.counted.read() or 0)
+        return {"code": code, "said": said, "count": count}
+
+
+def begin(command):
+    begun = Begun(0, tempfile.TemporaryFile(), tempfile.TemporaryFile())  # noqa: SIM115  # `ended` closes them
+    child = os.fork()
+    if child:
+        return replace(begun, pid=child)
+    code = 70
+    try:
+        run(command, begun.output.fileno())
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    LAYER.count.restype = ctypes.c_long
+    seen = LAYER.count()
+    LAYER.arm(b"", ctypes.c_long(0), 0, 0, 0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.write(begun.counted.fileno(), str(seen).encode())
+    os._exit(code)
 
 
 def main(study):
-    for name in ("sklearn.metrics", "wardround.simulation.run", "wardround.simulation.verification"):
+    for name in (
+        "sklearn.metrics", "wardround.simulation.run", "wardround.simulation.verification",
+        "wardround.hospital.desk", "wardround.coordinator.run",
+    ):  # fmt: skip
         importlib.import_module(name)  # commands do so when they need them, and memory may have ended by then
     estimate(read_study(Path(study)))
+    background: dict[int, Begun] = {}
     for line in sys.stdin:
-        print(json.dumps(outcome(json.loads(line))), flush=True)
+        command = json.loads(line)
+        if "ended" in command:
+            answer = background.pop(command["ended"]).ended()
+        elif command["background"]:
+            begun = begin(command)
+            background[begun.pid] = begun
+            answer = {"pid": begun.pid}
+        else:
+            answer = begin(command).ended()
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,9 @@ class FedSGD:
                 noised_sum, float(expected[0]), clipping_norm, self.clipping_norm
             )
             state = {**state, "clipping_norm": np.array([following], dtype=np.float32)}
+        else:
+            norm = np.linalg.norm(noised_sum.astype(np.float64))
+            state = {**state, "sum_norm": np.array([norm], dtype=np.float32)}
         gradient = noised_sum / expected
         velocity = np.float32(self.momentum) * velocity + gradient
         rate = self.learning_rate

@@ -195,6 +195,8 @@ _RECEIPT: dict[str, Codec] = {
     "epsilon_spent": number(">= 0", lambda x: x >= 0),
     "delta": number("in (0, 1)", lambda x: 0 < x < 1),
     "ledger_head": SHA256,
+    "evaluations": integer(0),
+    "evaluation_epsilon": number(">= 0", lambda x: x >= 0),
     "public_key": blob(range(0, 33, 32)),
     "signature": blob(range(0, 65, 64)),
 }

@@ -10,8 +10,10 @@ them. A hospital's own figures are exact; they stay in a file of its folder.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +21,22 @@ import numpy.typing as npt
 
 from wardround.boundary.private import make_private_folder
 from wardround.config import Study
+from wardround.errors import MissingExtra
 from wardround.hospital.charged import run_of
 from wardround.images.entries import Target
-from wardround.images.patients import Patient
+from wardround.images.patients import ImageSet, Patient
+from wardround.images.quality.mistakes import write_mistakes
 from wardround.ledger.account import Account
 from wardround.ledger.file import LedgerFile
-from wardround.privacy.histograms import histogram_row
+from wardround.privacy.histograms import dice_of, dice_row, histogram_row
 from wardround.privacy.plans.kinds import NoisedHistograms, OpenHistograms
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness.places import Places
 from wardround.secure_aggregation.keys.key_files import write_key_file
 from wardround.training.metrics.classification import evaluate
-from wardround.training.patients import TrainingPatients, training_patients
+from wardround.training.patients import Rows, TrainingPatients, training_patients
 from wardround.training.workbench import Workbench
-from wardround.types import Vector
+from wardround.types import Masks, Vector
 from wardround.work import histogram_coordinates
 
 FOLDER = "evaluation"
@@ -62,8 +66,8 @@ class Examined:
         account: theirs, which each noised sum is charged to; None where none leaves.
         list_unprotected: writes them down in the ledger as released without protection; before every such release.
         everybody: all test patients, for the hospital's own figures.
-        path: of the file of those figures.
-        target: of the model's predictions.
+        path: of the file of those figures; the page of wrong calls is beside it.
+        images: all of the hospital's.
     """
 
     patients: TrainingPatients
@@ -71,29 +75,43 @@ class Examined:
     list_unprotected: Callable[[], None]
     everybody: TrainingPatients
     path: Path
-    target: Target
+    images: ImageSet
 
-    def rows(self, workbench: Workbench, weights: Vector) -> Iterator[npt.NDArray[np.float64]]:
+    def rows(self, workbench: Workbench, weights: Vector, classes: int) -> Iterator[npt.NDArray[np.float64]]:
         """Yields what each test patient adds to the histograms, (coordinate,). Private, each of them."""
         patients = self.patients
-        for first, last in zip(patients.starts, patients.starts[1:], strict=False):
+        for first, last in pairwise(patients.starts):
             # A patient alone in a batch: in another one's company the last bit of a score could differ.
-            scores = workbench.probabilities(weights, patients.rows[first:last])
-            yield histogram_row(scores, patients.labels[first:last])
+            own = patients.rows[first:last]
+            if self.images.target is Target.MASKS:
+                yield dice_row(_masks(workbench, weights, own), classes)
+            else:
+                yield histogram_row(workbench.probabilities(weights, own), patients.labels[first:last])
 
     def histograms(self, workbench: Workbench, weights: Vector, classes: int) -> npt.NDArray[np.float64]:
         """Returns the sum of the test patients' rows, (coordinate,); zeros without patients. Private."""
-        return sum(self.rows(workbench, weights), np.zeros(histogram_coordinates(classes)))
+        return sum(self.rows(workbench, weights, classes), np.zeros(histogram_coordinates(classes)))
 
     def keep_own_figures(self, workbench: Workbench, weights: Vector) -> None:
-        """Writes the exact figures of a model on all test patients into the hospital's own folder (mode 0600)."""
-        tested, figures = self.everybody, None
-        if len(tested) and self.target is not Target.MASKS:
+        """Writes the exact figures of a model on all test patients into the hospital's own folder (mode 0600).
+
+        Of a segmentation it is the mean Dice of the patients who have each class. Of classes and grades, beside them
+        stands a page with the pictures that the model calls wrongly, where Jinja2 is installed.
+        """
+        tested = self.everybody
+        figures: dict[str, object] | None = None
+        if len(tested) and self.images.target is Target.MASKS:
+            figures = {"dice": self._dice(workbench, weights, self.images.class_names)}
+        elif len(tested):
             scores = workbench.probabilities(weights, tested.rows)
             if np.isfinite(scores).all():
                 of = np.repeat(np.arange(len(tested)), tested.counts)
-                generator, grades = np.random.default_rng(0), self.target is Target.GRADES
+                generator, grades = np.random.default_rng(0), self.images.target is Target.GRADES
                 figures = evaluate(scores, tested.labels, of, generator=generator, grades=grades).to_json()
+                with suppress(MissingExtra):
+                    make_private_folder(self.path.parent)
+                    page = self.path.with_suffix(".html")
+                    write_mistakes(self.images, tested.rows, scores, page, named=True)
         content = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "test_patients": len(tested),
@@ -103,10 +121,27 @@ class Examined:
         make_private_folder(self.path.parent)
         write_key_file(self.path, (json.dumps(content, indent=2) + "\n").encode(), replace=True)
 
+    def _dice(self, workbench: Workbench, weights: Vector, classes: Sequence[str]) -> dict[str, float | None]:
+        tested = self.everybody
+        own = [tested.rows[first:last] for first, last in pairwise(tested.starts)]
+        found = [dice_of(_masks(workbench, weights, rows), len(classes)) for rows in own]
+        dice, has = (np.stack(column) for column in zip(*found, strict=True))
+        having = has.sum(axis=0)
+        means = (dice * has).sum(axis=0) / np.maximum(having, 1)
+        return {
+            name: float(mean) if some else None for name, mean, some in zip(classes, means, having, strict=True)
+        }
+
+
+def _masks(workbench: Workbench, weights: Vector, rows: Rows) -> Iterator[tuple[Masks, Masks]]:
+    """Yields predicted and true masks of some pictures, part by part."""
+    for part, predicted in workbench.predicted_masks(weights, rows):
+        yield predicted, workbench.true_masks(part)
+
 
 def examined_of(
     ledgers: LedgerFile, study: Study, plan: Plan, hospital: str, tested: Sequence[Patient], folder: Path,
-    *, pictures: str, target: Target,
+    images: ImageSet,
 ) -> Examined:  # fmt: skip
     """Returns a hospital's test patients in a study, with an account of their own where the plan charges them.
 
@@ -119,14 +154,13 @@ def examined_of(
         hospital: its name in the study.
         tested: all test patients.
         folder: of the hospital.
-        pictures: digest of all pictures; it stays in the ledger.
-        target: of the model's predictions.
+        images: all of the hospital's; their digest stays in the ledger.
 
     Raises:
         BudgetExhausted: nobody could afford the evaluation.
         LedgerError: the ledger is damaged, busy, or cannot be written.
     """
-    run, persons = f"{run_of(study, pictures, study.digest)}/evaluation", [patient.id for patient in tested]
+    run, persons = f"{run_of(study, images.digest, study.digest)}/evaluation", [patient.id for patient in tested]
     account, admitted = None, list(tested)
     match plan.evaluation:
         case NoisedHistograms():
@@ -148,5 +182,5 @@ def examined_of(
         ),
         everybody=training_patients(tested, None),
         path=folder / FOLDER / f"{study.digest}.json",
-        target=target,
+        images=images,
     )

@@ -62,16 +62,6 @@ def render(inspection: Inspection, image_set: ImageSet) -> str:
     Raises:
         MissingExtra: Jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"The page needs {error.name}, which is not installed; the check is complete without it. "
-            "Install it with: pip install 'wardround[report]'."
-        ) from None
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["counted"] = counted
     held = {image.row: (patient, image) for patient in image_set.patients for image in patient.images}
 
     @functools.cache
@@ -86,8 +76,8 @@ def render(inspection: Inspection, image_set: ImageSet) -> str:
             for rows in notice.rows[:GROUPS]
         ]
 
-    # The style sheet is ours; everything else is escaped.
-    return environment.from_string(_file("page.html.j2")).render(
+    return rendered(
+        "page.html.j2",
         i=inspection,
         card=inspection.card,
         balance=inspection.balance,
@@ -100,8 +90,26 @@ def render(inspection: Inspection, image_set: ImageSet) -> str:
         mask_colours=_mask_colours(image_set),
         strongest=max(inspection.shortcuts, key=lambda shortcut: shortcut.auroc, default=None),
         most=max(1, *(one.images for one in inspection.balance.shown)),
-        style=Markup(_file("page.css")),
     )
+
+
+def rendered(template: str, /, **values: object) -> str:
+    """Returns a page of this room, with its style sheet. Values are text in it, never markup.
+
+    Raises:
+        MissingExtra: Jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"The page needs {error.name}, which is not installed; the check is complete without it. "
+            "Install it with: pip install 'wardround[report]'."
+        ) from None
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["counted"] = counted
+    return environment.from_string(_file(template)).render(style=Markup(_file("page.css")), **values)
 
 
 def _samples(image_set: ImageSet) -> Iterator[tuple[str, list[int]]]:

@@ -45,7 +45,7 @@ def thumbnail(image_set: ImageSet, row: int) -> str:
         colours = np.array(MASK_COLOURS)[(mask.astype(int) - 1) % len(MASK_COLOURS)]
         mixed = (1 - _INK) * coloured + _INK * colours
         coloured = np.where((mask > 0)[..., None], mixed, coloured).astype(np.uint8)
-    return _data_uri(coloured)
+    return data_uri(coloured)
 
 
 def _hung(slices: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -53,7 +53,8 @@ def _hung(slices: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return slices[:, ::-1, ::-1].transpose(0, 2, 1)
 
 
-def _data_uri(picture: npt.NDArray[np.uint8]) -> str:
+def data_uri(picture: npt.NDArray[np.uint8]) -> str:
+    """Returns a picture, (height, width, 3), as a data URI, at most `LARGEST` pixels wide."""
     image = Image.fromarray(picture)
     image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
     buffer = io.BytesIO()

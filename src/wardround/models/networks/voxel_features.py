@@ -18,7 +18,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from wardround.models.network import Constants, Encoder, Form, Standardise
+from wardround.models.network import FULL_SCALE, Constants, Encoder, Form, Standardise
 from wardround.models.networks.unet import pointwise
 
 WIDTHS = (1.0, 2.0, 4.0, 8.0)
@@ -47,13 +47,18 @@ class VoxelFeatures(Encoder):
     All channels of one kind of filter stand together. Last, once for all channels, the place: each axis from -1 to
     1, its square, and the products of two axes.
 
+    With `boxed`, mean and deviation are those of the content, the voxels above 0, and the place is that in the box
+    around the content: -1 and 1 are its borders, and nothing lies beyond 1.5. Volumes that were padded to one size then
+    have places that fit each other. A picture without content has the whole grid as its box.
+
     It has no parameter and no buffer, and looks at one picture at a time. A constant picture has its place, and a
     constant for the length of its slopes; the rest is zero.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, boxed: bool = False) -> None:
         super().__init__()
-        self.standardise = Standardise(each_channel=True)
+        self.boxed = boxed
+        self.standardise = StandardiseContent() if boxed else Standardise(each_channel=True)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Maps pictures (picture, channel, *space), uint8, to (picture, feature, *space), float32."""
@@ -68,13 +73,33 @@ class VoxelFeatures(Encoder):
         for width, distance in AFAR:
             for sign in (-1, 1):
                 features += _along_one_axis_each(values, width, shift=sign * distance)
-        places = _places(values)
+        places = _places(_in_box(pictures) if self.boxed else _in_grid(values))
         features.append(places.expand(values.shape[0], *[-1] * (values.ndim - 1)))  # a shape can be exported
         return torch.cat(features, dim=1)
 
     def constants(self) -> Constants:
         """Returns the normalisation before the filters; their widths and gains are the network's own."""
-        return self.standardise.constants() | {"kind": "voxel-features"}
+        return self.standardise.constants() | {"kind": "boxed-voxel-features" if self.boxed else "voxel-features"}
+
+
+class StandardiseContent(Standardise):
+    """Each channel minus the mean of its content, divided by the deviation of its content; 0 outside.
+
+    The content is all above 0: what a volume is padded with says nothing about it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(each_channel=True)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Maps pictures (picture, channel, *space), uint8, to the same shape in float32."""
+        values = pictures.to(torch.float32) / FULL_SCALE
+        inside = (pictures > 0).to(torch.float32)
+        axes = tuple(range(2, values.ndim))
+        count = inside.sum(dim=axes, keepdim=True).clamp(min=1.0)
+        centred = (values - values.sum(dim=axes, keepdim=True) / count) * inside  # values are 0 outside
+        variance = (centred * centred).sum(dim=axes, keepdim=True) / count
+        return centred / torch.sqrt(variance + self.FLOOR**2)
 
 
 def num_features(dimensions: int, channels: int) -> int:
@@ -133,11 +158,37 @@ def _along_one_axis_each(values: Tensor, width: float, *, order: int = 0, shift:
     return [_filtered(values, [*plain[:axis], special[axis], *plain[axis + 1 :]]) for axis in range(len(plain))]
 
 
-def _places(values: Tensor) -> Tensor:
-    """Returns the centres' coordinates between the borders -1 and 1, squares and products, (1, place, *space)."""
+def _in_grid(values: Tensor) -> list[Tensor]:
+    """Returns the centres' coordinates along each axis, between the borders -1 and 1, (1, *space)."""
     sides = values.shape[2:]
     axes = [(2 * torch.arange(side, device=values.device) + 1) / side - 1 for side in sides]
-    grid = torch.meshgrid(*axes, indexing="ij")
+    return [place[None] for place in torch.meshgrid(*axes, indexing="ij")]
+
+
+def _in_box(pictures: Tensor) -> list[Tensor]:
+    """Returns the centres' coordinates along each axis, between the borders -1 and 1 of the content, (picture, *space).
+
+    A place is at most 1.5 from the middle: padding is all alike.
+    """
+    content = (pictures > 0).to(torch.float32).amax(dim=1)
+    space = content.shape[1:]
+    found = []
+    for axis, side in enumerate(space, start=1):
+        others = [other for other in range(1, content.ndim) if other != axis]
+        has = content.amax(dim=others) > 0
+        index = torch.arange(side, device=pictures.device)
+        first = torch.where(has, index, side).amin(dim=1, keepdim=True)
+        end = torch.where(has, index + 1, 0).amax(dim=1, keepdim=True)
+        first, end = torch.where(end > first, first, 0), torch.where(end > first, end, side)
+        place = ((2 * index + 1 - first - end) / (end - first)).clamp(-1.5, 1.5)
+        shape = [1] * content.ndim
+        shape[0], shape[axis] = -1, side
+        found.append(place.view(shape).expand(-1, *space))
+    return found
+
+
+def _places(grid: list[Tensor]) -> Tensor:
+    """Returns coordinates, (picture, *space) for each axis, their squares and products, (picture, place, *space)."""
     squares = [2 * (place * place - 1 / 3) for place in grid]
     products = [2 * grid[a] * grid[b] for a in range(len(grid)) for b in range(a + 1, len(grid))]
-    return torch.stack([*grid, *squares, *products])[None]
+    return torch.stack([*grid, *squares, *products], dim=1)

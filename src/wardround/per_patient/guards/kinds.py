@@ -16,7 +16,8 @@ def check_kind(model: nn.Module) -> None:
     """Refuses a network of a kind that the engine cannot take, once for each network.
 
     Raises:
-        ModelError: codes `model-inference`, `model-compiled`, `model-scripted`, `model-lazy`, `model-complex`.
+        ModelError: codes `model-inference`, `model-compiled`, `model-scripted`, `model-lazy`, `model-meta`,
+            `model-complex`.
     """
     if torch.is_inference_mode_enabled():
         raise ModelError(
@@ -32,6 +33,12 @@ def check_kind(model: nn.Module) -> None:
             raise ModelError(
                 f"Every parameter must have its size, got the lazy {name!r}; run the network on one picture first.",
                 code="model-lazy",
+            )
+        if parameter.is_meta:
+            raise ModelError(
+                f"Every parameter must have its values, got {name!r} on the meta device; build the network on the "
+                "processor.",
+                code="model-meta",
             )
         if parameter.is_complex():
             raise ModelError(

@@ -19,7 +19,7 @@ the guarantee: it is computed from what was noised.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -145,9 +145,19 @@ class IntegerMechanism:
         Raises:
             PrivacyError: the source failed; there is no sum without noise. Its own exceptions pass.
         """
+        return self.noised(lambda: self.grid.sum_of(gradients), random_bytes)
+
+    def noised(self, total_of: Callable[[], Int64], random_bytes: RandomBytes) -> Int64:
+        """Returns a hospital's sum with its share of the noise, as `encode` does, of a sum that is formed otherwise.
+
+        Args:
+            total_of: forms the sum, (parameter,), in grid steps. One patient, added or removed, moves it by an L2 norm
+                of at most `sensitivity`, whoever the others are.
+            random_bytes: as in `encode`.
+        """
         with ThreadPoolExecutor(1, "noise") as beside:
             share = beside.submit(discrete_gaussian, self.dimension, self.share_std, random_bytes)
-            total = self.grid.sum_of(gradients)
+            total = total_of()
             total += share.result()
         return total
 

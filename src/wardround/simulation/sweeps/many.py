@@ -22,7 +22,8 @@ from wardround.coordinator.observer import Observer
 from wardround.errors import RecordError, StudyError, WardroundError
 from wardround.hospital.pictures import encode_pictures, read_images
 from wardround.records.environment import threads_of
-from wardround.records.folder import RunRecord, read_json
+from wardround.records.folder import RunRecord
+from wardround.records.reading import read_json
 from wardround.records.signed import verified
 from wardround.records.writing import write_whole
 from wardround.simulation.own_key import own_pin
@@ -150,7 +151,9 @@ def _check(name: str, study: Study, out: Path) -> None:
 
 
 def _is_finished(folder: Path) -> bool:
-    return (folder / "study.toml").is_file() and (folder / "certificate.json").is_file()
+    """Returns True for a run that has its certificate and every reference run that it asks for."""
+    is_run = (folder / "study.toml").is_file() and (folder / "certificate.json").is_file()
+    return is_run and not RunRecord.read(folder).outstanding
 
 
 def _threads(study: Study, folder: Path) -> int | None:

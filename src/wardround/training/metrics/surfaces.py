@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, spatial
 
 from wardround.training.metrics.bootstrap import Floats
 
@@ -59,6 +58,8 @@ def overlap(predicted: Region, true: Region, spacing: Sequence[float], tolerance
     if 0 in sizes:
         nothing = np.nan if sizes == (0, 0) else 0.0
         return Overlap(*sizes, dice=nothing, hd95=np.nan, surface_dice=nothing)
+    from scipy import ndimage  # here: with spatial it takes half a second to import
+
     [box] = ndimage.find_objects((predicted | true).view(np.uint8))
     predicted, true = predicted[box], true[box]
     both = int(np.count_nonzero(predicted & true))
@@ -74,6 +75,8 @@ def overlap(predicted: Region, true: Region, spacing: Sequence[float], tolerance
 
 def _surface(region: Region, spacing: Sequence[float]) -> Floats:
     """Returns the centres of the surface pixels, (pixel, axis)."""
+    from scipy import ndimage
+
     inner = ndimage.binary_erosion(region)
     centres: Floats = np.argwhere(region & ~inner).astype(np.float64) * np.asarray(spacing, dtype=np.float64)
     return centres
@@ -85,6 +88,8 @@ def _distances(first: Floats, second: Floats) -> tuple[Floats, Floats]:
     Trees of the surface points take time for surfaces, where a distance transform takes it for volumes: for organs
     half as much, for speckle twice as much.
     """
+    from scipy import spatial
+
     there: Floats = spatial.cKDTree(second).query(first)[0]
     back: Floats = spatial.cKDTree(first).query(second)[0]
     return there, back

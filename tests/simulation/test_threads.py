@@ -1,0 +1,100 @@
+"""Threads follow the work: those that are given, one for a seeded run, else all where they are faster."""
+
+import json
+
+import pytest
+import torch
+
+from wardround.coordinator.observer import Silent
+from wardround.simulation import run
+from wardround.training import threads
+
+CORES = 3
+
+
+@pytest.fixture
+def cores():
+    before = torch.get_num_threads()
+    torch.set_num_threads(CORES)
+    yield CORES
+    torch.set_num_threads(before)
+
+
+class Machine:
+    """A clock that a step moves on by what it would take on that many threads."""
+
+    def __init__(self, monkeypatch, one, several):
+        self.now, self.taken, self.steps = 0.0, {1: one, CORES: several}, []
+        monkeypatch.setattr("wardround.training.threads.time.perf_counter", lambda: self.now)
+
+    def step(self):
+        self.steps.append(torch.get_num_threads())
+        self.now += self.taken[torch.get_num_threads()]
+
+
+@pytest.mark.parametrize(
+    ("one", "several", "chosen"),
+    [(1e-3, 0.9e-3, CORES), (1e-3, 0.95e-3, 1), (1e-3, 8e-3, 1), (0.5, 0.27, CORES), (3.0, 1.6, CORES)],
+)
+def test_all_cores_are_taken_only_where_they_gain(cores, monkeypatch, one, several, chosen):
+    machine = Machine(monkeypatch, one, several * 0.99)
+    assert threads.faster(machine.step, cores) == chosen
+    assert torch.get_num_threads() == cores
+    assert len(machine.steps) == (4 if one > 1 else 8), "a long step is timed once"
+
+
+def test_one_slow_moment_decides_nothing(cores, monkeypatch):
+    machine = Machine(monkeypatch, 1e-3, 0.5e-3)
+    step, count = machine.step, [0]
+
+    def disturbed():
+        count[0] += 1
+        machine.now += 1.0 if count[0] == 4 else 0.0
+        step()
+
+    assert threads.faster(disturbed, cores) == cores
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"study": {"seed": 1}}, 1),
+        ({"study": {"seed": 1}, "performance": {"threads": 2}}, 2),
+        ({"model": {"name": "small_cnn"}}, CORES),
+        ({"performance": {"threads": 2}}, 2),
+        ({"model": {"name": "features"}}, 1),
+        ({"privacy": {"sum": "masked", "num_patients": 32}}, 1),
+    ],
+)
+def test_a_record_has_its_threads_and_a_process_keeps_its_own(
+    tiny_study, tmp_path, cores, monkeypatch, without_charts, sections, expected
+):
+    monkeypatch.setattr(run, "faster", lambda step, cores: cores)
+    seen, inner = [], run._train
+
+    def train(*arguments):
+        seen.append(torch.get_num_threads())
+        return inner(*arguments)
+
+    monkeypatch.setattr(run, "_train", train)
+    sections = {"study": {"seed": None}, "performance": {"threads": None}} | sections
+    run.run_study(tiny_study(**sections), tmp_path / "run", Silent())
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["threads"] == expected
+    assert seen == [expected]
+    assert torch.get_num_threads() == cores
+
+
+def test_the_step_that_is_timed_looks_at_no_patient_and_changes_no_weight(tiny_study, monkeypatch, cores):
+    from wardround.simulation.materials import gather
+
+    study = tiny_study(study={"seed": None}, performance={"threads": None}, model={"name": "small_cnn"})
+    materials = gather(study, Silent())
+    pixels = materials.images.pixels.copy()
+    before = materials.workbench.initial_weights.copy()
+    monkeypatch.setattr(run, "faster", lambda step, cores: step() and cores)
+    assert run._threads_for(study, materials) == cores
+    assert (materials.images.pixels == pixels).all()
+    from wardround.models.vectors import to_vector
+
+    assert (to_vector(materials.workbench.network.trained) == before).all()

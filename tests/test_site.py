@@ -1,0 +1,43 @@
+"""The site has every page once, and nothing of it comes from another server."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MKDOCS = shutil.which("mkdocs", path=ROOT / ".venv" / "docs" / "bin")
+ELSEWHERE = re.compile(
+    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^>]*>"
+    r"|<link\b(?![^>]*rel=[\"']?canonical)[^>]*href=[\"']?(?:https?:)?//[^>]*>"
+    r"|@import[^;]*//[^;]*;|url\([\"']?(?:https?:)?//[^)]*\)"
+)
+
+
+def test_the_navigation_has_every_page_once():
+    listed = re.findall(r"^ +- (?:[^:\n]+: )?([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_the_pictures_together_are_small():
+    pictures = [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".png", ".svg", ".jpg")]
+    assert sum(path.stat().st_size for path in pictures) < 2_000_000
+
+
+def test_a_font_from_elsewhere_is_noticed():
+    assert ELSEWHERE.search('<link rel="stylesheet" href="https://fonts.example.org/css">')
+    assert ELSEWHERE.search("src: url(//fonts.example.org/a.woff2)")
+    assert not ELSEWHERE.search('<a href="https://doi.org/10.1000/1">')
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(MKDOCS is None, reason="the site is built by MkDocs, which `make docs` installs")
+def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path):
+    command = [MKDOCS, "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"NO_MKDOCS_2_WARNING": "1"})
+    assert done.returncode == 0, done.stderr
+    pages = [*(tmp_path / "site").rglob("*.html"), *(tmp_path / "site").rglob("*.css")]
+    assert len(pages) > 20
+    assert {str(path): found for path in pages if (found := ELSEWHERE.findall(path.read_text()))} == {}
