@@ -75,6 +75,9 @@ def fault_of(line):
     while words and words[0] in getattr(command, "commands", {}):
         path, command = f"{path} {words[0]}", command.commands[words[0]]
         words = words[1:]
+        if hasattr(command, "commands"):  # a group may put a default command before the words
+            context = command.make_context(path, list(words), resilient_parsing=True)
+            words = [*context._protected_args, *context.args] or words
     if not words and getattr(command, "commands", {}) and not command.invoke_without_command:
         return f"{path} is a group"
     try:
@@ -93,7 +96,7 @@ def _is_given(value):
 
 
 def check_toml(text, folder):
-    tables = tomllib.loads(text)
+    tables = tomllib.loads(text.replace('"..."', f'"{"0" * 64}"'))  # a hash, to be filled in
     if "hospital" in tables:
         Site.model_validate(tables)
     elif "policy" in tables:
@@ -233,7 +236,8 @@ def test_the_snippets_of_a_page_run(name, tmp_path):
             (tmp_path / block.title).write_text(block.text)
         elif RUN[name] is plainly_a_run:
             for line in commands_of(block) if block.language == "" else ():
-                call(tmp_path, line)
+                if not re.search(r" [A-Z]{3,}\b|http|wardround serve", line):  # a reader's own folder, two parties
+                    call(tmp_path, line)
         elif block.language == "sh":
             printed = call(tmp_path, block.text)
         elif block.language == "python":

@@ -234,7 +234,7 @@ class MaskedRounds:
             case CountPatients():
                 rows = counted_rows(len(agent.patients))
             case Evaluate():
-                rows = agent.tested.rows(agent.workbench, work.weights, agent.num_classes)
+                rows = agent.tested.rows(agent.workbench, work.weights)
             case GradientSum():
                 layout, clip = Layout.of(agent.workbench.network.trained), clip_of(agent.plan.training)
                 as_row = rows_of(clip, layout, work.clipping_norm)

@@ -32,6 +32,9 @@ FORMAT = 1
 PART = 128
 """Pictures in one part of the file: at most so many are encoded again after an interruption."""
 
+_STRIDED_PART = 16
+"""Those of a stride: an encoding of every so many voxels of a volume may still be large."""
+
 Progress = Callable[[int, int], None]
 """Called with how many pictures are done, and how many there are."""
 
@@ -77,15 +80,18 @@ def strided(values: Tensor, stride: int) -> Tensor:
 def _make(path: Path, network: Network, pixels: Pictures, progress: Progress, stride: int | None) -> None:
     parts = path.with_suffix(".parts")
     make_private_folder(parts)
-    starts = range(0, len(pixels), PART)
+    size = PART if stride is None else _STRIDED_PART
+    starts = range(0, len(pixels), size)
     rows: list[npt.NDArray[np.float32]] = []
     for start in starts:
-        part, count = parts / f"{start:09d}.npy", min(PART, len(pixels) - start)
+        part, count = parts / f"{start:09d}.npy", min(size, len(pixels) - start)
         kept = _mapped(part, count)
         if kept is None:
             kept = _encoded(network, pixels, range(start, start + count), progress, stride)
             with appears_whole(part) as file:
                 np.save(file, kept)
+            kept = _mapped(part, count)  # the set may be larger than memory
+            assert kept is not None, "the part was written whole"
         rows.append(kept)
     with appears_whole(path) as file:
         shape = (len(pixels), *rows[0].shape[1:])

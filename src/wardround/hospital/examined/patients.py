@@ -77,31 +77,41 @@ class Examined:
     path: Path
     images: ImageSet
 
-    def rows(self, workbench: Workbench, weights: Vector, classes: int) -> Iterator[npt.NDArray[np.float64]]:
+    def rows(self, workbench: Workbench, weights: Vector) -> Iterator[npt.NDArray[np.float64]]:
         """Yields what each test patient adds to the histograms, (coordinate,). Private, each of them."""
         patients = self.patients
         for first, last in pairwise(patients.starts):
             # A patient alone in a batch: in another one's company the last bit of a score could differ.
             own = patients.rows[first:last]
             if self.images.target is Target.MASKS:
-                yield dice_row(_masks(workbench, weights, own), classes)
+                yield dice_row(_masks(workbench, weights, own), len(self.images.class_names))
             else:
                 yield histogram_row(workbench.probabilities(weights, own), patients.labels[first:last])
 
     def histograms(self, workbench: Workbench, weights: Vector, classes: int) -> npt.NDArray[np.float64]:
         """Returns the sum of the test patients' rows, (coordinate,); zeros without patients. Private."""
-        return sum(self.rows(workbench, weights, classes), np.zeros(histogram_coordinates(classes)))
+        return sum(self.rows(workbench, weights), np.zeros(histogram_coordinates(classes)))
 
     def keep_own_figures(self, workbench: Workbench, weights: Vector) -> None:
         """Writes the exact figures of a model on all test patients into the hospital's own folder (mode 0600).
 
-        Of a segmentation it is the mean Dice of the patients who have each class. Of classes and grades, beside them
-        stands a page with the pictures that the model calls wrongly, where Jinja2 is installed.
+        Of a segmentation it is the mean Dice of the patients who have each class. Beside figures of classes stands a
+        page with the pictures that the model calls wrongly, where Jinja2 is installed.
         """
-        tested = self.everybody
+        tested, classes = self.everybody, self.images.class_names
         figures: dict[str, object] | None = None
         if len(tested) and self.images.target is Target.MASKS:
-            figures = {"dice": self._dice(workbench, weights, self.images.class_names)}
+            own = [tested.rows[first:last] for first, last in pairwise(tested.starts)]
+            found = [dice_of(_masks(workbench, weights, rows), len(classes)) for rows in own]
+            dice, has = (np.stack(column) for column in zip(*found, strict=True))
+            having = has.sum(axis=0)
+            means = (dice * has).sum(axis=0) / np.maximum(having, 1)
+            figures = {
+                "dice": {
+                    name: float(mean) if count else None
+                    for name, mean, count in zip(classes, means, having, strict=True)
+                }
+            }
         elif len(tested):
             scores = workbench.probabilities(weights, tested.rows)
             if np.isfinite(scores).all():
@@ -120,17 +130,6 @@ class Examined:
         }
         make_private_folder(self.path.parent)
         write_key_file(self.path, (json.dumps(content, indent=2) + "\n").encode(), replace=True)
-
-    def _dice(self, workbench: Workbench, weights: Vector, classes: Sequence[str]) -> dict[str, float | None]:
-        tested = self.everybody
-        own = [tested.rows[first:last] for first, last in pairwise(tested.starts)]
-        found = [dice_of(_masks(workbench, weights, rows), len(classes)) for rows in own]
-        dice, has = (np.stack(column) for column in zip(*found, strict=True))
-        having = has.sum(axis=0)
-        means = (dice * has).sum(axis=0) / np.maximum(having, 1)
-        return {
-            name: float(mean) if some else None for name, mean, some in zip(classes, means, having, strict=True)
-        }
 
 
 def _masks(workbench: Workbench, weights: Vector, rows: Rows) -> Iterator[tuple[Masks, Masks]]:
