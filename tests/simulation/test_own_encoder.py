@@ -165,6 +165,35 @@ def test_a_graph_for_other_pictures_is_refused(tiny_study, graph_file, tmp_path)
         built(tiny_study(data=DATA, model={"name": "features", "own_encoder": own(bad)}))
 
 
+@pytest.mark.parametrize("where", ["initializer", "constant", "branch"])
+def test_a_graph_that_names_another_file_is_refused(tiny_study, graph_file, tmp_path, monkeypatch, where):
+    """The runtime would read it: any file of the machine that has the pictures."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(graph_file)
+    (tensor,) = model.graph.initializer
+    (tmp_path / "secret").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="secret")
+    if where != "initializer":
+        constant = onnx.helper.make_node("Constant", [], ["w"], value=tensor)
+        del model.graph.initializer[:]
+        if where == "branch":
+            branch = onnx.helper.make_graph([constant], "branch", [], [onnx.ValueInfoProto(name="w")])
+            yes = onnx.helper.make_node(
+                "Constant", [], ["yes"], value=onnx.numpy_helper.from_array(np.array(True), "yes")
+            )
+            constant = onnx.helper.make_node("If", ["yes"], ["w"], then_branch=branch, else_branch=branch)
+            model.graph.node.insert(0, constant)
+            constant = yes
+        model.graph.node.insert(0, constant)
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(model.SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    with raises_code(ModelError, "model-encoder-graph"):
+        built(tiny_study(data=DATA, model={"name": "features", "own_encoder": own(bad)}))
+
+
 @pytest.mark.thorough
 @pytest.mark.usefixtures("without_charts")
 def test_an_exported_graph_has_a_catalogue_encoder_and_an_onnx_encoder_is_refused_by_name(

@@ -2,7 +2,8 @@
 
 The file is public and is known by its SHA-256. A safetensors file holds the weights of a network of the catalogue, of
 which all layers but the head are kept, frozen. An ONNX graph runs in ONNX Runtime on one thread, one picture at a time;
-it is read from memory, so that it can name no other file, and no operator of the user's own is known to the runtime.
+a graph that keeps numbers in other files is refused, for the runtime would read any of this machine, and no operator of
+the user's own is known to it.
 
 Its features become rows as those of histograms do: maps are averaged over space, each row's own mean is taken away, and
 a row with a constant 0.3 has norm one. A row follows from its own picture alone and costs no privacy. Public constants
@@ -68,8 +69,8 @@ class OnnxRows(Encoder):
             found = self._features(torch.zeros((1, form.channels, *form.size), device="cpu"))
         except ImportError:
             raise MissingExtra(
-                "`[model.own_encoder] file` is an ONNX graph and needs onnxruntime, which is not installed; install it "
-                "with: pip install 'wardround[export]', or give a .safetensors file with an architecture."
+                "`[model.own_encoder] file` is an ONNX graph and needs onnx and onnxruntime, which are not installed; "
+                "install them with: pip install 'wardround[export]', or give a .safetensors file with an architecture."
             ) from None
         except Exception as error:  # the runtime raises what it likes
             raise _unfit(path, f"pictures of {(1, form.channels, *form.size)} are refused: {error}") from None
@@ -137,12 +138,28 @@ def check_hash(path: Path, found: str, wanted: str) -> None:
 @lru_cache(maxsize=1)
 def _session(content: bytes) -> Any:
     """Returns a session of ONNX Runtime on one thread; whatever it refuses, it raises."""
+    import onnx
     import onnxruntime
+
+    if _names_files(onnx.load_model_from_string(content)):
+        raise ValueError("it keeps numbers in other files; save it as one file")
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _names_files(message: Any) -> bool:
+    """Returns True where a tensor anywhere in a message of ONNX lies in another file."""
+    for field, value in message.ListFields():
+        if field.name == "external_data" or (field.name == "data_location" and value):
+            return True
+        if field.message_type is not None:
+            inner = [value] if hasattr(value, "ListFields") else list(value)
+            if any(_names_files(each) for each in inner if hasattr(each, "ListFields")):
+                return True
+    return False
 
 
 def _unfit(path: Path, fault: str) -> ModelError:
