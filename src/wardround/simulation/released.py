@@ -57,6 +57,8 @@ MODEL = Release(
         "model.json/operating_points*",
         "certificate.json/model_sha256",
         "rounds.jsonl/*/clipping_norm",
+        "rounds.jsonl/*/sum_norm",
+        "rounds.jsonl/*/most_norm",
     ),
 )
 PICTURES = Release(
