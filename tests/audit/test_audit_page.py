@@ -1,7 +1,10 @@
 """The code on the page of the audit runs, and says what the page says."""
 
+import json
 import re
 from pathlib import Path
+
+from benchmarks.audit_leak import CLOSES, OPENS, RESULT, markdown
 
 from wardround.audit.broken import SCHEMES
 
@@ -18,3 +21,10 @@ def test_the_scheme_of_the_page_is_caught():
 def test_the_page_names_every_broken_scheme():
     assert [scheme.name for scheme in SCHEMES if f"| {scheme.name} |" not in PAGE] == []
     assert f"{len(SCHEMES)} schemes" in PAGE
+
+
+def test_the_table_of_the_page_is_that_of_the_committed_figures():
+    found = json.loads(RESULT.read_text())
+    assert f"{OPENS}\n{markdown(found)}\n{CLOSES}" in PAGE
+    assert all(set(rows) == {"8", "2", "0"} for rows in found.values())
+    assert not any(row["contradicts"] for rows in found.values() for row in rows.values())
