@@ -92,7 +92,7 @@ def test_a_report_goes_to_the_pictures_study_and_says_the_class(wardround, folde
     Image.fromarray(values[0]).save(tmp_path / "y.png")
     paths = [str(tmp_path / "x.dcm"), str(tmp_path / "y.png")]
     done = wardround("predict", str(folder), *paths, "--dicom", str(tmp_path / "out"), "--json")
-    assert "1 DICOM objects" in done.err
+    assert "1 DICOM object was written" in done.err
     (report,) = map(pydicom.dcmread, (tmp_path / "out").iterdir())
     source = pydicom.dcmread(tmp_path / "x.dcm")
     assert (report.Modality, report.PatientID) == ("SR", "p1")

@@ -1,17 +1,27 @@
+import tempfile
+from pathlib import Path
+
 import pytest
 from tests.transport.consortium import Consortium, Forked, children_of, study_of
 from tests.transport.flare import Flare, courier_python
 
 
 @pytest.fixture
-def consortium(cache, tmp_path):
+def short_path():
+    """A folder with a short path: the path of a socket has at most 100 bytes."""
+    with tempfile.TemporaryDirectory(prefix="wr-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def consortium(cache, short_path):
     """Makes the homes of a study's hospitals; no agent is left when the test has ended."""
     made: list[Consortium] = []
 
     def make(privacy, federation, *, begin=Forked, folder=".", **study):
-        (tmp_path / folder).mkdir(exist_ok=True)
+        (short_path / folder).mkdir(exist_ok=True)
         privacy = {key: value for key, value in privacy.items() if value is not None}
-        made.append(Consortium(tmp_path / folder, study_of(cache, privacy, federation, **study), begin))
+        made.append(Consortium(short_path / folder, study_of(cache, privacy, federation, **study), begin))
         return made[-1]
 
     yield make
