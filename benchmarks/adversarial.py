@@ -12,7 +12,6 @@ are called rightly. The seed deals out patients and draws noise.
 import argparse
 import itertools
 import json
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.page import put_between
+from benchmarks.poisoned import spread
 from wardround.config import Study, parse_study
 from wardround.coordinator.observer import Silent
 from wardround.models.card import read_card
@@ -45,6 +45,7 @@ PRIVACY: dict[str, dict[str, Any]] = {
 
 
 def study_of(data: Path, privacy: dict[str, Any], seed: int) -> Study:
+    rate = 0.05 if privacy["plan"] == "none" else 0.5  # gradients that are not clipped are longer
     return parse_study(
         {
             "study": {"name": "adversarial", "seed": seed},
@@ -53,7 +54,7 @@ def study_of(data: Path, privacy: dict[str, Any], seed: int) -> Study:
             "hospitals": {"count": 5, "split_seed": seed},
             "model": {"name": "small_cnn"},
             "privacy": {"num_patients": 2200, "images_per_patient": 1, "sampling_prob": 0.1, **privacy},
-            "federation": {"strategy": "fedsgd", "rounds": 40, "learning_rate": 0.5, "momentum": 0.9},
+            "federation": {"strategy": "fedsgd", "rounds": 40, "learning_rate": rate, "momentum": 0.9},
         }
     )
 
@@ -101,13 +102,17 @@ def runs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def table(found: list[dict[str, Any]]) -> str:
     columns = ["clean", *(f"{attack} {level}" for attack in ("FGSM", "PGD") for level in LEVELS)]
-    lines = [f"| privacy | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    lines = [
+        f"Splits of the patients: {len({row['seed'] for row in found})}.",
+        "",
+        f"| privacy | {' | '.join(columns)} |",
+        "|---" * (1 + len(columns)) + "|",
+    ]
     for privacy in PRIVACY:
         own = [row for row in found if row["privacy"] == privacy]
         cells = []
         for column in columns:
-            values = [row[column] for row in own]
-            cells.append(f"{statistics.mean(values):.2f} ± {statistics.stdev(values) if len(own) > 1 else 0:.2f}")
+            cells.append(spread([row[column] for row in own]))
         lines.append(f"| {privacy} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

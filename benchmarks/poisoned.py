@@ -245,13 +245,13 @@ def runs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def spread(values: list[float]) -> str:
-    """Returns mean and standard deviation, two decimals."""
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values) if len(values) > 1 else 0:.2f}"
+    """Returns the mean, and the standard deviation of several, two decimals."""
+    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def table(found: list[dict[str, Any]]) -> str:
     """Returns one table for each kind of privacy: a row for each attack, a column for each aggregator."""
-    lines = []
+    lines = ["", f"Splits of the patients: {len({row['seed'] for row in found})}."]
     for privacy in PRIVACY:
         own = [row for row in found if row["privacy"] == privacy]
         rules = [rule for rule in RULES if any(row["aggregate"] == rule for row in own)]

@@ -150,10 +150,11 @@ def make(run: Path, tab: Tab, work: Path) -> None:
     demo(work / "demo")
     export_page(load(run), work / "page.html")
     tab.open(work / "page.html", 420, 860)
-    tab.until("!document.querySelector('#file').disabled")
+    tab.until("!document.querySelector('#file').disabled", seconds=300)
     tab.choose("#file", work / "demo" / "pictures" / "lesion-2.png")
-    tab.until("!document.querySelector('#answer').hidden && !document.querySelector('#show').disabled")
-    time.sleep(3)  # the map of where the network looked is drawn after the answer
+    # The map of where the network looked is drawn after the answer, and its words come last.
+    words = "document.querySelector('#overlay-words').textContent"
+    tab.until(f"{words} !== '' && !{words}.startsWith('Now the page measures')", seconds=300)
     tab.run("document.activeElement.blur(); document.querySelector('#answer').scrollIntoView()")
     tab.save(HERE / "page-answer.png", 256)
 

@@ -1,6 +1,9 @@
 """The recipe of private heads: defaults, the step rule as a property of the noise, and the cost of its rounds."""
 
+import json
 import math
+import statistics
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +18,7 @@ from wardround.accounting.accountants import AccountantKind, epsilon_of
 from wardround.accounting.events import GaussianEvent, NoEvent, PoissonSampledEvent, SelfComposedEvent
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier, gaussian_epsilon
 from wardround.agreed.plans import plan_of
-from wardround.agreed.schedule import Schedule, feasibility, schedule_of
+from wardround.agreed.schedule import LOSSES, Schedule, expected_loss, feasibility, schedule_of
 from wardround.agreed.strategies import strategy_of
 from wardround.config import parse_study
 from wardround.config.recipe import LOGIT_NOISE, MOST_RATE, momentum_sum
@@ -233,6 +236,19 @@ def test_the_schedule_says_its_reason():
 )
 def test_feasibility_is_by_mu_n_and_the_number_of_classes(mu, patients, classes, word):
     assert f": {word}" in feasibility(mu, patients, classes)
+
+
+def test_the_loss_to_expect_is_that_of_the_committed_trials():
+    path = Path(__file__).parents[2] / "benchmarks" / "results" / "expected_loss.json"
+    trials = json.loads(path.read_text())
+    for lost in LOSSES:
+        found = [t["without"] - t["private"] for t in trials if lost.least <= t["mu_n"] < lost.below]
+        expected = (len(found), round(statistics.median(found), 3), round(max(found), 3))
+        assert (lost.problems, lost.median, lost.most) == expected
+        assert expected_loss(max(1.0, lost.least)) is lost
+    assert [lost.below for lost in LOSSES] == [*[lost.least for lost in LOSSES[1:]], math.inf]
+    assert sum(lost.problems for lost in LOSSES) == len(trials)
+    assert LOSSES[0].sentence() in feasibility(0.001, 1000, 2)
 
 
 @pytest.mark.thorough

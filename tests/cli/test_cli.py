@@ -2,7 +2,9 @@
 
 import errno
 import json
+import math
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -74,6 +76,18 @@ def test_a_plan_gives_the_promise_that_some_noise_keeps(wardround):
     answer = json.loads(wardround("plan", *ASKED, "--noise-multiplier", 5, "--json").out)
     assert answer["noise_multiplier"] == 5
     assert answer["epsilon"] == pytest.approx(epsilon_of(SelfComposedEvent(GaussianEvent(5.0), 20), 1e-5))
+
+
+def test_a_plan_judges_a_head_by_the_noise_in_its_sums(wardround):
+    """mu of 20 full rounds with shares of noise for one colluder of five hospitals: sqrt(20) / z * sqrt(4 / 5)."""
+    asked = ("--patients", 1000, "--hospitals", 5, "--delta", 1e-5, "--rounds", 20, "--epsilon", 8)
+    answer = json.loads(wardround("plan", *asked, "--classes", 2, "--json").out)
+    said = re.search(r"mu n = ([0-9,]+) with 2 classes", answer["head"])
+    assert said is not None
+    mu = math.sqrt(20 * 4 / 5) / answer["noise_multiplier"]
+    assert float(said[1].replace(",", "")) == pytest.approx(1000 * mu, rel=0.01)
+    assert "mu n = " in wardround("plan", *asked, "--classes", 3).out
+    assert "mu n = " not in wardround("plan", *asked).out
 
 
 def test_every_epsilon_that_a_plan_prints_has_its_delta_and_its_unit(wardround):

@@ -57,7 +57,40 @@ def test_public_facts_decide_the_encoder(data, encoder):
     assert chosen(study) == ("features", encoder)
     assert study.data.image_size == data.get("image_size", 64 if "volume_size" in data else 224)
     assert study.digest == auto(data, {"name": "auto"}).digest
-    assert study.digest == auto(data, {"name": "features", "encoder": encoder}).digest
+    same = {"name": "features", "encoder": encoder, "head": study.model.head}
+    assert study.digest == auto(data, same).digest
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "colour"),
+    [
+        ({"layout": "aptos"}, None, "rgb"),
+        ({"layout": "aptos"}, {"name": "features", "encoder": BACKBONE}, "rgb"),
+        ({"layout": "aptos", "image_size": 64}, None, "rgb"),
+        ({"layout": "aptos", "colour": "grey"}, None, "grey"),
+        ({"layout": "aptos"}, {"name": "small_cnn"}, "grey"),
+        ({"layout": "folder"}, None, "grey"),
+    ],
+)
+def test_fundus_photographs_are_read_in_colour_unless_the_study_says_otherwise(data, model, colour):
+    assert auto(data, model).data.colour == colour
+
+
+@pytest.mark.parametrize(
+    ("data", "tables", "head"),
+    [
+        ({"layout": "aptos"}, {}, "ordinal"),
+        ({"layout": "manifest", "task": "grading"}, {}, "ordinal"),
+        ({"layout": "aptos", "task": "referable"}, {}, "softmax"),
+        ({"layout": "folder"}, {}, "softmax"),
+        ({"layout": "aptos"}, {"model": {"name": "auto", "head": "softmax"}}, "softmax"),
+        ({"layout": "aptos"}, {"model": {"name": "small_cnn"}}, "softmax"),
+        ({"layout": "aptos"}, {"privacy": {"plan": "none"}}, "softmax"),
+    ],
+)
+def test_a_private_head_for_grades_knows_their_order(data, tables, head):
+    study = parse_study({"study": {"name": "auto"}, "data": data, "privacy": PLAN} | tables)
+    assert study.model.head == head
 
 
 @pytest.mark.parametrize("data", [{"task": "segmentation"}, {"layout": "decathlon", "volume_size": [32, 32, 8]}])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+from sklearn.metrics import cohen_kappa_score
 from tests.cases import family
 from tests.images.layouts.test_decathlon import AFFINE
 from tests.images.nifti_files import nifti_bytes
@@ -14,9 +15,12 @@ from tests.images.nifti_files import nifti_bytes
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import DataError, ModelError, StudyError
+from wardround.images.quality.shortcut import shortcut_scores
 from wardround.report.numbers import numbers_of
 from wardround.report.page import render
 from wardround.simulation.estimate import estimate
+from wardround.simulation.evaluation import shortcut_figures
+from wardround.simulation.materials import gather
 from wardround.simulation.run import resume_run, run_study
 
 
@@ -163,11 +167,28 @@ def test_grades_are_scored_by_agreement_and_groups_are_shown(tiny, grades, tmp_p
     assert metrics["shown"][0]["key"] == "quadratic_kappa"
     assert metrics["quadratic_kappa"] > 0.5
     assert set(results["subgroups"]) >= {"sex"}
+    assert results["shortcut_kappa"] > 0.5, "grades that brightness tells"
     report = numbers_of(record)
+    shown = f"Six brightness and border numbers alone reach <strong>{report.shortcut_kappa:.3f}</strong>"
     assert {row.value for row in report.subgroups if row.column == "sex"} == {"M", "F"}
     page = render(report)
     assert "Quality (Quadratic-weighted kappa)" in page
+    assert shown in page
     assert "sex: F" in page
+
+
+def test_the_floor_of_grades_is_the_kappa_of_the_six_numbers(tiny, grades):
+    raw = tiny(privacy=NOT_PRIVATE)
+    raw["data"] = {"layout": "manifest", "path": str(grades), "task": "grading", "image_size": 16}
+    materials = gather(parse_study(raw), Silent())
+    rows = np.concatenate([patients.rows for patients in materials.hospitals.values()])
+    labels = np.concatenate([patients.labels for patients in materials.hospitals.values()])
+    pixels, test = materials.images.pixels, materials.test
+    test.labels[::3] = 0  # brightness tells all grades of this set: a third of them is made wrong
+    scores = shortcut_scores(pixels[rows], labels, pixels[test.rows], 4)
+    expected = cohen_kappa_score(test.labels, scores.argmax(axis=1), weights="quadratic", labels=range(4))
+    assert 0.1 < expected < 0.9
+    assert shortcut_figures(materials)["shortcut_kappa"] == pytest.approx(expected)
 
 
 def test_a_patch_and_many_views_train_and_the_centre_is_tested(tiny, tmp_path):

@@ -84,7 +84,7 @@ def check_keys(between):
 def check_evaluation(between, record, simulated, level):
     """The coordinator has what the level lets leave; each hospital has its own exact figures."""
     page = (between.folder / "run" / "report.html").read_text()
-    tested = [json.loads(next((between.home(name) / "evaluation").iterdir()).read_text()) for name in NAMES]
+    tested = [json.loads(next((between.home(name) / "evaluation").glob("*.json")).read_text()) for name in NAMES]
     patients = sum(each["test_patients"] for each in tested)
     exact: Any = simulated.results
     assert patients == exact["test"]["patients"] > 0

@@ -92,6 +92,14 @@ class PlanAnswer:
     slack: float | None = None
 
     @property
+    def mu(self) -> float:
+        """Gaussian privacy parameter of all noise in a coordinate, the shares for colluders and dropouts included."""
+        if self.epsilon == 0:
+            return 0.0
+        promised = analytic_gaussian_noise_multiplier(self.epsilon, self.question.delta)
+        return 1 / (promised * inflation_of(self.question.noiser))
+
+    @property
     def feasibility(self) -> str | None:
         """The meaning of `rho` in words; None where it was not asked for."""
         if self.rho is None:

@@ -1,11 +1,15 @@
 """The card of the model that a study trained, from the study and what hospitals say of their pictures."""
 
+from dataclasses import asdict
+
 from wardround.config import Study
 from wardround.images.entries import Target
 from wardround.images.rows.recipe import VERSION
+from wardround.models.backbones.names import Backbone, OwnEncoder
 from wardround.models.card import (
     ModelCard,
     NetworkCard,
+    OwnEncoderCard,
     PictureInput,
     StudyReference,
     VolumeInput,
@@ -46,9 +50,11 @@ def card_of(
             init_seed=section.init_seed,
             channels=recipe.shape[0],
             size=recipe.shape[1:],
-            encoder=None if backbone is None else backbone.name,
-            moments=None if backbone is None else backbone.moments,
+            encoder=backbone.name if isinstance(backbone, Backbone) else None,
+            moments=backbone.moments if isinstance(backbone, Backbone) else None,
             standardise_weights=section.standardise_weights,
+            head=section.head,
+            own=OwnEncoderCard(**asdict(backbone)) if isinstance(backbone, OwnEncoder) else None,
         ),
         target=target.value,
         classes=classes,

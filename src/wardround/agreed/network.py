@@ -5,6 +5,7 @@ import torch
 from wardround.config import Study
 from wardround.errors import ModelError
 from wardround.images.entries import Target
+from wardround.models.backbones.names import Backbone
 from wardround.models.catalogue import NAMES, build
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
@@ -42,11 +43,16 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
     Raises:
         ModelError: it does not predict that, does not fit the pictures, or mixes patients.
     """
-    name, augmentation = study.model.name, augmentation_of(study, None)
+    name, augmentation, own = study.model.name, augmentation_of(study, None), study.model.own_encoder
     fitting = NAMES["segmentation" if target is Target.MASKS else "classification"]
     if name not in fitting:
         raise ModelError(f"model.name must be one of {', '.join(fitting)} for {target}, got {name}; change it.")
     _check_moments(study)
+    if study.model.head == "ordinal" and target is not Target.GRADES:
+        raise ModelError(
+            f'`[model] head` must be "softmax" for {target.value}, got "ordinal"; it is for grades in an order.',
+            code="model-head",
+        )
     channels, *space = shape
     augmentation.check(tuple(space))
     size = tuple(space) if augmentation.patch is None else (augmentation.patch,) * len(space)
@@ -56,9 +62,10 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
         channels=channels,
         num_classes=num_classes,
         train=study.model.train,
-        weights=study.model.weights,
+        weights=study.model.weights if own is None else own.file,
         width=study.model.width,
         backbone=study.model.backbone,
+        head=study.model.head,
         standardise_weights=study.model.standardise_weights,
         init_generator=torch.Generator().manual_seed(study.model.init_seed),
     )
@@ -80,7 +87,7 @@ def build_network(study: Study, *, target: Target, num_classes: int, shape: tupl
 def _check_moments(study: Study) -> None:
     """Refuses constants that were computed from the study's own pictures: they would be a release without noise."""
     backbone = study.model.backbone
-    if backbone is not None and backbone.moments == "chest-xray" and study.site.layout == "chest_xray":
+    if isinstance(backbone, Backbone) and backbone.moments == "chest-xray" and study.site.layout == "chest_xray":
         raise ModelError(
             '`[model] moments` must be of other pictures than the study\'s, got "chest-xray" with the layout '
             'chest_xray; set moments = "generated".',

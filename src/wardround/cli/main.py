@@ -167,8 +167,9 @@ def plan(
     colluders: Annotated[int | None, typer.Option(help="Hospitals that may collude.")] = None,
     dropouts: Annotated[int, typer.Option(help="Hospitals that may be missing.")] = 0,
     parameters: Annotated[int | None, typer.Option(help="Trained parameters, to judge feasibility.")] = None,
+    classes: Annotated[int | None, typer.Option(min=2, help="Classes, to judge a private head by mu n.")] = None,
     masked: Annotated[bool, typer.Option("--masked", help="Sums of whole numbers, under masks.")] = False,
-    accountant: Annotated[str, typer.Option(help="pld, rdp or gdp.")] = "pld",
+    accountant: Annotated[str, typer.Option(help="pld or rdp.")] = "pld",
     as_json: AsJson = False,
 ) -> None:
     """Print the noise that a promise needs, or the promise that some noise gives, and against whom."""
@@ -191,8 +192,13 @@ def plan(
         answer = masked_plan(question)
     else:
         answer = answer_to(question)
+    of_head = None
+    if classes is not None:
+        from wardround.agreed.schedule import feasibility
+
+        of_head = feasibility(answer.mu, patients, classes)
     if as_json:
-        say(json.dumps(answer.to_json()))
+        say(json.dumps(answer.to_json() | {"head": of_head}))
         return
     at = f"at delta = {delta:g} for one patient"
     say(f"noise multiplier        {answer.noise_multiplier:.4f}")
@@ -202,6 +208,8 @@ def plan(
     say(f"noise on the mean       {answer.mean_noise_std:.2e} clipping norms a coordinate")
     if answer.rho is not None:
         say(f"feasibility             rho = {answer.rho:.3f}: {answer.feasibility}")
+    if of_head:
+        say(f"of a private head       {of_head}")
     if answer.slack is not None:
         say(f"slack of whole numbers  {answer.slack:.1e}, included; sums are masked, {patients} patients public")
     say("", f"epsilon {at}, against")

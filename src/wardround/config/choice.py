@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wardround.config.recipe import recipe_for
 from wardround.models.backbones.names import BACKBONES, PACKAGE, SIDE, BackboneName, EncoderName
 
 _OF_MASKS = ("decathlon", "nnunet")
@@ -17,6 +18,12 @@ _OF_MASKS = ("decathlon", "nnunet")
 _FINE_TASKS = ("grading", "referable")
 _FINE_LAYOUTS = ("aptos",)
 """Grades of a disease go by small spots, which the last stages of a backbone tell apart."""
+
+_GRADED_LAYOUTS = ("aptos",)
+"""Layouts whose first reading is grades."""
+
+_COLOURED_LAYOUTS = ("aptos",)
+"""Layouts of fundus photographs: bleedings and exudates are told apart by their colour."""
 
 
 @dataclass(frozen=True)
@@ -60,23 +67,41 @@ def choice_for(tables: Mapping[str, Any]) -> Choice | None:
 def with_choice(tables: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the tables of a study with network and encoder where the name is left out, or "auto".
 
-    A backbone that was chosen, here or by the study, brings the size of picture that it was trained with, where the
-    study leaves `image_size` out.
+    A network that was chosen here brings `colour = "rgb"` for a layout of colour photographs. A backbone, chosen here
+    or by the study, brings that as well, and the size of picture that it was trained with. Keys that the study gives
+    keep their values.
     """
     found = dict(tables)
     model, data, site = (found.get(name, {}) for name in ("model", "data", "site"))
     if not all(isinstance(section, dict) for section in (model, data, site)):
         return found
-    if model.get("name", "auto") == "auto":
+    is_auto = model.get("name", "auto") == "auto"
+    if site.get("layout") in _COLOURED_LAYOUTS and (is_auto or model.get("encoder") in BACKBONES):
+        data = {"colour": "rgb"} | data
+        found["data"] = data
+    if is_auto and model.get("own_encoder") is not None:
+        found["model"] = model | {"name": "features"}
+    elif is_auto:
         chosen = choice_for(found)
         if chosen is None:
             return found
         encoder = {} if chosen.encoder is None else {"encoder": chosen.encoder}
-        model = encoder | model | {"name": chosen.name}
+        head = {"head": "ordinal"} if chosen.encoder is not None and _has_grades(found) else {}
+        model = encoder | head | model | {"name": chosen.name}
         found["model"] = model
     if model.get("encoder") in BACKBONES and data.get("volume_size") is None:
         found["data"] = {"image_size": SIDE} | data
     return found
+
+
+def _has_grades(tables: Mapping[str, Any]) -> bool:
+    """Returns whether a study trains a private head on grades in an order, by the recipe."""
+    data, site, privacy, federation = (tables.get(name, {}) for name in ("data", "site", "privacy", "federation"))
+    if not isinstance(privacy, dict) or not isinstance(federation, dict):
+        return False
+    kind = privacy.get("plan"), privacy.get("clipping"), federation.get("strategy", "fedsgd")
+    graded = data.get("task") == "grading" or (data.get("task") is None and site.get("layout") in _GRADED_LAYOUTS)
+    return graded and recipe_for("features", *kind) is not None
 
 
 def _backbone_for(data: Mapping[str, Any], site: Mapping[str, Any]) -> BackboneName:

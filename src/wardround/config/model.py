@@ -1,15 +1,51 @@
 """`[model]`, `[training]` and `[performance]`: the network, what is made small, and how fast."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from wardround.config.section import Section, conflict
-from wardround.models.backbones.names import BACKBONES, Backbone, EncoderName, MomentsName
+from wardround.models.backbones.names import (
+    BACKBONES,
+    ArchitectureName,
+    Backbone,
+    EncoderName,
+    MomentsName,
+    OwnEncoder,
+)
 
 VOXEL_HEADS = ("voxel_features", "boxed_voxel_features")
 """Networks that answer for each pixel or voxel by its own features alone."""
+
+
+class OwnEncoderSection(Section):
+    """`[model.own_encoder]`: a user's frozen, public encoder before the head of `features`, in place of `encoder`."""
+
+    file: Path = Field(description="A .safetensors file with the weights of an architecture, or an .onnx graph.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of that file; another file is refused.")
+    architecture: ArchitectureName | None = Field(
+        None,
+        description="Of a .safetensors file: the network of the catalogue, whose layers before the head are kept.",
+    )
+    provenance: str = Field(
+        min_length=20,
+        max_length=1000,
+        description="One sentence: who trained it, on which data. Stands in the report with the question whether these "
+        "data contain patients of the study.",
+    )
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Self:
+        if self.file.suffix.lower() not in (".onnx", ".safetensors"):
+            raise conflict("study-own-encoder", f"file must end in .onnx or .safetensors, got {self.file.name}")
+        if (self.file.suffix.lower() == ".onnx") != (self.architecture is None):
+            raise conflict(
+                "study-own-encoder",
+                f"architecture is given exactly for a .safetensors file, got {self.file.name} with architecture = "
+                f"{self.architecture or 'none'}; {'remove' if self.architecture else 'name'} it",
+            )
+        return self
 
 
 class ModelSection(Section):
@@ -46,22 +82,57 @@ class ModelSection(Section):
     encoder: EncoderName | None = Field(
         None, description='For features: the fixed encoding before the head; default: "hog".'
     )
+    head: Literal["softmax", "ordinal"] = Field(
+        "softmax",
+        description='For features: a score a class, or "ordinal" for grades in an order, which "auto" takes for them.',
+    )
     moments: MomentsName | None = Field(
         None,
         description='Public means and deviations that standardise a backbone\'s numbers; default: "generated".',
     )
+    own_encoder: OwnEncoderSection | None = Field(
+        None, description="For features: a frozen encoder from a file, in place of `encoder`."
+    )
 
     @property
-    def backbone(self) -> Backbone | None:
-        """The frozen backbone before the head; None for another network, and for histograms."""
+    def backbone(self) -> Backbone | OwnEncoder | None:
+        """The frozen encoder with weights before the head; None for another network, and for histograms."""
+        if (own := self.own_encoder) is not None:
+            return OwnEncoder(own.sha256, own.architecture, own.provenance)
         chosen = next((name for name in BACKBONES if name == self.encoder), None)
         return None if chosen is None else Backbone(chosen, self.moments or "generated")
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The section's part of a study's digest: hashes of files and public numbers in place of paths and names.
+
+        Keys that came later are left out at their default, so that an earlier study is the same study.
+        """
+        content = self.model_dump(mode="json", exclude={"own_encoder": {"file"}})
+        if self.weights is not None:
+            content["weights"] = self.weights_sha256 or self.weights.name
+        if isinstance(backbone := self.backbone, Backbone):
+            content["encoder"] = backbone.identity
+        later = {"head": "softmax", "own_encoder": None}
+        return {key: value for key, value in content.items() if key not in later or value != later[key]}
+
     @model_validator(mode="after")
     def _encodes(self) -> Self:
+        if self.own_encoder is not None and (
+            self.name != "features" or self.encoder or self.moments or self.weights
+        ):
+            raise conflict(
+                "study-own-encoder",
+                f'own_encoder is for name = "features" and stands for encoder, moments and weights, got "{self.name}"; '
+                "remove the others, or own_encoder",
+            )
+        if self.head == "ordinal" and self.name != "features":
+            raise conflict(
+                "study-head", f'head = "ordinal" is for name = "features", got "{self.name}"; remove head'
+            )
         if self.encoder is not None and self.name != "features":
             raise conflict("study-encoder", f'encoder is for name = "features", got "{self.name}"; remove encoder')
-        if self.moments is not None and self.backbone is None:
+        if self.moments is not None and self.encoder not in BACKBONES:
             backbones = " or ".join(f'"{name}"' for name in BACKBONES)
             raise conflict("study-encoder", f"moments is for encoder = {backbones}; remove moments")
         return self

@@ -109,6 +109,9 @@ def _resolve_paths(study: Study, base: Path) -> Study:
         given = {key: getattr(section, key) for key in keys if getattr(section, key) is not None}
         absolute = {key: (base / path.expanduser()).resolve() for key, path in given.items()}
         resolved[name] = section.model_copy(update=absolute)
+    if (own := study.model.own_encoder) is not None:
+        placed = own.model_copy(update={"file": (base / own.file.expanduser()).resolve()})
+        resolved["model"] = resolved["model"].model_copy(update={"own_encoder": placed})
     return study.model_copy(update=resolved)
 
 

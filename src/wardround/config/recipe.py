@@ -90,7 +90,8 @@ def with_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
     kind = privacy.get("plan"), privacy.get("clipping"), federation.get("strategy", "fedsgd")
     recipe = recipe_for(model.get("name"), *kind)
     if recipe is None:
-        return found | {"federation": _with_mean(privacy, federation)}
+        federation = _with_mean(privacy, federation)
+        return found | ({"federation": federation} if federation else {})  # an empty table would lack its strategy
     if recipe.stride > 1 and "augment" not in training:
         found["training"] = {"stride": recipe.stride} | training
     privacy = {"clipping_norm": recipe.clipping_norm} | privacy

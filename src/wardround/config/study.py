@@ -321,10 +321,7 @@ class Study(Section):
         if isinstance(self.evaluation, NoEvaluation):
             del content["evaluation"]  # a study from before there were levels is the same study
         forget_defaults(content["federation"])
-        if self.model.weights is not None:
-            content["model"]["weights"] = self.model.weights_sha256 or self.model.weights.name
-        if self.model.backbone is not None:
-            content["model"]["encoder"] = self.model.backbone.identity
+        content["model"] = self.model.identity
         return _hash(content)
 
     @property

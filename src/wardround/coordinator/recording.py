@@ -19,6 +19,8 @@ from wardround.coordinator.observer import Observer
 from wardround.coordinator.rounds import JsonDict, Models, Outcome, Position, Schedule, run_rounds
 from wardround.errors import MissingExtra
 from wardround.images.entries import Target
+from wardround.models.backbones.names import OwnEncoder
+from wardround.models.backbones.own import OnnxRows, encoder_bytes
 from wardround.models.card import WeightsCard
 from wardround.models.named import named_weights
 from wardround.models.network import Network
@@ -105,6 +107,8 @@ def run_recorded(
 def write_model(outcome: Outcome, network: Network, folder: RunFolder) -> str:
     """Writes model.safetensors, parameters by name, to be read again as `[model] weights`; returns its SHA-256.
 
+    Beside it goes a user's encoder that is an ONNX graph: the model does not answer without it.
+
     Of several models, each name stands after that of its hospital.
     """
     several = bool(_names_in_file(outcome.models))
@@ -112,6 +116,9 @@ def write_model(outcome: Outcome, network: Network, folder: RunFolder) -> str:
     for model, weights in outcome.models.items():
         values = named_weights(network, weights)
         named |= {f"{model}/{name}": value for name, value in values.items()} if several else values
+    assert network.parts is not None, "the network was made by build"
+    if isinstance(encoder := network.parts.encoder, OnnxRows):
+        folder.write_encoder(encoder_bytes(encoder.path, encoder.own.sha256))
     return folder.write_model(named)
 
 
@@ -138,6 +145,8 @@ def write_card(
     history = read_lines(folder.path / "rounds.jsonl")
     assert folder.signer is not None, "set when the run began or went on"
     certificate = certificate_of(coordinator, outcome, model_sha256, history, receipts, folder.signer.sealed)
+    if isinstance(backbone := coordinator.study.model.backbone, OwnEncoder):
+        certificate["encoder"] = backbone.question()
     card = card_of(
         coordinator.study, network, WeightsCard(sha256=model_sha256, models=_names_in_file(outcome.models)),
         target=target, classes=classes, channels=channels, statement=f"{certificate['short']}{stamp}",

@@ -33,7 +33,7 @@ def refusals(study: Study, plan: Plan, policy: PolicyFile) -> Iterator[PrivacyEr
     """Yields what a policy has against a study, a rule at a time."""
     rules, words = policy.policy, words_of(plan)
     shares = plan.noiser if isinstance(plan.noiser, NoiseShares) else None
-    weights, threads = study.model.weights_sha256, study.performance.threads
+    weights, threads, own = study.model.weights_sha256, study.performance.threads, study.model.own_encoder
     at_most = (
         ("delta", "`[privacy] delta`", plan.delta, rules.delta),
         ("most-epsilon", "epsilon", plan.epsilon, rules.most_epsilon),
@@ -54,6 +54,7 @@ def refusals(study: Study, plan: Plan, policy: PolicyFile) -> Iterator[PrivacyEr
         ("trust", "`[privacy] trust`", str(plan.trust), rules.trusts),
         ("network", "`[model] name`", study.model.name, rules.networks),
         ("weights", "`[model] weights_sha256`", weights, rules.weights),
+        ("weights", "`[model.own_encoder] sha256`", None if own is None else own.sha256, rules.weights),
     )
     for code, what, value, most in at_most:
         if most is not None and value > most:

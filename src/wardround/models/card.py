@@ -13,12 +13,15 @@ from pydantic import Field, ValidationError, model_validator
 from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
 from wardround.boundary.text import brief
 from wardround.errors import ModelError
-from wardround.models.backbones.names import Backbone, BackboneName, MomentsName
-from wardround.models.network import Constants, Network, Stage
+from wardround.models.backbones.names import ArchitectureName, Backbone, BackboneName, MomentsName, OwnEncoder
+from wardround.models.network import Constants, HeadName, Network, Stage
 from wardround.models.operating_point import OperatingPoint
 from wardround.models.record import Name, Record
 
 VERSION: Final = 1
+
+ENCODER: Final = "encoder.onnx"
+"""A user's own encoder beside the card, where it is an ONNX graph; one of safetensors is part of the weights."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Side = Annotated[int, Field(ge=1, le=4096)]
@@ -73,6 +76,14 @@ class VolumeInput(Record):
         return (self.channels, *(space if self.patch is None else (self.patch,) * len(space)))
 
 
+class OwnEncoderCard(Record):
+    """A user's frozen encoder, see `wardround.models.backbones.names.OwnEncoder`."""
+
+    sha256: Sha256
+    architecture: ArchitectureName | None
+    provenance: Name
+
+
 class NetworkCard(Record):
     """The arguments of `wardround.models.catalogue.build`, but for the number of classes."""
 
@@ -84,11 +95,15 @@ class NetworkCard(Record):
     size: tuple[Side, ...]
     encoder: BackboneName | None = None
     moments: MomentsName | None = None
+    own: OwnEncoderCard | None = None
+    head: HeadName = "softmax"
     standardise_weights: bool = False
 
     @property
-    def backbone(self) -> Backbone | None:
-        """The backbone before the head of `features`; None for another network, and for histograms."""
+    def backbone(self) -> Backbone | OwnEncoder | None:
+        """The encoder with weights before the head of `features`; None for another network, and for histograms."""
+        if self.own is not None:
+            return OwnEncoder(self.own.sha256, self.own.architecture, self.own.provenance)
         if self.encoder is None or self.moments is None:
             return None
         return Backbone(self.encoder, self.moments)

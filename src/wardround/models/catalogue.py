@@ -12,19 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, assert_never, get_args
 
 import torch
 from torch import nn
 
 from wardround.errors import ModelError
-from wardround.models.backbones.names import Backbone
+from wardround.models.backbones.names import Backbone, OwnEncoder
+from wardround.models.backbones.own import OnnxRows, body_of_catalogue, check_hash
 from wardround.models.backbones.rows import BackboneRows
 from wardround.models.backbones.rows import num_features as num_backbone_features
 from wardround.models.initialise import initialised
-from wardround.models.network import Encoder, Form, Network, Normalise, Parts, Stage, Standardise
+from wardround.models.network import Encoder, Form, HeadName, Network, Normalise, Parts, Stage, Standardise
 from wardround.models.networks import features, of_monai, vgg
 from wardround.models.networks.alexnet import WIDTH, alexnet
+from wardround.models.networks.ordinal import head_of
 from wardround.models.networks.small_cnn import small_cnn
 from wardround.models.networks.squeezenet import squeezenet
 from wardround.models.networks.unet import unet
@@ -82,8 +84,12 @@ def _linear(form: Form) -> nn.Sequential:
 def _feature_head(form: Form) -> nn.Sequential:
     # The strongest gradient of all channels is taken, so their number does not matter. The rows end in a constant
     # feature, which is the bias and is clipped like the rest.
-    classifier = nn.Sequential(nn.Linear(features.num_features(form.size[0]), form.num_classes, bias=False))
-    return nn.Sequential(OrderedDict(classifier=classifier))
+    return _with_head(features.num_features(form.size[0]), form)
+
+
+def _with_head(length: int, form: Form, **before: nn.Module) -> nn.Sequential:
+    classifier = head_of(length, form.num_classes, is_ordinal=form.is_ordinal)
+    return nn.Sequential(OrderedDict(before, classifier=classifier))
 
 
 def _segmenter(body: Callable[[Form], nn.Sequential], dimensions: frozenset[int] = EITHER, **more: Any) -> Builder:
@@ -149,7 +155,8 @@ def build(
     train: Stage = "all",
     weights: Path | None = None,
     width: int | None = None,
-    backbone: Backbone | None = None,
+    backbone: Backbone | OwnEncoder | None = None,
+    head: HeadName = "softmax",
     standardise_weights: bool = False,
 ) -> Network:
     """Returns a network by name, initialised, with a user's weights if there are any.
@@ -164,14 +171,17 @@ def build(
             `linear` and `features` are heads already. A frozen backbone without `weights` is a random one.
         weights: a `.safetensors` file, see `wardround.models.weights.load_weights`.
         width: channels of the first level, for the networks whose builder has a width.
-        backbone: encoder of `features` in place of the histograms.
+        backbone: encoder of `features` in place of the histograms. Of a user's own one `weights` is its file; a
+            network of the catalogue may be filled later.
+        head: of `features`: "ordinal" is for grades in an order.
         standardise_weights: of every convolution before the head, see `wardround.models.standardised`.
 
     Raises:
-        ModelError: an unknown name, pictures of a size that the network cannot read, or weights that do not fit.
+        ModelError: an unknown name, pictures of a size that the network cannot read, weights that do not fit, or an
+            encoder's file of another hash.
         MissingExtra: the network is MONAI's, which is not installed; or the backbone's weights are not installed.
     """
-    builder, form = _built(name, tuple(size), channels, num_classes, width, backbone)
+    builder, form = _built(name, tuple(size), channels, num_classes, width, backbone, weights, head)
     if standardise_weights:
         builder = _standardising(builder)
     if train not in get_args(Stage):
@@ -179,16 +189,23 @@ def build(
             f"train must be one of {', '.join(get_args(Stage))}, got {train!r}. Choose what is trained."
         )
     names = _layout(builder, form)
-    head = frozenset(key for key, _ in cut(names, builder.head)[1].named_parameters())
+    of_head = frozenset(key for key, _ in cut(names, builder.head)[1].named_parameters())
     body = initialised(
         lambda: builder.body(form),
         init_generator,
-        zero=head if builder.starts_at_zero else frozenset(),
+        zero=of_head if builder.starts_at_zero else frozenset(),
         linear_deviation=builder.linear_deviation,
     )
     absent = frozenset(key for key in body.state_dict() if builder.absent and key.startswith(builder.absent))
-    report = None if weights is None else load_weights(body, weights, head=head, absent=absent)
     parts = Parts(builder.encoder(form), body, builder.head, builder.encode_once)
+    if isinstance(backbone, OwnEncoder):
+        if weights is not None and backbone.architecture is not None:
+            found = load_weights(
+                cut(body, builder.head)[0].get_submodule("encoder.layers"), weights, head=frozenset()
+            )
+            check_hash(weights, found.sha256, backbone.sha256)
+        return staged(name, parts, "head")
+    report = None if weights is None else load_weights(body, weights, head=of_head, absent=absent)
     return staged(name, parts, train, segments=builder.segments, weights=report)
 
 
@@ -199,15 +216,19 @@ def parameters_of(
     channels: int,
     num_classes: int,
     width: int | None,
-    backbone: Backbone | None,
+    backbone: Backbone | OwnEncoder | None,
+    weights: Path | None = None,
+    head: HeadName = "softmax",
 ) -> dict[str, torch.Tensor]:
     """Returns the parameters of a network by name, without values and without memory: their shapes.
+
+    `weights` is the file of a user's own encoder that is an ONNX graph.
 
     Raises:
         ModelError: as `build`.
     """
     found: dict[str, torch.Tensor] = _layout(
-        *_built(name, size, channels, num_classes, width, backbone)
+        *_built(name, size, channels, num_classes, width, backbone, weights, head)
     ).state_dict()
     return found
 
@@ -218,15 +239,32 @@ def _layout(builder: Builder, form: Form) -> nn.Sequential:
 
 
 def _built(
-    name: str, size: tuple[int, ...], channels: int, num_classes: int, width: int | None, backbone: Backbone | None
+    name: str,
+    size: tuple[int, ...],
+    channels: int,
+    num_classes: int,
+    width: int | None,
+    backbone: Backbone | OwnEncoder | None,
+    weights: Path | None,
+    head: HeadName,
 ) -> tuple[Builder, Form]:
     if name not in NETWORKS:
         nearest = difflib.get_close_matches(name, NETWORKS, n=1, cutoff=0.0)[0]
         raise ModelError(
             f"network must be one of {', '.join(NETWORKS)}, got {name!r}. The nearest known one is {nearest!r}."
         )
-    builder = NETWORKS[name] if backbone is None else _with_backbone(name, backbone)
-    form = Form(size, channels, num_classes, _width(name, builder, width))
+    match backbone:
+        case None:
+            builder = NETWORKS[name]
+        case Backbone():
+            builder = _with_backbone(name, backbone)
+        case OwnEncoder():
+            builder = _with_own(name, backbone, weights)
+        case _:
+            assert_never(backbone)
+    if head == "ordinal" and name != "features":
+        raise ModelError(f'head = "ordinal" is for the network features, got {name}; leave it out.')
+    form = Form(size, channels, num_classes, _width(name, builder, width), head == "ordinal")
     _check(name, builder, form)
     return builder, form
 
@@ -245,10 +283,37 @@ def _with_backbone(name: str, backbone: Backbone) -> Builder:
         raise ModelError(f"encoder = {backbone.name!r} is for the network features, got {name}; leave it out.")
 
     def head(form: Form) -> nn.Sequential:
-        classifier = nn.Linear(num_backbone_features(backbone), form.num_classes, bias=False)
-        return nn.Sequential(OrderedDict(classifier=nn.Sequential(classifier)))
+        return _with_head(num_backbone_features(backbone), form)
 
     return Builder(head, "classifier", encoder=lambda form: BackboneRows(backbone, form), encode_once=True)
+
+
+def _with_own(name: str, own: OwnEncoder, path: Path | None) -> Builder:
+    """Returns the builder of a linear head on the rows of a user's encoder."""
+    if name != "features":
+        raise ModelError(f"own_encoder is for the network features, got {name}; leave it out.")
+    if own.architecture is None:
+        if path is None:
+            raise ModelError(
+                "The file of the ONNX encoder must be given, and is not; name it.", code="model-encoder-hash"
+            )
+
+        def graph(form: Form) -> OnnxRows:
+            return OnnxRows(path, own, form)
+
+        def head(form: Form) -> nn.Sequential:
+            return _with_head(graph(form).num_features, form)
+
+        return Builder(head, "classifier", encoder=graph, encode_once=True)
+    inner = NETWORKS[own.architecture]
+
+    def layers(form: Form) -> nn.Sequential:
+        form = replace(form, width=_width(own.architecture or "", inner, None))
+        _check(own.architecture or "", inner, form)
+        kept, length = body_of_catalogue(cut(inner.body(form), inner.head)[0], inner.encoder(form), form)
+        return _with_head(length, form, encoder=kept)
+
+    return Builder(layers, "classifier", encoder=inner.encoder, encode_once=True)
 
 
 def _width(name: str, builder: Builder, width: int | None) -> int:

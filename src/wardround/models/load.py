@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wardround.errors import ModelError
-from wardround.models.card import ModelCard, frozen_sha256, normalisation_of
+from wardround.models.card import ENCODER, ModelCard, frozen_sha256, normalisation_of
 from wardround.models.catalogue import build, parameters_of
 from wardround.models.network import Network
 from wardround.models.weights import faults_of, parsed, read_weights
@@ -16,12 +16,13 @@ from wardround.models.weights import faults_of, parsed, read_weights
 def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
     """Returns the network of a card with its trained weights, in evaluation mode.
 
-    The path is that of its `model.safetensors`; where several models share the file, `model` is one of their names.
+    The path is that of its `model.safetensors`; where several models share the file, `model` is one of their names. An
+    ONNX encoder lies beside it as `encoder.onnx`.
 
     Raises:
         ModelError: the file is not the card's (code `model-weights-hash`), holds other parameters than the network
-            (`model-weights`) or another frozen encoder (`model-encoder`); this release normalises otherwise
-            (`model-normalisation`); or no model has that name (`model-name`).
+            (`model-weights`) or another frozen encoder (`model-encoder`, and `model-encoder-hash` of an ONNX graph);
+            this release normalises otherwise (`model-normalisation`); or no model has that name (`model-name`).
         MissingExtra: the network is MONAI's, or its backbone comes from a package, and that is not installed.
     """
     prefix = _prefix(card, model)
@@ -35,19 +36,24 @@ def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
         )
     named = parsed(content, path)
     tensors = {name.removeprefix(prefix): named[name] for name in named if name.startswith(prefix)}
-    _check(card, tensors, path)  # before memory is taken for a network of the card's sizes
-    network = built(card)
+    own = card.network.own
+    graph = path.with_name(ENCODER) if own is not None and own.architecture is None else None
+    _check(card, tensors, path, graph)  # before memory is taken for a network of the card's sizes
+    network = built(card, graph)
     _fill(network, tensors)
     _check_frozen(card, network, f"in {path.name}")
     network.trained.eval()
     return network
 
 
-def built(card: ModelCard) -> Network:
+def built(card: ModelCard, graph: Path | None = None) -> Network:
     """Returns the network of a card, as its initialisation left it: without the trained weights.
 
+    `graph` is the file of a user's own encoder that is an ONNX graph.
+
     Raises:
-        ModelError: this release normalises otherwise (code `model-normalisation`).
+        ModelError: this release normalises otherwise (code `model-normalisation`), or the encoder's file is missing
+            or another one (`model-encoder-hash`).
         MissingExtra: as `load`.
     """
     network = build(
@@ -57,8 +63,10 @@ def built(card: ModelCard) -> Network:
         num_classes=len(card.classes),
         init_generator=torch.Generator().manual_seed(card.network.init_seed),
         train=card.network.train,
+        weights=graph,
         width=card.network.width,
         backbone=card.network.backbone,
+        head=card.network.head,
         standardise_weights=card.network.standardise_weights,
     )
     if normalisation_of(network) != card.normalisation:
@@ -101,7 +109,7 @@ def _prefix(card: ModelCard, model: str | None) -> str:
     return "" if model is None else f"{model}/"
 
 
-def _check(card: ModelCard, tensors: dict[str, Tensor], path: Path) -> None:
+def _check(card: ModelCard, tensors: dict[str, Tensor], path: Path, graph: Path | None) -> None:
     """Refuses a file whose tensors are not every parameter of the card's network."""
     wanted = parameters_of(
         card.network.name,
@@ -110,6 +118,8 @@ def _check(card: ModelCard, tensors: dict[str, Tensor], path: Path) -> None:
         num_classes=len(card.classes),
         width=card.network.width,
         backbone=card.network.backbone,
+        weights=graph,
+        head=card.network.head,
     )
     faults = [f"{name}: not in the network" for name in sorted(tensors.keys() - wanted.keys())]
     faults += [f"{name}: {fault}" for name, fault in faults_of(tensors, wanted).items()]

@@ -21,6 +21,9 @@ Stage = Literal["all", "last-block", "norms", "biases", "head"]
 """The trained parameters: everything; or the head with every norm and the last block before the head, with every norm,
 with every bias, or alone."""
 
+HeadName = Literal["softmax", "ordinal"]
+"""The last layers of `features`: a score a class, or `wardround.models.networks.ordinal`."""
+
 PUBLIC_MEAN = 0.5
 PUBLIC_STD = 0.25
 """Normalisation constants. They are agreed, not measured: measuring them would be a release of its own."""
@@ -48,12 +51,14 @@ class Form:
         channels: 1 for grey, 3 for colour, 4 for four sequences of one examination.
         num_classes: number of logits, for each picture or for each of its pixels.
         width: channels of the first level, for the networks whose width can be chosen; 0 for the others.
+        is_ordinal: the head is one for grades in an order, of the network `features`.
     """
 
     size: tuple[int, ...]
     channels: int
     num_classes: int
     width: int = 0
+    is_ordinal: bool = False
 
     @property
     def dimensions(self) -> int:

@@ -6,6 +6,7 @@
         rounds.jsonl       one line a round
         checkpoints/       released vectors of the last finished round, or of every round
         model.safetensors  the final model
+        encoder.onnx       the user's own encoder, where it is an ONNX graph
         model.json         the model card
         results.json       metrics, baselines
         references/        reference runs, one file each, made after the certificate
@@ -51,7 +52,7 @@ from wardround.errors import RecordError
 from wardround.records.arrays import Arrays, arrays_from_file, arrays_to_bytes
 from wardround.records.json_object import JsonObject
 from wardround.records.reading import read_json, read_lines, read_text
-from wardround.records.signer import CERTIFICATE, HISTORY, RECORD, REFERENCES, SIGNED, Signer
+from wardround.records.signer import CERTIFICATE, ENCODER, HISTORY, RECORD, REFERENCES, SIGNED, Signer
 from wardround.records.writing import locked, remove, write_whole
 
 JsonDict = dict[str, object]
@@ -254,6 +255,10 @@ class RunFolder:
         content = arrays_to_bytes(models)
         write_whole(self.path / "model.safetensors", content)
         return hashlib.sha256(content).hexdigest()
+
+    def write_encoder(self, content: bytes) -> None:
+        """Writes encoder.onnx, a user's public encoder."""
+        write_whole(self.path / ENCODER, content)
 
     def forget_notes(self) -> None:
         """Removes what the hospitals kept for themselves, all of it at once: it may hold what no noise was added to."""

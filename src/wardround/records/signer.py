@@ -29,6 +29,9 @@ BEGINNING: Final = ("study.toml", "environment.json")
 """Files that a run begins with."""
 
 RECEIPTS: Final = "receipts.json"
+ENCODER: Final = "encoder.onnx"
+"""A user's own encoder, where it is an ONNX graph."""
+
 PAGE: Final = "report.html"
 """Made from the others; the record names it where its maker drew it (`records.added`)."""
 
@@ -36,7 +39,7 @@ REFERENCES: Final = "references"
 """The folder of reference runs, a file each; the record names those that have ended (`records.added`)."""
 
 SIGNED: Final = (
-    *BEGINNING, HISTORY, "model.safetensors", "model.json", "results.json", "released.safetensors", RECEIPTS,
+    *BEGINNING, HISTORY, "model.safetensors", ENCODER, "model.json", "results.json", "released.safetensors", RECEIPTS,
     CERTIFICATE,
 )  # fmt: skip
 """Files of a finished run that are shared and signed, beside its checkpoints."""

@@ -74,6 +74,7 @@ class Row:
         measured_on: patients of the curve, "test" or "validation".
         majority: accuracy of always answering the commonest class.
         shortcut: AUROC of six brightness and border numbers alone.
+        shortcut_kappa: their quadratic kappa, of grades.
         location: Dice of where the regions usually lie, without any picture.
     """
 
@@ -92,6 +93,7 @@ class Row:
     measured_on: str
     majority: Spread | None
     shortcut: Spread | None
+    shortcut_kappa: Spread | None
     location: Spread | None
 
     @property
@@ -121,6 +123,7 @@ class Row:
             "curve_measured_on": self.measured_on,
             "majority_accuracy": _json(self.majority),
             "shortcut_auroc": _json(self.shortcut),
+            "shortcut_kappa": _json(self.shortcut_kappa),
             "location_dice": _json(self.location),
         }
 
@@ -168,9 +171,11 @@ class Overview:
     @property
     def baselines(self) -> tuple[Baseline, ...]:
         """Baselines that some run knows, over all runs of all configurations."""
+        numbers = "brightness and border numbers alone"
         named = (
             ("where the regions usually lie", "dice", "Dice", [row.location for row in self.rows]),
-            ("brightness and border numbers alone", "auroc", "AUROC", [row.shortcut for row in self.rows]),
+            (numbers, "auroc", "AUROC", [row.shortcut for row in self.rows]),
+            (numbers, "quadratic_kappa", "kappa", [row.shortcut_kappa for row in self.rows]),
             ("always the commonest class", "accuracy", "accuracy", [row.majority for row in self.rows]),
         )
         return tuple(

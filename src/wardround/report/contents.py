@@ -237,8 +237,10 @@ class Report:
     settings: str
     study_digest: str
     model_sha256: str
+    encoder: str = ""
     target: str = "classes"
     shortcut_auroc: float | None = None
+    shortcut_kappa: float | None = None
     location_dice: float | None = None
     operating_points: tuple[OperatingRow, ...] = ()
     calibration: Calibration | None = None

@@ -81,6 +81,7 @@ def _row(group: Sequence[Entry], reports: Sequence[Report], columns: Mapping[str
         measured_on=next((report.looks[-1].measured_on for report in reports if report.looks), "test"),
         majority=_spread([quality.majority_accuracy for quality in qualities]),
         shortcut=_spread([report.shortcut_auroc for report in reports]),
+        shortcut_kappa=_spread([report.shortcut_kappa for report in reports]),
         location=_spread([report.location_dice for report in reports]),
     )
 

@@ -20,7 +20,7 @@ from wardround.records.writing import write_whole
 from wardround.reproduce.as_published.plain import Labelled, Steps, predict, train
 from wardround.reproduce.repaired import Sections, study_of
 from wardround.reproduce.table import Score
-from wardround.simulation.evaluation import shortcut_auroc
+from wardround.simulation.evaluation import shortcut_figures
 from wardround.simulation.materials import Materials, gather
 from wardround.simulation.sweeps.capacity import cores
 from wardround.training.metrics.classification import evaluate
@@ -86,7 +86,7 @@ def cohort_of(study: Study) -> tuple[Cohort, dict[str, float]]:
 def _baselines(materials: Materials, cohort: Cohort) -> dict[str, float]:
     counts = torch.bincount(cohort.test.labels).to(torch.float64)
     found = {"majority class, accuracy": float(counts.max() / counts.sum())}
-    shortcut = shortcut_auroc(materials)
+    shortcut = shortcut_figures(materials)["shortcut_auroc"]
     return found if shortcut is None else found | {"six numbers of brightness and border, AUROC": shortcut}
 
 

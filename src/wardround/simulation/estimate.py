@@ -24,6 +24,7 @@ from wardround.hospital.masked import steps_of
 from wardround.hospital.pictures import list_pictures
 from wardround.images.entries import Target
 from wardround.images.listing import Listing
+from wardround.models.backbones.names import OwnEncoder
 from wardround.models.network import Network
 from wardround.per_patient.layout import Layout
 from wardround.privacy.plans.adversaries import insiders_of
@@ -136,7 +137,8 @@ def estimate(study: Study) -> Estimate:
     inputs, encoding = _encoding_of(network, shape, pictures or 0)
     vectors = 1 if answers_as_one(study, plan) else study.hospitals.count
     hospitals = vectors * network.num_parameters * 12  # each hospital's sum, float64, and its reply
-    schedule = schedule_of(study, plan)
+    schedule, backbone = schedule_of(study, plan), study.model.backbone
+    question = (backbone.question(),) if isinstance(backbone, OwnEncoder) else ()
     return Estimate(
         plan=plan,
         statement=statement_of(plan, simulated=True, seeded=study.study.seed is not None),
@@ -145,7 +147,7 @@ def estimate(study: Study) -> Estimate:
         patients=patients,
         pictures=pictures,
         classes=() if listing is None else listing.class_names,
-        noticed=(*(() if listing is None else listing.noticed()), *encoding),
+        noticed=(*(() if listing is None else listing.noticed()), *encoding, *question),
         seconds=seconds,
         memory_bytes=int(cache + inputs + hospitals + gradient_bytes),
         upload=upload_of(plan, network.num_parameters, [f"hospital-{study.hospitals.count}"]),
@@ -170,6 +172,8 @@ def _feasibility(study: Study, schedule: Schedule | None, patients: int | None, 
 
 
 def _choice(study: Study) -> str:
+    if study.model.own_encoder is not None:
+        return ""
     chosen = choice_for(study.model_dump(include={"data": True, "site": {"layout"}}))
     encoder = study.model.encoder or ("hog" if study.model.name == "features" else None)
     if chosen is None or (chosen.name, chosen.encoder) != (study.model.name, encoder):

@@ -15,6 +15,7 @@ from wardround.images.patients import ImageRef
 from wardround.images.quality.shortcut import shortcut_scores
 from wardround.simulation.materials import Materials
 from wardround.training.metrics.classification import Metrics, evaluate
+from wardround.training.metrics.confusion import quadratic_kappa
 from wardround.training.metrics.groups import each_group
 from wardround.training.metrics.mask_scores import MaskScores, SegmentationMetrics
 from wardround.training.metrics.ranking import auroc
@@ -70,22 +71,33 @@ def evaluate_subgroups(weights: Vector, materials: Materials) -> dict[str, objec
     return {column: shown.to_json() for column, shown in each_group(patients, columns, of).items()}
 
 
-def shortcut_auroc(materials: Materials) -> float | None:
-    """AUROC of six brightness and border numbers alone: what the model's own has to be read against."""
-    if materials.images.target is Target.MASKS:
-        return None
+def shortcut_figures(materials: Materials) -> dict[str, float | None]:
+    """Returns AUROC, and of grades kappa, of six brightness and border numbers alone: a floor for the model's own.
+
+    Guarantee: none. The rule is fitted to the training pictures.
+    """
+    target = materials.images.target
+    if target is Target.MASKS:
+        return {"shortcut_auroc": None, "shortcut_kappa": None}
     materials = materials.originals or materials
     pixels, test = materials.images.pixels, materials.test
     rows = np.concatenate([patients.rows for patients in materials.hospitals.values()])
     labels = np.concatenate([patients.labels for patients in materials.hospitals.values()])
-    scores = shortcut_scores(pixels[rows], labels, pixels[test.rows], len(materials.images.class_names))
-    return auroc(scores, test.labels)
+    num_classes = len(materials.images.class_names)
+    scores = shortcut_scores(pixels[rows], labels, pixels[test.rows], num_classes)
+    kappa = None
+    if target is Target.GRADES:
+        table = np.zeros((1, num_classes, num_classes))
+        np.add.at(table[0], (test.labels, scores.argmax(axis=1)), 1.0)
+        [value] = quadratic_kappa(table)
+        kappa = None if np.isnan(value) else float(value)
+    return {"shortcut_auroc": auroc(scores, test.labels), "shortcut_kappa": kappa}
 
 
 def location_dice(materials: Materials) -> float | None:
     """Dice of the mask that training patients have most often at each place: what is reached without any picture.
 
-    Guarantee: none, as for `shortcut_auroc`.
+    Guarantee: none, as for `shortcut_figures`.
     """
     images, workbench = materials.images, materials.workbench
     if images.target is not Target.MASKS:

@@ -57,6 +57,8 @@ MODEL = Release(
         "model.json/operating_points*",
         "certificate.json/model_sha256",
         "rounds.jsonl/*/clipping_norm",
+        "rounds.jsonl/*/sum_norm",
+        "rounds.jsonl/*/most_norm",
     ),
 )
 PICTURES = Release(
@@ -141,10 +143,10 @@ KIND = Release(
     ),
 )
 SHORTCUT = Release(
-    "the AUROC of six brightness and border numbers alone, fitted to the training pictures",
+    "the AUROC, and of grades kappa, of six brightness and border numbers alone, fitted to the training pictures",
     _READERS,
     _REFERENCE,
-    ("results.json/shortcut_auroc",),
+    ("results.json/shortcut_auroc", "results.json/shortcut_kappa"),
 )
 PLACES = Release(
     "the Dice of the mask that training {one}s have most often at each place",

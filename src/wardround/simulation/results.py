@@ -20,7 +20,7 @@ from wardround.simulation.evaluation import (
     evaluate_models,
     evaluate_subgroups,
     location_dice,
-    shortcut_auroc,
+    shortcut_figures,
     summary_of,
 )
 from wardround.simulation.materials import Hospitals, Materials
@@ -54,7 +54,7 @@ def results_of(
         else {},
         "compare": list(wanted(study, plan)),
         "target": materials.images.target.value,
-        "shortcut_auroc": shortcut_auroc(materials),
+        **shortcut_figures(materials),
         "location_dice": location_dice(materials),
         "classes": list(materials.images.class_names),
         "parameters": materials.workbench.network.num_parameters,

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from wardround.boundary.private import appears_whole, make_private_folder
+from wardround.models.backbones.own import OnnxRows
 from wardround.models.card import frozen_sha256, normalisation_of
 from wardround.models.network import Network
 from wardround.per_patient.process import one_thread
@@ -40,8 +41,9 @@ Progress = Callable[[int, int], None]
 
 
 def is_kept(network: Network) -> bool:
-    """Returns whether a network's encodings are worth a file: those of frozen parameters, one row a picture."""
-    return network.encode_once and next(network.encode.parameters(), None) is not None
+    """Returns whether a network's encodings are worth a file: those of a frozen network, one row a picture."""
+    is_graph = isinstance(network.encode, OnnxRows)
+    return network.encode_once and (is_graph or next(network.encode.parameters(), None) is not None)
 
 
 def encodings(

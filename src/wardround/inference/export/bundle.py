@@ -26,6 +26,7 @@ from wardround.inference.files import Folder, nifti_of, write
 from wardround.inference.model import CARD, WEIGHTS, Model
 from wardround.inference.reading import Opened, Ready, opened, read, recipe_of
 from wardround.inference.tables import csv_of, json_of
+from wardround.models.card import ENCODER
 
 _REQUIRED = ("nibabel", "pydicom", "einops")
 _HERE = "wardround.inference.export.bundle"
@@ -116,7 +117,7 @@ def write_bundle(model: Model, folder: Path) -> None:
         (folder / name).mkdir()
     for name, content in (("inference", INFERENCE), ("metadata", _inert(metadata_of(model)))):
         (folder / "configs" / f"{name}.json").write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-    for name in (CARD, WEIGHTS):
+    for name in (CARD, WEIGHTS, *([ENCODER] if (model.folder / ENCODER).exists() else [])):
         shutil.copyfile(model.folder / name, folder / "models" / name)
 
 

@@ -163,7 +163,11 @@ def _of_results(results: Mapping[str, Any]) -> dict[str, str]:
         "performance": f"{'; '.join(said)} on {test.get('patients')} test patients; nothing protects those patients",
     }
     if (shortcut := results.get("shortcut_auroc")) is not None:
-        known["robustness"] = f"brightness and border numbers alone reach AUROC {shortcut:.3f} on the same test"
+        kappa = results.get("shortcut_kappa")
+        graded = "" if kappa is None else f" and kappa {kappa:.3f}"
+        known["robustness"] = (
+            f"brightness and border numbers alone reach AUROC {shortcut:.3f}{graded} on the same test"
+        )
     if subgroups := results.get("subgroups"):
         known["subgroups"] = f"by {', '.join(subgroups)}: see results.json and report.html of the run"
     return known

@@ -20,6 +20,7 @@ from wardround.errors import MissingExtra, ModelError
 from wardround.inference.calibration import Probabilities
 from wardround.inference.model import Model
 from wardround.inference.reading import recipe_of
+from wardround.models.card import ENCODER
 from wardround.types import Pictures
 
 INPUT, OUTPUTS = "pictures", ("logits", "probabilities")
@@ -67,8 +68,15 @@ def write_onnx(model: Model, path: Path, rows: Pictures | None = None) -> Checke
 
     Raises:
         MissingExtra: ONNX, its exporter or its runtime is not installed.
-        ModelError: the graph answers otherwise than torch (code `model-export`).
+        ModelError: the graph answers otherwise than torch (code `model-export`), or the model has a user's ONNX encoder
+            (`model-export-encoder`).
     """
+    if (own := model.card.network.own) is not None and own.architecture is None:
+        raise ModelError(
+            f"A model behind a user's ONNX encoder must be served with {ENCODER} beside it, and cannot be exported as "
+            "one graph; use `wardround predict`, or an encoder from a .safetensors file.",
+            code="model-export-encoder",
+        )
     try:
         import onnx
         import onnxruntime

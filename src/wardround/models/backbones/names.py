@@ -7,6 +7,11 @@ EncoderName = Literal["hog", "efficientnet-lite0", "efficientnet-lite0-all"]
 BackboneName = Literal["efficientnet-lite0", "efficientnet-lite0-all"]
 MomentsName = Literal["generated", "chest-xray"]
 
+ArchitectureName = Literal[
+    "small_cnn", "squeezenet", "alexnet", "vgg11", "vgg11_gn", "vgg16", "resnet18", "densenet121", "vit_tiny"
+]
+"""Networks of the catalogue whose layers before the head may be a user's encoder."""
+
 BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
 
 SIDE = 224
@@ -39,3 +44,28 @@ class Backbone:
     def identity(self) -> str:
         """The name with the hashes of everything public in it, for a study's digest."""
         return f"{self.name} {WEIGHTS_SHA256} {self.moments} {MOMENTS_SHA256}"
+
+
+@dataclass(frozen=True)
+class OwnEncoder:
+    """A user's frozen encoder before a linear head (`wardround.models.backbones.own`).
+
+    Attributes:
+        sha256: of its file.
+        architecture: the network of the catalogue whose weights a .safetensors file holds; None for an ONNX graph.
+        provenance: its author's sentence on its origin and on the data that it was trained on.
+    """
+
+    sha256: str
+    architecture: ArchitectureName | None
+    provenance: str
+
+    def question(self) -> str:
+        """Returns the question that no program can answer, for `check` and the report."""
+        kind = "ONNX graph" if self.architecture is None else self.architecture
+        end = "" if self.provenance.endswith(".") else "."
+        return (
+            f"own encoder ({kind}, SHA-256 {self.sha256[:12]}...), by its author: {self.provenance}{end} Question for "
+            "every hospital: do the data that it was trained on contain patients of this study? Epsilon is for what "
+            "the head adds; it does not cover what the encoder knows of them."
+        )

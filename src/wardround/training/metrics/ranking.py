@@ -85,10 +85,9 @@ def sensitivity_at(score: Floats, is_positive: npt.NDArray[np.bool_], specificit
     threshold that exists. That threshold was found on the same pictures, so the number is a little hopeful. It is 0
     if only calling nothing positive is specific enough, and None when a class does not occur.
     """
+    from sklearn.metrics import roc_curve  # here: it takes most of a second to import
+
     if is_positive.all() or not is_positive.any():
         return None
-    order = np.argsort(-score, kind="stable")
-    last = np.append(np.diff(score[order]) != 0, True)  # of the pictures with one score
-    found, called = np.cumsum(is_positive[order])[last], np.flatnonzero(last) + 1
-    cleared = 1 - (called - found) / (len(score) - found[-1])
-    return float(max((found[cleared >= specificity - 1e-12] / found[-1]).tolist(), default=0.0))
+    false_alarms, found, _ = roc_curve(is_positive, score, drop_intermediate=False)
+    return float(found[1 - false_alarms >= specificity - 1e-12].max())
