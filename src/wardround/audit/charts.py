@@ -45,6 +45,6 @@ def _draw(found: Found, width: int) -> Figure:
     write(axes, "with the patient", (1, 1), (0, 14), within=across, colour=OPEN, ha="right", bold=True)
     write(axes, "guessed out", (0, 0), (0, -14), within=across, ha="left")
     write(axes, "guessed in", (1, 0), (0, -14), within=across, ha="right")
-    if width >= WIDE:
+    if width >= WIDE and 0.15 < (at - low) / (high - low) < 0.85:  # beside the two other words
         write(axes, "threshold", (at, 0), (0, -14), within=("data", "axes fraction"), ha="center")
     return figure
