@@ -127,7 +127,10 @@ def file_in_place_of(own):
                 lambda own: (own / "pins.toml").write_text("# nobody\n"),
                 r"pins\.toml must have the key of hospital-1",
             ),
-            (lambda own: (own / "pins.toml").write_bytes(b"\xff\xfe"), r"pins\.toml must be a TOML file of pinned keys .* restore it"),
+            (
+                lambda own: (own / "pins.toml").write_bytes(b"\xff\xfe"),
+                r"pins\.toml must be a TOML file of pinned keys .* restore it",
+            ),
             (lambda own: (own / "notes.json").write_text("[1, 2]"), r"notes\.json .* no JSON object"),
             (file_in_place_of, "a file is in the place of a folder"),
         ]
