@@ -414,7 +414,9 @@ def test_nothing_of_a_persons_other_studies_stands_in_the_shared_record(study_of
     places = [sorted(line.split(",", 1)[1] for line in lines) for lines in tables]
     assert places[0] == places[1]
     lines = [[json.loads(line) for line in (p / "rounds.jsonl").read_text().splitlines()] for p in (clean, spent)]
-    rounds = {at for at in differing(*lines) if "/metrics/" not in at and not at.endswith(("/seconds", "/sum_norm"))}
+    rounds = {
+        at for at in differing(*lines) if "/metrics/" not in at and not at.endswith(("/seconds", "/sum_norm"))
+    }
     assert rounds == set()
     card = differing(read(clean / "model.json"), read(spent / "model.json"))
     assert all(at.endswith("sha256") for at in card), card
