@@ -48,11 +48,28 @@ def test_answers_are_the_inner_products(pair):
 
 def test_the_extremes_are_exact_and_a_row_of_all_slots_fits():
     row = np.full(scheme.SLOTS, 1 / scheme.SLOTS**0.5)
-    weights = np.stack([row * scheme.LARGEST_LOGIT, np.zeros(scheme.SLOTS)])
+    weights = np.stack([row * 256, np.zeros(scheme.SLOTS)])
     secret, head = scheme.Secret(), scheme.Head(weights, np.zeros(2))
     largest, zero = (secret.open(one) for one in head.answers(secret.public, [secret.encrypt(row)]))
-    assert largest == pytest.approx(scheme.LARGEST_LOGIT, abs=0.02)
+    assert largest == pytest.approx(256, abs=1e-3)
     assert zero == 0
+
+
+@pytest.mark.parametrize("norm", [0.01, 3.0, 255.9, 256.1, 5000.0])
+def test_unit_rows_and_any_norm_of_a_head_are_within_range(norm):
+    """The rows of backbones have norm one, up to rounding, and heads at small noise have long weights."""
+    generator = np.random.default_rng(6)
+    rows, weights = generator.normal(size=(3, 2433)), generator.normal(size=(2, 2433))
+    rows *= (1 + 1e-7) / np.linalg.norm(rows, axis=1, keepdims=True)
+    weights *= norm / np.linalg.norm(weights, axis=1, keepdims=True)
+    weights[1] = norm * rows[0]  # the largest logit there is
+    bound, bias = scheme.largest_norms(weights, np.zeros(2))
+    scale = scheme.scale_of(bound)
+    assert np.linalg.norm(rows, axis=1).max() * bound + bias <= scheme.LARGEST_LOGIT * scale
+    secret, head = scheme.Secret(), scheme.Head(weights, np.zeros(2))
+    answers = head.answers(secret.public, [secret.encrypt(row) for row in rows])
+    found = np.array([secret.open(answer, scale) for answer in answers]).reshape(3, 2)
+    np.testing.assert_allclose(found, rows @ weights.T, atol=1e-4 * scale)
 
 
 def test_only_the_sum_can_be_seen_in_an_answer(pair):
@@ -243,7 +260,7 @@ def test_no_server_is_one_sentence():
 def test_logits_beyond_the_range_are_refused_before_anything_is_asked(service, monkeypatch):
     model = ask.connect(service.url)
     assert not isinstance(model.whole, Whole)
-    monkeypatch.setattr(model.whole, "_bounds", (1e6, 0.0))
+    monkeypatch.setattr(model.whole, "_bounds", (256.0, 1e6))
     monkeypatch.setattr(ask, "_asked", lambda *_: pytest.fail("asked"))
     with pytest.raises(ModelError) as error:
         model.logits(np.random.default_rng(0).integers(0, 256, (1, 1, 64, 64), dtype=np.uint8))

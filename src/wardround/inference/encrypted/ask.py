@@ -14,7 +14,7 @@ from wardround.boundary.text import brief, shown
 from wardround.errors import FederationError, ModelError
 from wardround.inference.calibration import calibration_of
 from wardround.inference.encrypted.frames import framed, unframed
-from wardround.inference.encrypted.scheme import LARGEST_LOGIT, Secret
+from wardround.inference.encrypted.scheme import LARGEST_LOGIT, Secret, scale_of
 from wardround.inference.encrypted.service import layer_of
 from wardround.inference.encrypted.worker import MOST_ROWS
 from wardround.inference.model import Model
@@ -71,10 +71,10 @@ class _Asked(nn.Module):
         """Returns logits, (row, class)."""
         features = self._encode(self._centre.centre(rows)[0]).flatten(1).to(torch.float64).numpy()
         norm, bias = self._bounds
-        longest = float(np.linalg.norm(features, axis=1).max(initial=0.0))
-        if not longest * norm + bias <= LARGEST_LOGIT:
+        longest, most = float(np.linalg.norm(features, axis=1).max(initial=0.0)), LARGEST_LOGIT * scale_of(norm)
+        if not longest * norm + bias <= most:
             raise ModelError(
-                f"Logits must be at most {LARGEST_LOGIT:.0f} to be computed on encrypted features, and these may "
+                f"Logits must be at most {most:.0f} to be computed on encrypted features, and these may "
                 f"reach {longest * norm + bias:.0f}; ask the model's owner for another way.",
                 code="model-not-linear",
             )
@@ -86,7 +86,9 @@ class _Asked(nn.Module):
         sealed = unframed(_asked(self._address, "POST", "/encrypted", content), len(features) * self._classes)
         if len(sealed) != len(features) * self._classes:
             raise _unfit(self._address, "it answered with another number of classes")
-        return np.array([self._secret.open(one) for one in sealed]).reshape(len(features), self._classes)
+        return np.array([self._secret.open(one, scale_of(self._bounds[0])) for one in sealed]).reshape(
+            len(features), self._classes
+        )
 
 
 def _asked(address: str, method: str, path: str, content: bytes) -> bytes:

@@ -6,7 +6,8 @@ switches to the smallest modulus. Whoever asks decrypts x w + r and adds its slo
 
     ring of 8,192 coefficients, ternary secrets, modulus of 218 bits: 128 bits of security, classical, by the
     HomomorphicEncryption.org standard (2018, table 1), which SEAL checks
-    plain modulus t, a prime below 2^50 that is 1 modulo 16,384; features in steps of 2^-20, weights in steps of 2^-20
+    plain modulus t, a prime below 2^50 that is 1 modulo 16,384; features in steps of 2^-22, weights in steps of 2^-18,
+    larger by the power of two that brings a head with longer rows to a norm of 256
 
 Guarantees:
     The SERVER learns nothing of x but its length and the number of rows, as long as ring learning with errors is hard,
@@ -43,12 +44,12 @@ SLOTS = 8192
 
 SECURITY_BITS = 128
 
-LARGEST_LOGIT = 256.0
-"""A product beyond it is refused before it is asked for: sums are exact modulo t, of which half is 512."""
+LARGEST_LOGIT = 500.0
+"""A product beyond it, times `scale_of`, is refused before it is asked for: sums are exact modulo t, half of it 512."""
 
 _PRIME_BITS = (60, 49, 49, 60)  # the last one is for keys alone
 _PLAIN_BITS = 50
-_STEP = 2.0**20
+_ROW_STEP, _WEIGHT_STEP = 2.0**22, 2.0**18
 
 
 class Scheme:
@@ -119,15 +120,17 @@ class Secret:
 
     def encrypt(self, row: Rows) -> bytes:
         """Returns the ciphertext of one row of features, (feature,), at most `SLOTS` of them."""
-        plain = self._scheme.plain(np.rint(row * _STEP).astype(np.int64))
+        plain = self._scheme.plain(np.rint(row * _ROW_STEP).astype(np.int64))
         return self._scheme.saved(self._encryptor.encrypt_symmetric(plain))
 
-    def open(self, answer: bytes) -> float:
-        """Returns the logit in an answer of `Head.answer`."""
+    def open(self, answer: bytes, scale: float = 1.0) -> float:
+        """Returns the logit in an answer of `Head.answers`; `scale` is that of the head's norm."""
         scheme, plain = self._scheme, self._scheme.seal.Plaintext()
         self._decryptor.decrypt(scheme.loaded("Ciphertext", answer), plain)
         total = sum(map(int, scheme.slots(plain))) % scheme.modulus
-        return (total - scheme.modulus if total > scheme.modulus // 2 else total) / _STEP**2
+        return (
+            (total - scheme.modulus if total > scheme.modulus // 2 else total) * scale / (_ROW_STEP * _WEIGHT_STEP)
+        )
 
 
 class Head:
@@ -140,8 +143,9 @@ class Head:
 
     def __init__(self, weights: Rows, biases: Rows) -> None:
         self._scheme = Scheme()
-        self._factors = [self._scheme.plain(np.rint(row * _STEP).astype(np.int64)) for row in weights]
-        self._biases = [round(float(bias) * _STEP**2) for bias in biases]
+        step = _WEIGHT_STEP / scale_of(largest_norms(weights, biases)[0])
+        self._factors = [self._scheme.plain(np.rint(row * step).astype(np.int64)) for row in weights]
+        self._biases = [round(float(bias) * step * _ROW_STEP) for bias in biases]
 
     def answers(self, public: bytes, ciphertexts: Sequence[bytes]) -> list[bytes]:
         """Returns the encrypted logits of encrypted rows, class after class of each row.
@@ -198,6 +202,11 @@ def largest_norms(weights: Rows, biases: Rows) -> tuple[float, float]:
     """Returns bounds on the norms of a head's rows and on its biases, as powers of two, which tell little of either."""
     norms, size = np.linalg.norm(weights, axis=1).max(), np.abs(biases).max(initial=0.0)
     return tuple(float(2.0 ** np.ceil(np.log2(max(one, 2.0**-20)))) for one in (norms, size))  # type: ignore[return-value]
+
+
+def scale_of(norm: float) -> float:
+    """Returns the power of two, at least 1, by which steps of weights grow, from `largest_norms`."""
+    return max(1.0, norm / 256)
 
 
 def _no_ciphertext(reason: str) -> DataError:
