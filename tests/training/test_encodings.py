@@ -1,11 +1,13 @@
 """Encodings that are kept: found again by pictures and encoder, resumed after an interruption, equal in every bit."""
 
+import errno
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.errors import raises_code
 
 from wardround.errors import MachineError
 from wardround.models.catalogue import build
@@ -54,6 +56,19 @@ def test_rows_are_the_networks_own_and_are_computed_once(pixels, tmp_path):
     assert torch.equal(again, first)
     assert len(list((tmp_path / "encodings").iterdir())) == 1  # no part is left
     assert (tmp_path / "encodings").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_disk_that_cannot_be_read_is_one_sentence(pixels, tmp_path, monkeypatch):
+    inner = np.lib.format.open_memmap
+
+    def failing(path, **given):
+        if path.exists() and path.parent.name == "encodings":
+            raise OSError(errno.EIO, "input or output")
+        return inner(path, **given)
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", failing)
+    with raises_code(MachineError, "machine-disk"):
+        encodings(frozen(), pixels, tmp_path, silent)
 
 
 @pytest.mark.parametrize("change", ["a pixel", "the encoder", "the number"])

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wardround.boundary.machine import reading_faults
 from wardround.boundary.private import appears_whole, make_private_folder
 from wardround.models.backbones.own import OnnxRows
 from wardround.models.card import frozen_sha256, normalisation_of
@@ -62,7 +63,7 @@ def encodings(
         No bit of a row depends on the other pictures, nor on the number of threads.
 
     Raises:
-        MachineError: the folder cannot be written.
+        MachineError: the folder cannot be read or written.
     """
     path = cache_dir / "encodings" / f"{_key(network, pixels, stride)}.npy"
     found = _mapped(path, len(pixels))
@@ -127,9 +128,14 @@ def _encoded(
 
 
 def _mapped(path: Path, count: int) -> npt.NDArray[np.float32] | None:
-    """Returns the rows of a complete file, copied on write; None where there is none that can be used."""
+    """Returns the rows of a complete file, copied on write; None where there is none that can be used.
+
+    Raises:
+        MachineError: its disk fails.
+    """
     try:
-        rows = np.lib.format.open_memmap(path, mode="c")
+        with reading_faults(path):
+            rows = np.lib.format.open_memmap(path, mode="c")
     except (OSError, ValueError):
         return None
     return rows if rows.dtype == np.dtype("<f4") and rows.ndim > 1 and len(rows) == count else None

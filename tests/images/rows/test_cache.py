@@ -89,6 +89,25 @@ def test_a_disk_that_fills_up_is_one_sentence_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_a_disk_that_cannot_be_read_is_said_and_not_taken_for_another_cause(tmp_path, monkeypatch, before):
+    """Nor are pictures decoded again where they are."""
+    if before:
+        cached_pictures(tmp_path, "key", PICTURES.shape, Source(), None)
+    inner = np.lib.format.open_memmap
+
+    def failing(path, **given):
+        if path.exists():
+            raise OSError(errno.EDQUOT, "quota")
+        return inner(path, **given)
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", failing)
+    source = Source()
+    with raises_code(MachineError, "machine-quota"):
+        cached_pictures(tmp_path, "key", PICTURES.shape, source, None)
+    assert source.asked == (0 if before else 1)
+
+
 def test_a_disk_without_room_is_refused_before_anything_is_decoded(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 53, 47))

@@ -19,6 +19,7 @@ from typing import IO
 import numpy as np
 
 from wardround.boundary.documents import MOST_JSON_BYTES, parse_json, read_regular
+from wardround.boundary.machine import reading_faults
 from wardround.boundary.private import appears_whole, make_private_folder
 from wardround.errors import DataError
 from wardround.images.rows.recipe import Prepared, Rows
@@ -101,9 +102,14 @@ def cached_pictures(
 
 
 def _opened(path: Path, shape: tuple[int, ...]) -> Cached | None:
-    """Returns a complete cache file, or None where there is none that can be used."""
+    """Returns a complete cache file, or None where there is none that can be used.
+
+    Raises:
+        MachineError: its disk fails.
+    """
     try:
-        rows = np.lib.format.open_memmap(path, mode="r")
+        with reading_faults(path):
+            rows = np.lib.format.open_memmap(path, mode="r")
         notes = parse_json(read_regular(_notes_of(path), MOST_JSON_BYTES))
         unreadable = {int(entry): str(reason) for entry, reason in notes["unreadable"].items()}
         extents = {int(entry): (int(first), int(end)) for entry, (first, end) in notes["extents"].items()}
