@@ -175,7 +175,8 @@ class Consortium:
         """Runs the coordinator's program over agents' sockets or a courier's, or over a channel that watches them."""
         keys = CoordinatorKeys(self.coordinator, self.keys)
         paths = {name: over(name) if over else self.home(name) / "agent.sock" for name in NAMES}
-        channel = SocketChannel(paths, keys)
+        patience_s = 60.0 if over is None else 240.0  # FLARE may take minutes to let a site in again
+        channel = SocketChannel(paths, keys, patience_s=patience_s)
         try:
             return coordinate(
                 self.study, watched(channel), self.keys, key or self.coordinator, self.folder / "run", Silent()
