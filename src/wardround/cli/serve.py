@@ -35,7 +35,7 @@ def serve(
 ) -> None:
     """Serve a run's model over HTTP: the page at /, and POST /predict, a picture's bytes for the JSON of `predict`.
 
-    With --encrypted neither the model nor a picture is shown to the other side: whoever asks sends encrypted features.
+    With --encrypted neither the model nor a picture is shown to the other side: clients send encrypted features.
     Nothing is logged. There is no encryption of the connection and no login.
     """
     from wardround.errors import StudyError

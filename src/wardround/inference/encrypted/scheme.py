@@ -1,8 +1,8 @@
 """Inner products with somebody's weights, computed on ciphertexts: BFV by Microsoft SEAL, through TenSEAL.
 
-Whoever asks encrypts a row x of public features under a key of their own. The server multiplies by its weights w slot
+A client encrypts a row x of public features under a key of its own. The server multiplies by its weights w slot
 by slot, adds a vector r that is drawn uniformly among those of sum b modulo t, adds a fresh encryption of zero, and
-switches to the smallest modulus. Whoever asks decrypts x w + r and adds its slots up: w . x + b modulo t.
+switches to the smallest modulus. The client decrypts x w + r and adds its slots up: w . x + b modulo t.
 
     ring of 8,192 coefficients, ternary secrets, modulus of 218 bits: 128 bits of security, classical, by the
     HomomorphicEncryption.org standard (2018, table 1), which SEAL checks
@@ -11,14 +11,14 @@ switches to the smallest modulus. Whoever asks decrypts x w + r and adds its slo
 
 Guarantees:
     The SERVER learns nothing of x but its length and the number of rows, as long as ring learning with errors is hard,
-    whatever it does with the ciphertexts: no decryption ever goes back to it.
+    even if it departs from the steps: no decryption ever goes back to it.
     A CLIENT that encrypts as `Secret.encrypt` does learns w . x + b for each row and each class. The slots of x w + r
     are uniform among those with that sum, so they hold nothing more; the zero hides the factor in the ciphertext, under
     the same assumption; and switching from 158 to 60 bits divides noise that depends on w by 2^98, to about 2^-33 of
     the rounding that follows. So d rows that are linearly independent give all weights: queries have to be limited.
     A client that FORGES ciphertexts, of noise far above that of an encryption, can see the product in that noise, and
     learn all weights by one query. Nothing here prevents that. Privacy of the patients of the training does not rest on
-    it: their bound holds for whoever has the weights.
+    it: their bound holds for everybody who has the weights.
 
 Sources: Fan and Vercauteren 2012 (https://eprint.iacr.org/2012/144), BFV; the masks of sums as in Juvekar,
 Vaikuntanathan and Chandrakasan 2018 (https://eprint.iacr.org/2018/073, section 3), without its rotations.
@@ -151,7 +151,7 @@ class Head:
         """Returns the encrypted logits of encrypted rows, class after class of each row.
 
         Args:
-            public: the key of whoever asks; it encrypts the zeros that are added.
+            public: the key of the client; it encrypts the zeros that are added.
             ciphertexts: of rows.
 
         Raises:

@@ -145,10 +145,10 @@ class EncryptedHead:
         features = self.weights.shape[1]
         return [
             f"{self.card.study.name}: {self.card.statement}.",
-            "Who asks keeps the picture: this server sees encrypted features and the number of pictures, no more "
+            "The client keeps the picture: this server sees encrypted features and the number of pictures, no more "
             f"(BFV through TenSEAL, {SECURITY_BITS} bits of security).",
-            f"Who asks learns the logits of each picture. {features:,} pictures would give the whole head away, so at "
-            f"most {self.count.limit:,} are answered in all; {self.count.left:,} are left.",
+            f"The client learns the logits of each picture. {features:,} pictures would give the whole head away, so "
+            f"at most {self.count.limit:,} are answered in all; {self.count.left:,} are left.",
             "A program that forges ciphertexts can learn the head sooner. The bound for each patient of the training "
             "does not depend on that: it holds for everybody who has the weights.",
         ]

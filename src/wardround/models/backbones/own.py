@@ -137,7 +137,7 @@ def check_hash(path: Path, found: str, wanted: str) -> None:
 
 @lru_cache(maxsize=1)
 def _session(content: bytes) -> Any:
-    """Returns a session of ONNX Runtime on one thread; whatever it refuses, it raises."""
+    """Returns a session of ONNX Runtime on one thread; it raises what it refuses, by exceptions of its own."""
     import onnx
     import onnxruntime
 
