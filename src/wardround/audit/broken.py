@@ -116,7 +116,7 @@ def _correct(dataset: Dataset, seed: int) -> Float64:
 
 
 def _weights(dataset: Dataset, seed: int) -> Float64:
-    """Noise on trained weights for a sensitivity of 1, whatever the patients move them by."""
+    """Noise on trained weights for a sensitivity of 1, which the patients do not keep to."""
     return sum((patient.mean(axis=0) for patient in dataset), np.zeros(WIDTH)) + _noise(seed, WIDTH)
 
 

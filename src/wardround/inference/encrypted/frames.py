@@ -24,20 +24,21 @@ def unframed(content: bytes, most: int) -> list[bytes]:
     count = _COUNT.unpack_from(content)[0] if len(content) >= size else most + 1
     begin = size * (1 + count)
     if count > most or len(content) < begin:
-        raise _no_frame()
+        raise no_ciphertext("they are no frame")
     parts = []
     for number in range(count):
         (length,) = _COUNT.unpack_from(content, size * (1 + number))
         parts.append(content[begin : begin + length])
         begin += length
     if begin != len(content):
-        raise _no_frame()
+        raise no_ciphertext("they are no frame")
     return parts
 
 
-def _no_frame() -> DataError:
+def no_ciphertext(reason: str) -> DataError:
+    """Returns the error of bytes that are none of this release's (code `data-ciphertext`)."""
     return DataError(
-        "An encrypted request or answer must be one that this release of wardround writes, got other bytes; use one "
-        "release on both sides.",
+        "Encrypted rows, keys and answers must be those of `wardround predict` and `wardround serve --encrypted`, got "
+        f"other bytes ({reason}); use one release of wardround on both sides.",
         code="data-ciphertext",
     )

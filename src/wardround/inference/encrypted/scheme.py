@@ -34,7 +34,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from wardround.errors import DataError, MissingExtra
+from wardround.errors import MissingExtra
+from wardround.inference.encrypted.frames import no_ciphertext
 
 Rows: TypeAlias = npt.NDArray[np.float64]
 Slots: TypeAlias = npt.NDArray[np.uint64]
@@ -102,7 +103,7 @@ class Scheme:
             try:
                 thing.load(self.context, str(path))
             except (RuntimeError, ValueError, MemoryError) as error:
-                raise _no_ciphertext(str(error)) from None
+                raise no_ciphertext(str(error)) from None
         return thing
 
 
@@ -169,7 +170,7 @@ class Head:
                 or row.is_ntt_form()
                 or list(row.parms_id()) != list(scheme.context.first_parms_id())
             ):
-                raise _no_ciphertext("it is not fresh")
+                raise no_ciphertext("it is not fresh")
             for factor, bias in zip(self._factors, self._biases, strict=True):
                 answer, zero = seal.Ciphertext(), seal.Ciphertext()
                 # A head of zeros only: SEAL refuses the product, which is a known zero.
@@ -207,14 +208,6 @@ def largest_norms(weights: Rows, biases: Rows) -> tuple[float, float]:
 def scale_of(norm: float) -> float:
     """Returns the power of two, at least 1, by which steps of weights grow, from `largest_norms`."""
     return max(1.0, norm / 256)
-
-
-def _no_ciphertext(reason: str) -> DataError:
-    return DataError(
-        f"An encrypted row and its key must be those of `wardround predict`, got other bytes ({reason}); use one "
-        "release of wardround on both sides.",
-        code="data-ciphertext",
-    )
 
 
 def _seal() -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wardround.errors import DataError
-from wardround.inference.encrypted.frames import framed, unframed
+from wardround.inference.encrypted.frames import framed, no_ciphertext, unframed
 from wardround.inference.encrypted.scheme import Head, Rows
 
 MOST_ROWS = 64
@@ -37,11 +37,7 @@ def answered(weights: Rows, biases: Rows, public: bytes, rows: Sequence[bytes]) 
     except subprocess.TimeoutExpired:
         done = None
     if done is None or done.returncode:
-        raise DataError(
-            "An encrypted row and its key must be those of `wardround predict`, got other bytes; use one release of "
-            "wardround on both sides.",
-            code="data-ciphertext",
-        )
+        raise no_ciphertext("they cannot be computed with")
     return unframed(done.stdout, len(biases) * MOST_ROWS)
 
 

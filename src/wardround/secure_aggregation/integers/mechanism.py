@@ -152,7 +152,7 @@ class IntegerMechanism:
 
         Args:
             total_of: forms the sum, (parameter,), in grid steps. One patient, added or removed, moves it by an L2 norm
-                of at most `sensitivity`, whoever the others are.
+                of at most `sensitivity`, with any others beside it.
             random_bytes: as in `encode`.
         """
         with ThreadPoolExecutor(1, "noise") as beside:
