@@ -88,21 +88,17 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
     in_flight = _VOLUMES_IN_FLIGHT if listing.volumes else _IN_FLIGHT
     with pillow_kept_quiet(), ThreadPoolExecutor(_WORKERS) as pool:
         room = _Room(_MOST_BYTES)
-        of_frames: dict[tuple[str, ...], list[str]] = {}
 
-        def hashed(entry: Entry) -> str:
-            if entry.frame is not None and entry.files in of_frames:
-                return _joined(entry, of_frames[entry.files])
-            with room.of(max(map(store.size, (*entry.files, *entry.mask)))):
+        def hashed(names: tuple[str, ...]) -> list[str] | None:
+            with room.of(max(map(store.size, names))):
                 try:
-                    parts = [sha256(store.read(name)).hexdigest() for name in (*entry.files, *entry.mask)]
+                    return [sha256(store.read(name)).hexdigest() for name in names]
                 except DataError:
-                    return _unopened(entry)
-            if entry.frame is not None:
-                of_frames[entry.files] = parts
-            return _joined(entry, parts)
+                    return None
 
-        digests = list(pool.map(hashed, entries))
+        contents = list(dict.fromkeys((*entry.files, *entry.mask) for entry in entries))
+        parts = dict(zip(contents, pool.map(hashed, contents), strict=True))
+        digests = [_joined(entry, parts[(*entry.files, *entry.mask)]) for entry in entries]
 
         def opened(frames: Frames) -> list[Prepared | str]:
             with room.of(_memory(store, frames[0][0], listing, wanted.recipe)):
@@ -169,8 +165,10 @@ def _unopened(entry: Entry) -> str:
     return sha256(f"unopened {entry.file}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _joined(entry: Entry, parts: list[str]) -> str:
-    """Returns one file's own sha256; for several, and for a frame, one over theirs."""
+def _joined(entry: Entry, parts: list[str] | None) -> str:
+    """Returns one file's own sha256; for several, and for a frame, one over theirs; over its name without content."""
+    if parts is None:
+        return _unopened(entry)
     if len(parts) == 1 and entry.frame is None:
         return parts[0]
     return sha256(f"{len(entry.files)} {entry.frame} {' '.join(parts)}".encode()).hexdigest()
