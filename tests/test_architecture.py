@@ -281,7 +281,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "operating_point": {"record"},
         "card": {"backbones", "network", "operating_point", "record"},
         "load": {"card", "catalogue", "network", "weights"},
-        "linear": {"network"},
+        "linear": {"network", "networks"},
         "named": {"network", "vectors"},
     },
 }

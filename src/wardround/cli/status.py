@@ -1,12 +1,11 @@
 """`wardround status`: a run while it goes on, as its coordinator or as one of its hospitals sees it."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wardround.boundary.text import say
+from wardround.boundary.text import say, tell
 from wardround.cli.keys import AsJson
 
 
@@ -28,7 +27,7 @@ def status(
 
     view = view_of(path)
     if serve is None:
-        say(*([json.dumps(view.to_json())] if as_json else lines_of(view)))
+        tell(as_json, view.to_json(), *lines_of(view))
         return
     import contextlib
     import sys

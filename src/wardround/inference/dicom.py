@@ -166,9 +166,7 @@ def _report(model: Model, answer: Classified | Segmented, sources: "list[Dataset
     )  # fmt: skip
     report = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(observer_device_context=observer),
-        procedure_reported=codes.LN.UnspecifiedImagingProcedure
-        if hasattr(codes.LN, "UnspecifiedImagingProcedure")
-        else hd.sr.CodedConcept("imaging", SCHEME, "Imaging procedure"),
+        procedure_reported=hd.sr.CodedConcept("imaging", SCHEME, "Imaging procedure"),
         imaging_measurements=[group],
     )
     return hd.sr.Comprehensive3DSR(
