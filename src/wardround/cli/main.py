@@ -89,9 +89,6 @@ def options(
     """Train one diagnostic model across hospitals: images stay, and what it reveals of one patient is bounded."""
 
 
-_LONGEST_SENTENCE = 8000
-"""Characters of an error that are printed; it may quote names from a file."""
-
 Rehearsal = Annotated[
     bool,
     typer.Option("--rehearsal", help="Charge a throw-away ledger in the run's folder, and stamp the run so."),
