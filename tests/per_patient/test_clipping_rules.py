@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.cases import family
+from tests.cases import examples, family
 from tests.per_patient.clipped import (
     NETWORKS,
     ONE_EACH,
@@ -179,6 +179,7 @@ def test_factors_bring_any_norms_below_the_bound(norms, sizes, clipping_norm, na
     value=st.sampled_from([1e-30, 1.0, 1e3, 1e30]),
     clipping_norm=st.sampled_from([1e-4, 1e-2, 1.0, 1e4]),
 )
+@examples(120)
 def test_no_patient_contributes_more_than_the_clip(network, name, dtype, pictures, seed, value, clipping_norm):
     batch = changed(batch_of(network, (pictures,), seed=seed, dtype=dtype), 0, value)
     model = studied(network, dtype)
@@ -216,6 +217,7 @@ def test_a_patient_with_a_picture_that_is_not_finite_contributes_exactly_zero(ne
     network=with_one_use_of_two_modules, name="flat", dtype=torch.float32, counts=[2, 1],
     values=[1e-30, 1e30, 1e-30, 1e-30], clipping_norm=1e-4, memory_bytes=1 << 30,
 )  # fmt: skip
+@examples(60)
 def test_removing_any_patient_moves_the_sum_by_at_most_the_clip(
     network, name, dtype, counts, values, clipping_norm, memory_bytes
 ):
