@@ -116,6 +116,18 @@ def alone(plan: Plan, hospitals: int, releases: int) -> Plan:
     return replace(plan, parts=(count, part))
 
 
+def in_the_open(plan: Plan, releases: int) -> Plan:
+    """Returns the plan of noised gradients with noise of the same size in floating point, and without scores.
+
+    Repeats of a run use it: their sums need no masks, as they are released by no hospital.
+    """
+    part = replace(_gradients(plan), noise=_continuous(_gradients(plan).noise))
+    if isinstance(part, NoisedGradients):
+        part = replace(part, releases=releases, scores=0)
+    count = () if plan.count is None else (replace(plan.count, noise=_continuous(plan.count.noise)),)
+    return replace(plan, parts=(*count, part))
+
+
 def not_private(plan: Plan, releases: int) -> Plan:
     """Returns the same run without noise; its epsilon is infinity.
 
