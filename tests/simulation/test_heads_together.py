@@ -14,7 +14,7 @@ from wardround.coordinator.observer import Silent
 from wardround.errors import StudyError
 from wardround.privacy.plans.calibrate import in_the_open, not_private
 from wardround.randomness import Randomness
-from wardround.report.numbers import headline_of, numbers_of, summary_of_run
+from wardround.report.numbers import headline_of, numbers_of
 from wardround.simulation import references
 from wardround.simulation.materials import gather
 from wardround.simulation.references import NUM_REPEATS, REFERENCES, run_reference
@@ -122,7 +122,7 @@ def test_the_model_that_is_released_is_the_run_without_repeats(head_study, tmp_p
     assert found.repeats.mean == pytest.approx(row["metrics"]["auroc"])
     assert found.repeats.spread == pytest.approx(float(np.std(row["headlines"], ddof=1)))
     assert {each.key for each in found.comparisons} == {"federated", *ALIKE} - {"repeats"}
-    assert summary_of_run(record)["repeats"]["values"] == tuple(row["headlines"])
+    assert found.repeats.values == tuple(row["headlines"])
     assert "were not released" in found.repeats.sentence(0.5)
     assert headline_of(record) == headline_of(bare)
 
