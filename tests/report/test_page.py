@@ -280,17 +280,6 @@ def test_outstanding_references_are_named(page_of):
 
 
 @pytest.mark.thorough
-def test_repeats_of_the_noise_stand_beside_the_headline_and_in_no_row(page_of):
-    def repeated(_, results):
-        row = {"text": "", "private": True, "epsilon": 3.0, "delta": 1e-5, "metrics": results["metrics"]}
-        results["references"] = {"repeats": row | {"headlines": [0.86, 0.9, 0.88]}}
-
-    page = page_of(repeated)
-    assert "this model: 0.880; 3 repeats of the noise: 0.880 ± 0.020 (standard deviation)" in page.text.lower()
-    assert "No reference runs but repeats of the noise were asked for" in page.text
-
-
-@pytest.mark.thorough
 def test_without_references_the_run_still_stands_beside_the_commonest_class(page_of):
     def bend(certificate, results):
         results["references"] = {}
