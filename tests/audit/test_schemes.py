@@ -41,7 +41,7 @@ def normal(seed, *shape):
 
 @pytest.mark.parametrize("name", family(list(NAMES), keep=SMALL))
 def test_every_broken_scheme_is_caught(name):
-    assert try_one(NAMES[name], 2026, FEW if name in SMALL else RUNS, broken=True).caught
+    assert try_one(NAMES[name], 2026, FEW if name in SMALL else RUNS, broken=True).found.caught
 
 
 @pytest.mark.parametrize("name", family(list(NAMES), keep=["one scalar Laplace draw an image"]))
@@ -54,7 +54,7 @@ def test_every_repair_passes_at_the_same_power(name):
 @pytest.mark.thorough
 @pytest.mark.parametrize("seed", [100, 200])
 def test_other_seeds_come_to_the_same(seed):
-    assert [one.caught for one in try_all(seed)] == [one.broken for one in try_all(seed)]
+    assert [one.found.caught for one in try_all(seed)] == [one.broken for one in try_all(seed)]
 
 
 # Schemes that the statistics were not made for.

@@ -1,6 +1,7 @@
 """Robust means: reductions to the mean, the theorems on bad hospitals, and the cost in noise."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -208,8 +209,9 @@ def test_a_run_gives_contributions_and_charges_each_hospital_for_its_rounds(tiny
         federation={"rounds": 6, "leave_one_out": True},
     )
     path = run_study(study, tmp_path / "run", Silent()).path
-    [*before, last] = read_lines(path / "rounds.jsonl")
-    assert np.sum(last["contributions"]) == pytest.approx(1, rel=1e-3)
+    lines: list[Any] = read_lines(path / "rounds.jsonl")
+    [*before, last] = lines
+    assert sum(last["contributions"]) == pytest.approx(1, rel=1e-3)
     assert not any("contributions" in line for line in before)
     charges = charges_in(path / "ledger.sqlite")
     assert [len(of) for of in charges.values()] == [1 + 5] * 4  # a count, and all rounds but one

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import Event
-from wardround.audit.bounds import Float64, epsilon_of_limits, upper_limits
+from wardround.audit.bounds import Float64, epsilon_of_limits, upper_limit, upper_limits
 from wardround.audit.statistics import Statistic, statistics_of
 from wardround.errors import PrivacyError
 
@@ -190,15 +190,15 @@ def _attacked(
             if margins.max() > best:
                 best, chosen, threshold, sign = margins.max(), statistic, places[margins.argmax()], turned
     scores = [sign * chosen.of(rows) for rows in count]
-    errors = [int(one[0]) for one in _errors(scores[0], scores[1], np.array([threshold]))]
-    u, v = (float(upper_limits(np.array(one), counted, alpha / 2)) for one in errors)
-    bounds = [(epsilon_of_limits(u, v, delta), epsilon, delta) for epsilon, delta in claim.points]
+    positives, negatives = (int(one[0]) for one in _errors(scores[0], scores[1], np.array([threshold])))
+    above, below = (upper_limit(one, counted, alpha / 2) for one in (positives, negatives))
+    bounds = [(epsilon_of_limits(above, below, delta), epsilon, delta) for epsilon, delta in claim.points]
     shown, claimed, delta = next((one for one in bounds if one[0] > one[1]), bounds[0])
     caught = shown > claimed
-    least = float(upper_limits(np.array(0), counted, alpha / 2))
+    least = upper_limit(0, counted, alpha / 2)
     return Found(
         pair, f"{chosen.name}{', turned' if sign < 0 else ''}", delta, shown, claimed,
-        epsilon_of_limits(least, least, delta), caught, errors[0], errors[1], counted, confidence, scores[0],
+        epsilon_of_limits(least, least, delta), caught, positives, negatives, counted, confidence, scores[0],
         scores[1], threshold,
     )  # fmt: skip
 
