@@ -83,10 +83,10 @@ def _broken(seed: int, out: Path | None, as_json: bool) -> None:
         _write(out, page_of_broken(tried))
     tell(as_json, {"schemes": [one.to_json() for one in tried]}, *(
         f"{one.name:60} claimed {one.found.claimed:7.3f}  at least {one.found.epsilon:6.3f}  at delta "
-        f"{one.found.delta:g}: {'caught' if one.caught else 'no contradiction found at this power'}"
+        f"{one.found.delta:g}: {'caught' if one.found.caught else 'no contradiction found at this power'}"
         for one in tried
     ))  # fmt: skip
-    if any(one.caught != one.broken for one in tried):
+    if any(one.found.caught != one.broken for one in tried):
         raise typer.Exit(CONTRADICTED)
 
 
