@@ -1,18 +1,18 @@
 """What carrying a round costs: in one process, over Unix sockets, and over FLARE, beside FLARE's own averaging.
 
-    python -m benchmarks.federation [--courier PYTHON] [--rounds N] [--sizes 42 602 2365] [--hospitals 2 4 8]
-        [--ways process sockets flare averaging] [--quick] [--out FILE]
+    python -m benchmarks.federation [--courier PYTHON] [--rounds N] [--sizes 3.5k 0.7M 11M]
+        [--hospitals 2 4 8] [--ways process sockets flare averaging] [--quick] [--out FILE]
 
-Every setting is one run between hospitals: agents with folders of their own, and ledgers on disk. The network is linear
-on pictures of a given width, with 2 width^2 + 2 parameters (3.5 k, 0.7 M and 11 M by default), and a hospital has a few
-patients, so that a round is its exchanges: three under masks (announce with the model and the last sum, confirm,
-upload), and one between two hospitals, where a masked sum would hide nothing. `process` has the hospitals one after the
-other in this process; `sockets` and `flare` have an agent process each. A round's seconds are the median over all but
-the first, without what follows the last round; bytes are those of messages, both ways, without frames. `empty` is the
-median of an exchange of the smallest message, a greeting. `averaging` is FLARE's own workflow over the same processes
-and TLS: one exchange a round, a model down and a vector of its length up, nothing computed, noised, masked or signed
-(`benchmarks.federation_averaging`). Without `--courier`, the interpreter of its environment, both are left out
-and said so. `--quick` is 3.5 k and 0.7 M parameters with 4 hospitals, 4 rounds.
+Every setting is one run between hospitals: agents with folders of their own, and ledgers on disk. The network is
+linear, with classes x (width^2 + 1) parameters on pictures of a given width, and a hospital has a few patients, so that
+a round is its exchanges: three under masks (announce with the model and the last sum, confirm, upload), and one between
+two hospitals, where a masked sum would hide nothing. `process` has the hospitals one after the other in this process;
+`sockets` and `flare` have an agent process each. A round's seconds are the median over all but the first, without what
+follows the last round; bytes are those of messages, both ways, without frames. `empty` is the median of an exchange of
+the smallest message, a greeting. `averaging` is FLARE's own workflow over the same processes and TLS: one exchange a
+round, a model down and a vector of its length up, nothing computed, noised, masked or signed
+(`benchmarks.federation_averaging`). Without `--courier`, the interpreter of its environment, both are left out and said
+so. `--quick` is 3.5 k and 0.7 M parameters with 4 hospitals, 4 rounds.
 
 The whole table is 36 runs, of 9 rounds at 3.5 k parameters, 6 at 0.7 M and 3 at 11 M. Each row is written to `--out` as
 soon as it is measured, and the same command goes on behind the rows that are there. `GB` is by how much the machine's
@@ -33,6 +33,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +59,31 @@ from wardround.work import Announce, Answered, Confirm, SayHello, Upload
 
 ROOT = Path(__file__).parents[1]
 COURIER = ROOT / "couriers" / "flare"
-WIDTHS, HOSPITALS, WAYS = (42, 602, 2365), (2, 4, 8), ("process", "sockets", "flare", "averaging")
+HOSPITALS, WAYS = (2, 4, 8), ("process", "sockets", "flare", "averaging")
 OVER_FLARE = ("flare", "averaging")
-QUICK: dict[str, Any] = {"rounds": 4, "sizes": (42, 602), "hospitals": (4,)}
-ROUNDS = {42: 9, 602: 6, 2365: 3}
-"""By width; 6 for others."""
 PATIENTS = 10
 """In each hospital."""
 LEAST_MASKED = 3
 EMPTY = 20
 READY_S = 900.0
 """Seconds for processes to be there, pictures read; generous, as no figure has them."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A linear network, and the rounds of its runs."""
+
+    width: int
+    classes: int
+    rounds: int
+
+    @property
+    def parameters(self) -> int:
+        return self.classes * (self.width**2 + 1)
+
+
+SIZES = {"3.5k": Size(42, 2, 9), "0.7M": Size(602, 2, 6), "11M": Size(1000, 11, 3)}
+QUICK: dict[str, Any] = {"rounds": 4, "sizes": ("3.5k", "0.7M"), "hospitals": (4,)}
 
 
 class Timed:
@@ -133,7 +148,8 @@ def encoded(requests: Requests) -> dict[int, bytes]:
     return {key: encode_request(one) for key, one in {id(one): one for one in requests.values()}.items()}
 
 
-def study_of(width: int, hospitals: int, rounds: int) -> Study:
+def study_of(size: Size, hospitals: int, rounds: int) -> Study:
+    classes = ["clear", "lesion", *(f"no patient has {number}" for number in range(2, size.classes))]
     privacy: dict[str, Any] = {"num_patients": PATIENTS * hospitals}
     privacy |= {"sum": "masked"} if hospitals >= LEAST_MASKED else {"trust": "nobody"}
     federation = {} if hospitals >= LEAST_MASKED else {"strategy": "fedavg", "local_steps": 1}
@@ -141,7 +157,7 @@ def study_of(width: int, hospitals: int, rounds: int) -> Study:
         {
             "study": {"name": "one-round", "seed": 1},
             "site": {"layout": "phantom"},
-            "data": {"image_size": width, "classes": ["clear", "lesion"]},
+            "data": {"image_size": size.width, "classes": classes},
             "hospitals": {"count": hospitals, "names": names_of(hospitals)},
             "model": {"name": "linear"},
             "privacy": {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "accountant": "rdp", **privacy},
@@ -229,9 +245,9 @@ def make_kits(folder: Path, names: Sequence[str], courier: Path | None) -> tuple
     return program
 
 
-def averaged(width: int, hospitals: int, rounds: int, courier: Path | None, folder: Path) -> dict[str, Any]:
+def averaged(size: Size, hospitals: int, rounds: int, courier: Path | None, folder: Path) -> dict[str, Any]:
     """Returns one row of FLARE's own federated averaging."""
-    parameters, names = 2 * width**2 + 2, names_of(hospitals)
+    parameters, names = size.parameters, names_of(hospitals)
     with ExitStack() as stack:
         make_kits(folder, names, courier)
         program = (courier, "-m", "benchmarks.federation_averaging")
@@ -256,25 +272,25 @@ def wait_for(paths: Sequence[Path]) -> None:
         time.sleep(0.1)
 
 
-def measured(way: str, width: int, hospitals: int, rounds: int, courier: Path | None) -> dict[str, Any]:
+def measured(way: str, size: Size, hospitals: int, rounds: int, courier: Path | None) -> dict[str, Any]:
     """Returns one row: seconds and bytes of a round."""
     folder = Path(tempfile.mkdtemp(prefix="wr-"))  # short: the path of a socket has at most 100 bytes
     began = time.perf_counter()
     try:
         with memory_taken() as taken:
             measure = averaged if way == "averaging" else lambda *given: coordinated(way, *given)
-            row = measure(width, hospitals, rounds, courier, folder)
+            row = measure(size, hospitals, rounds, courier, folder)
     finally:
         shutil.rmtree(folder)
-    place = {"way": way, "parameters": 2 * width**2 + 2, "hospitals": hospitals, "rounds": rounds}
+    place = {"way": way, "parameters": size.parameters, "hospitals": hospitals, "rounds": rounds}
     return place | row | {"gigabytes": taken[0] / 1e9, "whole_run_s": time.perf_counter() - began}
 
 
 def coordinated(
-    way: str, width: int, hospitals: int, rounds: int, courier: Path | None, folder: Path
+    way: str, size: Size, hospitals: int, rounds: int, courier: Path | None, folder: Path
 ) -> dict[str, Any]:
     """Returns one row of a run between hospitals."""
-    study = study_of(width, hospitals, rounds)
+    study = study_of(size, hospitals, rounds)
     homes, keys = make_homes(folder, study)
     with opened(way, homes, keys, folder, courier) as channel:
         timed = Timed(channel)
@@ -322,25 +338,26 @@ def main() -> None:
     table: dict[str, Any] = {"machine": machine(1), "rows": []}
     if options.out is not None and options.out.exists():
         table = json.loads(options.out.read_text())
-    cells = [(way, width, hospitals) for width in options.sizes for hospitals in options.hospitals for way in ways]
+    sizes = [SIZES[name] for name in options.sizes]
+    cells = [(way, size, hospitals) for size in sizes for hospitals in options.hospitals for way in ways]
     print(
         f"{'cell':>7} {'parameters':>10} {'hospitals':>9}  {'way':9} {'s a round':>10} {'/process':>9} "
         f"{'empty, s':>9} {'empties':>9} {'MB':>8} {'GB':>5} {'run, s':>6}"
     )
-    for number, (way, width, hospitals) in enumerate(cells, start=1):
-        rounds = options.rounds or ROUNDS.get(width, 6)
-        row = row_in(table, way, width, hospitals)
+    for number, (way, size, hospitals) in enumerate(cells, start=1):
+        rounds = options.rounds or size.rounds
+        row = row_in(table, way, size, hospitals)
         if row is None or row.get("rounds") != rounds:
-            row = measured(way, width, hospitals, rounds, options.courier)
+            row = measured(way, size, hospitals, rounds, options.courier)
             table["rows"].append(row)
             if options.out is not None:
                 write_whole(options.out, (json.dumps(table, indent=2) + "\n").encode())
-        print(f"{number:3}/{len(cells):3} " + line_of(row, row_in(table, "process", width, hospitals)), flush=True)
+        print(f"{number:3}/{len(cells):3} " + line_of(row, row_in(table, "process", size, hospitals)), flush=True)
 
 
-def row_in(table: dict[str, Any], way: str, width: int, hospitals: int) -> dict[str, Any] | None:
+def row_in(table: dict[str, Any], way: str, size: Size, hospitals: int) -> dict[str, Any] | None:
     """Returns the last row of a setting; None before it is measured."""
-    place = (way, 2 * width**2 + 2, hospitals)
+    place = (way, size.parameters, hospitals)
     found = [row for row in table["rows"] if (row["way"], row["parameters"], row["hospitals"]) == place]
     return found[-1] if found else None
 
@@ -359,7 +376,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--courier", type=Path)
     parser.add_argument("--rounds", type=int, help="for all sizes alike")
-    parser.add_argument("--sizes", type=int, nargs="+", default=WIDTHS, help="widths of a picture, in pixels")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=tuple(SIZES))
     parser.add_argument("--hospitals", type=int, nargs="+", default=HOSPITALS)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--quick", action="store_true", help="two sizes, four hospitals, four rounds")

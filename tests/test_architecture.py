@@ -282,7 +282,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "card": {"backbones", "network", "operating_point", "record"},
         "load": {"card", "catalogue", "network", "weights"},
         "linear": {"network"},
-        "named": {"network", "vectors"},
+        "named": {"network", "vectors", "weights"},
     },
 }
 THIRD_PARTY_BANS = {
