@@ -24,11 +24,11 @@ def status(
 ) -> None:
     """Print who answered, who is slow or away, epsilon spent and left, bytes and seconds."""
     from wardround.watching.page import StatusServer, lines_of
-    from wardround.watching.views import view_of
+    from wardround.watching.views import json_of, view_of
 
     view = view_of(path)
     if serve is None:
-        say(*([json.dumps(view.to_json())] if as_json else lines_of(view)))
+        say(*([json.dumps(json_of(view))] if as_json else lines_of(view)))
         return
     import contextlib
     import sys
