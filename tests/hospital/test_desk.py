@@ -6,9 +6,10 @@ from datetime import datetime
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
+from tests.cases import examples
 from tests.errors import raises_code
 from tests.hospital.deployed import COORDINATOR, finished, make_folders, study_of
 
@@ -215,7 +216,7 @@ def test_a_message_with_any_byte_changed_is_refused_and_costs_nothing(north):
         work = GradientSum(desk.open(ONE.digest).agent.workbench.initial_weights)
         request, keys = signed(north, ONE, work, 1)
 
-        @settings(max_examples=60, deadline=None)
+        @examples(60)
         @given(position=st.integers(0, len(request.content) - 1), flip=st.integers(1, 255), cut=st.booleans())
         def mutated(position, flip, cut):
             changed = bytearray(request.content)

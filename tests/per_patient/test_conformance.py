@@ -5,21 +5,19 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import family, firsts
-from tests.per_patient.conformance import (
-    CASES,
-    ONE_EACH,
-    UNEVEN,
+from tests.per_patient.case import UNEVEN
+from tests.per_patient.cases_of_networks import small_cnn
+from tests.per_patient.conformance import CASES, ONE_EACH, judge
+from tests.per_patient.oracle import (
     clip_and_sum,
     cross_entropy,
-    judge,
     parameter_sizes,
     patient_gradients,
     quietly,
     relative_error,
-    small_cnn,
     typical_clipping_norm,
 )
 from torch import nn
@@ -33,15 +31,6 @@ WHOLE = [n for n, c in CASES.items() if c.family in {"network", "loss", "folded"
 
 every_case = pytest.mark.parametrize("name", family(CASES, keep=firsts(CASES, lambda name: CASES[name].family)))
 every_network = pytest.mark.parametrize("name", family(WHOLE, keep=firsts(WHOLE, lambda name: CASES[name].family)))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    # Layers as small as these wait for a second thread longer than they compute.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
@@ -244,17 +233,12 @@ def agrees(model, patients, *shape):
     assert error < 1e-10, (error, worst)
 
 
-few = settings(max_examples=20, deadline=None)
-
-
 @given(uneven(), st.lists(st.integers(1, 4), max_size=3), st.integers(1, 5), st.integers(1, 5), st.booleans())
-@few
 def test_linear_of_drawn_shape(patients, axes, inputs, outputs, bias):
     agrees(nn.Linear(inputs, outputs, bias=bias), patients, *axes, inputs)
 
 
 @given(uneven(), st.data())
-@few
 def test_convolution_of_drawn_shape(patients, data):
     groups = data.draw(st.integers(1, 3))
     kernel = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
@@ -273,7 +257,6 @@ def test_convolution_of_drawn_shape(patients, data):
 
 
 @given(uneven(), st.data())
-@few
 def test_transposed_convolution_of_drawn_shape(patients, data):
     groups = data.draw(st.integers(1, 3))
     stride = data.draw(st.integers(1, 3))
@@ -292,7 +275,6 @@ def test_transposed_convolution_of_drawn_shape(patients, data):
 
 
 @given(uneven(), st.integers(1, 3), st.integers(1, 3), st.lists(st.integers(2, 4), min_size=1, max_size=3))
-@few
 def test_group_norm_of_drawn_shape(patients, groups, each, space):
     agrees(nn.GroupNorm(groups, groups * each), patients, groups * each, *space)
 

@@ -13,7 +13,7 @@ from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, rea
 from wardround.boundary.private import appears_whole
 from wardround.errors import FederationError
 from wardround.secure_aggregation.round.cohort import transcript_of
-from wardround.secure_aggregation.round.confirmation import Confirmation, check_agreement
+from wardround.secure_aggregation.round.confirmation import Agreed, Confirmation
 from wardround.secure_aggregation.round.round_key import Announcement
 from wardround.secure_aggregation.round.transcript import Terms
 from wardround.types import HospitalName
@@ -43,8 +43,8 @@ class Confirmed:
         """Returns whether all hospitals in it confirmed these terms: of this round, from these weights."""
         try:
             members = [Announcement.from_bytes(each).member for each in self.announcements]
-            told = [Confirmation.from_bytes(each) for each in self.confirmations]
-            check_agreement(transcript_of(terms, members), told)
+            told = tuple(Confirmation.from_bytes(each) for each in self.confirmations)
+            Agreed(transcript_of(terms, members), told)
         except FederationError:
             return False
         return sorted(self.names) == sorted(member.hospital for member in members)
