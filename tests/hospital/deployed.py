@@ -11,7 +11,7 @@ from wardround.config.site import read_policy, read_site
 from wardround.hospital.opening import open_hospital
 from wardround.images.entries import Target
 from wardround.models.card import WeightsCard
-from wardround.models.named import named_weights
+from wardround.models.vectors import named_weights
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy

@@ -24,8 +24,7 @@ from wardround.hospital.examined.patients import set_aside
 from wardround.hospital.kept.replies import Replies
 from wardround.hospital.pictures import read_images
 from wardround.ledger.file import LedgerFile
-from wardround.models.named import vector_of
-from wardround.models.vectors import to_vector
+from wardround.models.vectors import to_vector, vector_of
 from wardround.work import Evaluate, GradientSum
 
 NO_SPARE = Failure(FailureCode.REFUSED_SPARE, Stage.ADMISSION)

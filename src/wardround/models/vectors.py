@@ -5,18 +5,32 @@ in C order. It is the only form in which a model travels between a hospital and 
 """
 
 import hashlib
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from wardround.errors import ModelError
+from wardround.models.network import Network
+from wardround.models.weights import faults_of, parsed
 from wardround.types import Vector
 
 
 def sha256_of(weights: Vector) -> str:
     """Returns the hash of a vector of weights, as little-endian single precision, in hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(weights, dtype="<f4").tobytes()).hexdigest()
+
+
+def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Returns the SHA-256 of names, shapes, types and values, in hexadecimal."""
+    sha256 = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().contiguous().numpy()
+        sha256.update(f"{name} {value.shape} {value.dtype}\n".encode() + value.tobytes())
+    return sha256.hexdigest()
 
 
 def to_vector(module: nn.Module) -> Vector:
@@ -41,6 +55,45 @@ def load_vector(module: nn.Module, vector: Vector) -> None:
     with torch.no_grad():
         for parameter, piece in zip(_trained(module), torch.split(values, sizes), strict=True):
             parameter.copy_(piece.reshape(parameter.shape))
+
+
+def named_weights(network: Network, weights: Vector) -> dict[str, npt.NDArray[np.float32]]:
+    """Returns every parameter of the network by name, frozen ones too, with these trained ones, (parameter,).
+
+    The network itself is left as it was.
+    """
+    before = to_vector(network.trained)
+    body = network.trained if network.parts is None else network.parts.body
+    try:
+        load_vector(network.trained, weights)
+        return {name: value.detach().to(torch.float32).numpy().copy() for name, value in body.state_dict().items()}
+    finally:
+        load_vector(network.trained, before)
+
+
+def vector_of(network: Network, content: bytes) -> Vector:
+    """Returns the trained parameters, (parameter,), of the weights file that `named_weights` of this network made.
+
+    The network itself is left as it was.
+
+    Raises:
+        ModelError: the content is no such file, or of another network.
+    """
+    body = network.trained if network.parts is None else network.parts.body
+    before = {name: value.clone() for name, value in body.state_dict().items()}
+    named = parsed(content, Path("model.safetensors"))
+    faults = faults_of(named, before) | dict.fromkeys(named.keys() - before.keys(), "no parameter of the network")
+    if faults:
+        raise ModelError(
+            f"A finished model must have the parameters of the study's network, and differs: {faults}. Compare the "
+            "study files.",
+            code="model-weights",
+        )
+    try:
+        body.load_state_dict(named)
+        return to_vector(network.trained)
+    finally:
+        body.load_state_dict(before)
 
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:

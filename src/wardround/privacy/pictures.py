@@ -92,7 +92,6 @@ class LocalRelease:
     relation = NeighboringRelation.REPLACE_ONE
 
     def __post_init__(self) -> None:
-        """Refuses a bound that bounds nothing."""
         if self.images_per_patient < 1:
             raise PrivacyError(f"images_per_patient must be >= 1, got {self.images_per_patient}; raise it.")
 

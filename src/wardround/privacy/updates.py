@@ -94,7 +94,6 @@ class ClippedUpdate:
     what = "each hospital's update after its local training, clipped as a whole and noised"
 
     def __post_init__(self) -> None:
-        """Refuses fields that promise nothing."""
         if not 0 < self.clipping_norm < float("inf"):
             raise PrivacyError(f"clipping_norm must be > 0 and finite, got {self.clipping_norm}.")
         GaussianEvent(self.noise_multiplier)  # refuses what is no noise

@@ -14,8 +14,8 @@ from wardround.boundary.documents import parse_json
 from wardround.boundary.private import make_private_folder
 from wardround.errors import FederationError
 from wardround.models.card import ModelCard
-from wardround.models.named import vector_of
 from wardround.models.network import Network
+from wardround.models.vectors import vector_of
 from wardround.secure_aggregation.keys.key_files import write_key_file
 from wardround.types import Vector
 from wardround.work import Finish
