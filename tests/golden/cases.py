@@ -199,7 +199,7 @@ OPTIONS: dict[str, Tables] = {
     "hospitals/label-shards": _laid(SGD, {"hospitals": {"scheme": "label-shards"}}),
     "hospitals/site": _laid(SGD, {"hospitals": {"scheme": "site"}}),
     # what is trained
-    "model/features": _laid(SGD, {"model": {"name": "features"}, "federation": OWN_STEPS}),
+    "model/features": _laid(SGD, {"model": {"name": "features"}, "federation": OWN_STEPS | {"compare": []}}),
     "model/features-recipe": {
         "model": {"name": "features"},
         "privacy": {"plan": "dp-sgd", "epsilon": 8.0},

@@ -25,7 +25,7 @@ SERVER_LEARNING_RATE: Any = Field(1.0, gt=0, description="Step size of the serve
 
 AGGREGATE: Any = Field("mean", description='Mean of the hospitals\' answers; all but "mean" see single answers.')
 BYZANTINE: Any = Field(
-    1, ge=1, description='Hospitals that may send anything, for aggregate = "trimmed" and "krum".'
+    1, ge=1, description='Hospitals that may send anything, for aggregate = "trimmed", "krum" and "multi-krum".'
 )
 NORM_BOUND: Any = Field(
     None,
@@ -37,7 +37,7 @@ STRATEGY = "How hospitals work."
 
 Repair = Literal["none", "proportional", "weighted-sampling", "weighted-loss"]
 OptimizerState = Literal["reset", "travels"]
-Aggregate = Literal["mean", "median", "trimmed", "krum"]
+Aggregate = Literal["mean", "median", "trimmed", "krum", "multi-krum"]
 
 
 class Rounds(Section):
@@ -89,6 +89,10 @@ class FederatedSGD(Descent):
     aggregate: Aggregate = AGGREGATE
     byzantine: int = BYZANTINE
     norm_bound: float | None = NORM_BOUND
+    leave_one_out: bool = Field(
+        False,
+        description="The last rounds leave out one hospital each, and give the hospitals' contributions.",
+    )
 
 
 class LocalSection(Descent):

@@ -143,7 +143,7 @@ class Study(Section):
         self._unreliable()
         self._masked()
         self._trusted()
-        check_robust(self.federation, self.privacy, self.hospitals.count)
+        check_robust(self.federation, self.privacy, self.hospitals)
         self._honest()
         check_evaluation(self.evaluation, self.data, self.model, self.privacy, self.federation)
         return self

@@ -101,6 +101,9 @@ def run_recorded(
     signal = Signal.of(read_lines(folder.path / "rounds.jsonl"), weights.size)
     if signal is not None:
         observer.stage(signal.sentence())
+    if (scores := outcome.position.state.get("contributions")) is not None:
+        parts = zip(coordinator.channel.hospitals, scores, strict=True)
+        observer.stage(f"contributions: {', '.join(f'{name} {score:.2f}' for name, score in parts)}")
     return outcome
 
 
