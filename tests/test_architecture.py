@@ -262,7 +262,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
     },
     "models": {
         "initialise": set(),
-        "vectors": {"network"},
+        "vectors": {"network", "weights"},
         "weights": set(),
         "network": {"weights"},
         "stages": {"network", "weights"},

@@ -23,11 +23,11 @@ def status(
 ) -> None:
     """Print who answered, who is slow or away, epsilon spent and left, bytes and seconds."""
     from wardround.watching.page import StatusServer, lines_of
-    from wardround.watching.views import view_of
+    from wardround.watching.views import json_of, view_of
 
     view = view_of(path)
     if serve is None:
-        tell(as_json, view.to_json(), *lines_of(view))
+        tell(as_json, json_of(view), *lines_of(view))
         return
     import contextlib
     import sys
