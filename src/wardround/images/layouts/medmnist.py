@@ -8,7 +8,7 @@ import numpy as np
 from wardround.errors import DataError
 from wardround.images.arrays import array_of
 from wardround.images.class_names import numbers_first
-from wardround.images.decode.raw import Extent, Hint, Raw
+from wardround.images.decode.raw import Decoder, Extent, Hint, Raw
 from wardround.images.entries import Entry, Target, Task
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
@@ -18,7 +18,7 @@ EXPECTED = "one file <name>.npz (train_images, train_labels, ...)"
 
 
 @dataclass(frozen=True)
-class ArrayDecoder:
+class ArrayDecoder(Decoder):
     """One array a picture, or a volume of voxels of 1 mm: the file tells no spacing and no orientation."""
 
     key: str = "arrays-1"
@@ -26,7 +26,7 @@ class ArrayDecoder:
     def extent(self, entry: Entry, heads: Sequence[bytes], num_bytes: int) -> Extent:
         """See `Decoder`."""
         del entry, heads
-        return Extent(num_bytes, (1.0, 1.0, 1.0))
+        return Extent(num_bytes, 1.0)
 
     def decode(self, entry: Entry, contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
         """See `Decoder`."""
