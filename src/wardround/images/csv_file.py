@@ -118,7 +118,7 @@ def read_table(
         quotes: sentences may quote the first line; not where it could be a patient's.
 
     Raises:
-        DataError: no text, no table, too large, or a column that is missing or there twice.
+        DataError: no text, no table, no row, too large, or a column that is missing or there twice.
     """
     if len(data) > MAX_BYTES:
         raise _too_large(name, f"{MAX_BYTES:,} bytes")
@@ -136,6 +136,11 @@ def read_table(
         found = ", ".join(column for column in written if column) or "none"
         _check_columns(name, columns, required, SEPARATORS[separator], found if quotes else "others")
         rows, ragged = _rows(name, lines, columns)
+        if not rows and not ragged:
+            raise DataError(
+                f"{name} must have rows below its first line, got none. Add them, or take the table away.",
+                code="data-no-rows",
+            )
     except UnicodeDecodeError:
         raise DataError(
             f"{name} must be text in UTF-8, UTF-16 or Windows-1252, got bytes that are none of them. Save it again as "

@@ -26,6 +26,7 @@ from wardround.images.rows.recipe import PictureRecipe, Recipe, View, VolumeReci
 from wardround.images.store import Store, open_store
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
+_TEXTS = (".md", ".txt", ".json", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -230,9 +231,9 @@ def open_layout(layout: str | None, root: Path | None, *, looking: bool = False)
 
 
 def _arrays_in(root: Path) -> Path | None:
-    """Returns the file of arrays that a data folder is, or that is the only file in it; else None."""
+    """Returns the file of arrays that a data folder is, or that is alone in it but for texts; else None."""
     if root.is_dir():
-        seen = [path for path in root.iterdir() if not path.name.startswith(".")]
+        seen = [path for path in root.iterdir() if not path.name.startswith(".") and path.suffix not in _TEXTS]
         root = seen[0] if len(seen) == 1 else root
     return root if root.is_file() and root.name.lower().endswith(ENDING) else None
 

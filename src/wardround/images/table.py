@@ -71,7 +71,7 @@ class Files:
     r"""The files of a data folder, as a table may write their names.
 
     A path is relative to the data folder or, for a table that lies elsewhere, to the table's own folder. `./a.png`,
-    `b/../a.png` and `b\a.png` are read, and a name in another Unicode form than the file's.
+    `b/../a.png` and `b\a.png` are read, and a name in another Unicode form or another case than the file's.
 
     Args:
         store: the data folder.
@@ -80,10 +80,8 @@ class Files:
 
     def __init__(self, store: Store, table: Path | None = None) -> None:
         self._names = frozenset(store.names())
-        composed = Counter(unicodedata.normalize("NFC", name) for name in self._names)
-        self._composed = {
-            form: name for name in self._names if composed[form := unicodedata.normalize("NFC", name)] == 1
-        }
+        self._composed = _unique({name: unicodedata.normalize("NFC", name) for name in self._names})
+        self._any_case = _unique({name: form.casefold() for form, name in self._composed.items()})
         self._root = store.root.absolute().as_posix() + "/"
         self._above = store.root.resolve().as_posix()
         self._beside = None if table is None else table.parent.resolve().as_posix()
@@ -96,7 +94,8 @@ class Files:
         places = [path]
         if self._beside is not None:
             places.append(posixpath.relpath(posixpath.join(self._beside, path), self._above))
-        found = {self._composed.get(unicodedata.normalize("NFC", place)) for place in places} - {None}
+        forms = [unicodedata.normalize("NFC", place) for place in places]
+        found = {self._composed.get(form) or self._any_case.get(form.casefold()) for form in forms} - {None}
         if len(found) > 1:
             return path, f"{written} is a file below the data folder, and another one beside the table"
         for name in found:
@@ -104,6 +103,12 @@ class Files:
             return name, None
         outside = all(leads_outside(place) for place in places)
         return path, f"{written} {'lies outside the data folder' if outside else 'is missing'}"
+
+
+def _unique(forms: dict[str, str]) -> dict[str, str]:
+    """Returns the names by their forms, without forms that several names have."""
+    counts = Counter(forms.values())
+    return {form: name for name, form in forms.items() if counts[form] == 1}
 
 
 def refusal(table: Table, problems: Sequence[str], words: Iterable[str] = ()) -> list[DataError]:

@@ -62,7 +62,7 @@ def read_bids(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> 
     class_names = tuple(sorted(set(labels.values()), key=numbers_first))
     if len(class_names) < 2 and options.classes is None and not options.looking:
         raise _refused(f"two values of {column} or more", ", ".join(class_names) or "none")
-    notes = [*found.notes]
+    notes = [*found.notes, *_strays(store, images)]
     if dropped:
         notes.append(f"passed over: {counted(len(dropped), 'image')} of other kinds")
     if unseen := len(listed - pictured):
@@ -84,7 +84,8 @@ def read_bids(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> 
 
 def _segmented(store: Store, options: ReaderOptions) -> Listing:
     """Returns every anatomical image that has a mask; a table of participants, if there is one, adds site and sex."""
-    chosen, dropped, mixed = _of_kinds(_images(store), options)
+    images = _images(store)
+    chosen, dropped, mixed = _of_kinds(images, options)
     rows: dict[str, Row] = {}
     if PARTICIPANTS in store or options.labels is not None:
         table = _table(store, options)
@@ -94,6 +95,7 @@ def _segmented(store: Store, options: ReaderOptions) -> Listing:
     return Listing(
         tuple(_masked(name, chosen[name], mask, rows) for name, mask in sorted(masks.of_image.items())),
         masks.class_names,
+        tuple(_strays(store, images)),
         left_out=(*dropped, *masks.left_out),
         refusals=refusals,
         target=Target.MASKS,
@@ -142,6 +144,13 @@ def _images(store: Store) -> dict[str, tuple[str, str]]:
         if ending is not None and (match := _IMAGE.fullmatch(name.removesuffix(ending))):
             images[name] = match[1], match[2]
     return images
+
+
+def _strays(store: Store, images: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Returns the note of volumes of participants that are not among the anatomical images; none without any."""
+    count = sum(n.startswith("sub-") and n.endswith(ENDINGS) and n not in images for n in store.names())
+    volumes = counted(count, "volume")
+    return [f"passed over: {volumes} outside of anat, or not named as their folder's participant"] if count else []
 
 
 def _of_kinds(
