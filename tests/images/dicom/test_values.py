@@ -160,7 +160,12 @@ def test_a_file_is_parsed_once_for_its_frames(tmp_path, monkeypatch, kind):
         except DataError as error:
             alone.append(str(error))
     parsed = []
-    monkeypatch.setattr(decoder, "whole", lambda data: parsed.append(1) or parse.whole(data))
+
+    def counted(data):
+        parsed.append(1)
+        return parse.whole(data)
+
+    monkeypatch.setattr(decoder, "whole", counted)
     each = PICTURES.decode_each(entries, content, [], None)
     assert [str(one) if isinstance(one, DataError) else one.values.tolist() for one in each] == alone
     assert len(parsed) == 1
