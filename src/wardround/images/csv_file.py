@@ -121,7 +121,7 @@ def read_table(
         DataError: no text, no table, no row, too large, or a column that is missing or there twice.
     """
     if len(data) > MAX_BYTES:
-        raise _too_large(name, f"{MAX_BYTES:,} bytes")
+        raise too_large(name, f"{MAX_BYTES:,} bytes")
     encoding, notes = _encoding(name, data)
     known = {*required, *(other_names or {})}
     try:
@@ -228,7 +228,7 @@ def _lines(name: str, text: io.TextIOWrapper, separator: str, skipped: int) -> I
                 yield skipped + begin + 1, cells
             begin = reader.line_num
             if begin > MAX_LINES:
-                raise _too_large(name, f"{MAX_LINES:,} lines")
+                raise too_large(name, f"{MAX_LINES:,} lines")
     except csv.Error as error:
         raise DataError(
             f"{name} must be a table, got a row from line {skipped + begin + 1} on that is none: {error}. Close its "
@@ -262,7 +262,7 @@ def _rows(
     for line, cells in lines:
         count += len(cells)
         if count > MAX_CELLS:
-            raise _too_large(name, f"{MAX_CELLS:,} values")
+            raise too_large(name, f"{MAX_CELLS:,} values")
         if len(cells) < width or any(cell.strip() for cell in cells[width:]):
             ragged.append(f"line {line} has {counted(len(cells), 'value')} for {counted(width, 'column')}")
             continue
@@ -272,7 +272,8 @@ def _rows(
     return rows, ragged
 
 
-def _too_large(name: str, limit: str) -> DataError:
+def too_large(name: str, limit: str) -> DataError:
+    """Returns the refusal of a table beyond a limit."""
     return DataError(
         f"{name} must have at most {limit}, got more. Take out columns and rows that no picture needs.",
         code="data-table-size",

@@ -19,7 +19,7 @@ from wardround.errors import DataError
 from wardround.images.all_pictures import BESIDE, IN_MASKS, MASKS, is_mask, masks_beside, plain
 from wardround.images.class_names import missing_class, numbers_first
 from wardround.images.entries import OTHER_ENDINGS, Entry, Task
-from wardround.images.findings import LeftOut, shortened
+from wardround.images.findings import LeftOut, no_pictures, passed_over, shortened
 from wardround.images.identity import folded
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, ByPattern, ByTable, Listing, ReaderOptions
@@ -64,11 +64,7 @@ def _by_table(store: Store, options: ReaderOptions) -> Listing:
         for file, row in sorted(found.rows.items())
     )
     unlisted = sum(file not in found.listed for file in files_in(store)[0])
-    notes = (
-        [f"passed over: {counted(unlisted, 'picture')} in the folder without a row in {METADATA}"]
-        if unlisted
-        else []
-    )
+    notes = passed_over(unlisted, "picture", rest=f" in the folder without a row in {METADATA}")
     return Listing(entries, class_names, (*found.notes, *notes), refusals=found.refusals)
 
 
@@ -104,16 +100,10 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
         of_patients = _wrong_patients(listing.entries, len(listing.class_names))
         refusals += [of_patients] if of_patients else []
     num_others = sum("/" in name for name in store.names()) - sum("/" in file for file in (*pictures, *unread))
-    notes = (
-        [f"passed over: {counted(num_others, 'file that is no picture', 'files that are no pictures')}"]
-        if num_others
-        else []
-    )
-    if loose := len(paths) - len(placed):
-        notes.append(f"passed over: {counted(loose, 'picture')} in no folder of a class")
+    loose = passed_over(len(paths) - len(placed), "picture", rest=" in no folder of a class")
     return replace(
         listing,
-        notes=(*listing.notes, *notes),
+        notes=(*listing.notes, *no_pictures(num_others), *loose),
         left_out=(
             *listing.left_out,
             *(LeftOut(file, IN_MASKS) for file in masks),
