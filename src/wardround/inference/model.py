@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wardround.errors import DataError, ModelError
-from wardround.images.dicom.quiet import QUIET
+from wardround.images.decode.quiet import QUIET
 from wardround.images.loose import Unlabelled, Unread
 from wardround.images.rows.recipe import VolumeRecipe
 from wardround.inference.answers import (

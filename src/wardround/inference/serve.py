@@ -20,8 +20,8 @@ from typing import cast
 
 from wardround.boundary.loopback import LOOPBACK, QuietHandler, is_own_name
 from wardround.errors import MissingExtra
+from wardround.images.decode.quiet import QUIET
 from wardround.images.dicom.parse import is_dicom
-from wardround.images.dicom.quiet import QUIET
 from wardround.images.findings import LeftOut
 from wardround.images.loose import Unread, Wanted, unlabelled
 from wardround.images.rows.recipe import VolumeRecipe

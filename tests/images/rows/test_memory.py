@@ -12,7 +12,7 @@ from PIL import Image
 
 from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
-from wardround.images.dicom.quiet import QUIET
+from wardround.images.decode.quiet import QUIET
 from wardround.images.entries import Entry
 from wardround.images.rows.recipe import PictureRecipe, VolumeRecipe
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from wardround.errors import DataError
 from wardround.images.decode.pillow import decode_in_thread
+from wardround.images.decode.quiet import QUIET
 from wardround.images.decode.raw import Raw
-from wardround.images.dicom.quiet import QUIET
 from wardround.images.rows.preprocess import PUBLIC_MEAN, PUBLIC_STD, normalise
 from wardround.images.rows.recipe import PictureRecipe
 

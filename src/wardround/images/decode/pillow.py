@@ -66,7 +66,7 @@ _BROKEN = (
 def decode_in_thread(
     data: bytes, *, least_side: int | None = None, is_grey: bool = False, is_upright: bool = True
 ) -> Decoded:
-    """Returns one picture from the content of a file; for threads within `dicom.quiet.QUIET`.
+    """Returns one picture from the content of a file; for threads within `decode.quiet.QUIET`.
 
     Args:
         data: the whole file.

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import DataError
+from wardround.images.decode.quiet import sealed
 from wardround.images.decode.raw import Decoder, Extent, Hint, Mask, Raw
 from wardround.images.dicom.geometry import Grid, Plane, grid_of, planes_of, turned, turned_affine
 from wardround.images.dicom.parse import whole
 from wardround.images.dicom.pixels import MAX_VOXELS, aspect_of, physical_of, picture_of, stored
-from wardround.images.dicom.quiet import sealed
 from wardround.images.dicom.values import first_with, grouped, items, text, whole_number
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from hashlib import sha256
 
 from wardround.boundary.text import counted
 from wardround.errors import DataError
+from wardround.images.decode.quiet import QUIET, sealed
 from wardround.images.dicom.geometry import UNPLACED, NoStack, Plane, grid_of
 from wardround.images.dicom.headers import Header, Kind, read_header
 from wardround.images.dicom.labels import LABELS
 from wardround.images.dicom.parse import whole
 from wardround.images.dicom.pixels import MAX_VOXELS, stored
-from wardround.images.dicom.quiet import QUIET, sealed
 from wardround.images.findings import LeftOut
 from wardround.images.store import Store
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from wardround.images.decode.nifti import spacing_of
 from wardround.images.decode.pillow import FORMATS
-from wardround.images.dicom.quiet import QUIET
+from wardround.images.decode.quiet import QUIET
 from wardround.images.patients import ImageSet
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from wardround.errors import DataError
 from wardround.images.archives import MAX_BYTES
 from wardround.images.decode.pillow import MAX_PIXELS
+from wardround.images.decode.quiet import QUIET
 from wardround.images.decode.raw import Raw
-from wardround.images.dicom.quiet import QUIET
 from wardround.images.entries import Entry, Target
 from wardround.images.layouts.phantom import PhantomOptions, draw_phantom, phantom_digests
 from wardround.images.listing import Listing
