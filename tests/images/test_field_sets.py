@@ -131,6 +131,17 @@ def test_volumes_that_bids_does_not_read_are_counted(tmp_path):
     assert listing.notes == ("passed over: 2 volumes outside of anat, or not named as their folder's participant",)
 
 
+def test_three_classes_are_not_binary(tmp_path):
+    for name in ("a/1.png", "b/2.png", "c/3.png"):
+        picture(tmp_path, name)
+    with open_layout("folder", tmp_path) as store:
+        assert len(list_entries("folder", store, "classification").class_names) == 3
+        with raises_code(DataError, "data-binary"):
+            list_entries("folder", store, "binary")
+        looked = list_entries("folder", store, "binary", ReaderOptions(looking=True))
+        assert [error.code for error in looked.refusals] == ["data-binary"]
+
+
 def test_one_link_that_leads_outside_is_one(tmp_path):
     picture(tmp_path, "data/ill/a.png")
     (tmp_path / "data" / "other").symlink_to(tmp_path)

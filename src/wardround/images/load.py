@@ -193,7 +193,15 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
             f"the layout {layout} must look like {reader.expected}, but no picture lies there. "
             f"{_elsewhere(layout, store)}"
         )
-    return options.classified(with_persons(listing, options.names, store, looking=options.looking))
+    listing = options.classified(with_persons(listing, options.names, store, looking=options.looking))
+    if wanted is not Task.BINARY or len(listing.class_names) <= 2:
+        return listing
+    many = DataError(
+        f"the task binary must have two classes, got {len(listing.class_names)}: "
+        f"{shortened(list(listing.class_names))}. Choose the task classification.",
+        code="data-binary",
+    )
+    return replace(listing, refusals=(*listing.refusals, *options.refused([many])))
 
 
 def look_at_entries(layout: str, store: Store, task: str | None, options: ReaderOptions) -> Listing:

@@ -102,8 +102,9 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
         digests = [_joined(entry, parts[(*entry.files, *entry.mask)]) for entry in entries]
 
         def opened(frames: Frames) -> list[Prepared | str]:
-            heads = _heads(store, frames[0][0])
-            with room.of(_memory(store, frames[0][0], heads, listing, wanted.recipe)):
+            entry, digest = frames[0]
+            heads = {} if digest == _unopened(entry) else _heads(store, entry)
+            with room.of(_memory(store, entry, heads, listing, wanted.recipe)):
                 return _opened(store, frames, heads, listing, wanted.recipe)
 
         def fill() -> Iterator[Prepared | str]:
