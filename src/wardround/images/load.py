@@ -26,6 +26,7 @@ from wardround.images.rows.recipe import PictureRecipe, Recipe, View, VolumeReci
 from wardround.images.store import Store, open_store
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
+_TEXTS = (".md", ".txt", ".json", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,15 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
             f"the layout {layout} must look like {reader.expected}, but no picture lies there. "
             f"{_elsewhere(layout, store)}"
         )
-    return options.classified(with_persons(listing, options.names, store, looking=options.looking))
+    listing = options.classified(with_persons(listing, options.names, store, looking=options.looking))
+    if wanted is not Task.BINARY or len(listing.class_names) <= 2:
+        return listing
+    many = DataError(
+        f"the task binary must have two classes, got {len(listing.class_names)}: "
+        f"{shortened(list(listing.class_names))}. Choose the task classification.",
+        code="data-binary",
+    )
+    return replace(listing, refusals=(*listing.refusals, *options.refused([many])))
 
 
 def look_at_entries(layout: str, store: Store, task: str | None, options: ReaderOptions) -> Listing:
@@ -230,9 +239,9 @@ def open_layout(layout: str | None, root: Path | None, *, looking: bool = False)
 
 
 def _arrays_in(root: Path) -> Path | None:
-    """Returns the file of arrays that a data folder is, or that is the only file in it; else None."""
+    """Returns the file of arrays that a data folder is, or that is alone in it but for texts; else None."""
     if root.is_dir():
-        seen = [path for path in root.iterdir() if not path.name.startswith(".")]
+        seen = [path for path in root.iterdir() if not path.name.startswith(".") and path.suffix not in _TEXTS]
         root = seen[0] if len(seen) == 1 else root
     return root if root.is_file() and root.name.lower().endswith(ENDING) else None
 

@@ -104,7 +104,7 @@ def test_the_background_may_have_another_name(root):
     ("classes", "said"),
     [
         ((), "masks must come with a classes.csv"),
-        (("index,name",), "without a gap.* got: 0"),
+        (("index,name",), "rows below its first line"),
         (("index,name", "2,tumour"), "without a gap.* got: 0, 2"),
         (("index,name", "1,a", "1,b"), "line 3: index 1 has two names"),
         (("index,name", "one,a", "1,"), "2 problems: line 2 must have a whole number"),
@@ -209,7 +209,7 @@ def test_many_problems_are_shortened(root):
         (("image,patient,label", "a/1.png,Doe, Ann,0"), "data-row-length"),
         (("image,patient,label", 'a/1.png,"ann,0'), "data-no-table"),
         (("image,patient,label", "a/1.png,ann,0"), "data-one-class"),
-        (("image,patient,label",), "data-one-class"),
+        (("image,patient,label",), "data-no-rows"),
     ],
 )
 def test_a_table_of_another_shape_is_refused(root, lines, code):

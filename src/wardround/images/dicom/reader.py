@@ -17,11 +17,11 @@ from functools import partial
 from wardround.boundary.text import counted
 from wardround.errors import DataError, as_one
 from wardround.images.class_names import numbers_first
+from wardround.images.decode.quiet import require_pydicom
 from wardround.images.dicom.decoder import DicomDecoder
 from wardround.images.dicom.headers import MODALITIES, Header
 from wardround.images.dicom.labels import LABELS, Label, LabelTable, read_labels
 from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
-from wardround.images.dicom.quiet import require_pydicom
 from wardround.images.dicom.series import Survey, Unit, patients_of, pictures, shared_series, survey, volumes
 from wardround.images.entries import Entry, Region, Target, Task
 from wardround.images.findings import LeftOut, causes
