@@ -11,8 +11,9 @@ from wardround.config.section import PublishedSection, Section, kinds_of, tags_o
 from wardround.published import PublishedStrategyName
 
 ReferenceName = Literal[
-    "no-privacy", "pooled", "pooled-no-privacy", "alone", "alone-no-privacy", "ensemble", "ensemble-no-privacy"
-]
+    "repeats", "no-privacy", "pooled", "pooled-no-privacy", "alone", "alone-no-privacy", "ensemble",
+    "ensemble-no-privacy",
+]  # fmt: skip
 
 TIMETABLE_SEED: Any = Field(0, ge=0, description="Which draw of turns. A public constant.")
 OPTIMIZER_STATE: Any = Field(
@@ -44,7 +45,9 @@ class Rounds(Section):
 
     evaluate_every: int = Field(10, ge=1, description="Rounds between two looks at the patients set aside.")
     compare: tuple[ReferenceName, ...] = Field(
-        (), description="Reference runs beside the main one; simulation only."
+        (),
+        description="Reference runs beside the main one; simulation only. Default of a private softmax head: "
+        '"repeats", five repeats of the noise.',
     )
 
 

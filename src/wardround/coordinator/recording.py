@@ -22,8 +22,8 @@ from wardround.images.entries import Target
 from wardround.models.backbones.names import OwnEncoder
 from wardround.models.backbones.own import OnnxRows, encoder_bytes
 from wardround.models.card import WeightsCard
-from wardround.models.named import named_weights
 from wardround.models.network import Network
+from wardround.models.vectors import named_weights
 from wardround.records.folder import RunFolder, RunRecord
 from wardround.records.reading import read_lines
 from wardround.records.signer import RECEIPTS

@@ -16,7 +16,7 @@ from wardround.per_patient.clipping_rules import Clipping
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import one_at_a_time
 from wardround.randomness import Indices
-from wardround.training.linear_head import HeadBatch, head_sum
+from wardround.training.linear_head import HeadBatch, head_sums
 from wardround.training.losses import cross_entropy
 from wardround.training.pairs import KnownPairs
 from wardround.training.patients import Rows, TrainingPatients
@@ -79,25 +79,44 @@ class HeadSums:
 
         A sample's sum does not depend on the other samples, to the last bit.
         """
+        return [self._sums(weights[None], sample, clipping_norm, clipping, class_weights)[0] for sample in samples]
+
+    @one_at_a_time()
+    def sums_at(
+        self,
+        weights: npt.NDArray[np.float32],
+        sample: tuple[TrainingPatients, Indices],
+        clipping_norm: float,
+        clipping: Clipping,
+    ) -> list[ClippedSum]:
+        """Returns the clipped sum of a sample at each of several weights, (head, parameter); rows are read once."""
+        return self._sums(weights, sample, clipping_norm, clipping, None)
+
+    def _sums(
+        self,
+        weights: npt.NDArray[np.float32],
+        sample: tuple[TrainingPatients, Indices],
+        clipping_norm: float | None,
+        clipping: Clipping,
+        class_weights: tuple[float, ...] | None,
+    ) -> list[ClippedSum]:
         table = torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32))
         classes, features = self._shape
-        weight = table[: classes * features].reshape(classes, features)
-        bias = table[classes * features :] if self._has_bias else None
+        weight = table[:, : classes * features].reshape(-1, classes, features)
+        bias = table[:, classes * features :] if self._has_bias else None
         losses = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        found = []
-        for patients, chosen in samples:
-            total: Tensor | None = None
-            within = 0
-            for batch in self._batches(patients, chosen):
-                part = head_sum(
-                    weight, bias, batch, clipping_norm=clipping_norm, clipping=clipping, class_weights=losses
-                )
-                # One product stays in single precision, as in the engine: noise is drawn in the sum's precision.
-                total = part.vector if total is None else total.to(torch.float64) + part.vector
-                within += part.within
-            total = torch.zeros(weights.size) if total is None else total
-            found.append(ClippedSum(total, float("inf") if clipping_norm is None else clipping_norm, within))
-        return found
+        sensitivity = float("inf") if clipping_norm is None else clipping_norm
+        found: list[ClippedSum] = []
+        for batch in self._batches(*sample):
+            parts = head_sums(
+                weight, bias, batch, clipping_norm=clipping_norm, clipping=clipping, class_weights=losses
+            )
+            # One product stays in single precision, as in the engine: noise is drawn in the sum's precision.
+            found = [
+                ClippedSum(one.vector.to(torch.float64) + part.vector, sensitivity, one.within + part.within)
+                for one, part in zip(found, parts, strict=True)
+            ] if found else parts  # fmt: skip
+        return found or [ClippedSum(torch.zeros(table.shape[1]), sensitivity, 0) for _ in table]
 
     def _batches(self, patients: TrainingPatients, chosen: Indices) -> Iterator[HeadBatch]:
         """Yields whole patients with their rows."""

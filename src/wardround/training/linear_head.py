@@ -48,27 +48,29 @@ class HeadBatch:
     products: Tensor
 
 
-def head_sum(
-    weight: Tensor,
-    bias: Tensor | None,
+def head_sums(
+    weights: Tensor,
+    biases: Tensor | None,
     batch: HeadBatch,
     *,
     clipping_norm: float | None,
     clipping: Clipping,
     class_weights: Tensor | None = None,
-) -> ClippedSum:
-    """Returns the sum of the patients' gradients of mean cross-entropy, each scaled to a norm of `clipping_norm`.
+) -> list[ClippedSum]:
+    """Returns, at each of several weights, the sum of the patients' clipped gradients of mean cross-entropy.
+
+    The rows are read once for all of them. No sum depends on the other weights but for the rounding of the products.
 
     Args:
-        weight: of the head, float32, (class, feature).
-        bias: of the head, (class,), or None.
+        weights: of heads, float32, (head, class, feature).
+        biases: of the heads, (head, class), or None.
         batch: the patients.
-        clipping_norm: L2 bound C > 0; None adds gradients up as they are.
+        clipping_norm: L2 bound C > 0 that each patient's gradient is scaled to; None adds gradients up as they are.
         clipping: how gradients are brought to that norm.
         class_weights: of the loss of each class, public, (class,); one if not given.
 
     Guarantee:
-        That of `wardround.per_patient.clipped_sum.clipped_sum`: one patient, added or removed, moves the vector,
+        That of `wardround.per_patient.clipped_sum.clipped_sum`: one patient, added or removed, moves each vector,
         (parameter,), the weight by rows and then the bias, by at most C. A patient whose gradient is not finite adds
         exactly zero.
 
@@ -79,61 +81,65 @@ def head_sum(
         if not clipping_norm >= LEAST_CLIPPING_NORM:
             raise PrivacyError(f"clipping_norm must be >= {LEAST_CLIPPING_NORM:g}, got {clipping_norm}.")
         clipping.check(clipping_norm)
+    number, classes, features = weights.shape
     shares = torch.bincount(batch.patient, minlength=batch.num_patients)[batch.patient]
-    residuals = _residuals(F.linear(batch.rows, weight, bias), batch.labels, class_weights) / shares[:, None]
-    constant = 0.0 if bias is None else 1.0
+    logits = F.linear(batch.rows, weights.flatten(0, 1), None if biases is None else biases.flatten())
+    residuals = _residuals(logits.view(-1, number, classes), batch.labels, class_weights) / shares[:, None, None]
+    constant = 0.0 if biases is None else 1.0
     squared, terms = _squared_norms(residuals.to(torch.float64), batch, constant)
     norms, finite = squared.clamp_min(0).sqrt(), torch.isfinite(terms)
     formed = {
-        patient: _gradient(residuals, batch, patient, constant)
-        for patient in torch.nonzero(finite & (squared < MOST_CANCELLED * terms))[:, 0].tolist()
+        (patient, head): _gradient(residuals[:, head], batch, patient, constant)
+        for patient, head in torch.nonzero(finite & (squared < MOST_CANCELLED * terms)).tolist()
     }
-    for patient, gradient in formed.items():
-        norms[patient] = torch.linalg.vector_norm(gradient)
-    within = 0
-    factors = finite.to(torch.float64)
+    for at, gradient in formed.items():
+        norms[at] = torch.linalg.vector_norm(gradient)
+    factors, within = finite.to(torch.float64), torch.zeros(number, dtype=torch.int64)
     if clipping_norm is not None:
-        size = weight.numel() + (0 if bias is None else bias.numel())
-        found = clipping.factors(torch.where(finite, norms, 1.0)[None], [size], clipping_norm)[0]
-        factors = torch.where(finite, found, 0.0)
-        within = int((finite & (norms <= clipping_norm)).sum())
+        each = torch.where(finite, norms, 1.0).flatten()[None]
+        found = clipping.factors(each, [classes * (features + int(constant))], clipping_norm)[0]
+        factors = torch.where(finite, found.view_as(finite), 0.0)
+        within = (finite & (norms <= clipping_norm)).sum(0)
     in_product = finite.clone()
-    in_product[list(formed)] = False
-    scale = factors.to(torch.float32)[batch.patient][:, None]
-    scaled = torch.where(in_product[batch.patient][:, None], residuals * scale, 0.0)
-    parts = [(scaled.T @ batch.rows).flatten()]
-    if bias is not None:
+    for at in formed:
+        in_product[at] = False
+    scale = factors.to(torch.float32)[batch.patient][:, :, None]
+    scaled = torch.where(in_product[batch.patient][:, :, None], residuals * scale, 0.0)
+    parts = [(scaled.flatten(1).T @ batch.rows).view(number, -1)]
+    if biases is not None:
         parts.append(scaled.sum(0))
-    vector = torch.cat(parts)
-    for patient, gradient in formed.items():
-        vector += factors[patient] * gradient
-    return ClippedSum(vector, float("inf") if clipping_norm is None else clipping_norm, within)
+    vectors = torch.cat(parts, dim=1)
+    for (patient, head), gradient in formed.items():
+        vectors[head] += factors[patient, head] * gradient
+    sensitivity = float("inf") if clipping_norm is None else clipping_norm
+    return [ClippedSum(vector, sensitivity, count) for vector, count in zip(vectors, within.tolist(), strict=True)]
 
 
 def _residuals(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
-    """Returns the gradient of each picture's loss by its logits, (picture, class)."""
-    residuals = torch.softmax(logits, dim=1)
-    residuals[torch.arange(len(labels)), labels] -= 1
-    return residuals if class_weights is None else residuals * class_weights[labels][:, None]
+    """Returns the gradient of each picture's loss by its logits, (picture, head, class)."""
+    residuals = torch.softmax(logits, dim=2)
+    residuals[torch.arange(len(labels)), :, labels] -= 1
+    return residuals if class_weights is None else residuals * class_weights[labels][:, None, None]
 
 
 def _squared_norms(residuals: Tensor, batch: HeadBatch, constant: float) -> tuple[Tensor, Tensor]:
-    """Returns the squared norm of each patient's gradient, and the sum of the sizes of its terms, float64, (patient,).
+    """Returns squared norms of the patients' gradients, and the sums of the sizes of their terms, (patient, head).
 
-    Rounding may carry a squared norm below zero.
+    Both are float64. Rounding may carry a squared norm below zero.
     """
-    own = (residuals * residuals).sum(1) * (batch.squares + constant)
-    squared = torch.zeros(batch.num_patients, dtype=torch.float64).index_add_(0, batch.patient, own)
+    own = (residuals * residuals).sum(2) * (batch.squares + constant)[:, None]
+    squared = torch.zeros(batch.num_patients, own.shape[1], dtype=torch.float64).index_add_(0, batch.patient, own)
     terms = squared.clone()
     if len(batch.first):
-        crossed = 2 * (residuals[batch.first] * residuals[batch.second]).sum(1) * (batch.products + constant)
+        products = (batch.products + constant)[:, None]
+        crossed = 2 * (residuals[batch.first] * residuals[batch.second]).sum(2) * products
         squared.index_add_(0, batch.patient[batch.first], crossed)
         terms.index_add_(0, batch.patient[batch.first], crossed.abs())
     return squared, terms
 
 
 def _gradient(residuals: Tensor, batch: HeadBatch, patient: int, constant: float) -> Tensor:
-    """Returns one patient's gradient, float64, (parameter,)."""
+    """Returns one patient's gradient at the head with these residuals, (picture, class); float64, (parameter,)."""
     own = batch.patient == patient
     r, x = residuals[own].to(torch.float64), batch.rows[own].to(torch.float64)
     weight = (r.T @ x).flatten()
