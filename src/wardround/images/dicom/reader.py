@@ -106,13 +106,6 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
             raise as_one([*listing.refusals, nothing])
         looked_at = _unlabelled(units, gone_out, target, notes, are_volumes=bool(seen.slices))
         return replace(looked_at, left_out=(*gone_out, *seen.passed_over), refusals=(*listing.refusals, nothing))
-    few = (task is Task.BINARY and len(listing.class_names) != 2) or len(listing.class_names) < 2
-    if few and options.classes is None and not options.looking:
-        raise DataError(
-            f"the task {task.value} must have {'two' if task is Task.BINARY else 'two or more'} classes, got "
-            f"{len(listing.class_names)}. Complete the table of labels, or choose another task.",
-            code="data-one-class",
-        )
     return listing
 
 

@@ -85,12 +85,6 @@ def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
     is_mask = wanted == "mask"
     labels = {folded(row.values["label"]) for row in good.values()} if not is_mask else set()
     class_names = _mask_classes(store) if is_mask else tuple(sorted(labels, key=numbers_first))
-    if len(class_names) < 2 and options.classes is None and not options.looking:
-        raise DataError(
-            f"{table.name} must have two labels or more, found: {', '.join(class_names) or 'none'}. "
-            "Add images of a second class.",
-            code="data-one-class",
-        )
     number = {} if is_mask else {name: label for label, name in enumerate(class_names)}
     entries = tuple(_entry(file, good[file], number, files) for file in sorted(good))
     volumes = bool(entries) and entries[0].file.lower().endswith(VOLUME_ENDINGS)
