@@ -270,7 +270,8 @@ def _task(layout: str, task: str | None) -> Task:
         return known[0]
     if task not in known:
         raise DataError(
-            f"the task of {layout} must be one of {', '.join(known)}, got {task!r}. Choose one of them."
+            f"the task of {layout} must be one of {', '.join(known)}, got {task!r}. Choose one of them.",
+            code="data-task",
         )
     return Task(task)
 

@@ -124,8 +124,8 @@ def test_one_class_is_not_enough_and_binary_needs_two(dicom, export):
 def test_another_task_or_no_table_is_an_error(dicom, export):
     with pytest.raises(DataError, match="table of labels"):
         dicom.read(export)
-    with pytest.raises(DataError, match="subtype"):
-        dicom.read(export, Task.SUBTYPE)
+    with raises_code(DataError, "data-task"):
+        list_entries("dicom", open_store(export), Task.SUBTYPE)
     with pytest.raises(DataError, match="series of CT, MR or PT"):
         dicom.read(export, Task.SEGMENTATION)
 

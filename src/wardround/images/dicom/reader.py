@@ -33,14 +33,6 @@ EXPECTED = f"DICOM files in any folders, and {LABELS} (label, patient_id) or seg
 MAX_SEGMENTS = 255
 
 
-_TARGETS = {
-    Task.CLASSIFICATION: Target.CLASSES,
-    Task.BINARY: Target.CLASSES,
-    Task.GRADING: Target.GRADES,
-    Task.SEGMENTATION: Target.MASKS,
-}
-
-
 def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) -> Listing:
     """Returns every picture or volume of an export that has a patient, and a label or a segmentation.
 
@@ -52,15 +44,11 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
         MissingExtra: pydicom or a decoder is not installed.
     """
     require_pydicom()
-    if task not in _TARGETS:
-        raise DataError(
-            f"the task for DICOM must be one of {', '.join(_TARGETS)}, got {task.value!r}. Choose one."
-        )
     if len(key) != KEY_BYTES:
         raise DataError(
             f"the key for pseudonyms must have {KEY_BYTES} bytes, got {len(key)}. Use load_or_create_key."
         )
-    target = _TARGETS[task]
+    target = {Task.GRADING: Target.GRADES, Task.SEGMENTATION: Target.MASKS}.get(task, Target.CLASSES)
     name_for = partial(pseudonym, key)
     table, wrong = (None, []) if target is Target.MASKS else _table(store, options, name_for)
     if wrong and not options.looking:

@@ -43,11 +43,6 @@ LOSSY_ENDINGS = (".jpeg", ".jpg")
 """A mask in one of these would have classes that no person drew."""
 
 _OTHER_NAMES = {"patient_id": "patient"}
-_WANTED = {
-    Task.CLASSIFICATION: "label",
-    Task.GRADING: "label",
-    Task.SEGMENTATION: "mask",
-}
 
 
 def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
@@ -59,17 +54,11 @@ def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
         DataError: everything that is wrong with the table, in one sentence with line numbers; or pictures and
             volumes in one table; or, for masks, a classes.csv that does not hold.
     """
-    if task not in _WANTED:
-        raise DataError(
-            f"the layout manifest must be read for one of the tasks {', '.join(_WANTED)}, got {task.value!r}. "
-            "Choose one of them.",
-            code="data-task",
-        )
     if MANIFEST not in store and options.labels is None:
         raise DataError(
             f"the layout manifest must look like {EXPECTED}, but there is no {MANIFEST}.", code="data-no-manifest"
         )
-    wanted = _WANTED[task]
+    wanted = "mask" if task is Task.SEGMENTATION else "label"
     table = table_of(store, MANIFEST, options, ("image", "patient"), _OTHER_NAMES)
     if wanted not in table.columns:
         raise DataError(
