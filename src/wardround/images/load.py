@@ -194,11 +194,17 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
             f"{_elsewhere(layout, store)}"
         )
     listing = options.classified(with_persons(listing, options.names, store, looking=options.looking))
-    if wanted is not Task.BINARY or len(listing.class_names) <= 2:
+    names = listing.class_names
+    if len(names) < 2 and options.classes is None and not options.looking:
+        raise DataError(
+            f"the layout {layout} must have two classes or more, got {', '.join(names) or 'none'}. It looks like "
+            f"{reader.expected}; add pictures of a second class.",
+            code="data-one-class",
+        )
+    if wanted is not Task.BINARY or len(names) <= 2:
         return listing
     many = DataError(
-        f"the task binary must have two classes, got {len(listing.class_names)}: "
-        f"{shortened(list(listing.class_names))}. Choose the task classification.",
+        f"the task binary must have two classes, got {len(names)}: {shortened(list(names))}. Choose classification.",
         code="data-binary",
     )
     return replace(listing, refusals=(*listing.refusals, *options.refused([many])))
@@ -264,7 +270,8 @@ def _task(layout: str, task: str | None) -> Task:
         return known[0]
     if task not in known:
         raise DataError(
-            f"the task of {layout} must be one of {', '.join(known)}, got {task!r}. Choose one of them."
+            f"the task of {layout} must be one of {', '.join(known)}, got {task!r}. Choose one of them.",
+            code="data-task",
         )
     return Task(task)
 

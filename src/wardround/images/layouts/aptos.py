@@ -44,14 +44,9 @@ def read_aptos(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) ->
     """Returns every graded photograph: with its grade (grading), or whether it is moderate or worse (referable).
 
     Raises:
-        DataError: another layout or task, or everything that is wrong with the table: pictures that are missing or
+        DataError: another layout, or everything that is wrong with the table: pictures that are missing or
             there twice, grades out of range, ids in two rows, rows without a patient where there is that column.
     """
-    if task not in CLASS_NAMES:
-        raise DataError(
-            f"the layout aptos must be read for one of the tasks {', '.join(CLASS_NAMES)}, got {task.value!r}. "
-            "Choose one of them."
-        )
     pictures = _pictures(store)
     if (TABLE not in store and options.labels is None) or not pictures:
         found = f"no picture in {FOLDER}" if TABLE in store else f"no {TABLE}"

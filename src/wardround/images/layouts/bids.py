@@ -60,8 +60,6 @@ def read_bids(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> 
     )
     labels = {name: folded(rows[person].values[column]) for name, person in chosen.items() if person in rows}
     class_names = tuple(sorted(set(labels.values()), key=numbers_first))
-    if len(class_names) < 2 and options.classes is None and not options.looking:
-        raise _refused(f"two values of {column} or more", ", ".join(class_names) or "none")
     notes = [*found.notes, *_strays(store, images), *passed_over(len(dropped), "image", rest=" of other kinds")]
     if unseen := len(listed - pictured):
         notes.append(f"{counted(unseen, 'participant has', 'participants have')} no image in anat")

@@ -39,19 +39,12 @@ def read_folder(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -
     """Returns every picture with its class and patient, by the table if there is one, by folders otherwise.
 
     Raises:
-        DataError: the table does not hold, there are fewer than two classes and the study names none, parts stand
-            beside classes, or folders that should be patients' have the same names under every class.
+        DataError: the table does not hold, parts stand beside classes, or folders that should be patients' have the
+            same names under every class.
     """
     del task
     has_table = METADATA in store or options.labels is not None
-    listing = _by_table(store, options) if has_table else _by_folders(store, options)
-    if len(listing.class_names) < 2 and options.classes is None and not options.looking:
-        raise DataError(
-            f"the layout folder must look like {EXPECTED}; found the classes: "
-            f"{', '.join(listing.class_names) or 'none'}. Add pictures of a second class.",
-            code="data-one-class",
-        )
-    return listing
+    return _by_table(store, options) if has_table else _by_folders(store, options)
 
 
 def _by_table(store: Store, options: ReaderOptions) -> Listing:

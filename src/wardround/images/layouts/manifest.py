@@ -43,11 +43,6 @@ LOSSY_ENDINGS = (".jpeg", ".jpg")
 """A mask in one of these would have classes that no person drew."""
 
 _OTHER_NAMES = {"patient_id": "patient"}
-_WANTED = {
-    Task.CLASSIFICATION: "label",
-    Task.GRADING: "label",
-    Task.SEGMENTATION: "mask",
-}
 
 
 def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
@@ -59,17 +54,11 @@ def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
         DataError: everything that is wrong with the table, in one sentence with line numbers; or pictures and
             volumes in one table; or, for masks, a classes.csv that does not hold.
     """
-    if task not in _WANTED:
-        raise DataError(
-            f"the layout manifest must be read for one of the tasks {', '.join(_WANTED)}, got {task.value!r}. "
-            "Choose one of them.",
-            code="data-task",
-        )
     if MANIFEST not in store and options.labels is None:
         raise DataError(
             f"the layout manifest must look like {EXPECTED}, but there is no {MANIFEST}.", code="data-no-manifest"
         )
-    wanted = _WANTED[task]
+    wanted = "mask" if task is Task.SEGMENTATION else "label"
     table = table_of(store, MANIFEST, options, ("image", "patient"), _OTHER_NAMES)
     if wanted not in table.columns:
         raise DataError(
@@ -85,12 +74,6 @@ def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
     is_mask = wanted == "mask"
     labels = {folded(row.values["label"]) for row in good.values()} if not is_mask else set()
     class_names = _mask_classes(store) if is_mask else tuple(sorted(labels, key=numbers_first))
-    if len(class_names) < 2 and options.classes is None and not options.looking:
-        raise DataError(
-            f"{table.name} must have two labels or more, found: {', '.join(class_names) or 'none'}. "
-            "Add images of a second class.",
-            code="data-one-class",
-        )
     number = {} if is_mask else {name: label for label, name in enumerate(class_names)}
     entries = tuple(_entry(file, good[file], number, files) for file in sorted(good))
     volumes = bool(entries) and entries[0].file.lower().endswith(VOLUME_ENDINGS)

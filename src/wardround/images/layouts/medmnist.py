@@ -42,7 +42,7 @@ def read_medmnist(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
     """Returns every picture of the file with its label and published part; classes are the numbers of the file.
 
     Raises:
-        DataError: another layout, or fewer than two classes where the study names none.
+        DataError: another layout, or labels that hold no value.
     """
     names = [name for name in store.names() if name.endswith(".npy") and name.count("/") == 2]
     if not names:
@@ -52,8 +52,6 @@ def read_medmnist(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
     empty, meant, wrong = missing_class("a label", labels, options.listed, options.left_out_values)
     refusals = options.refused([wrong] if wrong else [])
     class_names = tuple(sorted(labels - empty - meant, key=numbers_first))
-    if len(class_names) < 2 and options.classes is None and not options.looking:
-        raise DataError(f"the layout medmnist must have two classes or more, got {', '.join(class_names)}.")
     number = {name: label for label, name in enumerate(class_names)}
     entries = tuple(
         Entry(name, number[label], None, split=part)
