@@ -16,7 +16,9 @@ from wardround.simulation.own_key import own_key, own_pin
 from wardround.simulation.verification import verify_run
 
 FOUR = (*NAMES, "west")
-PRIVACY = {"plan": "dp-sgd", "noise_multiplier": 40.0, "delta": 1e-3, "sum": "masked", "colluders": 1}
+PRIVACY = {
+    "plan": "dp-sgd", "noise_multiplier": 40.0, "delta": 1e-3, "sum": "masked", "colluders": 1, "accountant": "rdp"
+}  # fmt: skip
 
 
 @dataclass
@@ -46,7 +48,7 @@ def run(tmp_path, dropouts, *, spare=0):
     paths, keys = make_folders(tmp_path, FOUR)
     privacy = PRIVACY | {"num_patients": 48, "dropouts": dropouts, "spare_attempts": spare}
     study = study_of(
-        privacy, {"rounds": 3, "evaluate_every": 1}, hospitals={"count": 4, "names": list(FOUR)}, seed=None
+        privacy, {"rounds": 2, "evaluate_every": 1}, hospitals={"count": 4, "names": list(FOUR)}, seed=None
     )
     with ExitStack() as stack:
         hospitals: Any = {name: stack.enter_context(open_from(paths[name], study)) for name in FOUR}
