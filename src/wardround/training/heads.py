@@ -1,24 +1,36 @@
-"""Linear heads on kept rows: their gradient sums as matrix products, some hundred pictures at a time."""
+"""Clipped sums of a linear softmax head on fixed rows, as matrix products: no backward pass, no per-patient gradient.
 
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+The gradient of a picture's cross-entropy is r x^T, with x its row and r = softmax(W x) - e_label. Of a patient with
+pictures j it is the mean, and its squared norm is the sum over pairs j, k of (r_j . r_k) (x_j . x_k) / pictures^2: a
+ghost norm, which needs products of the patient's own rows only. The clipped sum over patients is one matrix product of
+the scaled residuals with the rows (Goodfellow 2015, https://arxiv.org/abs/1510.01799, for one picture a patient).
+
+Released: nothing. Sensitivity and neighbouring relation are those of `wardround.per_patient.clipped_sum`: norms are in
+float64 of the very residuals that are summed, and the clip aims below C by the same margin. A patient's terms may
+cancel: pictures that are alike, with several labels. The product would then round more than the margin, so this
+patient's gradient is formed in float64, and the vector that is measured is the vector that is added.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wardround.errors import PrivacyError
 from wardround.models.linear import linear_layer
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.per_patient.clipping_rules import Clipping
-from wardround.per_patient.microbatches import patient_ranges
+from wardround.per_patient.margins import LEAST_CLIPPING_NORM, MOST_CANCELLED
 from wardround.per_patient.process import one_at_a_time
 from wardround.randomness import Indices
-from wardround.training.linear_head import HeadBatch, head_sum
 from wardround.training.losses import cross_entropy
-from wardround.training.pairs import KnownPairs
+from wardround.training.pairs import Batches, Float64, Part
 from wardround.training.patients import Rows, TrainingPatients
 from wardround.types import Vector
 
@@ -27,6 +39,20 @@ _AT_ONCE = 512
 
 _MOST_SQUARE = 1e60
 """Largest squared norm of a row. The clipping factor of a longer one would have too few digits in float32."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Whole patients: fields as `Part` has them, as tensors, and of each picture its row and its squared norm."""
+
+    rows: Tensor
+    squares: Tensor
+    labels: Tensor
+    patient: Tensor
+    counts: Tensor
+    first: Tensor
+    second: Tensor
+    products: Tensor
 
 
 class HeadSums:
@@ -41,8 +67,8 @@ class HeadSums:
     def __init__(self, layer: nn.Linear, rows: Tensor, squares: Tensor) -> None:
         self._shape, self._has_bias = layer.weight.shape, layer.bias is not None
         self._rows, self._squares = rows, squares
-        self._pairs = KnownPairs(self._products, _AT_ONCE)
         self._memory = torch.empty(_AT_ONCE, rows.shape[1])
+        self._batches = Batches(self._products, _AT_ONCE, self._batch, _own, 4 * rows.shape[1])
 
     @classmethod
     def of(cls, network: Network, inputs: Tensor | None, loss: Loss) -> "HeadSums | None":
@@ -71,13 +97,19 @@ class HeadSums:
         self,
         weights: Vector,
         samples: Sequence[tuple[TrainingPatients, Indices]],
-        clipping_norm: float | None,
+        clipping_norm: float,
         clipping: Clipping,
         class_weights: tuple[float, ...] | None,
     ) -> list[ClippedSum]:
         """Returns the clipped sum of each sample of patients; arguments as `Workbench.gradient_sums` has them.
 
-        A sample's sum does not depend on the other samples, to the last bit.
+        Guarantee:
+            That of `wardround.per_patient.clipped_sum.clipped_sum`: one patient, added or removed, moves a sum,
+            (parameter,), by at most C. A patient whose gradient is not finite adds exactly zero. A sample's sum does
+            not depend on the other samples, to the last bit.
+
+        Raises:
+            PrivacyError: `clipping_norm` is too small to be measured in single precision.
         """
         table = torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32))
         classes, features = self._shape
@@ -88,42 +120,100 @@ class HeadSums:
         for patients, chosen in samples:
             total: Tensor | None = None
             within = 0
-            for batch in self._batches(patients, chosen):
-                part = head_sum(
-                    weight, bias, batch, clipping_norm=clipping_norm, clipping=clipping, class_weights=losses
-                )
+            for batch in self._batches.of(patients, chosen):
+                vector, count = _sum_of(weight, bias, batch, clipping_norm, clipping, losses)
                 # One product stays in single precision, as in the engine: noise is drawn in the sum's precision.
-                total = part.vector if total is None else total.to(torch.float64) + part.vector
-                within += part.within
-            total = torch.zeros(weights.size) if total is None else total
-            found.append(ClippedSum(total, float("inf") if clipping_norm is None else clipping_norm, within))
+                total = vector if total is None else total.to(torch.float64) + vector
+                within += count
+            found.append(ClippedSum(torch.zeros(weights.size) if total is None else total, clipping_norm, within))
         return found
 
-    def _batches(self, patients: TrainingPatients, chosen: Indices) -> Iterator[HeadBatch]:
-        """Yields whole patients with their rows."""
-        pairs, counts = self._pairs.of(patients), patients.counts[chosen]
-        drawn, ends = patients.pictures_of(chosen), [0, *accumulate(counts.tolist())]
-        for first, last in patient_ranges(counts.tolist(), _AT_ONCE):
-            start, stop = ends[first], ends[last]
-            places = torch.from_numpy(drawn.rows[start:stop])
-            one, other, products = map(torch.from_numpy, pairs.among(chosen[first:last]))
-            if (
-                len(places) <= _AT_ONCE
-            ):  # the next batch writes over it; new memory would take longer than a product
-                rows = torch.index_select(self._rows, 0, places, out=self._memory[: len(places)])
-            else:
-                rows = self._rows[places]
-            yield HeadBatch(
-                rows=rows,
-                labels=torch.from_numpy(drawn.labels[start:stop]),
-                patient=drawn.patient[start:stop] - first,
-                num_patients=last - first,
-                squares=self._squares[places],
-                first=one,
-                second=other,
-                products=products,
-            )
+    def _batch(self, part: Part) -> _Batch:
+        """Returns a batch whose rows the next one writes over: new memory would take longer than a product."""
+        places = torch.from_numpy(part.rows)
+        out = self._memory[: len(places)] if len(places) <= _AT_ONCE else None
+        others = (part.labels, part.patient, part.counts, part.first, part.second, part.products)
+        rows = torch.index_select(self._rows, 0, places, out=out)
+        return _Batch(rows, self._squares[places], *map(torch.from_numpy, others))
 
-    def _products(self, first: Rows, second: Rows) -> npt.NDArray[np.float64]:
+    def _products(self, first: Rows, second: Rows) -> Float64:
         one, other = (self._rows[torch.from_numpy(rows)].to(torch.float64) for rows in (first, second))
         return np.asarray((one * other).sum(1).numpy())
+
+
+def _own(batch: _Batch) -> _Batch:
+    return replace(batch, rows=batch.rows.clone())
+
+
+def _sum_of(
+    weight: Tensor,
+    bias: Tensor | None,
+    batch: _Batch,
+    clipping_norm: float,
+    clipping: Clipping,
+    class_weights: Tensor | None,
+) -> tuple[Tensor, int]:
+    """Returns the clipped sum of a batch, (parameter,), and the number of patients within the norm."""
+    if not math.isinf(clipping_norm):
+        if not clipping_norm >= LEAST_CLIPPING_NORM:
+            raise PrivacyError(f"clipping_norm must be >= {LEAST_CLIPPING_NORM:g}, got {clipping_norm}.")
+        clipping.check(clipping_norm)
+    shares = batch.counts[batch.patient]
+    residuals = _residuals(F.linear(batch.rows, weight, bias), batch.labels, class_weights) / shares[:, None]
+    constant = 0.0 if bias is None else 1.0
+    squared, terms = _squared_norms(residuals.to(torch.float64), batch, constant)
+    norms, finite = squared.clamp_min(0).sqrt(), torch.isfinite(terms)
+    formed = {
+        patient: _gradient(residuals, batch, patient, constant)
+        for patient in torch.nonzero(finite & (squared < MOST_CANCELLED * terms))[:, 0].tolist()
+    }
+    for patient, gradient in formed.items():
+        norms[patient] = torch.linalg.vector_norm(gradient)
+    within = 0
+    factors = finite.to(torch.float64)
+    if not math.isinf(clipping_norm):
+        size = weight.numel() + (0 if bias is None else bias.numel())
+        found = clipping.factors(torch.where(finite, norms, 1.0)[None], [size], clipping_norm)[0]
+        factors = torch.where(finite, found, 0.0)
+        within = int((finite & (norms <= clipping_norm)).sum())
+    in_product = finite.clone()
+    in_product[list(formed)] = False
+    scale = factors.to(torch.float32)[batch.patient][:, None]
+    scaled = torch.where(in_product[batch.patient][:, None], residuals * scale, 0.0)
+    parts = [(scaled.T @ batch.rows).flatten()]
+    if bias is not None:
+        parts.append(scaled.sum(0))
+    vector = torch.cat(parts)
+    for patient, gradient in formed.items():
+        vector += factors[patient] * gradient
+    return vector, within
+
+
+def _residuals(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Returns the gradient of each picture's loss by its logits, (picture, class)."""
+    residuals = torch.softmax(logits, dim=1)
+    residuals[torch.arange(len(labels)), labels] -= 1
+    return residuals if class_weights is None else residuals * class_weights[labels][:, None]
+
+
+def _squared_norms(residuals: Tensor, batch: _Batch, constant: float) -> tuple[Tensor, Tensor]:
+    """Returns the squared norm of each patient's gradient, and the sum of the sizes of its terms, float64, (patient,).
+
+    Rounding may carry a squared norm below zero.
+    """
+    own = (residuals * residuals).sum(1) * (batch.squares + constant)
+    squared = torch.zeros(len(batch.counts), dtype=torch.float64).index_add_(0, batch.patient, own)
+    terms = squared.clone()
+    if len(batch.first):
+        crossed = 2 * (residuals[batch.first] * residuals[batch.second]).sum(1) * (batch.products + constant)
+        squared.index_add_(0, batch.patient[batch.first], crossed)
+        terms.index_add_(0, batch.patient[batch.first], crossed.abs())
+    return squared, terms
+
+
+def _gradient(residuals: Tensor, batch: _Batch, patient: int, constant: float) -> Tensor:
+    """Returns one patient's gradient, float64, (parameter,)."""
+    own = batch.patient == patient
+    r, x = residuals[own].to(torch.float64), batch.rows[own].to(torch.float64)
+    weight = (r.T @ x).flatten()
+    return torch.cat([weight, r.sum(0)]) if constant else weight

@@ -152,9 +152,8 @@ class Workbench:
             A linear head on kept inputs is computed by matrix products (`wardround.training.heads`).
         """
         if self._head is not None:
-            norm = None if math.isinf(clipping_norm) else clipping_norm
             drawn = [(sample.patients, sample.chosen) for sample in samples]
-            return self._head.sums(weights, drawn, norm, rule or Flat(), class_weights)
+            return self._head.sums(weights, drawn, clipping_norm, rule or Flat(), class_weights)
         self._load(weights)
         self.network.trained.train()
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
