@@ -37,7 +37,10 @@ def test_the_six_numbers_are_numpys(shape):
 
 
 def test_a_pictures_numbers_depend_on_no_other_picture(monkeypatch):
-    pictures, rows = np.random.default_rng(0).integers(0, 256, (50, 1, 32, 32), dtype=np.uint8), np.array([7, 3, 41])
+    pictures, rows = (
+        np.random.default_rng(0).integers(0, 256, (50, 1, 32, 32), dtype=np.uint8),
+        np.array([7, 3, 41]),
+    )
     together = six_numbers(pictures)
     assert np.array_equal(six_numbers(pictures, rows), together[rows])
     monkeypatch.setattr("wardround.images.quality.shortcut._BLOCK_VALUES", 3000)
