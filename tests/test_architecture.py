@@ -1,17 +1,10 @@
 """Which way the arrows point: the design, as a dictionary. A new arrow is a line here and a reason in a commit."""
 
-import ast
 import graphlib
 import sys
-from collections import Counter
-from pathlib import Path
 
 import pytest
-
-SOURCE = Path(__file__).resolve().parents[1] / "src" / "wardround"
-
-MOST_LINES = 400
-MOST_FILES = 20
+from tests.modules import FILES, SOURCE, imported_by, imports_of, module_of, room_of, within
 
 EVERYONE = {"errors", "types", "noisers", "boundary", "__version__"}
 ARROWS: dict[str, set[str]] = {
@@ -308,34 +301,6 @@ THIRD_PARTY = {
 }
 
 
-def room_of(path):
-    parts = path.relative_to(SOURCE).parts
-    return "reproduce.mechanisms" if parts[:2] == ("reproduce", "mechanisms") else parts[0].removesuffix(".py")
-
-
-def imports_of(path):
-    """All imported module names of one file, absolute; imports under TYPE_CHECKING count as well."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute here"
-            assert node.module is not None
-            if node.module == "wardround":
-                yield from (f"wardround.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
-
-
-def within(module):
-    """A module, and every package that it is in."""
-    parts = module.split(".")
-    return {".".join(parts[: length + 1]) for length in range(len(parts))}
-
-
-FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
-
-
 def wrong_imports(path):
     """The imports of a file that its room may not have."""
     room = room_of(path)
@@ -372,28 +337,6 @@ def test_every_arrow_is_used(room):
     assert not unused, f"{room} imports nothing of {sorted(unused)} any more: take it out of the dictionary"
 
 
-PUBLISHED = {"sparse-vector", "top-k", "local-pictures", "selective"}
-NAMES_OF_WORK = {"work.py": "selective"}
-"""The kinds of work are a closed sum, and this one is asked for by a published strategy alone."""
-
-
-def test_the_table_alone_names_what_only_published_systems_need():
-    wrong = []
-    for path in FILES:
-        if room_of(path) in ("published", "reproduce", "reproduce.mechanisms"):
-            continue
-        tree = ast.parse(path.read_text())
-        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
-        prose = {ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, documented)}
-        said = {
-            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        }
-        for text in said - prose - {NAMES_OF_WORK.get(path.name)}:
-            if any(name in text for name in PUBLISHED) or "wardround.reproduce" in text:
-                wrong.append(f"{path.relative_to(SOURCE)}: {text!r}")
-    assert wrong == [], "only wardround.published names these, or leads to reproduce"
-
-
 def test_every_room_stands_in_the_dictionary():
     assert {room_of(path) for path in FILES} == set(ARROWS)
 
@@ -412,22 +355,6 @@ def test_the_parts_of_a_room_point_one_way(room):
     graphlib.TopologicalSorter(used).prepare()
 
 
-def module_of(path):
-    parts = ("wardround", *path.relative_to(SOURCE).with_suffix("").parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imported_by(path, modules):
-    """Modules of the package that one file imports; `from room import module` is an import of the module."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                inside = f"{node.module}.{alias.name}"
-                yield inside if inside in modules else node.module
-
-
 def test_no_module_is_imported_by_what_it_imports():
     modules = {module_of(path): path for path in FILES}
     arrows = {
@@ -438,18 +365,3 @@ def test_no_module_is_imported_by_what_it_imports():
         graphlib.TopologicalSorter(arrows).prepare()
     except graphlib.CycleError as circle:
         pytest.fail(" <- ".join(circle.args[1]))
-
-
-def test_no_file_and_no_room_is_too_large_to_read():
-    assert not [path for path in FILES if len(path.read_text().splitlines()) > MOST_LINES]
-    flat = Counter(path.parent for path in FILES)
-    assert not [room for room, files in flat.items() if room != SOURCE and files > MOST_FILES]
-
-
-def test_every_room_is_a_package():
-    assert not {path.parent for path in FILES} - {path.parent for path in SOURCE.rglob("__init__.py")}
-
-
-def test_there_is_no_drawer_for_odds_and_ends():
-    names = {path.stem for path in SOURCE.rglob("*")}
-    assert not names & {"utils", "util", "common", "core", "helpers", "misc"}

@@ -1,7 +1,9 @@
-"""Masked federations, for the tests of the room."""
+"""Masked federations and folders of hospitals, for the tests of the room."""
 
 import numpy as np
 import pytest
+from tests.hospital.deployed import make_folders
+from tests.hospital.evaluated import allow
 from tests.hospital.masked_rounds import MaskedFederation, masked_plan
 
 
@@ -19,3 +21,12 @@ def make_masked(make_federation, tmp_path):
         return MaskedFederation(federation, tmp_path / folder)
 
     return make
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Folders of three hospitals whose policy lets noised figures leave, and their public keys."""
+    paths, keys = make_folders(tmp_path)
+    for path in paths.values():
+        allow(path, "noised")
+    return paths, keys

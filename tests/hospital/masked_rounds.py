@@ -15,7 +15,7 @@ from wardround.agreed.masks import COUNT_COORDINATES, count_mechanism_of, fittin
 from wardround.errors import FederationError
 from wardround.federation.channel import InProcessChannel
 from wardround.federation.masked import MaskedAggregator
-from wardround.federation.messages import Request
+from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.masked import MaskedRounds, _Attempt
 from wardround.hospital.masked_count import counted_rows
@@ -200,3 +200,12 @@ class Watching:
     def ask(self, requests, deadline_s):
         self.asked.append(requests)
         return self.inner.ask(requests, deadline_s)
+
+
+def fails_at(party, step, code=FailureCode.INTERNAL):
+    def failing(*_):
+        if step == "confirm":  # costs nothing and is refused to nobody: it can only break
+            raise RuntimeError("broken")
+        return Failure(code, Stage.TRAINING)
+
+    setattr(party, step, failing)

@@ -1,37 +1,24 @@
 """Masked rounds with real agents: the opened sum, who is missing, what is charged, and dying at every step."""
 
 import math
-import stat
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
-from tests.errors import raises_code
 from tests.fixtures_federation import clip_by
-from tests.hospital.masked_rounds import (
-    announce,
-    decoded,
-    ends_the_run,
-    expected_total,
-    residue_bytes,
-)
-from tests.hospital.test_masked_killed import Killed
+from tests.hospital.masked_rounds import announce, decoded, ends_the_run, expected_total, fails_at
 
-from wardround.errors import FederationError, LedgerError, PrivacyError, RecordError
+from wardround.errors import FederationError
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.hospital.agent import Agent
-from wardround.hospital.known_ledgers import sealed_head
-from wardround.ledger.entry import GENESIS
 from wardround.per_patient.clipping_rules import ClippingKind
 from wardround.privacy.plans.wording import clipping_terms
 from wardround.secure_aggregation.integers.discrete_gaussian import discrete_gaussian
 from wardround.secure_aggregation.keys.secret import system_entropy
-from wardround.secure_aggregation.round.round_key import Announcement
-from wardround.secure_aggregation.round.transcript import LedgerMark
 from wardround.secure_aggregation.round.upload import Upload
 from wardround.secure_aggregation.round.witness import WITNESSES
 from wardround.simulation.availability import Availability, UnreliableChannel
@@ -181,15 +168,6 @@ def test_no_hospital_answers_alone(make_masked):
     assert PlainSum().collect(masked.channel, requests, 60.0).update is None
 
 
-def fails_at(party, step, code=FailureCode.INTERNAL):
-    def failing(*_):
-        if step == "confirm":  # costs nothing and is refused to nobody: it can only break
-            raise RuntimeError("broken")
-        return Failure(code, Stage.TRAINING)
-
-    setattr(party, step, failing)
-
-
 @pytest.mark.parametrize(("step", "charges"), [("announce", 1), ("confirm", 1), ("admit", 2), ("upload", 2)])
 def test_without_one_hospital_the_others_begin_anew(make_masked, step, charges):
     masked = make_masked()
@@ -266,131 +244,11 @@ def test_a_timetable_of_absences_costs_only_those_who_were_asked(make_masked):
     assert {masked.charges(name) for name in channel.hospitals if name != silent} == {1 + late}
 
 
-def test_the_coordinator_sees_in_the_witnesses_what_the_hospitals_see(make_masked):
-    masked = make_masked()
-    for round in (1, 2):
-        masked.ask(round)
-    fails_at(masked.parties["hospital-2"], "upload")  # a round of four, whose noise has another variance
-    masked.ask(3)
-    seen = masked.aggregator.witnesses
-    assert list(seen) == [1, 2, 3]
-    for name, party in masked.parties.items():
-        if name != "hospital-2":
-            assert party.notes.witness == seen[1].plus(seen[2]).plus(seen[3])
-    assert seen[3].coordinates == WITNESSES
-    assert min(one.p_value for one in seen.values()) > 1e-4
-
-
-def test_no_round_counts_twice_in_what_a_hospital_has_seen_of_the_witnesses(make_masked):
-    masked = make_masked()
-    for round in (1, 2, 3):
-        masked.ask(round)
-    party, seen = masked.parties["hospital-1"], dict(masked.aggregator.witnesses)
-    masked.ask(3)
-    assert party.notes.witness == seen[1].plus(seen[2]).plus(seen[3])
-    for round in (2, 3):  # as from a checkpoint that is older by two rounds
-        masked.ask(round)
-    assert party.notes.witness == seen[2].plus(seen[3])
-
-
-def test_a_sum_of_an_attempt_that_was_not_charged_is_not_taken_in(make_masked):
-    """Else whoever relays could write into a hospital's notes that others were charged, and stop it later."""
-    masked = make_masked()
-    parties = list(masked.parties.values())
-    keys = [announce(party, masked.request()) for party in parties]
-    for party in parties:
-        party.confirm(keys)
-    total = expected_total(masked, masked.request(), masked.channel.hospitals)
-    with raises_code(PrivacyError, "privacy-not-charged"):
-        parties[0].receive(residue_bytes(masked.mechanism, total))
-    with raises_code(PrivacyError, "privacy-not-charged"):
-        parties[0].upload()
-    assert parties[0].notes.peers == {}
-
-
-def test_an_upload_whose_charge_was_undone_does_not_leave(make_masked):
-    masked = make_masked()
-    parties = list(masked.parties.values())
-    keys = [announce(party, masked.request()) for party in parties]
-    confirmed = [party.confirm(keys) for party in parties]
-
-    def undone():
-        with masked.federation.transaction():
-            parties[0].admit(confirmed)
-            raise Killed
-
-    with pytest.raises(Killed):
-        undone()
-    assert masked.charges("hospital-1") == 0
-    with raises_code(LedgerError, "ledger-charge-missing"):
-        parties[0].upload()
-    assert not masked.uploads
-    parties[0].admit(confirmed)
-    assert isinstance(parties[0].upload(), bytes)
-
-
 def test_everything_of_a_round_s_mechanism_is_in_its_terms(make_masked):
     masked = make_masked()
     terms = masked.agreement.terms(1, 1, 5, masked.federation.weights)
     clipping = clipping_terms(masked.federation.plan.training.clip)
     assert terms.mechanism == {**masked.mechanism.parameters, "witnesses": WITNESSES, **clipping}
-
-
-def test_notes_are_the_hospital_s_own(make_masked, tmp_path):
-    make_masked().ask()
-    for path in (tmp_path / "notes").glob("*.json"):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_a_ledger_that_was_put_back_is_found_on_resume(make_masked, make_federation):
-    masked = make_masked()
-    masked.ask(1)
-    emptied = make_federation(hospitals=5, plan=masked.federation.plan)
-    with pytest.raises(LedgerError, match="older copy"):
-        make_masked(federation=emptied)
-
-
-def test_a_hospital_that_lost_ledger_and_notes_is_refused_by_the_others(
-    make_masked, make_federation, tmp_path, caplog
-):
-    masked = make_masked()
-    for round in (1, 2):
-        masked.ask(round)
-    emptied = make_federation(hospitals=5, plan=masked.federation.plan)
-    agents = masked.federation.agents
-    agents["hospital-3"] = replace(agents["hospital-3"], account=emptied.agents["hospital-3"].account)
-    (tmp_path / "notes" / "hospital-3.json").unlink()
-    again = make_masked(federation=masked.federation)
-    with ends_the_run(caplog, "ledger of hospital-3 must reach charge 2, as it did before, and ends at 1"):
-        again.ask(3)
-    assert not again.uploads
-
-
-def announced_by(party, request):
-    return Announcement.from_bytes(announce(party, request))
-
-
-def test_a_ledger_s_head_is_announced_sealed(make_masked):
-    masked = make_masked()
-    north, south = (masked.parties[name] for name in ("hospital-1", "hospital-2"))
-    account = masked.federation.agents["hospital-1"].account
-    began = LedgerMark(1, sealed_head(account.position()[1], north._identity))
-    assert announced_by(north, masked.request()).member.ledger == began
-    assert sealed_head(GENESIS, north._identity) == GENESIS, "an empty ledger has nothing to hide"
-    masked.ask(1)
-    head = account.position()[1]
-    announced = announced_by(north, masked.request(2)).member.ledger.head
-    assert announced == sealed_head(head, north._identity) != head
-    assert announced != sealed_head(head, south._identity), "it takes the hospital's key to make it"
-    assert announced == announced_by(north, masked.request(3)).member.ledger.head
-
-
-def test_damaged_notes_are_a_sentence(make_masked, tmp_path):
-    masked = make_masked()
-    masked.ask()
-    (tmp_path / "notes" / "hospital-3.json").write_text("{}")
-    with pytest.raises(RecordError, match="start a new run"):
-        make_masked(federation=masked.federation)
 
 
 @pytest.mark.parametrize("step", ["announce", "confirm"])

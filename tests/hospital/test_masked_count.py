@@ -15,10 +15,10 @@ from tests.hospital.masked_rounds import (
     counted_plan,
     ends_the_run,
     expected_total,
+    fails_at,
     masked_plan,
     noised,
 )
-from tests.hospital.test_masked import fails_at
 from tests.hospital.test_masked_killed import STEPS, Killed, kill_at
 from tests.names import names
 from tests.secure_aggregation.round.rounds import uniformity

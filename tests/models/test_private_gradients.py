@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from tests.cases import family
-from tests.per_patient.conformance import (
+from tests.per_patient.oracle import (
     clip_and_sum,
     cross_entropy,
     parameter_sizes,

@@ -1,264 +1,48 @@
-"""Clipping rules against a loop over patients and layers, and the memory that outlives a step."""
+"""Clipping rules against a loop over patients and layers, and the bound that each keeps."""
 
-import copy
 import functools
 import math
 import sys
-import threading
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.cases import family
-from tests.per_patient.conformance import (
-    Custom,
-    cross_entropy,
-    parameter,
-    parameter_sizes,
-    patient_gradients,
-    quietly,
-    relative_error,
-    typical_clipping_norm,
+from tests.per_patient.clipped import (
+    NETWORKS,
+    ONE_EACH,
+    RULES,
+    UNEVEN,
+    agrees,
+    batch_of,
+    built,
+    changed,
+    clipped_by_hand,
+    columns_of_layers,
+    convolutional,
+    every_network,
+    every_rule,
+    every_slow_network,
+    gradients_of,
+    studied,
+    with_bare_parameters,
+    with_one_use_of_two_modules,
+    without,
 )
+from tests.per_patient.oracle import cross_entropy, parameter_sizes, relative_error, typical_clipping_norm
 from torch import nn
 
 from wardround.errors import PrivacyError
 from wardround.per_patient import sums
 from wardround.per_patient.batch import PatientBatch
-from wardround.per_patient.clipped_sum import ClippedSum, clipped_sum, clipped_sums_by_group
+from wardround.per_patient.clipped_sum import clipped_sum, clipped_sums_by_group
 from wardround.per_patient.clipping_rules import Automatic, Flat, PerLayer, Split
-from wardround.per_patient.layers.base import Buffers
 from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 from wardround.per_patient.slow_path import SlowPath
 
-ONE_EACH = (1, 1, 1, 1)
-UNEVEN = (2, 0, 1, 3)
-RULES = {
-    "flat": Flat(),
-    "equal": PerLayer(Split.EQUAL),
-    "size": PerLayer(Split.SIZE),
-    "automatic": Automatic(),
-    "sharp": Automatic(1e-9),
-}
-
-every_rule = pytest.mark.parametrize(
-    "rule", family(RULES.values(), keep=[RULES["flat"], RULES["size"], RULES["sharp"]]), ids=RULES
-)
+pytestmark = pytest.mark.filterwarnings("ignore::wardround.per_patient.SlowPath")
 few = settings(max_examples=25, deadline=None)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def _slow_paths_may_be_announced():
-    with quietly():
-        yield
-
-
-# Networks. What becomes of a gradient: "few" is kept beside other small ones, "large" is kept alone, "deferred" is
-# known by its norm alone, "formed" is deferred but for pictures whose terms cancel.
-
-
-def convolutional():
-    """Few, large, and (where nobody has two pictures) deferred."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.GroupNorm(4, 16),
-        nn.Tanh(),
-        nn.Conv2d(16, 48, 3),
-        nn.Tanh(),
-        nn.Flatten(),
-        nn.Linear(48 * 9, 400),
-        nn.Tanh(),
-        nn.Linear(400, 3),
-    )
-
-
-def of_two_tokens():
-    """Deferred, and formed where `batch_of` makes the second token almost minus the first."""
-    return Custom(
-        lambda m, x: m.head(m.wide(x.view(len(x), 2, -1)).mean(1)),
-        head=nn.Linear(100, 3),
-        wide=nn.Linear(100, 100, bias=False),
-    )
-
-
-def roomy():
-    """Every kind of gradient that is formed in a `Buffers`, two of one shape, and a deferred one."""
-
-    def run(m, x):
-        channels = torch.tanh(m.point(torch.tanh(m.near(x)))).flatten(2)
-        return m.head(torch.tanh(m.again(torch.tanh(m.tokens(channels)))).flatten(1))
-
-    return Custom(
-        run,
-        near=nn.Conv2d(1, 4, 3),
-        point=nn.Conv2d(4, 80, 1),
-        tokens=nn.Linear(9, 9),
-        again=nn.Linear(9, 9),
-        head=nn.Linear(80 * 9, 3),
-    )
-
-
-def with_one_use_of_two_modules():
-    return Custom(
-        lambda m, x: m.head(torch.tanh(nn.functional.linear(x, m.first.weight, m.second.bias))),
-        first=nn.Linear(6, 6, bias=False),
-        second=nn.LayerNorm(6),
-        head=nn.Linear(6, 3),
-    )
-
-
-def with_a_shared_weight():
-    first, second = nn.Linear(6, 6), nn.Linear(6, 6)
-    second.weight = first.weight
-    return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), nn.Linear(6, 3))
-
-
-def with_a_module_used_twice():
-    return Custom(
-        lambda m, x: m.head(torch.tanh(m.mix(torch.tanh(m.norm(m.mix(x)))))),
-        norm=nn.GroupNorm(2, 6),
-        mix=nn.Linear(6, 6),
-        head=nn.Linear(6, 3),
-    )
-
-
-def with_bare_parameters():
-    return Custom(
-        lambda m, x: m.head(torch.tanh(m.norm(x * m.scale) + m.shift)),
-        head=nn.Linear(6, 3),
-        scale=parameter(6),
-        norm=nn.LayerNorm(6),
-        shift=parameter(6),
-    )
-
-
-def with_a_slow_module():
-    stretched = Custom(lambda m, x: x * torch.exp(m.stretch), stretch=parameter(6))
-    return nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), stretched, nn.Tanh(), nn.Linear(6, 3))
-
-
-def slow_as_a_whole():
-    return Custom(
-        lambda m, x: m.head(torch.tanh(m.mix(x) * torch.exp(m.stretch))),
-        stretch=parameter(6),
-        mix=nn.Linear(6, 6),
-        head=nn.Linear(6, 3),
-    )
-
-
-NETWORKS = {
-    convolutional: (1, 5, 5),
-    of_two_tokens: (200,),
-    roomy: (1, 5, 5),
-    with_one_use_of_two_modules: (6,),
-    with_a_shared_weight: (6,),
-    with_a_module_used_twice: (6,),
-    with_bare_parameters: (6,),
-    with_a_slow_module: (6,),
-    slow_as_a_whole: (6,),
-}
-SLOW = [with_a_slow_module, slow_as_a_whole]
-
-every_network = pytest.mark.parametrize("network", family(NETWORKS, keep=[convolutional, slow_as_a_whole]))
-every_slow_network = pytest.mark.parametrize("network", SLOW)
-
-
-def built(network, dtype=torch.float64, seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return network().to(dtype)
-
-
-@functools.cache
-def studied(network, dtype=torch.float64):
-    """One network for many tests; not to be changed."""
-    return built(network, dtype)
-
-
-def batch_of(network, counts, *, seed=1, dtype=torch.float64):
-    """Pictures of noise; the second of them is one whose gradient cancels in `of_two_tokens`."""
-    generator = torch.Generator().manual_seed(seed)
-    total = sum(counts)
-    inputs = torch.randn(total, *NETWORKS[network], dtype=torch.float64, generator=generator)
-    labels = torch.randint(0, 3, (total,), generator=generator)
-    if network is of_two_tokens and total > 1:
-        inputs[1, 100:] = -inputs[1, :100] + 1e-3 * inputs[1, 100:]
-    patient = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64))
-    return PatientBatch(inputs.to(dtype), labels, patient, len(counts))
-
-
-def changed(batch, patient, value):
-    """The batch with one patient's pictures multiplied by a value; NaN and infinities replace one number each."""
-    inputs, mine = batch.inputs.clone(), batch.patient == patient
-    if math.isfinite(value):
-        inputs[mine] *= value
-    else:
-        inputs.flatten(1)[mine, 0] = value
-    return PatientBatch(inputs, batch.labels, batch.patient, batch.num_patients)
-
-
-def without(batch, patient):
-    kept = batch.patient != patient
-    index = batch.patient[kept]
-    return PatientBatch(
-        batch.inputs[kept], batch.labels[kept], index - (index > patient).long(), batch.num_patients - 1
-    )
-
-
-# The oracle.
-
-
-def columns_of_layers(model):
-    """Where the trained parameters that each module holds itself stand in the vector, module by module."""
-    starts, at = {}, 0
-    for p in model.parameters():
-        starts[id(p)] = at
-        at += p.numel()
-    layers = []
-    for module in model.modules():
-        own = [p for p in module.parameters(recurse=False) if id(p) in starts]
-        columns = [index for p in own for index in range(starts[id(p)], starts.pop(id(p)) + p.numel())]
-        if columns:
-            layers.append(torch.tensor(columns))
-    return layers
-
-
-def clipped_by_hand(model, gradients, rule, clipping_norm):
-    """Every patient's clipped gradient, (patient, parameter), one patient and one layer at a time."""
-    clipped = torch.zeros_like(gradients)
-    layers = columns_of_layers(model) if isinstance(rule, PerLayer) else [torch.arange(gradients.shape[1])]
-    for row, gradient in zip(clipped, gradients, strict=True):
-        for layer in layers:
-            norm = float(gradient[layer].norm())
-            if isinstance(rule, Automatic):
-                factor = SHAVE * clipping_norm / (norm + rule.stability)
-            else:
-                size = isinstance(rule, PerLayer) and rule.split is Split.SIZE
-                share = len(layer) / gradients.shape[1] if size else 1 / len(layers)
-                factor = min(1.0, SHAVE * clipping_norm * math.sqrt(share) / norm) if norm else 1.0
-            row[layer] = factor * gradient[layer]
-    return clipped
-
-
-@functools.cache
-def gradients_of(network, counts):
-    """The oracle's gradients of `batch_of(network, counts)`, (patient, parameter)."""
-    return patient_gradients(studied(network), cross_entropy, batch_of(network, counts))
-
-
-def agrees(model, vector, expected, tolerance=1e-9):
-    one = float(expected.norm(dim=1).max())
-    error, worst = relative_error(vector, expected.sum(0), parameter_sizes(model), one=one)
-    assert error < tolerance, (error, worst)
 
 
 # The rules against the oracle.
@@ -559,192 +343,6 @@ def test_within_counts_those_without_pictures_and_none_whose_gradient_is_not_fin
             assert ask(clipping_norm=1e-6).within == 2
 
 
-# Memory for the result.
-
-
-@every_rule
-@every_network
-@pytest.mark.parametrize("counts", [pytest.param(ONE_EACH, marks=pytest.mark.thorough), UNEVEN])
-def test_the_result_is_put_where_it_was_asked_for(network, rule, counts):
-    model, batch = studied(network), batch_of(network, counts)
-    expected = clipped_sum(model, cross_entropy, batch, clipping_norm=0.5, clipping=rule)
-    stale = torch.full_like(expected.vector, math.nan)
-    ours = clipped_sum(model, cross_entropy, batch, clipping_norm=0.5, clipping=rule, out=stale)
-    assert ours.vector.data_ptr() == stale.data_ptr()
-    assert torch.equal(stale, expected.vector)
-    assert (ours.sensitivity, ours.within) == (expected.sensitivity, expected.within)
-
-
-@every_network
-def test_sums_by_group_are_put_where_they_were_asked_for(network):
-    model, batch, group = studied(network), batch_of(network, ONE_EACH), torch.tensor([2, 0, 0, 2])
-    ask = functools.partial(clipped_sums_by_group, model, cross_entropy, batch, group, 4, clipping_norm=0.5)
-    expected = ask()
-    stale = torch.full((4, len(expected[0].vector)), math.nan, dtype=torch.float64)
-    for number, (ours, known) in enumerate(zip(ask(out=stale), expected, strict=True)):
-        assert ours.vector.data_ptr() == stale[number].data_ptr()
-        assert torch.equal(stale[number], known.vector)
-
-
-@every_network
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_memory_for_the_result_changes_nothing_where_there_are_several_pieces(network, dtype):
-    model, batch = studied(network, dtype), batch_of(network, UNEVEN, dtype=dtype)
-    ask = functools.partial(clipped_sum, model, cross_entropy, batch, clipping_norm=0.5, memory_bytes=1)
-    expected = ask().vector
-    assert torch.equal(ask(out=torch.full_like(expected, math.nan, dtype=dtype)).vector, expected)
-
-
-@pytest.mark.parametrize("patients", [0, 3])
-def test_nobody_gives_zeros_in_the_memory_that_was_given(patients):
-    model, batch = studied(roomy), batch_of(roomy, ())
-    nobody = PatientBatch(batch.inputs, batch.labels, batch.patient, patients)
-    stale = torch.full((sum(parameter_sizes(model).values()),), math.nan, dtype=torch.float64)
-    ours = clipped_sum(model, cross_entropy, nobody, clipping_norm=0.5, out=stale)
-    assert ours.vector.data_ptr() == stale.data_ptr()
-    assert not stale.any()
-
-
-def test_memory_of_another_shape_or_precision_is_refused():
-    model, batch = studied(roomy), batch_of(roomy, ONE_EACH)
-    size = sum(parameter_sizes(model).values())
-    wrong = [
-        torch.zeros(size - 1, dtype=torch.float64),
-        torch.zeros(size + 1, dtype=torch.float64),
-        torch.zeros(1, size, dtype=torch.float64),
-        torch.zeros((), dtype=torch.float64),
-        torch.zeros(size, dtype=torch.float32),
-        torch.zeros(size, dtype=torch.int64),
-    ]
-    for out in wrong:
-        with pytest.raises(ValueError, match="out must be"):
-            clipped_sum(model, cross_entropy, batch, clipping_norm=0.5, out=out)
-    group = torch.zeros(4, dtype=torch.int64)
-    for groups in (1, 3):
-        out = torch.zeros(groups, size, dtype=torch.float64)
-        with pytest.raises(ValueError, match="out must be"):
-            clipped_sums_by_group(model, cross_entropy, batch, group, 2, clipping_norm=0.5, out=out)
-
-
-# Memory that outlives a step.
-
-
-@every_network
-@pytest.mark.parametrize("name", family(["flat", "size"], keep=["size"]))
-def test_what_an_earlier_batch_left_behind_changes_nothing(network, name):
-    model, rule, dtype = built(network, torch.float32), RULES[name], torch.float32
-    steps = [(5, 1.0), (5, math.nan), (5, 1.0), (3, 1.0), (8, 1e30), (8, 1.0), (1, 1.0)]
-    for seed, (patients, value) in enumerate(steps):
-        batch = changed(batch_of(network, (1,) * patients, seed=seed, dtype=dtype), 0, value)
-        ask = functools.partial(clipped_sum, loss=cross_entropy, batch=batch, clipping_norm=0.5, clipping=rule)
-        ours, fresh = ask(model), ask(copy.deepcopy(studied(network, dtype)))
-        assert torch.equal(ours.vector, fresh.vector)
-        assert ours.within == fresh.within
-
-
-def test_what_an_earlier_step_returned_is_not_overwritten_by_the_next():
-    model = built(roomy)
-    first = clipped_sum(model, cross_entropy, batch_of(roomy, ONE_EACH), clipping_norm=0.5).vector
-    before = first.clone()
-    clipped_sum(model, cross_entropy, batch_of(roomy, ONE_EACH, seed=2), clipping_norm=0.5)
-    assert torch.equal(first, before)
-
-
-@every_network
-@pytest.mark.parametrize("memory_bytes", family([1, 1 << 30]))
-def test_a_loss_that_fails_in_the_middle_does_not_spoil_the_next_call(network, memory_bytes):
-    model, calls_left = built(network), [10**6]
-
-    def breaks(logits, labels):
-        calls_left[0] -= 1
-        if calls_left[0] < 0:
-            raise ArithmeticError("in the middle")
-        return cross_entropy(logits, labels)
-
-    ask = functools.partial(clipped_sum, model, breaks, clipping_norm=0.5, memory_bytes=memory_bytes)
-    for counts in (ONE_EACH, UNEVEN):
-        batch, gradients = batch_of(network, counts), gradients_of(network, counts)
-        ask(batch)  # looked at, and the buffers are there
-        state, switches = torch.random.get_rng_state(), [sorted(m.__dict__) for m in model.modules()]
-        for calls in (0, 1) if memory_bytes == 1 else (0,):
-            calls_left[0] = calls
-            with pytest.raises(ArithmeticError, match="in the middle"):
-                ask(batch_of(network, counts, seed=7))
-            calls_left[0] = 10**6
-            agrees(model, ask(batch).vector, clipped_by_hand(model, gradients, Flat(), 0.5))
-        assert torch.equal(state, torch.random.get_rng_state())
-        assert switches == [sorted(m.__dict__) for m in model.modules()]
-
-
-@every_network
-def test_a_network_that_fails_in_the_middle_does_not_spoil_the_next_call(network):
-    model, batch, is_broken = built(network), batch_of(network, ONE_EACH), [False]
-
-    def breaks(module, inputs):
-        if is_broken[0]:
-            raise ArithmeticError("in the middle")
-
-    list(model.modules())[-1].register_forward_pre_hook(breaks)
-    ask = functools.partial(clipped_sum, model, cross_entropy, batch, clipping_norm=0.5)
-    first = ask().vector
-    is_broken[0] = True
-    with pytest.raises(ArithmeticError, match="in the middle"):
-        ask()
-    assert not any("forward" in vars(module) for module in model.modules())
-    is_broken[0] = False
-    assert torch.equal(ask().vector, first)
-
-
-@every_network
-def test_a_network_that_changes_its_precision_gets_other_memory(network):
-    model, gradients = built(network, torch.float32), gradients_of(network, ONE_EACH)
-    for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-5), (torch.float32, 1e-4)):
-        batch = batch_of(network, ONE_EACH, dtype=dtype)
-        ours = clipped_sum(model.to(dtype), cross_entropy, batch, clipping_norm=0.5).vector
-        assert ours.dtype is dtype
-        agrees(model, ours, clipped_by_hand(model, gradients, Flat(), 0.5), tolerance)
-
-
-@pytest.fixture
-def often_interrupted():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
-
-
-def at_the_same_time(asks, rounds):
-    """Every question asked again and again by a thread of its own: their answers, or what was raised."""
-    start = threading.Barrier(len(asks))
-    answers: list[list[ClippedSum | Exception]] = [[] for _ in asks]
-
-    def run(ask, into):
-        start.wait()
-        try:
-            into.extend(ask() for _ in range(rounds))
-        except Exception as error:
-            into.append(error)
-
-    threads = [threading.Thread(target=run, args=pair) for pair in zip(asks, answers, strict=True)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return answers
-
-
-@pytest.mark.parametrize("network", family(network for network in NETWORKS if network not in SLOW))
-def test_two_threads_on_one_network_do_not_mix_their_patients(network, often_interrupted):
-    model = built(network)
-    batches = [batch_of(network, (1,) * patients, seed=patients) for patients in (4, 5)]
-    asks = [functools.partial(clipped_sum, model, cross_entropy, b, clipping_norm=0.5) for b in batches]
-    expected = [ask().vector for ask in asks]
-    for known, answers in zip(expected, at_the_same_time(asks, rounds=8), strict=True):
-        assert len(answers) == 8, answers
-        for ours in answers:
-            assert (ours.vector - known).norm() <= 1e-12 * known.norm()
-
-
 def test_patients_without_pictures_are_within_every_norm_whoever_else_is_there():
     """Else one patient with a picture would move the count by all of those without."""
     model, nobody = nn.Linear(4, 3), torch.zeros(0, dtype=torch.int64)
@@ -775,47 +373,3 @@ def test_the_least_clip_in_single_precision_is_kept_where_squares_vanish(rule, s
     assert contribution.double().norm() <= 1e-10
     with pytest.raises(PrivacyError, match="single precision"):
         clipped_sum(network, cross_entropy, batch, clipping_norm=1e-11, clipping=rule)
-
-
-def test_room_on_one_device_is_not_given_out_on_another():
-    buffers = Buffers()
-    buffers.of("weight", 1, (2,), torch.zeros(1))
-    assert buffers.of("weight", 1, (2,), torch.zeros(1, device="meta")).device.type == "meta"
-
-
-@pytest.mark.filterwarnings("ignore::wardround.per_patient.SlowPath")
-def test_a_thread_that_asks_while_a_slow_module_runs_waits_for_its_parameters():
-    model, batch = built(with_a_slow_module), batch_of(with_a_slow_module, (1, 2, 1))
-    ask = functools.partial(clipped_sum, model, cross_entropy, batch, clipping_norm=0.5)
-    known = ask().vector
-    slow, answers = model[2], []
-    threads: list[threading.Thread] = []
-    forward = type(slow).forward
-
-    def interrupted(module, inputs):
-        if not threads and not isinstance(module.stretch, nn.Parameter):  # it runs with others in their place
-            threads.append(threading.Thread(target=lambda: answers.append(ask().vector)))
-            threads[0].start()
-            threads[0].join(timeout=0.2)
-        return forward(module, inputs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(slow), "forward", interrupted)
-        answers.append(ask().vector)
-        threads[0].join()
-    assert len(answers) == 2, "the slow path was taken, and both asked"
-    assert all((ours - known).norm() <= 1e-12 * known.norm() for ours in answers)
-
-
-@pytest.mark.filterwarnings("ignore::wardround.per_patient.SlowPath")
-def test_threads_leave_the_global_generator_as_it_was(often_interrupted):
-    model = built(with_a_slow_module)
-    batches = [batch_of(with_a_slow_module, (1,) * patients, seed=patients) for patients in (4, 5)]
-    asks = [functools.partial(clipped_sum, model, cross_entropy, b, clipping_norm=0.5) for b in batches]
-    expected = [ask().vector for ask in asks]
-    before = torch.random.get_rng_state()
-    for known, answers in zip(expected, at_the_same_time(asks, rounds=8), strict=True):
-        assert len(answers) == 8, answers
-        for ours in answers:
-            assert (ours.vector - known).norm() <= 1e-12 * known.norm()
-    assert torch.equal(before, torch.random.get_rng_state())

@@ -8,18 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.cases import family, firsts
-from tests.per_patient.conformance import (
-    CASES,
-    ONE_EACH,
-    UNEVEN,
+from tests.per_patient.case import UNEVEN
+from tests.per_patient.cases_of_networks import small_cnn
+from tests.per_patient.conformance import CASES, ONE_EACH, judge
+from tests.per_patient.oracle import (
     clip_and_sum,
     cross_entropy,
-    judge,
     parameter_sizes,
     patient_gradients,
     quietly,
     relative_error,
-    small_cnn,
     typical_clipping_norm,
 )
 from torch import nn
@@ -33,15 +31,6 @@ WHOLE = [n for n, c in CASES.items() if c.family in {"network", "loss", "folded"
 
 every_case = pytest.mark.parametrize("name", family(CASES, keep=firsts(CASES, lambda name: CASES[name].family)))
 every_network = pytest.mark.parametrize("name", family(WHOLE, keep=firsts(WHOLE, lambda name: CASES[name].family)))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    # Layers as small as these wait for a second thread longer than they compute.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

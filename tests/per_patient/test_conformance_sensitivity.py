@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from tests.cases import family
-from tests.per_patient.conformance import (
-    Custom,
+from tests.per_patient.case import Custom
+from tests.per_patient.oracle import (
     clip_and_sum,
     cross_entropy,
     parameter_sizes,
@@ -22,15 +22,6 @@ from wardround.per_patient.batch import PatientBatch
 from wardround.per_patient.clipped_sum import clipped_sum, per_patient_gradients
 from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 from wardround.per_patient.validation import check_trainable
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    # Layers as small as these wait for a second thread longer than they compute.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

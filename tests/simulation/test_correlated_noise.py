@@ -4,40 +4,20 @@ import json
 
 import pytest
 from tests.charges import charges_in
+from tests.simulation.runs import InterruptingRound, interrupted, resume_run, run_study
 
 from wardround.accounting.events import from_json, leaves
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import strategy_of
 from wardround.config import parse_study
-from wardround.coordinator.observer import Silent
 from wardround.errors import BudgetExhausted, StudyError
 from wardround.federation.aggregators import PlainSum
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.kinds import CorrelatedGradients
 from wardround.privacy.plans.releases import correlation_of
-from wardround.simulation import run as simulation
 
 CORRELATED = {"plan": "correlated-noise", "cohorts": 2}
-
-
-class Stopping(Silent):
-    """Stops in one round: its releases are made, and the coordinator remembers nothing of them."""
-
-    def __init__(self, round):
-        self.round = round
-
-    def progress(self, done, total, detail=""):
-        if total == 4 and done == self.round:
-            raise KeyboardInterrupt
-
-
-def run_study(study, out, observer=None):
-    return simulation.run_study(study, out, observer or Silent())
-
-
-def resume_run(out):
-    return simulation.resume_run(out, Silent())
 
 
 def ledgers(folder):
@@ -67,8 +47,7 @@ def test_a_run_spends_its_epsilon_in_the_first_round_and_no_more(tiny_study, tmp
 @pytest.mark.parametrize("round", [1, 3])
 def test_an_interrupted_run_goes_on_within_the_same_epsilon(tiny_study, tmp_path, round):
     out, study = tmp_path / "run", tiny_study(study={"seed": None}, privacy=CORRELATED)
-    with pytest.raises(KeyboardInterrupt):
-        run_study(study, out, Stopping(round))
+    interrupted(study, out, InterruptingRound(round))
     record = resume_run(out)
     assert record.certificate["rounds"] == 4
     assert record.certificate["stopped"] is None

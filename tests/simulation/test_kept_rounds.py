@@ -6,15 +6,8 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 from tests.cases import family
-from tests.simulation.test_resume import (
-    LONG,
-    SETTINGS,
-    InterruptingRound,
-    interrupted,
-    resume_run,
-    run_study,
-    what_counts,
-)
+from tests.simulation.runs import InterruptingRound, interrupted, resume_run, run_study, what_counts
+from tests.simulation.test_resume import LONG, SETTINGS
 
 from wardround.agreed.plans import plan_of
 from wardround.agreed.strategies import average_last_of, strategy_of

@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from tests.simulation.test_resume import run_study
+from tests.simulation.runs import run_study
 
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.discrete import DiscreteShares, epsilon_of_parts

@@ -1,21 +1,23 @@
 """A run that is stopped anywhere and resumed is the run that was never stopped, bit for bit."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from PIL import Image
 from tests.cases import family
-from tests.charges import charges_in
+from tests.simulation.runs import (
+    InterruptingRound,
+    charges,
+    interrupted,
+    read_json,
+    resume_run,
+    run_study,
+    what_counts,
+)
 
 from wardround.coordinator.observer import Silent
 from wardround.ledger.place import own_ledger
-from wardround.records.folder import RunRecord
 from wardround.simulation import run as simulation
 
 SETTINGS: dict[str, dict[str, dict[str, object]]] = {
@@ -92,59 +94,6 @@ class Interrupting(Silent):
 
     def progress(self, done, total, detail=""):
         self._say()
-
-
-class InterruptingRound(Silent):
-    """Stops in one round: its releases are charged and made, and nothing of them is remembered yet."""
-
-    def __init__(self, round):
-        self.round, self.is_training = round, False
-
-    def stage(self, text):
-        self.is_training = text.startswith("training")
-
-    def progress(self, done, total, detail=""):
-        if self.is_training and done == self.round:
-            raise KeyboardInterrupt
-
-
-def run_study(study, out, observer=None):
-    return simulation.run_study(study, out, observer or Silent())
-
-
-def resume_run(out, observer=None):
-    return simulation.resume_run(out, observer or Silent())
-
-
-def read_json(path):
-    return json.loads(path.read_text())
-
-
-def interrupted(study, out, observer):
-    with pytest.raises(KeyboardInterrupt):
-        run_study(study, out, observer)
-
-
-def what_counts(folder):
-    """What must be the same: everything but the time of day, and the hashes that contain it."""
-    certificate = read_json(folder / "certificate.json")
-    for ledger in certificate["ledgers"].values():
-        del ledger["head"]
-    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
-    return {
-        "model": (folder / "model.safetensors").read_bytes(),
-        "results": RunRecord.read(folder).results,
-        "certificate": certificate,
-        "rounds": lines,
-    }
-
-
-def charges(path):
-    """The releases each hospital was charged for, in order, as release and attempt."""
-    return {
-        hospital: [(charge.release, charge.attempt) for charge in charged]
-        for hospital, charged in charges_in(path).items()
-    }
 
 
 @pytest.mark.thorough
@@ -362,113 +311,3 @@ def test_a_damaged_newest_checkpoint_repeats_rounds_and_ends_the_same(tiny_study
     newest.write_bytes(newest.read_bytes()[:-4])
     resume_run(out)
     assert what_counts(out) == what_counts(finished)
-
-
-# Processes that are killed -------------------------------------------------------------------------------
-
-ROUNDS = 150
-
-
-def lines_in(path):
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def begun(*arguments):
-    """A process of its own that runs a command."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "wardround", *map(str, arguments)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
-    )  # fmt: skip
-
-
-def killed_after(process, out, lines):
-    """Kills a process without a warning, once the history has so many lines; False if it ended before."""
-    while process.poll() is None and lines_in(out / "rounds.jsonl") < lines:
-        time.sleep(0.002)
-    process.kill()
-    return process.wait() == -signal.SIGKILL
-
-
-@pytest.fixture
-def long_study(study_file):
-    def write(**sections):
-        return study_file(federation={"rounds": ROUNDS, "evaluate_every": ROUNDS}, **sections)
-
-    return write
-
-
-@pytest.fixture
-def whole(tiny_study, tmp_path):
-    run_study(tiny_study(federation={"rounds": ROUNDS, "evaluate_every": ROUNDS}), tmp_path / "whole")
-    return tmp_path / "whole"
-
-
-@pytest.mark.thorough
-def test_a_killed_run_resumes_bit_for_bit_and_was_charged_once(long_study, whole, tmp_path, wardround):
-    out = tmp_path / "killed"
-    process = begun("run", long_study(), "--out", out)
-    assert killed_after(process, out, 5), "it was killed in the middle"
-    assert lines_in(out / "rounds.jsonl") < ROUNDS
-
-    assert wardround("resume", out).code == 0
-
-    assert what_counts(out) == what_counts(whole)
-    assert charges(out / "ledger.sqlite") == charges(whole / "ledger.sqlite")
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_many_moments_resumes_bit_for_bit(long_study, whole, tmp_path, wardround):
-    out = tmp_path / "killed"
-    assert killed_after(begun("run", long_study(), "--out", out), out, 1)
-    for lines in (2, 23, 57, 101):
-        assert killed_after(begun("resume", out), out, lines)
-    assert wardround("resume", out).code == 0
-    assert what_counts(out) == what_counts(whole)
-    assert charges(out / "ledger.sqlite") == charges(whole / "ledger.sqlite")
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_any_time_of_its_life_can_be_begun_or_resumed(long_study, whole, tmp_path, wardround):
-    path = long_study()
-    for number, wait_s in enumerate((0.3, 1.0, 1.6, 1.9, 2.2, 2.5)):
-        out = tmp_path / f"killed-{number}"
-        process = begun("run", path, "--out", out)
-        time.sleep(wait_s)
-        process.kill()
-        process.wait()
-        again = ("resume", out) if (out / "study.toml").exists() else ("run", path, "--out", out)
-        assert wardround(*again).code == 0
-        assert what_counts(out) == what_counts(whole)
-
-
-@pytest.mark.slow
-def test_an_unseeded_run_that_is_killed_never_overspends(long_study, tmp_path, wardround):
-    out = tmp_path / "killed"
-    assert killed_after(begun("run", long_study(study={"seed": None}), "--out", out), out, 30)
-    before = charges(out / "ledger.sqlite")
-    assert wardround("resume", out).code == 0
-    certificate = read_json(out / "certificate.json")
-    assert certificate["rounds"] >= ROUNDS - 1
-    for name, entries in charges(out / "ledger.sqlite").items():
-        assert entries[: len(before[name])] == before[name], "a resume resets no ledger"
-        assert len(entries) >= 1 + certificate["rounds"]
-        assert certificate["ledgers"][name]["epsilon_spent"] <= 8
-
-
-@pytest.mark.slow
-def test_a_second_process_on_the_same_folder_is_refused(long_study, tmp_path, wardround):
-    path, out = long_study(), tmp_path / "run"
-    process = begun("run", path, "--out", out)
-    try:
-        while process.poll() is None and lines_in(out / "rounds.jsonl") < 2:
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGSTOP)
-        for command in (("resume", out), ("run", path, "--out", out, "--fresh")):
-            ended = wardround(*command)
-            assert ended.code == 2
-            assert "another one does" in ended.err
-        assert lines_in(out / "rounds.jsonl") >= 2
-    finally:
-        os.kill(process.pid, signal.SIGCONT)
-        assert process.wait() == 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tests.names import names
-from tests.per_patient.conformance import patient_gradients
+from tests.per_patient.oracle import patient_gradients
 from torch import nn
 
 from wardround.models.catalogue import build

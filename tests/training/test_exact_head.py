@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.names import names
-from tests.per_patient.conformance import patient_gradients
+from tests.per_patient.oracle import patient_gradients
 from tests.training.test_heads import FEATURES, bench_of, cohort
 
 from wardround.per_patient.batch import PatientBatch

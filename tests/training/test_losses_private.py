@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from tests.per_patient.conformance import clip_and_sum, parameter_sizes, patient_gradients, relative_error
+from tests.per_patient.oracle import clip_and_sum, parameter_sizes, patient_gradients, relative_error
 from torch import nn
 from torch.func import functional_call, grad, vmap
 

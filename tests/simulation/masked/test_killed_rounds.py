@@ -19,8 +19,8 @@ from contextlib import closing
 import pytest
 from tests.cases import family
 from tests.simulation.masked.killed_rounds import DONE, STEPS, UNPAID
+from tests.simulation.runs import what_counts
 from tests.simulation.test_real_data import PICTURES, ROOT
-from tests.simulation.test_resume import what_counts
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import GaussianEvent, SelfComposedEvent

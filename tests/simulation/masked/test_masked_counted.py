@@ -5,12 +5,7 @@ import json
 import pytest
 from tests.cases import family
 from tests.charges import charges_in
-from tests.simulation.test_resume import (
-    charges,
-    resume_run,
-    run_study,
-    what_counts,
-)
+from tests.simulation.runs import charges, resume_run, run_study, what_counts
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import from_json

@@ -7,12 +7,11 @@ import stat
 import pytest
 from tests.cases import family
 from tests.errors import raises_code
-from tests.simulation.test_resume import (
+from tests.simulation.killed import begun, killed_after
+from tests.simulation.runs import (
     InterruptingRound,
-    begun,
     charges,
     interrupted,
-    killed_after,
     read_json,
     resume_run,
     run_study,

@@ -5,14 +5,7 @@ import json
 import numpy as np
 import pytest
 from tests.cases import family
-from tests.simulation.test_resume import (
-    InterruptingRound,
-    charges,
-    interrupted,
-    read_json,
-    resume_run,
-    run_study,
-)
+from tests.simulation.runs import InterruptingRound, charges, interrupted, read_json, resume_run, run_study
 
 from wardround.agreed.plans import plan_of
 from wardround.config import parse_study

@@ -5,9 +5,7 @@ import math
 import pytest
 from safetensors.numpy import load_file
 from tests.cases import family
-from tests.simulation.test_resume import (
-    run_study,
-)
+from tests.simulation.runs import run_study
 
 from wardround.agreed.plans import plan_of
 from wardround.agreed.upload import MaskedUpload
