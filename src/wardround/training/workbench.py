@@ -21,8 +21,8 @@ from wardround.per_patient.guards.draws import keys_of
 from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
-from wardround.per_patient.plain import plain_sum
 from wardround.per_patient.process import one_thread
+from wardround.per_patient.slow_path import plain_sum
 from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, Keys, views
 from wardround.training.encodings import strided
