@@ -24,7 +24,6 @@ from wardround.coordinator.observer import Observer
 from wardround.coordinator.recording import Measure, report_on, run_recorded, write_card, write_model
 from wardround.coordinator.rounds import JsonDict, Models
 from wardround.errors import BudgetExhausted, RecordError, StudyError
-from wardround.images.entries import Target
 from wardround.models.linear import linear_layer
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan

@@ -307,11 +307,10 @@ class Workbench:
     ) -> None:
         """Adds each hospital's unclipped gradient sum: one ordinary backward pass a hospital."""
         layout, owner = Layout.of(self.network.trained), group[batch.patient]
-        for hospital in torch.unique(owner).tolist():
-            places = torch.nonzero(owner == hospital)[:, 0]
-            mine = replace(
-                batch, inputs=batch.inputs[places], labels=batch.labels[places], patient=batch.patient[places]
-            )
+        hospitals = torch.unique(owner).tolist()
+        for hospital in hospitals:
+            at = slice(None) if len(hospitals) == 1 else torch.nonzero(owner == hospital)[:, 0]
+            mine = replace(batch, inputs=batch.inputs[at], labels=batch.labels[at], patient=batch.patient[at])
             found = plain_sum(self.network.trained, layout, loss, mine, keys_of(mine, dropout_seed))
             totals[hospital] = _added(totals[hospital], found)
 
