@@ -43,7 +43,7 @@ def test_a_pictures_numbers_depend_on_no_other_picture(monkeypatch):
     )
     together = six_numbers(pictures)
     assert np.array_equal(six_numbers(pictures, rows), together[rows])
-    monkeypatch.setattr("wardround.images.quality.shortcut._BLOCK_VALUES", 3000)
+    monkeypatch.setattr("wardround.images.quality.shortcut._AT_ONCE", 7)
     assert np.array_equal(six_numbers(pictures), together)
 
 

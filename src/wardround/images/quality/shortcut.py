@@ -13,14 +13,18 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from wardround.types import Labels, Pictures, Scores
 
 _Floats = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.int64]
 _RIDGE = 1e-3
-_BLOCK_VALUES = 200_000
-"""Grey values that are held as numbers of 64 bits at once: 1.6 MB, which stay in a processor's cache."""
+_BLOCK_VALUES = 4_000_000
+"""Grey values that are held as numbers of 64 bits at once: 32 MB."""
+
+_AT_ONCE = 256
+"""Pictures whose counts of levels are held at once."""
 
 NUM_FOLDS = 5
 
@@ -41,20 +45,28 @@ def six_numbers(pictures: Pictures, rows: _Indices | None = None) -> _Floats:
     """
     rows = np.arange(len(pictures)) if rows is None else rows
     channels, lengths = pictures.shape[1], pictures.shape[2:]
-    is_border = np.ones(lengths, dtype=np.int64)
-    is_border[tuple(slice(max(1, length // 8), length - max(1, length // 8)) for length in lengths)] = 0
+    inner = tuple(slice(max(1, length // 8), length - max(1, length // 8)) for length in lengths)
     levels = np.arange(255 * channels + 1) / (255.0 * channels)
-    block = _block_of(pictures)
     parts = [np.zeros((0, 6))]
-    for start in range(0, len(rows), block):
-        bins = pictures[rows[start : start + block]].sum(axis=1, dtype=np.int64).reshape(-1, is_border.size)
-        bins += len(levels) * is_border.ravel()
-        bins += 2 * len(levels) * np.arange(len(bins))[:, None]
-        counts = np.bincount(bins.ravel(), minlength=2 * len(levels) * len(bins)).reshape(len(bins), 2, -1)
-        whole = counts.sum(axis=1)
+    for start in range(0, len(rows), _AT_ONCE):
+        both = [_counts(pictures[row], inner, len(levels)) for row in rows[start : start + _AT_ONCE]]
+        whole, border = (np.array(counts) for counts in zip(*both, strict=True))
         dark, bright = (_quantile(whole, levels, share) for share in (0.05, 0.95))
-        parts.append(np.stack([*_moments(whole, levels), dark, bright, *_moments(counts[:, 1], levels)], axis=1))
+        parts.append(np.stack([*_moments(whole, levels), dark, bright, *_moments(border, levels)], axis=1))
     return np.concatenate(parts)
+
+
+def _counts(picture: Pictures, inner: tuple[slice, ...], levels: int) -> tuple[_Indices, _Indices]:
+    """Returns how many pixels of a picture, (channel, *space), have each level, and how many of its border."""
+    grey = picture[0] if len(picture) == 1 else picture.sum(axis=0, dtype=np.int64)
+
+    def counts(values: npt.NDArray[np.integer]) -> _Indices:
+        if values.dtype == np.uint8 and values.size:  # Pillow counts bytes in a third of NumPy's time
+            return np.array(Image.fromarray(values.reshape(len(values), -1)).histogram(), dtype=np.int64)
+        return np.bincount(values.ravel(), minlength=levels)
+
+    whole = counts(grey)
+    return whole, whole - counts(grey[inner])
 
 
 def _moments(counts: _Indices, levels: _Floats) -> tuple[_Floats, _Floats]:
@@ -95,16 +107,12 @@ def border_numbers(pictures: Pictures) -> _Floats:
 
 def _by_blocks(pictures: Pictures, numbers_of: Callable[[_Floats], list[_Floats]], count: int) -> _Floats:
     """Returns numbers of grey pictures, (picture, count), of as many pictures at once as `_BLOCK_VALUES` allows."""
-    block = _block_of(pictures)
+    block = max(1, _BLOCK_VALUES // max(1, int(np.prod(pictures.shape[1:]))))
     parts = [np.zeros((0, count))]
     for start in range(0, len(pictures), block):
         values = pictures[start : start + block].astype(np.float64).mean(axis=1) / 255.0
         parts.append(np.stack(numbers_of(values), axis=1))
     return np.concatenate(parts)
-
-
-def _block_of(pictures: Pictures) -> int:
-    return max(1, _BLOCK_VALUES // max(1, int(np.prod(pictures.shape[1:]))))
 
 
 def shortcut_scores(
