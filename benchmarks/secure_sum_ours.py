@@ -22,7 +22,7 @@ from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.secure_aggregation.round.agreement import Agreement
 from wardround.secure_aggregation.round.cohort import CohortRule
-from wardround.secure_aggregation.round.confirmation import Agreed, check_agreement, confirm
+from wardround.secure_aggregation.round.confirmation import Agreed, confirm
 from wardround.secure_aggregation.round.masked_sum import MaskedSum
 from wardround.secure_aggregation.round.masks import Masks
 from wardround.secure_aggregation.round.round_key import RoundKey
@@ -146,7 +146,7 @@ def _keys(
         told.append(clock.time("keys", n, rule.form, terms, announcements, key.announcement))
         confirmations.append(clock.time("keys", n, confirm, told[n], identity))
     for n, key in enumerate(keys):
-        agreed = clock.time("keys", n, check_agreement, told[n], confirmations)
+        agreed = clock.time("keys", n, Agreed, told[n], tuple(confirmations))
         masks.append(clock.time("keys", n, key.masks, agreed))
     first, confirmed = announcements[0], confirmations[0]
     return agreed, masks, len(first.to_bytes()) + len(confirmed.to_bytes())

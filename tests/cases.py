@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 
 def family(cases: Iterable[Any], *, keep: Collection[Any] | None = None) -> list[Any]:
@@ -26,6 +27,12 @@ def family(cases: Iterable[Any], *, keep: Collection[Any] | None = None) -> list
             raise ValueError(f"a kept case is none of {[_value(param) for param in params]}: {keep}")
         kept = {id(param) for param in known}
     return [param if id(param) in kept else _thorough(param) for param in params]
+
+
+def examples(most: int) -> settings:
+    """Returns the setting by which hypothesis draws so many examples in a thorough run, and a fifth by default."""
+    is_thorough = settings.default is not None and settings.default.max_examples >= 100
+    return settings(max_examples=most if is_thorough else most // 5)
 
 
 def firsts(cases: Iterable[Any], kind: Callable[[Any], Hashable]) -> list[Any]:

@@ -9,17 +9,12 @@ from wardround.federation.messages import Receipt
 from wardround.federation.receipts import PURPOSE, check_receipt, sign_receipt, signed_fields
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_reply, encode_reply
-from wardround.secure_aggregation.canonical import canonical
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.types import HospitalName
 
 NORTH = Identity("north", SigningKey.new(lambda count: bytes(range(count))))
 SOUTH = Identity("south", SigningKey.new(lambda count: bytes(range(1, count + 1))))
 RECEIPT = Receipt("study", HospitalName("north"), 3, 1, 2.5, 1e-5, "0" * 64)
-
-
-def receipt_bytes(receipt):
-    return canonical((PURPOSE, *signed_fields(receipt)))
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 2.5, math.inf])

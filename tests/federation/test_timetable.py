@@ -13,7 +13,6 @@ ALL = [
     Timetable(5, Order.RANDOM, seed=3),
     Timetable(5, Order.STOCHASTIC, seed=3),
 ]
-ONE_A_ROUND = [table for table in ALL if table.at_once == 1]
 
 
 def ids(table):

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from tests.cases import examples
 from tests.federation.message_values import (
     CLASSES,
     FULL,
@@ -66,13 +67,13 @@ from wardround.work import (
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(requests())
 def test_every_request_comes_back_as_it_was(request):
     assert same(request, decode_request(encode_request(request), LIMITS))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(replies())
 def test_every_reply_comes_back_as_it_was(reply):
     assert same(reply, decode_reply(encode_reply(reply), LIMITS))

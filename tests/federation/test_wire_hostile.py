@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import examples
 from tests.federation.message_values import (
     HASH,
     LIMITS,
@@ -65,7 +66,7 @@ def test_a_message_with_one_flipped_bit_is_refused_or_whole(name):
             content[position] ^= 1 << bit
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.binary(max_size=100), st.binary(max_size=50), st.sampled_from(sorted(MESSAGES)))
 def test_random_bytes_are_refused(header, behind, name):
     framed = PREFIX.pack(b"wardround\0", VERSION, len(header)) + header + bytes(-len(header) % 8) + behind
@@ -89,7 +90,7 @@ def places(value, path=()):
 
 
 @pytest.mark.thorough
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data(), st.sampled_from(sorted(MESSAGES)), JSON)
 def test_a_header_with_one_other_value_is_refused_or_whole(data, name, other):
     header, behind = opened(encoded(MESSAGES[name]))

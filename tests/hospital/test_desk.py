@@ -6,8 +6,9 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import examples
 from tests.errors import raises_code
 from tests.hospital.deployed import COORDINATOR, make_folders, study_of
 
@@ -214,7 +215,7 @@ def test_a_message_with_any_byte_changed_is_refused_and_costs_nothing(north):
         work = GradientSum(desk.open(ONE.digest).agent.workbench.initial_weights)
         request, keys = signed(north, ONE, work, 1)
 
-        @settings(max_examples=60, deadline=None)
+        @examples(60)
         @given(position=st.integers(0, len(request.content) - 1), flip=st.integers(1, 255), cut=st.booleans())
         def mutated(position, flip, cut):
             changed = bytearray(request.content)

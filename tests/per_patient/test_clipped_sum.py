@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -58,7 +58,6 @@ def loop_of_backward_passes(model, batch, clipping_norm):
     clipping_norm=st.sampled_from([0.05, 1.0, 100.0]),
     memory_bytes=st.sampled_from([1, 10_000, 1 << 30]),
 )
-@settings(max_examples=25, deadline=None)
 def test_the_sum_equals_a_loop_of_one_patient_backward_passes(counts, clipping_norm, memory_bytes):
     model, batch = network(), batch_of(counts)
     ours = clipped_sum(model, cross_entropy, batch, clipping_norm=clipping_norm, memory_bytes=memory_bytes)

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.cases import family
+from tests.cases import examples, family
 from tests.per_patient.clipped import (
     NETWORKS,
     ONE_EACH,
@@ -42,7 +42,6 @@ from wardround.per_patient.margins import SINGLE_PRECISION as SHAVE
 from wardround.per_patient.slow_path import SlowPath
 
 pytestmark = pytest.mark.filterwarnings("ignore::wardround.per_patient.SlowPath")
-few = settings(max_examples=25, deadline=None)
 
 
 # The rules against the oracle.
@@ -148,7 +147,6 @@ def test_some_layers_are_clipped_and_some_are_not():
     clipping_norm=st.floats(1e-6, 1e6),
     split=st.sampled_from(Split),
 )
-@few
 def test_the_squares_of_the_layers_bounds_add_up_to_the_square_of_the_whole(sizes, clipping_norm, split):
     bounds = PerLayer(split).bounds(sizes, clipping_norm)
     assert math.fsum(b * b for b in bounds) == pytest.approx(clipping_norm**2, rel=1e-12)
@@ -162,7 +160,6 @@ def test_the_squares_of_the_layers_bounds_add_up_to_the_square_of_the_whole(size
     clipping_norm=st.floats(1e-6, 1e6),
     name=st.sampled_from([*RULES]),
 )
-@few
 def test_factors_bring_any_norms_below_the_bound(norms, sizes, clipping_norm, name):
     rule = RULES[name]
     norms = norms if isinstance(rule, PerLayer) else norms[:1]
@@ -182,7 +179,7 @@ def test_factors_bring_any_norms_below_the_bound(norms, sizes, clipping_norm, na
     value=st.sampled_from([1e-30, 1.0, 1e3, 1e30]),
     clipping_norm=st.sampled_from([1e-4, 1e-2, 1.0, 1e4]),
 )
-@settings(max_examples=120, deadline=None)
+@examples(120)
 def test_no_patient_contributes_more_than_the_clip(network, name, dtype, pictures, seed, value, clipping_norm):
     batch = changed(batch_of(network, (pictures,), seed=seed, dtype=dtype), 0, value)
     model = studied(network, dtype)
@@ -220,7 +217,7 @@ def test_a_patient_with_a_picture_that_is_not_finite_contributes_exactly_zero(ne
     network=with_one_use_of_two_modules, name="flat", dtype=torch.float32, counts=[2, 1],
     values=[1e-30, 1e30, 1e-30, 1e-30], clipping_norm=1e-4, memory_bytes=1 << 30,
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_removing_any_patient_moves_the_sum_by_at_most_the_clip(
     network, name, dtype, counts, values, clipping_norm, memory_bytes
 ):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import family, firsts
 from tests.per_patient.case import UNEVEN
@@ -233,17 +233,12 @@ def agrees(model, patients, *shape):
     assert error < 1e-10, (error, worst)
 
 
-few = settings(max_examples=20, deadline=None)
-
-
 @given(uneven(), st.lists(st.integers(1, 4), max_size=3), st.integers(1, 5), st.integers(1, 5), st.booleans())
-@few
 def test_linear_of_drawn_shape(patients, axes, inputs, outputs, bias):
     agrees(nn.Linear(inputs, outputs, bias=bias), patients, *axes, inputs)
 
 
 @given(uneven(), st.data())
-@few
 def test_convolution_of_drawn_shape(patients, data):
     groups = data.draw(st.integers(1, 3))
     kernel = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
@@ -262,7 +257,6 @@ def test_convolution_of_drawn_shape(patients, data):
 
 
 @given(uneven(), st.data())
-@few
 def test_transposed_convolution_of_drawn_shape(patients, data):
     groups = data.draw(st.integers(1, 3))
     stride = data.draw(st.integers(1, 3))
@@ -281,7 +275,6 @@ def test_transposed_convolution_of_drawn_shape(patients, data):
 
 
 @given(uneven(), st.integers(1, 3), st.integers(1, 3), st.lists(st.integers(2, 4), min_size=1, max_size=3))
-@few
 def test_group_norm_of_drawn_shape(patients, groups, each, space):
     agrees(nn.GroupNorm(groups, groups * each), patients, groups * each, *space)
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tests import plans
+from tests.cases import examples
 from torch import nn
 
 from wardround.errors import PrivacyError
@@ -88,8 +89,8 @@ def test_a_row_is_what_the_rule_makes_of_the_gradient_to_one_step(kind, size):
         row = rows(kind)(gradient)
         grid = Grid(C, 1 << 21, row.size)
         expected = np.rint(clipped_by_loop(kind, gradient) * grid.steps_per_unit)
-        assert np.abs(grid.row_of(row) - expected).max() <= 1
-        assert squared_norm(grid.row_of(row)) <= grid.bound**2
+        assert np.abs(grid.sum_of([row]) - expected).max() <= 1
+        assert squared_norm(grid.sum_of([row])) <= grid.bound**2
 
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
@@ -107,7 +108,7 @@ def test_a_row_is_what_the_rule_makes_of_the_gradient_to_one_step(kind, size):
 @example([], np.full(LAYOUT.size, 0.4999), 6, False, 1.0)
 @example([], np.eye(LAYOUT.size)[3] * 1e38, LARGEST_BOUND, True, 1.0)
 @example([], np.ones(LAYOUT.size), LARGEST_BOUND, False, 1e-300)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_neighbours_differ_by_at_most_the_bound_whatever_the_rule_and_the_gradient(
     kind, others, patient, bound, single, of_round
 ):
@@ -138,7 +139,7 @@ def test_a_rule_uses_the_bound_that_it_is_given(kind):
         1e6 * math.sqrt(LAYOUT.size) if kind is ClippingKind.FLAT else C, rel=1e-7
     )
     grid = Grid(C, 1 << 21, row.size)
-    assert math.sqrt(squared_norm(grid.row_of(row))) > (1 << 21) - 2 * math.sqrt(row.size)
+    assert math.sqrt(squared_norm(grid.sum_of([row]))) > (1 << 21) - 2 * math.sqrt(row.size)
 
 
 @pytest.mark.parametrize("kind", [ClippingKind.PER_LAYER, ClippingKind.PER_LAYER_BY_SIZE])
@@ -149,7 +150,7 @@ def test_with_one_layer_it_is_the_flat_clip_to_one_grid_step(kind):
     for size in (1e-4, 0.02, 1.0, 1e9):
         gradient = size * generator.normal(size=layout.size)
         of_layers, flat = (
-            grid.row_of(rows_of(clip_of(k), layout, None)(gradient)) for k in (kind, ClippingKind.FLAT)
+            grid.sum_of([rows_of(clip_of(k), layout, None)(gradient)]) for k in (kind, ClippingKind.FLAT)
         )
         assert np.abs(of_layers - flat).max() <= 1
         assert flat.any()

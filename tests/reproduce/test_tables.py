@@ -51,7 +51,10 @@ def ask(tmp_path, cache, here):
 
 @pytest.fixture
 def one_group(monkeypatch):
+    """Tables of one group of two hospitals, with few steps."""
     monkeypatch.setattr(yuan, "GROUPS", ((2, 500),))
+    for name, fewest in (("COUNTS", (2,)), ("CYCLES", 2), ("STEPS", 3)):
+        monkeypatch.setattr(exchange, name, fewest)
     for name in ("SGD", "OPEN_SGD"):  # each round is a ledger's transaction
         monkeypatch.setattr(linear, name, {**getattr(linear, name), "rounds": 5, "evaluate_every": 5})
 
@@ -126,8 +129,7 @@ def test_yuans_figure_holds_alone_beside_together(ask, one_group):
 
 
 @pytest.mark.slow
-def test_ways_of_exchange_have_the_same_promise(ask, monkeypatch):
-    monkeypatch.setattr(exchange, "COUNTS", (2,))
+def test_ways_of_exchange_have_the_same_promise(ask, one_group):
     table = exchange.comparison(ask())
     promised = [row for row in table.rows if row.holds]
     assert len(promised) == 6
@@ -138,7 +140,7 @@ def test_ways_of_exchange_have_the_same_promise(ask, monkeypatch):
 @pytest.mark.parametrize(
     "name", sorted(REPRODUCTIONS.keys() - {"yuan-table1", "yuan-fig5", "deepee-segmentation"})
 )
-def test_every_reproduction_runs_on_phantoms(name, ask):
+def test_every_reproduction_runs_on_phantoms(name, ask, one_group):
     table = reproduction(name).run(ask())
     assert table.name == name
     assert render(table).startswith("<!doctype html>")
@@ -147,7 +149,7 @@ def test_every_reproduction_runs_on_phantoms(name, ask):
 
 
 @pytest.mark.slow
-def test_the_command_runs_each_study_in_a_process_of_its_own(wardround, tmp_path):
+def test_the_command_runs_each_study_in_a_process_of_its_own(wardround, tmp_path, one_group):
     out = tmp_path / "out"
     ended = wardround("reproduce", "deepee-pneumonia", "--scale", SMALLEST, "--out", out, "--workers", 1, "--json")
     assert ended.code == 0, ended.err

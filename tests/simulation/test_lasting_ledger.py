@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from tests.cases import family
 from tests.charges import charges_in
 from tests.errors import raises_code
 from tests.simulation.runs import InterruptingRound, files, read_json, resume_run, run_study, stopped
@@ -49,13 +50,14 @@ def trained(study):
 
 @pytest.mark.parametrize(
     "others",
-    [
-        [{"study": {"name": "again"}}, {"study": {"name": "third"}}],
-        [{"hospitals": {"count": 2}}, {"hospitals": {"count": 5}}],
-        [{"hospitals": {"split_seed": 1}}, {"hospitals": {"split_seed": 2}}],
-        [{"federation": {"strategy": "pooled"}}, {"hospitals": {"count": 4}}],
-    ],
-    ids=["renamed", "count", "split seed", "pooled"],
+    family(
+        [
+            pytest.param([{"federation": {"strategy": "pooled"}}, {"hospitals": {"count": 4}}], id="pooled"),
+            pytest.param([{"study": {"name": "again"}}, {"study": {"name": "third"}}], id="renamed"),
+            pytest.param([{"hospitals": {"count": 2}}, {"hospitals": {"count": 5}}], id="count"),
+            pytest.param([{"hospitals": {"split_seed": 1}}, {"hospitals": {"split_seed": 2}}], id="split seed"),
+        ]
+    ),
 )
 def test_runs_on_the_same_patients_add_up_whatever_they_are_called_and_however_dealt(study_of, tmp_path, others):
     """Each patient's figure is the direct composition of the certified events of the runs that they trained in."""

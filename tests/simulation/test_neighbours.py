@@ -53,8 +53,7 @@ CASES = [
     and (case[2] != "masked-head" or case[0] in ("folder", "phantom"))  # a head knows nothing of layouts
 ]
 KEPT = [
-    ("folder", "even", "open", "removed"), ("chest_xray", "dirichlet", "together", "removed"),
-    ("aptos", "site", "correlated", "replaced"),
+    ("folder", "even", "open", "removed"), ("aptos", "site", "correlated", "replaced"),
     ("manifest", "site", "augmented-masked", "removed"), ("phantom", "even", "masked-counted", "removed"),
     ("folder", "even", "masked-head", "removed"),
 ]  # fmt: skip

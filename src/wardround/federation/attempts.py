@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from wardround.errors import FederationError
 from wardround.secure_aggregation.round.cohort import transcript_of
-from wardround.secure_aggregation.round.confirmation import Confirmation, check_agreement
+from wardround.secure_aggregation.round.confirmation import Agreed, Confirmation
 from wardround.secure_aggregation.round.round_key import Announcement
 from wardround.secure_aggregation.round.transcript import Terms
 from wardround.types import HospitalName
@@ -39,8 +39,8 @@ class Confirmed:
         """Returns whether all hospitals in it confirmed these terms: of this round, from these weights."""
         try:
             members = [Announcement.from_bytes(each).member for each in self.announcements]
-            told = [Confirmation.from_bytes(each) for each in self.confirmations]
-            check_agreement(transcript_of(terms, members), told)
+            told = tuple(Confirmation.from_bytes(each) for each in self.confirmations)
+            Agreed(transcript_of(terms, members), told)
         except FederationError:
             return False
         return sorted(self.names) == sorted(member.hospital for member in members)

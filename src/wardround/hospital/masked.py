@@ -39,7 +39,7 @@ from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import Entropy, system_entropy
 from wardround.secure_aggregation.round.agreement import Agreement
 from wardround.secure_aggregation.round.cohort import CohortRule, check_follows
-from wardround.secure_aggregation.round.confirmation import Agreed, Confirmation, check_agreement, confirm
+from wardround.secure_aggregation.round.confirmation import Agreed, Confirmation, confirm
 from wardround.secure_aggregation.round.round_key import Announcement, RoundKey
 from wardround.secure_aggregation.round.transcript import Member, Terms, Transcript
 from wardround.secure_aggregation.round.upload import Upload
@@ -152,7 +152,7 @@ class MaskedRounds:
         attempt = self._under_way()
         check_follows(attempt.terms, self._last_before(attempt.terms.round))
         told = [Confirmation.from_bytes(confirmation) for confirmation in confirmations]
-        agreed = check_agreement(self._transcript(attempt), told)
+        agreed = Agreed(self._transcript(attempt), tuple(told))
         refusal = self._agent.admit(attempt.request)
         if refusal is not None:
             return refusal

@@ -165,7 +165,12 @@ class Account:
             if self._epsilon_of(part, foreseen) <= part.begun.epsilon:
                 self._certified = foreseen
             else:
-                self._certified = _plus(part.counts, one, self._affordable(part, event, planned))
+                begun = part.begun
+                affordable = affordable_count(
+                    event_of_leaves(sorted_leaves(part.counts)), event, begun.epsilon, begun.delta,
+                    accountant=begun.accountant, at_most=planned,
+                )  # fmt: skip
+                self._certified = _plus(part.counts, one, affordable)
         if not _covers(self._certified, after) or not self._is_kept(part, after):
             raise BudgetExhausted(
                 f"Hospital {part.begun.hospital} must stay within epsilon {part.begun.epsilon:g} at delta "
@@ -190,13 +195,6 @@ class Account:
             epsilon_of(event_of_leaves(items), limit.delta, kind)
             <= epsilon_of(part.begun.foreseen, limit.delta, kind)
         )
-
-    def _affordable(self, part: Part, event: Event, at_most: int) -> int:
-        begun = part.begun
-        return affordable_count(
-            event_of_leaves(sorted_leaves(part.counts)), event, begun.epsilon, begun.delta,
-            accountant=begun.accountant, at_most=at_most,
-        )  # fmt: skip
 
     @staticmethod
     def _epsilon_of(part: Part, counts: Counter[LeafEvent]) -> float:

@@ -1,8 +1,8 @@
 """The lines of a ledger file and the book that they add up to, kept in step with what other processes write."""
 
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,14 +39,12 @@ class Chain:
             self.store.close()
             raise
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """All charges inside are one durable write; if anything raises, none of them was made.
 
         Nothing may be released before the block has ended.
         """
-        with self.store.transaction():
-            yield
+        return self.store.transaction()
 
     def append(self, entry: Entry) -> int:
         """Adds a line inside the open transaction; returns its sequence number."""
@@ -78,10 +76,6 @@ class Chain:
         """The limit of every person over all studies; None where there is none."""
         found = self.book().limit
         return None if found is None or found.epsilon == float("inf") else found
-
-    def position(self) -> tuple[int, str]:
-        """Returns the number of lines, and the hash of the last one: kept elsewhere, it finds an older copy."""
-        return self.store.position()
 
     def head_after(self, entries: int) -> str | None:
         """Returns the hash of the last of so many lines; None if there are fewer."""

@@ -17,7 +17,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, get_args
 
 from wardround.accounting.accountants import AccountantKind
 from wardround.accounting.events import Event, JsonDict, canonical_json, from_json, to_json
@@ -157,9 +157,7 @@ class LimitSet:
 
 
 Entry: TypeAlias = Begun | Charge | Answered | Ended | Unprotected | LimitSet
-_KINDS: dict[str, type[Entry]] = {
-    each.kind: each for each in (Begun, Charge, Answered, Ended, Unprotected, LimitSet)
-}
+_KINDS: dict[str, type[Entry]] = {each.kind: each for each in get_args(Entry)}
 
 
 def body_of(entry: Entry) -> str:

@@ -104,8 +104,10 @@ def check_signed(path: Path, pinned: Mapping[str, bytes]) -> SignedRecord:
             "keys pin` and pass --pins.",
             code="record-key",
         )
-    files = {name: _digest(body.section("files"), name) for name in body.section("files").values}
-    checkpoints = {name: _digest(body.section("checkpoints"), name) for name in body.section("checkpoints").values}
+    files, checkpoints = (
+        {name: section.text(name) for name in section.values}
+        for section in (body.section("files"), body.section("checkpoints"))
+    )
     is_finished = (path / CERTIFICATE).exists()
     if is_finished:
         if not body.flag("finished"):
@@ -200,10 +202,6 @@ def _refuse(path: Path, name: str, what: str) -> NoReturn:
         f"{words[what]} in {path}; restore the run from a copy.",
         code=f"record-{what}-{kind}",
     )
-
-
-def _digest(files: JsonObject, name: str) -> str:
-    return files.text(name)
 
 
 def _bytes(body: JsonObject, name: str) -> bytes:

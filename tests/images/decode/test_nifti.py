@@ -7,9 +7,10 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nibabel.testing import data_path
+from tests.cases import examples
 from tests.images.nifti_files import nifti_bytes
 
 from wardround.errors import DataError
@@ -30,7 +31,7 @@ def volume(shape=(4, 5, 6), seed=0):
     st.lists(st.sampled_from([-1.0, 1.0]), min_size=3, max_size=3),
     st.lists(st.floats(0.3, 5.0), min_size=3, max_size=3),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_a_voxel_keeps_its_place_in_the_body_whatever_the_axes_of_the_file(order, signs, spacing):
     affine = np.zeros((4, 4))
     for column, axis in enumerate(order):

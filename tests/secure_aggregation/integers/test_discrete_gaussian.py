@@ -7,9 +7,10 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
+from tests.cases import examples
 
 from wardround.errors import PrivacyError
 from wardround.randomness import Randomness
@@ -138,7 +139,7 @@ def test_the_library_is_as_exact_as_the_margins_assume():
 
 
 @given(st.fractions(0, 60, max_denominator=10**6), st.integers(1, 300))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_whole_number_bounds_hold_the_exponential_tightly(exponent, bits):
     low, high = exp_bounds(exponent, bits)
     with mpmath.workprec(600):

@@ -10,7 +10,7 @@ from wardround.errors import FederationError
 from wardround.secure_aggregation.integers.packing import check_packed, pack, packed_bytes, unpack
 from wardround.secure_aggregation.integers.ring import Ring
 from wardround.secure_aggregation.round.masked_sum import MaskedSum
-from wardround.secure_aggregation.round.upload import Upload, upload_bytes
+from wardround.secure_aggregation.round.upload import Upload, size_of_upload
 
 BITS = range(16, 65)
 
@@ -131,7 +131,9 @@ def malformed(what, content):
 )  # fmt: skip
 def test_a_malformed_upload_is_refused_in_one_sentence(what):
     round, content = sent()
-    assert len(content) == upload_bytes(round.transcript, "hospital 00")
+    assert len(content) == size_of_upload(
+        round.transcript.terms.length, round.transcript.terms.ring, "hospital 00"
+    )
     assert 11 * 31 % 8, "there is padding"
     MaskedSum(round.transcript).add(Upload.from_bytes(content))
     with pytest.raises(FederationError, match="must be whole and in the format") as refused:

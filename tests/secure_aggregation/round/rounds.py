@@ -13,7 +13,7 @@ from wardround.secure_aggregation.integers.ring import Ring
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.round.cohort import CohortRule
-from wardround.secure_aggregation.round.confirmation import check_agreement, confirm
+from wardround.secure_aggregation.round.confirmation import Agreed, confirm
 from wardround.secure_aggregation.round.round_key import RoundKey
 from wardround.secure_aggregation.round.transcript import LedgerMark, Summed, Terms, Transcript
 from wardround.secure_aggregation.round.upload import Upload
@@ -77,7 +77,7 @@ class Round:
 def agreed_on(transcript, identities):
     """A transcript that all of its hospitals have signed, whatever they were told elsewhere."""
     names = {member.hospital for member in transcript.members}
-    return check_agreement(transcript, [confirm(transcript, one) for one in identities if one.hospital in names])
+    return Agreed(transcript, tuple(confirm(transcript, one) for one in identities if one.hospital in names))
 
 
 def make_round(count=3, *, seed=0, **changes):

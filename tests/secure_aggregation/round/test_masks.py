@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import examples
 from tests.secure_aggregation.round.rounds import (
     IN_RINGS,
     agreed_on,
@@ -45,7 +46,7 @@ def total(parts):
     return np.sum(np.stack(parts), axis=0, dtype=parts[0].dtype)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(count=st.integers(2, 20), length=st.integers(1, 50), ring=ANY_RING, seed=st.integers(0, 99))
 def test_masks_cancel_in_the_sum_of_all(count, length, ring, seed):
     round = make_round(count, length=length, ring=ring, seed=seed)

@@ -21,11 +21,11 @@ from wardround.secure_aggregation.integers.ring import Ring
 from wardround.secure_aggregation.keys.identity import Identity, SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.round.cohort import CohortRule, check_follows
-from wardround.secure_aggregation.round.confirmation import Agreed, check_agreement, confirm
+from wardround.secure_aggregation.round.confirmation import Agreed, confirm
 from wardround.secure_aggregation.round.masked_sum import MaskedSum
 from wardround.secure_aggregation.round.round_key import Announcement, RoundKey
 from wardround.secure_aggregation.round.transcript import NO_ENTRY, LedgerMark, Summed, Terms
-from wardround.secure_aggregation.round.upload import Upload, upload_bytes
+from wardround.secure_aggregation.round.upload import Upload, size_of_upload
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,13 @@ def vectors_of(round, seed=0):
 def test_the_sum_over_the_wire_is_the_sum(ring, count):
     round = make_round(count, ring=ring)
     vectors = vectors_of(round)
-    check_agreement(round.transcript, [confirm(round.transcript, identity) for identity in round.identities])
+    Agreed(round.transcript, tuple(confirm(round.transcript, identity) for identity in round.identities))
     total = MaskedSum(round.transcript)
     for n in reversed(range(count)):
         content = round.upload(n, vectors[n]).to_bytes()
-        assert len(content) == upload_bytes(round.transcript, f"hospital {n:02d}")
+        assert len(content) == size_of_upload(
+            round.transcript.terms.length, round.transcript.terms.ring, f"hospital {n:02d}"
+        )
         total.add(Upload.from_bytes(content))
     np.testing.assert_array_equal(total.total(), sum(vectors))
 
@@ -211,9 +213,9 @@ def test_a_hospital_that_was_told_something_else_is_found_before_anything_is_sen
     told = [round.transcript, other, round.transcript]
     said = [confirm(transcript, identity) for transcript, identity in zip(told, round.identities, strict=True)]
     with pytest.raises(FederationError, match="hospital 01 must have been told the same"):
-        check_agreement(round.transcript, said)
+        Agreed(round.transcript, tuple(said))
     with pytest.raises(FederationError, match="hospital 00 must have been told the same"):
-        check_agreement(other, said)
+        Agreed(other, tuple(said))
 
 
 def test_a_confirmation_cannot_be_forged_left_out_or_repeated():
@@ -221,17 +223,17 @@ def test_a_confirmation_cannot_be_forged_left_out_or_repeated():
     said = [confirm(round.transcript, identity) for identity in round.identities]
     forged = replace(said[1], signature=said[0].signature)
     with pytest.raises(FederationError, match="confirmation of hospital 01 must carry its signature"):
-        check_agreement(round.transcript, [said[0], forged, said[2]])
+        Agreed(round.transcript, (said[0], forged, said[2]))
     for wrong in (said[:2], [*said, said[0]], [said[0], said[0], said[2]], []):
         with pytest.raises(FederationError, match="must confirm it once"):
-            check_agreement(round.transcript, wrong)
+            Agreed(round.transcript, tuple(wrong))
 
 
 def test_what_was_agreed_on_cannot_be_had_without_the_confirmations_of_all():
     round = make_round(3)
     other = replace(round.transcript, terms=replace(round.transcript.terms, attempt=2))
     said = tuple(confirm(round.transcript, identity) for identity in round.identities)
-    assert Agreed(round.transcript, said) == check_agreement(round.transcript, list(said)) == round.agreed
+    assert Agreed(round.transcript, said) == round.agreed
     for made in (lambda: Agreed(round.transcript, said[:2]), lambda: replace(round.agreed, confirmations=())):
         with pytest.raises(FederationError, match="must confirm it once"):
             made()

@@ -13,7 +13,7 @@ from wardround.errors import FederationError
 from wardround.secure_aggregation.canonical import canonical, parsed
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.round import confirmation, round_key
-from wardround.secure_aggregation.round.confirmation import Confirmation, check_agreement, confirm
+from wardround.secure_aggregation.round.confirmation import Agreed, Confirmation, confirm
 from wardround.secure_aggregation.round.round_key import Announcement
 
 ROUND = make_round(3)
@@ -33,7 +33,7 @@ def use(what, read):
         announcements = [*ROUND.announcements[:2], read]
         return ROUND.rule.form(ROUND.transcript.terms, announcements, ROUND.announcements[0])
     others = [confirm(ROUND.transcript, identity) for identity in ROUND.identities[:2]]
-    return check_agreement(ROUND.transcript, [*others, read])
+    return Agreed(ROUND.transcript, (*others, read))
 
 
 def refused(what, content):

@@ -56,7 +56,7 @@ def radiographs(tmp_path_factory):
         path = folder / f"{seed}.toml"
         changed = {
             "study": {} if seed is None else {"seed": seed},
-            "data": {"path": str(PICTURES), "image_size": 64},
+            "data": {"path": str(PICTURES), "image_size": 32},
             "privacy": {**MASKED, "num_patients": 2220},
             "federation": {"rounds": ROUNDS, "evaluate_every": ROUNDS, "compare": (), "score_rounds": 0},
             "performance": {"cache": str(folder / "cache"), "threads": 1},
@@ -185,25 +185,8 @@ def whole(killed_rounds, study, folder):
 
 @pytest.mark.thorough
 @SEEDS
-def test_a_run_killed_at_one_step_after_another_is_completed_and_nothing_left_uncharged(
-    killed_rounds, phantoms, tmp_path, seed
-):
+def test_a_run_killed_at_any_step_is_completed_and_nothing_left_uncharged(killed_rounds, phantoms, tmp_path, seed):
     study = phantoms(seed)
-    run = KilledRun(killed_rounds, study, tmp_path / "killed", seeded=seed is not None)
-    for step in STEPS:
-        run.kill(step)
-    run.complete()
-    if seed is not None:
-        assert what_counts(run.out) == whole(killed_rounds, study, tmp_path)
-
-
-@pytest.mark.real_data
-@pytest.mark.slow
-@SEEDS
-def test_a_round_of_radiographs_killed_at_any_step_is_completed_and_nothing_left_uncharged(
-    killed_rounds, radiographs, tmp_path, seed
-):
-    study = radiographs(seed)
     expected = None if seed is None else whole(killed_rounds, study, tmp_path)
     for number, step in enumerate(STEPS):
         run = KilledRun(killed_rounds, study, tmp_path / str(number), seeded=seed is not None)
@@ -211,3 +194,18 @@ def test_a_round_of_radiographs_killed_at_any_step_is_completed_and_nothing_left
         run.complete()
         if seed is not None:
             assert what_counts(run.out) == expected, step
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+@SEEDS
+def test_a_run_of_radiographs_killed_at_one_step_after_another_is_completed_and_nothing_left_uncharged(
+    killed_rounds, radiographs, tmp_path, seed
+):
+    study = radiographs(seed)
+    run = KilledRun(killed_rounds, study, tmp_path / "killed", seeded=seed is not None)
+    for step in STEPS:
+        run.kill(step)
+    run.complete()
+    if seed is not None:
+        assert what_counts(run.out) == whole(killed_rounds, study, tmp_path)

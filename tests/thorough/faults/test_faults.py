@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, dict[str, object]]] = {
     "seeded and masked": {"privacy": MASKED},
     "unseeded and masked": {"study": {"seed": None}, "privacy": {**MASKED, "epsilon_limit": 100.0}},
 }
-POINTS = 60
+POINTS = 40
 """Faults of each kind of run; with those of commands there are more than 200."""
 
 

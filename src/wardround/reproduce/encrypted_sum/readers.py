@@ -27,7 +27,7 @@ from wardround.secure_aggregation.keys.identity import Identity, SigningKey, fin
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
 from wardround.secure_aggregation.round.cohort import CohortRule
-from wardround.secure_aggregation.round.confirmation import Agreed, check_agreement, confirm
+from wardround.secure_aggregation.round.confirmation import Agreed, confirm
 from wardround.secure_aggregation.round.masked_sum import MaskedSum
 from wardround.secure_aggregation.round.masks import Masks, Share, pair_key
 from wardround.secure_aggregation.round.round_key import RoundKey, shared_secret
@@ -198,7 +198,7 @@ def _agreed(
     keys += [RoundKey(identity, terms, known, system_entropy) for identity in rest]
     rule = CohortRule(Pins({identity.hospital: identity.key.public for identity in identities}), hospitals)
     transcript = rule.form(terms, [key.announcement for key in keys], keys[0].announcement)
-    return check_agreement(transcript, [confirm(transcript, one) for one in identities]), identities, keys
+    return Agreed(transcript, tuple(confirm(transcript, one) for one in identities)), identities, keys
 
 
 def _share_read(found: Sequence[Numbers], numbers: Sequence[Numbers]) -> float:

@@ -71,14 +71,16 @@ class Grid:
         """Grid steps to one unit of a gradient: (D - sqrt(d) / 2) / C."""
         return (self.bound - math.sqrt(self.dimension) / 2) / self.clipping_norm
 
-    def row_of(self, gradient: Gradient) -> Int64:
-        """Returns one patient's gradient, clipped and rounded to the nearest grid points, (parameter,).
+    def sum_of(self, gradients: Iterable[Gradient]) -> Int64:
+        """Returns the sum of patients' gradients, each clipped and rounded to the nearest grid points, (parameter,).
 
         Args:
-            gradient: of one patient. Coordinates that it lacks at its end are zeros.
+            gradients: one of each patient. Coordinates that one lacks at its end are zeros.
 
         Guarantee:
-            The squares of the row add up to at most `bound`², in whole numbers, for any gradient. Private.
+            Relation: add or remove one patient. The sum moves by one row, whose squares add up to at most `bound`², in
+            whole numbers, for any gradient. It does not depend on the order of patients, their batches or threads.
+            Private until noised.
 
         Edge cases:
             | gradient                                              | row                          |
@@ -86,21 +88,8 @@ class Grid:
             | NaN or infinity in it, or a norm too large for a float | zeros: the patient is left out |
             | norm carried over the bound by rounding               | zeros: the patient is left out |
             | zero, or smaller than half a step in each coordinate  | zeros                        |
-        """
-        row = np.zeros(self.dimension, dtype=np.int32)
-        if not self._round_into(row, gradient):
-            return np.zeros(self.dimension, dtype=np.int64)
-        return row.astype(np.int64)
 
-    def sum_of(self, gradients: Iterable[Gradient]) -> Int64:
-        """Returns the sum of the patients' rows, (parameter,); zeros for an empty sample.
-
-        Guarantee:
-            Relation: add or remove one patient. The sum moves by one row, of L2 norm at most `bound`. It does not
-            depend on the order of patients, their batches or threads. Private until noised.
-
-        Edge cases:
-            A sum of 2^37 patients or more could leave 64 bits; no hospital has them.
+            An empty sample gives zeros. A sum of 2^37 patients or more could leave 64 bits; no hospital has them.
         """
         total = np.zeros(self.dimension, dtype=np.int64)
         row = np.zeros(self.dimension, dtype=np.int32)

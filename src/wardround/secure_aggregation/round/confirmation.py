@@ -4,7 +4,6 @@ The masks need no such comparison, for hospitals that disagree produce a sum tha
 disagreement while it still costs nothing: no upload has left, and nothing was charged to a ledger.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wardround.errors import FederationError
@@ -34,7 +33,7 @@ class Confirmation:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Confirmation":
-        """Returns the confirmation of these bytes, checked for its form only (`check_agreement`).
+        """Returns the confirmation of these bytes, checked for its form only (`Agreed`).
 
         Raises:
             FederationError: these are not the bytes of a confirmation, or not all of them.
@@ -70,35 +69,23 @@ class Agreed:
 
     def __post_init__(self) -> None:
         """Checks them."""
-        _check(self.transcript, self.confirmations)
-
-
-def check_agreement(transcript: Transcript, confirmations: Sequence[Confirmation]) -> Agreed:
-    """Returns the transcript as agreed on, when every hospital in it has confirmed it, and no other one.
-
-    Raises:
-        FederationError: see `Agreed`.
-    """
-    return Agreed(transcript, tuple(confirmations))
-
-
-def _check(transcript: Transcript, confirmations: Sequence[Confirmation]) -> None:
-    found = sorted(confirmation.hospital for confirmation in confirmations)
-    expected = [member.hospital for member in transcript.members]
-    if found != expected:
-        raise FederationError(
-            f"Every hospital of the round must confirm it once ({', '.join(expected)}), got "
-            f"{', '.join(found) or 'none'}; nothing is sent. Begin a new attempt."
-        )
-    for confirmation in confirmations:
-        identity = transcript.member(confirmation.hospital).identity
-        signed = confirmation.transcript, confirmation.hospital
-        if not verify(identity, confirmation.signature, _PURPOSE, *signed):
+        found = sorted(confirmation.hospital for confirmation in self.confirmations)
+        expected = [member.hospital for member in self.transcript.members]
+        if found != expected:
             raise FederationError(
-                f"The confirmation of {confirmation.hospital} must carry its signature, and does not; nothing is sent."
+                f"Every hospital of the round must confirm it once ({', '.join(expected)}), got "
+                f"{', '.join(found) or 'none'}; nothing is sent. Begin a new attempt."
             )
-        if confirmation.transcript != transcript.digest:
-            raise FederationError(
-                f"{confirmation.hospital} must have been told the same as this hospital, and was told something else "
-                "of the model, the mechanism or the cohort; nothing is sent. Compare the terms by telephone."
-            )
+        for confirmation in self.confirmations:
+            identity = self.transcript.member(confirmation.hospital).identity
+            signed = confirmation.transcript, confirmation.hospital
+            if not verify(identity, confirmation.signature, _PURPOSE, *signed):
+                raise FederationError(
+                    f"The confirmation of {confirmation.hospital} must carry its signature, and does not; nothing is "
+                    "sent."
+                )
+            if confirmation.transcript != self.transcript.digest:
+                raise FederationError(
+                    f"{confirmation.hospital} must have been told the same as this hospital, and was told something "
+                    "else of the model, the mechanism or the cohort; nothing is sent. Compare the terms by telephone."
+                )

@@ -126,11 +126,6 @@ def num_coordinates(transcript: Transcript) -> int:
     return transcript.terms.length + check_coordinates(transcript.terms.ring)
 
 
-def upload_bytes(transcript: Transcript, hospital: str) -> int:
-    """Returns the size of the upload of a hospital in a round."""
-    return size_of_upload(transcript.terms.length, transcript.terms.ring, hospital)
-
-
 def size_of_upload(length: int, ring: Ring, hospital: str) -> int:
     """Returns the bytes of an upload: ceil((length + ceil(128 / b)) b / 8), header, hospital's name and signature.
 
