@@ -80,6 +80,7 @@ RULES: dict[str, dict[str, Any]] = {
     "median": {"aggregate": "median"},
     "trimmed": {"aggregate": "trimmed"},
     "krum": {"aggregate": "krum"},
+    "multi-krum": {"aggregate": "multi-krum"},
 }
 
 

@@ -13,18 +13,25 @@ def room_of(path):
 
 
 @functools.cache
+def imports_in(path):
+    """The import statements of one file; those under TYPE_CHECKING count as well."""
+    return [
+        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+
+
 def imports_of(path):
-    """All imported module names of one file, absolute; imports under TYPE_CHECKING count as well."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    """All imported module names of one file, absolute."""
+    for node in imports_in(path):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names)
+        else:
             assert node.level == 0, f"{path}: imports are absolute here"
             assert node.module is not None
-            inside = node.module == "wardround"
-            found += [f"wardround.{alias.name}" for alias in node.names] if inside else [node.module]
-    return found
+            if node.module == "wardround":
+                yield from (f"wardround.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
 
 
 def within(module):
@@ -43,10 +50,10 @@ def module_of(path):
 
 def imported_by(path, modules):
     """Modules of the package that one file imports; `from room import module` is an import of the module."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imports_in(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             for alias in node.names:
                 inside = f"{node.module}.{alias.name}"
                 yield inside if inside in modules else node.module

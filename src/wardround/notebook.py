@@ -124,6 +124,8 @@ class Run:
         rows = [(measure.title, _said(measure.score)) for measure in found.quality.measures]
         if found.quality.majority_accuracy is not None:
             rows.append(("Accuracy of the commonest class", f"{found.quality.majority_accuracy:.3f}"))
+        if found.repeats is not None:
+            rows.append((f"{found.quality.headline.title}, repeats of the noise", found.repeats.sentence(None)))
         return rows + [
             (f"{row.quality.headline.title}, {row.text}", _said(row.quality.headline.score))
             for row in found.comparisons

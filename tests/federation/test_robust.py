@@ -1,18 +1,39 @@
 """Robust means: reductions to the mean, the theorems on bad hospitals, and the cost in noise."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.audit.studies import study_of
+from tests.charges import charges_in
 from tests.federation.test_aggregators import ANSWERS, SILENT, collect
 
+from wardround.accounting.events import NoEvent
+from wardround.agreed.plans import plan_of
+from wardround.coordinator.observer import Silent
 from wardround.errors import FederationError, StudyError
 from wardround.federation.aggregators import PlainSum
+from wardround.federation.channel import InProcessChannel
 from wardround.federation.messages import Answer
-from wardround.federation.robust import Krum, Mean, Median, Robust, Trimmed, bounded, robust_mean
+from wardround.federation.robust import (
+    Krum,
+    Mean,
+    Median,
+    MultiKrum,
+    Robust,
+    Trimmed,
+    bounded,
+    contributions,
+    robust_mean,
+)
+from wardround.federation.strategies.fedsgd import FedSGD
+from wardround.federation.strategy import Call
+from wardround.noisers import NoiseShares
+from wardround.records.reading import read_lines
+from wardround.simulation.run import run_study
 
-RULES = [Mean(), Median(), Trimmed(1), Krum(1)]
+RULES = [Mean(), Median(), Trimmed(1), Krum(1), MultiKrum(1)]
 ROBUST = RULES[1:]
 
 
@@ -49,11 +70,26 @@ def test_krum_keeps_the_update_nearest_to_most_others():
     points = np.array([[0.0], [0.1], [0.2], [50.0], [60.0]], dtype=np.float32)
     # with n - bad - 2 = 2 neighbours: 0.05, 0.02 and 0.05 for the first three
     assert robust_mean(Krum(1), points).tolist() == points[1].tolist()
+    assert robust_mean(MultiKrum(1), points).tolist() == pytest.approx(
+        [(0.1 + 0.0) / 2]
+    )  # and the first of equals
+
+
+def test_multi_krum_without_bad_hospitals_takes_all_but_two_and_of_three_is_krum():
+    points = updates(7, size=3)
+    far = np.vstack([points, np.full((2, 3), 1e3, np.float32)])
+    assert np.allclose(robust_mean(MultiKrum(0), far), points.mean(axis=0))
+    assert np.array_equal(robust_mean(MultiKrum(0), points[:3]), robust_mean(Krum(0), points[:3]))
 
 
 @pytest.mark.parametrize(
     ("rule", "least", "most"),
-    [(Median(), 1.15, 1.25), (Trimmed(1), 1.02, 1.15), (Krum(1), math.sqrt(5) * 0.9, math.sqrt(5) * 1.05)],
+    [
+        (Median(), 1.15, 1.25),
+        (Trimmed(1), 1.02, 1.15),
+        (Krum(1), math.sqrt(5) * 0.9, math.sqrt(5) * 1.05),
+        (MultiKrum(1), math.sqrt(5 / 2) * 0.9, math.sqrt(5 / 2) * 1.05),
+    ],
 )
 def test_the_noise_left_by_each_rule_is_as_the_page_says(rule, least, most):
     """In std of the noise on the mean of five equal hospitals."""
@@ -78,6 +114,109 @@ def test_too_few_answers_end_the_round_and_none_is_no_sum():
     assert collect(Robust(Median()), ANSWERS | {"b": SILENT}).failures == {"b": SILENT}
 
 
+def test_contributions_are_parts_of_the_sum_and_a_turned_answer_has_one_below_zero():
+    own = updates(5, size=50, seed=2) + 3
+    own[1] *= -1
+    total = own.sum(axis=0)
+    scores = contributions(total - own)
+    assert scores == pytest.approx(own @ total / (total @ total), rel=1e-3)
+    assert scores.sum() == pytest.approx(1, rel=1e-3)
+    assert scores[1] < 0 < np.delete(scores, 1).min()
+
+
+def test_equal_noise_moves_contributions_towards_equality():
+    own = np.array([[3.0], [1.0], [1.0]]) * np.ones((1, 2000)) / 50
+    noise = updates(3, size=2000, seed=3)
+    clear, noised = (contributions((own.sum(axis=0) - own + z * noise).astype(np.float32)) for z in (0, 1))
+    assert clear == pytest.approx([0.6, 0.2, 0.2], rel=1e-3)
+    assert np.ptp(noised) < np.ptp(clear) / 2
+
+
+def leaving_out(answers, rounds, **changes):
+    """The state after rounds of which the last ones leave one hospital out each, and who was asked in each round."""
+    asked = []
+
+    def reply(requests):
+        asked.append("".join(requests))
+        return {name: answers[name] for name in requests}
+
+    first = rounds - len(answers) + 1
+    sgd = FedSGD(Call("a study", **changes), PlainSum(), 1.0, 0.0, 1.0, 12, left_out_from=first)
+    channel = InProcessChannel(tuple(answers), reply)
+    state = sgd.init(np.zeros(2, np.float32), channel)
+    for round in range(1, rounds + 1):
+        state = sgd.update(state, channel, round)
+    return state, asked
+
+
+def test_the_last_rounds_leave_each_hospital_out_once_and_no_step_is_shorter_for_it():
+    answers = {name: Answer(np.array([1.0, k], np.float32), NoEvent()) for k, name in enumerate("abc")}
+    state, asked = leaving_out(answers, 5)
+    assert asked == ["abc", "abc", "bc", "ac", "ab"]
+    # of the first number every hospital gives 1: 3 / 12 in a whole round, and 2 / 8 in one without a hospital
+    assert state["weights"] == pytest.approx([-5 / 4, -2 * 3 / 12 - (3 + 2 + 1) / 8])
+    assert state["left_out"].tolist() == [[2, 3], [2, 2], [2, 1]]
+    assert state["contributions"] == pytest.approx([3 / 18, 6 / 18, 9 / 18])
+
+
+def test_a_hospital_that_is_left_out_is_one_of_those_whose_noise_may_be_missing():
+    """With noise for one missing hospital of four, no other one may be missing from a sum without one."""
+    answers = {name: Answer(np.ones(2, np.float32), NoEvent()) for name in "abcd"}
+    leaving_out(answers, 4, allowed_missing=1)
+    with pytest.raises(FederationError, match="at most 0 may be missing"):
+        leaving_out(answers | {"d": SILENT}, 4, allowed_missing=1)
+    leaving_out(answers | {"d": SILENT}, 4, allowed_missing=2)
+
+
+SHARES = {"trust": "secure-aggregation", "dropouts": 1}
+
+
+@pytest.mark.parametrize(
+    ("privacy", "federation", "hospitals"),
+    [
+        ({"sum": "masked", "dropouts": None}, {}, 5),
+        ({"sum": "simulated"}, {}, 5),
+        ({"trust": "nobody"}, {"strategy": "alone"}, 5),
+        (SHARES, {"rounds": 5}, 5),
+        ({"trust": "nobody"}, {}, 2),
+        ({"trust": "nobody"}, {"aggregate": "median"}, 5),
+        ({"trust": "nobody"}, {"norm_bound": 1.0}, 5),
+    ],
+)
+def test_leaving_out_is_refused_where_sums_without_a_hospital_lack_noise_or_meaning(
+    privacy, federation, hospitals
+):
+    with pytest.raises(StudyError) as refused:
+        study_of(privacy, {"leave_one_out": True, **federation}, hospitals=hospitals, rounds=9)
+    assert refused.value.code == "study-leave-one-out"
+
+
+def test_a_sum_without_a_hospital_is_a_release_of_the_plan_as_every_other():
+    """Epsilon is that of as many rounds, at the noise that is left where one share is missing."""
+    plain = study_of(SHARES, hospitals=5, rounds=9)
+    without = study_of(SHARES, {"leave_one_out": True}, hospitals=5, rounds=9)
+    assert plan_of(without).epsilon_after(9) == plan_of(plain).epsilon_after(9)
+    assert plan_of(without).noiser == NoiseShares(5, colluders=1, dropouts=1)
+    assert without.digest != plain.digest
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("sum", ["masked", "simulated"])
+def test_a_run_gives_contributions_and_charges_each_hospital_for_its_rounds(tiny_study, tmp_path, sum):
+    study = tiny_study(
+        privacy={**SHARES, "epsilon": 8.0, "sum": sum},
+        hospitals={"count": 4},
+        federation={"rounds": 6, "leave_one_out": True},
+    )
+    path = run_study(study, tmp_path / "run", Silent()).path
+    lines: list[Any] = read_lines(path / "rounds.jsonl")
+    [*before, last] = lines
+    assert sum(last["contributions"]) == pytest.approx(1, rel=1e-3)
+    assert not any("contributions" in line for line in before)
+    charges = charges_in(path / "ledger.sqlite")
+    assert [len(of) for of in charges.values()] == [1 + 5] * 4  # a count, and all rounds but one
+
+
 def robust(privacy, federation, hospitals=5):
     return study_of(privacy, {"aggregate": "median", **federation}, hospitals=hospitals)
 
@@ -93,6 +232,8 @@ def robust(privacy, federation, hospitals=5):
         ({"trust": "nobody"}, {"strategy": "pooled"}),
         ({"trust": "nobody"}, {"strategy": "fedavg", "fraction": 0.5}),
         ({"trust": "nobody"}, {"aggregate": "krum", "byzantine": 2}),
+        ({"trust": "nobody"}, {"aggregate": "multi-krum", "byzantine": 2}),
+        ({}, {"aggregate": "multi-krum"}),
         ({"trust": "nobody"}, {"aggregate": "trimmed", "byzantine": 3}),
         ({"trust": "nobody"}, {"byzantine": 2}),
     ],

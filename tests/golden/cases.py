@@ -199,11 +199,11 @@ OPTIONS: dict[str, Tables] = {
     "hospitals/label-shards": _laid(SGD, {"hospitals": {"scheme": "label-shards"}}),
     "hospitals/site": _laid(SGD, {"hospitals": {"scheme": "site"}}),
     # what is trained
-    "model/features": _laid(SGD, {"model": {"name": "features"}, "federation": OWN_STEPS}),
+    "model/features": _laid(SGD, {"model": {"name": "features"}, "federation": OWN_STEPS | {"compare": []}}),
     "model/features-recipe": {
         "model": {"name": "features"},
         "privacy": {"plan": "dp-sgd", "epsilon": 8.0},
-        "federation": {"rounds": None, "evaluate_every": 50},
+        "federation": {"rounds": None, "evaluate_every": 50, "compare": []},
     },
     "model/dropout": _laid(
         _privacy(sampling_prob=0.2), {"model": {"name": "alexnet", "width": 4}, "data": {"image_size": 64}}
@@ -262,7 +262,7 @@ def _shrunk(raw: Tables, volumes: Path) -> Tables:
         raw["privacy"]["cohorts"] = 2
     if "num_patients" in raw["privacy"]:
         raw["privacy"]["num_patients"] = 38
-    raw.setdefault("federation", {"rounds": 3, "evaluate_every": 2})
+    raw.setdefault("federation", {"rounds": 3, "evaluate_every": 2}).setdefault("compare", [])
     for key, most in _AT_MOST.items():
         if key in raw["federation"]:
             raw["federation"][key] = min(raw["federation"][key], most)

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from wardround.models.catalogue import build
-from wardround.models.named import named_weights
-from wardround.models.vectors import to_vector
+from wardround.models.vectors import named_weights, to_vector
 
 
 def test_the_network_is_left_as_it_was():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.signal import lfilter
 from tests import plans
 from tests.names import names
 
@@ -21,7 +22,6 @@ from wardround.privacy.plans.calibrate import calibrated, not_private
 from wardround.privacy.plans.kinds import Clip, CorrelatedGradients, PublicSize
 from wardround.privacy.plans.releases import correlated_sum, correlation_of, noised_sum, sample, share_of_patients
 from wardround.privacy.plans.wording import statement_of
-from wardround.privacy.toeplitz import inverse_coefficients
 from wardround.randomness import Randomness
 
 ROUNDS, SIZE = 7, 40_000
@@ -58,7 +58,7 @@ def noise_of_a_run(part, hospital="a"):
 
 
 def covariance_of(correlation, std):
-    column = inverse_coefficients(correlation.coefficients, correlation.rounds)
+    column = lfilter([1.0], correlation.coefficients, np.eye(1, correlation.rounds)[0])
     inverse = np.array(
         [[column[i - j] if i >= j else 0.0 for j in range(len(column))] for i in range(len(column))]
     )

@@ -5,6 +5,7 @@ import pytest
 from wardround.errors import RecordError
 from wardround.report.contents import Score
 from wardround.report.numbers import numbers_of, summary_of_run
+from wardround.report.write import write_report
 
 
 def test_the_summary_has_the_agreed_keys(make_record):
@@ -100,3 +101,14 @@ def test_a_statement_of_another_version_is_a_damaged_record(make_record):
 
     with pytest.raises(RecordError, match="must hold a statement"):
         numbers_of(make_record(bend))
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_repeats_of_the_noise_stand_beside_the_headline_and_in_no_row(make_record):
+    def repeated(_, results):
+        row = {"text": "", "private": True, "epsilon": 3.0, "delta": 1e-5, "metrics": results["metrics"]}
+        results["references"] = {"repeats": row | {"headlines": [0.86, 0.9, 0.88]}}
+
+    page = write_report(make_record(repeated)).read_text()
+    assert "this model: 0.880; 3 repeats of the noise: 0.880 ± 0.020 (standard deviation)" in page.lower()
+    assert "No reference runs but repeats of the noise were asked for" in page

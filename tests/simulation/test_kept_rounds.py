@@ -28,6 +28,8 @@ STATE = {
     "class_counts": "counted with noise",
     "clipping_norm": "from released sums",
     "sum_norm": "of a released sum",
+    "left_out": "released sums of all hospitals but one",
+    "contributions": "from released sums",
     "variates": "from released updates",
     "given": "rounds of a public timetable",
     "model": "of an earlier round",

@@ -18,8 +18,8 @@ from wardround.coordinator.observer import Silent
 from wardround.errors import ModelError, StudyError
 from wardround.images.entries import Target
 from wardround.inference.export.onnx import write_onnx
-from wardround.models.backbones.own import UnitRows
 from wardround.models.catalogue import build
+from wardround.models.networks.features import UnitRows
 from wardround.report.numbers import numbers_of
 from wardround.report.page import render
 from wardround.simulation.estimate import estimate

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wardround.coordinator.observer import Silent
-from wardround.models.named import named_weights
+from wardround.models.vectors import named_weights
 from wardround.records.arrays import arrays_from_file
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.materials import gather

@@ -27,7 +27,7 @@ from wardround.config.privacy import NoPrivacy, OutputPerturbed
 from wardround.config.robust import robust_section
 from wardround.federation.aggregators import Aggregator, CoordinatorNoise, PlainSum
 from wardround.federation.local_training import LocalTraining, Repair
-from wardround.federation.robust import Krum, Mean, Median, Robust, Rule, Trimmed
+from wardround.federation.robust import Krum, Mean, Median, MultiKrum, Robust, Rule, Trimmed
 from wardround.federation.server import ServerOptimizer
 from wardround.federation.strategies.alone import Alone
 from wardround.federation.strategies.asynchronous import Asynchronous
@@ -214,6 +214,7 @@ def strategy_of(study: Study, plan: Plan, aggregator: Aggregator, *, allowed_mis
                 num_patients=own_size(study, plan.public_size),
                 clipping_norm=clip.norm,
                 adaptive=clip.adaptive,
+                left_out_from=section.rounds - study.hospitals.count + 1 if section.leave_one_out else 0,
             )
             if section.strategy in ("alone", "ensemble"):
                 return Alone(sgd)
@@ -294,5 +295,7 @@ def _rule_of(section: FederatedSGD | Averaging) -> Rule:
             return Trimmed(section.byzantine)
         case "krum":
             return Krum(section.byzantine)
+        case "multi-krum":
+            return MultiKrum(section.byzantine)
         case _:
             assert_never(section.aggregate)

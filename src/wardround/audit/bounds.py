@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from scipy.special import log_ndtr, ndtr, ndtri
+from scipy.special import betaincinv, log_ndtr, ndtr, ndtri
 
 Float64 = npt.NDArray[np.float64]
 
@@ -46,7 +46,13 @@ def upper_limit(errors: int, trials: int, alpha: float) -> float:
     >>> round(upper_limit(0, 1000, 0.025), 6)
     0.003682
     """
-    return 1.0 if errors >= trials else float(stats.beta.ppf(1 - alpha, errors + 1, trials - errors))
+    return float(upper_limits(np.array(errors), trials, alpha))
+
+
+def upper_limits(errors: Float64 | npt.NDArray[np.int64], trials: int, alpha: float) -> Float64:
+    """Returns the upper limits of several rates, of the shape of `errors`; see `upper_limit`."""
+    left = np.maximum(trials - errors, 0)
+    return np.where(left > 0, betaincinv(errors + 1, np.where(left > 0, left, 1.0), 1 - alpha), 1.0)
 
 
 def clopper_pearson(

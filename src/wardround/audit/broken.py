@@ -7,6 +7,7 @@ z, or Laplace.
 """
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -47,26 +48,16 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Tried:
-    """The outcome for one scheme or one repair.
+    """The outcome for one scheme, or for its repair where it is not `broken`."""
 
-    Attributes:
-        name: of the scheme; a repair's ends in ", repaired".
-        broken: whether it is the broken one.
-        found: by the generic attack.
-        how: the reason for which the broken one gives no guarantee.
-        source: where it is described.
-    """
-
-    name: str
+    scheme: Scheme
     broken: bool
     found: Found
-    how: str
-    source: str
 
     @property
-    def caught(self) -> bool:
-        """True where the claim was contradicted."""
-        return self.found.caught
+    def name(self) -> str:
+        """Name of the scheme; a repair's ends in ", repaired"."""
+        return self.scheme.name if self.broken else f"{self.scheme.name}, repaired"
 
     def to_json(self) -> dict[str, object]:
         """Returns the outcome as one JSON object."""
@@ -76,7 +67,7 @@ class Tried:
             "delta": found.delta, "lower_bound": found.epsilon, "ceiling": found.ceiling, "method": "Clopper-Pearson",
             "statistic": found.statistic, "pair": found.pair, "counted": found.counted,
             "false_positives": found.false_positives, "false_negatives": found.false_negatives,
-            "confidence": found.confidence, "how": self.how, "source": self.source,
+            "confidence": found.confidence, "how": self.scheme.how, "source": self.scheme.source,
         }  # fmt: skip
 
 
@@ -92,32 +83,70 @@ def try_all(seed: int = 0, runs: int = RUNS) -> list[Tried]:
 def try_one(scheme: Scheme, seed: int, runs: int, *, broken: bool) -> Tried:
     """Returns the outcome of one scheme, or of its repair."""
     release, claim = (scheme.broken, scheme.claim) if broken else (scheme.repaired, scheme.repaired_claim)
-    found = audit_scheme(
-        release, scheme.neighbours, Claim.of(claim), runs=runs, seed=2 * seed + broken, alpha=ALPHA
-    )
-    return Tried(scheme.name if broken else f"{scheme.name}, repaired", broken, found, scheme.how, scheme.source)
+    return Tried(
+        scheme, broken,
+        audit_scheme(release, scheme.neighbours, Claim.of(claim), runs=runs, seed=2 * seed + broken, alpha=ALPHA),
+    )  # fmt: skip
 
 
-def _clipped(gradient: Float64, norm: float = 1.0) -> Float64:
-    return np.asarray(gradient * min(1.0, norm / max(float(np.linalg.norm(gradient)), 1e-300)))
+def _total(gradients: Iterable[Float64]) -> Float64:
+    """Returns the sum of gradients, each clipped to 1."""
+    clipped = (gradient * min(1.0, 1.0 / max(float(np.linalg.norm(gradient)), 1e-300)) for gradient in gradients)
+    return np.asarray(sum(clipped, np.zeros(WIDTH)))
+
+
+def _means(dataset: Dataset) -> list[Float64]:
+    return [patient.mean(axis=0) for patient in dataset]
 
 
 def _sum(dataset: Dataset) -> Float64:
     """Returns the sum of the patients' mean gradients, each clipped."""
-    return sum((_clipped(patient.mean(axis=0)) for patient in dataset), np.zeros(WIDTH))
+    return _total(_means(dataset))
+
+
+def _unclipped(dataset: Dataset) -> Float64:
+    return np.asarray(sum(_means(dataset), np.zeros(WIDTH)))
+
+
+def _per_picture(dataset: Dataset) -> Float64:
+    """Every picture's gradient clipped and added, as if it were a patient."""
+    return _total(gradient for patient in dataset for gradient in patient)
+
+
+def _clip_of_mean(dataset: Dataset) -> Float64:
+    """The clipped mean over patients, for noise that hides a clipped patient."""
+    return len(OTHERS) * _total([_unclipped(dataset) / max(1, len(dataset))])
+
+
+def _centred(dataset: Dataset) -> Float64:
+    """Gradients less their mean over the batch before the clip, as batch statistics do."""
+    middle = _unclipped(dataset) / max(1, len(dataset))
+    return _total(gradient - middle for gradient in _means(dataset))
+
+
+def _by_position(dataset: Dataset) -> Float64:
+    """Half of the patients, by position in a permuted list."""
+    order = np.random.default_rng(11).permutation(len(dataset))
+    return _sum(tuple(dataset[k] for k in order[: len(dataset) // 2]))
+
+
+def _by_own_name(dataset: Dataset) -> Float64:
+    """About half of the patients, each by a draw of the own name."""
+    return _sum(tuple(patient for patient in dataset if float(patient[0, 0]) > 0))
 
 
 def _noise(seed: int, *shape: int, z: float = 1.0) -> Float64:
     return np.asarray(z * np.random.default_rng(seed).normal(size=shape))
 
 
-def _correct(dataset: Dataset, seed: int) -> Float64:
-    return _sum(dataset) + _noise(seed, WIDTH)
+def _noised(value: Callable[[Dataset], Float64] = _sum, *, z: float = 1.0, rounds: int = 1) -> Release:
+    """Returns a scheme that releases a value with normal noise in each of some rounds."""
+    return lambda dataset, seed: value(dataset) + _noise(seed, rounds, WIDTH, z=z)
 
 
-def _weights(dataset: Dataset, seed: int) -> Float64:
-    """Noise on trained weights for a sensitivity of 1, which the patients do not keep to."""
-    return sum((patient.mean(axis=0) for patient in dataset), np.zeros(WIDTH)) + _noise(seed, WIDTH)
+def _seeded(of: Callable[[int], int]) -> Release:
+    """Returns a scheme whose noise is drawn from a function of the secrets."""
+    return lambda dataset, seed: _sum(dataset) + _noise(of(seed), WIDTH)
 
 
 def _bypass(dataset: Dataset, seed: int) -> Float64:
@@ -127,21 +156,10 @@ def _bypass(dataset: Dataset, seed: int) -> Float64:
     return _sum(dataset) + noise
 
 
-def _two_answers(dataset: Dataset, seed: int, *, same: bool) -> Float64:
-    """Answers of two hospitals, each with full noise; the patient who differs is the first one's."""
-    noise = _noise(seed, 2, WIDTH)
-    return np.stack([_sum(dataset) + noise[0], noise[0 if same else 1]])
-
-
-def _less_own_share(dataset: Dataset, seed: int, *, honest: int) -> Float64:
-    """The sum of two hospitals' shares, each of std 1 / sqrt(honest), less the share that one of them knows."""
-    shares = _noise(seed, 2, WIDTH) / math.sqrt(honest)
-    return np.asarray(_sum(dataset) + shares[1])
-
-
-def _shares(dataset: Dataset, seed: int, *, share: float) -> Float64:
-    """The sum of four hospitals' shares of noise."""
-    return np.asarray(_sum(dataset) + _noise(seed, 4, WIDTH, z=share).sum(axis=0))
+def _two(dataset: Dataset, seed: int, *, second: float, reused: bool, z: float = 1.0) -> Float64:
+    """Two answers with noise for each of them, the second `second` times the first."""
+    noise, total = _noise(seed, 2, WIDTH, z=z), _sum(dataset)
+    return np.stack([total + noise[0], second * total + noise[0 if reused else 1]])
 
 
 def _sampled(dataset: Dataset, seed: int, *, noised: bool, z: float = 2.0, q: float = 0.5) -> Float64:
@@ -153,15 +171,9 @@ def _sampled(dataset: Dataset, seed: int, *, noised: bool, z: float = 2.0, q: fl
 
 def _divided(dataset: Dataset, seed: int, *, by: int | None) -> Float64:
     """A noised sum with numbers that no patient has, divided by the number of patients, or by a public constant."""
-    divisor = max(1, len(dataset)) if by is None else by
     noise = _noise(seed, WIDTH + _UNUSED)
     noise[:WIDTH] += _sum(dataset)
-    return noise / divisor
-
-
-def _rounds(dataset: Dataset, seed: int, *, rounds: int = _ROUNDS) -> Float64:
-    """The releases of all rounds."""
-    return _sum(dataset) + _noise(seed, rounds, WIDTH, z=2.0)
+    return noise / (max(1, len(dataset)) if by is None else by)
 
 
 def _pixels(dataset: Dataset, seed: int, *, scalar: bool) -> Float64:
@@ -171,69 +183,20 @@ def _pixels(dataset: Dataset, seed: int, *, scalar: bool) -> Float64:
     return pictures + noise
 
 
-def _division(dataset: Dataset, seed: int, *, by_position: bool) -> Float64:
-    """Half of the patients trained on: by position in a permuted list, or each by a draw of the own name."""
-    if by_position:
-        order = np.random.default_rng(11).permutation(len(dataset))
-        trained = tuple(dataset[k] for k in order[: len(dataset) // 2])
-    else:
-        trained = tuple(patient for patient in dataset if float(patient[0, 0]) > 0)
-    return _sum(trained) + _noise(seed, WIDTH)
-
-
 _MANY = np.random.default_rng(8).normal(size=(61, 1, WIDTH))
 _LONG_LIST: Pairs = ((tuple(_MANY[:60]), (*_MANY[:60], np.abs(_MANY[60]))),)
-
-
-def _per_picture(dataset: Dataset, seed: int) -> Float64:
-    """Every picture's gradient clipped and added, as if it were a patient."""
-    total = np.zeros(WIDTH)
-    for patient in dataset:
-        for gradient in patient:
-            total += _clipped(gradient)
-    return total + _noise(seed, WIDTH)
-
-
-def _clip_of_mean(dataset: Dataset, seed: int) -> Float64:
-    """The mean over patients is clipped, and noised as if each patient were."""
-    mean = np.mean([patient.mean(axis=0) for patient in dataset], axis=0) if dataset else np.zeros(WIDTH)
-    return len(OTHERS) * _clipped(mean) + _noise(seed, WIDTH)
-
-
-def _two_rounds(dataset: Dataset, seed: int, *, reused: bool) -> Float64:
-    """Two rounds, the second at other weights, where gradients are reversed; each with noise for itself."""
-    noise = _noise(seed, 2, WIDTH, z=2.0)
-    total = _sum(dataset)
-    return np.stack([total + noise[0], noise[0 if reused else 1] - total])
-
-
-def _public_seed(dataset: Dataset, seed: int) -> Float64:
-    """The noise is drawn from the number of the round."""
-    del seed
-    return _sum(dataset) + _noise(1, WIDTH)
-
-
-def _small_seed(dataset: Dataset, seed: int) -> Float64:
-    """The noise is drawn from seven bits of entropy."""
-    return _sum(dataset) + _noise(seed % 128, WIDTH)
 
 
 def _epoch(dataset: Dataset, seed: int, *, shuffled: bool, z: float = 0.15) -> Float64:
     """Sums of eight batches: every patient in exactly one of them, or in each with probability 1/8."""
     generator = np.random.default_rng(seed)
     sums = z * generator.normal(size=(_ROUNDS, WIDTH))
-    for patient in dataset:
+    for gradient in _means(dataset):
         taken = (
             [generator.integers(_ROUNDS)] if shuffled else np.flatnonzero(generator.random(_ROUNDS) < 1 / _ROUNDS)
         )
-        for round in taken:
-            sums[round] += _clipped(patient.mean(axis=0))
+        sums[taken] += _total([gradient])
     return sums
-
-
-def _retried(dataset: Dataset, seed: int, *, answers: int) -> Float64:
-    """A round that failed after the answer had left, and is answered again with other noise."""
-    return _rounds(dataset, seed, rounds=answers)
 
 
 def _clear_at_times(dataset: Dataset, seed: int) -> Float64:
@@ -244,15 +207,6 @@ def _clear_at_times(dataset: Dataset, seed: int) -> Float64:
 
 def _laplace(dataset: Dataset, seed: int, *, scale: float) -> Float64:
     return _sum(dataset) + np.random.default_rng(seed).laplace(scale=scale, size=WIDTH)
-
-
-def _centred(dataset: Dataset, seed: int) -> Float64:
-    """Gradients less their mean over the batch before the clip, as batch statistics do."""
-    if not dataset:
-        return _noise(seed, WIDTH)
-    own = np.stack([patient.mean(axis=0) for patient in dataset])
-    own -= own.mean(axis=0)
-    return sum((_clipped(gradient) for gradient in own), np.zeros(WIDTH)) + _noise(seed, WIDTH)
 
 
 _ONE, _HALF, _PURE = GaussianEvent(1.0), GaussianEvent(2.0), PureEvent(3.0)
@@ -271,25 +225,25 @@ SCHEMES: tuple[Scheme, ...] = (
         "weight noise without a bound on the weights",
         "nothing bounds how far one patient moves the weights, so that no noise is enough",
         "published federated training with Gaussian noise on the weights and no clip",
-        _weights, _correct, _ONE, _ONE,
+        _noised(_unclipped), _noised(), _ONE, _ONE,
     ),
     Scheme(
         "gradients that bypass the noise",
         "parameters outside the private optimizer are released as they are",
         "custom layers and buffers that a privacy wrapper has no hook for",
-        _bypass, _correct, _ONE, _ONE,
+        _bypass, _noised(), _ONE, _ONE,
     ),
     Scheme(
         "the same noise at every hospital",
         "hospitals with one seed draw one noise, which the difference of two answers takes off",
         "published simulations that seed every client alike",
-        partial(_two_answers, same=True), partial(_two_answers, same=False), _ONE, _ONE,
+        partial(_two, second=0.0, reused=True), partial(_two, second=0.0, reused=False), _ONE, _ONE,
     ),
     Scheme(
         "noise shares short against an insider",
         "a hospital that takes its own share off the sum is left with less noise than was promised",
         "Truex et al. 2019, https://arxiv.org/abs/1812.03224, sizes shares for colluders; shares of sigma^2 / n do not",
-        partial(_less_own_share, honest=2), partial(_less_own_share, honest=1), _ONE, _ONE,
+        _noised(z=math.sqrt(1 / 2)), _noised(), _ONE, _ONE,
     ),
     Scheme(
         "noise missing on an empty sample",
@@ -307,56 +261,56 @@ SCHEMES: tuple[Scheme, ...] = (
         "an accountant reset every round",
         "each round is charged as if it were the only one",
         "published per-round budgets of federated training",
-        _rounds, _rounds, _HALF, SelfComposedEvent(_HALF, _ROUNDS),
+        _noised(z=2.0, rounds=_ROUNDS), _noised(z=2.0, rounds=_ROUNDS), _HALF, SelfComposedEvent(_HALF, _ROUNDS),
     ),
     Scheme(
         "a division that moves other patients",
         "leaving one patient out of a permuted list moves others into and out of training",
         "seeded splits by permutation, https://arxiv.org/abs/2006.07709 for the attack",
-        partial(_division, by_position=True), partial(_division, by_position=False), _ONE, _ONE, _LONG_LIST,
+        _noised(_by_position), _noised(_by_own_name), _ONE, _ONE, _LONG_LIST,
     ),
     Scheme(
         "noise divided by the number of hospitals",
         "n shares of std z / n add up to z / sqrt(n)",
         "a common error: variances add up, standard deviations do not",
-        partial(_shares, share=1 / 4), partial(_shares, share=1 / 2), _ONE, _ONE,
+        _noised(z=math.sqrt(4) / 4), _noised(), _ONE, _ONE,
     ),
     Scheme(
         "a clip of each picture",
         "a patient with many pictures moves the sum by as many clips",
         "training loops whose unit is the picture, with a claim for the patient",
-        _per_picture, _correct, _ONE, _ONE,
+        _noised(_per_picture), _noised(), _ONE, _ONE,
     ),
     Scheme(
         "a clip of the mean over patients",
         "one long gradient turns the whole clipped mean",
         "loops that clip the gradient of a batch, as is usual without privacy",
-        _clip_of_mean, _correct, _ONE, _ONE,
+        _noised(_clip_of_mean), _noised(), _ONE, _ONE,
     ),
     Scheme(
         "batch statistics before the clip",
         "one patient moves the gradients of all others, each by up to a clip",
         "batch normalisation, and centring over the batch",
-        _centred, _correct, _ONE, _ONE,
+        _noised(_centred), _noised(), _ONE, _ONE,
     ),
     Scheme(
         "noise reused between rounds",
         "the difference of two rounds has no noise",
         "seeds that do not depend on the round",
-        partial(_two_rounds, reused=True), partial(_two_rounds, reused=False),
+        partial(_two, second=-1.0, reused=True, z=2.0), partial(_two, second=-1.0, reused=False, z=2.0),
         SelfComposedEvent(_HALF, 2), SelfComposedEvent(_HALF, 2),
     ),
     Scheme(
         "noise from a public seed",
         "an attacker draws the same noise and takes it off",
         "seeded training for reproducibility, with a claim of privacy",
-        _public_seed, _correct, _ONE, _ONE,
+        _seeded(lambda _: 1), _noised(), _ONE, _ONE,
     ),
     Scheme(
         "noise from a small seed",
         "an attacker tries all seeds, and exact sums recur",
         "32-bit seeds and timestamps; here seven bits",
-        _small_seed, _correct, _ONE, _ONE,
+        _seeded(lambda seed: seed % 128), _noised(), _ONE, _ONE,
     ),
     Scheme(
         "Poisson samples accounted, shuffled batches drawn",
@@ -368,19 +322,19 @@ SCHEMES: tuple[Scheme, ...] = (
         "answers that failed after they left",
         "a repeated answer has fresh noise and is charged once",
         "charges that are written when a round ends",
-        partial(_retried, answers=4), partial(_retried, answers=1), _HALF, _HALF,
+        _noised(z=2.0, rounds=4), _noised(z=2.0), _HALF, _HALF,
     ),
     Scheme(
         "a removal's epsilon for a replaced patient",
         "replacing one patient moves the sum by two clips",
         "accountants used for another neighbouring relation than their own",
-        _correct, _correct, _ONE, GaussianEvent(0.5), REPLACED,
+        _noised(), _noised(), _ONE, GaussianEvent(0.5), REPLACED,
     ),
     Scheme(
         "a delta that is larger than claimed",
         "now and then a release has no noise at all",
         "a fallback on failure, such as a timeout of the sampler",
-        _clear_at_times, partial(_retried, answers=1), _HALF, _HALF,
+        _clear_at_times, _noised(z=2.0), _HALF, _HALF,
     ),
     Scheme(
         "Laplace noise for an L2 clip",

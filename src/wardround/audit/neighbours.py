@@ -24,7 +24,8 @@ NEIGHBOURS: Pairs = (
     (OTHERS, (*OTHERS, 10 * FIRST[None])),
     (OTHERS, (*OTHERS, np.stack([10 * DENSE] * 4 + [10 * FIRST] * 4))),
     ((), (10 * DENSE[None],)),
+    ((-DENSE[None],), (-DENSE[None], 10 * DENSE[None])),
 )
-"""One patient more: with one long gradient; with several pictures; alone."""
+"""One patient more: with one long gradient; with several pictures; alone; beside one who is the opposite."""
 REPLACED: Pairs = (((*OTHERS, 10 * FIRST[None]), (*OTHERS, -10 * FIRST[None])),)
 """One patient replaced by the opposite."""

@@ -1,9 +1,9 @@
 """The audit of any scheme that is a function `release(dataset, seed)`, by one generic attack that knows nothing of it.
 
-The attack runs the scheme many times on two neighbouring data sets. A quarter of the runs fits statistics (linear and
-quadratic discriminants, extremes, exact values that recur), a quarter chooses one of them and its threshold, and the
-other half is counted. With U and V the upper Clopper-Pearson limits of the two error rates, the claim is contradicted
-where
+The attack runs the scheme many times on two neighbouring data sets, in turn. One run in four fits statistics (linear
+and quadratic discriminants, residuals, histograms, exact values that recur, residues, boosted trees), one in four
+chooses one of them and its threshold, and the other half is counted. With U and V the upper Clopper-Pearson limits of
+the two error rates, the claim is contradicted where
 
     V < f(U),  f(x) = max over (epsilon, delta) of max(1 - delta - exp(epsilon) x, exp(-epsilon) (1 - delta - x), 0)
 
@@ -15,7 +15,7 @@ The scheme is code that sees its data in the clear. Only Python can hand one ove
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,18 +24,20 @@ import numpy.typing as npt
 
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import Event
-from wardround.audit.bounds import Float64, epsilon_of_limits, upper_limit
+from wardround.audit.bounds import Float64, epsilon_of_limits, upper_limit, upper_limits
 from wardround.audit.statistics import Statistic, statistics_of
 from wardround.errors import PrivacyError
 
 Release = Callable[[Any, int], npt.ArrayLike]
 """A scheme: everything that it releases of a data set, as numbers of a fixed shape; the seed stands for its secrets."""
 
-RUNS, ALPHA = 3000, 0.001
+RUNS, ALPHA = 16_000, 0.001
 DELTAS = (1e-5, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 """Deltas at which a claim is held against the errors; the first is the one that is printed without a contradiction."""
 _THRESHOLDS = 60
 _LARGEST_EXPONENT = 700.0
+_BLOCK = 50
+"""Runs whose seeds follow one another: seeds are used as they are, by their lowest bits, and rounded down."""
 _MOST = 1e60
 """Released numbers are cut at this, NaN is taken for it: their squares are still finite."""
 
@@ -51,9 +53,13 @@ class Claim:
         """Returns the promise of an event, by the accountant, at `DELTAS`."""
         return cls(tuple((epsilon_of(event, delta), delta) for delta in DELTAS))
 
-    def least_error(self, rate: float) -> float:
+    def least_error(self, rate: float | Float64) -> Float64:
         """Returns f(rate): the least rate of the other error that the promise leaves a distinguisher."""
-        return max(_least_error(epsilon, delta, rate) for epsilon, delta in self.points)
+        least = np.zeros_like(rate, dtype=np.float64)
+        for epsilon, delta in self.points:
+            steep = 1 - delta - math.exp(min(epsilon, _LARGEST_EXPONENT)) * np.asarray(rate)
+            least = np.maximum(least, np.maximum(steep, math.exp(-epsilon) * (1 - delta - np.asarray(rate))))
+        return least
 
 
 @dataclass(frozen=True)
@@ -129,25 +135,28 @@ def audit_scheme(
             code="privacy-audit-runs",
         )
     found = list[Found]()
-    for pair, (without, within) in enumerate(neighbours):
-        worlds = [
-            _released(release, dataset, [(2 * pair + world) * runs + run + (seed << 32) for run in range(runs)])
-            for world, dataset in enumerate((without, within))
+    for pair, worlds in enumerate(neighbours):
+        seeds = _seeds([seed, pair], 2 * runs).reshape(runs, 2)
+        rows = [
+            [
+                np.asarray(release(world, int(one)), dtype=np.float64).ravel()
+                for world, one in zip(worlds, both, strict=True)
+            ]
+            for both in seeds
         ]
-        if worlds[0].shape != worlds[1].shape:
-            raise _unfit(f"{worlds[0].shape[1]} numbers of one data set and {worlds[1].shape[1]} of its neighbour")
-        found.append(_attacked(worlds[0], worlds[1], claim, pair, alpha / len(neighbours), 1 - alpha))
+        if len({row.size for both in rows for row in both}) > 1 or not rows[0][0].size:
+            raise _unfit("releases of several lengths, or of none")
+        released = np.clip(np.nan_to_num(np.array(rows), nan=_MOST), -_MOST, _MOST)
+        found.append(_attacked(released[:, 0], released[:, 1], claim, pair, alpha / len(neighbours), 1 - alpha))
         if found[-1].caught:
             break
     return max(found, key=lambda one: (one.caught, one.epsilon - one.claimed))
 
 
-def _released(release: Release, dataset: Any, seeds: Sequence[int]) -> Float64:
-    """Returns the releases of independent runs, (run, number)."""
-    rows = [np.asarray(release(dataset, seed), dtype=np.float64).ravel() for seed in seeds]
-    if len({row.size for row in rows}) > 1 or not rows[0].size:
-        raise _unfit("releases of several lengths, or of none")
-    return np.clip(np.nan_to_num(np.stack(rows), nan=_MOST), -_MOST, _MOST)
+def _seeds(entropy: Sequence[int], count: int) -> npt.NDArray[np.int64]:
+    """Returns different seeds below 2^32, in blocks of successive ones at random places."""
+    places = np.random.default_rng(entropy).choice(2**32 // _BLOCK, -(-count // _BLOCK), replace=False)
+    return (places[:, None] * _BLOCK + np.arange(_BLOCK)).ravel()[:count]
 
 
 def _unfit(got: str) -> PrivacyError:
@@ -161,48 +170,46 @@ def _unfit(got: str) -> PrivacyError:
 def _attacked(
     without: Float64, within: Float64, claim: Claim, pair: int, alpha: float, confidence: float
 ) -> Found:
-    part = len(without) // 4
+    # The runs of each part lie among those of the others, and the worlds took turns: what follows time follows neither.
     fit, choose, count = (
-        (without[some], within[some]) for some in (slice(part), slice(part, 2 * part), slice(2 * part, None))
+        [np.concatenate([rows[k::4] for k in parts]) for rows in (without, within)]
+        for parts in ((0,), (1,), (2, 3))
     )
     counted = len(count[0])
     # A larger margin between the least error that is promised and the limit of the error that is seen is better.
-    best, chosen, threshold = -math.inf, Statistic("nothing", lambda rows: rows[:, 0]), 0.0
+    best, chosen, threshold, sign = -math.inf, Statistic("nothing", lambda rows: rows[:, 0]), 0.0, 1.0
     for statistic in statistics_of(*fit):
         scores = [statistic.of(rows) for rows in choose]
-        for at in _thresholds(scores):
-            margin = _margin(claim, *_limits(scores[0], scores[1], at, alpha))
-            if margin > best:
-                best, chosen, threshold = margin, statistic, at
-    scores = [chosen.of(rows) for rows in count]
-    u, v = _limits(scores[0], scores[1], threshold, alpha)
-    bounds = [(epsilon_of_limits(u, v, delta), epsilon, delta) for epsilon, delta in claim.points]
+        for turned in (1.0, -1.0):
+            places = _thresholds(turned * scores[0], turned * scores[1])
+            errors = _errors(turned * scores[0], turned * scores[1], places)
+            # As many errors as are to be expected among the runs that are counted.
+            expected = [(one + 0.5) * counted / len(choose[0]) for one in errors]
+            u, v = (upper_limits(one, counted, alpha / 2) for one in expected)
+            margins = claim.least_error(u) - v
+            if margins.max() > best:
+                best, chosen, threshold, sign = margins.max(), statistic, places[margins.argmax()], turned
+    scores = [sign * chosen.of(rows) for rows in count]
+    positives, negatives = (int(one[0]) for one in _errors(scores[0], scores[1], np.array([threshold])))
+    above, below = (upper_limit(one, counted, alpha / 2) for one in (positives, negatives))
+    bounds = [(epsilon_of_limits(above, below, delta), epsilon, delta) for epsilon, delta in claim.points]
     shown, claimed, delta = next((one for one in bounds if one[0] > one[1]), bounds[0])
     caught = shown > claimed
     least = upper_limit(0, counted, alpha / 2)
     return Found(
-        pair, chosen.name, delta, shown, claimed, epsilon_of_limits(least, least, delta), caught,
-        int((scores[0] > threshold).sum()), int((scores[1] <= threshold).sum()), counted, confidence, scores[0],
+        pair, f"{chosen.name}{', turned' if sign < 0 else ''}", delta, shown, claimed,
+        epsilon_of_limits(least, least, delta), caught, positives, negatives, counted, confidence, scores[0],
         scores[1], threshold,
     )  # fmt: skip
 
 
-def _thresholds(scores: Sequence[Float64]) -> Iterator[float]:
-    both = np.concatenate(scores)
-    yield from np.unique(np.quantile(both, np.linspace(0, 1, _THRESHOLDS), method="nearest"))
+def _thresholds(without: Float64, within: Float64) -> Float64:
+    inner = np.quantile(np.concatenate([without, within]), np.linspace(0, 1, _THRESHOLDS), method="nearest")
     # The extremes of one world alone: no false positive, or no false negative, among the runs that choose.
-    yield from (float(scores[0].max()), float(np.nextafter(scores[1].min(), -np.inf)))
+    return np.unique([*inner, without.max(), np.nextafter(within.min(), -np.inf)])
 
 
-def _limits(without: Float64, within: Float64, threshold: float, alpha: float) -> tuple[float, float]:
-    u = upper_limit(int((without > threshold).sum()), len(without), alpha / 2)
-    return u, upper_limit(int((within <= threshold).sum()), len(within), alpha / 2)
-
-
-def _margin(claim: Claim, u: float, v: float) -> float:
-    return claim.least_error(u) - v
-
-
-def _least_error(epsilon: float, delta: float, rate: float) -> float:
-    steep = 1 - delta - math.exp(min(epsilon, _LARGEST_EXPONENT)) * rate
-    return max(0.0, steep, math.exp(-epsilon) * (1 - delta - rate))
+def _errors(without: Float64, within: Float64, places: Float64) -> tuple[Float64, Float64]:
+    """Returns the numbers of false positives and of false negatives at several thresholds, (threshold,) each."""
+    positives = len(without) - np.searchsorted(np.sort(without), places, side="right")
+    return positives.astype(np.float64), np.searchsorted(np.sort(within), places, side="right").astype(np.float64)

@@ -86,12 +86,12 @@ def _broken(seed: int, out: Path | None, as_json: bool) -> None:
         say(json.dumps({"schemes": [one.to_json() for one in tried]}))
     else:
         for one in tried:
-            outcome = "caught" if one.caught else "no contradiction found at this power"
+            outcome = "caught" if one.found.caught else "no contradiction found at this power"
             say(
                 f"{one.name:60} claimed {one.found.claimed:7.3f}  at least {one.found.epsilon:6.3f}  at delta "
                 f"{one.found.delta:g}: {outcome}"
             )
-    if any(one.caught != one.broken for one in tried):
+    if any(one.found.caught != one.broken for one in tried):
         raise typer.Exit(CONTRADICTED)
 
 

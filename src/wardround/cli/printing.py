@@ -101,6 +101,8 @@ def print_run(record: "RunRecord", as_json: bool) -> None:
         held_out = "pictures" if summary["unit"] == "picture" else "patients"
         beside = "" if majority is None else f" (majority class: {number(majority)})"
         say(f"{said} on held-out {held_out}{beside}")
+        if found.repeats is not None:
+            say(found.repeats.sentence(found.quality.headline.score.value))
     if found.evaluation is not None:
         say(*found.evaluation.lines())
     if record.certificate["stopped"]:

@@ -16,14 +16,10 @@ _OF_MASKS = ("decathlon", "nnunet")
 """Layouts that hold masks and nothing else."""
 
 _FINE_TASKS = ("grading", "referable")
-_FINE_LAYOUTS = ("aptos",)
 """Grades of a disease go by small spots, which the last stages of a backbone tell apart."""
 
-_GRADED_LAYOUTS = ("aptos",)
-"""Layouts whose first reading is grades."""
-
-_COLOURED_LAYOUTS = ("aptos",)
-"""Layouts of fundus photographs: bleedings and exudates are told apart by their colour."""
+_FUNDUS = ("aptos",)
+"""Layouts of fundus photographs, read as grades: bleedings and exudates are told apart by their colour."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ def with_choice(tables: Mapping[str, Any]) -> dict[str, Any]:
     if not all(isinstance(section, dict) for section in (model, data, site)):
         return found
     is_auto = model.get("name", "auto") == "auto"
-    if site.get("layout") in _COLOURED_LAYOUTS and (is_auto or model.get("encoder") in BACKBONES):
+    if site.get("layout") in _FUNDUS and (is_auto or model.get("encoder") in BACKBONES):
         data = {"colour": "rgb"} | data
         found["data"] = data
     if is_auto and model.get("own_encoder") is not None:
@@ -100,12 +96,12 @@ def _has_grades(tables: Mapping[str, Any]) -> bool:
     if not isinstance(privacy, dict) or not isinstance(federation, dict):
         return False
     kind = privacy.get("plan"), privacy.get("clipping"), federation.get("strategy", "fedsgd")
-    graded = data.get("task") == "grading" or (data.get("task") is None and site.get("layout") in _GRADED_LAYOUTS)
+    graded = data.get("task") == "grading" or (data.get("task") is None and site.get("layout") in _FUNDUS)
     return graded and recipe_for("features", *kind) is not None
 
 
 def _backbone_for(data: Mapping[str, Any], site: Mapping[str, Any]) -> BackboneName:
-    fine = data.get("task") in _FINE_TASKS or (data.get("task") is None and site.get("layout") in _FINE_LAYOUTS)
+    fine = data.get("task") in _FINE_TASKS or (data.get("task") is None and site.get("layout") in _FUNDUS)
     return "efficientnet-lite0-all" if fine or data.get("colour") == "rgb" else "efficientnet-lite0"
 
 

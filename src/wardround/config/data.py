@@ -194,13 +194,9 @@ class DataSection(Section):
     )
 
     @model_validator(mode="after")
-    def _classes_fit(self) -> Self:
+    def _keys_fit(self) -> Self:
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise conflict("study-classes", f"classes must be different names, got {', '.join(self.classes)}")
-        return self
-
-    @model_validator(mode="after")
-    def _volumes_fit(self) -> Self:
         if self.volume_size is None:
             given = [k for k in ("spacing", "window") if getattr(self, k) is not None]
             given += ["view"] * (self.view != "volume")

@@ -11,8 +11,9 @@ from wardround.config.section import PublishedSection, Section, kinds_of, tags_o
 from wardround.published import PublishedStrategyName
 
 ReferenceName = Literal[
-    "no-privacy", "pooled", "pooled-no-privacy", "alone", "alone-no-privacy", "ensemble", "ensemble-no-privacy"
-]
+    "repeats", "no-privacy", "pooled", "pooled-no-privacy", "alone", "alone-no-privacy", "ensemble",
+    "ensemble-no-privacy",
+]  # fmt: skip
 
 TIMETABLE_SEED: Any = Field(0, ge=0, description="Which draw of turns. A public constant.")
 OPTIMIZER_STATE: Any = Field(
@@ -24,7 +25,7 @@ SERVER_LEARNING_RATE: Any = Field(1.0, gt=0, description="Step size of the serve
 
 AGGREGATE: Any = Field("mean", description='Mean of the hospitals\' answers; all but "mean" see single answers.')
 BYZANTINE: Any = Field(
-    1, ge=1, description='Hospitals that may send anything, for aggregate = "trimmed" and "krum".'
+    1, ge=1, description='Hospitals that may send anything, for aggregate = "trimmed", "krum" and "multi-krum".'
 )
 NORM_BOUND: Any = Field(
     None,
@@ -36,7 +37,7 @@ STRATEGY = "How hospitals work."
 
 Repair = Literal["none", "proportional", "weighted-sampling", "weighted-loss"]
 OptimizerState = Literal["reset", "travels"]
-Aggregate = Literal["mean", "median", "trimmed", "krum"]
+Aggregate = Literal["mean", "median", "trimmed", "krum", "multi-krum"]
 
 
 class Rounds(Section):
@@ -44,7 +45,9 @@ class Rounds(Section):
 
     evaluate_every: int = Field(10, ge=1, description="Rounds between two looks at the patients set aside.")
     compare: tuple[ReferenceName, ...] = Field(
-        (), description="Reference runs beside the main one; simulation only."
+        (),
+        description="Reference runs beside the main one; simulation only. Default of a private softmax head: "
+        '"repeats", five repeats of the noise.',
     )
 
 
@@ -86,6 +89,10 @@ class FederatedSGD(Descent):
     aggregate: Aggregate = AGGREGATE
     byzantine: int = BYZANTINE
     norm_bound: float | None = NORM_BOUND
+    leave_one_out: bool = Field(
+        False,
+        description="The last rounds leave out one hospital each, and give the hospitals' contributions.",
+    )
 
 
 class LocalSection(Descent):

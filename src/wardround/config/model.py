@@ -117,7 +117,7 @@ class ModelSection(Section):
         return {key: value for key, value in content.items() if key not in later or value != later[key]}
 
     @model_validator(mode="after")
-    def _encodes(self) -> Self:
+    def _keys_fit(self) -> Self:
         if self.own_encoder is not None and (
             self.name != "features" or self.encoder or self.moments or self.weights
         ):
@@ -135,10 +135,6 @@ class ModelSection(Section):
         if self.moments is not None and self.encoder not in BACKBONES:
             backbones = " or ".join(f'"{name}"' for name in BACKBONES)
             raise conflict("study-encoder", f"moments is for encoder = {backbones}; remove moments")
-        return self
-
-    @model_validator(mode="after")
-    def _of_a_file(self) -> Self:
         if self.weights_sha256 is not None and self.weights is None:
             raise conflict("study-weights", "weights_sha256 is of a file: give weights as well, or remove it")
         return self

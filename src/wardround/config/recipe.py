@@ -99,9 +99,11 @@ def with_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
     federation = own | federation
     if "rounds" not in federation:
         federation["rounds"] = _rounds(recipe, privacy, federation)
-    if recipe.scores and "score_rounds" not in federation and federation["strategy"] in ("fedsgd", "pooled"):
+    if recipe.scores and federation["strategy"] in ("fedsgd", "pooled"):
         rounds = federation["rounds"]
-        federation["score_rounds"] = _score_rounds(rounds) if _positive(rounds) else 0
+        federation = {"score_rounds": _score_rounds(rounds) if _positive(rounds) else 0} | federation
+        if model.get("head", "softmax") == "softmax":  # an ordinal head takes the gradient engine, five times
+            federation = {"compare": ["repeats"]} | federation
     return found | {"privacy": privacy, "federation": federation}
 
 

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from wardround.config.data import HospitalsSection
 from wardround.config.federation import ALONE, Averaging, FederatedSGD, FederationSection
 from wardround.config.privacy import PrivacySection
 from wardround.config.section import conflict
 
-_LATER_KEYS = {"aggregate": "mean", "byzantine": 1, "norm_bound": None}
+_LATER_KEYS = {"aggregate": "mean", "byzantine": 1, "norm_bound": None, "leave_one_out": False}
 """Keys that earlier studies have not, and their defaults: a study that leaves them so is the same study as before."""
 
 
@@ -24,19 +25,22 @@ def robust_section(federation: FederationSection) -> FederatedSGD | Averaging | 
     return federation if federation.aggregate != "mean" or federation.norm_bound is not None else None
 
 
-def check_robust(federation: FederationSection, privacy: PrivacySection, hospitals: int) -> None:
-    """Refuses robust means where single answers are not seen, or are too few.
+def check_robust(federation: FederationSection, privacy: PrivacySection, options: HospitalsSection) -> None:
+    """Refuses robust means where single answers are not seen, or are too few; rounds without a hospital likewise.
 
     Raises:
-        ValueError: what must hold between the sections (code `study-aggregate`).
+        ValueError: what must hold between the sections (codes `study-aggregate`, `study-leave-one-out`).
     """
     if not isinstance(federation, FederatedSGD | Averaging):
         return
+    hospitals = options.count
+    if isinstance(federation, FederatedSGD) and federation.leave_one_out:
+        _check_leave_one_out(federation, privacy, options)
     name, bad = federation.aggregate, federation.byzantine
-    if bad != 1 and name not in ("trimmed", "krum"):
+    if bad != 1 and name not in ("trimmed", "krum", "multi-krum"):
         raise conflict(
             "study-aggregate",
-            f'byzantine belongs to aggregate = "trimmed" or "krum", got "{name}"; remove byzantine',
+            f'byzantine belongs to aggregate = "trimmed", "krum" or "multi-krum", got "{name}"; remove byzantine',
         )
     if robust_section(federation) is None:
         return
@@ -58,10 +62,31 @@ def check_robust(federation: FederationSection, privacy: PrivacySection, hospita
             f"{given} is for equal answers of all hospitals in every round, and strategy = "
             f'"{federation.strategy}" has none here; remove {given}, or hospital_weights, fraction and optimizer_state',
         )
-    fewest = {"trimmed": 2 * bad + 1, "krum": 2 * bad + 3}.get(name, 1)
+    fewest = {"trimmed": 2 * bad + 1, "krum": 2 * bad + 3, "multi-krum": 2 * bad + 3}.get(name, 1)
     if hospitals < fewest:
         raise conflict(
             "study-aggregate",
             f"{given} with byzantine = {bad} needs at least {fewest} hospitals, got hospitals.count = {hospitals}; "
             "lower byzantine, or invite more hospitals",
         )
+
+
+def _check_leave_one_out(federation: FederatedSGD, privacy: PrivacySection, options: HospitalsSection) -> None:
+    shares = privacy.plan != "none" and getattr(privacy, "trust", "") == "secure-aggregation"
+    if (
+        federation.strategy != "fedsgd"
+        or privacy.plan == "correlated-noise"
+        or robust_section(federation) is not None
+    ):
+        problem = 'is for plain sums of strategy = "fedsgd" whose noise is of each round'
+    elif shares and getattr(privacy, "dropouts", 0) < 1:
+        problem = "needs the noise of a sum without one hospital; set [privacy] dropouts = 1"
+    elif not options.is_reliable:
+        problem = "needs every other hospital; remove absent_rate and late_rate"
+    elif options.count < 3 or federation.rounds <= options.count:
+        problem = (
+            f"needs three hospitals and more rounds than hospitals, got {options.count} and {federation.rounds}"
+        )
+    else:
+        return
+    raise conflict("study-leave-one-out", f"leave_one_out {problem}; or remove leave_one_out")

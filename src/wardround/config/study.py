@@ -103,8 +103,9 @@ class Study(Section):
                 "study-classes",
                 "[site.class_names] are names for the study's classes: give [data] classes as well",
             )
-        if isinstance(federation, Averaging):
-            self._averaging(federation)
+        shares, count = getattr(federation, "hospital_weights", None), self.hospitals.count
+        if shares is not None and (len(shares) != count or min(shares) <= 0):
+            raise ValueError(f"hospital_weights must be {count} numbers above 0, one for each hospital")
         if isinstance(federation, Local) and getattr(privacy, "clipping", "flat") == "adaptive":
             raise conflict(
                 "study-plan-strategy",
@@ -142,15 +143,10 @@ class Study(Section):
         self._unreliable()
         self._masked()
         self._trusted()
-        check_robust(self.federation, self.privacy, self.hospitals.count)
+        check_robust(self.federation, self.privacy, self.hospitals)
         self._honest()
         check_evaluation(self.evaluation, self.data, self.model, self.privacy, self.federation)
         return self
-
-    def _averaging(self, federation: Averaging) -> None:
-        count, shares = self.hospitals.count, federation.hospital_weights
-        if shares is not None and (len(shares) != count or min(shares) <= 0):
-            raise ValueError(f"hospital_weights must be {count} numbers above 0, one for each hospital")
 
     def _trusted(self) -> None:
         """Refuses keys of shared noise where no noise is shared."""

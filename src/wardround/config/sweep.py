@@ -107,6 +107,8 @@ def parse_sweep(
     lists = {_placed(key): _values(_placed(key), values, source) for key, values in flat.items()}
     if (total := wanted * math.prod(map(len, lists.values()))) > MOST_RUNS:
         raise StudyError(f"sweep must be at most {MOST_RUNS:,} runs, got {total:,}; shorten a list in {source}.")
+    if lists and isinstance(federation := tables.get("federation", {"strategy": "fedsgd"}), dict):
+        tables["federation"] = {"compare": []} | federation  # runs stand beside each other; repeats are asked for
     if charge:
         _check_charge(tables, lists, source)
     found = []

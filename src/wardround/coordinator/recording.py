@@ -22,8 +22,8 @@ from wardround.images.entries import Target
 from wardround.models.backbones.names import OwnEncoder
 from wardround.models.backbones.own import OnnxRows, encoder_bytes
 from wardround.models.card import WeightsCard
-from wardround.models.named import named_weights
 from wardround.models.network import Network
+from wardround.models.vectors import named_weights
 from wardround.records.folder import RunFolder, RunRecord
 from wardround.records.reading import read_lines
 from wardround.records.signer import RECEIPTS
@@ -101,6 +101,9 @@ def run_recorded(
     signal = Signal.of(read_lines(folder.path / "rounds.jsonl"), weights.size)
     if signal is not None:
         observer.stage(signal.sentence())
+    if (scores := outcome.position.state.get("contributions")) is not None:
+        parts = zip(coordinator.channel.hospitals, scores, strict=True)
+        observer.stage(f"contributions: {', '.join(f'{name} {score:.2f}' for name, score in parts)}")
     return outcome
 
 

@@ -21,7 +21,7 @@ Models = dict[str, Vector]
 JsonDict = dict[str, object]
 
 _PARAMETERS = re.compile(
-    r"(^|/)(weights|mean|moments|velocity|first_moment|second_moment|variates|counter|model/\d+)$"
+    r"(^|/)(weights|mean|moments|velocity|first_moment|second_moment|variates|counter|left_out|model/\d+)$"
 )
 """Names of arrays of a strategy's state whose last axis is the trained parameters."""
 
@@ -175,8 +175,11 @@ def run_rounds(
         entry: JsonDict = {"round": round}
         if "clipping_norm" in state:
             entry["clipping_norm"] = float(state["clipping_norm"][0])
-        if "sum_norm" in state and round <= schedule.num_rounds - schedule.score_rounds:
+        trains = round <= schedule.num_rounds - schedule.score_rounds
+        if "sum_norm" in state and trains:
             entry["sum_norm"] = float(state["sum_norm"][0])
+        if "contributions" in state and trains:
+            entry["contributions"] = state["contributions"].tolist()
         journal.append_round(entry | look(round, models))
         if round % schedule.checkpoint_every == 0 or round == schedule.num_rounds:
             journal.write_checkpoint(round, position.to_arrays())

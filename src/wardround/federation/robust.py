@@ -1,4 +1,4 @@
-"""Aggregators that stand a few bad hospitals: the median, the trimmed mean and Krum in place of the mean.
+"""Aggregators that stand a few bad hospitals: the median, the trimmed mean, Krum and Multi-Krum in place of the mean.
 
 They need each hospital's own answer. Masks hide it, and under shares of noise a single answer has too little noise, so
 they are for `trust = "nobody"`, where every hospital noises its own release, and for studies without privacy.
@@ -11,8 +11,8 @@ Guarantee:
 
 Cost in accuracy, for n hospitals with Gaussian noise of std s each and equal patients, in std of the noise on the mean:
 s / sqrt(n) for the mean; about 1.2 times that for the median of five (1.25 times for many); between the two for the
-trimmed mean; sqrt(n) times that of the mean for Krum, which keeps one answer. All three also lose what makes
-hospitals different: a hospital with a rare disease looks like a bad one.
+trimmed mean; sqrt(n / m) times that of the mean for Multi-Krum, which keeps m answers, and for Krum, which keeps one.
+All of them also lose what makes hospitals different: a hospital with a rare disease looks like a bad one.
 """
 
 from dataclasses import dataclass
@@ -78,7 +78,18 @@ class Krum:
         return 2 * self.bad + 3
 
 
-Rule: TypeAlias = Mean | Median | Trimmed | Krum
+@dataclass(frozen=True)
+class MultiKrum(Krum):
+    """The mean of the n - bad - 2 updates that Krum puts first.
+
+    Sensitivity: one hospital's release moves by C at most for a patient, and has its noise before it is compared. The
+    mean of some of the releases is computed from them alone, and epsilon is that of the releases.
+
+    Source: Blanchard et al. 2017, section 4; number of updates: El Mhamdi et al. 2018, https://arxiv.org/abs/1802.07927.
+    """
+
+
+Rule: TypeAlias = Mean | Median | Trimmed | Krum | MultiKrum
 
 
 def robust_mean(rule: Rule, updates: Updates) -> Vector:
@@ -92,12 +103,30 @@ def robust_mean(rule: Rule, updates: Updates) -> Vector:
             kept = np.sort(updates, axis=0)[rule.bad : len(updates) - rule.bad]
             return sum_of(kept) / np.float32(len(kept))
         case Krum():
-            values = updates.astype(np.float64)
+            values, near = updates.astype(np.float64), len(updates) - rule.bad - 2
             apart = np.array([((values - own) ** 2).sum(axis=1) for own in values])
-            nearest = np.sort(apart, axis=1)[:, 1 : len(updates) - rule.bad - 1]  # its own distance comes first
-            return np.asarray(updates[int(nearest.sum(axis=1).argmin())])
+            nearest = np.sort(apart, axis=1)[:, 1 : near + 1]  # its own distance comes first
+            kept = updates[np.argsort(nearest.sum(axis=1), kind="stable")]
+            kept = kept[: near if isinstance(rule, MultiKrum) else 1]
+            return sum_of(kept) / np.float32(len(kept))
         case _:
             assert_never(rule)
+
+
+def contributions(left_out: Updates) -> Vector:
+    """Returns each hospital's part of the sum of all, (hospital,), from sums that leave out one hospital each.
+
+    With S_k the sum without hospital k and S = (S_1 + ... + S_n) / (n - 1), hospital k's part is S - S_k, and its
+    score (S - S_k) . S / |S|^2. Scores add up to 1. A hospital whose answer points away from the others' has a score
+    below 0. Equal noise in all sums moves all scores towards 1 / n.
+
+    Guarantee:
+        The sums are released, each with the noise of a round. A patient is in all of them but one, moves each by C at
+        most, and each is charged as a release. Scores are computed from them alone.
+    """
+    sums = left_out.astype(np.float64)
+    total = sums.sum(axis=0) / (len(sums) - 1)
+    return np.asarray((total - sums) @ total / max(float(total @ total), 1e-300), dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 `model.json` holds public facts only: the study's own settings, class names, hashes. No count, path or patient.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -15,8 +14,8 @@ from wardround.boundary.text import brief
 from wardround.errors import ModelError
 from wardround.models.backbones.names import ArchitectureName, Backbone, BackboneName, MomentsName, OwnEncoder
 from wardround.models.network import Constants, HeadName, Network, Stage
-from wardround.models.operating_point import OperatingPoint
-from wardround.models.record import Name, Record
+from wardround.models.operating_point import Name, OperatingPoint, Record
+from wardround.models.vectors import digest_of
 
 VERSION: Final = 1
 
@@ -204,14 +203,7 @@ def frozen_sha256(network: Network) -> str | None:
     """Returns the SHA-256 of the frozen parameters' names, shapes and values; None where there are none."""
     assert network.parts is not None, "the network was made by build"
     frozen = {n: p for n, p in network.parts.body.named_parameters() if not p.requires_grad}
-    if not frozen:
-        return None
-    sha256 = hashlib.sha256()
-    for name in sorted(frozen):
-        value = frozen[name].detach().contiguous().numpy()
-        sha256.update(f"{name} {value.shape} {value.dtype}\n".encode())
-        sha256.update(value.tobytes())
-    return sha256.hexdigest()
+    return digest_of(frozen) if frozen else None
 
 
 def normalisation_of(network: Network) -> Constants:

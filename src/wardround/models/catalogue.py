@@ -181,14 +181,17 @@ def build(
             encoder's file of another hash.
         MissingExtra: the network is MONAI's, which is not installed; or the backbone's weights are not installed.
     """
-    builder, form = _built(name, tuple(size), channels, num_classes, width, backbone, weights, head)
+    builder, form = described(
+        name, size=tuple(size), channels=channels, num_classes=num_classes, width=width, backbone=backbone,
+        weights=weights, head=head,
+    )  # fmt: skip
     if standardise_weights:
         builder = _standardising(builder)
     if train not in get_args(Stage):
         raise ModelError(
             f"train must be one of {', '.join(get_args(Stage))}, got {train!r}. Choose what is trained."
         )
-    names = _layout(builder, form)
+    names = layout_of(builder, form)
     of_head = frozenset(key for key, _ in cut(names, builder.head)[1].named_parameters())
     body = initialised(
         lambda: builder.body(form),
@@ -209,37 +212,15 @@ def build(
     return staged(name, parts, train, segments=builder.segments, weights=report)
 
 
-def parameters_of(
-    name: str,
-    *,
-    size: tuple[int, ...],
-    channels: int,
-    num_classes: int,
-    width: int | None,
-    backbone: Backbone | OwnEncoder | None,
-    weights: Path | None = None,
-    head: HeadName = "softmax",
-) -> dict[str, torch.Tensor]:
-    """Returns the parameters of a network by name, without values and without memory: their shapes.
-
-    `weights` is the file of a user's own encoder that is an ONNX graph.
-
-    Raises:
-        ModelError: as `build`.
-    """
-    found: dict[str, torch.Tensor] = _layout(
-        *_built(name, size, channels, num_classes, width, backbone, weights, head)
-    ).state_dict()
-    return found
-
-
-def _layout(builder: Builder, form: Form) -> nn.Sequential:
+def layout_of(builder: Builder, form: Form) -> nn.Sequential:
+    """Returns the layers of a network, without values and without memory."""
     with torch.device("meta"):
         return builder.body(form)
 
 
-def _built(
+def described(
     name: str,
+    *,
     size: tuple[int, ...],
     channels: int,
     num_classes: int,
@@ -248,22 +229,24 @@ def _built(
     weights: Path | None,
     head: HeadName,
 ) -> tuple[Builder, Form]:
+    """Returns the making of a network by name, and its form; arguments and errors are those of `build`."""
     if name not in NETWORKS:
         nearest = difflib.get_close_matches(name, NETWORKS, n=1, cutoff=0.0)[0]
         raise ModelError(
             f"network must be one of {', '.join(NETWORKS)}, got {name!r}. The nearest known one is {nearest!r}."
         )
+    given = "encoder" if backbone is not None else "head" if head == "ordinal" else ""
+    if given and name != "features":
+        raise ModelError(f"`[model] {given}` is for the network features, got {name}; leave it out.")
     match backbone:
         case None:
             builder = NETWORKS[name]
         case Backbone():
-            builder = _with_backbone(name, backbone)
+            builder = _with_backbone(backbone)
         case OwnEncoder():
-            builder = _with_own(name, backbone, weights)
+            builder = _with_own(backbone, weights)
         case _:
             assert_never(backbone)
-    if head == "ordinal" and name != "features":
-        raise ModelError(f'head = "ordinal" is for the network features, got {name}; leave it out.')
     form = Form(size, channels, num_classes, _width(name, builder, width), head == "ordinal")
     _check(name, builder, form)
     return builder, form
@@ -277,10 +260,8 @@ def _standardising(builder: Builder) -> Builder:
     return replace(builder, body=body)
 
 
-def _with_backbone(name: str, backbone: Backbone) -> Builder:
+def _with_backbone(backbone: Backbone) -> Builder:
     """Returns the builder of a linear head on a backbone's rows, which end in a constant feature, the bias."""
-    if name != "features":
-        raise ModelError(f"encoder = {backbone.name!r} is for the network features, got {name}; leave it out.")
 
     def head(form: Form) -> nn.Sequential:
         return _with_head(num_backbone_features(backbone), form)
@@ -288,10 +269,8 @@ def _with_backbone(name: str, backbone: Backbone) -> Builder:
     return Builder(head, "classifier", encoder=lambda form: BackboneRows(backbone, form), encode_once=True)
 
 
-def _with_own(name: str, own: OwnEncoder, path: Path | None) -> Builder:
+def _with_own(own: OwnEncoder, path: Path | None) -> Builder:
     """Returns the builder of a linear head on the rows of a user's encoder."""
-    if name != "features":
-        raise ModelError(f"own_encoder is for the network features, got {name}; leave it out.")
     if own.architecture is None:
         if path is None:
             raise ModelError(

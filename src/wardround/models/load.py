@@ -2,13 +2,14 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from wardround.errors import ModelError
 from wardround.models.card import ENCODER, ModelCard, frozen_sha256, normalisation_of
-from wardround.models.catalogue import build, parameters_of
+from wardround.models.catalogue import build, described, layout_of
 from wardround.models.network import Network
 from wardround.models.weights import faults_of, parsed, read_weights
 
@@ -40,7 +41,11 @@ def load(card: ModelCard, path: Path, model: str | None = None) -> Network:
     graph = path.with_name(ENCODER) if own is not None and own.architecture is None else None
     _check(card, tensors, path, graph)  # before memory is taken for a network of the card's sizes
     network = built(card, graph)
-    _fill(network, tensors)
+    assert network.parts is not None, "the network was made by build"
+    wanted = network.parts.body.state_dict()
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            wanted[name].copy_(tensor)
     _check_frozen(card, network, f"in {path.name}")
     network.trained.eval()
     return network
@@ -57,16 +62,9 @@ def built(card: ModelCard, graph: Path | None = None) -> Network:
         MissingExtra: as `load`.
     """
     network = build(
-        card.network.name,
-        size=card.network.size,
-        channels=card.network.channels,
-        num_classes=len(card.classes),
+        **_described(card, graph),
         init_generator=torch.Generator().manual_seed(card.network.init_seed),
         train=card.network.train,
-        weights=graph,
-        width=card.network.width,
-        backbone=card.network.backbone,
-        head=card.network.head,
         standardise_weights=card.network.standardise_weights,
     )
     if normalisation_of(network) != card.normalisation:
@@ -109,18 +107,18 @@ def _prefix(card: ModelCard, model: str | None) -> str:
     return "" if model is None else f"{model}/"
 
 
+def _described(card: ModelCard, graph: Path | None) -> dict[str, Any]:
+    """Returns the arguments of `wardround.models.catalogue.described`."""
+    own = card.network
+    return {
+        "name": own.name, "size": own.size, "channels": own.channels, "num_classes": len(card.classes),
+        "width": own.width, "backbone": own.backbone, "weights": graph, "head": own.head,
+    }  # fmt: skip
+
+
 def _check(card: ModelCard, tensors: dict[str, Tensor], path: Path, graph: Path | None) -> None:
     """Refuses a file whose tensors are not every parameter of the card's network."""
-    wanted = parameters_of(
-        card.network.name,
-        size=card.network.size,
-        channels=card.network.channels,
-        num_classes=len(card.classes),
-        width=card.network.width,
-        backbone=card.network.backbone,
-        weights=graph,
-        head=card.network.head,
-    )
+    wanted = layout_of(*described(**_described(card, graph))).state_dict()
     faults = [f"{name}: not in the network" for name in sorted(tensors.keys() - wanted.keys())]
     faults += [f"{name}: {fault}" for name, fault in faults_of(tensors, wanted).items()]
     if faults:
@@ -129,12 +127,3 @@ def _check(card: ModelCard, tensors: dict[str, Tensor], path: Path, graph: Path 
             f"{faults[0]}); take the card that was written with it.",
             code="model-weights",
         )
-
-
-def _fill(network: Network, tensors: dict[str, Tensor]) -> None:
-    """Copies a file's tensors into a network whose every parameter they are."""
-    assert network.parts is not None, "the network was made by build"
-    wanted = network.parts.body.state_dict()
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            wanted[name].copy_(tensor)

@@ -2,9 +2,15 @@
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from wardround.models.record import Name, Record
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Record(BaseModel):
+    """One object of the model card: no other key, and no value of another type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Threshold(Record):

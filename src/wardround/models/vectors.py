@@ -5,18 +5,30 @@ in C order. It is the only form in which a model travels between a hospital and 
 """
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from wardround.errors import ModelError
+from wardround.models.network import Network
 from wardround.types import Vector
 
 
 def sha256_of(weights: Vector) -> str:
     """Returns the hash of a vector of weights, as little-endian single precision, in hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(weights, dtype="<f4").tobytes()).hexdigest()
+
+
+def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Returns the SHA-256 of names, shapes, types and values, in hexadecimal."""
+    sha256 = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().contiguous().numpy()
+        sha256.update(f"{name} {value.shape} {value.dtype}\n".encode() + value.tobytes())
+    return sha256.hexdigest()
 
 
 def to_vector(module: nn.Module) -> Vector:
@@ -41,6 +53,20 @@ def load_vector(module: nn.Module, vector: Vector) -> None:
     with torch.no_grad():
         for parameter, piece in zip(_trained(module), torch.split(values, sizes), strict=True):
             parameter.copy_(piece.reshape(parameter.shape))
+
+
+def named_weights(network: Network, weights: Vector) -> dict[str, npt.NDArray[np.float32]]:
+    """Returns every parameter of the network by name, frozen ones too, with these trained ones, (parameter,).
+
+    The network itself is left as it was.
+    """
+    before = to_vector(network.trained)
+    body = network.trained if network.parts is None else network.parts.body
+    try:
+        load_vector(network.trained, weights)
+        return {name: value.detach().to(torch.float32).numpy().copy() for name, value in body.state_dict().items()}
+    finally:
+        load_vector(network.trained, before)
 
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:

@@ -38,7 +38,6 @@ class AdaptiveNorm:
     share: float = 0.01
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be followed."""
         if not (0 <= self.quantile <= 1 and 0 < self.share < 1 and 0 < self.rate < math.inf):
             raise PrivacyError(
                 f"An adaptive norm needs a quantile in [0, 1], a share in (0, 1) and a rate > 0, got "

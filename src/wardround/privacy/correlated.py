@@ -52,7 +52,6 @@ class Correlation:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuses what has another sensitivity than is computed here."""
         toeplitz.sensitivity(self.coefficients, self.rounds, self.cohorts)
 
     @property

@@ -48,8 +48,7 @@ class OutputPerturbation:
     """The Gaussian mechanism on the weights of a fitted head.
 
     Guarantee:
-        As above, for what `wardround.training.convex.fit_head` returns for the same `fit` and nothing else:
-        `release`, by which any other update would leave, refuses.
+        As above, for what `wardround.training.convex.fit_head` returns for the same `fit` and nothing else.
 
     Attributes:
         fit: the objective; its number of patients is public.
@@ -61,11 +60,9 @@ class OutputPerturbation:
 
     unit = PrivacyUnit.PATIENT
     relation = NeighboringRelation.ADD_OR_REMOVE_ONE
-    selects = False
     name = "Gaussian (on the weights, output perturbation)"
 
     def __post_init__(self) -> None:
-        """Refuses fields that promise nothing."""
         GaussianEvent(self.noise_multiplier)  # refuses what is no noise
         if self.fit.num_patients is None:
             raise PrivacyError(
@@ -96,14 +93,6 @@ class OutputPerturbation:
     def clipping_norm(self) -> float:
         """The bound on a picture's row of features."""
         return self.fit.row_norm
-
-    def release(self, update: Vector, share: Share, stream: Stream) -> Vector:
-        """See `UpdateMechanism`: refuses, for nothing bounds how far one patient moves an update.
-
-        Raises:
-            PrivacyError: always.
-        """
-        raise PrivacyError("Output perturbation must be given a fitted head, got an update of another kind.")
 
     def release_fitted(self, minimiser: npt.NDArray[np.float64], share: Share, stream: Stream) -> Vector:
         """Releases the fitted weights, (parameter,): noised in double precision, then rounded."""

@@ -16,13 +16,14 @@ import numpy.typing as npt
 from wardround.accounting.events import ComposedEvent, Event, PureEvent, SelfComposedEvent
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
 from wardround.errors import PrivacyError
+from wardround.privacy.updates import Mechanism
 from wardround.randomness import Stream
 
 Values: TypeAlias = npt.NDArray[np.float64]
 """Values of some pictures, (picture, ...)."""
 
 
-class PictureMechanism(Protocol):
+class PictureMechanism(Mechanism, Protocol):
     """Noise on every picture by itself.
 
     Contract: `release` is the only use of the pictures, draws everything random from `stream`, treats each picture
@@ -35,24 +36,8 @@ class PictureMechanism(Protocol):
         """True where it noises the fixed public encoding of pictures; else it noises their pixels."""
 
     @property
-    def event(self) -> Event:
-        """Cost of the release of one picture."""
-
-    @property
-    def noise_multiplier(self) -> float:
-        """Noise over the sensitivity of one replaced picture."""
-
-    @property
     def bound(self) -> float:
         """The sensitivity that the noise is measured against, for the statement."""
-
-    @property
-    def name(self) -> str:
-        """Name for the statement, such as "Laplace"."""
-
-    @property
-    def what(self) -> str:
-        """The release in words, for the statement."""
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -92,7 +77,6 @@ class LocalRelease:
     relation = NeighboringRelation.REPLACE_ONE
 
     def __post_init__(self) -> None:
-        """Refuses a bound that bounds nothing."""
         if self.images_per_patient < 1:
             raise PrivacyError(f"images_per_patient must be >= 1, got {self.images_per_patient}; raise it.")
 

@@ -46,12 +46,8 @@ def rows_of(clip: Clip, layout: Layout, asked: float | None) -> Callable[[Row], 
     if clip.adaptive is not None and asked is not None:
         return CountedRow(clip.adaptive, asked, clip.norm)
     if clip.fixed == Flat():
-        return _as_it_is
+        return lambda gradient: gradient
     return SectionedRow(clip.fixed, layout, clip.norm)
-
-
-def _as_it_is(gradient: Row) -> Row:
-    return gradient
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,6 @@ class SectionedRow:
     clipping_norm: float
 
     def __post_init__(self) -> None:
-        """Refuses a clipping norm that the rule cannot keep."""
         self.rule.check(self.clipping_norm)
 
     def __call__(self, gradient: Row) -> Row:

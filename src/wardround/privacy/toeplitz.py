@@ -1,7 +1,7 @@
 """Banded lower-triangular Toeplitz matrices that correlate the noise of rounds, and what error they leave.
 
 A matrix is given by its first column: `coefficients` c_0 = 1, c_1, ..., c_(p-1), and zeros below. Multiplying two
-such matrices convolves their columns, so inverse, product and row norms take sums and no matrix.
+such matrices convolves their columns, so product and row norms take sums and no matrix.
 
 Sources:
     Fichtenberger, Henzinger and Upadhyay 2022, https://arxiv.org/abs/2202.11205 (the square root of the matrix of
@@ -32,15 +32,6 @@ def square_root_coefficients(bands: int, momentum: float = 0.0) -> Coefficients:
     k = np.arange(1, bands)
     root = np.concatenate([[1.0], np.cumprod((2 * k - 1) / (2 * k))])
     return np.convolve(root, root * np.power(float(momentum), np.arange(bands)))[:bands]
-
-
-def inverse_coefficients(coefficients: Coefficients, rounds: int) -> Coefficients:
-    """First column of the inverse matrix of that many rounds, (round,).
-
-    >>> inverse_coefficients(square_root_coefficients(4), 4).tolist()
-    [1.0, -0.5, -0.125, -0.0625]
-    """
-    return _solved(coefficients, np.eye(1, rounds)[0])
 
 
 def momentum_sums(rounds: int, momentum: float) -> Coefficients:
@@ -81,8 +72,10 @@ def errors(coefficients: Coefficients, rounds: int, cohorts: int, momentum: floa
     The noise in the weights is A C^-1 Z, with A of `momentum_sums` and Z independent of std `sensitivity`: a row's
     norm is the norm of the first column of A C^-1 as far as that row.
     """
-    column = _solved(coefficients, momentum_sums(rounds, momentum))
-    return sensitivity(coefficients, rounds, cohorts) * np.sqrt(np.cumsum(column**2))
+    from scipy.signal import lfilter
+
+    column = lfilter([1.0], coefficients, momentum_sums(rounds, momentum))  # solves C x = momentum_sums
+    return np.asarray(sensitivity(coefficients, rounds, cohorts) * np.sqrt(np.cumsum(column**2)))
 
 
 def best_bands(rounds: int, cohorts: int, momentum: float = 0.0) -> int:
@@ -96,10 +89,3 @@ def best_bands(rounds: int, cohorts: int, momentum: float = 0.0) -> int:
         return float(np.mean(errors(square_root_coefficients(bands, momentum), rounds, cohorts, momentum) ** 2))
 
     return min(range(1, cohorts + 1), key=mean_squared)
-
-
-def _solved(coefficients: Coefficients, right: npt.NDArray[np.float64]) -> Coefficients:
-    """Solves C x = right: x_t = right_t - c_1 x_(t-1) - ... - c_(p-1) x_(t-p+1)."""
-    from scipy.signal import lfilter
-
-    return np.asarray(lfilter([1.0], coefficients, right), dtype=np.float64)

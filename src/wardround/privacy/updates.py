@@ -25,7 +25,27 @@ Share = Callable[[float], float]
 """Std of one hospital's noise when a std must surely stand on what is revealed."""
 
 
-class UpdateMechanism(Protocol):
+class Mechanism(Protocol):
+    """Noise on what leaves, as plans and statements read it."""
+
+    @property
+    def event(self) -> Event:
+        """The cost of one release."""
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Noise over sensitivity, as the statement prints it."""
+
+    @property
+    def name(self) -> str:
+        """The mechanism's name for the statement, such as "Gaussian"."""
+
+    @property
+    def what(self) -> str:
+        """The released quantity, for the statement."""
+
+
+class UpdateMechanism(Mechanism, Protocol):
     """The mechanism between a hospital's update and the wire.
 
     Contract: `release` is the only use of the update, draws everything random from `stream`, and costs `event` for
@@ -41,28 +61,12 @@ class UpdateMechanism(Protocol):
         """In what neighbours differ."""
 
     @property
-    def event(self) -> Event:
-        """The cost of one release."""
-
-    @property
-    def noise_multiplier(self) -> float:
-        """Noise over sensitivity, as the statement prints it."""
-
-    @property
     def clipping_norm(self) -> float:
         """The bound that the update is brought to."""
 
     @property
     def selects(self) -> bool:
         """True where it chooses by itself which parameters are released, and cuts them to size."""
-
-    @property
-    def name(self) -> str:
-        """The mechanism's name for the statement, such as "Gaussian"."""
-
-    @property
-    def what(self) -> str:
-        """The released quantity, for the statement."""
 
     def release(self, update: Vector, share: Share, stream: Stream) -> Vector:
         """Releases the update, (parameter,)."""
@@ -94,7 +98,6 @@ class ClippedUpdate:
     what = "each hospital's update after its local training, clipped as a whole and noised"
 
     def __post_init__(self) -> None:
-        """Refuses fields that promise nothing."""
         if not 0 < self.clipping_norm < float("inf"):
             raise PrivacyError(f"clipping_norm must be > 0 and finite, got {self.clipping_norm}.")
         GaussianEvent(self.noise_multiplier)  # refuses what is no noise

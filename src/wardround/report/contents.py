@@ -1,6 +1,7 @@
 """Everything that the report shows, as frozen dataclasses; the template only places it."""
 
 import math
+import statistics
 from dataclasses import dataclass
 
 from wardround.accounting.statement import Statement
@@ -138,6 +139,31 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Repeats:
+    """The headline of other draws of the same run's noise: estimates, none of which was released."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the repeats."""
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the repeats."""
+        return statistics.stdev(self.values)
+
+    def sentence(self, own: float | None) -> str:
+        """Returns the spread in words, beside the run's own headline."""
+        beside = "" if own is None else f"this model: {own:.3f}; "
+        return (
+            f"{beside}{len(self.values)} repeats of the noise: {self.mean:.3f} ± {self.spread:.3f} (standard "
+            "deviation), estimates that were not released"
+        )
+
+
+@dataclass(frozen=True)
 class Insider:
     """One adversary; `covered` when the noise against it is at least the promised one."""
 
@@ -252,3 +278,4 @@ class Report:
     lost: LostAttempts | None = None
     evaluation: Evaluation | None = None
     outstanding: tuple[str, ...] = ()
+    repeats: Repeats | None = None

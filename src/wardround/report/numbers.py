@@ -24,6 +24,7 @@ from wardround.report.contents import (
     Quality,
     Released,
     ReliabilityBin,
+    Repeats,
     Report,
     Score,
     Subgroup,
@@ -35,6 +36,7 @@ from wardround.report.signal import Signal
 
 _PLACES = {"pooled": "All patients in one place", "alone": "Each hospital alone"}
 _ORDER = ("All patients in one place", "Federated", "Each hospital alone")
+_REPEATS = "repeats"
 _FOLDERS = re.compile(
     r'^(path|labels|key_file|ledger|cache|weights) = "(?:[^"\n]*[/\\])?([^"/\\\n]*)"$', re.MULTILINE
 )
@@ -88,8 +90,8 @@ def numbers_of(record: RunRecord) -> Report:
     comparisons: tuple[Comparison, ...] = ()
     if quality is not None:
         main = Comparison("federated", main_place, guarantee.holds, "this run", True, guarantee, quality)
-        references = (_comparison(name, row, main) for name, row in results.named_objects("references").items())
-        comparisons = (main, *references)
+        beside = {name: row for name, row in results.named_objects("references").items() if name != _REPEATS}
+        comparisons = (main, *(_comparison(name, row, main) for name, row in beside.items()))
     return Report(
         name=certificate.text("study"),
         description=study.section("study").text("description", ""),
@@ -136,6 +138,7 @@ def numbers_of(record: RunRecord) -> Report:
         lost=_lost(_lines(record)),
         evaluation=evaluation_of(results, certificate),
         outstanding=record.outstanding,
+        repeats=_repeats(results),
         signal=Signal.of(record.rounds, results.integer("parameters")),
     )  # fmt: skip
 
@@ -167,6 +170,9 @@ def summary_of_run(record: RunRecord) -> JsonDict:
             | _quality_json(row.quality)
             for row in report.comparisons
         },
+        "repeats": None
+        if report.repeats is None
+        else asdict(report.repeats) | {"mean": report.repeats.mean, "standard_deviation": report.repeats.spread},
         "operating_points": [asdict(row) for row in report.operating_points],
         "calibration": None if report.calibration is None else asdict(report.calibration),
         "shortcut_auroc": report.shortcut_auroc,
@@ -307,6 +313,14 @@ def _comparison(name: str, row: JsonObject, main: Comparison) -> Comparison:
     place = _PLACES.get(name.split("-")[0], main.place)
     quality = _quality(row.section("metrics"))
     return Comparison(name, place, row.flag("private"), row.text("text"), False, guarantee, quality)
+
+
+def _repeats(results: JsonObject) -> Repeats | None:
+    """Returns the repeats of the noise; None where they are not there, or have no headline."""
+    row = results.named_objects("references").get(_REPEATS)
+    if row is None or row.section("metrics").maybe_number(_quality(row.section("metrics")).headline.key) is None:
+        return None
+    return Repeats(row.numbers("headlines"))
 
 
 def _insiders(certificate: JsonObject, statement: Statement, promised: Guarantee) -> tuple[Insider, ...]:

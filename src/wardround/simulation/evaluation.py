@@ -135,6 +135,12 @@ def summary_of(metrics: Mapping[str, Quality]) -> JsonDict:
     return row
 
 
+def headlines_of(metrics: Mapping[str, Quality]) -> list[float | None]:
+    """Returns the first figure of each model; None where the test patients cannot give it."""
+    found = [(_flat(quality), _titles(quality)[0]["key"]) for quality in metrics.values()]
+    return [float(value) if isinstance(value := row[key], float | int) else None for row, key in found]
+
+
 def _evaluated(
     weights: Vector | tuple[Vector, ...], materials: Materials, num_resamples: int, validation: bool = False
 ) -> Quality:

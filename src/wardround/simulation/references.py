@@ -9,6 +9,7 @@ disk when it ends, so that what was interrupted goes on with the next.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wardround.accounting.events import NoEvent
@@ -24,14 +25,16 @@ from wardround.errors import StudyError
 from wardround.federation.strategies.alone import Alone
 from wardround.federation.strategies.fedsgd import PerPatient
 from wardround.ledger.file import LedgerFile
-from wardround.privacy.plans.calibrate import alone, not_private
+from wardround.privacy.plans.calibrate import alone, in_the_open, not_private
+from wardround.privacy.plans.kinds import CorrelatedGradients, NoisedGradients, NotPrivate
 from wardround.privacy.plans.plan import Plan
 from wardround.records.added import write_reference
 from wardround.records.folder import RunRecord
 from wardround.secure_aggregation.keys.identity import SigningKey
-from wardround.simulation.evaluation import evaluate_models, summary_of
+from wardround.simulation.evaluation import evaluate_models, headlines_of, summary_of
 from wardround.simulation.federate import federate
 from wardround.simulation.materials import Hospitals, Materials
+from wardround.simulation.sweeps.together import Head, share_passes, trained_together
 from wardround.training.patients import TrainingPatients, united
 from wardround.types import HospitalName
 
@@ -54,7 +57,13 @@ class Reference:
     text: str
 
 
+REPEATS, NUM_REPEATS = "repeats", 5
+"""The run again with other noise: its spread. The released model is the run's own, whatever the repeats reach."""
+
+_QUICK_RESAMPLES = 2  # intervals of single repeats are not shown
+
 REFERENCES: dict[str, Reference] = {
+    REPEATS: Reference("fedsgd", True, "federated, private, with other draws of the noise"),
     "no-privacy": Reference("fedsgd", False, "federated, without privacy"),
     "pooled": Reference("pooled", True, "all patients in one place, private"),
     "pooled-no-privacy": Reference("pooled", False, "all patients in one place, without privacy"),
@@ -65,6 +74,9 @@ REFERENCES: dict[str, Reference] = {
         "ensemble", False, "the hospitals' own models, outputs averaged, without privacy"
     ),
 }
+
+_OF_ALL = (REPEATS, "no-privacy", "pooled", "pooled-no-privacy")
+"""References whose sums are over all patients."""
 
 
 class _Forget:
@@ -99,10 +111,37 @@ def run_references(
         observer: watches.
         key: private, which signed the record; signs each reference when it ends.
     """
-    for name in record.outstanding:
+    names, rows = record.outstanding, dict[str, dict[str, object]]()
+    alike = [name for name in names if name in _OF_ALL] if share_passes(study, plan, materials) else []
+    for name in names:
         observer.stage(f"reference run: {name}")
-        write_reference(record.path, name, run_reference(name, study, plan, materials, observer), key)
+        if name in alike and not rows:
+            rows = run_together(alike, study, plan, materials, observer)
+        row = rows[name] if name in alike else run_reference(name, study, plan, materials, observer)
+        write_reference(record.path, name, row, key)
     return RunRecord.read(record.path)
+
+
+def run_together(
+    names: Sequence[str], study: Study, plan: Plan, materials: Materials, observer: Observer
+) -> dict[str, dict[str, object]]:
+    """Returns the rows of references of all patients, which share each pass over the features; see `share_passes`."""
+    heads = []
+    for name in names:
+        resting, own = _resting_on(name, study, plan)
+        if not own.is_private:
+            resting = _with_rate(
+                resting, plan if name == "no-privacy" else _noised(name, resting, plan), materials.hospitals
+            )
+        heads += [(name, Head(label, resting, own)) for label in _labels(name)]
+    models = trained_together([head for _, head in heads], materials, observer)
+    found: dict[str, dict[str, object]] = {}
+    for name in names:
+        own_models = [(head, model) for (of, head), model in zip(heads, models, strict=True) if of == name]
+        found[name] = _row(
+            name, own_models[0][0].plan, {head.label: model for head, model in own_models}, materials
+        )
+    return found
 
 
 def run_reference(
@@ -116,38 +155,58 @@ def run_reference(
     hospitals = {POOLED: pooled(materials.hospitals)} if strategy == "pooled" else materials.hospitals
     study, own = _resting_on(name, study, plan)
     if not reference.private:
-        study = _with_rate(study, plan if name == "no-privacy" else _noised(study, plan), hospitals)
+        study = _with_rate(study, plan if name == "no-privacy" else _noised(name, study, plan), hospitals)
     schedule = Schedule(study.rounds, study.rounds, average_last_of(study))
 
     def look(round: int, models: Models | None) -> JsonDict:
         observer.progress(round, schedule.num_rounds)
         return {}
 
-    with LedgerFile(":memory:") as ledger:
-        accounts = {
-            hospital: ledger.begin(
-                run=name, study=study.digest, name=name, hospital=hospital, persons=(), foreseen=NoEvent(),
-                epsilon=math.inf, delta=own.delta, accountant=own.accountant,
-            )
-            for hospital in hospitals
-        }  # fmt: skip
-        federation = federate(
-            study, own, materials, hospitals, accounts, ledger.transaction, label=f"reference/{name}"
-        )
-        chosen, channel = federation.coordinator.strategy, federation.coordinator.channel
-        if study.fits_head and strategy in ALONE and not isinstance(chosen, Alone):
-            chosen = Alone(chosen)
-        state = chosen.init(materials.workbench.initial_weights, channel)
-        outcome = run_rounds(chosen, channel, schedule, Position(0, state), _Forget(), look)
-    metrics = evaluate_models(outcome.models, materials, ensemble=strategy == "ensemble")
-    return {
-        "text": reference.text,
+    models: Models = {}
+    for label in _labels(name):
+        with LedgerFile(":memory:") as ledger:
+            accounts = {
+                hospital: ledger.begin(
+                    run=label, study=study.digest, name=name, hospital=hospital, persons=(), foreseen=NoEvent(),
+                    epsilon=math.inf, delta=own.delta, accountant=own.accountant,
+                )
+                for hospital in hospitals
+            }  # fmt: skip
+            federation = federate(study, own, materials, hospitals, accounts, ledger.transaction, label=label)
+            chosen, channel = federation.coordinator.strategy, federation.coordinator.channel
+            if study.fits_head and strategy in ALONE and not isinstance(chosen, Alone):
+                chosen = Alone(chosen)
+            state = chosen.init(materials.workbench.initial_weights, channel)
+            outcome = run_rounds(chosen, channel, schedule, Position(0, state), _Forget(), look)
+        models |= dict.fromkeys([label], *outcome.models.values()) if name == REPEATS else outcome.models
+    return _row(name, own, models, materials, ensemble=strategy == "ensemble")
+
+
+def _labels(name: str) -> list[str]:
+    """Returns the label of each run of a reference, by which its streams are named."""
+    if name != REPEATS:
+        return [f"reference/{name}"]
+    return [f"reference/{name}/{number}" for number in range(1, NUM_REPEATS + 1)]
+
+
+def _row(
+    name: str, own: Plan, models: Models, materials: Materials, *, ensemble: bool = False
+) -> dict[str, object]:
+    """Returns a reference as its record has it; of repeats with the headline of each."""
+    metrics = evaluate_models(
+        models, materials, ensemble=ensemble, num_resamples=_QUICK_RESAMPLES if name == REPEATS else 1000
+    )
+    row: dict[str, object] = {
+        "text": REFERENCES[name].text,
         "private": own.is_private,
         "epsilon": number_to_json(own.epsilon),
         "delta": own.delta,
         "released": "without protection: a reference in a simulation, charged to no ledger",
         "metrics": summary_of(metrics),
     }
+    if name == REPEATS:
+        row["headlines"] = headlines_of(metrics)
+    return row
 
 
 def check_references(study: Study, plan: Plan) -> None:
@@ -157,6 +216,13 @@ def check_references(study: Study, plan: Plan) -> None:
         StudyError: names the reference, and what would fit.
     """
     for name in study.federation.compare:
+        is_for = isinstance(plan.training, NoisedGradients | CorrelatedGradients | NotPrivate)
+        if name == REPEATS and (study.federation.strategy in ALONE or not is_for):
+            raise StudyError(
+                '`[federation] compare` has "repeats", which is for noised sums of gradients and one model, got '
+                f'plan = "{study.privacy.plan}" and strategy = "{study.federation.strategy}". Remove it.',
+                code="study-repeats",
+            )
         try:
             check_fit(*_resting_on(name, study, plan))
         except StudyError:
@@ -170,12 +236,14 @@ def check_references(study: Study, plan: Plan) -> None:
 def _resting_on(name: str, study: Study, plan: Plan) -> tuple[Study, Plan]:
     """Returns the study and the plan of a reference run."""
     study = _with_strategy(study, _strategy_of(name, study))
-    own = _noised(study, plan)
+    own = _noised(name, study, plan)
     return study, own if REFERENCES[name].private else not_private(own, own.releases)
 
 
-def _noised(study: Study, plan: Plan) -> Plan:
+def _noised(name: str, study: Study, plan: Plan) -> Plan:
     """Returns the plan of a reference with noise; `study` has the reference's strategy."""
+    if name == REPEATS and plan.is_private:
+        return in_the_open(plan, releases_after(study, study.rounds))
     hospitals = 1 if study.federation.strategy == "pooled" else study.hospitals.count
     return alone(plan, hospitals, releases_after(study, study.rounds))
 
@@ -193,8 +261,8 @@ def _with_rate(study: Study, noised: Plan, hospitals: Hospitals) -> Study:
 
 
 def _strategy_of(name: str, study: Study) -> str:
-    """Returns the strategy of a reference; without privacy, federated, it is the main one, whatever that is."""
-    return study.federation.strategy if name == "no-privacy" else REFERENCES[name].strategy
+    """Returns the strategy of a reference; of repeats, and without privacy, federated, it is the main one."""
+    return study.federation.strategy if name in (REPEATS, "no-privacy") else REFERENCES[name].strategy
 
 
 def _with_strategy(study: Study, strategy: str) -> Study:

@@ -58,6 +58,7 @@ MODEL = Release(
         "certificate.json/model_sha256",
         "rounds.jsonl/*/clipping_norm",
         "rounds.jsonl/*/sum_norm",
+        "rounds.jsonl/*/contributions",
         "rounds.jsonl/*/most_norm",
     ),
 )

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -111,22 +112,41 @@ class HeadSums:
         Raises:
             PrivacyError: `clipping_norm` is too small to be measured in single precision.
         """
+        return [self._sums(weights[None], sample, clipping_norm, clipping, class_weights)[0] for sample in samples]
+
+    @one_at_a_time()
+    def sums_at(
+        self,
+        weights: npt.NDArray[np.float32],
+        sample: tuple[TrainingPatients, Indices],
+        clipping_norm: float,
+        clipping: Clipping,
+    ) -> list[ClippedSum]:
+        """Returns the clipped sum of a sample at each of several weights, (head, parameter); rows are read once."""
+        return self._sums(weights, sample, clipping_norm, clipping, None)
+
+    def _sums(
+        self,
+        weights: npt.NDArray[np.float32],
+        sample: tuple[TrainingPatients, Indices],
+        clipping_norm: float,
+        clipping: Clipping,
+        class_weights: tuple[float, ...] | None,
+    ) -> list[ClippedSum]:
         table = torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32))
         classes, features = self._shape
-        weight = table[: classes * features].reshape(classes, features)
-        bias = table[classes * features :] if self._has_bias else None
+        weight = table[:, : classes * features].reshape(-1, classes, features)
+        bias = table[:, classes * features :] if self._has_bias else None
         losses = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        found = []
-        for patients, chosen in samples:
-            total: Tensor | None = None
-            within = 0
-            for batch in self._batches.of(patients, chosen):
-                vector, count = _sum_of(weight, bias, batch, clipping_norm, clipping, losses)
-                # One product stays in single precision, as in the engine: noise is drawn in the sum's precision.
-                total = vector if total is None else total.to(torch.float64) + vector
-                within += count
-            found.append(ClippedSum(torch.zeros(weights.size) if total is None else total, clipping_norm, within))
-        return found
+        found: list[ClippedSum] = []
+        for batch in self._batches.of(*sample):
+            parts = _sums_of(weight, bias, batch, clipping_norm, clipping, losses)
+            # One product stays in single precision, as in the engine: noise is drawn in the sum's precision.
+            found = [
+                ClippedSum(one.vector.to(torch.float64) + part.vector, clipping_norm, one.within + part.within)
+                for one, part in zip(found, parts, strict=True)
+            ] if found else parts  # fmt: skip
+        return found or [ClippedSum(torch.zeros(table.shape[1]), clipping_norm, 0) for _ in table]
 
     def _batch(self, part: Part) -> _Batch:
         """Returns a batch whose rows the next one writes over: new memory would take longer than a product."""
@@ -145,74 +165,82 @@ def _own(batch: _Batch) -> _Batch:
     return replace(batch, rows=batch.rows.clone())
 
 
-def _sum_of(
-    weight: Tensor,
-    bias: Tensor | None,
+def _sums_of(
+    weights: Tensor,
+    biases: Tensor | None,
     batch: _Batch,
     clipping_norm: float,
     clipping: Clipping,
     class_weights: Tensor | None,
-) -> tuple[Tensor, int]:
-    """Returns the clipped sum of a batch, (parameter,), and the number of patients within the norm."""
+) -> list[ClippedSum]:
+    """Returns the clipped sum of a batch at each of several weights, (head, class, feature), and biases, (head, class).
+
+    The rows are read once for all of them. No sum depends on the other weights but for the rounding of the products.
+    """
     if not math.isinf(clipping_norm):
         if not clipping_norm >= LEAST_CLIPPING_NORM:
             raise PrivacyError(f"clipping_norm must be >= {LEAST_CLIPPING_NORM:g}, got {clipping_norm}.")
         clipping.check(clipping_norm)
+    number, classes, features = weights.shape
     shares = batch.counts[batch.patient]
-    residuals = _residuals(F.linear(batch.rows, weight, bias), batch.labels, class_weights) / shares[:, None]
-    constant = 0.0 if bias is None else 1.0
+    logits = F.linear(batch.rows, weights.flatten(0, 1), None if biases is None else biases.flatten())
+    residuals = _residuals(logits.view(-1, number, classes), batch.labels, class_weights) / shares[:, None, None]
+    constant = 0.0 if biases is None else 1.0
     squared, terms = _squared_norms(residuals.to(torch.float64), batch, constant)
     norms, finite = squared.clamp_min(0).sqrt(), torch.isfinite(terms)
     formed = {
-        patient: _gradient(residuals, batch, patient, constant)
-        for patient in torch.nonzero(finite & (squared < MOST_CANCELLED * terms))[:, 0].tolist()
+        (patient, head): _gradient(residuals[:, head], batch, patient, constant)
+        for patient, head in torch.nonzero(finite & (squared < MOST_CANCELLED * terms)).tolist()
     }
-    for patient, gradient in formed.items():
-        norms[patient] = torch.linalg.vector_norm(gradient)
-    within = 0
-    factors = finite.to(torch.float64)
+    for at, gradient in formed.items():
+        norms[at] = torch.linalg.vector_norm(gradient)
+    factors, within = finite.to(torch.float64), torch.zeros(number, dtype=torch.int64)
     if not math.isinf(clipping_norm):
-        size = weight.numel() + (0 if bias is None else bias.numel())
-        found = clipping.factors(torch.where(finite, norms, 1.0)[None], [size], clipping_norm)[0]
-        factors = torch.where(finite, found, 0.0)
-        within = int((finite & (norms <= clipping_norm)).sum())
+        each = torch.where(finite, norms, 1.0).flatten()[None]
+        found = clipping.factors(each, [classes * (features + int(constant))], clipping_norm)[0]
+        factors = torch.where(finite, found.view_as(finite), 0.0)
+        within = (finite & (norms <= clipping_norm)).sum(0)
     in_product = finite.clone()
-    in_product[list(formed)] = False
-    scale = factors.to(torch.float32)[batch.patient][:, None]
-    scaled = torch.where(in_product[batch.patient][:, None], residuals * scale, 0.0)
-    parts = [(scaled.T @ batch.rows).flatten()]
-    if bias is not None:
+    for at in formed:
+        in_product[at] = False
+    scale = factors.to(torch.float32)[batch.patient][:, :, None]
+    scaled = torch.where(in_product[batch.patient][:, :, None], residuals * scale, 0.0)
+    parts = [(scaled.flatten(1).T @ batch.rows).view(number, -1)]
+    if biases is not None:
         parts.append(scaled.sum(0))
-    vector = torch.cat(parts)
-    for patient, gradient in formed.items():
-        vector += factors[patient] * gradient
-    return vector, within
+    vectors = torch.cat(parts, dim=1)
+    for (patient, head), gradient in formed.items():
+        vectors[head] += factors[patient, head] * gradient
+    return [
+        ClippedSum(vector, clipping_norm, count) for vector, count in zip(vectors, within.tolist(), strict=True)
+    ]
 
 
 def _residuals(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
-    """Returns the gradient of each picture's loss by its logits, (picture, class)."""
-    residuals = torch.softmax(logits, dim=1)
-    residuals[torch.arange(len(labels)), labels] -= 1
-    return residuals if class_weights is None else residuals * class_weights[labels][:, None]
+    """Returns the gradient of each picture's loss by its logits, (picture, head, class)."""
+    residuals = torch.softmax(logits, dim=2)
+    residuals[torch.arange(len(labels)), :, labels] -= 1
+    return residuals if class_weights is None else residuals * class_weights[labels][:, None, None]
 
 
 def _squared_norms(residuals: Tensor, batch: _Batch, constant: float) -> tuple[Tensor, Tensor]:
-    """Returns the squared norm of each patient's gradient, and the sum of the sizes of its terms, float64, (patient,).
+    """Returns squared norms of the patients' gradients, and the sums of the sizes of their terms, (patient, head).
 
-    Rounding may carry a squared norm below zero.
+    Both are float64. Rounding may carry a squared norm below zero.
     """
-    own = (residuals * residuals).sum(1) * (batch.squares + constant)
-    squared = torch.zeros(len(batch.counts), dtype=torch.float64).index_add_(0, batch.patient, own)
+    own = (residuals * residuals).sum(2) * (batch.squares + constant)[:, None]
+    squared = torch.zeros(len(batch.counts), own.shape[1], dtype=torch.float64).index_add_(0, batch.patient, own)
     terms = squared.clone()
     if len(batch.first):
-        crossed = 2 * (residuals[batch.first] * residuals[batch.second]).sum(1) * (batch.products + constant)
+        products = (batch.products + constant)[:, None]
+        crossed = 2 * (residuals[batch.first] * residuals[batch.second]).sum(2) * products
         squared.index_add_(0, batch.patient[batch.first], crossed)
         terms.index_add_(0, batch.patient[batch.first], crossed.abs())
     return squared, terms
 
 
 def _gradient(residuals: Tensor, batch: _Batch, patient: int, constant: float) -> Tensor:
-    """Returns one patient's gradient, float64, (parameter,)."""
+    """Returns one patient's gradient at the head with these residuals, (picture, class); float64, (parameter,)."""
     own = batch.patient == patient
     r, x = residuals[own].to(torch.float64), batch.rows[own].to(torch.float64)
     weight = (r.T @ x).flatten()

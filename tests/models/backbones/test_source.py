@@ -15,6 +15,7 @@ from wardround.errors import MissingExtra, ModelError
 from wardround.models.backbones import source
 from wardround.models.backbones.efficientnet_lite import EfficientNetLite0
 from wardround.models.backbones.names import PACKAGE, WEIGHTS_SHA256
+from wardround.models.vectors import digest_of
 
 
 @pytest.fixture
@@ -95,11 +96,11 @@ def test_converted_weights_are_kept_checked_and_made_again(tmp_path, monkeypatch
     kept = tmp_path / "efficientnet-lite0.safetensors"
     content = kept.read_bytes()
     kept.write_bytes(content[:-4] + b"\0\0\0\0")
-    assert source.digest_of(load_file(kept)) != source.FOLDED_SHA256
-    assert source.digest_of(source.parameters(tmp_path)) == source.FOLDED_SHA256
+    assert digest_of(load_file(kept)) != source.FOLDED_SHA256
+    assert digest_of(source.parameters(tmp_path)) == source.FOLDED_SHA256
     assert kept.read_bytes() == content
     save_file({"stem.weight": torch.zeros(2, dtype=torch.bfloat16)}, kept)
-    assert source.digest_of(source.parameters(tmp_path)) == source.FOLDED_SHA256
+    assert digest_of(source.parameters(tmp_path)) == source.FOLDED_SHA256
     request.getfixturevalue("no_package")  # from here on the kept file is all there is
     again = source.parameters(tmp_path)
     assert again.keys() == first.keys()
@@ -109,4 +110,4 @@ def test_converted_weights_are_kept_checked_and_made_again(tmp_path, monkeypatch
 @needs_backbone
 def test_a_folder_that_cannot_be_written_keeps_nothing(tmp_path):
     (tmp_path / "file").write_text("")
-    assert source.digest_of(source.parameters(tmp_path / "file")) == source.FOLDED_SHA256
+    assert digest_of(source.parameters(tmp_path / "file")) == source.FOLDED_SHA256

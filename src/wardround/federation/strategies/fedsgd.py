@@ -8,13 +8,14 @@ Malekzadeh et al. 2021 (Dopamine), Algorithm 1, https://arxiv.org/abs/2101.11693
 and the sum divided by a public constant.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel
+from wardround.federation.robust import contributions
 from wardround.federation.strategy import Call, State
 from wardround.types import Vector
 from wardround.work import CountPatients, GradientSum
@@ -60,6 +61,8 @@ class FedSGD:
         num_patients: public size of the training set; None asks for a private count before round 1.
         clipping_norm: the plan's; sums come in units of it.
         adaptive: how each round's clipping norm follows from the sum before it; None keeps it.
+        left_out_from: first of as many rounds as there are hospitals, each of which leaves one out; 0: there are none.
+            The last of them gives the hospitals' contributions.
     """
 
     call: Call
@@ -70,6 +73,7 @@ class FedSGD:
     num_patients: int | None
     clipping_norm: float = 1.0
     adaptive: Follows | None = None
+    left_out_from: int = 0
 
     def init(self, weights: Vector, channel: Channel) -> State:
         """See `Strategy`."""
@@ -90,11 +94,15 @@ class FedSGD:
 
         clipping_norm = None if self.adaptive is None else float(state["clipping_norm"][0])
         request = self.call.request(GradientSum(weights, clipping_norm), round)
-        requests = dict.fromkeys(channel.hospitals, request)
-        noised_sum, _ = self.call.ask_sum(channel, requests, self.aggregator)
-
+        requests, call = dict.fromkeys(channel.hospitals, request), self.call
         # Divided by a public constant, never by the realised number of patients.
         expected = np.float32(self.sampling_prob) * num_patients
+        left_out = round - self.left_out_from if 0 < self.left_out_from <= round else None
+        if left_out is not None:
+            del requests[channel.hospitals[left_out]]  # one of those whose share of the noise may be missing
+            call = replace(call, allowed_missing=max(0, call.allowed_missing - 1))
+            expected = expected * np.float32(len(requests) / len(channel.hospitals))
+        noised_sum, _ = call.ask_sum(channel, requests, self.aggregator)
         if self.adaptive is not None and clipping_norm is not None:
             noised_sum, following = self.adaptive.separated(
                 noised_sum, float(expected[0]), clipping_norm, self.clipping_norm
@@ -103,6 +111,12 @@ class FedSGD:
         else:
             norm = np.linalg.norm(noised_sum.astype(np.float64))
             state = {**state, "sum_norm": np.array([norm], dtype=np.float32)}
+        if left_out is not None:
+            sums = state["left_out"] if left_out else np.zeros((len(channel.hospitals), weights.size), np.float32)
+            sums = np.concatenate([sums[:left_out], noised_sum[None], sums[left_out + 1 :]])
+            state = {**state, "left_out": sums}
+            if left_out == len(requests):
+                state = {**state, "contributions": contributions(sums)}
         gradient = noised_sum / expected
         velocity = np.float32(self.momentum) * velocity + gradient
         rate = self.learning_rate

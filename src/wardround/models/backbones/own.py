@@ -18,29 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wardround.boundary.documents import Unfit, read_regular
 from wardround.errors import MissingExtra, ModelError
 from wardround.models.backbones.names import OwnEncoder
 from wardround.models.network import FULL_SCALE, Constants, Encoder, Form
-from wardround.models.networks.features import BIAS
+from wardround.models.networks.features import BIAS, UnitRows
 
 _MOST_BYTES = 1 << 31
-_NORM_FLOOR = 1e-12
-
-
-class UnitRows(nn.Module):
-    """Features to rows of norm one, each from its own picture alone, with a constant feature behind them."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Maps features (picture, feature) or maps (picture, feature, *space) to rows (picture, feature + 1)."""
-        means = features.flatten(2).mean(dim=2) if features.ndim > 2 else features
-        centred = means - means.mean(dim=1, keepdim=True)
-        directions = centred / torch.sqrt((centred * centred).sum(dim=1, keepdim=True) + _NORM_FLOOR)
-        rows = F.pad(directions, (0, 1), value=BIAS)
-        return rows / torch.sqrt((rows * rows).sum(dim=1, keepdim=True))
 
 
 class OnnxRows(Encoder):

@@ -25,6 +25,7 @@ from wardround.boundary.private import appears_whole, make_private_folder
 from wardround.errors import MachineError, MissingExtra, ModelError
 from wardround.models.backbones.efficientnet_lite import STAGES, EfficientNetLite0, folded
 from wardround.models.backbones.names import PACKAGE, WEIGHTS_SHA256
+from wardround.models.vectors import digest_of
 from wardround.models.weights import parsed, read_weights
 
 FILE = "models/efficientnet-lite0-57934424.pth"
@@ -106,15 +107,6 @@ def from_package() -> dict[str, Tensor]:
         raise _other_file(f"{found[:12]}...")
     tensors: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return tensors
-
-
-def digest_of(tensors: dict[str, Tensor]) -> str:
-    """Returns the SHA-256 of names, shapes, types and values, in hexadecimal."""
-    sha256 = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].contiguous().numpy()
-        sha256.update(f"{name} {value.shape} {value.dtype}\n".encode() + value.tobytes())
-    return sha256.hexdigest()
 
 
 def _other_file(found: str) -> ModelError:

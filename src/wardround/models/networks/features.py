@@ -54,6 +54,18 @@ class Hog(nn.Module):
         return _normalised_blocks(cells.permute(0, 2, 3, 1))
 
 
+class UnitRows(nn.Module):
+    """Features to rows of norm one, each from its own picture alone, with a constant feature behind them."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Maps features (picture, feature) or maps (picture, feature, *space) to rows (picture, feature + 1)."""
+        means = features.flatten(2).mean(dim=2) if features.ndim > 2 else features
+        centred = means - means.mean(dim=1, keepdim=True)
+        directions = centred / torch.sqrt((centred * centred).sum(dim=1, keepdim=True) + 1e-12)
+        rows = F.pad(directions, (0, 1), value=BIAS)
+        return rows / torch.sqrt((rows * rows).sum(dim=1, keepdim=True))
+
+
 class HogRows(Encoder):
     """Pictures to rows of norm one: the histograms of one picture minus their mean, and a constant.
 
@@ -67,15 +79,12 @@ class HogRows(Encoder):
 
     def __init__(self, image_size: int) -> None:
         super().__init__()
-        self.hog = Hog(image_size // CELLS)
+        self.hog, self._rows = Hog(image_size // CELLS), UnitRows()
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Maps pictures (picture, channel, height, width), uint8, to rows (picture, feature), float32."""
-        histograms = self.hog(pictures.to(torch.float32)).flatten(1)
-        centred = histograms - histograms.mean(dim=1, keepdim=True)
-        directions = centred / torch.sqrt((centred * centred).sum(dim=1, keepdim=True) + 1e-12)
-        rows = F.pad(directions, (0, 1), value=BIAS)
-        return rows / torch.sqrt((rows * rows).sum(dim=1, keepdim=True))
+        rows: torch.Tensor = self._rows(self.hog(pictures.to(torch.float32)).flatten(1))
+        return rows
 
     def constants(self) -> Constants:
         """Returns what a row is normalised by: its own mean and norm."""

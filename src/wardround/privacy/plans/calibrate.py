@@ -9,7 +9,7 @@ from wardround.accounting.events import ComposedEvent, Event, GaussianEvent
 from wardround.accounting.mechanisms import analytic_gaussian_noise_multiplier
 from wardround.errors import PrivacyError
 from wardround.noisers import ByEachHospital
-from wardround.privacy.plans.costs import event_of
+from wardround.privacy.plans.costs import event_of, gaussian_of
 from wardround.privacy.plans.kinds import (
     CorrelatedGradients,
     ExactCount,
@@ -22,6 +22,7 @@ from wardround.privacy.plans.kinds import (
     NothingTrained,
     NotPrivate,
     PublicSize,
+    Training,
 )
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.releases import clip_of, participation_of
@@ -92,28 +93,38 @@ def alone(plan: Plan, hospitals: int, releases: int) -> Plan:
     Reference runs use it, which release no scores. `releases` is that of one hospital in the run.
     """
     noiser = ByEachHospital(hospitals)
-    part = plan.training
-    match part:
-        case NoisedGradients():
-            part = replace(part, noise=_continuous(part.noise), noiser=noiser, releases=releases, scores=0)
-        case NotPrivate() | NoisedUpdates():
-            part = (
-                replace(part, hospitals=hospitals, releases=releases)
-                if isinstance(part, NotPrivate)
-                else replace(part, noiser=noiser, releases=releases)
-            )
-        case CorrelatedGradients() | NoisedHead() | NothingTrained():
-            part = replace(part, noiser=noiser)
-        case NoisedPictures():
-            part = replace(part, hospitals=hospitals)
-        case _:
-            assert_never(part)
-    if isinstance(plan.main, NoisedHistograms):
-        return replace(plan, parts=(part, replace(plan.main, noise=_continuous(plan.main.noise), noiser=noiser)))
-    if plan.count is None:
-        return replace(plan, parts=(part,))
-    count = replace(plan.count, noise=_continuous(plan.count.noise), noiser=noiser)
-    return replace(plan, parts=(count, part))
+    own: Training
+    match plan.training:
+        case NoisedGradients() as part:
+            own = replace(part, noise=gaussian_of(part.noise), noiser=noiser, releases=releases, scores=0)
+        case NotPrivate() as part:
+            own = replace(part, hospitals=hospitals, releases=releases)
+        case NoisedUpdates() as part:
+            own = replace(part, noiser=noiser, releases=releases)
+        case CorrelatedGradients() | NoisedHead() | NothingTrained() as part:
+            own = replace(part, noiser=noiser)
+        case NoisedPictures() as part:
+            own = replace(part, hospitals=hospitals)
+        case _ as never:
+            assert_never(never)
+    count, main = plan.count, plan.main
+    counted = () if count is None else (replace(count, noise=gaussian_of(count.noise), noiser=noiser),)
+    evaluated: tuple[NoisedHistograms, ...] = ()
+    if isinstance(main, NoisedHistograms):
+        evaluated = (replace(main, noise=gaussian_of(main.noise), noiser=noiser),)
+    return replace(plan, parts=(*counted, own, *evaluated))
+
+
+def in_the_open(plan: Plan, releases: int) -> Plan:
+    """Returns the plan of noised gradients with noise of the same size in floating point, and without scores.
+
+    Repeats of a run use it: their sums need no masks, as they are released by no hospital.
+    """
+    part = replace(_gradients(plan), noise=gaussian_of(_gradients(plan).noise))
+    if isinstance(part, NoisedGradients):
+        part = replace(part, releases=releases, scores=0)
+    count = () if plan.count is None else (replace(plan.count, noise=gaussian_of(plan.count.noise)),)
+    return replace(plan, parts=(*count, part))
 
 
 def not_private(plan: Plan, releases: int) -> Plan:
@@ -139,10 +150,6 @@ def _gradients(plan: Plan) -> Gradients:
     if not isinstance(plan.training, NoisedGradients | CorrelatedGradients):
         raise PrivacyError("Noise is calibrated on sums of gradients here, and this plan noises something else.")
     return plan.training
-
-
-def _continuous(noise: GaussianEvent | DiscreteShares) -> GaussianEvent:
-    return noise if isinstance(noise, GaussianEvent) else noise.event
 
 
 def _check_worth(shares: DiscreteShares, noise_multiplier: float) -> None:

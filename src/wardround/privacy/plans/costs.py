@@ -13,9 +13,12 @@ from wardround.accounting.events import (
     SelfComposedEvent,
 )
 from wardround.accounting.terms import NeighboringRelation, PrivacyUnit
+from wardround.privacy.output_perturbation import OutputPerturbation
+from wardround.privacy.pictures import LocalRelease
 from wardround.privacy.plans.kinds import (
     About,
     CorrelatedGradients,
+    Evaluation,
     Noise,
     NoisedCounts,
     NoisedGradients,
@@ -27,7 +30,9 @@ from wardround.privacy.plans.kinds import (
     NotPrivate,
     OpenHistograms,
     Part,
+    Training,
 )
+from wardround.privacy.updates import UpdateMechanism
 
 
 def gaussian_of(noise: Noise) -> GaussianEvent:
@@ -78,32 +83,23 @@ def planned_releases(part: Part) -> int:
 
 def unit_of(part: Part) -> PrivacyUnit:
     """Returns the unit that a part protects."""
-    match part:
-        case NoisedUpdates() | NoisedHead():
-            return part.mechanism.unit
-        case NoisedPictures():
-            return part.release.unit
-        case (
-            NoisedCounts()
-            | NoisedGradients()
-            | CorrelatedGradients()
-            | NotPrivate()
-            | NothingTrained()
-            | NoisedHistograms()
-            | OpenHistograms()
-        ):
-            return PrivacyUnit.PATIENT
-        case _:
-            assert_never(part)
+    mechanism = _mechanism_of(part)
+    return PrivacyUnit.PATIENT if mechanism is None else mechanism.unit
 
 
 def relation_of(part: Part) -> NeighboringRelation:
     """Returns the relation between the neighbouring data sets of a part's guarantee."""
+    mechanism = _mechanism_of(part)
+    return NeighboringRelation.ADD_OR_REMOVE_ONE if mechanism is None else mechanism.relation
+
+
+def _mechanism_of(part: Part) -> UpdateMechanism | OutputPerturbation | LocalRelease | None:
+    """Returns the mechanism that has unit and relation of its own; None where a patient is added or removed."""
     match part:
         case NoisedUpdates() | NoisedHead():
-            return part.mechanism.relation
+            return part.mechanism
         case NoisedPictures():
-            return part.release.relation
+            return part.release
         case (
             NoisedCounts()
             | NoisedGradients()
@@ -113,29 +109,18 @@ def relation_of(part: Part) -> NeighboringRelation:
             | NoisedHistograms()
             | OpenHistograms()
         ):
-            return NeighboringRelation.ADD_OR_REMOVE_ONE
+            return None
         case _:
             assert_never(part)
 
 
 def about(part: Part) -> About:
     """Returns the persons that a part is about: parts about the same persons compose, others never meet."""
-    match part:
-        case NoisedHistograms() | OpenHistograms():
-            return About.TEST
-        case (
-            NoisedCounts()
-            | NoisedGradients()
-            | CorrelatedGradients()
-            | NoisedUpdates()
-            | NoisedHead()
-            | NoisedPictures()
-            | NotPrivate()
-            | NothingTrained()
-        ):
-            return About.TRAINING
-        case _:
-            assert_never(part)
+    if isinstance(part, Evaluation):
+        return About.TEST
+    if isinstance(part, NoisedCounts | Training):
+        return About.TRAINING
+    assert_never(part)
 
 
 def discrete_part(part: Part, releases: int) -> tuple[DiscretePart, ...]:

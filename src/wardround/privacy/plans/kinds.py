@@ -87,7 +87,6 @@ class PublicSize:
     num_patients: int
 
     def __post_init__(self) -> None:
-        """Refuses a number that sums cannot be divided by."""
         if self.num_patients < 1:
             raise PrivacyError(f"num_patients must be >= 1, got {self.num_patients}.")
 
@@ -121,7 +120,6 @@ class NoisedCounts:
     releases: int = 1
 
     def __post_init__(self) -> None:
-        """Refuses shares of noise that the noiser does not add."""
         _check_shares(self.noise, self.noiser)
 
 
@@ -148,7 +146,6 @@ class NoisedGradients:
     scores: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses fields that promise nothing."""
         _check_clip(self.clip)
         _check_sampling_prob(self.sampling_prob)
         _check_releases(self.releases)
@@ -179,7 +176,6 @@ class CorrelatedGradients:
     noiser: ByEachHospital | NoiseShares
 
     def __post_init__(self) -> None:
-        """Refuses fields that promise nothing."""
         _check_clip(self.clip)
         _check_by_hospitals(self.noiser)
         if self.clip.adaptive is not None:
@@ -207,7 +203,6 @@ class NoisedUpdates:
     noiser: ByEachHospital | NoiseShares
 
     def __post_init__(self) -> None:
-        """Refuses fields that promise nothing."""
         _check_sampling_prob(self.sampling_prob)
         _check_releases(self.releases)
         _check_by_hospitals(self.noiser)
@@ -225,7 +220,6 @@ class NoisedHead:
     noiser: ByEachHospital | NoiseShares
 
     def __post_init__(self) -> None:
-        """Refuses a noiser that sees what is to be noised."""
         _check_by_hospitals(self.noiser)
 
 
@@ -245,7 +239,6 @@ class NoisedPictures:
     hospitals: int
 
     def __post_init__(self) -> None:
-        """Refuses fields that mean nothing."""
         _check_sampling_prob(self.sampling_prob)
         ByEachHospital(self.hospitals)
 
@@ -267,7 +260,6 @@ class NotPrivate:
     hospitals: int
 
     def __post_init__(self) -> None:
-        """Refuses fields that mean nothing."""
         if not isinstance(self.participation, Correlation):
             _check_sampling_prob(self.participation)
         _check_releases(self.releases)
@@ -285,7 +277,6 @@ class NothingTrained:
     noiser: ByEachHospital | NoiseShares
 
     def __post_init__(self) -> None:
-        """Refuses a noiser that sees what is to be noised."""
         _check_by_hospitals(self.noiser)
 
 
@@ -320,7 +311,6 @@ class NoisedHistograms:
     releases: int = 1
 
     def __post_init__(self) -> None:
-        """Refuses fields that promise nothing."""
         _check_releases(self.releases)
         _check_by_hospitals(self.noiser)
         _check_shares(self.noise, self.noiser)
@@ -338,7 +328,6 @@ class OpenHistograms:
     hospitals: int
 
     def __post_init__(self) -> None:
-        """Refuses a federation of no hospital."""
         ByEachHospital(self.hospitals)
 
 

@@ -69,7 +69,6 @@ class Plan:
     division: Division = Division.BY_OWN_ID
 
     def __post_init__(self) -> None:
-        """Refuses parts that do not fit together."""
         trained = [part for part in self.parts if about(part) is About.TRAINING]
         if self.parts[len(trained) :] != tuple(part for part in self.parts if about(part) is About.TEST)[:1]:
             raise PrivacyError("A plan evaluates at most once, after training.")

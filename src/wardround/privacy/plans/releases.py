@@ -37,21 +37,11 @@ from wardround.types import Vector
 
 def noiser_of(part: Part) -> Noiser:
     """Returns who adds a part's noise."""
-    match part:
-        case (
-            NoisedCounts()
-            | NoisedGradients()
-            | CorrelatedGradients()
-            | NoisedUpdates()
-            | NoisedHead()
-            | NoisedHistograms()
-            | NothingTrained()
-        ):
-            return part.noiser
-        case NoisedPictures() | NotPrivate() | OpenHistograms():
-            return ByEachHospital(part.hospitals)
-        case _:
-            assert_never(part)
+    if isinstance(part, NoisedPictures | NotPrivate | OpenHistograms):
+        return ByEachHospital(part.hospitals)
+    if isinstance(part, Part):
+        return part.noiser
+    assert_never(part)
 
 
 def clip_of(part: Training) -> Clip:

@@ -1,1 +1,1 @@
-"""Several runs at once, each in a process of its own, and their comparison."""
+"""Several runs at once, in shared passes or each in a process of its own, and their comparison."""
