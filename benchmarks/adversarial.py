@@ -22,18 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.page import put_between
-from benchmarks.poisoned import spread
-from wardround.config import Study, parse_study
+from benchmarks.poisoned import spread, tabulate, x_rays
+from wardround.config import Study
 from wardround.coordinator.observer import Silent
 from wardround.models.card import read_card
 from wardround.models.load import load
 from wardround.simulation.materials import gather
 from wardround.simulation.run import run_study
 
-PAGE = Path(__file__).parents[1] / "docs" / "results.md"
-RESULT = Path(__file__).parent / "results" / "adversarial.json"
-OPENS, CLOSES = "<!-- written by benchmarks.adversarial -->", "<!-- end of benchmarks.adversarial -->"
 LEVELS = (1, 2, 4, 8)
 STEPS = 10
 PICTURES = 200
@@ -46,17 +42,12 @@ PRIVACY: dict[str, dict[str, Any]] = {
 
 def study_of(data: Path, privacy: dict[str, Any], seed: int) -> Study:
     rate = 0.05 if privacy["plan"] == "none" else 0.5  # gradients that are not clipped are longer
-    return parse_study(
-        {
-            "study": {"name": "adversarial", "seed": seed},
-            "site": {"layout": "chest_xray", "path": str(data)},
-            "data": {"image_size": 64},
-            "hospitals": {"count": 5, "split_seed": seed},
-            "model": {"name": "small_cnn"},
-            "privacy": {"num_patients": 2200, "images_per_patient": 1, "sampling_prob": 0.1, **privacy},
-            "federation": {"strategy": "fedsgd", "rounds": 40, "learning_rate": rate, "momentum": 0.9},
-        }
-    )
+    return x_rays(
+        data, "adversarial", seed,
+        model={"name": "small_cnn"},
+        privacy={"num_patients": 2200, "images_per_patient": 1, "sampling_prob": 0.1, **privacy},
+        federation={"strategy": "fedsgd", "rounds": 40, "learning_rate": rate, "momentum": 0.9},
+    )  # fmt: skip
 
 
 def perturbed(model: nn.Module, pictures: Tensor, labels: Tensor, level: float, steps: int, seed: int) -> Tensor:
@@ -117,19 +108,5 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="Write the table into docs/results.md.")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    found = list(runs(options))
-    print(table(found))
-    if options.write:
-        RESULT.write_text(json.dumps(found, indent=1) + "\n")
-        put_between(PAGE, OPENS, CLOSES, table(found))
-
-
 if __name__ == "__main__":
-    main()
+    tabulate("adversarial", runs, table, seeds=3, more={})

@@ -11,6 +11,7 @@ Not quiet: no time is measured. What is committed are rates over all patients; n
 import argparse
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def measured(study: Study, shadows: int) -> dict[str, Any]:
     return {
         "shadows": shadows,
         "trials": leak.figures[0].members + leak.figures[0].others,
-        "figures": [one.to_json() for one in leak.figures],
+        "figures": [asdict(one) for one in leak.figures],
         "bounds": [
             {"attack": one.name, "method": bound.method, "epsilon": bound.epsilon, "ceiling": bound.ceiling}
             for one in attacks

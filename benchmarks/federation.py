@@ -1,18 +1,24 @@
 """What carrying a round costs: in one process, over Unix sockets, and over FLARE, beside FLARE's own averaging.
 
-    python -m benchmarks.federation [--courier PYTHON] [--rounds 7] [--sizes 42 602 2365] [--hospitals 2 4 8]
-        [--ways process sockets flare averaging] [--quick] [--out FILE]
+    python -m benchmarks.federation [--courier PYTHON] [--rounds N] [--sizes 3.5k 0.7M 11M]
+        [--hospitals 2 4 8] [--ways process sockets flare averaging] [--quick] [--out FILE]
 
-Every setting is one run between hospitals: agents with folders of their own, and ledgers on disk. The network is linear
-on pictures of a given width, with 2 width^2 + 2 parameters (3.5 k, 0.7 M and 11 M by default), and a hospital has a few
-patients, so that a round is its exchanges: three under masks (announce with the model and the last sum, confirm,
-upload), and one between two hospitals, where a masked sum would hide nothing. `process` has the hospitals one after the
-other in this process; `sockets` and `flare` have an agent process each. A round's seconds are the median over all but
-the first; bytes are those of messages, both ways, without frames. `empty` is the median of an exchange of the smallest
-message, a greeting. `averaging` is FLARE's own workflow over the same processes and TLS: one exchange a round, a model
-down and a vector of its length up, nothing computed, noised, masked or signed (`benchmarks.federation_averaging`).
-Without `--courier`, the interpreter of the courier's environment, both are left out and said so. `--quick` is 3.5 k and
-0.7 M parameters with 4 hospitals, 4 rounds. Run on a quiet machine, with `OMP_NUM_THREADS=1` for this process too.
+Every setting is one run between hospitals: agents with folders of their own, and ledgers on disk. The network is
+linear, with classes x (width^2 + 1) parameters on pictures of a given width, and a hospital has a few patients, so that
+a round is its exchanges: three under masks (announce with the model and the last sum, confirm, upload), and one between
+two hospitals, where a masked sum would hide nothing. `process` has the hospitals one after the other in this process;
+`sockets` and `flare` have an agent process each. A round's seconds are the median over all but the first, without what
+follows the last round; bytes are those of messages, both ways, without frames. `empty` is the median of an exchange of
+the smallest message, a greeting. `averaging` is FLARE's own workflow over the same processes and TLS: one exchange a
+round, a model down and a vector of its length up, nothing computed, noised, masked or signed
+(`benchmarks.federation_averaging`). Without `--courier`, the interpreter of its environment, both are left out and said
+so. `--quick` is 3.5 k and 0.7 M parameters with 4 hospitals, 4 rounds.
+
+The whole table is 36 runs, of 9 rounds at 3.5 k parameters, 6 at 0.7 M and 3 at 11 M. Each row is written to `--out` as
+soon as it is measured, and the same command goes on behind the rows that are there. `GB` is by how much the machine's
+available memory fell during the run: at 11 M parameters 7.9 for eight hospitals over sockets; over FLARE the peaks of
+four hospitals' processes were 8.2 together, about 1.5 a hospital. Run on a quiet machine, with `OMP_NUM_THREADS=1` for
+this process too.
 """
 
 import argparse
@@ -20,14 +26,17 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +53,18 @@ from wardround.federation.wire.signatures import CoordinatorKeys
 from wardround.federation.wire.tables import decode_reply, encode_reply, encode_request
 from wardround.hospital.accepted import accept
 from wardround.hospital.desk import Desk
+from wardround.records.writing import write_whole
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
-from wardround.simulation.materials import gather
 from wardround.transport.unix import SocketChannel
 from wardround.types import HospitalName
-from wardround.work import SayHello
+from wardround.work import Announce, Answered, Confirm, SayHello, Upload
 
 ROOT = Path(__file__).parents[1]
 COURIER = ROOT / "couriers" / "flare"
-WIDTHS, HOSPITALS, WAYS = (42, 602, 2365), (2, 4, 8), ("process", "sockets", "flare", "averaging")
+HOSPITALS, WAYS = (2, 4, 8), ("process", "sockets", "flare", "averaging")
 OVER_FLARE = ("flare", "averaging")
-QUICK: dict[str, Any] = {"rounds": 4, "sizes": (42, 602), "hospitals": (4,)}
-PATIENTS = 6
+PATIENTS = 10
 """In each hospital."""
 LEAST_MASKED = 3
 EMPTY = 20
@@ -64,14 +72,30 @@ READY_S = 900.0
 """Seconds for processes to be there, pictures read; generous, as no figure has them."""
 
 
+@dataclass(frozen=True)
+class Size:
+    """A linear network, and the rounds of its runs."""
+
+    width: int
+    classes: int
+    rounds: int
+
+    @property
+    def parameters(self) -> int:
+        return self.classes * (self.width**2 + 1)
+
+
+SIZES = {"3.5k": Size(42, 2, 9), "0.7M": Size(602, 2, 6), "11M": Size(1000, 11, 3)}
+QUICK: dict[str, Any] = {"rounds": 4, "sizes": ("3.5k", "0.7M"), "hospitals": (4,)}
+
+
 class Timed:
-    """A channel that notes seconds and bytes of every exchange, by round."""
+    """A channel that notes seconds and bytes of every exchange of a round of training, by round."""
 
     def __init__(self, inner: Channel) -> None:
         self.inner = inner
-        self.seconds: dict[int, float] = {}
+        self.seconds: dict[int, list[float]] = {}
         self.bytes: dict[int, int] = {}
-        self.exchanges: dict[int, int] = {}
         self.empty: list[float] = []
 
     @property
@@ -81,28 +105,23 @@ class Timed:
     def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
         request = next(iter(requests.values()))
         if not self.empty:
-            self._measure_empty(requests, request)
+            hello = dict.fromkeys(requests, Request(request.study, 0, 1, SayHello()))
+            self.empty = [self._timed(hello, READY_S)[0] for _ in range(EMPTY + 1)][1:]
+        took, replies = self._timed(requests, deadline_s)
+        if isinstance(request.work, Answered | Announce | Confirm | Upload):
+            self.seconds.setdefault(request.round, []).append(took)
+            sizes = {key: len(body) for key, body in encoded(requests).items()}
+            sent = sum(sizes[id(one)] for one in requests.values())
+            came = sum(len(encode_reply(one)) for one in replies.values())
+            self.bytes[request.round] = self.bytes.get(request.round, 0) + sent + came
+        return replies, Failures()
+
+    def _timed(self, requests: Requests, deadline_s: float) -> tuple[float, Replies]:
         began = time.perf_counter()
         replies, failures = self.inner.ask(requests, deadline_s)
-        took = time.perf_counter() - began
         if failures:
             raise FederationError(f"A benchmark needs every answer, and got {failures}.")
-        round = request.round
-        sent = sum(len(encode_request(one)) for one in requests.values())
-        self.exchanges[round] = self.exchanges.get(round, 0) + 1
-        self.seconds[round] = self.seconds.get(round, 0.0) + took
-        self.bytes[round] = (
-            self.bytes.get(round, 0) + sent + sum(len(encode_reply(one)) for one in replies.values())
-        )
-        return replies, failures
-
-    def _measure_empty(self, requests: Requests, request: Request) -> None:
-        hello = dict.fromkeys(requests, Request(request.study, 0, 1, SayHello()))
-        self.inner.ask(hello, READY_S)
-        for _ in range(EMPTY):
-            began = time.perf_counter()
-            self.inner.ask(hello, READY_S)
-            self.empty.append(time.perf_counter() - began)
+        return time.perf_counter() - began, replies
 
 
 class InProcess:
@@ -115,8 +134,9 @@ class InProcess:
     def ask(self, requests: Requests, deadline_s: float) -> tuple[Replies, Failures]:
         replies, failures = Replies(), Failures()
         self._exchange += 1
+        bodies = encoded(requests)
         for name, request in requests.items():
-            [signed] = self._keys.sign(encode_request(request), [name], self._exchange)
+            [signed] = self._keys.sign(bodies[id(request)], [name], self._exchange)
             answer = self._desks[name].answer(signed.content)
             match decode_reply(self._keys.open(answer, signed), Limits()):
                 case Failure() as failure:
@@ -126,45 +146,44 @@ class InProcess:
         return replies, failures
 
 
-def study_of(width: int, hospitals: int, rounds: int, cache: Path) -> Study:
-    names = [f"site-{number}" for number in range(1, hospitals + 1)]
-    phantom = {
-        "patients": PATIENTS * hospitals,
-        "sites": hospitals,
-        "image_size": 64,
-        "max_images": 1,
-        "seed": 1,
-    }
+def encoded(requests: Requests) -> dict[int, bytes]:
+    """Returns the bytes of each request, once where several hospitals are sent the same, by its identity."""
+    return {key: encode_request(one) for key, one in {id(one): one for one in requests.values()}.items()}
+
+
+def study_of(size: Size, hospitals: int, rounds: int) -> Study:
+    classes = ["clear", "lesion", *(f"no patient has {number}" for number in range(2, size.classes))]
     privacy: dict[str, Any] = {"num_patients": PATIENTS * hospitals}
     privacy |= {"sum": "masked"} if hospitals >= LEAST_MASKED else {"trust": "nobody"}
     federation = {} if hospitals >= LEAST_MASKED else {"strategy": "fedavg", "local_steps": 1}
     return parse_study(
         {
             "study": {"name": "one-round", "seed": 1},
-            "site": {"layout": "phantom", "phantom": phantom},
-            "data": {"image_size": width, "classes": ["clear", "lesion"]},
-            "hospitals": {"count": hospitals, "names": names, "scheme": "site"},
+            "site": {"layout": "phantom"},
+            "data": {"image_size": size.width, "classes": classes},
+            "hospitals": {"count": hospitals, "names": names_of(hospitals)},
             "model": {"name": "linear"},
             "privacy": {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "accountant": "rdp", **privacy},
             "federation": {"rounds": rounds, "evaluate_every": rounds, **federation},
-            "performance": {"threads": 1, "cache": str(cache)},
+            "performance": {"threads": 1},
         }
     )  # fmt: skip
+
+
+def names_of(hospitals: int) -> list[HospitalName]:
+    return [HospitalName(f"site-{number}") for number in range(1, hospitals + 1)]
 
 
 def make_homes(folder: Path, study: Study) -> tuple[dict[HospitalName, Path], CoordinatorKeys]:
     """Makes a folder for each hospital, which has accepted the study; returns them and the coordinator's keys."""
     coordinator = SigningKey.new(secrets.token_bytes)
-    dealt = gather(study, Silent()).split.hospitals
-    options = ", ".join(f"{key} = {value}" for key, value in study.site.phantom.model_dump().items())
-    keys = {name: SigningKey.new(secrets.token_bytes) for name in dealt}
-    for name, key in keys.items():
+    keys = {name: SigningKey.new(secrets.token_bytes) for name in names_of(study.hospitals.count)}
+    for number, (name, key) in enumerate(keys.items(), start=1):
         home = folder / name
         home.mkdir(mode=0o700)
-        (home / "cohort.txt").write_text("".join(f"{patient.id}\n" for patient in dealt[name]))
         (home / "site.toml").write_text(
-            f'[hospital]\nname = "{name}"\ncohort = "cohort.txt"\n[site]\nlayout = "phantom"\n'
-            f"phantom = {{ {options} }}\n"
+            f'[hospital]\nname = "{name}"\n[site]\nlayout = "phantom"\nphantom = {{ patients = {PATIENTS}, '
+            f"sites = 1, image_size = 64, max_images = 1, seed = {number} }}\n"
         )
         (home / "policy.toml").write_text("[policy]\nepsilon_limit = 1000.0\ndelta = 1e-3\n")
         key.write(home / "identity.pem")
@@ -229,25 +248,18 @@ def make_kits(folder: Path, names: Sequence[str], courier: Path | None) -> tuple
     return program
 
 
-def averaged(width: int, hospitals: int, rounds: int, courier: Path | None) -> dict[str, Any]:
+def averaged(size: Size, hospitals: int, rounds: int, courier: Path | None, folder: Path) -> dict[str, Any]:
     """Returns one row of FLARE's own federated averaging."""
-    folder, parameters = Path(tempfile.mkdtemp(prefix="wr-")), 2 * width**2 + 2
-    names = [f"site-{number}" for number in range(1, hospitals + 1)]
-    try:
-        with ExitStack() as stack:
-            make_kits(folder, names, courier)
-            program = (courier, "-m", "benchmarks.federation_averaging")
-            for name in ("coordinator", *names):
-                up = (*program, folder / "kits" / name, folder / "s", parameters, rounds, hospitals)
-                stack.enter_context(running(up, folder / f"{name}.txt"))
-            wait_for([folder / "s" / "averaging.json"])
-            seconds = json.loads((folder / "s" / "averaging.json").read_text())
-    finally:
-        shutil.rmtree(folder)
+    parameters, names = size.parameters, names_of(hospitals)
+    with ExitStack() as stack:
+        make_kits(folder, names, courier)
+        program = (courier, "-m", "benchmarks.federation_averaging")
+        for name in ("coordinator", *names):
+            up = (*program, folder / "kits" / name, folder / "s", parameters, rounds, hospitals)
+            stack.enter_context(running(up, folder / f"{name}.txt"))
+        wait_for([folder / "s" / "averaging.json"])
+        seconds = json.loads((folder / "s" / "averaging.json").read_text())
     return {
-        "way": "averaging",
-        "parameters": parameters,
-        "hospitals": hospitals,
         "exchanges": 1,
         "seconds": statistics.median(seconds),
         "bytes": 2 * hospitals * 4 * parameters,
@@ -263,69 +275,116 @@ def wait_for(paths: Sequence[Path]) -> None:
         time.sleep(0.1)
 
 
-def measured(way: str, width: int, hospitals: int, rounds: int, courier: Path | None) -> dict[str, Any]:
+def measured(way: str, size: Size, hospitals: int, rounds: int, courier: Path | None) -> dict[str, Any]:
     """Returns one row: seconds and bytes of a round."""
-    if way == "averaging":
-        return averaged(width, hospitals, rounds, courier)
     folder = Path(tempfile.mkdtemp(prefix="wr-"))  # short: the path of a socket has at most 100 bytes
+    began = time.perf_counter()
     try:
-        study = study_of(width, hospitals, rounds, folder / "cache")
-        homes, keys = make_homes(folder, study)
-        with opened(way, homes, keys, folder, courier) as channel:
-            timed = Timed(channel)
-            coordinate(study, timed, keys.hospitals, SigningKey.new(secrets.token_bytes), folder / "run", Silent())
+        with memory_taken() as taken:
+            measure = averaged if way == "averaging" else lambda *given: coordinated(way, *given)
+            row = measure(size, hospitals, rounds, courier, folder)
     finally:
         shutil.rmtree(folder)
+    place = {"way": way, "parameters": size.parameters, "hospitals": hospitals, "rounds": rounds}
+    return place | row | {"gigabytes": taken[0] / 1e9, "whole_run_s": time.perf_counter() - began}
+
+
+def coordinated(
+    way: str, size: Size, hospitals: int, rounds: int, courier: Path | None, folder: Path
+) -> dict[str, Any]:
+    """Returns one row of a run between hospitals."""
+    study = study_of(size, hospitals, rounds)
+    homes, keys = make_homes(folder, study)
+    with opened(way, homes, keys, folder, courier) as channel:
+        timed = Timed(channel)
+        coordinate(study, timed, keys.hospitals, SigningKey.new(secrets.token_bytes), folder / "run", Silent())
     later = [seconds for round, seconds in timed.seconds.items() if round > 1]
     return {
-        "way": way,
-        "parameters": 2 * width**2 + 2,
-        "hospitals": hospitals,
-        "exchanges": int(statistics.median(count for round, count in timed.exchanges.items() if round > 1)),
-        "seconds": statistics.median(later),
+        "exchanges": len(later[0]),
+        "seconds": statistics.median(map(sum, later)),
         "bytes": int(statistics.median(count for round, count in timed.bytes.items() if round > 1)),
         "empty": statistics.median(timed.empty),
     }
 
 
+@contextmanager
+def memory_taken() -> Iterator[list[int]]:
+    """Gives the most bytes by which the machine's available memory falls while the block runs."""
+    before, taken, ended = available(), [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            taken[0] = max(taken[0], before - available())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield taken
+    finally:
+        ended.set()
+        thread.join()
+
+
+def available() -> int:
+    return next(
+        int(line.split()[1]) * 1024
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemAvailable")
+    )
+
+
 def main() -> None:
     options = _options()
-    table: dict[str, Any] = {"machine": machine(1), "rounds": options.rounds, "rows": []}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # agents and courier end with this process
     ways = [way for way in options.ways if way not in OVER_FLARE or options.courier is not None]
     if len(ways) < len(options.ways):
         print("flare and averaging are left out: --courier, the interpreter of its environment, is not given")
+    table: dict[str, Any] = {"machine": machine(1), "rows": []}
+    if options.out is not None and options.out.exists():
+        table = json.loads(options.out.read_text())
+    sizes = [SIZES[name] for name in options.sizes]
+    cells = [(way, size, hospitals) for size in sizes for hospitals in options.hospitals for way in ways]
     print(
-        f"{'parameters':>10} {'hospitals':>9}  {'way':9} {'s a round':>10} {'empty, s':>9} {'empties':>9} {'MB':>8}"
+        f"{'cell':>7} {'parameters':>10} {'hospitals':>9}  {'way':9} {'s a round':>10} {'/process':>9} "
+        f"{'empty, s':>9} {'empties':>9} {'MB':>8} {'GB':>5} {'run, s':>6}"
     )
-    for width in options.sizes:
-        for hospitals in options.hospitals:
-            for way in ways:
-                row = measured(way, width, hospitals, options.rounds, options.courier)
-                table["rows"].append(row)
-                empty = row["empty"]
-                over = (
-                    ["-", "-"]
-                    if empty is None
-                    else [f"{empty:.4f}", f"{row['seconds'] / (row['exchanges'] * empty):.2f}"]
-                )
-                print(
-                    f"{row['parameters']:10} {hospitals:9}  {way:9} {row['seconds']:10.3f} {over[0]:>9} "
-                    f"{over[1]:>9} {row['bytes'] / 1e6:8.2f}",
-                    flush=True,
-                )
-    if options.out is not None:
-        options.out.write_text(json.dumps(table, indent=2) + "\n")
+    for number, (way, size, hospitals) in enumerate(cells, start=1):
+        rounds = options.rounds or size.rounds
+        row = row_in(table, way, size, hospitals)
+        if row is None or row.get("rounds") != rounds:
+            row = measured(way, size, hospitals, rounds, options.courier)
+            table["rows"].append(row)
+            if options.out is not None:
+                write_whole(options.out, (json.dumps(table, indent=2) + "\n").encode())
+        print(f"{number:3}/{len(cells):3} " + line_of(row, row_in(table, "process", size, hospitals)), flush=True)
+
+
+def row_in(table: dict[str, Any], way: str, size: Size, hospitals: int) -> dict[str, Any] | None:
+    """Returns the last row of a setting; None before it is measured."""
+    place = (way, size.parameters, hospitals)
+    found = [row for row in table["rows"] if (row["way"], row["parameters"], row["hospitals"]) == place]
+    return found[-1] if found else None
+
+
+def line_of(row: dict[str, Any], process: dict[str, Any] | None) -> str:
+    empty = row["empty"]
+    over = ["-"] * 2 if empty is None else [f"{empty:.4f}", f"{row['seconds'] / (row['exchanges'] * empty):.2f}"]
+    times = "-" if process is None else f"{row['seconds'] / process['seconds']:.2f}"
+    return (
+        f"{row['parameters']:10} {row['hospitals']:9}  {row['way']:9} {row['seconds']:10.3f} {times:>9} {over[0]:>9} "
+        f"{over[1]:>9} {row['bytes'] / 1e6:8.2f} {row['gigabytes']:5.1f} {row['whole_run_s']:6.0f}"
+    )
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--courier", type=Path)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--sizes", type=int, nargs="+", default=WIDTHS, help="widths of a picture, in pixels")
+    parser.add_argument("--rounds", type=int, help="for all sizes alike")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=tuple(SIZES))
     parser.add_argument("--hospitals", type=int, nargs="+", default=HOSPITALS)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--quick", action="store_true", help="two sizes, four hospitals, four rounds")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="gets every row, and the next run goes on behind them")
     options = parser.parse_args()
     if options.quick:
         vars(options).update(QUICK)

@@ -1,6 +1,7 @@
 """Bad hospitals: what each attack from inside does to a private head, for every aggregator.
 
     python -m benchmarks.poisoned --data path/to/chest_xray --other path/to/nifti [--seeds 5] [--write]
+    python -m benchmarks.poisoned ... --rules multi-krum    # the others as committed
 
 Five hospitals, one and two of them bad, and a linear head on histograms of gradients of 64 x 64 pixels, projected onto
 128 numbers: 258 parameters. The study's plan, strategy, clip, noise and aggregator are the ones of a run. Ledgers and
@@ -25,7 +26,7 @@ import argparse
 import itertools
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,6 @@ from wardround.types import HospitalName, Pictures
 from wardround.work import GradientSum
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
-RESULT = Path(__file__).parent / "results" / "poisoned.json"
-OPENS, CLOSES = "<!-- written by benchmarks.poisoned -->", "<!-- end of benchmarks.poisoned -->"
 HOSPITALS, SIDE, WIDTH, ROUNDS = 5, 64, 128, 20
 DATA_ATTACKS = ("wrong labels", "noise", "modality", "backdoor")
 UPDATE_ATTACKS = {"sign-flipped": -1.0, "scaled": -10.0}
@@ -96,16 +95,14 @@ def study_of(data: Path, privacy: dict[str, Any], rule: dict[str, Any], bad: int
         "momentum": 0.9,
         "score_rounds": 0,
     }
-    return parse_study(
-        {
-            "study": {"name": "poisoned", "seed": seed},
-            "site": {"layout": "chest_xray", "path": str(data)},
-            "data": {"image_size": SIDE},
-            "hospitals": {"count": HOSPITALS, "split_seed": seed},
-            "model": {"name": "features"},
-            "privacy": section,
-            "federation": federation | rule,
-        }
+    return x_rays(
+        data,
+        "poisoned",
+        seed,
+        HOSPITALS,
+        model={"name": "features"},
+        privacy=section,
+        federation=federation | rule,
     )
 
 
@@ -233,6 +230,8 @@ def runs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     norms = {name: BOUND * usual_norm(pool, options.data, privacy) for name, privacy in PRIVACY.items()}
     for seed in range(options.seeds):
         for (kind, privacy), (rule, given) in itertools.product(PRIVACY.items(), RULES.items()):
+            if options.rules and rule not in options.rules:
+                continue
             if kind == "epsilon 8, shares of noise" and rule != "mean":
                 continue  # masks hide single answers
             keys = {"norm_bound": norms[kind]} if "norm_bound" in given else given
@@ -274,20 +273,61 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines[1:])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def tabulate(
+    name: str,
+    runs: Callable[[argparse.Namespace], Iterator[dict[str, Any]]],
+    table: Callable[[list[dict[str, Any]]], str],
+    *,
+    seeds: int,
+    more: Mapping[str, Any],
+) -> None:
+    """Runs a benchmark on the X-rays from the command line, prints its table, and writes figures and table if asked to.
+
+    Args:
+        name: of the benchmark; its figures are in results/NAME.json, and its table is in docs/results.md.
+        runs: yields rows.
+        table: of all rows.
+        seeds: repetitions, by default.
+        more: further options, and what argparse is told of each.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--other", type=Path, required=True, help="A folder of NIfTI volumes: the other modality.")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--write", action="store_true", help="Write the table into docs/results.md.")
+    for option, told in more.items():
+        parser.add_argument(option, **told)
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = list(runs(options))
+    rules = getattr(options, "rules", None)
+    if rules:  # beside the committed figures of the other rules
+        found = [row for row in json.loads(result_of(name).read_text()) if row["aggregate"] not in rules] + found
     print(table(found))
     if options.write:
-        RESULT.write_text(json.dumps(found, indent=1) + "\n")
-        put_between(PAGE, OPENS, CLOSES, table(found))
+        result_of(name).write_text(json.dumps(found, indent=1) + "\n")
+        put_between(
+            PAGE, f"<!-- written by benchmarks.{name} -->", f"<!-- end of benchmarks.{name} -->", table(found)
+        )
+
+
+def result_of(name: str) -> Path:
+    return Path(__file__).parent / "results" / f"{name}.json"
+
+
+def x_rays(data: Path, name: str, seed: int, hospitals: int = 5, **sections: dict[str, Any]) -> Study:
+    """Returns a study of chest X-rays at 64 x 64; the seed deals out the patients and draws the noise."""
+    return parse_study(
+        {
+            "study": {"name": name, "seed": seed},
+            "site": {"layout": "chest_xray", "path": str(data)},
+            "data": {"image_size": SIDE},
+            "hospitals": {"count": hospitals, "split_seed": seed},
+            **sections,
+        }
+    )
 
 
 if __name__ == "__main__":
-    main()
+    other = {"type": Path, "required": True, "help": "A folder of NIfTI volumes: the other modality."}
+    only = {"nargs": "*", "choices": list(RULES), "help": "Aggregators that are run anew; default: all."}
+    tabulate("poisoned", runs, table, seeds=5, more={"--other": other, "--rules": only})

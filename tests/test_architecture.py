@@ -262,7 +262,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
     },
     "models": {
         "initialise": set(),
-        "vectors": {"network"},
+        "vectors": {"network", "weights"},
         "weights": set(),
         "network": {"weights"},
         "stages": {"network", "weights"},
@@ -273,7 +273,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "operating_point": set(),
         "card": {"backbones", "network", "operating_point", "vectors"},
         "load": {"card", "catalogue", "network", "weights"},
-        "linear": {"network"},
+        "linear": {"network", "networks"},
     },
 }
 THIRD_PARTY_BANS = {

@@ -202,18 +202,6 @@ class Evaluate:
     weights: Vector = field(repr=False)
 
 
-@dataclass(frozen=True)
-class OwnFigures:
-    """The final model, for the hospital's own figures on its own test patients; nothing of them leaves.
-
-    Attributes:
-        weights: the final model, (parameter,).
-    """
-
-    name: ClassVar[str] = "own-figures"
-    weights: Vector = field(repr=False)
-
-
 Counted: TypeAlias = CountPatients | CountClasses
 """Work of round 0: numbers that are needed before the first model is sent."""
 
@@ -291,7 +279,7 @@ class GiveReceipt:
 
 @dataclass(frozen=True)
 class Finish:
-    """The finished model of the study, for the hospital to keep.
+    """The finished model of the study, for the hospital to keep, and for its own figures on its own test patients.
 
     Attributes:
         model: the bytes of `model.safetensors`.
@@ -317,7 +305,7 @@ Masked: TypeAlias = Announce | Confirm | Upload | Receive
 """The exchanges of one attempt at a masked sum."""
 
 Said: TypeAlias = SayHello | GiveReceipt | Finish
-"""Facts that a hospital states of itself, and what it is told at the end: no patient's data are computed on, and
-nothing is charged."""
+"""Facts that a hospital states of itself, and what it is told at the end: nothing of a patient leaves, and nothing is
+charged."""
 
-Work: TypeAlias = Answered | Masked | Said | OwnFigures
+Work: TypeAlias = Answered | Masked | Said

@@ -18,10 +18,9 @@ from wardround.accounting.events import (
 from wardround.audit import NEIGHBOURS, REPLACED, Claim, audit_scheme
 from wardround.audit.broken import SCHEMES, try_all, try_one
 from wardround.audit.neighbours import WIDTH
-from wardround.audit.schemes import RUNS
 from wardround.errors import PrivacyError
 
-FEW = 600
+FEW, RUNS = 600, 6000
 SMALL = ("one scalar Laplace draw an image", "the same noise at every hospital", "noise reused between rounds")
 NAMES = {scheme.name: scheme for scheme in SCHEMES}
 ONE = GaussianEvent(1.0)
@@ -52,9 +51,8 @@ def test_every_repair_passes_at_the_same_power(name):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("seed", [100, 200])
-def test_other_seeds_come_to_the_same(seed):
-    assert [one.found.caught for one in try_all(seed)] == [one.broken for one in try_all(seed)]
+def test_another_seed_comes_to_the_same():
+    assert [one.name for one in try_all(100, RUNS) if one.found.caught != one.broken] == []
 
 
 # Schemes that the statistics were not made for.
@@ -205,9 +203,8 @@ TIED = (
 
 @pytest.mark.parametrize(("release", "event"), family(TIED, keep=[TIED[4]]))
 def test_noise_that_is_tied_to_something_is_caught(release, event):
-    assert audit_scheme(
-        release, NEIGHBOURS, Claim.of(event), runs=FEW if release is noise_on_a_grid else RUNS
-    ).caught
+    few = {"runs": FEW} if release is noise_on_a_grid else {}
+    assert audit_scheme(release, NEIGHBOURS, Claim.of(event), **few).caught
 
 
 def randomised_response(dataset, seed, epsilon=1.0):

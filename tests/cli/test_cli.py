@@ -155,6 +155,9 @@ def test_check_prints_the_study_and_the_promise_and_opens_no_picture(wardround, 
     assert against
     assert all("at delta = 0.001" in line for line in against)
     assert "40 patients" in ended.out
+    promise = [line for line in ended.out.splitlines() if line.startswith(("- ", "  ")) and line not in against]
+    assert promise[0].startswith("- Adding or removing one patient")
+    assert max(map(len, promise)) <= 100, "a list of sentences in short lines"
 
 
 def test_check_prints_one_json_object(wardround, study_file):

@@ -211,7 +211,7 @@ def test_a_run_gives_contributions_and_charges_each_hospital_for_its_rounds(tiny
     path = run_study(study, tmp_path / "run", Silent()).path
     lines: list[Any] = read_lines(path / "rounds.jsonl")
     [*before, last] = lines
-    assert sum(last["contributions"]) == pytest.approx(1, rel=1e-3)
+    assert math.fsum(last["contributions"]) == pytest.approx(1, rel=1e-3)
     assert not any("contributions" in line for line in before)
     charges = charges_in(path / "ledger.sqlite")
     assert [len(of) for of in charges.values()] == [1 + 5] * 4  # a count, and all rounds but one

@@ -21,8 +21,9 @@ from tests.federation.message_values import (
     same,
 )
 
+from wardround.boundary.documents import DEEPEST
 from wardround.errors import FederationError
-from wardround.federation.wire.frame import DEEPEST, MOST_HEADER_BYTES, VERSION
+from wardround.federation.wire.frame import MOST_HEADER_BYTES, VERSION
 from wardround.federation.wire.limits import Limits
 from wardround.federation.wire.tables import decode_reply, decode_request, encode_reply, encode_request
 

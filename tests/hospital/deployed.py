@@ -1,11 +1,21 @@
 """Deployed hospitals with folders of their own, of phantoms."""
 
+import hashlib
+import json
+
+from safetensors.numpy import save
+
+from wardround.agreed.model_card import card_of
 from wardround.config import parse_study
 from wardround.config.site import read_policy, read_site
 from wardround.hospital.opening import open_hospital
+from wardround.images.entries import Target
+from wardround.models.card import WeightsCard
+from wardround.models.vectors import named_weights
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
+from wardround.work import Finish
 
 NAMES = ("north", "south", "east")
 COORDINATOR = SigningKey.new(system_entropy)
@@ -34,10 +44,10 @@ def study_of(privacy, federation, *, data=None, model=None, hospitals=None, eval
     )
 
 
-def make_folders(parent):
+def make_folders(parent, names=NAMES):
     """A folder a hospital, with its site, policy, key and the others' pinned keys; and the public keys."""
-    keys = {name: SigningKey.new(system_entropy) for name in NAMES}
-    for seed, name in enumerate(NAMES):
+    keys = {name: SigningKey.new(system_entropy) for name in names}
+    for seed, name in enumerate(names):
         folder = parent / name
         folder.mkdir()
         (folder / "site.toml").write_text(SITE.format(name=name, seed=seed))
@@ -45,9 +55,20 @@ def make_folders(parent):
         keys[name].write(folder / "identity.pem")
         Pins({other: key.public for other, key in keys.items() if other != name}).write(folder / "pins.toml")
         Pins({"the coordinator": COORDINATOR.public}).write(folder / "coordinators.toml")
-    return {name: parent / name for name in NAMES}, {name: key.public for name, key in keys.items()}
+    return {name: parent / name for name in names}, {name: key.public for name, key in keys.items()}
 
 
 def open_from(folder, study):
     """The hospital of a folder, as a context."""
     return open_hospital(folder, read_site(folder / "site.toml"), read_policy(folder / "policy.toml"), study)
+
+
+def finished(study, network, weights=None, *, model=b""):
+    """A finished model of a study, with a card and a certificate that name it; `model` takes the place of its bytes."""
+    model = model or save(named_weights(network, weights))
+    of = WeightsCard(sha256=hashlib.sha256(model).hexdigest(), models=())
+    card = card_of(
+        study, network, of, target=Target.CLASSES, classes=("clear", "lesion"), channels=1, statement="a test"
+    )
+    certificate = {"study_digest": study.digest, "model_sha256": of.sha256}
+    return Finish(model, json.dumps(card.to_json()).encode(), json.dumps(certificate).encode())

@@ -17,8 +17,7 @@ from wardround.federation.channel import InProcessChannel
 from wardround.federation.masked import MaskedAggregator
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.hospital.hospital import Hospital
-from wardround.hospital.masked import MaskedRounds, _Attempt
-from wardround.hospital.masked_count import counted_rows
+from wardround.hospital.masked import MaskedRounds, _Attempt, counted_rows
 from wardround.noisers import Trust
 from wardround.privacy.plans.calibrate import with_shares
 from wardround.privacy.plans.wording import clipping_terms

@@ -1,18 +1,18 @@
 """The desk of a hospital: accepted studies alone are answered, and what goes wrong is a code."""
 
-import hashlib
 import json
 from dataclasses import replace
 from datetime import datetime
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save
 from tests.cases import examples
 from tests.errors import raises_code
-from tests.hospital.deployed import COORDINATOR, make_folders, study_of
+from tests.hospital.deployed import COORDINATOR, finished, make_folders, study_of
 
-from wardround.agreed.model_card import card_of
 from wardround.config.site import read_policy, read_site
 from wardround.errors import FederationError, MachineError
 from wardround.federation.messages import (
@@ -33,12 +33,10 @@ from wardround.hospital import desk as desk_module
 from wardround.hospital.accepted import accept, accepted_digests
 from wardround.hospital.desk import Desk
 from wardround.hospital.kept import replies
-from wardround.images.entries import Target
-from wardround.models.card import WeightsCard
 from wardround.secure_aggregation.keys.identity import SigningKey
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.secure_aggregation.keys.secret import system_entropy
-from wardround.work import Announce, Confirm, Finish, GiveReceipt, GradientSum, SayHello
+from wardround.work import Announce, Confirm, GiveReceipt, GradientSum, SayHello
 
 ALONE = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "trust": "nobody", "num_patients": 36}
 SIGNED = 68
@@ -186,12 +184,15 @@ def test_a_coordinator_of_other_studies_is_refused_by_a_study_that_another_one_r
 def test_an_earlier_model_is_not_put_in_place_of_a_later_one_after_a_restart(north):
     accepted(north, ONE)
     with Desk(north) as desk:
-        earlier, later = (finish(desk, model) for model in (b"earlier", b"later"))
+        workbench = desk.open(ONE.digest).agent.workbench
+        earlier, later = (
+            finished(ONE, workbench.network, workbench.initial_weights * size) for size in (1, np.float32(2))
+        )
         assert asked(desk, ONE, earlier, exchange=1) == Received()
         assert asked(desk, ONE, later, exchange=2) == Received()
     with Desk(north) as desk:
         assert asked(desk, ONE, earlier, exchange=1) == Failure(FailureCode.REFUSED_REPLAY, Stage.ADMISSION)
-    assert (north / "finished" / ONE.digest / "model.safetensors").read_bytes() == b"later"
+    assert (north / "finished" / ONE.digest / "model.safetensors").read_bytes() == later.model
 
 
 def test_a_disk_on_which_an_exchange_cannot_be_noted_is_a_code(north, monkeypatch):
@@ -267,26 +268,24 @@ def test_an_offered_study_is_accepted_by_rule_where_the_policy_says_so(north):
     assert 'by = "policy.toml"' in (north / "accepted" / f"{ONE.digest}.toml").read_text()
 
 
-def finish(desk, model):
-    """A finished model of the first study, with a card and a certificate that name it."""
-    workbench = desk.open(ONE.digest).agent.workbench
-    weights = WeightsCard(sha256=hashlib.sha256(model).hexdigest(), models=())
-    card = card_of(
-        ONE, workbench.network, weights, target=Target.CLASSES, classes=("clear", "lesion"), channels=1,
-        statement="a test",
-    )  # fmt: skip
-    certificate = {"study_digest": ONE.digest, "model_sha256": weights.sha256}
-    return Finish(model, json.dumps(card.to_json()).encode(), json.dumps(certificate).encode())
-
-
-WRONG = ({"model": b"another"}, {"card": b"{}"}, {"card": b"\xff"}, {"certificate": b"[]"}, {"certificate": b""})
+WRONG: tuple[dict[str, bytes], ...] = (
+    {"model": b"another"},
+    {"card": b"{}"},
+    {"card": b"\xff"},
+    {"certificate": b"[]"},
+    {"certificate": b""},
+)
 
 
 def test_a_finished_model_that_its_card_and_certificate_do_not_name_is_not_kept(north):
     accepted(north, ONE)
-    model = b"parameters"
     with Desk(north) as desk:
-        whole = finish(desk, model)
+        workbench = desk.open(ONE.digest).agent.workbench
+        whole = finished(ONE, workbench.network, workbench.initial_weights)
+        no_tensors = finished(ONE, workbench.network, model=b"no tensors")
+        of_another = finished(ONE, workbench.network, model=save({"other": workbench.initial_weights}))
+        for wrong in (no_tensors, of_another):
+            assert asked(desk, ONE, wrong) == Failure(FailureCode.PROTOCOL, Stage.ADMISSION)
         for wrong in WRONG:
             assert asked(desk, ONE, replace(whole, **wrong)) == Failure(FailureCode.PROTOCOL, Stage.ADMISSION)
         assert not (north / "finished").exists()
@@ -294,7 +293,7 @@ def test_a_finished_model_that_its_card_and_certificate_do_not_name_is_not_kept(
         larger = replace(whole, model=bytes(desk.open(ONE.digest).limits.model_bytes + 1))
         assert asked(desk, ONE, larger) == Failure(FailureCode.REFUSED_POLICY, Stage.ADMISSION)
     kept = north / "finished" / ONE.digest
-    assert (kept / "model.safetensors").read_bytes() == model
+    assert (kept / "model.safetensors").read_bytes() == whole.model
     assert {path.stat().st_mode & 0o777 for path in kept.iterdir()} == {0o600}
 
 
@@ -305,6 +304,8 @@ FORBIDDING = {
     "epsilon_limit": ("policy.toml", ("epsilon_limit = 50.0", "epsilon_limit = 40.0")),
     "a pin": ("pins.toml", ("south", "another")),
     "acceptance": (f"accepted/{MASKED.digest}.toml", None),
+    "another site": ("site.toml", ("seed = 0", "seed = 5")),
+    "a cohort": ("site.toml", ('name = "north"', 'name = "north"\ncohort = "cohort.txt"')),
 }
 
 

@@ -11,12 +11,12 @@ from tests.cases import family
 from tests.charges import charges_of
 from tests.errors import raises_code
 from tests.hospital.bytes_channel import reply_to
-from tests.hospital.deployed import open_from, study_of
+from tests.hospital.deployed import finished, open_from, study_of
 from tests.hospital.evaluated import ALONE, MASKED, NOISED, REFUSED, ROUNDS, WEIGHTS, allow, asked_study
 
 from wardround.agreed.plans import plan_of
 from wardround.config.site import read_policy, read_site
-from wardround.errors import PrivacyError
+from wardround.errors import PrivacyError, WardroundError
 from wardround.federation.messages import Answer, Failure, FailureCode, Received, Request, Stage
 from wardround.federation.wire.tables import encode_request
 from wardround.hospital.accepted import accept
@@ -24,7 +24,8 @@ from wardround.hospital.examined.patients import set_aside
 from wardround.hospital.kept.replies import Replies
 from wardround.hospital.pictures import read_images
 from wardround.ledger.file import LedgerFile
-from wardround.work import Evaluate, GradientSum, OwnFigures
+from wardround.models.vectors import to_vector, vector_of
+from wardround.work import Evaluate, GradientSum
 
 NO_SPARE = Failure(FailureCode.REFUSED_SPARE, Stage.ADMISSION)
 
@@ -165,6 +166,21 @@ def test_an_epsilon_above_the_policys_is_refused(folders):
         pass
 
 
+@pytest.mark.parametrize("why", ["the rounds cost more than the limit", "a pin is missing"])
+def test_a_study_that_is_refused_keeps_no_budget_back(folders, why):
+    """Test patients, or all of them, would have been short of it in every study that follows."""
+    north = folders[0]["north"]
+    if why == "a pin is missing":
+        study, code = asked_study(MASKED), "study-no-pin"
+        (north / "pins.toml").write_text((north / "pins.toml").read_text().replace("south", "another"))
+    else:
+        study, code = asked_study(ALONE | {"noise_multiplier": 0.1}), "budget-exhausted"
+    with pytest.raises(WardroundError) as refused, open_from(north, study):
+        pass
+    assert refused.value.code == code
+    assert lines(north)[0] == 1, "its limit alone"
+
+
 def test_unprotected_figures_are_exact_and_listed_in_the_ledger(folders, opened):
     north, study = folders[0]["north"], asked_study(evaluation={"level": "unprotected"})
     allow(north, "unprotected")
@@ -182,7 +198,11 @@ def test_own_figures_stay_in_the_hospitals_folder(folders, opened):
     study = asked_study(evaluation={"level": "none"})
     hospital = opened(study)
     before = lines(folders[0]["north"])
-    reply = reply_to(hospital, Request(study.digest, ROUNDS + 1, 1, OwnFigures(WEIGHTS)))
+    network = hospital.agent.workbench.network
+    model = finished(study, network, WEIGHTS)
+    assert np.array_equal(vector_of(network, model.model), WEIGHTS)
+    assert not to_vector(network.trained).any(), "left as it was"
+    reply = reply_to(hospital, Request(study.digest, 0, 1, model))
     assert reply == Received(), "the same for all pictures"
     assert lines(folders[0]["north"]) == before
     path = folders[0]["north"] / "evaluation" / f"{study.digest}.json"
@@ -191,7 +211,10 @@ def test_own_figures_stay_in_the_hospitals_folder(folders, opened):
     assert page.stat().st_mode & 0o777 == 0o600
     assert "Shows patients." in page.read_text()
     found = json.loads(path.read_text())
-    assert found["figures"]["n_patients"] == found["test_patients"] == len(hospital.agent.tested.everybody)
+    tested = hospital.agent.tested.everybody
+    assert found["figures"]["n_patients"] == found["test_patients"] == len(tested)
+    hospital.agent.tested.keep_own_figures(hospital.agent.workbench, WEIGHTS)
+    assert json.loads(path.read_text())["figures"] == found["figures"], "of these weights"
 
 
 def test_a_place_follows_from_the_patients_own_id(folders):

@@ -30,7 +30,7 @@ from wardround.federation.masked import MaskedAggregator
 from wardround.federation.messages import Failure, FailureCode, Request, Stage
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
-from wardround.hospital.masked_count import counted_rows
+from wardround.hospital.masked import counted_rows
 from wardround.privacy.plans.costs import release_event
 from wardround.privacy.plans.releases import noised_counts
 from wardround.randomness import Randomness

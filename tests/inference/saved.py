@@ -18,6 +18,7 @@ from wardround.models.card import (
     normalisation_of,
 )
 from wardround.models.catalogue import NETWORKS, build
+from wardround.models.linear import scoring_layer
 from wardround.models.vectors import to_vector
 from wardround.training.augment.augmentation import Augmentation
 from wardround.training.losses import LOSSES, LOSSES_FOR
@@ -37,11 +38,11 @@ def volume_input(**changed):
     return VolumeInput.model_validate(known | changed)
 
 
-def drawn(name, recipe, num_classes, *, train="all", seed=1, backbone=None):
+def drawn(name, recipe, num_classes, *, train="all", seed=1, backbone=None, head="softmax"):
     """A network of the catalogue whose every parameter is drawn, as if it had been trained."""
     channels, *size = recipe.shape
     network = build(
-        name, size=tuple(size), channels=channels, num_classes=num_classes, train=train, backbone=backbone,
+        name, size=tuple(size), channels=channels, num_classes=num_classes, train=train, backbone=backbone, head=head,
         init_generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
     assert network.parts is not None
@@ -72,6 +73,7 @@ def save(folder, networks, recipe, classes=("clear", "lesion"), target="classes"
             name=first.name, width=NETWORKS[first.name].width, train=first.stage, init_seed=1,
             channels=recipe.shape[0], size=recipe.shape[1:], encoder=backbone and backbone.name,
             moments=backbone and backbone.moments,
+            head="ordinal" if scoring_layer(first)[1] else "softmax",
         ),
         target=target, classes=classes, recipe=recipe, normalisation=normalisation_of(first),
         encoder_sha256=frozen_sha256(first),

@@ -101,7 +101,9 @@ def run_bundle(folder, pictures, tmp_path):
     return json.loads((out / "predictions.json").read_text())["predictions"], out
 
 
+GRADES = "features for grades"
 CASES = [(name, dimensions) for name, builder in NETWORKS.items() for dimensions in sorted(builder.dimensions)]
+CASES.append((GRADES, 2))
 
 
 @pytest.mark.thorough
@@ -141,7 +143,9 @@ def test_a_graph_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("name", "dimensions"), [("features", 2), ("small_cnn", 2), ("unet", 3), ("linear", 3)])
+@pytest.mark.parametrize(
+    ("name", "dimensions"), [("features", 2), (GRADES, 2), ("small_cnn", 2), ("unet", 3), ("linear", 3)]
+)
 def test_the_bundle_agrees_when_monai_runs_it(name, dimensions, tmp_path, cache):
     pytest.importorskip("fire")
     model, place, _, _ = made(name, dimensions, tmp_path, cache)
@@ -160,8 +164,10 @@ def test_the_bundle_agrees_when_monai_runs_it(name, dimensions, tmp_path, cache)
 def made(name, dimensions, tmp_path, cache):
     """A model, a folder of its pictures, training's evaluation of each, and the row of each."""
     classes: tuple[str, ...]
-    target = "masks" if name in NAMES["segmentation"] else "classes"
-    classes = ("background", "box") if target == "masks" else ("a", "b")
+    has_grades = name == GRADES  # an ordinal head
+    name = "features" if has_grades else name
+    target = "masks" if name in NAMES["segmentation"] else "grades" if has_grades else "classes"
+    classes = ("background", "box") if target == "masks" else ("a", "b", "c")[: 2 + has_grades]
     root = tmp_path / "pictures"
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
@@ -177,7 +183,7 @@ def made(name, dimensions, tmp_path, cache):
             for part, values in (("images", noise(number, (size, size - 2, size + 3)).astype(np.int16)),
                                  ("masks", noise(number + 50, (size, size - 2, size + 3)) // 128)):  # fmt: skip
                 (root / part / file).write_bytes(nifti_bytes(values, np.eye(4)))
-        lines.append(f"images/{file},p{number},{'ab'[number % 2]},masks/{file}")
+        lines.append(f"images/{file},p{number},{'abc'[number % (2 + has_grades)]},masks/{file}")
     (root / "manifest.csv").write_text("\n".join(lines) + "\n")
     (root / "classes.csv").write_text("index,name\n0,background\n1,box\n")
     volumes = None if dimensions == 2 else Volumes((size, size, size), None, None, View.VOLUME)
@@ -186,7 +192,7 @@ def made(name, dimensions, tmp_path, cache):
         task="segmentation" if target == "masks" else "classification",
     )  # fmt: skip
     recipe = picture_input(image_size=size) if dimensions == 2 else volume_input(volume_size=(size, size, size))
-    network = drawn(name, recipe, 2)
+    network = drawn(name, recipe, len(classes), head="ordinal" if has_grades else "softmax")
     model = load(save(tmp_path / "run", network, recipe, classes, target))
     rows = {Path(image.file).name: image.row for patient in images.patients for image in patient.images}
     return model, root / "images", evaluated(images, network), [rows[name] for name in sorted(rows)]

@@ -32,13 +32,17 @@ STATEMENT = {
     "unit": "patient", "relation": "add-or-remove-one", "division": "by-own-id", "accountant": "pld",
     "simulated": True, "seeded": False, "guarantee": True, "reason": "", "caveats": ["The noise is continuous."],
 }  # fmt: skip
+SHOWN = [{"key": key, "title": title} for key, title in (
+    ("auroc", "AUROC"), ("accuracy", "Accuracy"), ("balanced_accuracy", "Balanced accuracy"),
+    ("sensitivity", "Sensitivity"), ("specificity", "Specificity"),
+)]  # fmt: skip
 ONE_MODEL = {
-    "models": 1, "accuracy": 0.81, "balanced_accuracy": 0.79, "auroc": 0.88, "sensitivity": 0.7,
+    "models": 1, "shown": SHOWN, "accuracy": 0.81, "balanced_accuracy": 0.79, "auroc": 0.88, "sensitivity": 0.7,
     "specificity": 0.9, "majority_accuracy": 0.6, "accuracy_interval": {"low": 0.75, "high": 0.86},
     "auroc_interval": {"low": 0.83, "high": 0.92},
 }  # fmt: skip
 TWO_MODELS = {
-    "models": 2, "accuracy": 0.71, "accuracy_range": [0.7, 0.72], "balanced_accuracy": 0.7,
+    "models": 2, "shown": SHOWN, "accuracy": 0.71, "accuracy_range": [0.7, 0.72], "balanced_accuracy": 0.7,
     "balanced_accuracy_range": [0.69, 0.71], "auroc": 0.74, "auroc_range": [0.731, 0.752],
     "sensitivity": 0.6, "sensitivity_range": [0.5, 0.7], "specificity": 0.8, "specificity_range": [0.7, 0.9],
     "majority_accuracy": 0.6,
@@ -89,8 +93,8 @@ LEDGER = {
 }  # fmt: skip
 ROUNDS = (
     {"round": 1},
-    {"round": 2, "epsilon": 2.2222, "metrics": {"models": 1, "auroc": 0.8}},
-    {"round": 4, "epsilon": 3.4567, "metrics": {"models": 1, "auroc": 0.88}},
+    {"round": 2, "epsilon": 2.2222, "metrics": {"models": 1, "shown": SHOWN, "auroc": 0.8}},
+    {"round": 4, "epsilon": 3.4567, "metrics": {"models": 1, "shown": SHOWN, "auroc": 0.88}},
 )
 
 

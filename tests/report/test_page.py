@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 import pytest
 from scipy.stats import binomtest
 from tests.cases import family
+from tests.report.conftest import SHOWN
 
 from wardround.errors import MachineError
 from wardround.report.contents import ReliabilityBin
@@ -294,7 +295,7 @@ def test_an_auroc_that_the_test_set_cannot_give_is_a_dash(page_of):
         results["metrics"] |= {"auroc": None, "auroc_interval": None, "sensitivity": None}
         results["references"] = {}
 
-    rounds = [{"round": 4, "epsilon": 3.4567, "metrics": {"models": 1, "auroc": None}}]
+    rounds = [{"round": 4, "epsilon": 3.4567, "metrics": {"models": 1, "shown": SHOWN[:1], "auroc": None}}]
     page = page_of(bend, rounds=rounds)
     assert "the test patients show one class only" in page.text
     assert "None" not in page.text
@@ -311,7 +312,7 @@ def test_hospitals_alone_show_their_range(page_of):
         certificate["statement"]["trust"] = "nobody"
         certificate["insiders"] = certificate["insiders"][:1]
 
-    looks = {"models": 2, "auroc": 0.7, "auroc_range": [0.6, 0.8]}
+    looks = {"models": 2, "shown": SHOWN[:1], "auroc": 0.7, "auroc_range": [0.6, 0.8]}
     page = page_of(
         bend,
         study='[federation]\nstrategy = "alone"\n',

@@ -32,7 +32,7 @@ from wardround.transport.unix import SocketChannel
 from wardround.types import HospitalName
 from wardround.watching.live import LOG, STATUS, Live, live_folder
 from wardround.watching.page import StatusServer, html_of, lines_of, metrics_of
-from wardround.watching.views import SLOW_S, CoordinatorView, HospitalView, view_of
+from wardround.watching.views import SLOW_S, CoordinatorView, HospitalView, json_of, view_of
 from wardround.work import GradientSum, SayHello
 
 NORTH, SOUTH = HospitalName("north"), HospitalName("south")
@@ -242,10 +242,10 @@ def test_a_hospitals_view_has_its_account_and_its_answers_and_no_patient(tmp_pat
     assert 0 < spent < most
     assert (found.answers, found.refusals, found.is_running) == (2, 1, False)
     assert found.seconds_by_work.keys() == {"gradient-sum"}
-    everything = [json.dumps(found.to_json()), metrics_of(found), html_of(found), *lines_of(found)]
+    everything = [json.dumps(json_of(found)), metrics_of(found), html_of(found), *lines_of(found)]
     assert not any("patient-0" in text for text in everything)
     said = CliRunner().invoke(app, ["status", str(north), "--json"])
-    assert json.loads(said.stdout) == json.loads(json.dumps(found.to_json()))
+    assert json.loads(said.stdout) == json.loads(json.dumps(json_of(found)))
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):

@@ -11,6 +11,7 @@ from tests.errors import raises_code
 from wardround.errors import MissingExtra
 from wardround.records.reading import read_lines
 from wardround.watching.page import html_of, lines_of, metrics_of
+from wardround.watching.views import json_of
 from wardround.watching.watched import Watched
 from wardround.watching.writers import MLflow, Rounds, TensorBoard
 
@@ -73,7 +74,7 @@ def test_the_view_is_what_the_record_holds_by_then(tiny_study, run):
     assert "2 of 3 hospitals answered in round 2; away: hospital-2" in text
     assert 'wardround_figure{title="AUROC",on="test"} 0.875' in metrics_of(found).splitlines()
     assert "AUROC 0.875" in html_of(found)
-    assert found.to_json()["view"] == "run"
+    assert json_of(found)["view"] == "run"
 
 
 def test_each_round_is_written_once_and_one_writer_that_fails_stops_no_other(run):

@@ -139,16 +139,7 @@ class Audit:
             "seeded": self.seeded,
             "attacks": [_attack_to_json(attack) for attack in self.attacks],
             "not_attacked": self.not_attacked,
-            "accounting": [
-                {
-                    "source": one.source,
-                    "claimed": number_to_json(one.claimed),
-                    "lower": number_to_json(one.lower),
-                    "upper": number_to_json(one.upper),
-                    "contradicts": one.is_contradicted,
-                }
-                for one in self.recounts
-            ],
+            "accounting": [_numbers_to_json(one) | {"contradicts": one.is_contradicted} for one in self.recounts],
             "record": {"holds": list(self.holds), "unchecked": list(self.unchecked)},
             "model": self.leak.to_json() if isinstance(self.leak, Leak) else self.leak,
             "procedure": self.procedure.to_json() if isinstance(self.procedure, Procedure) else self.procedure,
@@ -214,13 +205,7 @@ def _attack_to_json(attack: Attack) -> dict[str, object]:
     claim = attack.claim
     return {
         "name": attack.name,
-        "claimed": {
-            "epsilon": number_to_json(claim.epsilon),
-            "gaussian_epsilon": number_to_json(claim.gaussian_epsilon),
-            "mu": number_to_json(claim.mu),
-            "releases": claim.releases,
-            "what": claim.what,
-        },
+        "claimed": _numbers_to_json(claim),
         "stopped": attack.stopped,
         "bounds": [
             asdict(bound)
@@ -228,3 +213,8 @@ def _attack_to_json(attack: Attack) -> dict[str, object]:
             for bound in attack.bounds
         ],
     }
+
+
+def _numbers_to_json(one: Claim | Recount) -> dict[str, object]:
+    """Returns all fields; JSON has no infinity."""
+    return {name: number_to_json(v) if isinstance(v, float) else v for name, v in asdict(one).items()}

@@ -20,7 +20,7 @@ Sources:
 Computed from real patients, and protected by nothing: the figures stay with those who hold the pictures.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
@@ -33,8 +33,6 @@ RATES = (0.001, 0.01)
 CONFIDENCE = 0.95
 _SHRINKAGE = 16
 """Shadow models that the mean variance over all patients counts for, beside each patient's own."""
-
-ATTACKS = ("loss threshold", "LiRA", "RMIA")
 
 
 @dataclass(frozen=True)
@@ -73,10 +71,6 @@ class Attacked:
     others: int
     auroc: float
     at: tuple[AtRate, ...]
-
-    def to_json(self) -> dict[str, object]:
-        """Returns the outcome as one JSON object."""
-        return asdict(self)
 
 
 def attacked(attack: str, scores: Float64, is_member: Inclusion, of: Inclusion | None = None) -> Attacked:

@@ -12,7 +12,7 @@ Figures are computed from real patients and protected by nothing: pages and JSON
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,6 @@ from wardround.training.metrics.groups import MIN_PATIENTS
 from wardround.training.patients import TrainingPatients, training_patients, united
 from wardround.types import Vector
 
-SHADOWS = 64
 _ROUNDS = 8
 """Released rounds that are attacked together, at most."""
 _CHECKPOINT = re.compile(r"round-(\d+)\.safetensors", re.ASCII)
@@ -66,8 +65,8 @@ class Leak:
         """Returns the figures as one JSON object."""
         return {
             "attacked": self.attacked, "shadows": self.shadows, "rounds": list(self.rounds), "real": self.real,
-            "figures": [one.to_json() for one in self.figures],
-            "groups": {name: one.to_json() for name, one in self.groups.items()},
+            "figures": [asdict(one) for one in self.figures],
+            "groups": {name: asdict(one) for name, one in self.groups.items()},
         }  # fmt: skip
 
 

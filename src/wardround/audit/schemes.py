@@ -25,7 +25,7 @@ import numpy.typing as npt
 from wardround.accounting.accountants import epsilon_of
 from wardround.accounting.events import Event
 from wardround.audit.bounds import Float64, epsilon_of_limits, upper_limit, upper_limits
-from wardround.audit.statistics import Statistic, statistics_of
+from wardround.audit.statistics import Score, statistics_of
 from wardround.errors import PrivacyError
 
 Release = Callable[[Any, int], npt.ArrayLike]
@@ -177,9 +177,10 @@ def _attacked(
     )
     counted = len(count[0])
     # A larger margin between the least error that is promised and the limit of the error that is seen is better.
-    best, chosen, threshold, sign = -math.inf, Statistic("nothing", lambda rows: rows[:, 0]), 0.0, 1.0
-    for statistic in statistics_of(*fit):
-        scores = [statistic.of(rows) for rows in choose]
+    best, threshold, sign = -math.inf, 0.0, 1.0
+    chosen: tuple[str, Score] = "nothing", lambda rows: rows[:, 0]
+    for name, of in statistics_of(*fit):
+        scores = [of(rows) for rows in choose]
         for turned in (1.0, -1.0):
             places = _thresholds(turned * scores[0], turned * scores[1])
             errors = _errors(turned * scores[0], turned * scores[1], places)
@@ -188,8 +189,8 @@ def _attacked(
             u, v = (upper_limits(one, counted, alpha / 2) for one in expected)
             margins = claim.least_error(u) - v
             if margins.max() > best:
-                best, chosen, threshold, sign = margins.max(), statistic, places[margins.argmax()], turned
-    scores = [sign * chosen.of(rows) for rows in count]
+                best, chosen, threshold, sign = margins.max(), (name, of), places[margins.argmax()], turned
+    scores = [sign * chosen[1](rows) for rows in count]
     positives, negatives = (int(one[0]) for one in _errors(scores[0], scores[1], np.array([threshold])))
     above, below = (upper_limit(one, counted, alpha / 2) for one in (positives, negatives))
     bounds = [(epsilon_of_limits(above, below, delta), epsilon, delta) for epsilon, delta in claim.points]
@@ -197,7 +198,7 @@ def _attacked(
     caught = shown > claimed
     least = upper_limit(0, counted, alpha / 2)
     return Found(
-        pair, f"{chosen.name}{', turned' if sign < 0 else ''}", delta, shown, claimed,
+        pair, f"{chosen[0]}{', turned' if sign < 0 else ''}", delta, shown, claimed,
         epsilon_of_limits(least, least, delta), caught, positives, negatives, counted, confidence, scores[0],
         scores[1], threshold,
     )  # fmt: skip

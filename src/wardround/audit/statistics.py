@@ -16,7 +16,6 @@ Each is tried in both directions and by its distance from the middle.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -26,6 +25,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from wardround.audit.bounds import Float64
 
 Score: TypeAlias = Callable[[Float64], Float64]
+"""A number of each release, (run, number) to (run,)."""
 
 _ALONE = 16
 """Numbers of a release that are also tried one by one."""
@@ -40,20 +40,12 @@ _GRIDS = (*(2.0**k for k in range(0, 41, 4)), *(10.0**k for k in range(1, 9)))
 """Points of a grid on the unit, for residues."""
 
 
-@dataclass(frozen=True)
-class Statistic:
-    """A number of each release, (run, number) to (run,)."""
-
-    name: str
-    of: Score
-
-
-def statistics_of(without: Float64, within: Float64) -> Iterator[Statistic]:
-    """Yields statistics fitted on releases of two worlds, (run, number) each."""
+def statistics_of(without: Float64, within: Float64) -> Iterator[tuple[str, Score]]:
+    """Yields names and statistics fitted on releases of two worlds, (run, number) each."""
     for name, of in _fitted(without, within):
-        yield Statistic(name, of)
+        yield name, of
         middle = float(np.median(np.concatenate([of(without), of(within)])))
-        yield Statistic(f"{name}, from the middle", _from(of, middle))
+        yield f"{name}, from the middle", _from(of, middle)
 
 
 def _from(of: Score, middle: float) -> Score:

@@ -1,5 +1,6 @@
 """Text from outside on its way to a terminal: characters that steer or reorder it are shown by their numbers."""
 
+import json
 import re
 import sys
 from collections.abc import Iterable
@@ -37,6 +38,11 @@ def say(*lines: str, error: bool = False) -> None:
             text = f"{text[: _LONGEST_ERROR // 2]} ... {text[-_LONGEST_ERROR // 2 :]}"
         with machine_faults("standard error" if error else "standard output"):
             print(text, file=sys.stderr if error else sys.stdout)
+
+
+def tell(as_json: bool, found: object, *lines: str) -> None:
+    """Prints one JSON object, or lines for a person."""
+    say(*([json.dumps(found)] if as_json else lines))
 
 
 def brief(value: object) -> str:

@@ -1,7 +1,6 @@
 """`wardround agent`: a hospital's own program. It answers for studies that a person accepted, and can refuse."""
 
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wardround.boundary.private import open_private
-from wardround.boundary.text import say
+from wardround.boundary.text import say, tell
 from wardround.cli.keys import AsJson
-from wardround.cli.printing import interruptible
+from wardround.cli.printing import StudyPath, interruptible
 
 if TYPE_CHECKING:
     from wardround.config.site import PolicyFile, Site
@@ -26,7 +25,6 @@ agent_app = typer.Typer(
 )
 
 Home = Annotated[Path, typer.Option("--home", help="The hospital's folder: site.toml, policy.toml, keys, ledger.")]
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 
 
 @agent_app.callback()
@@ -69,7 +67,7 @@ def agent(
 
 
 @agent_app.command("review")
-def review(study: StudyFile, home: Home) -> None:
+def review(study: StudyPath, home: Home) -> None:
     """Print a study's promise, what it would cost this hospital's patients, and what would be left."""
     from wardround.config import read_study
     from wardround.hospital.review import review as review_of
@@ -79,7 +77,7 @@ def review(study: StudyFile, home: Home) -> None:
 
 @agent_app.command("accept")
 def accept(
-    study: StudyFile,
+    study: StudyPath,
     home: Home,
     by: Annotated[
         str | None, typer.Option("--by", help="Who accepts it; default: the user of this machine.")
@@ -94,10 +92,8 @@ def accept(
 
     read, person = read_study(study), by or getpass.getuser()
     path = accept_study(home, *_own(home), read, by=person)
-    if as_json:
-        say(json.dumps({"study": read.study.name, "digest": read.digest, "by": person, "file": str(path)}))
-        return
-    say(f"{read.study.name} is accepted by {person}, digest {read.digest}", str(path))
+    found = {"study": read.study.name, "digest": read.digest, "by": person, "file": str(path)}
+    tell(as_json, found, f"{read.study.name} is accepted by {person}, digest {read.digest}", str(path))
 
 
 def _own(home: Path) -> "tuple[Site, PolicyFile]":

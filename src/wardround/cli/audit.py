@@ -1,12 +1,11 @@
 """`wardround audit`: attacks on a study's own mechanism, and on schemes that are known to be broken."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wardround.boundary.text import say
+from wardround.boundary.text import tell
 from wardround.cli.keys import AsJson
 from wardround.cli.printing import console, interruptible
 from wardround.cli.verify import PinsPath, trusted
@@ -69,7 +68,7 @@ def audit(
         from wardround.audit.page import page_of
 
         _write(out, page_of(found))
-    say(*([json.dumps(found.to_json())] if as_json else lines_of(found)))
+    tell(as_json, found.to_json(), *lines_of(found))
     if found.contradictions:
         raise typer.Exit(CONTRADICTED)
 
@@ -82,15 +81,11 @@ def _broken(seed: int, out: Path | None, as_json: bool) -> None:
         from wardround.audit.page import page_of_broken
 
         _write(out, page_of_broken(tried))
-    if as_json:
-        say(json.dumps({"schemes": [one.to_json() for one in tried]}))
-    else:
-        for one in tried:
-            outcome = "caught" if one.found.caught else "no contradiction found at this power"
-            say(
-                f"{one.name:60} claimed {one.found.claimed:7.3f}  at least {one.found.epsilon:6.3f}  at delta "
-                f"{one.found.delta:g}: {outcome}"
-            )
+    tell(as_json, {"schemes": [one.to_json() for one in tried]}, *(
+        f"{one.name:60} claimed {one.found.claimed:7.3f}  at least {one.found.epsilon:6.3f}  at delta "
+        f"{one.found.delta:g}: {'caught' if one.found.caught else 'no contradiction found at this power'}"
+        for one in tried
+    ))  # fmt: skip
     if any(one.found.caught != one.broken for one in tried):
         raise typer.Exit(CONTRADICTED)
 

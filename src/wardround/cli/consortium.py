@@ -1,12 +1,11 @@
 """`wardround consortium`: coordinator and hospitals come to know each other's keys, and a courier's certificates."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wardround.boundary.text import say
+from wardround.boundary.text import say, tell
 from wardround.cli.keys import AsJson
 
 consortium_app = typer.Typer(
@@ -179,4 +178,4 @@ def _show(public: bytes, as_json: bool, then: str) -> None:
     from wardround.secure_aggregation.keys.identity import spoken_fingerprint
 
     found = {"public_key": public.hex(), "fingerprint": spoken_fingerprint(public)}
-    say(*([json.dumps(found)] if as_json else [f"fingerprint: {found['fingerprint']}", then]))
+    tell(as_json, found, f"fingerprint: {found['fingerprint']}", then)

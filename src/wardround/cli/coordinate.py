@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from wardround.cli.keys import AsJson
-from wardround.cli.printing import AGAIN, console, interruptible, print_run
+from wardround.cli.printing import AGAIN, StudyPath, console, interruptible, print_run
 
 
 def coordinate(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")],
+    study: StudyPath,
     hospital: Annotated[list[str], typer.Option(metavar="NAME=SOCKET", help="A hospital and its agent's socket.")],
     out: Annotated[Path, typer.Option("--out", help="The run's folder; a run in it goes on.")],
     home: Annotated[

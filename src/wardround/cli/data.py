@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from wardround.boundary.private import appears_whole
-from wardround.boundary.text import say
+from wardround.boundary.text import tell
 from wardround.cli.keys import AsJson
+from wardround.cli.printing import console
 
 data_app = typer.Typer(help="Look at a data folder, on the hospital's own screen.", no_args_is_help=True)
 
@@ -44,8 +45,6 @@ def data_check(
     """Read a data folder and say what is in it, what is odd and what to do. For the hospital's own screen."""
     from tempfile import TemporaryDirectory
 
-    from rich.console import Console
-
     from wardround.cli.terminal import Terminal
     from wardround.errors import as_one
     from wardround.images.layouts.guess import guess_layout
@@ -65,7 +64,7 @@ def data_check(
     if layout is None:
         with open_layout(layout, path, looking=True) as store:
             layout = guess_layout(store, labels)
-    with TemporaryDirectory() as cache, Terminal(Console(stderr=True)) as terminal:
+    with TemporaryDirectory() as cache, Terminal(console()) as terminal:
         terminal.stage(f"reading {layout}")
         images = load_images(
             layout, path, cache_dir=Path(cache), image_size=64, task=task, skip_unreadable=True, bits=bits,
@@ -80,12 +79,8 @@ def data_check(
         if card is not None:
             with appears_whole(card) as file:
                 file.write((json.dumps(found.card.shareable(), indent=2) + "\n").encode())
-        if as_json:
-            say(json.dumps(found.to_json()))
-        else:
-            say(*lines(found, images))
-            if page is not None:
-                say(f"page: {page}  (shows patients: do not send)")
+        beside = [] if page is None else [f"page: {page}  (shows patients: do not send)"]
+        tell(as_json, found.to_json(), *lines(found, images), *beside)
     if images.findings.refusals:
         raise as_one(images.findings.refusals)
 

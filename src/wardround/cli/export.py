@@ -7,6 +7,7 @@ from typing import Annotated, assert_never
 import typer
 
 from wardround.boundary.text import counted, say
+from wardround.cli.printing import Member
 from wardround.cli.verify import RunPath
 
 
@@ -28,9 +29,7 @@ def export(
     advice: Annotated[
         Path | None, typer.Option("--advice", help="page: TOML or JSON with advice for each answer, by language.")
     ] = None,
-    member: Annotated[
-        str | None, typer.Option("--member", help="Of several models in the run: its name; default: their mean.")
-    ] = None,
+    member: Member = None,
 ) -> None:
     """Write a run's model as ONNX or a MONAI bundle, with a model card, or as one page for a browser.
 

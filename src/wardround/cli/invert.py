@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from wardround.boundary.text import say
 from wardround.cli.audit import audit
 from wardround.cli.keys import AsJson
-from wardround.cli.printing import console, interruptible
+from wardround.cli.printing import DataPath, StudyPath, console, interruptible, overrides_of
 
 _MECHANISM = "mechanism"
 
@@ -34,8 +34,8 @@ audit_app.command(_MECHANISM)(audit)
 
 @audit_app.command()
 def invert(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")],
-    data: Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")] = None,
+    study: StudyPath,
+    data: DataPath = None,
     out: Annotated[
         Path, typer.Option("--out", metavar="PAGE", help="The page; its figures lie beside it as .json.")
     ] = Path("inversion.html"),
@@ -52,7 +52,7 @@ def invert(
     from wardround.cli.terminal import Terminal
     from wardround.config import read_study
 
-    resolved = read_study(study, None if data is None else {"site": {"path": str(data.resolve())}})
+    resolved = read_study(study, overrides_of(data))
     with interruptible("Nothing was written; give the same command again."), Terminal(console()) as terminal:
         found = attacked(resolved, terminal, seed=seed)
     figures = json.dumps(found.to_json())

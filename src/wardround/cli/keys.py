@@ -1,18 +1,17 @@
 """`wardround keys`: a hospital's own signing key, and the keys of the others that it trusts."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wardround.boundary.text import say
+from wardround.boundary.text import tell
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 keys_app = typer.Typer(
     help="Signing keys: one's own, and the pinned ones of other hospitals.", no_args_is_help=True
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 @keys_app.command("new")
@@ -26,9 +25,8 @@ def new(
 
     key = SigningKey.new(system_entropy)
     key.write(path)
-    _show(key.public, as_json)
-    if not as_json:
-        say(f"The private key is in {path}. Send the public key to the others, and read them the fingerprint.")
+    then = f"The private key is in {path}. Send the public key to the others, and read them the fingerprint."
+    _show(key.public, as_json, then)
 
 
 @keys_app.command("show")
@@ -45,17 +43,15 @@ def show(
         _show(SigningKey.read(path).public, as_json)
         return
     pins = Pins.read(path)
-    if as_json:
-        listed = {
-            hospital: {"public_key": public.hex(), "fingerprint": spoken_fingerprint(public)}
-            | {"compared": hospital in pins.compared}
-            for hospital, public in pins.keys.items()
-        }
-        say(json.dumps(listed))
-        return
-    for hospital, public in sorted(pins.keys.items()):
-        said = "" if hospital in pins.compared else "  (not compared)"
-        say(f"{hospital}: {spoken_fingerprint(public)}{said}")
+    listed = {
+        hospital: {"public_key": public.hex(), "fingerprint": spoken_fingerprint(public)}
+        | {"compared": hospital in pins.compared}
+        for hospital, public in pins.keys.items()
+    }
+    tell(as_json, listed, *(
+        f"{hospital}: {one['fingerprint']}{'' if one['compared'] else '  (not compared)'}"
+        for hospital, one in sorted(listed.items())
+    ))  # fmt: skip
 
 
 @keys_app.command("pin")
@@ -77,22 +73,14 @@ def pin(
     known = Pins.read(pins) if pins.exists() else Pins()
     pinned = known.with_pin(hospital, public, compared=fingerprint is not None)
     pinned.write(pins)
-    _show(public, as_json)
-    if not as_json:
-        said = "The fingerprint was compared."
-        if hospital not in pinned.compared:
-            said = "The fingerprint was NOT compared: have it read to you before a round, and give --fingerprint."
-        say(f"Pinned as {hospital} in {pins}. {said}")
+    said = "The fingerprint was compared."
+    if hospital not in pinned.compared:
+        said = "The fingerprint was NOT compared: have it read to you before a round, and give --fingerprint."
+    _show(public, as_json, f"Pinned as {hospital} in {pins}. {said}")
 
 
-def _show(public: bytes, as_json: bool) -> None:
+def _show(public: bytes, as_json: bool, *then: str) -> None:
     from wardround.secure_aggregation.keys.identity import spoken_fingerprint
 
     found = {"public_key": public.hex(), "fingerprint": spoken_fingerprint(public)}
-    say(
-        *(
-            [json.dumps(found)]
-            if as_json
-            else [f"{name.replace('_', ' ')}: {value}" for name, value in found.items()]
-        )
-    )
+    tell(as_json, found, *(f"{name.replace('_', ' ')}: {value}" for name, value in found.items()), *then)

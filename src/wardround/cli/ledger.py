@@ -1,6 +1,5 @@
 """`wardround ledger`: a ledger's own screen. It shows accounts of persons, so its output is not for sending."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wardround.boundary.text import counted, say, shown
+from wardround.boundary.text import counted, shown, tell
 from wardround.cli.keys import AsJson
 from wardround.errors import LedgerError
 
@@ -43,10 +42,7 @@ def show(
     with _opened(path) as opened:
         found = spending_of(opened, persons)
     path = path or own_ledger()
-    if as_json:
-        say(json.dumps({"ledger": str(path), **found.to_json()}))
-    else:
-        say(*_lines(path, found))
+    tell(as_json, {"ledger": str(path), **found.to_json()}, *_lines(path, found))
 
 
 @ledger_app.command("verify")
@@ -62,11 +58,9 @@ def verify(
         opened.verify(head)
         entries, last = opened.position()
         path = opened.path
-    if as_json:
-        say(json.dumps({"ledger": str(path), "entries": entries, "head": last}))
-        return
     seen = "" if head is None else f" It contains {head}."
-    say(f"Ledger {path} is whole: {counted(entries, 'line')}.{seen}", f"head: {last}")
+    whole = f"Ledger {path} is whole: {counted(entries, 'line')}.{seen}"
+    tell(as_json, {"ledger": str(path), "entries": entries, "head": last}, whole, f"head: {last}")
 
 
 @ledger_app.command("set-limit")
@@ -86,11 +80,11 @@ def set_limit(
         is_new = opened.position()[0] == 0
         opened.set_limit(epsilon, delta, by=by, reason=reason)
         path, limit = opened.path, opened.limit
-    if as_json:
-        say(json.dumps({"ledger": str(path), "limit": None if limit is None else limit.epsilon, "delta": delta}))
-        return
     said = "no limit" if limit is None else f"a limit of epsilon = {limit.epsilon:g} at delta = {limit.delta:g}"
-    say(f"{'New ledger' if is_new else 'Ledger'} {path} has {said} for every person, over all studies.")
+    tell(
+        as_json, {"ledger": str(path), "limit": None if limit is None else limit.epsilon, "delta": delta},
+        f"{'New ledger' if is_new else 'Ledger'} {path} has {said} for every person, over all studies.",
+    )  # fmt: skip
 
 
 @ledger_app.command("end")
@@ -107,10 +101,8 @@ def end(
     with _opened(ledger, must_exist=True) as opened:
         begun = opened.end(line)
         path = opened.path
-    if as_json:
-        say(json.dumps({"ledger": str(path), "line": line, "study": begun.name}))
-        return
-    say(f"The run of {shown(begun.name)} that began at line {line} has ended: nothing is kept for it any more.")
+    ended = f"The run of {shown(begun.name)} that began at line {line} has ended: nothing is kept for it any more."
+    tell(as_json, {"ledger": str(path), "line": line, "study": begun.name}, ended)
 
 
 @ledger_app.command("migrate")
@@ -135,11 +127,9 @@ def migrate(
     with LedgerFile(ledger or named or own_ledger()) as opened:
         studies = carry_over(old, opened, persons)
         path = opened.path
-    if as_json:
-        say(json.dumps({"ledger": str(path), "studies": studies, "persons": len(persons)}))
-        return
-    carried = counted(studies, "study", "studies")
-    say(f"Carried over {carried} of {old} to {counted(len(persons), 'person')} in ledger {path}.")
+    carried = f"{counted(studies, 'study', 'studies')} of {old} to {counted(len(persons), 'person')}"
+    found = {"ledger": str(path), "studies": studies, "persons": len(persons)}
+    tell(as_json, found, f"Carried over {carried} in ledger {path}.")
 
 
 def _opened(path: Path | None, *, must_exist: bool = False) -> "LedgerFile":
@@ -194,10 +184,8 @@ def _lines(path: Path, found: "Spending") -> list[str]:
         by, reason = shown(found.limit.by), shown(found.limit.reason)
         limit = f"epsilon = {found.limit.epsilon:g} at delta = {found.limit.delta:g}, set by {by}: {reason}"
         remains = f"epsilon = {_down(found.remains)} {at}, for the person who spent most"
-    runs, studies = (
-        counted(sum(run.epsilon > 0 for run in found.runs), "run", "runs"),
-        counted(found.studies, "study", "studies"),
-    )
+    runs = counted(sum(run.epsilon > 0 for run in found.runs), "run")
+    studies = counted(found.studies, "study", "studies")
     strangers = [f"not in it          {counted(found.strangers, 'person')} of the data"] if found.strangers else []
     return [
         *lines,

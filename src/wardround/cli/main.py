@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from wardround.boundary.machine import machine_error
-from wardround.boundary.text import counted, say
+from wardround.boundary.text import counted, say, tell
 from wardround.cli.agent import agent_app
 from wardround.cli.cache import cache_app
 from wardround.cli.consortium import consortium_app
@@ -25,7 +25,18 @@ from wardround.cli.invert import audit_app
 from wardround.cli.keys import AsJson, keys_app
 from wardround.cli.ledger import ledger_app
 from wardround.cli.predict import predict
-from wardround.cli.printing import AGAIN, console, interruptible, number, print_run, printed
+from wardround.cli.printing import (
+    AGAIN,
+    DataPath,
+    StudyPath,
+    console,
+    interruptible,
+    number,
+    overrides_of,
+    print_run,
+    printed,
+    sentence_lines,
+)
 from wardround.cli.serve import serve
 from wardround.cli.status import status
 from wardround.cli.verify import PinsPath, RunPath, trusted, verify
@@ -78,11 +89,6 @@ def options(
     """Train one diagnostic model across hospitals: images stay, and what it reveals of one patient is bounded."""
 
 
-StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
-DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
-_LONGEST_SENTENCE = 8000
-"""Characters of an error that are printed; it may quote names from a file."""
-
 Rehearsal = Annotated[
     bool,
     typer.Option("--rehearsal", help="Charge a throw-away ledger in the run's folder, and stamp the run so."),
@@ -130,7 +136,7 @@ def check(study: StudyPath, data: DataPath = None, as_json: AsJson = False) -> N
     if as_json:
         say(json.dumps({"study": resolved.model_dump(mode="json"), **found.to_json()}))
         return
-    say(*resolved.to_toml().split("\n"), found.statement.sentence(), "")
+    say(*resolved.to_toml().split("\n"), *sentence_lines(found.statement.sentence()), "")
     for row in found.insiders:
         say(f"  against {row.adversary}: epsilon = {number(row.epsilon)} at delta = {found.plan.delta:g}")
     if found.patients is None:
@@ -247,15 +253,12 @@ def compare(
     from wardround.report.comparison import lines_of
     from wardround.simulation.sweeps.compare import compare as compare_all
 
-    sweeps = [read_sweep(path, _overrides(data), repeats) for path in studies]
+    sweeps = [read_sweep(path, overrides_of(data), repeats) for path in studies]
     with interruptible(AGAIN), Terminal(console()) as terminal:
         overview = compare_all(sweeps, out, terminal, workers=workers, rehearsal=rehearsal)
-    if as_json:
-        say(json.dumps(overview.to_json()))
-        return
-    say(*lines_of(overview))
     page = out / "comparison.html"
-    say(f"comparison: {page if page.exists() else out / 'comparison.json'}")
+    where = f"comparison: {page if page.exists() else out / 'comparison.json'}"
+    tell(as_json, overview.to_json(), *lines_of(overview), where)
 
 
 @app.command()
@@ -280,7 +283,7 @@ def reproduce(
     if list_all or name is None:
         listed = {key: {"what": one.what, "data": one.data} for key, one in REPRODUCTIONS.items()}
         plain = [f"{key:22} {one['what']} ({one['data']})" for key, one in listed.items()]
-        say(*([json.dumps(listed)] if as_json else plain))
+        tell(as_json, listed, *plain)
         return
     chosen, folder = reproduction(name), out or Path("runs") / f"reproduce-{name}"
     with interruptible(AGAIN), Terminal(console()) as terminal:
@@ -320,11 +323,7 @@ def main() -> None:
 def _read(path: Path, data: Path | None) -> "Study":
     from wardround.config import read_study
 
-    return read_study(path, _overrides(data))
-
-
-def _overrides(data: Path | None) -> dict[str, dict[str, object]] | None:
-    return None if data is None else {"site": {"path": str(data.resolve())}}
+    return read_study(path, overrides_of(data))
 
 
 def _choice(kind: type[_Choice], value: str, option: str) -> _Choice:

@@ -1,5 +1,6 @@
 """`wardround predict`: answers of a run's model for new pictures, on the screen of the person who asks."""
 
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import typer
 
 from wardround.boundary.text import counted, say
 from wardround.cli.keys import AsJson
+from wardround.cli.printing import Member
 
 if TYPE_CHECKING:
     from wardround.inference.answers import Prediction
@@ -35,28 +37,33 @@ def predict(
         Path | None,
         typer.Option("--dicom", help="For DICOM pictures: write Structured Reports or segmentations there."),
     ] = None,
-    member: Annotated[
-        str | None, typer.Option("--member", help="Of several models in the run: its name; default: their mean.")
-    ] = None,
+    member: Member = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict new pictures by a run's model: class, probabilities, uncertain or not, and what lies outside its recipe.
 
     Exit codes: 0 every picture was read, 3 some were not (the table says why), 2 nothing could be done.
     """
+    gc.disable()  # torch's modules are 165,000 objects that stay; collecting among them took a seventh of the start
     from wardround.errors import DataError
     from wardround.inference.answers import Segmented, Unanswered
-    from wardround.inference.encrypted.ask import connect, is_address
     from wardround.inference.files import Folder, nifti_of, write
     from wardround.inference.model import load
     from wardround.inference.tables import csv_of, json_of, lines_of
 
-    if is_address(model) and member is not None:
+    gc.freeze()
+    gc.enable()
+    if not model.startswith(("http://", "https://")):
+        loaded = load(model, member)
+    elif member is None:
+        from wardround.inference.encrypted.ask import connect
+
+        loaded = connect(model)
+    else:
         raise DataError(
             "`--member` must go with a folder, got an address: its server has chosen; leave it out.",
             code="data-member",
         )
-    loaded = connect(model) if is_address(model) else load(model, member)
     if masks is not None and loaded.card.target != "masks":
         raise DataError(
             f"`--masks` must go with a model that segments, this one answers {loaded.card.target}; leave it out.",

@@ -1,16 +1,19 @@
-"""The words that several commands end with."""
+"""The arguments that several commands begin with, and the words that several end with."""
 
-import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from textwrap import wrap
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from wardround.boundary.machine import machine_error, raise_fault
-from wardround.boundary.text import say
+from wardround.boundary.text import say, tell
 from wardround.errors import MachineError
 
 if TYPE_CHECKING:
@@ -18,7 +21,18 @@ if TYPE_CHECKING:
 
     from wardround.records.folder import RunRecord
 
+StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
+DataPath = Annotated[Path | None, typer.Option("--data", help="The data folder; overrides [site] path.")]
+Member = Annotated[
+    str | None, typer.Option("--member", help="Of several models in the run: its name; default: their mean.")
+]
+
 AGAIN = "Give the same command again to go on."
+
+
+def overrides_of(data: Path | None) -> dict[str, dict[str, object]] | None:
+    """Returns the table of a study that `--data` goes before."""
+    return None if data is None else {"site": {"path": str(data.resolve())}}
 
 
 def console(*, stderr: bool = True) -> "Console":
@@ -86,13 +100,10 @@ def print_run(record: "RunRecord", as_json: bool) -> None:
     from wardround.report.numbers import numbers_of, summary_of_run
 
     summary = summary_of_run(record)
-    if as_json:
-        say(json.dumps(summary))
-        return
-    say(str(record.certificate["short"]))
+    lines = [str(record.certificate["short"])]
     found = numbers_of(record)
     if found.account.standing != "generated":
-        say(found.account.sentence(full_path=True))
+        lines.append(found.account.sentence(full_path=True))
     if found.quality is not None:
         said = ", ".join(
             f"{measure.title} {number(measure.score.value)}" for measure in found.quality.measures[:3]
@@ -100,15 +111,22 @@ def print_run(record: "RunRecord", as_json: bool) -> None:
         majority = summary["majority_accuracy"]
         held_out = "pictures" if summary["unit"] == "picture" else "patients"
         beside = "" if majority is None else f" (majority class: {number(majority)})"
-        say(f"{said} on held-out {held_out}{beside}")
+        lines.append(f"{said} on held-out {held_out}{beside}")
         if found.repeats is not None:
-            say(found.repeats.sentence(found.quality.headline.score.value))
+            lines.append(found.repeats.sentence(found.quality.headline.score.value))
     if found.evaluation is not None:
-        say(*found.evaluation.lines())
+        lines += found.evaluation.lines()
     if record.certificate["stopped"]:
-        say(str(record.certificate["stopped"]))
+        lines.append(str(record.certificate["stopped"]))
     page = record.path / "report.html"
-    say(f"report: {page}" if page.exists() else f"run: {record.path} (no report page)")
+    lines.append(f"report: {page}" if page.exists() else f"run: {record.path} (no report page)")
+    tell(as_json, summary, *lines)
+
+
+def sentence_lines(text: str) -> list[str]:
+    """Returns a list with a dash before each sentence of a text, in lines of at most 100 characters."""
+    sentences = re.split(r"(?<=\.) (?=[A-Z])", text)
+    return [line for one in sentences for line in wrap(one, 100, initial_indent="- ", subsequent_indent="  ")]
 
 
 def number(value: object) -> str:

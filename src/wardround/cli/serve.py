@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wardround.boundary.text import say
+from wardround.cli.printing import Member
 from wardround.cli.verify import RunPath
 
 
@@ -20,9 +21,7 @@ def serve(
     advice: Annotated[
         Path | None, typer.Option("--advice", help="TOML or JSON with advice for each answer, by language.")
     ] = None,
-    member: Annotated[
-        str | None, typer.Option("--member", help="Of several models in the run: its name; default: their mean.")
-    ] = None,
+    member: Member = None,
     encrypted: Annotated[
         bool, typer.Option("--encrypted", help="Answer encrypted features of `predict ADDRESS`, and nothing else.")
     ] = False,

@@ -1,12 +1,11 @@
 """`wardround status`: a run while it goes on, as its coordinator or as one of its hospitals sees it."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wardround.boundary.text import say
+from wardround.boundary.text import say, tell
 from wardround.cli.keys import AsJson
 
 
@@ -24,11 +23,11 @@ def status(
 ) -> None:
     """Print who answered, who is slow or away, epsilon spent and left, bytes and seconds."""
     from wardround.watching.page import StatusServer, lines_of
-    from wardround.watching.views import view_of
+    from wardround.watching.views import json_of, view_of
 
     view = view_of(path)
     if serve is None:
-        say(*([json.dumps(view.to_json())] if as_json else lines_of(view)))
+        tell(as_json, json_of(view), *lines_of(view))
         return
     import contextlib
     import sys

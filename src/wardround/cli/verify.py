@@ -1,13 +1,12 @@
 """`wardround verify`: the keys that a record may be signed with, and the checks on a screen."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wardround.boundary.text import say
+from wardround.boundary.text import tell
 from wardround.cli.keys import AsJson
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
@@ -68,13 +67,9 @@ def verify(
     keys = trusted(key, pins)
     private = SigningKey.read(key) if key is not None else own_key() if own_pin() else None
     found = verify_run(path, keys, key=private, ledger=ledger)
-    if as_json:
-        say(json.dumps(found.to_json()))
-        return
     state = "finished" if found.signed.is_finished else "not finished: go on with wardround resume"
-    say(f"The run in {path} holds ({state}).")
-    say(f"fingerprint: {spoken_fingerprint(found.signed.public_key)}")
-    for line in found.checks:
-        say(f"  holds        {line}")
-    for line in found.unchecked:
-        say(f"  not checked  {line}")
+    tell(
+        as_json, found.to_json(), f"The run in {path} holds ({state}).",
+        f"fingerprint: {spoken_fingerprint(found.signed.public_key)}",
+        *(f"  holds        {line}" for line in found.checks), *(f"  not checked  {line}" for line in found.unchecked),
+    )  # fmt: skip

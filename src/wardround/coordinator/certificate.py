@@ -27,26 +27,33 @@ def certificate_of(
 ) -> dict[str, object]:
     """Returns the promise as it was kept, and what it can be checked against.
 
-    Epsilon is the looser of two: of the rounds that ended, and of everything that some hospital's ledger was
-    charged for this study. They differ when an interrupted round was asked for again: its first answer may
-    have been seen. `history` has a line for every round, those before an interruption included. `sealed` seals the
-    head of a ledger whose receipt is not signed; a signed receipt has it sealed already.
+    Epsilon is the looser of two: of the rounds that ended, and of everything that some hospital's ledger was charged
+    for this study. They differ when an interrupted round was asked for again: its first answer may have been seen. Of a
+    hospital that left, and gives no receipt, everything is counted that the study lets it be charged, and that its own
+    ledger refuses to exceed. `history` has a line for every round, those before an interruption included. `sealed`
+    seals the head of a ledger whose receipt is not signed; a signed receipt has it sealed already.
     """
     study, plan, simulated = coordinator.study, coordinator.plan, not coordinator.keys
     done = releases_after(study, outcome.position.round)
     releases, counts = charged(receipts)
     repeated = max(0, releases - done)
+    recounted = counts - 1 if plan.is_counted else 0
+    total, silent = done + repeated, [name for name in coordinator.channel.hospitals if name not in receipts]
+    if silent:
+        total, counts = max(total, plan.releases), max(counts, plan.counts)
     seeded = study.study.seed is not None
     witness = witness_of(history)
     finds = [] if coordinator.masked is None else powers(plan.hospitals, coordinator.masked.agreement.sums)
-    statement = statement_of(plan, releases=done + repeated, counts=counts, simulated=simulated, seeded=seeded)
-    recounted = counts - 1 if plan.is_counted else 0
+    statement = statement_of(plan, releases=total, counts=counts, simulated=simulated, seeded=seeded)
     if repeated + recounted:
         again = (
             f"{repeated + recounted} of the releases were charged for rounds that were interrupted, or that lost a "
             "hospital, and count all the same."
         )
         statement = replace(statement, caveats=(*statement.caveats, again))
+    if silent:
+        gone = f"{', '.join(silent)} left and gave no receipt: all that the study lets it be charged is counted."
+        statement = replace(statement, caveats=(*statement.caveats, gone))
     return {
         "study": study.study.name,
         "study_digest": study.digest,
@@ -56,12 +63,9 @@ def certificate_of(
         "unit": plan.unit.value,
         "rounds": outcome.position.round,
         "stopped": outcome.stopped,
-        "event": event_to_json(plan.event_after(done + repeated, counts))
-        if done + repeated or plan.is_counted
-        else None,
+        "event": event_to_json(plan.event_after(total, counts)) if total or plan.is_counted else None,
         "insiders": [
-            row.to_json()
-            for row in insiders_of(plan, done + repeated, counts, all_present=all_were_present(plan, history))
+            row.to_json() for row in insiders_of(plan, total, counts, all_present=all_were_present(plan, history))
         ],
         "ledgers": {
             name: {

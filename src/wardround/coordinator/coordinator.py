@@ -17,6 +17,7 @@ from wardround.federation.masked import MaskedAggregator, Tries
 from wardround.federation.messages import Hello, Receipt, Request
 from wardround.federation.receipts import check_receipt
 from wardround.federation.strategy import Strategy
+from wardround.noisers import dropouts_of
 from wardround.privacy.plans.plan import Plan
 from wardround.secure_aggregation.round.witness import Witness
 from wardround.types import HospitalName
@@ -47,17 +48,24 @@ class Coordinator:
     strategy: Strategy
     masked: MaskedAggregator | None = None
     keys: Mapping[str, bytes] = field(default_factory=dict)
+    _heard: dict[HospitalName, Receipt] = field(default_factory=dict, repr=False)
 
-    def greet(self) -> Hello:
+    @property
+    def may_be_gone(self) -> int:
+        """Hospitals that may leave a run that has begun, for good: those whose share of the noise may be missing."""
+        return dropouts_of(self.plan.noiser)
+
+    def greet(self, *, resumes: bool = False) -> Hello:
         """Asks every hospital what it is, and returns what all of them have in common.
 
-        The number of threads is compared where the study gives it, or has a seed: it may round differently.
+        The number of threads is compared where the study gives it, or has a seed: it may round differently. Where a run
+        goes on, as many hospitals as the study foresees may be gone.
 
         Raises:
             FederationError: a hospital does not answer, or differs from another one in its study, version, classes,
                 input shape, initial weights or threads, or from the coordinator in its version.
         """
-        hellos = self._said(SayHello(), Hello)
+        hellos = self._said(SayHello(), Hello, self.may_be_gone if resumes else 0)
         (first_name, first), *others = hellos.items()
         if first.version != __version__:
             raise FederationError(
@@ -80,13 +88,13 @@ class Coordinator:
         return first
 
     def receipts(self) -> dict[HospitalName, Receipt]:
-        """Asks every hospital what its ledger was charged for this study.
+        """Asks every hospital what its ledger was charged for this study; those that the study lets go may be missing.
 
         Raises:
-            FederationError: a hospital does not answer, or its receipt is of another study or hospital, or not signed
+            FederationError: more hospitals do not answer, or its receipt is of another study or hospital, or not signed
                 with its key.
         """
-        receipts = self._said(GiveReceipt(), Receipt)
+        receipts = self._said(GiveReceipt(), Receipt, self.may_be_gone)
         for name, receipt in receipts.items():
             if receipt.study != self.study.digest or receipt.hospital != name:
                 raise FederationError(
@@ -115,13 +123,14 @@ class Coordinator:
         """Returns the epsilon of everything that was charged up to a round.
 
         Under masks attempts are lost when a hospital is missing, and were charged all the same: the receipts say how
-        many. A seeded run protects no patient, and says the same of a round whether or not it was repeated: it counts
-        rounds.
+        many; of a hospital that is away, the last one that it gave. A seeded run protects no patient, and says the same
+        of a round whether or not it was repeated: it counts rounds.
         """
         done = releases_after(self.study, round)
         if self.plan.masked is None or self.study.study.seed is not None:
             return self.plan.epsilon_after(done)
-        releases, counts = charged(self.receipts())
+        self._heard.update(self.receipts())
+        releases, counts = charged(self._heard)
         return self.plan.epsilon_after(max(done, releases), counts)
 
     def close(self) -> None:
@@ -129,13 +138,14 @@ class Coordinator:
         if self.masked is not None:
             self.masked.close(self.channel, _DEADLINE_S)
 
-    def _said(self, work: SayHello | GiveReceipt, kind: type[_Said]) -> dict[HospitalName, _Said]:
+    def _said(self, work: SayHello | GiveReceipt, kind: type[_Said], may_miss: int) -> dict[HospitalName, _Said]:
         request = Request(self.study.digest, 0, 1, work)
         replies, failures = self.channel.ask(dict.fromkeys(self.channel.hospitals, request), _DEADLINE_S)
-        if failures:
+        if len(failures) > may_miss:
             name, failure = next(iter(failures.items()))
+            but = f" but {may_miss}" if may_miss else ""
             raise FederationError(
-                f"Every hospital must say its {work.name}, and {name} did not: {failure}. Its own log says why.",
+                f"Every hospital{but} must say its {work.name}, and {name} did not: {failure}. Its own log says why.",
                 code="federation-silent-hospital",
             )
         said = {name: reply for name, reply in replies.items() if isinstance(reply, kind)}

@@ -1,4 +1,4 @@
-"""The evaluation of the final model across hospitals: one sum after the last round, and each hospital's own figures.
+"""The evaluation of the final model across hospitals: one sum after the last round.
 
 Released, to the coordinator and from it to the readers of the record: what `[evaluation] level` names. With "none"
 nothing; with "noised" the sum of all hospitals' histograms, each charged to its test patients before it is sent; with
@@ -14,12 +14,11 @@ from wardround.coordinator.coordinator import Coordinator
 from wardround.coordinator.figures import figures_of
 from wardround.coordinator.rounds import JsonDict, Models
 from wardround.federation.aggregators import Aggregator, PlainSum
-from wardround.federation.messages import Failure, Request
+from wardround.federation.messages import Request
 from wardround.noisers import hospital_std
 from wardround.privacy.plans.kinds import Evaluation, NoisedHistograms, OpenHistograms
 from wardround.privacy.plans.wording import evaluation_statement
-from wardround.types import HospitalName, Vector
-from wardround.work import Evaluate, OwnFigures, histogram_coordinates
+from wardround.work import Evaluate, histogram_coordinates
 
 _DEADLINE_S = 3600.0
 
@@ -46,11 +45,11 @@ def evaluate(
     total = aggregator.collect(
         coordinator.channel, dict.fromkeys(coordinator.channel.hospitals, request), _DEADLINE_S
     )
-    figures = None
+    figures, missing = None, {name: failure.code.value for name, failure in total.failures.items()}
     if total.update is not None:
         std = noise_std(part, len(total.events))
         figures = figures_of(total.update.astype(np.float64), classes, std, masks=masks)
-    return {"level": study.evaluation.level, "figures": figures, "missing": _codes(total.failures)}
+    return {"level": study.evaluation.level, "figures": figures, "missing": missing}
 
 
 def noise_std(part: Evaluation, hospitals: int) -> float:
@@ -77,15 +76,3 @@ def statement_in(coordinator: Coordinator) -> JsonDict | None:
         "sentence": statement.sentence(),
         "short": statement.short(),
     }
-
-
-def own_figures(coordinator: Coordinator, weights: Vector) -> dict[HospitalName, str]:
-    """Gives every hospital the final model for its own figures; returns codes of those that did not take it."""
-    study = coordinator.study
-    request = Request(study.digest, study.rounds + 1, 1, OwnFigures(weights))
-    _, failures = coordinator.channel.ask(dict.fromkeys(coordinator.channel.hospitals, request), _DEADLINE_S)
-    return _codes(failures)
-
-
-def _codes(failures: dict[HospitalName, Failure]) -> dict[HospitalName, str]:
-    return {name: failure.code.value for name, failure in failures.items()}

@@ -56,7 +56,9 @@ def hand_out(study: str, channel: Channel, run: Path, observer: Observer) -> Non
     taken |= {name for name, reply in replies.items() if isinstance(reply, Received)}
     write_whole(run / TAKEN, (json.dumps(sorted(taken)) + "\n").encode())
     for name, failure in failures.items():
-        observer.stage(f"{name} has not taken the model ({failure}); give the same command again")
+        observer.stage(
+            f"{name} has not taken the model, or has no figures of it ({failure}); give the same command again"
+        )
 
 
 def _taken(run: Path) -> set[HospitalName]:

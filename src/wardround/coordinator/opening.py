@@ -11,7 +11,7 @@ from wardround.config import Study
 from wardround.coordinator.coordinator import Coordinator
 from wardround.errors import FederationError
 from wardround.federation.aggregators import Aggregator
-from wardround.federation.attempts import AttemptNotes, NoNotes
+from wardround.federation.attempts import NO_NOTES, AttemptNotes
 from wardround.federation.channel import Channel
 from wardround.federation.masked import MaskedAggregator
 from wardround.federation.messages import Hello
@@ -44,7 +44,12 @@ class Opened:
 
 
 def open_coordinator(
-    study: Study, channel: Channel, keys: Mapping[str, bytes], notes: AttemptNotes | None = None
+    study: Study,
+    channel: Channel,
+    keys: Mapping[str, bytes],
+    notes: AttemptNotes = NO_NOTES,
+    *,
+    resumes: bool = False,
 ) -> Opened:
     """Returns the coordinator of a study, once all hospitals have greeted it and are alike.
 
@@ -52,7 +57,8 @@ def open_coordinator(
         study: the agreed study.
         channel: reaches the hospitals.
         keys: public signing keys of all hospitals, by name: receipts must be signed with them.
-        notes: of masked attempts; None for a run that is not resumed.
+        notes: of masked attempts; none of them for a run that is not resumed.
+        resumes: the run has begun: as many hospitals as the study foresees may have left.
 
     Raises:
         FederationError: hospitals differ, or have other classes or initial weights than the study gives.
@@ -67,7 +73,7 @@ def open_coordinator(
             code="federation-no-key",
         )
     asking = Coordinator(study, plan, channel, strategy_of(study, plan, open_aggregator(study, plan, _NO_NOISE)))
-    hello = asking.greet()
+    hello = asking.greet(resumes=resumes)
     if study.data.classes is not None and hello.classes != study.data.classes:
         raise FederationError(
             f"The hospitals must have the study's classes in its order, {', '.join(study.data.classes)}, and have "
@@ -86,7 +92,7 @@ def open_coordinator(
     masked = None
     aggregator: Aggregator = open_aggregator(study, plan, _NO_NOISE)
     if plan.masked is not None:
-        aggregator = masked = MaskedAggregator(agreement_of(study, plan, weights.size, keys), notes or NoNotes())
+        aggregator = masked = MaskedAggregator(agreement_of(study, plan, weights.size, keys), notes)
     strategy = strategy_of(study, plan, aggregator, allowed_missing=dropouts_of(plan.noiser))
     coordinator = Coordinator(study, plan, channel, strategy, masked, keys)
     return Opened(coordinator, weights, network, target, hello)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from wardround.agreed.upload import upload_of
 from wardround.config import Study, read_study
-from wardround.coordinator.attempt_file import AttemptFile
-from wardround.coordinator.evaluation import evaluate, own_figures, statement_in
+from wardround.coordinator.evaluation import evaluate, statement_in
 from wardround.coordinator.handing_out import hand_out
 from wardround.coordinator.observer import Observer
 from wardround.coordinator.opening import Opened, open_coordinator
 from wardround.coordinator.recording import report_on, run_recorded, write_card, write_model
 from wardround.coordinator.rounds import JsonDict, Models, Outcome
 from wardround.errors import RecordError
+from wardround.federation.attempts import AttemptNotes
 from wardround.federation.channel import Channel
 from wardround.images.entries import Target
 from wardround.privacy.plans.kinds import NoisedHistograms, OpenHistograms
@@ -69,7 +69,7 @@ def coordinate(
     if (out / "certificate.json").is_file():
         return _ended(study, channel, key, out, observer)
     observer.stage("greeting the hospitals")
-    opened = open_coordinator(study, channel, keys, AttemptFile.of(out))
+    opened = open_coordinator(study, channel, keys, AttemptNotes.of(out), resumes=resumes)
     folder = RunFolder.open(out) if resumes else RunFolder.create(out)
     try:
         signer = Signer(key, study.digest, "")
@@ -110,10 +110,6 @@ def _run(opened: Opened, folder: RunFolder, observer: Observer) -> None:
     evaluation = _evaluated(opened, outcome, folder, observer)
     folder.write_json("results.json", _results(opened, released) | {"evaluation": evaluation})
     coordinator.close()
-    if len(outcome.models) == 1:
-        [weights] = outcome.models.values()
-        for name, code in own_figures(coordinator, weights).items():
-            observer.stage(f"{name} has no figures of its own: {code}")
     certificate = write_card(
         coordinator, outcome, network, folder, model_sha256=model_sha256, target=opened.target,
         classes=hello.classes, channels=hello.input_shape[0],
@@ -121,7 +117,7 @@ def _run(opened: Opened, folder: RunFolder, observer: Observer) -> None:
     unprotected = [row for row in released if row["protected_by"].startswith("nothing")]
     certificate |= {"standing": "hospitals", "unprotected": unprotected, "evaluation": statement_in(coordinator)}
     folder.finish(certificate)
-    AttemptFile.of(folder.path).remove()
+    AttemptNotes.of(folder.path).remove()
 
 
 def _evaluated(opened: Opened, outcome: Outcome, folder: RunFolder, observer: Observer) -> JsonDict | None:

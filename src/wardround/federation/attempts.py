@@ -4,9 +4,13 @@ A hospital that has uploaded sends the same bytes when it is asked the same, at 
 ended in between asks again with the noted attempt, and the round costs no further one. All of it is signed and public.
 """
 
+import json
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Final
 
+from wardround.boundary.documents import MOST_JSON_BYTES, Unfit, parse_json, read_regular
+from wardround.boundary.private import appears_whole
 from wardround.errors import FederationError
 from wardround.secure_aggregation.round.cohort import transcript_of
 from wardround.secure_aggregation.round.confirmation import Agreed, Confirmation
@@ -65,21 +69,43 @@ class Confirmed:
         return cls(int(said["round"]), number, attempt, names, announcements, confirmations)
 
 
-class AttemptNotes(Protocol):
-    """The memory of the last attempt. Contract: it is whole on disk when `note` returns, or it is the one before."""
+@dataclass(frozen=True)
+class AttemptNotes:
+    """The coordinator's memory of the last attempt, from the first request for uploads to the end of a run.
+
+    Released: nothing.
+
+    Attributes:
+        path: of the file, which is whole on disk when `note` returns, or is the one before; None notes nothing: of
+            hospitals in this process no attempt outlives the process.
+    """
+
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, run: Path) -> "AttemptNotes":
+        """Returns the notes in the folder of a run."""
+        return cls(run / "attempt.json")
 
     def last(self) -> Confirmed | None:
         """Returns the last attempt that was noted; None where none was, or it cannot be read."""
+        if self.path is None:
+            return None
+        try:
+            return Confirmed.from_json(parse_json(read_regular(self.path, MOST_JSON_BYTES)))
+        except (OSError, Unfit, KeyError, TypeError, ValueError):
+            return None  # hospitals then begin a further attempt
 
     def note(self, confirmed: Confirmed) -> None:
         """Notes an attempt in place of the one before."""
+        if self.path is not None:
+            with appears_whole(self.path) as file:
+                file.write((json.dumps(confirmed.to_json()) + "\n").encode())
+
+    def remove(self) -> None:
+        """Ends the notes with the run."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
-class NoNotes:
-    """Notes nothing: of hospitals in this process no attempt outlives the process."""
-
-    def last(self) -> None:
-        """See `AttemptNotes`."""
-
-    def note(self, confirmed: Confirmed) -> None:
-        """See `AttemptNotes`."""
+NO_NOTES: Final = AttemptNotes()

@@ -22,7 +22,7 @@ from typing import assert_never
 import numpy as np
 
 from wardround.errors import FederationError
-from wardround.federation.attempts import AttemptNotes, Confirmed, NoNotes
+from wardround.federation.attempts import NO_NOTES, AttemptNotes, Confirmed
 from wardround.federation.channel import Channel
 from wardround.federation.messages import (
     Failure,
@@ -92,7 +92,7 @@ class MaskedAggregator:
     """
 
     agreement: Agreement
-    notes: AttemptNotes = field(default_factory=NoNotes)
+    notes: AttemptNotes = NO_NOTES
     witnesses: dict[int, Witness] = field(default_factory=dict)
     tries: dict[int, Tries] = field(default_factory=dict)
     _last: dict[int, int] = field(default_factory=dict, repr=False)

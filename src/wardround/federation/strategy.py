@@ -33,6 +33,7 @@ class Strategy(Protocol):
 
     def models(self, state: State) -> dict[str, Vector]:
         """Returns the model, or models, that the state amounts to, by name."""
+        return {"global": state["weights"]}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Every rule reads public facts of a study and its plan. None reads a patient, so that a refusal says nothing of one.
 """
 
+import math
 from collections.abc import Iterator
 from datetime import datetime
 from typing import get_args
@@ -14,6 +15,7 @@ from wardround.noisers import NoiseShares
 from wardround.privacy.plans.costs import gaussian_of
 from wardround.privacy.plans.kinds import NoisedHistograms
 from wardround.privacy.plans.plan import Plan
+from wardround.privacy.plans.releases import clip_of
 from wardround.privacy.plans.wording import words_of
 
 _MINUTES_OF_A_DAY = 24 * 60
@@ -33,12 +35,14 @@ def refusals(study: Study, plan: Plan, policy: PolicyFile) -> Iterator[PrivacyEr
     """Yields what a policy has against a study, a rule at a time."""
     rules, words = policy.policy, words_of(plan)
     shares = plan.noiser if isinstance(plan.noiser, NoiseShares) else None
+    adaptive = clip_of(plan.training).adaptive  # a norm that follows the gradients may rise in every round
+    rises = 1.0 if adaptive is None else math.exp(adaptive.rate * adaptive.quantile * (study.training_rounds - 1))
     weights, threads, own = study.model.weights_sha256, study.performance.threads, study.model.own_encoder
     at_most = (
         ("delta", "`[privacy] delta`", plan.delta, rules.delta),
         ("most-epsilon", "epsilon", plan.epsilon, rules.most_epsilon),
         ("most-epsilon", "`[evaluation] epsilon`", _noised_epsilon(plan), rules.most_epsilon),
-        ("greatest-clip", "`[privacy] clipping_norm`", words.clipping_norm, rules.greatest_clipping_norm),
+        ("greatest-clip", "`[privacy] clipping_norm`", words.clipping_norm * rises, rules.greatest_clipping_norm),
         ("spare", "`[privacy] spare_attempts`", study.privacy.spare, rules.most_spare_attempts),
         ("threads", "`[performance] threads`", threads or 0, rules.threads),
     )

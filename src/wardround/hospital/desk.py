@@ -6,8 +6,9 @@ one that was answered. Every answer is signed. So a courier can lose messages, a
 
 A study is opened when it is first asked for, or at the start, and stays open: pictures, network and ledger are then at
 hand. Acceptance, policy and pins are read anew for every message: what a person forbids while a study runs is refused
-from the next message on. Another study's message is refused with a code, and so is that of a study that cannot be
-opened; the reason is in the hospital's own log.
+from the next message on, and so is a study whose site or cohort was changed since it was opened. Another study's
+message is refused with a code, and so is that of a study that cannot be opened; the reason is in the hospital's own
+log.
 
 Released: what `Hospital.answer` returns.
 """
@@ -22,8 +23,15 @@ from typing import get_args
 
 import torch
 
-from wardround.config.site import read_policy, read_site
-from wardround.errors import BudgetExhausted, FederationError, LedgerError, MachineError, WardroundError
+from wardround.config.site import Site, read_policy, read_site
+from wardround.errors import (
+    BudgetExhausted,
+    FederationError,
+    LedgerError,
+    MachineError,
+    StudyError,
+    WardroundError,
+)
 from wardround.federation.messages import Failure, FailureCode, Stage
 from wardround.federation.wire.frame import unpack
 from wardround.federation.wire.limits import Limits
@@ -33,11 +41,11 @@ from wardround.hospital.accepted import accept_by_rule, read_accepted
 from wardround.hospital.allowed import quiet_for
 from wardround.hospital.hospital import Hospital
 from wardround.hospital.kept.replies import OTHER_COORDINATOR
-from wardround.hospital.opening import check_still_allowed, open_hospital, read_identity
+from wardround.hospital.opening import check_still_allowed, cohort_of, open_hospital, read_identity
 from wardround.hospital.pictures import Progress
 from wardround.secure_aggregation.keys.pins import Pins
 from wardround.types import HospitalName
-from wardround.work import Answered, Confirm, Finish, OwnFigures, Receive, Upload
+from wardround.work import Answered, Confirm, Finish, Receive, Upload
 
 _log = logging.getLogger("wardround.hospital")
 
@@ -49,8 +57,9 @@ _REFUSED = {
     UNKNOWN_COORDINATOR: FailureCode.REFUSED_COORDINATOR,
     OTHER_COORDINATOR: FailureCode.REFUSED_COORDINATOR,
     "federation-request-signature": FailureCode.REFUSED_SIGNATURE,
+    "federation-replay": FailureCode.REFUSED_REPLAY,
 }
-_NOTED = frozenset(kind.name for kind in (*get_args(Answered), Finish, OwnFigures))
+_NOTED = frozenset(kind.name for kind in (*get_args(Answered), Finish))
 """Names of work that one message asks and charges for (masked rounds take three), or that replaces a file."""
 _UNDER_WAY = frozenset(kind.name for kind in (Confirm, Upload, Receive))
 """Names of work that goes on with a masked attempt: others may have been charged for it."""
@@ -58,9 +67,11 @@ _UNDER_WAY = frozenset(kind.name for kind in (Confirm, Upload, Receive))
 
 @dataclass(frozen=True)
 class _Open:
-    """One open study, and the threads that it computes with."""
+    """One open study, the site and cohort that it was opened with, and the threads that it computes with."""
 
     hospital: Hospital
+    site: Site
+    cohort: frozenset[str] | None
     threads: int
 
 
@@ -98,19 +109,24 @@ class Desk:
         Raises:
             WardroundError: it is not accepted, or is forbidden, or cannot be opened.
         """
-        policy = read_policy(self.folder / "policy.toml")
+        site, policy = read_site(self.folder / "site.toml"), read_policy(self.folder / "policy.toml")
+        cohort = cohort_of(site)
         if digest in self._open:
-            check_still_allowed(
-                self.folder, self._open[digest].hospital, policy, read_accepted(self.folder, digest)
-            )
+            known = self._open[digest]
+            if (known.site, known.cohort) != (site, cohort):
+                raise StudyError(
+                    "site.toml and the cohort must stay as they were when the study was opened, and were changed; "
+                    "restart the agent, or restore them.",
+                    code="study-site-changed",
+                )
+            check_still_allowed(self.folder, known.hospital, policy, read_accepted(self.folder, digest))
         else:
-            site = read_site(self.folder / "site.toml")
             accept_by_rule(self.folder, site, policy, digest)
             study = read_accepted(self.folder, digest)
             threads = study.performance.threads or policy.policy.threads or self._threads
             torch.set_num_threads(threads)
             opened = open_hospital(self.folder, site, policy, study, progress=self._progress)
-            self._open[digest] = _Open(self._stack.enter_context(opened), threads)
+            self._open[digest] = _Open(self._stack.enter_context(opened), site, cohort, threads)
         return self._open[digest].hospital
 
     def answer(self, message: bytes) -> bytes:
@@ -144,32 +160,27 @@ class Desk:
     def _answer(self, asked: Asked, opened: OpenedRequest, coordinators: frozenset[bytes]) -> bytes:
         try:
             hospital = self.open(asked.study)
-        except BudgetExhausted:
-            _log.exception("a study cannot be opened")
-            return encode_reply(Failure(FailureCode.REFUSED_BUDGET, Stage.ADMISSION))
-        except MachineError:
-            _log.exception("a study cannot be opened")
-            return encode_reply(Failure(FailureCode.INTERNAL, Stage.ADMISSION))
-        except WardroundError as error:
-            _log.exception("a study is refused")
-            is_lost = isinstance(error, LedgerError) and asked.study in self._open
-            code = FailureCode.LEDGER if is_lost else FailureCode.REFUSED_STUDY
-            return encode_reply(Failure(code, Stage.ADMISSION))
-        except Exception:
-            _log.exception("a study cannot be opened")
-            return encode_reply(Failure(FailureCode.INTERNAL, Stage.ADMISSION))
-        try:
             hospital.replies.check_follows(
                 opened.coordinator, opened.exchange, coordinators=coordinators, is_noted=asked.work in _NOTED
             )
-        except FederationError as error:
-            _log.warning("refuses a message: %s", error)
-            return encode_reply(Failure(_REFUSED.get(error.code, FailureCode.REFUSED_REPLAY), Stage.ADMISSION))
-        except MachineError:
-            _log.exception("an exchange cannot be noted")
-            return encode_reply(Failure(FailureCode.INTERNAL, Stage.ADMISSION))
+        except Exception as error:
+            _log.warning("refuses a message of study %s", asked.study[:12], exc_info=error)
+            return encode_reply(Failure(_code_of(error, is_open=asked.study in self._open), Stage.ADMISSION))
         torch.set_num_threads(self._open[asked.study].threads)
         return hospital.answer(opened.body)
+
+
+def _code_of(error: Exception, *, is_open: bool) -> FailureCode:
+    """Returns the code of an error that keeps a study's message from being answered."""
+    match error:
+        case BudgetExhausted():
+            return FailureCode.REFUSED_BUDGET
+        case LedgerError() if is_open:
+            return FailureCode.LEDGER
+        case WardroundError() if not isinstance(error, MachineError):
+            return _REFUSED.get(error.code, FailureCode.REFUSED_STUDY)
+        case _:
+            return FailureCode.INTERNAL
 
 
 def coordinators_of(folder: Path) -> frozenset[bytes]:

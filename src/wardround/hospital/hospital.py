@@ -3,6 +3,7 @@
 Whatever goes wrong, another party learns a code and a stage; the hospital's own log has the sentence and the trace.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -38,7 +39,6 @@ from wardround.hospital.known_ledgers import sealed_head
 from wardround.hospital.masked import NO_ATTEMPT, MaskedRounds
 from wardround.hospital.policy import place_of
 from wardround.secure_aggregation.keys.identity import Identity
-from wardround.types import Vector
 from wardround.work import (
     Announce,
     Answered,
@@ -46,7 +46,6 @@ from wardround.work import (
     Evaluate,
     Finish,
     GiveReceipt,
-    OwnFigures,
     Receive,
     SayHello,
     Upload,
@@ -95,17 +94,18 @@ class Hospital:
         except FederationError as error:
             _log.warning("%s refuses a message: %s", self.agent.name, error)
             return encode_reply(_REFUSED)
-        known = self.replies.again(message)
+        asked = hashlib.sha256(message).digest()
+        known = self.replies.again(asked)
         if known is not None:
             return known
         try:
-            reply = self._noted(request, message) or self.reply(request)
+            reply = self._noted(request, asked) or self.reply(request)
             encoded = encode_reply(reply)
             match reply:
                 case Answer() | Uploaded():
-                    self.replies.keep(message, encoded)
+                    self.replies.keep(asked, encoded)
                 case Signed():
-                    self.replies.say(message, encoded, first=isinstance(request.work, Announce))
+                    self.replies.say(asked, encoded, first=isinstance(request.work, Announce))
                 case _:
                     pass
             return encoded
@@ -113,7 +113,7 @@ class Hospital:
             _log.error("%s cannot send its answer", self.agent.name, exc_info=error)
             return encode_reply(Failure(FailureCode.INTERNAL, Stage.TRAINING))
 
-    def _noted(self, request: Request, message: bytes) -> Failure | None:
+    def _noted(self, request: Request, asked: bytes) -> Failure | None:
         """Notes an attempt at a noised vector, once all of it is checked and before anything is charged."""
         if not isinstance(request.work, Answered):
             return None  # `MaskedRounds` has notes of its own attempts
@@ -121,10 +121,10 @@ class Hospital:
         if refused is not None:
             return refused
         place = place_of(request)
-        if not self.replies.allows(place, request.attempt, message):
+        if not self.replies.allows(place, request.attempt, asked):
             _log.warning("%s refuses attempt %d at %s: it was another", self.agent.name, request.attempt, place)
             return Failure(FailureCode.REFUSED_ATTEMPT, Stage.ADMISSION)
-        self.replies.note(place, request.attempt, message)
+        self.replies.note(place, request.attempt, asked)
         return None
 
     @property
@@ -143,22 +143,20 @@ class Hospital:
         """
         try:
             match request.work:
+                case SayHello() | GiveReceipt() | Finish() if not self.agent.policy.allows(request):
+                    return _REFUSED
+                case Announce() | Confirm() | Receive() if not self._agrees(request):
+                    return _REFUSED
                 case Upload():
                     return self.admit_upload(request) or self.upload()
                 case Announce() | Confirm() | Receive():
-                    return (
-                        self._in_attempt(lambda masked: _step(masked, request))
-                        if self._agrees(request)
-                        else _REFUSED
-                    )
+                    return self._in_attempt(lambda masked: _step(masked, request))
                 case SayHello():
-                    return self._hello() if self.agent.policy.allows(request) else _REFUSED
+                    return self._hello()
                 case GiveReceipt():
-                    return self._receipt() if self.agent.policy.allows(request) else _REFUSED
-                case OwnFigures(weights=weights):
-                    return self._own_figures(weights) if self.agent.policy.allows(request) else _REFUSED
+                    return self._receipt()
                 case Finish() as work:
-                    return self._finish(work) if self.agent.policy.allows(request) else _REFUSED
+                    return self._finish(work)
                 case _:  # a noised vector
                     agent = self.agent
                     return agent.admit(request) or agent.repeated(request) or agent.answer_alone(request)
@@ -204,10 +202,12 @@ class Hospital:
         if self.folder is None:
             return _REFUSED
         try:
-            take_model(self.folder, self.agent.policy.study, work)
+            weights = take_model(self.folder, self.agent.policy.study, work, self.agent.workbench.network)
         except (FederationError, ModelError) as error:
             _log.error("%s does not take the finished model: %s", self.agent.name, error)
             return Failure(FailureCode.PROTOCOL, Stage.ADMISSION)
+        if weights is not None:
+            self.agent.tested.keep_own_figures(self.agent.workbench, weights)
         return Received()
 
     def _hello(self) -> Hello:
@@ -222,10 +222,6 @@ class Hospital:
             threads=torch.get_num_threads(),
             last_attempt=last or (0, 0),
         )
-
-    def _own_figures(self, weights: Vector) -> Received:
-        self.agent.tested.keep_own_figures(self.agent.workbench, weights)
-        return Received()
 
     def _receipt(self) -> Receipt:
         agent, account = self.agent, self.agent.account

@@ -92,41 +92,47 @@ def open_hospital(
     with LedgerFile(folder / "ledger.sqlite", version=__version__) as ledgers:
         set_limit(ledgers, policy)
         _check_known(ledgers, [patient.id for patient in images.patients], study, policy)
-        training, tested = set_aside(images.patients, study)
-        persons = [patient.id for patient in training]
-        examined = examined_of(ledgers, study, plan, name, tested, folder, images)
-        if isinstance(plan.training, NothingTrained):
-            assert examined.account is not None, "a plan that trains nothing noises its evaluation"
-            account, patients, persons = examined.account, [], []
-        else:
-            account = open_account(ledgers, study, plan, name, persons, run_of(study, images.digest, study.digest))
-            patients = [patient for patient, is_in in zip(training, account.admitted, strict=True) if is_in]
-        if len(patients) < len(persons):
-            _log.warning("%d patients are left out: they cannot afford this study", len(persons) - len(patients))
-        agent = Agent(
-            name=name,
-            patients=training_patients(patients, study.privacy.images_per_patient),
-            plan=plan,
-            policy=Policy(
-                study.digest,
-                asked_by(study, plan),
-                study.rounds,
-                timetable_of(study).visited(position, study.rounds),
-                study.privacy.spare,
-            ),
-            account=account,
-            randomness=Randomness(study.study.seed, f"{study.stream_name}/main"),
-            workbench=workbench,
-            memory=Memory(folder / "memory" / study.digest),
-            num_classes=len(images.class_names),
-            examined=examined,
-        )
-        identity = read_identity(folder, name)
-        masked = None
-        if plan.masked is not None:
-            masked = _masked_rounds(folder, agent, identity, study, plan)
-        replies = Replies(folder / "memory" / study.digest)
-        yield Hospital(agent, tuple(images.class_names), masked, identity, replies, folder)
+        with ledgers.transaction():  # a study that is refused in here keeps nothing of its patients' budget back
+            training, tested = set_aside(images.patients, study)
+            persons = [patient.id for patient in training]
+            examined = examined_of(ledgers, study, plan, name, tested, folder, images)
+            if isinstance(plan.training, NothingTrained):
+                assert examined.account is not None, "a plan that trains nothing noises its evaluation"
+                account, patients, persons = examined.account, [], []
+            else:
+                account = open_account(
+                    ledgers, study, plan, name, persons, run_of(study, images.digest, study.digest)
+                )
+                patients = [patient for patient, is_in in zip(training, account.admitted, strict=True) if is_in]
+            if len(patients) < len(persons):
+                _log.warning(
+                    "%d patients are left out: they cannot afford this study", len(persons) - len(patients)
+                )
+            agent = Agent(
+                name=name,
+                patients=training_patients(patients, study.privacy.images_per_patient),
+                plan=plan,
+                policy=Policy(
+                    study.digest,
+                    asked_by(study, plan),
+                    study.rounds,
+                    timetable_of(study).visited(position, study.rounds),
+                    study.privacy.spare,
+                ),
+                account=account,
+                randomness=Randomness(study.study.seed, f"{study.stream_name}/main"),
+                workbench=workbench,
+                memory=Memory(folder / "memory" / study.digest),
+                num_classes=len(images.class_names),
+                examined=examined,
+            )
+            identity = read_identity(folder, name)
+            masked = None
+            if plan.masked is not None:
+                masked = _masked_rounds(folder, agent, identity, study, plan)
+            replies = Replies(folder / "memory" / study.digest)
+            hospital = Hospital(agent, tuple(images.class_names), masked, identity, replies, folder)
+        yield hospital
 
 
 def of_hospital(study: Study, site: Site, folder: Path) -> Study:
@@ -150,25 +156,36 @@ def own_images(own: Study, site: Site, progress: Progress) -> ImageSet:
             'patient would be to one picture. Name them by `[site] patients` in site.toml, or set "one-per-picture".',
             code="data-unnamed",
         )
+    listed = cohort_of(site)
+    if listed is None:
+        return images
+    patients = tuple(patient for patient in images.patients if patient.id in listed)
+    if not patients:
+        raise DataError(
+            f"`[hospital] cohort` must list patients who have pictures, and {site.hospital.cohort} lists none of "
+            f"{len(images.patients)}. Write their ids as the layout names them, one a line.",
+            code="data-cohort",
+        )
+    return replace(images, patients=patients, digest=digest_of(patients))
+
+
+def cohort_of(site: Site) -> frozenset[str] | None:
+    """Returns the ids of the patients who take part in studies; None for everybody.
+
+    Raises:
+        DataError: the list cannot be read.
+    """
     path = site.hospital.cohort
     if path is None:
-        return images
+        return None
     try:
-        listed = {line.strip() for line in decoded(read_regular(path, _MOST_LIST_BYTES)).splitlines()}
+        return frozenset(line.strip() for line in decoded(read_regular(path, _MOST_LIST_BYTES)).splitlines())
     except (OSError, Unfit) as error:
         raise DataError(
             f"`[hospital] cohort` must be a readable text file of patient ids, got {path} ({error}). Correct "
             "site.toml.",
             code="data-cohort",
         ) from None
-    patients = tuple(patient for patient in images.patients if patient.id in listed)
-    if not patients:
-        raise DataError(
-            f"`[hospital] cohort` must list patients who have pictures, and {path} lists none of "
-            f"{len(images.patients)}. Write their ids as the layout names them, one a line.",
-            code="data-cohort",
-        )
-    return replace(images, patients=patients, digest=digest_of(patients))
 
 
 def set_limit(ledger: LedgerFile, policy: PolicyFile) -> None:

@@ -14,7 +14,6 @@ from wardround.work import (
     Evaluate,
     Finish,
     GiveReceipt,
-    OwnFigures,
     Receive,
     SayHello,
     Upload,
@@ -68,8 +67,8 @@ class Policy:
             return False
         if isinstance(work, SayHello | GiveReceipt | Finish | Confirm | Upload | Receive):
             return True  # facts of its own, and steps of an attempt that it announced itself for
-        if isinstance(work, Evaluate | OwnFigures):  # of the final model, after the last round
-            return round == self.rounds + 1 and (isinstance(work, OwnFigures) or self.asks(work, round))
+        if isinstance(work, Evaluate):  # of the final model, after the last round
+            return round == self.rounds + 1 and self.asks(work, round)
         return (
             round <= self.rounds
             and (round == 0) == isinstance(work, COUNTS)

@@ -1,6 +1,6 @@
 """A MedMNIST file (.npz) as a store of pictures, `<part>/<label>/<name>.npy`; nothing in it is unpickled.
 
-    train_images, val_images, test_images   uint8 (picture, height, width[, 3]) or (picture, x, y, z)
+    train_images, val_images, test_images   uint8 (picture, height, width[, 1 or 3]) or (picture, x, y, z)
     train_labels, ...                       integers (picture,) or (picture, 1)
 
 A picture is named by a hash of its values, never by its number: if one is taken away, every other keeps its name, and
@@ -62,6 +62,7 @@ def open_arrays(path: Path) -> Store:
             if not any(name in store for name in both):
                 continue
             images, labels = (array_of(store.read(name)) for name in both)
+            images = images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
             numbers = _checked(images, labels)
             if len(pictures.sizes) + len(numbers) > MAX_MEMBERS:
                 raise DataError(
@@ -104,10 +105,10 @@ def array_of(data: bytes) -> npt.NDArray[Any]:
 
 
 def _checked(images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> list[int]:
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] in ((2,), (4,)):
         raise DataError(
             "images of a MedMNIST file must be uint8 (picture, height, width), with three colours, or (picture, x, y, "
-            f"z), got {images.dtype} with {images.ndim} axes. Choose another file.",
+            f"z), got {images.dtype} of shape {images.shape}. Choose another file.",
             code="data-medmnist",
         )
     if labels.ndim == 2 and labels.shape[1] > 1:

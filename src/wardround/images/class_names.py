@@ -53,6 +53,30 @@ def unlabelled(labels: Iterable[str], listed: Collection[str]) -> frozenset[str]
     return frozenset(label for label in found - known if is_missing(label) or (label in _UNKNOWN and not is_scale))
 
 
+def missing_class(
+    what: str, labels: Collection[str], listed: Collection[str], left_out: Collection[str]
+) -> tuple[frozenset[str], frozenset[str], DataError | None]:
+    """Returns the labels, folded, that hold no value; those that a site leaves out; and the refusal of the others.
+
+    Args:
+        what: has such a name, for the sentence.
+        labels: folded.
+        listed: names of the study's classes.
+        left_out: `ReaderOptions.left_out_values`.
+    """
+    empty, known = unlabelled(labels, listed), {folded(name) for name in listed}
+    meant = frozenset(
+        name for name in labels if name not in known and ("" if is_missing(name) else name.lower()) in left_out
+    )
+    wrong = sorted(empty - meant)
+    error = DataError(
+        f"{what} of a class must have a name that is no missing value, got {', '.join(wrong)}. Name it in `[data] "
+        "classes` if it is a class, or leave it out with `[site] leave_out`.",
+        code="data-missing-class",
+    )
+    return empty, meant, error if wrong else None
+
+
 def unordered(class_names: tuple[str, ...], target: Target) -> DataError | None:
     """Returns the refusal of grades whose order nobody stated; None where numbers state it, or no grades are asked for.
 

@@ -118,10 +118,10 @@ def read_table(
         quotes: sentences may quote the first line; not where it could be a patient's.
 
     Raises:
-        DataError: no text, no table, too large, or a column that is missing or there twice.
+        DataError: no text, no table, no row, too large, or a column that is missing or there twice.
     """
     if len(data) > MAX_BYTES:
-        raise _too_large(name, f"{MAX_BYTES:,} bytes")
+        raise too_large(name, f"{MAX_BYTES:,} bytes")
     encoding, notes = _encoding(name, data)
     known = {*required, *(other_names or {})}
     try:
@@ -136,6 +136,11 @@ def read_table(
         found = ", ".join(column for column in written if column) or "none"
         _check_columns(name, columns, required, SEPARATORS[separator], found if quotes else "others")
         rows, ragged = _rows(name, lines, columns)
+        if not rows and not ragged:
+            raise DataError(
+                f"{name} must have rows below its first line, got none. Add them, or take the table away.",
+                code="data-no-rows",
+            )
     except UnicodeDecodeError:
         raise DataError(
             f"{name} must be text in UTF-8, UTF-16 or Windows-1252, got bytes that are none of them. Save it again as "
@@ -223,7 +228,7 @@ def _lines(name: str, text: io.TextIOWrapper, separator: str, skipped: int) -> I
                 yield skipped + begin + 1, cells
             begin = reader.line_num
             if begin > MAX_LINES:
-                raise _too_large(name, f"{MAX_LINES:,} lines")
+                raise too_large(name, f"{MAX_LINES:,} lines")
     except csv.Error as error:
         raise DataError(
             f"{name} must be a table, got a row from line {skipped + begin + 1} on that is none: {error}. Close its "
@@ -257,7 +262,7 @@ def _rows(
     for line, cells in lines:
         count += len(cells)
         if count > MAX_CELLS:
-            raise _too_large(name, f"{MAX_CELLS:,} values")
+            raise too_large(name, f"{MAX_CELLS:,} values")
         if len(cells) < width or any(cell.strip() for cell in cells[width:]):
             ragged.append(f"line {line} has {counted(len(cells), 'value')} for {counted(width, 'column')}")
             continue
@@ -267,7 +272,8 @@ def _rows(
     return rows, ragged
 
 
-def _too_large(name: str, limit: str) -> DataError:
+def too_large(name: str, limit: str) -> DataError:
+    """Returns the refusal of a table beyond a limit."""
     return DataError(
         f"{name} must have at most {limit}, got more. Take out columns and rows that no picture needs.",
         code="data-table-size",

@@ -4,6 +4,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 PICTURE_ENDINGS = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
+OTHER_ENDINGS = (
+    ".webp", ".gif", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".dcm", ".dicom", ".nii", ".nii.gz", ".mha", ".nrrd",
+    ".svs", ".ndpi",
+)  # fmt: skip
+"""Pictures and volumes that layouts of pictures do not read."""
 
 
 class Task(StrEnum):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.types import PatientId
 
@@ -46,6 +47,16 @@ def causes(left_out: Iterable[LeftOut], shown: int = 2) -> str:
         f"{cause} ({len(names):,}{f': {shortened(names, shown)}' if shown else ''})"
         for cause, names in found.items()
     )
+
+
+def passed_over(count: int, one: str, many: str | None = None, rest: str = "") -> tuple[str, ...]:
+    """Returns the note of things that a reader passes over; none where there are none."""
+    return (f"passed over: {counted(count, one, many)}{rest}",) if count else ()
+
+
+def no_pictures(count: int) -> tuple[str, ...]:
+    """Returns the note of files that are no pictures; none where there are none."""
+    return passed_over(count, "file that is no picture", "files that are no pictures")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from wardround.images.rows.recipe import PictureRecipe, Recipe, View, VolumeReci
 from wardround.images.store import Store, open_store
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
+_TEXTS = (".md", ".txt", ".json", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,21 @@ def list_entries(layout: str, store: Store, task: str | None, options: ReaderOpt
             f"the layout {layout} must look like {reader.expected}, but no picture lies there. "
             f"{_elsewhere(layout, store)}"
         )
-    return options.classified(with_persons(listing, options.names, store, looking=options.looking))
+    listing = options.classified(with_persons(listing, options.names, store, looking=options.looking))
+    names = listing.class_names
+    if len(names) < 2 and options.classes is None and not options.looking:
+        raise DataError(
+            f"the layout {layout} must have two classes or more, got {', '.join(names) or 'none'}. It looks like "
+            f"{reader.expected}; add pictures of a second class.",
+            code="data-one-class",
+        )
+    if wanted is not Task.BINARY or len(names) <= 2:
+        return listing
+    many = DataError(
+        f"the task binary must have two classes, got {len(names)}: {shortened(list(names))}. Choose classification.",
+        code="data-binary",
+    )
+    return replace(listing, refusals=(*listing.refusals, *options.refused([many])))
 
 
 def look_at_entries(layout: str, store: Store, task: str | None, options: ReaderOptions) -> Listing:
@@ -230,9 +245,9 @@ def open_layout(layout: str | None, root: Path | None, *, looking: bool = False)
 
 
 def _arrays_in(root: Path) -> Path | None:
-    """Returns the file of arrays that a data folder is, or that is the only file in it; else None."""
+    """Returns the file of arrays that a data folder is, or that is alone in it but for texts; else None."""
     if root.is_dir():
-        seen = [path for path in root.iterdir() if not path.name.startswith(".")]
+        seen = [path for path in root.iterdir() if not path.name.startswith(".") and path.suffix not in _TEXTS]
         root = seen[0] if len(seen) == 1 else root
     return root if root.is_file() and root.name.lower().endswith(ENDING) else None
 
@@ -255,7 +270,8 @@ def _task(layout: str, task: str | None) -> Task:
         return known[0]
     if task not in known:
         raise DataError(
-            f"the task of {layout} must be one of {', '.join(known)}, got {task!r}. Choose one of them."
+            f"the task of {layout} must be one of {', '.join(known)}, got {task!r}. Choose one of them.",
+            code="data-task",
         )
     return Task(task)
 

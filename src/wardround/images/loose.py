@@ -18,12 +18,12 @@ from wardround.images.arrays import ENDING, open_arrays
 from wardround.images.decode.nifti import ENDINGS as VOLUME_ENDINGS
 from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
+from wardround.images.decode.quiet import require_pydicom
 from wardround.images.decode.raw import Decoder
 from wardround.images.dicom.decoder import DicomDecoder
 from wardround.images.dicom.headers import Header, Kind, read_header
 from wardround.images.dicom.parse import is_dicom
 from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
-from wardround.images.dicom.quiet import require_pydicom
 from wardround.images.dicom.series import pictures, volumes, without_repeats
 from wardround.images.entries import PICTURE_ENDINGS, Entry
 from wardround.images.findings import LeftOut

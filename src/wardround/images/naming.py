@@ -28,6 +28,7 @@ TABLE = "patients.csv"
 
 _COLUMNS = ("picture", "patient")
 _OTHER_NAMES = {"image": "picture", "file": "picture", "id_code": "picture", "patient_id": "patient"}
+_SHORTENED = r"\d(?:[.,]\d+)?[Ee]\+\d+"
 _LIKE_AN_ID = r"^(\D*\d+)\D"
 """A name that goes on after its first number, such as `person1_bacteria_1`, `p0001-2`, `IM-0031-0001`, `10_left`."""
 
@@ -70,7 +71,15 @@ def with_persons(
     ids = {entry.patient for entry in entries if entry.patient is not None}
     found = {*alike(ids), *listing.alike} if persons is Persons.NAMED else ()
     like_another = tuple(sorted(group for group in found if ids.issuperset(group)))
-    return replace(listing, entries=entries, persons=persons, alike=like_another)
+    notes = [*listing.notes]
+    if short := sum(re.fullmatch(_SHORTENED, who) is not None for who in ids):
+        notes.append(
+            f"{counted(short, 'patient has an id', 'patients have ids')} such as 1.2E+11: spreadsheets shorten long "
+            "numbers so, and several persons may have one. Take the ids from their source"
+        )
+    if sites := alike({entry.site for entry in entries if entry.site is not None}):
+        notes.append(f"sites whose names look alike: {shortened([' = '.join(group) for group in sites])}")
+    return replace(listing, entries=entries, persons=persons, alike=like_another, notes=tuple(notes))
 
 
 def proposed_pattern(files: Iterable[str]) -> tuple[str, int] | None:
@@ -182,13 +191,15 @@ def _finder(entries: Sequence[Entry]) -> Callable[[str], list[int]]:
     by_path = {entry.file: [number] for number, entry in enumerate(entries)}
     by_name: dict[str, list[int]] = defaultdict(list)
     by_stem: dict[str, list[int]] = defaultdict(list)
+    by_case: dict[str, list[int]] = defaultdict(list)
     for number, entry in enumerate(entries):
         by_name[PurePosixPath(entry.file).name].append(number)
         by_stem[_stem(entry.file)].append(number)
+        by_case[re.sub(r"_\d{4}$", "", _stem(entry.file))].append(number)  # CASE_0000 of nnU-Net
 
     def find(written: str) -> list[int]:
         path = PurePosixPath(written.replace("\\", "/")).as_posix()
-        return by_path.get(path) or by_name.get(path) or by_stem.get(path) or []
+        return by_path.get(path) or by_name.get(path) or by_stem.get(path) or by_case.get(path) or []
 
     return find
 

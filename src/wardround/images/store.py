@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from wardround.boundary.machine import reading_faults
+from wardround.boundary.text import counted
 from wardround.errors import DataError, as_one
 from wardround.images.archives import BROKEN, MAX_BYTES, is_hidden, open_archive
 from wardround.images.findings import LeftOut
@@ -163,8 +164,8 @@ class _Folder:
     def refusals(self) -> list[DataError]:
         """Returns a sentence with its count for each kind of fault."""
         return [
-            DataError(f"{must}, got {self._faults[code]} {came}. {advice}.", code=code)
-            for code, (must, came, advice) in _FAULTS.items()
+            DataError(f"{must}, got {counted(self._faults[code], one, many)}. {advice}.", code=code)
+            for code, (must, one, many, advice) in _FAULTS.items()
             if self._faults[code]
         ]
 
@@ -228,10 +229,14 @@ class _Folder:
 
 _INSIDE = "every file must lie in the data folder"
 _FAULTS = {
-    "data-link-outside": (_INSIDE, "links that lead outside of it", "Copy what they lead to, or take them away"),
-    "data-link-broken": (_INSIDE, "links that lead nowhere", "Restore what they led to, or take them away"),
+    "data-link-outside": (
+        _INSIDE, "link that leads outside of it", "links that lead outside of it", "Copy what is linked"
+    ),
+    "data-link-broken": (
+        _INSIDE, "link that leads nowhere", "links that lead nowhere", "Restore what was linked, or remove the links"
+    ),
     "data-folder-unreadable": (
-        "every folder below the data folder must be readable", "that are not", "Check their permissions"
+        "every folder below the data folder must be readable", "that is not", "that are not", "Check the permissions"
     ),
 }  # fmt: skip
-"""The rule, what came and the advice, by code."""
+"""The rule, what came (one or several) and the advice, by code."""

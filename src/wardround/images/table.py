@@ -7,7 +7,7 @@ Tables are read by `csv_file.read_table`. A missing value is missing, however it
 import posixpath
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,7 +15,7 @@ from wardround.boundary.documents import Unfit, read_regular
 from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.class_names import unlabelled
-from wardround.images.csv_file import MAX_BYTES, Row, Table, read_table
+from wardround.images.csv_file import MAX_BYTES, Row, Table, read_table, too_large
 from wardround.images.entries import PICTURE_ENDINGS
 from wardround.images.findings import shortened
 from wardround.images.identity import folded, is_missing, names_nobody
@@ -46,11 +46,11 @@ def bytes_of_table(store: Store | None, name: str, elsewhere: Path | None) -> by
     if elsewhere is None:
         assert store is not None, "a table that lies nowhere else lies in the store"
         if store.size(name) > MAX_BYTES:
-            raise _too_large(name)
+            raise too_large(name, f"{MAX_BYTES:,} bytes")
         return store.read(name)
     try:
         if elsewhere.stat().st_size > MAX_BYTES:
-            raise _too_large(elsewhere.name)
+            raise too_large(elsewhere.name, f"{MAX_BYTES:,} bytes")
         return read_regular(elsewhere, MAX_BYTES)
     except (OSError, Unfit) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -60,18 +60,23 @@ def bytes_of_table(store: Store | None, name: str, elsewhere: Path | None) -> by
         ) from None
 
 
-def _too_large(name: str) -> DataError:
-    return DataError(
-        f"{name} must have at most {MAX_BYTES:,} bytes, got more. Take out columns and rows that no picture needs.",
-        code="data-table-size",
-    )
+def table_of(
+    store: Store,
+    file: str,
+    options: ReaderOptions,
+    required: Sequence[str],
+    other_names: Mapping[str, str] | None = None,
+) -> Table:
+    """Returns a table of the store, or the one that the site names instead; see `csv_file.read_table`."""
+    name = file if options.labels is None else options.labels.name
+    return read_table(name, bytes_of_table(store, file, options.labels), required, other_names=other_names)
 
 
 class Files:
     r"""The files of a data folder, as a table may write their names.
 
     A path is relative to the data folder or, for a table that lies elsewhere, to the table's own folder. `./a.png`,
-    `b/../a.png` and `b\a.png` are read, and a name in another Unicode form than the file's.
+    `b/../a.png` and `b\a.png` are read, and a name in another Unicode form or another case than the file's.
 
     Args:
         store: the data folder.
@@ -80,10 +85,8 @@ class Files:
 
     def __init__(self, store: Store, table: Path | None = None) -> None:
         self._names = frozenset(store.names())
-        composed = Counter(unicodedata.normalize("NFC", name) for name in self._names)
-        self._composed = {
-            form: name for name in self._names if composed[form := unicodedata.normalize("NFC", name)] == 1
-        }
+        self._composed = _unique({name: unicodedata.normalize("NFC", name) for name in self._names})
+        self._any_case = _unique({name: form.casefold() for form, name in self._composed.items()})
         self._root = store.root.absolute().as_posix() + "/"
         self._above = store.root.resolve().as_posix()
         self._beside = None if table is None else table.parent.resolve().as_posix()
@@ -96,7 +99,8 @@ class Files:
         places = [path]
         if self._beside is not None:
             places.append(posixpath.relpath(posixpath.join(self._beside, path), self._above))
-        found = {self._composed.get(unicodedata.normalize("NFC", place)) for place in places} - {None}
+        forms = [unicodedata.normalize("NFC", place) for place in places]
+        found = {self._composed.get(form) or self._any_case.get(form.casefold()) for form in forms} - {None}
         if len(found) > 1:
             return path, f"{written} is a file below the data folder, and another one beside the table"
         for name in found:
@@ -104,6 +108,12 @@ class Files:
             return name, None
         outside = all(leads_outside(place) for place in places)
         return path, f"{written} {'lies outside the data folder' if outside else 'is missing'}"
+
+
+def _unique(forms: dict[str, str]) -> dict[str, str]:
+    """Returns the names by their forms, without forms that several names have."""
+    counts = Counter(forms.values())
+    return {form: name for name, form in forms.items() if counts[form] == 1}
 
 
 def refusal(table: Table, problems: Sequence[str], words: Iterable[str] = ()) -> list[DataError]:
@@ -220,8 +230,7 @@ def read_metadata(store: Store, required: tuple[str, ...], options: ReaderOption
     Raises:
         DataError: no such table; and everything that is wrong with its rows, unless `options.looking`.
     """
-    name = METADATA if options.labels is None else options.labels.name
-    table = read_table(name, bytes_of_table(store, METADATA, options.labels), required)
+    table = table_of(store, METADATA, options, required)
     files, found = Files(store, options.labels), checked(table, required, options)
     rows, faults = pictures_of("file", found, files)
     faults += [fault for row in rows.values() if (fault := wrong_part(row))]

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from wardround import __version__
 from wardround.errors import DataError, MissingExtra
+from wardround.images.decode.quiet import sealed
 from wardround.images.dicom.geometry import grid_of, planes_of, turned_back
 from wardround.images.dicom.parse import is_dicom, whole
-from wardround.images.dicom.quiet import sealed
 from wardround.images.loose import open_container, open_given
 from wardround.inference.answers import Classified, Segmented, Sources
 from wardround.inference.model import Model
@@ -166,9 +166,7 @@ def _report(model: Model, answer: Classified | Segmented, sources: "list[Dataset
     )  # fmt: skip
     report = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(observer_device_context=observer),
-        procedure_reported=codes.LN.UnspecifiedImagingProcedure
-        if hasattr(codes.LN, "UnspecifiedImagingProcedure")
-        else hd.sr.CodedConcept("imaging", SCHEME, "Imaging procedure"),
+        procedure_reported=hd.sr.CodedConcept("imaging", SCHEME, "Imaging procedure"),
         imaging_measurements=[group],
     )
     return hd.sr.Comprehensive3DSR(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wardround.errors import DataError, ModelError
-from wardround.images.decode.pillow import pillow_kept_quiet
+from wardround.images.decode.quiet import QUIET
 from wardround.images.loose import Unlabelled, Unread
 from wardround.images.rows.recipe import VolumeRecipe
 from wardround.inference.answers import (
@@ -142,7 +142,7 @@ class Model:
     def read(self, items: Iterable[Item]) -> Iterator[Ready | Unread]:
         """Yields pictures as the model reads them, in order; a few threads decode ahead of the network."""
         paths: list[Path] = []
-        with pillow_kept_quiet(), ThreadPoolExecutor(_WORKERS) as pool:
+        with QUIET, ThreadPoolExecutor(_WORKERS) as pool:
             for number, item in enumerate(items, start=1):
                 if not isinstance(item, np.ndarray):
                     paths.append(Path(item))

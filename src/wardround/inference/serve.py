@@ -20,7 +20,7 @@ from typing import cast
 
 from wardround.boundary.loopback import LOOPBACK, QuietHandler, is_own_name
 from wardround.errors import MissingExtra
-from wardround.images.decode.pillow import pillow_kept_quiet
+from wardround.images.decode.quiet import QUIET
 from wardround.images.dicom.parse import is_dicom
 from wardround.images.findings import LeftOut
 from wardround.images.loose import Unread, Wanted, unlabelled
@@ -220,5 +220,5 @@ class _Handler(QuietHandler):
 
 def serve(service: Service) -> None:
     """Answers until Ctrl-C or SIGTERM."""
-    with service, pillow_kept_quiet():
+    with service, QUIET:
         service.serve_forever()

@@ -3,6 +3,7 @@
 from torch import nn
 
 from wardround.models.network import Network
+from wardround.models.networks.ordinal import ContinuationRatios
 
 
 def linear_layer(network: Network) -> nn.Linear | None:
@@ -12,3 +13,12 @@ def linear_layer(network: Network) -> nn.Linear | None:
     fixed = all(isinstance(layer, nn.Flatten | nn.Identity) for layer in layers[:-1])
     is_head = not network.segments and isinstance(head, nn.Linear) and fixed and head.weight.requires_grad
     return head if is_head else None  # type: ignore[return-value]  # it is a linear layer
+
+
+def scoring_layer(network: Network) -> tuple[nn.Linear | None, bool]:
+    """Returns the trained linear layer, and whether its scores are those of grades; None where there is none."""
+    match list(network.trained.modules())[-2:]:
+        case [nn.Linear() as scores, ContinuationRatios()]:
+            return scores, True
+        case _:
+            return linear_layer(network), False

@@ -6,6 +6,7 @@ in C order. It is the only form in which a model travels between a hospital and 
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from torch import nn
 
 from wardround.errors import ModelError
 from wardround.models.network import Network
+from wardround.models.weights import faults_of, parsed
 from wardround.types import Vector
 
 
@@ -67,6 +69,31 @@ def named_weights(network: Network, weights: Vector) -> dict[str, npt.NDArray[np
         return {name: value.detach().to(torch.float32).numpy().copy() for name, value in body.state_dict().items()}
     finally:
         load_vector(network.trained, before)
+
+
+def vector_of(network: Network, content: bytes) -> Vector:
+    """Returns the trained parameters, (parameter,), of the weights file that `named_weights` of this network made.
+
+    The network itself is left as it was.
+
+    Raises:
+        ModelError: the content is no such file, or of another network.
+    """
+    body = network.trained if network.parts is None else network.parts.body
+    before = {name: value.clone() for name, value in body.state_dict().items()}
+    named = parsed(content, Path("model.safetensors"))
+    faults = faults_of(named, before) | dict.fromkeys(named.keys() - before.keys(), "no parameter of the network")
+    if faults:
+        raise ModelError(
+            f"A finished model must have the parameters of the study's network, and differs: {faults}. Compare the "
+            "study files.",
+            code="model-weights",
+        )
+    try:
+        body.load_state_dict(named)
+        return to_vector(network.trained)
+    finally:
+        body.load_state_dict(before)
 
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:

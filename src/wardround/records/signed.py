@@ -100,8 +100,9 @@ def check_signed(path: Path, pinned: Mapping[str, bytes]) -> SignedRecord:
     if signer is None:
         raise RecordError(
             f"The run in {path} must be signed with a key that is pinned here, and is signed with another "
-            f"({spoken_fingerprint(public)}). If its maker reads you this fingerprint, pin the key with `wardround "
-            "keys pin` and pass --pins.",
+            f"({spoken_fingerprint(public)}). Of a run between hospitals pass `--pins FOLDER`, the coordinator's or a "
+            "hospital's folder of `wardround consortium`; of another person's run have its maker read this fingerprint "
+            "aloud, pin the key with `wardround keys pin`, and pass `--pins FILE`.",
             code="record-key",
         )
     files, checkpoints = (

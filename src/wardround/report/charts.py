@@ -6,14 +6,14 @@ Colours come from the Okabe-Ito palette, and a shape or a word repeats what a co
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from wardround.report.canvas import WIDE, Chart, both, figure_of, new_axes, new_figure, rows_axes, write
-from wardround.report.contents import Comparison, Insider, Look, Quality, ReliabilityBin, Report
+from wardround.report.contents import Comparison, Insider, Look, Measure, ReliabilityBin, Report
 from wardround.report.guarantee import Guarantee
 from wardround.report.svg import BAND, INK, MUTED, OPEN, PAPER, PRIVATE, RULE
 
@@ -28,15 +28,15 @@ class Scale:
     title: str
     chance: float | None
 
+    @classmethod
+    def of(cls, headline: Measure) -> Self:
+        """Returns the scale of a measure."""
+        return cls(headline.title, CHANCE.get(headline.key))
+
     def floor(self, lows: Sequence[float]) -> float:
         """Returns the lower end of the axis: under chance, and under everything shown."""
         least = min([0.0 if self.chance is None else self.chance, *lows])
         return 0.0 if self.chance is None and least >= 0 else math.floor((least - 0.04) * 20) / 20
-
-
-def _scale(quality: Quality) -> Scale:
-    headline = quality.headline
-    return Scale(headline.title, CHANCE.get(headline.key))
 
 
 def rounds_chart(report: Report) -> Chart | None:
@@ -44,7 +44,7 @@ def rounds_chart(report: Report) -> Chart | None:
     looks = report.looks
     if not looks or report.quality is None:
         return None
-    scale = _scale(report.quality)
+    scale = Scale.of(report.quality.headline)
     label = _rounds_label(looks, report.guarantee, scale)
     return both(lambda width: _draw_rounds(looks, report.guarantee, scale, width), label)
 
@@ -54,7 +54,7 @@ def comparison_chart(report: Report) -> Chart | None:
     rows = tuple(row for row in report.comparisons if row.quality.headline.score.value is not None)
     if not rows or report.quality is None:
         return None
-    scale = _scale(report.quality)
+    scale = Scale.of(report.quality.headline)
     said = "; ".join(f"{_name(row)}: {_score_words(row)}" for row in rows)
     chance = "" if scale.chance is None else f"; chance is {scale.chance:g}"
     return both(

@@ -91,10 +91,6 @@ def _score(overview: Overview, row: Row) -> Spread:
     return row.scores[overview.headline.key]
 
 
-def _scale(overview: Overview) -> Scale:
-    return Scale(overview.headline.title, CHANCE.get(overview.headline.key))
-
-
 def _baselines(overview: Overview) -> list[_Level]:
     """Returns baselines that learn nothing from the pictures' contents, as far as they are on the same scale."""
     key = overview.headline.key
@@ -128,7 +124,7 @@ def _drawn(overview: Overview, series: Sequence[_Series], levels: Sequence[_Leve
     )
     floors = "".join(f"; {level.label}: {level.value:.3f}" for level in levels)
     label = f"{title} against {along}. {said}{floors}."
-    return both(lambda width: _draw(_scale(overview), series, levels, title, along, width), label)
+    return both(lambda width: _draw(Scale.of(overview.headline), series, levels, title, along, width), label)
 
 
 def _draw(
@@ -184,7 +180,9 @@ def _draw_spread(overview: Overview, rows: Sequence[Row], width: int) -> Figure:
     """Draws a line for each configuration, its name above it, a mark for each run and a bar at the mean."""
     scores = [_score(overview, row) for row in rows]
     baselines = _baselines(overview)
-    floor = _scale(overview).floor([*(score.low for score in scores), *(level.value for level in baselines)])
+    floor = Scale.of(overview.headline).floor(
+        [*(score.low for score in scores), *(level.value for level in baselines)]
+    )
     axes = rows_axes(width, len(rows), 46, 8, 44, 56, floor)
     for level in baselines:
         axes.axvline(level.value, color=MUTED, linewidth=1, dashes=(4, 3))

@@ -40,15 +40,6 @@ _REPEATS = "repeats"
 _FOLDERS = re.compile(
     r'^(path|labels|key_file|ledger|cache|weights) = "(?:[^"\n]*[/\\])?([^"/\\\n]*)"$', re.MULTILINE
 )
-_FIRST_MEASURES = (
-    ("auroc", "AUROC"),
-    ("accuracy", "Accuracy"),
-    ("balanced_accuracy", "Balanced accuracy"),
-    ("sensitivity", "Sensitivity"),
-    ("specificity", "Specificity"),
-)
-"""Measures of records that do not name theirs."""
-
 _FINDINGS = {
     "unreadable": "unreadable pictures, left out",
     "shared_pictures": "groups of identical pictures that stand under two patients",
@@ -127,8 +118,8 @@ def numbers_of(record: RunRecord) -> Report:
         encoder=certificate.text("encoder", ""),
         target=results.text("target", "classes"),
         shortcut_auroc=results.maybe_number("shortcut_auroc"),
-        shortcut_kappa=results.maybe_number("shortcut_kappa") if "shortcut_kappa" in results.values else None,
-        location_dice=results.maybe_number("location_dice") if "location_dice" in results.values else None,
+        shortcut_kappa=results.maybe_number("shortcut_kappa"),
+        location_dice=results.maybe_number("location_dice"),
         operating_points=_operating_points(results),
         calibration=_calibration(results),
         subgroups=() if quality is None else _subgroups(results, quality.headline.key),
@@ -209,16 +200,13 @@ def _statement(certificate: JsonObject) -> Statement:
 
 
 def _quality(row: JsonObject) -> Quality:
-    if "shown" in row.values:
-        shown = [(one.text("key"), one.text("title"), one.text("unit", "")) for one in row.objects("shown")]
-    else:
-        shown = [(key, title, "") for key, title in _FIRST_MEASURES]
+    shown = [(one.text("key"), one.text("title"), one.text("unit", "")) for one in row.objects("shown")]
     if not shown:
         raise RecordError("results.json must name at least one metric under 'shown'; run again.")
     return Quality(
         models=row.integer("models"),
         measures=tuple(Measure(key, title, unit, _score(row, key)) for key, title, unit in shown),
-        majority_accuracy=row.maybe_number("majority_accuracy") if "majority_accuracy" in row.values else None,
+        majority_accuracy=row.maybe_number("majority_accuracy"),
     )
 
 

@@ -34,17 +34,14 @@ MASKS, MASKS_LAYOUT = (("dice", "Dice"), ("surface_dice", "surface Dice")), "dec
 SLICE_MU = 0.0384
 """The mu (Gaussian DP) of one liver slice, by the published settings and the central limit approximation."""
 
-OPEN = {"auroc": Score(0.961, 0.008, 10), "accuracy": Score(0.899, 0.013, 10), "matthews": Score(0.788, 0.025, 10)}
-PRIVATE = {
-    "auroc": Score(0.848, 0.023, 10),
-    "accuracy": Score(0.777, 0.019, 10),
-    "matthews": Score(0.513, 0.044, 10),
-}
-HIGHER = {
-    "auroc": Score(0.883, 0.011, 10),
-    "accuracy": Score(0.805, 0.011, 10),
-    "matthews": Score(0.578, 0.025, 10),
-}
+OPEN, PRIVATE, HIGHER = (
+    {key: Score(mean, deviation, 10) for (key, _), (mean, deviation) in zip(METRICS, numbers, strict=True)}
+    for numbers in (
+        ((0.961, 0.008), (0.899, 0.013), (0.788, 0.025)),
+        ((0.848, 0.023), (0.777, 0.019), (0.513, 0.044)),
+        ((0.883, 0.011), (0.805, 0.011), (0.578, 0.025)),
+    )
+)
 NOTHING = no_guarantee("gradients are neither clipped nor noised.", "no", "the model")
 NOTES = (
     "The published private rows were trained with the un-noised sum beside the noised mean, so they do not show what "

@@ -144,10 +144,9 @@ def run_loops(
             _work(loop, out / f"{name}.json")
             observer.progress(done, len(waiting), name)
     else:
-        with ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn")) as pool:
-            running = {
-                pool.submit(_work_alone, loop, out / f"{name}.json"): name for name, loop in waiting.items()
-            }
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(at_once, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            running = {pool.submit(_work, loop, out / f"{name}.json"): name for name, loop in waiting.items()}
             for done, future in enumerate(as_completed(running), 1):
                 future.result()
                 observer.progress(done, len(waiting), running[future])
@@ -187,11 +186,6 @@ def _kept(path: Path, loop: Loop) -> Found | None:
     content = read_json(path)
     found = content.get("found")
     return found if content.get("digest") == loop.digest and isinstance(found, dict) else None
-
-
-def _work_alone(loop: Loop, path: Path) -> None:
-    torch.set_num_threads(1)
-    _work(loop, path)
 
 
 def _work(loop: Loop, path: Path) -> None:

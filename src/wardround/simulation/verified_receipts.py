@@ -14,6 +14,7 @@ from wardround.config import Study
 from wardround.errors import FederationError, RecordError
 from wardround.federation.messages import Receipt
 from wardround.federation.receipts import check_receipt
+from wardround.noisers import dropouts_of
 from wardround.privacy.plans.kinds import NothingTrained
 from wardround.records.folder import RunRecord
 from wardround.records.json_object import JsonObject
@@ -39,11 +40,17 @@ def check_receipts(
         if (path / RECEIPTS).exists()
         else JsonObject({}, RECEIPTS)
     )
-    if root.values.keys() != set(study.hospitals.names or ()):
+    plan, names = plan_of(study), set(study.hospitals.names or ())
+    if not root.values.keys() <= names or len(names - root.values.keys()) > dropouts_of(plan.noiser):
         refuse(path, RECEIPTS, "receipt", "have one receipt of every hospital of the study, and no other")
     receipts = {name: _receipt(path, root.section(name)) for name in root.values}
     certificate = JsonObject(record.certificate, "certificate.json")
     stated = certificate.named_objects("ledgers")
+    foreseen = plan.releases + (plan.counts if plan.is_counted else 0)
+    if root.values.keys() != names and certificate.section("statement").integer("releases") < foreseen:
+        refuse(
+            path, "certificate.json", "certificate", "count all that a hospital without a receipt may be charged"
+        )
     for name, receipt in receipts.items():
         if (receipt.hospital, receipt.study) != (name, study.digest):
             refuse(path, RECEIPTS, "receipt", f"have of {name} its own receipt for this study")

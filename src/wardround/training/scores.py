@@ -16,11 +16,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from wardround.errors import ModelError
-from wardround.models.linear import linear_layer
-from wardround.models.network import Network
+from wardround.models.linear import scoring_layer
 from wardround.models.networks.ordinal import ContinuationRatios
 from wardround.per_patient.margins import DOUBLE_PRECISION
 from wardround.training.workbench import Sample, Workbench
@@ -64,7 +62,7 @@ def moment_rows(workbench: Workbench, weights: Vector, sample: Sample, clipping_
     Raises:
         ModelError: the network is no linear head on kept inputs, or has too few parameters to hold the moments.
     """
-    layer, is_ordinal = _last_layer(workbench.network)
+    layer, is_ordinal = scoring_layer(workbench.network)
     drawn = sample.patients.pictures_of(sample.chosen)
     counts = sample.patients.counts[sample.chosen]
     if layer is None:
@@ -85,15 +83,6 @@ def moment_rows(workbench: Workbench, weights: Vector, sample: Sample, clipping_
     # In the order of a patient's own pictures; a gradient that is not finite adds nothing, nor does such a score.
     np.add.at(found[:, : moments.shape[1]], drawn.patient.numpy(), np.nan_to_num(moments))
     return np.asarray(found * (unit_of(logits.shape[1], clipping_norm) / np.maximum(1, counts))[:, None])
-
-
-def _last_layer(network: Network) -> tuple[nn.Linear | None, bool]:
-    """Returns the trained linear layer, and whether its scores are those of grades; None where there is none."""
-    match list(network.trained.modules())[-2:]:
-        case [nn.Linear() as scores, ContinuationRatios()]:
-            return scores, True
-        case _:
-            return linear_layer(network), False
 
 
 def moments_of(logits: Rows64, labels: npt.NDArray[np.int64]) -> Rows64:

@@ -55,23 +55,14 @@ class Watcher(Protocol):
         """Takes in that all hospitals of an exchange have answered or failed."""
 
 
-class Unwatched:
+class _Unwatched:
     """A watcher that takes nothing down."""
 
-    def asked(self, hospital: HospitalName, request: Request, num_bytes: int) -> None:
-        """See `Watcher`."""
-
-    def working(self, hospital: HospitalName) -> None:
-        """See `Watcher`."""
-
-    def away(self, hospital: HospitalName) -> None:
-        """See `Watcher`."""
-
-    def ended(self, hospital: HospitalName, outcome: Reply | Failure, num_bytes: int, seconds: float) -> None:
-        """See `Watcher`."""
-
-    def exchanged(self, work: str, seconds: float) -> None:
-        """See `Watcher`."""
+    def asked(self, hospital: HospitalName, request: Request, num_bytes: int) -> None: ...
+    def working(self, hospital: HospitalName) -> None: ...
+    def away(self, hospital: HospitalName) -> None: ...
+    def ended(self, hospital: HospitalName, outcome: Reply | Failure, num_bytes: int, seconds: float) -> None: ...
+    def exchanged(self, work: str, seconds: float) -> None: ...
 
 
 _REFUSED = Failure(FailureCode.REFUSED_FRAME, Stage.TRANSPORT)
@@ -119,7 +110,7 @@ class SocketChannel:
         watcher: Watcher | None = None,
     ) -> None:
         self._paths, self._keys, self._patience_s = dict(sockets), keys, patience_s
-        self._watcher = watcher or Unwatched()
+        self._watcher = watcher or _Unwatched()
         self._open: dict[HospitalName, socket.socket] = {}
         self._exchange = 0
 

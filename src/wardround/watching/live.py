@@ -40,8 +40,6 @@ class Contact:
         round: of it.
         answers: given so far.
         losses: connections that were lost.
-        sent: bytes to it.
-        received: bytes from it.
         seconds: that it was waited for, over all answers.
     """
 
@@ -53,8 +51,8 @@ class Contact:
     round: int = 0
     answers: int = 0
     losses: int = 0
-    sent: int = 0
-    received: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
     seconds: float = 0.0
 
 
@@ -111,7 +109,8 @@ class Live:
         """See `Watcher`."""
         contact = self._status.hospitals[hospital]
         contact.state, contact.since, contact.code = "asked", _now(), ""
-        contact.work, contact.round, contact.sent = request.work.name, request.round, contact.sent + num_bytes
+        contact.work, contact.round = request.work.name, request.round
+        contact.bytes_sent += num_bytes
         self._write("asked", hospital=hospital, work=contact.work, round=contact.round, bytes=num_bytes)
 
     def working(self, hospital: HospitalName) -> None:
@@ -142,7 +141,7 @@ class Live:
         if not failed:
             contact.seen = contact.since
         contact.answers += not failed
-        contact.received, contact.seconds = contact.received + num_bytes, contact.seconds + seconds
+        contact.bytes_received, contact.seconds = contact.bytes_received + num_bytes, contact.seconds + seconds
         self._write(
             contact.state, hospital=hospital, work=contact.work, round=contact.round, code=contact.code,
             bytes=num_bytes, seconds=round(seconds, 3),

@@ -13,7 +13,7 @@ from wardround.accounting.statement import format_epsilon
 from wardround.boundary.loopback import LOOPBACK, QuietHandler, is_own_name
 from wardround.boundary.text import counted, shown
 from wardround.errors import StudyError, WardroundError
-from wardround.watching.views import CoordinatorView, HospitalView, RunView, View
+from wardround.watching.views import CoordinatorView, HospitalView, RunView, View, json_of
 
 
 def lines_of(view: View) -> Iterator[str]:
@@ -82,8 +82,7 @@ def metrics_of(view: View) -> str:
     rows: list[tuple[str, dict[str, str], float]] = []
     match view:
         case CoordinatorView():
-            rows += [("round", {}, view.round), ("rounds", {}, view.rounds), ("run_over", {}, view.is_over)]
-            rows += [("epsilon_spent", {}, view.epsilon_spent or 0.0), ("epsilon_planned", {}, view.epsilon)]
+            rows += [*_promised(view), ("run_over", {}, view.is_over)]
             for each in view.hospitals:
                 label = {"hospital": each.name}
                 rows += [
@@ -109,8 +108,7 @@ def metrics_of(view: View) -> str:
                     ("epsilon_planned", label, study.epsilon_most),
                 ]
         case RunView():
-            rows += [("round", {}, view.round), ("rounds", {}, view.rounds), ("missing", {}, len(view.missing))]
-            rows += [("epsilon_spent", {}, view.epsilon_spent or 0.0), ("epsilon_planned", {}, view.epsilon)]
+            rows += [*_promised(view), ("missing", {}, len(view.missing))]
             rows += [("figure", {"title": title, "on": view.measured_on}, value) for title, value in view.figures]
     if not isinstance(view, RunView):
         rows += [("work_seconds_total", {"work": work}, seconds) for work, seconds in view.seconds_by_work.items()]
@@ -121,6 +119,11 @@ def metrics_of(view: View) -> str:
         found.setdefault(name, []).append(f"wardround_{name}{{{given}}} {number}")
     kinds = {name: "counter" if name.endswith("_total") else "gauge" for name in found}
     return "".join(f"# TYPE wardround_{name} {kinds[name]}\n" + "\n".join(found[name]) + "\n" for name in found)
+
+
+def _promised(view: CoordinatorView | RunView) -> Iterator[tuple[str, dict[str, str], float]]:
+    yield from (("round", {}, view.round), ("rounds", {}, view.rounds))
+    yield from (("epsilon_spent", {}, view.epsilon_spent or 0.0), ("epsilon_planned", {}, view.epsilon))
 
 
 def html_of(view: View) -> str:
@@ -166,7 +169,7 @@ class _Handler(QuietHandler):
             return
         makers: dict[str, tuple[str, Callable[[View], str]]] = {
             "/": ("text/html; charset=utf-8", html_of),
-            "/status.json": ("application/json", lambda view: json.dumps(view.to_json()) + "\n"),
+            "/status.json": ("application/json", lambda view: json.dumps(json_of(view)) + "\n"),
             "/metrics": ("text/plain; version=0.0.4; charset=utf-8", metrics_of),
         }
         if self.path not in makers:

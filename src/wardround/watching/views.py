@@ -75,10 +75,6 @@ class CoordinatorView:
     hospitals: tuple[HospitalSeen, ...]
     seconds_by_work: dict[str, float]
 
-    def to_json(self) -> dict[str, object]:
-        """Returns the view as a JSON object."""
-        return asdict(self) | {"view": "coordinator", "epsilon": number_to_json(self.epsilon)}
-
 
 @dataclass(frozen=True)
 class StudySeen:
@@ -114,10 +110,6 @@ class HospitalView:
     bytes_out: int
     seconds_by_work: dict[str, float]
 
-    def to_json(self) -> dict[str, object]:
-        """Returns the view as a JSON object."""
-        return asdict(self) | {"view": "hospital"}
-
 
 @dataclass(frozen=True)
 class RunView:
@@ -149,12 +141,15 @@ class RunView:
     missing: tuple[str, ...]
     seconds_left: float | None
 
-    def to_json(self) -> dict[str, object]:
-        """Returns the view as a JSON object."""
-        return asdict(self) | {"view": "run", "epsilon": number_to_json(self.epsilon)}
-
 
 View = CoordinatorView | HospitalView | RunView
+
+
+def json_of(view: View) -> dict[str, object]:
+    """Returns a view as a JSON object."""
+    kind = type(view).__name__.removesuffix("View").lower()
+    promised = {} if isinstance(view, HospitalView) else {"epsilon": number_to_json(view.epsilon)}
+    return asdict(view) | {"view": kind, **promised}
 
 
 def view_of(path: Path) -> View:
@@ -248,12 +243,8 @@ def _seen(name: str, row: JsonObject, now: datetime) -> HospitalSeen:
         seconds_in_state=lasted,
         seconds_unseen=unseen,
         work=row.text("work"),
-        round=row.integer("round"),
-        answers=row.integer("answers"),
-        losses=row.integer("losses"),
-        bytes_sent=row.integer("sent"),
-        bytes_received=row.integer("received"),
         seconds=row.number("seconds"),
+        **{key: row.integer(key) for key in ("round", "answers", "losses", "bytes_sent", "bytes_received")},
     )
 
 

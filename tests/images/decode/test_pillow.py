@@ -12,14 +12,15 @@ from PIL import Image, ImageFile
 
 from wardround.errors import DataError
 from wardround.images.decode import pillow
-from wardround.images.decode.pillow import decode_in_thread, pillow_kept_quiet
+from wardround.images.decode.pillow import decode_in_thread
+from wardround.images.decode.quiet import QUIET
 from wardround.images.rows.recipe import of_eight_bits
 
 SHADES = np.arange(4 * 5, dtype=np.uint8).reshape(4, 5) * 10
 
 
 def decode(data, **options):
-    with pillow_kept_quiet():
+    with QUIET:
         return of_eight_bits(decode_in_thread(data, **options), 16)
 
 

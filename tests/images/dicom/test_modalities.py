@@ -5,7 +5,7 @@ import pytest
 from wardround.config import parse_study
 from wardround.errors import DataError
 from wardround.hospital.pictures import reader_options
-from wardround.images.dicom.quiet import QUIET
+from wardround.images.decode.quiet import QUIET
 from wardround.images.findings import by_cause
 
 pytest.importorskip("pydicom")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from wardround.errors import DataError, MissingExtra
-from wardround.images.dicom.quiet import QUIET, sealed
+from wardround.images.decode.quiet import QUIET, sealed
 
 
 def shout():

@@ -5,10 +5,13 @@ import zipfile
 
 import numpy as np
 import pytest
+from tests.errors import raises_code
 
 from wardround.errors import DataError
 from wardround.images.dicom.pseudonyms import pseudonym
 from wardround.images.entries import Target, Task
+from wardround.images.load import list_entries
+from wardround.images.store import open_store
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -112,19 +115,17 @@ def test_a_table_that_does_not_hold_is_refused_without_quoting_it(dicom, export,
 
 
 def test_one_class_is_not_enough_and_binary_needs_two(dicom, export):
-    dicom.labels(export, "label,patient_id", "ill,ann")
-    with pytest.raises(DataError, match="two or more classes"):
-        dicom.read(export)
-    dicom.labels(export, "label,patient_id", "ill,ann", "well,bob", "other,cas")
-    with pytest.raises(DataError, match="must have two classes, got 3"):
-        dicom.read(export, Task.BINARY)
+    for rows, code in ((("ill,ann",), "data-one-class"), (("ill,ann", "well,bob", "other,cas"), "data-binary")):
+        dicom.labels(export, "label,patient_id", *rows)
+        with raises_code(DataError, code):
+            list_entries("dicom", open_store(export), Task.BINARY)
 
 
 def test_another_task_or_no_table_is_an_error(dicom, export):
     with pytest.raises(DataError, match="table of labels"):
         dicom.read(export)
-    with pytest.raises(DataError, match="subtype"):
-        dicom.read(export, Task.SUBTYPE)
+    with raises_code(DataError, "data-task"):
+        list_entries("dicom", open_store(export), Task.SUBTYPE)
     with pytest.raises(DataError, match="series of CT, MR or PT"):
         dicom.read(export, Task.SEGMENTATION)
 

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from tests.cases import family
-from tests.images.dicom.write import write_picture
+from tests.images.dicom.write import write_dicom, write_picture
 
 from wardround.errors import DataError
 from wardround.images import store
@@ -99,6 +99,46 @@ def test_padding_is_black_and_outside_of_percentiles_whatever_vr_it_has(
     picture = padded(PICTURES, stored, written, vr, limit=written_limit, bits=bits, implicit=implicit).values[0]
     assert not picture[is_padding].any()
     assert picture[~is_padding].max() == 255
+
+
+SERIES = [
+    # Stored padding of slice k; written value, limit and VR; slope and intercept; photometric interpretation.
+    (lambda k: -2000 + 30 * k, 63536, 63636, "US", -2.0, 1000.0, "MONOCHROME1"),
+    (lambda k: 500, 500, None, "US", 0.5, -50.0, "MONOCHROME2"),
+    (lambda k: -10 + 5 * k, 65526, 5, "US", 1.0, 0.0, "MONOCHROME2"),
+]
+
+
+@pytest.mark.parametrize(("value", "written", "limit", "vr", "slope", "intercept", "photometric"), SERIES)
+def test_padding_of_a_series_is_what_pydicom_reads_as_padding(
+    tmp_path, value, written, limit, vr, slope, intercept, photometric
+):
+    generator = np.random.default_rng(6)
+    planes, expected, is_padding = [], [], []
+    for k, path in enumerate(write_dicom(np.zeros((9, 8, 4)), np.diag([1.0, 1, 2, 1]), tmp_path, patient_id="a")):
+        found = pydicom.dcmread(path)
+        stored = generator.integers(100, 900, (8, 9)).astype(np.int16)
+        stored[:3, :4] = value(k)
+        found.PixelData, found.RescaleSlope, found.RescaleIntercept = stored.tobytes(), slope, intercept
+        found.PhotometricInterpretation = photometric
+        found.add_new("PixelPaddingValue", vr, written)
+        if limit is not None:
+            found.add_new("PixelPaddingRangeLimit", vr, limit)
+        planes.append(as_bytes(found))
+        again = pydicom.dcmread(io.BytesIO(planes[-1]))
+        ends = [(end + 2**15) % 2**16 - 2**15 for end in (written, written if limit is None else limit)]
+        expected.append(again.pixel_array.T * float(again.RescaleSlope) + float(again.RescaleIntercept))
+        is_padding.append(((again.pixel_array >= min(ends)) & (again.pixel_array <= max(ends))).T)
+    units, outside = np.stack(expected, axis=2), np.stack(is_padding, axis=2)
+    raw = VOLUMES.decode(ENTRY, planes[::-1], [], None)
+    np.testing.assert_array_equal(raw.padding, outside)
+    np.testing.assert_array_equal(raw.values[0][~outside], units[~outside])
+    for window in (None, (-2000.0, 3000.0)):
+        levels = VolumeRecipe(units.shape, window=window).prepare(raw).rows[0, 0]
+        low, high = window or np.percentile(units[~outside].astype(np.float32), (0.5, 99.5))
+        np.testing.assert_array_equal(levels[outside], 0)
+        difference = levels[~outside] - np.clip((units[~outside] - low) * 255 / (high - low), 0, 255)
+        assert np.abs(difference).max() <= 0.51
 
 
 def test_padding_stays_black_where_a_volume_is_resampled():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wardround.images.dicom.quiet import QUIET
+from wardround.images.decode.quiet import QUIET
 
 VOLUMES = {
     "CT": "1.2.840.10008.5.1.4.1.1.2",

@@ -112,9 +112,9 @@ def test_of_several_kinds_the_study_chooses(root, chosen, count):
             r"line 2 has no participant_id \(n/a\)",
             "data-rows",
         ),
-        (("participant_id\tgroup",), "4 without: sub-01", "data-bids"),
+        (("participant_id\tgroup",), "rows below its first line", "data-no-rows"),
         (("participant_id\tgroup", "sub-01\ta", "sub-02\tb"), "1 without: sub-03", "data-bids"),
-        (("participant_id\tgroup", "01\ta", "02\ta", "03\ta"), "two values of group", "data-bids"),
+        (("participant_id\tgroup", "01\ta", "02\ta", "03\ta"), "two classes or more, got a", "data-one-class"),
         (("participant_id\tgroup", "01\ta", "02\tn/a", "03\tb"), r"line 3 has no group \(n/a\)", "data-rows"),
     ],
 )

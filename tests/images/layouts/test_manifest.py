@@ -14,7 +14,7 @@ from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.entries import Target, Task
 from wardround.images.layouts.manifest import read_manifest
-from wardround.images.load import Volumes, load_images
+from wardround.images.load import Volumes, list_entries, load_images
 from wardround.images.store import open_store
 
 FILES = ("a/1.png", "a/2.png", "b/3.jpg", "m/1.png", "m/2.png", "m/3.png", "v/1.nii.gz", "v/2.nii", "notes.txt")
@@ -104,7 +104,7 @@ def test_the_background_may_have_another_name(root):
     ("classes", "said"),
     [
         ((), "masks must come with a classes.csv"),
-        (("index,name",), "without a gap.* got: 0"),
+        (("index,name",), "rows below its first line"),
         (("index,name", "2,tumour"), "without a gap.* got: 0, 2"),
         (("index,name", "1,a", "1,b"), "line 3: index 1 has two names"),
         (("index,name", "one,a", "1,"), "2 problems: line 2 must have a whole number"),
@@ -134,7 +134,7 @@ def test_a_task_must_have_its_column(root, task, column):
 @pytest.mark.parametrize("task", [Task.SUBTYPE, Task.REFERABLE])
 def test_a_task_of_another_layout_is_refused(root, task):
     with raises_code(DataError, "data-task"):
-        read(root, task)
+        list_entries("manifest", open_store(root), task)
 
 
 def test_volumes_are_read_as_nifti(root):
@@ -209,12 +209,12 @@ def test_many_problems_are_shortened(root):
         (("image,patient,label", "a/1.png,Doe, Ann,0"), "data-row-length"),
         (("image,patient,label", 'a/1.png,"ann,0'), "data-no-table"),
         (("image,patient,label", "a/1.png,ann,0"), "data-one-class"),
-        (("image,patient,label",), "data-one-class"),
+        (("image,patient,label",), "data-no-rows"),
     ],
 )
 def test_a_table_of_another_shape_is_refused(root, lines, code):
     with raises_code(DataError, code):
-        read(write(root, *lines))
+        list_entries("manifest", open_store(write(root, *lines)), None)
 
 
 def test_a_table_that_is_no_text_is_refused(root):

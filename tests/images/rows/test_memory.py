@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from wardround.images.decode.nifti import NIFTI
-from wardround.images.decode.pillow import PILLOW, pillow_kept_quiet
+from wardround.images.decode.pillow import PILLOW
+from wardround.images.decode.quiet import QUIET
 from wardround.images.entries import Entry
 from wardround.images.rows.recipe import PictureRecipe, VolumeRecipe
 
@@ -51,7 +52,7 @@ def test_a_picture_that_does_not_tell_its_size_counts_as_the_largest():
     content = io.BytesIO()
     Image.effect_noise((512, 256), 9).save(content, "PNG")
     told = PILLOW.extent(ENTRY, [content.getvalue()[:100]], 9)
-    with pillow_kept_quiet():
+    with QUIET:
         untold = PILLOW.extent(ENTRY, [b"II*\0\xff\xff\xff\xff"], 9)
     assert (told.values, untold.values) == (256 * 512, 50_000_000)
     assert recipe.memory(told) < recipe.memory(untold) < 1_500_000_000

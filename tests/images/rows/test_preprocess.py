@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wardround.errors import DataError
-from wardround.images.decode.pillow import decode_in_thread, pillow_kept_quiet
+from wardround.images.decode.pillow import decode_in_thread
+from wardround.images.decode.quiet import QUIET
 from wardround.images.decode.raw import Raw
 from wardround.images.rows.preprocess import PUBLIC_MEAN, PUBLIC_STD, normalise
 from wardround.images.rows.recipe import PictureRecipe
@@ -20,7 +21,7 @@ def preprocess(picture, *, image_size, channels):
 
 
 def decode(data, **options):
-    with pillow_kept_quiet():
+    with QUIET:
         return decode_in_thread(data, **options)
 
 

@@ -3,6 +3,7 @@
 import http.client
 import json
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -105,16 +106,19 @@ def test_the_ciphertext_itself_is_hidden_by_a_fresh_zero_and_the_smallest_modulu
     assert np.count_nonzero(halves[0] == halves[1]) < 3
 
 
+def saved(folder, head):
+    recipe = picture_input(image_size=64)
+    network = drawn("features", recipe, 3, train="head", head=head)
+    return save(folder, network, recipe, ("a", "b", "c"), "grades" if head == "ordinal" else "classes")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    recipe = picture_input(image_size=64)
-    return save(
-        tmp_path_factory.mktemp("run"), drawn("features", recipe, 3, train="head"), recipe, classes=("a", "b", "c")
-    )
+    return saved(tmp_path_factory.mktemp("run"), "softmax")
 
 
-@pytest.fixture
-def service(folder):
+@contextmanager
+def served(folder):
     (folder / COUNT).unlink(missing_ok=True)
     head = EncryptedHead.of(load(folder), 6)
     with head.service() as service:
@@ -126,6 +130,12 @@ def service(folder):
     head.count.close()
 
 
+@pytest.fixture
+def service(folder):
+    with served(folder) as service:
+        yield service
+
+
 def pictures(folder, count):
     for number in range(count):
         values = np.random.default_rng(number).integers(0, 256, (70, 80), dtype=np.uint8)
@@ -133,9 +143,12 @@ def pictures(folder, count):
     return [folder / f"{number}.png" for number in range(count)]
 
 
-def test_answers_are_those_of_predict(service, folder, tmp_path):
-    paths = pictures(tmp_path, 2)
-    mine, theirs = ask.connect(service.url).predict(paths), load(folder).predict(paths)
+@pytest.mark.parametrize("head", ["softmax", "ordinal"])
+def test_answers_are_those_of_predict(head, tmp_path):
+    """Of grades the server has a score less, and the client makes logits of them."""
+    folder, paths = saved(tmp_path / "run", head), pictures(tmp_path, 2)
+    with served(folder) as service:
+        mine, theirs = ask.connect(service.url).predict(paths), load(folder).predict(paths)
     for one, other in zip(mine, theirs, strict=True):
         assert isinstance(one, Classified)
         assert isinstance(other, Classified)

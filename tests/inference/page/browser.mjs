@@ -19,9 +19,9 @@ const begin = Date.now();
 await page.goto(task.url ?? `file://${task.page}`);
 page.on("request", (request) => out.requests.push(request.url()));
 const status = page.locator("#status");
-await page.waitForFunction(() => !document.getElementById("file").disabled || document.querySelector("#status.fault"), null, { timeout: 120000 });
+out.isEarly = !(await page.locator("#file").isDisabled()) && (await status.textContent()) === "The model is being opened.";
+if (!task.early) await page.waitForFunction(() => document.querySelector("#status").textContent !== "The model is being opened.", null, { timeout: 120000 });
 out.opened = Date.now() - begin;
-out.ready = await status.textContent();
 const drop = (file) =>
   page.evaluate((content) => {
     const transfer = new DataTransfer();

@@ -46,6 +46,7 @@ MODELS = {
         "grades",
     ),
     "features": ("features", picture_input(image_size=64), ("clear", "lesion"), "classes"),
+    "ordinal": ("features", picture_input(image_size=64), ("no", "mild", "severe"), "grades"),
     "patch": ("resnet18", picture_input(image_size=64, patch=48), ("clear", "lesion"), "classes"),
     "masks": ("small_unet", picture_input(image_size=48), ("background", "lesion", "other"), "masks"),
     "masks-pad": (
@@ -88,7 +89,8 @@ def made(tmp_path_factory):
     def make(name):
         if name not in found:
             network, recipe, classes, target = MODELS[name]
-            run = save(place / name, drawn(network, recipe, len(classes)), recipe, classes, target)
+            head = "ordinal" if name == "ordinal" else "softmax"
+            run = save(place / name, drawn(network, recipe, len(classes), head=head), recipe, classes, target)
             advice = place / "advice.toml" if name in ("grey", "features") else None
             export_page(load(run), place / f"{name}.html", advice)
             found[name] = load(run), place / f"{name}.html"
@@ -121,13 +123,15 @@ CHOSEN = ["grey.jpg", "colour-4:2:0-True.jpg", "turned-6.jpg", "l.png", "rgba.pn
           "inverted.dcm", "table.dcm", "rgb.dcm", "oblong.dcm"]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["grey", "colour", "features", "patch"])
+@pytest.mark.parametrize("name", ["grey", "colour", "features", "ordinal", "patch"])
 @pytest.mark.usefixtures("driver")
 def test_a_page_answers_as_predict(name, made, pictures):
     model, page = made(name)
     paths = [pictures[one] for one in CHOSEN]
-    found = browse(page, paths, quick=name != "grey", drops=name == "colour")
+    early = name == "features"  # the first picture is chosen before the model is open
+    found = browse(page, paths, quick=name != "grey", drops=name == "colour", early=early)
     assert found["said"] == []
+    assert found["isEarly"] or not early
     for path, mine in zip(paths, found["answers"], strict=True):
         (answer,) = model.predict([path])
         assert isinstance(answer, Classified)
@@ -220,7 +224,7 @@ def test_axe_finds_no_fault_and_keys_reach_everything(colours, width, made, pict
 @pytest.mark.usefixtures("driver")
 def test_the_page_from_a_server_is_the_same(made, pictures):
     model, page = made("grey")
-    with Service(model, page.read_text()) as service:
+    with Service.of_model(model, page.read_text()) as service:
         thread = threading.Thread(target=service.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -54,7 +54,6 @@ from wardround.work import (
     HeadFit,
     LocalSteps,
     LocalUpdate,
-    OwnFigures,
     Receive,
     SayHello,
     ScoreSum,
@@ -162,7 +161,6 @@ WORKS: tuple[Work, ...] = (
     FittedHead(FIT),
     FittedHead(HeadFit(0.01, 1.0, 50.0)),
     Evaluate(_WEIGHTS),
-    OwnFigures(_WEIGHTS),
     *(Announce(of, 1, 5) for of in (CountPatients(), *SUMS, Evaluate(_WEIGHTS))),
     Announce(CountClasses(), 1, 5),  # type: ignore[arg-type]  # no sum that is opened, and never protected
     Confirm(()),

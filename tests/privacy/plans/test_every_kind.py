@@ -48,7 +48,7 @@ class Stranger:
 
 
 STRANGER: Any = Stranger()
-SAID = ("hello", "receipt", "finish", "own-figures")
+SAID = ("hello", "receipt", "finish")
 KINDS = {kind: [part for part in parts() if isinstance(part, kind)] for kind in get_args(Part)}
 TRAININGS = {kind: [plan for plan in plans() if isinstance(plan.training, kind)] for kind in get_args(Training)}
 

@@ -59,7 +59,6 @@ from wardround.work import (
     GiveReceipt,
     GradientSum,
     LocalUpdate,
-    OwnFigures,
     Receive,
     SayHello,
     ScoreSum,
@@ -70,7 +69,7 @@ from wardround.work import (
 
 SIZE = 4000
 STEPS_OF_MASKS = (Confirm, Upload, Receive)
-SAID = (SayHello, GiveReceipt, Finish, OwnFigures)
+SAID = (SayHello, GiveReceipt, Finish)
 RANDOMNESS = Randomness(29, "every plan")
 
 

@@ -14,13 +14,13 @@ import numpy as np
 
 from wardround.federation.channel import Channel
 from wardround.federation.local_training import LocalTraining
-from wardround.federation.strategy import State
+from wardround.federation.strategy import State, Strategy
 from wardround.federation.timetable import Timetable
 from wardround.types import Vector
 
 
 @dataclass(frozen=True)
-class Asynchronous:
+class Asynchronous(Strategy):
     """One arrival after the other.
 
     Attributes:
@@ -60,7 +60,3 @@ class Asynchronous:
         oldest = round - self.staleness
         models = {f"model/{r}": state[f"model/{r}"] for r in range(max(0, oldest), round)}
         return {**kept, "weights": weights, "given": given, **models, f"model/{round}": weights}
-
-    def models(self, state: State) -> dict[str, Vector]:
-        """See `Strategy`."""
-        return {"global": state["weights"]}

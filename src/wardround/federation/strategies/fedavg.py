@@ -19,13 +19,13 @@ from wardround.federation.channel import Channel
 from wardround.federation.local_training import LocalTraining
 from wardround.federation.messages import Answers, Requests
 from wardround.federation.server import ServerOptimizer, own_part
-from wardround.federation.strategy import State
+from wardround.federation.strategy import State, Strategy
 from wardround.federation.timetable import Timetable
 from wardround.types import HospitalName, Vector
 
 
 @dataclass(frozen=True)
-class FedAvg:
+class FedAvg(Strategy):
     """Local steps, then the mean of the updates.
 
     Attributes:
@@ -56,10 +56,6 @@ class FedAvg:
         weights, server = self.server.step(own_part(state), weights, mean)
 
         return {**state, "weights": weights, **server, **velocities}
-
-    def models(self, state: State) -> dict[str, Vector]:
-        """See `Strategy`."""
-        return {"global": state["weights"]}
 
     def _mean(self, channel: Channel, requests: Requests, asked: dict[HospitalName, int]) -> tuple[Vector, State]:
         """Returns the mean update and the mean velocity, where velocities travel."""

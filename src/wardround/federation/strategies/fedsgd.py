@@ -16,7 +16,7 @@ import numpy as np
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel
 from wardround.federation.robust import contributions
-from wardround.federation.strategy import Call, State
+from wardround.federation.strategy import Call, State, Strategy
 from wardround.types import Vector
 from wardround.work import CountPatients, GradientSum
 
@@ -51,7 +51,7 @@ Rate: TypeAlias = float | PerPatient
 
 
 @dataclass(frozen=True)
-class FedSGD:
+class FedSGD(Strategy):
     """One gradient a round.
 
     Attributes:
@@ -123,7 +123,3 @@ class FedSGD:
         step = np.float32(rate.at(float(num_patients[0])) if isinstance(rate, PerPatient) else rate)
         weights = weights - step * velocity
         return {**state, "weights": weights, "velocity": velocity}
-
-    def models(self, state: State) -> dict[str, Vector]:
-        """See `Strategy`."""
-        return {"global": state["weights"]}

@@ -12,13 +12,13 @@ import numpy as np
 
 from wardround.federation.aggregators import Aggregator
 from wardround.federation.channel import Channel
-from wardround.federation.strategy import Call, State
+from wardround.federation.strategy import Call, State, Strategy
 from wardround.types import Vector
 from wardround.work import FittedHead, HeadFit
 
 
 @dataclass(frozen=True)
-class OneShot:
+class OneShot(Strategy):
     """A single round in which everything is fitted; the aggregator forms the sum of the weights."""
 
     call: Call
@@ -35,7 +35,3 @@ class OneShot:
         requests = dict.fromkeys(channel.hospitals, self.call.request(FittedHead(self.fit), round))
         total, hospitals = self.call.ask_sum(channel, requests, self.aggregator)
         return {"weights": total / np.float32(hospitals)}
-
-    def models(self, state: State) -> dict[str, Vector]:
-        """See `Strategy`."""
-        return {"global": state["weights"]}

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from wardround.federation.channel import Channel
 from wardround.federation.local_training import LocalTraining
 from wardround.federation.strategies.fedavg import mean_velocity
-from wardround.federation.strategy import State
+from wardround.federation.strategy import State, Strategy
 from wardround.federation.timetable import Timetable
 from wardround.types import Vector
 
 
 @dataclass(frozen=True)
-class Ring:
+class Ring(Strategy):
     """One hospital after the other; one is asked in a round."""
 
     local: LocalTraining
@@ -42,7 +42,3 @@ class Ring:
             weights = weights + reply.update
 
         return {**state, "weights": weights, **mean_velocity(replies)}
-
-    def models(self, state: State) -> dict[str, Vector]:
-        """See `Strategy`."""
-        return {"global": state["weights"]}

@@ -13,13 +13,13 @@ import numpy as np
 
 from wardround.federation.channel import Channel
 from wardround.federation.local_training import LocalTraining
-from wardround.federation.strategy import State
+from wardround.federation.strategy import State, Strategy
 from wardround.federation.timetable import Timetable
 from wardround.types import Vector
 
 
 @dataclass(frozen=True)
-class Scaffold:
+class Scaffold(Strategy):
     """FedAvg with control variates; local steps have no momentum, and `learning_rate` is that of the server."""
 
     local: LocalTraining
@@ -50,7 +50,3 @@ class Scaffold:
             variates[k] += -common - reply.update / path
         mean = np.mean([reply.update for reply in replies.values()], axis=0, dtype=np.float32)
         return {**state, "weights": weights + np.float32(self.learning_rate) * mean, "variates": variates}
-
-    def models(self, state: State) -> dict[str, Vector]:
-        """See `Strategy`."""
-        return {"global": state["weights"]}

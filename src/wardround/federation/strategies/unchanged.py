@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from wardround.federation.channel import Channel
-from wardround.federation.strategy import State
+from wardround.federation.strategy import State, Strategy
 from wardround.types import Vector
 
 
 @dataclass(frozen=True)
-class Unchanged:
+class Unchanged(Strategy):
     """A strategy without rounds; see `Strategy`."""
 
     def init(self, weights: Vector, channel: Channel) -> State:
@@ -20,7 +20,3 @@ class Unchanged:
         """See `Strategy`. There is no round."""
         del channel, round
         return state
-
-    def models(self, state: State) -> dict[str, Vector]:
-        """See `Strategy`."""
-        return {"global": state["weights"]}

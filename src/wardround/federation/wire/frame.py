@@ -12,13 +12,12 @@ There is no checksum. Transports authenticate what they carry, an attacker would
 length is exact, so that a cut message is refused without one.
 """
 
-import json
-import re
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from wardround.accounting.events import canonical_json
+from wardround.boundary.documents import DEEPEST, parse_json
 from wardround.errors import FederationError
 
 Raw: TypeAlias = bytes | memoryview
@@ -26,7 +25,6 @@ Raw: TypeAlias = bytes | memoryview
 
 VERSION: Final = 1
 MOST_HEADER_BYTES: Final = 1 << 20
-DEEPEST: Final = 32
 
 ITEM_BYTES: Final = {"float32": 4, "int64": 8, "bytes": 1}
 """Bytes of one item of each kind of array."""
@@ -34,11 +32,6 @@ ITEM_BYTES: Final = {"float32": 4, "int64": 8, "bytes": 1}
 _MAGIC = b"wardround\0"
 _PREFIX = struct.Struct("<10sHI")
 _ALIGNMENT = 8
-_MOST_DIGITS = 19  # of 2^63
-# A string that does not end is one match as well: else each quote in it would be tried, in quadratic time.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
-_BRACKETS = b"[]{}"
-_NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 
 
 class Arrays:
@@ -124,32 +117,17 @@ def unpack(content: bytes, most_bytes: int) -> tuple[Mapping[str, object], Array
 
 
 def _parsed(text: bytes) -> Mapping[str, object]:
-    _check_depth(text)
     try:
-        header = json.loads(text.decode("ascii"), parse_int=_integer)
+        header = parse_json(text)
         same = isinstance(header, dict) and canonical_json(header).encode("ascii") == text
-    except ValueError:  # no JSON, no ASCII, NaN, or an integer that nothing here counts to
+    except ValueError:  # no JSON, no ASCII, NaN, too deep, or an integer that nothing here counts to
         same = False
     if not same:
         raise FederationError(
             "A header must be a JSON object as this version writes it: ASCII, keys sorted and each once, no blanks, "
-            "finite numbers. Send the message again with the same version of Wardround."
+            f"finite numbers, {DEEPEST} levels at most. Send the message again with the same version of Wardround."
         )
     return header  # type: ignore[no-any-return]  # a dict, by the check above
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS:
-        raise ValueError
-    return int(digits)
-
-
-def _check_depth(text: bytes) -> None:
-    depth = 0
-    for bracket in _STRING.sub(b"", text).translate(None, _NO_BRACKETS):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > DEEPEST:
-            raise FederationError(f"A header must nest at most {DEEPEST} values, got more. Send it again.")
 
 
 def _check_zeros(filling: memoryview) -> None:

@@ -14,23 +14,27 @@ from wardround.boundary.documents import parse_json
 from wardround.boundary.private import make_private_folder
 from wardround.errors import FederationError
 from wardround.models.card import ModelCard
+from wardround.models.network import Network
+from wardround.models.vectors import vector_of
 from wardround.secure_aggregation.keys.key_files import write_key_file
+from wardround.types import Vector
 from wardround.work import Finish
 
 FOLDER = "finished"
 
 
-def take_model(folder: Path, study: str, work: Finish) -> None:
-    """Keeps a finished model, in place of an earlier one of the study.
+def take_model(folder: Path, study: str, work: Finish, network: Network) -> Vector | None:
+    """Keeps a finished model, in place of an earlier one of the study; returns its weights, None of several models.
 
     Args:
         folder: of the hospital.
         study: digest of the study that it is to be of.
         work: model, card and certificate.
+        network: of the study; left as it was.
 
     Raises:
         FederationError: they are not of one model and of this study, or cannot be written.
-        ModelError: the card is none.
+        ModelError: the card is none, or the model is not of the network.
     """
     sha256 = hashlib.sha256(work.model).hexdigest()
     try:
@@ -49,8 +53,10 @@ def take_model(folder: Path, study: str, work: Finish) -> None:
             "Ask the coordinator to run the same command again.",
             code="federation-finished",
         )
+    weights = None if card.weights.models else vector_of(network, work.model)
     place = folder / FOLDER / study
     make_private_folder(place)
     write_key_file(place / "model.safetensors", work.model, replace=True)
     write_key_file(place / "model.json", work.card, replace=True)
     write_key_file(place / "certificate.json", work.certificate, replace=True)
+    return weights

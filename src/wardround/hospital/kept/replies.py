@@ -14,7 +14,6 @@ further one, as far as the study's spare attempts reach.
 Released: nothing but bytes that were released before. Neither file is sent.
 """
 
-import hashlib
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -94,42 +93,41 @@ class Replies:
                 following  # after the write: where it fails, the same message is noted when it comes again
             )
 
-    def again(self, message: bytes) -> bytes | None:
-        """Returns the reply that these same bytes were answered with, where it is kept; else None."""
-        digest = _digest(message)
-        if self._reply.startswith(digest):
-            return self._reply[len(digest) :]
-        return self._said.get(digest)
+    def again(self, asked: bytes) -> bytes | None:
+        """Returns the reply that a request of this SHA-256 was answered with, where it is kept; else None."""
+        if self._reply.startswith(asked):
+            return self._reply[len(asked) :]
+        return self._said.get(asked)
 
-    def allows(self, place: str, attempt: int, message: bytes) -> bool:
-        """Returns whether these bytes may be this attempt: attempts ascend, and one has one content.
+    def allows(self, place: str, attempt: int, asked: bytes) -> bool:
+        """Returns whether a request may be this attempt: attempts ascend, and one has one content.
 
         Args:
             place: round and purpose, such as "3/gradient-sum".
             attempt: of the request.
-            message: bytes of the request.
+            asked: SHA-256 of the request.
         """
         known = self._asked.get(place)
-        return known is None or attempt > known[0] or known == (attempt, _digest(message).hex())
+        return known is None or attempt > known[0] or known == (attempt, asked.hex())
 
-    def note(self, place: str, attempt: int, message: bytes) -> None:
-        """Writes down that these bytes are this attempt; on disk before this returns, and before any charge."""
-        self._asked[place] = (attempt, _digest(message).hex())
+    def note(self, place: str, attempt: int, asked: bytes) -> None:
+        """Writes down that a request is this attempt; on disk before this returns, and before any charge."""
+        self._asked[place] = (attempt, asked.hex())
         self._write(_ASKED, json.dumps(self._asked).encode())
 
-    def keep(self, message: bytes, reply: bytes) -> None:
+    def keep(self, asked: bytes, reply: bytes) -> None:
         """Keeps a reply that was charged for instead of the one before; on disk before this returns."""
-        self._reply = _digest(message) + reply
+        self._reply = asked + reply
         self._write(_REPLY, self._reply)
 
-    def say(self, message: bytes, reply: bytes, *, first: bool) -> None:
+    def say(self, asked: bytes, reply: bytes, *, first: bool) -> None:
         """Keeps a reply of an attempt under way in this process: after a restart there is no such attempt.
 
         `first`: the attempt begins with it, and replies of the one before are forgotten.
         """
         if first:
             self._said.clear()
-        self._said[_digest(message)] = reply
+        self._said[asked] = reply
 
     def _write(self, name: str, content: bytes) -> None:
         if self._folder is not None:
@@ -152,7 +150,3 @@ class Replies:
                 "restore them, or start a new study.",
                 code="record-replies",
             ) from None
-
-
-def _digest(message: bytes) -> bytes:
-    return hashlib.sha256(message).digest()

@@ -1,8 +1,8 @@
 """NIfTI volumes (.nii, .nii.gz) from bytes, by nibabel: RAS+ axes, the file's own scaling, its spacing and orientation.
 
 A compressed file is unpacked no further than its limit, and the header is held against the bytes that came before an
-array is made of them. Values that are no numbers (NaN, infinity), which some scanners write outside the body, become
-the smallest number of the volume.
+array is made of them. Values that are no numbers (NaN, infinity), which some tools write outside the body, are padding,
+and become the smallest number of the volume.
 """
 
 import gzip
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from wardround.errors import DataError, MissingExtra
-from wardround.images.decode.raw import Affine, Extent, Hint, Raw
+from wardround.images.decode.raw import Affine, Decoder, Extent, Hint, Padding, Raw
 from wardround.images.entries import Entry
 
 ENDINGS = (".nii", ".nii.gz")
@@ -44,36 +44,38 @@ _SECOND_VERSION = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 
 
 @dataclass(frozen=True)
-class NiftiDecoder:
+class NiftiDecoder(Decoder):
     """One file a volume, three axes or a fourth of channels, or a file a channel; the mask a file on the same grid."""
 
-    key: str = "nifti-2"
+    key: str = "nifti-3"
 
     def extent(self, entry: Entry, heads: Sequence[bytes], num_bytes: int) -> Extent:
         """See `Decoder`. A header that does not hold is refused when the file is decoded, before it is unpacked."""
         del entry, num_bytes
-        values, spacing = 0, None
+        values, voxel_mm3 = 0, None
         for head in heads:
             try:
                 header, _ = _header_of(head)
                 values += math.prod(_shape_of(header))
                 affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-                spacing = _spacing(affine)
+                voxel_mm3 = float(np.prod(np.linalg.norm(affine[:3, :3], axis=0)))
             except Exception:  # as in read_nifti
                 continue
-        return Extent(values, spacing)
+        return Extent(values, voxel_mm3)
 
     def decode(self, entry: Entry, contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
         """See `Decoder`."""
         del entry, hint
-        values, affine = read_nifti(contents[0])
+        values, affine, padding = read_nifti(contents[0])
         others = [read_nifti(content) for content in contents[1:]]
-        if not all(v.shape[1:] == values.shape[1:] and np.allclose(a, affine, atol=1e-2) for v, a in others):
+        if not all(v.shape[1:] == values.shape[1:] and np.allclose(a, affine, atol=1e-2) for v, a, _ in others):
             raise DataError("the channels of a volume must lie on one grid, these do not. Resample them.")
-        values = np.concatenate([values, *(channel for channel, _ in others)]) if others else values
+        values = np.concatenate([values, *(channel for channel, _, _ in others)]) if others else values
+        for _, _, of_channel in others:  # what any channel has measured is no padding
+            padding = None if padding is None or of_channel is None else padding & of_channel
         if not masks:
-            return Raw(values, None, affine)
-        classes, of_mask = read_nifti(masks[0])
+            return Raw(values, None, affine, padding)
+        classes, of_mask, _ = read_nifti(masks[0])
         if classes.shape != (1, *values.shape[1:]) or not np.allclose(affine, of_mask, atol=1e-2):
             raise DataError(
                 f"a mask must lie on its volume's grid, {values.shape[1:]}, got {classes.shape[1:]} or another "
@@ -85,21 +87,21 @@ class NiftiDecoder:
                 "a mask must hold whole numbers from 0 to 255, this one holds others, as an interpolated one does. "
                 "Save it again as uint8."
             )
-        return Raw(values, mask.astype(np.uint8), affine)
+        return Raw(values, mask.astype(np.uint8), affine, padding)
 
 
 NIFTI = NiftiDecoder()
 
 
-def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affine]:
-    """Values, float32 (channel, x, y, z) with axes nearest to RAS+, and the affine from voxels to mm.
+def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affine, Padding | None]:
+    """Returns values, float32 (channel, x, y, z) with axes nearest to RAS+, the affine from voxels to mm, and padding.
 
     Raises:
         DataError: not a NIfTI file, damaged, too large, or without three axes (and a fourth of channels).
         MissingExtra: nibabel is not installed.
     """
     try:
-        import nibabel
+        from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
     except ImportError:
         raise MissingExtra(
             "NIfTI volumes must have nibabel, which is not installed; pip install 'wardround[volumes]'."
@@ -107,21 +109,28 @@ def read_nifti(data: bytes) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Affi
     try:
         header, kind = _header_of(data)
         unpacked = _unpacked(data, _needed_bytes(header))
-        image = nibabel.as_closest_canonical(kind.from_bytes(unpacked))  # type: ignore[no-untyped-call]
-        values = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"), dtype=np.float32)
-        affine = np.asarray(image.affine, dtype=np.float64)
-        del image, unpacked  # before the values are copied into their order
+        header.check_fix()  # as the library does when it opens an image, which parses the header three times
+        proxy = kind.ImageArrayProxy(io.BytesIO(unpacked), header)
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        turn = io_orientation(affine)  # type: ignore[no-untyped-call]
+        if np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
+            values = np.asarray(proxy, dtype=np.float32)
+        else:
+            values = np.asarray(apply_orientation(np.asarray(proxy), turn), dtype=np.float32)  # type: ignore[no-untyped-call]
+            affine = affine @ inv_ornt_aff(turn, proxy.shape)  # type: ignore[no-untyped-call]
+        del proxy, unpacked  # before the values are copied into their order
     except DataError:
         raise
     except Exception:  # a damaged header comes out of nibabel as anything from KeyError to OrientationError
         raise DataError("a NIfTI file must be whole; this one is damaged. Export it again.") from None
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise DataError("a NIfTI file must state its spacing and orientation; this one's affine is singular.")
-    finite = np.isfinite(values)
-    if not finite.all():
-        values = np.where(finite, values, values[finite].min() if finite.any() else np.float32(0))
     values = np.moveaxis(values.reshape(*values.shape[:3], -1), 3, 0)  # axes beyond the fourth have length one
-    return np.ascontiguousarray(values, dtype=np.float32), affine
+    finite, padding = np.isfinite(values), None
+    if not finite.all():
+        padding = None if finite.any(axis=0).all() else np.logical_not(finite.any(axis=0))
+        values = np.where(finite, values, values[finite].min() if finite.any() else np.float32(0))
+    return np.ascontiguousarray(values, dtype=np.float32), affine, padding
 
 
 def spacing_of(path: Path) -> tuple[float, float, float] | None:

@@ -14,7 +14,6 @@ orientation, their sizes must tell which of them was drawn on which, or they are
 import io
 import re
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from wardround.errors import DataError
-from wardround.images.decode.raw import Extent, Hint, Mask, Raw
+from wardround.images.decode.raw import Decoder, Extent, Hint, Mask, Raw
 from wardround.images.entries import Entry
 
 MAX_PIXELS = 50_000_000
@@ -64,21 +63,10 @@ _BROKEN = (
 """Errors that Pillow's readers let through on damaged files."""
 
 
-@contextmanager
-def pillow_kept_quiet() -> Iterator[None]:
-    """Holds back Pillow's warnings about odd headers.
-
-    Python's warning filters are global: enter this once around a pool of threads, never inside them.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def decode_in_thread(
     data: bytes, *, least_side: int | None = None, is_grey: bool = False, is_upright: bool = True
 ) -> Decoded:
-    """Returns one picture from the content of a file; for threads under one `pillow_kept_quiet`.
+    """Returns one picture from the content of a file; for threads within `decode.quiet.QUIET`.
 
     Args:
         data: the whole file.
@@ -123,7 +111,7 @@ def decode_mask(data: bytes, *, is_upright: bool = True) -> Mask:
 
 
 @dataclass(frozen=True)
-class PillowDecoder:
+class PillowDecoder(Decoder):
     """JPEG, PNG, TIFF and BMP, one file a picture."""
 
     key: str = "files-3"

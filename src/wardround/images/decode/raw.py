@@ -1,12 +1,13 @@
 """Decoders: from a file's content to values, before they are brought to the size that a study asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from wardround.errors import DataError
 from wardround.images.entries import Entry
 
 Values = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
@@ -55,11 +56,11 @@ class Extent:
 
     Args:
         values: pixels or voxels, over all channels.
-        spacing: mm between voxels along the axes of `Raw`; None for pictures, and where the first bytes do not say.
+        voxel_mm3: product of the distances between voxels; None for pictures, and where the first bytes do not say.
     """
 
     values: int
-    spacing: tuple[float, float, float] | None = None
+    voxel_mm3: float | None = None
 
 
 class Decoder(Protocol):
@@ -90,3 +91,13 @@ class Decoder(Protocol):
         Raises:
             DataError: the content is not what it should be. The sentence names no file.
         """
+
+    def decode_each(
+        self, entries: Sequence[Entry], contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None
+    ) -> Iterator[Raw | DataError]:
+        """Yields the picture of each entry, or the error of `decode`; the entries have the same files."""
+        for entry in entries:
+            try:
+                yield self.decode(entry, contents, masks, hint)
+            except DataError as error:
+                yield error

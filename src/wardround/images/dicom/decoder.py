@@ -7,19 +7,20 @@ with the higher index is kept.
 Source: DICOM PS3.3 C.8.20.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from wardround.errors import DataError
-from wardround.images.decode.raw import Extent, Hint, Mask, Raw
+from wardround.images.decode.quiet import sealed
+from wardround.images.decode.raw import Decoder, Extent, Hint, Mask, Raw
 from wardround.images.dicom.geometry import Grid, Plane, grid_of, planes_of, turned, turned_affine
 from wardround.images.dicom.parse import whole
 from wardround.images.dicom.pixels import MAX_VOXELS, aspect_of, physical_of, picture_of, stored
-from wardround.images.dicom.quiet import sealed
 from wardround.images.dicom.values import first_with, grouped, items, text, whole_number
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", LABELMAP)
 OFF_GRID = 0.25
 """Largest distance of a segmentation's pixels from the volume's voxels, in voxels."""
 
+_DAMAGED = "a DICOM picture must decode to its end; this one is damaged. Export it again."
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
-class DicomDecoder:
+class DicomDecoder(Decoder):
     """See `Decoder`.
 
     Args:
@@ -60,16 +62,31 @@ class DicomDecoder:
 
     def decode(self, entry: "Entry", contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None) -> Raw:
         """See `Decoder`. The slices of a volume may come in any order."""
-        del hint
+        [made] = self.decode_each([entry], contents, masks, hint)
+        if isinstance(made, DataError):
+            raise made
+        return made
 
-        def decoded() -> Raw:
+    def decode_each(
+        self, entries: Sequence["Entry"], contents: Sequence[bytes], masks: Sequence[bytes], hint: Hint | None
+    ) -> Iterator[Raw | DataError]:
+        """See `Decoder`. The file of several frames is parsed once."""
+        found: Dataset | None = None
+
+        def decoded(frame: int) -> Raw:
+            nonlocal found
             if self.volumes:
                 return self._volume(contents, masks)
-            found = whole(contents[0])
+            found = whole(contents[0]) if found is None else found
             return Raw(picture_of(found, frame), aspect=aspect_of(found, frame))
 
-        frame = entry.frame or 0
-        return sealed(decoded, "a DICOM picture must decode to its end; this one is damaged. Export it again.")
+        for entry in entries:
+            made: Raw | DataError
+            try:
+                made = sealed(partial(decoded, entry.frame or 0), _DAMAGED)
+            except DataError as error:
+                made = error
+            yield made
 
     def _volume(self, contents: Sequence[bytes], masks: Sequence[bytes]) -> Raw:
         files = [whole(content) for content in contents]

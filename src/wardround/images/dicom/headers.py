@@ -7,11 +7,11 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from wardround.errors import DataError, MissingExtra
+from wardround.images.decode.quiet import sealed
 from wardround.images.dicom.decoder import SEGMENTATIONS, labels_of
 from wardround.images.dicom.geometry import Plane, planes_of
 from wardround.images.dicom.parse import header_of
 from wardround.images.dicom.pixels import check_size
-from wardround.images.dicom.quiet import sealed
 from wardround.images.dicom.values import items, num_frames, text, texts, whole_number
 from wardround.images.identity import folded, likeness, names_nobody
 from wardround.images.store import Store

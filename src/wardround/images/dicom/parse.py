@@ -11,10 +11,12 @@ import zlib
 from typing import TYPE_CHECKING
 
 from wardround.errors import DataError
+from wardround.images.dicom.values import tag_of
 from wardround.images.store import Store
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.tag import BaseTag
     from pydicom.uid import UID
 
 MAX_HEADER_BYTES = 16 << 20
@@ -64,9 +66,7 @@ def header_of(store: Store, name: str, keywords: tuple[str, ...]) -> "tuple[Data
         DataError: the header is too long.
         Exception: any that pydicom lets through; call it within `sealed`.
     """
-    from pydicom.tag import Tag
-
-    tags = [int(Tag(keyword)) for keyword in keywords]
+    tags = [tag_of(keyword) for keyword in keywords]
     size = store.size(name)
     for length in (_HEAD_BYTES, MAX_HEADER_BYTES):
         head = store.head(name, length)
@@ -94,7 +94,7 @@ def whole(data: bytes) -> "Dataset":
     if not is_dicom(data):
         raise DataError("a DICOM file must begin with its mark, this one does not. Copy it again.")
     data = _marked(data)
-    if len(data) > MAX_HEADER_BYTES and _parsed(data[:MAX_HEADER_BYTES], [0x00080016])[1] is None:
+    if len(data) > MAX_HEADER_BYTES and _parsed(data[:MAX_HEADER_BYTES], [tag_of("SOPClassUID")])[1] is None:
         raise DataError(_TOO_LONG)
     found, _ = _parsed(data, None)
     return found
@@ -103,15 +103,14 @@ def whole(data: bytes) -> "Dataset":
 _TOO_LONG = f"a DICOM header must have at most {MAX_HEADER_BYTES:,} bytes, this one has more. Leave the file out."
 
 
-def _parsed(data: bytes, tags: list[int] | None) -> "tuple[Dataset, int | None]":
+def _parsed(data: bytes, tags: "list[BaseTag] | None") -> "tuple[Dataset, int | None]":
     """Returns a data set, up to its pixels where tags are given, and the first tag that was not read."""
     from pydicom.filereader import read_partial
-    from pydicom.tag import BaseTag
     from pydicom.uid import UID
 
     stopped_at: list[int] = []
 
-    def is_far_enough(tag: BaseTag, vr: str | None, length: int) -> bool:
+    def is_far_enough(tag: "BaseTag", vr: str | None, length: int) -> bool:
         if tag < _FIRST_PIXEL_GROUP or (tags is None and tag <= _PIXELS[-1]):
             return False
         stopped_at.append(int(tag))
@@ -119,8 +118,7 @@ def _parsed(data: bytes, tags: list[int] | None) -> "tuple[Dataset, int | None]"
 
     limit = MAX_INFLATED_BYTES if tags is None else MAX_HEADER_BYTES
     content = _inflated(data, limit) if _DEFLATED in data else data
-    wanted = None if tags is None else [BaseTag(tag) for tag in tags]
-    found = read_partial(io.BytesIO(content), is_far_enough, specific_tags=wanted)  # type: ignore[arg-type]
+    found = read_partial(io.BytesIO(content), is_far_enough, specific_tags=tags)  # type: ignore[arg-type]
     if content is not data:
         found.file_meta.TransferSyntaxUID = UID(_DEFLATED.decode())  # the file holds fewer bytes than its pixels
     elif not found.file_meta.get("TransferSyntaxUID"):
@@ -151,6 +149,4 @@ def _guessed(found: "Dataset") -> "UID":
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     is_implicit, is_little = found.original_encoding
-    if is_implicit:
-        return ImplicitVRLittleEndian
-    return ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
+    return ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian

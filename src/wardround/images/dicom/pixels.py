@@ -17,7 +17,16 @@ import numpy.typing as npt
 from wardround.errors import DataError
 from wardround.images.decode.pillow import MAX_PIXELS, Picture
 from wardround.images.dicom.codestream import check_frames
-from wardround.images.dicom.values import first_with, grouped, items, num_frames, numbers, text, whole_number
+from wardround.images.dicom.values import (
+    first_with,
+    grouped,
+    groups_of,
+    items,
+    num_frames,
+    numbers,
+    text,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -108,7 +117,7 @@ def picture_of(found: "Dataset", frame: int) -> Picture:
     kind = text(found, "PhotometricInterpretation")
     pixels = stored(found, frame)
     if kind in _GREY and pixels.ndim == 2:
-        picture = _grey(pixels, found, grouped(found)[frame], is_inverted=kind == "MONOCHROME1")[None]
+        picture = _grey(pixels, found, groups_of(found, frame), is_inverted=kind == "MONOCHROME1")[None]
     elif kind == "PALETTE COLOR" and pixels.ndim == 2:
         picture = _coloured(_through_palette(pixels, found))
     elif kind in _COLOUR and pixels.ndim == 3:
@@ -120,7 +129,7 @@ def picture_of(found: "Dataset", frame: int) -> Picture:
 
 def aspect_of(found: "Dataset", frame: int) -> float:
     """Returns the height of a pixel by its width, 1 where the header says nothing. Source: DICOM PS3.3 C.7.6.3.1.7."""
-    groups = grouped(found)[frame]
+    groups = groups_of(found, frame)
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
         place, sides = first_with(groups, keyword), None
         with suppress(ValueError, TypeError):  # a spacing that is no number says nothing
@@ -172,12 +181,16 @@ def _grey(
     lowest, highest = int(pixels.min()), int(pixels.max())
     if highest - lowest >= min(pixels.size, 1 << 17):
         return _grey_each(pixels, found, groups, is_inverted=is_inverted)
-    places = pixels.astype(np.int32) - lowest if lowest else pixels.astype(np.int32, copy=False)
-    occurring = np.flatnonzero(np.bincount(places.ravel()))
-    table = np.zeros(highest - lowest + 1, dtype=np.uint8)
-    values = (occurring + lowest).astype(pixels.dtype)
-    table[occurring] = _grey_each(values, found, groups, is_inverted=is_inverted)
-    return table[places]
+    places = pixels.astype(np.intp)
+    places -= lowest
+    occurs = np.ones(highest - lowest + 1, dtype=np.bool_)
+    if "PixelPaddingValue" in found:  # the smallest value beside the padding is one that occurs
+        occurs[:] = False
+        occurs[places.ravel()] = True
+    table = np.zeros(len(occurs), dtype=np.uint8)
+    values = (np.flatnonzero(occurs) + lowest).astype(pixels.dtype)
+    table[occurs] = _grey_each(values, found, groups, is_inverted=is_inverted)
+    return table.take(places)
 
 
 def _grey_each(

@@ -17,11 +17,11 @@ from functools import partial
 from wardround.boundary.text import counted
 from wardround.errors import DataError, as_one
 from wardround.images.class_names import numbers_first
+from wardround.images.decode.quiet import require_pydicom
 from wardround.images.dicom.decoder import DicomDecoder
 from wardround.images.dicom.headers import MODALITIES, Header
 from wardround.images.dicom.labels import LABELS, Label, LabelTable, read_labels
 from wardround.images.dicom.pseudonyms import KEY_BYTES, pseudonym
-from wardround.images.dicom.quiet import require_pydicom
 from wardround.images.dicom.series import Survey, Unit, patients_of, pictures, shared_series, survey, volumes
 from wardround.images.entries import Entry, Region, Target, Task
 from wardround.images.findings import LeftOut, causes
@@ -31,14 +31,6 @@ from wardround.images.store import Store
 
 EXPECTED = f"DICOM files in any folders, and {LABELS} (label, patient_id) or segmentations"
 MAX_SEGMENTS = 255
-
-
-_TARGETS = {
-    Task.CLASSIFICATION: Target.CLASSES,
-    Task.BINARY: Target.CLASSES,
-    Task.GRADING: Target.GRADES,
-    Task.SEGMENTATION: Target.MASKS,
-}
 
 
 def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) -> Listing:
@@ -52,15 +44,11 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
         MissingExtra: pydicom or a decoder is not installed.
     """
     require_pydicom()
-    if task not in _TARGETS:
-        raise DataError(
-            f"the task for DICOM must be one of {', '.join(_TARGETS)}, got {task.value!r}. Choose one."
-        )
     if len(key) != KEY_BYTES:
         raise DataError(
             f"the key for pseudonyms must have {KEY_BYTES} bytes, got {len(key)}. Use load_or_create_key."
         )
-    target = _TARGETS[task]
+    target = {Task.GRADING: Target.GRADES, Task.SEGMENTATION: Target.MASKS}.get(task, Target.CLASSES)
     name_for = partial(pseudonym, key)
     table, wrong = (None, []) if target is Target.MASKS else _table(store, options, name_for)
     if wrong and not options.looking:
@@ -106,13 +94,6 @@ def read_dicom(store: Store, task: Task, *, key: bytes, options: ReaderOptions) 
             raise as_one([*listing.refusals, nothing])
         looked_at = _unlabelled(units, gone_out, target, notes, are_volumes=bool(seen.slices))
         return replace(looked_at, left_out=(*gone_out, *seen.passed_over), refusals=(*listing.refusals, nothing))
-    few = (task is Task.BINARY and len(listing.class_names) != 2) or len(listing.class_names) < 2
-    if few and options.classes is None and not options.looking:
-        raise DataError(
-            f"the task {task.value} must have {'two' if task is Task.BINARY else 'two or more'} classes, got "
-            f"{len(listing.class_names)}. Complete the table of labels, or choose another task.",
-            code="data-one-class",
-        )
     return listing
 
 

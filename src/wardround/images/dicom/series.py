@@ -7,12 +7,12 @@ from hashlib import sha256
 
 from wardround.boundary.text import counted
 from wardround.errors import DataError
+from wardround.images.decode.quiet import QUIET, sealed
 from wardround.images.dicom.geometry import UNPLACED, NoStack, Plane, grid_of
 from wardround.images.dicom.headers import Header, Kind, read_header
 from wardround.images.dicom.labels import LABELS
 from wardround.images.dicom.parse import whole
 from wardround.images.dicom.pixels import MAX_VOXELS, stored
-from wardround.images.dicom.quiet import sealed
 from wardround.images.findings import LeftOut
 from wardround.images.store import Store
 
@@ -56,23 +56,24 @@ def survey(
     names = [name for name in store.names() if name != LABELS]
     passed_over = []
     headers = []
-    for name in names:
-        cause = None
-        try:
-            header = read_header(store, name, name_for)
-        except DataError:
-            cause = _DAMAGED
-        else:
-            if header.kind not in _USED:
-                cause = header.kind.value
-            elif not (modalities is None or header.modality in modalities or header.kind is Kind.SEGMENTATION):
-                cause = f"files of another modality than {' or '.join(modalities)}"
-            elif header.patient is None:
-                cause = _NOBODYS
-        if cause is None:
-            headers.append(header)
-        else:
-            passed_over.append(LeftOut(store.alias(name), cause))
+    with QUIET:
+        for name in names:
+            cause = None
+            try:
+                header = read_header(store, name, name_for)
+            except DataError:
+                cause = _DAMAGED
+            else:
+                if header.kind not in _USED:
+                    cause = header.kind.value
+                elif not (modalities is None or header.modality in modalities or header.kind is Kind.SEGMENTATION):
+                    cause = f"files of another modality than {' or '.join(modalities)}"
+                elif header.patient is None:
+                    cause = _NOBODYS
+            if cause is None:
+                headers.append(header)
+            else:
+                passed_over.append(LeftOut(store.alias(name), cause))
     counts = Counter(one.cause for one in passed_over)
     kept, shared = without_repeats(store, headers)
     repeats = len(headers) - len(kept)

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from wardround.errors import DataError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.tag import BaseTag
 
 MAX_FRAMES = 20_000
 """A file with more frames is refused."""
@@ -76,12 +78,20 @@ def grouped(found: "Dataset") -> "list[list[Dataset]]":
     Raises:
         DataError: another number of groups than of frames.
     """
-    frames = num_frames(found)
+    return _groups(found, range(num_frames(found)))
+
+
+def groups_of(found: "Dataset", frame: int) -> "list[Dataset]":
+    """Returns the places of one frame's values; see `grouped`."""
+    return _groups(found, [frame])[0]
+
+
+def _groups(found: "Dataset", frames: "Iterable[int]") -> "list[list[Dataset]]":
     own = items(found, "PerFrameFunctionalGroupsSequence")
-    if own and len(own) != frames:
+    if own and len(own) != num_frames(found):
         raise DataError("a file must describe each of its frames, this one has another number of descriptions.")
     shared = [*_macros(items(found, "SharedFunctionalGroupsSequence")[:1]), found]
-    return [[*_macros(own[frame : frame + 1]), *shared] for frame in range(frames)]
+    return [[*_macros(own[frame : frame + 1]), *shared] for frame in frames]
 
 
 def _macros(groups: "list[Dataset]") -> "list[Dataset]":
@@ -108,8 +118,17 @@ _MACROS = (
 )
 
 
+@cache
+def tag_of(keyword: str) -> "BaseTag":
+    """Returns the tag of an element; looking a keyword up costs as much as reading the element."""
+    from pydicom.tag import Tag
+
+    return Tag(keyword)
+
+
 def _values(found: "Dataset", keyword: str) -> list[Any]:
-    value = found.get(keyword)
+    element = found.get(tag_of(keyword))
+    value = None if element is None else element.value
     if value is None or value == "":
         return []
     if isinstance(value, str | bytes | int | float):

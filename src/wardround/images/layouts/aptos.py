@@ -13,12 +13,13 @@ from pathlib import PurePosixPath
 
 from wardround.boundary.text import counted
 from wardround.errors import DataError
-from wardround.images.csv_file import Row, read_table
+from wardround.images.csv_file import Row
 from wardround.images.entries import Entry, Target, Task
+from wardround.images.findings import passed_over
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.store import Store
-from wardround.images.table import Checked, bytes_of_table, checked, refusal
+from wardround.images.table import Checked, checked, refusal, table_of
 
 TABLE = "train.csv"
 FOLDER = "train_images"
@@ -43,22 +44,14 @@ def read_aptos(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) ->
     """Returns every graded photograph: with its grade (grading), or whether it is moderate or worse (referable).
 
     Raises:
-        DataError: another layout or task, or everything that is wrong with the table: pictures that are missing or
+        DataError: another layout, or everything that is wrong with the table: pictures that are missing or
             there twice, grades out of range, ids in two rows, rows without a patient where there is that column.
     """
-    if task not in CLASS_NAMES:
-        raise DataError(
-            f"the layout aptos must be read for one of the tasks {', '.join(CLASS_NAMES)}, got {task.value!r}. "
-            "Choose one of them."
-        )
     pictures = _pictures(store)
     if (TABLE not in store and options.labels is None) or not pictures:
         found = f"no picture in {FOLDER}" if TABLE in store else f"no {TABLE}"
         raise DataError(f"the layout aptos must look like {EXPECTED}, but there is {found}.")
-    name = TABLE if options.labels is None else options.labels.name
-    table = read_table(
-        name, bytes_of_table(store, TABLE, options.labels), ("id_code", "diagnosis"), other_names=_OTHER_NAMES
-    )
+    table = table_of(store, TABLE, options, ("id_code", "diagnosis"), _OTHER_NAMES)
     columns = [column for column in ("id_code", "diagnosis", "patient_id") if column in table.columns]
     looked = checked(table, columns, options)
     rows, problems = _that_hold(looked, pictures)
@@ -122,9 +115,7 @@ def _notes(store: Store, rows: Sequence[Row], pictures: Mapping[str, Sequence[st
             f"{TEST_TABLE} and {counted(num_test, 'file')} in {TEST_FOLDER} have no published grades: passed over"
         )
     num_unlisted = len(pictures.keys() - {row.values["id_code"] for row in rows})
-    if num_unlisted:
-        notes.append(f"passed over: {counted(num_unlisted, 'picture')} in {FOLDER} without a row in {TABLE}")
-    return tuple(notes)
+    return (*notes, *passed_over(num_unlisted, "picture", rest=f" in {FOLDER} without a row in {TABLE}"))
 
 
 READER = Reader(read_aptos, EXPECTED, (Task.GRADING, Task.REFERABLE))

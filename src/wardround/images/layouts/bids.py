@@ -16,16 +16,16 @@ from dataclasses import replace
 from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.class_names import numbers_first
-from wardround.images.csv_file import Row, Table, read_table
+from wardround.images.csv_file import Row, Table
 from wardround.images.decode.nifti import ENDINGS, NIFTI
 from wardround.images.entries import Entry, Region, Target, Task
-from wardround.images.findings import LeftOut, shortened
+from wardround.images.findings import LeftOut, passed_over, shortened
 from wardround.images.identity import folded, names_nobody
 from wardround.images.layouts.bids_masks import masks_of
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
 from wardround.images.store import Store
-from wardround.images.table import LABEL_COLUMNS, bytes_of_table, checked, refusal
+from wardround.images.table import LABEL_COLUMNS, checked, refusal, table_of
 
 PARTICIPANTS = "participants.tsv"
 ID = "participant_id"
@@ -60,11 +60,7 @@ def read_bids(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> 
     )
     labels = {name: folded(rows[person].values[column]) for name, person in chosen.items() if person in rows}
     class_names = tuple(sorted(set(labels.values()), key=numbers_first))
-    if len(class_names) < 2 and options.classes is None and not options.looking:
-        raise _refused(f"two values of {column} or more", ", ".join(class_names) or "none")
-    notes = [*found.notes]
-    if dropped:
-        notes.append(f"passed over: {counted(len(dropped), 'image')} of other kinds")
+    notes = [*found.notes, *_strays(store, images), *passed_over(len(dropped), "image", rest=" of other kinds")]
     if unseen := len(listed - pictured):
         notes.append(f"{counted(unseen, 'participant has', 'participants have')} no image in anat")
     rowless = [name for name, person in chosen.items() if person not in rows]
@@ -84,7 +80,8 @@ def read_bids(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> 
 
 def _segmented(store: Store, options: ReaderOptions) -> Listing:
     """Returns every anatomical image that has a mask; a table of participants, if there is one, adds site and sex."""
-    chosen, dropped, mixed = _of_kinds(_images(store), options)
+    images = _images(store)
+    chosen, dropped, mixed = _of_kinds(images, options)
     rows: dict[str, Row] = {}
     if PARTICIPANTS in store or options.labels is not None:
         table = _table(store, options)
@@ -94,6 +91,7 @@ def _segmented(store: Store, options: ReaderOptions) -> Listing:
     return Listing(
         tuple(_masked(name, chosen[name], mask, rows) for name, mask in sorted(masks.of_image.items())),
         masks.class_names,
+        _strays(store, images),
         left_out=(*dropped, *masks.left_out),
         refusals=refusals,
         target=Target.MASKS,
@@ -124,8 +122,7 @@ def _participants(store: Store, options: ReaderOptions) -> tuple[Table, str]:
 
 def _table(store: Store, options: ReaderOptions) -> Table:
     """Returns the table of participants, with ids as folders have them."""
-    name = PARTICIPANTS if options.labels is None else options.labels.name
-    table = read_table(name, bytes_of_table(store, PARTICIPANTS, options.labels), (ID,))
+    table = table_of(store, PARTICIPANTS, options, (ID,))
     return replace(table, rows=tuple(replace(row, values=row.values | {ID: _id(row)}) for row in table.rows))
 
 
@@ -142,6 +139,12 @@ def _images(store: Store) -> dict[str, tuple[str, str]]:
         if ending is not None and (match := _IMAGE.fullmatch(name.removesuffix(ending))):
             images[name] = match[1], match[2]
     return images
+
+
+def _strays(store: Store, images: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
+    """Returns the note of volumes of participants that are not among the anatomical images."""
+    count = sum(n.startswith("sub-") and n.endswith(ENDINGS) and n not in images for n in store.names())
+    return passed_over(count, "volume", rest=" outside of anat, or not named as their folder's participant")
 
 
 def _of_kinds(

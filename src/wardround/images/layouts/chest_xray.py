@@ -9,10 +9,9 @@ person counted twice would be protected half as well. A `patient_id` column in m
 
 import re
 
-from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.entries import Entry, Task
-from wardround.images.findings import LeftOut, shortened
+from wardround.images.findings import LeftOut, no_pictures, shortened
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, ByPattern, ByTable, Listing, ReaderOptions
 from wardround.images.naming import TABLE
@@ -58,13 +57,8 @@ def read_chest_xray(store: Store, task: Task, options: ReaderOptions = NO_OPTION
         Entry(file, labels[file], patients[file][0], site=patients[file][1], split=file.split("/")[0])
         for file in files
     )
-    notes = (
-        [f"passed over: {counted(num_others, 'file that is no picture', 'files that are no pictures')}"]
-        if num_others
-        else []
-    )
-    notes += () if table is None else table.notes
-    return Listing(entries, CLASS_NAMES[task], tuple(notes), left_out=tuple(left_out), refusals=refusals)
+    notes = (*no_pictures(num_others), *(() if table is None else table.notes))
+    return Listing(entries, CLASS_NAMES[task], notes, left_out=tuple(left_out), refusals=refusals)
 
 
 def patient_of_name(file: str) -> str | None:

@@ -14,7 +14,7 @@ from wardround.boundary.text import counted
 from wardround.errors import DataError, as_one
 from wardround.images.decode.nifti import ENDINGS, NIFTI
 from wardround.images.entries import Entry, Region, Target, Task
-from wardround.images.findings import LeftOut, shortened
+from wardround.images.findings import LeftOut, passed_over, shortened
 from wardround.images.layouts.dataset_json import DESCRIPTION, as_dict, as_list, description_of
 from wardround.images.layouts.nnunet import is_nnunet, listing_of
 from wardround.images.layouts.readers import Reader
@@ -64,13 +64,10 @@ def read_decathlon(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS
         raise as_one([error, *refusals]) from None
     refusals = [*options.refused(refusals)]
     entries = [Entry(image, 0, None, split="train", mask=(mask,)) for image, mask in sorted(pairs)]
-    notes = []
-    if untested := len(as_list(description.get("test"))):
-        notes.append(f"passed over: {counted(untested, 'volume')} without a mask")
     return Listing(
         tuple(entries),
         names,
-        tuple(notes),
+        passed_over(len(as_list(description.get("test"))), "volume", rest=" without a mask"),
         left_out=tuple(LeftOut(problem, "entries without their two files") for problem in problems),
         refusals=tuple(refusals),
         target=Target.MASKS,

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 
 from wardround.boundary.text import counted
 from wardround.errors import DataError
-from wardround.images.all_pictures import IN_MASKS, MASKS, is_mask, plain
-from wardround.images.class_names import numbers_first, unlabelled
-from wardround.images.entries import Entry, Task
-from wardround.images.findings import LeftOut, shortened
-from wardround.images.identity import folded, is_missing
+from wardround.images.all_pictures import BESIDE, IN_MASKS, MASKS, is_mask, masks_beside, plain
+from wardround.images.class_names import missing_class, numbers_first
+from wardround.images.entries import OTHER_ENDINGS, Entry, Task
+from wardround.images.findings import LeftOut, no_pictures, passed_over, shortened
+from wardround.images.identity import folded
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, ByPattern, ByTable, Listing, ReaderOptions
 from wardround.images.naming import TABLE
@@ -39,19 +39,12 @@ def read_folder(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -
     """Returns every picture with its class and patient, by the table if there is one, by folders otherwise.
 
     Raises:
-        DataError: the table does not hold, there are fewer than two classes and the study names none, parts stand
-            beside classes, or folders that should be patients' have the same names under every class.
+        DataError: the table does not hold, parts stand beside classes, or folders that should be patients' have the
+            same names under every class.
     """
     del task
     has_table = METADATA in store or options.labels is not None
-    listing = _by_table(store, options) if has_table else _by_folders(store, options)
-    if len(listing.class_names) < 2 and options.classes is None and not options.looking:
-        raise DataError(
-            f"the layout folder must look like {EXPECTED}; found the classes: "
-            f"{', '.join(listing.class_names) or 'none'}. Add pictures of a second class.",
-            code="data-one-class",
-        )
-    return listing
+    return _by_table(store, options) if has_table else _by_folders(store, options)
 
 
 def _by_table(store: Store, options: ReaderOptions) -> Listing:
@@ -64,17 +57,15 @@ def _by_table(store: Store, options: ReaderOptions) -> Listing:
         for file, row in sorted(found.rows.items())
     )
     unlisted = sum(file not in found.listed for file in files_in(store)[0])
-    notes = (
-        [f"passed over: {counted(unlisted, 'picture')} in the folder without a row in {METADATA}"]
-        if unlisted
-        else []
-    )
+    notes = passed_over(unlisted, "picture", rest=f" in the folder without a row in {METADATA}")
     return Listing(entries, class_names, (*found.notes, *notes), refusals=found.refusals)
 
 
 def _by_folders(store: Store, options: ReaderOptions) -> Listing:
     pictures, _ = files_in(store)
-    paths = {file: file.split("/") for file in pictures}
+    beside_pictures = masks_beside(pictures)
+    unread = [name for name in store.names() if name.lower().endswith(OTHER_ENDINGS)]
+    paths = {file: file.split("/") for file in [*pictures, *unread] if file not in beside_pictures}
     refusals = []
     inside = _parts_inside(paths.values())
     if inside is not None:
@@ -96,24 +87,21 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
         {one.below[0] for one in placed if one.below}
     )
     masks = [one.file for one in placed if beside is not None and is_mask(one.file)]
-    found = [one for one in placed if beside is None or not is_mask(one.file)]
-    listing, wrong = _listing(found, options)
+    listing, wrong = _listing([one for one in placed if beside is None or not is_mask(one.file)], options)
     refusals += [error for error in (beside, wrong) if error is not None]
     if not (refusals or TABLE in store or isinstance(options.names, ByPattern | ByTable)):
         of_patients = _wrong_patients(listing.entries, len(listing.class_names))
         refusals += [of_patients] if of_patients else []
-    num_others = sum("/" in name for name in store.names()) - sum("/" in file for file in pictures)
-    notes = (
-        [f"passed over: {counted(num_others, 'file that is no picture', 'files that are no pictures')}"]
-        if num_others
-        else []
-    )
-    if loose := len(pictures) - len(placed):
-        notes.append(f"passed over: {counted(loose, 'picture')} in no folder of a class")
+    num_others = sum("/" in name for name in store.names()) - sum("/" in file for file in (*pictures, *unread))
+    loose = passed_over(len(paths) - len(placed), "picture", rest=" in no folder of a class")
     return replace(
         listing,
-        notes=(*listing.notes, *notes),
-        left_out=tuple(LeftOut(file, IN_MASKS) for file in masks),
+        notes=(*listing.notes, *no_pictures(num_others), *loose),
+        left_out=(
+            *listing.left_out,
+            *(LeftOut(file, IN_MASKS) for file in masks),
+            *(LeftOut(file, BESIDE) for file in sorted(beside_pictures)),
+        ),
         refusals=options.refused(refusals),
     )
 
@@ -153,20 +141,11 @@ def _placed(file: str, path: Sequence[str]) -> _Placed | None:
 def _listing(found: list[_Placed], options: ReaderOptions) -> tuple[Listing, DataError | None]:
     """Returns the pictures by class, and the refusal of folders for labels that are missing, which are no classes."""
     folders = {folded(one.name) for one in found}
-    empty = unlabelled(folders, options.listed)
-    listed = {folded(name) for name in options.listed}
-    meant = {
-        name for name in folders - listed if ("" if is_missing(name) else name.lower()) in options.left_out_values
-    }
-    wrong = sorted(empty - meant)
-    error = DataError(
-        f"a folder of a class must have a name that is no missing value, got {', '.join(wrong)}. Name it in `[data] "
-        "classes` if it is a class, or leave it out with `[site] leave_out`.",
-        code="data-missing-class",
-    )
+    empty, meant, error = missing_class("a folder", folders, options.listed, options.left_out_values)
     class_names = tuple(sorted(folders - empty - meant, key=numbers_first))
     number = {name: label for label, name in enumerate(class_names)}
-    kept = [one for one in found if folded(one.name) in number]
+    unread = [one for one in found if one.file.lower().endswith(OTHER_ENDINGS)]
+    kept = [one for one in found if folded(one.name) in number and one not in unread]
     entries = [
         Entry(
             one.file,
@@ -180,7 +159,13 @@ def _listing(found: list[_Placed], options: ReaderOptions) -> tuple[Listing, Dat
     notes = (
         (f"{counted(left_out, 'picture was', 'pictures were')} left out, by [site] leave_out",) if left_out else ()
     )
-    return Listing(tuple(entries), class_names, notes), error if wrong else None
+    gone = tuple(
+        LeftOut(
+            one.file, f"files that are not read here (.{one.file.rpartition('.')[2].lower()})", folded(one.name)
+        )
+        for one in unread
+    )
+    return Listing(tuple(entries), class_names, notes, left_out=gone), error
 
 
 def _masks_beside(folders: set[str]) -> DataError | None:

@@ -12,14 +12,14 @@ before anything is made of it.
 
 from collections.abc import Mapping, Sequence
 
-from wardround.boundary.text import counted
 from wardround.errors import DataError
 from wardround.images.class_names import numbers_first
-from wardround.images.csv_file import Row, Table, read_table
+from wardround.images.csv_file import Row, Table
 from wardround.images.decode.nifti import ENDINGS as VOLUME_ENDINGS
 from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.entries import PICTURE_ENDINGS, Entry, Target, Task
+from wardround.images.findings import passed_over
 from wardround.images.identity import folded
 from wardround.images.layouts.mask_classes import mask_classes
 from wardround.images.layouts.readers import Reader
@@ -32,6 +32,7 @@ from wardround.images.table import (
     part_of,
     pictures_of,
     refusal,
+    table_of,
     wrong_part,
 )
 
@@ -42,11 +43,6 @@ LOSSY_ENDINGS = (".jpeg", ".jpg")
 """A mask in one of these would have classes that no person drew."""
 
 _OTHER_NAMES = {"patient_id": "patient"}
-_WANTED = {
-    Task.CLASSIFICATION: "label",
-    Task.GRADING: "label",
-    Task.SEGMENTATION: "mask",
-}
 
 
 def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS) -> Listing:
@@ -58,24 +54,15 @@ def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
         DataError: everything that is wrong with the table, in one sentence with line numbers; or pictures and
             volumes in one table; or, for masks, a classes.csv that does not hold.
     """
-    if task not in _WANTED:
-        raise DataError(
-            f"the layout manifest must be read for one of the tasks {', '.join(_WANTED)}, got {task.value!r}. "
-            "Choose one of them.",
-            code="data-task",
-        )
     if MANIFEST not in store and options.labels is None:
         raise DataError(
             f"the layout manifest must look like {EXPECTED}, but there is no {MANIFEST}.", code="data-no-manifest"
         )
-    wanted = _WANTED[task]
-    name = MANIFEST if options.labels is None else options.labels.name
-    table = read_table(
-        name, bytes_of_table(store, MANIFEST, options.labels), ("image", "patient"), other_names=_OTHER_NAMES
-    )
+    wanted = "mask" if task is Task.SEGMENTATION else "label"
+    table = table_of(store, MANIFEST, options, ("image", "patient"), _OTHER_NAMES)
     if wanted not in table.columns:
         raise DataError(
-            f"{name} must have the column {wanted} for the task {task.value}; found: "
+            f"{table.name} must have the column {wanted} for the task {task.value}; found: "
             f"{', '.join(table.columns)}. Add it, or choose another task.",
             code="data-column-missing",
         )
@@ -87,12 +74,6 @@ def read_manifest(store: Store, task: Task, options: ReaderOptions = NO_OPTIONS)
     is_mask = wanted == "mask"
     labels = {folded(row.values["label"]) for row in good.values()} if not is_mask else set()
     class_names = _mask_classes(store) if is_mask else tuple(sorted(labels, key=numbers_first))
-    if len(class_names) < 2 and options.classes is None and not options.looking:
-        raise DataError(
-            f"{name} must have two labels or more, found: {', '.join(class_names) or 'none'}. "
-            "Add images of a second class.",
-            code="data-one-class",
-        )
     number = {} if is_mask else {name: label for label, name in enumerate(class_names)}
     entries = tuple(_entry(file, good[file], number, files) for file in sorted(good))
     volumes = bool(entries) and entries[0].file.lower().endswith(VOLUME_ENDINGS)
@@ -181,9 +162,7 @@ def _unlisted(table: Table, files: Files, names: Sequence[str]) -> tuple[str, ..
         files.find(row.values[column])[0] for row in table.rows for column in ("image", "mask") if row.get(column)
     }
     count = sum(_kind(name) is not None and name not in listed for name in names)
-    return (
-        (f"passed over: {counted(count, 'image')} in the folder without a row in {table.name}",) if count else ()
-    )
+    return passed_over(count, "image", rest=f" in the folder without a row in {table.name}")
 
 
 READER = Reader(read_manifest, EXPECTED, (Task.CLASSIFICATION, Task.GRADING, Task.SEGMENTATION))

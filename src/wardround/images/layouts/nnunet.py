@@ -20,7 +20,7 @@ from wardround.images.decode.nifti import ENDINGS as VOLUME_ENDINGS
 from wardround.images.decode.nifti import NIFTI
 from wardround.images.decode.pillow import PILLOW
 from wardround.images.entries import Entry, Region, Target, Task
-from wardround.images.findings import LeftOut, shortened
+from wardround.images.findings import LeftOut, passed_over, shortened
 from wardround.images.layouts.dataset_json import DESCRIPTION, as_dict, as_list, description_of
 from wardround.images.layouts.readers import Reader
 from wardround.images.listing import NO_OPTIONS, Listing, ReaderOptions
@@ -89,7 +89,7 @@ def listing_of(store: Store, description: Mapping[str, Any], options: ReaderOpti
     return Listing(
         tuple(Entry(files[0], 0, None, sources=files, mask=(mask,)) for files, mask in whole.values()),
         class_names,
-        (f"passed over: {counted(len(untested), 'case')} without a mask",) if untested else (),
+        passed_over(len(untested), "case", rest=" without a mask"),
         left_out=tuple(gone),
         refusals=refusals,
         target=Target.MASKS,

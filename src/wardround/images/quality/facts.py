@@ -7,7 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 from wardround.images.decode.nifti import spacing_of
-from wardround.images.decode.pillow import FORMATS, pillow_kept_quiet
+from wardround.images.decode.pillow import FORMATS
+from wardround.images.decode.quiet import QUIET
 from wardround.images.patients import ImageSet
 
 
@@ -40,7 +41,7 @@ def facts_of_folder(image_set: ImageSet) -> FileFacts:
     if image_set.pixels.ndim == 5:
         spacings = {file: spacing for file, path in paths.items() if (spacing := spacing_of(path)) is not None}
         return FileFacts(spacings_mm=spacings, num_bytes=num_bytes)
-    with pillow_kept_quiet():
+    with QUIET:
         sizes = {file: size for file, path in paths.items() if (size := _size(path)) is not None}
     return FileFacts(sizes=sizes, num_bytes=num_bytes)
 

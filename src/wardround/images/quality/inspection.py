@@ -15,13 +15,12 @@ from wardround.images.findings import Findings, by_cause
 from wardround.images.patients import ImageSet
 from wardround.images.quality.balance import Balance, balance_notices, balance_of
 from wardround.images.quality.card import NOT_STATED, STATEMENTS, DataCard, Stated, data_card, read_stated
-from wardround.images.quality.depth import depth_notices
 from wardround.images.quality.facts import FileFacts
 from wardround.images.quality.found import found_notices
 from wardround.images.quality.lookalikes import Lookalike, search_lookalikes
 from wardround.images.quality.measure import Measures, measure
 from wardround.images.quality.notice import Level, Notice
-from wardround.images.quality.outliers import LEAST_PICTURES, mask_notices, outlier_notices
+from wardround.images.quality.outliers import LEAST_PICTURES, depth_notices, mask_notices, outlier_notices
 from wardround.images.quality.wrong_reasons import Shortcut, shortcut_notices, shortcuts_of
 from wardround.images.rows.cache import Progress
 

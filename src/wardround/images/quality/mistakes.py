@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wardround.boundary.private import appears_whole
 from wardround.images.patients import ImageSet
-from wardround.images.quality.page import rendered
+from wardround.images.quality.page import rendered, write_private
 from wardround.images.quality.thumbnails import thumbnail
 from wardround.types import Scores
 
@@ -56,9 +55,8 @@ def write_mistakes(
         MissingExtra: Jinja2 is not installed.
         MachineError: the page cannot be written.
     """
-    content = rendered("mistakes.html.j2", most=MOST, classes=list(_missed(images, rows, scores, named))).encode()
-    with appears_whole(path) as file:
-        file.write(content)
+    classes = list(_missed(images, rows, scores, named))
+    write_private(path, rendered("mistakes.html.j2", most=MOST, classes=classes))
 
 
 def _missed(images: ImageSet, rows: npt.NDArray[np.int64], scores: Scores, named: bool) -> Iterator[Missed]:

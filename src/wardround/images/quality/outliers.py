@@ -1,4 +1,4 @@
-"""Pictures unlike the others: constant, too dark or bright, inverted, of another kind, size or spacing.
+"""Pictures unlike the others: constant, too dark or bright, inverted, of another kind, size, spacing or depth.
 
 "Unlike" is measured against the set itself by the median and the median distance from it, which a few odd pictures
 cannot move. None of these figures normalises anything: they are for the hospital's own screen.
@@ -24,6 +24,12 @@ LEAST_PICTURES = 8
 
 _FLOOR = 0.02
 """No set counts as so alike that a fiftieth of full brightness is far away."""
+
+BITS = (10, 12, 14)
+"""Depths of detectors whose values lie in files of 16 bits."""
+
+DARK_SHARE = 0.9
+"""Part of the pictures that are this dark at least: a few have lettering in white."""
 
 _COLOURED = 0.04
 _RARE = 0.2
@@ -184,6 +190,23 @@ def mask_notices(measures: Measures) -> Iterator[Notice]:
         measures, tiny, "tiny_mask", "the mask of a class is under a twentieth of the usual size",
         "a slip of the pen, or a finding so small that resampling may remove it.",
         "look at them at full size.",
+    )  # fmt: skip
+
+
+def depth_notices(measures: Measures, num_axes: int) -> Iterator[Notice]:
+    """Yields the finding where nearly every picture (`num_axes` 2) is darker than a depth of `BITS` in 16 can be."""
+    # A dark picture is one; that all are is a matter of their files.
+    brightest = int(np.quantile(measures.brightest, DARK_SHARE, method="higher"))
+    bits = next((bits for bits in BITS if brightest <= round(255 * ((1 << bits) - 1) / 65535)), None)
+    if num_axes != 2 or bits is None or not brightest:
+        return
+    dark = int(np.count_nonzero(measures.brightest <= brightest))
+    yield Notice(
+        "few_bits", Level.LOOK, dark,
+        f"{counted(dark, 'picture')} of {len(measures.brightest):,} reach level {brightest} of 255 at most",
+        f"they look like {bits} bits in files of 16, of which a network would see {brightest + 1} grey levels.",
+        f"if the files have 16 bits, say how many the device uses: bits = {bits} in [data] of the study, and "
+        f"--bits {bits} here.",
     )  # fmt: skip
 
 

@@ -51,9 +51,13 @@ def write_page(inspection: Inspection, image_set: ImageSet, path: Path) -> None:
         MissingExtra: Jinja2 is not installed.
         MachineError: the page cannot be written.
     """
-    content = render(inspection, image_set).encode()
+    write_private(path, render(inspection, image_set))
+
+
+def write_private(path: Path, page: str) -> None:
+    """Writes a page that appears whole, readable by its owner alone."""
     with appears_whole(path) as file:
-        file.write(content)
+        file.write(page.encode())
 
 
 def render(inspection: Inspection, image_set: ImageSet) -> str:

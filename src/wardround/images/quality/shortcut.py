@@ -8,7 +8,7 @@ a reference in a simulation.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 
 import numpy as np
@@ -91,8 +91,10 @@ def border_numbers(pictures: Pictures) -> _Floats:
 
     Pictures or volumes are uint8, (picture, channel, *space).
     """
-
-    def borders(values: _Floats) -> list[_Floats]:
+    block = max(1, _BLOCK_VALUES // max(1, int(np.prod(pictures.shape[1:]))))
+    parts = [np.zeros((0, 2 * pictures.ndim - 2))]
+    for start in range(0, len(pictures), block):
+        values = pictures[start : start + block].astype(np.float64).mean(axis=1) / 255.0
         flat = values.reshape(len(values), -1)
         numbers = [flat.mean(1), flat.std(1)]
         for axis in range(1, values.ndim):
@@ -100,18 +102,7 @@ def border_numbers(pictures: Pictures) -> _Floats:
             for border in (slice(width), slice(-width, None)):
                 outermost: _Floats = values[(slice(None),) * axis + (border,)]
                 numbers.append(outermost.reshape(len(values), -1).mean(axis=1))
-        return numbers
-
-    return _by_blocks(pictures, borders, 2 * pictures.ndim - 2)
-
-
-def _by_blocks(pictures: Pictures, numbers_of: Callable[[_Floats], list[_Floats]], count: int) -> _Floats:
-    """Returns numbers of grey pictures, (picture, count), of as many pictures at once as `_BLOCK_VALUES` allows."""
-    block = max(1, _BLOCK_VALUES // max(1, int(np.prod(pictures.shape[1:]))))
-    parts = [np.zeros((0, count))]
-    for start in range(0, len(pictures), block):
-        values = pictures[start : start + block].astype(np.float64).mean(axis=1) / 255.0
-        parts.append(np.stack(numbers_of(values), axis=1))
+        parts.append(np.stack(numbers, axis=1))
     return np.concatenate(parts)
 
 

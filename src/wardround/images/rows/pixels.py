@@ -11,7 +11,8 @@ from pathlib import Path
 
 from wardround.errors import DataError
 from wardround.images.archives import MAX_BYTES
-from wardround.images.decode.pillow import MAX_PIXELS, pillow_kept_quiet
+from wardround.images.decode.pillow import MAX_PIXELS
+from wardround.images.decode.quiet import QUIET
 from wardround.images.decode.raw import Raw
 from wardround.images.entries import Entry, Target
 from wardround.images.layouts.phantom import PhantomOptions, draw_phantom, phantom_digests
@@ -86,7 +87,7 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
     """
     entries = listing.entries
     in_flight = _VOLUMES_IN_FLIGHT if listing.volumes else _IN_FLIGHT
-    with pillow_kept_quiet(), ThreadPoolExecutor(_WORKERS) as pool:
+    with QUIET, ThreadPoolExecutor(_WORKERS) as pool:
         room = _Room(_MOST_BYTES)
 
         def hashed(names: tuple[str, ...]) -> list[str] | None:
@@ -101,8 +102,10 @@ def pixels_of_files(store: Store, listing: Listing, wanted: Wanted) -> tuple[lis
         digests = [_joined(entry, parts[(*entry.files, *entry.mask)]) for entry in entries]
 
         def opened(frames: Frames) -> list[Prepared | str]:
-            with room.of(_memory(store, frames[0][0], listing, wanted.recipe)):
-                return _opened(store, frames, listing, wanted.recipe)
+            entry, digest = frames[0]
+            heads = {} if digest == _unopened(entry) else _heads(store, entry)
+            with room.of(_memory(store, entry, heads, listing, wanted.recipe)):
+                return _opened(store, frames, heads, listing, wanted.recipe)
 
         def fill() -> Iterator[Prepared | str]:
             for start in range(0, len(entries), in_flight):
@@ -125,16 +128,20 @@ def pixels_of_phantom(options: PhantomOptions, wanted: Wanted) -> tuple[list[str
     return digests, _cached(("phantom",), digests, wanted, fill, has_masks=False)
 
 
-def _memory(store: Store, entry: Entry, listing: Listing, recipe: Recipe) -> int:
-    """Returns bytes that reading, decoding and preparing an entry take at most."""
-    files = (*entry.files, *entry.mask)
-    num_bytes = sum(map(store.size, files))
+def _heads(store: Store, entry: Entry) -> dict[str, bytes]:
+    """Returns the first bytes of each file; none for an entry whose size is known, or that cannot be read."""
     try:
-        heads = [] if entry.num_values else [store.head(name, _HEAD_BYTES) for name in files]
-        extent = listing.decoder.extent(entry, heads, num_bytes)
-    except DataError:  # it is unreadable, and its reason is found where it is opened
+        return {} if entry.num_values else {n: store.head(n, _HEAD_BYTES) for n in (*entry.files, *entry.mask)}
+    except DataError:  # its reason is found where it is opened
+        return {}
+
+
+def _memory(store: Store, entry: Entry, heads: dict[str, bytes], listing: Listing, recipe: Recipe) -> int:
+    """Returns bytes that reading, decoding and preparing an entry take at most."""
+    num_bytes = sum(map(store.size, (*entry.files, *entry.mask)))
+    if not heads and not entry.num_values:
         return num_bytes
-    return num_bytes + recipe.memory(extent)
+    return num_bytes + recipe.memory(listing.decoder.extent(entry, [*heads.values()], num_bytes))
 
 
 def _cached(
@@ -174,12 +181,18 @@ def _joined(entry: Entry, parts: list[str] | None) -> str:
     return sha256(f"{len(entry.files)} {entry.frame} {' '.join(parts)}".encode()).hexdigest()
 
 
-def _opened(store: Store, frames: Frames, listing: Listing, recipe: Recipe) -> list[Prepared | str]:
+def _opened(
+    store: Store, frames: Frames, heads: dict[str, bytes], listing: Listing, recipe: Recipe
+) -> list[Prepared | str]:
     """Returns the rows of each entry, or the reason why there are none; the entries have the same files."""
+
+    def read(name: str) -> bytes:
+        head = heads.get(name)
+        return head if head is not None and len(head) < _HEAD_BYTES else store.read(name)
+
     first = frames[0][0]
     try:
-        contents = [store.read(name) for name in first.files]
-        masks = [store.read(name) for name in first.mask]
+        contents, masks = [*map(read, first.files)], [*map(read, first.mask)]
     except DataError as error:
         if any(digest != _unopened(entry) for entry, digest in frames):
             raise
@@ -190,15 +203,15 @@ def _opened(store: Store, frames: Frames, listing: Listing, recipe: Recipe) -> l
     for entry, digest in frames:
         if _joined(entry, parts) != digest:
             raise DataError(f"pictures must not change while they are read, but {entry.file} did. Start again.")
-    return [_decoded(entry, contents, masks, listing, recipe) for entry, _ in frames]
+    raws = listing.decoder.decode_each([entry for entry, _ in frames], contents, masks, recipe.hint)
+    return [_prepared(raw, listing, recipe) for raw in raws]
 
 
-def _decoded(
-    entry: Entry, contents: Sequence[bytes], masks: Sequence[bytes], listing: Listing, recipe: Recipe
-) -> Prepared | str:
+def _prepared(raw: Raw | DataError, listing: Listing, recipe: Recipe) -> Prepared | str:
     """Returns the rows of one entry, or the reason why there are none."""
+    if isinstance(raw, DataError):
+        return str(raw)
     try:
-        raw = listing.decoder.decode(entry, contents, masks, recipe.hint)
         if (raw.mask is None) == (listing.target is Target.MASKS):
             return "a mask must lie beside every picture that is segmented, and beside no other"
         if raw.mask is not None and raw.mask.max(initial=0) >= len(listing.class_names):

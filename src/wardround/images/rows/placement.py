@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from wardround.images.decode.raw import Affine, Mask, Raw
-from wardround.images.rows.fit import Fit, box_of, find_circle, side_and_corner, squared_size
+from wardround.images.rows.fit import Fit, box_of, find_circle, side_and_corner, squared, squared_size
 from wardround.images.rows.recipe import PictureRecipe, Recipe, View, VolumeRecipe, of_eight_bits
+from wardround.images.rows.volume import resampled_grid
 
 _STRAIGHT = 1e-6
 
@@ -81,8 +83,6 @@ def placement_of(raw: Raw, recipe: Recipe, patch: int | None) -> Placement:
         assert raw.affine is not None, "the recipe has refused a picture"
         grid = np.eye(4)
         if recipe.spacing is not None:
-            from wardround.images.rows.volume import resampled_grid
-
             shape_then, affine = resampled_grid(shape, raw.affine, recipe.spacing)
             grid = np.linalg.inv(affine) @ raw.affine
         else:
@@ -108,10 +108,6 @@ def _of_picture(raw: Raw, recipe: PictureRecipe, patch: int | None) -> Affine:
         matrix = np.diag([down / height, across / width, 1.0])
         height, width = down, across
     if recipe.circle:
-        from PIL import Image
-
-        from wardround.images.rows.fit import squared
-
         picture = of_eight_bits(raw.values, recipe.bits)
         if recipe.fit is not Fit.STRETCH:
             picture = squared(picture, raw.aspect, Image.Resampling.BILINEAR)

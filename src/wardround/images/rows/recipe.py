@@ -17,6 +17,7 @@ from wardround.errors import DataError
 from wardround.images.decode.pillow import Picture
 from wardround.images.decode.raw import Extent, Hint, Mask, Raw, Values
 from wardround.images.rows.fit import Fit, find_circle, fitted, squared, within
+from wardround.images.rows.volume import MAX_RESAMPLED, centred, levels, resampled
 
 Rows = npt.NDArray[np.uint8]
 """(row, channel, *space): the last channel is the mask where there is one."""
@@ -26,10 +27,6 @@ VERSION = 1
 
 MAX_VOXELS = 1 << 28
 """A volume of more voxels than this is not made."""
-
-
-MAX_RESAMPLED = 1 << 29
-"""A volume is not resampled to more voxels, over all channels."""
 
 _BYTES_PER_PIXEL, _BYTES_PER_VOXEL, _BYTES_PER_RESAMPLED = 12, 12, 40
 """Memory of decoding and preparing, for each value; measured by `tests/images/rows/test_memory.py`."""
@@ -188,8 +185,9 @@ class VolumeRecipe:
         """Returns bytes that decoding and preparing one volume take, beside those of its files: at most."""
         resampled = 0
         if self.spacing is not None:
-            own = extent.spacing or tuple(2 * mm for mm in self.spacing)  # a guess where no header says it
-            resampled = min(int(extent.values * np.prod(own) / np.prod(self.spacing)), MAX_RESAMPLED)
+            mm3 = float(np.prod(self.spacing))
+            own = extent.voxel_mm3 or 8 * mm3  # a guess where no header says it
+            resampled = min(int(extent.values * own / mm3), MAX_RESAMPLED)
         return _BYTES_PER_VOXEL * extent.values + _BYTES_PER_RESAMPLED * resampled
 
     def prepare(self, raw: Raw) -> Prepared:
@@ -200,8 +198,6 @@ class VolumeRecipe:
             )
         if len(raw.values) != self.channels:
             raise DataError(f"every volume must have {counted(self.channels, 'channel')}, got {len(raw.values)}.")
-        from wardround.images.rows.volume import centred, levels, resampled
-
         values, mask, padding = np.asarray(raw.values, dtype=np.float32), raw.mask, raw.padding
         if self.spacing is not None:
             values, mask, padding = resampled(values, mask, raw.affine, self.spacing, padding)

@@ -12,6 +12,11 @@ from wardround.images.decode.raw import Affine, Mask, Padding
 Values = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.uint8]
 
+MAX_RESAMPLED = 1 << 29
+"""A volume is not resampled to more voxels, over all channels."""
+
+_AT_ONCE = 1 << 17
+
 PERCENTILES = (0.5, 99.5)
 """Percentiles of a volume's own values that become black and white without a window. Public."""
 
@@ -40,9 +45,9 @@ def resampled(
     if np.allclose(own, spacing, rtol=1e-3):
         return values, mask, padding
     expected = np.prod([n * a / b for n, a, b in zip(values.shape[1:], own, spacing, strict=True)])
-    if expected * len(values) > 1 << 29:
+    if expected * len(values) > MAX_RESAMPLED:
         raise DataError(
-            f"a resampled volume must have at most {1 << 29:,} voxels, this one would have {expected:,.0f}. "
+            f"a resampled volume must have at most {MAX_RESAMPLED:,} voxels, this one would have {expected:,.0f}. "
             "Choose a wider spacing."
         )
     try:
@@ -99,8 +104,10 @@ def levels(values: Values, window: tuple[float, float] | None, padding: Padding 
         measured = physical if padding is None or padding.all() else physical[~padding]
         low, high = window or np.percentile(measured, PERCENTILES)
         scale = 255.0 / (high - low) if high > low else 0.0
-        for slab, row in zip(physical, made[channel], strict=True):  # in double precision, so a slab at a time
-            row[...] = np.clip(np.rint((slab - low) * scale), 0, 255)
+        step = max(1, _AT_ONCE // max(1, physical[0].size))
+        for start in range(0, len(physical), step):  # in double precision, so a few slabs at a time
+            slabs = physical[start : start + step]
+            made[channel, start : start + step] = np.clip(np.rint((slabs - low) * scale), 0, 255)
     if padding is not None:
         made[:, padding] = 0
     return made

@@ -20,18 +20,15 @@ from wardround.inference.encrypted.worker import MOST_ROWS
 from wardround.inference.model import Model
 from wardround.inference.reading import recipe_of
 from wardround.models.card import ModelCard
+from wardround.models.linear import scoring_layer
 from wardround.models.load import encoder_of
 from wardround.models.network import Network
+from wardround.models.networks.ordinal import ContinuationRatios
 from wardround.training.augment.augmentation import Augmentation
 
 _SECONDS = 120
 _MOST_BYTES = 256 << 20
 _LONGEST_REASON = 400
-
-
-def is_address(model: str) -> bool:
-    """Returns True for the address of a server, False for the path of a folder."""
-    return model.startswith(("http://", "https://"))
 
 
 def connect(address: str) -> Model:
@@ -64,7 +61,8 @@ class _Asked(nn.Module):
         super().__init__()
         self._address, self._bounds, self._encode = address, bounds, network.encode
         self._centre, self._secret = Augmentation(patch=card.recipe.patch), Secret()
-        self._classes = len(layer_of(network, card)[1])
+        self._scores = len(layer_of(network, card)[1])
+        self._logits = ContinuationRatios() if scoring_layer(network)[1] else nn.Identity()
         self.eval()
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -79,15 +77,16 @@ class _Asked(nn.Module):
                 code="model-not-linear",
             )
         parts = [self._answers(features[at : at + MOST_ROWS]) for at in range(0, len(features), MOST_ROWS)]
-        return torch.from_numpy(np.concatenate(parts)).to(torch.float32)
+        found: Tensor = self._logits(torch.from_numpy(np.concatenate(parts)).to(torch.float32))
+        return found
 
     def _answers(self, features: Any) -> Any:
         content = framed([self._secret.public, *(self._secret.encrypt(row) for row in features)])
-        sealed = unframed(_asked(self._address, "POST", "/encrypted", content), len(features) * self._classes)
-        if len(sealed) != len(features) * self._classes:
+        sealed = unframed(_asked(self._address, "POST", "/encrypted", content), len(features) * self._scores)
+        if len(sealed) != len(features) * self._scores:
             raise _unfit(self._address, "it answered with another number of classes")
         return np.array([self._secret.open(one, scale_of(self._bounds[0])) for one in sealed]).reshape(
-            len(features), self._classes
+            len(features), self._scores
         )
 
 

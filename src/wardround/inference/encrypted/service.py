@@ -29,7 +29,7 @@ from wardround.inference.encrypted.worker import MOST_ROWS, answered
 from wardround.inference.model import Model, Whole
 from wardround.inference.serve import BYTES, HTML, JSON, Answer, Refused, Service
 from wardround.models.card import ModelCard
-from wardround.models.linear import linear_layer
+from wardround.models.linear import scoring_layer
 from wardround.models.network import Network
 
 COUNT = "encrypted-rows"
@@ -87,12 +87,14 @@ class Count:
 
 
 def layer_of(network: Network, card: ModelCard) -> tuple[Rows, Rows]:
-    """Returns the weights, (class, feature), and the biases, (class,), of a network's linear head.
+    """Returns the weights, (score, feature), and the biases, (score,), of a network's linear head.
+
+    There is a score for each class, its logit, or one for each grade but the last.
 
     Raises:
         ModelError: the network has another head, or too many features for a ciphertext (code `model-not-linear`).
     """
-    layer = linear_layer(network)
+    layer, _ = scoring_layer(network)
     if layer is None or layer.in_features > SLOTS:
         many = "" if layer is None else f" of {layer.in_features:,} features"
         raise ModelError(
@@ -111,8 +113,8 @@ class EncryptedHead:
 
     Attributes:
         card: what is told of the model.
-        weights: (class, feature).
-        biases: (class,).
+        weights: (score, feature).
+        biases: (score,).
         count: of rows.
     """
 

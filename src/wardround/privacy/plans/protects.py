@@ -33,7 +33,6 @@ from wardround.work import (
     GiveReceipt,
     GradientSum,
     LocalUpdate,
-    OwnFigures,
     Receive,
     SayHello,
     ScoreSum,
@@ -57,7 +56,7 @@ def protects(part: Part, work: Work) -> bool:
             return _masks(part) and isinstance(work.of, Summed) and _covers(part, work.of)
         case Confirm() | Upload() | Receive():
             return _masks(part)  # of the attempt that was announced
-        case SayHello() | GiveReceipt() | Finish() | OwnFigures():
+        case SayHello() | GiveReceipt() | Finish():
             return True  # nothing of a patient leaves
         case _:
             return not _masks(part) and _covers(part, work)
@@ -109,7 +108,7 @@ def charge_of(plan: Plan, work: Work, round: int) -> Event:
     match work:
         case Announce():
             return charge_of(plan, work.of, round)
-        case Confirm() | Upload() | Receive() | SayHello() | GiveReceipt() | Finish() | OwnFigures():
+        case Confirm() | Upload() | Receive() | SayHello() | GiveReceipt() | Finish():
             return NoEvent()  # an attempt is charged as what was announced, before its upload
         case CountPatients() | CountClasses():
             if plan.count is not None:

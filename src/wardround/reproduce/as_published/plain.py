@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from wardround.types import Labels, Pictures, Scores
 
@@ -53,17 +54,12 @@ class Steps:
 
 def weights_of(model: nn.Module) -> Tensor:
     """A copy of the trained parameters in one row."""
-    return torch.cat([p.detach().reshape(-1) for p in trained(model)]).clone()
+    return parameters_to_vector(trained(model)).detach()
 
 
 def put_weights(model: nn.Module, weights: Tensor) -> None:
     """Writes a row of numbers into the trained parameters."""
-    start = 0
-    with torch.no_grad():
-        for parameter in trained(model):
-            end = start + parameter.numel()
-            parameter.copy_(weights[start:end].reshape(parameter.shape))
-            start = end
+    vector_to_parameters(weights.clone(), trained(model))  # parameters become views of what they are given
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:

@@ -79,11 +79,9 @@ def train_with_groups(
                 for at in range(0, len(batch), size)
             ]
             private = noised(torch.stack(means), clipping_norm, noise_multiplier, generator)
-            start = 0
-            for parameter in parameters:
-                end = start + parameter.numel()
-                parameter.grad = private[start:end].reshape(parameter.shape)
-                start = end
+            parts = private.split([p.numel() for p in parameters])  # type: ignore[no-untyped-call]  # torch's
+            for parameter, part in zip(parameters, parts, strict=True):
+                parameter.grad = part.reshape(parameter.shape)
             optimizer.step()
 
 

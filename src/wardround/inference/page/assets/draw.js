@@ -5,10 +5,11 @@ const LONGEST = 1024;
 export const LEAST_FALL = 0.01;
 export const COLOURS = [[0, 0, 0], [0, 158, 230], [230, 120, 0], [0, 170, 110], [220, 90, 170], [240, 220, 40]];
 
+const packed = (red, green, blue, alpha) => (alpha << 24) | (blue << 16) | (green << 8) | red;
+
 export function drawPicture(canvas, raw, bits) {
-  const planes = ofEightBits(raw.planes, bits);
-  const step = Math.max(1, Math.ceil(Math.max(raw.width, raw.height) / LONGEST));
-  const image = sampled(raw, step, (i) => [planes[0][i], (planes[1] ?? planes[0])[i], (planes[2] ?? planes[0])[i], 255]);
+  const [red, green = red, blue = red] = ofEightBits(raw.planes, bits);
+  const image = sampled(raw, (i) => packed(red[i], green[i], blue[i], 255));
   [canvas.width, canvas.height] = [image.width, image.height];
   canvas.getContext("2d").putImageData(image, 0, 0);
   // A small picture is shown large, and pixels that are not square are shown as they are.
@@ -16,11 +17,13 @@ export function drawPicture(canvas, raw, bits) {
   canvas.style.aspectRatio = `${image.width} / ${image.height * (raw.aspect ?? 1)}`;
 }
 
-function sampled({ width, height }, step, colour) {
-  const [wide, high] = [Math.ceil(width / step), Math.ceil(height / step)];
-  const image = new ImageData(wide, high);
-  for (let y = 0; y < high; y++)
-    for (let x = 0; x < wide; x++) image.data.set(colour(y * step * width + x * step), 4 * (y * wide + x));
+// Every nth pixel along both axes, so that neither side is above LONGEST; its colour by its place.
+function sampled({ width, height }, colour) {
+  const step = Math.max(1, Math.ceil(Math.max(width, height) / LONGEST));
+  const image = new ImageData(Math.ceil(width / step), Math.ceil(height / step));
+  const pixels = new Uint32Array(image.data.buffer); // WebAssembly runs on little-endian machines only
+  for (let y = 0, at = 0; y < height; y += step)
+    for (let x = 0; x < width; x += step) pixels[at++] = colour(y * width + x);
   return image;
 }
 
@@ -31,8 +34,7 @@ function like(overlay, canvas) {
 }
 
 export function drawMask(overlay, canvas, mask, raw) {
-  const step = Math.max(1, Math.ceil(Math.max(raw.width, raw.height) / LONGEST));
-  const image = sampled(raw, step, (i) => (mask[i] ? [...COLOURS[mask[i] % COLOURS.length], 130] : [0, 0, 0, 0]));
+  const image = sampled(raw, (i) => mask[i] && packed(...COLOURS[mask[i] % COLOURS.length], 130));
   like(overlay, canvas).putImageData(image, 0, 0);
 }
 

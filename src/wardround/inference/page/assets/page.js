@@ -64,9 +64,10 @@ function start() {
   addEventListener("drop", (event) => {
     over(false)(event);
     const [file] = event.dataTransfer?.files ?? [];
-    if (file && !$("file").disabled) answer(file);
+    if (file) answer(file);
   });
   speak();
+  for (const id of ["file", "camera"]) $(id).disabled = false; // an answer waits for the session
 }
 
 async function unpacked(id) {
@@ -80,22 +81,49 @@ async function unpacked(id) {
 
 async function opened() {
   const { ort } = globalThis;
-  Object.assign(ort.env.wasm, { numThreads: 1, proxy: false, wasmBinary: await unpacked("wasm") });
+  const [wasmBinary, graph] = await Promise.all([unpacked("wasm"), unpacked("graph")]);
+  Object.assign(ort.env.wasm, { numThreads: 1, proxy: false, wasmBinary });
   ort.env.logLevel = "error";
-  const graph = new Uint8Array(await unpacked("graph"));
-  const made = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] });
-  await outputs(new Uint8Array(CHANNELS * recipe.image_size ** 2), 1, made); // the first run is the slowest
-  return made;
+  return ort.InferenceSession.create(new Uint8Array(graph), { executionProviders: ["wasm"] });
 }
 
-async function outputs(rows, count, opened) {
-  const { Tensor } = globalThis.ort;
+async function outputs(rows, count) {
   const shape = [count, CHANNELS, recipe.image_size, recipe.image_size];
-  const { probabilities } = await (opened ?? (await session)).run({ pictures: new Tensor("uint8", rows, shape) });
-  return probabilities;
+  const pictures = new globalThis.ort.Tensor("uint8", rows, shape);
+  return (await (await session).run({ pictures })).probabilities;
 }
 
 const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+
+async function answered(bytes) {
+  const raw = await readPicture(bytes, given);
+  const ready = prepared(raw, recipe);
+  const { data, dims } = await outputs(ready.rows, 1);
+  const found = isMasks ? segmented(data, dims, raw, ready) : classified(data);
+  return { raw, ready, ...found, findings: findings(raw, ready.rows, recipe, given.modalities) };
+}
+
+const draw = (canvas, raw) => drawPicture(canvas, raw.display?.() ?? raw, recipe.bits);
+
+// While a person chooses a picture, the page answers drawn ones and shows them nowhere: the first runs of a program,
+// which the browser has not yet compiled for speed, take several times as long as later ones.
+async function rehearse() {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [640, 512];
+  const context = canvas.getContext("2d");
+  for (let at = 0; at < 640; at += 4) {
+    context.fillStyle = `hsl(${at} 30% ${at / 8}%)`;
+    context.fillRect(at, at % 100, 4, 400);
+  }
+  for (const kind of ["image/jpeg", "image/png", "image/jpeg"]) {
+    await painted();
+    if (asked) return;
+    const blob = await new Promise((done) => canvas.toBlob(done, kind));
+    draw(document.createElement("canvas"), (await answered(new Uint8Array(await blob.arrayBuffer()))).raw);
+  }
+  chance(0.5);
+  number(0.5);
+}
 
 async function answer(file) {
   const mine = ++asked;
@@ -105,20 +133,17 @@ async function answer(file) {
   await painted();
   try {
     if (file.size > MOST_BYTES) throw new Fault("too_many_bytes");
-    const raw = await readPicture(new Uint8Array(await file.arrayBuffer()), given);
-    const ready = prepared(raw, recipe);
-    const { data, dims } = await outputs(ready.rows, 1);
+    const found = await answered(new Uint8Array(await file.arrayBuffer()));
     if (mine !== asked) return;
-    shown = { raw, ready, ...(isMasks ? segmented(data, dims, raw, ready) : classified(data)) };
-    shown.findings = findings(raw, ready.rows, recipe, given.modalities);
+    shown = found;
     $("answer").hidden = false;
     $("overlay").getContext("2d").clearRect(0, 0, $("overlay").width, $("overlay").height);
     $("overlay-words").textContent = "";
-    drawPicture($("picture"), raw.display?.() ?? raw, recipe.bits);
+    draw($("picture"), found.raw);
     tell();
     status("answered");
     $("answer").focus();
-    if (isMasks) drawMask($("overlay"), $("picture"), shown.mask, raw);
+    if (isMasks) drawMask($("overlay"), $("picture"), found.mask, found.raw);
     else await look(mine);
   } catch (error) {
     if (mine !== asked) return;
@@ -224,14 +249,14 @@ function tellHeat() {
 
 start();
 status("opening");
-const session = opened();
+const session = opened().catch((error) => {
+  console.error(error);
+  throw new Fault("no_runtime");
+});
 session.then(
   () => {
-    status("ready");
-    for (const id of ["file", "camera"]) $(id).disabled = false;
+    if (!asked) status("ready");
+    return rehearse();
   },
-  (error) => {
-    status("no_runtime", {}, true);
-    console.error(error);
-  },
-);
+  (fault) => status(fault.key, {}, true),
+).catch(() => {}); // a browser that draws no picture of its own answers others all the same

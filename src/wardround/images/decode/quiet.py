@@ -1,4 +1,4 @@
-"""Silence for pydicom: its warnings, logs and exceptions quote values of headers.
+"""Silence for decoders: warnings and logs of Pillow, nibabel and pydicom, whose exceptions quote values of headers too.
 
 Warning filters and loggers belong to the whole process, so they are held back while any thread is inside and given
 back when the last one leaves.
@@ -13,14 +13,14 @@ from typing import TypeVar
 
 from wardround.errors import DataError, MissingExtra
 
-_LOGGERS = ("pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle")
+_LOGGERS = ("nibabel.global", "pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle")
 _SILENT = logging.CRITICAL + 1
 
 _Made = TypeVar("_Made")
 
 
 class _Quiet:
-    """Entered by any number of threads at once."""
+    """Entered by any number of threads at once; entered around many files, it costs little for each."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
