@@ -67,17 +67,21 @@ def _study(sections: dict[str, dict[str, Any]], cache: str) -> Study:
 
 
 class _Clock(Silent):
-    """Reads this process's processor time after each round."""
+    """Reads the time and this process's processor time after each round."""
 
     def __init__(self) -> None:
+        self.times: list[float] = []
         self.ends: list[float] = []
         self._training = False
 
     def stage(self, text: str) -> None:
         self._training = text.startswith("training")
+        if self._training:
+            self.times.append(time.perf_counter())
 
     def progress(self, done: int, total: int, detail: str = "") -> None:
         if self._training:
+            self.times.append(time.perf_counter())
             self.ends.append(time.process_time())
 
 
@@ -92,7 +96,7 @@ def measure(study: Study) -> dict[str, Any]:
         record = run_study(study, Path(folder) / "run", clock)
         whole = time.perf_counter() - started
         sizes = {path.name: path.stat().st_size for path in (Path(folder) / "run").rglob("*") if path.is_file()}
-    seconds = [float(str(line["seconds"])) for line in record.rounds]
+    seconds = [after - before for before, after in pairwise(clock.times)]
     processor = [
         after - before for before, after in pairwise(clock.ends[:-1] if len(clock.ends) > 2 else clock.ends)
     ]

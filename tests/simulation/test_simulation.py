@@ -18,9 +18,8 @@ from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone
 from wardround.records.arrays import arrays_from_file
 from wardround.records.folder import RunRecord
-from wardround.simulation.absences import availability_of
 from wardround.simulation.accounts import Standing, open_accounts
-from wardround.simulation.availability import UnreliableChannel
+from wardround.simulation.availability import UnreliableChannel, availability_of
 from wardround.simulation.estimate import estimate
 from wardround.simulation.materials import gather
 from wardround.simulation.run import run_study

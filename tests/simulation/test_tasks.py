@@ -185,7 +185,7 @@ def test_the_floor_of_grades_is_the_kappa_of_the_six_numbers(tiny, grades):
     labels = np.concatenate([patients.labels for patients in materials.hospitals.values()])
     pixels, test = materials.images.pixels, materials.test
     test.labels[::3] = 0  # brightness tells all grades of this set: a third of them is made wrong
-    scores = shortcut_scores(pixels[rows], labels, pixels[test.rows], 4)
+    scores = shortcut_scores(pixels, rows, labels, test.rows, 4)
     expected = cohen_kappa_score(test.labels, scores.argmax(axis=1), weights="quadratic", labels=range(4))
     assert 0.1 < expected < 0.9
     assert shortcut_figures(materials)["shortcut_kappa"] == pytest.approx(expected)

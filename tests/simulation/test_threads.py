@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from wardround.coordinator.observer import Silent
+from wardround.per_patient.guards.company import _SEEN
 from wardround.simulation import run
 from wardround.training import threads
 
@@ -95,6 +96,7 @@ def test_the_step_that_is_timed_looks_at_no_patient_and_changes_no_weight(tiny_s
     monkeypatch.setattr(run, "faster", lambda step, cores: step() and cores)
     assert run._threads_for(study, materials) == cores
     assert (materials.images.pixels == pixels).all()
+    assert materials.workbench.network.trained not in _SEEN, "the first real batch is checked as the first"
     from wardround.models.vectors import to_vector
 
     assert (to_vector(materials.workbench.network.trained) == before).all()

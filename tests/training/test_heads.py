@@ -16,6 +16,7 @@ from wardround.errors import PrivacyError
 from wardround.models.linear import linear_layer
 from wardround.models.network import Network, Normalise
 from wardround.per_patient.clipping_rules import Automatic, Flat, PerLayer
+from wardround.training.exact_head import Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import cross_entropy, focal
 from wardround.training.patients import TrainingPatients
@@ -81,6 +82,27 @@ def test_a_cohort_larger_than_one_product_is_summed_in_parts(monkeypatch):
     parts = bench_of(rows).gradient_sums(bench.initial_weights, [Sample(patients, np.arange(6))], 0.5, 0)
     assert torch.allclose(whole[0].vector.double(), parts[0].vector.double(), rtol=1e-6, atol=1e-7)
     assert whole[0].within == parts[0].within
+
+
+@pytest.mark.parametrize("exactly", [False, True])
+def test_batches_that_are_kept_change_no_bit(exactly, monkeypatch):
+    """Everyone, some, and everyone again, with room for all batches and with none."""
+    patients, rows = cohort([2, 1, 3, 2, 8, 1])
+    draws = [np.arange(6), np.array([0, 3, 5]), np.arange(6), np.arange(6)[::-1].copy(), np.arange(6)]
+    found = []
+    for room in (1 << 28, 0):
+        monkeypatch.setattr("wardround.training.pairs._MOST_KEPT", room)
+        for module in ("heads", "exact_head"):
+            monkeypatch.setattr(f"wardround.training.{module}._AT_ONCE", 3)
+        bench, steps = bench_of(rows), Steps(370_000, 1042, 1.4e6)
+        weights = np.random.default_rng(0).normal(size=(5, 3 * FEATURES)).astype(np.float32)
+        for at, chosen in zip(weights, draws, strict=True):
+            one = Sample(patients, chosen)
+            if exactly:
+                found.append(bench.exact_sum(at, one, 0.25, Flat(), steps))
+            else:
+                found.append(bench.gradient_sums(at, [one], 0.25, 0)[0].vector.numpy())
+    assert all(np.array_equal(kept, made) for kept, made in zip(found[:5], found[5:], strict=True))
 
 
 @settings(max_examples=8)

@@ -38,7 +38,7 @@ from wardround.noisers import ByEachHospital
 from wardround.privacy.plans.kinds import CorrelatedGradients, NoisedGradients, NotPrivate
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Stream
-from wardround.simulation.absences import allowed_missing, availability_of
+from wardround.simulation.availability import allowed_missing, availability_of
 from wardround.simulation.federate import federate
 from wardround.simulation.materials import Materials
 from wardround.types import HospitalName, Vector

@@ -15,7 +15,6 @@ One pass computes all gradients ("book-keeping", Bu et al. 2022). In reading ord
     clipping_rules, margins    factors, and how far below the clipping norm they aim
     isolated, fixed_shape      gradients no bit of which depends on another patient, for sums of whole numbers
     guards/            draws keyed by patient, networks that change themselves refused, real batches checked
-    plain              the sum without clipping, by one backward pass
     surgery, validation        batch norms replaced; networks that mix patients refused
 
 Vocabulary, one meaning a word:

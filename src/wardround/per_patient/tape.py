@@ -76,7 +76,7 @@ class Tape:
         return 0 if self._sections is None else self._sections[name]
 
     def _is_small(self, gradient: Tensor) -> bool:
-        return gradient.numel() <= _FEW * len(gradient)
+        return gradient.numel() <= _FEW * gradient.shape[0]
 
     def _defer(self, use: Use, g: Tensor, saved: tuple[Tensor, ...]) -> None:
         """Takes ghost norms only; the sum is formed later, when the clipping factors are known.
@@ -106,8 +106,9 @@ class Tape:
             self.few = (small, side_by_side)
             if self._sections is None:
                 self.norms[0] += squared(side_by_side)
+        among = set(small)
         for name, gradient in self.kept.items():
-            is_new = self._sections is not None if self._is_small(gradient) else self.reads[name] > 1
+            is_new = self._sections is not None if name in among else self.reads[name] > 1
             if is_new:
                 self.norms[self._section(name)] += squared(gradient)
 

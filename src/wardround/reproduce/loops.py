@@ -22,7 +22,7 @@ from wardround.reproduce.repaired import Sections, study_of
 from wardround.reproduce.table import Score
 from wardround.simulation.evaluation import shortcut_figures
 from wardround.simulation.materials import Materials, gather
-from wardround.simulation.sweeps.capacity import cores
+from wardround.simulation.sweeps.many import cores
 from wardround.training.metrics.classification import evaluate
 from wardround.training.patients import TrainingPatients
 

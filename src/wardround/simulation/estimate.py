@@ -34,7 +34,7 @@ from wardround.privacy.plans.wording import statement_of, words_of
 from wardround.privacy.rows import rows_of
 from wardround.randomness import names_of
 from wardround.secure_aggregation.keys.secret import system_entropy
-from wardround.simulation.absences import check_availability
+from wardround.simulation.availability import check_availability
 from wardround.simulation.federate import answers_as_one
 from wardround.simulation.references import check_references
 from wardround.training.encodings import is_kept, strided
@@ -208,7 +208,7 @@ def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...
     """Returns seconds a picture of one private gradient sum, and the memory of the gradients at one time."""
 
     def seconds_of(pictures: int) -> float:
-        bench, everyone = _bench(study, network, target, shape, pictures)
+        bench, everyone = made_up_bench(study, network, target, shape, pictures)
         return _least(lambda: bench.gradient_sums(bench.initial_weights, [everyone], 1.0, 0))
 
     seconds_of(2)  # the first call loads and compiles
@@ -221,7 +221,7 @@ def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...
     return seconds / pictures, gradients
 
 
-def _bench(
+def made_up_bench(
     study: Study, network: Network, target: Target, shape: tuple[int, ...], pictures: int
 ) -> tuple[Workbench, Sample]:
     """Returns a workbench of made-up pictures, and all of their patients, of one picture each."""
@@ -292,7 +292,7 @@ def _masked_probe(
     steps = steps_of(mechanism.grid)
 
     def seconds_of(pictures: int) -> float:
-        bench, everyone = _bench(study, network, target, shape, pictures)
+        bench, everyone = made_up_bench(study, network, target, shape, pictures)
         weights = bench.initial_weights
         if clip.adaptive is None and bench.sums_exactly(steps):
             return _least(lambda: bench.exact_sum(weights, everyone, clip.norm, clip.fixed, steps))

@@ -19,7 +19,7 @@ from wardround.training.metrics.confusion import quadratic_kappa
 from wardround.training.metrics.groups import each_group
 from wardround.training.metrics.mask_scores import MaskScores, SegmentationMetrics
 from wardround.training.metrics.ranking import auroc
-from wardround.training.patients import Rows
+from wardround.training.patients import Rows, united
 from wardround.types import Masks, Vector
 
 Quality = Metrics | SegmentationMetrics
@@ -80,11 +80,9 @@ def shortcut_figures(materials: Materials) -> dict[str, float | None]:
     if target is Target.MASKS:
         return {"shortcut_auroc": None, "shortcut_kappa": None}
     materials = materials.originals or materials
-    pixels, test = materials.images.pixels, materials.test
-    rows = np.concatenate([patients.rows for patients in materials.hospitals.values()])
-    labels = np.concatenate([patients.labels for patients in materials.hospitals.values()])
+    test, train = materials.test, united(tuple(materials.hospitals.values()))
     num_classes = len(materials.images.class_names)
-    scores = shortcut_scores(pixels[rows], labels, pixels[test.rows], num_classes)
+    scores = shortcut_scores(materials.images.pixels, train.rows, train.labels, test.rows, num_classes)
     kappa = None
     if target is Target.GRADES:
         table = np.zeros((1, num_classes, num_classes))

@@ -21,8 +21,7 @@ from wardround.noisers import ByCoordinator, ByEachHospital
 from wardround.privacy.plans.kinds import NoisedGradients, NotPrivate
 from wardround.privacy.plans.plan import Plan
 from wardround.randomness import Randomness
-from wardround.simulation.absences import allowed_missing, availability_of
-from wardround.simulation.availability import UnreliableChannel
+from wardround.simulation.availability import UnreliableChannel, allowed_missing, availability_of
 from wardround.simulation.batches import Transaction, answer_all
 from wardround.simulation.masked import masked_rounds, own_folder
 from wardround.simulation.materials import Hospitals, Materials

@@ -14,7 +14,7 @@ from wardround.images.patients import Patient
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
-from wardround.simulation.absences import availability_of
+from wardround.simulation.availability import availability_of
 from wardround.simulation.called import called
 from wardround.simulation.evaluation import (
     evaluate_models,

@@ -1,5 +1,6 @@
 """A run from its first stage to its report, and the way back into one that was interrupted."""
 
+import copy
 import logging
 import os
 import sys
@@ -12,7 +13,6 @@ from typing import Any
 
 import torch
 
-from wardround.agreed.network import augmentation_of, loss_of
 from wardround.agreed.plans import epsilon_limit_of, plan_of
 from wardround.agreed.strategies import releases_after, timetable_of
 from wardround.boundary.machine import raise_fault
@@ -24,7 +24,6 @@ from wardround.coordinator.observer import Observer
 from wardround.coordinator.recording import Measure, report_on, run_recorded, write_card, write_model
 from wardround.coordinator.rounds import JsonDict, Models
 from wardround.errors import BudgetExhausted, RecordError, StudyError
-from wardround.images.entries import Target
 from wardround.models.linear import linear_layer
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
@@ -35,9 +34,10 @@ from wardround.records.reading import read_json
 from wardround.records.signed import check_signed, verified
 from wardround.records.signer import Signer, sealed
 from wardround.report.numbers import headline_of
-from wardround.simulation.absences import check_availability
 from wardround.simulation.accounts import Accounts, admitted, begun, resumed
+from wardround.simulation.availability import check_availability
 from wardround.simulation.called import OWN_PAGE, show_mistakes
+from wardround.simulation.estimate import made_up_bench
 from wardround.simulation.evaluation import evaluate_models, summary_of
 from wardround.simulation.federate import federate
 from wardround.simulation.masked import check_masks
@@ -46,8 +46,9 @@ from wardround.simulation.own_key import check_contains, own_key, own_pin
 from wardround.simulation.references import POOLED, check_references, pooled, run_references
 from wardround.simulation.released import releases_of, unprotected_in
 from wardround.simulation.results import patient_table, results_of
-from wardround.training.threads import faster, gradient_step, using_threads
+from wardround.training.threads import faster, using_threads
 
+_PICTURES = 16  # of the step whose time decides on the threads
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
 _NAMES = {"study_digest": "study file", "weights_sha256": "weights file"}
 
@@ -175,15 +176,10 @@ def _threads_for(study: Study, materials: Materials) -> int:
     is_fixed = study.study.seed is not None or linear_layer(network) is not None
     if cores == 1 or is_fixed or getattr(study.privacy, "sum", None) == "masked":
         return 1
-    step = gradient_step(
-        network,
-        loss_of(study, images.target),
-        augmentation_of(study, None),
-        images.pixels.shape[1:],
-        has_masks=images.target is Target.MASKS,
-        memory_bytes=int(study.performance.memory_gb * 1e9),
-    )
-    return faster(step, cores)
+    # On a copy: the guards of the network have seen no batch before its first real one.
+    own = replace(network, trained=copy.deepcopy(network.trained))
+    bench, everyone = made_up_bench(study, own, images.target, images.pixels.shape[1:], _PICTURES)
+    return faster(lambda: bench.gradient_sums(bench.initial_weights, [everyone], 1.0, 0), cores)
 
 
 def _identity(study: Study, materials: Materials) -> dict[str, str | None]:

@@ -26,9 +26,7 @@ Accuracy and Stability of Numerical Algorithms, section 3.1) is added before |v|
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -38,14 +36,12 @@ from torch import Tensor
 
 from wardround.per_patient.clipping_rules import Clipping
 from wardround.per_patient.margins import before_margin
-from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import one_at_a_time
 from wardround.randomness import Indices
-from wardround.training.pairs import KnownPairs
+from wardround.training.pairs import Batches, Float64, Part
 from wardround.training.patients import Rows, TrainingPatients
 from wardround.types import Vector
 
-Float64: TypeAlias = npt.NDArray[np.float64]
 Int64: TypeAlias = npt.NDArray[np.int64]
 
 _ROW_BITS, _WEIGHT_BITS, _SUM_BITS, _LOW_BITS = 24, 26, 49, 13
@@ -90,22 +86,13 @@ class Steps:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Pictures of some patients, one after the other: X in parts, and what is known of it.
+    """Whole patients: X in parts, each picture's power of two and |X|^2, and whether each patient can be summed."""
 
-    `powers`, `labels`, `patient` and `squares` (|X|^2) are (picture,); `counts` and `is_fit` (patient,); `first`,
-    `second` and `products` (X_j . X_k) are (pair,).
-    """
-
+    of: Part
     parts: list[Tensor]
     powers: Int64
-    labels: Int64
-    patient: Int64
     squares: Float64
-    counts: Int64
     is_fit: npt.NDArray[np.bool_]
-    first: Int64
-    second: Int64
-    products: Float64
 
 
 class ExactHead:
@@ -119,7 +106,8 @@ class ExactHead:
 
     def __init__(self, classes: int, inputs: Tensor, has_bias: bool) -> None:
         self._classes, self._rows, self._has_bias = classes, inputs.flatten(1), has_bias
-        self._pairs = KnownPairs(self._products, _AT_ONCE)
+        row_bytes = 8 * (self._rows.shape[1] + has_bias)
+        self._batches = Batches(self._products, _AT_ONCE, self._batch, _own, row_bytes)
         self._memory: list[Tensor] = []
         self._given = torch.empty(_AT_ONCE, self._rows.shape[1])
         count = len(self._rows)
@@ -184,7 +172,7 @@ class ExactHead:
             return high, low
         powers = np.frexp(np.sqrt(_squares(table)))[1].astype(np.int64)
         whole = torch.from_numpy(np.rint(np.ldexp(table, (_WEIGHT_BITS - powers)[:, None])))
-        for batch in self._batches(patients, chosen):
+        for batch in self._batches.of(patients, chosen):
             products = torch.cat([whole @ part.T for part in batch.parts], dim=1).numpy().T
             logits = np.ldexp(products, batch.powers[:, None] + powers - (_ROW_BITS + _WEIGHT_BITS))
             shares = _clipped(_residuals(logits, batch), batch, rule, clipping_norm, steps, weights.size)
@@ -205,20 +193,11 @@ class ExactHead:
         by_class = weights[: -self._classes].reshape(self._classes, -1)
         return np.concatenate([by_class, weights[-self._classes :, None]], axis=1)
 
-    def _batches(self, patients: TrainingPatients, chosen: Indices) -> Iterator[_Batch]:
-        """Yields whole patients with their rows."""
-        pairs, counts = self._pairs.of(patients), patients.counts[chosen]
-        drawn, ends = patients.pictures_of(chosen), [0, *accumulate(counts.tolist())]
-        for first, last in patient_ranges(counts.tolist(), _AT_ONCE):
-            own = slice(ends[first], ends[last])
-            rows, patient = drawn.rows[own], drawn.patient[own].numpy() - first
-            starts = range(0, max(1, len(rows)), _AT_ONCE)
-            parts = [self._whole(rows[at : at + _AT_ONCE], part) for part, at in enumerate(starts)]
-            unfit = np.bincount(patient[~self._is_fit[rows]], minlength=last - first)
-            yield _Batch(
-                parts, self._powers[rows], drawn.labels[own], patient, self._squares[rows],
-                counts[first:last], unfit == 0, *pairs.among(chosen[first:last]),
-            )  # fmt: skip
+    def _batch(self, part: Part) -> _Batch:
+        starts = range(0, max(1, len(part.rows)), _AT_ONCE)
+        whole = [self._whole(part.rows[at : at + _AT_ONCE], place) for place, at in enumerate(starts)]
+        unfit = np.bincount(part.patient[~self._is_fit[part.rows]], minlength=len(part.counts))
+        return _Batch(part, whole, self._powers[part.rows], self._squares[part.rows], unfit == 0)
 
     def _whole(self, rows: Rows, part: int = 0) -> Tensor:
         """Returns X of some pictures, (picture, feature), float64; zeros where the row cannot be summed.
@@ -243,6 +222,10 @@ class ExactHead:
         return np.asarray((self._whole(first) * self._whole(second, 1)).sum(1).numpy())
 
 
+def _own(batch: _Batch) -> _Batch:
+    return replace(batch, parts=[part.clone() for part in batch.parts])
+
+
 def _squares(rows: Float64) -> Float64:
     """Returns the squared norm of each row, (row,), added up in an order that follows from the length alone."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -262,8 +245,8 @@ def _residuals(logits: Float64, batch: _Batch) -> Float64:
     for own in shares.T:
         total = total + own
     shares = shares / total[:, None]
-    shares[np.arange(len(shares)), batch.labels] -= 1
-    return np.asarray(shares / batch.counts[batch.patient][:, None])
+    shares[np.arange(len(shares)), batch.of.labels] -= 1
+    return np.asarray(shares / batch.of.counts[batch.of.patient][:, None])
 
 
 def _exp(values: Float64) -> Float64:
@@ -285,16 +268,16 @@ def _clipped(
     norms = _norms(residuals, scale, batch)
     factors = rule.factors(torch.from_numpy(norms)[None], [parameters], before_margin(clipping_norm))[0].numpy()
     # Rounding R moves v by half a unit in each class times |X|, for each picture.
-    room = np.maximum(most - batch.counts * (math.sqrt(residuals.shape[1]) * 2.0**_ROW_BITS), 0.0)
+    room = np.maximum(most - batch.of.counts * (math.sqrt(residuals.shape[1]) * 2.0**_ROW_BITS), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         factors = np.minimum(factors * unit, room / (norms * _UP))
     factors = np.where(batch.is_fit & (norms > 0), factors, 0.0)
-    values = residuals * (factors[batch.patient] * scale)[:, None]
-    peaks = np.full(len(batch.counts), _MOST_RESIDUAL)
-    np.maximum.at(peaks, batch.patient, np.abs(values).max(axis=1))
-    shares = np.rint(values * (_MOST_RESIDUAL / peaks)[batch.patient][:, None])
+    values = residuals * (factors[batch.of.patient] * scale)[:, None]
+    peaks = np.full(len(batch.of.counts), _MOST_RESIDUAL)
+    np.maximum.at(peaks, batch.of.patient, np.abs(values).max(axis=1))
+    shares = np.rint(values * (_MOST_RESIDUAL / peaks)[batch.of.patient][:, None])
     is_within = _norms(shares, np.ones(len(scale)), batch) * _UP <= most
-    return np.where(is_within[batch.patient][:, None], shares, 0.0)
+    return np.where(is_within[batch.of.patient][:, None], shares, 0.0)
 
 
 def _norms(shares: Float64, scale: Float64, batch: _Batch) -> Float64:
@@ -302,14 +285,16 @@ def _norms(shares: Float64, scale: Float64, batch: _Batch) -> Float64:
 
     With m pictures and K classes, rounding takes at most (m^2 + K + 8) 2^-52 of (sum of |share_j| scale_j |X_j|)^2.
     """
-    own, crossed = np.zeros(len(shares)), np.zeros(len(batch.first))
+    own, crossed = np.zeros(len(shares)), np.zeros(len(batch.of.first))
     for share in shares.T:
         own = own + share * share
-        crossed = crossed + share[batch.first] * share[batch.second]
+        crossed = crossed + share[batch.of.first] * share[batch.of.second]
     own = own * batch.squares * scale * scale
-    crossed = 2 * crossed * batch.products * scale[batch.first] * scale[batch.second]
-    count = len(batch.counts)
-    squared = np.bincount(batch.patient, own, count) + np.bincount(batch.patient[batch.first], crossed, count)
-    reach = np.bincount(batch.patient, np.sqrt(own), count)
-    rounding = (batch.counts.astype(np.float64) ** 2 + shares.shape[1] + 8) * 2.0**-52
+    crossed = 2 * crossed * batch.of.products * scale[batch.of.first] * scale[batch.of.second]
+    count = len(batch.of.counts)
+    squared = np.bincount(batch.of.patient, own, count) + np.bincount(
+        batch.of.patient[batch.of.first], crossed, count
+    )
+    reach = np.bincount(batch.of.patient, np.sqrt(own), count)
+    rounding = (batch.of.counts.astype(np.float64) ** 2 + shares.shape[1] + 8) * 2.0**-52
     return np.asarray(np.sqrt(np.maximum(squared, 0.0) + rounding * reach * reach))

@@ -1,24 +1,37 @@
-"""Linear heads on kept rows: their gradient sums as matrix products, some hundred pictures at a time."""
+"""Clipped sums of a linear softmax head on fixed rows, as matrix products: no backward pass, no per-patient gradient.
 
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+The gradient of a picture's cross-entropy is r x^T, with x its row and r = softmax(W x) - e_label. Of a patient with
+pictures j it is the mean, and its squared norm is the sum over pairs j, k of (r_j . r_k) (x_j . x_k) / pictures^2: a
+ghost norm, which needs products of the patient's own rows only. The clipped sum over patients is one matrix product of
+the scaled residuals with the rows (Goodfellow 2015, https://arxiv.org/abs/1510.01799, for one picture a patient).
+
+Released: nothing. Sensitivity and neighbouring relation are those of `wardround.per_patient.clipped_sum`: norms are in
+float64 of the very residuals that are summed, and the clip aims below C by the same margin. A patient's terms may
+cancel: pictures that are alike, with several labels. The product would then round more than the margin, so this
+patient's gradient is formed in float64, and the vector that is measured is the vector that is added.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wardround.errors import PrivacyError
 from wardround.models.linear import linear_layer
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
 from wardround.per_patient.clipped_sum import ClippedSum
 from wardround.per_patient.clipping_rules import Clipping
-from wardround.per_patient.microbatches import patient_ranges
+from wardround.per_patient.margins import LEAST_CLIPPING_NORM, MOST_CANCELLED
 from wardround.per_patient.process import one_at_a_time
 from wardround.randomness import Indices
-from wardround.training.linear_head import HeadBatch, head_sums
 from wardround.training.losses import cross_entropy
-from wardround.training.pairs import KnownPairs
+from wardround.training.pairs import Batches, Float64, Part
 from wardround.training.patients import Rows, TrainingPatients
 from wardround.types import Vector
 
@@ -27,6 +40,20 @@ _AT_ONCE = 512
 
 _MOST_SQUARE = 1e60
 """Largest squared norm of a row. The clipping factor of a longer one would have too few digits in float32."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Whole patients: fields as `Part` has them, as tensors, and of each picture its row and its squared norm."""
+
+    rows: Tensor
+    squares: Tensor
+    labels: Tensor
+    patient: Tensor
+    counts: Tensor
+    first: Tensor
+    second: Tensor
+    products: Tensor
 
 
 class HeadSums:
@@ -41,8 +68,8 @@ class HeadSums:
     def __init__(self, layer: nn.Linear, rows: Tensor, squares: Tensor) -> None:
         self._shape, self._has_bias = layer.weight.shape, layer.bias is not None
         self._rows, self._squares = rows, squares
-        self._pairs = KnownPairs(self._products, _AT_ONCE)
         self._memory = torch.empty(_AT_ONCE, rows.shape[1])
+        self._batches = Batches(self._products, _AT_ONCE, self._batch, _own, 4 * rows.shape[1])
 
     @classmethod
     def of(cls, network: Network, inputs: Tensor | None, loss: Loss) -> "HeadSums | None":
@@ -71,13 +98,19 @@ class HeadSums:
         self,
         weights: Vector,
         samples: Sequence[tuple[TrainingPatients, Indices]],
-        clipping_norm: float | None,
+        clipping_norm: float,
         clipping: Clipping,
         class_weights: tuple[float, ...] | None,
     ) -> list[ClippedSum]:
         """Returns the clipped sum of each sample of patients; arguments as `Workbench.gradient_sums` has them.
 
-        A sample's sum does not depend on the other samples, to the last bit.
+        Guarantee:
+            That of `wardround.per_patient.clipped_sum.clipped_sum`: one patient, added or removed, moves a sum,
+            (parameter,), by at most C. A patient whose gradient is not finite adds exactly zero. A sample's sum does
+            not depend on the other samples, to the last bit.
+
+        Raises:
+            PrivacyError: `clipping_norm` is too small to be measured in single precision.
         """
         return [self._sums(weights[None], sample, clipping_norm, clipping, class_weights)[0] for sample in samples]
 
@@ -96,7 +129,7 @@ class HeadSums:
         self,
         weights: npt.NDArray[np.float32],
         sample: tuple[TrainingPatients, Indices],
-        clipping_norm: float | None,
+        clipping_norm: float,
         clipping: Clipping,
         class_weights: tuple[float, ...] | None,
     ) -> list[ClippedSum]:
@@ -105,44 +138,110 @@ class HeadSums:
         weight = table[:, : classes * features].reshape(-1, classes, features)
         bias = table[:, classes * features :] if self._has_bias else None
         losses = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        sensitivity = float("inf") if clipping_norm is None else clipping_norm
         found: list[ClippedSum] = []
-        for batch in self._batches(*sample):
-            parts = head_sums(
-                weight, bias, batch, clipping_norm=clipping_norm, clipping=clipping, class_weights=losses
-            )
+        for batch in self._batches.of(*sample):
+            parts = _sums_of(weight, bias, batch, clipping_norm, clipping, losses)
             # One product stays in single precision, as in the engine: noise is drawn in the sum's precision.
             found = [
-                ClippedSum(one.vector.to(torch.float64) + part.vector, sensitivity, one.within + part.within)
+                ClippedSum(one.vector.to(torch.float64) + part.vector, clipping_norm, one.within + part.within)
                 for one, part in zip(found, parts, strict=True)
             ] if found else parts  # fmt: skip
-        return found or [ClippedSum(torch.zeros(table.shape[1]), sensitivity, 0) for _ in table]
+        return found or [ClippedSum(torch.zeros(table.shape[1]), clipping_norm, 0) for _ in table]
 
-    def _batches(self, patients: TrainingPatients, chosen: Indices) -> Iterator[HeadBatch]:
-        """Yields whole patients with their rows."""
-        pairs, counts = self._pairs.of(patients), patients.counts[chosen]
-        drawn, ends = patients.pictures_of(chosen), [0, *accumulate(counts.tolist())]
-        for first, last in patient_ranges(counts.tolist(), _AT_ONCE):
-            start, stop = ends[first], ends[last]
-            places = torch.from_numpy(drawn.rows[start:stop])
-            one, other, products = map(torch.from_numpy, pairs.among(chosen[first:last]))
-            if (
-                len(places) <= _AT_ONCE
-            ):  # the next batch writes over it; new memory would take longer than a product
-                rows = torch.index_select(self._rows, 0, places, out=self._memory[: len(places)])
-            else:
-                rows = self._rows[places]
-            yield HeadBatch(
-                rows=rows,
-                labels=torch.from_numpy(drawn.labels[start:stop]),
-                patient=drawn.patient[start:stop] - first,
-                num_patients=last - first,
-                squares=self._squares[places],
-                first=one,
-                second=other,
-                products=products,
-            )
+    def _batch(self, part: Part) -> _Batch:
+        """Returns a batch whose rows the next one writes over: new memory would take longer than a product."""
+        places = torch.from_numpy(part.rows)
+        out = self._memory[: len(places)] if len(places) <= _AT_ONCE else None
+        others = (part.labels, part.patient, part.counts, part.first, part.second, part.products)
+        rows = torch.index_select(self._rows, 0, places, out=out)
+        return _Batch(rows, self._squares[places], *map(torch.from_numpy, others))
 
-    def _products(self, first: Rows, second: Rows) -> npt.NDArray[np.float64]:
+    def _products(self, first: Rows, second: Rows) -> Float64:
         one, other = (self._rows[torch.from_numpy(rows)].to(torch.float64) for rows in (first, second))
         return np.asarray((one * other).sum(1).numpy())
+
+
+def _own(batch: _Batch) -> _Batch:
+    return replace(batch, rows=batch.rows.clone())
+
+
+def _sums_of(
+    weights: Tensor,
+    biases: Tensor | None,
+    batch: _Batch,
+    clipping_norm: float,
+    clipping: Clipping,
+    class_weights: Tensor | None,
+) -> list[ClippedSum]:
+    """Returns the clipped sum of a batch at each of several weights, (head, class, feature), and biases, (head, class).
+
+    The rows are read once for all of them. No sum depends on the other weights but for the rounding of the products.
+    """
+    if not math.isinf(clipping_norm):
+        if not clipping_norm >= LEAST_CLIPPING_NORM:
+            raise PrivacyError(f"clipping_norm must be >= {LEAST_CLIPPING_NORM:g}, got {clipping_norm}.")
+        clipping.check(clipping_norm)
+    number, classes, features = weights.shape
+    shares = batch.counts[batch.patient]
+    logits = F.linear(batch.rows, weights.flatten(0, 1), None if biases is None else biases.flatten())
+    residuals = _residuals(logits.view(-1, number, classes), batch.labels, class_weights) / shares[:, None, None]
+    constant = 0.0 if biases is None else 1.0
+    squared, terms = _squared_norms(residuals.to(torch.float64), batch, constant)
+    norms, finite = squared.clamp_min(0).sqrt(), torch.isfinite(terms)
+    formed = {
+        (patient, head): _gradient(residuals[:, head], batch, patient, constant)
+        for patient, head in torch.nonzero(finite & (squared < MOST_CANCELLED * terms)).tolist()
+    }
+    for at, gradient in formed.items():
+        norms[at] = torch.linalg.vector_norm(gradient)
+    factors, within = finite.to(torch.float64), torch.zeros(number, dtype=torch.int64)
+    if not math.isinf(clipping_norm):
+        each = torch.where(finite, norms, 1.0).flatten()[None]
+        found = clipping.factors(each, [classes * (features + int(constant))], clipping_norm)[0]
+        factors = torch.where(finite, found.view_as(finite), 0.0)
+        within = (finite & (norms <= clipping_norm)).sum(0)
+    in_product = finite.clone()
+    for at in formed:
+        in_product[at] = False
+    scale = factors.to(torch.float32)[batch.patient][:, :, None]
+    scaled = torch.where(in_product[batch.patient][:, :, None], residuals * scale, 0.0)
+    parts = [(scaled.flatten(1).T @ batch.rows).view(number, -1)]
+    if biases is not None:
+        parts.append(scaled.sum(0))
+    vectors = torch.cat(parts, dim=1)
+    for (patient, head), gradient in formed.items():
+        vectors[head] += factors[patient, head] * gradient
+    return [
+        ClippedSum(vector, clipping_norm, count) for vector, count in zip(vectors, within.tolist(), strict=True)
+    ]
+
+
+def _residuals(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Returns the gradient of each picture's loss by its logits, (picture, head, class)."""
+    residuals = torch.softmax(logits, dim=2)
+    residuals[torch.arange(len(labels)), :, labels] -= 1
+    return residuals if class_weights is None else residuals * class_weights[labels][:, None, None]
+
+
+def _squared_norms(residuals: Tensor, batch: _Batch, constant: float) -> tuple[Tensor, Tensor]:
+    """Returns squared norms of the patients' gradients, and the sums of the sizes of their terms, (patient, head).
+
+    Both are float64. Rounding may carry a squared norm below zero.
+    """
+    own = (residuals * residuals).sum(2) * (batch.squares + constant)[:, None]
+    squared = torch.zeros(len(batch.counts), own.shape[1], dtype=torch.float64).index_add_(0, batch.patient, own)
+    terms = squared.clone()
+    if len(batch.first):
+        products = (batch.products + constant)[:, None]
+        crossed = 2 * (residuals[batch.first] * residuals[batch.second]).sum(2) * products
+        squared.index_add_(0, batch.patient[batch.first], crossed)
+        terms.index_add_(0, batch.patient[batch.first], crossed.abs())
+    return squared, terms
+
+
+def _gradient(residuals: Tensor, batch: _Batch, patient: int, constant: float) -> Tensor:
+    """Returns one patient's gradient at the head with these residuals, (picture, class); float64, (parameter,)."""
+    own = batch.patient == patient
+    r, x = residuals[own].to(torch.float64), batch.rows[own].to(torch.float64)
+    weight = (r.T @ x).flatten()
+    return torch.cat([weight, r.sum(0)]) if constant else weight

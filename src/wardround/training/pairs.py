@@ -1,31 +1,54 @@
-"""Pairs of pictures of one patient and the inner products of their rows, computed once for all rounds."""
+"""Patients in batches of whole patients, with the inner products of each patient's own pairs of pictures.
 
-from collections.abc import Callable
-from itertools import pairwise
+Products are computed once for all rounds. Where every patient takes part, so are the batches.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from wardround.per_patient.microbatches import patient_ranges
 from wardround.randomness import Indices
 from wardround.training.patients import Rows, TrainingPatients
 
 Float64 = npt.NDArray[np.float64]
-Places = npt.NDArray[np.int64]
+
+_MOST_KEPT = 1 << 28
+"""Bytes of rows in batches that are kept, at most."""
+
+Batch = TypeVar("Batch")
 
 
-class Pairs:
-    """Pairs of pictures of one patient, of all patients, one after the other.
+@dataclass(frozen=True)
+class Part:
+    """Some patients, each with all pictures, one after the other.
 
-    Args:
-        patients: whose pictures they are.
-        products: inner product of two rows of the picture cache each, (pair,), from the two positions, (pair,).
-        at_once: pairs that it is asked for at one time, at most.
+    `rows` in the picture cache, `labels` and `patient` (0, 1, ...) are (picture,); `counts`, of pictures, (patient,).
+    `first` and `second` are the two pictures of each pair of pictures of one patient, and `products` the inner products
+    of their rows, (pair,).
     """
+
+    rows: Rows
+    labels: npt.NDArray[np.int64]
+    patient: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
+    second: npt.NDArray[np.int64]
+    products: Float64
+
+
+class _Group(Generic[Batch]):
+    """One group of patients; arguments as `Batches` has them."""
 
     def __init__(
         self, patients: TrainingPatients, products: Callable[[Rows, Rows], Float64], at_once: int
     ) -> None:
-        self.patients = patients
+        self.patients, self._at_once = patients, at_once
+        self.everyone: list[Batch] | None = None
         sizes = patients.counts
         self._counts = sizes * (sizes - 1) // 2
         self._starts = np.concatenate([[0], np.cumsum(self._counts)])
@@ -41,11 +64,19 @@ class Pairs:
             own = slice(begin, begin + at_once)
             self._products[own] = products(*patients.rows[self._table[own].T])
 
-    def among(self, chosen: Indices) -> tuple[Places, Places, Float64]:
-        """Returns the two pictures of each pair of some patients, and the products, (pair,), patient by patient.
+    def parts(self, chosen: Indices) -> Iterator[Part]:
+        """Yields whole patients."""
+        drawn, counts = self.patients.pictures_of(chosen), self.patients.counts[chosen]
+        ends = [0, *accumulate(counts.tolist())]
+        for first, last in patient_ranges(counts.tolist(), self._at_once):
+            own = slice(ends[first], ends[last])
+            yield Part(
+                drawn.rows[own], drawn.labels[own], drawn.patient[own].numpy() - first, counts[first:last],
+                *self._among(chosen[first:last]),
+            )  # fmt: skip
 
-        A picture is its position among the pictures of these patients, in the order given.
-        """
+    def _among(self, chosen: Indices) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float64]:
+        """Returns the two pictures of each pair, by position among those of these patients, and the products."""
         counts, sizes = self._counts[chosen], self.patients.counts[chosen]
         offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         at = np.repeat(self._starts[chosen], counts) + offsets
@@ -53,17 +84,39 @@ class Pairs:
         return self._table[at, 0] + shift, self._table[at, 1] + shift, self._products[at]
 
 
-class KnownPairs:
-    """The pairs of each group of patients that was asked for; arguments as `Pairs` has them."""
+class Batches(Generic[Batch]):
+    """Batches of each group of patients that was asked for.
 
-    def __init__(self, products: Callable[[Rows, Rows], Float64], at_once: int) -> None:
-        self._known: list[Pairs] = []
-        self._products, self._at_once = products, at_once
+    Args:
+        products: inner product of two rows of the picture cache each, (pair,), from the two positions, (pair,).
+        at_once: pictures in a batch, at most, unless one patient has more; and pairs that `products` is asked for.
+        batch_of: makes a batch, whose memory the next one may write over.
+        own: copies such memory.
+        row_bytes: of a picture in a batch.
+    """
 
-    def of(self, patients: TrainingPatients) -> Pairs:
-        """Returns the pairs of a hospital's patients."""
-        known = next((pairs for pairs in self._known if pairs.patients is patients), None)
-        if known is None:
-            known = Pairs(patients, self._products, self._at_once)
-            self._known.append(known)
-        return known
+    def __init__(
+        self,
+        products: Callable[[Rows, Rows], Float64],
+        at_once: int,
+        batch_of: Callable[[Part], Batch],
+        own: Callable[[Batch], Batch],
+        row_bytes: int,
+    ) -> None:
+        self._known: dict[int, _Group[Batch]] = {}
+        self._products, self._at_once, self._batch_of, self._own = products, at_once, batch_of, own
+        self._row_bytes, self._room = row_bytes, _MOST_KEPT
+
+    def of(self, patients: TrainingPatients, chosen: Indices) -> Iterable[Batch]:
+        """Returns the batches of some of a hospital's patients, each chosen once, in this order."""
+        group = self._known.get(id(patients))
+        if group is None:
+            group = self._known[id(patients)] = _Group(patients, self._products, self._at_once)
+        batches = map(self._batch_of, group.parts(chosen))
+        if not np.array_equal(chosen, np.arange(len(patients))):
+            return batches
+        size = len(patients.rows) * self._row_bytes
+        if group.everyone is None and size <= self._room:
+            self._room -= size
+            group.everyone = [self._own(batch) for batch in batches]
+        return batches if group.everyone is None else group.everyone

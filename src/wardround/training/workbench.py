@@ -22,8 +22,8 @@ from wardround.per_patient.guards.draws import keys_of
 from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
-from wardround.per_patient.plain import plain_sum
 from wardround.per_patient.process import one_thread
+from wardround.per_patient.slow_path import plain_sum
 from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, Keys, views
 from wardround.training.encodings import strided
@@ -153,9 +153,8 @@ class Workbench:
             A linear head on kept inputs is computed by matrix products (`wardround.training.heads`).
         """
         if self._head is not None:
-            norm = None if math.isinf(clipping_norm) else clipping_norm
             drawn = [(sample.patients, sample.chosen) for sample in samples]
-            return self._head.sums(weights, drawn, norm, rule or Flat(), class_weights)
+            return self._head.sums(weights, drawn, clipping_norm, rule or Flat(), class_weights)
         self._load(weights)
         self.network.trained.train()
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
@@ -319,11 +318,10 @@ class Workbench:
     ) -> None:
         """Adds each hospital's unclipped gradient sum: one ordinary backward pass a hospital."""
         layout, owner = Layout.of(self.network.trained), group[batch.patient]
-        for hospital in torch.unique(owner).tolist():
-            places = torch.nonzero(owner == hospital)[:, 0]
-            mine = replace(
-                batch, inputs=batch.inputs[places], labels=batch.labels[places], patient=batch.patient[places]
-            )
+        hospitals = torch.unique(owner).tolist()
+        for hospital in hospitals:
+            at = slice(None) if len(hospitals) == 1 else torch.nonzero(owner == hospital)[:, 0]
+            mine = replace(batch, inputs=batch.inputs[at], labels=batch.labels[at], patient=batch.patient[at])
             found = plain_sum(self.network.trained, layout, loss, mine, keys_of(mine, dropout_seed))
             totals[hospital] = _added(totals[hospital], found)
 

@@ -16,7 +16,7 @@ from wardround.report.numbers import summary_of_run
 from wardround.secure_aggregation.integers.mechanism import IntegerMechanism
 from wardround.secure_aggregation.round.witness import power
 from wardround.simulation import run as simulation
-from wardround.simulation.absences import availability_of
+from wardround.simulation.availability import availability_of
 from wardround.simulation.federate import answers_as_one
 from wardround.simulation.own_key import own_key, own_pin
 from wardround.simulation.verification import verify_run

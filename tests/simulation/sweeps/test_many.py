@@ -16,7 +16,7 @@ from wardround.errors import RecordError, StudyError, WardroundError
 from wardround.records.folder import RunRecord
 from wardround.records.reading import read_json
 from wardround.simulation.run import run_study
-from wardround.simulation.sweeps import capacity, many
+from wardround.simulation.sweeps import many
 from wardround.simulation.sweeps.many import finish_many, run_many
 
 
@@ -98,15 +98,14 @@ def test_a_name_that_leads_elsewhere_is_refused(tiny_study, tmp_path, no_process
     ],
 )
 def test_runs_at_once_fit_cores_and_memory(monkeypatch, cores, free, runs, memory, threads, asked, expected):
-    monkeypatch.setattr(capacity, "cores", lambda: cores)
-    monkeypatch.setattr(capacity, "free_memory", lambda: free)
-    assert capacity.workers_for(runs, memory, threads, asked) == expected
+    monkeypatch.setattr(many, "cores", lambda: cores)
+    monkeypatch.setattr(many, "free_memory", lambda: free)
+    assert many.workers_for(runs, memory, threads, asked) == expected
 
 
 def test_workers_times_threads_is_at_most_the_cores(monkeypatch, tiny_study, tmp_path):
     started = []
     monkeypatch.setattr(many, "cores", lambda: 7)
-    monkeypatch.setattr(capacity, "cores", lambda: 7)
     monkeypatch.setattr(many, "memory_of", lambda study: 1)
     monkeypatch.setattr(many, "read_images", lambda study, observer: None)
 
@@ -126,9 +125,9 @@ def test_workers_times_threads_is_at_most_the_cores(monkeypatch, tiny_study, tmp
 
 
 def test_memory_is_what_the_system_says():
-    free = capacity.free_memory()
+    free = many.free_memory()
     assert free is None or free > 10_000_000
-    assert 1 <= capacity.cores() <= (os.cpu_count() or 1)
+    assert 1 <= many.cores() <= (os.cpu_count() or 1)
 
 
 @pytest.mark.slow

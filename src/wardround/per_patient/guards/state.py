@@ -26,9 +26,11 @@ def unchanged(model: nn.Module, *, values: bool = False) -> Iterator[None]:
     Raises:
         ModelError: the buffer or parameter that was changed, by name; code `model-buffer`.
     """
-    buffers = [(m, n, b, _copy(b)) for m in model.modules() for n, b in m._buffers.items() if b is not None]
-    names = {(m, n): b is None for m in model.modules() for n, b in m._buffers.items()}
-    parameters = [(p, p._version, p.detach().clone() if values else None) for p in model.parameters()]
+    modules = list(model.modules())  # once: of many small layers, each walk takes as long as some of the layers
+    buffers = [(m, n, b, _copy(b)) for m in modules for n, b in m._buffers.items() if b is not None]
+    names = {(m, n): b is None for m in modules for n, b in m._buffers.items()}
+    own = {id(p): p for m in modules for p in m._parameters.values() if p is not None}
+    parameters = [(p, p._version, p.detach().clone() if values else None) for p in own.values()]
 
     def put_back() -> ModelError | None:
         changed = [found for module in model.modules() for found in _new(module, names)]

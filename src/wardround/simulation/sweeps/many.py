@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,15 @@ from wardround.records.folder import RunRecord
 from wardround.records.reading import read_json
 from wardround.records.signed import verified
 from wardround.records.writing import write_whole
+from wardround.simulation.estimate import estimate
 from wardround.simulation.own_key import own_pin
 from wardround.simulation.sweeps import child
-from wardround.simulation.sweeps.capacity import cores, memory_of, workers_for
 
 _LOOK_EVERY_S = 0.1
 _GRACE_S = 10.0
+
+_LIBRARIES_BYTES = 700_000_000
+"""Memory of a process that has read no picture: mostly torch."""
 
 
 @dataclass(frozen=True)
@@ -263,3 +266,52 @@ def _reason(job: _Job, code: int) -> str:
     if code in (child.REFUSED, child.SPENT):
         return last
     return f"It ended unexpectedly (exit code {code}: {last}); see {job.log}."
+
+
+def cores() -> int:
+    """Returns the cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
+
+
+def free_memory() -> int | None:
+    """Returns the bytes that can be had without swapping; None where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def memory_of(study: Study) -> int:
+    """Returns the bytes that a run of this study takes at its peak, libraries and all.
+
+    Raises:
+        WardroundError: anything that the run would refuse before it opens an image.
+    """
+    return estimate(study).memory_bytes + _LIBRARIES_BYTES
+
+
+def workers_for(runs: int, memory: Collection[int], threads: Collection[int], asked: int | None) -> int:
+    """Returns the runs at once: as many as asked for, cores, and memory allow; at least one.
+
+    Args:
+        runs: in all.
+        memory: bytes that they take, as far as known.
+        threads: numbers of threads that some of them insist on.
+        asked: at most this many; None asks for no fewer than possible.
+    """
+    limits = [runs, cores() // max(threads, default=1)]
+    free, largest = free_memory(), max(memory, default=0)
+    if free is not None and largest:
+        limits.append(free // largest)
+    if asked is not None:
+        limits.append(asked)
+    return max(1, min(limits))
