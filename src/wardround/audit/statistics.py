@@ -20,7 +20,6 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from wardround.audit.bounds import Float64
 
@@ -247,6 +246,7 @@ def _residues(without: Float64, within: Float64, points: float) -> Score | None:
 
 def _boosted(without: Float64, within: Float64) -> Score:
     """Returns the logarithm of the odds by boosted trees of the first numbers and the summaries."""
+    from sklearn.ensemble import HistGradientBoostingClassifier  # here: it takes most of a second to import
 
     def seen(rows: Float64) -> Float64:
         more = [of(rows) for _, of in _SUMMARIES] if rows.shape[1] > 1 else []

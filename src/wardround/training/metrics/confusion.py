@@ -1,7 +1,7 @@
 """Numbers that follow from how often each class was called each class.
 
 Tables of counts are (resample, true class, called class). Most functions return one number a table, (resample,), NaN
-where the table cannot give it. Tests hold them to scikit-learn; see `ranking`.
+where the table cannot give it. scikit-learn has the same numbers for one resample a call; see `ranking`.
 """
 
 import numpy as np
@@ -35,16 +35,16 @@ def balanced_accuracy(table: Floats) -> Floats:
     return ratio(np.where(occurs, shares, 0.0).sum(axis=1), occurs.sum(axis=1).astype(np.float64))
 
 
-def matthews(table: Floats) -> Floats:
+def matthews(labels: Labels, called: Indices) -> float | None:
     """Returns Matthews' correlation of true and called class, for any number of classes (Gorodkin 2004).
 
-    NaN when all pictures are of one class, or were called one.
+    None when all pictures are of one class, or were called one; scikit-learn says 0 there.
     """
-    true, called = table.sum(axis=2), table.sum(axis=1)
-    total = true.sum(axis=1)
-    shared = np.trace(table, axis1=1, axis2=2) * total - (true * called).sum(axis=1)
-    spread = (total**2 - (called**2).sum(axis=1)) * (total**2 - (true**2).sum(axis=1))
-    return ratio(shared, np.sqrt(spread))
+    from sklearn.metrics import matthews_corrcoef  # here: it takes most of a second to import
+
+    if len(np.unique(labels)) < 2 or len(np.unique(called)) < 2:
+        return None
+    return float(matthews_corrcoef(labels, called))
 
 
 def quadratic_kappa(table: Floats) -> Floats:
