@@ -40,14 +40,13 @@ def violations(text):
     ]
 
 
-FOUND = {
-    path.relative_to(SOURCE).as_posix(): violations(path.read_text(encoding="utf-8"))
-    for path in sorted(SOURCE.rglob("*.py"))
-}
-
-
 def test_no_docstring_opens_with_a_clause_or_a_fragment():
-    assert {path: found for path, found in FOUND.items() if found} == {}
+    found = {
+        path.relative_to(SOURCE).as_posix(): violations(path.read_text(encoding="utf-8"))
+        for path in sorted(SOURCE.rglob("*.py"))
+    }
+    assert len(found) > 100
+    assert {path: lines for path, lines in found.items() if lines} == {}
 
 
 @pytest.mark.parametrize(
