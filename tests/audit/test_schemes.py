@@ -121,6 +121,12 @@ BLIND = (
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("release", family(list(BLIND), keep=[count_in_the_clear]))
+def test_broken_schemes_that_it_was_not_made_for_are_caught(release):
+    runs = FEW if release is count_in_the_clear else RUNS
+    assert audit_scheme(release, NEIGHBOURS, Claim.of(ONE), runs=runs).caught
+
+
 # Noise that is as large as is claimed, or larger, and tied to the data, to other noise, or to few seeds.
 
 
@@ -234,6 +240,7 @@ KEPT = (
     (laplace, LaplaceEvent(2.0), NEIGHBOURS), (sampled, PoissonSampledEvent(0.25, ONE), NEIGHBOURS),
     (lambda dataset, seed: total(dataset) + 2 * normal(seed), ONE, REPLACED),
     (lambda dataset, seed: np.zeros(3), PureEvent(1e-3), NEIGHBOURS),
+    (lambda dataset, seed: [seed % 2], PureEvent(1e-3), NEIGHBOURS),
 )  # fmt: skip
 
 

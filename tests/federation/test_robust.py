@@ -11,6 +11,7 @@ from tests.federation.test_aggregators import ANSWERS, SILENT, collect
 
 from wardround.accounting.events import NoEvent
 from wardround.agreed.plans import plan_of
+from wardround.coordinator.certificate import all_were_present
 from wardround.coordinator.observer import Silent
 from wardround.errors import FederationError, StudyError
 from wardround.federation.aggregators import PlainSum
@@ -30,6 +31,7 @@ from wardround.federation.robust import (
 from wardround.federation.strategies.fedsgd import FedSGD
 from wardround.federation.strategy import Call
 from wardround.noisers import NoiseShares
+from wardround.privacy.plans.adversaries import insiders_of
 from wardround.records.reading import read_lines
 from wardround.simulation.run import run_study
 
@@ -250,3 +252,13 @@ def test_a_study_without_robust_means_is_the_same_study_as_before():
     assert study_of({"trust": "nobody"}, {"aggregate": "mean", "byzantine": 1}).digest == plain.digest
     assert robust({"trust": "nobody"}, {}, hospitals=3).digest != plain.digest
     assert 'aggregate = "median"' in robust({"trust": "nobody"}, {}).to_toml()
+
+
+def test_a_certificate_of_rounds_without_a_hospital_lists_nobody_who_needs_every_share():
+    study = study_of(SHARES | {"sum": "masked"}, {"leave_one_out": True}, hospitals=4, rounds=9)
+    plan = plan_of(study)
+    history: list[dict[str, object]] = [{"round": round} for round in range(1, 10)]
+    assert not all_were_present(study, plan, history)
+    assert all_were_present(study_of(SHARES | {"sum": "masked"}, hospitals=4, rounds=9), plan, history)
+    named = {row.adversary for row in insiders_of(plan, all_present=False)}
+    assert named < {row.adversary for row in insiders_of(plan)}

@@ -6,10 +6,11 @@ import pytest
 from tests.errors import raises_code
 from tests.hospital.deployed import make_folders, open_from, study_of
 
+from wardround.agreed.plans import plan_of
 from wardround.config.site import read_policy, read_site
 from wardround.errors import PrivacyError, StudyError
 from wardround.hospital.accepted import accept, accepted_digests, read_accepted
-from wardround.hospital.allowed import check_metrics, quiet_for
+from wardround.hospital.allowed import check_metrics, quiet_for, refusals
 
 DPSGD = {"plan": "dp-sgd", "noise_multiplier": 2.0, "delta": 1e-3, "num_patients": 36, "spare_attempts": 1}
 ALONE = DPSGD | {"trust": "nobody"}
@@ -175,3 +176,14 @@ def test_no_metric_leaves_by_default(north):
 def test_quiet_hours_end_in_so_many_seconds(north, hours, at, seconds):
     say(north, f"quiet_hours = {list(hours)}".replace("'", '"'))
     assert quiet_for(own(north)[1], datetime(2026, 1, 5, *at)) == seconds
+
+
+def test_a_clip_that_may_rise_beyond_every_number_is_refused_by_its_rule_alone(north):
+    asked = study_of(ADAPTIVE | {"clipping_quantile": 1.0, "noise_multiplier": 2000.0}, {"rounds": 9000})
+    _, policy = own(north)
+    codes = [refusal.code for refusal in refusals(asked, plan_of(asked), policy)]
+    assert "privacy-policy-greatest-clip" not in codes, "no greatest clip was named"
+    say(north, "greatest_clipping_norm = 1e9")
+    _, policy = own(north)
+    codes = [refusal.code for refusal in refusals(asked, plan_of(asked), policy)]
+    assert "privacy-policy-greatest-clip" in codes

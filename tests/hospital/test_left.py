@@ -1,5 +1,6 @@
 """A hospital that leaves for good: a study that foresees it ends without it, and promises no less than was charged."""
 
+import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +9,19 @@ import pytest
 from tests.hospital.bytes_channel import BytesChannel
 from tests.hospital.deployed import NAMES, make_folders, open_from, study_of
 
+from wardround.accounting.events import to_json
+from wardround.agreed.plans import plan_of
+from wardround.coordinator.certificate import all_were_present
 from wardround.coordinator.observer import Silent
 from wardround.coordinator.run import coordinate
-from wardround.errors import FederationError
+from wardround.errors import FederationError, RecordError
 from wardround.federation.messages import Failure, FailureCode, Stage
+from wardround.privacy.plans.adversaries import insiders_of
+from wardround.privacy.plans.wording import statement_of
+from wardround.records.signer import RECORD, sha256_of_bytes, signed_again
 from wardround.simulation.own_key import own_key, own_pin
 from wardround.simulation.verification import verify_run
+from wardround.work import Announce
 
 FOUR = (*NAMES, "west")
 PRIVACY = {
@@ -35,7 +43,8 @@ class Leaving:
         return self.inner.hospitals
 
     def ask(self, requests, deadline_s):
-        self.is_gone = self.is_gone or next(iter(requests.values())).round == self.round
+        asked = next(iter(requests.values()))
+        self.is_gone = self.is_gone or (asked.round == self.round and isinstance(asked.work, Announce))
         if not self.is_gone:
             return self.inner.ask(requests, deadline_s)
         there = {name: request for name, request in requests.items() if name != self.name}
@@ -44,15 +53,15 @@ class Leaving:
         return replies, failures | {name: gone for name in requests if name == self.name}
 
 
-def run(tmp_path, dropouts, *, spare=0):
+def run(tmp_path, dropouts, *, spare=0, patients=48, left=2):
     paths, keys = make_folders(tmp_path, FOUR)
-    privacy = PRIVACY | {"num_patients": 48, "dropouts": dropouts, "spare_attempts": spare}
+    privacy = PRIVACY | {"num_patients": patients, "dropouts": dropouts, "spare_attempts": spare}
     study = study_of(
         privacy, {"rounds": 2, "evaluate_every": 1}, hospitals={"count": 4, "names": list(FOUR)}, seed=None
     )
     with ExitStack() as stack:
         hospitals: Any = {name: stack.enter_context(open_from(paths[name], study)) for name in FOUR}
-        channel = Leaving(BytesChannel(hospitals), "west", 2)
+        channel = Leaving(BytesChannel(hospitals), "west", left)
         return study, coordinate(study, channel, keys, own_key(), tmp_path / "run", Silent())
 
 
@@ -69,6 +78,42 @@ def test_all_that_the_one_who_left_may_be_charged_is_counted(tmp_path, without_c
     assert statement["releases"] == study.rounds + 2, "its receipt could say as much"
     assert any("west left" in caveat for caveat in statement["caveats"])
     assert set(record.certificate["ledgers"]) == set(NAMES)
+    assert verify_run(tmp_path / "run", own_pin(), key=own_key()).signed.is_finished
+
+
+def test_counts_do_not_stand_for_sums_of_the_one_who_left(tmp_path, without_charts):
+    """A certificate of as many releases, most of them cheap counts, signed by the coordinator itself, is refused."""
+    study, record = run(tmp_path, 1, spare=4, patients=None)
+    plan, path = plan_of(study), tmp_path / "run"
+    [found] = [line for line in verify_run(path, own_pin(), key=own_key()).unchecked if "west" in line]
+    assert "without a receipt" in found
+    releases, counts = study.rounds, plan.counts + 4
+    statement = statement_of(plan, releases=releases, counts=counts, simulated=False, seeded=False)
+    stated: Any = record.certificate["statement"]
+    assert (statement.releases, statement.epsilon < stated["epsilon"]) == (stated["releases"], True)
+    present = all_were_present(study, plan, record.rounds)
+    certificate = record.certificate | {
+        "statement": statement.to_json(),
+        "sentence": statement.sentence(),
+        "short": statement.short(),
+        "event": to_json(plan.event_after(releases, counts)),
+        "insiders": [row.to_json() for row in insiders_of(plan, releases, counts, all_present=present)],
+    }
+    content = json.dumps(certificate).encode()
+    (path / "certificate.json").write_bytes(content)
+    signed = json.loads((path / RECORD).read_text())
+    files = signed["files"] | {"certificate.json": sha256_of_bytes(content)}
+    (path / RECORD).write_bytes(signed_again(signed, files, own_key()))
+    with pytest.raises(RecordError, match="without a receipt") as raised:
+        verify_run(path, own_pin(), key=own_key())
+    assert raised.value.code == "record-certificate"
+
+
+@pytest.mark.thorough
+def test_a_hospital_missing_from_the_count_is_not_taken_for_present(tmp_path, without_charts):
+    study, record = run(tmp_path, 1, spare=4, patients=None, left=0)
+    assert record.rounds[0]["missing"] == ["west"]
+    assert not all_were_present(study, plan_of(study), record.rounds)
     assert verify_run(tmp_path / "run", own_pin(), key=own_key()).signed.is_finished
 
 

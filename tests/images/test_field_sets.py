@@ -1,5 +1,6 @@
 """Sets as people publish them: masks beside pictures, other formats, shortened ids, arrays of other shapes."""
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,9 +8,12 @@ from tests.errors import raises_code
 from tests.images.nifti_files import nifti_bytes
 
 from wardround.errors import DataError
-from wardround.images.listing import Classes, ReaderOptions
+from wardround.images.decode.nifti import NIFTI
+from wardround.images.entries import Entry
+from wardround.images.listing import ByTable, Classes, ReaderOptions
 from wardround.images.load import list_entries, load_images, open_layout
 from wardround.images.store import open_store
+from wardround.images.table import Files
 
 
 def picture(root, name, seed=0):
@@ -148,3 +152,44 @@ def test_one_link_that_leads_outside_is_one(tmp_path):
     with raises_code(DataError, "data-link-outside") as caught:
         open_store(tmp_path / "data")
     assert "got 1 link that leads outside of it" in str(caught.value)
+
+
+def test_a_stray_folder_of_other_files_is_no_class_where_the_classes_are_known(tmp_path):
+    for name in ("ill/a.png", "well/b.png"):
+        picture(tmp_path, f"stated/{name}")
+        picture(tmp_path, f"parts/train/{name}")
+        picture(tmp_path, f"parts/test/{name}")
+    for stray in ("stated/originals/1.dcm", "parts/docs/figure.gif"):
+        (tmp_path / stray).parent.mkdir()
+        (tmp_path / stray).write_bytes(b"other")
+    stated = listed(tmp_path / "stated", classes=Classes(("ill", "well")))
+    assert (stated.class_names, stated.refusals) == (("ill", "well"), ())
+    parts = listed(tmp_path / "parts")
+    assert (parts.class_names, parts.refusals) == (("ill", "well"), ())
+
+
+def test_a_patient_of_another_picture_is_not_taken_for_a_name_with_four_digits(tmp_path):
+    for name in ("ill/0012_0034.png", "well/b.png"):
+        picture(tmp_path, name)
+    table = tmp_path / "patients.csv"
+    table.write_text("picture,patient\n0012,OTHER\nb,p1\n")
+    with raises_code(DataError, "data-some-unnamed"):
+        load_images("folder", tmp_path, cache_dir=tmp_path / ".cache", options=ReaderOptions(names=ByTable(table)))
+
+
+def test_an_exact_name_in_a_table_wins_over_one_of_another_case(tmp_path):
+    for name in ("a.png", "b.png", "tables/A.png"):
+        picture(tmp_path, name)
+    manifest(tmp_path / "tables", "a.png,p0,ill,", "b.png,p1,well,")
+    names = Files(open_store(tmp_path), tmp_path / "tables" / "manifest.csv")
+    assert names.find("a.png") == ("a.png", None)
+
+
+def test_a_volume_whose_grid_is_no_number_has_no_size_of_a_voxel():
+    values, affine = np.zeros((8, 8, 8), np.int16), np.diag([2.0, 2.0, 2.0, 1.0])
+    image = nibabel.Nifti1Image(values, affine)
+    image.header["srow_x"] = [np.nan, 0.0, 0.0, 0.0]
+    image.header["sform_code"] = 1
+    broken = image.header.binaryblock + bytes(4)
+    assert NIFTI.extent(Entry("a.nii", 0, "a"), [nifti_bytes(values, affine)], 1).voxel_mm3 == 8.0
+    assert NIFTI.extent(Entry("a.nii", 0, "a"), [broken], 1).voxel_mm3 is None, "a recipe multiplies it"

@@ -123,7 +123,7 @@ def test_the_model_that_is_released_is_the_run_without_repeats(head_study, tmp_p
     assert found.repeats.spread == pytest.approx(float(np.std(row["headlines"], ddof=1)))
     assert {each.key for each in found.comparisons} == {"federated", *ALIKE} - {"repeats"}
     assert found.repeats.values == tuple(row["headlines"])
-    assert "were not released" in found.repeats.sentence(0.5)
+    assert "outside the guarantee" in found.repeats.sentence(0.5)
     assert headline_of(record) == headline_of(bare)
 
 

@@ -154,9 +154,11 @@ def audit_scheme(
 
 
 def _seeds(entropy: Sequence[int], count: int) -> npt.NDArray[np.int64]:
-    """Returns different seeds below 2^32, in blocks of successive ones at random places."""
-    places = np.random.default_rng(entropy).choice(2**32 // _BLOCK, -(-count // _BLOCK), replace=False)
-    return (places[:, None] * _BLOCK + np.arange(_BLOCK)).ravel()[:count]
+    """Returns different seeds below 2^32, in blocks of successive ones at random places; of each two, one a world."""
+    generator = np.random.default_rng(entropy)
+    places = generator.choice(2**32 // _BLOCK, -(-count // _BLOCK), replace=False)
+    pairs = (places[:, None] * _BLOCK + np.arange(_BLOCK)).ravel()[:count].reshape(-1, 2)
+    return generator.permuted(pairs, axis=1).ravel()  # neither world has the even seeds
 
 
 def _unfit(got: str) -> PrivacyError:

@@ -103,8 +103,9 @@ def audit_study(
                     "events charged to a simulated hospital", attack.claim.epsilon, charged.lower, charged.upper
                 )
             )
+    insiders = insiders_of(plan, all_present=not study.leaves_one_out)
     return Audit(
-        study.study.name, study.digest, statement, insiders_of(plan), tuple(attacks), reason, tuple(recounts),
+        study.study.name, study.digest, statement, insiders, tuple(attacks), reason, tuple(recounts),
         seed is not None, leak, procedure,
     )  # fmt: skip
 

@@ -245,6 +245,11 @@ class Study(Section):
         return getattr(self.privacy, "trust", "nobody") == "secure-aggregation" and self.forms_sums
 
     @property
+    def leaves_one_out(self) -> bool:
+        """True if some rounds leave out a hospital, and with it a share of the noise."""
+        return isinstance(self.federation, FederatedSGD) and self.federation.leave_one_out
+
+    @property
     def forms_sums(self) -> bool:
         """True if the answers of all hospitals in a round are summed, and no single one is needed."""
         match self.federation:
@@ -317,6 +322,8 @@ class Study(Section):
         if isinstance(self.evaluation, NoEvaluation):
             del content["evaluation"]  # a study from before there were levels is the same study
         forget_defaults(content["federation"])
+        if content["federation"].get("compare") == ["repeats"]:
+            content["federation"]["compare"] = []  # a study from before this default is the same study
         content["model"] = self.model.identity
         return _hash(content)
 

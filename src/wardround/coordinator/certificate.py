@@ -7,10 +7,12 @@ from functools import reduce
 from wardround.accounting.events import to_json as event_to_json
 from wardround.accounting.numbers import number_to_json
 from wardround.agreed.strategies import releases_after
+from wardround.config import Study
 from wardround.coordinator.coordinator import Coordinator, Receipts, charged
 from wardround.coordinator.rounds import JsonDict, Outcome
 from wardround.noisers import dropouts_of
 from wardround.privacy.plans.adversaries import insiders_of
+from wardround.privacy.plans.kinds import NothingTrained
 from wardround.privacy.plans.plan import Plan
 from wardround.privacy.plans.wording import statement_of
 from wardround.records.json_object import JsonObject
@@ -54,6 +56,7 @@ def certificate_of(
     if silent:
         gone = f"{', '.join(silent)} left and gave no receipt: all that the study lets it be charged is counted."
         statement = replace(statement, caveats=(*statement.caveats, gone))
+    present = all_were_present(study, plan, history)
     return {
         "study": study.study.name,
         "study_digest": study.digest,
@@ -64,9 +67,7 @@ def certificate_of(
         "rounds": outcome.position.round,
         "stopped": outcome.stopped,
         "event": event_to_json(plan.event_after(total, counts)) if total or plan.is_counted else None,
-        "insiders": [
-            row.to_json() for row in insiders_of(plan, total, counts, all_present=all_were_present(plan, history))
-        ],
+        "insiders": [row.to_json() for row in insiders_of(plan, total, counts, all_present=present)],
         "ledgers": {
             name: {
                 "head": receipt.ledger_head if receipt.signature else sealed(receipt.ledger_head),
@@ -81,14 +82,16 @@ def certificate_of(
     }
 
 
-def all_were_present(plan: Plan, history: Sequence[JsonDict]) -> bool:
+def all_were_present(study: Study, plan: Plan, history: Sequence[JsonDict]) -> bool:
     """Returns whether every share of the noise is known to be in every sum.
 
-    Missing hospitals are noted of masked rounds only.
+    Missing hospitals are noted of masked rounds of training only; one that a round leaves out is not among them.
     """
-    return dropouts_of(plan.noiser) == 0 or (
-        plan.masked is not None and not any(line.get("missing") for line in history)
-    )
+    if dropouts_of(plan.noiser) == 0:
+        return True
+    if plan.masked is None or study.leaves_one_out or isinstance(plan.training, NothingTrained):
+        return False
+    return not any(line.get("missing") for line in history)
 
 
 def witness_of(history: Sequence[JsonDict]) -> dict[str, object] | None:

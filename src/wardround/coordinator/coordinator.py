@@ -110,9 +110,16 @@ class Coordinator:
         return None if self.masked is None else self.masked.witnesses.get(round)
 
     def tries(self, round: int) -> Tries | None:
-        """Returns the attempts of a round in which hospitals were missing; None where none was, or sums are open."""
-        found = None if self.masked is None else self.masked.tries.get(round)
-        return found if found is not None and found.missing else None
+        """Returns the attempts of a round in which hospitals were missing; None where none was, or sums are open.
+
+        Those of a count before round 1 stand with round 1.
+        """
+        rounds, tries = (0, 1) if round == 1 else (round,), {} if self.masked is None else self.masked.tries
+        found = [tries[one] for one in rounds if one in tries and tries[one].missing]
+        if not found:
+            return None
+        missing = {name: None for one in found for name in one.missing}
+        return Tries(1 + sum(one.attempts - 1 for one in found), tuple(missing))
 
     @property
     def counts_patients(self) -> bool:

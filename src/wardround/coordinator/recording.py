@@ -25,6 +25,7 @@ from wardround.models.card import WeightsCard
 from wardround.models.network import Network
 from wardround.models.vectors import named_weights
 from wardround.records.folder import RunFolder, RunRecord
+from wardround.records.json_object import JsonObject
 from wardround.records.reading import read_lines
 from wardround.records.signer import RECEIPTS
 from wardround.report.signal import Signal
@@ -88,10 +89,13 @@ def run_recorded(
             entry |= norms
         measured, headline = measure(round, models)
         if models is not None:
-            epsilon = coordinator.epsilon_after(round)
+            # A hospital that left may have been charged more than those that a coordinator of today has heard of.
+            before = read_lines(folder.path / "rounds.jsonl")
+            spent = [JsonObject(line, "rounds.jsonl").number("epsilon") for line in before if "epsilon" in line]
+            epsilon = max([coordinator.epsilon_after(round), *spent[-1:]])
             entry |= {"epsilon": number_to_json(epsilon)}
             shown = (f"ε {epsilon:.2f}" if math.isfinite(epsilon) else "ε ∞") + headline
-            signal = Signal.of(read_lines(folder.path / "rounds.jsonl"), weights.size)
+            signal = Signal.of(before, weights.size)
             shown += ", diverging: lower learning_rate" if signal is not None and signal.grows else ""
         again = "" if tries is None else f"  attempt {tries.attempts}, without {', '.join(tries.missing)}"
         observer.progress(round, schedule.num_rounds, shown + again)

@@ -116,7 +116,7 @@ def review(
         return Review(
             study=(study.study.name, study.digest),
             statement=statement_of(plan, simulated=False, seeded=seeded),
-            insiders=insiders_of(plan),
+            insiders=insiders_of(plan, all_present=not study.leaves_one_out),
             refusals=tuple(refusals(study, plan, policy)),
             has_begun=any(part.begun.study == study.digest for part in ledger.book().parts.values()),
             patients=len(persons),

@@ -28,6 +28,8 @@ TABLE = "patients.csv"
 
 _COLUMNS = ("picture", "patient")
 _OTHER_NAMES = {"image": "picture", "file": "picture", "id_code": "picture", "patient_id": "patient"}
+_FIRST_CHANNEL = "_0000"
+"""End of the name of a case's first file in nnU-Net."""
 _SHORTENED = r"\d(?:[.,]\d+)?[Ee]\+\d+"
 _LIKE_AN_ID = r"^(\D*\d+)\D"
 """A name that goes on after its first number, such as `person1_bacteria_1`, `p0001-2`, `IM-0031-0001`, `10_left`."""
@@ -195,11 +197,13 @@ def _finder(entries: Sequence[Entry]) -> Callable[[str], list[int]]:
     for number, entry in enumerate(entries):
         by_name[PurePosixPath(entry.file).name].append(number)
         by_stem[_stem(entry.file)].append(number)
-        by_case[re.sub(r"_\d{4}$", "", _stem(entry.file))].append(number)  # CASE_0000 of nnU-Net
+        if _stem(entry.file).endswith(_FIRST_CHANNEL):
+            by_case[_stem(entry.file).removesuffix(_FIRST_CHANNEL)].append(number)
 
     def find(written: str) -> list[int]:
         path = PurePosixPath(written.replace("\\", "/")).as_posix()
-        return by_path.get(path) or by_name.get(path) or by_stem.get(path) or by_case.get(path) or []
+        case = by_case.get(path, [])
+        return by_path.get(path) or by_name.get(path) or by_stem.get(path) or (case if len(case) == 1 else [])
 
     return find
 

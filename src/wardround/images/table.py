@@ -100,7 +100,8 @@ class Files:
         if self._beside is not None:
             places.append(posixpath.relpath(posixpath.join(self._beside, path), self._above))
         forms = [unicodedata.normalize("NFC", place) for place in places]
-        found = {self._composed.get(form) or self._any_case.get(form.casefold()) for form in forms} - {None}
+        exact = {self._composed.get(form) for form in forms} - {None}
+        found = exact or {self._any_case.get(form.casefold()) for form in forms} - {None}
         if len(found) > 1:
             return path, f"{written} is a file below the data folder, and another one beside the table"
         for name in found:

@@ -140,7 +140,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Repeats:
-    """The headline of other draws of the same run's noise: estimates, none of which was released."""
+    """The headline of other draws of the same run's noise: charged to no account, and outside the guarantee."""
 
     values: tuple[float, ...]
 
@@ -159,7 +159,7 @@ class Repeats:
         beside = "" if own is None else f"this model: {own:.3f}; "
         return (
             f"{beside}{len(self.values)} repeats of the noise: {self.mean:.3f} ± {self.spread:.3f} (standard "
-            "deviation), estimates that were not released"
+            "deviation); they are charged to no account, outside the guarantee, and their models were not kept"
         )
 
 

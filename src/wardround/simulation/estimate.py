@@ -142,7 +142,7 @@ def estimate(study: Study) -> Estimate:
     return Estimate(
         plan=plan,
         statement=statement_of(plan, simulated=True, seeded=study.study.seed is not None),
-        insiders=insiders_of(plan),
+        insiders=insiders_of(plan, all_present=not study.leaves_one_out),
         parameters=network.num_parameters,
         patients=patients,
         pictures=pictures,

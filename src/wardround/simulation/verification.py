@@ -222,7 +222,7 @@ def _promised(path: Path, study: Study, record: RunRecord, certificate: JsonObje
         refuse(path, "certificate.json", "certificate", f"print epsilon {expected.epsilon:.6g} or more")
     if (certificate.text("sentence"), certificate.text("short")) != (statement.sentence(), statement.short()):
         refuse(path, "certificate.json", "certificate", "have the sentences of its statement")
-    present = all_were_present(plan, record.rounds)
+    present = all_were_present(study, plan, record.rounds)
     rows = {row.adversary: row.epsilon for row in insiders_of(plan, releases, counts, all_present=present)}
     stated = {row.text("adversary"): row.number("epsilon") for row in certificate.objects("insiders")}
     if stated.keys() != rows.keys() or any(stated[name] < rows[name] * (1 - EXACT) for name in rows):

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Final, NoReturn
 
+from wardround.accounting.events import NoEvent, from_json, leaves
 from wardround.agreed.plans import plan_of
 from wardround.boundary.text import counted
 from wardround.config import Study
@@ -46,8 +47,15 @@ def check_receipts(
     receipts = {name: _receipt(path, root.section(name)) for name in root.values}
     certificate = JsonObject(record.certificate, "certificate.json")
     stated = certificate.named_objects("ledgers")
-    foreseen = plan.releases + (plan.counts if plan.is_counted else 0)
-    if root.values.keys() != names and certificate.section("statement").integer("releases") < foreseen:
+    has_event = certificate.values.get("event") is not None
+    covered = dict(leaves(from_json(certificate.section("event").values))) if has_event else {}
+
+    def covers(releases: int, counts: int) -> bool:
+        """Returns whether the certificate has so many sums and so many counts: one does not stand for another."""
+        event = plan.event_after(releases, counts) if releases or plan.is_counted else NoEvent()
+        return all(number <= covered.get(leaf, 0) for leaf, number in leaves(event))
+
+    if root.values.keys() != names and not covers(plan.releases, plan.counts):
         refuse(
             path, "certificate.json", "certificate", "count all that a hospital without a receipt may be charged"
         )
@@ -61,7 +69,7 @@ def check_receipts(
             raise RecordError(f"{RECEIPTS} in {path} does not hold. {error}", code="record-receipt") from None
         if name not in stated or stated[name].number("epsilon_spent") != receipt.epsilon_spent:
             refuse(path, "certificate.json", "certificate", f"have the charges that {name} signed")
-        if receipt.releases + receipt.counts > certificate.section("statement").integer("releases"):
+        if not covers(receipt.releases, max(1, receipt.counts)):
             refuse(path, "certificate.json", "certificate", f"count every release that {name} signed")
     _check_tested(path, study, record, receipts)
     if len({receipt.public_key for receipt in receipts.values()}) < len(receipts):
@@ -72,7 +80,9 @@ def check_receipts(
         "certificate covers it"
     )
     unpinned = f"receipts: the keys of {', '.join(strangers)} are not pinned here (--pins), and may be anybody's"
-    return (told,), ((unpinned,) if strangers else ())
+    silent = sorted(names - receipts.keys())
+    gone = f"charges of {', '.join(silent)}, without a receipt: all that the study lets it be charged is counted"
+    return (told,), (*((gone,) if silent else ()), *((unpinned,) if strangers else ()))
 
 
 def _check_tested(path: Path, study: Study, record: RunRecord, receipts: Mapping[str, Receipt]) -> None:

@@ -124,10 +124,12 @@ def served(folder):
     with head.service() as service:
         thread = threading.Thread(target=service.serve_forever, args=(0.01,))
         thread.start()
-        yield service
-        service.shutdown()
-        thread.join()
-    head.count.close()
+        try:
+            yield service
+        finally:
+            service.shutdown()
+            thread.join()
+            head.count.close()
 
 
 @pytest.fixture

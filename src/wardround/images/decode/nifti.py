@@ -58,7 +58,8 @@ class NiftiDecoder(Decoder):
                 header, _ = _header_of(head)
                 values += math.prod(_shape_of(header))
                 affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-                voxel_mm3 = float(np.prod(np.linalg.norm(affine[:3, :3], axis=0)))
+                own = float(np.prod(np.linalg.norm(affine[:3, :3], axis=0)))
+                voxel_mm3 = own if 0 < own < math.inf else None
             except Exception:  # as in read_nifti
                 continue
         return Extent(values, voxel_mm3)

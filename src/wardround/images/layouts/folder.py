@@ -64,7 +64,9 @@ def _by_table(store: Store, options: ReaderOptions) -> Listing:
 def _by_folders(store: Store, options: ReaderOptions) -> Listing:
     pictures, _ = files_in(store)
     beside_pictures = masks_beside(pictures)
-    unread = [name for name in store.names() if name.lower().endswith(OTHER_ENDINGS)]
+    unread = _of_classes(
+        [name for name in store.names() if name.lower().endswith(OTHER_ENDINGS)], pictures, options
+    )
     paths = {file: file.split("/") for file in [*pictures, *unread] if file not in beside_pictures}
     refusals = []
     inside = _parts_inside(paths.values())
@@ -106,6 +108,20 @@ def _by_folders(store: Store, options: ReaderOptions) -> Listing:
     )
 
 
+def _of_classes(unread: Sequence[str], pictures: Sequence[str], options: ReaderOptions) -> list[str]:
+    """Returns files in other formats that speak of a class: not beside published parts, nor of a class not stated."""
+    tops = {file.split("/")[0] for file in pictures if "/" in file}
+    depth = 1 if tops and all(top.casefold() in PARTS for top in tops) else 0
+    found = []
+    for file in unread:
+        path = file.split("/")
+        if len(path) < depth + 2 or (depth and path[0] not in tops):
+            continue
+        if options.classes is None or folded(path[depth]) in options.listed:
+            found.append(file)
+    return found
+
+
 def _parts_inside(paths: Iterable[Sequence[str]]) -> DataError | None:
     """Returns the refusal of published parts that lie in one folder, which should be the data folder."""
     deep = [path for path in paths if len(path) > 1]
@@ -144,8 +160,7 @@ def _listing(found: list[_Placed], options: ReaderOptions) -> tuple[Listing, Dat
     empty, meant, error = missing_class("a folder", folders, options.listed, options.left_out_values)
     class_names = tuple(sorted(folders - empty - meant, key=numbers_first))
     number = {name: label for label, name in enumerate(class_names)}
-    unread = [one for one in found if one.file.lower().endswith(OTHER_ENDINGS)]
-    kept = [one for one in found if folded(one.name) in number and one not in unread]
+    kept = [one for one in found if folded(one.name) in number and not one.file.lower().endswith(OTHER_ENDINGS)]
     entries = [
         Entry(
             one.file,
@@ -163,7 +178,8 @@ def _listing(found: list[_Placed], options: ReaderOptions) -> tuple[Listing, Dat
         LeftOut(
             one.file, f"files that are not read here (.{one.file.rpartition('.')[2].lower()})", folded(one.name)
         )
-        for one in unread
+        for one in found
+        if one.file.lower().endswith(OTHER_ENDINGS)
     )
     return Listing(tuple(entries), class_names, notes, left_out=gone), error
 

@@ -59,6 +59,7 @@ def share_passes(study: Study, plan: Plan, materials: Materials) -> bool:
         and not isinstance(part.noiser, ByCoordinator)
         and study.hospitals.is_reliable
         and robust_section(section) is None
+        and not section.leave_one_out
     )
 
 
