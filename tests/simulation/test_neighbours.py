@@ -95,7 +95,7 @@ def study_tables(layout, root, scheme, cache=None, people=16, **kind):
         "privacy": private | {"epsilon": 8.0, "delta": 1e-3, "clipping_norm": CLIP, "accountant": "rdp",
                               "images_per_patient": 2} | kind.get("privacy", {}),
         "training": kind.get("training", {}),
-        "federation": {"rounds": 2},
+        "federation": {"rounds": 2, "compare": []},  # references show figures of the model
         "performance": {"threads": 1} | ({} if cache is None else {"cache": str(cache)}),
     }  # fmt: skip
 

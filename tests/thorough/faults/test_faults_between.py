@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -161,8 +161,10 @@ def ill_answered(between, agent, coordinated, fault):
     elif coordinated["code"] == 2 and (len(found) != 1 or VICTIM not in found[0]):
         yield f"the coordinator does not name the hospital: {found}"
     log = home / "agent.log"
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    codes = {line["error"].get("code") for line in lines if "error" in line}
+    codes = set()
+    for line in log.read_text().splitlines() if log.exists() else []:
+        with suppress(json.JSONDecodeError):  # the fault may have met the line itself
+            codes.add(json.loads(line).get("error", {}).get("code"))
     cause = machine_error(OSError(fault["error"], ""), "a file")
     assert cause is not None
     causes = [os.strerror(fault["error"]), *(["Input/output error", "SQLite"] if fault["kind"] == ONCE else [])]
