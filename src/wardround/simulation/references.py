@@ -58,7 +58,7 @@ class Reference:
 
 
 REPEATS, NUM_REPEATS = "repeats", 5
-"""The run again with other noise: its spread. The released model is the run's own, whatever the repeats reach."""
+"""The run again with other noise: its spread. The released model is the run's own, however the repeats end."""
 
 _QUICK_RESAMPLES = 2  # intervals of single repeats are not shown
 
