@@ -302,7 +302,7 @@ class Study(Section):
 
     @property
     def stream_name(self) -> str:
-        """The study's part of the name of every seeded stream: its public name, whatever the layout of its file.
+        """The study's part of the name of every seeded stream: its public name, not the layout of its file.
 
         Two seeded studies of one name and one seed share their draws; a seeded run is not private anyway.
         """
