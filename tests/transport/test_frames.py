@@ -45,8 +45,8 @@ def test_a_frame_that_is_none_is_refused_at_its_header(name):
 def test_a_content_is_read_only_and_outlives_the_frames_behind_it():
     reader = FrameReader(40)
     reader.feed(framed(b"one") + framed(b"two")[:4])
-    _, one = reader.take()
+    one = reader.take()
     reader.feed(framed(b"two")[4:])
-    _, two = reader.take()
-    assert (bytes(one), bytes(two)) == (b"one", b"two")
-    assert one.readonly and two.readonly
+    frames = [one, reader.take()]
+    assert frames == [(Kind.MESSAGE, b"one"), (Kind.MESSAGE, b"two")]
+    assert all(frame is not None and frame[1].readonly for frame in frames)
