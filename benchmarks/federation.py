@@ -21,9 +21,9 @@ whose bytes are as many. A round over FLARE has what hospitals compute besides, 
 
 The whole table has 45 rows from 36 runs, of 9 rounds at 3.5 k parameters, 6 at 0.7 M and 3 at 11 M. Each row is written
 to `--out` as soon as it is measured, and the same command goes on behind the rows that are there. `GB` is by how much
-the machine's available memory fell during the run: at 11 M parameters 7.9 for eight hospitals over sockets; over FLARE the peaks of
-four hospitals' processes were 8.2 together, about 1.5 a hospital. Run on a quiet machine, with `OMP_NUM_THREADS=1` for
-this process too.
+the machine's available memory fell during the run: at 11 M parameters 7.9 for eight hospitals over sockets; over FLARE
+the peaks of four hospitals' processes were 8.2 together, about 1.5 a hospital. Run on a quiet machine, with
+`OMP_NUM_THREADS=1` for this process too.
 """
 
 import argparse
