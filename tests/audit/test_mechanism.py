@@ -16,6 +16,7 @@ from wardround.audit.study import audit_study
 from wardround.config import parse_study
 from wardround.coordinator.observer import Silent
 from wardround.errors import StudyError
+from wardround.privacy.plans.releases import noised_counts
 from wardround.randomness import Randomness
 
 ALPHA = 0.01
@@ -68,11 +69,11 @@ def test_hospitals_that_miss_noise_under_masks_end_the_audit_with_a_contradictio
 
 
 def test_gradients_that_are_not_clipped_are_a_contradiction(monkeypatch):
-    monkeypatch.setattr("wardround.training.workbench.clipped_sums_by_group", _unclipped(), raising=True)
+    monkeypatch.setattr("wardround.training.workbench.clipped_sums_by_group", unclipped(), raising=True)
     assert canaries_of(study_of({"sum": "simulated", "noise_multiplier": 3.0})).contradictions != ()
 
 
-def _unclipped():
+def unclipped():
     from wardround.per_patient.clipped_sum import clipped_sums_by_group as clipped
 
     def sums(*arguments, clipping_norm, **options):
@@ -80,6 +81,30 @@ def _unclipped():
         return [replace(one, sensitivity=clipping_norm) for one in found]
 
     return sums
+
+
+@pytest.mark.parametrize("privacy", family([{"trust": "nobody"}, {"sum": "simulated"}]))
+def test_a_count_without_noise_is_a_contradiction(monkeypatch, privacy):
+    study = study_of({"num_patients": None, **privacy})
+    assert audit_two_worlds(study, 30, ALPHA, quiet, count=True).contradictions == ()
+    exact_count(monkeypatch)
+    assert audit_two_worlds(study, 30, ALPHA, quiet, count=True).contradictions != ()
+
+
+class Still:
+    """A stream without noise."""
+
+    def add_normal(self, values, std):
+        pass
+
+
+def exact_count(patch):
+    def counts(part, values, stream, *hospitals):
+        del stream
+        return noised_counts(part, values, Still(), *hospitals)
+
+    patch.setattr("wardround.hospital.agent.noised_counts", counts)
+    patch.setattr("wardround.simulation.union.noised_counts", counts)
 
 
 @pytest.mark.thorough
