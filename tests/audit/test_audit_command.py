@@ -94,7 +94,12 @@ def test_a_broken_scheme_that_is_missed_exits_with_three(wardround, monkeypatch)
 @pytest.mark.parametrize(("given", "runs"), [((), 16_000), (("--runs", 40), 40)])
 def test_the_broken_schemes_are_run_as_often_as_is_asked(wardround, monkeypatch, given, runs):
     asked = []
-    monkeypatch.setattr("wardround.audit.broken.try_all", lambda seed, runs: asked.append(runs) or [])
+
+    def try_all(seed, runs):
+        asked.append(runs)
+        return []
+
+    monkeypatch.setattr("wardround.audit.broken.try_all", try_all)
     assert wardround("audit", "--broken", *given).code == 0
     assert asked == [runs]
 

@@ -7,14 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.audit.test_mechanism import Still, exact_count, unclipped
+from tests.audit.test_mechanism import exact_count, unclipped
 from tests.audit.test_procedure import by_position
 
 from wardround.audit.findings import CLEAN, CONTRADICTION
 from wardround.hospital.agent import Agent
-from wardround.privacy.plans import plan as plan_module
+from wardround.privacy.plans.costs import event_of
 
 NAMES = ("hospital-1", "hospital-2", "hospital-3")
+
+
+class Still:
+    """A stream without noise."""
+
+    def add_normal(self, values, std):
+        pass
 
 
 def no_noise_at_one_hospital(patch):
@@ -37,8 +44,7 @@ def no_noise_under_masks(patch):
 
 
 def one_round_claimed(patch):
-    event_of = plan_module.event_of
-    patch.setattr(plan_module, "event_of", lambda part, releases: event_of(part, min(releases, 1)))
+    patch.setattr("wardround.privacy.plans.plan.event_of", lambda part, releases: event_of(part, min(releases, 1)))
 
 
 def others_move(patch):
