@@ -2,6 +2,8 @@
 
 import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +19,19 @@ if TYPE_CHECKING:
 
 NOT_ALL = 3
 """Exit code where some pictures could not be read; 0 where all were, 2 where nothing could be done."""
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Holds garbage collection during imports: torch's 165,000 objects stay, and took a seventh of the start."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def predict(
@@ -44,15 +59,13 @@ def predict(
 
     Exit codes: 0 every picture was read, 3 some were not (the table says why), 2 nothing could be done.
     """
-    gc.disable()  # torch's modules are 165,000 objects that stay; collecting among them took a seventh of the start
-    from wardround.errors import DataError
-    from wardround.inference.answers import Segmented, Unanswered
-    from wardround.inference.files import Folder, nifti_of, write
-    from wardround.inference.model import load
-    from wardround.inference.tables import csv_of, json_of, lines_of
+    with _uncollected():
+        from wardround.errors import DataError
+        from wardround.inference.answers import Segmented, Unanswered
+        from wardround.inference.files import Folder, nifti_of, write
+        from wardround.inference.model import load
+        from wardround.inference.tables import csv_of, json_of, lines_of
 
-    gc.freeze()
-    gc.enable()
     if not model.startswith(("http://", "https://")):
         loaded = load(model, member)
     elif member is None:
