@@ -58,12 +58,13 @@ def test_lines_state_the_rule_and_the_guarantee(wardround, folder, picture):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["{run}", "{empty}"], ["{empty}", "{picture}"], ["{run}", "{picture}", "--masks", "{empty}"],
-                  ["{run}", "{picture}", "--csv", "{empty}/no/table.csv"]]
+    "arguments", [["{run}", "{empty}"], ["{run}", "{text}"], ["{empty}", "{picture}"],
+                  ["{run}", "{picture}", "--masks", "{empty}"], ["{run}", "{picture}", "--csv", "{empty}/no/table.csv"]]
 )  # fmt: skip
 def test_what_cannot_be_done_is_one_sentence_and_2(wardround, folder, picture, tmp_path, arguments):
     (tmp_path / "empty").mkdir()
-    places = {"run": folder, "empty": tmp_path / "empty", "picture": picture}
+    (tmp_path / "text.png").write_text("no picture")
+    places = {"run": folder, "empty": tmp_path / "empty", "picture": picture, "text": tmp_path / "text.png"}
     done = wardround("predict", *(argument.format(**places) for argument in arguments))
     assert done.code == 2
     assert done.err.startswith("wardround: ")

@@ -57,7 +57,7 @@ def predict(
 ) -> None:
     """Predict new pictures by a run's model: class, probabilities, uncertain or not, and what lies outside its recipe.
 
-    Exit codes: 0 every picture was read, 3 some were not (the table says why), 2 nothing could be done.
+    Exit codes: 0 every picture was read, 3 some were not (the answers say why), 2 none was, or nothing could be done.
     """
     with _uncollected():
         from wardround.errors import DataError
@@ -104,10 +104,6 @@ def predict(
         if isinstance(answer, Segmented):  # any number of volumes go through a small memory
             answer = replace(answer, mask=answer.mask[:0], logits=answer.logits[:0])
         answers.append(answer)
-    if not answers:
-        raise DataError(
-            "pictures must be there, got none in what was named; check the paths.", code="data-no-pictures"
-        )
     if csv is not None:
         write(csv, csv_of(loaded, answers).encode("utf-8", "backslashreplace"))
     if as_json:
@@ -123,6 +119,11 @@ def predict(
         if faults:
             say(f"{counted(len(faults), 'DICOM object')} could not be made: {faults[0]}", error=True)
     unread = sum(isinstance(answer, Unanswered) for answer in answers)
+    if unread == len(answers):
+        raise DataError(
+            "at least one picture must be readable, got none in what was named; the answers say why.",
+            code="data-no-pictures",
+        )
     if unread:
         say(f"{unread:,} of {counted(len(answers), 'picture')} could not be read; the answers say why", error=True)
     if unread or faults:
