@@ -131,7 +131,7 @@ def made(case: Case, place: Path, cache: Path) -> Made:
     options = dict(case.options)
     networks = [drawn(case.network, recipe, case.classes, seed=n + 1, **options) for n in range(case.members)]
     own = options.get("backbone")
-    of_network = {"standardise_weights": True} if "standardise_weights" in options else {}
+    of_network: dict[str, Any] = {"standardise_weights": True} if "standardise_weights" in options else {}
     if isinstance(own, OwnEncoder):
         of_network = {"own": OwnEncoderCard(**asdict(own))}
     fields = {"operating_points": _points(classes)} if case.calibrated else {}
@@ -159,7 +159,7 @@ def _pictures(root: Path, has_masks: bool) -> Iterator[tuple[str, str]]:
     turned = Image.Exif()
     turned[0x0112] = 6
     # A mask lies on pixels as they are stored, so that a turned picture has none.
-    kinds = {
+    kinds: dict[str, tuple[str, dict[str, Any]]] = {
         "0.png": ("L", {}), "1.png": ("RGB", {}), "2.jpg": ("RGB", {} if has_masks else {"exif": turned}),
         "3.png": ("I;16", {}),
     }  # fmt: skip

@@ -172,11 +172,11 @@ def test_a_page_of_every_network_gives_the_logits_of_predict(name, tmp_path, cac
     shown = browse(tmp_path / "page.html", paths, quick=True, logits=True)["answers"]
     for mine, answer in zip(shown, found.model.predict(paths), strict=True):
         assert mine["fault"] is None
+        assert isinstance(answer, Classified | Segmented)
         assert mine["isUncertain"] == answer.uncertain
         if isinstance(answer, Segmented):
             np.testing.assert_allclose(mine["values"], list(answer.shares.values()), rtol=0, atol=1e-4)
         else:
-            assert isinstance(answer, Classified)
             np.testing.assert_allclose(mine["values"], list(answer.probabilities.values()), rtol=0, atol=1e-4)
             scale = max(1.0, float(np.abs(answer.logits).max()))
             np.testing.assert_allclose(mine["logits"], answer.logits, rtol=0, atol=1e-4 * scale)
@@ -223,8 +223,10 @@ def raced(page, pictures, tmp_path):
         ("l.png", "text", "looking"), ("text", "grey.jpg", "reading"),
     ]  # fmt: skip
     seconds = list(dict.fromkeys(second for _, second, _ in pairs))
-    races = [(None, files[name], "") for name in seconds]
-    races += [(files[first], files[second], when) for first, second, when in pairs]
+    races = [
+        *((None, files[name], "") for name in seconds),
+        *((files[first], files[second], when) for first, second, when in pairs),
+    ]
     found = browse(page, [], races=races)["races"]
     alone = {name: one["last"] for name, one in zip(seconds, found, strict=False)}
     assert len({one["picture"] for name, one in alone.items() if name != "text"}) == len(seconds) - 1

@@ -93,7 +93,8 @@ def pngs():
         yield mode.lower(), saved_as(image, format="PNG")
     deep = (np.asarray(grey).astype(np.uint16) * 16 + 3).astype(np.uint16)
     yield "16", saved_as(Image.fromarray(deep), format="PNG")
-    yield "wide", saved_as(grey.resize((900, 40)), format="PNG")
+    for name, size in {"wide": (900, 40), "tall": (90, 150), "high": (40, 900), "square": (150, 150)}.items():
+        yield name, saved_as(grey.resize(size), format="PNG")
     yield "one", saved_as(grey.resize((1, 1)), format="PNG")
     yield from every_png()
 
