@@ -6,6 +6,7 @@ from datetime import datetime
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
@@ -334,3 +335,14 @@ def test_what_a_person_forbids_while_a_study_runs_is_refused_from_the_next_messa
         path.write_text(before)
         assert isinstance(asked(desk, MASKED, announced, 1, exchange=3), Signed)
         assert asked(desk, MASKED, GiveReceipt(), exchange=3).releases == 0
+
+
+def test_a_closed_desk_leaves_the_threads_of_the_process(north):
+    before = torch.get_num_threads()
+    with (north / "policy.toml").open("a") as file:
+        file.write(f"threads = {before + 1}\n")
+    accepted(north, ONE)
+    with Desk(north) as desk:
+        desk.open(ONE.digest)
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before

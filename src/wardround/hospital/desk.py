@@ -102,6 +102,7 @@ class Desk:
         self._stack = ExitStack()
         self._open: dict[str, _Open] = {}
         self._threads = torch.get_num_threads()
+        self._stack.callback(torch.set_num_threads, self._threads)
 
     def __enter__(self) -> "Desk":
         return self
