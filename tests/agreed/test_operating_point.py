@@ -72,11 +72,11 @@ def test_the_noise_of_a_threshold_is_what_draws_show():
     assert np.std([threshold.score for threshold in found]) == pytest.approx(found[0].noise_std, rel=0.1)
 
 
-@pytest.mark.parametrize("mean", [-4.0, 0.0, 12.0, 18.0, 20.0])
+@pytest.mark.parametrize("mean", [-7.0, 0.0, 12.0, 20.0, 26.0])
 def test_a_mean_is_told_from_its_turns(mean):
-    """Scores of a class from -9 to 26, in nats, and those of others below them, half of them far below."""
+    """Scores of a class from -9 to 28, in nats, and those of others below them, half of them far below."""
     draw = np.random.default_rng(4)
-    ill, well = draw.normal(mean, 2.0, 20_000), draw.normal(-mean - 5.0, 2.0, 20_000)
+    ill, well = draw.normal(mean, 2.0, 20_000), draw.normal(min(mean, -mean) - 3.0, 2.0, 20_000)
     logits = np.stack([np.zeros(40_000), np.concatenate([ill, well])], axis=1)
     logits[30_000:, 1] = -60.0
     labels = np.repeat([1, 0], 20_000)

@@ -96,8 +96,7 @@ def _of(sums: Rows64, side: int) -> tuple[float, float]:
     """Returns mean and variance of a normal score, in nats, from sums of 1, sine and cosine.
 
     An angle says the mean up to whole turns: it is taken from a quarter turn against `side` to three quarters along it,
-    which holds the scores that `wardround.training.scores` tells apart. `side` is 1 for a class and -1 for the others.
-    The variance is at most 0 where the noise hides it.
+    -9 to 28 for a class (`side` = 1) and -28 to 9 for the others (-1). The variance is at most 0 where noise hides it.
     """
     angle = side * math.atan2(sums[1], sums[2])
     length = math.hypot(sums[1], sums[2]) / sums[0]

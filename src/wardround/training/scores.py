@@ -1,14 +1,13 @@
 """Moments of class scores: one row a patient, whose noised sum gives thresholds and a calibration.
 
 A score is the logit of a class less the largest logit of the others. Of two classes one score says all (that of the
-second class); of K > 2 classes there is one score for each. A score is cut to -9 to 26 for pictures of the class, and
-to -18 to 9 for others, within one turn of the circle below. A picture of class y gives, for each score s,
-e_[y is the class] (x) (1, sin(s / 6), cos(s / 6)): six numbers, of squared norm 2 whatever the score. A patient gives
-the mean over their pictures.
+second class); of K > 2 classes there is one score for each. A picture of class y gives, for each score s,
+e_[y is the class] (x) (1, sin(s / 6), cos(s / 6)): six numbers, of squared norm 2 whatever the score. Scores of
+pictures of other classes are at least -18. A patient gives the mean over their pictures.
 
 The sums are a count and, at one frequency, the characteristic function of the scores, E exp(i s / 6): of normal scores
-with mean m and deviation d it is exp(i m / 6 - d^2 / 72). Powers of the score up to the same 26 would be released with
-the noise that so large a score needs.
+with mean m and deviation d it is exp(i m / 6 - d^2 / 72). Powers of the score would have to be cut at
+a largest score, and be released with the noise that this needs.
 
 Released: the sum over patients, with noise (`wardround.federation.strategies.scored`). Sensitivity: with S scores the
 mean's norm is at most sqrt(2 S); rows are divided by that and multiplied by the clipping norm C, so that one patient,
@@ -36,9 +35,8 @@ Rows64 = npt.NDArray[np.float64]
 SCALE = 6.0
 """The score, in nats, that makes an angle of 1."""
 
-_LEAST, _MOST, _MOST_OF_OTHERS = -9.0, 26.0, 18.0
-"""Scores of a class that are told apart, and, with the other sign, of the other classes; less than 12 pi apart.
-Others may be of two kinds, near and far: means of two angles are between them only within half a turn, 6 pi."""
+_LEAST_OF_OTHERS = -18.0
+"""Other classes may be of two kinds, near and far. A mean angle lies between theirs only within half a turn, 6 pi."""
 
 MOMENTS = 3
 """1, sine and cosine."""
@@ -107,8 +105,8 @@ def moments_of(logits: Rows64, labels: npt.NDArray[np.int64]) -> Rows64:
     """
     own = np.array([[1]]) if logits.shape[1] == 2 else np.arange(logits.shape[1])[None]
     is_own = labels[:, None] == own
-    side = np.where(is_own, 1.0, -1.0)
-    cut = side * np.nan_to_num(np.clip(side * scores_of(logits), _LEAST, np.where(is_own, _MOST, _MOST_OF_OTHERS)))
+    scores = np.nan_to_num(scores_of(logits))
+    cut = np.where(is_own, scores, np.maximum(scores, _LEAST_OF_OTHERS))
     waves = [np.vectorize(wave, otypes=[np.float64])(cut / SCALE) for wave in (math.sin, math.cos)]
     trio = np.stack([np.ones_like(cut), *waves], axis=2)
     return np.concatenate([trio * ~is_own[:, :, None], trio * is_own[:, :, None]], axis=2).reshape(len(labels), -1)
