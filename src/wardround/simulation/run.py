@@ -24,11 +24,11 @@ from wardround.coordinator.observer import Observer
 from wardround.coordinator.recording import Measure, report_on, run_recorded, write_card, write_model
 from wardround.coordinator.rounds import JsonDict, Models
 from wardround.errors import BudgetExhausted, RecordError, StudyError
-from wardround.models.linear import linear_layer
+from wardround.hospital.pictures import device_of, kept_on_processor
 from wardround.privacy.plans.kinds import NoisedPictures
 from wardround.privacy.plans.plan import Plan
 from wardround.published import published
-from wardround.records.environment import describe_environment, threads_of
+from wardround.records.environment import describe_environment, device_in, threads_of
 from wardround.records.folder import RunFolder, RunRecord
 from wardround.records.reading import read_json
 from wardround.records.signed import check_signed, verified
@@ -76,6 +76,7 @@ def run_study(
     plan = plan_of(study)
     check_references(study, plan)
     _check_cap(study, plan)
+    device_of(study)
     with using_threads(study.performance.threads):
         materials = gather(study, observer)
     plan = replace(plan, persons=materials.images.persons)
@@ -88,7 +89,9 @@ def run_study(
     ):
         folder.write_json(
             "environment.json",
-            describe_environment(threads) | _identity(study, materials),
+            describe_environment(threads)
+            | {"device": materials.workbench.device.type}
+            | _identity(study, materials),
         )
         materials = _admitted(study, materials, accounts, observer)
         folder.write_patients(*patient_table(materials))
@@ -120,6 +123,7 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
         if study.digest != signed.study_digest:
             raise _changed("study_digest", path)
         key = own_key()
+        study = _repeated(study, device_in(environment))
         observer.stage("computing the privacy plan")
         plan = plan_of(study)
         materials = gather(study, observer)
@@ -143,6 +147,12 @@ def resume_run(path: Path, observer: Observer) -> RunRecord:
             return _train(study, plan, materials, folder, accounts, observer)
     finally:
         folder.close()
+
+
+def _repeated(study: Study, device: str) -> Study:
+    """Returns the study on the device that its run began on: another one gives other bits."""
+    performance = study.performance.model_copy(update={"device": device})
+    return study.model_copy(update={"performance": performance})
 
 
 def _changed(what: str, path: Path) -> RecordError:
@@ -173,8 +183,7 @@ def _threads_for(study: Study, materials: Materials) -> int:
     if study.performance.threads is not None:
         return study.performance.threads
     cores, network, images = torch.get_num_threads(), materials.workbench.network, materials.images
-    is_fixed = study.study.seed is not None or linear_layer(network) is not None
-    if cores == 1 or is_fixed or getattr(study.privacy, "sum", None) == "masked":
+    if cores == 1 or kept_on_processor(study, network) is not None:
         return 1
     # On a copy: the guards of the network have seen no batch before its first real one.
     own = replace(network, trained=copy.deepcopy(network.trained))
