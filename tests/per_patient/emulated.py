@@ -76,7 +76,8 @@ class Emulation(TorchDispatchMode):
         if not there and (to is None or torch.device(to).type == "cpu"):
             return func(*args, **kwargs)
         strangers = [value for value in given if not isinstance(value, There) and value.ndim > 0]
-        if strangers and there and name not in _COPIES | _INDICES:
+        is_free = name in _COPIES or (name in _INDICES and isinstance(args[0], There))
+        if strangers and there and not is_free:
             raise RuntimeError(f"{name}: Expected all tensors to be on the same device")
         owners = {id(value.near): value for value in there}
         near = tree_map(lambda value: value.near if isinstance(value, There) else value, (args, kwargs))

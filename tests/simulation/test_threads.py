@@ -9,7 +9,7 @@ from wardround.agreed.plans import plan_of
 from wardround.coordinator.observer import Silent
 from wardround.per_patient.guards.company import _SEEN
 from wardround.privacy.plans.releases import share_of_patients
-from wardround.simulation import run
+from wardround.simulation import estimate, run
 from wardround.training import threads
 
 CORES = 3
@@ -96,7 +96,7 @@ def test_the_step_that_is_timed_looks_at_no_patient_and_changes_no_weight(tiny_s
     pixels = materials.images.pixels.copy()
     before = materials.workbench.initial_weights.copy()
     monkeypatch.setattr(run, "faster", lambda step, cores: step() and cores)
-    timed, inner = [], run.made_up_bench
+    timed, inner = [], estimate.made_up_bench
 
     def made_up_bench(*arguments):
         timed.append(arguments[-1])
