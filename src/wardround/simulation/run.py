@@ -50,7 +50,7 @@ from wardround.simulation.results import patient_table, results_of
 from wardround.training.threads import faster, using_threads
 
 _MOST_PICTURES = 64
-"""Of the step whose time decides on the threads: larger kernels gain no less from all cores, and take longer."""
+"""Largest step whose time decides on the threads: still larger kernels gain no less from all cores, and take longer."""
 
 _QUICK_RESAMPLES = 2  # intervals during training are not shown
 _NAMES = {"study_digest": "study file", "weights_sha256": "weights file"}
