@@ -20,6 +20,10 @@ from wardround.simulation import run
 from wardround.training.device import CPU, GPU
 
 CNN = {"study": {"seed": None}, "model": {"name": "small_cnn"}}
+LOCAL = {
+    "training": {"augment": {"flip": ["horizontal"]}}, "federation": {"strategy": "fedavg"},
+    "privacy": {"trust": "nobody"},
+}  # fmt: skip
 MASKED = CNN | {"privacy": {"sum": "masked", "num_patients": 32}}
 
 
@@ -82,9 +86,7 @@ def test_a_resumed_run_keeps_its_device(tiny_study, tmp_path, monkeypatch, witho
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(
-    "sections", [{}, {"training": {"augment": {"flip": True}}}, {"federation": {"strategy": "fedavg"}}]
-)
+@pytest.mark.parametrize("sections", [{}, LOCAL], ids=["sums", "local steps on varied pictures"])
 def test_a_whole_run_is_computed_on_the_gpu(tiny_study, tmp_path, monkeypatch, without_charts, sections):
     kernels, inner = [], Emulation.__torch_dispatch__
 
