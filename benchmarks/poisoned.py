@@ -186,7 +186,7 @@ class Scenario:
         workbench = self.pool.workbench
         randomness = Randomness(self.study.study.seed, f"poisoned/{self.attack}")
         aggregator = open_aggregator(self.study, self.plan, randomness)
-        strategy = strategy_of(self.study, self.plan, aggregator)
+        strategy = strategy_of(self.study, self.plan, aggregator, classes=2)
         channel = InProcessChannel(tuple(self.hospitals), lambda requests: self.answers(requests, randomness))
         state = strategy.init(workbench.initial_weights, channel)
         mean = np.zeros_like(workbench.initial_weights)

@@ -135,7 +135,8 @@ def test_score_rounds_are_one_release_of_their_share_of_mu():
     ill, well = draw.normal(2.0, 1.5, 1200), draw.normal(-1.0, 1.5, 800)
     exact = np.concatenate([sums(well), sums(ill)]) * unit_of(2, 0.25)
     aggregator = Moments(part.noise.noise_multiplier * 0.25 * math.sqrt(5 / 4), exact, 4000)
-    strategy, nobody = strategy_of(study, plan, aggregator), SimpleNamespace(hospitals=("a",))
+    strategy = strategy_of(study, plan, aggregator, classes=2)
+    nobody = SimpleNamespace(hospitals=("a",))
     channel: Any = nobody
     state = strategy.init(np.zeros(4000, dtype=np.float32), channel)
     for round in range(1, study.rounds + 1):

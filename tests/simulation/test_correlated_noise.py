@@ -86,7 +86,7 @@ def test_bands_are_chosen_where_they_are_not_given(tiny_study):
 
 def test_a_rounds_sum_is_divided_by_the_public_size_of_a_cohort(tiny_study):
     study = tiny_study(privacy=CORRELATED | {"cohorts": 4, "num_patients": 32})
-    strategy = strategy_of(study, plan_of(study), PlainSum())
+    strategy = strategy_of(study, plan_of(study), PlainSum(), classes=2)
     assert isinstance(strategy, FedSGD)
     assert strategy.sampling_prob * 32 == 8
 

@@ -57,6 +57,14 @@ def test_a_subtype_study_has_three_classes(tiny_study):
     assert three * 2 == two * 3
 
 
+@pytest.mark.parametrize("number", [2, 4])
+def test_without_a_folder_the_schedule_is_that_of_the_classes_in_the_study(tiny_study, number):
+    named = {"layout": "folder", "classes": [f"class-{one}" for one in range(number)], "phantom": None}
+    schedule = estimate(tiny_study(data=named, model={"name": "features", "encoder": "hog"})).schedule
+    assert schedule is not None
+    assert schedule.classes == number
+
+
 def test_comparisons_take_their_time_as_well(tiny_study, monkeypatch):
     monkeypatch.setattr("wardround.simulation.estimate._probe", lambda *_: (1.0, 0))
     alone = estimate(tiny_study())

@@ -142,7 +142,7 @@ def test_every_kept_vector_follows_from_what_the_strategy_was_given(tiny_study, 
     given, hospitals = answers_of_a_run(study, tmp_path / "run", monkeypatch)
     for name in ("ask", "ask_sum"):
         monkeypatch.setattr(Call, name, lambda *_: given.pop(0))
-    strategy, channel = strategy_of(study, plan, PlainSum()), Nobody(hospitals)
+    strategy, channel = strategy_of(study, plan, PlainSum(), classes=2), Nobody(hospitals)
     memory = Memory()
     position = Position(0, strategy.init(gather(study, Silent()).workbench.initial_weights, channel))
     memory.write_checkpoint(0, position.to_arrays())

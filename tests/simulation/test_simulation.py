@@ -1,19 +1,23 @@
 """Simulated federations as whole runs: hospitals that answer as one, and hospitals that are away or late."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.cases import family
 from tests.charges import charges_in
 
 import wardround.simulation.federate as assemble
 from wardround.agreed.plans import plan_of
 from wardround.config import parse_study
+from wardround.config.recipe import LOGIT_NOISE, TWO_CLASS_NOISE
 from wardround.coordinator.observer import Silent
 from wardround.errors import FederationError, StudyError
 from wardround.federation.robust import Median, Robust
 from wardround.federation.strategies.fedsgd import FedSGD
+from wardround.federation.strategies.scored import Scored
 from wardround.ledger.file import LedgerFile
 from wardround.privacy.plans.calibrate import alone
 from wardround.records.arrays import arrays_from_file
@@ -46,6 +50,28 @@ def test_hospitals_answer_as_one_only_where_each_rounds_noise_is_its_own(tiny_st
     federation, ledger = federation_of(tiny_study(privacy={**SECURE, "plan": plan, **fields}), tmp_path)
     assert isinstance(federation.coordinator.strategy, FedSGD)
     assert isinstance(federation.coordinator.strategy.aggregator, JointSum) == together
+    ledger.close()
+
+
+@pytest.mark.parametrize(("classes", "noise"), [(2, TWO_CLASS_NOISE), (3, LOGIT_NOISE)])
+def test_check_and_a_run_take_the_rate_of_the_classes_in_the_data(tiny_study, tmp_path, classes, noise):
+    """The study names no class: the listing and the pictures have the same ones."""
+    draw = np.random.default_rng(0)
+    for number in range(12):
+        path = tmp_path / "pictures" / f"class-{number % classes}" / f"patient-{number}" / "view.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(draw.integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
+    study = tiny_study(
+        data={"layout": "folder", "path": str(tmp_path / "pictures"), "phantom": None},
+        model={"name": "features", "encoder": "hog"}, privacy={"num_patients": 10, "clipping_norm": None},
+    )  # fmt: skip
+    schedule = estimate(study).schedule
+    assert schedule is not None
+    federation, ledger = federation_of(study, tmp_path)
+    of = federation.coordinator.strategy
+    sgd: Any = of.inner if isinstance(of, Scored) else of
+    assert sgd.learning_rate == schedule.rule
+    assert schedule.rule.each == pytest.approx(noise / 0.25 * schedule.mu / schedule.total)
     ledger.close()
 
 

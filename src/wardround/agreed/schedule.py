@@ -20,6 +20,7 @@ class Schedule:
 
     Attributes:
         recipe: of which the rule is.
+        classes: of the network; the recipe's noise is by their number.
         learning_rate: a number, or one that follows from the number of patients.
         rule: the learning rate that the recipe would take.
         mu: Gaussian privacy parameter of the noise in a sum, over all rounds: sqrt(rounds) over its noise multiplier.
@@ -30,6 +31,7 @@ class Schedule:
     """
 
     recipe: HeadRecipe
+    classes: int
     rounds: int
     learning_rate: Rate
     rule: PerPatient
@@ -45,7 +47,8 @@ class Schedule:
         """Returns the schedule and its reason."""
         last = f"the mean of the last {counted(round(self.average_last * self.rounds), 'round')}"
         end = last if self.average_last else "the last round's weights"
-        factor = self.recipe.noise / self.clipping_norm
+        noise = self.recipe.noise_for(self.classes)
+        factor = noise / self.clipping_norm
         why = f"{factor:g} mu n / {self.total:.0f}, mu = {self.mu:.3f} of the noise in a sum"
         n = self.num_patients
         ruled = (
@@ -54,10 +57,10 @@ class Schedule:
             else f"{self.rule.at(n):.3g} = {why}, n = {n} patients"
         )
         if isinstance(self.learning_rate, PerPatient):
-            rate = (
-                f"learning rate {ruled}: the noise in a {'class score' if self.recipe.scores else 'weight'} is then "
-                f"{self.recipe.noise:g} at any n and epsilon"
-            )
+            where = "weight"
+            if self.recipe.scores:
+                where = f"score of {'two' if self.classes == 2 else 'several'} classes"
+            rate = f"learning rate {ruled}: the noise in a {where} is then {noise:g} at any n and epsilon"
         else:
             rate = f"learning rate {self.learning_rate:g} as the study gives it (the rule: {ruled})"
         share = self.score_rounds / (self.rounds + self.score_rounds)
@@ -157,15 +160,16 @@ def feasibility(mu: float, num_patients: float, classes: int) -> str:
     return f"{said}; {expected_loss(number).sentence()}"
 
 
-def schedule_of(study: Study, plan: Plan) -> Schedule | None:
-    """Returns the schedule of a private head; None for a study that the recipe is not for."""
+def schedule_of(study: Study, plan: Plan, classes: int) -> Schedule | None:
+    """Returns the schedule of a private head of so many classes; None for a study that the recipe is not for."""
     section, part = study.federation, plan.training
     recipe = study.recipe
     if recipe is None or not isinstance(section, FederatedSGD) or not isinstance(part, NoisedGradients):
         return None
-    rule, size = _rule(study, recipe, section, part), plan.public_size
+    rule, size = _rule(study, recipe, section, part, classes), plan.public_size
     return Schedule(
         recipe=recipe,
+        classes=classes,
         rounds=study.training_rounds,
         learning_rate=rule if section.learning_rate == "auto" else section.learning_rate,
         rule=rule,
@@ -179,8 +183,8 @@ def schedule_of(study: Study, plan: Plan) -> Schedule | None:
     )
 
 
-def rate_of(study: Study, section: FederatedSGD, plan: Plan) -> Rate:
-    """Returns the learning rate of a descent on noised sums, as given or by the rule.
+def rate_of(study: Study, section: FederatedSGD, plan: Plan, classes: int) -> Rate:
+    """Returns the learning rate of a descent on noised sums, as given or by the rule for so many classes.
 
     Raises:
         PrivacyError: a rate that follows from noise, and a plan without.
@@ -189,7 +193,7 @@ def rate_of(study: Study, section: FederatedSGD, plan: Plan) -> Rate:
         return section.learning_rate
     if study.recipe is None or not isinstance(plan.training, NoisedGradients):
         raise PrivacyError('learning_rate = "auto" follows from the noise of a plan, and this one has none.')
-    return _rule(study, study.recipe, section, plan.training)
+    return _rule(study, study.recipe, section, plan.training, classes)
 
 
 def own_size(study: Study, num_patients: int | None) -> int | None:
@@ -215,14 +219,16 @@ def norms_of(study: Study, plan: Plan, num_patients: float, parameters: int) -> 
     return {"noise_norm": std * math.sqrt(parameters), "most_norm": most}
 
 
-def _rule(study: Study, recipe: HeadRecipe, section: FederatedSGD, part: NoisedGradients) -> PerPatient:
+def _rule(
+    study: Study, recipe: HeadRecipe, section: FederatedSGD, part: NoisedGradients, classes: int
+) -> PerPatient:
     """Returns the rate at which the noise of all rounds adds up to the recipe's in a weight.
 
     A round moves the weights by rate * (sum + noise of std z C) / (q n); (z C) sqrt(T) / T is the noise of a mean
     round, and the momentum's steps add up to `momentum_sum`.
     """
     steps = momentum_sum(study.training_rounds, section.momentum)
-    each = recipe.noise / part.clip.norm * _mu(study, part) * part.sampling_prob / steps
+    each = recipe.noise_for(classes) / part.clip.norm * _mu(study, part) * part.sampling_prob / steps
     return PerPatient(each, MOST_RATE)
 
 

@@ -195,8 +195,10 @@ def head_fit_of(study: Study) -> HeadFit:
     return HeadFit(privacy.regularisation, privacy.row_norm, patients)
 
 
-def strategy_of(study: Study, plan: Plan, aggregator: Aggregator, *, allowed_missing: int = 0) -> Strategy:
-    """Returns the study's strategy, every number taken from the study and its plan."""
+def strategy_of(
+    study: Study, plan: Plan, aggregator: Aggregator, *, classes: int, allowed_missing: int = 0
+) -> Strategy:
+    """Returns the study's strategy, every number taken from the study, its plan and the number of classes."""
     call, timetable = Call(study.digest, allowed_missing=allowed_missing), timetable_of(study)
     section = study.federation
     if study.fits_head:
@@ -208,7 +210,7 @@ def strategy_of(study: Study, plan: Plan, aggregator: Aggregator, *, allowed_mis
             sgd = FedSGD(
                 call=call,
                 aggregator=aggregator,
-                learning_rate=rate_of(study, section, plan),
+                learning_rate=rate_of(study, section, plan, classes),
                 momentum=section.momentum,
                 sampling_prob=share_of_patients(plan.training),
                 num_patients=own_size(study, plan.public_size),

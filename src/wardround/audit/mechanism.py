@@ -276,7 +276,8 @@ def _releases(
     federation = federate(study, plan, materials, materials.hospitals, accounts, ledgers.transaction, label=label)
     of_study: Any = federation.coordinator.strategy
     tap = _Tap(federation.coordinator.channel, of_study.aggregator)
-    strategy = strategy_of(study, plan, tap, allowed_missing=allowed_missing(study, plan))
+    classes, missing = len(materials.images.class_names), allowed_missing(study, plan)
+    strategy = strategy_of(study, plan, tap, classes=classes, allowed_missing=missing)
     return _asked(strategy, tap, materials.workbench.initial_weights, rounds, alone=alone)
 
 

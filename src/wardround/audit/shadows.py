@@ -170,7 +170,7 @@ def _heads(training: Training, inclusion: Inclusion, seed: int, progress: Progre
     if isinstance(part, NoisedGradients):
         std = inflation_of(part.noiser) * part.noise.noise_multiplier * clip
     patients = float(training.plan.public_size or inclusion.sum(axis=1).mean())
-    rate = rate_of(study, section, training.plan)
+    rate = rate_of(study, section, training.plan, classes)
     rate = rate.at(patients) if isinstance(rate, PerPatient) else rate
     velocity, mean = torch.zeros_like(weights), torch.zeros_like(weights)
     first = average_from(study.training_rounds, section.average_last)

@@ -5,8 +5,9 @@ voxel, trained by `plan = "dp-sgd"` with one gradient sum a round. A key that a 
 it leaves out is filled in here, so that the resolved study, its digest and the record of its run show every value.
 
 With all patients in every round, T rounds of noise multiplier z are one Gaussian mechanism with mu = sqrt(T) / z: for a
-given total step the noise in the weights does not depend on T. The total step LOGIT_NOISE / C * mu * n makes the noise
-in a class score of a row of norm one the same number for every n, epsilon and length of a row.
+given total step the noise in the weights does not depend on T. The total step s / C * mu * n makes the noise in a class
+score of a row of norm one s for every n, epsilon and length of a row. s is `TWO_CLASS_NOISE` or `LOGIT_NOISE`, by the
+number of classes, which is public: every hospital says its classes before round 1, and all must have the same.
 
 Source: Dong, Roth and Su 2019, https://arxiv.org/abs/1905.02383, Corollary 3.3 (composition).
 """
@@ -35,6 +36,9 @@ A larger part, or one of fewer rounds, still holds the weights of a model that h
 LOGIT_NOISE = 3.0
 """Standard deviation of the noise in a class score of a row of norm one after the last round: 12 mu n in all at C."""
 
+TWO_CLASS_NOISE = 2.0
+"""The same of two classes, whose scores are one number and its opposite: 8 mu n in all at C."""
+
 
 @dataclass(frozen=True)
 class HeadRecipe:
@@ -45,6 +49,7 @@ class HeadRecipe:
         rounds: the fewest.
         noise: standard deviation to which the noise of all rounds adds up in a weight; of a linear head on rows of norm
             one, in a class score as well.
+        noise_of_two: the same where there are two classes.
         stride: of `[training]`.
         scores: rounds after training release moments of class scores; their number and mu n judge what is feasible.
     """
@@ -52,13 +57,18 @@ class HeadRecipe:
     clipping_norm: float
     rounds: int
     noise: float
+    noise_of_two: float
     stride: int
     scores: bool
 
+    def noise_for(self, classes: int) -> float:
+        """Returns the noise of a weight after all rounds, by the number of classes."""
+        return self.noise_of_two if classes == 2 else self.noise
+
 
 HEADS = {
-    "features": HeadRecipe(CLIPPING_NORM, 100, LOGIT_NOISE, 1, scores=True),
-    "boxed_voxel_features": HeadRecipe(0.1, 120, 0.75, 2, scores=False),
+    "features": HeadRecipe(CLIPPING_NORM, 100, LOGIT_NOISE, TWO_CLASS_NOISE, 1, scores=True),
+    "boxed_voxel_features": HeadRecipe(0.1, 120, 0.75, 0.75, 2, scores=False),
 }
 """By the name of the network."""
 
@@ -134,7 +144,8 @@ def _rounds(recipe: HeadRecipe, privacy: Mapping[str, Any], federation: Mapping[
     """Returns the least number of rounds from the recipe's on at which the automatic rate is below MOST_RATE.
 
     The number of patients is public; one that is counted is not known yet, and the rounds are the recipe's. Noise for
-    the count and for shares of hospitals only lowers mu, and so the rate.
+    the count and for shares of hospitals only lowers mu, and so the rate. The classes may not be known yet either: the
+    rate is that of several, which two classes have no more than.
     """
     patients, norm, momentum = privacy.get("num_patients"), privacy["clipping_norm"], federation["momentum"]
     if federation["learning_rate"] != "auto" or not all(_positive(value) for value in (patients, norm)):

@@ -15,6 +15,7 @@ from wardround.federation.attempts import NO_NOTES, AttemptNotes
 from wardround.federation.channel import Channel
 from wardround.federation.masked import MaskedAggregator
 from wardround.federation.messages import Hello
+from wardround.federation.strategies.unchanged import Unchanged
 from wardround.images.entries import Target
 from wardround.models.catalogue import NAMES
 from wardround.models.network import Network
@@ -72,8 +73,7 @@ def open_coordinator(
             "be another's.",
             code="federation-no-key",
         )
-    asking = Coordinator(study, plan, channel, strategy_of(study, plan, open_aggregator(study, plan, _NO_NOISE)))
-    hello = asking.greet(resumes=resumes)
+    hello = Coordinator(study, plan, channel, Unchanged()).greet(resumes=resumes)
     if study.data.classes is not None and hello.classes != study.data.classes:
         raise FederationError(
             f"The hospitals must have the study's classes in its order, {', '.join(study.data.classes)}, and have "
@@ -93,7 +93,9 @@ def open_coordinator(
     aggregator: Aggregator = open_aggregator(study, plan, _NO_NOISE)
     if plan.masked is not None:
         aggregator = masked = MaskedAggregator(agreement_of(study, plan, weights.size, keys), notes)
-    strategy = strategy_of(study, plan, aggregator, allowed_missing=dropouts_of(plan.noiser))
+    strategy = strategy_of(
+        study, plan, aggregator, classes=len(hello.classes), allowed_missing=dropouts_of(plan.noiser)
+    )
     coordinator = Coordinator(study, plan, channel, strategy, masked, keys)
     return Opened(coordinator, weights, network, target, hello)
 

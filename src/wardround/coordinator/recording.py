@@ -66,7 +66,7 @@ def run_recorded(
         state = coordinator.strategy.init(weights, coordinator.channel)
         position = Position(0, state)
         folder.write_checkpoint(0, position.to_arrays())
-        said = schedule_of(study, coordinator.plan)
+        said = schedule_of(study, coordinator.plan, classes)
         if said is not None and said.recipe.scores and "num_patients" in state:
             observer.stage(feasibility(said.mu, float(state["num_patients"][0]), classes))
     else:

@@ -137,7 +137,7 @@ def estimate(study: Study) -> Estimate:
     inputs, encoding = _encoding_of(network, shape, pictures or 0)
     vectors = 1 if answers_as_one(study, plan) else study.hospitals.count
     hospitals = vectors * network.num_parameters * 12  # each hospital's sum, float64, and its reply
-    schedule, backbone = schedule_of(study, plan), study.model.backbone
+    schedule, backbone = schedule_of(study, plan, classes), study.model.backbone
     question = (backbone.question(),) if isinstance(backbone, OwnEncoder) else ()
     return Estimate(
         plan=plan,
@@ -193,15 +193,15 @@ def _shape(study: Study, listing: Listing | None) -> tuple[int, ...]:
 
 
 def _target(study: Study, listing: Listing | None) -> tuple[Target, int]:
-    """Returns the target and the number of classes; guessed where there is nothing to read."""
+    """Returns the target and the number of classes, of the data or the study; guessed where neither has them."""
     if listing is not None:
         return listing.target, len(listing.class_names)
-    task = study.data.task
+    task, named = study.data.task, len(study.data.classes or ())
     if study.site.layout == "decathlon" or task == "segmentation":
-        return Target.MASKS, 3
+        return Target.MASKS, named or 3
     if study.site.layout == "aptos" and task in (None, "grading"):
-        return Target.GRADES, 5
-    return Target.CLASSES, 3 if task == "subtype" else 2
+        return Target.GRADES, named or 5
+    return Target.CLASSES, named or (3 if task == "subtype" else 2)
 
 
 def _probe(study: Study, network: Network, target: Target, shape: tuple[int, ...]) -> tuple[float, int]:

@@ -130,9 +130,8 @@ def run_together(
     for name in names:
         resting, own = _resting_on(name, study, plan)
         if not own.is_private:
-            resting = _with_rate(
-                resting, plan if name == "no-privacy" else _noised(name, resting, plan), materials.hospitals
-            )
+            noised = plan if name == "no-privacy" else _noised(name, resting, plan)
+            resting = _with_rate(resting, noised, materials, materials.hospitals)
         heads += [(name, Head(label, resting, own)) for label in _labels(name)]
     models = trained_together([head for _, head in heads], materials, observer)
     found: dict[str, dict[str, object]] = {}
@@ -155,7 +154,8 @@ def run_reference(
     hospitals = {POOLED: pooled(materials.hospitals)} if strategy == "pooled" else materials.hospitals
     study, own = _resting_on(name, study, plan)
     if not reference.private:
-        study = _with_rate(study, plan if name == "no-privacy" else _noised(name, study, plan), hospitals)
+        noised = plan if name == "no-privacy" else _noised(name, study, plan)
+        study = _with_rate(study, noised, materials, hospitals)
     schedule = Schedule(study.rounds, study.rounds, average_last_of(study))
 
     def look(round: int, models: Models | None) -> JsonDict:
@@ -248,13 +248,13 @@ def _noised(name: str, study: Study, plan: Plan) -> Plan:
     return alone(plan, hospitals, releases_after(study, study.rounds))
 
 
-def _with_rate(study: Study, noised: Plan, hospitals: Hospitals) -> Study:
+def _with_rate(study: Study, noised: Plan, materials: Materials, hospitals: Hospitals) -> Study:
     """Returns the study of a reference without noise at the rate of the run with noise; it may know its patients."""
     section = study.federation
     if not isinstance(section, FederatedSGD) or section.learning_rate != "auto":
         return study
     size = noised.public_size or sum(map(len, hospitals.values()))
-    rate = rate_of(study, section, noised)
+    rate = rate_of(study, section, noised, len(materials.images.class_names))
     assert isinstance(rate, PerPatient), "it is by the rule"
     number = rate.at(own_size(study, size) or 1)
     return study.model_copy(update={"federation": section.model_copy(update={"learning_rate": number})})

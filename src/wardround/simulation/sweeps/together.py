@@ -76,7 +76,10 @@ def trained_together(heads: Sequence[Head], materials: Materials, observer: Obse
     sizes = np.array(
         [_size(head, len(patients), source) for head, source in zip(heads, sources, strict=True)], dtype=np.float32
     )
-    rates = np.array([_rate(head, float(size)) for head, size in zip(heads, sizes, strict=True)], dtype=np.float32)
+    classes = len(materials.images.class_names)
+    rates = np.array(
+        [_rate(head, float(size), classes) for head, size in zip(heads, sizes, strict=True)], dtype=np.float32
+    )
     weights = np.tile(workbench.initial_weights, (len(heads), 1))
     mean, velocity = weights, np.zeros_like(weights)
     first = average_from(study.rounds, section.average_last)
@@ -101,10 +104,10 @@ def _size(head: Head, patients: int, source: Randomness) -> float:
     return max(1.0, float(count))
 
 
-def _rate(head: Head, size: float) -> float:
+def _rate(head: Head, size: float, classes: int) -> float:
     section = head.study.federation
     assert isinstance(section, FederatedSGD), "`share_passes` was asked"
-    rate = rate_of(head.study, section, head.plan)
+    rate = rate_of(head.study, section, head.plan, classes)
     return rate.at(size) if isinstance(rate, PerPatient) else rate
 
 
