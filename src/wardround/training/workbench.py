@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wardround.models.linear import linear_layer
 from wardround.models.network import Network
-from wardround.models.vectors import load_vector, sha256_of, to_vector
+from wardround.models.vectors import load_parameters, sha256_of, to_vector
 from wardround.per_patient.anatomy import Independence
 from wardround.per_patient.batch import Loss, PatientBatch
 from wardround.per_patient.clipped_sum import ClippedSum, clipped_sums_by_group
@@ -102,6 +102,8 @@ class Workbench:
         pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
         self._loaded: Vector | None = None
+        self._trained = [p for p in network.trained.parameters() if p.requires_grad]
+        self._is_training = False
         # A network that the catalogue did not build is not known to keep patients apart.
         self._independence = Independence.CHECKED if network.parts else Independence.BY_CONSTRUCTION
         self.initial_weights = to_vector(network.trained)
@@ -156,7 +158,7 @@ class Workbench:
             drawn = [(sample.patients, sample.chosen) for sample in samples]
             return self._head.sums(weights, drawn, clipping_norm, rule or Flat(), class_weights)
         self._load(weights)
-        self.network.trained.train()
+        self._train()
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
         totals: list[Tensor | None] = [None] * len(samples)
         within = [0] * len(samples)
@@ -219,7 +221,7 @@ class Workbench:
             (`wardround.per_patient.isolated`).
         """
         self._load(weights)
-        self.network.trained.train()
+        self._train()
         slots = self._independence is Independence.CHECKED and self._masks is None
         if self._slotted is None and slots and self._augmentation.is_identity:
             self._slotted = Slotted(self.network, self._loss, self._pixels, self._inputs, self._memory_bytes)
@@ -231,7 +233,7 @@ class Workbench:
 
     def _gradients_alone(self, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
         """Yields each patient's gradient, computed alone; dropout masks follow from the patient's own key."""
-        layout, keys = Layout.of(self.network.trained), iter(sample.patients.keys[sample.chosen].tolist())
+        layout, keys = self._layout, iter(sample.patients.keys[sample.chosen].tolist())
         batches = self._batches([sample], dropout_seed, at_once=1)
         while True:
             with one_thread():
@@ -283,8 +285,18 @@ class Workbench:
 
     def _load(self, weights: Vector) -> None:
         if self._loaded is not weights:  # hospitals of one round share one array
-            load_vector(self.network.trained, weights)
+            load_parameters(self._trained, weights)
             self._loaded = weights
+
+    def _train(self) -> None:
+        """Puts the network into training mode: a walk over its modules, once between two evaluations."""
+        if not (self._is_training and self.network.trained.training):
+            self.network.trained.train()
+            self._is_training = True
+
+    @cached_property
+    def _layout(self) -> Layout:
+        return Layout.of(self.network.trained)
 
     def _batches(
         self, samples: Sequence[Sample], seed: int, at_once: int | None = None
@@ -295,17 +307,15 @@ class Workbench:
         """
         most = self._at_once if at_once is None else min(at_once, self._at_once)
         drawn = [sample.patients.pictures_of(sample.chosen) for sample in samples]
-        sizes = [len(sample.chosen) for sample in samples]
         names = [key for sample in samples for key in sample.patients.keys[sample.chosen].tolist()]
-        shifts = np.cumsum([0, *sizes])
-        if shifts[-1] == 0:
+        if not names:
             return
         rows = np.concatenate([part.rows for part in drawn])
         keys = np.concatenate([part.keys for part in drawn])
         labels = torch.from_numpy(np.concatenate([part.labels for part in drawn]))
-        patient = torch.cat([part.patient + int(shift) for part, shift in zip(drawn, shifts, strict=False)])
-        group = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(sizes))
-        counts = torch.bincount(patient, minlength=int(shifts[-1])).tolist()
+        group = torch.from_numpy(np.repeat(np.arange(len(samples)), [len(sample.chosen) for sample in samples]))
+        counts = np.concatenate([sample.patients.counts[sample.chosen] for sample in samples]).tolist()
+        patient = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
         ends = [0, *accumulate(counts)]
         for first, last in patient_ranges(counts, most):
             members = slice(ends[first], ends[last])
@@ -317,12 +327,12 @@ class Workbench:
         self, loss: Loss, batch: PatientBatch, group: Tensor, totals: list[Tensor | None], dropout_seed: int
     ) -> None:
         """Adds each hospital's unclipped gradient sum: one ordinary backward pass a hospital."""
-        layout, owner = Layout.of(self.network.trained), group[batch.patient]
-        hospitals = torch.unique(owner).tolist()
-        for hospital in hospitals:
-            at = slice(None) if len(hospitals) == 1 else torch.nonzero(owner == hospital)[:, 0]
+        owners, sizes = torch.unique_consecutive(group[batch.patient], return_counts=True)
+        first = 0
+        for hospital, size in zip(owners.tolist(), sizes.tolist(), strict=True):
+            at, first = slice(first, first + size), first + size
             mine = replace(batch, inputs=batch.inputs[at], labels=batch.labels[at], patient=batch.patient[at])
-            found = plain_sum(self.network.trained, layout, loss, mine, keys_of(mine, dropout_seed))
+            found = plain_sum(self.network.trained, self._layout, loss, mine, keys_of(mine, dropout_seed))
             totals[hospital] = _added(totals[hospital], found)
 
     def _batch(
