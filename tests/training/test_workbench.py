@@ -65,6 +65,23 @@ def test_the_plain_sum_and_the_infinitely_clipped_sum_are_the_same_gradient(monk
     assert plain.sensitivity == math.inf
 
 
+def test_a_further_step_walks_over_no_modules_and_one_after_an_evaluation_trains_again(monkeypatch):
+    bench, patients = bench_and_patients()
+    network, walks = bench.network.trained, []
+    [first] = bench.gradient_sums(bench.initial_weights, [everyone(patients)], math.inf, 0)
+    named_modules = nn.Module.named_modules
+    monkeypatch.setattr(
+        nn.Module, "named_modules", lambda *of, **how: walks.append(1) or named_modules(*of, **how)
+    )
+    [again] = bench.gradient_sums(bench.initial_weights.copy(), [everyone(patients)], math.inf, 0)
+    assert not walks
+    assert torch.equal(first.vector, again.vector)
+    bench.probabilities(bench.initial_weights, patients.rows)
+    assert not network[1].training
+    bench.gradient_sums(bench.initial_weights, [everyone(patients)], math.inf, 0)
+    assert network[1].training
+
+
 def test_encoding_once_changes_nothing():
     results = []
     for encode_once in (False, True):
