@@ -26,8 +26,8 @@ from wardround.images.patients import ImageSet
 from wardround.images.rows.recipe import View
 from wardround.models.network import Network
 from wardround.per_patient.batch import Loss
-from wardround.training.encodings import encodings, is_kept
-from wardround.training.workbench import Lattice, Workbench
+from wardround.training.encodings import Lattice, encodings, is_kept
+from wardround.training.workbench import Workbench
 
 DEFAULT_CACHE = Path("~/.cache/wardround")
 _KEY_FILE = "hospital.key"

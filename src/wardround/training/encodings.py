@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,19 @@ _STRIDED_PART = 16
 
 Progress = Callable[[int, int], None]
 """Called with how many pictures are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Training inputs of some pixels or voxels of each picture, at the same places of all pictures.
+
+    Attributes:
+        stride: every so many along each axis (`strided`).
+        inputs: (picture, feature, *space); no bit of a picture's depends on another picture.
+    """
+
+    stride: int
+    inputs: Tensor
 
 
 def is_kept(network: Network) -> bool:

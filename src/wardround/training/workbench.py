@@ -23,10 +23,11 @@ from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import one_thread
+from wardround.per_patient.side_by_side import sums_side_by_side
 from wardround.per_patient.slow_path import plain_sum
 from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, Keys, views
-from wardround.training.encodings import strided
+from wardround.training.encodings import Lattice, strided
 from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
@@ -42,6 +43,9 @@ _NOT_AUGMENTED = Augmentation()
 _PIXELS_AT_ONCE = 1 << 22
 """Pixels or voxels, over all pictures, whose float inputs are in memory at one time, at most."""
 
+_PIXELS_SHARED = 1 << 19
+"""Pixels or voxels, over all hospitals of a shared pass, at most, unless one has more."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -49,19 +53,6 @@ class Sample:
 
     patients: TrainingPatients
     chosen: Indices
-
-
-@dataclass(frozen=True)
-class Lattice:
-    """Training inputs of some pixels or voxels of each picture, at the same places of all pictures.
-
-    Attributes:
-        stride: every so many along each axis (`wardround.training.encodings.strided`).
-        inputs: (picture, feature, *space); no bit of a picture's depends on another picture.
-    """
-
-    stride: int
-    inputs: Tensor
 
 
 class Workbench:
@@ -180,6 +171,37 @@ class Workbench:
             ClippedSum(torch.zeros(weights.size) if total is None else total, clipping_norm, count)
             for total, count in zip(totals, within, strict=True)
         ]
+
+    def plain_sums_at(
+        self, weights: Sequence[Vector], samples: Sequence[Sample], class_weights: tuple[float, ...] | None
+    ) -> list[ClippedSum] | None:
+        """Returns the plain gradient sum of each sample at its own weights, (parameter,), in common passes.
+
+        None where one pass cannot hold several samples: a linear head, pictures that are varied, a network that draws
+        random numbers or is not known (`wardround.per_patient.side_by_side`). Sums are those of `gradient_sums` without
+        a clip but for rounding. Nothing is clipped or noised: nothing of it may leave as it is.
+        """
+        is_known = self._independence is Independence.CHECKED and self._augmentation.is_identity
+        drawn = [place for place, sample in enumerate(samples) if len(sample.chosen)]
+        counts = [int(samples[place].patients.counts[samples[place].chosen].sum()) for place in drawn]
+        if self._head is not None or not is_known or max(counts, default=0) > self._at_once:
+            return None
+        self._train()
+        loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
+        sums = [ClippedSum(torch.zeros(own.size), math.inf) for own in weights]
+        pixels_each = max(1, int(np.prod(self._pixels.shape[2:])))
+        for first, last in patient_ranges(counts, min(self._at_once, max(1, _PIXELS_SHARED // pixels_each))):
+            places = drawn[first:last]
+            [(batch, _)] = self._batches([samples[place] for place in places], 0)
+            found = sums_side_by_side(
+                self.network.trained, self._layout, loss, batch, counts[first:last],
+                [torch.from_numpy(weights[place]) for place in places],
+            )  # fmt: skip
+            if found is None:
+                return None
+            for place, vector in zip(places, found, strict=True):
+                sums[place] = ClippedSum(vector, math.inf)
+        return sums
 
     def sums_at(
         self, weights: npt.NDArray[np.float32], sample: Sample, clipping_norm: float, rule: Clipping
