@@ -55,6 +55,17 @@ class Lattice:
     inputs: Tensor
 
 
+def encoded(network: Network, pixels: Pictures) -> Tensor:
+    """Returns inputs of every picture, (picture, ...): the encoding is fixed, public, and of each picture alone.
+
+    A frozen network takes one picture at a time: in a batch, its last bits would follow from the batch's size.
+    """
+    at_once = 256 if next(network.encode.parameters(), None) is None else 1
+    starts = range(0, len(pixels), at_once)
+    with torch.no_grad():
+        return torch.cat([network.encode(torch.from_numpy(np.array(pixels[at : at + at_once]))) for at in starts])
+
+
 def is_kept(network: Network) -> bool:
     """Returns whether a network's encodings are worth a file: those of a frozen network, one row a picture."""
     is_graph = isinstance(network.encode, OnnxRows)

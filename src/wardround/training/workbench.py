@@ -1,5 +1,6 @@
 """The arithmetic of a round and of an evaluation, on one network in memory that all hospitals use."""
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wardround.models.linear import linear_layer
 from wardround.models.network import Network
@@ -22,12 +23,13 @@ from wardround.per_patient.guards.draws import keys_of
 from wardround.per_patient.isolated import isolated_gradient, patients_of
 from wardround.per_patient.layout import Layout
 from wardround.per_patient.microbatches import patient_ranges
-from wardround.per_patient.process import one_thread
+from wardround.per_patient.process import in_single_precision, one_thread
 from wardround.per_patient.side_by_side import sums_side_by_side
 from wardround.per_patient.slow_path import plain_sum
 from wardround.randomness import Indices
 from wardround.training.augment.augmentation import Augmentation, Keys, views
-from wardround.training.encodings import Lattice, strided
+from wardround.training.device import CPU, mixed_precision
+from wardround.training.encodings import Lattice, encoded, strided
 from wardround.training.exact_head import ExactHead, Int64, Steps
 from wardround.training.heads import HeadSums
 from wardround.training.losses import weighted
@@ -70,9 +72,12 @@ class Workbench:
             were noised before they came here.
         lattice: of a network that answers for each pixel by its own features: what training reads in place of the
             whole encoding; evaluation reads all. None trains on all.
+        device: of `gradient_sums`, of a network that the engine takes, and of answers; results come back from it
+            (`wardround.training.device`). It gets a copy of the trained part, and `network` stays where it is.
 
     Attributes:
-        network: the network, with the weights of the last call.
+        network: the network, with the weights of the last call on the processor.
+        device: as given.
         initial_weights: the weights it was built with, (parameter,).
     """
 
@@ -87,19 +92,22 @@ class Workbench:
         augmentation: Augmentation = _NOT_AUGMENTED,
         inputs: Tensor | None = None,
         lattice: Lattice | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.network, self._pixels, self._masks, self._loss = network, pixels, masks, loss
         self._memory_bytes, self._augmentation, self._lattice = memory_bytes, augmentation, lattice
         pixels_each = augmentation.multiplicity * max(1, int(np.prod(pixels.shape[2:])))
         self._at_once = max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // pixels_each))
-        self._loaded: Vector | None = None
-        self._trained = [p for p in network.trained.parameters() if p.requires_grad]
-        self._is_training = False
+        self.device = device
+        self._there = network.trained if device == CPU else copy.deepcopy(network.trained).to(device)
+        self._trained = {m: [p for p in m.parameters() if p.requires_grad] for m in (network.trained, self._there)}
+        self._loaded: tuple[nn.Module, Vector] | None = None
+        self._in_training: nn.Module | None = None
         # A network that the catalogue did not build is not known to keep patients apart.
         self._independence = Independence.CHECKED if network.parts else Independence.BY_CONSTRUCTION
         self.initial_weights = to_vector(network.trained)
         self._slotted: Slotted | None = None
-        self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
+        self._inputs = encoded(network, pixels) if network.encode_once and inputs is None else inputs
         self._head = HeadSums.of(network, self._inputs, loss) if augmentation.is_identity else None
 
     @cached_property
@@ -148,8 +156,8 @@ class Workbench:
         if self._head is not None:
             drawn = [(sample.patients, sample.chosen) for sample in samples]
             return self._head.sums(weights, drawn, clipping_norm, rule or Flat(), class_weights)
-        self._load(weights)
-        self._train()
+        self._load(self._there, weights)
+        self._train(self._there)
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
         totals: list[Tensor | None] = [None] * len(samples)
         within = [0] * len(samples)
@@ -158,14 +166,15 @@ class Workbench:
                 self._add_plain_sums(loss, batch, group, totals, dropout_seed)
                 continue
             present, local = torch.unique(group, return_inverse=True)
-            sums = clipped_sums_by_group(
-                self.network.trained, loss, batch, local, len(present),
-                clipping_norm=clipping_norm, clipping=rule,
-                memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
-                independence=self._independence,
-            )  # fmt: skip
+            with mixed_precision(self.device):
+                sums = clipped_sums_by_group(
+                    self._there, loss, self._moved(batch), local, len(present),
+                    clipping_norm=clipping_norm, clipping=rule,
+                    memory_bytes=self._memory_bytes, dropout_seed=dropout_seed,
+                    independence=self._independence,
+                )  # fmt: skip
             for hospital, clipped in zip(present.tolist(), sums, strict=True):
-                totals[hospital] = _added(totals[hospital], clipped.vector)
+                totals[hospital] = _added(totals[hospital], clipped.vector.cpu())
                 within[hospital] += clipped.within
         return [
             ClippedSum(torch.zeros(weights.size) if total is None else total, clipping_norm, count)
@@ -175,31 +184,27 @@ class Workbench:
     def plain_sums_at(
         self, weights: Sequence[Vector], samples: Sequence[Sample], class_weights: tuple[float, ...] | None
     ) -> list[ClippedSum] | None:
-        """Returns the plain gradient sum of each sample at its own weights, (parameter,), in common passes.
+        """Returns the plain gradient sum of each sample at its own weights, (parameter,), in common passes; or None.
 
-        None where one pass cannot hold several samples: a linear head, pictures that are varied, a network that draws
-        random numbers or is not known (`wardround.per_patient.side_by_side`). Sums are those of `gradient_sums` without
-        a clip but for rounding. Nothing is clipped or noised: nothing of it may leave as it is.
+        None of a head, varied pictures, a GPU, a network that is not known or draws (`per_patient.side_by_side`).
+        Nothing is clipped or noised: nothing of it may leave as it is.
         """
-        is_known = self._independence is Independence.CHECKED and self._augmentation.is_identity
         drawn = [place for place, sample in enumerate(samples) if len(sample.chosen)]
         counts = [int(samples[place].patients.counts[samples[place].chosen].sum()) for place in drawn]
-        if self._head is not None or not is_known or max(counts, default=0) > self._at_once:
+        is_fit = self._head is None and self.device == CPU and self._augmentation.is_identity
+        if not is_fit or self._independence is not Independence.CHECKED or max(counts, default=0) > self._at_once:
             return None
-        self._train()
+        self._train(self._there)
         loss = self._loss if class_weights is None else weighted(self._loss, class_weights)
         sums = [ClippedSum(torch.zeros(own.size), math.inf) for own in weights]
-        pixels_each = max(1, int(np.prod(self._pixels.shape[2:])))
-        for first, last in patient_ranges(counts, min(self._at_once, max(1, _PIXELS_SHARED // pixels_each))):
-            places = drawn[first:last]
-            [(batch, _)] = self._batches([samples[place] for place in places], 0)
-            found = sums_side_by_side(
-                self.network.trained, self._layout, loss, batch, counts[first:last],
-                [torch.from_numpy(weights[place]) for place in places],
-            )  # fmt: skip
+        most = max(1, _PIXELS_SHARED // max(1, int(np.prod(self._pixels.shape[2:]))))
+        for first, last in patient_ranges(counts, min(self._at_once, most)):
+            [(batch, _)] = self._batches([samples[place] for place in drawn[first:last]], 0)
+            own = [torch.from_numpy(weights[place]) for place in drawn[first:last]]
+            found = sums_side_by_side(self._there, self._layout, loss, batch, counts[first:last], own)
             if found is None:
                 return None
-            for place, vector in zip(places, found, strict=True):
+            for place, vector in zip(drawn[first:last], found, strict=True):
                 sums[place] = ClippedSum(vector, math.inf)
         return sums
 
@@ -237,13 +242,14 @@ class Workbench:
     def patient_gradients(self, weights: Vector, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
         """Yields the gradient of each patient of a sample, not clipped, (parameter,), in the sample's order.
 
-        Guarantee: none. Each gradient is one patient's, and no bit of it depends on the other patients of the sample.
+        Guarantee: none. Each gradient is one patient's, and no bit of it depends on the other patients of the sample,
+            for all of it is computed on the processor, whatever the device: kernels of a GPU promise no bits.
             Small networks compute it in batches of a fixed shape (`wardround.per_patient.fixed_shape`), others and
             those whose pictures are varied or give masks from the patient's pictures only
             (`wardround.per_patient.isolated`).
         """
-        self._load(weights)
-        self._train()
+        self._load(self.network.trained, weights)
+        self._train(self.network.trained)
         slots = self._independence is Independence.CHECKED and self._masks is None
         if self._slotted is None and slots and self._augmentation.is_identity:
             self._slotted = Slotted(self.network, self._loss, self._pixels, self._inputs, self._memory_bytes)
@@ -255,7 +261,7 @@ class Workbench:
 
     def _gradients_alone(self, sample: Sample, dropout_seed: int) -> Iterator[Vector]:
         """Yields each patient's gradient, computed alone; dropout masks follow from the patient's own key."""
-        layout, keys = self._layout, iter(sample.patients.keys[sample.chosen].tolist())
+        layout, keys = Layout.of(self.network.trained), iter(sample.patients.keys[sample.chosen].tolist())
         batches = self._batches([sample], dropout_seed, at_once=1)
         while True:
             with one_thread():
@@ -297,28 +303,33 @@ class Workbench:
         for part in np.array_split(rows, max(1, math.ceil(len(rows) / self._at_once))):
             total: float | Tensor = 0.0
             for model in models:
-                self._load(model)
-                self.network.trained.eval()
-                with torch.no_grad():
-                    logits = self.network.trained(self.inputs_of(part))
+                self._load(self._there, model)
+                self._there.eval()
+                with torch.no_grad(), in_single_precision():
+                    logits = self._there(self.inputs_of(part).to(self.device)).cpu()
                 total = total + torch.softmax(logits.to(torch.float64), dim=1)
             assert isinstance(total, Tensor), "an ensemble has models"
             yield part, total / len(models)
 
-    def _load(self, weights: Vector) -> None:
-        if self._loaded is not weights:  # hospitals of one round share one array
-            load_parameters(self._trained, weights)
-            self._loaded = weights
+    def _load(self, trained: nn.Module, weights: Vector) -> None:
+        # hospitals of one round share one array
+        if self._loaded is None or self._loaded[0] is not trained or self._loaded[1] is not weights:
+            load_parameters(self._trained[trained], weights)
+            self._loaded = trained, weights
 
-    def _train(self) -> None:
+    def _moved(self, batch: PatientBatch) -> PatientBatch:
+        """Returns a batch on the device."""
+        inputs, labels, patient = (each.to(self.device) for each in (batch.inputs, batch.labels, batch.patient))
+        return replace(batch, inputs=inputs, labels=labels, patient=patient)
+
+    def _train(self, trained: nn.Module) -> None:
         """Puts the network into training mode: a walk over its modules, once between two evaluations."""
-        if not (self._is_training and self.network.trained.training):
-            self.network.trained.train()
-            self._is_training = True
+        if self._in_training is not trained or not trained.training:
+            self._in_training = trained.train()
 
     @cached_property
     def _layout(self) -> Layout:
-        return Layout.of(self.network.trained)
+        return Layout.of(self._there)
 
     def _batches(
         self, samples: Sequence[Sample], seed: int, at_once: int | None = None
@@ -354,8 +365,9 @@ class Workbench:
         for hospital, size in zip(owners.tolist(), sizes.tolist(), strict=True):
             at, first = slice(first, first + size), first + size
             mine = replace(batch, inputs=batch.inputs[at], labels=batch.labels[at], patient=batch.patient[at])
-            found = plain_sum(self.network.trained, self._layout, loss, mine, keys_of(mine, dropout_seed))
-            totals[hospital] = _added(totals[hospital], found)
+            with mixed_precision(self.device):
+                found = plain_sum(self._there, self._layout, loss, self._moved(mine), keys_of(mine, dropout_seed))
+            totals[hospital] = _added(totals[hospital], found.cpu())
 
     def _batch(
         self, rows: Rows, keys: Keys, labels: Tensor, patient: Tensor, num_patients: int, seed: int
@@ -381,17 +393,6 @@ class Workbench:
         with torch.no_grad():
             inputs: Tensor = self.network.encode(pictures)
         return inputs
-
-    def _encode_all(self) -> Tensor:
-        """Returns inputs of every picture, computed once: the encoding is fixed, public, and of each picture alone.
-
-        A frozen network takes one picture at a time: in a batch, its last bits would follow from the batch's size.
-        """
-        at_once = 256 if next(self.network.encode.parameters(), None) is None else 1
-        starts = range(0, len(self._pixels), at_once)
-        return torch.cat(
-            [self._encode(torch.from_numpy(np.array(self._pixels[at : at + at_once]))) for at in starts]
-        )
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:
