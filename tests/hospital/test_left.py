@@ -21,6 +21,7 @@ from wardround.privacy.plans.wording import statement_of
 from wardround.records.signer import RECORD, sha256_of_bytes, signed_again
 from wardround.simulation.own_key import own_key, own_pin
 from wardround.simulation.verification import verify_run
+from wardround.types import HospitalName
 from wardround.watching.live import Live
 from wardround.watching.views import coordinator_view
 from wardround.work import Announce, Upload
@@ -145,7 +146,7 @@ def test_epsilon_never_falls_when_the_one_who_was_charged_most_leaves_a_run_that
         channel = BytesChannel(hospitals)
 
         def run_over(channel):
-            live = Live(folder, study.study.name, study.digest, study.rounds, FOUR)
+            live = Live(folder, study.study.name, study.digest, study.rounds, tuple(map(HospitalName, FOUR)))
             seen.append(coordinator_view(folder).epsilon_spent)
             return coordinate(study, channel, keys, own_key(), folder, live)
 
