@@ -53,7 +53,7 @@ def test_where_the_file_was_lost_the_number_of_the_hospitals_log_lets_the_study_
     clock(NOW)
     with raises_code(FederationError, "federation-replay") as raised:
         answered(replies, Exchanges(path).next())
-    assert f"writes {early} into" in str(raised.value)
+    assert f"write {early} into" in str(raised.value)
     path.write_text(f"{early}\n")
     answered(replies, Exchanges(path).next())
     with raises_code(FederationError, "federation-replay"):
