@@ -60,7 +60,7 @@ def agent(
             _open(desk, chosen[0])
         server = Server(home / "agent.sock", desk.answer, most_bytes=MOST_BYTES, group=group)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: server.stop())
+            stack.callback(signal.signal, number, signal.signal(number, lambda *_: server.stop()))
         accepted = "accepted, waiting" if chosen else "no study is accepted, waiting"
         say(f"{site.hospital.name}: {accepted} at {server.path}")
         sys.stdout.flush()
@@ -138,10 +138,12 @@ def _logging(path: Path) -> Iterator[None]:
     from wardround.hospital.own_log import log_to
 
     logger, handler = logging.getLogger("wardround"), log_to(path)
+    level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         yield
     finally:
+        logger.setLevel(level)
         logger.removeHandler(handler)
         handler.close()
