@@ -26,7 +26,7 @@ from wardround.watching.live import Live
 from wardround.watching.views import coordinator_view
 from wardround.work import Announce, Upload
 
-FOUR = (*NAMES, "west")
+FOUR = tuple(map(HospitalName, (*NAMES, "west")))
 PRIVACY = {
     "plan": "dp-sgd", "noise_multiplier": 40.0, "delta": 1e-3, "sum": "masked", "colluders": 1, "accountant": "rdp"
 }  # fmt: skip
