@@ -55,7 +55,7 @@ def gradients(bench, weights, patients, rows):
     """Each patient's gradient in double precision, by a backward pass for each."""
     at, labels = torch.from_numpy(patients.rows), torch.from_numpy(patients.labels)
     of = torch.from_numpy(np.repeat(np.arange(len(patients)), patients.counts))
-    bench._load(weights)
+    bench._load(bench.network.trained, weights)
     model = bench.network.trained.double()
     found = patient_gradients(model, cross_entropy, PatientBatch(rows[at].double(), labels, of, len(patients)))
     model.float()
