@@ -86,6 +86,13 @@ class FederatedSGD(Descent):
         description="Rounds after training that release moments of class scores, for thresholds and calibration; "
         "default of a private head: about 5 % of mu squared.",
     )
+    centre_rounds: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Rounds, of `rounds` the first, that release the mean row of a private head's patients, which rows "
+        "are taken less of after them; 1 of 100 is 1 % of mu squared (default: none).",
+    )
     aggregate: Aggregate = AGGREGATE
     byzantine: int = BYZANTINE
     norm_bound: float | None = NORM_BOUND

@@ -56,6 +56,9 @@ class HeadRecipe:
     scores: bool
 
 
+CENTRED_NOISE = 0.5
+"""The part of that noise which a head on rows less their mean has (`centre_rounds`): it needs half of the step."""
+
 HEADS = {
     "features": HeadRecipe(CLIPPING_NORM, 100, LOGIT_NOISE, 1, scores=True),
     "boxed_voxel_features": HeadRecipe(0.1, 120, 0.75, 2, scores=False),

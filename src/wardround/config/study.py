@@ -137,6 +137,18 @@ class Study(Section):
                 f'score_rounds is for one private head of all hospitals, got [model] name = "{self.model.name}", '
                 f'plan = "{privacy.plan}" and strategy = "{federation.strategy}"; remove score_rounds',
             )
+        if self.centre_rounds and not (
+            self.recipe is not None
+            and self.recipe.scores
+            and federation.strategy not in ALONE
+            and self.centre_rounds < self.training_rounds
+        ):
+            raise conflict(
+                "study-centre-rounds",
+                "centre_rounds is for one private head of all hospitals, and fewer than rounds, got "
+                f'{self.centre_rounds} with [model] name = "{self.model.name}", plan = "{privacy.plan}" and strategy = '
+                f'"{federation.strategy}"; remove centre_rounds',
+            )
         check_stride(self.model, self.training)
         self._published()
         self._fitted()
@@ -286,8 +298,18 @@ class Study(Section):
         return self.federation.score_rounds if isinstance(self.federation, FederatedSGD) else 0
 
     @property
+    def centre_rounds(self) -> int:
+        """Rounds before training, which release the mean row."""
+        return (self.federation.centre_rounds or 0) if isinstance(self.federation, FederatedSGD) else 0
+
+    @property
+    def descent_rounds(self) -> int:
+        """Rounds that release a sum of gradients."""
+        return self.training_rounds - self.centre_rounds
+
+    @property
     def training_rounds(self) -> int:
-        """Rounds that train."""
+        """Rounds that train, and those before them that release the mean row."""
         return self.rounds - self.score_rounds
 
     @property

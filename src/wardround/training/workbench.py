@@ -1,5 +1,6 @@
 """The arithmetic of a round and of an evaluation, on one network in memory that all hospitals use."""
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wardround.models.linear import linear_layer
+from wardround.errors import ModelError
+from wardround.models.linear import linear_layer, scoring_layer
 from wardround.models.network import Network
 from wardround.models.vectors import load_vector, sha256_of, to_vector
 from wardround.per_patient.anatomy import Independence
@@ -25,6 +27,7 @@ from wardround.per_patient.microbatches import patient_ranges
 from wardround.per_patient.process import one_thread
 from wardround.per_patient.slow_path import plain_sum
 from wardround.randomness import Indices
+from wardround.training import centring
 from wardround.training.augment.augmentation import Augmentation, Keys, views
 from wardround.training.encodings import strided
 from wardround.training.exact_head import ExactHead, Int64, Steps
@@ -107,6 +110,7 @@ class Workbench:
         self.initial_weights = to_vector(network.trained)
         self._slotted: Slotted | None = None
         self._inputs = self._encode_all() if network.encode_once and inputs is None else inputs
+        self._centred: tuple[Vector, Workbench] | None = None
         self._head = HeadSums.of(network, self._inputs, loss) if augmentation.is_identity else None
 
     @cached_property
@@ -128,6 +132,28 @@ class Workbench:
     def trains_head(self) -> bool:
         """True where a linear head on kept inputs is trained, by matrix products."""
         return self._head is not None
+
+    def centred(self, centre: Vector | None) -> "Workbench":
+        """Returns the workbench of a head on rows less a centre (`wardround.training.centring`); itself for None.
+
+        Raises:
+            ModelError: the network is no linear head without bias on kept inputs.
+        """
+        if centre is None:
+            return self
+        if self._centred is None or not np.array_equal(self._centred[0], centre):
+            layer, _ = scoring_layer(self.network)
+            if self._inputs is None or layer is None or layer.bias is not None:
+                raise ModelError(
+                    "A centre is of the rows of a linear head; train one, or leave centre_rounds out."
+                )
+            inputs = centring.centred(self._inputs, centre)
+            network = copy.deepcopy(
+                self.network
+            )  # its weights are loaded by rounds, and this one's by evaluations
+            made = Workbench(network, self._pixels, self._loss, self._memory_bytes, inputs=inputs)
+            self._centred = (centre, made)
+        return self._centred[1]
 
     def gradient_sums(
         self,
