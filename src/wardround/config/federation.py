@@ -86,12 +86,12 @@ class FederatedSGD(Descent):
         description="Rounds after training that release moments of class scores, for thresholds and calibration; "
         "default of a private head: about 5 % of mu squared.",
     )
-    centre_rounds: int | None = Field(
-        None,
-        ge=1,
+    centre_rounds: int = Field(
+        0,
+        ge=0,
         le=1000,
-        description="Rounds, of `rounds` the first, that release the mean row of a private head's patients, which rows "
-        "are taken less of after them; 1 of 100 is 1 % of mu squared (default: none).",
+        description="The first of `rounds` release the mean of a private head's rows, which is taken away from them in "
+        "the others.",
     )
     aggregate: Aggregate = AGGREGATE
     byzantine: int = BYZANTINE

@@ -272,7 +272,7 @@ def _with_strategy(study: Study, strategy: str, *, centred: bool = False) -> Stu
     """
     own = study.federation
     if isinstance(own, FederatedSGD):
-        less = {"score_rounds": 0} | ({} if centred else {"centre_rounds": None})
+        less = {"score_rounds": 0} | ({} if centred else {"centre_rounds": 0})
         study = study.model_copy(update={"federation": own.model_copy(update=less)})
     if strategy == own.strategy or study.fits_head:
         return study

@@ -143,7 +143,8 @@ class Workbench:
             return self
         if self._centred is None or not np.array_equal(self._centred[0], centre):
             layer, _ = scoring_layer(self.network)
-            if self._inputs is None or layer is None or layer.bias is not None:
+            has_bias = layer is not None and layer.bias is not None
+            if self._inputs is None or layer is None or has_bias:
                 raise ModelError(
                     "A centre is of the rows of a linear head; train one, or leave centre_rounds out."
                 )

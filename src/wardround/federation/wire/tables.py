@@ -149,6 +149,7 @@ WORK = OneOf(
         _COUNT,
         Record(CountClasses.name, CountClasses, {}),
         _GRADIENT_SUM,
+        _ROW_SUM,
         _SCORE_SUM,
         Record(LocalUpdate.name, LocalUpdate, {"weights": _WEIGHTS, "steps": _STEPS}),
         Record(SelectiveUpdate.name, SelectiveUpdate, _FETCHED, _check_fetched),

@@ -1,20 +1,21 @@
-"""What whitening the rows of a private head of several classes gains, by where its directions come from.
+"""What a private head of several classes gains from its rows' mean or Gram matrix, released before training.
 
-    python -m benchmarks.whitened_head --out folder [--data path/to/chest_xray] [--sets fundus]
+    python -m benchmarks.centred_head --out folder [--data path/to/chest_xray] [--sets fundus]
 
-A share of mu squared buys a noised Gram matrix of the rows, A = sum over patients of the mean of their z z^T, z the row
-on 128 directions, cut to norm one. Sensitivity: one patient, added or removed, moves A by at most 1 in Frobenius
-norm. Off-diagonal entries count twice in that norm, so symmetric noise has variance s^2 on the diagonal and s^2 / 2
-beside it, s = 1 / mu_A. Rows become z (A+ + s sqrt(256) I)^(-1/2), A+ without negative eigenvalues; the second term is
-the largest eigenvalue that the noise has by itself. They are brought to norm one each, or, "folded", all are multiplied
-by one number that gives them a mean squared norm of one: such a head is one matrix on the rows as they are. The rest of
-mu squared trains the head (`benchmarks.backbone_heads`: NumPy, no part of the product), 5 % are kept for thresholds.
+The mean: a share of mu squared buys the noised sum of the patients' mean rows (`wardround.training.centring`), and the
+head is trained on rows less it, at half of the step.
 
-Directions are the leading ones of public generated pictures (`benchmarks.public_pictures`), or those of the set itself,
-which no study may use: they show what the best public pictures could give. Beside them stand heads that spend nothing
-on a matrix. Each line is a mean over splits by patient, a fifth set aside, each with its own noise, and the difference
-from rows as they are on the same splits with its standard error. Five hospitals, one colluder, delta 1e-5. Rows are on
-the 512 leading directions of all pictures first, which saves time: noise beside them reaches no score.
+The Gram matrix: 30 % of mu squared buy A = sum over patients of the mean of their z z^T, z the row on 128 directions,
+cut to norm one. Sensitivity: one patient, added or removed, moves A by at most 1 in Frobenius norm. Entries off the
+diagonal count twice in it, so symmetric noise has variance s^2 on the diagonal and s^2 / 2 beside it, s = 1 / mu_A.
+Rows become z (A+ + s sqrt(256) I)^(-1/2), A+ without negative eigenvalues, brought to norm one. Directions are the
+leading ones of public generated pictures (`benchmarks.public_pictures`), or those of the set itself, which no study
+may use: they show what the best public pictures could give.
+
+Heads are those of `benchmarks.backbone_heads`: NumPy, no part of the product. Each line is a mean over splits by
+patient, a fifth set aside, each with its own noise, and the difference from rows as they are on the same splits with
+its standard error. Five hospitals, one colluder, delta 1e-5; 5 % of mu squared are left for thresholds. Rows are on the
+512 leading directions of all pictures first, which saves time: noise beside them reaches no score.
 """
 
 import argparse
@@ -33,16 +34,14 @@ from benchmarks.public_pictures import films, pictures
 from wardround.images.patients import Patient
 from wardround.models.backbones.names import Backbone
 from wardround.models.backbones.rows import row_of
+from wardround.training.centring import CONSTANT, LEAST_REST
 
 EACH = 60
 """Public pictures of every kind."""
 
 DIRECTIONS, KEPT = 128, 512
-SCORES, GRAM = 0.05, 0.30
+SCORES, GRAM, MEANS = 0.05, 0.30, (0.01, 0.03, 0.10)
 """Shares of mu squared."""
-
-RIDGE = 0.003
-"""Added to the mean Gram matrix of public rows."""
 
 
 def leading(gram: Array, most: int) -> Array:
@@ -72,8 +71,8 @@ def public_rows(length: int, *, colour: bool) -> Array:
     """Returns the rows of public pictures that are as long as a set's."""
     drawn = [picture for _, picture in pictures(EACH)]
     if not colour:
-        drawn = [np.array(Image.fromarray(one).convert("L"))[:, :, None] for one in drawn]
-        drawn += [one[:, :, None] for one in films(len(drawn))]
+        grey = [np.array(Image.fromarray(one).convert("L")) for one in [*drawn, *films(len(drawn))]]
+        drawn = [one[:, :, None] for one in grey]
     values = activations(torch.from_numpy(np.moveaxis(one, 2, 0)[None].copy()) for one in drawn)
     backbone = Backbone("efficientnet-lite0-all" if length == 4033 else "efficientnet-lite0")
     return np.asarray(row_of(values, backbone, 3 if colour else 1).numpy())
@@ -85,34 +84,61 @@ def moved(rows: Array, matrix: Array | None, *, is_unit: bool) -> Array:
     return unit(found) if is_unit else found
 
 
+def less_the_mean(
+    rows: Array, owners: Array, constant: Array, features: int, mu: float, generator: np.random.Generator
+) -> Array:
+    """Returns the matrix that takes rows to rows less their noised mean, with the constant behind them.
+
+    Args:
+        constant: what a row is multiplied by to give one, (feature,).
+        features: of a row before it was turned: all of them have noise.
+    """
+    n = owners.max() + 1
+    mean = (rows / np.bincount(owners)[owners][:, None]).sum(axis=0) / n
+    mean = mean + generator.standard_normal(mean.shape) / (mu * n)
+    noise = 1 / (mu * n) ** 2
+    square = mean @ mean + noise * (features - len(mean))
+    mean = mean * max(0.0, 1 - features * noise / square)
+    mean = mean - mean @ constant * CONSTANT**2 * constant  # the constant stays
+    varying = 1 - CONSTANT**2
+    scale = np.sqrt(varying / max(LEAST_REST, varying - mean @ mean))
+    along = np.eye(len(mean)) - CONSTANT**2 * np.outer(constant, constant)
+    found = scale * (along - np.outer(constant, mean)) + CONSTANT**2 * np.outer(constant, constant)
+    return np.asarray(found, dtype=np.float32)
+
+
 def heads(
-    rows: Array, owners: Array, public: Array, own: Array, mu: float, generator: np.random.Generator
+    rows: Array, owners: Array, public: Array, own: Array, constant: Array, features: int, mu: float, seed: int
 ) -> Iterator[tuple[str, Array | None, bool, float, float]]:
     """Yields each head's name, matrix, whether rows are brought to norm one after it, share of mu squared and step."""
-    left = 1 - SCORES
+    generator, left = np.random.default_rng([seed, 1]), 1 - SCORES
     yield "rows as they are", None, False, left, STEP
-    yield "the same, half the step", None, False, left, STEP / 2
-    yield "whitened by public pictures", root(public.T @ public / len(public), RIDGE), True, left, STEP
-    for name, some in (("public directions", public), ("the set's own directions (not private)", own)):
-        onto = leading(some.T @ some, DIRECTIONS)
-        yield name, onto, True, left, STEP
-        mu_gram = mu * np.sqrt(GRAM)
-        gram, ridge = noised_gram(rows @ onto, owners, mu_gram, generator), np.sqrt(2 * DIRECTIONS) / mu_gram
-        values = np.maximum(np.linalg.eigvalsh(gram), 0)
-        scale = np.sqrt((owners.max() + 1) / (values / (values + ridge)).sum(), dtype=np.float32)
-        white = onto @ root(gram, ridge)
-        yield f"{name}, Gram matrix", white, True, left - GRAM, STEP
-        yield f"{name}, Gram matrix, folded", white * scale, False, left - GRAM, STEP
+    yield "the same, half of the step", None, False, left, STEP / 2
+    for share in MEANS:
+        matrix = less_the_mean(rows, owners, constant, features, mu * np.sqrt(share), generator)
+        yield f"less the mean, {share:.0%}", matrix, False, left - share, STEP / 2
+    for name, some in (("Gram matrix, public directions", public), ("Gram matrix, the set's own", own)):
+        onto, mu_gram = leading(some.T @ some, DIRECTIONS), mu * np.sqrt(GRAM)
+        gram = noised_gram(rows @ onto, owners, mu_gram, generator)
+        yield name, onto @ root(gram, np.sqrt(2 * DIRECTIONS) / mu_gram), True, left - GRAM, STEP
 
 
 def measured(
-    rows: Array, patients: list[Patient], public: Array, epsilon: float, seed: int
+    rows: Array,
+    patients: list[Patient],
+    public: Array,
+    constant: Array,
+    features: int,
+    epsilon: float,
+    seed: int,
 ) -> Iterator[tuple[str, list[float]]]:
     train, test = parts(argparse.Namespace(patients=patients), seed)  # type: ignore[arg-type]
     kept, labels, owners = listed(train, np.random.default_rng(seed))
     shown, truth, _ = listed(test, None)
-    mu, generator = COLLUSION * mu_of(epsilon), np.random.default_rng([seed, 1])
-    for name, matrix, is_unit, share, step in heads(rows[kept], owners, public, rows, mu, generator):
+    mu, generator = COLLUSION * mu_of(epsilon), np.random.default_rng([seed, 2])
+    for name, matrix, is_unit, share, step in heads(
+        rows[kept], owners, public, rows, constant, features, mu, seed
+    ):
         seen = moved(rows[kept], matrix, is_unit=is_unit)
         weights = trained(seen, labels, owners, mu * np.sqrt(share), generator, step=step)
         scores = moved(rows[shown], matrix, is_unit=is_unit) @ weights
@@ -135,11 +161,11 @@ def main() -> None:
             continue
         public = public_rows(all_rows.shape[1], colour=name.startswith(("fundus", "ultrasound")))
         onto = leading(all_rows.T @ all_rows, KEPT)
-        rows, public = all_rows @ onto, public @ onto
+        rows, public, constant = all_rows @ onto, public @ onto, onto[-1] / CONSTANT
         for epsilon in options.epsilons:
             found: dict[str, list[list[float]]] = {}
             for seed in range(options.splits):
-                for head, figures in measured(rows, patients, public, epsilon, seed):
+                for head, figures in measured(rows, patients, public, constant, all_rows.shape[1], epsilon, seed):
                     found.setdefault(head, []).append(figures)
             base = np.array(found["rows as they are"])
             print(f"\n| {name}, ε = {epsilon:g} | AUROC | accuracy | kappa |\n|---|---|---|---|", flush=True)
